@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 MODES = ("train",)
 GROUPS = {}
 
-# Criteo Terabyte with at most 40 M rows a table: MLPerf's vocabulary, as the SOK benchmark lists it.
+# The vocabulary of the demo data (`dataset.synthetic`).
 _DEMO_VOCAB_SIZES = (
     "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
     "204515,141526,199433,60919,9137,71,34"
@@ -23,7 +23,7 @@ _DEMO_VOCAB_SIZES = (
 
 
 def _define(group, kind, name, default, description, **options):
-    getattr(flags, f"DEFINE_{kind}")(name, default, description, **options)
+    getattr(flags, f"DEFINE_{kind}")(name, default, help=description, **options)
     GROUPS.setdefault(group, []).append(name)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a progress bar, or plain lines where there is no terminal."""
+"""What a person sees while a job runs: a progress bar, or lines where there is no terminal."""
 
 import sys
 import time
