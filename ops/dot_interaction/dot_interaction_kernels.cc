@@ -192,7 +192,8 @@ class StackedGradientKernel : public DotInteractionKernel<T> {
     OP_REQUIRES_OK(c, this->StackedBatch(features, &batch));
     OP_REQUIRES_OK(c, this->CheckGradient(c->input(0), batch));
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(0, features.shape(), &output));
+    // The features' own memory if nobody needs them any more: it is mapped and in the caches.
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({1}, 0, features.shape(), &output));
     this->ComputeBackward(c, batch, this->Stacked(this->Data(features), batch), c->input(0),
                           this->Stacked(this->MutableData(output), batch));
   }
@@ -220,8 +221,8 @@ class SplitGradientKernel : public DotInteractionKernel<T> {
     OP_REQUIRES_OK(c, this->SplitBatch(bottom, vectors, &batch));
     OP_REQUIRES_OK(c, this->CheckGradient(c->input(0), batch));
     Tensor *bottom_out = nullptr, *vectors_out = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(0, bottom.shape(), &bottom_out));
-    OP_REQUIRES_OK(c, c->allocate_output(1, vectors.shape(), &vectors_out));
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({1}, 0, bottom.shape(), &bottom_out));
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({2}, 1, vectors.shape(), &vectors_out));
     this->ComputeBackward(
         c, batch, this->Split(this->Data(bottom), this->Data(vectors), batch), c->input(0),
         this->Split(this->MutableData(bottom_out), this->MutableData(vectors_out), batch));

@@ -287,3 +287,24 @@ def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
 def test_unknown_instruction_set_is_named():
     with pytest.raises(instruction_set.InstructionSetError, match="'sse9'.*portable"):
         instruction_set.select("sse9")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("dimension", [128, 24])
+def test_gradients_written_over_features_that_nobody_needs(isa, dtype, dimension):
+    """In a graph the gradient takes the memory of features that it is the last to read."""
+    rng = np.random.default_rng(6)
+    x = random_tensor(rng, (300, 27, dimension), dtype)
+    g = random_tensor(rng, (300, output_width(27, dimension)), dtype)
+
+    @tf.function
+    def last_reader(x, g):
+        bottom, vectors, stacked = x[:, 0] * 2, x[:, 1:] * 2, x * 2
+        ops = library.load()
+        split = ops.dlrm_dot_interaction_split_grad(gradient=g, bottom=bottom, vectors=vectors)
+        return (*split, ops.dlrm_dot_interaction_grad(gradient=g, features=stacked))
+
+    bottom, vectors, stacked = last_reader(x, g)
+    expected, size = reference_gradient(2 * float64(x), float64(g))
+    assert_rounded(float64(stacked), expected, size, 27, dtype)
+    assert tf.reduce_all(tf.concat([bottom[:, tf.newaxis], vectors], 1) == stacked)
