@@ -15,8 +15,10 @@ from ops.dot_interaction import (
 
 FEATURES = (1, 2, 27, 31, 33, 64)
 DIMENSIONS = (1, 4, 16, 127, 128, 256)
-DTYPES = (tf.float32, tf.bfloat16)
-EPSILON = {tf.float32: 2.0**-24, tf.bfloat16: 2.0**-8}  # half a unit in the last place, relative
+DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+# Half a unit in the last place, relative; and the smallest number before that stops holding.
+EPSILON = {tf.float32: 2.0**-24, tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}
+TINY = {tf.float32: 1e-37, tf.bfloat16: 1e-37, tf.float16: 2.0**-24}
 
 
 def random_tensor(rng, shape, dtype):
@@ -62,7 +64,7 @@ def reference_gradient(x, g):
 def assert_rounded(found, expected, size, terms, dtype):
     """Checks float32 accumulation of `terms` products, then one rounding to dtype."""
     accumulated = (terms + 2) * 2.0**-23 * size
-    bound = accumulated + EPSILON[dtype] * (np.abs(expected) + accumulated) + 1e-37
+    bound = accumulated + EPSILON[dtype] * (np.abs(expected) + accumulated) + TINY[dtype]
     error = np.abs(float64(found) - expected)
     worst = np.unravel_index(np.argmax(error - bound), error.shape) if error.size else None
     assert error.size == 0 or (error <= bound).all(), (
