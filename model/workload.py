@@ -1,0 +1,240 @@
+"""What one DLRM training step does, counted: operations, bytes of memory, bytes exchanged.
+
+Everything here is a count that follows from shapes; times are `model.cost_model`'s business.
+B global batch, b = B/N local batch, N ranks, T tables, D embedding dimension, F = T + 1 features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
+ID_BYTES = 4  # an id on its way to its owner (int32 holds every row of every table)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a DLRM.
+
+    Attributes:
+      vocab_sizes: rows of each of the T tables.
+      dimension: D, the width of the last bottom layer too.
+      dense_features: inputs of the bottom MLP.
+      bottom_mlp: widths of its layers.
+      top_mlp: widths of its layers.
+    """
+
+    vocab_sizes: tuple
+    dimension: int = 128
+    dense_features: int = 13
+    bottom_mlp: tuple = (512, 256, 128)
+    top_mlp: tuple = (1024, 1024, 512, 256, 1)
+
+    def __post_init__(self):
+        if not self.bottom_mlp or self.bottom_mlp[-1] != self.dimension:
+            raise ValueError(
+                f"the last bottom layer must be as wide as an embedding vector ({self.dimension}), "
+                f"found {list(self.bottom_mlp)}"
+            )
+        if not self.top_mlp:
+            raise ValueError("the top MLP has no layer")
+
+    @property
+    def features(self):
+        """F: the tables and the bottom MLP's output."""
+        return len(self.vocab_sizes) + 1
+
+    @property
+    def interaction_width(self):
+        """Columns of the interaction's output, padded to a multiple of 8."""
+        width = self.dimension + self.features * (self.features - 1) // 2
+        return -(-width // 8) * 8
+
+    @property
+    def layers(self):
+        """(inputs, outputs) of each dense layer, bottom first."""
+        bottom = (self.dense_features, *self.bottom_mlp)
+        top = (self.interaction_width, *self.top_mlp)
+        return [*zip(bottom[:-1], bottom[1:]), *zip(top[:-1], top[1:])]
+
+    @property
+    def dense_parameters(self):
+        """Weights and biases of both MLPs."""
+        return sum((inputs + 1) * outputs for inputs, outputs in self.layers)
+
+    @property
+    def mlp_flops(self):
+        """Floating-point operations of both MLPs per sample, forward and backward.
+
+        Three matrix products a layer (output, weight gradient, input gradient), except that
+        nobody needs the gradient of the dense features.
+        """
+        macs = [inputs * outputs for inputs, outputs in self.layers]
+        return 2 * (3 * sum(macs) - macs[0])
+
+    @property
+    def mlp_values(self):
+        """Activations that the MLPs' matrix products read and write per sample.
+
+        Each product reads its input and writes its output once; bias and ReLU are taken as fused.
+        """
+        values = [inputs + outputs for inputs, outputs in self.layers]
+        return 3 * sum(values) - values[0]
+
+    @property
+    def interaction_flops(self):
+        """Operations of the full F x F product and of its gradient per sample."""
+        return 2 * 2 * self.features**2 * self.dimension
+
+    @property
+    def interaction_values(self):
+        """Activations that the interaction reads and writes per sample: one pass each way."""
+        return 3 * self.features * self.dimension + 2 * self.interaction_width
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCounts:
+    """What the busiest rank does in one step (all bytes, operations: per step of one rank).
+
+    Attributes:
+      matrix_flops: MLPs and interaction, forward and backward.
+      mlp_bytes, interaction_bytes: activations through memory.
+      lookup_bytes: rows read and vectors written.
+      update_bytes: gradients read, rows (and optimizer state) read and written.
+      compress_bytes: expanding unique vectors to samples and summing their gradients.
+      reorder_bytes: copies between an exchange's order and the samples' order.
+      vector_bytes: vectors sent or received, whichever is more, in one direction of the step,
+        the rank's own part included; the backward exchange is as large.
+      id_bytes: ids sent to their owners, the rank's own part included.
+      allreduce_bytes: gradients that every rank must have.
+      input_bytes: bytes of samples read from the data set.
+    """
+
+    matrix_flops: float
+    mlp_bytes: float
+    interaction_bytes: float
+    lookup_bytes: float
+    update_bytes: float
+    compress_bytes: float
+    reorder_bytes: float
+    vector_bytes: float
+    id_bytes: float
+    allreduce_bytes: float
+    input_bytes: float
+
+
+def count_step(
+    shape,
+    placement,
+    global_batch,
+    precision,
+    *,
+    unique_fraction=1.0,
+    per_table_files=True,
+    id_bytes=ID_BYTES,
+    gradient_bytes=4,
+):
+    """Counts one training step.
+
+    Args:
+      shape: a `ModelShape`.
+      placement: a `model.embedding.placement.Placement` of its tables.
+      global_batch: B; the ranks must divide it.
+      precision: `fp32`, `tf32`, `fp16` or `bf16`; tables and optimizer state stay float32.
+      unique_fraction: unique ids of a local batch over all its ids, where duplicates are removed
+        before they travel; 1 where they are not.
+      per_table_files: whether a rank can read the ids of its own tables alone (else the ids of
+        table-wise tables are exchanged too).
+      id_bytes: bytes of an id in the exchange.
+      gradient_bytes: bytes of a dense gradient's value in the all-reduce.
+
+    Returns:
+      The `StepCounts` of the busiest rank, term by term.
+    """
+    ranks, tables = placement.ranks, len(shape.vocab_sizes)
+    if placement.vocab_sizes != tuple(shape.vocab_sizes):
+        raise ValueError("the placement is of other tables than the model's")
+    if global_batch < 1 or global_batch % ranks:
+        raise ValueError(f"{ranks} ranks do not divide a global batch of {global_batch} samples")
+    local = global_batch // ranks
+    value, dimension = VALUE_BYTES[precision], shape.dimension
+    row_wise, replicated = len(placement.row_wise_tables), len(placement.replicated_tables)
+
+    # Vectors that the busiest rank looks up and sends; ids of row-wise tables spread evenly.
+    owned = max(placement.columns_of(rank) for rank in range(ranks)) / dimension
+    sent = unique_fraction * (global_batch * owned + local * row_wise)
+    received = unique_fraction * local * (tables - replicated)
+    looked_up = sent + local * replicated
+    state = placement.optimizer_bytes_per_row
+    exchanged = tables - replicated if ranks > 1 else 0
+    traveling_ids = exchanged if not per_table_files else row_wise if ranks > 1 else 0
+    replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
+    samples = local * exchanged * dimension * value
+    compressed = unique_fraction < 1
+    return StepCounts(
+        matrix_flops=local * (shape.mlp_flops + shape.interaction_flops),
+        mlp_bytes=local * shape.mlp_values * value,
+        interaction_bytes=local * shape.interaction_values * value,
+        lookup_bytes=looked_up * dimension * (4 + value),
+        update_bytes=looked_up * (dimension * value + 2 * (4 * dimension + state)),
+        compress_bytes=2 * (1 + unique_fraction) * samples if compressed else 0,
+        reorder_bytes=4 * unique_fraction * samples,
+        vector_bytes=max(sent, received) * dimension * value if ranks > 1 else 0,
+        id_bytes=unique_fraction * local * traveling_ids * id_bytes,
+        allreduce_bytes=(
+            shape.dense_parameters * gradient_bytes + replicated_rows * dimension * 4
+            if ranks > 1
+            else 0
+        ),
+        input_bytes=_input_bytes(shape, placement, global_batch, per_table_files),
+    )
+
+
+def _input_bytes(shape, placement, global_batch, per_table_files):
+    local = global_batch // placement.ranks
+    if not per_table_files:  # 32-bit label, dense features and ids
+        return local * 4 * (1 + shape.dense_features + len(shape.vocab_sizes))
+    common = local * (1 + 2 * shape.dense_features)  # bool label, float16 dense features
+    shared = {*placement.row_wise_tables, *placement.replicated_tables}
+    return common + max(
+        sum(
+            _stored_id_bytes(shape.vocab_sizes[table])
+            * (local if table in shared else global_batch)
+            for table in {shard.table for shard in placement.shards_of(rank)}
+        )
+        for rank in range(placement.ranks)
+    )
+
+
+def _stored_id_bytes(rows):
+    """Bytes of an id in a per-table file: int8, int16 or int32 by the table's size."""
+    return 1 if rows < 127 else 2 if rows < 32767 else 4
+
+
+def expected_unique_fraction(vocab_sizes, samples, exponent):
+    """Expected unique ids of a batch over all its ids, if ids follow a power law.
+
+    Id i of a table (counted from 1) has probability c / i**exponent, so a batch of b ids has
+    sum over i of 1 - (1 - p_i)**b distinct ones. Beyond the first thousand rows the sum is taken
+    over geometric buckets.
+
+    Args:
+      vocab_sizes: rows of each table.
+      samples: b, the ids that are made unique together, per table.
+      exponent: of the power law, above 0.
+
+    Returns:
+      A number in (0, 1].
+    """
+    unique = 0.0
+    for rows in vocab_sizes:
+        edges = list(range(1, min(rows, 1000) + 1))
+        while edges[-1] <= rows:
+            edges.append(max(edges[-1] + 1, min(rows + 1, int(edges[-1] * 1.02))))
+        buckets = [(low, high - low) for low, high in zip(edges[:-1], edges[1:])]
+        weights = [(low + (count - 1) / 2) ** -exponent for low, count in buckets]
+        total = sum(w * count for w, (_, count) in zip(weights, buckets))
+        for weight, (_, count) in zip(weights, buckets):
+            unique -= count * math.expm1(samples * math.log1p(-min(weight / total, 1 - 1e-12)))
+    return min(1.0, unique / (samples * len(vocab_sizes)))

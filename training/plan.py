@@ -1,0 +1,334 @@
+"""What `--mode=plan` prints: where tables lie, what a step moves and computes, how long it takes.
+
+Touches neither data nor TensorFlow. `python3 -m training.plan --help` lists the direct command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+
+from model.cost_model import predict
+from model.embedding.placement import POLICIES, Placement, PlacementError, plan
+from model.embedding.shards import byte_text
+from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
+from model.published_runs import VOCABULARIES
+from model.workload import ModelShape
+
+SCALES = (1, 2, 4, 8, 16, 32, 64)
+OPTIMIZERS = {"sgd": lambda width: 0, "adagrad": lambda width: 4 * width, "rowwise_adagrad": lambda width: 4}  # fmt: skip
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS.update({"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40})
+
+
+def render(
+    vocab_sizes,
+    *,
+    ranks=1,
+    device="a100-80gb",
+    global_batch_size=65536,
+    amp=False,
+    dimension=128,
+    dense_features=13,
+    bottom_mlp=(512, 256, 128),
+    top_mlp=(1024, 1024, 512, 256, 1),
+    optimizer="sgd",
+    placement="auto",
+    column_split=False,
+    replicate_below_rows=0,
+    memory_per_rank=None,
+    compress=False,
+    unique_fraction=None,
+    per_table_files=True,
+    software="tensorflow",
+    network_bandwidth=None,
+):
+    """Return the plan of a run as text.
+
+    Args:
+      vocab_sizes: rows of each table.
+      ranks: N.
+      device: a name in `model.hardware.DEVICES`.
+      global_batch_size: B.
+      amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
+      dimension: D.
+      dense_features: inputs of the bottom MLP.
+      bottom_mlp, top_mlp: layer widths.
+      optimizer: of the tables, a name in `OPTIMIZERS`.
+      placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
+      column_split, replicate_below_rows: see `model.embedding.placement.plan`.
+      memory_per_rank: bytes for tables on one rank; None: a share of the device's memory.
+      compress, unique_fraction, per_table_files, software, network_bandwidth: see
+        `model.cost_model.predict`.
+
+    Raises:
+      PlacementError: if the tables do not fit; says on how many ranks they would.
+      ValueError: for sizes or names that cannot be.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}"
+        )
+    shape = ModelShape(
+        tuple(vocab_sizes), dimension, dense_features, tuple(bottom_mlp), tuple(top_mlp)
+    )
+    budget = memory_per_rank
+    if budget is None and DEVICES[device].memory_bytes is not None:
+        budget = int(DEVICES[device].memory_bytes * TABLE_MEMORY_SHARE)
+    state = OPTIMIZERS[optimizer](dimension)
+    precision = precision_of(device, amp)
+
+    def place(count):
+        limits = {"bytes_per_rank": budget, "optimizer_bytes_per_row": state}
+        if placement not in POLICIES and count == ranks:
+            return Placement.from_json(
+                placement,
+                vocab_sizes=shape.vocab_sizes,
+                dimension=dimension,
+                ranks=ranks,
+                **limits,
+            )
+        return plan(
+            shape.vocab_sizes,
+            dimension,
+            count,
+            policy=placement if placement in POLICIES else "auto",
+            column_split=column_split,
+            replicate_below_rows=replicate_below_rows,
+            **limits,
+        )
+
+    def cost(placed):
+        return predict(
+            shape,
+            placed,
+            device,
+            placed.ranks,
+            global_batch_size,
+            precision,
+            compress=compress,
+            unique_fraction=unique_fraction,
+            per_table_files=per_table_files,
+            software=software,
+            network_bandwidth=network_bandwidth,
+        )
+
+    try:
+        placed = place(ranks)
+    except PlacementError as error:
+        if error.missing_bytes is None:
+            raise
+        enough = [str(count) for count in SCALES if _fits(place, count)]
+        hint = f"the tables fit on {', '.join(enough)}" if enough else "they fit on none of"
+        hint += " ranks" if enough else f" {', '.join(map(str, SCALES))} ranks"
+        raise PlacementError(f"{error}\n{hint}", error.table, error.missing_bytes) from None
+    step = cost(placed)
+    widths = [list(map(str, (dense_features, *bottom_mlp)))]
+    widths.append(list(map(str, (shape.interaction_width, *top_mlp))))
+    total = sum(placed.bytes_of(rank) for rank in range(ranks))
+    limit = "no limit given" if budget is None else f"at most {byte_text(budget)} of tables a rank"
+    lines = [
+        f"model      {len(vocab_sizes)} tables, {sum(vocab_sizes):,} rows of {dimension} float32, "
+        f"{byte_text(total)} with {optimizer}; MLPs {'-'.join(widths[0])} and {'-'.join(widths[1])}",
+        f"run        {ranks} x {device}, {limit}; global batch {global_batch_size:,} "
+        f"({global_batch_size // ranks:,} a rank), {precision}, {software}"
+        + (f", unique ids {step.unique_fraction:.0%}" if compress else ""),
+        "",
+        "Placement",
+        placed.describe(),
+        "",
+        *_step_lines(step, ranks),
+        "",
+        f"The same global batch on other numbers of ranks ({device})",
+        *_scale_lines(place, cost, global_batch_size),
+        "",
+        "Predicted from counted work and the constants of model/hardware.py; docs/placement.md "
+        "shows how far such predictions are off.",
+    ]
+    return "\n".join(lines)
+
+
+def precision_of(device, amp):
+    """Return the precision of the matrix products: TensorFlow's default, or AMP's.
+
+    Without AMP, TensorFlow uses TF32 where the GPU has it (from A100 on).
+    """
+    on_cpu = device.startswith("cpu")
+    if amp:
+        return "bf16" if on_cpu else "fp16"
+    return "fp32" if on_cpu or device.startswith("v100") else "tf32"
+
+
+def parse_bytes(text):
+    """Read `40GB`, `37.5GiB` or a plain number of bytes.
+
+    Raises:
+      ValueError: if it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if not match or match[2].lower() not in _UNITS:
+        raise ValueError(f"{text!r} is not an amount of memory such as 40GB or 37.5GiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def read_vocab_sizes(text):
+    """Read table sizes from a name, a comma-separated list or a JSON file.
+
+    Args:
+      text: a name in `model.published_runs.VOCABULARIES`; `39043,17289,…`; or the path of a
+        JSON file that is a list of sizes or has one as `vocab_sizes` (metadata.json).
+
+    Returns:
+      A tuple of integers.
+
+    Raises:
+      ValueError: if it is none of these.
+    """
+    if text in VOCABULARIES:
+        return VOCABULARIES[text]
+    if re.fullmatch(r"[\d,\s]+", text):
+        return tuple(int(size) for size in text.replace(",", " ").split())
+    if not os.path.isfile(text):
+        raise ValueError(
+            f"vocab_sizes {text!r} is neither a file, nor a comma-separated list, nor one of "
+            f"{', '.join(VOCABULARIES)}"
+        )
+    try:
+        with open(text, encoding="utf-8") as file:
+            document = json.load(file)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{text}: cannot read table sizes: {error}") from None
+    sizes = document.get("vocab_sizes") if isinstance(document, dict) else document
+    if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
+        raise ValueError(f"{text}: expected a list of integers, alone or as 'vocab_sizes'")
+    return tuple(sizes)
+
+
+def _fits(place, count):
+    try:
+        place(count)
+    except PlacementError:
+        return False
+    return True
+
+
+def _step_lines(step, ranks):
+    counts = step.counts
+    lines = ["One step (the busiest rank)", f"  {'':44}{'work':>12}{'ms':>9}  limited by"]
+    for phase in step.phases:
+        work = ""
+        if phase.bound == "arithmetic":
+            work = f"{phase.amount / 1e9:.1f} GFLOP"
+        elif phase.amount:
+            work = byte_text(phase.amount)
+        beside = " (beside the rest)" if phase.hidden else ""
+        lines.append(
+            f"  {phase.name:44}{work:>12}{phase.seconds * 1e3:>9.3f}  {phase.bound}{beside}"
+        )
+    share = step.bounds[step.bound] / step.seconds
+    exchanged = 2 * counts.vector_bytes + counts.id_bytes
+    return [
+        *lines,
+        f"  {'step':44}{'':12}{step.seconds * 1e3:>9.3f}  {step.bound} ({share:.0%} of it)",
+        f"  {step.samples_per_second / 1e6:.3f} M samples/s; exchanged {byte_text(exchanged)} a rank, "
+        f"all-reduced {byte_text(counts.allreduce_bytes)}; arithmetic "
+        f"{counts.matrix_flops * ranks / 1e12:.3f} TFLOP on all ranks; input "
+        f"{byte_text(counts.input_bytes * ranks / step.seconds)}/s",
+    ]
+
+
+def _scale_lines(place, cost, global_batch):
+    lines = [
+        f"{'ranks':>7}{'table/row/column':>18}{'fullest rank':>14}{'exchanged':>12}{'step ms':>10}"
+        f"{'M samples/s':>13}{'a rank':>9}  largest part"
+    ]
+    for count in SCALES:
+        try:
+            placed = place(count)
+        except PlacementError as error:
+            if error.missing_bytes is None:
+                raise
+            lines.append(
+                f"{count:>7}  does not fit: {byte_text(error.missing_bytes)} missing on a rank "
+                f"(table {error.table})"
+            )
+            continue
+        if global_batch % count:
+            lines.append(f"{count:>7}  does not divide the global batch of {global_batch:,}")
+            continue
+        step = cost(placed)
+        kinds = (placed.table_wise_tables, placed.row_wise_tables, placed.column_wise_tables)
+        fullest = max(placed.bytes_of(rank) for rank in range(count))
+        rate = step.samples_per_second / 1e6
+        lines.append(
+            f"{count:>7}{'/'.join(str(len(kind)) for kind in kinds):>18}{byte_text(fullest):>14}"
+            f"{byte_text(2 * step.counts.vector_bytes + step.counts.id_bytes):>12}"
+            f"{step.seconds * 1e3:>10.3f}{rate:>13.3f}{rate / count:>9.3f}  "
+            f"{step.bound} {step.bounds[step.bound] / step.seconds:.0%}"
+        )
+    return lines
+
+
+def main(arguments=None):
+    """Print a plan; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="training.plan", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--ranks", type=int, default=1, help="number of ranks")
+    add("--device", default="a100-80gb", choices=list(DEVICES))
+    add("--global_batch_size", type=int, default=65536, help="samples of a step on all ranks")
+    add("--amp", action="store_true", help="mixed precision")
+    add("--vocab_sizes", default="mlperf", help="name, comma-separated sizes or JSON file")
+    add("--embedding_dim", type=int, default=128)
+    add("--bottom_mlp", default="512,256,128", help="layer widths")
+    add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
+    add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="of the tables")
+    add("--placement", default="auto", help="auto, table, row or a JSON file")
+    add("--column_split", action="store_true", help="halve tables where that balances better")
+    add("--replicate_below_rows", type=int, default=0)
+    add("--memory_per_rank", type=parse_bytes, help="for tables, such as 40GB")
+    add("--compress", action="store_true", help="remove duplicate ids before they travel")
+    add("--unique_fraction", type=float, help="measured unique ids over ids of a local batch")
+    add("--software", default="tensorflow", choices=list(SOFTWARE))
+    add("--network_bandwidth", type=parse_bytes, help="per second, rank and direction")
+    flags = parser.parse_args(arguments)
+    try:
+        text = render(
+            read_vocab_sizes(flags.vocab_sizes),
+            ranks=flags.ranks,
+            device=flags.device,
+            global_batch_size=flags.global_batch_size,
+            amp=flags.amp,
+            dimension=flags.embedding_dim,
+            bottom_mlp=_widths("bottom_mlp", flags.bottom_mlp),
+            top_mlp=_widths("top_mlp", flags.top_mlp),
+            optimizer=flags.optimizer,
+            placement=flags.placement,
+            column_split="auto" if flags.column_split else False,
+            replicate_below_rows=flags.replicate_below_rows,
+            memory_per_rank=flags.memory_per_rank,
+            compress=flags.compress,
+            unique_fraction=flags.unique_fraction,
+            software=flags.software,
+            network_bandwidth=flags.network_bandwidth,
+        )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+def _widths(name, text):
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{name}={text} is not a list of layer widths such as 512,256") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
