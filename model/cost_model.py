@@ -13,8 +13,8 @@ import math
 from model.hardware import DEVICES, REACHED, SOFTWARE
 from model.workload import VALUE_BYTES, count_step, expected_unique_fraction
 
-# Exponent of the ids' power law, for --compress, where no measured share of unique ids is given:
-# the default of the synthetic benchmarks of NVIDIA's distributed-embeddings.
+# Exponent of the ids' power law where nothing measured is given: the default of the synthetic
+# benchmarks of NVIDIA's distributed-embeddings (their flag alpha).
 ID_EXPONENT = 1.05
 
 
@@ -85,6 +85,7 @@ def predict(
     compress=False,
     software="tensorflow",
     unique_fraction=None,
+    row_imbalance=1.0,
     per_table_files=True,
     network_bandwidth=None,
 ):
@@ -101,6 +102,8 @@ def predict(
       software: a name in `model.hardware.SOFTWARE`, or a `Software`.
       unique_fraction: with compress, unique ids of a local batch over all its ids as measured;
         None assumes a power law with exponent `ID_EXPONENT`.
+      row_imbalance: see `model.workload.count_step`; 1 takes the ids of row-wise tables to be
+        spread evenly.
       per_table_files: see `model.workload.count_step`.
       network_bandwidth: bytes per second between nodes, per rank; None: the device's.
 
@@ -112,7 +115,7 @@ def predict(
     """
     device = _look_up(DEVICES, device, "device")
     software = _look_up(SOFTWARE, software, "software")
-    _look_up(VALUE_BYTES, precision, "precision")
+    _look_up(device.matrix_rates, precision, f"precision of {device.name}")
     if placement.ranks != ranks:
         raise ValueError(f"the placement is for {placement.ranks} ranks, not for {ranks}")
     if not compress:
@@ -122,12 +125,15 @@ def predict(
         unique_fraction = expected_unique_fraction(shape.vocab_sizes, local, ID_EXPONENT)
     elif not 0 < unique_fraction <= 1:
         raise ValueError(f"unique_fraction is {unique_fraction}, expected above 0 and at most 1")
+    if not 1 <= row_imbalance <= ranks:
+        raise ValueError(f"row_imbalance is {row_imbalance}, expected 1 to the ranks, {ranks}")
     counts = count_step(
         shape,
         placement,
         global_batch,
         precision,
         unique_fraction=unique_fraction,
+        row_imbalance=row_imbalance,
         per_table_files=per_table_files,
         id_bytes=software.id_bytes,
         gradient_bytes=4 if VALUE_BYTES[precision] == 4 else software.gradient_bytes,

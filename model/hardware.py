@@ -17,7 +17,7 @@ class Device:
       name: as in `--device`.
       memory_bytes: capacity; None where the machine decides (CPU).
       memory_bandwidth: of its main memory.
-      matrix_rates: floating-point operations per second by precision.
+      matrix_rates: floating-point operations per second, by precision that the device has.
       ranks_per_node: devices that `alltoall_bandwidth` connects.
       alltoall_bandwidth: of an all-to-all within a node, per rank.
       allreduce_bandwidth: of a ring all-reduce within a node, per rank.
@@ -91,7 +91,7 @@ TABLE_MEMORY_SHARE = 0.90
 _V100 = {
     "memory_bytes": 32 * 10**9,
     "memory_bandwidth": 900e9,
-    "matrix_rates": {"fp32": 15.7e12, "tf32": 15.7e12, "fp16": 125e12, "bf16": 15.7e12},
+    "matrix_rates": {"fp32": 15.7e12, "fp16": 125e12},
     "host_bandwidth": 15.75e9,
     "exchange_latency": 30e-6,
     "measured": False,
@@ -139,8 +139,8 @@ DEVICES = {
         Device(
             name="v100-32gb",
             ranks_per_node=8,
-            # A GPU of a DGX-1 has NVLinks to 4 of its 7 peers; 3/7 of an all-to-all crosses
-            # PCIe 3.0 x16 (15.75 GB/s, of which REACHED["host"]) and takes longest.
+            # A GPU of a DGX-1 has NVLinks to 4 of its 7 peers; the 3/8 for the others cross
+            # PCIe 3.0 x16 (15.75 GB/s, of which REACHED["host"]) and take longest.
             alltoall_bandwidth=15.75e9 * REACHED["host"] * 8 / 3,
             allreduce_bandwidth=150e9 * REACHED["allreduce"],
             network_bandwidth=12.5e9 * 4 / 8 * REACHED["network"],
@@ -187,14 +187,14 @@ DEVICES = {
         Device(
             name="cpu",
             # Without AMX nothing faster than float32 was measured.
-            matrix_rates=dict.fromkeys(("fp32", "tf32", "fp16", "bf16"), 0.38e12),
+            matrix_rates={"fp32": 0.38e12, "bf16": 0.38e12},
             sources=_CPU_SOURCE,
             **_CPU,
         ),
         Device(
             name="cpu-amx",
             # 8192 samples x 14.2 MFLOP in 61 ms; a well-prepared product alone reaches 3.1e12.
-            matrix_rates={"fp32": 0.38e12, "tf32": 0.38e12, "fp16": 0.38e12, "bf16": 1.9e12},
+            matrix_rates={"fp32": 0.38e12, "bf16": 1.9e12},
             sources=_CPU_SOURCE,
             **_CPU,
         ),

@@ -131,11 +131,12 @@ def count_step(
     precision,
     *,
     unique_fraction=1.0,
+    row_imbalance=1.0,
     per_table_files=True,
     id_bytes=ID_BYTES,
     gradient_bytes=4,
 ):
-    """Counts one training step.
+    """Count one training step.
 
     Args:
       shape: a `ModelShape`.
@@ -144,6 +145,7 @@ def count_step(
       precision: `fp32`, `tf32`, `fp16` or `bf16`; tables and optimizer state stay float32.
       unique_fraction: unique ids of a local batch over all its ids, where duplicates are removed
         before they travel; 1 where they are not.
+      row_imbalance: ids of row-wise tables that the busiest rank serves, over the mean.
       per_table_files: whether a rank can read the ids of its own tables alone (else the ids of
         table-wise tables are exchanged too).
       id_bytes: bytes of an id in the exchange.
@@ -161,9 +163,9 @@ def count_step(
     value, dimension = VALUE_BYTES[precision], shape.dimension
     row_wise, replicated = len(placement.row_wise_tables), len(placement.replicated_tables)
 
-    # Vectors that the busiest rank looks up and sends; ids of row-wise tables spread evenly.
+    # Vectors that the busiest rank looks up and sends.
     owned = max(placement.columns_of(rank) for rank in range(ranks)) / dimension
-    sent = unique_fraction * (global_batch * owned + local * row_wise)
+    sent = unique_fraction * (global_batch * owned + row_imbalance * local * row_wise)
     received = unique_fraction * local * (tables - replicated)
     looked_up = sent + local * replicated
     state = placement.optimizer_bytes_per_row
@@ -213,7 +215,7 @@ def _stored_id_bytes(rows):
 
 
 def expected_unique_fraction(vocab_sizes, samples, exponent):
-    """Expected unique ids of a batch over all its ids, if ids follow a power law.
+    """Estimate the unique ids of a batch over all its ids, if ids follow a power law.
 
     Id i of a table (counted from 1) has probability c / i**exponent, so a batch of b ids has
     sum over i of 1 - (1 - p_i)**b distinct ones. Beyond the first thousand rows the sum is taken
@@ -238,3 +240,37 @@ def expected_unique_fraction(vocab_sizes, samples, exponent):
         for weight, (_, count) in zip(weights, buckets):
             unique -= count * math.expm1(samples * math.log1p(-min(weight / total, 1 - 1e-12)))
     return min(1.0, unique / (samples * len(vocab_sizes)))
+
+
+def row_wise_imbalance(vocab_sizes, ranks, exponent):
+    """Estimate the ids that the busiest rank of row-wise tables serves, over the mean.
+
+    Preprocessing gives frequent values small ids, and id i lies on rank i mod N: rank 0 holds the
+    most frequent value of every table. Ids follow a power law as in `expected_unique_fraction`.
+
+    Args:
+      vocab_sizes: rows of each row-wise table.
+      ranks: N.
+      exponent: of the power law.
+
+    Returns:
+      A number in [1, N].
+    """
+    loads = [0.0] * ranks
+    head = 64 * ranks  # beyond, the ranks' shares differ by less than 1/64 of the head's
+    for rows in vocab_sizes:
+        weights = [(i + 1) ** -exponent for i in range(min(rows, head))]
+        rest = _tail(len(weights), rows, exponent)
+        total = sum(weights) + rest
+        for row, weight in enumerate(weights):
+            loads[row % ranks] += weight / total
+        loads = [load + rest / total / ranks for load in loads]
+    return max(loads) / (sum(loads) / ranks)
+
+
+def _tail(first, rows, exponent):
+    """Sum of i**-exponent for first < i <= rows, by the midpoint rule over unit intervals."""
+    low, high = first + 0.5, rows + 0.5
+    if exponent == 1:
+        return math.log(high / low)
+    return (high ** (1 - exponent) - low ** (1 - exponent)) / (1 - exponent)

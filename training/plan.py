@@ -6,22 +6,18 @@ Touches neither data nor TensorFlow. `python3 -m training.plan --help` lists the
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
 import sys
 
-from model.cost_model import predict
+from model.cost_model import ID_EXPONENT, predict
 from model.embedding.placement import POLICIES, Placement, PlacementError, plan
 from model.embedding.shards import byte_text
 from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
-from model.published_runs import VOCABULARIES
-from model.workload import ModelShape
+from model.workload import ModelShape, row_wise_imbalance
+from training.plan_arguments import parse_bytes, read_vocab_sizes
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
-OPTIMIZERS = {"sgd": lambda width: 0, "adagrad": lambda width: 4 * width, "rowwise_adagrad": lambda width: 4}  # fmt: skip
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS.update({"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40})
+# Bytes of state per row: by the optimizer's name, as (per column, per row).
+OPTIMIZERS = {"sgd": (0, 0), "adagrad": (4, 0), "rowwise_adagrad": (0, 4)}
 
 
 def render(
@@ -56,13 +52,18 @@ def render(
       amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
       dimension: D.
       dense_features: inputs of the bottom MLP.
-      bottom_mlp, top_mlp: layer widths.
+      bottom_mlp: widths of the bottom layers, the last of them D.
+      top_mlp: widths of the top layers.
       optimizer: of the tables, a name in `OPTIMIZERS`.
       placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
-      column_split, replicate_below_rows: see `model.embedding.placement.plan`.
+      column_split: see `model.embedding.placement.plan`.
+      replicate_below_rows: see `model.embedding.placement.plan`.
       memory_per_rank: bytes for tables on one rank; None: a share of the device's memory.
-      compress, unique_fraction, per_table_files, software, network_bandwidth: see
-        `model.cost_model.predict`.
+      compress: duplicate ids are removed before they and their vectors travel.
+      unique_fraction: measured share of unique ids in a local batch, or None.
+      per_table_files: ranks read the ids of their own tables alone.
+      software: a name in `model.hardware.SOFTWARE`.
+      network_bandwidth: bytes per second between nodes, per rank; None: the device's.
 
     Raises:
       PlacementError: if the tables do not fit; says on how many ranks they would.
@@ -80,7 +81,8 @@ def render(
     budget = memory_per_rank
     if budget is None and DEVICES[device].memory_bytes is not None:
         budget = int(DEVICES[device].memory_bytes * TABLE_MEMORY_SHARE)
-    state = OPTIMIZERS[optimizer](dimension)
+    per_column, per_row = OPTIMIZERS[optimizer]
+    state = per_column * dimension + per_row
     precision = precision_of(device, amp)
 
     def place(count):
@@ -124,17 +126,20 @@ def render(
         if error.missing_bytes is None:
             raise
         enough = [str(count) for count in SCALES if _fits(place, count)]
-        hint = f"the tables fit on {', '.join(enough)}" if enough else "they fit on none of"
-        hint += " ranks" if enough else f" {', '.join(map(str, SCALES))} ranks"
+        hint = (
+            f"They fit on {', '.join(enough)} ranks."
+            if enough
+            else (f"They fit on none of {', '.join(map(str, SCALES))} ranks.")
+        )
         raise PlacementError(f"{error}\n{hint}", error.table, error.missing_bytes) from None
     step = cost(placed)
-    widths = [list(map(str, (dense_features, *bottom_mlp)))]
-    widths.append(list(map(str, (shape.interaction_width, *top_mlp))))
+    bottom = "-".join(map(str, (dense_features, *bottom_mlp)))
+    top = "-".join(map(str, (shape.interaction_width, *top_mlp)))
     total = sum(placed.bytes_of(rank) for rank in range(ranks))
     limit = "no limit given" if budget is None else f"at most {byte_text(budget)} of tables a rank"
     lines = [
         f"model      {len(vocab_sizes)} tables, {sum(vocab_sizes):,} rows of {dimension} float32, "
-        f"{byte_text(total)} with {optimizer}; MLPs {'-'.join(widths[0])} and {'-'.join(widths[1])}",
+        f"{byte_text(total)} with {optimizer}; MLPs {bottom} and {top}",
         f"run        {ranks} x {device}, {limit}; global batch {global_batch_size:,} "
         f"({global_batch_size // ranks:,} a rank), {precision}, {software}"
         + (f", unique ids {step.unique_fraction:.0%}" if compress else ""),
@@ -143,9 +148,10 @@ def render(
         placed.describe(),
         "",
         *_step_lines(step, ranks),
+        *_imbalance_lines(placed, compress),
         "",
         f"The same global batch on other numbers of ranks ({device})",
-        *_scale_lines(place, cost, global_batch_size),
+        *_scale_lines(place, cost, global_batch_size, sorted({*SCALES, ranks})),
         "",
         "Predicted from counted work and the constants of model/hardware.py; docs/placement.md "
         "shows how far such predictions are off.",
@@ -162,51 +168,6 @@ def precision_of(device, amp):
     if amp:
         return "bf16" if on_cpu else "fp16"
     return "fp32" if on_cpu or device.startswith("v100") else "tf32"
-
-
-def parse_bytes(text):
-    """Read `40GB`, `37.5GiB` or a plain number of bytes.
-
-    Raises:
-      ValueError: if it is none of these.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if not match or match[2].lower() not in _UNITS:
-        raise ValueError(f"{text!r} is not an amount of memory such as 40GB or 37.5GiB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-def read_vocab_sizes(text):
-    """Read table sizes from a name, a comma-separated list or a JSON file.
-
-    Args:
-      text: a name in `model.published_runs.VOCABULARIES`; `39043,17289,…`; or the path of a
-        JSON file that is a list of sizes or has one as `vocab_sizes` (metadata.json).
-
-    Returns:
-      A tuple of integers.
-
-    Raises:
-      ValueError: if it is none of these.
-    """
-    if text in VOCABULARIES:
-        return VOCABULARIES[text]
-    if re.fullmatch(r"[\d,\s]+", text):
-        return tuple(int(size) for size in text.replace(",", " ").split())
-    if not os.path.isfile(text):
-        raise ValueError(
-            f"vocab_sizes {text!r} is neither a file, nor a comma-separated list, nor one of "
-            f"{', '.join(VOCABULARIES)}"
-        )
-    try:
-        with open(text, encoding="utf-8") as file:
-            document = json.load(file)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{text}: cannot read table sizes: {error}") from None
-    sizes = document.get("vocab_sizes") if isinstance(document, dict) else document
-    if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
-        raise ValueError(f"{text}: expected a list of integers, alone or as 'vocab_sizes'")
-    return tuple(sizes)
 
 
 def _fits(place, count):
@@ -235,19 +196,32 @@ def _step_lines(step, ranks):
     return [
         *lines,
         f"  {'step':44}{'':12}{step.seconds * 1e3:>9.3f}  {step.bound} ({share:.0%} of it)",
-        f"  {step.samples_per_second / 1e6:.3f} M samples/s; exchanged {byte_text(exchanged)} a rank, "
-        f"all-reduced {byte_text(counts.allreduce_bytes)}; arithmetic "
+        f"  {step.samples_per_second / 1e6:.3f} M samples/s; exchanged {byte_text(exchanged)} a "
+        f"rank, all-reduced {byte_text(counts.allreduce_bytes)}; arithmetic "
         f"{counts.matrix_flops * ranks / 1e12:.3f} TFLOP on all ranks; input "
         f"{byte_text(counts.input_bytes * ranks / step.seconds)}/s",
     ]
 
 
-def _scale_lines(place, cost, global_batch):
+def _imbalance_lines(placed, compress):
+    if compress or placed.ranks == 1 or not placed.row_wise_tables:
+        return []
+    sizes = [placed.vocab_sizes[table] for table in placed.row_wise_tables]
+    imbalance = row_wise_imbalance(sizes, placed.ranks, ID_EXPONENT)
+    return [
+        f"  Ids of row-wise tables are taken as evenly spread. If small ids are the frequent ones "
+        f"(power law {ID_EXPONENT}),",
+        f"  the busiest rank serves {imbalance:.2f} times the mean of them; --compress evens that "
+        "out.",
+    ]
+
+
+def _scale_lines(place, cost, global_batch, counts):
     lines = [
         f"{'ranks':>7}{'table/row/column':>18}{'fullest rank':>14}{'exchanged':>12}{'step ms':>10}"
         f"{'M samples/s':>13}{'a rank':>9}  largest part"
     ]
-    for count in SCALES:
+    for count in counts:
         try:
             placed = place(count)
         except PlacementError as error:
@@ -276,7 +250,9 @@ def _scale_lines(place, cost, global_batch):
 
 def main(arguments=None):
     """Print a plan; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="training.plan", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python3 -m training.plan", description=__doc__.split("\n")[0]
+    )
     add = parser.add_argument
     add("--ranks", type=int, default=1, help="number of ranks")
     add("--device", default="a100-80gb", choices=list(DEVICES))
