@@ -139,9 +139,9 @@ DEVICES = {
         Device(
             name="v100-32gb",
             ranks_per_node=8,
-            # A GPU of a DGX-1 has NVLinks to 4 of its 7 peers; the 3/8 for the others cross
-            # PCIe 3.0 x16 (15.75 GB/s, of which REACHED["host"]) and take longest.
-            alltoall_bandwidth=15.75e9 * REACHED["host"] * 8 / 3,
+            # A GPU of a DGX-1 has NVLinks to 4 of its 7 peers; what it sends to the other 3
+            # crosses PCIe 3.0 x16 (15.75 GB/s, of which REACHED["host"]) and takes longest.
+            alltoall_bandwidth=15.75e9 * REACHED["host"] * 7 / 3,
             allreduce_bandwidth=150e9 * REACHED["allreduce"],
             network_bandwidth=12.5e9 * 4 / 8 * REACHED["network"],
             sources="V100 SXM2 data sheet; DGX-1: hybrid cube mesh, 4 x 100 Gb/s InfiniBand",
