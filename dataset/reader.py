@@ -108,7 +108,9 @@ def batches(
 
     def read(step):
         begin = step * global_batch_size
-        remaining = tf.minimum(tf.constant(description.samples, tf.int64) - begin, global_batch_size)
+        remaining = tf.minimum(
+            tf.constant(description.samples, tf.int64) - begin, global_batch_size
+        )
         first, count = dealt(remaining, begin, ranks, size, tf.minimum)
         mine = slice(rank, rank + 1)
         own = (first[mine], count[mine])
@@ -129,7 +131,9 @@ def batches(
                 log_shift=-1.0 if shift is None else shift,
             ),
             "categorical": (
-                read_ids(*own, local) if tables is None else read_ids(first, count, global_batch_size)
+                read_ids(*own, local)
+                if tables is None
+                else read_ids(first, count, global_batch_size)
             ),
             "valid": tf.cast(count[rank], tf.int32),
         }

@@ -57,8 +57,8 @@ class SingleRank:
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
     def alltoall(self, tensor, splits, name):
-        """Returns `tensor`: [n, ...] with splits [1] all for this rank."""
-        return tensor
+        """Returns (tensor, splits): all rows are for this rank."""
+        return tensor, splits
 
     def average(self, tensors, name):
         """Returns the tensors themselves."""
@@ -97,7 +97,7 @@ class HorovodRanks:
         self._calls = 0
 
     def alltoall(self, tensor, splits, name):
-        """Sends rows to every rank and returns the rows received, in rank order.
+        """Sends rows to every rank; returns the rows received, in rank order, and their counts.
 
         Args:
             tensor: [n, ...]; bfloat16 travels as the bits of float16, which Horovod knows.
@@ -105,13 +105,15 @@ class HorovodRanks:
             name: the operation's name, the same on all ranks and unique within a step.
 
         Returns:
-            [m, ...], m being what the other ranks send here.
+            ([m, ...], [N] int32): rows received, and how many came from each rank.
         """
         dtype = tensor.dtype
         if dtype == tf.bfloat16:
             tensor = tf.bitcast(tensor, tf.float16)
-        received, _ = self._hvd.alltoall(tensor, splits=splits, name=name)
-        return tf.bitcast(received, dtype) if dtype == tf.bfloat16 else received
+        received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
+        if dtype == tf.bfloat16:
+            received = tf.bitcast(received, dtype)
+        return received, counts
 
     def average(self, tensors, name):
         """Returns the tensors averaged over the ranks, in one grouped allreduce."""

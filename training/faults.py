@@ -50,7 +50,9 @@ def _first_line(message):
     lines = [line for line in message.splitlines() if line.strip()]
     # Grappler prefixes a failed node's location: "{{node ...}} text" or "[[{{node ...}}]]".
     text = re.sub(r"^\s*\{\{[^}]*\}\}\s*", "", lines[0]) if lines else message
-    return re.sub(r"\s*\[\[.*\]\]\s*", "", text) or message
+    text = re.sub(r"\s*\[\[.*\]\]\s*", "", text)
+    asserted = re.search(r"assertion failed: \[b?'?\"?(.*?)'?\"?\]", text)
+    return (asserted[1] if asserted else text) or message
 
 
 def _lost_text(rank, message):

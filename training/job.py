@@ -100,16 +100,16 @@ def _run(flags, cluster):
         exchange_dtype=tf.bfloat16 if flags.amp else tf.float32,
         gradient=flags.embedding_gradient,
         native=flags.embedding_kernels == "native",
+        model_parallel_input=model_parallel_input,
     )
     step = TrainStep(
         dense_model,
         embedding,
         tf.keras.optimizers.SGD(learning_rate=flags.lr),
         cluster,
-        model_parallel_input=model_parallel_input,
         update_embedding=flags.ablation != "frozen_embeddings",
     )
-    forward = Forward(dense_model, embedding, model_parallel_input=model_parallel_input)
+    forward = Forward(dense_model, embedding)
     journal = _journal(flags, cluster)
     watchdog = Watchdog(flags.stall_timeout, cluster.rank) if size > 1 else None
     loop = Loop(

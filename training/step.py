@@ -16,8 +16,6 @@ class TrainStep:
         embedding: a `model.embedding.own.OwnEmbedding`.
         optimizer: a Keras optimizer for the dense variables.
         cluster: the ranks (`training.cluster`).
-        model_parallel_input: batches hold the ids of this rank's tables at the global batch, so
-            that no id is exchanged.
         update_embedding: False freezes the tables at their initial values.
     """
 
@@ -28,14 +26,12 @@ class TrainStep:
         optimizer,
         cluster,
         *,
-        model_parallel_input=False,
         update_embedding=True,
     ):
         self._model = dense_model
         self._embedding = embedding
         self._optimizer = optimizer
         self._cluster = cluster
-        self._model_parallel_input = model_parallel_input
         self._update_embedding = update_embedding
         # The sum of the losses since the last report, so that no step waits for its own loss.
         self._loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
@@ -79,8 +75,8 @@ class TrainStep:
         return self._function.experimental_get_tracing_count()
 
     def _step(self, dense, categorical, label, learning_rate):
-        ids = categorical if self._model_parallel_input else self._embedding.route(categorical)
-        vectors = self._embedding.lookup(ids)
+        route = self._embedding.route(categorical)
+        vectors = self._embedding.lookup(route)
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             tape.watch(vectors)
@@ -93,7 +89,7 @@ class TrainStep:
         self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply_gradients(zip(gradients, variables))
         if self._update_embedding:
-            self._embedding.update(ids, vector_gradients, learning_rate)
+            self._embedding.update(route, vector_gradients, learning_rate)
         self._last_loss.assign(loss)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
         self._loss_steps.assign_add(1)
@@ -103,10 +99,9 @@ class TrainStep:
 class Forward:
     """Computes logits of one batch without training: the arguments are those of `TrainStep`."""
 
-    def __init__(self, dense_model, embedding, *, model_parallel_input=False):
+    def __init__(self, dense_model, embedding):
         self._model = dense_model
         self._embedding = embedding
-        self._model_parallel_input = model_parallel_input
         self._function = tf.function(self._forward)
 
     def __call__(self, batch):
@@ -114,5 +109,4 @@ class Forward:
         return self._function(batch["dense"], batch["categorical"])
 
     def _forward(self, dense, categorical):
-        ids = categorical if self._model_parallel_input else self._embedding.route(categorical)
-        return self._model(dense, self._embedding.lookup(ids))
+        return self._model(dense, self._embedding.lookup(self._embedding.route(categorical)))

@@ -1,87 +1,107 @@
-"""How ids reach the ranks that own their rows, and how the vectors come back.
+"""The exchange of whole tables: ids reach the tables' owners, vectors come back.
 
 Shapes: B global batch, b = B / N local batch, N ranks, T tables, T_r tables of rank r, D embedding
-dimension. Rank r holds whole tables; a batch's vectors travel in one alltoall forward and their
-gradients in one backward.
+dimension. Everything is known before the run: which rank sends how many rows to which. A batch's
+vectors travel in one alltoall forward and their gradients in one backward; where a rank reads its
+tables' ids for the global batch itself, no id travels.
 """
+
+import typing
 
 import numpy as np
 import tensorflow as tf
+
+
+class Route(typing.NamedTuple):
+    """A batch's way through the exchange, made by `route` and used by the calls after it.
+
+    Attributes:
+        ids: int32 [M, K], what this rank looks up.
+        sent: int32 [N], rows that this rank's vectors bring to each rank; a constant or dynamic.
+        requested: int32 [N], rows that each rank's vectors bring here.
+        order, position: how requested rows and samples' (sample, table) pairs map to each other.
+    """
+
+    ids: tf.Tensor
+    sent: tf.Tensor
+    requested: tf.Tensor
+    order: tf.Tensor
+    position: tf.Tensor
 
 
 class TableExchange:
     """The exchange where every table lies whole on one rank.
 
     Args:
-        tables_by_rank: for each rank, the list of tables that it owns, in the order of its rows.
+        placement: a placement of table-wise shards only.
         cluster: the ranks (`training.cluster`).
         local_batch_size: b.
-        dimension: D.
+        model_parallel_input: batches hold the ids of this rank's tables for all samples, [B, T_r],
+            instead of those of all tables for this rank's samples, [b, T].
     """
 
-    def __init__(self, tables_by_rank, cluster, local_batch_size, dimension):
+    def __init__(self, placement, cluster, local_batch_size, *, model_parallel_input=False):
         self._cluster = cluster
-        self._dimension = dimension
+        self._dimension = placement.dimension
         self._batch = local_batch_size
+        self._model_parallel_input = model_parallel_input
+        tables_by_rank = [list(placement.tables_of(rank)) for rank in range(cluster.size)]
         self._counts = [len(tables) for tables in tables_by_rank]
-        self._order = np.array([t for tables in tables_by_rank for t in tables], np.int32)
-        self.tables = list(tables_by_rank[cluster.rank])
-        batch, size = local_batch_size, cluster.size
-        own = self._counts[cluster.rank]
-        self._id_splits = np.array([batch * count for count in self._counts], np.int32)
-        self._vector_splits = np.full(size, batch * own, np.int32)
-        # Vectors arrive as [b, T_s, D] from each rank s in turn; this is where each (sample,
-        # table) finds its own among the b * T rows.
-        begin, position = 0, np.empty((batch, len(self._order)), np.int32)
+        self._tables = tables_by_rank[cluster.rank]
+        self._table_order = np.array([t for tables in tables_by_rank for t in tables], np.int32)
+        shards = placement.shards_of(cluster.rank)
+        self.base_rows = np.array([shard.base_row for shard in shards], np.int64)
+        self.table_rows = np.array([shard.rows for shard in shards], np.int64)
+        batch = local_batch_size
+        self._requested = np.array([batch * count for count in self._counts], np.int32)
+        self._sent = np.full(cluster.size, batch * len(self._tables), np.int32)
+        # Vectors arrive as [b, T_s, D] from each rank s in turn: where is each (sample, table)?
+        begin, position = 0, np.empty((batch, len(self._table_order)), np.int32)
         for tables in tables_by_rank:
-            count = len(tables)
-            block = begin + np.arange(batch * count, dtype=np.int32).reshape(batch, count)
-            position[:, tables] = block
-            begin += batch * count
-        self._arrange = position.reshape(-1)
-        self._disarrange = np.argsort(self._arrange).astype(np.int32)
+            block = np.arange(batch * len(tables), dtype=np.int32).reshape(batch, len(tables))
+            position[:, tables] = begin + block
+            begin += block.size
+        self._position = position.reshape(-1)
+        self._order = np.argsort(self._position).astype(np.int32)
 
-    def ids(self, categorical):
-        """Sends the ids of this rank's slice to the tables' owners.
+    def route(self, categorical):
+        """Brings ids to the ranks that own their tables.
 
         Args:
-            categorical: [b, T] int32, all tables.
+            categorical: int32 [b, T], or [B, T_r] with model-parallel input.
 
         Returns:
-            [B, T_r] int32: this rank's tables, all samples.
+            A `Route` whose ids are [B, T_r], counted from 0 within each table.
         """
+        ids = categorical
+        if self._cluster.size > 1 and not self._model_parallel_input:
+            ordered = tf.gather(categorical, self._table_order, axis=1)
+            parts = tf.split(ordered, self._counts, axis=1)
+            flat = tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
+            flat, _ = self._cluster.alltoall(flat, tf.constant(self._requested), "exchange_ids")
+            ids = tf.reshape(flat, [self._batch * self._cluster.size, len(self._tables)])
+        return Route(
+            ids,
+            tf.constant(self._sent),
+            tf.constant(self._requested),
+            tf.constant(self._order),
+            tf.constant(self._position),
+        )
+
+    def forward(self, own, route):
+        """Sends vectors to the ranks whose samples they are for: [B, T_r, D] -> [b, T, D]."""
         if self._cluster.size == 1:
-            return categorical if self._in_order() else tf.gather(categorical, self.tables, axis=1)
-        ordered = tf.gather(categorical, self._order, axis=1)
-        parts = tf.split(ordered, self._counts, axis=1)
-        flat = tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
-        received = self._cluster.alltoall(flat, tf.constant(self._id_splits), "exchange_ids")
-        return tf.reshape(received, [self._batch * self._cluster.size, len(self.tables)])
-
-    def vectors(self, own):
-        """Sends looked-up vectors to the ranks whose samples they are for.
-
-        Args:
-            own: [B, T_r, D].
-
-        Returns:
-            [b, T, D], tables in their own order.
-        """
-        if self._cluster.size == 1 and self._in_order():
             return own
         flat = tf.reshape(own, [-1, self._dimension])
-        flat = self._cluster.alltoall(flat, tf.constant(self._vector_splits), "exchange_vectors")
-        arranged = tf.gather(flat, self._arrange)
-        return tf.reshape(arranged, [self._batch, len(self._order), self._dimension])
+        flat, _ = self._cluster.alltoall(flat, route.sent, "exchange_vectors")
+        arranged = tf.gather(flat, route.position)
+        return tf.reshape(arranged, [self._batch, len(self._table_order), self._dimension])
 
-    def gradients(self, gradients):
+    def backward(self, gradients, route):
         """Sends the vectors' gradients back: [b, T, D] -> [B, T_r, D]."""
-        if self._cluster.size == 1 and self._in_order():
+        if self._cluster.size == 1:
             return gradients
-        flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), self._disarrange)
-        flat = self._cluster.alltoall(flat, tf.constant(self._id_splits), "exchange_gradients")
+        flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), route.order)
+        flat, _ = self._cluster.alltoall(flat, route.requested, "exchange_gradients")
         rows = self._batch * self._cluster.size
-        return tf.reshape(flat, [rows, len(self.tables), self._dimension])
-
-    def _in_order(self):
-        return self.tables == sorted(self.tables)
+        return tf.reshape(flat, [rows, len(self._tables), self._dimension])

@@ -1,16 +1,16 @@
 """Model-parallel embedding tables on the project's own kernels.
 
-Each rank keeps its tables back to back in one float32 variable [rows, D]. Looking up, exchanging
-and updating are three calls of the training step; no gradient of a whole table ever exists and
-no Keras optimizer sees the tables.
+Each rank keeps its share of the tables back to back in one float32 variable. Looking up,
+exchanging and updating are calls of the training step; no gradient of a whole table ever exists
+and no Keras optimizer sees the tables.
 """
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from model.embedding.exchange import TableExchange
+from model.embedding.row_exchange import RowExchange
 from ops import embedding as kernels
 
 
@@ -27,6 +27,9 @@ class OwnEmbedding:
         gradient: "mean": the loss is the mean over the global batch, so that N ranks optimise
             as one does. "sum": the gradient is N times as large, as in the SOK benchmark.
         native: the project's ops; False takes TensorFlow's formulation of them.
+        model_parallel_input: batches hold the ids of this rank's tables for the global batch;
+            only where `reads_own_tables(placement, compress)`.
+        compress: ask for each row once a batch.
     """
 
     def __init__(
@@ -39,10 +42,10 @@ class OwnEmbedding:
         exchange_dtype=tf.float32,
         gradient="mean",
         native=True,
+        model_parallel_input=False,
+        compress=False,
     ):
         self.placement = placement
-        self.dimension = placement.dimension
-        self._cluster = cluster
         self._exchange_dtype = tf.as_dtype(exchange_dtype)
         self._lookup = kernels.embedding_lookup
         self._update = kernels.embedding_update_sgd
@@ -52,29 +55,27 @@ class OwnEmbedding:
         # The local loss is the mean over b = B / N samples, so its gradient is N times that of
         # the mean over B.
         self._scale = {"mean": 1.0 / cluster.size, "sum": 1.0}[gradient]
-        tables = [list(placement.tables_of(rank)) for rank in range(cluster.size)]
-        self.exchange = TableExchange(tables, cluster, local_batch_size, self.dimension)
         self.shards = placement.shards_of(cluster.rank)
-        self._base_rows = np.array([shard.base_row for shard in self.shards], np.int64)
-        self._table_rows = np.array([shard.rows for shard in self.shards], np.int64)
-        self.table = self._create(seed) if self.shards else None
+        if reads_own_tables(placement, compress):
+            self._exchange = TableExchange(
+                placement, cluster, local_batch_size, model_parallel_input=model_parallel_input
+            )
+            self._width = placement.dimension
+            self._first_rows = [shard.base_row for shard in self.shards]
+            rows = placement.rows_of(cluster.rank)
+        else:
+            self._exchange = RowExchange(placement, cluster, local_batch_size, compress=compress)
+            self._width = self._exchange.width
+            self._first_rows = self._exchange.first_rows
+            rows = self._exchange.rows
+        self.table = self._create(rows, seed) if rows else None
 
-    @property
-    def tables(self):
-        """Indices of the tables that this rank owns, in the order of its rows."""
-        return self.exchange.tables
-
-    @property
-    def bytes(self):
-        """Bytes of this rank's tables."""
-        return int(self._table_rows.sum()) * self.dimension * 4
-
-    def _create(self, seed):
-        table = kernels.create_table(int(self._table_rows.sum()), self.dimension)
-        for shard in self.shards:
+    def _create(self, rows, seed):
+        table = kernels.create_table(rows, self._width)
+        for shard, first in zip(self.shards, self._first_rows):
             kernels.embedding_initialize(
                 table,
-                base_row=shard.base_row,
+                base_row=first,
                 rows=shard.rows,
                 table_index=shard.table,
                 seed=seed,
@@ -85,45 +86,56 @@ class OwnEmbedding:
         return table
 
     def route(self, categorical):
-        """Returns [B, T_r] ids of this rank's tables from [b, T] ids of this rank's samples."""
-        return self.exchange.ids(categorical)
-
-    def lookup(self, ids):
-        """Returns the vectors of this rank's samples.
+        """Returns the `exchange.Route` of a batch.
 
         Args:
-            ids: [B, T_r], this rank's tables, all samples.
+            categorical: int32 [b, T] ids of this rank's samples, or [B, T_r] with model-parallel
+                input.
+        """
+        return self._exchange.route(categorical)
 
-        Returns:
-            [b, T, D] in the exchange dtype.
+    def lookup(self, route):
+        """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
+        exchange = self._exchange
         if self.table is None:
-            own = tf.zeros([ids.shape[0], 0, self.dimension], self._exchange_dtype)
+            own = tf.zeros([*route.ids.shape, self._width], self._exchange_dtype)
         else:
             own = self._lookup(
-                self.table, ids, self._base_rows, self._table_rows, dtype=self._exchange_dtype
+                self.table,
+                route.ids,
+                exchange.base_rows,
+                exchange.table_rows,
+                dtype=self._exchange_dtype,
             )
-        return self.exchange.vectors(own)
+        return exchange.forward(own, route)
 
-    def update(self, ids, gradients, learning_rate):
+    def update(self, route, gradients, learning_rate):
         """Applies the gradients of this rank's samples to the rows of all ranks.
 
         Args:
-            ids: as for `lookup`.
+            route: as for `lookup`.
             gradients: [b, T, D], the gradient of this rank's mean loss.
             learning_rate: scalar float32.
         """
-        own = self.exchange.gradients(tf.cast(gradients, self._exchange_dtype))
+        exchange = self._exchange
+        own = exchange.backward(tf.cast(gradients, self._exchange_dtype), route)
         if self.table is not None:
             self._update(
                 self.table,
-                ids,
+                route.ids,
                 own,
-                self._base_rows,
-                self._table_rows,
+                exchange.base_rows,
+                exchange.table_rows,
                 learning_rate,
                 scale=self._scale,
             )
+
+
+def reads_own_tables(placement, compress):
+    """Tells whether a rank needs no ids but those of its own tables, for the global batch."""
+    whole = len(placement.table_wise_tables) == len(placement.vocab_sizes)
+    return whole and not compress

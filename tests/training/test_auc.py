@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tests.training.ranks import ThreadRanks
+from tests.ranks import ThreadRanks
 from training.auc import exact_auc
 
 

@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import tensorflow as tf
 
 
 class ThreadRanks:
@@ -41,6 +42,8 @@ class ThreadRanks:
 
 
 class _ThreadCluster:
+    local_rank, local_size = 0, 1
+
     def __init__(self, ranks, rank):
         self._ranks, self.rank, self.size = ranks, rank, ranks.size
 
@@ -49,6 +52,13 @@ class _ThreadCluster:
 
     def gather(self, value):
         return self._ranks.share(self.rank, value)
+
+    def alltoall(self, tensor, splits, name):
+        splits = np.asarray(splits)
+        parts = np.split(tensor.numpy(), np.cumsum(splits)[:-1])
+        received = [sent[self.rank] for sent in self._ranks.share(self.rank, parts)]
+        counts = np.array([len(part) for part in received], np.int32)
+        return tf.constant(np.concatenate(received)), tf.constant(counts)
 
     def exchange(self, parts):
         return np.concatenate([sent[self.rank] for sent in self._ranks.share(self.rank, parts)])
