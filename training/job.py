@@ -111,7 +111,7 @@ def _run(flags, cluster):
     )
     forward = Forward(dense_model, embedding)
     journal = _journal(flags, cluster)
-    watchdog = Watchdog(flags.stall_timeout, cluster.rank) if size > 1 else None
+    watchdog = Watchdog(cluster, flags.stall_timeout) if size > 1 else None
     loop = Loop(
         flags, cluster, data, step, forward, schedule(flags), journal, watchdog,
         early_stop=_early_stop(flags),
