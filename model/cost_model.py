@@ -135,7 +135,6 @@ def predict(
         unique_fraction=unique_fraction,
         row_imbalance=row_imbalance,
         per_table_files=per_table_files,
-        id_bytes=software.id_bytes,
         gradient_bytes=4 if VALUE_BYTES[precision] == 4 else software.gradient_bytes,
     )
     rates = _Rates(device, ranks, precision, network_bandwidth)
@@ -194,7 +193,6 @@ def _phases(counts, rates, software):
     memory("lookup", counts.lookup_bytes)
     exchange("exchange vectors", counts.vector_bytes)
     memory("reorder vectors", counts.reorder_bytes)
-    memory("expand unique vectors, sum their gradients", counts.compress_bytes)
     memory("interaction", counts.interaction_bytes)
     phases.append(
         Phase(

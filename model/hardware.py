@@ -52,7 +52,6 @@ class Software:
         Horovod's negotiation, host synchronisation.
       overlaps_exchange: exchanges run beside the arithmetic.
       gradient_bytes: bytes of a dense gradient's value in the all-reduce under AMP.
-      id_bytes: bytes of an exchanged id.
       source: where `step_overhead` is from.
     """
 
@@ -60,7 +59,6 @@ class Software:
     step_overhead: float
     overlaps_exchange: bool
     gradient_bytes: int
-    id_bytes: int
     source: str
 
 
@@ -209,15 +207,13 @@ SOFTWARE = {
             step_overhead=2.0e-3,
             overlaps_exchange=False,
             gradient_bytes=4,
-            id_bytes=8,
             source="fitted with REACHED to DeepLearningExamples' four A100 rows",
         ),
         Software(
             name="hugectr",
-            step_overhead=0.1e-3,
+            step_overhead=0.13e-3,
             overlaps_exchange=True,
             gradient_bytes=2,
-            id_bytes=4,
             source="fitted to one row: MLPerf v2.0 on DGX A100 (40.8 M samples/s)",
         ),
         Software(
@@ -225,7 +221,6 @@ SOFTWARE = {
             step_overhead=2.0e-3,
             overlaps_exchange=False,
             gradient_bytes=4,
-            id_bytes=8,
             source="not fitted: TensorFlow's",
         ),
     )

@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
-ID_BYTES = 4  # an id on its way to its owner (int32 holds every row of every table)
+ID_BYTES = 4  # of an id, or a row number of a rank's variable, on its way: int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +102,8 @@ class StepCounts:
       mlp_bytes, interaction_bytes: activations through memory.
       lookup_bytes: rows read and vectors written.
       update_bytes: gradients read, rows (and optimizer state) read and written.
-      compress_bytes: expanding unique vectors to samples and summing their gradients.
-      reorder_bytes: copies between an exchange's order and the samples' order.
+      reorder_bytes: copies between the exchange's order (each vector once where duplicate ids
+        were removed) and the samples' order, forward and backward.
       vector_bytes: vectors sent or received, whichever is more, in one direction of the step,
         the rank's own part included; the backward exchange is as large.
       id_bytes: ids sent to their owners, the rank's own part included.
@@ -116,12 +116,27 @@ class StepCounts:
     interaction_bytes: float
     lookup_bytes: float
     update_bytes: float
-    compress_bytes: float
     reorder_bytes: float
     vector_bytes: float
     id_bytes: float
     allreduce_bytes: float
     input_bytes: float
+
+
+def exchanged_values(placement, rank, global_batch):
+    """Count the values that a rank exchanges in the forward direction of a step.
+
+    Returns:
+      (sent, received), the rank's own part included, every id counted as often as it occurs.
+      Exact, but for the part of `sent` that is of row-wise tables: there the mean over ranks.
+    """
+    local = global_batch // placement.ranks
+    row_wise = local * len(placement.row_wise_tables) * placement.dimension
+    tables = len(placement.vocab_sizes) - len(placement.replicated_tables)
+    return (
+        global_batch * placement.columns_of(rank) + row_wise,
+        local * tables * placement.dimension,
+    )
 
 
 def count_step(
@@ -133,7 +148,6 @@ def count_step(
     unique_fraction=1.0,
     row_imbalance=1.0,
     per_table_files=True,
-    id_bytes=ID_BYTES,
     gradient_bytes=4,
 ):
     """Count one training step.
@@ -146,9 +160,8 @@ def count_step(
       unique_fraction: unique ids of a local batch over all its ids, where duplicates are removed
         before they travel; 1 where they are not.
       row_imbalance: ids of row-wise tables that the busiest rank serves, over the mean.
-      per_table_files: whether a rank can read the ids of its own tables alone (else the ids of
-        table-wise tables are exchanged too).
-      id_bytes: bytes of an id in the exchange.
+      per_table_files: whether a rank can read the ids of its own tables alone. If it can, every
+        table lies whole on one rank and duplicates stay, no id is exchanged.
       gradient_bytes: bytes of a dense gradient's value in the all-reduce.
 
     Returns:
@@ -161,51 +174,49 @@ def count_step(
         raise ValueError(f"{ranks} ranks do not divide a global batch of {global_batch} samples")
     local = global_batch // ranks
     value, dimension = VALUE_BYTES[precision], shape.dimension
-    row_wise, replicated = len(placement.row_wise_tables), len(placement.replicated_tables)
-
-    # Vectors that the busiest rank looks up and sends.
-    owned = max(placement.columns_of(rank) for rank in range(ranks)) / dimension
-    sent = unique_fraction * (global_batch * owned + row_imbalance * local * row_wise)
-    received = unique_fraction * local * (tables - replicated)
-    looked_up = sent + local * replicated
-    state = placement.optimizer_bytes_per_row
+    replicated = len(placement.replicated_tables)
     exchanged = tables - replicated if ranks > 1 else 0
-    traveling_ids = exchanged if not per_table_files else row_wise if ranks > 1 else 0
-    replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
-    samples = local * exchanged * dimension * value
+    whole = len(placement.table_wise_tables) == tables
     compressed = unique_fraction < 1
+    own_ids = per_table_files and whole and not compressed
+
+    traffic = [exchanged_values(placement, rank, global_batch) for rank in range(ranks)]
+    skew = (row_imbalance - 1) * local * len(placement.row_wise_tables) * dimension
+    sent = unique_fraction * (max(sent for sent, _ in traffic) + skew)
+    received = unique_fraction * traffic[0][1]
+    looked_up = sent / dimension + local * replicated  # vectors
+    state = placement.optimizer_bytes_per_row
+    pieces = 2 if placement.column_wise_tables else 1  # beside halves, whole rows are two halves
+    moved = local * (tables - replicated) * dimension * value if ranks > 1 or compressed else 0
+    replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
     return StepCounts(
         matrix_flops=local * (shape.mlp_flops + shape.interaction_flops),
         mlp_bytes=local * shape.mlp_values * value,
         interaction_bytes=local * shape.interaction_values * value,
         lookup_bytes=looked_up * dimension * (4 + value),
         update_bytes=looked_up * (dimension * value + 2 * (4 * dimension + state)),
-        compress_bytes=2 * (1 + unique_fraction) * samples if compressed else 0,
-        reorder_bytes=4 * unique_fraction * samples,
-        vector_bytes=max(sent, received) * dimension * value if ranks > 1 else 0,
-        id_bytes=unique_fraction * local * traveling_ids * id_bytes,
+        reorder_bytes=2 * (1 + unique_fraction) * moved,
+        vector_bytes=max(sent, received) * value if ranks > 1 else 0,
+        id_bytes=0 if own_ids else unique_fraction * local * exchanged * pieces * ID_BYTES,
         allreduce_bytes=(
             shape.dense_parameters * gradient_bytes + replicated_rows * dimension * 4
             if ranks > 1
             else 0
         ),
-        input_bytes=_input_bytes(shape, placement, global_batch, per_table_files),
+        input_bytes=_input_bytes(shape, placement, global_batch, per_table_files, own_ids),
     )
 
 
-def _input_bytes(shape, placement, global_batch, per_table_files):
+def _input_bytes(shape, placement, global_batch, per_table_files, own_ids):
     local = global_batch // placement.ranks
     if not per_table_files:  # 32-bit label, dense features and ids
         return local * 4 * (1 + shape.dense_features + len(shape.vocab_sizes))
+    ids = [_stored_id_bytes(rows) for rows in shape.vocab_sizes]
     common = local * (1 + 2 * shape.dense_features)  # bool label, float16 dense features
-    shared = {*placement.row_wise_tables, *placement.replicated_tables}
-    return common + max(
-        sum(
-            _stored_id_bytes(shape.vocab_sizes[table])
-            * (local if table in shared else global_batch)
-            for table in {shard.table for shard in placement.shards_of(rank)}
-        )
-        for rank in range(placement.ranks)
+    if not own_ids:
+        return common + local * sum(ids)
+    return common + global_batch * max(
+        sum(ids[table] for table in placement.tables_of(rank)) for rank in range(placement.ranks)
     )
 
 

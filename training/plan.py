@@ -13,7 +13,9 @@ from model.embedding.placement import POLICIES, Placement, PlacementError, plan
 from model.embedding.shards import byte_text
 from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
 from model.workload import ModelShape, row_wise_imbalance
-from training.plan_arguments import parse_bytes, read_vocab_sizes
+from training.environment import parse_bytes
+from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.plan_arguments import precision_of, read_vocab_sizes, read_widths
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
 # Bytes of state per row: by the optimizer's name, as (per column, per row).
@@ -159,17 +161,6 @@ def render(
     return "\n".join(lines)
 
 
-def precision_of(device, amp):
-    """Return the precision of the matrix products: TensorFlow's default, or AMP's.
-
-    Without AMP, TensorFlow uses TF32 where the GPU has it (from A100 on).
-    """
-    on_cpu = device.startswith("cpu")
-    if amp:
-        return "bf16" if on_cpu else "fp16"
-    return "fp32" if on_cpu or device.startswith("v100") else "tf32"
-
-
 def _fits(place, count):
     try:
         place(count)
@@ -266,11 +257,11 @@ def main(arguments=None):
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true", help="halve tables where that balances better")
     add("--replicate_below_rows", type=int, default=0)
-    add("--memory_per_rank", type=parse_bytes, help="for tables, such as 40GB")
+    add("--memory_per_rank", help="for tables, such as 40GiB")
     add("--compress", action="store_true", help="remove duplicate ids before they travel")
     add("--unique_fraction", type=float, help="measured unique ids over ids of a local batch")
     add("--software", default="tensorflow", choices=list(SOFTWARE))
-    add("--network_bandwidth", type=parse_bytes, help="per second, rank and direction")
+    add("--network_bandwidth", help="bytes per second of a rank between nodes, such as 20GiB")
     flags = parser.parse_args(arguments)
     try:
         text = render(
@@ -280,30 +271,28 @@ def main(arguments=None):
             global_batch_size=flags.global_batch_size,
             amp=flags.amp,
             dimension=flags.embedding_dim,
-            bottom_mlp=_widths("bottom_mlp", flags.bottom_mlp),
-            top_mlp=_widths("top_mlp", flags.top_mlp),
+            bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
+            top_mlp=read_widths("top_mlp", flags.top_mlp),
             optimizer=flags.optimizer,
             placement=flags.placement,
             column_split="auto" if flags.column_split else False,
             replicate_below_rows=flags.replicate_below_rows,
-            memory_per_rank=flags.memory_per_rank,
+            memory_per_rank=_bytes(flags, "memory_per_rank"),
             compress=flags.compress,
             unique_fraction=flags.unique_fraction,
             software=flags.software,
-            network_bandwidth=flags.network_bandwidth,
+            network_bandwidth=_bytes(flags, "network_bandwidth"),
         )
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return EXIT_USER_ERROR
     print(text)
-    return 0
+    return EXIT_OK
 
 
-def _widths(name, text):
-    try:
-        return tuple(int(width) for width in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{name}={text} is not a list of layer widths such as 512,256") from None
+def _bytes(flags, name):
+    text = getattr(flags, name)
+    return None if text is None else parse_bytes(text, name)
 
 
 if __name__ == "__main__":

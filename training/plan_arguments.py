@@ -1,4 +1,4 @@
-"""Read what a plan is asked for: amounts of memory and lists of table sizes."""
+"""Read what a plan is asked for: table sizes, layer widths, the precision of a device."""
 
 from __future__ import annotations
 
@@ -7,21 +7,6 @@ import os
 import re
 
 from model.published_runs import VOCABULARIES
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS.update({"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40})
-
-
-def parse_bytes(text):
-    """Read `40GB`, `37.5GiB` or a plain number of bytes.
-
-    Raises:
-      ValueError: if it is none of these.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if not match or match[2].lower() not in _UNITS:
-        raise ValueError(f"{text!r} is not an amount of memory such as 40GB or 37.5GiB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def read_vocab_sizes(text):
@@ -55,3 +40,26 @@ def read_vocab_sizes(text):
     if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
         raise ValueError(f"{text}: expected a list of integers, alone or as 'vocab_sizes'")
     return tuple(sizes)
+
+
+def read_widths(name, text):
+    """Read layer widths such as `512,256,128`.
+
+    Raises:
+      ValueError: naming the flag, if it is no such list.
+    """
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{name}={text} is not a list of layer widths such as 512,256") from None
+
+
+def precision_of(device, amp):
+    """Return the precision of the matrix products: TensorFlow's default, or AMP's.
+
+    Without AMP, TensorFlow uses TF32 where the GPU has it (from A100 on).
+    """
+    on_cpu = device.startswith("cpu")
+    if amp:
+        return "bf16" if on_cpu else "fp16"
+    return "fp32" if on_cpu or device.startswith("v100") else "tf32"

@@ -19,6 +19,7 @@ from model.published_runs import PUBLISHED_RUNS, VOCABULARIES, prediction
 from model.workload import (
     ModelShape,
     count_step,
+    exchanged_values,
     expected_unique_fraction,
     row_wise_imbalance,
 )
@@ -95,17 +96,25 @@ def test_exchanged_bytes_equal_those_of_a_simulated_exchange(
     for rank in range(ranks):
         for _, (table, rows) in itertools.product(range(local), enumerate(sizes)):
             row = generator.randrange(rows)
-            ids[rank] += table in placement.row_wise_tables
+            ids[rank] += 2 if placement.column_wise_tables else 1
             for column in range(4):
                 sent[placement.owner(table, row, column)] += 4
                 received[rank] += 4
     counts = count_step(
-        ModelShape(tuple(sizes), 4, 2, (4,), (1,)), placement, local * ranks, "fp32", id_bytes=8
+        ModelShape(tuple(sizes), 4, 2, (4,), (1,)), placement, local * ranks, "fp32"
     )
     if ranks == 1:
         assert counts.vector_bytes == counts.id_bytes == 0
         return
-    assert counts.id_bytes == 8 * max(ids) == 8 * min(ids)
+    if len(placement.table_wise_tables) == len(sizes):  # a rank reads the ids of its own tables
+        assert counts.id_bytes == 0
+    else:
+        assert counts.id_bytes == 4 * max(ids) == 4 * min(ids)
+    for rank in range(ranks):
+        columns, values = exchanged_values(placement, rank, local * ranks)
+        assert 4 * values == received[rank]
+        if not placement.row_wise_tables:
+            assert 4 * columns == sent[rank]
     if placement.row_wise_tables:  # who sends depends on the ids: the mean rank cannot send more
         assert counts.vector_bytes >= max(max(received), sum(sent) / ranks)
     else:
@@ -266,8 +275,25 @@ def test_compress_cuts_the_exchange_by_the_share_of_unique_ids():
         shape, placement, "a100-80gb", 8, 65536, "tf32", compress=True, unique_fraction=0.25
     )
     assert packed.counts.vector_bytes == plain.counts.vector_bytes / 4
-    assert packed.counts.id_bytes == plain.counts.id_bytes / 4
-    assert packed.counts.compress_bytes > plain.counts.compress_bytes == 0
+    assert packed.counts.id_bytes == plain.counts.id_bytes / 4 == 8192 * 26
+    # Each way, unique vectors on one side of the copy and all of them on the other.
+    assert plain.counts.reorder_bytes == 4 * 8192 * 26 * 128 * 4
+    assert packed.counts.reorder_bytes == 2.5 * 8192 * 26 * 128 * 4
+
+
+def test_input_bytes_of_the_layouts():
+    """Per sample: 90 bytes in per-table files, 160 in raw records."""
+    shape = ModelShape(MLPERF)
+    row_wise, whole = plan(MLPERF, 128, 8, policy="row"), plan(MLPERF, 128, 8)
+    assert count_step(shape, row_wise, 8000, "fp32").input_bytes == 1000 * 90
+    raw = count_step(shape, whole, 8000, "fp32", per_table_files=False)
+    assert raw.input_bytes == 1000 * 160
+    assert raw.id_bytes == 1000 * 26 * 4
+    # The ids of a rank's own tables for all samples: on rank 2 tables 5, 12, 16 and 21, stored
+    # as int8, int8, int8 and int32; on ranks 5 and 6 more.
+    stored = [1 if rows < 127 else 2 if rows < 32767 else 4 for rows in MLPERF]
+    busiest = max(sum(stored[table] for table in whole.tables_of(rank)) for rank in range(8))
+    assert count_step(shape, whole, 8000, "fp32").input_bytes == 1000 * 27 + 8000 * busiest
 
 
 @pytest.mark.parametrize(

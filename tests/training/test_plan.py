@@ -9,14 +9,15 @@ import pytest
 
 from model.embedding.placement import PlacementError, plan
 from model.published_runs import VOCABULARIES
-from training.plan import main, precision_of, render
-from training.plan_arguments import parse_bytes, read_vocab_sizes
+from training.errors import EXIT_OK, EXIT_USER_ERROR
+from training.plan import main, render
+from training.plan_arguments import precision_of, read_vocab_sizes
 
 MLPERF = VOCABULARIES["mlperf"]
 
 
 def test_plan_of_the_seed_benchmark_run(capsys):
-    assert main("--ranks 8 --device a100-80gb --global_batch_size 65536 --amp".split()) == 0
+    assert main("--ranks 8 --device a100-80gb --global_batch_size 65536 --amp".split()) == EXIT_OK
     text = capsys.readouterr().out
     assert "26 tables, 187,767,399 rows of 128 float32, 96.14 GB with sgd" in text
     assert "8 x a100-80gb, at most 72.00 GB of tables a rank; global batch 65,536" in text
@@ -43,7 +44,7 @@ def test_plan_of_the_seed_benchmark_run(capsys):
 
 
 def test_tables_that_do_not_fit_are_an_error_that_says_how_many_ranks_would_do(capsys):
-    assert main("--ranks 2 --device a100-40gb".split()) == 1
+    assert main("--ranks 2 --device a100-40gb".split()) == EXIT_USER_ERROR
     output = capsys.readouterr()
     assert output.out == ""
     assert "12,068,456,960 bytes (12.07 GB) are missing per rank" in output.err
@@ -93,20 +94,6 @@ def test_cpu_has_no_memory_limit_of_its_own():
     assert "unique ids" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("40GB", 40 * 10**9), ("37.5 GiB", int(37.5 * 2**30)), ("123", 123), ("2tib", 2**41)],
-)
-def test_amounts_of_memory(text, count):
-    assert parse_bytes(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "4 apples", "1e9", "4GB8"])
-def test_what_is_no_amount_of_memory(text):
-    with pytest.raises(ValueError, match="is not an amount of memory"):
-        parse_bytes(text)
-
-
 def test_table_sizes_from_name_list_and_files(tmp_path):
     assert read_vocab_sizes("mlperf") == MLPERF
     assert read_vocab_sizes("5, 6,7") == (5, 6, 7)
@@ -137,10 +124,12 @@ def test_table_sizes_from_name_list_and_files(tmp_path):
         ("--vocab_sizes 5,0", "table 1: its size is 0"),
         ("--ranks 0", "ranks is 0"),
         ("--placement nowhere.json", "nowhere.json: cannot read"),
+        ("--memory_per_rank lots", "--memory_per_rank=lots: expected a size"),
+        ("--network_bandwidth fast", "--network_bandwidth=fast: expected a size"),
     ],
 )
 def test_mistakes_are_one_clear_error(arguments, message, capsys):
-    assert main(["--device", "h200-141gb", *arguments.split()]) == 1
+    assert main(["--device", "h200-141gb", *arguments.split()]) == EXIT_USER_ERROR
     output = capsys.readouterr()
     assert message in output.err
     assert "Traceback" not in output.err
