@@ -82,9 +82,9 @@ REACHED = {
     "host": 0.75,
 }
 
-# Share of a device's memory that tables may take: activations, exchange buffers, XLA's and the
-# libraries' workspace need the rest. Assumed.
-TABLE_MEMORY_SHARE = 0.90
+# Share of a device's memory that tables may take, as the trainer takes it by default: activations,
+# exchange buffers and the libraries' workspace need the rest. Assumed.
+TABLE_MEMORY_SHARE = 0.80
 
 _V100 = {
     "memory_bytes": 32 * 10**9,

@@ -20,7 +20,7 @@ def test_plan_of_the_seed_benchmark_run(capsys):
     assert main("--ranks 8 --device a100-80gb --global_batch_size 65536 --amp".split()) == EXIT_OK
     text = capsys.readouterr().out
     assert "26 tables, 187,767,399 rows of 128 float32, 96.14 GB with sgd" in text
-    assert "8 x a100-80gb, at most 72.00 GB of tables a rank; global batch 65,536" in text
+    assert "8 x a100-80gb, at most 64.00 GB of tables a rank; global batch 65,536" in text
     lines = text.splitlines()
     start = lines.index("Placement") + 2
     assert [line.split()[0] for line in lines[start : start + 8]] == list("01234567")
@@ -40,14 +40,14 @@ def test_plan_of_the_seed_benchmark_run(capsys):
     assert 2 * 4 * 65536 * 128 * 2 == 134_217_728
     table = lines[lines.index("The same global batch on other numbers of ranks (a100-80gb)") + 2 :]
     assert [line.split()[0] for line in table[:7]] == ["1", "2", "4", "8", "16", "32", "64"]
-    assert table[0].endswith("does not fit: 24.14 GB missing on a rank (table 19)")
+    assert table[0].endswith("does not fit: 32.14 GB missing on a rank (table 19)")
 
 
 def test_tables_that_do_not_fit_are_an_error_that_says_how_many_ranks_would_do(capsys):
     assert main("--ranks 2 --device a100-40gb".split()) == EXIT_USER_ERROR
     output = capsys.readouterr()
     assert output.out == ""
-    assert "12,068,456,960 bytes (12.07 GB) are missing per rank" in output.err
+    assert "16,068,456,960 bytes (16.07 GB) are missing per rank" in output.err
     assert "table 19" in output.err
     assert "They fit on 4, 8, 16, 32, 64 ranks." in output.err
     with pytest.raises(PlacementError, match="They fit on none of 1, 2, 4, 8, 16, 32, 64 ranks"):
