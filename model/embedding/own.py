@@ -81,6 +81,12 @@ class OwnEmbedding:
         if rows:
             self._fused = FusedTables(self.placement, shards, first_rows, rows, width, **options)
 
+    @property
+    def holders(self):
+        """The `FusedTables` of this rank, those of replicated tables included."""
+        replicated = None if self._replicated is None else self._replicated.fused
+        return [fused for fused in (self._fused, replicated) if fused is not None]
+
     def route(self, categorical):
         """Brings ids to where their rows are; returns what `lookup` and `update` take.
 
