@@ -1,0 +1,7 @@
+import pytest
+from hand_written import random_arrays
+
+
+@pytest.fixture
+def arrays():
+    return random_arrays(997)
