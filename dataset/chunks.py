@@ -71,7 +71,7 @@ class ChunkReader:
     def _read_column(self, column, first, count, shared):
         dtype = np.dtype(column.dtype)
         # Bytes that are no booleans must show up, so they are not read as booleans.
-        stored = np.dtype(np.uint8) if dtype == bool else dtype
+        stored = np.dtype(np.uint8) if dtype.kind == "b" else dtype
         parts = []
         for segment in column.segments:
             if count and first < segment.samples:

@@ -1,4 +1,4 @@
-"""What a split is written as: the files of each layout that this project writes, and their bytes."""
+"""What a split is written as: the files of each layout that is written, and their bytes."""
 
 import dataclasses
 from typing import Callable, NamedTuple

@@ -1,5 +1,6 @@
 import pytest
-from hand_written import random_arrays
+
+from tests.dataset.hand_written import random_arrays
 
 
 @pytest.fixture

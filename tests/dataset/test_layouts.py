@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import yaml
-from hand_written import (
+
+from dataset import DatasetError, open_dataset, open_split, reader
+from tests.dataset.hand_written import (
     VOCAB_SIZES,
     narrow,
     random_arrays,
@@ -16,8 +18,6 @@ from hand_written import (
     write_raw,
     write_three_file,
 )
-
-from dataset import DatasetError, open_dataset, open_split, reader
 
 BATCH = 120
 
