@@ -31,7 +31,7 @@ _STRONG_TABLES = 8
 _WEAK = 0.1
 #: Interactions that each strong table starts.
 _PARTNERS = 2
-_CALIBRATION_SAMPLES = 200_000
+_CALIBRATION_SAMPLES = 60_000
 
 
 def auc_of_probabilities(probabilities):
@@ -103,7 +103,7 @@ class HiddenModel:
         self._shares = (shares / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
         logits = self._shares @ (parts - parts.mean(axis=1, keepdims=True))
         low, high = 0.0, 20.0
-        for _ in range(40):
+        for _ in range(25):
             scale = (low + high) / 2
             bias = _fit_bias(scale * logits)
             auc = auc_of_probabilities(1 / (1 + np.exp(-(scale * logits + bias))))
@@ -160,7 +160,7 @@ def _power_law_ids(uniform, rows):
 
 def _fit_bias(logits):
     low, high = -30.0, 30.0
-    for _ in range(40):
+    for _ in range(25):
         bias = (low + high) / 2
         rate = np.mean(1 / (1 + np.exp(-(logits + bias))))
         low, high = (bias, high) if rate < TARGET_RATE else (low, bias)
