@@ -113,16 +113,33 @@ __device__ __forceinline__ void reduce_add(float* address, float value) {
   atomicAdd(address, value);
 }
 
-// Stores that should leave the L2 cache first: results far larger than the cache.
-template <typename T>
-__device__ __forceinline__ void store_streaming(T* address, T value) {
-  __stcs(address, value);
+// Loads of data that no kernel writes while this one runs, and stores that should leave the L2
+// cache first (results far larger than the cache). Both volatile: the order in which a kernel
+// starts them is kept, several loads before the first store.
+__device__ __forceinline__ float4 load_read_only(const float4* address) {
+  float4 v;
+  asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];\n"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(address));
+  return v;
 }
-
-// Loads of data that no kernel writes while this one runs.
+__device__ __forceinline__ uint2 load_read_only(const uint2* address) {
+  uint2 v;
+  asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];\n" : "=r"(v.x), "=r"(v.y) : "l"(address));
+  return v;
+}
 template <typename T>
 __device__ __forceinline__ T load_read_only(const T* address) {
   return __ldg(address);
+}
+__device__ __forceinline__ void store_streaming(float4* address, float4 v) {
+  asm volatile("st.global.cs.v4.f32 [%0], {%1, %2, %3, %4};\n" ::"l"(address), "f"(v.x), "f"(v.y),
+               "f"(v.z), "f"(v.w)
+               : "memory");
+}
+__device__ __forceinline__ void store_streaming(uint2* address, uint2 v) {
+  asm volatile("st.global.cs.v2.u32 [%0], {%1, %2};\n" ::"l"(address), "r"(v.x), "r"(v.y)
+               : "memory");
 }
 
 // Publishes one thread's record in host-mapped memory: the first thread to claim `state` (0 -> 1)

@@ -65,7 +65,7 @@ __device__ __forceinline__ void load_columns(uint32_t (&bits)[4], const uint4* t
 
 // kDim is D, or 0 where it is known at run time; kTiles = tiles of 16 rows.
 template <typename T, int kDim, int kTiles, bool kSplit>
-__global__ void __launch_bounds__(64)
+__global__ void __launch_bounds__(64, kSplit ? 3 : 7)
     backward_kernel(FeatureRows<const T> rows, const T* __restrict__ grad_output,
                     FeatureRows<T> grads, int64_t batch, int features, int run_time_dim) {
   constexpr int kSteps = kTiles * 16 / rows_per_step<T>();
@@ -202,7 +202,7 @@ constexpr int kTile = 32;
 
 // Any F and D: 256 threads, one sample at a time, each thread four elements of a 32 x 32 tile.
 template <typename T>
-__global__ void __launch_bounds__(kGenericThreads)
+__global__ void __launch_bounds__(kGenericThreads, 3)
     backward_generic_kernel(FeatureRows<const T> rows, const T* __restrict__ grad_output,
                             FeatureRows<T> grads, int64_t batch, int64_t features, int64_t dim) {
   using Tile = float[kTile][kTile + 1];

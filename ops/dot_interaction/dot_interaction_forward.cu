@@ -28,7 +28,7 @@ struct ForwardLayout {
 
 // kDim is D, or 0 where it is known at run time; kTiles = tiles of 16 rows.
 template <typename T, int kDim, int kTiles, bool kSplit>
-__global__ void __launch_bounds__(64)
+__global__ void __launch_bounds__(64, kSplit ? 3 : 7)
     forward_kernel(FeatureRows<const T> rows, T* __restrict__ output, int64_t batch, int features,
                    int run_time_dim) {
   const int dim = kDim > 0 ? kDim : run_time_dim;
@@ -128,7 +128,7 @@ constexpr int kTile = 32;
 
 // Any F and D: 256 threads, one sample at a time, each thread four pairs of a 32 x 32 tile.
 template <typename T>
-__global__ void __launch_bounds__(kGenericThreads)
+__global__ void __launch_bounds__(kGenericThreads, 3)
     forward_generic_kernel(FeatureRows<const T> rows, T* __restrict__ output, int64_t batch,
                            int64_t features, int64_t dim) {
   using Tile = float[kTile][kTile + 1];

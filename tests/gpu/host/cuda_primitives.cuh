@@ -41,6 +41,9 @@ To dlrm_bits(From value) {
 }
 inline float __uint_as_float(unsigned bits) { return dlrm_bits<float>(bits); }
 inline unsigned __float_as_uint(float value) { return dlrm_bits<unsigned>(value); }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline unsigned __umulhi(unsigned a, unsigned b) {
@@ -105,6 +108,18 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == 0xffffffffu;
 }
+
+// The runtime calls that the launchers make, on host memory.
+inline cudaError_t dlrm_host_alloc(void** memory, size_t bytes, unsigned) {
+  *memory = std::malloc(bytes);
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+inline cudaError_t dlrm_host_free(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+#define cudaHostAlloc dlrm_host_alloc
+#define cudaFreeHost dlrm_host_free
 
 namespace dlrm {
 
