@@ -27,7 +27,7 @@ def is_built():
     return path().exists()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load():
     """Loads the library once and returns the module that holds its ops.
 

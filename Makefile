@@ -1,0 +1,67 @@
+# Everything a fresh machine needs is made once, where a target needs it: `make train`, `make test`.
+#
+#   NP=4 make train           four ranks on this machine
+#   PYTHON=python3.10 make …  the interpreter that the virtual environment is made from
+#   TENSORFLOW=2.12.1 make …  another TensorFlow than the pinned one, in an environment of its own
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+NP ?= 1
+PINNED := $(shell sed -n 's/^tensorflow-cpu==//p' constraints.txt)
+TENSORFLOW ?= $(PINNED)
+VENV ?= $(if $(filter $(PINNED),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
+DATA ?= data/demo
+PY := $(VENV)/bin/python
+OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
+OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh)
+
+# How `make train` starts its ranks: one needs no launcher.
+LAUNCH := $(if $(filter 1,$(NP)),,$(VENV)/bin/horovodrun -np $(NP)) ./hvd_wrapper.sh $(PY)
+
+.PHONY: help train test bench lint clean distclean venv ops data
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
+	  awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+train: $(OPS) $(DATA)/test/metadata.json ## train the demo DLRM (NP=4 for four ranks)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(LAUNCH) main.py --flagfile=configs/demo.flags --data_dir=$(DATA) $(FLAGS)
+
+test: $(OPS) lint ## run the tests (TESTS=tests/... for some of them)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(TESTS)
+
+lint: $(VENV)/.ready
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+venv: $(VENV)/.ready ## make the virtual environment (pinned dependencies, Horovod)
+
+ops: $(OPS) ## build the native op library
+
+data: $(DATA)/test/metadata.json ## write the demo data
+
+$(VENV)/.ready: constraints.txt bootstrap.sh
+	@./bootstrap.sh $(VENV) $(TENSORFLOW)
+	@touch $@
+
+$(OPS): $(VENV)/.ready $(OPS_SOURCES)
+	@echo "building $@"
+	@mkdir -p build && PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py -q build_ext --inplace >build/ops.log 2>&1 \
+	  || { tail -n 40 build/ops.log >&2; echo "make: the op library did not build; the whole log is build/ops.log" >&2; exit 1; }
+	@touch $@
+
+$(DATA)/raw/generator.json: | $(OPS)
+	@$(PY) -m dataset.synthetic --output $(DATA)/raw $(DEMO_DATA)
+
+$(DATA)/train/metadata.json: $(DATA)/raw/generator.json
+	@$(PY) split_bin.py $(DATA)/raw/train_data.bin $(DATA)/train
+
+$(DATA)/test/metadata.json: $(DATA)/train/metadata.json
+	@$(PY) split_bin.py $(DATA)/raw/test_data.bin $(DATA)/test
+
+clean: ## remove what was built and generated (the environments stay)
+	rm -rf build data runs ops/*.so
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environments too
+	rm -rf .venv .venv-tf*

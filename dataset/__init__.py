@@ -1,0 +1,18 @@
+"""What is on disk, and how it becomes batches.
+
+`open_split` and `open_dataset` describe and check a dataset without TensorFlow;
+`dataset.reader` turns a description into batches.
+"""
+
+from dataset.columns import Column, DatasetDescription, Segment
+from dataset.errors import DatasetError
+from dataset.opening import open_dataset, open_split
+
+__all__ = [
+    "Column",
+    "DatasetDescription",
+    "DatasetError",
+    "Segment",
+    "open_dataset",
+    "open_split",
+]

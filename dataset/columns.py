@@ -1,0 +1,188 @@
+"""What a dataset is: a list of columns, each (file, byte offset, dtype, width, transform).
+
+Every layout on disk becomes one `DatasetDescription`; readers, checks and converters know nothing
+else. Nothing here touches a file.
+"""
+
+import dataclasses
+from typing import Optional
+
+import numpy as np
+
+from dataset.errors import DatasetError
+
+LABEL = "label"
+DENSE = "dense"
+CATEGORICAL = "categorical"
+
+#: Dense transforms by name: what is added before the natural logarithm (None: stored as used).
+TRANSFORMS = {"none": None, "log(x+1)": 1.0, "log(x+3)": 3.0}
+
+#: Stored dtypes that each kind of column may have (little endian on disk).
+STORED_DTYPES = {
+    LABEL: ("bool", "int8", "uint8", "int32", "float32"),
+    DENSE: ("float16", "float32", "int32"),
+    CATEGORICAL: ("int8", "uint8", "int16", "int32"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A run of consecutive samples of a column in one file.
+
+    Attributes:
+        path: the file.
+        offset: byte offset of the first sample's first value.
+        samples: how many samples lie here.
+    """
+
+    path: str
+    offset: int
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """Values of `width` neighbours per sample, in one file or several in a row.
+
+    Attributes:
+        kind: `LABEL`, `DENSE` or `CATEGORICAL`.
+        segments: where the samples lie, in sample order.
+        dtype: stored dtype by NumPy name.
+        width: values per sample.
+        stride: bytes from one sample to the next.
+        first_table: index of the first table (categorical columns only).
+        transform: a name from `TRANSFORMS`, still to be applied to the stored values.
+    """
+
+    kind: str
+    segments: tuple
+    dtype: str
+    width: int
+    stride: int
+    first_table: int = 0
+    transform: str = "none"
+
+    @property
+    def samples(self):
+        """How many samples the column holds."""
+        return sum(segment.samples for segment in self.segments)
+
+    @property
+    def tables(self):
+        """Indices of the tables whose ids are in this column."""
+        return range(self.first_table, self.first_table + self.width)
+
+    @property
+    def bytes_per_sample(self):
+        """Stored bytes of one sample's values."""
+        return self.width * np.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetDescription:
+    """One split (train or test) of a dataset.
+
+    Attributes:
+        path: the folder or raw file it was opened from.
+        layout: name of the layout on disk (see `dataset.layouts`).
+        samples: number of samples.
+        vocab_sizes: rows of each table, [T].
+        columns: `Column`s: one label, one dense, then the categorical ones in table order.
+        fingerprint: names the content; equal fingerprints mean equal data.
+        attainable_auc: AUC of the true probabilities on this split, where a generator stored it.
+    """
+
+    path: str
+    layout: str
+    samples: int
+    vocab_sizes: list
+    columns: tuple
+    fingerprint: str
+    attainable_auc: Optional[float] = None
+
+    def __post_init__(self):
+        tables = [table for column in self.table_columns for table in column.tables]
+        if tables != list(range(len(self.vocab_sizes))):
+            raise DatasetError(
+                f"{self.path}: {len(self.vocab_sizes)} vocabulary sizes for "
+                f"{len(tables)} categorical features: both must be the same number"
+            )
+        for column in self.columns:
+            check_dtype(column.kind, column.dtype, self.path)
+            check_transform(column.transform, self.path)
+
+    @property
+    def label_column(self):
+        """The label's `Column`."""
+        return self._of_kind(LABEL)[0]
+
+    @property
+    def dense_column(self):
+        """The dense features' `Column`."""
+        return self._of_kind(DENSE)[0]
+
+    @property
+    def table_columns(self):
+        """The categorical `Column`s in table order."""
+        return self._of_kind(CATEGORICAL)
+
+    @property
+    def dense_features(self):
+        """Dense features per sample."""
+        return self.dense_column.width
+
+    @property
+    def dense_transform(self):
+        """Name of the transform that the reader applies to the stored dense values."""
+        return self.dense_column.transform
+
+    @property
+    def bytes_per_sample(self):
+        """Stored bytes of one sample over all columns."""
+        return sum(column.bytes_per_sample for column in self.columns)
+
+    def _of_kind(self, kind):
+        return tuple(column for column in self.columns if column.kind == kind)
+
+
+def check_dtype(kind, dtype, where):
+    """Raises `DatasetError` for a stored dtype that a column of this kind cannot have."""
+    if dtype not in STORED_DTYPES[kind]:
+        raise DatasetError(
+            f"{where}: unknown dtype {dtype!r} of a {kind} column: expected one of "
+            f"{', '.join(STORED_DTYPES[kind])}"
+        )
+
+
+def check_transform(name, where):
+    """Raises `DatasetError` where `name` is not a known dense transform."""
+    if name not in TRANSFORMS:
+        raise DatasetError(
+            f"{where}: unknown dense transform {name!r}: expected one of {', '.join(TRANSFORMS)}"
+        )
+
+
+def apply_transform(values, transform):
+    """Returns dense values [n, width] as float32, transformed as the reader would.
+
+    A logarithm of a value that is not positive comes out as NaN or -inf, which every caller
+    refuses (`dataset.chunks.check_dense`).
+    """
+    shift = TRANSFORMS[transform]
+    values = values.astype(np.float32)
+    if shift is None:
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values += np.float32(shift)
+        return np.log(values, out=values)
+
+
+def narrow_dtype(vocab_size):
+    """Returns the stored id dtype of the per-table layout for a table of `vocab_size` rows.
+
+    The limits are those of the published split scripts: int8 below 127 rows, int16 below 32,767.
+    """
+    if vocab_size < 127:
+        return "int8"
+    return "int16" if vocab_size < 32767 else "int32"

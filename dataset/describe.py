@@ -1,0 +1,87 @@
+"""Builds descriptions of folders whose columns each fill one file."""
+
+import os
+
+import numpy as np
+
+from dataset import files, metadata
+from dataset.columns import (
+    CATEGORICAL,
+    DENSE,
+    LABEL,
+    Column,
+    DatasetDescription,
+    check_dtype,
+)
+from dataset.errors import DatasetError
+
+#: Dense features of every Criteo layout.
+DENSE_FEATURES = 13
+
+
+def file_column(path, kind, dtype, width, samples, first_table=0, transform="none"):
+    """Returns the `Column` that fills the file `path`, whose size must fit `samples`."""
+    check_dtype(kind, dtype, path)
+    stride = width * np.dtype(dtype).itemsize
+    files.expect_samples(path, stride, samples)
+    segments = files.whole_file(path, samples)
+    return Column(kind, segments, dtype, width, stride, first_table, transform)
+
+
+def describe_files(folder, layout, columns, vocab_sizes):
+    """Describes columns that each fill one file; the label's file says how many samples.
+
+    Args:
+        folder: the split's folder.
+        layout: name of the layout.
+        columns: (file name, kind, dtype, width, first table, transform) each.
+        vocab_sizes: rows of each table.
+    """
+    columns = [(os.path.join(folder, name), *rest) for name, *rest in columns]
+    label, label_dtype = next((path, dtype) for path, kind, dtype, *_ in columns if kind == LABEL)
+    check_dtype(LABEL, label_dtype, label)
+    samples = files.count_samples(label, np.dtype(label_dtype).itemsize)
+    built = tuple(
+        file_column(path, kind, dtype, width, samples, first_table, transform)
+        for path, kind, dtype, width, first_table, transform in columns
+    )
+    facts = (layout, vocab_sizes, [(c.kind, c.dtype, c.width, c.transform) for c in built])
+    return DatasetDescription(
+        path=folder,
+        layout=layout,
+        samples=samples,
+        vocab_sizes=vocab_sizes,
+        columns=built,
+        fingerprint=files.sampled_fingerprint([path for path, *_ in columns], facts),
+    )
+
+
+def from_metadata(folder, content):
+    """Describes a split folder that this project wrote, from its checked metadata.json."""
+    where = os.path.join(folder, metadata.FILE_NAME)
+    samples = content["samples"]
+    if not samples:
+        raise DatasetError(f"{where}: holds no samples")
+    columns = []
+    tables = 0
+    for stored in content["columns"]:
+        kind, path = stored["kind"], os.path.join(folder, stored["file"])
+        if kind not in (LABEL, DENSE, CATEGORICAL):
+            raise DatasetError(f"{where}: unknown kind of column {kind!r}")
+        transform = content["dense_transform"] if kind == DENSE else "none"
+        columns.append(
+            file_column(path, kind, stored["dtype"], stored["width"], samples, tables, transform)
+        )
+        tables += stored["width"] if kind == CATEGORICAL else 0
+    kinds = [column.kind for column in columns]
+    if kinds.count(LABEL) != 1 or kinds.count(DENSE) != 1:
+        raise DatasetError(f"{where}: expected one label and one dense column, found {kinds}")
+    return DatasetDescription(
+        path=folder,
+        layout=content["layout"],
+        samples=samples,
+        vocab_sizes=content["vocab_sizes"],
+        columns=tuple(columns),
+        fingerprint=content["fingerprint"],
+        attainable_auc=content.get("attainable_auc"),
+    )

@@ -1,0 +1,188 @@
+"""What a split is written as: the files of each layout that this project writes, and their bytes."""
+
+import dataclasses
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from dataset.chunks import transformed_dense
+from dataset.columns import CATEGORICAL, DENSE, LABEL, narrow_dtype
+from dataset.errors import DatasetError
+from dataset.layouts import RAW_TRANSFORM
+
+#: Samples encoded at a time, so that 26 passes over their records stay in the cache.
+_TILE_SAMPLES = 4096
+
+
+class OutputFile(NamedTuple):
+    """A file to write: its name and what metadata.json says of it."""
+
+    name: str
+    kind: str
+    dtype: str
+    width: int
+
+    @property
+    def bytes_per_sample(self):
+        """Stored bytes of one sample."""
+        return self.width * np.dtype(self.dtype).itemsize
+
+
+class Encoding(NamedTuple):
+    """How chunks of a source become the files of a layout.
+
+    Attributes:
+        layout: name of the layout.
+        dense_transform: what a reader of the result has to apply.
+        files: `OutputFile`s in column order.
+        encode: chunk -> one contiguous array for each file.
+    """
+
+    layout: str
+    dense_transform: str
+    files: list
+    encode: Callable
+
+
+def with_transform(description, transform):
+    """Returns a description whose stored counts are read with another dense transform.
+
+    Raises:
+        DatasetError: the dense values are stored transformed, so that there is nothing to choose.
+    """
+    if transform == description.dense_transform:
+        return description
+    if description.dense_column.dtype == "float16":
+        raise DatasetError(
+            f"{description.path}: dense values are stored transformed: {transform} cannot be "
+            "applied to them"
+        )
+    columns = tuple(
+        dataclasses.replace(column, transform=transform) if column.kind == DENSE else column
+        for column in description.columns
+    )
+    return dataclasses.replace(description, columns=columns)
+
+
+def encoding(source, layout):
+    """Returns the `Encoding` of the described `source` in `layout`.
+
+    Raises:
+        DatasetError: the layout is one that is only read, or cannot hold the source's values.
+    """
+    if layout not in _ENCODINGS:
+        raise DatasetError(
+            f"layout {layout!r} is not written: expected one of {', '.join(_ENCODINGS)}"
+        )
+    return _ENCODINGS[layout](source)
+
+
+def _three_file(source):
+    label = "float32" if source.label_column.dtype == "float32" else "int32"
+    dense = "int32" if source.dense_column.dtype == "int32" else "float32"
+    tables = len(source.vocab_sizes)
+    files = [
+        OutputFile("label.bin", LABEL, label, 1),
+        OutputFile("dense.bin", DENSE, dense, source.dense_features),
+        OutputFile("category.bin", CATEGORICAL, "int32", tables),
+    ]
+
+    def encode(chunk):
+        # The transform stays the reader's, but a value that it cannot take is found here.
+        transformed_dense(chunk, source.dense_column)
+        ids = np.empty((len(chunk.label), tables), np.int32)
+        _side_by_side(ids, chunk.ids)
+        return [np.ascontiguousarray(chunk.label, label), _packed(chunk.dense, dense), ids]
+
+    return Encoding("three_file", source.dense_transform, files, encode)
+
+
+def _per_table(source):
+    files = [
+        OutputFile("label.bin", LABEL, "bool", 1),
+        OutputFile("dense.bin", DENSE, "float16", source.dense_features),
+    ]
+    for table, rows in enumerate(source.vocab_sizes):
+        files.append(OutputFile(f"category_{table}.bin", CATEGORICAL, narrow_dtype(rows), 1))
+    dtypes = [file.dtype for file in files[2:]]
+
+    def encode(chunk):
+        dense = transformed_dense(chunk, source.dense_column)
+        samples = len(chunk.label)
+        ids = [np.empty(samples, dtype) for dtype in dtypes]
+        for row in range(0, samples, _TILE_SAMPLES):
+            tile = slice(row, row + _TILE_SAMPLES)
+            table = 0
+            for stored in chunk.ids:
+                for position in range(stored.shape[1]):
+                    ids[table][tile] = stored[tile, position]
+                    table += 1
+        return [chunk.label.astype(np.uint8), _half(dense, chunk, source), *ids]
+
+    return Encoding("per_table", "none", files, encode)
+
+
+def _half(dense, chunk, source):
+    with np.errstate(over="ignore"):
+        half = dense.astype(np.float16)
+    if np.isinf(half).any():
+        row, position = (int(i) for i in np.argwhere(np.isinf(half))[0])
+        raise DatasetError(
+            f"{source.dense_column.segments[0].path}: sample {chunk.first + row}, dense feature "
+            f"{position}: {dense[row, position]} is too large for float16 (65504): give a dense "
+            "transform"
+        )
+    return half
+
+
+def _raw(source):
+    column = source.dense_column
+    if column.transform != RAW_TRANSFORM:
+        why = "transformed values" if column.transform == "none" else f"{column.transform} counts"
+        raise DatasetError(
+            f"{source.path}: holds {why}: raw files hold counts that are read with "
+            f"{RAW_TRANSFORM}"
+            + ("" if column.transform == "none" else f" (--dense_transform '{RAW_TRANSFORM}')")
+        )
+    dense, tables = source.dense_features, len(source.vocab_sizes)
+    width = 1 + dense + tables
+
+    def encode(chunk):
+        transformed_dense(chunk, column)
+        records = np.empty((len(chunk.label), width), np.int32)
+        records[:, 0] = chunk.label
+        records[:, 1 : 1 + dense] = chunk.dense
+        if column.dtype != "int32" and (records[:, 1 : 1 + dense] != chunk.dense).any():
+            row, position = (
+                int(i) for i in np.argwhere(records[:, 1 : 1 + dense] != chunk.dense)[0]
+            )
+            raise DatasetError(
+                f"{column.segments[0].path}: sample {chunk.first + row}, dense feature "
+                f"{position}: {chunk.dense[row, position]} is not an integer: raw files hold counts"
+            )
+        _side_by_side(records[:, 1 + dense :], chunk.ids)
+        return [records]
+
+    # One column of whole records: what metadata.json would say does not apply to it.
+    return Encoding("raw", RAW_TRANSFORM, [OutputFile("", "raw", "int32", width)], encode)
+
+
+def _side_by_side(out, ids):
+    """Copies the categorical columns into [n, T], a tile at a time where there are several."""
+    if len(ids) == 1:
+        out[...] = ids[0]
+        return
+    for row in range(0, len(out), _TILE_SAMPLES):
+        tile = slice(row, row + _TILE_SAMPLES)
+        first = 0
+        for stored in ids:
+            out[tile, first : first + stored.shape[1]] = stored[tile]
+            first += stored.shape[1]
+
+
+def _packed(values, dtype):
+    """Returns [n, width] values as a contiguous array of `dtype`."""
+    return np.ascontiguousarray(values, dtype)
+
+
+_ENCODINGS = {"three_file": _three_file, "per_table": _per_table, "raw": _raw}

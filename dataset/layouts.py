@@ -1,0 +1,187 @@
+"""One description builder for each layout on disk, and how `auto` recognises them.
+
+This project's own split folders say in metadata.json what they hold (`describe.from_metadata`).
+The builders in `LAYOUTS` serve folders that do not: the seed benchmark's, raw files, and those of
+other projects (`dataset.foreign_layouts`).
+"""
+
+import os
+import re
+from typing import NamedTuple, Optional
+
+from dataset import files, foreign_layouts, metadata
+from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
+from dataset.describe import DENSE_FEATURES, describe_files, from_metadata
+from dataset.errors import DatasetError
+
+#: The two files of a dataset in the raw layout.
+RAW_FILES = ("train_data.bin", "test_data.bin")
+#: Side file of the synthetic generator: facts on each raw file beside it.
+GENERATOR_FILE = "generator.json"
+#: Transform of raw counts, as in the MLPerf reference.
+RAW_TRANSFORM = "log(x+1)"
+#: Transform that the seed benchmark's `dense_log` stands for.
+SEED_TRANSFORM = "log(x+3)"
+
+
+class Hints(NamedTuple):
+    """What is known of a split besides its data files."""
+
+    vocab_sizes: Optional[list] = None
+    metadata: Optional[dict] = None
+    train: Optional[DatasetDescription] = None
+
+    def find_vocab_sizes(self, folder):
+        """Returns the vocabulary sizes: given, from metadata, from train, or from a side file."""
+        if self.vocab_sizes is not None:
+            return self.vocab_sizes
+        if self.metadata is not None:
+            return self.metadata["vocab_sizes"]
+        if self.train is not None:
+            return self.train.vocab_sizes
+        around = folder if os.path.isdir(folder) else os.path.dirname(folder)
+        found = metadata.find_vocab_sizes(around, os.path.join(around, os.pardir))
+        if found is None:
+            raise DatasetError(
+                f"{folder}: vocabulary sizes are not known: give them (--vocab_sizes), or put "
+                f"them as a JSON list into {os.path.join(around, metadata.VOCAB_FILE_NAME)}"
+            )
+        return found
+
+
+def listing(folder):
+    """Returns the first names in `folder`, for a message."""
+    names = sorted(os.listdir(folder))
+    return (", ".join(names[:8]) + (" ..." if len(names) > 8 else "")) or "nothing"
+
+
+def recognise(path):
+    """Returns the name of the layout in folder or file `path`."""
+    if not os.path.isdir(path):
+        return "raw"
+    names = set(os.listdir(path))
+    if "category.bin" in names:
+        return "three_file"
+    if any(re.fullmatch(r"category_\d+\.bin", name) for name in names):
+        return "per_table"
+    if foreign_layouts.day_numbers(path):
+        return "torchrec"
+    if "numerical.bin" in names or "cat_0.bin" in names:
+        return foreign_layouts.recognise_nvidia(path)
+    unfinished = sorted(name for name in names if name.endswith(".partial"))
+    if unfinished:
+        raise DatasetError(
+            f"{path}: holds an unfinished split ({', '.join(unfinished[:3])}, no "
+            f"{metadata.FILE_NAME}): write it anew"
+        )
+    raise DatasetError(
+        f"{path}: no known data layout: expected category.bin, category_0.bin, cat_0.bin or "
+        f"day_0_sparse.npy; found {listing(path)}"
+    )
+
+
+def _three_file(folder, hints):
+    stored = hints.metadata or {}
+    sizes = hints.find_vocab_sizes(folder)
+    if "format_version" in stored or (hints.train is not None and not stored):
+        # A test split without metadata is as its train split is.
+        train = hints.train or from_metadata(os.path.join(os.path.dirname(folder), "train"), stored)
+        label, dense = train.label_column.dtype, train.dense_column.dtype
+        transform = train.dense_transform
+    else:
+        label = stored.get("label_raw_type", "int32")
+        dense = stored.get("dense_raw_type", "int32")
+        transform = SEED_TRANSFORM if stored.get("dense_log", True) else "none"
+    columns = [
+        ("label.bin", LABEL, label, 1, 0, "none"),
+        ("dense.bin", DENSE, dense, DENSE_FEATURES, 0, transform),
+        ("category.bin", CATEGORICAL, "int32", len(sizes), 0, "none"),
+    ]
+    return describe_files(folder, "three_file", columns, sizes)
+
+
+def _per_table(folder, hints):
+    sizes = hints.find_vocab_sizes(folder)
+    columns = [
+        ("label.bin", LABEL, "bool", 1, 0, "none"),
+        ("dense.bin", DENSE, "float16", DENSE_FEATURES, 0, "none"),
+    ]
+    for table, rows in enumerate(sizes):
+        name = f"category_{table}.bin"
+        columns.append((name, CATEGORICAL, narrow_dtype(rows), 1, table, "none"))
+    return describe_files(folder, "per_table", columns, sizes)
+
+
+def _raw(path, hints):
+    if os.path.isdir(path):
+        found = [name for name in RAW_FILES if os.path.exists(os.path.join(path, name))]
+        if len(found) != 1:
+            raise DatasetError(
+                f"{path}: a raw split is one file: name it (one of {', '.join(RAW_FILES)}); "
+                f"found {listing(path)}"
+            )
+        path = os.path.join(path, found[0])
+    sizes = hints.find_vocab_sizes(path)
+    return describe_raw(path, sizes)
+
+
+def raw_record_bytes(tables, dense_features=DENSE_FEATURES):
+    """Returns the bytes of one raw record: 160 for 13 dense features and 26 tables."""
+    return 4 * (1 + dense_features + tables)
+
+
+def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES):
+    """Describes a file of raw records: label, dense counts, ids, all little-endian int32."""
+    tables = len(vocab_sizes)
+    record = raw_record_bytes(tables, dense_features)
+    samples = files.count_samples(path, record)
+
+    def column(kind, first_value, width, transform="none"):
+        segments = files.whole_file(path, samples, offset=4 * first_value)
+        return Column(kind, segments, "int32", width, record, 0, transform)
+
+    return DatasetDescription(
+        path=os.fspath(path),
+        layout="raw",
+        samples=samples,
+        vocab_sizes=list(vocab_sizes),
+        columns=(
+            column(LABEL, 0, 1),
+            column(DENSE, 1, dense_features, RAW_TRANSFORM),
+            column(CATEGORICAL, 1 + dense_features, tables),
+        ),
+        fingerprint=files.sampled_fingerprint([path], ("raw", list(vocab_sizes))),
+        attainable_auc=_generated_auc(path),
+    )
+
+
+def _generated_auc(path):
+    side = os.path.join(os.path.dirname(path), GENERATOR_FILE)
+    if not os.path.exists(side):
+        return None
+    facts = metadata.read_json(side)
+    entry = facts.get("files", {}) if isinstance(facts, dict) else {}
+    entry = entry.get(os.path.basename(path), {}) if isinstance(entry, dict) else {}
+    auc = entry.get("attainable_auc") if isinstance(entry, dict) else None
+    return auc if isinstance(auc, float) else None
+
+
+def has_days(folder):
+    """Tells whether `folder` itself holds TorchRec's day files."""
+    return bool(foreign_layouts.day_numbers(folder))
+
+
+def open_days(folder, vocab_sizes):
+    """Describes a flat folder of TorchRec's day files as (train, test)."""
+    return foreign_layouts.open_days(folder, Hints(vocab_sizes=vocab_sizes))
+
+
+#: Builders (folder, hints) -> description, by layout name.
+LAYOUTS = {
+    "raw": _raw,
+    "three_file": _three_file,
+    "per_table": _per_table,
+    "deep_learning_examples": foreign_layouts.deep_learning_examples,
+    "mlperf_v0.7": foreign_layouts.mlperf_v07,
+    "torchrec": foreign_layouts.torchrec,
+}

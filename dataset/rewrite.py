@@ -1,0 +1,212 @@
+"""Writes a described split in another layout: streaming, checked, in constant memory.
+
+Chunks are independent: they are read, checked, encoded, digested and written at their final
+offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock).
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import os
+import threading
+import time
+
+from tqdm import tqdm
+
+from dataset import metadata
+from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
+from dataset.errors import DatasetError
+
+#: Threads at most: more than these wait for memory.
+_MAX_THREADS = 8
+
+
+class BlockDigest:
+    """SHA-256 over the SHA-256 digests of a file's successive blocks of `CHUNK_SAMPLES` samples.
+
+    Blocks may be added in any order, so that they can be worked on side by side.
+    """
+
+    def __init__(self, blocks):
+        self._digests = [b""] * blocks
+
+    def add(self, block, data):
+        """Adds the bytes of one block."""
+        self._digests[block] = hashlib.sha256(data).digest()
+
+    def text(self):
+        """Returns the digest as it stands in metadata.json."""
+        return "sha256-blocks:" + hashlib.sha256(b"".join(self._digests)).hexdigest()
+
+
+def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
+    """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
+
+    The first error stops the rest and is raised.
+
+    Args:
+        samples: how many samples there are.
+        work: the function.
+        bytes_per_sample: stored bytes of one sample, for the bar.
+        what: the bar's label.
+        jobs: threads; by default one for each core that the process may use, at most 8.
+        progress: show the bar.
+    """
+    jobs = jobs or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    stop = threading.Event()
+    numbers = iter(range(-(-samples // CHUNK_SAMPLES)))
+    lock = threading.Lock()
+
+    def worker(bar):
+        while not stop.is_set():
+            with lock:
+                block = next(numbers, None)
+            if block is None:
+                return
+            first = block * CHUNK_SAMPLES
+            count = min(CHUNK_SAMPLES, samples - first)
+            try:
+                work(block, first, count)
+            except BaseException:
+                stop.set()
+                raise
+            with lock:
+                bar.update(count * bytes_per_sample)
+
+    bar = tqdm(
+        total=samples * bytes_per_sample, desc=what, unit="B", unit_scale=True, disable=not progress
+    )
+    with bar, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(worker, bar) for _ in range(jobs)]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            stop.set()
+
+
+class PartialFiles:
+    """Files to be written under temporary names, all renamed at the end or all removed."""
+
+    def __init__(self, paths):
+        self._paths = paths
+        self._handles = []
+
+    def __enter__(self):
+        try:
+            for path in self._paths:
+                self._handles.append(
+                    os.open(f"{path}.partial", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+                )
+        except OSError as error:
+            self.__exit__(error)
+            raise DatasetError(f"{error.filename}: cannot be written: {error.strerror}") from error
+        return self
+
+    def write(self, index, data, offset):
+        """Writes an array's bytes to file `index` at a byte offset. Safe from several threads."""
+        view = memoryview(data).cast("B")
+        while view:
+            done = os.pwrite(self._handles[index], view, offset)
+            view, offset = view[done:], offset + done
+
+    def commit(self):
+        """Makes all files durable, then gives them their names."""
+        for handle in self._handles:
+            os.fsync(handle)
+        for path in self._paths:
+            os.replace(f"{path}.partial", path)
+        for folder in {os.path.dirname(path) for path in self._paths}:
+            metadata.sync_folder(folder)
+
+    def __exit__(self, *_):
+        for handle, path in zip(self._handles, self._paths):
+            os.close(handle)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}.partial")
+        self._handles = []
+
+
+def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progress=True):
+    """Writes the described split `source` to `destination` as `encoding` says.
+
+    Every label, id and dense value is checked on the way. Files appear under their names when all
+    are complete and on disk, metadata.json last.
+
+    Args:
+        source: a `DatasetDescription`.
+        encoding: from `dataset.encode.encoding`.
+        destination: the folder to write; for the raw layout the file.
+        overwrite: replace a split that is there already.
+        jobs: threads, by default one for each core.
+        progress: show a bar.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        DatasetError: a value is wrong, a file cannot be read or written, or the destination holds
+            a split already. Nothing is left of what was begun.
+    """
+    began = time.perf_counter()
+    raw = encoding.layout == "raw"
+    folder = os.path.dirname(os.path.abspath(destination)) if raw else destination
+    mark = destination if raw else os.path.join(folder, metadata.FILE_NAME)
+    if os.path.exists(mark):
+        if not overwrite:
+            raise DatasetError(
+                f"{mark}: is there already: remove it, or give --overwrite to replace it"
+            )
+        _refuse_source(source, folder)
+    os.makedirs(folder, exist_ok=True)
+    paths = [destination if raw else os.path.join(folder, file.name) for file in encoding.files]
+    blocks = -(-source.samples // CHUNK_SAMPLES)
+    digests = [BlockDigest(blocks) for _ in encoding.files]
+
+    def work(block, first, count):
+        chunk = reader.read(first, count)
+        check_labels(chunk, source.label_column.segments[0].path)
+        check_ids(chunk, source.table_columns, source.vocab_sizes)
+        for index, (file, data) in enumerate(zip(encoding.files, encoding.encode(chunk))):
+            if not raw:
+                digests[index].add(block, data)
+            output.write(index, data, first * file.bytes_per_sample)
+
+    try:
+        with ChunkReader(source) as reader, PartialFiles(paths) as output:
+            what = os.path.basename(os.path.normpath(destination))
+            each_chunk(source.samples, work, source.bytes_per_sample, what, jobs, progress)
+            if not raw and os.path.exists(mark):
+                # From here to the end the folder is no dataset.
+                os.unlink(mark)
+            output.commit()
+    except OSError as error:
+        raise DatasetError(f"{destination}: cannot be written: {error.strerror}") from error
+    if not raw:
+        columns = [
+            {
+                "kind": file.kind,
+                "file": file.name,
+                "dtype": file.dtype,
+                "width": file.width,
+                "digest": digest.text(),
+            }
+            for file, digest in zip(encoding.files, digests)
+        ]
+        content = metadata.build(
+            encoding.layout,
+            source.samples,
+            source.vocab_sizes,
+            encoding.dense_transform,
+            columns,
+            source.attainable_auc,
+        )
+        metadata.write_json(mark, content)
+    return time.perf_counter() - began
+
+
+def _refuse_source(source, folder):
+    for column in source.columns:
+        for segment in column.segments:
+            if os.path.dirname(os.path.abspath(segment.path)) == os.path.abspath(folder):
+                raise DatasetError(f"{folder}: cannot be rewritten from itself: choose another")

@@ -1,0 +1,152 @@
+"""Writes Criteo-shaped raw binaries with labels drawn from a hidden model.
+
+    python3 -m dataset.synthetic --output DIR --train_samples 4000000 --test_samples 500000
+
+DIR then holds train_data.bin and test_data.bin (raw records), vocab_sizes.json, and
+generator.json, which keeps the AUC of the true probabilities on each file: what the best
+possible model reaches.
+"""
+
+import argparse
+import os
+import sys
+
+import numpy as np
+
+from dataset import layouts, metadata
+from dataset.errors import DatasetError
+from dataset.hidden_model import HiddenModel
+from dataset.rewrite import PartialFiles, each_chunk
+
+#: The vocabulary sizes of the seed benchmark's synthetic data set.
+VOCAB_SIZES = (
+    203931, 18598, 14092, 7012, 18977, 4, 6385, 1245, 49, 186213, 71328, 67288, 11, 2168, 7338, 61,
+    4, 932, 15, 204515, 141526, 199433, 60919, 9137, 71, 34,
+)  # fmt: skip
+
+
+def auc(labels, scores):
+    """Returns the area under the ROC curve, ties counting half (Mann and Whitney 1947)."""
+    order = np.argsort(scores, kind="stable")
+    ranked, labels = scores[order], labels[order].astype(np.int64)
+    # One group for each distinct score.
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    positives = np.add.reduceat(labels, starts)
+    negatives = np.diff(np.append(starts, len(labels))) - positives
+    below = np.cumsum(negatives) - negatives
+    pairs = int(positives.sum()) * int(negatives.sum())
+    if not pairs:
+        return None
+    return float(np.sum(positives * (below + negatives / 2.0)) / pairs)
+
+
+def write_split(path, model, samples, seed, jobs=None, progress=True):
+    """Writes `samples` raw records to `path`; the same bytes for a seed on any number of cores.
+
+    Args:
+        path: the file.
+        model: the `HiddenModel`.
+        samples: how many.
+        seed: a list of integers, different for each file.
+        jobs: threads, by default one for each core.
+        progress: show a bar.
+
+    Returns:
+        The AUC of the true probabilities, or None where only one class was drawn.
+    """
+    record = layouts.raw_record_bytes(len(model.vocab_sizes))
+    labels = np.empty(samples, np.int8)
+    logits = np.empty(samples, np.float32)
+
+    def work(block, first, count):
+        random = np.random.Generator(np.random.SFC64([*seed, block]))
+        records = np.empty((count, record // 4), np.int32)
+        records[:, 1:], logits[first : first + count] = model.sample(random, count)
+        chances = 1 / (1 + np.exp(-logits[first : first + count]))
+        records[:, 0] = labels[first : first + count] = random.random(count, np.float32) < chances
+        output.write(0, records, first * record)
+
+    with PartialFiles([path]) as output:
+        each_chunk(samples, work, record, os.path.basename(path), jobs, progress)
+        output.commit()
+    return auc(labels, logits)
+
+
+def write_dataset(
+    output, train_samples, test_samples, vocab_sizes=VOCAB_SIZES, seed=0, jobs=None, progress=True
+):
+    """Writes a synthetic dataset in the raw layout.
+
+    Args:
+        output: the folder.
+        train_samples: samples of train_data.bin.
+        test_samples: samples of test_data.bin.
+        vocab_sizes: rows of each table.
+        seed: seed of the hidden model and of all draws.
+        jobs: threads, by default one for each core.
+        progress: show bars.
+
+    Returns:
+        What generator.json holds.
+    """
+    os.makedirs(output, exist_ok=True)
+    vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
+    model = HiddenModel(vocab_sizes, seed)
+    facts = {"seed": seed, "vocab_sizes": vocab_sizes, "files": {}}
+    for index, (name, samples) in enumerate(zip(layouts.RAW_FILES, (train_samples, test_samples))):
+        path = os.path.join(output, name)
+        reached = write_split(path, model, samples, [seed, 2 + index], jobs, progress)
+        facts["files"][name] = {"samples": samples, "attainable_auc": reached}
+    metadata.write_json(os.path.join(output, layouts.GENERATOR_FILE), facts)
+    metadata.write_json(os.path.join(output, metadata.VOCAB_FILE_NAME), vocab_sizes)
+    return facts
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
+    )
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--train_samples", type=int, required=True, help="samples to train on")
+    parser.add_argument("--test_samples", type=int, required=True, help="samples to test on")
+    parser.add_argument(
+        "--vocab_sizes",
+        metavar="LIST",
+        help="rows of each table, with commas between (default: 26 tables of 4 to 204,515 rows)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parsed = parser.parse_args(arguments)
+    for name in ("train_samples", "test_samples", "jobs"):
+        value = getattr(parsed, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} {value}: expected at least 1")
+    if parsed.seed < 0:
+        parser.error(f"--seed {parsed.seed}: expected at least 0")
+    try:
+        sizes = VOCAB_SIZES
+        if parsed.vocab_sizes is not None:
+            sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
+        facts = write_dataset(
+            parsed.output,
+            parsed.train_samples,
+            parsed.test_samples,
+            sizes,
+            parsed.seed,
+            parsed.jobs,
+        )
+    except (DatasetError, OSError) as error:
+        print(f"dataset.synthetic: {error}", file=sys.stderr)
+        return 1
+    for name, entry in facts["files"].items():
+        reached = entry["attainable_auc"]
+        print(
+            f"{os.path.join(parsed.output, name)}: {entry['samples']} samples, attainable AUC "
+            + ("undefined (one class)" if reached is None else f"{reached:.4f}")
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Trains DLRM: `python3 main.py --data_dir=DIR --global_batch_size=N`, alone or under horovodrun.
+
+Flags are parsed before TensorFlow is imported, so that a wrong one is reported at once.
+"""
+
+import os
+import sys
+import time
+
+from training import environment, flags
+from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
+
+
+def main(arguments):
+    """Runs the job; returns its exit code (see `training.errors`)."""
+    environment.prepare()
+    rank = environment.launched_rank()
+    if rank == 0:
+        shown = " ".join(arguments[1:])
+        print(f"[Info] args: {shown}", flush=True)
+    begin = time.perf_counter()
+    try:
+        values = flags.parse(arguments)
+        _run(values)
+    except (UserError, DivergedError, RankLostError) as error:
+        _complain(rank, str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain(rank, "interrupted")
+        return EXIT_INTERRUPTED
+    if rank == 0:
+        print(f"main time: {time.perf_counter() - begin:.2f}s", flush=True)
+    return 0
+
+
+def _run(values):
+    # Imports of TensorFlow start here.
+    from training import cluster, faults, job
+
+    ranks = cluster.connect()
+    with faults.explained(ranks.rank):
+        job.run(values, ranks)
+    ranks.shutdown()
+
+
+def _complain(rank, message):
+    if rank != 0:
+        # Most errors come to all ranks alike: let rank 0 say it and end the job.
+        time.sleep(2)
+        message = f"rank {rank}: {message}"
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: Horovod's shutdown at interpreter exit waits for ranks that may be gone.
+    if code:
+        os._exit(code)

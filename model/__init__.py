@@ -1,0 +1,1 @@
+"""DLRM: its dense part, its embedding and the cost model that predicts a step's time."""

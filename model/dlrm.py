@@ -1,0 +1,117 @@
+"""The dense part of DLRM: bottom MLP, dot interaction, top MLP.
+
+Shapes: B local batch, T tables, D embedding dimension (= width of the bottom MLP's output).
+The embedding, which is model-parallel, lives in `model.embedding`; this part is data-parallel.
+"""
+
+import tensorflow as tf
+
+from model.mlp import MLP
+from ops.dot_interaction import dot_interaction, dot_interaction_tensorflow, output_width
+
+_BOTTOM_STREAM, _TOP_STREAM = 1, 2
+
+
+class DenseDLRM(tf.keras.Model):
+    """Maps dense features and embedding vectors to logits.
+
+    Args:
+        dense_features: number of dense features.
+        tables: number of embedding tables, T.
+        bottom_mlp: widths of the bottom MLP; the last one is D.
+        top_mlp: widths of the top MLP; the last one is 1.
+        seed: the run's seed.
+        custom_interact: take the project's interaction op; otherwise TensorFlow's own ops. Both
+            give the same layout, so weights interchange.
+        xla: compile the dense parts. The custom op stays outside the compiled functions.
+        interact: False cuts the interaction: all that reaches the top MLP beside the bottom output
+            is zeros. For judging what the interaction contributes.
+        dtype: a Keras dtype policy, e.g. "float32" or "mixed_bfloat16".
+
+    Raises:
+        ValueError: the widths do not fit together.
+        ops.library.LibraryNotBuiltError: `custom_interact` without the native op library.
+    """
+
+    def __init__(
+        self,
+        *,
+        dense_features,
+        tables,
+        bottom_mlp,
+        top_mlp,
+        seed,
+        custom_interact=False,
+        xla=False,
+        interact=True,
+        dtype="float32",
+    ):
+        super().__init__(name="dlrm", dtype=dtype)
+        if top_mlp[-1] != 1:
+            raise ValueError(f"the top MLP must end in one logit, got widths {list(top_mlp)}")
+        if custom_interact:
+            from ops import library
+
+            library.load()
+        self.dimension = bottom_mlp[-1]
+        self.tables = tables
+        policy = self._dtype_policy
+        self.bottom = MLP(
+            bottom_mlp,
+            dense_features,
+            seed=seed,
+            stream=_BOTTOM_STREAM,
+            name="bottom",
+            dtype=policy,
+        )
+        self.top = MLP(
+            top_mlp,
+            output_width(tables + 1, self.dimension),
+            seed=seed,
+            stream=_TOP_STREAM,
+            last_activation=None,
+            name="top",
+            dtype=policy,
+        )
+        self._interact = dot_interaction if custom_interact else dot_interaction_tensorflow
+        if not interact:
+            self._interact = _no_interaction
+        self._forward = self._plain_forward
+        if xla and custom_interact:
+            self._compiled_bottom = tf.function(self._bottom_part, jit_compile=True)
+            self._compiled_top = tf.function(self._top_part, jit_compile=True)
+            self._forward = self._split_forward
+        elif xla:
+            self._forward = tf.function(self._plain_forward, jit_compile=True)
+
+    def call(self, dense, vectors):
+        """Returns float32 logits.
+
+        Args:
+            dense: [B, dense_features] float32, transformed.
+            vectors: [B, T, D] embedding vectors, in the compute dtype or float32.
+
+        Returns:
+            [B, 1] float32.
+        """
+        return self._forward(dense, vectors)
+
+    def _bottom_part(self, dense):
+        return self.bottom(tf.cast(dense, self.compute_dtype))
+
+    def _top_part(self, interacted):
+        return tf.cast(self.top(interacted), tf.float32)
+
+    def _plain_forward(self, dense, vectors):
+        bottom = self._bottom_part(dense)
+        return self._top_part(self._interact(bottom, tf.cast(vectors, bottom.dtype)))
+
+    def _split_forward(self, dense, vectors):
+        bottom = self._compiled_bottom(dense)
+        return self._compiled_top(self._interact(bottom, tf.cast(vectors, bottom.dtype)))
+
+
+def _no_interaction(bottom, vectors):
+    """Returns the interaction's layout with every pair zero: [B, output_width]."""
+    width = output_width(vectors.shape[1] + 1, bottom.shape[1])
+    return tf.pad(bottom, [[0, 0], [0, width - bottom.shape[1]]])

@@ -1,0 +1,309 @@
+"""Decide which rank holds which part of which embedding table.
+
+Pure Python: neither TensorFlow nor NumPy is needed to compute, read, write or check a placement.
+Four ways to divide a table, as in the field: table-wise, column-wise (two halves), row-wise (id i
+on rank i mod N as its local row i div N, the map of SparseOperationKit 2) and replicated.
+docs/placement.md says when `auto` takes which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from model.embedding.placement_search import Search
+from model.embedding.shards import (
+    KINDS,
+    Assignment,
+    PlacementError,
+    Shard,
+    byte_text,
+    check_assignment,
+    check_sizes,
+    is_integer,
+    row_bytes,
+)
+
+__all__ = ["POLICIES", "Assignment", "Placement", "PlacementError", "Shard", "plan"]
+
+POLICIES = ("auto", "table", "row")
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which rank holds which part of T tables of dimension D on N ranks.
+
+    Attributes:
+      vocab_sizes: rows of each table.
+      dimension: D.
+      ranks: N.
+      assignments: one `Assignment` per table.
+      optimizer_bytes_per_row: optimizer state beside a row of D float32 values (SGD 0, Adagrad
+        4 D, row-wise Adagrad 4). A multiple of D is taken as state per value and halves with a
+        column-wise half; anything else is state per row.
+      bytes_per_rank: memory that tables and their optimizer state may take on one rank, or None.
+
+    Raises:
+      PlacementError: if a value is out of range or a rank holds more than `bytes_per_rank`.
+    """
+
+    vocab_sizes: tuple
+    dimension: int
+    ranks: int
+    assignments: tuple
+    optimizer_bytes_per_row: int = 0
+    bytes_per_rank: int | None = None
+
+    def __post_init__(self):
+        check_sizes(self.vocab_sizes, self.dimension, self.ranks)
+        if len(self.assignments) != len(self.vocab_sizes):
+            raise PlacementError(
+                f"{len(self.vocab_sizes)} tables, but {len(self.assignments)} of them are placed"
+            )
+        for table, assignment in enumerate(self.assignments):
+            check_assignment(table, assignment, self.dimension, self.ranks)
+        if self.bytes_per_rank is not None:
+            self._check_budget()
+
+    @functools.cached_property
+    def shards(self):
+        """All shards, ordered by rank, then kind (`KINDS`' order), table and column."""
+        parts = []
+        for table, assignment in enumerate(self.assignments):
+            parts.extend(self._parts(table, assignment))
+        parts.sort(key=lambda s: (s.rank, KINDS.index(s.kind), s.table, s.column_start))
+        next_row = {}
+        shards = []
+        for part in parts:
+            base = next_row.get((part.rank, part.width), 0)
+            shards.append(dataclasses.replace(part, base_row=base))
+            next_row[part.rank, part.width] = base + part.rows
+        return tuple(shards)
+
+    @functools.cached_property
+    def _shards_by_rank(self):
+        groups = [[] for _ in range(self.ranks)]
+        for shard in self.shards:
+            groups[shard.rank].append(shard)
+        return tuple(tuple(group) for group in groups)
+
+    @functools.cached_property
+    def _shards_by_table(self):
+        groups = [[] for _ in self.vocab_sizes]
+        for shard in self.shards:
+            groups[shard.table].append(shard)
+        return tuple(tuple(group) for group in groups)
+
+    def shards_of(self, rank):
+        """Return the shards of one rank, in the order of its fused variable."""
+        return self._shards_by_rank[rank]
+
+    def shards_of_table(self, table):
+        """Return the shards of one table, by rank."""
+        return self._shards_by_table[table]
+
+    def tables_of(self, rank):
+        """Return the indices of the table-wise tables of one rank, ascending."""
+        return tuple(s.table for s in self.shards_of(rank) if s.kind == "table")
+
+    def _tables_of_kind(self, kind):
+        return tuple(t for t, a in enumerate(self.assignments) if a.kind == kind)
+
+    @property
+    def table_wise_tables(self):
+        """Indices of tables that lie whole on one rank."""
+        return self._tables_of_kind("table")
+
+    @property
+    def row_wise_tables(self):
+        """Indices of tables whose rows are dealt over all ranks."""
+        return self._tables_of_kind("row")
+
+    @property
+    def column_wise_tables(self):
+        """Indices of tables whose two halves lie on two ranks."""
+        return self._tables_of_kind("column")
+
+    @property
+    def replicated_tables(self):
+        """Indices of tables that every rank holds whole."""
+        return self._tables_of_kind("replicated")
+
+    def rows_of(self, rank, width=None):
+        """Return the rows of a rank's fused variable of the given width (default D)."""
+        width = self.dimension if width is None else width
+        return sum(s.rows for s in self.shards_of(rank) if s.width == width)
+
+    def columns_of(self, rank):
+        """Return the columns that a rank looks up for each sample of the global batch.
+
+        Its table- and column-wise shards: D times the number of its tables if none is halved.
+        """
+        return sum(s.width for s in self.shards_of(rank) if s.kind in ("table", "column"))
+
+    def shard_bytes(self, shard):
+        """Return the bytes of a shard's rows and of their optimizer state."""
+        return shard.rows * row_bytes(shard.width, self.dimension, self.optimizer_bytes_per_row)
+
+    def bytes_of(self, rank):
+        """Return the bytes of a rank's tables and of their optimizer state."""
+        return sum(self.shard_bytes(s) for s in self.shards_of(rank))
+
+    def locate(self, table, row, column=0):
+        """Find where one value lies.
+
+        Args:
+          table: index of the table.
+          row: the id, 0 <= row < vocab_sizes[table].
+          column: 0 <= column < D.
+
+        Returns:
+          (shard, fused row). Of a replicated table, the shard of rank 0.
+        """
+        if not 0 <= row < self.vocab_sizes[table]:
+            raise IndexError(f"table {table}: id {row} is not in [0, {self.vocab_sizes[table]})")
+        for shard in self.shards_of_table(table):
+            in_rows = (row - shard.row_offset) % shard.row_stride == 0 and row >= shard.row_offset
+            if in_rows and shard.column_start <= column < shard.column_end:
+                return shard, shard.base_row + (row - shard.row_offset) // shard.row_stride
+        raise IndexError(f"table {table}: column {column} is not in [0, {self.dimension})")
+
+    def owner(self, table, row, column=0):
+        """Return the rank that holds an id (of a replicated table: rank 0, which also saves it)."""
+        return self.locate(table, row, column)[0].rank
+
+    def to_json(self):
+        """Return the placement as JSON text, one line per table; `from_json` reads it."""
+        from model.embedding import placement_file  # which reads into this class
+
+        return placement_file.write(self)
+
+    @classmethod
+    def from_json(cls, source, **expected):
+        """Read a placement, for example one written by hand.
+
+        Args:
+          source: JSON text (its first character is `{`) or the path of a file.
+          **expected: `vocab_sizes`, `dimension`, `ranks` of the run, which the file may leave out
+            and must not contradict; `optimizer_bytes_per_row` and `bytes_per_rank`, which
+            override the file's.
+
+        Raises:
+          PlacementError: naming what is wrong in which table.
+        """
+        from model.embedding import placement_file
+
+        return placement_file.read(source, **expected)
+
+    def describe(self):
+        """Return a printable table: one line per rank."""
+        lines = [
+            f"{'rank':>5}  {'bytes':>10}  {'rows':>13}  shards (table, r = row-wise, c = column)"
+        ]
+        for rank in range(self.ranks):
+            shards = self.shards_of(rank)
+            rows = sum(s.rows for s in shards)
+            lines.append(
+                f"{rank:>5}  {byte_text(self.bytes_of(rank)):>10}  {rows:>13,}  "
+                + (" ".join(_shard_text(s) for s in shards) or "none")
+            )
+        return "\n".join(lines)
+
+    def _parts(self, table, assignment):
+        rows, width, size = self.vocab_sizes[table], self.dimension, self.ranks
+
+        def part(rank, count, offset=0, stride=1, start=0, end=width):
+            kind = assignment.kind
+            return Shard(table, rank, kind, count, offset, stride, start, end, base_row=0)
+
+        if assignment.kind == "table":
+            return [part(assignment.ranks[0], rows)]
+        if assignment.kind == "column":
+            first, second = assignment.ranks
+            half = width // 2
+            return [part(first, rows, end=half), part(second, rows, start=half)]
+        if assignment.kind == "row":  # rank r holds ids r, r + N, r + 2N, ...
+            return [part(r, (rows - r + size - 1) // size, r, size) for r in range(size)]
+        return [part(r, rows) for r in range(size)]
+
+    def _check_budget(self):
+        for rank in range(self.ranks):
+            missing = self.bytes_of(rank) - self.bytes_per_rank
+            if missing > 0:
+                largest = max(self.shards_of(rank), key=self.shard_bytes)
+                raise PlacementError(
+                    f"rank {rank} would hold {self.bytes_of(rank):,} bytes of tables but has "
+                    f"{self.bytes_per_rank:,}: {missing:,} bytes are missing; its largest part is "
+                    f"of table {largest.table} ({self.shard_bytes(largest):,} bytes)",
+                    largest.table,
+                    missing,
+                )
+
+
+def plan(
+    vocab_sizes,
+    dimension,
+    ranks,
+    *,
+    policy="auto",
+    bytes_per_rank=None,
+    optimizer_bytes_per_row=0,
+    replicate_below_rows=0,
+    column_split=False,
+):
+    """Place T tables of dimension D on N ranks; same arguments, same placement.
+
+    Args:
+      vocab_sizes: rows of each of the T tables.
+      dimension: D.
+      ranks: N.
+      policy: `table`: every table whole on one rank, the largest first, each on the rank with the
+        most free memory, at most ceil(T/N) tables a rank. `row`: every table over all ranks.
+        `auto`: `table` if that fits; else row-wise for the tables larger than a rank's fair share
+        (1/N of all bytes) and, largest first, for as many more as it takes to fit.
+      bytes_per_rank: memory for tables and their optimizer state on one rank; None: unlimited.
+      optimizer_bytes_per_row: see `Placement`.
+      replicate_below_rows: tables with fewer rows than this are held whole by every rank.
+      column_split: `auto` halves tables by column where that lowers the number of columns that
+        the busiest rank looks up and sends, or where a whole table does not fit; False never.
+
+    Returns:
+      A `Placement`.
+
+    Raises:
+      PlacementError: if an argument is out of range, or if the tables do not fit; the latter
+        names a table and the missing bytes.
+    """
+    vocab_sizes = tuple(vocab_sizes)
+    check_sizes(vocab_sizes, dimension, ranks)
+    if policy not in POLICIES:
+        raise PlacementError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
+    if column_split is not False and column_split != "auto":
+        raise PlacementError(f"column_split is {column_split!r}, expected False or 'auto'")
+    for name, value in (
+        ("bytes_per_rank", 0 if bytes_per_rank is None else bytes_per_rank),
+        ("optimizer_bytes_per_row", optimizer_bytes_per_row),
+        ("replicate_below_rows", replicate_below_rows),
+    ):
+        if not is_integer(value) or value < 0:
+            raise PlacementError(f"{name} is {value!r}, expected a non-negative integer")
+    search = Search(vocab_sizes, dimension, ranks, bytes_per_rank, optimizer_bytes_per_row)
+    for table, rows in enumerate(vocab_sizes):
+        if rows < replicate_below_rows:
+            search.replicate(table)
+    search.run(policy, column_split == "auto" and dimension % 2 == 0 and ranks > 1)
+    return Placement(
+        vocab_sizes=vocab_sizes,
+        dimension=dimension,
+        ranks=ranks,
+        assignments=tuple(search.assignments[table] for table in range(len(vocab_sizes))),
+        optimizer_bytes_per_row=optimizer_bytes_per_row,
+        bytes_per_rank=bytes_per_rank,
+    )
+
+
+def _shard_text(shard):
+    suffix = {"table": "", "row": "r", "replicated": "*"}.get(shard.kind)
+    if suffix is None:
+        suffix = f"c[{shard.column_start}:{shard.column_end}]"
+    return f"{shard.table}{suffix}"

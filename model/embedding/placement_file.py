@@ -1,0 +1,193 @@
+"""Placements as JSON files, read with a check for everything that a hand can get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from model.embedding.placement import Placement
+from model.embedding.shards import KINDS, Assignment, PlacementError, is_integer
+
+FORMAT = "dlrm-placement"
+VERSION = 1
+
+_KEYS = (
+    "format",
+    "version",
+    "ranks",
+    "dimension",
+    "vocab_sizes",
+    "optimizer_bytes_per_row",
+    "bytes_per_rank",
+    "tables",
+)
+_RANK_KEYS = {"table": {"rank"}, "column": {"ranks"}, "row": set(), "replicated": set()}
+
+
+def write(placement):
+    """Return the JSON text of a placement, one line per table."""
+    tables = []
+    for table, assignment in enumerate(placement.assignments):
+        entry = {"table": table, "kind": assignment.kind}
+        if assignment.kind == "table":
+            entry["rank"] = assignment.ranks[0]
+        elif assignment.kind == "column":
+            entry["ranks"] = list(assignment.ranks)
+        tables.append("    " + json.dumps(entry))
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "ranks": placement.ranks,
+        "dimension": placement.dimension,
+        "vocab_sizes": list(placement.vocab_sizes),
+        "optimizer_bytes_per_row": placement.optimizer_bytes_per_row,
+        "bytes_per_rank": placement.bytes_per_rank,
+    }
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
+    return "\n".join(["{", *lines, '  "tables": [', ",\n".join(tables), "  ]", "}", ""])
+
+
+def read(
+    source,
+    *,
+    vocab_sizes=None,
+    dimension=None,
+    ranks=None,
+    optimizer_bytes_per_row=None,
+    bytes_per_rank=None,
+):
+    """Read and check a placement; `Placement.from_json` documents the arguments."""
+    document, name = _load(source)
+    if not isinstance(document, dict):
+        raise PlacementError(f"{name}: expected a JSON object, found {type(document).__name__}")
+    for key in document:
+        if key not in _KEYS:
+            raise PlacementError(f"{name}: unknown key {key!r}, expected {', '.join(_KEYS)}")
+    if document.get("format", FORMAT) != FORMAT or document.get("version", VERSION) != VERSION:
+        raise PlacementError(
+            f"{name}: format {document.get('format')!r} version {document.get('version')!r}, "
+            f"expected {FORMAT!r} version {VERSION}"
+        )
+    sizes = _agreed(document, "vocab_sizes", vocab_sizes, name)
+    if not isinstance(sizes, (list, tuple)):
+        raise PlacementError(f"{name}: vocab_sizes is {sizes!r}, expected a list of integers")
+    if optimizer_bytes_per_row is None:
+        optimizer_bytes_per_row = document.get("optimizer_bytes_per_row", 0)
+    if bytes_per_rank is None:
+        bytes_per_rank = document.get("bytes_per_rank")
+    for key, value in (
+        ("optimizer_bytes_per_row", optimizer_bytes_per_row),
+        ("bytes_per_rank", 0 if bytes_per_rank is None else bytes_per_rank),
+    ):
+        if not is_integer(value) or value < 0:
+            raise PlacementError(f"{name}: {key} is {value!r}, expected a non-negative integer")
+    try:
+        return Placement(
+            vocab_sizes=tuple(sizes),
+            dimension=_agreed(document, "dimension", dimension, name),
+            ranks=_agreed(document, "ranks", ranks, name),
+            assignments=_assignments(document.get("tables"), len(sizes)),
+            optimizer_bytes_per_row=optimizer_bytes_per_row,
+            bytes_per_rank=bytes_per_rank,
+        )
+    except PlacementError as error:
+        raise PlacementError(f"{name}: {error}", error.table, error.missing_bytes) from None
+
+
+def _load(source):
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        text, name = source, "placement"
+    else:
+        name = os.fspath(source)
+        try:
+            with open(name, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlacementError(f"{name}: cannot read the placement file: {error}") from None
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates), name
+    except json.JSONDecodeError as error:
+        raise PlacementError(f"{name}: not JSON: {error}") from None
+    except RecursionError:
+        raise PlacementError(f"{name}: not a placement: nested too deeply") from None
+    except _DuplicateKey as error:
+        raise PlacementError(f"{name}: the key {error} is given twice") from None
+
+
+class _DuplicateKey(Exception):
+    pass
+
+
+def _without_duplicates(pairs):
+    document = {}
+    for key, value in pairs:
+        if key in document:
+            raise _DuplicateKey(repr(key))
+        document[key] = value
+    return document
+
+
+def _agreed(document, key, expected, name):
+    if key not in document:
+        if expected is None:
+            raise PlacementError(f"{name}: {key} is missing")
+        return expected
+    found = document[key]
+    if isinstance(expected, (list, tuple)) and isinstance(found, list):
+        if len(found) != len(expected):
+            raise PlacementError(
+                f"{name}: the file lists {len(found)} tables, this run has {len(expected)}"
+            )
+        for table, (size, run_size) in enumerate(zip(found, expected)):
+            if size != run_size:
+                raise PlacementError(
+                    f"{name}: table {table} has {size!r} rows in the file, {run_size} in this run",
+                    table,
+                )
+    elif expected is not None and found != expected:
+        raise PlacementError(f"{name}: {key} is {found!r} in the file, {expected!r} in this run")
+    return found
+
+
+def _assignments(entries, count):
+    if not isinstance(entries, list):
+        raise PlacementError("'tables' is missing or not a list with one object per table")
+    placed = {}
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not is_integer(entry.get("table")):
+            raise PlacementError(
+                f"tables[{position}] is {json.dumps(entry)[:200]}, expected an object like "
+                '{"table": 0, "kind": "table", "rank": 0}'
+            )
+        table = entry["table"]
+        if not 0 <= table < count:
+            raise PlacementError(
+                f"table {table}: there are {count} tables, 0 to {count - 1}", table
+            )
+        if table in placed:
+            raise PlacementError(f"table {table} is placed twice", table)
+        placed[table] = _assignment(table, entry)
+    missing = [table for table in range(count) if table not in placed]
+    if missing:
+        raise PlacementError(f"table {missing[0]} is not placed (of {count} tables)", missing[0])
+    return tuple(placed[table] for table in range(count))
+
+
+def _assignment(table, entry):
+    kind = entry.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise PlacementError(
+            f"table {table}: kind is {kind!r}, expected one of {', '.join(KINDS)}", table
+        )
+    expected = {"table", "kind"} | _RANK_KEYS[kind]
+    if set(entry) != expected:
+        raise PlacementError(
+            f"table {table}: a table of kind {kind!r} has the keys "
+            f"{', '.join(sorted(expected))}; found {', '.join(sorted(entry))}",
+            table,
+        )
+    if kind == "column":
+        if not isinstance(entry["ranks"], list):
+            raise PlacementError(f"table {table}: ranks is {entry['ranks']!r}, not a list", table)
+        return Assignment(kind, tuple(entry["ranks"]))
+    return Assignment(kind, (entry["rank"],) if kind == "table" else ())

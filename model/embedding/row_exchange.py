@@ -1,0 +1,153 @@
+"""The exchange for any mixture of placements: each id asks its rows' owners by row number.
+
+Whole tables, rows dealt over ranks (owner = id mod N, row = id div N) and column halves become
+one thing: every (sample, table) needs one row of each of its pieces, and each such row has an
+owner and a place in the owner's variable. The requested rows travel in one alltoall, the vectors
+in one forward, their gradients in one backward, whatever the mixture.
+
+With `compress`, a rank asks for each row once a batch, however often its samples hold it, and
+sums the gradients of the repetitions before they return.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from model.embedding.exchange import Route
+
+
+class RowExchange:
+    """The exchange of requested rows.
+
+    Args:
+        placement: table-wise, row-wise and column-wise shards.
+        cluster: the ranks (`training.cluster`).
+        local_batch_size: b.
+        compress: request each row once a batch.
+
+    Attributes:
+        width: columns of the owners' variables: D, or D / 2 where a table has column halves. A
+            whole row is then two neighbouring rows of the variable.
+        rows: rows of this rank's variable.
+        first_rows: for each of this rank's shards, its first row in the variable.
+    """
+
+    def __init__(self, placement, cluster, local_batch_size, *, compress=False):
+        self._cluster = cluster
+        self._batch = local_batch_size
+        self._dimension = placement.dimension
+        self._compress = compress
+        self._vocab_sizes = np.array(placement.vocab_sizes, np.int64)
+        self.width = placement.dimension // (2 if placement.column_wise_tables else 1)
+        self._pieces = placement.dimension // self.width
+        first, sizes = _first_rows(placement, self.width)
+        self.first_rows = [first[shard] for shard in placement.shards_of(cluster.rank)]
+        self.rows = sizes[cluster.rank]
+        self._largest = max(1, *sizes)
+        self._describe(placement, first)
+        self.base_rows = np.zeros(1, np.int64)
+        self.table_rows = np.array([self.rows], np.int64)
+
+    def _describe(self, placement, first):
+        """Tabulates, for each piece of each table, its owner and its rows' places.
+
+        `owner` is the rank of a whole table or a half, -1 for rows dealt over ranks. The row of
+        an id is base[owner] + step * (id, or id div N).
+        """
+        tables, pieces, ranks = len(placement.vocab_sizes), self._pieces, self._cluster.size
+        owner = np.full((tables, pieces), -1, np.int32)
+        base = np.zeros((tables, pieces, ranks), np.int32)
+        step = np.full((tables, pieces), pieces, np.int32)
+        for table in range(tables):
+            for shard in placement.shards_of_table(table):
+                if shard.width == self.width and pieces == 2:
+                    piece = shard.column_start // self.width
+                    owner[table, piece] = shard.rank
+                    base[table, piece, shard.rank] = first[shard]
+                    step[table, piece] = 1
+                    continue
+                for piece in range(pieces):
+                    base[table, piece, shard.rank] = first[shard] + piece
+                    if shard.kind == "table":
+                        owner[table, piece] = shard.rank
+        self._owner, self._base, self._step = owner, base, step
+
+    def route(self, categorical):
+        """Requests the rows of this rank's samples from their owners.
+
+        Args:
+            categorical: int32 [b, T], ids of all tables.
+
+        Returns:
+            A `Route` whose ids are [M, 1]: rows of this rank's variable, requested by all ranks.
+
+        Raises:
+            tf.errors.InvalidArgumentError: an id is outside its table.
+        """
+        size = self._cluster.size
+        with tf.control_dependencies([self._check(categorical)]):
+            ids = tf.identity(categorical)[:, :, None]  # [b, T, 1]
+        dealt = tf.constant(self._owner < 0)
+        owner = tf.where(dealt, ids % size, tf.constant(self._owner))  # [b, T, pieces]
+        local = tf.where(dealt, ids // size, ids)
+        place = tf.range(self._owner.size, dtype=tf.int32) * size
+        place = tf.reshape(place, self._owner.shape) + owner
+        row = tf.gather(self._base.reshape(-1), place) + local * tf.constant(self._step)
+        owner, row = tf.reshape(owner, [-1]), tf.reshape(row, [-1])
+        if self._compress:
+            key = tf.cast(owner, tf.int64) * self._largest + tf.cast(row, tf.int64)
+            key, repeated = tf.unique(key)
+            owner = tf.cast(key // self._largest, tf.int32)
+            row = tf.cast(key % self._largest, tf.int32)
+        order = tf.argsort(owner, stable=True)
+        position = tf.math.invert_permutation(order)
+        if self._compress:
+            position = tf.gather(position, repeated)
+        requested = tf.math.bincount(owner, minlength=size, maxlength=size)
+        rows, sent = self._cluster.alltoall(tf.gather(row, order), requested, "exchange_rows")
+        return Route(rows[:, None], sent, requested, order, position)
+
+    def forward(self, own, route):
+        """Sends looked-up rows to the ranks that asked: [M, 1, width] -> [b, T, D]."""
+        flat = tf.reshape(own, [-1, self.width])
+        flat, _ = self._cluster.alltoall(flat, route.sent, "exchange_vectors")
+        arranged = tf.gather(flat, route.position)
+        return tf.reshape(arranged, [self._batch, len(self._vocab_sizes), self._dimension])
+
+    def backward(self, gradients, route):
+        """Sends the vectors' gradients to the rows' owners: [b, T, D] -> [M, 1, width]."""
+        flat = tf.reshape(gradients, [-1, self.width])
+        if self._compress:
+            summed = tf.math.unsorted_segment_sum(
+                tf.cast(flat, tf.float32), route.position, tf.size(route.order)
+            )
+            flat = tf.cast(summed, gradients.dtype)
+        else:
+            flat = tf.gather(flat, route.order)
+        flat, _ = self._cluster.alltoall(flat, route.requested, "exchange_gradients")
+        return flat[:, None, :]
+
+    def _check(self, ids):
+        """Returns an op that fails if an id is outside its table, saying which."""
+        bounds = tf.constant(self._vocab_sizes.astype(np.int32))
+        bad = tf.logical_or(ids < 0, ids >= bounds)
+        first = tf.argmax(tf.reshape(bad, [-1]), output_type=tf.int32)
+        sample, table = first // len(self._vocab_sizes), first % len(self._vocab_sizes)
+        text = tf.strings.format(
+            "table {}, sample {}: id {} is outside [0, {})",
+            [table, sample, ids[sample, table], bounds[table]],
+        )
+        return tf.debugging.Assert(tf.logical_not(tf.reduce_any(bad)), [text])
+
+
+def _first_rows(placement, width):
+    """Returns ({shard: its first row}, [rows of each rank's variable]) in rows of `width`."""
+    first, sizes = {}, []
+    for rank in range(placement.ranks):
+        next_row = 0
+        for shard in placement.shards_of(rank):
+            first[shard] = next_row
+            next_row += shard.rows * (shard.width // width)
+        if next_row >= 2**31:
+            raise ValueError(f"rank {rank} holds {next_row} rows: row numbers are 32-bit integers")
+        sizes.append(next_row)
+    return first, sizes

@@ -1,0 +1,71 @@
+"""Multi-layer perceptrons with DLRM's initial weights."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+
+def _normal(shape, deviation, generator):
+    return generator.normal(0.0, deviation, size=shape).astype(np.float32)
+
+
+def initial_weights(sizes, inputs, seed, stream):
+    """Returns [(kernel, bias), ...] of an MLP, the same for a seed on any number of ranks.
+
+    Kernels are N(0, sqrt(2 / (in + out))), biases N(0, sqrt(1 / out)), both standard deviations
+    (Naumov et al. 2019, https://arxiv.org/abs/1906.00091, as published in facebookresearch/dlrm).
+
+    Args:
+        sizes: output width of each layer.
+        inputs: width of the first layer's input.
+        seed: the run's seed.
+        stream: a number that tells this MLP's random stream from the others'.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
+    weights = []
+    for outputs in sizes:
+        kernel = _normal((inputs, outputs), math.sqrt(2.0 / (inputs + outputs)), generator)
+        bias = _normal((outputs,), math.sqrt(1.0 / outputs), generator)
+        weights.append((kernel, bias))
+        inputs = outputs
+    return weights
+
+
+class MLP(tf.keras.layers.Layer):
+    """Dense layers with ReLU between them: [B, inputs] -> [B, sizes[-1]].
+
+    Args:
+        sizes: output width of each layer.
+        inputs: width of the input.
+        seed, stream: see `initial_weights`.
+        last_activation: activation of the last layer, `None` for linear.
+    """
+
+    def __init__(self, sizes, inputs, *, seed, stream, last_activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        if not sizes or any(size < 1 for size in (*sizes, inputs)):
+            raise ValueError(f"MLP widths must be 1 or more, got inputs {inputs}, layers {sizes}")
+        self.inputs = inputs
+        self.sizes = tuple(sizes)
+        weights = initial_weights(sizes, inputs, seed, stream)
+        self.dense_layers = []
+        for index, (kernel, bias) in enumerate(weights):
+            last = index == len(weights) - 1
+            layer = tf.keras.layers.Dense(
+                sizes[index],
+                activation=last_activation if last else "relu",
+                kernel_initializer=tf.keras.initializers.Constant(kernel),
+                bias_initializer=tf.keras.initializers.Constant(bias),
+                dtype=self._dtype_policy,
+                name=f"dense_{index}",
+            )
+            layer.build((None, kernel.shape[0]))
+            self.dense_layers.append(layer)
+        self.built = True
+
+    def call(self, inputs):
+        """Applies the layers to [B, inputs]."""
+        for layer in self.dense_layers:
+            inputs = layer(inputs)
+        return inputs

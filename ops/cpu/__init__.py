@@ -1,0 +1,1 @@
+"""What the CPU kernels share: the choice of instruction set."""

@@ -1,0 +1,214 @@
+// The dot interaction's gradient in float32 arithmetic, for any vector type V.
+//
+// With S the symmetric matrix of the pairs' gradients (zero diagonal), the gradient of row i is
+// sum_j S[i, j] * row j, and row 0 adds the gradient of its own copy in the output. A block of
+// kGradientRows rows x kGradientColumns registers of columns stays in registers over all j.
+//
+// Each file that includes this has its own copy (unnamed namespace), compiled with its flags.
+
+#ifndef DLRM_OPS_DOT_INTERACTION_DOT_INTERACTION_BACKWARD_H_
+#define DLRM_OPS_DOT_INTERACTION_DOT_INTERACTION_BACKWARD_H_
+
+#include "dot_interaction/dot_interaction_forward.h"
+
+namespace dlrm {
+namespace {
+
+// The symmetric matrix [F, stride] of packed pairs, zero on the diagonal. Elements are copied or
+// converted from T to S.
+template <class T, class S, S Convert(T)>
+void Unpack(const T* pairs, int64_t features, int64_t stride, S* matrix) {
+  matrix[0] = S{};
+  for (int64_t i = 1; i < features; ++i, pairs += i - 1) {
+    S* row = matrix + i * stride;
+    S* column = matrix + i;
+    for (int64_t j = 0; j < i; ++j) {
+      const S value = Convert(pairs[j]);
+      row[j] = value;
+      column[j * stride] = value;
+    }
+    row[i] = S{};
+  }
+}
+
+// Columns of row j as the block reads them: straight from float32 input, or from its copy.
+struct RowsOfColumns {
+  const float* bottom;   // row 0
+  const float* vectors;  // row 1
+  int64_t stride;        // floats from one row to the next
+};
+
+// Gradient of rows [row, row + R), C registers of columns, into sums.
+template <class V, int R, int C>
+void GradientBlock(const float* matrix, int64_t matrix_stride, int64_t features,
+                   const RowsOfColumns& columns, typename V::Register (*sums)[C]) {
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) sums[r][c] = V::Zero();
+  }
+  const float* p = columns.bottom;
+  for (int64_t j = 0; j < features; ++j) {
+    typename V::Register factor[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) factor[r] = V::Broadcast(matrix[r * matrix_stride + j]);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      const typename V::Register column = V::Load(p + c * V::kFloats);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sums[r][c] = V::MultiplyAdd(factor[r], column, sums[r][c]);
+    }
+    p = columns.vectors + j * columns.stride;
+  }
+}
+
+template <class T>
+struct GradientTarget {
+  T* bottom;
+  T* vectors;
+  const T* bottom_gradient;  // gradient of the copy of row 0
+  int64_t dimension;
+  bool stream;  // rows are aligned for streaming stores
+};
+
+// Gradient of rows [row, row + R) at columns [column, column + C registers), stored.
+template <class V, class T, int R, int C>
+void StoreGradientBlock(const float* matrix, int64_t matrix_stride, int64_t features, int64_t row,
+                        int64_t column, const RowsOfColumns& columns,
+                        const GradientTarget<T>& target) {
+  typename V::Register sums[R][C];
+  GradientBlock<V, R, C>(matrix + row * matrix_stride, matrix_stride, features, columns, sums);
+  for (int r = 0; r < R; ++r) {
+    const bool is_bottom = row + r == 0;
+    T* out = (is_bottom ? target.bottom : target.vectors + (row + r - 1) * target.dimension) +
+             column;
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      const int64_t left = target.dimension - column - c * V::kFloats;
+      T* address = out + c * V::kFloats;
+      typename V::Register sum = sums[r][c];
+      if (left >= V::kFloats) {
+        if (is_bottom) {
+          const T* own = target.bottom_gradient + column + c * V::kFloats;
+          sum = V::Add(sum, V::Load(own));
+        }
+        if (target.stream) {
+          V::Stream(address, sum);
+        } else {
+          V::Store(address, sum);
+        }
+      } else if (left > 0) {
+        if (is_bottom) {
+          const T* own = target.bottom_gradient + column + c * V::kFloats;
+          sum = V::Add(sum, V::LoadFirst(own, left));
+        }
+        V::StoreFirst(address, sum, left);
+      }
+    }
+  }
+}
+
+// All rows, C registers of columns from `column` on.
+template <class V, class T, int C>
+void GradientColumns(const float* matrix, int64_t matrix_stride, int64_t features, int64_t column,
+                     const RowsOfColumns& columns, const GradientTarget<T>& target,
+                     Prefetcher* prefetcher, int lines) {
+  constexpr int R = V::kGradientRows;
+  int64_t row = 0;
+  for (; row + R <= features; row += R) {
+    StoreGradientBlock<V, T, R, C>(matrix, matrix_stride, features, row, column, columns, target);
+    prefetcher->Lines(lines);
+  }
+  for (; row < features; ++row) {
+    StoreGradientBlock<V, T, 1, C>(matrix, matrix_stride, features, row, column, columns, target);
+  }
+}
+
+template <class V, class T>
+bool ReadsInPlace(const DotInteractionShape& shape) {
+  return sizeof(T) == sizeof(float) && shape.dimension % V::kFloats == 0;
+}
+
+// The matrix; then a float32 copy of the rows where they cannot be read in place.
+template <class V, class T>
+size_t BackwardScratchBytes(const DotInteractionShape& shape) {
+  const int64_t matrix = RoundUp(shape.features * RoundUp(shape.features, 4), 16);
+  const int64_t copy = shape.features * RoundUp(shape.dimension, V::kFloats);
+  return (matrix + (ReadsInPlace<V, T>(shape) ? 0 : copy)) * sizeof(float);
+}
+
+template <class V, class T>
+void CopyRow(const T* row, int64_t dimension, float* out) {
+  int64_t c = 0;
+  for (; c + V::kFloats <= dimension; c += V::kFloats) V::Store(out + c, V::Load(row + c));
+  if (c < dimension) V::Store(out + c, V::LoadFirst(row + c, dimension - c));
+}
+
+// Whether every gradient row starts at a multiple of 64 bytes and ends at one.
+template <class T>
+bool CanStream(const DotInteractionShape& shape, const FeatureRows<T>& out) {
+  const uintptr_t addresses =
+      reinterpret_cast<uintptr_t>(out.bottom) | reinterpret_cast<uintptr_t>(out.vectors);
+  return addresses % 64 == 0 && shape.dimension * sizeof(T) % 64 == 0 &&
+         out.bottom_stride * sizeof(T) % 64 == 0 && out.vectors_stride * sizeof(T) % 64 == 0;
+}
+
+template <class V, class T>
+void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, const T* gradient,
+              const FeatureRows<T>& out, int64_t begin, int64_t end, void* scratch) {
+  const int64_t F = shape.features, D = shape.dimension;
+  const int64_t matrix_stride = RoundUp(F, 4);
+  float* matrix = static_cast<float*>(scratch);
+  float* copy = matrix + RoundUp(F * matrix_stride, 16);
+  const int64_t copy_stride = RoundUp(D, V::kFloats);
+  constexpr int C = V::kGradientColumns;
+  const int64_t vector_bytes = (F - 1) * D * static_cast<int64_t>(sizeof(T));
+  const int64_t blocks = (F / V::kGradientRows + 1) * (copy_stride / (C * V::kFloats) + 1);
+  const int lines = static_cast<int>(vector_bytes / 64 / blocks) + 1;
+  const bool stream = CanStream(shape, out);
+  for (int64_t b = begin; b < end; ++b) {
+    const T* bottom = in.bottom + b * in.bottom_stride;
+    const T* vectors = in.vectors + b * in.vectors_stride;
+    const T* output_gradient = gradient + b * shape.width;
+    Unpack<T, float, ToFloat>(output_gradient + D, F, matrix_stride, matrix);
+    RowsOfColumns rows{copy, copy + copy_stride, copy_stride};
+    if (ReadsInPlace<V, T>(shape)) {
+      rows = {reinterpret_cast<const float*>(bottom), reinterpret_cast<const float*>(vectors), D};
+    } else {
+      CopyRow<V>(bottom, D, copy);
+      for (int64_t i = 1; i < F; ++i) {
+        CopyRow<V>(vectors + (i - 1) * D, D, copy + i * copy_stride);
+      }
+    }
+    Prefetcher prefetcher{nullptr, nullptr};
+    if (b + 1 < end) {
+      prefetcher.next = reinterpret_cast<const char*>(vectors + in.vectors_stride);
+      prefetcher.end = prefetcher.next + vector_bytes;
+    }
+    const GradientTarget<T> target{out.bottom + b * out.bottom_stride,
+                                   out.vectors + b * out.vectors_stride, output_gradient, D,
+                                   stream};
+    int64_t column = 0;
+    for (; column + C * V::kFloats <= copy_stride; column += C * V::kFloats) {
+      GradientColumns<V, T, C>(matrix, matrix_stride, F, column, rows, target, &prefetcher, lines);
+      rows.bottom += C * V::kFloats;
+      rows.vectors += C * V::kFloats;
+    }
+    for (; column < copy_stride; column += V::kFloats) {
+      GradientColumns<V, T, 1>(matrix, matrix_stride, F, column, rows, target, &prefetcher, lines);
+      rows.bottom += V::kFloats;
+      rows.vectors += V::kFloats;
+    }
+  }
+  if (stream) V::Fence();
+}
+
+template <class V, class T>
+size_t ScratchBytes(const DotInteractionShape& shape) {
+  const size_t forward = ForwardScratchBytes<Float32Products<V, T>>(shape);
+  const size_t backward = BackwardScratchBytes<V, T>(shape);
+  return forward > backward ? forward : backward;
+}
+
+}  // namespace
+}  // namespace dlrm
+
+#endif  // DLRM_OPS_DOT_INTERACTION_DOT_INTERACTION_BACKWARD_H_

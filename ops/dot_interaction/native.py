@@ -1,0 +1,77 @@
+"""Python face of the native dot interaction: shapes, gradients, errors."""
+
+import tensorflow as tf
+
+from ops import library
+
+_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+
+
+def dot_interaction(bottom, vectors, name=None):
+    """Dot interaction of the bottom MLP's output with the embedding vectors, in one pass.
+
+    Args:
+        bottom: [B, D], float32, bfloat16 or float16 (float16 on GPUs alone).
+        vectors: [B, T, D], same type. T may be 0.
+        name: of the op.
+
+    Returns:
+        [B, output_width(T + 1, D)], same type; see the package for the layout. Differentiable
+        once with respect to both arguments.
+
+    Raises:
+        ops.library.LibraryNotBuiltError: the native library is not there.
+        TypeError: the types differ, or are not supported.
+        ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
+    """
+    ops = library.load()
+    bottom = tf.convert_to_tensor(bottom)
+    vectors = tf.convert_to_tensor(vectors)
+    if bottom.dtype != vectors.dtype:
+        raise TypeError(
+            f"bottom and vectors must have one type, got {bottom.dtype.name} and "
+            f"{vectors.dtype.name}"
+        )
+    _check_dtype(bottom.dtype)
+    return ops.dlrm_dot_interaction_split(bottom=bottom, vectors=vectors, name=name)
+
+
+def dot_interaction_stacked(features, name=None):
+    """Dot interaction of feature vectors in one tensor.
+
+    Args:
+        features: [B, F, D] with row 0 the bottom MLP's output; float32, bfloat16 or float16
+            (float16 on GPUs alone).
+        name: of the op.
+
+    Returns:
+        [B, output_width(F, D)], same type; see the package for the layout. Differentiable once.
+
+    Raises:
+        ops.library.LibraryNotBuiltError: the native library is not there.
+        TypeError: the type is not supported.
+        ValueError, tf.errors.InvalidArgumentError: the shape is not [B, F >= 1, D >= 1].
+    """
+    ops = library.load()
+    features = tf.convert_to_tensor(features)
+    _check_dtype(features.dtype)
+    return ops.dlrm_dot_interaction(features=features, name=name)
+
+
+def _check_dtype(dtype):
+    if dtype not in _DTYPES:
+        raise TypeError(
+            f"the dot interaction takes {', '.join(d.name for d in _DTYPES)}; got {dtype.name}"
+        )
+
+
+@tf.RegisterGradient("Dlrm>DotInteraction")
+def _stacked_gradient(op, gradient):
+    return library.load().dlrm_dot_interaction_grad(gradient=gradient, features=op.inputs[0])
+
+
+@tf.RegisterGradient("Dlrm>DotInteractionSplit")
+def _split_gradient(op, gradient):
+    return library.load().dlrm_dot_interaction_split_grad(
+        gradient=gradient, bottom=op.inputs[0], vectors=op.inputs[1]
+    )

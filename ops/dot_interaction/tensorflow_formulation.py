@@ -1,0 +1,47 @@
+"""The dot interaction in TensorFlow's own ops: needs no native library, compiles under XLA."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def output_width(features, dimension):
+    """Returns W, the elements of an output row, for F feature vectors of D elements each."""
+    if features < 1 or dimension < 1:
+        raise ValueError(
+            f"expected at least 1 feature vector of at least 1 element, got {features} of "
+            f"{dimension}"
+        )
+    used = dimension + features * (features - 1) // 2
+    return (used + 7) // 8 * 8
+
+
+def dot_interaction_tensorflow(bottom, vectors):
+    """Dot interaction of the bottom MLP's output with the embedding vectors: matmul and gather.
+
+    Args:
+        bottom: [B, D], a float type.
+        vectors: [B, T, D], same type. T and D are static.
+
+    Returns:
+        [B, output_width(T + 1, D)], same type; see the package for the layout.
+
+    Raises:
+        ValueError: T or D is unknown, or the shapes do not fit together.
+    """
+    bottom = tf.convert_to_tensor(bottom)
+    vectors = tf.convert_to_tensor(vectors)
+    bottom.shape.assert_has_rank(2)
+    vectors.shape.assert_has_rank(3)
+    tables, dimension = vectors.shape[1], vectors.shape[2]
+    if tables is None or dimension is None:
+        raise ValueError(f"vectors [B, T, D] must have static T and D, got shape {vectors.shape}")
+    rows = tables + 1
+    features = tf.concat([bottom[:, tf.newaxis, :], vectors], axis=1)
+    # Low-precision inputs are widened first: then the products accumulate, and round, in float32.
+    wide = tf.cast(features, tf.float32) if features.dtype.size < 4 else features
+    products = tf.linalg.matmul(wide, wide, transpose_b=True)
+    i, j = np.tril_indices(rows, k=-1)
+    pairs = tf.gather(tf.reshape(products, [-1, rows * rows]), i * rows + j, axis=1)
+    padding = output_width(rows, dimension) - dimension - len(i)
+    pairs = tf.pad(tf.cast(pairs, features.dtype), [[0, 0], [0, padding]])
+    return tf.concat([bottom, pairs], axis=1)

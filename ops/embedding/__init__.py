@@ -1,0 +1,30 @@
+"""Embedding tables that lie back to back in one variable: lookup, in-place updates, initial values.
+
+B samples, T tables, D elements a row. The variable is float32 [rows, D]; table t has its rows
+[base_rows[t], base_rows[t] + table_rows[t]), and ids count from 0 within each table.
+"""
+
+from ops.embedding.initialize import create_table, embedding_initialize
+from ops.embedding.native import (
+    advise_huge_pages,
+    embedding_lookup,
+    embedding_update_adagrad,
+    embedding_update_sgd,
+)
+from ops.embedding.tensorflow_formulation import (
+    embedding_lookup_tensorflow,
+    embedding_update_adagrad_tensorflow,
+    embedding_update_sgd_tensorflow,
+)
+
+__all__ = [
+    "advise_huge_pages",
+    "create_table",
+    "embedding_initialize",
+    "embedding_lookup",
+    "embedding_lookup_tensorflow",
+    "embedding_update_adagrad",
+    "embedding_update_adagrad_tensorflow",
+    "embedding_update_sgd",
+    "embedding_update_sgd_tensorflow",
+]

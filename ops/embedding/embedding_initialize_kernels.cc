@@ -1,0 +1,93 @@
+// TensorFlow's CPU kernel that fills rows of a table in place.
+
+#include "embedding/embedding_tables.h"
+#include "embedding/philox.h"
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace dlrm {
+namespace {
+
+using tensorflow::OpKernel;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::errors::InvalidArgument;
+
+// Elements [0, dimension) of one row of a table: U[-limit, limit) in steps of limit * 2^-23.
+void FillRow(PhiloxKey key, uint64_t row, uint32_t table_index, float limit, int64_t dimension,
+             float* out) {
+  constexpr int kBlocks = 16;  // counters at a time: 64 elements
+  uint32_t words[4][kBlocks];
+  float values[4 * kBlocks];
+  for (int64_t c = 0; c < dimension; c += 4 * kBlocks) {
+    Philox<kBlocks>(key, row, static_cast<uint32_t>(c / 4), table_index, words);
+    for (int word = 0; word < 4; ++word) {
+      for (int i = 0; i < kBlocks; ++i) {
+        const float unit = static_cast<float>(static_cast<int32_t>(words[word][i] >> 8)) *
+                               (1.0f / 8388608.0f) -
+                           1.0f;
+        values[4 * i + word] = limit * unit;
+      }
+    }
+    const int64_t count = std::min<int64_t>(4 * kBlocks, dimension - c);
+    memcpy(out + c, values, count * sizeof(float));
+  }
+}
+
+class InitializeKernel : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* c) override {
+    tensorflow::core::RefCountPtr<tensorflow::Var> variable;
+    OP_REQUIRES_OK(c, tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, 0), &variable));
+    int64_t numbers[6];
+    for (int i = 0; i < 6; ++i) {
+      OP_REQUIRES(c, c->input(i + 1).dims() == 0,
+                  InvalidArgument("input ", i + 1, " must be a scalar, got shape ",
+                                  c->input(i + 1).shape().DebugString()));
+      numbers[i] = c->input(i + 1).scalar<tensorflow::int64>()();
+    }
+    OP_REQUIRES(c, c->input(7).dims() == 0,
+                InvalidArgument("limit must be a scalar, got shape ",
+                                c->input(7).shape().DebugString()));
+    const int64_t base_row = numbers[0], rows = numbers[1], table_index = numbers[2],
+                  seed = numbers[3], first_row = numbers[4], row_stride = numbers[5];
+    const float limit = c->input(7).scalar<float>()();
+    tensorflow::mutex_lock lock(*variable->mu());
+    OP_REQUIRES_OK(c, CheckVariable(*variable, 2, "table"));
+    const Tensor& table = *variable->tensor();
+    OP_REQUIRES(c, table.RefCountIsOne(),
+                tensorflow::errors::FailedPrecondition(
+                    "the table's value is held by a reader: initialise it before it is read"));
+    OP_REQUIRES(c,
+                base_row >= 0 && rows >= 0 && base_row <= table.dim_size(0) &&
+                    rows <= table.dim_size(0) - base_row,
+                InvalidArgument("rows [", base_row, ", ", base_row, " + ", rows,
+                                ") do not lie within the table's ", table.dim_size(0), " rows"));
+    OP_REQUIRES(c, table_index >= 0 && table_index <= INT64_C(0xffffffff),
+                InvalidArgument("table_index must be in [0, 2^32), got ", table_index));
+    OP_REQUIRES(c, first_row >= 0 && row_stride >= 1,
+                InvalidArgument("first_row must be at least 0 and row_stride at least 1, got ",
+                                first_row, " and ", row_stride));
+    AdviseHugePages(table.tensor_data().data(), table.TotalBytes());
+    const PhiloxKey key{static_cast<uint32_t>(seed),
+                        static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32)};
+    const int64_t dimension = table.dim_size(1);
+    float* out = MutableElementsOf<float>(table) + base_row * dimension;
+    const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
+    tensorflow::Shard(workers.num_threads, workers.workers, rows, 10 * dimension,
+                      [&](int64_t begin, int64_t end) {
+                        for (int64_t k = begin; k < end; ++k) {
+                          FillRow(key, static_cast<uint64_t>(first_row + k * row_stride),
+                                  static_cast<uint32_t>(table_index), limit, dimension,
+                                  out + k * dimension);
+                        }
+                      });
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingInitialize").Device(tensorflow::DEVICE_CPU),
+                        InitializeKernel);
+
+}  // namespace
+}  // namespace dlrm

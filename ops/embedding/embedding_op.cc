@@ -1,0 +1,144 @@
+// Lookup and in-place update of embedding tables that lie back to back in one variable.
+//
+// `table` is a resource variable of float32 [rows, D]. Table t of T occupies its rows
+// [base_rows[t], base_rows[t] + table_rows[t]). ids [B, T] count from 0 within each table.
+
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace dlrm {
+namespace {
+
+using tensorflow::Status;
+using tensorflow::shape_inference::DimensionHandle;
+using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeAndType;
+using tensorflow::shape_inference::ShapeHandle;
+
+// The embedding dimension D of the variable that input `index` names, unknown if nothing says.
+Status TableDimension(InferenceContext* c, int index, DimensionHandle* dimension) {
+  *dimension = c->UnknownDim();
+  const std::vector<ShapeAndType>* table = c->input_handle_shapes_and_types(index);
+  if (table == nullptr || table->empty()) return Status();
+  ShapeHandle shape;
+  TF_RETURN_IF_ERROR(c->WithRank((*table)[0].shape, 2, &shape));
+  *dimension = c->Dim(shape, 1);
+  return Status();
+}
+
+// Checks ids [B, T], base_rows [T] and table_rows [T].
+Status IdsAndTables(InferenceContext* c, int ids_index, int base_rows_index, ShapeHandle* ids) {
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(ids_index), 2, ids));
+  DimensionHandle tables = c->Dim(*ids, 1);
+  for (int i = base_rows_index; i < base_rows_index + 2; ++i) {
+    ShapeHandle vector;
+    TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 1, &vector));
+    TF_RETURN_IF_ERROR(c->Merge(tables, c->Dim(vector, 0), &tables));
+  }
+  return c->ReplaceDim(*ids, 1, tables, ids);
+}
+
+Status LookupShape(InferenceContext* c) {
+  DimensionHandle dimension;
+  ShapeHandle ids;
+  TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
+  TF_RETURN_IF_ERROR(IdsAndTables(c, 1, 2, &ids));
+  c->set_output(0, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}));
+  return Status();
+}
+
+// Checks the inputs of an update; `first` is where ids stand among them.
+Status UpdateInputs(InferenceContext* c, int first) {
+  DimensionHandle dimension;
+  ShapeHandle ids, gradients, merged, scalar;
+  TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
+  TF_RETURN_IF_ERROR(IdsAndTables(c, first, first + 2, &ids));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(first + 1), 3, &gradients));
+  TF_RETURN_IF_ERROR(c->Merge(
+      gradients, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}), &merged));
+  for (int i = first + 4; i < first + 6; ++i) {
+    TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &scalar));
+  }
+  return Status();
+}
+
+Status AllScalars(InferenceContext* c) {
+  ShapeHandle scalar;
+  for (int i = 0; i < c->num_inputs(); ++i) {
+    TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &scalar));
+  }
+  return Status();
+}
+
+}  // namespace
+
+REGISTER_OP("Dlrm>EmbeddingLookup")
+    .Input("table: resource")
+    .Input("ids: Tids")
+    .Input("base_rows: int64")
+    .Input("table_rows: int64")
+    .Output("vectors: dtype")
+    .Attr("dtype: {float, bfloat16, half} = DT_FLOAT")
+    .Attr("Tids: {int32, int64}")
+    .SetIsStateful()
+    .SetShapeFn(LookupShape)
+    .Doc("vectors[b, t] = table[base_rows[t] + ids[b, t]], converted to dtype; [B, T, D].");
+
+REGISTER_OP("Dlrm>EmbeddingUpdateSgd")
+    .Input("table: resource")
+    .Input("ids: Tids")
+    .Input("gradients: T")
+    .Input("base_rows: int64")
+    .Input("table_rows: int64")
+    .Input("learning_rate: float")
+    .Input("scale: float")
+    .Attr("T: {float, bfloat16, half}")
+    .Attr("Tids: {int32, int64}")
+    .Attr("deterministic: bool = true")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) { return UpdateInputs(c, 1); })
+    .Doc("table[row] -= learning_rate * scale * gradient for each id, in place. "
+         "gradients [B, T, D]; learning_rate and scale scalars.");
+
+REGISTER_OP("Dlrm>EmbeddingUpdateAdagrad")
+    .Input("table: resource")
+    .Input("accumulator: resource")
+    .Input("ids: Tids")
+    .Input("gradients: T")
+    .Input("base_rows: int64")
+    .Input("table_rows: int64")
+    .Input("learning_rate: float")
+    .Input("scale: float")
+    .Attr("T: {float, bfloat16, half}")
+    .Attr("Tids: {int32, int64}")
+    .Attr("epsilon: float = 1e-8")
+    .Attr("deterministic: bool = true")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) { return UpdateInputs(c, 2); })
+    .Doc("Adagrad in place. With g = scale * the sum of the gradients of one row in this batch: "
+         "accumulator += g^2, table -= learning_rate * g / (sqrt(accumulator) + epsilon). "
+         "An accumulator of shape [rows] instead of [rows, D] is row-wise: it adds mean(g^2).");
+
+REGISTER_OP("Dlrm>EmbeddingInitialize")
+    .Input("table: resource")
+    .Input("base_row: int64")
+    .Input("rows: int64")
+    .Input("table_index: int64")
+    .Input("seed: int64")
+    .Input("first_row: int64")
+    .Input("row_stride: int64")
+    .Input("limit: float")
+    .SetIsStateful()
+    .SetShapeFn(AllScalars)
+    .Doc("table[base_row + k] ~ U[-limit, limit) for k < rows, in place: a function of seed, "
+         "table_index, the row's number in its table (first_row + k * row_stride) and the column "
+         "alone (Philox4x32-10).");
+
+REGISTER_OP("Dlrm>AdviseHugePages")
+    .Input("table: resource")
+    .SetIsStateful()
+    .SetShapeFn(AllScalars)
+    .Doc("Asks the operating system to back the variable's memory with huge pages.");
+
+}  // namespace dlrm

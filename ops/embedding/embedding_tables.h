@@ -1,0 +1,116 @@
+// What the embedding kernels for CPUs share: the variable, the tables in it, the checks of ids.
+
+#ifndef DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_
+#define DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_
+
+#include <atomic>
+#include <vector>
+
+#include "embedding/embedding_cpu.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
+
+namespace dlrm {
+
+// The element type of the kernels for a TensorFlow one.
+template <class T>
+struct NativeElement;
+template <>
+struct NativeElement<float> {
+  using Type = float;
+};
+template <>
+struct NativeElement<tensorflow::bfloat16> {
+  using Type = Bf16;
+};
+template <>
+struct NativeElement<Eigen::half> {
+  using Type = Half;
+};
+
+template <class E>
+const E* ElementsOf(const tensorflow::Tensor& tensor) {
+  return static_cast<const E*>(static_cast<const void*>(tensor.tensor_data().data()));
+}
+template <class E>
+E* MutableElementsOf(const tensorflow::Tensor& tensor) {
+  return const_cast<E*>(ElementsOf<E>(tensor));
+}
+
+// The tables of one call: table t has rows [base[t], base[t] + count[t]) of the variable.
+struct Tables {
+  std::vector<int64_t> base;
+  std::vector<int64_t> count;
+};
+
+// Checks that `variable` is float32 of the given rank and initialised.
+tensorflow::Status CheckVariable(const tensorflow::Var& variable, int rank, const char* name);
+
+// Checks ids [B, T], base_rows [T] and table_rows [T] against a variable of `rows` rows.
+tensorflow::Status ReadTables(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
+                              const tensorflow::Tensor& table_rows, int64_t rows, Tables* tables);
+
+// Turns ids into rows of the variable and remembers the first id out of bounds; for many threads.
+template <class Id>
+class RowFinder {
+ public:
+  RowFinder(const tensorflow::Tensor& ids, const Tables& tables)
+      : ids_(ids.flat<Id>().data()), tables_(tables), bad_(ids.NumElements()),
+        count_(ids.NumElements()) {}
+
+  // rows[k - begin] = the row of flat id k, for k in [begin, end). False if an id is out of bounds.
+  bool Find(int64_t begin, int64_t end, int64_t* rows) {
+    const int64_t tables = static_cast<int64_t>(tables_.base.size());
+    int64_t t = begin % tables;
+    bool good = true;
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t id = static_cast<int64_t>(ids_[k]);
+      const bool inside = static_cast<uint64_t>(id) < static_cast<uint64_t>(tables_.count[t]);
+      if (!inside) Report(k);
+      good &= inside;
+      rows[k - begin] = tables_.base[t] + id;
+      if (++t == tables) t = 0;
+    }
+    return good;
+  }
+
+  // The error of the first id out of bounds, if there was one.
+  tensorflow::Status status() const {
+    const int64_t k = bad_.load();
+    if (k == count_) return tensorflow::Status();
+    const int64_t tables = static_cast<int64_t>(tables_.base.size());
+    return tensorflow::errors::InvalidArgument(
+        "id out of range: table ", k % tables, ", sample ", k / tables, ": id ",
+        static_cast<int64_t>(ids_[k]), " is not in [0, ", tables_.count[k % tables], ")");
+  }
+
+ private:
+  void Report(int64_t k) {
+    int64_t known = bad_.load();
+    while (k < known && !bad_.compare_exchange_weak(known, k)) {
+    }
+  }
+
+  const Id* ids_;
+  const Tables& tables_;
+  std::atomic<int64_t> bad_;
+  int64_t count_;
+};
+
+// Asks for huge pages behind a large buffer, once for each buffer that is seen.
+class HugePages {
+ public:
+  void Advise(const tensorflow::Tensor& tensor);
+
+ private:
+  std::atomic<const void*> advised_{nullptr};
+};
+
+// Asks the operating system to back [data, data + bytes) with huge pages, those already there
+// included as far as the system collapses them. Returns whether it took the advice.
+bool AdviseHugePages(const void* data, size_t bytes);
+
+}  // namespace dlrm
+
+#endif  // DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_

@@ -1,0 +1,67 @@
+"""Initial values of embedding tables, written in place: a 90 GiB table never exists twice."""
+
+import tensorflow as tf
+
+from ops import library
+
+
+def create_table(rows, dimension, name="embedding"):
+    """Creates a float32 variable [rows, dimension] without touching its memory.
+
+    The values are undefined until ``embedding_initialize`` (or a restore) writes them; pages are
+    given out by the operating system as they are first written.
+
+    Args:
+        rows: of all tables in the variable together.
+        dimension: elements of a row.
+        name: of the variable.
+    """
+    if rows < 0 or dimension < 1:
+        raise ValueError(f"expected rows >= 0 and dimension >= 1, got {rows} and {dimension}")
+    # The variable takes the tensor's buffer over: the tensor is the only other owner and ends here.
+    return tf.Variable(
+        tf.raw_ops.Empty(shape=[rows, dimension], dtype=tf.float32, init=False),
+        name=name,
+        trainable=False,
+    )
+
+
+def embedding_initialize(
+    table, base_row, rows, table_index, seed, limit, first_row=0, row_stride=1, name=None
+):
+    """Fills the rows of one table (or of one rank's part of it) with U[-limit, limit), in place.
+
+    The value of (table, row, column) depends on ``seed``, ``table_index``, the row's number in its
+    table and the column alone, so it is the same whichever rank owns the row and wherever it lies:
+    Philox4x32-10 with key = seed (low word, high word) and counter = (row low, row high,
+    column // 4, table_index); word ``column % 4`` of its output, w, gives
+    ``limit * ((w >> 8) * 2**-23 - 1)``.
+
+    Args:
+        table: float32 variable [rows of all tables, D], e.g. from ``create_table``.
+        base_row: row of the variable where the part starts.
+        rows: how many rows of the variable to fill.
+        table_index: number of the table, the same on every rank.
+        seed: 64-bit integer.
+        limit: half the width of the interval; sqrt(1 / rows of the whole table) for DLRM.
+        first_row: number within its table of the part's first row.
+        row_stride: from one row of the part to the next, within its table; with rows dealt out
+            over N ranks, rank r has first_row = r and row_stride = N.
+        name: of the op.
+
+    Raises:
+        ops.library.LibraryNotBuiltError: the native library is not there.
+        tf.errors.InvalidArgumentError: the part does not lie within the variable.
+        tf.errors.FailedPreconditionError: somebody holds a value read from the variable.
+    """
+    return library.load().dlrm_embedding_initialize(
+        table=table.handle,
+        base_row=base_row,
+        rows=rows,
+        table_index=table_index,
+        seed=seed,
+        first_row=first_row,
+        row_stride=row_stride,
+        limit=limit,
+        name=name,
+    )

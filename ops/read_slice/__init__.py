@@ -1,0 +1,1 @@
+"""Reads slices of samples from column files, decoded, straight into tensors."""

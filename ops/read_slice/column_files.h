@@ -1,0 +1,50 @@
+// The files of a slice's columns: opened once, read with pread, every failure told in full.
+#ifndef OPS_READ_SLICE_COLUMN_FILES_H_
+#define OPS_READ_SLICE_COLUMN_FILES_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace dlrm {
+
+// A run of consecutive samples of one column in one file.
+struct Segment {
+  std::string path;
+  int64_t offset;   // byte offset of its first sample's first value
+  int64_t samples;  // how many samples it holds
+};
+
+// What went wrong: `kind` picks the status code, `message` names file, offset, expected, found.
+struct ReadError {
+  enum Kind { kNone, kOpen, kPermission, kIo, kShort, kReplaced, kValue };
+  Kind kind = kNone;
+  std::string message;
+  explicit operator bool() const { return kind != kNone; }
+};
+
+// A file descriptor opened on first use and closed with its owner.
+class ColumnFile {
+ public:
+  explicit ColumnFile(std::string path) : path_(std::move(path)) {}
+  ~ColumnFile();
+  ColumnFile(ColumnFile&& other) noexcept;
+  ColumnFile(const ColumnFile&) = delete;
+  ColumnFile& operator=(const ColumnFile&) = delete;
+
+  // Opens the file unless it is open. Not thread safe.
+  ReadError Open();
+  // Fails if the open file is no longer the one at its path (removed, or another renamed over it).
+  ReadError StillThere() const;
+  // Reads exactly `length` bytes at `offset`. Thread safe.
+  ReadError Read(int64_t offset, int64_t length, char* out) const;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+};
+
+}  // namespace dlrm
+
+#endif  // OPS_READ_SLICE_COLUMN_FILES_H_

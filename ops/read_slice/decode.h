@@ -1,0 +1,150 @@
+// Stored values to int32 or float32, and the checks and transforms on them.
+//
+// Loops are written branch-free over contiguous values so that the compiler vectorises them for
+// any instruction set.
+#ifndef OPS_READ_SLICE_DECODE_H_
+#define OPS_READ_SLICE_DECODE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace dlrm {
+
+// IEEE binary16 bits, as stored.
+struct Half {
+  uint16_t bits;
+};
+
+inline float FromBits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+inline uint32_t ToBits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+// Widens a half without ever forming a subnormal float, which TensorFlow's threads flush to zero.
+inline float WidenHalf(uint16_t half) {
+  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
+  const uint32_t exponent = magnitude & 0x0f800000u;
+  const uint32_t normal = magnitude + (112u << 23);
+  const uint32_t infinite = magnitude + (224u << 23);
+  // A subnormal half is 2^-14 * mantissa / 1024: put the mantissa below an implied one, take it off.
+  const uint32_t subnormal = ToBits(FromBits(magnitude + (113u << 23)) - FromBits(113u << 23));
+  const uint32_t finite = exponent == 0 ? subnormal : normal;
+  const uint32_t bits = exponent == 0x0f800000u ? infinite : finite;
+  return FromBits(bits | static_cast<uint32_t>(half & 0x8000) << 16);
+}
+
+template <typename Stored, typename Out>
+inline Out Widen(Stored value) {
+  if constexpr (std::is_same_v<Stored, Half>) {
+    return static_cast<Out>(WidenHalf(value.bits));
+  } else {
+    return static_cast<Out>(value);
+  }
+}
+
+// Decodes rows of `width` values, `stride` bytes apart, into rows `out_stride` values apart.
+template <typename Stored, typename Out>
+void DecodeRows(const char* in, int64_t stride, int64_t rows, int64_t width, Out* out,
+                int64_t out_stride) {
+  constexpr int64_t kSize = sizeof(Stored);
+  auto run = [](const char* from, int64_t count, Out* to) {
+    for (int64_t i = 0; i < count; ++i) {
+      Stored value;
+      std::memcpy(&value, from + i * kSize, kSize);
+      to[i] = Widen<Stored, Out>(value);
+    }
+  };
+  if (stride == width * kSize && out_stride == width) {
+    run(in, rows * width, out);
+  } else if (width == 1) {
+    for (int64_t row = 0; row < rows; ++row) {
+      Stored value;
+      std::memcpy(&value, in + row * stride, kSize);
+      out[row * out_stride] = Widen<Stored, Out>(value);
+    }
+  } else {
+    for (int64_t row = 0; row < rows; ++row) run(in + row * stride, width, out + row * out_stride);
+  }
+}
+
+// Natural logarithm, to within 2 units in the last place; NaN for what is not positive.
+//
+// x = m 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m - 1) / (m + 1), by its
+// series; |s| < 0.172, so the first term left out is below 2^-28 of the result.
+inline float Log(float x) {
+  const uint32_t bits = ToBits(x);
+  // Offset so that the exponent field changes at sqrt(1/2) instead of 1.
+  const uint32_t shifted = bits - 0x3f3504f3u;
+  const int32_t exponent = static_cast<int32_t>(shifted) >> 23;
+  const float m = FromBits((shifted & 0x007fffffu) + 0x3f3504f3u);
+  const float e = static_cast<float>(exponent);
+  const float f = m - 1.0f;
+  const float s = f / (2.0f + f);
+  const float z = s * s;
+  const float series =
+      z * (0.66666667f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));
+  // ln 2 in two parts, the first with trailing zeros so that e times it is exact.
+  const float low = e * 1.42860677e-06f;
+  // 2 s = f - s f: the series then only corrects the exact leading term f.
+  const float log_m = f - s * (f - series);
+  const float value = e * 0.693145752f + (low + log_m);
+  const float nan = FromBits(0x7fc00000u);
+  return x > 0.0f && bits < 0x7f800000u ? value : nan;
+}
+
+// values[i] = log(values[i] + shift).
+inline void ShiftedLog(float* values, int64_t count, float shift) {
+  for (int64_t i = 0; i < count; ++i) values[i] = Log(values[i] + shift);
+}
+
+// Whether every value is finite.
+inline bool AllFinite(const float* values, int64_t count) {
+  int32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    int32_t bits;
+    std::memcpy(&bits, values + i, sizeof(bits));
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  return largest < 0x7f800000;
+}
+
+// Whether every value is 0 or 1.
+inline bool AllBinary(const float* values, int64_t count) {
+  int32_t wrong = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    wrong |= (values[i] != 0.0f) & (values[i] != 1.0f);
+  }
+  return wrong == 0;
+}
+
+// Whether the ids of each of `width` tables lie below the table's bound (and are not negative).
+// `rows` rows of `width` neighbours; `worst` is scratch for `width` values.
+inline bool AllBelow(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
+                     uint32_t* worst) {
+  std::fill(worst, worst + width, 0u);
+  for (int64_t row = 0; row < rows; ++row) {
+    const int32_t* sample = ids + row * width;
+    for (int64_t j = 0; j < width; ++j) {
+      // As unsigned, a negative id is larger than every bound.
+      const uint32_t id = static_cast<uint32_t>(sample[j]);
+      worst[j] = id > worst[j] ? id : worst[j];
+    }
+  }
+  bool below = true;
+  for (int64_t j = 0; j < width; ++j) below &= worst[j] < static_cast<uint32_t>(bounds[j]);
+  return below;
+}
+
+}  // namespace dlrm
+
+#endif  // OPS_READ_SLICE_DECODE_H_

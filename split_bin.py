@@ -1,0 +1,179 @@
+"""Splits one raw Criteo binary into column files and metadata.json.
+
+    python3 split_bin.py train_data.bin $DATA/train
+
+SRC holds records of little-endian 4-byte words: the label, 13 dense counts, one id per table
+(160 bytes with 26 tables). DST becomes a folder that main.py reads: label.bin, dense.bin and
+category.bin, or with --split_categories one narrow file per table.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+
+import numpy as np
+
+from dataset import encode, layouts, metadata
+from dataset.chunks import ChunkReader, largest_ids
+from dataset.columns import CATEGORICAL, DENSE, LABEL, TRANSFORMS
+from dataset.errors import DatasetError
+from dataset.rewrite import each_chunk, rewrite
+
+
+def parse_arguments(arguments):
+    """Returns the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC", help="raw binary file")
+    parser.add_argument("destination", metavar="DST", help="folder to write, e.g. DATA/train")
+    parser.add_argument(
+        "--vocab_sizes",
+        "--slot_size_array",
+        metavar="LIST",
+        help="rows of each table, e.g. '[39884406, 39043, ...]'; by default those of "
+        "../train/metadata.json where DST is named test, of vocab_sizes.json beside SRC, or "
+        "found by a first scan over SRC",
+    )
+    parser.add_argument(
+        "--split_categories",
+        action="store_true",
+        help="write the per-table layout: label bool, dense transformed to float16, ids in one "
+        "file per table, int8, int16 or int32 by its size",
+    )
+    parser.add_argument(
+        "--dense_transform",
+        choices=list(TRANSFORMS),
+        help="what is applied to the dense counts: by the reader, or here with "
+        f"--split_categories (default: {layouts.RAW_TRANSFORM})",
+    )
+    parser.add_argument(
+        "--dense_log",
+        type=_boolean,
+        metavar="BOOL",
+        help="the seed benchmark's name for it: True is log(x+3), False is none",
+    )
+    words = {"choices": ["int32", "float32"], "default": "int32"}
+    parser.add_argument("--label_type", help="type of SRC's label", **words)
+    parser.add_argument("--dense_type", help="type of SRC's dense values", **words)
+    parser.add_argument(
+        "--category_type", help="type of SRC's ids", choices=["int32"], default="int32"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
+    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parsed = parser.parse_args(arguments)
+    if parsed.dense_log is not None:
+        if parsed.dense_transform is not None:
+            parser.error("--dense_log and --dense_transform name the same thing: give one")
+        parsed.dense_transform = layouts.SEED_TRANSFORM if parsed.dense_log else "none"
+    parsed.dense_transform = parsed.dense_transform or layouts.RAW_TRANSFORM
+    if parsed.jobs is not None and parsed.jobs < 1:
+        parser.error(f"--jobs {parsed.jobs}: expected at least 1")
+    return parsed
+
+
+def _boolean(text):
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}")
+
+
+def find_vocab_sizes(given, source, destination):
+    """Returns the vocabulary sizes, or None where only a scan can tell.
+
+    Raises:
+        DatasetError: sizes are malformed, or those given are not those of the train split.
+    """
+    destination = os.path.abspath(destination)
+    sizes = metadata.parse_vocab_sizes(given, "--vocab_sizes") if given is not None else None
+    if os.path.basename(destination) == "test":
+        train = os.path.join(os.path.dirname(destination), "train")
+        content = metadata.read(train) if os.path.isdir(train) else None
+        if content is not None:
+            if sizes not in (None, content["vocab_sizes"]):
+                raise DatasetError(
+                    f"--vocab_sizes {sizes} are not those of {train}: expected "
+                    f"{content['vocab_sizes']}"
+                )
+            return content["vocab_sizes"]
+    if sizes is not None:
+        return sizes
+    return metadata.find_vocab_sizes(os.path.dirname(os.path.abspath(source)))
+
+
+def describe(path, sizes, label_type, dense_type, transform):
+    """Describes a raw file whose words may be other than int32."""
+    description = encode.with_transform(layouts.describe_raw(path, sizes), transform)
+    dtypes = {LABEL: label_type, DENSE: dense_type, CATEGORICAL: "int32"}
+    columns = tuple(
+        dataclasses.replace(column, dtype=dtypes[column.kind]) for column in description.columns
+    )
+    return dataclasses.replace(description, columns=columns)
+
+
+def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
+    """Returns the sizes that just hold a raw file's ids: each table's largest id plus one.
+
+    Raises:
+        DatasetError: an id is negative.
+    """
+    description = layouts.describe_raw(path, [metadata.MAX_ROWS] * tables)
+    largest = np.zeros((-(-description.samples // 65536), tables), np.int64)
+
+    def work(block, first, count):
+        largest[block] = largest_ids(reader.read(first, count).ids[0])
+
+    with ChunkReader(description) as reader:
+        each_chunk(description.samples, work, description.bytes_per_sample, "scan", jobs, progress)
+    sizes = largest.max(axis=0) + 1
+    if (sizes > metadata.MAX_ROWS).any():
+        table = int(np.argmax(sizes > metadata.MAX_ROWS))
+        raise DatasetError(
+            f"{path}: table {table} has a negative id ({sizes[table] - 1 - 2**32}): expected 0 "
+            f"to {metadata.MAX_ROWS - 1}"
+        )
+    return [int(size) for size in sizes]
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit status."""
+    parsed = parse_arguments(arguments)
+    try:
+        sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
+        if sizes is None:
+            print(
+                f"split_bin.py: vocabulary sizes are not known: scanning {parsed.source} for them",
+                file=sys.stderr,
+            )
+            sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
+        source = describe(
+            parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
+        )
+        if not source.samples:
+            raise DatasetError(f"{parsed.source}: holds no samples")
+        layout = "per_table" if parsed.split_categories else "three_file"
+        seconds = rewrite(
+            source,
+            encode.encoding(source, layout),
+            parsed.destination,
+            overwrite=parsed.overwrite,
+            jobs=parsed.jobs,
+        )
+    except DatasetError as error:
+        print(f"split_bin.py: {error}", file=sys.stderr)
+        return 1
+    size = source.samples * source.bytes_per_sample
+    print(
+        f"{parsed.destination}: {source.samples} samples, {layout}, {len(sizes)} tables with "
+        f"{sum(sizes)} rows, dense {parsed.dense_transform}; read {size / 1e9:.2f} GB in "
+        f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The command line of main.py: what it refuses, and what it says. No TensorFlow is started."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments], cwd=ROOT, env=environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_dir=x"], "--global_batch_size is required"),
+        (["--global_batch_size=64"], "--data_dir is required"),
+        (["--globl_batch_size=64"], "unknown flag --globl_batch_size; did you mean --global_batch"),
+        (["--qqqq=64"], "unknown flag --qqqq (--help lists all)"),
+        (["--global_batch_size=ten"], "global_batch_size"),
+        (["--data_dir=x", "--global_batch_size=0"], "global_batch_size"),
+        (["--data_dir=x", "--global_batch_size=8", "--early_stop=0"], "--early_stop=0"),
+        (["--data_dir=x", "--global_batch_size=8", "--top_mlp=8,2"], "the last width must be 1"),
+        (["--data_dir=x", "--global_batch_size=8", "--top_mlp=8,x"], "expected positive integers"),
+        (
+            ["--data_dir=x", "--global_batch_size=8", "--embedding_dim=64"],
+            "ends in 128, but --embedding_dim is 64",
+        ),
+        (["--data_dir=x", "--global_batch_size=8", "--vocab_sizes=3,4"], "only goes with"),
+        (["--data_dir=x", "--global_batch_size=8", "stray"], "unexpected arguments stray"),
+    ],
+)  # fmt: skip
+def test_wrong_flags_are_one_line(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2
+
+
+def test_help_lists_every_flag_once():
+    result = run("--help")
+    assert result.returncode == 0
+    from training import flags
+
+    names = [name for group in flags.GROUPS.values() for name in group]
+    assert len(names) == len(set(names))
+    for name in names:
+        assert f"  --{name} " in result.stdout or f"  --{name}\n" in result.stdout
+
+
+def test_every_config_parses():
+    """Each flagfile names known flags with good values: only the data folder is missing."""
+    for config in sorted((ROOT / "configs").glob("*.flags")):
+        result = run(f"--flagfile={config}")
+        assert result.returncode == 2, config
+        assert "--data_dir is required" in result.stderr, (config, result.stderr)

@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from tests.ranks import ThreadRanks
+from training.auc import exact_auc
+
+
+def _distributed(scores, labels, bounds):
+    ranks = ThreadRanks(len(bounds) + 1)
+    parts = list(zip(np.split(scores, bounds), np.split(labels, bounds)))
+    results = ranks.run(lambda cluster: exact_auc(*parts[cluster.rank], cluster))
+    assert len({repr(result) for result in results}) == 1
+    return results[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("ties", [False, True])
+def test_equals_scikit_learn(size, ties):
+    generator = np.random.default_rng()
+    scores = generator.normal(size=100_000).astype(np.float32)
+    if ties:
+        scores = np.round(scores, 1)
+    labels = (generator.random(100_000) < 1 / (1 + np.exp(-scores))).astype(np.int8)
+    bounds = np.sort(generator.integers(0, 100_000, size - 1))
+    assert _distributed(scores, labels, bounds) == pytest.approx(
+        roc_auc_score(labels, scores), abs=1e-12
+    )
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_equals_the_definition(data):
+    count = data.draw(st.integers(2, 60))
+    finite = st.floats(-4, 4, width=32) | st.sampled_from([0.0, -0.0, 1.0, math.inf, -math.inf])
+    scores = np.array(data.draw(st.lists(finite, min_size=count, max_size=count)), np.float32)
+    labels = np.array(data.draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)))
+    size = data.draw(st.integers(1, 4))
+    bounds = sorted(
+        data.draw(st.lists(st.integers(0, count), min_size=size - 1, max_size=size - 1))
+    )
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels == 1] for n in scores[labels == 0]]
+    result = _distributed(scores, labels, bounds)
+    if pairs:
+        assert result == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+    else:
+        assert math.isnan(result)
+
+
+def test_skewed_ranks():
+    """Each rank's scores lie in a range of their own: the exchange has to even them out."""
+    generator = np.random.default_rng()
+    scores = np.sort(generator.normal(size=30_000).astype(np.float32))
+    labels = generator.integers(0, 2, 30_000)
+    bounds = [100, 29_000]
+    assert _distributed(scores, labels, bounds) == pytest.approx(
+        roc_auc_score(labels, scores), abs=1e-12
+    )
+
+
+def test_nan_is_refused_on_all_ranks():
+    ranks = ThreadRanks(3)
+
+    def body(cluster):
+        scores = np.array([0.1, 0.2], np.float32)
+        if cluster.rank == 1:
+            scores[0] = np.nan
+        with pytest.raises(ValueError, match="1 scores are NaN"):
+            exact_auc(scores, [0, 1], cluster)
+
+    ranks.run(body)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="3 scores but 2 labels"):
+        exact_auc([0.1, 0.2, 0.3], [0, 1])

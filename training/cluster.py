@@ -1,0 +1,151 @@
+"""The ranks of a job: one process, or many under Horovod.
+
+A one-rank job needs no Horovod. With several, exchanges go through `horovod.tensorflow`, and the
+names of its operations are given here so that they agree on all ranks.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from training.errors import UserError
+
+
+def expected_size(environment=os.environ):
+    """Returns how many ranks the launcher has started, read from what it leaves behind.
+
+    Args:
+        environment: a mapping like os.environ.
+    """
+    for name in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        value = environment.get(name)
+        if value:
+            return int(value)
+    return 1
+
+
+def connect():
+    """Returns this job's `Cluster`: a `SingleRank`, or a `HorovodRanks` under a launcher.
+
+    Raises:
+        UserError: several ranks were started but Horovod is missing or does not see them.
+    """
+    size = expected_size()
+    if size == 1:
+        return SingleRank()
+    # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
+    os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise UserError(
+            f"{size} ranks were started but Horovod does not import: {error}"
+        ) from error
+    hvd.init()
+    if hvd.size() != size:
+        raise UserError(
+            f"the launcher started {size} ranks but Horovod sees {hvd.size()}: it was built "
+            "without the launcher's controller (horovodrun --check-build lists them)"
+        )
+    return HorovodRanks(hvd)
+
+
+class SingleRank:
+    """A job of one rank: every collective is the identity."""
+
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+
+    def alltoall(self, tensor, splits, name):
+        """Returns (tensor, splits): all rows are for this rank."""
+        return tensor, splits
+
+    def average(self, tensors, name):
+        """Returns the tensors themselves."""
+        return list(tensors)
+
+    def broadcast(self, variables):
+        """Leaves the variables as they are."""
+
+    def sum(self, values):
+        """Returns a NumPy array of the values."""
+        return np.asarray(values)
+
+    def gather(self, value):
+        """Returns [value]."""
+        return [value]
+
+    def exchange(self, parts):
+        """Returns parts[0]."""
+        return parts[0]
+
+    def shutdown(self):
+        """Has nothing to shut down."""
+
+
+class HorovodRanks:
+    """The ranks of a Horovod job.
+
+    Args:
+        hvd: the initialised module `horovod.tensorflow`.
+    """
+
+    def __init__(self, hvd):
+        self._hvd = hvd
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self._calls = 0
+
+    def alltoall(self, tensor, splits, name):
+        """Sends rows to every rank; returns the rows received, in rank order, and their counts.
+
+        Args:
+            tensor: [n, ...]; bfloat16 travels as the bits of float16, which Horovod knows.
+            splits: [N] int32, how many rows go to each rank; their sum is n.
+            name: the operation's name, the same on all ranks and unique within a step.
+
+        Returns:
+            ([m, ...], [N] int32): rows received, and how many came from each rank.
+        """
+        dtype = tensor.dtype
+        if dtype == tf.bfloat16:
+            tensor = tf.bitcast(tensor, tf.float16)
+        received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
+        if dtype == tf.bfloat16:
+            received = tf.bitcast(received, dtype)
+        return received, counts
+
+    def average(self, tensors, name):
+        """Returns the tensors averaged over the ranks, in one grouped allreduce."""
+        return self._hvd.grouped_allreduce(list(tensors), name=name, op=self._hvd.Average)
+
+    def broadcast(self, variables):
+        """Gives all ranks the values that rank 0 has."""
+        self._hvd.broadcast_variables(variables, root_rank=0)
+
+    def sum(self, values):
+        """Returns the element-wise sum over ranks as a NumPy array (int64 or float64)."""
+        array = np.asarray(values)
+        total = self._hvd.allreduce(tf.constant(array), name=self._name("sum"), op=self._hvd.Sum)
+        return total.numpy()
+
+    def gather(self, value):
+        """Returns a list with every rank's float64 value, in rank order."""
+        mine = tf.constant([value], tf.float64)
+        return list(self._hvd.allgather(mine, name=self._name("gather")).numpy())
+
+    def exchange(self, parts):
+        """Sends the 1-D NumPy array parts[k] to rank k; returns what came, joined in rank order."""
+        splits = tf.constant([len(part) for part in parts], tf.int32)
+        joined = tf.constant(np.concatenate(parts))
+        received, _ = self._hvd.alltoall(joined, splits=splits, name=self._name("exchange"))
+        return received.numpy()
+
+    def shutdown(self):
+        """Leaves the job."""
+        self._hvd.shutdown()
+
+    def _name(self, kind):
+        # All ranks make the same calls in the same order, so a counter gives equal names.
+        self._calls += 1
+        return f"dlrm_{kind}_{self._calls}"

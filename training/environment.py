@@ -1,0 +1,73 @@
+"""What must be set before TensorFlow is imported, and what is known about this machine."""
+
+import os
+import platform
+import re
+
+from training.errors import UserError
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def prepare():
+    """Silences TensorFlow's start-up chatter; what the user has set stays."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # XLA reports each first compilation at a level that the variable above does not reach.
+    os.environ.setdefault("TF_CPP_VMODULE", "device_compiler=0")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "2")
+
+
+def launched_rank():
+    """Returns this process's rank as its launcher has set it, 0 without one."""
+    for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+        value = os.environ.get(name)
+        if value:
+            return int(value)
+    return 0
+
+
+def parse_bytes(text, flag):
+    """Returns the bytes that "70GiB", "800M" or "1073741824" stand for (binary units).
+
+    Raises:
+        UserError: the text is no size; `flag` names where it is from.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not match:
+        raise UserError(f"--{flag}={text}: expected a size such as 70GiB or 800M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def memory_per_rank(local_size):
+    """Returns bytes that one rank's tables may take here: 80 % of what is free on its device."""
+    import psutil
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        # TensorFlow reserves nearly all of the device; what it may use is what the device has.
+        limit = int(tf.config.experimental.get_device_details(
+            tf.config.list_physical_devices("GPU")[0]).get("memory_limit", 0))  # fmt: skip
+        if limit:
+            return int(limit * 0.8)
+        return None
+    return int(psutil.virtual_memory().available * 0.8 / local_size)
+
+
+def versions():
+    """Returns the versions that a result depends on."""
+    import numpy
+    import tensorflow as tf
+
+    known = {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": numpy.__version__,
+    }
+    try:
+        import horovod
+
+        known["horovod"] = horovod.__version__
+    except ImportError:
+        known["horovod"] = None
+    return known

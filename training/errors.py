@@ -1,0 +1,25 @@
+"""What can end a job, and the exit code that says so."""
+
+EXIT_OK = 0
+EXIT_USER_ERROR = 2
+EXIT_DIVERGED = 3
+EXIT_RANK_LOST = 4
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something the user can put right: a flag, a file, a machine that is too small."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class DivergedError(Exception):
+    """The loss is not finite any more."""
+
+    exit_code = EXIT_DIVERGED
+
+
+class RankLostError(Exception):
+    """Another rank died or stopped answering."""
+
+    exit_code = EXIT_RANK_LOST

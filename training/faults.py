@@ -1,0 +1,59 @@
+"""Turns what TensorFlow and Horovod raise into one line that says what happened."""
+
+import contextlib
+import re
+
+import tensorflow as tf
+
+from training.errors import RankLostError, UserError
+
+# What Horovod's exchanges say when another rank has gone.
+_LOST = re.compile(
+    r"HorovodInternalError|Horovod has been shut down|Connection (reset|closed)|"
+    r"Read error|Write error|Broken pipe|Timed out waiting|Socket closed|gloo",
+    re.IGNORECASE,
+)
+
+
+@contextlib.contextmanager
+def explained(rank):
+    """Raises `UserError` for bad data met on the way and `RankLostError` for a lost rank.
+
+    Args:
+        rank: this rank, for the message.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if _LOST.search(error.message):
+            raise RankLostError(_lost_text(rank, error.message)) from error
+        # The ops and the reader put what was wrong, with its values, in the first line.
+        if isinstance(
+            error,
+            (
+                tf.errors.InvalidArgumentError,
+                tf.errors.DataLossError,
+                tf.errors.NotFoundError,
+                tf.errors.PermissionDeniedError,
+                tf.errors.ResourceExhaustedError,
+            ),
+        ):
+            raise UserError(_first_line(error.message)) from error
+        raise
+    except Exception as error:
+        if type(error).__name__ == "HorovodInternalError":
+            raise RankLostError(_lost_text(rank, str(error))) from error
+        raise
+
+
+def _first_line(message):
+    lines = [line for line in message.splitlines() if line.strip()]
+    # Grappler prefixes a failed node's location: "{{node ...}} text" or "[[{{node ...}}]]".
+    text = re.sub(r"^\s*\{\{[^}]*\}\}\s*", "", lines[0]) if lines else message
+    text = re.sub(r"\s*\[\[.*\]\]\s*", "", text)
+    asserted = re.search(r"assertion failed: \[b?'?\"?(.*?)'?\"?\]", text)
+    return (asserted[1] if asserted else text) or message
+
+
+def _lost_text(rank, message):
+    return f"rank {rank} lost the connection to another rank: {_first_line(message)[:300]}"

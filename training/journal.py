@@ -1,0 +1,106 @@
+"""One stream of events from the training loop to whatever shows or keeps them.
+
+Events are plain dictionaries with an "event" key; `EVENTS` lists the kinds and their fields. The
+loop emits them on rank 0 alone; sinks write files, draw the progress bar, print the final table.
+"""
+
+import json
+import os
+import pathlib
+import time
+
+EVENTS = {
+    "config": "flags, versions, data, ranks, steps, tables: once, before the first step",
+    "step": "step, epoch, loss (mean since the last such event), learning_rate, samples_per_second",
+    "evaluation": "step, auc, log_loss, samples, seconds",
+    "message": "text",
+    "end": "the content of result.json",
+}
+
+
+class Journal:
+    """Hands each event to all sinks.
+
+    Args:
+        sinks: objects with `event(record)` and `close()`.
+    """
+
+    def __init__(self, sinks=()):
+        self._sinks = list(sinks)
+        self._begin = time.perf_counter()
+
+    def emit(self, event, **fields):
+        """Sends one event.
+
+        Args:
+            event: one of `EVENTS`.
+            **fields: JSON-serialisable values.
+        """
+        if event not in EVENTS:
+            raise ValueError(f"unknown event {event!r}: expected one of {sorted(EVENTS)}")
+        record = {"event": event, "seconds": time.perf_counter() - self._begin, **fields}
+        for sink in self._sinks:
+            sink.event(record)
+
+    def close(self):
+        """Closes all sinks."""
+        for sink in self._sinks:
+            sink.close()
+
+
+class JsonLines:
+    """Appends each event to `journal.jsonl`, and writes the last one to `result.json`.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder):
+        self._folder = pathlib.Path(folder)
+        self._file = open(self._folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+
+    def event(self, record):
+        """Writes one line and flushes it, so that a killed run loses none."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if record["event"] == "end":
+            result = {k: v for k, v in record.items() if k not in ("event", "seconds")}
+            write_atomically(self._folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+
+def new_run_folder(parent):
+    """Makes `parent`/<time> and points `parent`/latest to it; returns its path.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    parent = pathlib.Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        folder = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            continue
+    link = parent / f".latest-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.name)
+    os.replace(link, parent / "latest")
+    return folder
+
+
+def write_atomically(path, text):
+    """Writes a text file so that it is either whole or the old one."""
+    path = pathlib.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

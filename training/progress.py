@@ -1,0 +1,124 @@
+"""What a person sees while a job runs: a progress bar, or lines where there is no terminal."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_LINE_SECONDS = 10.0
+
+
+def make_progress(print_interval=None, stream=None):
+    """Returns a `ProgressBar` on a terminal, else `ProgressLines`.
+
+    Args:
+        print_interval: steps between lines; None for one about every ten seconds.
+        stream: where to write, default standard output.
+    """
+    stream = stream or sys.stdout
+    return ProgressBar(stream) if stream.isatty() else ProgressLines(stream, print_interval)
+
+
+def _count(value):
+    """Returns 1234567 as 1.23M."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f}{unit}"
+    return f"{value:.0f}"
+
+
+def evaluation_text(record):
+    """Returns one line about an evaluation."""
+    return (
+        f"step {record['step']}: AUC {record['auc']:.6f}, log loss {record['log_loss']:.6f}, "
+        f"{record['samples']} samples in {record['seconds']:.2f} s"
+    )
+
+
+class ProgressBar:
+    """A bar with step, loss, AUC of the last evaluation, samples/s, learning rate, time left."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._bar = None
+        self._auc = None
+
+    def event(self, record):
+        """Draws what the event changes."""
+        kind = record["event"]
+        if kind == "config":
+            self._bar = tqdm(
+                total=record["steps"], file=self._stream, unit="step", dynamic_ncols=True,
+                smoothing=0.1,
+            )  # fmt: skip
+        elif kind == "step" and self._bar is not None:
+            fields = {"loss": f"{record['loss']:.5f}"}
+            if self._auc is not None:
+                fields["AUC"] = f"{self._auc:.5f}"
+            fields["samples/s"] = _count(record["samples_per_second"])
+            fields["lr"] = f"{record['learning_rate']:.4g}"
+            self._bar.set_postfix(fields, refresh=False)
+            self._bar.update(record["step"] - self._bar.n)
+        elif kind == "evaluation":
+            self._auc = record["auc"]
+            self._write(evaluation_text(record))
+        elif kind == "message":
+            self._write(record["text"])
+        elif kind == "end":
+            self.close()
+
+    def close(self):
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _write(self, text):
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+class ProgressLines:
+    """The same as lines, for logs: every `print_interval` steps, or about every ten seconds."""
+
+    def __init__(self, stream, print_interval=None):
+        self._stream = stream
+        self._interval = print_interval
+        self._total = None
+        self._next_time = 0.0
+        self._last_step = 0
+
+    def event(self, record):
+        """Prints the event if its time has come."""
+        kind = record["event"]
+        if kind == "config":
+            self._total = record["steps"]
+            self._next_time = time.monotonic()
+        elif kind == "step" and self._due(record["step"]):
+            self._last_step = record["step"]
+            self._next_time = time.monotonic() + _LINE_SECONDS
+            left = (self._total - record["step"]) * record["seconds_per_step"]
+            self._print(
+                f"step {record['step']}/{self._total}  loss {record['loss']:.6f}  "
+                f"{_count(record['samples_per_second'])} samples/s  "
+                f"lr {record['learning_rate']:.4g}  {left:.0f} s left"
+            )
+        elif kind == "evaluation":
+            self._print(evaluation_text(record))
+        elif kind == "message":
+            self._print(record["text"])
+
+    def close(self):
+        """Has nothing to close."""
+
+    def _due(self, step):
+        if step == self._total:
+            return True
+        if self._interval is None:
+            return time.monotonic() >= self._next_time
+        return step // self._interval > self._last_step // self._interval
+
+    def _print(self, text):
+        print(text, file=self._stream, flush=True)

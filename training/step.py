@@ -1,0 +1,112 @@
+"""One training step, and one forward pass, as TensorFlow functions.
+
+The step: lookup and exchange of vectors, dense forward, loss, gradients of the dense variables
+(averaged over ranks) and of the vectors (exchanged back), updates. Everything is one
+`tf.function` with static shapes, traced once.
+"""
+
+import tensorflow as tf
+
+
+class TrainStep:
+    """Trains on one batch.
+
+    Args:
+        dense_model: a `model.dlrm.DenseDLRM`.
+        embedding: a `model.embedding.own.OwnEmbedding`.
+        optimizer: a Keras optimizer for the dense variables.
+        cluster: the ranks (`training.cluster`).
+        update_embedding: False freezes the tables at their initial values.
+    """
+
+    def __init__(
+        self,
+        dense_model,
+        embedding,
+        optimizer,
+        cluster,
+        *,
+        update_embedding=True,
+    ):
+        self._model = dense_model
+        self._embedding = embedding
+        self._optimizer = optimizer
+        self._cluster = cluster
+        self._update_embedding = update_embedding
+        # The sum of the losses since the last report, so that no step waits for its own loss.
+        self._loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
+        self._last_loss = tf.Variable(0.0, trainable=False, name="last_loss")
+        self._loss_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
+        optimizer.build(dense_model.trainable_variables)
+        self._function = tf.function(self._step)
+
+    def __call__(self, batch, learning_rate):
+        """Runs one step.
+
+        Args:
+            batch: {"dense": [b, dense_features], "categorical": [b, T] or [B, T_r],
+                "label": [b, 1]}.
+            learning_rate: a float.
+
+        Returns:
+            A scalar tensor: the mean loss over the global batch, before the update.
+        """
+        rate = tf.constant(learning_rate, tf.float32)
+        return self._function(batch["dense"], batch["categorical"], batch["label"], rate)
+
+    def last_loss(self):
+        """Returns the last step's mean loss over the global batch, waiting for it."""
+        return float(self._last_loss.numpy())
+
+    def mean_loss(self):
+        """Returns the mean loss of the steps since the last call, waiting for them."""
+        steps = int(self._loss_steps.numpy())
+        mean = float(self._loss_sum.numpy()) / steps if steps else float("nan")
+        self._loss_sum.assign(0.0)
+        self._loss_steps.assign(0)
+        return mean
+
+    def wait(self):
+        """Waits until the last step is done."""
+        self._last_loss.numpy()
+
+    def traces(self):
+        """Returns how often the step has been traced: 1 after the first."""
+        return self._function.experimental_get_tracing_count()
+
+    def _step(self, dense, categorical, label, learning_rate):
+        route = self._embedding.route(categorical)
+        vectors = self._embedding.lookup(route)
+        variables = self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            logits = self._model(dense, vectors)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=label, logits=logits)
+            loss = tf.reduce_mean(losses)
+        *gradients, vector_gradients = tape.gradient(loss, [*variables, vectors])
+        # The loss travels with the gradients: averaged over ranks at no cost of its own.
+        *gradients, loss = self._cluster.average([*gradients, loss], "dense_gradients")
+        self._optimizer.learning_rate.assign(learning_rate)
+        self._optimizer.apply_gradients(zip(gradients, variables))
+        if self._update_embedding:
+            self._embedding.update(route, vector_gradients, learning_rate)
+        self._last_loss.assign(loss)
+        self._loss_sum.assign_add(tf.cast(loss, tf.float64))
+        self._loss_steps.assign_add(1)
+        return loss
+
+
+class Forward:
+    """Computes logits of one batch without training: the arguments are those of `TrainStep`."""
+
+    def __init__(self, dense_model, embedding):
+        self._model = dense_model
+        self._embedding = embedding
+        self._function = tf.function(self._forward)
+
+    def __call__(self, batch):
+        """Returns [b, 1] float32 logits of this rank's samples."""
+        return self._function(batch["dense"], batch["categorical"])
+
+    def _forward(self, dense, categorical):
+        return self._model(dense, self._embedding.lookup(self._embedding.route(categorical)))

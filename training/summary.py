@@ -1,0 +1,61 @@
+"""The table at the end of a run: the SOK benchmark's columns, and the AUC."""
+
+
+def _yes(value):
+    return "yes" if value else "no"
+
+
+def rows(result):
+    """Returns [(name, text), ...] of a finished run.
+
+    Args:
+        result: the content of result.json.
+    """
+    flags = result["flags"]
+    exit_text = {"epochs": f"{flags['epochs']} epoch{'s' if flags['epochs'] > 1 else ''}",
+                 "auc_threshold": f"AUC > {flags['auc_threshold']}",
+                 "early_stop": f"{result['steps']} steps"}  # fmt: skip
+    interval = result["evaluation_interval"]
+    table = [
+        ("batch size", str(flags["global_batch_size"])),
+        ("exit criteria", exit_text[result["stopped_by"]]),
+        ("frequency of evaluation", f"every {interval} steps" if interval else "at end"),
+        ("xla", _yes(flags["xla"])),
+        ("custom interact", _yes(flags["custom_interact"])),
+        ("amp", _yes(flags["amp"])),
+        ("compress", _yes(flags.get("compress", False))),
+        ("training time (minutes)", f"{result['training_seconds'] / 60:.2f}"),
+        ("evaluating time (minutes)", f"{result['evaluating_seconds'] / 60:.2f}"),
+        ("total time (minutes)", f"{result['total_seconds'] / 60:.2f}"),
+        ("average time of iteration (ms)", f"{result['ms_per_iteration']:.2f}"),
+        ("throughput (samples/second)", f"{result['samples_per_second']:,.0f}"),
+        ("ranks", str(result["ranks"])),
+    ]
+    if result["auc"] is not None:
+        table += [("AUC", f"{result['auc']:.6f}"), ("best AUC", f"{result['best_auc']:.6f}"),
+                  ("log loss", f"{result['log_loss']:.6f}")]  # fmt: skip
+    if result["attainable_auc"] is not None:
+        table.append(("attainable AUC of this data", f"{result['attainable_auc']:.6f}"))
+    return table
+
+
+def render(result):
+    """Returns the table as text for a terminal, one line a row."""
+    table = rows(result)
+    left = max(len(name) for name, _ in table)
+    right = max(len(text) for _, text in table)
+    rule = f"+{'-' * (left + 2)}+{'-' * (right + 2)}+"
+    lines = [f"| {name:<{left}} | {text:>{right}} |" for name, text in table]
+    return "\n".join([rule, *lines, rule])
+
+
+class SummaryTable:
+    """Prints the table when the run ends."""
+
+    def event(self, record):
+        """Prints at the "end" event."""
+        if record["event"] == "end":
+            print(render(record), flush=True)
+
+    def close(self):
+        """Has nothing to close."""
