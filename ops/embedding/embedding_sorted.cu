@@ -179,7 +179,9 @@ struct RowWiseAdagrad {
     float squares = 0.0f;
     Columns<kVec> g = {};
     for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
-      g = sum_of<kVec>(batch, segment, block + lane * kVec, scale);
+      const int64_t column = block + lane * kVec;
+      g = sum_of<kVec>(batch, segment, column, scale);
+      if (column >= batch.dim) continue;
 #pragma unroll
       for (int v = 0; v < kVec; ++v) squares += g.value[v] * g.value[v];
     }

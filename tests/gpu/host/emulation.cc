@@ -1,5 +1,6 @@
 #include "emulation.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -25,7 +26,9 @@ struct Copy {
 };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // used to start only: a switch by jump needs no system call
+  jmp_buf jump;
+  bool started = false;
   std::unique_ptr<unsigned char[]> stack;
   ThreadPlace place;
   bool done = false;
@@ -50,7 +53,7 @@ struct Block {
   std::vector<uint64_t> memory;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 Block* block = nullptr;
 Fiber* running = nullptr;
 const std::function<void()>* kernel_body = nullptr;
@@ -59,13 +62,23 @@ std::vector<std::unique_ptr<unsigned char[]>> spare_stacks;
 void enter() {
   (*kernel_body)();
   running->done = true;
-  swapcontext(&running->context, &scheduler);
+  _longjmp(scheduler, 1);
 }
 
 void pause(const char* reason) {
   running->waiting = reason;
-  swapcontext(&running->context, &scheduler);
+  if (_setjmp(running->jump) == 0) _longjmp(scheduler, 1);
   running->waiting = nullptr;
+}
+
+// Runs a fiber until it waits or ends.
+void resume(Fiber* fiber) {
+  running = fiber;
+  place = fiber->place;
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber->started) _longjmp(fiber->jump, 1);
+  fiber->started = true;
+  setcontext(&fiber->context);
 }
 
 bool can_go_on(const Fiber& fiber) {
@@ -121,9 +134,7 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
       Fiber& fiber = current.fibers[forwards ? k : threads - 1 - k];
       if (!can_go_on(fiber)) continue;
       progress = true;
-      running = &fiber;
-      place = fiber.place;
-      swapcontext(&scheduler, &fiber.context);
+      resume(&fiber);
       if (fiber.done) {
         --current.living;
         complete_block_meeting();
