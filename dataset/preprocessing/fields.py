@@ -25,10 +25,6 @@ def _repeat(byte):
     return _U64(int.from_bytes(bytes([byte]) * 8, "little"))
 
 
-# For a field of 0..8 characters: which bytes of the fetched word are its own, and '0' elsewhere.
-_OWN = np.array([((1 << 64) - 1) ^ ((1 << (8 * (8 - n))) - 1) for n in range(9)], _U64)
-_ZEROS = ~_OWN & _repeat(ord("0"))
-
 
 class ByteBlock:
     """Bytes with padding around them, from which any eight bytes can be fetched as one word.
@@ -46,10 +42,11 @@ class ByteBlock:
         self._words = self.bytes.view("<u8")
 
     def words_ending_at(self, ends):
-        """Returns uint64 [n]: the eight bytes before each position of int32 or int64 `ends`."""
-        first = ends - 8
-        index = first >> 3
-        shift = ((first & 7) << 3).astype(_U64)
+        """Returns uint64 [n]: the eight bytes before each position of int64 `ends`."""
+        index = ends - 8
+        shift = index.view(_U64) & _U64(7)
+        shift <<= _U64(3)
+        index >>= 3
         low = self._words.take(index)
         index += 1
         high = self._words.take(index)
@@ -59,6 +56,13 @@ class ByteBlock:
         high <<= shift
         low |= high
         return low
+
+
+def _other_bits(lengths):
+    """Returns uint64 [n]: how many bits of a word lie before a field of `lengths` bytes, 0 to 8."""
+    bits = 8 - lengths
+    bits <<= 3
+    return bits.view(_U64)
 
 
 def _hex_words(words):
@@ -90,9 +94,12 @@ def _hex_words(words):
     return values, valid
 
 
-def _decimal_words(words):
-    """Returns (values, valid) of words of eight ASCII decimal digits."""
+def _decimal_words(words, lengths):
+    """Returns (values, valid) of words whose last `lengths` bytes are ASCII decimal digits."""
     digits = words ^ _repeat(0x30)
+    others = _other_bits(lengths)
+    digits >>= others
+    digits <<= others  # What stood before the field is leading zeros now.
     over = digits + _repeat(0x76)
     over |= digits
     over &= _repeat(0x80)
@@ -112,8 +119,8 @@ def decode_hex(block, starts, ends):
 
     Args:
         block: ByteBlock.
-        starts: int [n], position of each field's first byte.
-        ends: int [n], position after its last byte; equal to the start for a missing value.
+        starts: int64 [n], position of each field's first byte.
+        ends: int64 [n], position after its last byte; equal to the start for a missing value.
 
     Returns:
         values: uint32 [n], 0 where missing or invalid.
@@ -122,11 +129,20 @@ def decode_hex(block, starts, ends):
     """
     lengths = ends - starts
     present = lengths > 0
-    fits = lengths <= HEX_DIGITS
-    held = lengths if fits.all() else np.minimum(lengths, HEX_DIGITS)
+    full = lengths == HEX_DIGITS
     words = block.words_ending_at(ends)
-    words &= _OWN.take(held)
-    words |= _ZEROS.take(held)
+    if np.array_equal(full, present):
+        # All there are have eight digits, as in Criteo's files.
+        values, valid = _hex_words(words)
+        values *= present
+        valid |= ~present
+        return values.astype(np.uint32), present, valid
+    fits = lengths <= HEX_DIGITS
+    others = _other_bits(np.minimum(lengths, HEX_DIGITS))
+    words >>= others
+    words <<= others
+    # The digit '0' in every byte that is not the field's own.
+    words |= ~((~_U64(0) >> others) << others) & _repeat(ord("0"))
     values, valid = _hex_words(words)
     valid &= fits
     return values.astype(np.uint32), present, valid
@@ -142,26 +158,22 @@ def decode_integers(block, starts, ends):
     negative = block.bytes.take(starts) == ord("-")
     negative &= present
     digits = length - negative
-    valid = digits > 0
-    valid |= ~present
-    valid &= digits <= _DECIMAL_DIGITS
-    held = np.minimum(digits, 8)
-    words = block.words_ending_at(ends)
-    words &= _OWN.take(held)
-    words |= _ZEROS.take(held)
-    values, decimal = _decimal_words(words)
-    valid &= decimal
-    values = values.astype(np.int64)
-    long = np.flatnonzero(digits > 8)
-    if long.size:
-        held = np.minimum(digits[long] - 8, 8)
+    values, valid = _decimal_words(block.words_ending_at(ends), np.minimum(digits, 8))
+    values = values.view(np.int64)
+    valid &= (digits > 0) | ~present
+    longest = digits.max(initial=0)
+    if longest > 8:
+        long = np.flatnonzero(digits > 8)
         words = block.words_ending_at(ends[long] - 8)
-        words = (words & _OWN.take(held)) | _ZEROS.take(held)
-        high, decimal = _decimal_words(words)
-        valid[long] &= decimal
-        values[long] += high.astype(np.int64) * 10**8
-    np.negative(values, out=values, where=negative)
-    valid &= values <= _INT32_MAX
-    valid &= values >= -_INT32_MAX - 1
-    values[~valid] = 0
+        high, decimal = _decimal_words(words, np.minimum(digits[long] - 8, 8))
+        valid[long] &= decimal & (digits[long] <= _DECIMAL_DIGITS)
+        values[long] += high.view(np.int64) * 10**8
+    # Minus one flips the bits and adds one: no masked loop.
+    sign = negative.astype(np.int64)
+    values ^= -sign
+    values += sign
+    if longest > 8:
+        valid &= (values <= _INT32_MAX) & (values >= -_INT32_MAX - 1)
+    if not valid.all():
+        values[~valid] = 0
     return values.astype(np.int32), present, valid

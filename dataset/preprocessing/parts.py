@@ -131,8 +131,9 @@ def _open(path, schema, samples):
     return pq.ParquetWriter(
         path,
         schema,
-        compression="snappy",
-        use_dictionary=[PART_NAME, LABEL_NAME, *DENSE_NAMES, *few],
-        column_encoding={ROW_NAME: "DELTA_BINARY_PACKED"},
+        # Encodings made for small numbers: half the time and the bytes of a general compressor.
+        compression="none",
+        use_dictionary=[PART_NAME, LABEL_NAME, *few],
+        column_encoding=dict.fromkeys([ROW_NAME, *DENSE_NAMES], "DELTA_BINARY_PACKED"),
         write_statistics=False,
     )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dataset.preprocessing.errors import InputError
 
 #: Bytes read and decoded at a time; the decoder's working set then stays in the last-level cache.
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 #: A line longer than this is no click log.
 _LONGEST_LINE = 1 << 20
 #: Kept small: a run of one byte grows a thousandfold when it is decompressed.

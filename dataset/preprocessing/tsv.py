@@ -46,14 +46,14 @@ def decode_lines(text):
     """
     block = ByteBlock(text)
     # Tab and LF are neighbours (9, 10), so one unsigned comparison finds both.
-    separators = np.flatnonzero((block.bytes - np.uint8(_TAB)) < 2).astype(np.int32)
+    separators = np.flatnonzero((block.bytes - np.uint8(_TAB)) < 2)
     line_ends = block.bytes.take(separators) == _LF
     lines, odd = divmod(separators.size, FIELDS)
     regular = line_ends[FIELDS - 1 :: FIELDS]
     if odd == 0 and regular.all() and int(np.count_nonzero(line_ends)) == lines:
         numbers = None  # Every line has 40 fields: line i is row i of `ends`.
         ends = separators.reshape(lines, FIELDS)
-        first = np.empty(lines, np.int32)
+        first = np.empty(lines, np.int64)
         first[:1] = PADDING
         first[1:] = ends[:-1, -1] + 1
         bad_lines = []
@@ -63,7 +63,7 @@ def decode_lines(text):
         lines = last.size
         numbers = np.flatnonzero(counts == FIELDS)
         ends = separators[last[numbers][:, None] + np.arange(1 - FIELDS, 1)]
-        line_starts = np.concatenate([[PADDING], separators[last[:-1]] + 1]).astype(np.int32)
+        line_starts = np.concatenate([[PADDING], separators[last[:-1]] + 1])
         first = line_starts[numbers]
         bad_lines = [
             (int(i), int(line_starts[i]), int(separators[last[i]]))
@@ -84,7 +84,7 @@ def decode_lines(text):
 
 
 def _decode_fields(block, first, ends):
-    """Decodes fields that end at int32 [40, n] `ends` of lines that begin at `first`."""
+    """Decodes fields that end at int64 [40, n] `ends` of lines that begin at `first`."""
     n = first.size
     samples = Samples.empty(n)
     carriage_return = block.bytes.take(ends[-1] - 1) == _CR
