@@ -9,14 +9,15 @@ import tensorflow as tf
 import dataset
 from dataset import reader
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
-from model.embedding.placement import PlacementError, plan
+from model.embedding.own import OwnEmbedding, reads_own_tables
+from model.embedding.placement import POLICIES, Placement, PlacementError, plan
 from ops.library import LibraryNotBuiltError
 from training import environment
 from training.errors import UserError
-from training.flags import vocab_sizes, widths
+from training.flags import DEMO_VOCAB_SIZES, vocab_sizes, widths
 from training.journal import Journal, JsonLines, new_run_folder
 from training.loop import Loop
+from training.plan import OPTIMIZERS
 from training.progress import make_progress
 from training.schedule import LearningRateSchedule, scaled_reference_steps
 from training.step import Forward, TrainStep
@@ -70,13 +71,12 @@ def _run(flags, cluster):
             f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
         )
     sizes = _open(flags)
-    placement = plan(
-        sizes.vocab_sizes, flags.embedding_dim, size, policy="table",
-        bytes_per_rank=_budget(flags, cluster),
-    )  # fmt: skip
+    placement = _placement(flags, cluster, sizes.vocab_sizes)
     # Where every table has files of its own, a rank reads its tables' ids for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
-    model_parallel_input = size > 1 and sizes.separate_tables
+    model_parallel_input = (
+        size > 1 and sizes.separate_tables and reads_own_tables(placement, flags.compress)
+    )
     data = sizes.load(own_tables if model_parallel_input else None, cluster)
 
     compute = "mixed_bfloat16" if flags.amp else "float32"
@@ -101,6 +101,8 @@ def _run(flags, cluster):
         gradient=flags.embedding_gradient,
         native=flags.embedding_kernels == "native",
         model_parallel_input=model_parallel_input,
+        compress=flags.compress,
+        optimizer=flags.embedding_optimizer,
     )
     step = TrainStep(
         dense_model,
@@ -211,7 +213,7 @@ class _SyntheticData:
             train = dataset.open_split(pathlib.Path(flags.data_dir) / "train")
             self.vocab_sizes = list(train.vocab_sizes)
         else:
-            self.vocab_sizes = vocab_sizes()
+            self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
 
     def load(self, tables, cluster):
         flags = self._flags
@@ -242,6 +244,24 @@ def _early_stop(flags):
     if flags.early_stop > 0:
         return flags.early_stop
     return SYNTHETIC_STEPS if flags.use_synthetic_dataset else None
+
+
+def _placement(flags, cluster, vocab_sizes):
+    per_column, per_row = OPTIMIZERS[flags.embedding_optimizer]
+    limits = {
+        "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
+        "bytes_per_rank": _budget(flags, cluster),
+    }
+    if flags.placement not in POLICIES:
+        return Placement.from_json(
+            pathlib.Path(flags.placement), vocab_sizes=vocab_sizes, dimension=flags.embedding_dim,
+            ranks=cluster.size, **limits,
+        )  # fmt: skip
+    return plan(
+        vocab_sizes, flags.embedding_dim, cluster.size, policy=flags.placement,
+        replicate_below_rows=flags.replicate_below_rows,
+        column_split="auto" if flags.column_split else False, **limits,
+    )  # fmt: skip
 
 
 def _budget(flags, cluster):

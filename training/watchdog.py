@@ -1,12 +1,13 @@
 """Ends a job in which a rank has died or makes no progress, and says which rank it was.
 
 A collective waits for all ranks: with one of them gone or stuck, the others would wait for ever.
-So each rank tells rank 0 once a tick (a second), from a thread and over a TCP connection of its own, what
+So each rank tells rank 0 once a second, from a thread and over a TCP connection of its own, what
 it is doing and for how long. Rank 0 sees a closed connection (died), a silent one (stopped) and
 the rank that is behind the others when nobody moves any more (stuck); it tells all ranks, and
 each prints that and exits with `EXIT_RANK_LOST`. Losing rank 0 is seen by all.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -96,7 +97,7 @@ class Watchdog:
                 connection.sendall(_line(self._state()))
                 if leaving:
                     connection.close()
-                    return
+                    return None
                 received = connection.recv(4096)
                 if not received:
                     raise ConnectionError("closed")
@@ -196,6 +197,8 @@ class _Ranks:
                 )
         # Ranks that wait in a collective stand still with the one that they wait for: that is
         # the one which has come least far.
+        if not watched:
+            return None
         behind = min(watched.values(), key=lambda state: state["count"])
         if all(s["idle"] > self._timeout or s is behind for s in watched.values()) and (
             behind["idle"] > self._timeout
@@ -246,10 +249,8 @@ def _lines(buffer):
 
 def _try_send(connection, message):
     # A rank that does not read is found by its silence.
-    try:
+    with contextlib.suppress(OSError):
         connection.sendall(_line(message))
-    except OSError:
-        pass
 
 
 def _exit(message):

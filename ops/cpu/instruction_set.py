@@ -16,7 +16,7 @@ class InstructionSetError(ValueError):
     """The instruction set is unknown, or this processor or build does not have it."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _native():
     library.load()
     native = ctypes.CDLL(str(library.path()))

@@ -10,7 +10,7 @@ from training.watchdog import Watchdog
 
 
 def watch(size, body, timeout=1):
-    """Runs body(cluster, watchdog) on each rank; returns what each rank was told, None if all well."""
+    """Runs body on each rank; returns what each rank was told, None if all well."""
     told = [None] * size
 
     def run(cluster):
