@@ -65,11 +65,11 @@ class Loop:
         for epoch in range(self._flags.epochs):
             if done == self._total:
                 break
-            for batch in self._data.train(epoch):
+            for batch, following in _with_next(self._data.train(epoch)):
                 done += 1
                 if done > 1:
                     self._beat(f"step {done}")
-                self._step(batch, self._schedule(done))
+                self._step(batch, self._schedule(done), following)
                 self._after_step(done, epoch)
                 if done == self._total:
                     break
@@ -201,3 +201,13 @@ class Loop:
             "versions": environment.versions(),
             "data": self._data.facts,
         }
+
+
+def _with_next(batches):
+    """Yields (batch, the batch after it or None)."""
+    iterator = iter(batches)
+    batch = next(iterator, None)
+    while batch is not None:
+        following = next(iterator, None)
+        yield batch, following
+        batch = following

