@@ -184,11 +184,9 @@ class _FileData:
                    "parallel_reads": flags.parallel_reads}  # fmt: skip
 
         def train(epoch, start_step=0):
-            seed = flags.shuffle_seed
             return reader.batches(
                 self._train, batch, cluster.rank, cluster.size, drop_remainder=True,
-                start_step=start_step, shuffle_seed=None if seed is None else seed + epoch,
-                **options,
+                start_step=start_step, shuffle_seed=flags.shuffle_seed, epoch=epoch, **options,
             )  # fmt: skip
 
         def test():
@@ -279,7 +277,7 @@ def _placement(flags, cluster, vocab_sizes, chosen):
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
         return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
-    return environment.memory_per_rank(cluster.local_size)
+    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
 
 
 def _journal(flags, cluster):

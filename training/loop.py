@@ -4,6 +4,7 @@ import math
 import time
 
 from training import environment
+from training.auc import ScoresNotFiniteError
 from training.errors import DivergedError
 from training.evaluation import evaluate
 
@@ -133,10 +134,13 @@ class Loop:
         self._step.wait()
         begin = time.perf_counter()
         self._pause_watch()
-        result = evaluate(
-            self._forward, self._data.test(), self._cluster,
-            beat=lambda: self._beat(f"the evaluation after step {done}"),
-        )  # fmt: skip
+        try:
+            result = evaluate(
+                self._forward, self._data.test(), self._cluster,
+                beat=lambda: self._beat(f"the evaluation after step {done}"),
+            )  # fmt: skip
+        except ScoresNotFiniteError as error:
+            raise DivergedError(f"the evaluation after step {done}: {error}") from error
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
