@@ -166,9 +166,16 @@ def check_ids(chunk, columns, vocab_sizes):
 def check_dense(chunk, column):
     """Raises `DatasetError` unless the transform gives a finite value for every dense value."""
     shift = TRANSFORMS[column.transform]
-    if chunk.dense.dtype.kind == "i" and (shift is None or chunk.dense.min() + shift > 0):
-        return
-    transformed_dense(chunk, column)
+    dense = chunk.dense
+    if dense.dtype.kind == "i":
+        fine = shift is None or dense.min() + shift > 0
+    elif dense.dtype == np.float16:
+        # Finite halves have less than the largest exponent.
+        fine = shift is None and (dense.view(np.uint16) & 0x7FFF).max() < 0x7C00
+    else:
+        fine = False
+    if not fine:
+        transformed_dense(chunk, column)
 
 
 def transformed_dense(chunk, column):
