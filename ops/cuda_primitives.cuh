@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 
@@ -198,6 +198,6 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int th
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_OPS_CUDA_PRIMITIVES_CUH_

@@ -7,7 +7,7 @@
 // in 16-byte stores.
 #include "dot_interaction/dot_interaction_dispatch.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 namespace {
 
 // Shared memory of one warp, in 16-byte pieces.
@@ -299,20 +299,20 @@ cudaError_t backward(const DlrmInteractionShape& shape, const FeatureRows<const 
 }
 
 }  // namespace
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 extern "C" cudaError_t dlrm_dot_interaction_backward(
     const DlrmInteractionShape* shape, const void* bottom, int64_t bottom_stride,
     const void* vectors, int64_t vectors_stride, const void* grad_output, void* grad_bottom,
     int64_t grad_bottom_stride, void* grad_vectors, int64_t grad_vectors_stride,
     cudaStream_t stream) {
-  if (!dlrm::is_valid(*shape)) return cudaErrorInvalidValue;
-  return dlrm::with_element_type(shape->dtype, [&](auto element) {
+  if (!dlrm::gpu::is_valid(*shape)) return cudaErrorInvalidValue;
+  return dlrm::gpu::with_element_type(shape->dtype, [&](auto element) {
     using T = decltype(element);
-    const dlrm::FeatureRows<const T> rows{static_cast<const T*>(bottom), bottom_stride,
+    const dlrm::gpu::FeatureRows<const T> rows{static_cast<const T*>(bottom), bottom_stride,
                                           static_cast<const T*>(vectors), vectors_stride};
-    const dlrm::FeatureRows<T> grads{static_cast<T*>(grad_bottom), grad_bottom_stride,
+    const dlrm::gpu::FeatureRows<T> grads{static_cast<T*>(grad_bottom), grad_bottom_stride,
                                      static_cast<T*>(grad_vectors), grad_vectors_stride};
-    return dlrm::backward<T>(*shape, rows, static_cast<const T*>(grad_output), grads, stream);
+    return dlrm::gpu::backward<T>(*shape, rows, static_cast<const T*>(grad_output), grads, stream);
   });
 }

@@ -5,7 +5,7 @@
 #include "dot_interaction/dot_interaction_launchers.h"
 #include "dot_interaction/dot_interaction_tiles.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 inline bool is_valid(const DlrmInteractionShape& shape) {
   return shape.batch >= 0 && shape.features >= 1 && shape.dim >= 1 && shape.mode >= 0 &&
@@ -41,6 +41,6 @@ cudaError_t with_element_type(int dtype, Body body) {
   }
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_OPS_DOT_INTERACTION_DISPATCH_CUH_

@@ -7,7 +7,7 @@
 // 32 x 32 pairs.
 #include "dot_interaction/dot_interaction_dispatch.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 namespace {
 
 // Shared memory of one warp, in 16-byte pieces.
@@ -215,29 +215,29 @@ cudaError_t forward(const DlrmInteractionShape& shape, const FeatureRows<const T
 }
 
 }  // namespace
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 extern "C" {
 
 int64_t dlrm_dot_interaction_width(int64_t features, int64_t dim) {
-  return dlrm::output_width(features, dim);
+  return dlrm::gpu::output_width(features, dim);
 }
 
 int dlrm_dot_interaction_is_fast(const DlrmInteractionShape* shape) {
-  return shape->dtype == DLRM_FLOAT32 ? dlrm::takes_fast_kernel<float>(*shape)
-                                      : dlrm::takes_fast_kernel<__half>(*shape);
+  return shape->dtype == DLRM_FLOAT32 ? dlrm::gpu::takes_fast_kernel<float>(*shape)
+                                      : dlrm::gpu::takes_fast_kernel<__half>(*shape);
 }
 
 cudaError_t dlrm_dot_interaction_forward(const DlrmInteractionShape* shape, const void* bottom,
                                          int64_t bottom_stride, const void* vectors,
                                          int64_t vectors_stride, void* output,
                                          cudaStream_t stream) {
-  if (!dlrm::is_valid(*shape)) return cudaErrorInvalidValue;
-  return dlrm::with_element_type(shape->dtype, [&](auto element) {
+  if (!dlrm::gpu::is_valid(*shape)) return cudaErrorInvalidValue;
+  return dlrm::gpu::with_element_type(shape->dtype, [&](auto element) {
     using T = decltype(element);
-    const dlrm::FeatureRows<const T> rows{static_cast<const T*>(bottom), bottom_stride,
+    const dlrm::gpu::FeatureRows<const T> rows{static_cast<const T*>(bottom), bottom_stride,
                                           static_cast<const T*>(vectors), vectors_stride};
-    return dlrm::forward<T>(*shape, rows, static_cast<T*>(output), stream);
+    return dlrm::gpu::forward<T>(*shape, rows, static_cast<T*>(output), stream);
   });
 }
 

@@ -4,7 +4,7 @@
 
 #include "cuda_primitives.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 // The tensor-core kernels hold one sample in a warp's fragments: at most two tiles of 16 rows.
 constexpr int kFastFeatures = 32;
@@ -123,6 +123,6 @@ __device__ __forceinline__ void copy_rows_async(uint4* tile, const FeatureRows<c
   }
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_OPS_DOT_INTERACTION_TILES_CUH_

@@ -3,7 +3,7 @@
 // function that the CPU kernel computes. Each thread makes the four columns of one counter.
 #include "embedding/embedding_rows.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 namespace {
 
 struct RowNumbers {
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(256)
 }
 
 }  // namespace
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 extern "C" cudaError_t dlrm_embedding_initialize(float* rows, int64_t dim, int64_t count,
                                                  int64_t first_row, int64_t row_stride,
@@ -78,13 +78,13 @@ extern "C" cudaError_t dlrm_embedding_initialize(float* rows, int64_t dim, int64
     return cudaErrorInvalidValue;
   }
   const auto bits = static_cast<uint64_t>(seed);
-  const dlrm::RowNumbers numbers{count,
+  const dlrm::gpu::RowNumbers numbers{count,
                                  first_row,
                                  row_stride,
                                  static_cast<uint32_t>(table_index),
                                  {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)}};
   const int64_t blocks = (count * ((dim + 3) / 4) + 255) / 256;
-  const auto kernel = dim % 4 == 0 && dlrm::aligned(rows, 16) ? dlrm::initialize_kernel<true>
-                                                              : dlrm::initialize_kernel<false>;
-  return dlrm::launch(kernel, blocks, 256, 0, stream, numbers, dim, limit, rows);
+  const auto kernel = dim % 4 == 0 && dlrm::gpu::aligned(rows, 16) ? dlrm::gpu::initialize_kernel<true>
+                                                              : dlrm::gpu::initialize_kernel<false>;
+  return dlrm::gpu::launch(kernel, blocks, 256, 0, stream, numbers, dim, limit, rows);
 }

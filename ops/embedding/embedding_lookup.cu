@@ -6,7 +6,7 @@
 
 #include "embedding/embedding_rows.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 namespace {
 
 constexpr int kRowsAtOnce = 8;
@@ -79,7 +79,7 @@ cudaError_t lookup(const DlrmEmbeddingBatch& batch, const float* rows, T* vector
 }
 
 }  // namespace
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 extern "C" {
 
@@ -104,10 +104,10 @@ int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found) {
 
 cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const float* rows, void* vectors,
                                   cudaStream_t stream) {
-  if (!dlrm::is_valid(*batch)) return cudaErrorInvalidValue;
-  return dlrm::with_types(*batch, vectors, rows, [&](auto element, auto id, auto columns) {
+  if (!dlrm::gpu::is_valid(*batch)) return cudaErrorInvalidValue;
+  return dlrm::gpu::with_types(*batch, vectors, rows, [&](auto element, auto id, auto columns) {
     using T = decltype(element);
-    return dlrm::lookup<T, decltype(id), sizeof(columns) / sizeof(float)>(
+    return dlrm::gpu::lookup<T, decltype(id), sizeof(columns) / sizeof(float)>(
         *batch, rows, static_cast<T*>(vectors), stream);
   });
 }

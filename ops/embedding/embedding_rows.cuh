@@ -6,7 +6,7 @@
 #include "cuda_primitives.cuh"
 #include "embedding/embedding_launchers.h"
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 constexpr int kWarpsPerBlock = 8;
 
@@ -153,6 +153,6 @@ cudaError_t for_table_parts(const DlrmEmbeddingBatch& batch, Body body) {
   return cudaSuccess;
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_OPS_EMBEDDING_ROWS_CUH_

@@ -6,7 +6,7 @@
 // ids go straight on.
 #include "embedding/embedding_rows.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 namespace {
 
 constexpr int kRowsAtOnce = 8;
@@ -104,14 +104,14 @@ cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, float* rows
 }
 
 }  // namespace
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 extern "C" cudaError_t dlrm_embedding_sgd(const DlrmEmbeddingBatch* batch, const void* gradients,
                                           float* rows, float step, cudaStream_t stream) {
-  if (!dlrm::is_valid(*batch)) return cudaErrorInvalidValue;
-  return dlrm::with_types(*batch, gradients, rows, [&](auto element, auto id, auto columns) {
+  if (!dlrm::gpu::is_valid(*batch)) return cudaErrorInvalidValue;
+  return dlrm::gpu::with_types(*batch, gradients, rows, [&](auto element, auto id, auto columns) {
     using T = decltype(element);
-    return dlrm::sgd<T, decltype(id), sizeof(columns) / sizeof(float)>(
+    return dlrm::gpu::sgd<T, decltype(id), sizeof(columns) / sizeof(float)>(
         *batch, static_cast<const T*>(gradients), rows, step, stream);
   });
 }

@@ -5,7 +5,7 @@
 #include "embedding/embedding_rows.cuh"
 #include "embedding/radix_sort.cuh"
 
-namespace dlrm {
+namespace dlrm::gpu {
 namespace {
 
 constexpr int kGradientsAtOnce = 4;
@@ -299,12 +299,12 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const void* gradients, Rule 
 }
 
 }  // namespace
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 extern "C" {
 
 cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch, size_t* bytes) {
-  dlrm::Workspace plan;
+  dlrm::gpu::Workspace plan;
   const cudaError_t status = plan.plan(*batch);
   *bytes = status == cudaSuccess ? plan.bytes() : 0;
   return status;
@@ -313,7 +313,7 @@ cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch, size
 cudaError_t dlrm_embedding_sgd_sorted(const DlrmEmbeddingBatch* batch, const void* gradients,
                                       float* rows, float step, void* workspace,
                                       size_t workspace_bytes, cudaStream_t stream) {
-  return dlrm::update(*batch, gradients, dlrm::Sgd{rows, step}, true, workspace, workspace_bytes,
+  return dlrm::gpu::update(*batch, gradients, dlrm::gpu::Sgd{rows, step}, true, workspace, workspace_bytes,
                       stream);
 }
 
@@ -322,13 +322,13 @@ cudaError_t dlrm_embedding_adagrad(const DlrmEmbeddingBatch* batch, const void* 
                                    float learning_rate, float scale, float epsilon,
                                    void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   if (row_wise != 0) {
-    return dlrm::update(*batch, gradients,
-                        dlrm::RowWiseAdagrad{rows, accumulator, learning_rate, scale, epsilon},
+    return dlrm::gpu::update(*batch, gradients,
+                        dlrm::gpu::RowWiseAdagrad{rows, accumulator, learning_rate, scale, epsilon},
                         true, workspace, workspace_bytes, stream);
   }
-  return dlrm::update(*batch, gradients,
-                      dlrm::Adagrad{rows, accumulator, learning_rate, scale, epsilon},
-                      dlrm::aligned(accumulator, 16), workspace, workspace_bytes, stream);
+  return dlrm::gpu::update(*batch, gradients,
+                      dlrm::gpu::Adagrad{rows, accumulator, learning_rate, scale, epsilon},
+                      dlrm::gpu::aligned(accumulator, 16), workspace, workspace_bytes, stream);
 }
 
 }  // extern "C"

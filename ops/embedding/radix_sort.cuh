@@ -4,7 +4,7 @@
 
 #include <cub/device/device_radix_sort.cuh>
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 // With temporary == nullptr only sets temporary_bytes. Keys have `key_bits` used bits.
 inline cudaError_t sort_pairs(void* temporary, size_t& temporary_bytes, const uint32_t* keys,
@@ -15,6 +15,6 @@ inline cudaError_t sort_pairs(void* temporary, size_t& temporary_bytes, const ui
                                          sorted_values, count, 0, key_bits, stream);
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_OPS_EMBEDDING_RADIX_SORT_CUH_

@@ -24,9 +24,7 @@ class Problem:
         self.base = np.cumsum(np.r_[gap, self.sizes + gap])[: len(sizes)]
         self.total = int(self.base[-1] + self.sizes[-1] + gap) if len(sizes) else gap
         self.rows = rng.standard_normal((self.total, dim)).astype(np.float32)
-        self.gradients = reference.to_storage(
-            rng.standard_normal((batch, len(sizes), dim)), dtype
-        )
+        self.gradients = reference.to_storage(rng.standard_normal((batch, len(sizes), dim)), dtype)
         self.ids = self._draw(rng, ids).astype(id_type)
         self.error = library.new_id_error()
         self.device_ids = memory.upload(self.ids)
@@ -219,12 +217,15 @@ def cases(large):
             (3, [5] * 131, 132, np.int32, "bad"), (2, [5] * 131, 128, np.int64, "uniform"),
         ]  # fmt: skip
         return
-    for id_type in ID_TYPES:
-        for dim in (128, 16, 127, 1, 256, 132):
-            for sizes in (some, [7], [5] * 131, [2, 100_000]):
-                for kind in kinds:
-                    for batch in (0, 1, 33, 515) if kind == "uniform" else (4099,):
-                        yield min(batch, 515) if len(sizes) > 100 else batch, sizes, dim, id_type, kind
+    for k, dim in enumerate((128, 16, 127, 1, 256, 132)):
+        for id_type in ID_TYPES:
+            for kind in kinds:
+                yield 4099 if dim == 128 else 515, (some, [2, 5000])[k % 2], dim, id_type, kind
+    for batch in (0, 1, 31, 32, 33):
+        yield batch, some, 128, np.int32, "uniform"
+        yield batch, [7], 64, np.int64, "equal"
+    yield 65, [5] * 131, 128, np.int32, "bad"
+    yield 65, [5] * 300, 24, np.int64, "uniform"
 
 
 def checks(library, memory, large):

@@ -121,7 +121,7 @@ inline cudaError_t dlrm_host_free(void* memory) {
 #define cudaHostAlloc dlrm_host_alloc
 #define cudaFreeHost dlrm_host_free
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 
@@ -264,6 +264,6 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int th
   return cudaSuccess;
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_TESTS_GPU_HOST_CUDA_PRIMITIVES_CUH_

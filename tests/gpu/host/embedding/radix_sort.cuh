@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-namespace dlrm {
+namespace dlrm::gpu {
 
 inline cudaError_t sort_pairs(void* temporary, size_t& temporary_bytes, const uint32_t* keys,
                               uint32_t* sorted_keys, const uint32_t* values,
@@ -28,6 +28,6 @@ inline cudaError_t sort_pairs(void* temporary, size_t& temporary_bytes, const ui
   return cudaSuccess;
 }
 
-}  // namespace dlrm
+}  // namespace dlrm::gpu
 
 #endif  // DLRM_TESTS_GPU_HOST_EMBEDDING_RADIX_SORT_CUH_
