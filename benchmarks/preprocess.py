@@ -1,4 +1,4 @@
-"""preprocess.py on generated Criteo TSV: seconds, MB/s, CPU, peak memory of all its processes, disk.
+"""preprocess.py on generated Criteo TSV: seconds, MB/s, CPU, memory of all its processes, disk.
 
     python3 benchmarks/preprocess.py --folder /tmp/criteo --gigabytes 10
 

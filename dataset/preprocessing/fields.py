@@ -25,7 +25,6 @@ def _repeat(byte):
     return _U64(int.from_bytes(bytes([byte]) * 8, "little"))
 
 
-
 class ByteBlock:
     """Bytes with padding around them, from which any eight bytes can be fetched as one word.
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.preprocessing import durable
-
 #: Knuth's multiplicative hash, 2^32 / golden ratio, odd: a permutation of 32-bit values.
 _MULTIPLIER = np.uint64(2654435761)
 _MASK = np.uint64(0xFFFFFFFF)
@@ -59,8 +57,8 @@ def build(values, first_id):
 
 
 def write(path, values, first_id):
-    """Builds a table and writes it to `path`."""
-    with durable.replacing(path) as partial, open(partial, "wb") as file:
+    """Builds a table and writes it to `path`; it is scratch, so nothing waits for the disk."""
+    with open(path, "wb") as file:
         np.save(file, build(values, first_id), allow_pickle=False)
 
 

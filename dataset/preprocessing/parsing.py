@@ -22,12 +22,14 @@ class Unit(NamedTuple):
         file_index: its place in the order of all input files.
         begin, end: bytes of a plain TSV file, row groups of a Parquet file, (0, size) of a
             compressed one.
+        part_bytes: bytes of text for each part; all processes must cut alike.
     """
 
     file: InputFile
     file_index: int
     begin: int
     end: int
+    part_bytes: int
 
     @property
     def name(self):
@@ -57,7 +59,7 @@ def plan_units(files):
             ranges = [(begin, min(begin + step, file.size)) for begin in range(0, file.size, step)]
         else:
             ranges = [(0, file.size)]
-        units += [Unit(file, index, begin, end) for begin, end in ranges]
+        units += [Unit(file, index, begin, end, parts.PART_BYTES) for begin, end in ranges]
     return units
 
 
@@ -117,11 +119,11 @@ def _part_pieces(unit):
         return
     if unit.file.compression == "none":
         blocks = sources.read_range(unit.file.path, unit.begin, unit.end)
-        yield _Pieces(unit.begin // parts.PART_BYTES, _decode(blocks, unit.begin))
+        yield _Pieces(unit.begin // unit.part_bytes, _decode(blocks, unit.begin))
         return
     blocks = sources.read_compressed(unit.file.path, unit.file.compression)
     with contextlib.closing(blocks):
-        yield from _cut_into_parts(blocks)
+        yield from _cut_into_parts(blocks, unit.part_bytes)
 
 
 def _decode(blocks, bytes_before=0):
@@ -132,12 +134,12 @@ def _decode(blocks, bytes_before=0):
         yield decoded
 
 
-def _cut_into_parts(blocks):
+def _cut_into_parts(blocks, part_bytes):
     """Yields _Pieces of a stream: the same lines in each part as in a plain file's byte ranges."""
     state = {"position": 0, "next": None}  # Where in the text the stream stands; what is left over.
 
     def of_part(index):
-        end = (index + 1) * parts.PART_BYTES
+        end = (index + 1) * part_bytes
         while state["position"] < end:
             block = state["next"] or next(blocks, None)
             state["next"] = None
@@ -159,7 +161,7 @@ def _cut_into_parts(blocks):
             state["next"] = next(blocks, None)
             if state["next"] is None:
                 return
-        index = state["position"] // parts.PART_BYTES
+        index = state["position"] // part_bytes
         bytes_now = state["next"].bytes_read
         yield _Pieces(index, _decode(of_part(index), bytes_before))
         bytes_before = bytes_now

@@ -226,17 +226,17 @@ class _Job:
     def map(self, engine, parsed, rule, dictionary):
         """Returns (Plan, 26 counts of written samples whose value has no id of its own)."""
         options = self.options
-        units = zip(self.units, parsed)
-        split = [_parts_of([r for u, r in units if u.file_index < self.train_files])]
-        split.append(_parts_of(parsed)[len(split[0]) :])
+        all_parts = _parts_of(parsed)
         if options.test_fraction is not None:
-            plan = splits.by_fraction(split[0], options.test_fraction)
+            plan = splits.by_fraction(all_parts, options.test_fraction)
         else:
-            plan = splits.by_day(*split, options.write_validation)
+            train = [part for part in all_parts if part.file_index < self.train_files]
+            test = all_parts[len(train) :] if options.test_day is not None else None
+            plan = splits.by_day(train, test, options.write_validation)
         tasks = [
             MapTask(part, tuple(plan.destinations[part.number]), options.output, options.negatives,
                     rule.max_rows)
-            for part in _parts_of(parsed)
+            for part in all_parts
             if plan.destinations[part.number]
         ]  # fmt: skip
         digest = _dictionary_digest(dictionary)
@@ -289,6 +289,7 @@ class _Job:
             options, parsed, rule, columns, plan, without_id, self.regions, self.say
         )
         self.stages.commit("complete", self.key(), report, files)
+        finishing.remove_records(options, plan)
         if options.keep_parts:
             return report
         shutil.rmtree(self.parts_folder)

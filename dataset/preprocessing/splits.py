@@ -46,17 +46,17 @@ def by_day(train_parts, test_parts, write_validation):
 
     Args:
         train_parts: Parts of the training days, in order.
-        test_parts: Parts of the test day, in order; none for no test set.
+        test_parts: Parts of the test day, in order; None for no test set.
         write_validation: the test day's other half is written too, as validation.
     """
     train = sum(part.rows for part in train_parts)
-    day = sum(part.rows for part in test_parts)
     ranges = [(TRAIN, 0, train)]
-    if test_parts:
+    day = sum(part.rows for part in test_parts or ())
+    if test_parts is not None:
         ranges.append((TEST, train, train + (day + 1) // 2))
     if write_validation:
         ranges.append((VALIDATION, train + (day + 1) // 2, train + day))
-    return _place([*train_parts, *test_parts], ranges)
+    return _place([*train_parts, *(test_parts or ())], ranges)
 
 
 def by_fraction(all_parts, fraction):

@@ -33,13 +33,12 @@ class Output(NamedTuple):
         crc32 = durable.checksum(path) if crc32 is None else crc32
         return cls(path, 0, os.path.getsize(path), crc32)
 
-    def intact(self, path=None):
-        """Tells whether `path` (default: its own) still holds these bytes."""
-        path = path or self.path
+    def intact(self):
+        """Tells whether the file still holds these bytes."""
         try:
-            if os.path.getsize(path) < self.offset + self.length:
+            if os.path.getsize(self.path) < self.offset + self.length:
                 return False
-            return durable.checksum(path, self.offset, self.length) == self.crc32
+            return durable.checksum(self.path, self.offset, self.length) == self.crc32
         except OSError:
             return False
 
@@ -53,13 +52,12 @@ class Stages:
         self._jobs = jobs
         os.makedirs(folder, exist_ok=True)
 
-    def find(self, name, key, locate=None):
+    def find(self, name, key):
         """Returns the result of a stage, or None if it must be done.
 
         Args:
             name: file name of the stage.
             key: JSON value that says what the stage is made from.
-            locate: called with the path of each output; returns where it lies now.
         """
         try:
             with open(self._path(name), encoding="utf-8") as file:
@@ -69,15 +67,13 @@ class Stages:
         # Through JSON and back, since a tuple is read as a list.
         if stage["key"] != json.loads(json.dumps(key)):
             return None
-        for output in map(Output._make, stage["outputs"]):
-            if not output.intact(locate(output.path) if locate else None):
-                return None
-        return stage["result"]
+        intact = all(Output._make(output).intact() for output in stage["outputs"])
+        return stage["result"] if intact else None
 
-    def find_all(self, wanted, locate=None):
+    def find_all(self, wanted):
         """Returns `find` of each (name, key) in `wanted`, several at a time."""
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
-            return list(pool.map(lambda pair: self.find(*pair, locate=locate), wanted))
+            return list(pool.map(lambda pair: self.find(*pair), wanted))
 
     def commit(self, name, key, result, outputs=()):
         """Records a finished stage, whose Outputs have been synced to disk."""
