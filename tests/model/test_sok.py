@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM
+from model.embedding import sok
 from model.embedding.backend import BackendError
 from model.embedding.own import OwnEmbedding
 from model.embedding.placement import Assignment, Placement
@@ -77,6 +78,27 @@ def reference(tables, ids, gradients, rate, optimizer, accumulators):
                 square = np.mean(square, axis=1, keepdims=True)
             accumulators[t] += square
             table -= rate * total / (np.sqrt(accumulators[t]) + 1e-8)
+
+
+@pytest.mark.parametrize(("api", "kind"), [(2, "row"), (2, "mixed"), (1, "row")])
+def test_initial_rows_are_the_own_backends_bit_for_bit(monkeypatch, api, kind):
+    monkeypatch.setattr(sok, "CHUNK_BYTES", 4 * DIMENSION * 5)  # 5 rows at a time
+
+    def body(cluster):
+        return read_all(
+            SokEmbedding(
+                fake(api, cluster), api, placement_of(kind, 3), cluster, LOCAL_BATCH, seed=SEED
+            )
+        )
+
+    tables = initial_tables()
+    held = {}
+    for rows in ThreadRanks(3).run(body):
+        held.update(rows)
+    assert sorted(held) == [(t, i) for t, rows in enumerate(VOCAB) for i in range(rows)]
+    for (t, i), row in held.items():
+        np.testing.assert_array_equal(row, tables[t][i])
+    assert np.unique(np.concatenate(list(held.values()))).size > 0.9 * sum(VOCAB) * DIMENSION
 
 
 CASES = [
@@ -151,7 +173,7 @@ def test_one_traced_step_equals_the_own_backends(api, kind, compress):
     cluster, batch = SingleRank(), max(VOCAB)
     placement = placement_of(kind, 1)
     own = OwnEmbedding(placement_of("table", 1), cluster, batch, seed=SEED)
-    sok = SokEmbedding(
+    theirs = SokEmbedding(
         fake(api, cluster), api, placement, cluster, batch, seed=SEED, compress=compress
     )
     losses = []
@@ -165,7 +187,7 @@ def test_one_traced_step_equals_the_own_backends(api, kind, compress):
         }
         for _ in range(6)
     ]
-    for embedding in (own, sok):
+    for embedding in (own, theirs):
         dense = DenseDLRM(
             dense_features=13, tables=5, bottom_mlp=[16, DIMENSION], top_mlp=[16, 1], seed=SEED
         )
@@ -176,7 +198,7 @@ def test_one_traced_step_equals_the_own_backends(api, kind, compress):
     assert losses[0][0] != losses[0][1]
     # Every row of every table.
     ids = tf.constant(np.arange(batch)[:, None] % np.array(VOCAB), tf.int32)
-    rows = [embedding.lookup(embedding.route(ids)).numpy() for embedding in (own, sok)]
+    rows = [embedding.lookup(embedding.route(ids)).numpy() for embedding in (own, theirs)]
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-4, atol=1e-6)
     initial = np.stack([table[ids.numpy()[:, t]] for t, table in enumerate(initial_tables())], 1)
     assert np.abs(rows[0] - initial).max() > 1e-3
