@@ -55,12 +55,12 @@ def initial_tables():
     return tables
 
 
-def read_all(embedding):
-    """Returns {(table, id): row} of what one rank holds."""
+def read_all(embedding, state=None):
+    """Returns {(table, id): row, or its state} of what one rank holds."""
     rows = {}
     for shard in embedding.shards:
         ids = shard.row_offset + shard.row_stride * np.arange(shard.rows)
-        for i, row in zip(ids, embedding.read_rows(shard.table, ids)):
+        for i, row in zip(ids, embedding.read_rows(shard.table, ids, state)):
             rows[shard.table, int(i)] = row
     return rows
 
@@ -139,7 +139,9 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
             route = embedding.route(tf.constant(ids[step, cluster.rank]))
             seen.append(embedding.lookup(route).numpy())
             embedding.update(route, tf.constant(gradients[step, cluster.rank]), rate)
-        return seen, read_all(embedding)
+        # Adagrad's rows do not show the gradients' scale, its state does.
+        state = None if optimizer == "sgd" else "accumulator"
+        return seen, read_all(embedding), read_all(embedding, state)
 
     results = ThreadRanks(size).run(body)
     tables, accumulators = initial_tables(), [np.zeros((rows, DIMENSION)) for rows in VOCAB]
@@ -155,9 +157,12 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
             tables, ids[step], scale * gradients[step].astype(np.float64), rate, optimizer,
             accumulators,
         )  # fmt: skip
-    held = [rows for _, rows in results]
-    assert sum(len(rows) for rows in held) == sum(VOCAB)
-    for rank, rows in enumerate(held):
+    assert sum(len(rows) for _, rows, _ in results) == sum(VOCAB)
+    for rank, (_, rows, states) in enumerate(results):
+        for (t, i), state in states.items():
+            expected = tables[t][i] if optimizer == "sgd" else accumulators[t][i]
+            expected = expected[: state.size] if optimizer == "rowwise_adagrad" else expected
+            np.testing.assert_allclose(state.reshape(-1), expected, rtol=2e-5, atol=2e-6)
         for (t, i), row in rows.items():
             np.testing.assert_allclose(row, tables[t][i], rtol=2e-5, atol=2e-6)
             if kind == "row":
