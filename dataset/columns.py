@@ -167,7 +167,7 @@ def apply_transform(values, transform):
     """Returns dense values [n, width] as float32, transformed as the reader would.
 
     A logarithm of a value that is not positive comes out as NaN or -inf, which every caller
-    refuses (`dataset.chunks.check_dense`).
+    refuses (`dataset.chunks.transformed_dense`).
     """
     shift = TRANSFORMS[transform]
     values = values.astype(np.float32)

@@ -1,11 +1,11 @@
-"""What a split is written as: the files of each layout that this project writes, and their bytes."""
+"""What a split is written as: the files of each layout that is written, and their bytes."""
 
 import dataclasses
 from typing import Callable, NamedTuple
 
 import numpy as np
 
-from dataset.chunks import transformed_dense
+from dataset.chunks import check_dense, transformed_dense
 from dataset.columns import CATEGORICAL, DENSE, LABEL, narrow_dtype
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
@@ -89,10 +89,13 @@ def _three_file(source):
 
     def encode(chunk):
         # The transform stays the reader's, but a value that it cannot take is found here.
-        transformed_dense(chunk, source.dense_column)
-        ids = np.empty((len(chunk.label), tables), np.int32)
-        _side_by_side(ids, chunk.ids)
-        return [np.ascontiguousarray(chunk.label, label), _packed(chunk.dense, dense), ids]
+        check_dense(chunk, source.dense_column)
+        if len(chunk.ids) == 1 and chunk.ids[0].dtype == np.int32:
+            ids = chunk.ids[0]
+        else:
+            ids = np.empty((len(chunk.label), tables), np.int32)
+            _side_by_side(ids, chunk.ids)
+        return [chunk.label.astype(label, copy=False), chunk.dense.astype(dense, copy=False), ids]
 
     return Encoding("three_file", source.dense_transform, files, encode)
 
@@ -148,7 +151,7 @@ def _raw(source):
     width = 1 + dense + tables
 
     def encode(chunk):
-        transformed_dense(chunk, column)
+        check_dense(chunk, column)
         records = np.empty((len(chunk.label), width), np.int32)
         records[:, 0] = chunk.label
         records[:, 1 : 1 + dense] = chunk.dense
@@ -178,11 +181,6 @@ def _side_by_side(out, ids):
         for stored in ids:
             out[tile, first : first + stored.shape[1]] = stored[tile]
             first += stored.shape[1]
-
-
-def _packed(values, dtype):
-    """Returns [n, width] values as a contiguous array of `dtype`."""
-    return np.ascontiguousarray(values, dtype)
 
 
 _ENCODINGS = {"three_file": _three_file, "per_table": _per_table, "raw": _raw}

@@ -60,6 +60,9 @@ class SokEmbedding:
         BackendError: the placement or an option cannot take effect with SOK.
     """
 
+    # A route holds the tape of its lookup, which lives in one function alone.
+    routes_ahead = False
+
     def __init__(
         self,
         sok,

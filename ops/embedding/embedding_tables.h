@@ -6,37 +6,13 @@
 #include <atomic>
 #include <vector>
 
+#include "cpu/tensor_elements.h"
 #include "embedding/embedding_cpu.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 
 namespace dlrm {
-
-// The element type of the kernels for a TensorFlow one.
-template <class T>
-struct NativeElement;
-template <>
-struct NativeElement<float> {
-  using Type = float;
-};
-template <>
-struct NativeElement<tensorflow::bfloat16> {
-  using Type = Bf16;
-};
-template <>
-struct NativeElement<Eigen::half> {
-  using Type = Half;
-};
-
-template <class E>
-const E* ElementsOf(const tensorflow::Tensor& tensor) {
-  return static_cast<const E*>(static_cast<const void*>(tensor.tensor_data().data()));
-}
-template <class E>
-E* MutableElementsOf(const tensorflow::Tensor& tensor) {
-  return const_cast<E*>(ElementsOf<E>(tensor));
-}
 
 // The tables of one call: table t has rows [base[t], base[t] + count[t]) of the variable.
 struct Tables {
