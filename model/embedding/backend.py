@@ -15,7 +15,6 @@ import tensorflow as tf
 from model.embedding.own import OwnEmbedding
 
 BACKENDS = ("auto", "own", "sok")
-OPTIMIZERS = ("sgd", "adagrad")
 
 # The first TensorFlow without names that SOK 1.x uses when it computes gradients
 # (tensorflow.python.framework.ops.IndexedSlices).
@@ -132,7 +131,7 @@ def build(
         exchange_dtype: dtype of the vectors.
         gradient: "mean" or "sum".
         compress: ask for each row once a batch.
-        optimizer: "sgd" or "adagrad".
+        optimizer: a name in `model.embedding.tables.OPTIMIZERS`.
         model_parallel_input: the own backend's alone.
         **own_options: further arguments of `OwnEmbedding`.
 
@@ -140,8 +139,6 @@ def build(
         BackendError: SOK cannot do it; names the flag.
     """
     if choice.name == "own":
-        if optimizer != "sgd":
-            own_options["optimizer"] = optimizer
         return OwnEmbedding(
             placement,
             cluster,
@@ -150,6 +147,7 @@ def build(
             exchange_dtype=exchange_dtype,
             gradient=gradient,
             compress=compress,
+            optimizer=optimizer,
             model_parallel_input=model_parallel_input,
             **own_options,
         )

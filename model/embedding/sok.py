@@ -13,9 +13,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.backend import OPTIMIZERS, BackendError
 from model.embedding.sok1 import Sok1Rows, start_sok1
 from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
+from model.embedding.sok_checks import check
 from ops import embedding as kernels
 
 CHUNK_BYTES = 64 << 20
@@ -54,8 +54,7 @@ class SokEmbedding:
             SOK 1.x with float16.
         gradient: "mean" or "sum", as for `OwnEmbedding`.
         compress: ask for each row once a batch; row-wise tables only.
-        optimizer: "sgd" or "adagrad".
-        initial_accumulator: Adagrad's accumulators at the start.
+        optimizer: a name in `model.embedding.tables.OPTIMIZERS`.
 
     Raises:
         BackendError: the placement or an option cannot take effect with SOK.
@@ -77,9 +76,8 @@ class SokEmbedding:
         gradient="mean",
         compress=False,
         optimizer="sgd",
-        initial_accumulator=0.0,
     ):
-        _check(api, placement, cluster, compress, optimizer)
+        check(api, placement, cluster, compress, optimizer)
         self.placement = placement
         self._cluster = cluster
         self._batch = local_batch_size
@@ -100,10 +98,11 @@ class SokEmbedding:
         order = np.concatenate([part.tables for part in self._parts])
         self._table_order = None if np.all(np.diff(order) > 0) else np.argsort(order)
         self._accumulators = None
-        if optimizer == "adagrad":
+        if optimizer != "sgd":
+            columns = slice(None, 1) if optimizer == "rowwise_adagrad" else slice(None)
             self._accumulators = [
-                [tf.Variable(tf.fill(v.shape, initial_accumulator), trainable=False) for v in vs]
-                for vs in (part.variables for part in self._parts)
+                [tf.Variable(tf.zeros(v.shape[columns]), trainable=False) for v in part.variables]
+                for part in self._parts
             ]
         self._initialize(seed)
 
@@ -152,7 +151,9 @@ class SokEmbedding:
         route.steps = None
 
     def read_rows(self, table, ids, state=None):
-        """Returns rows of a table that this rank holds, float32 [n, D], as a NumPy array.
+        """Returns rows of a table that this rank holds, as a float32 NumPy array [n, D].
+
+        The state of row-wise Adagrad is [n].
 
         Args:
             table: index of the table.
@@ -175,7 +176,7 @@ class SokEmbedding:
         Args:
             table: index of the table.
             ids: n ids, all owned by this rank.
-            values: float32 [n, D].
+            values: float32 [n, D], or [n].
             state: as for `read_rows`.
 
         Raises:
@@ -199,7 +200,9 @@ class SokEmbedding:
 
     def _find(self, table, ids, state):
         """Returns (part, variable, its rows) of ids, of the rows or of their state."""
-        index = next(i for i, part in enumerate(self._parts) if table in part.tables)
+        index = next((i for i, part in enumerate(self._parts) if table in part.tables), None)
+        if index is None:
+            raise IndexError(f"table {table}: there are {len(self.placement.vocab_sizes)} tables")
         part, ids = self._parts[index], np.asarray(ids, np.int64)
         shard = next((s for s in self.shards if s.table == table), None)
         row = np.zeros(0, np.int64)
@@ -288,7 +291,7 @@ class _Step:
 
 
 def _apply(variable, accumulator, slices, learning_rate, scale):
-    """Updates a variable's rows: SGD, or Adagrad with an accumulator; duplicates are summed.
+    """Updates rows as `ops.embedding` does: SGD, or Adagrad with an accumulator.
 
     These are TensorFlow's ops on the variable's handle, because SOK 2's `OptimizerWrapper` takes
     dynamic variables alone and the Keras optimizers that SOK knows are those of old.
@@ -299,45 +302,13 @@ def _apply(variable, accumulator, slices, learning_rate, scale):
     else:
         rows, segments = tf.unique(rows)
         sums = scale * tf.math.unsorted_segment_sum(values, segments, tf.size(rows))
-        tf.raw_ops.ResourceScatterAdd(
-            resource=accumulator.handle, indices=rows, updates=tf.square(sums)
-        )
-        squares = tf.raw_ops.ResourceGather(
-            resource=accumulator.handle, indices=rows, dtype=tf.float32
-        )
+        squares = tf.square(sums)
+        if accumulator.shape.rank == 1:
+            squares = tf.reduce_mean(squares, axis=1)
+        state = accumulator.handle
+        tf.raw_ops.ResourceScatterAdd(resource=state, indices=rows, updates=squares)
+        squares = tf.raw_ops.ResourceGather(resource=state, indices=rows, dtype=tf.float32)
+        if accumulator.shape.rank == 1:
+            squares = squares[:, tf.newaxis]
         updates = learning_rate * sums / (tf.sqrt(squares) + ADAGRAD_EPSILON)
     tf.raw_ops.ResourceScatterSub(resource=variable.handle, indices=rows, updates=updates)
-
-
-def _check(api, placement, cluster, compress, optimizer):
-    """Raises `BackendError` where SOK cannot do what is asked."""
-    if optimizer not in OPTIMIZERS:
-        raise BackendError(f"optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
-    if placement.column_wise_tables or placement.replicated_tables:
-        table = (*placement.column_wise_tables, *placement.replicated_tables)[0]
-        raise BackendError(
-            f"table {table} is placed {placement.assignments[table].kind!r}: SOK knows row-wise "
-            "and whole tables only; take --placement=row or --embedding_backend=own"
-        )
-    whole = placement.table_wise_tables
-    if whole and api == 1:
-        raise BackendError(
-            f"table {whole[0]} is placed whole: SOK 1.x deals the rows of every table over all "
-            "ranks; take --placement=row, SOK 2.x or --embedding_backend=own"
-        )
-    if whole and compress:
-        raise BackendError(
-            f"--compress has no effect on whole tables, of which table {whole[0]} is one: SOK's "
-            "lookup_sparse takes the same number of ids on every rank; take --placement=row"
-        )
-    empty = [rank for rank in range(cluster.size) if not placement.tables_of(rank)]
-    if whole and empty:
-        raise BackendError(
-            f"rank {empty[0]} would hold no whole table: SOK's lookup_sparse needs one on every "
-            "rank; take --placement=row or fewer ranks"
-        )
-    if api == 1 and cluster.local_size != cluster.size:
-        raise BackendError(
-            f"SOK 1.x numbers GPUs by their local rank and works on one host only, but "
-            f"{cluster.local_size} of {cluster.size} ranks are on this one; take SOK 2.x"
-        )

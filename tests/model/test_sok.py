@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM
+from model.embedding import sok
 from model.embedding.backend import BackendError
 from model.embedding.own import OwnEmbedding
 from model.embedding.placement import Assignment, Placement
@@ -54,12 +55,12 @@ def initial_tables():
     return tables
 
 
-def read_all(embedding):
-    """Returns {(table, id): row} of what one rank holds."""
+def read_all(embedding, state=None):
+    """Returns {(table, id): row, or its state} of what one rank holds."""
     rows = {}
     for shard in embedding.shards:
         ids = shard.row_offset + shard.row_stride * np.arange(shard.rows)
-        for i, row in zip(ids, embedding.read_rows(shard.table, ids)):
+        for i, row in zip(ids, embedding.read_rows(shard.table, ids, state)):
             rows[shard.table, int(i)] = row
     return rows
 
@@ -72,8 +73,32 @@ def reference(tables, ids, gradients, rate, optimizer, accumulators):
         if optimizer == "sgd":
             table -= rate * total
         else:
-            accumulators[t] += total**2
+            square = total**2
+            if optimizer == "rowwise_adagrad":
+                square = np.mean(square, axis=1, keepdims=True)
+            accumulators[t] += square
             table -= rate * total / (np.sqrt(accumulators[t]) + 1e-8)
+
+
+@pytest.mark.parametrize(("api", "kind"), [(2, "row"), (2, "mixed"), (1, "row")])
+def test_initial_rows_are_the_own_backends_bit_for_bit(monkeypatch, api, kind):
+    monkeypatch.setattr(sok, "CHUNK_BYTES", 4 * DIMENSION * 5)  # 5 rows at a time
+
+    def body(cluster):
+        return read_all(
+            SokEmbedding(
+                fake(api, cluster), api, placement_of(kind, 3), cluster, LOCAL_BATCH, seed=SEED
+            )
+        )
+
+    tables = initial_tables()
+    held = {}
+    for rows in ThreadRanks(3).run(body):
+        held.update(rows)
+    assert sorted(held) == [(t, i) for t, rows in enumerate(VOCAB) for i in range(rows)]
+    for (t, i), row in held.items():
+        np.testing.assert_array_equal(row, tables[t][i])
+    assert np.unique(np.concatenate(list(held.values()))).size > 0.9 * sum(VOCAB) * DIMENSION
 
 
 CASES = [
@@ -86,8 +111,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
-@pytest.mark.parametrize(("api", "kind", "size", "compress"), CASES)
+@pytest.mark.parametrize(
+    ("api", "kind", "size", "compress", "optimizer"),
+    [
+        (*case, optimizer)
+        for case in CASES
+        for optimizer in ("sgd", "adagrad", "rowwise_adagrad")
+        if optimizer != "rowwise_adagrad" or case[2] == 2
+    ],
+)
 def test_training_equals_a_float64_reference(api, kind, size, compress, optimizer):
     generator = np.random.default_rng()
     placement, steps, rate = placement_of(kind, size), 3, 0.3
@@ -107,7 +139,9 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
             route = embedding.route(tf.constant(ids[step, cluster.rank]))
             seen.append(embedding.lookup(route).numpy())
             embedding.update(route, tf.constant(gradients[step, cluster.rank]), rate)
-        return seen, read_all(embedding)
+        # Adagrad's rows do not show the gradients' scale, its state does.
+        state = None if optimizer == "sgd" else "accumulator"
+        return seen, read_all(embedding), read_all(embedding, state)
 
     results = ThreadRanks(size).run(body)
     tables, accumulators = initial_tables(), [np.zeros((rows, DIMENSION)) for rows in VOCAB]
@@ -123,9 +157,12 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
             tables, ids[step], scale * gradients[step].astype(np.float64), rate, optimizer,
             accumulators,
         )  # fmt: skip
-    held = [rows for _, rows in results]
-    assert sum(len(rows) for rows in held) == sum(VOCAB)
-    for rank, rows in enumerate(held):
+    assert sum(len(rows) for _, rows, _ in results) == sum(VOCAB)
+    for rank, (_, rows, states) in enumerate(results):
+        for (t, i), state in states.items():
+            expected = tables[t][i] if optimizer == "sgd" else accumulators[t][i]
+            expected = expected[: state.size] if optimizer == "rowwise_adagrad" else expected
+            np.testing.assert_allclose(state.reshape(-1), expected, rtol=2e-5, atol=2e-6)
         for (t, i), row in rows.items():
             np.testing.assert_allclose(row, tables[t][i], rtol=2e-5, atol=2e-6)
             if kind == "row":
@@ -138,10 +175,10 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
 )
 def test_one_traced_step_equals_the_own_backends(api, kind, compress):
     generator = np.random.default_rng()
-    cluster, batch = SingleRank(), 32
+    cluster, batch = SingleRank(), max(VOCAB)
     placement = placement_of(kind, 1)
     own = OwnEmbedding(placement_of("table", 1), cluster, batch, seed=SEED)
-    sok = SokEmbedding(
+    theirs = SokEmbedding(
         fake(api, cluster), api, placement, cluster, batch, seed=SEED, compress=compress
     )
     losses = []
@@ -155,7 +192,7 @@ def test_one_traced_step_equals_the_own_backends(api, kind, compress):
         }
         for _ in range(6)
     ]
-    for embedding in (own, sok):
+    for embedding in (own, theirs):
         dense = DenseDLRM(
             dense_features=13, tables=5, bottom_mlp=[16, DIMENSION], top_mlp=[16, 1], seed=SEED
         )
@@ -164,10 +201,12 @@ def test_one_traced_step_equals_the_own_backends(api, kind, compress):
         assert step.traces() == 1
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert losses[0][0] != losses[0][1]
-    ends = [shard.base_row for shard in own.shards]
-    table = own.table.numpy()
-    for (t, i), row in read_all(sok).items():
-        np.testing.assert_allclose(row, table[ends[t] + i], rtol=1e-4, atol=1e-6)
+    # Every row of every table.
+    ids = tf.constant(np.arange(batch)[:, None] % np.array(VOCAB), tf.int32)
+    rows = [embedding.lookup(embedding.route(ids)).numpy() for embedding in (own, theirs)]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-4, atol=1e-6)
+    initial = np.stack([table[ids.numpy()[:, t]] for t, table in enumerate(initial_tables())], 1)
+    assert np.abs(rows[0] - initial).max() > 1e-3
 
 
 def test_half_precision_travels_with_sok_1_and_is_cast_with_sok_2():
@@ -216,6 +255,8 @@ def test_rows_and_accumulators_are_read_and_written(api):
             embedding.read_rows(4, [1 - cluster.rank])
         with pytest.raises(IndexError):
             embedding.read_rows(4, [50 + cluster.rank])
+        with pytest.raises(IndexError, match="table 5: there are 5 tables"):
+            embedding.read_rows(5, [0])
         with pytest.raises(KeyError, match="momentum"):
             embedding.read_rows(4, ids, "momentum")
 
