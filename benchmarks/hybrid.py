@@ -181,7 +181,8 @@ def main():
 def _print(rows, options, limits):
     print(
         f"{limits.processor}, {limits.threads} threads, load {limits.load:.1f} at the start; "
-        f"global batch {options.batch}, {len(VOCAB)} tables, {sum(VOCAB) * DIMENSION * 4 / 1e9:.1f} GB, "
+        f"global batch {options.batch}, {len(VOCAB)} tables, "
+        f"{sum(VOCAB) * DIMENSION * 4 / 1e9:.1f} GB, "
         f"float32; medians of {options.repeats}"
     )
     print(
