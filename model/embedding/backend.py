@@ -155,6 +155,10 @@ def build(
         raise BackendError(
             "SOK takes all ids of a rank's own samples: model-parallel input has no effect on it"
         )
+    if not own_options.get("native", True):
+        raise BackendError(
+            "--embedding_kernels chooses among the own backend's kernels: it has no effect on SOK"
+        )
     from model.embedding.sok import SokEmbedding, start
 
     start(choice.sok, choice.api, cluster, local_batch_size)

@@ -16,7 +16,8 @@ def check(api, placement, cluster, compress, optimizer):
         table = (*placement.column_wise_tables, *placement.replicated_tables)[0]
         raise BackendError(
             f"table {table} is placed {placement.assignments[table].kind!r}: SOK knows row-wise "
-            "and whole tables only; take --placement=row or --embedding_backend=own"
+            "and whole tables only; go without --column_split and --replicate_below_rows, or take "
+            "--embedding_backend=own"
         )
     whole = placement.table_wise_tables
     if whole and api == 1:

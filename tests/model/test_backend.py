@@ -153,6 +153,8 @@ def test_build_initialises_sok_and_makes_the_embedding(api):
     assert started == [expected if api == 2 else {"global_batch_size": 8}]
     with pytest.raises(backend.BackendError, match="model-parallel input has no effect"):
         backend.build(choice, placement, cluster, 8, seed=1, model_parallel_input=True)
+    with pytest.raises(backend.BackendError, match="--embedding_kernels .* no effect on SOK"):
+        backend.build(choice, placement, cluster, 8, seed=1, native=False)
 
 
 def test_build_makes_the_own_embedding():
