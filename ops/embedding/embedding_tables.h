@@ -83,9 +83,11 @@ class HugePages {
   std::atomic<const void*> advised_{nullptr};
 };
 
-// Asks the operating system to back [data, data + bytes) with huge pages, those already there
-// included as far as the system collapses them. Returns whether it took the advice.
-bool AdviseHugePages(const void* data, size_t bytes);
+// Asks the operating system to back [data, data + bytes) with huge pages from now on.
+void AdviseHugePages(const void* data, size_t bytes);
+
+// Gathers the pages already there into huge ones, where the system can (Linux 6.1).
+void CollapseHugePages(const void* data, size_t bytes);
 
 }  // namespace dlrm
 
