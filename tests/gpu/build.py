@@ -1,6 +1,6 @@
-"""Builds the CUDA kernels as a plain shared library: for a GPU with nvcc, or emulated on the CPU.
+"""Builds the CUDA kernels as a plain shared library: for a GPU by nvcc, or emulated on the CPU.
 
-A library's name carries the hash of everything it is made from, so an unchanged tree builds nothing.
+A library's name carries the hash of all that it is made from: an unchanged tree builds nothing.
 """
 
 import concurrent.futures
@@ -91,6 +91,33 @@ def compile_objects(architecture, jobs, ptx=False):
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         results = list(pool.map(one, sources()))
     return [target for target, _ in results], "\n".join(text for _, text in results)
+
+
+def spilled_kernels(report):
+    """Names of the project's kernels whose registers went to local memory, from a report."""
+    found = re.findall(
+        r"Function properties for (\S+)\s+\d+ bytes stack frame, (\d+) bytes spill stores", report
+    )
+    return sorted({name for name, spilled in found if int(spilled) > 0 and "dlrm" in name
+                   and "cub" not in name})  # fmt: skip
+
+
+def ptx(architecture):
+    """Returns the PTX of all sources for one architecture."""
+    flags = [f"-I{OPS}", "-std=c++17", "-O3", f"-arch=compute_{architecture}", "-ptx"]
+    digest = _digest(_ops_files(), flags[1:])
+    target = CACHE / f"kernels-compute{architecture}-{digest}.ptx"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        partial = target.with_suffix(f".{os.getpid()}.part")
+        text = []
+        # CUB's sort is not ours to inspect, and slow to compile.
+        for source in (source for source in sources() if "sorted" not in source.name):
+            _run([nvcc(), *flags, source, "-o", partial], 300)
+            text.append(partial.read_text())
+        partial.write_text("\n".join(text))
+        os.replace(partial, target)
+    return target.read_text()
 
 
 def build_for_gpu(architecture, jobs):

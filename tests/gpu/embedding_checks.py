@@ -7,8 +7,13 @@ import numpy as np
 from tests.gpu import reference
 from tests.gpu.interaction_checks import MismatchError
 from tests.gpu.launchers import (
-    BFLOAT16, DTYPE_NAMES, FLOAT16, FLOAT32, EmbeddingBatch, int64_array,
-)  # fmt: skip
+    BFLOAT16,
+    DTYPE_NAMES,
+    FLOAT16,
+    FLOAT32,
+    EmbeddingBatch,
+    int64_array,
+)
 
 ID_TYPES = (np.int32, np.int64)
 

@@ -6,9 +6,16 @@ import numpy as np
 
 from tests.gpu import reference
 from tests.gpu.launchers import (
-    ACCURATE, BFLOAT16, DTYPE_NAMES, ELEMENT_BYTES, FLOAT16, FLOAT32, SCALAR, TF32,
+    ACCURATE,
+    BFLOAT16,
+    DTYPE_NAMES,
+    ELEMENT_BYTES,
+    FLOAT16,
+    FLOAT32,
+    SCALAR,
+    TF32,
     InteractionShape,
-)  # fmt: skip
+)
 
 MODE_NAMES = {ACCURATE: "", TF32: " TF32", SCALAR: " scalar"}
 # Error of a sum of products, relative to the sum of their magnitudes. TF32 rounds each factor to

@@ -1,6 +1,7 @@
 """The plain library's functions, by ctypes."""
 
 import ctypes
+from typing import ClassVar
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
 ACCURATE, TF32, SCALAR = 0, 1, 2
@@ -13,21 +14,21 @@ class CudaError(RuntimeError):
 
 
 class InteractionShape(ctypes.Structure):
-    _fields_ = [
+    _fields_: ClassVar = [
         ("batch", ctypes.c_int64), ("features", ctypes.c_int64), ("dim", ctypes.c_int64),
         ("dtype", ctypes.c_int32), ("mode", ctypes.c_int32),
     ]  # fmt: skip
 
 
 class IdError(ctypes.Structure):
-    _fields_ = [
+    _fields_: ClassVar = [
         ("state", ctypes.c_int32), ("table", ctypes.c_int32), ("sample", ctypes.c_int64),
         ("id", ctypes.c_int64), ("bound", ctypes.c_int64),
     ]  # fmt: skip
 
 
 class EmbeddingBatch(ctypes.Structure):
-    _fields_ = [
+    _fields_: ClassVar = [
         ("batch", ctypes.c_int64), ("tables", ctypes.c_int64), ("dim", ctypes.c_int64),
         ("total_rows", ctypes.c_int64), ("ids", ctypes.c_void_p),
         ("base_rows", ctypes.POINTER(ctypes.c_int64)),

@@ -2,16 +2,15 @@
 
     python3 -m tests.gpu.run [--quick] [--json FILE]
 
-Needs nvcc, NumPy and PyTorch with CUDA; no TensorFlow and no network. Every group runs in a process
-of its own, so that a kernel that breaks the CUDA context hides no other's result. The exit code is 0
-only if every check passed and every timing ran.
+Needs nvcc, NumPy and PyTorch with CUDA; no TensorFlow and no network. Every group runs in a
+process of its own, so that a kernel that breaks the CUDA context hides no other's result. The exit
+code is 0 only if every check passed and every timing ran.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -19,8 +18,15 @@ import traceback
 
 import numpy as np
 
-from tests.gpu import build, embedding_checks, interaction_checks, large_checks, launchers, memory
-from tests.gpu import timings
+from tests.gpu import (
+    build,
+    embedding_checks,
+    interaction_checks,
+    large_checks,
+    launchers,
+    memory,
+    timings,
+)
 
 CHECKS = {
     "check interaction": interaction_checks,
@@ -101,13 +107,6 @@ def spawn_group(group, library_path, quick, folder):
     return results
 
 
-def resources(report):
-    """Kernels whose registers went to local memory, from the compiler's report."""
-    found = re.findall(r"Function properties for (\S+)\s+(\d+) bytes stack.*?(\d+) bytes spill st",
-                       report)  # fmt: skip
-    return [name for name, _, spilled in found if int(spilled) > 0 and "cub" not in name]
-
-
 def print_table(results):
     """Prints checks, the device's limits, and timings."""
     print(f"\n{'check':45} {'cases':>6} {'error/limit':>12} {'s':>6}  result")
@@ -121,8 +120,9 @@ def print_table(results):
         rates = ", ".join(f"{k} {v / 1e12:.0f}" for k, v in machine["flop_per_s"].items())
         print(f"\n{machine['device']}: copy {machine['copy_bytes_per_s'] / 1e12:.2f} TB/s (read + "
               f"written), matrix products {rates} TFLOP/s")  # fmt: skip
-    print(f"\n{'operation, batch ' + format(timings.BATCH, ','):58} {'MB':>7} {'us':>8} {'TB/s':>6} "
-          f"{'of copy':>8} {'PyTorch us':>11} {'ratio':>6}")  # fmt: skip
+    title = f"operation, batch {timings.BATCH:,}"
+    print(f"\n{title:58} {'MB':>7} {'us':>8} {'TB/s':>6} {'of copy':>8} {'PyTorch us':>11} "
+          f"{'ratio':>6}")  # fmt: skip
     for entry in results["timings"]:
         if "bytes" not in entry:
             if not entry["passed"]:
@@ -160,8 +160,8 @@ def main():
     major, minor = torch.cuda.get_device_capability()
     begin = time.monotonic()
     library_path, report = build.build_for_gpu(f"{major}{minor}", jobs=os.cpu_count() or 2)
-    print(f"built {library_path.name} in {time.monotonic() - begin:.0f} s; kernels that spill "
-          f"registers: {', '.join(resources(report)) or 'none'}", flush=True)  # fmt: skip
+    spilled = ", ".join(build.spilled_kernels(report)) or "none"
+    print(f"built {library_path.name} in {time.monotonic() - begin:.0f} s; spills: {spilled}")
     groups = ["check interaction", "check embedding"] if options.quick else [*CHECKS, *TIMINGS]
     results = {"checks": [], "timings": []}
     for group in groups:

@@ -6,13 +6,21 @@ each output written once, each updated row read and written once.
 """
 
 import ctypes
+import functools
 
 import numpy as np
 
 from tests.gpu.launchers import (
-    ACCURATE, BFLOAT16, DTYPE_NAMES, FLOAT16, FLOAT32, TF32, EmbeddingBatch, InteractionShape,
+    ACCURATE,
+    BFLOAT16,
+    DTYPE_NAMES,
+    FLOAT16,
+    FLOAT32,
+    TF32,
+    EmbeddingBatch,
+    InteractionShape,
     int64_array,
-)  # fmt: skip
+)
 
 BATCH, FEATURES, DIM, TABLES = 65_536, 27, 128, 26
 
@@ -164,81 +172,80 @@ class Tables:
         )  # fmt: skip
 
 
-def embedding_rows(library, stream, sizes, distribution, label):
-    """Yields one row per operation on the same tables and ids."""
+def embedding_rows(library, stream, tables, dtype, label):
+    """Yields one row per operation on the same tables and ids.
+
+    Bytes count rows that several places share once, as a cache could have it.
+    """
     import torch
 
-    tables = Tables(library, sizes, distribution)
-    places = BATCH * len(sizes)
+    kind, count = _torch_dtype(dtype), len(tables.sizes)
+    places, step = BATCH * count, 1e-3
+    label = f"{DTYPE_NAMES[dtype]}, {label}"
+    vectors = torch.empty((places, DIM), device="cuda", dtype=kind)
+    vector_bytes = vectors.numel() * vectors.element_size() + 4 * places
     row_bytes = tables.touched * DIM * 4
-    for dtype in (FLOAT32, FLOAT16):
-        kind, name = _torch_dtype(dtype), DTYPE_NAMES[dtype]
-        vectors = torch.randn((BATCH, len(sizes), DIM), device="cuda").to(kind)
-        element_bytes = vectors.numel() * vectors.element_size()
-        batches = [tables.batch(k, dtype) for k in range(3)]
-        pointer, rows = vectors.data_ptr(), tables.rows.data_ptr()
-        size = library.workspace_bytes(batches[0])
-        workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
-        # Bytes: rows that several places share are counted once, as a cache could have it.
-        update_bytes = element_bytes + 2 * row_bytes + 4 * places
-        step = 1e-3
-        yield (
-            f"lookup {name} {label}", element_bytes + row_bytes + 4 * places,
-            median_seconds([
-                lambda b=b: library.embedding_lookup(ctypes.byref(b), rows, pointer, stream)
-                for b in batches
-            ]),
-            median_seconds([lambda f=f, kind=kind: tables.rows[f].to(kind) for f in tables.flat],
-                           repeats=10),
-        )  # fmt: skip
-        vectors.normal_()
-        flat_vectors = vectors.view(places, DIM)
-        yield (
-            f"SGD atomics {name} {label}", update_bytes,
-            median_seconds([
-                lambda b=b: library.embedding_sgd(ctypes.byref(b), pointer, rows, step, stream)
-                for b in batches
-            ]),
-            median_seconds([
-                lambda f=f: tables.rows.index_add_(0, f, flat_vectors.float(), alpha=-step)
-                for f in tables.flat
-            ], repeats=10),
-        )  # fmt: skip
-        yield (
-            f"SGD deterministic {name} {label}", update_bytes,
-            median_seconds([
-                lambda b=b: library.embedding_sgd_sorted(
-                    ctypes.byref(b), pointer, rows, step, workspace.data_ptr(), size, stream
-                )
-                for b in batches
-            ], repeats=10),
-            None,
-        )  # fmt: skip
-        for row_wise in (1, 0):
-            shape = (tables.total,) if row_wise else (tables.total, DIM)
-            state = torch.rand(shape, device="cuda")
-            state_bytes = 2 * tables.touched * (1 if row_wise else DIM) * 4
-            yield (
-                f"Adagrad{' row-wise' if row_wise else ''} {name} {label}",
-                update_bytes + state_bytes,
-                median_seconds([
-                    lambda b=b, s=state, w=row_wise: library.embedding_adagrad(
-                        ctypes.byref(b), pointer, rows, s.data_ptr(), w, step, 1.0, 1e-8,
-                        workspace.data_ptr(), size, stream,
-                    )
-                    for b in batches
-                ], repeats=10),
-                None,
-            )  # fmt: skip
+    batches = [ctypes.byref(tables.batch(k, dtype)) for k in range(len(tables.ids))]
+    pointer, rows = vectors.data_ptr(), tables.rows.data_ptr()
+    size = library.workspace_bytes(tables.batch(0, dtype))
+    workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
+
+    def ours(call, repeats=20):
+        return median_seconds([lambda b=b: call(b) for b in batches], repeats)
+
+    def peer(call):
+        return median_seconds([lambda f=f: call(f) for f in tables.flat], repeats=10)
+
     yield (
-        f"initialise {label}", tables.total * DIM * 4,
-        median_seconds([
-            lambda: library.embedding_initialize(
-                tables.rows.data_ptr(), DIM, tables.total, 0, 1, 3, 12345, 0.5, stream
-            )
-        ], repeats=10),
+        f"lookup {label}", vector_bytes + row_bytes,
+        ours(lambda b: library.embedding_lookup(b, rows, pointer, stream)),
+        peer(lambda flat: tables.rows[flat].to(kind)),
+    )  # fmt: skip
+    vectors.normal_()
+    yield (
+        f"SGD atomics {label}", vector_bytes + 2 * row_bytes,
+        ours(lambda b: library.embedding_sgd(b, pointer, rows, step, stream)),
+        peer(lambda flat: tables.rows.index_add_(0, flat, vectors.float(), alpha=-step)),
+    )  # fmt: skip
+    yield (
+        f"SGD deterministic {label}", vector_bytes + 2 * row_bytes,
+        ours(lambda b: library.embedding_sgd_sorted(
+            b, pointer, rows, step, workspace.data_ptr(), size, stream
+        )),
         None,
     )  # fmt: skip
+    for row_wise in (1, 0):
+        shape = (tables.total,) if row_wise else (tables.total, DIM)
+        state = torch.rand(shape, device="cuda")
+        place = state.data_ptr()
+        state_bytes = 2 * tables.touched * (1 if row_wise else DIM) * 4
+        yield (
+            f"Adagrad{' row-wise' if row_wise else ''} {label}",
+            vector_bytes + 2 * row_bytes + state_bytes,
+            ours(functools.partial(_adagrad, library, pointer, rows, place, row_wise, step,
+                                   workspace.data_ptr(), size, stream)),
+            None,
+        )  # fmt: skip
+        del state
+
+
+def _adagrad(library, gradients, rows, state, row_wise, rate, workspace, size, stream, batch):
+    library.embedding_adagrad(
+        batch, gradients, rows, state, row_wise, rate, 1.0, 1e-8, workspace, size, stream
+    )
+
+
+def table_rows(library, stream, sizes, distribution, label):
+    """Yields the rows of all operations, and of the initialisation, on one set of tables."""
+    tables = Tables(library, sizes, distribution)
+    for dtype in (FLOAT32, FLOAT16):
+        yield from embedding_rows(library, stream, tables, dtype, label)
+    pointer, total = tables.rows.data_ptr(), tables.total
+
+    def initialize():
+        library.embedding_initialize(pointer, DIM, total, 0, 1, 3, 12345, 0.5, stream)
+
+    yield f"initialise {label}", total * DIM * 4, median_seconds([initialize], repeats=10), None
     library.id_error_destroy(tables.error)
 
 
@@ -258,8 +265,7 @@ def rows(library, stream, part):
         ):  # fmt: skip
             yield from interaction_rows(library, stream, dtype, mode)
     elif part == "uniform":
-        yield from embedding_rows(
-            library, stream, [600_000] * TABLES, "uniform", "26 x 600,000 rows"
-        )
+        sizes = [600_000] * TABLES
+        yield from table_rows(library, stream, sizes, "uniform", "26 x 600,000 rows")
     else:
-        yield from embedding_rows(library, stream, CRITEO_CUT, "zipf", "Criteo sizes, Zipf ids")
+        yield from table_rows(library, stream, CRITEO_CUT, "zipf", "Criteo sizes, Zipf ids")
