@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,7 +102,7 @@ def test_stops_at_the_auc_threshold(small_dataset, tmp_path):
     assert result["stopped_by"] == "auc_threshold"
     assert result["auc"] > 0.51
     assert result["steps"] < 83
-    assert "| AUC > 0.51 |" in done.stdout
+    assert re.search(r"\| exit criteria +\| +AUC > 0.51 \|", done.stdout)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
