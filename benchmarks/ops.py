@@ -4,10 +4,10 @@
 
 One row for each op and case. Limit, op and TensorFlow are timed in turn, round after round, so that
 whatever else the machine does falls on all of them; figures are medians over the rounds, and the
-share of the limit is the median of each round's own. The limit of an interaction is the longer of
-its bytes at the measured copy bandwidth and its products at the measured rate of TensorFlow's
-matrix product; that of a lookup or update is the measured rate of random rows in the same table.
-Each ratio is given twice: by the clock, and by processor time, which other programs disturb less.
+ratios are the medians of each round's own. An interaction has two limits: its bytes at the measured
+copy bandwidth, and its products at the measured rate of TensorFlow's matrix product; a lookup or
+update has the measured rate of random rows in the same table. Each ratio is given twice: by the
+clock, and by processor time, which other programs disturb less.
 """
 
 import argparse
@@ -43,19 +43,26 @@ VOCABULARY = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Share:
+    """A limit's time for the same work, and the share of the limit that the op reaches."""
+
+    limit: str
+    limit_seconds: float
+    share: float  # by the clock
+    share_cpu: float  # by processor time
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
-    """One case's medians: seconds, and ratios by the clock and by processor time."""
+    """One case's medians: seconds, shares of limits, TensorFlow's time as a multiple."""
 
     op: str
     case: str
     seconds: float
-    limit_seconds: float
-    limit: str
-    share_of_limit: float
-    share_of_limit_cpu: float
+    shares: tuple
     tensorflow_seconds: float
-    speedup: float
-    speedup_cpu: float
+    speedup: float  # by the clock
+    speedup_cpu: float  # by processor time
 
 
 def timed(call):
@@ -75,31 +82,29 @@ class Limit:
     factor: float
 
 
-def slower(limits):
-    """Returns the limit that takes longest: the one that binds."""
-    return max(
-        limits,
-        key=lambda limit: limit.factor * np.median([timed(limit.probe)[0] for _ in range(5)]),
-    )
-
-
-def compare(op, case, limit, ours, theirs, rounds):
-    """Times a limit's probe, an op and TensorFlow's formulation in turn, and prints their row."""
+def compare(op, case, limits, ours, theirs, rounds):
+    """Times the limits' probes, an op and TensorFlow's formulation in turn; prints their row."""
     ours(), theirs()
-    times = np.array(
-        [(limit.factor * timed(limit.probe), timed(ours), timed(theirs)) for _ in range(rounds)]
+    calls = (ours, theirs, *(limit.probe for limit in limits))
+    times = np.array([[timed(call) for call in calls] for _ in range(rounds)])
+    times[:, 2:] *= np.array([limit.factor for limit in limits])[:, np.newaxis]
+    median = np.median(times[:, :, 0], axis=0)
+    ratios = np.median(times / times[:, :1], axis=0)
+    shares = tuple(
+        Share(limit.name, float(median[k]), float(ratios[k, 0]), float(ratios[k, 1]))
+        for k, limit in enumerate(limits, start=2)
     )
-    (limit_seconds, seconds, tensorflow_seconds) = np.median(times[:, :, 0], axis=0)
-    share, share_cpu = np.median(times[:, 0] / times[:, 1], axis=0)
-    speedup, speedup_cpu = np.median(times[:, 2] / times[:, 1], axis=0)
     row = Row(
-        op, case, float(seconds), float(limit_seconds), limit.name, float(share), float(share_cpu),
-        float(tensorflow_seconds), float(speedup), float(speedup_cpu),
+        op, case, float(median[0]), shares, float(median[1]), float(ratios[1, 0]),
+        float(ratios[1, 1]),
     )  # fmt: skip
     print(
-        f"{op:12s} {case:44s} {row.seconds * 1e3:8.2f} {row.limit_seconds * 1e3:8.2f} "
-        f"{row.limit:10s} {row.share_of_limit:5.0%} {row.share_of_limit_cpu:5.0%} "
-        f"{row.tensorflow_seconds * 1e3:9.2f} {row.speedup:6.1f} {row.speedup_cpu:6.1f}",
+        f"{op:11s} {case:42s} {row.seconds * 1e3:7.1f}  {row.tensorflow_seconds * 1e3:7.1f} "
+        f"{row.speedup:5.1f} {row.speedup_cpu:5.1f}  "
+        + ", ".join(
+            f"{s.limit} {s.limit_seconds * 1e3:.1f}: {s.share:.0%} {s.share_cpu:.0%}"
+            for s in shares
+        ),
         flush=True,
     )
     return row
@@ -141,12 +146,11 @@ def interaction_rows(dtype, copy, rounds):
             lambda: tf.linalg.matmul(square, square).numpy(),
             passes * pair_flops / (2 * 1024**3),
         )
-        binding = slower([memory, products])
         for compiled in (False, True):
             yield compare(
                 "interaction",
                 f"{case}, {dtype.name}" + (", beside XLA" if compiled else ""),
-                binding,
+                [memory, products],
                 kind(dot_interaction),
                 kind(dot_interaction_tensorflow, compiled),
                 rounds,
@@ -239,7 +243,7 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
             update(embedding_update_adagrad_tensorflow, accumulator),
         ),
     ):
-        yield compare(op, case, limit, own, other, rounds)
+        yield compare(op, case, [limit], own, other, rounds)
 
 
 def main():
@@ -254,10 +258,8 @@ def main():
     print(
         f"{machine.processor()}, {machine.threads()} cores, {instruction_set.current()} kernels, "
         f"TensorFlow {tf.__version__}, load average {load:.1f}\n"
-        f"B = {BATCH}, T = {TABLES}, D = {DIMENSION}; times in ms; shares and speedups by the "
-        f"clock and by processor time\n"
-        f"{'op':12s} {'case':44s} {'time':>8s} {'limit':>8s} {'by':10s} {'share':>5s} {'cpu':>5s} "
-        f"{'TensorFlow':>9s} {'times':>6s} {'cpu':>6s}"
+        f"B = {BATCH}, T = {TABLES}, D = {DIMENSION}; times in ms\n"
+        f"{'op':11s} {'case':42s} {'time':>7s}  TensorFlow's  (cpu)  limit's: share (cpu)"
     )
     rows = []
     if arguments.only != "embedding":

@@ -75,7 +75,8 @@ Bf16 Same(Bf16 value) { return value; }
 // Rows [row, row + R), pairs of registers [column / 32, column / 32 + P).
 template <int R, int P>
 void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
-           int64_t pair_floats, int64_t row, int64_t column, const GradientTarget<Bf16>& target) {
+           int64_t pair_floats, int64_t row, int64_t column, const GradientTarget<Bf16>& target,
+           Prefetcher* prefetcher) {
   Register sums[R][2 * P];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -84,7 +85,9 @@ void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
   }
   const Bf16* factors = matrix + row * matrix_stride;
   const float* p = interleaved + column;
+  Prefetcher ahead = *prefetcher;
   for (int64_t j = 0; j < matrix_stride; j += 2, p += pair_floats) {
+    ahead.Line();
     __m512bh factor[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -99,6 +102,7 @@ void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
       for (int r = 0; r < R; ++r) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], factor[r], columns);
     }
   }
+  *prefetcher = ahead;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const bool is_bottom = row + r == 0;
@@ -129,16 +133,14 @@ void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
 
 template <int P>
 void Columns(const Bf16* matrix, const float* interleaved, int64_t pair_floats, int64_t features,
-             int64_t column, const GradientTarget<Bf16>& target, Prefetcher* prefetcher,
-             int lines) {
+             int64_t column, const GradientTarget<Bf16>& target, Prefetcher* prefetcher) {
   const int64_t stride = MatrixStride(features);
   int64_t row = 0;
   for (; row + 3 <= features; row += 3) {
-    Block<3, P>(matrix, stride, interleaved, pair_floats, row, column, target);
-    prefetcher->Lines(lines);
+    Block<3, P>(matrix, stride, interleaved, pair_floats, row, column, target, prefetcher);
   }
   for (; row < features; ++row) {
-    Block<1, P>(matrix, stride, interleaved, pair_floats, row, column, target);
+    Block<1, P>(matrix, stride, interleaved, pair_floats, row, column, target, prefetcher);
   }
 }
 
@@ -152,9 +154,6 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const Bf16>& i
   Bf16* matrix = reinterpret_cast<Bf16*>(static_cast<char*>(scratch) + InterleavedBytes(shape));
   const int64_t matrix_stride = MatrixStride(F);
   memset(matrix, 0, F * matrix_stride * sizeof(Bf16));
-  const int64_t vector_bytes = (F - 1) * D * static_cast<int64_t>(sizeof(Bf16));
-  const int64_t blocks = (F / 3 + 1) * ((padded + 127) / 128);
-  const int lines = static_cast<int>(vector_bytes / 64 / blocks) + 1;
   const bool stream = CanStream(shape, in, out);
   for (int64_t b = begin; b < end; ++b) {
     const Bf16* bottom = in.bottom + b * in.bottom_stride;
@@ -166,20 +165,16 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const Bf16>& i
       Interleave(first, i + 1 < F ? vectors + i * D : nullptr, D,
                  interleaved + i / 2 * pair_floats);
     }
-    Prefetcher prefetcher{nullptr, nullptr};
-    if (b + 1 < end) {
-      prefetcher.next = reinterpret_cast<const char*>(vectors + in.vectors_stride);
-      prefetcher.end = prefetcher.next + vector_bytes;
-    }
+    Prefetcher prefetcher(vectors + in.vectors_stride);
     const GradientTarget<Bf16> target{out.bottom + b * out.bottom_stride,
                                       out.vectors + b * out.vectors_stride, output_gradient, D,
                                       stream};
     int64_t column = 0;
     for (; column + 4 * kColumns <= padded; column += 4 * kColumns) {
-      Columns<4>(matrix, interleaved, pair_floats, F, column, target, &prefetcher, lines);
+      Columns<4>(matrix, interleaved, pair_floats, F, column, target, &prefetcher);
     }
     for (; column < padded; column += kColumns) {
-      Columns<1>(matrix, interleaved, pair_floats, F, column, target, &prefetcher, lines);
+      Columns<1>(matrix, interleaved, pair_floats, F, column, target, &prefetcher);
     }
   }
   if (stream) _mm_sfence();

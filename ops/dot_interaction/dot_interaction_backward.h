@@ -42,14 +42,17 @@ struct RowsOfColumns {
 // be passed through memory.
 template <class V, int R, int C>
 inline __attribute__((always_inline)) void GradientBlock(const float* matrix, int64_t matrix_stride, int64_t features,
-                   const RowsOfColumns& columns, typename V::Register (*sums)[C]) {
+                   const RowsOfColumns& columns, typename V::Register (*sums)[C],
+    Prefetcher* prefetcher) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) sums[r][c] = V::Zero();
   }
   const float* p = columns.bottom;
+  Prefetcher ahead = *prefetcher;
   for (int64_t j = 0; j < features; ++j) {
+    ahead.Line();
     typename V::Register factor[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) factor[r] = V::Broadcast(matrix[r * matrix_stride + j]);
@@ -61,6 +64,7 @@ inline __attribute__((always_inline)) void GradientBlock(const float* matrix, in
     }
     p = columns.vectors + j * columns.stride;
   }
+  *prefetcher = ahead;
 }
 
 template <class T>
@@ -76,9 +80,9 @@ struct GradientTarget {
 template <class V, class T, int R, int C>
 void StoreGradientBlock(const float* matrix, int64_t matrix_stride, int64_t features, int64_t row,
                         int64_t column, const RowsOfColumns& columns,
-                        const GradientTarget<T>& target) {
+                        const GradientTarget<T>& target, Prefetcher* prefetcher) {
   typename V::Register sums[R][C];
-  GradientBlock<V, R, C>(matrix + row * matrix_stride, matrix_stride, features, columns, sums);
+  GradientBlock<V, R, C>(matrix + row * matrix_stride, matrix_stride, features, columns, sums, prefetcher);
   // Unrolled like every loop over the sums: an index that is not a constant would put them all
   // into memory.
 #pragma GCC unroll 8
@@ -116,15 +120,14 @@ void StoreGradientBlock(const float* matrix, int64_t matrix_stride, int64_t feat
 template <class V, class T, int C>
 void GradientColumns(const float* matrix, int64_t matrix_stride, int64_t features, int64_t column,
                      const RowsOfColumns& columns, const GradientTarget<T>& target,
-                     Prefetcher* prefetcher, int lines) {
+                     Prefetcher* prefetcher) {
   constexpr int R = V::kGradientRows;
   int64_t row = 0;
   for (; row + R <= features; row += R) {
-    StoreGradientBlock<V, T, R, C>(matrix, matrix_stride, features, row, column, columns, target);
-    prefetcher->Lines(lines);
+    StoreGradientBlock<V, T, R, C>(matrix, matrix_stride, features, row, column, columns, target, prefetcher);
   }
   for (; row < features; ++row) {
-    StoreGradientBlock<V, T, 1, C>(matrix, matrix_stride, features, row, column, columns, target);
+    StoreGradientBlock<V, T, 1, C>(matrix, matrix_stride, features, row, column, columns, target, prefetcher);
   }
 }
 
@@ -173,9 +176,6 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
   float* copy = matrix + RoundUp(F * matrix_stride, 16);
   const int64_t copy_stride = RoundUp(D, V::kFloats);
   constexpr int C = V::kGradientColumns;
-  const int64_t vector_bytes = (F - 1) * D * static_cast<int64_t>(sizeof(T));
-  const int64_t blocks = (F / V::kGradientRows + 1) * (copy_stride / (C * V::kFloats) + 1);
-  const int lines = static_cast<int>(vector_bytes / 64 / blocks) + 1;
   const bool in_place = ReadsInPlace<V>(shape, in, out);
   const bool stream = CanStream(shape, in, out);
   for (int64_t b = begin; b < end; ++b) {
@@ -192,22 +192,18 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
         CopyRow<V>(vectors + (i - 1) * D, D, copy + i * copy_stride);
       }
     }
-    Prefetcher prefetcher{nullptr, nullptr};
-    if (b + 1 < end) {
-      prefetcher.next = reinterpret_cast<const char*>(vectors + in.vectors_stride);
-      prefetcher.end = prefetcher.next + vector_bytes;
-    }
+    Prefetcher prefetcher(vectors + in.vectors_stride);
     const GradientTarget<T> target{out.bottom + b * out.bottom_stride,
                                    out.vectors + b * out.vectors_stride, output_gradient, D,
                                    stream};
     int64_t column = 0;
     for (; column + C * V::kFloats <= copy_stride; column += C * V::kFloats) {
-      GradientColumns<V, T, C>(matrix, matrix_stride, F, column, rows, target, &prefetcher, lines);
+      GradientColumns<V, T, C>(matrix, matrix_stride, F, column, rows, target, &prefetcher);
       rows.bottom += C * V::kFloats;
       rows.vectors += C * V::kFloats;
     }
     for (; column < copy_stride; column += V::kFloats) {
-      GradientColumns<V, T, 1>(matrix, matrix_stride, F, column, rows, target, &prefetcher, lines);
+      GradientColumns<V, T, 1>(matrix, matrix_stride, F, column, rows, target, &prefetcher);
       rows.bottom += V::kFloats;
       rows.vectors += V::kFloats;
     }

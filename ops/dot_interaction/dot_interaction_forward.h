@@ -36,15 +36,20 @@ struct Float32Products {
   }
 };
 
-// Asks for the next sample's rows while this one's are being multiplied: a sample is long enough
-// for the hardware's prefetchers, but its loads and its arithmetic come one after the other.
-struct Prefetcher {
-  const char* next;
-  const char* end;
+// Asks for the next sample's rows, a line at each step of the products of this one: a sample is long
+// enough for the hardware's prefetchers, but its loads and its products come one after the other.
+// Running past the rows is harmless: it reaches the sample after the next, or nothing.
+class Prefetcher {
+ public:
+  explicit Prefetcher(const void* next) : next_(reinterpret_cast<uintptr_t>(next)) {}
 
-  void Lines(int count) {
-    for (int i = 0; i < count && next < end; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+  void Line() {
+    __builtin_prefetch(reinterpret_cast<const void*>(next_), 0, 2);
+    next_ += 64;
   }
+
+ private:
+  uintptr_t next_;
 };
 
 // Lays rows side by side: pieces[group][piece of the row][row in group], 16 bytes each, padded
@@ -94,7 +99,7 @@ void LayPieces(const DotInteractionShape& shape, const typename P::Element* bott
 // strict lower triangle. The last Q - 4 rows' results go to `sink` when Q < 4.
 template <class P, int Q, int G>
 void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group, float* pairs,
-           float* sink) {
+           float* sink, Prefetcher* prefetcher) {
   using V = typename P::Vector;
   const float* a[Q];
   for (int q = 0; q < Q; ++q) {
@@ -109,7 +114,9 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
 #pragma GCC unroll 8
     for (int q = 0; q < 4; ++q) sums[g][q] = V::Zero();
   }
+  Prefetcher ahead = *prefetcher;
   for (int64_t k = 0; k < group_floats; k += V::kFloats) {
+    ahead.Line();
     typename V::Register right[G];
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) right[g] = V::Load(b + g * group_floats + k);
@@ -120,6 +127,7 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
       for (int g = 0; g < G; ++g) sums[g][q] = P::MultiplyAdd(left, right[g], sums[g][q]);
     }
   }
+  *prefetcher = ahead;
   // A store is kLanes wide even where the triangle is not: what runs over falls on pairs of a
   // later row and smaller column, which are stored after it, here or by a later block.
 #pragma GCC unroll 8
@@ -136,21 +144,18 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
 
 template <class P, int Q>
 void BlockOfRows(const float* pieces, int64_t group_floats, int64_t row, float* pairs, float* sink,
-                 Prefetcher* prefetcher, int lines) {
+                 Prefetcher* prefetcher) {
   constexpr int kTile = P::Vector::kLanes == 4 ? 4 : 2;
   int64_t groups = RoundUp(row + Q - 1, P::Vector::kLanes) / P::Vector::kLanes;
   for (; groups >= kTile; groups -= kTile) {
-    Block<P, Q, kTile>(pieces, group_floats, row, groups - kTile, pairs, sink);
-    prefetcher->Lines(lines * kTile);
+    Block<P, Q, kTile>(pieces, group_floats, row, groups - kTile, pairs, sink, prefetcher);
   }
   if (kTile == 4 && groups >= 2) {
     groups -= 2;
-    Block<P, Q, 2>(pieces, group_floats, row, groups, pairs, sink);
-    prefetcher->Lines(lines * 2);
+    Block<P, Q, 2>(pieces, group_floats, row, groups, pairs, sink, prefetcher);
   }
   if (groups == 1) {
-    Block<P, Q, 1>(pieces, group_floats, row, 0, pairs, sink);
-    prefetcher->Lines(lines);
+    Block<P, Q, 1>(pieces, group_floats, row, 0, pairs, sink, prefetcher);
   }
 }
 
@@ -182,28 +187,21 @@ void Forward(const DotInteractionShape& shape, const FeatureRows<const typename 
   float* pairs = pieces + RoundUp(F, V::kLanes) * registers * V::kFloats;
   float* sink = pairs + RoundUp(pair_count + 32, 16);
   const int64_t used = D + pair_count, pad = shape.width - used;
-  const int64_t vector_bytes = (F - 1) * D * static_cast<int64_t>(sizeof(T));
-  const int64_t blocks = RoundUp(F, 4) / 4, groups = RoundUp(F, V::kLanes) / V::kLanes;
-  const int lines = static_cast<int>(vector_bytes / 64 / (blocks * groups / 2 + 1)) + 1;
   for (int64_t b = begin; b < end; ++b) {
     const T* bottom = in.bottom + b * in.bottom_stride;
     const T* vectors = in.vectors + b * in.vectors_stride;
-    Prefetcher prefetcher{nullptr, nullptr};
-    if (b + 1 < end) {
-      prefetcher.next = reinterpret_cast<const char*>(vectors + in.vectors_stride);
-      prefetcher.end = prefetcher.next + vector_bytes;
-    }
+    Prefetcher prefetcher(vectors + in.vectors_stride);
     LayPieces<P>(shape, bottom, vectors, registers, pieces);
     int64_t row = 1;
     for (; row + 4 <= F; row += 4) {
-      BlockOfRows<P, 4>(pieces, group_floats, row, pairs, sink, &prefetcher, lines);
+      BlockOfRows<P, 4>(pieces, group_floats, row, pairs, sink, &prefetcher);
     }
     if (F - row == 3) {
-      BlockOfRows<P, 3>(pieces, group_floats, row, pairs, sink, &prefetcher, lines);
+      BlockOfRows<P, 3>(pieces, group_floats, row, pairs, sink, &prefetcher);
     } else if (F - row == 2) {
-      BlockOfRows<P, 2>(pieces, group_floats, row, pairs, sink, &prefetcher, lines);
+      BlockOfRows<P, 2>(pieces, group_floats, row, pairs, sink, &prefetcher);
     } else if (F - row == 1) {
-      BlockOfRows<P, 1>(pieces, group_floats, row, pairs, sink, &prefetcher, lines);
+      BlockOfRows<P, 1>(pieces, group_floats, row, pairs, sink, &prefetcher);
     }
     T* out = output + b * shape.width;
     memcpy(out, bottom, D * sizeof(T));
