@@ -3,6 +3,9 @@
 What needs a device is checked and timed by ``python3 -m tests.gpu.run`` on a GPU host.
 """
 
+import os
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,25 @@ def test_tensor_core_and_wide_access_instructions():
         "ld.global.nc.v4.f32",
     ):
         assert instruction in text, f"{instruction} is not in the compiled kernels"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", sorted(build.OPS.glob("*/*.gpu.cc")), ids=lambda path: path.name)
+def test_tensorflow_gpu_kernels_compile(source):
+    """TensorFlow's headers are the same for CPUs and GPUs; CUDA's come with nvcc."""
+    include = build.cuda_include()
+    if include is None:
+        pytest.skip("CUDA's headers were not found: the GPU kernels are not compiled")
+    import tensorflow as tf
+
+    flags = [f for f in tf.sysconfig.get_compile_flags() if not f.startswith(("-std", "-I"))]
+    command = [
+        os.environ.get("CXX", "g++"), "-fsyntax-only", "-std=c++17", "-Wall", "-Wextra",
+        "-Wno-unused-parameter", "-Werror", "-DGOOGLE_CUDA=1", *flags, f"-I{build.OPS}",
+        "-isystem", tf.sysconfig.get_include(), "-isystem", str(include), str(source),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
