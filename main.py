@@ -21,6 +21,9 @@ def main(arguments):
     begin = time.perf_counter()
     try:
         values = flags.parse(arguments)
+        if values.mode == "plan":
+            _plan(values)
+            return 0
         _run(values)
     except (UserError, DivergedError, RankLostError) as error:
         _complain(rank, str(error))
@@ -33,11 +36,41 @@ def main(arguments):
     return 0
 
 
+def _plan(values):
+    from training import plan
+
+    default = "mlperf"
+    if values.data_dir is not None:
+        default = os.path.join(values.data_dir, "train", "metadata.json")
+    budget = values.memory_per_rank
+    try:
+        text = plan.render(
+            flags.vocab_sizes(default),
+            ranks=values.ranks,
+            device=values.device,
+            global_batch_size=values.global_batch_size,
+            amp=values.amp,
+            dimension=values.embedding_dim,
+            bottom_mlp=flags.widths("bottom_mlp"),
+            top_mlp=flags.widths("top_mlp"),
+            optimizer=values.embedding_optimizer,
+            placement=values.placement,
+            column_split="auto" if values.column_split else False,
+            replicate_below_rows=values.replicate_below_rows,
+            memory_per_rank=budget and environment.parse_bytes(budget, "memory_per_rank"),
+            compress=values.compress,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(text)
+
+
 def _run(values):
     # Imports of TensorFlow start here.
     from training import cluster, faults, job
 
     ranks = cluster.connect()
+    environment.choose_device(ranks.local_rank)
     with faults.explained(ranks.rank):
         job.run(values, ranks)
     ranks.shutdown()

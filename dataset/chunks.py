@@ -4,11 +4,12 @@ This is the path of the tools (split, convert, validate); training reads with `d
 """
 
 import os
+import threading
 from typing import NamedTuple
 
 import numpy as np
 
-from dataset.columns import apply_transform
+from dataset.columns import TRANSFORMS, apply_transform
 from dataset.errors import DatasetError
 
 #: Samples of a chunk. Digests of columns are over blocks of this many samples, so that chunks can
@@ -17,7 +18,7 @@ CHUNK_SAMPLES = 65536
 
 
 class Chunk(NamedTuple):
-    """Consecutive samples, as stored.
+    """Consecutive samples, as stored, each column's in an array of its own.
 
     Attributes:
         first: index of the first sample.
@@ -33,11 +34,16 @@ class Chunk(NamedTuple):
 
 
 class ChunkReader:
-    """Reads chunks of a described split. Safe to use from several threads."""
+    """Reads chunks of a described split, from any number of threads.
+
+    A chunk's arrays are the thread's own and are written over by its next `read`: new ones for
+    every chunk would cost more in page faults than reading does.
+    """
 
     def __init__(self, description):
         self.description = description
         self._files = {}
+        self._buffers = threading.local()
 
     def __enter__(self):
         try:
@@ -68,46 +74,53 @@ class ChunkReader:
             ids=[by_column[column] for column in self.description.table_columns],
         )
 
-    def _read_column(self, column, first, count, shared):
-        dtype = np.dtype(column.dtype)
-        # Bytes that are no booleans must show up, so they are not read as booleans.
-        stored = np.dtype(np.uint8) if dtype == bool else dtype
-        parts = []
-        for segment in column.segments:
-            if count and first < segment.samples:
-                here = min(count, segment.samples - first)
-                record = segment.offset // column.stride * column.stride
-                field = segment.offset - record if column.stride > column.bytes_per_sample else 0
-                begin = segment.offset - field + first * column.stride
-                data = self._read_bytes(segment.path, begin, here * column.stride, shared)
-                parts.append(
-                    np.ndarray(
-                        (here, column.width), stored, data, field, (column.stride, dtype.itemsize)
-                    )
-                )
-                count -= here
-                first = 0
-            else:
-                first -= segment.samples
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def _buffer(self, key, shape, dtype):
+        """Returns an array of this thread, the same memory for the same key."""
+        size = int(np.prod(shape))
+        known = self._buffers.__dict__.get(key)
+        if known is None or known.size < size or known.dtype != dtype:
+            known = self._buffers.__dict__[key] = np.empty(size, dtype)
+        return known[:size].reshape(shape)
 
-    def _read_bytes(self, path, offset, length, shared):
-        key = (path, offset, length)
-        if key not in shared:
-            data = bytearray(length)
-            try:
-                found = os.preadv(self._files[path], [data], offset)
-            except OSError as error:
-                raise DatasetError(
-                    f"{path}: read error at byte {offset}: {error.strerror}"
-                ) from error
-            if found != length:
-                raise DatasetError(
-                    f"{path}: truncated while being read: at byte {offset} expected {length} "
-                    f"bytes, found {found}"
-                )
-            shared[key] = data
-        return shared[key]
+    def _read_column(self, column, first, count, shared):
+        # Bytes that are no booleans must show up, so they are not read as booleans.
+        dtype = np.dtype(np.uint8 if column.dtype == "bool" else column.dtype)
+        key = (column.kind, column.first_table)
+        out = self._buffer(key, (count, column.width), dtype)
+        done = 0
+        for segment in column.segments:
+            here = min(count - done, segment.samples - first)
+            if here <= 0:
+                first -= segment.samples
+                continue
+            rows = out[done : done + here]
+            if column.stride == column.bytes_per_sample:
+                self._read_bytes(segment.path, segment.offset + first * column.stride, rows)
+            else:
+                field = segment.offset % column.stride
+                begin = segment.offset - field + first * column.stride
+                span = (segment.path, begin, here * column.stride)
+                if span not in shared:
+                    shared[span] = self._buffer(segment.path, (span[2],), np.dtype(np.uint8))
+                    self._read_bytes(segment.path, begin, shared[span])
+                strides = (column.stride, dtype.itemsize)
+                rows[...] = np.ndarray(rows.shape, dtype, shared[span], field, strides)
+            done += here
+            first = 0
+            if done == count:
+                break
+        return out
+
+    def _read_bytes(self, path, offset, out):
+        try:
+            found = os.preadv(self._files[path], [out], offset)
+        except OSError as error:
+            raise DatasetError(f"{path}: read error at byte {offset}: {error.strerror}") from error
+        if found != out.nbytes:
+            raise DatasetError(
+                f"{path}: truncated while being read: at byte {offset} expected {out.nbytes} "
+                f"bytes, found {found}"
+            )
 
 
 def check_labels(chunk, where):
@@ -148,6 +161,21 @@ def check_ids(chunk, columns, vocab_sizes):
             f"{column.segments[0].path}: table {table}, sample {chunk.first + row}: id "
             f"{values[row]} is outside the vocabulary: expected 0 to {bounds[position] - 1}"
         )
+
+
+def check_dense(chunk, column):
+    """Raises `DatasetError` unless the transform gives a finite value for every dense value."""
+    shift = TRANSFORMS[column.transform]
+    dense = chunk.dense
+    if dense.dtype.kind == "i":
+        fine = shift is None or dense.min() + shift > 0
+    elif dense.dtype == np.float16:
+        # Finite halves have less than the largest exponent.
+        fine = shift is None and (dense.view(np.uint16) & 0x7FFF).max() < 0x7C00
+    else:
+        fine = False
+    if not fine:
+        transformed_dense(chunk, column)
 
 
 def transformed_dense(chunk, column):

@@ -163,14 +163,25 @@ def check_transform(name, where):
         )
 
 
+#: Every float16 by its bits, as float32: looking them up is several times faster than NumPy's cast.
+_HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+def as_float32(values):
+    """Returns stored dense values as a new float32 array."""
+    if values.dtype == np.float16:
+        return _HALVES[values.view(np.uint16)]
+    return values.astype(np.float32)
+
+
 def apply_transform(values, transform):
     """Returns dense values [n, width] as float32, transformed as the reader would.
 
     A logarithm of a value that is not positive comes out as NaN or -inf, which every caller
-    refuses (`dataset.chunks.check_dense`).
+    refuses (`dataset.chunks.transformed_dense`).
     """
     shift = TRANSFORMS[transform]
-    values = values.astype(np.float32)
+    values = as_float32(values)
     if shift is None:
         return values
     with np.errstate(divide="ignore", invalid="ignore"):

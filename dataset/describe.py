@@ -28,6 +28,16 @@ def file_column(path, kind, dtype, width, samples, first_table=0, transform="non
     return Column(kind, segments, dtype, width, stride, first_table, transform)
 
 
+def check_table_files(folder, prefix, tables):
+    """Raises `DatasetError` where a folder has more files of ids than there are tables."""
+    beyond = os.path.join(folder, f"{prefix}{tables}.bin")
+    if os.path.exists(beyond):
+        raise DatasetError(
+            f"{beyond}: expected {tables} files {prefix}0.bin to {prefix}{tables - 1}.bin, one for "
+            f"each of {tables} vocabulary sizes, found more"
+        )
+
+
 def describe_files(folder, layout, columns, vocab_sizes):
     """Describes columns that each fill one file; the label's file says how many samples.
 

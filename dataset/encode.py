@@ -1,17 +1,19 @@
-"""What a split is written as: the files of each layout that this project writes, and their bytes."""
+"""What a split is written as: the files of each layout that is written, and their bytes."""
 
 import dataclasses
 from typing import Callable, NamedTuple
 
 import numpy as np
 
-from dataset.chunks import transformed_dense
-from dataset.columns import CATEGORICAL, DENSE, LABEL, narrow_dtype
+from dataset.chunks import check_dense, transformed_dense
+from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, as_float32, narrow_dtype
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
 
 #: Samples encoded at a time, so that 26 passes over their records stay in the cache.
 _TILE_SAMPLES = 4096
+#: Counts below this have their float16 logarithms in a table that fits the cache.
+_LOOKED_UP = 65536
 
 
 class OutputFile(NamedTuple):
@@ -89,10 +91,14 @@ def _three_file(source):
 
     def encode(chunk):
         # The transform stays the reader's, but a value that it cannot take is found here.
-        transformed_dense(chunk, source.dense_column)
-        ids = np.empty((len(chunk.label), tables), np.int32)
-        _side_by_side(ids, chunk.ids)
-        return [np.ascontiguousarray(chunk.label, label), _packed(chunk.dense, dense), ids]
+        check_dense(chunk, source.dense_column)
+        if len(chunk.ids) == 1 and chunk.ids[0].dtype == np.int32:
+            ids = chunk.ids[0]
+        else:
+            ids = np.empty((len(chunk.label), tables), np.int32)
+            _side_by_side(ids, chunk.ids)
+        values = as_float32(chunk.dense) if chunk.dense.dtype == np.float16 else chunk.dense
+        return [chunk.label.astype(label, copy=False), values.astype(dense, copy=False), ids]
 
     return Encoding("three_file", source.dense_transform, files, encode)
 
@@ -105,9 +111,21 @@ def _per_table(source):
     for table, rows in enumerate(source.vocab_sizes):
         files.append(OutputFile(f"category_{table}.bin", CATEGORICAL, narrow_dtype(rows), 1))
     dtypes = [file.dtype for file in files[2:]]
+    # Most counts are small: looking their logarithms up is several times faster.
+    logs = None
+    if source.dense_column.dtype == "int32" and source.dense_transform != "none":
+        counts = np.arange(_LOOKED_UP, dtype=np.int32)
+        logs = apply_transform(counts, source.dense_transform).astype(np.float16)
 
     def encode(chunk):
-        dense = transformed_dense(chunk, source.dense_column)
+        if chunk.dense.dtype == np.float16:
+            check_dense(chunk, source.dense_column)
+            half = chunk.dense
+        elif logs is not None:
+            check_dense(chunk, source.dense_column)
+            half = _look_up(logs, chunk.dense, source.dense_transform)
+        else:
+            half = _half(transformed_dense(chunk, source.dense_column), chunk, source)
         samples = len(chunk.label)
         ids = [np.empty(samples, dtype) for dtype in dtypes]
         for row in range(0, samples, _TILE_SAMPLES):
@@ -117,9 +135,18 @@ def _per_table(source):
                 for position in range(stored.shape[1]):
                     ids[table][tile] = stored[tile, position]
                     table += 1
-        return [chunk.label.astype(np.uint8), _half(dense, chunk, source), *ids]
+        return [chunk.label.astype(np.uint8), half, *ids]
 
     return Encoding("per_table", "none", files, encode)
+
+
+def _look_up(logs, counts, transform):
+    """Returns float16 transformed counts, of which those below `_LOOKED_UP` stand in `logs`."""
+    half = logs.take(counts, mode="clip")
+    beyond = counts.view(np.uint32) >= _LOOKED_UP  # negative ones too
+    if beyond.any():
+        half[beyond] = apply_transform(counts[beyond], transform).astype(np.float16)
+    return half
 
 
 def _half(dense, chunk, source):
@@ -148,7 +175,7 @@ def _raw(source):
     width = 1 + dense + tables
 
     def encode(chunk):
-        transformed_dense(chunk, column)
+        check_dense(chunk, column)
         records = np.empty((len(chunk.label), width), np.int32)
         records[:, 0] = chunk.label
         records[:, 1 : 1 + dense] = chunk.dense
@@ -178,11 +205,6 @@ def _side_by_side(out, ids):
         for stored in ids:
             out[tile, first : first + stored.shape[1]] = stored[tile]
             first += stored.shape[1]
-
-
-def _packed(values, dtype):
-    """Returns [n, width] values as a contiguous array of `dtype`."""
-    return np.ascontiguousarray(values, dtype)
 
 
 _ENCODINGS = {"three_file": _three_file, "per_table": _per_table, "raw": _raw}

@@ -8,7 +8,7 @@ import yaml
 
 from dataset import files, metadata
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
-from dataset.describe import DENSE_FEATURES, describe_files
+from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
 from dataset.errors import DatasetError
 
 FEATURE_SPEC = "feature_spec.yaml"
@@ -40,6 +40,7 @@ def deep_learning_examples(folder, hints):
     if os.path.exists(spec) and hints.vocab_sizes is None:
         return _from_feature_spec(folder, os.path.normpath(spec))
     sizes = _model_size(folder, hints)
+    check_table_files(folder, "cat_", len(sizes))
     columns = [
         ("label.bin", LABEL, "bool", 1, 0, "none"),
         ("numerical.bin", DENSE, "float16", DENSE_FEATURES, 0, "none"),
@@ -52,6 +53,7 @@ def deep_learning_examples(folder, hints):
 def mlperf_v07(folder, hints):
     """Describes a split of NVIDIA's MLPerf v0.7 split_data.py: float32 raw counts, int32 ids."""
     sizes = _model_size(folder, hints)
+    check_table_files(folder, "cat_", len(sizes))
     columns = [
         ("label.bin", LABEL, "float32", 1, 0, "none"),
         ("numerical.bin", DENSE, "float32", DENSE_FEATURES, 0, "log(x+1)"),

@@ -2,7 +2,7 @@
 
     logit = bias + scale * (dense effects + id effects + pairwise interactions)
 
-Each table's ids follow a Zipf-Mandelbrot law, p(id) ~ (id + 20)^-1.5, so that a few hundred ids
+Each table's ids follow a Zipf-Mandelbrot law, p(id) ~ (id + 5)^-1.5, so that a few dozen ids
 make up most of a column. Each id has a latent score; it acts alone (id effect) and times the
 latent scores of other tables' ids (interaction): a dot product of embedding vectors expresses
 that, a sum over features cannot. Scale and bias are fitted so that the best possible AUC is
@@ -19,16 +19,19 @@ TARGET_RATE = 0.25
 
 #: Zipf-Mandelbrot exponent and shift of id popularity.
 _EXPONENT = 1.5
-_SHIFT = 20.0
+_SHIFT = 5.0
 #: Latent scores fade beyond about this id: what is seen too rarely to be learned says little.
-_FREQUENT_IDS = 300
+_FREQUENT_IDS = 40
 #: Shares of the logit's variance.
 _DENSE_SHARE, _ID_SHARE, _PAIR_SHARE = 0.2, 0.4, 0.4
 #: Tables with fewer rows than this carry little: random vectors tell their ids apart unlearned.
 _SMALL_TABLE = 100
-#: Interactions per table that takes part in them.
-_PARTNERS = 3
-_CALIBRATION_SAMPLES = 200_000
+#: How many of the other tables carry much, and what the rest carries relative to them.
+_STRONG_TABLES = 8
+_WEAK = 0.1
+#: Interactions that each strong table starts.
+_PARTNERS = 2
+_CALIBRATION_SAMPLES = 60_000
 
 
 def auc_of_probabilities(probabilities):
@@ -58,14 +61,14 @@ class HiddenModel:
         random = np.random.default_rng([seed, 0])
         # Dense features: zero where missing, else a rounded log-normal count.
         self._missing = random.uniform(0.02, 0.4, DENSE_FEATURES).astype(np.float32)
-        self._log_median = random.uniform(0.5, 4.5, DENSE_FEATURES).astype(np.float32)
+        self._log_median = random.uniform(0.0, 2.0, DENSE_FEATURES).astype(np.float32)
         self._log_spread = random.uniform(0.7, 1.5, DENSE_FEATURES).astype(np.float32)
         self._dense_slope = random.normal(0, 1, DENSE_FEATURES).astype(np.float32)
         self._latents = [self._draw_latents(random, rows) for rows in self.vocab_sizes]
-        self._strength = np.array(
-            [1.0 if rows >= _SMALL_TABLE else 0.1 for rows in self.vocab_sizes], np.float32
-        )
-        self._pairs = self._draw_pairs(random)
+        strong = self._choose_strong()
+        self._strength = np.full(len(self.vocab_sizes), _WEAK, np.float32)
+        self._strength[strong] = 1.0
+        self._pairs = self._draw_pairs(random, strong)
         self._shares = np.ones(3, np.float32)
         self._scale, self._bias = 1.0, 0.0
         self._calibrate(np.random.default_rng([seed, 1]))
@@ -77,16 +80,18 @@ class HiddenModel:
             np.float32
         )
 
-    def _draw_pairs(self, random):
+    def _choose_strong(self):
+        """Returns the tables that carry most: the smallest of those that are not small."""
+        by_size = sorted(range(len(self.vocab_sizes)), key=self.vocab_sizes.__getitem__)
+        large = [table for table in by_size if self.vocab_sizes[table] >= _SMALL_TABLE]
+        return np.array((large if len(large) > 1 else by_size)[:_STRONG_TABLES])
+
+    def _draw_pairs(self, random, strong):
         """Returns a symmetric [T, T] matrix of interaction signs, zero where there is none."""
-        tables = len(self.vocab_sizes)
-        signs = np.zeros((tables, tables), np.float32)
-        strong = [t for t in range(tables) if self._strength[t] == 1.0]
-        strong = strong if len(strong) > 1 else list(range(tables))
+        signs = np.zeros((len(self.vocab_sizes),) * 2, np.float32)
         for table in strong:
-            others = [other for other in strong if other != table]
-            count = min(_PARTNERS, len(others))
-            for other in random.choice(others, count, replace=False) if count else []:
+            others = strong[strong != table]
+            for other in random.choice(others, min(_PARTNERS, len(others)), replace=False):
                 signs[table, other] = signs[other, table] = random.choice([-1.0, 1.0])
         return signs
 
@@ -98,7 +103,7 @@ class HiddenModel:
         self._shares = (shares / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
         logits = self._shares @ (parts - parts.mean(axis=1, keepdims=True))
         low, high = 0.0, 20.0
-        for _ in range(40):
+        for _ in range(25):
             scale = (low + high) / 2
             bias = _fit_bias(scale * logits)
             auc = auc_of_probabilities(1 / (1 + np.exp(-(scale * logits + bias))))
@@ -155,7 +160,7 @@ def _power_law_ids(uniform, rows):
 
 def _fit_bias(logits):
     low, high = -30.0, 30.0
-    for _ in range(40):
+    for _ in range(25):
         bias = (low + high) / 2
         rate = np.mean(1 / (1 + np.exp(-(logits + bias))))
         low, high = (bias, high) if rate < TARGET_RATE else (low, bias)

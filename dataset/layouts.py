@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 from dataset import files, foreign_layouts, metadata
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
-from dataset.describe import DENSE_FEATURES, describe_files, from_metadata
+from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, from_metadata
 from dataset.errors import DatasetError
 
 #: The two files of a dataset in the raw layout.
@@ -102,6 +102,7 @@ def _three_file(folder, hints):
 
 def _per_table(folder, hints):
     sizes = hints.find_vocab_sizes(folder)
+    check_table_files(folder, "category_", len(sizes))
     columns = [
         ("label.bin", LABEL, "bool", 1, 0, "none"),
         ("dense.bin", DENSE, "float16", DENSE_FEATURES, 0, "none"),

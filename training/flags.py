@@ -10,13 +10,15 @@ import sys
 from absl import flags
 
 from training.errors import UserError
+from training.plan_arguments import read_vocab_sizes
 
 FLAGS = flags.FLAGS
-MODES = ("train",)
+MODES = ("train", "plan")
+OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad")
 GROUPS = {}
 
 # The vocabulary of the demo data (`dataset.synthetic`).
-_DEMO_VOCAB_SIZES = (
+DEMO_VOCAB_SIZES = (
     "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
     "204515,141526,199433,60919,9137,71,34"
 )
@@ -28,10 +30,21 @@ def _define(group, kind, name, default, description, **options):
 
 
 def _define_all():
-    data, model, train, speed, evaluation, output = (
-        "Data", "Model", "Training", "Speed (never changes the result beyond rounding)",
+    job, data, model, train, placement, speed, evaluation, output = (
+        "Job",
+        "Data", "Model", "Training", "Embedding placement",
+        "Speed (never changes the result beyond rounding)",
         "Evaluation and stopping", "Output and faults",
     )  # fmt: skip
+    _define(
+        job, "enum", "mode", "train",
+        "train: train and evaluate. plan: print where tables go, what a step costs and how long it "
+        "would take, without touching data",
+        enum_values=list(MODES),
+    )  # fmt: skip
+    _define(job, "integer", "ranks", 1, "ranks to plan for (--mode=plan)", lower_bound=1)
+    _define(job, "string", "device", "a100-80gb", "device to plan for (--mode=plan)")
+
     _define(data, "string", "data_dir", None, "dataset folder, holding train/ and test/")
     _define(data, "string", "data_layout", "auto", "layout of the files; auto recognises it")
     _define(
@@ -44,8 +57,9 @@ def _define_all():
     )  # fmt: skip
     _define(
         data, "string", "vocab_sizes", None,
-        "rows of each table, comma-separated, for --use_synthetic_dataset; default: those of "
-        "--data_dir, or the demo's",
+        "rows of each table, for --use_synthetic_dataset and --mode=plan: comma-separated, a JSON "
+        "file, or a name such as mlperf; default: those of --data_dir, else the demo's (plan: "
+        "mlperf)",
     )  # fmt: skip
     _define(
         data, "integer", "shuffle_seed", None,
@@ -99,6 +113,10 @@ def _define_all():
         "embedding learning rate as many times larger as there are ranks",
         enum_values=["mean", "sum"],
     )  # fmt: skip
+    _define(
+        train, "enum", "embedding_optimizer", "sgd", "optimizer of the tables",
+        enum_values=list(OPTIMIZERS),
+    )  # fmt: skip
     _define(train, "integer", "seed", 12345, "seed of the initial weights", lower_bound=0)
 
     _define(
@@ -113,8 +131,36 @@ def _define_all():
         enum_values=["native", "tensorflow"],
     )  # fmt: skip
     _define(
-        speed, "string", "memory_per_rank", None,
-        "memory that tables may take on one rank, e.g. 70GiB; default: what the machine has",
+        placement, "string", "placement", "auto",
+        "auto: whole tables if they fit, else large ones row by row over all ranks. table, row: "
+        "all of them so. Or a JSON file that says it for each table",
+    )  # fmt: skip
+    _define(
+        placement, "string", "memory_per_rank", None,
+        "memory that tables may take on one rank, e.g. 70GiB; default: 80 % of what the machine "
+        "has free",
+    )  # fmt: skip
+    _define(
+        placement, "integer", "replicate_below_rows", 0,
+        "keep tables of fewer rows whole on every rank", lower_bound=0,
+    )  # fmt: skip
+    _define(
+        placement, "bool", "column_split", False,
+        "--placement=auto may halve tables by columns where that evens out the ranks",
+    )  # fmt: skip
+    _define(
+        speed, "enum", "embedding_backend", "auto",
+        "own: this project's kernels. sok: SparseOperationKit. auto: SOK where it imports and a "
+        "GPU is there, else own",
+        enum_values=["auto", "own", "sok"],
+    )  # fmt: skip
+    _define(
+        speed, "bool", "overlap", True,
+        "exchange the next batch's ids while this one computes",
+    )  # fmt: skip
+    _define(
+        speed, "bool", "compress", False,
+        "remove duplicate ids before they and their vectors travel",
     )  # fmt: skip
 
     _define(
@@ -204,14 +250,19 @@ def widths(name):
     return values
 
 
-def vocab_sizes():
-    """Returns the sizes of --vocab_sizes, or the demo's."""
-    if FLAGS.vocab_sizes is None:
-        return [int(size) for size in _DEMO_VOCAB_SIZES.split(",")]
-    return widths("vocab_sizes")
+def vocab_sizes(default):
+    """Returns the sizes that --vocab_sizes names, else those that `default` names."""
+    try:
+        return list(read_vocab_sizes(FLAGS.vocab_sizes or default))
+    except ValueError as error:
+        raise UserError(f"--vocab_sizes: {error}") from error
 
 
 def _check(values):
+    if values.mode == "plan":
+        if values.global_batch_size is None:
+            values.global_batch_size = 65536
+        return
     if values.global_batch_size is None:
         raise UserError("--global_batch_size is required: samples in one step over all ranks")
     if values.data_dir is None and not values.use_synthetic_dataset:

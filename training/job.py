@@ -9,14 +9,16 @@ import tensorflow as tf
 import dataset
 from dataset import reader
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
-from model.embedding.placement import PlacementError, plan
+from model.embedding import backend
+from model.embedding.own import reads_own_tables
+from model.embedding.placement import POLICIES, Placement, PlacementError, plan
 from ops.library import LibraryNotBuiltError
 from training import environment
 from training.errors import UserError
-from training.flags import vocab_sizes, widths
+from training.flags import DEMO_VOCAB_SIZES, vocab_sizes, widths
 from training.journal import Journal, JsonLines, new_run_folder
 from training.loop import Loop
+from training.plan import OPTIMIZERS
 from training.progress import make_progress
 from training.schedule import LearningRateSchedule, scaled_reference_steps
 from training.step import Forward, TrainStep
@@ -58,7 +60,12 @@ def run(flags, cluster):
     """
     try:
         return _run(flags, cluster)
-    except (dataset.DatasetError, PlacementError, LibraryNotBuiltError) as error:
+    except (
+        dataset.DatasetError,
+        PlacementError,
+        LibraryNotBuiltError,
+        backend.BackendError,
+    ) as error:
         raise UserError(str(error)) from error
 
 
@@ -70,13 +77,16 @@ def _run(flags, cluster):
             f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
         )
     sizes = _open(flags)
-    placement = plan(
-        sizes.vocab_sizes, flags.embedding_dim, size, policy="table",
-        bytes_per_rank=_budget(flags, cluster),
-    )  # fmt: skip
+    chosen = backend.choose(flags.embedding_backend)
+    placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
     # Where every table has files of its own, a rank reads its tables' ids for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
-    model_parallel_input = size > 1 and sizes.separate_tables
+    model_parallel_input = (
+        size > 1
+        and sizes.separate_tables
+        and chosen.name == "own"
+        and reads_own_tables(placement, flags.compress)
+    )
     data = sizes.load(own_tables if model_parallel_input else None, cluster)
 
     compute = "mixed_bfloat16" if flags.amp else "float32"
@@ -92,7 +102,8 @@ def _run(flags, cluster):
         dtype=compute,
     )
     cluster.broadcast(dense_model.variables)
-    embedding = OwnEmbedding(
+    embedding = backend.build(
+        chosen,
         placement,
         cluster,
         batch // size,
@@ -101,6 +112,8 @@ def _run(flags, cluster):
         gradient=flags.embedding_gradient,
         native=flags.embedding_kernels == "native",
         model_parallel_input=model_parallel_input,
+        compress=flags.compress,
+        optimizer=flags.embedding_optimizer,
     )
     step = TrainStep(
         dense_model,
@@ -108,10 +121,11 @@ def _run(flags, cluster):
         tf.keras.optimizers.SGD(learning_rate=flags.lr),
         cluster,
         update_embedding=flags.ablation != "frozen_embeddings",
+        overlap=flags.overlap,
     )
     forward = Forward(dense_model, embedding)
     journal = _journal(flags, cluster)
-    watchdog = Watchdog(flags.stall_timeout, cluster.rank) if size > 1 else None
+    watchdog = Watchdog(cluster, flags.stall_timeout) if size > 1 else None
     loop = Loop(
         flags, cluster, data, step, forward, schedule(flags), journal, watchdog,
         early_stop=_early_stop(flags),
@@ -170,11 +184,9 @@ class _FileData:
                    "parallel_reads": flags.parallel_reads}  # fmt: skip
 
         def train(epoch, start_step=0):
-            seed = flags.shuffle_seed
             return reader.batches(
                 self._train, batch, cluster.rank, cluster.size, drop_remainder=True,
-                start_step=start_step, shuffle_seed=None if seed is None else seed + epoch,
-                **options,
+                start_step=start_step, shuffle_seed=flags.shuffle_seed, epoch=epoch, **options,
             )  # fmt: skip
 
         def test():
@@ -211,7 +223,7 @@ class _SyntheticData:
             train = dataset.open_split(pathlib.Path(flags.data_dir) / "train")
             self.vocab_sizes = list(train.vocab_sizes)
         else:
-            self.vocab_sizes = vocab_sizes()
+            self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
 
     def load(self, tables, cluster):
         flags = self._flags
@@ -244,10 +256,28 @@ def _early_stop(flags):
     return SYNTHETIC_STEPS if flags.use_synthetic_dataset else None
 
 
+def _placement(flags, cluster, vocab_sizes, chosen):
+    per_column, per_row = OPTIMIZERS[flags.embedding_optimizer]
+    limits = {
+        "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
+        "bytes_per_rank": _budget(flags, cluster),
+    }
+    if flags.placement not in POLICIES:
+        return Placement.from_json(
+            pathlib.Path(flags.placement), vocab_sizes=vocab_sizes, dimension=flags.embedding_dim,
+            ranks=cluster.size, **limits,
+        )  # fmt: skip
+    return plan(
+        vocab_sizes, flags.embedding_dim, cluster.size, policy=chosen.policy(flags.placement),
+        replicate_below_rows=flags.replicate_below_rows,
+        column_split="auto" if flags.column_split else False, **limits,
+    )  # fmt: skip
+
+
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
         return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
-    return environment.memory_per_rank(cluster.local_size)
+    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
 
 
 def _journal(flags, cluster):

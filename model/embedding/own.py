@@ -1,17 +1,18 @@
 """Model-parallel embedding tables on the project's own kernels.
 
-Each rank keeps its share of the tables back to back in one float32 variable. Looking up,
-exchanging and updating are calls of the training step; no gradient of a whole table ever exists
-and no Keras optimizer sees the tables.
+Looking up, exchanging and updating are calls of the training step; no gradient of a large table
+ever exists and no Keras optimizer sees the tables.
 """
 
-import math
+import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from model.embedding.exchange import TableExchange
+from model.embedding.placement import Placement
 from model.embedding.row_exchange import RowExchange
-from ops import embedding as kernels
+from model.embedding.tables import FusedTables, ReplicatedTables
 
 
 class OwnEmbedding:
@@ -21,16 +22,19 @@ class OwnEmbedding:
         placement: a `model.embedding.placement.Placement`.
         cluster: the ranks (`training.cluster`).
         local_batch_size: b, samples of this rank in each batch.
-        seed: the run's seed. Row i of table t starts with the same values U(-sqrt(1 / rows),
-            sqrt(1 / rows)) whatever the placement.
+        seed, optimizer, native: as for `model.embedding.tables.FusedTables`.
         exchange_dtype: dtype in which vectors and their gradients travel.
         gradient: "mean": the loss is the mean over the global batch, so that N ranks optimise
             as one does. "sum": the gradient is N times as large, as in the SOK benchmark.
-        native: the project's ops; False takes TensorFlow's formulation of them.
         model_parallel_input: batches hold the ids of this rank's tables for the global batch;
             only where `reads_own_tables(placement, compress)`.
         compress: ask for each row once a batch.
+
+    Attributes:
+        routes_ahead: `route` may be called before the update of the batch before.
     """
+
+    routes_ahead = True
 
     def __init__(
         self,
@@ -39,103 +43,136 @@ class OwnEmbedding:
         local_batch_size,
         *,
         seed,
+        optimizer="sgd",
+        native=True,
         exchange_dtype=tf.float32,
         gradient="mean",
-        native=True,
         model_parallel_input=False,
         compress=False,
     ):
         self.placement = placement
-        self._exchange_dtype = tf.as_dtype(exchange_dtype)
-        self._lookup = kernels.embedding_lookup
-        self._update = kernels.embedding_update_sgd
-        if not native:
-            self._lookup = kernels.embedding_lookup_tensorflow
-            self._update = kernels.embedding_update_sgd_tensorflow
+        self._dtype = tf.as_dtype(exchange_dtype)
         # The local loss is the mean over b = B / N samples, so its gradient is N times that of
         # the mean over B.
         self._scale = {"mean": 1.0 / cluster.size, "sum": 1.0}[gradient]
-        self.shards = placement.shards_of(cluster.rank)
-        if reads_own_tables(placement, compress):
-            self._exchange = TableExchange(
-                placement, cluster, local_batch_size, model_parallel_input=model_parallel_input
-            )
-            self._width = placement.dimension
-            self._first_rows = [shard.base_row for shard in self.shards]
-            rows = placement.rows_of(cluster.rank)
-        else:
-            self._exchange = RowExchange(placement, cluster, local_batch_size, compress=compress)
-            self._width = self._exchange.width
-            self._first_rows = self._exchange.first_rows
-            rows = self._exchange.rows
-        self.table = self._create(rows, seed) if rows else None
+        self._replicated = None
+        exchanged, self._exchanged_tables = placement, None
+        if placement.replicated_tables:
+            self._replicated = ReplicatedTables(placement, cluster, seed=seed, optimizer=optimizer)
+            exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
+        self._exchange, self._fused = None, None
+        if exchanged is not None:
+            self._place(
+                exchanged, cluster, local_batch_size, model_parallel_input, compress,
+                seed=seed, optimizer=optimizer, native=native,
+            )  # fmt: skip
 
-    def _create(self, rows, seed):
-        table = kernels.create_table(rows, self._width)
-        for shard, first in zip(self.shards, self._first_rows):
-            kernels.embedding_initialize(
-                table,
-                base_row=first,
-                rows=shard.rows,
-                table_index=shard.table,
-                seed=seed,
-                first_row=shard.row_offset,
-                row_stride=shard.row_stride,
-                limit=math.sqrt(1.0 / self.placement.vocab_sizes[shard.table]),
+    def _place(self, placement, cluster, batch, model_parallel_input, compress, **options):
+        shards = list(placement.shards_of(cluster.rank))
+        if reads_own_tables(self.placement, compress):
+            self._exchange = TableExchange(
+                placement, cluster, batch, model_parallel_input=model_parallel_input
             )
-        return table
+            width, rows = placement.dimension, placement.rows_of(cluster.rank)
+            first_rows = [shard.base_row for shard in shards]
+        else:
+            self._exchange = RowExchange(placement, cluster, batch, compress=compress)
+            width, rows = self._exchange.width, self._exchange.rows
+            first_rows = self._exchange.first_rows
+        self._width = width
+        if self._exchanged_tables is not None:
+            # Initial values go by a table's number in the whole model.
+            shards = [_renumbered(shard, self._exchanged_tables) for shard in shards]
+        if rows:
+            self._fused = FusedTables(self.placement, shards, first_rows, rows, width, **options)
+
+    @property
+    def holders(self):
+        """The `FusedTables` of this rank, those of replicated tables included."""
+        replicated = None if self._replicated is None else self._replicated.fused
+        return [fused for fused in (self._fused, replicated) if fused is not None]
 
     def route(self, categorical):
-        """Returns the `exchange.Route` of a batch.
+        """Brings ids to where their rows are; returns what `lookup` and `update` take.
 
         Args:
             categorical: int32 [b, T] ids of this rank's samples, or [B, T_r] with model-parallel
                 input.
         """
-        return self._exchange.route(categorical)
+        if self._exchange is None:
+            return categorical, None
+        ids = categorical
+        if self._exchanged_tables is not None:
+            ids = tf.gather(categorical, self._exchanged_tables, axis=1)
+        return categorical, self._exchange.route(ids)
 
-    def lookup(self, route):
+    def lookup(self, routed):
         """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
-        exchange = self._exchange
-        if self.table is None:
-            own = tf.zeros([*route.ids.shape, self._width], self._exchange_dtype)
-        else:
-            own = self._lookup(
-                self.table,
-                route.ids,
-                exchange.base_rows,
-                exchange.table_rows,
-                dtype=self._exchange_dtype,
-            )
-        return exchange.forward(own, route)
+        categorical, route = routed
+        parts = []
+        if self._exchange is not None:
+            exchange = self._exchange
+            if self._fused is None:
+                own = tf.zeros([*tf.unstack(tf.shape(route.ids)), self._width], self._dtype)
+            else:
+                own = self._fused.lookup(
+                    route.ids, exchange.base_rows, exchange.table_rows, self._dtype
+                )
+            parts.append(exchange.forward(own, route))
+        if self._replicated is None:
+            return parts[0]
+        parts.append(self._replicated.lookup(categorical, self._dtype))
+        order = np.argsort([*(self._exchanged_tables or []), *self._replicated.tables])
+        return tf.gather(tf.concat(parts, 1), order, axis=1)
 
-    def update(self, route, gradients, learning_rate):
+    def update(self, routed, gradients, learning_rate):
         """Applies the gradients of this rank's samples to the rows of all ranks.
 
         Args:
-            route: as for `lookup`.
+            routed: as for `lookup`.
             gradients: [b, T, D], the gradient of this rank's mean loss.
             learning_rate: scalar float32.
         """
+        categorical, route = routed
+        gradients = tf.cast(gradients, self._dtype)
+        if self._replicated is not None:
+            own = tf.gather(gradients, self._replicated.tables, axis=1)
+            self._replicated.update(categorical, own, learning_rate, self._scale)
+            gradients = tf.gather(gradients, self._exchanged_tables or [], axis=1)
+        if self._exchange is None:
+            return
         exchange = self._exchange
-        own = exchange.backward(tf.cast(gradients, self._exchange_dtype), route)
-        if self.table is not None:
-            self._update(
-                self.table,
-                route.ids,
-                own,
-                exchange.base_rows,
-                exchange.table_rows,
-                learning_rate,
-                scale=self._scale,
-            )
+        own = exchange.backward(gradients, route)
+        if self._fused is not None:
+            self._fused.update(
+                route.ids, own, exchange.base_rows, exchange.table_rows, learning_rate,
+                self._scale,
+            )  # fmt: skip
 
 
 def reads_own_tables(placement, compress):
     """Tells whether a rank needs no ids but those of its own tables, for the global batch."""
     whole = len(placement.table_wise_tables) == len(placement.vocab_sizes)
     return whole and not compress
+
+
+def _without(placement, tables):
+    """Returns (placement without these tables or None, indices of the tables that it has)."""
+    rest = [t for t in range(len(placement.vocab_sizes)) if t not in tables]
+    if not rest:
+        return None, None
+    return Placement(
+        tuple(placement.vocab_sizes[t] for t in rest),
+        placement.dimension,
+        placement.ranks,
+        tuple(placement.assignments[t] for t in rest),
+        placement.optimizer_bytes_per_row,
+    ), rest
+
+
+def _renumbered(shard, tables):
+    return dataclasses.replace(shard, table=tables[shard.table])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -388,3 +389,12 @@ def test_placement_imports_neither_tensorflow_nor_numpy():
         "assert not {'tensorflow', 'numpy', 'keras', 'horovod'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_documented_example_is_a_placement():
+    page = Path(__file__).parents[2] / "docs" / "placement.md"
+    text = page.read_text(encoding="utf-8").split("```json\n")[1].split("```")[0]
+    placement = Placement.from_json(text)
+    assert placement.owner(0, 6) == 2
+    assert placement.owner(1, 6) == 2
+    assert [placement.owner(3, 6, column) for column in (0, 64)] == [0, 1]

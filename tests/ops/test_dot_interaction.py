@@ -15,8 +15,10 @@ from ops.dot_interaction import (
 
 FEATURES = (1, 2, 27, 31, 33, 64)
 DIMENSIONS = (1, 4, 16, 127, 128, 256)
-DTYPES = (tf.float32, tf.bfloat16)
-EPSILON = {tf.float32: 2.0**-24, tf.bfloat16: 2.0**-8}  # half a unit in the last place, relative
+DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+# Half a unit in the last place, relative; and the smallest number before that stops holding.
+EPSILON = {tf.float32: 2.0**-24, tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}
+TINY = {tf.float32: 1e-37, tf.bfloat16: 1e-37, tf.float16: 2.0**-24}
 
 
 def random_tensor(rng, shape, dtype):
@@ -62,7 +64,7 @@ def reference_gradient(x, g):
 def assert_rounded(found, expected, size, terms, dtype):
     """Checks float32 accumulation of `terms` products, then one rounding to dtype."""
     accumulated = (terms + 2) * 2.0**-23 * size
-    bound = accumulated + EPSILON[dtype] * (np.abs(expected) + accumulated) + 1e-37
+    bound = accumulated + EPSILON[dtype] * (np.abs(expected) + accumulated) + TINY[dtype]
     error = np.abs(float64(found) - expected)
     worst = np.unravel_index(np.argmax(error - bound), error.shape) if error.size else None
     assert error.size == 0 or (error <= bound).all(), (
@@ -287,3 +289,24 @@ def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
 def test_unknown_instruction_set_is_named():
     with pytest.raises(instruction_set.InstructionSetError, match="'sse9'.*portable"):
         instruction_set.select("sse9")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("dimension", [128, 24])
+def test_gradients_written_over_features_that_nobody_needs(isa, dtype, dimension):
+    """In a graph the gradient takes the memory of features that it is the last to read."""
+    rng = np.random.default_rng(6)
+    x = random_tensor(rng, (300, 27, dimension), dtype)
+    g = random_tensor(rng, (300, output_width(27, dimension)), dtype)
+
+    @tf.function
+    def last_reader(x, g):
+        bottom, vectors, stacked = x[:, 0] * 2, x[:, 1:] * 2, x * 2
+        ops = library.load()
+        split = ops.dlrm_dot_interaction_split_grad(gradient=g, bottom=bottom, vectors=vectors)
+        return (*split, ops.dlrm_dot_interaction_grad(gradient=g, features=stacked))
+
+    bottom, vectors, stacked = last_reader(x, g)
+    expected, size = reference_gradient(2 * float64(x), float64(g))
+    assert_rounded(float64(stacked), expected, size, 27, dtype)
+    assert tf.reduce_all(tf.concat([bottom[:, tf.newaxis], vectors], 1) == stacked)

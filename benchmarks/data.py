@@ -1,0 +1,240 @@
+"""Speed of the data path beside what the machine itself can do.
+
+    python3 -m benchmarks.data [--json FILE]
+
+Reader: samples/s of one process for each layout at batch 65,536, from the page cache, beside the
+rate at which the same bytes can be read into one buffer (pread, as many threads as the reader
+uses). split_bin and convert: bytes of source per second and peak memory, each in a process of its
+own, beside a plain copy of the source (pread, pwrite, fsync) to the same folder. Every figure is
+the median of the repeats, which go round all cases so that none has a quieter machine than
+another; the processor time per GB says what a loaded machine hides.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BATCH = 65536
+#: Bytes read or written at a time by the floors.
+BLOCK = 8 << 20
+
+
+def _files(description):
+    return sorted({s.path for column in description.columns for s in column.segments})
+
+
+def read_floor(paths, threads):
+    """Returns the bytes/s at which files are read from the page cache, block by block."""
+
+    def read(handle, offset):
+        return os.preadv(handle, [buffers.setdefault(offset // BLOCK % threads, bytearray(BLOCK))],
+                         offset)  # fmt: skip
+
+    buffers = {}
+    handles = [os.open(path, os.O_RDONLY) for path in paths]
+    blocks = [(h, o) for h in handles for o in range(0, os.fstat(h).st_size, BLOCK)]
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(lambda block: read(*block), blocks))
+    seconds = time.perf_counter() - began
+    for handle in handles:
+        os.close(handle)
+    return total / seconds
+
+
+def copy_floor(source, destination):
+    """Returns (bytes/s, processor seconds per GB) of a plain copy, fsync included."""
+    began, used = time.perf_counter(), time.process_time()
+    buffer = bytearray(BLOCK)
+    total = 0
+    with open(source, "rb", buffering=0) as reader, open(destination, "wb", buffering=0) as writer:
+        while found := reader.readinto(buffer):
+            writer.write(memoryview(buffer)[:found])
+            total += found
+        os.fsync(writer.fileno())
+    seconds = time.perf_counter() - began
+    used = time.process_time() - used
+    os.unlink(destination)
+    return total / seconds, used / total * 1e9
+
+
+def read_epoch(description, parallel_reads, **options):
+    """Returns (samples/s, processor seconds per million samples) over one epoch."""
+    from dataset import reader
+
+    batches = reader.batches(description, BATCH, parallel_reads=parallel_reads, **options)
+    iterator = iter(batches)
+    next(iterator)  # start-up: tracing, opening, first pages of the tensors
+    count = 0
+    began, used = time.perf_counter(), time.process_time()
+    for _ in iterator:
+        count += BATCH
+    seconds, used = time.perf_counter() - began, time.process_time() - used
+    return count / seconds, used / count * 1e6
+
+
+def run_tool(command):
+    """Runs one of the tools; returns (seconds, processor seconds, peak resident bytes)."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}")
+    seconds = time.perf_counter() - began
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+def _median(runs):
+    return [statistics.median(column) for column in zip(*runs)]
+
+
+def bench_reader(datasets, repeats, threads):
+    """Measures the reader on {name: (description, options)}."""
+    runs = {name: [] for name in datasets}
+    floors = {name: [] for name in datasets}
+    for _ in range(repeats):
+        for name, (description, options) in datasets.items():
+            floors[name].append((read_floor(_files(description), threads),))
+            runs[name].append(read_epoch(description, threads, **options))
+    results = []
+    for name, (description, options) in datasets.items():
+        speed, used = _median(runs[name])
+        (floor,) = _median(floors[name])
+        results.append(
+            {
+                "case": f"reader {name}",
+                "samples_per_second": speed,
+                "bytes_per_sample": description.bytes_per_sample,
+                "processor_seconds_per_million_samples": used,
+                # Only whole layouts are read in full.
+                "floor_samples_per_second": (
+                    None if "tables" in options else floor / description.bytes_per_sample
+                ),
+            }
+        )
+    return results
+
+
+def bench_tools(cases, source_bytes, raw, folder, repeats):
+    """Measures {name: command that takes a destination}, and a plain copy of the raw file."""
+    runs = {name: [] for name in cases}
+    copies = []
+    target = os.path.join(folder, "written")
+    for _ in range(repeats):
+        copies.append(copy_floor(raw, target))
+        for name, command in cases.items():
+            runs[name].append(run_tool([*command, target]))
+            shutil.rmtree(target)
+    start, start_used, _ = run_tool(["-m", "dataset.convert", "--help"])
+    results = []
+    for name in cases:
+        seconds, used, memory = _median(runs[name])
+        size = source_bytes[name]
+        results.append(
+            {
+                "case": name,
+                "gigabytes_per_second": size / 1e9 / (seconds - start),
+                "processor_seconds_per_gigabyte": (used - start_used) / size * 1e9,
+                "peak_memory_mib": memory / 2**20,
+                "copy_gigabytes_per_second": _median(copies)[0] / 1e9,
+                "copy_processor_seconds_per_gigabyte": _median(copies)[1],
+            }
+        )
+    return results
+
+
+def main(arguments=None):
+    """Runs the benchmark and prints a table."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m benchmarks.data", description=__doc__.partition("\n\n")[0]
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--samples", type=int, default=64 * BATCH, help="samples of the dataset")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each case")
+    parser.add_argument("--threads", type=int, default=2, help="parallel reads of the reader")
+    parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
+    parsed = parser.parse_args(arguments)
+    if parsed.samples < 2 * BATCH:
+        parser.error(f"--samples {parsed.samples}: expected at least {2 * BATCH}")
+    with tempfile.TemporaryDirectory(dir=parsed.folder) as folder:
+        results = _run(folder, parsed)
+    facts = {
+        "machine": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg()[0],
+        "samples": parsed.samples,
+        "repeats": parsed.repeats,
+        "results": results,
+    }
+    _print(facts)
+    if parsed.json:
+        from dataset import metadata
+
+        metadata.write_json(parsed.json, facts)
+
+
+def _run(folder, parsed):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from dataset import convert, open_split, synthetic
+
+    synthetic.write_dataset(folder, parsed.samples, 1000)
+    raw = open_split(os.path.join(folder, "train_data.bin"))
+    datasets = {"raw": (raw, {})}
+    for layout in ("three_file", "per_table"):
+        path = os.path.join(folder, layout)
+        convert.convert_split(raw, path, layout)
+        datasets[layout] = (open_split(path), {})
+    per_table = datasets["per_table"][0]
+    datasets["per_table, rank 0 of 8"] = (per_table, {"size": 8})
+    # What a rank of 8 reads with model-parallel input: its slice, and its tables at every sample.
+    datasets["per_table, rank 0 of 8, 3 tables"] = (per_table, {"size": 8, "tables": [0, 9, 19]})
+    results = bench_reader(datasets, parsed.repeats, parsed.threads)
+    source = os.path.join(folder, "train_data.bin")
+    turn = ["-m", "dataset.convert", "--layout"]
+    cases = {
+        "split_bin": ["split_bin.py", source],
+        "split_bin --split_categories": ["split_bin.py", "--split_categories", source],
+        "convert three_file to per_table": [*turn, "per_table", os.path.join(folder, "three_file")],
+        "convert per_table to three_file": [*turn, "three_file", per_table.path],
+    }
+    sizes = {name: raw.samples * raw.bytes_per_sample for name in cases}
+    sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
+    return results + bench_tools(cases, sizes, source, folder, parsed.repeats)
+
+
+def _print(facts):
+    print(
+        f"{facts['samples']} samples, {facts['cores']} cores, medians of {facts['repeats']}, load "
+        f"average {facts['load_average']:.1f} at the end"
+    )
+    for result in facts["results"]:
+        if "samples_per_second" in result:
+            floor = result["floor_samples_per_second"]
+            print(
+                f"{result['case']:42} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
+                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of processor per M"
+                + ("" if floor is None else f"  (pread alone {floor / 1e6:.1f} M/s)")
+            )
+        else:
+            print(
+                f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s         "
+                f"{result['processor_seconds_per_gigabyte']:6.2f} s of processor per GB  "
+                f"{result['peak_memory_mib']:5.0f} MiB  (copy "
+                f"{result['copy_gigabytes_per_second']:.2f} GB/s, "
+                f"{result['copy_processor_seconds_per_gigabyte']:.2f} s)"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Scans a whole dataset: every label, id and dense value, and the fingerprint of every file.
+
+    python3 -m dataset.validate DIR
+
+DIR is a dataset, one split of it, or a raw file. Prints a summary of each column; exit status 1
+and every problem found, the first of its kind in each column, if something is wrong.
+"""
+
+import argparse
+import os
+import sys
+import threading
+
+import numpy as np
+
+from dataset import metadata
+from dataset.chunks import (
+    CHUNK_SAMPLES,
+    Chunk,
+    ChunkReader,
+    check_ids,
+    check_labels,
+    transformed_dense,
+)
+from dataset.columns import CATEGORICAL, DENSE
+from dataset.errors import DatasetError
+from dataset.opening import open_dataset, open_split
+from dataset.rewrite import BlockDigest, each_chunk
+
+
+class _Scan:
+    """What is gathered of a split while its chunks go by."""
+
+    def __init__(self, description):
+        self.description = description
+        dense, tables = description.dense_features, len(description.vocab_sizes)
+        self.positives = 0
+        self.dense_sum = np.zeros(dense)
+        self.dense_low, self.dense_high = np.full(dense, np.inf), np.full(dense, -np.inf)
+        self.zeros = np.zeros(dense, np.int64)
+        self.id_low = np.full(tables, np.iinfo(np.int64).max)
+        self.id_high = np.full(tables, np.iinfo(np.int64).min)
+        self.seen = [np.zeros(rows, bool) for rows in description.vocab_sizes]
+        self.problems = {}
+        self._lock = threading.Lock()
+
+    def report(self, column, first, error):
+        """Keeps the problem of the earliest sample of each column."""
+        with self._lock:
+            known = self.problems.get(column)
+            if known is None or first < known[0]:
+                self.problems[column] = (first, str(error))
+
+    def add(self, chunk):
+        """Checks and counts one chunk."""
+        description = self.description
+        try:
+            check_labels(chunk, description.label_column.segments[0].path)
+        except DatasetError as error:
+            self.report(description.label_column, chunk.first, error)
+        else:
+            with self._lock:
+                self.positives += int(np.count_nonzero(chunk.label))
+        try:
+            dense = transformed_dense(chunk, description.dense_column)
+        except DatasetError as error:
+            self.report(description.dense_column, chunk.first, error)
+        else:
+            with self._lock:
+                self.dense_sum += dense.sum(axis=0, dtype=np.float64)
+                np.minimum(self.dense_low, dense.min(axis=0), out=self.dense_low)
+                np.maximum(self.dense_high, dense.max(axis=0), out=self.dense_high)
+                self.zeros += np.count_nonzero(chunk.dense == 0, axis=0)
+        for column, ids in zip(description.table_columns, chunk.ids):
+            part = Chunk(chunk.first, chunk.label, chunk.dense, [ids])
+            try:
+                check_ids(part, [column], description.vocab_sizes)
+            except DatasetError as error:
+                self.report(column, chunk.first, error)
+                continue
+            low, high = ids.min(axis=0), ids.max(axis=0)
+            tables = slice(column.first_table, column.first_table + column.width)
+            with self._lock:
+                self.id_low[tables] = np.minimum(self.id_low[tables], low)
+                self.id_high[tables] = np.maximum(self.id_high[tables], high)
+            for position, table in enumerate(column.tables):
+                # Every thread writes the same value, so no lock is needed.
+                self.seen[table][ids[:, position]] = True
+
+    def summary(self):
+        """Returns the lines of the per-column summary."""
+        description = self.description
+        samples = description.samples
+        lines = [
+            f"{description.path}: {description.layout}, {samples} samples, "
+            f"{description.bytes_per_sample} bytes each, {description.fingerprint}"
+        ]
+        label = description.label_column
+        if label not in self.problems:
+            rate = self.positives / samples
+            lines.append(f"  label        {label.dtype:8} {rate:.4%} ones")
+        dense = description.dense_column
+        if dense not in self.problems:
+            for feature in range(description.dense_features):
+                lines.append(
+                    f"  dense {feature:<6} {dense.dtype:8} {dense.transform}: "
+                    f"{self.dense_low[feature]:.4g} to {self.dense_high[feature]:.4g}, mean "
+                    f"{self.dense_sum[feature] / samples:.4g}, stored as zero "
+                    f"{self.zeros[feature] / samples:.2%}"
+                )
+        for column in description.table_columns:
+            if column in self.problems:
+                continue
+            for table in column.tables:
+                rows = description.vocab_sizes[table]
+                used = np.count_nonzero(self.seen[table])
+                lines.append(
+                    f"  table {table:<6} {column.dtype:8} ids {self.id_low[table]} to "
+                    f"{self.id_high[table]} of {rows} rows, {used} seen ({used / rows:.2%})"
+                )
+        return lines
+
+
+def validate(description, jobs=None, progress=True):
+    """Scans one split.
+
+    Args:
+        description: the split, from `dataset.open_split`.
+        jobs: threads, by default one for each core.
+        progress: show a bar.
+
+    Returns:
+        (summary lines, problems), both lists of strings.
+    """
+    stored = metadata.read(description.path) if os.path.isdir(description.path) else None
+    own = stored is not None and "format_version" in stored
+    blocks = -(-description.samples // CHUNK_SAMPLES)
+    digests = [BlockDigest(blocks) for _ in description.columns] if own else []
+    scan = _Scan(description)
+
+    def work(block, first, count):
+        chunk = reader.read(first, count)
+        ids = iter(chunk.ids)
+        for column, digest in zip(description.columns, digests):
+            arrays = {DENSE: chunk.dense}
+            data = next(ids) if column.kind == CATEGORICAL else arrays.get(column.kind, chunk.label)
+            digest.add(block, np.ascontiguousarray(data))
+        scan.add(chunk)
+
+    with ChunkReader(description) as reader:
+        what = os.path.basename(description.path)
+        each_chunk(description.samples, work, description.bytes_per_sample, what, jobs, progress)
+    problems = [message for _, message in scan.problems.values()]
+    if own:
+        problems += _compare(description, stored["columns"], digests)
+    return scan.summary(), problems
+
+
+def _compare(description, stored, digests):
+    """Returns a message for each file whose content is not what metadata.json says."""
+    problems = []
+    for column, entry, digest in zip(description.columns, stored, digests):
+        if digest.text() == entry["digest"]:
+            continue
+        twin = next((other for other in stored if other["digest"] == digest.text()), None)
+        hint = f": it is that of {twin['file']} (were the files swapped?)" if twin else ""
+        problems.append(
+            f"{column.segments[0].path}: content was changed: digest expected {entry['digest']}, "
+            f"found {digest.text()}{hint}"
+        )
+    return problems
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m dataset.validate", description=__doc__.partition("\n\n")[0]
+    )
+    parser.add_argument("path", metavar="DIR", help="dataset, split folder or raw file")
+    parser.add_argument("--layout", default="auto", help="layout by name (default: recognise it)")
+    parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
+    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parsed = parser.parse_args(arguments)
+    try:
+        wrong = 0
+        for description in open_any(parsed.path, parsed.layout, parsed.vocab_sizes):
+            summary, problems = validate(description, parsed.jobs)
+            print("\n".join(summary))
+            for problem in problems:
+                print(f"dataset.validate: {problem}", file=sys.stderr)
+            wrong += len(problems)
+    except DatasetError as error:
+        print(f"dataset.validate: {error}", file=sys.stderr)
+        return 1
+    print(f"{parsed.path}: " + (f"{wrong} problems" if wrong else "valid"))
+    return 1 if wrong else 0
+
+
+def open_any(path, layout="auto", vocab_sizes=None):
+    """Describes all splits of a dataset, or the one split at `path`.
+
+    Args:
+        path: a dataset's folder, a split's folder, or a raw file.
+        layout: a layout's name, or "auto".
+        vocab_sizes: text with the rows of each table, or None.
+
+    Returns:
+        A list of one or two `DatasetDescription`s, train first.
+    """
+    sizes = None
+    if vocab_sizes is not None:
+        sizes = metadata.parse_vocab_sizes(vocab_sizes, "--vocab_sizes")
+    names = ("train", "train_data.bin")
+    if os.path.isdir(path) and any(os.path.exists(os.path.join(path, n)) for n in names):
+        return list(open_dataset(path, layout, sizes))
+    return [open_split(path, layout, sizes)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

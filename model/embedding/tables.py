@@ -1,0 +1,192 @@
+"""A rank's tables: one float32 variable, its initial values, its optimizer's state."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from ops import embedding as kernels
+
+OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad")
+
+# Rows that are written at once where a shard does not lie in rows of its own width.
+_CHUNK_ROWS = 1 << 16
+
+
+class FusedTables:
+    """Shards of tables back to back in one variable, with lookup and in-place update.
+
+    Args:
+        placement: the `model.embedding.placement.Placement` that the shards are from.
+        shards: this rank's `Shard`s.
+        first_rows: the first row of each shard in the variable.
+        rows: rows of the variable, 1 or more.
+        width: columns of the variable, D or D / 2.
+        seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
+            same values whatever the placement.
+        optimizer: a name in `OPTIMIZERS`.
+        native: the project's ops; False takes TensorFlow's formulation of them.
+
+    Attributes:
+        shards: this rank's `Shard`s.
+        table: the variable, [rows, width].
+        accumulator: Adagrad's sums of squares, [rows, width], or [rows] row-wise; None for SGD.
+    """
+
+    def __init__(
+        self, placement, shards, first_rows, rows, width, *, seed, optimizer="sgd", native=True
+    ):
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+        if optimizer == "rowwise_adagrad" and width != placement.dimension:
+            raise ValueError(
+                "row-wise Adagrad keeps one number for a whole row, which column halves divide: "
+                "take adagrad, or a placement without halves"
+            )
+        self._placement = placement
+        self.shards = list(shards)
+        self._first_rows = first_rows
+        self._optimizer = optimizer
+        suffix = "" if native else "_tensorflow"
+        self._lookup = getattr(kernels, f"embedding_lookup{suffix}")
+        self._sgd = getattr(kernels, f"embedding_update_sgd{suffix}")
+        self._adagrad = getattr(kernels, f"embedding_update_adagrad{suffix}")
+        self.table = kernels.create_table(rows, width)
+        for shard, first in zip(shards, first_rows):
+            self._initialize(shard, first, seed)
+        self.accumulator = None
+        if optimizer != "sgd":
+            shape = [rows, width] if optimizer == "adagrad" else [rows]
+            self.accumulator = tf.Variable(tf.zeros(shape), trainable=False, name="accumulator")
+
+    def lookup(self, ids, base_rows, table_rows, dtype):
+        """Returns [B, T, width]; see `ops.embedding.embedding_lookup`."""
+        return self._lookup(self.table, ids, base_rows, table_rows, dtype=dtype)
+
+    def update(self, ids, gradients, base_rows, table_rows, learning_rate, scale):
+        """Applies gradients [B, T, width]; see `ops.embedding.embedding_update_sgd`."""
+        if self.accumulator is None:
+            self._sgd(self.table, ids, gradients, base_rows, table_rows, learning_rate, scale=scale)
+        else:
+            self._adagrad(
+                self.table, self.accumulator, ids, gradients, base_rows, table_rows,
+                learning_rate, scale=scale,
+            )  # fmt: skip
+
+    @property
+    def states(self):
+        """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
+        return ("table",) if self.accumulator is None else ("table", "accumulator")
+
+    def read(self, index, begin, count, state="table"):
+        """Returns rows [begin, begin + count) of a shard as a NumPy array.
+
+        Args:
+            index: which of this rank's shards.
+            begin: first row, counted in the shard.
+            count: number of rows.
+            state: a name in `states`.
+
+        Returns:
+            float32 [count, columns of the shard], or [count] for a row-wise accumulator.
+        """
+        at, size, shape = self._span(index, begin, count, state)
+        return getattr(self, state)[at : at + size].numpy().reshape(shape)
+
+    def write(self, index, begin, values, state="table"):
+        """Overwrites rows [begin, ...) of a shard: the arguments are those of `read`."""
+        at, size, shape = self._span(index, begin, len(values), state)
+        if values.shape != shape:
+            raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
+        variable = getattr(self, state)
+        variable[at : at + size].assign(values.reshape([size, *variable.shape[1:]]))
+
+    def _span(self, index, begin, count, state):
+        shard = self.shards[index]
+        if not 0 <= begin <= begin + count <= shard.rows:
+            raise ValueError(
+                f"rows {begin} to {begin + count} are outside the {shard.rows} of shard {index}"
+            )
+        if getattr(self, state).shape.rank == 1:
+            return self._first_rows[index] + begin, count, (count,)
+        pieces = shard.width // self.table.shape[1]
+        return self._first_rows[index] + begin * pieces, count * pieces, (count, shard.width)
+
+    def _initialize(self, shard, first, seed):
+        values = {
+            "table_index": shard.table,
+            "seed": seed,
+            "row_stride": shard.row_stride,
+            "limit": math.sqrt(1.0 / self._placement.vocab_sizes[shard.table]),
+        }
+        dimension, width = self._placement.dimension, self.table.shape[1]
+        if width == dimension:
+            kernels.embedding_initialize(
+                self.table, base_row=first, rows=shard.rows, first_row=shard.row_offset, **values
+            )
+            return
+        # A row's values depend on its columns in the whole table, so whole rows are made aside.
+        for begin in range(0, shard.rows, _CHUNK_ROWS):
+            count = min(_CHUNK_ROWS, shard.rows - begin)
+            whole = kernels.create_table(count, dimension)
+            kernels.embedding_initialize(
+                whole, base_row=0, rows=count,
+                first_row=shard.row_offset + begin * shard.row_stride, **values,
+            )  # fmt: skip
+            part = tf.reshape(whole[:, shard.column_start : shard.column_end], [-1, width])
+            pieces = shard.width // width
+            at = first + begin * pieces
+            self.table[at : at + count * pieces].assign(part)
+
+
+class ReplicatedTables:
+    """Small tables that every rank holds whole: no vector travels, gradients are averaged.
+
+    Args:
+        placement: a placement with replicated tables.
+        cluster: the ranks (`training.cluster`).
+        seed, optimizer: as for `FusedTables`.
+
+    Attributes:
+        tables: indices of the replicated tables.
+        fused: their `FusedTables`.
+    """
+
+    def __init__(self, placement, cluster, *, seed, optimizer="sgd"):
+        self._cluster = cluster
+        self.tables = list(placement.replicated_tables)
+        shards = [s for s in placement.shards_of(cluster.rank) if s.kind == "replicated"]
+        sizes = [shard.rows for shard in shards]
+        self._base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._sizes = np.array(sizes, np.int64)
+        self.fused = FusedTables(
+            placement, shards, [int(b) for b in self._base[:-1]], int(self._base[-1]),
+            placement.dimension, seed=seed, optimizer=optimizer,
+        )  # fmt: skip
+
+    def lookup(self, categorical, dtype):
+        """Returns [b, tables, D] from the ids [b, T] of all tables."""
+        ids = tf.gather(categorical, self.tables, axis=1)
+        return self.fused.lookup(ids, self._base[:-1], self._sizes, dtype)
+
+    def update(self, categorical, gradients, learning_rate, scale):
+        """Applies the gradients [b, tables, D] of all ranks to every rank's copy.
+
+        Args:
+            categorical: [b, T].
+            gradients: of this rank's mean loss.
+            learning_rate: scalar float32.
+            scale: 1 / N for the mean over the global batch.
+        """
+        rows = int(self._base[-1])
+        ids = tf.cast(tf.gather(categorical, self.tables, axis=1), tf.int64) + self._base[:-1]
+        summed = tf.math.unsorted_segment_sum(
+            tf.cast(gradients, tf.float32), ids, rows
+        )  # [rows, D]: these tables are small
+        (averaged,) = self._cluster.average([summed], "replicated_gradients")
+        everywhere = np.arange(rows, dtype=np.int32)[None, :]
+        # Every row once, as a batch of one sample with a table for each row.
+        self.fused.update(
+            everywhere, averaged[None], np.zeros(rows, np.int64), np.full(rows, rows, np.int64),
+            learning_rate, scale * self._cluster.size,
+        )  # fmt: skip

@@ -1,0 +1,251 @@
+"""Dlrm>ReadSlice against NumPy on the same files."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ops.read_slice.read_slice import read_slice
+
+
+class Segment(NamedTuple):
+    path: str
+    offset: int
+    samples: int
+
+
+class Column(NamedTuple):
+    segments: list
+    dtype: str
+    width: int
+    stride: int
+
+
+def write_column(path, values, offset=0, gap=0):
+    """Writes [n, width] values behind `offset` bytes, with `gap` bytes between samples."""
+    row = values.dtype.itemsize * values.shape[1]
+    data = np.random.default_rng(1).bytes(offset + len(values) * (row + gap))
+    data = np.frombuffer(data, np.uint8).copy()
+    rows = data[offset:].reshape(len(values), row + gap)
+    rows[:, :row] = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), row)
+    # The last sample ends with its values.
+    data[: len(data) - gap].tofile(path)
+    segment = Segment(str(path), offset, len(values))
+    return Column([segment], values.dtype.name, values.shape[1], row + gap)
+
+
+def random_values(dtype, shape, seed=0):
+    random = np.random.default_rng(seed)
+    if dtype == "bool":
+        return random.integers(0, 2, shape).astype(bool)
+    if dtype == "float16":
+        bits = random.integers(0, 1 << 16, shape, dtype=np.uint16)
+        bits[(bits & 0x7C00) == 0x7C00] = 0x0001  # finite, and some subnormal
+        return bits.view(np.float16)
+    if dtype == "float32":
+        return random.normal(0, 1e3, shape).astype(np.float32)
+    info = np.iinfo(dtype)
+    return random.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+
+
+STORED = ["bool", "int8", "uint8", "int16", "int32", "float16", "float32"]
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.parametrize("width", [1, 13])
+@pytest.mark.parametrize("stored", STORED)
+def test_float_output_equals_numpy(tmp_path, stored, width, gap):
+    values = random_values(stored, (5000, width))
+    column = write_column(tmp_path / "column.bin", values, offset=17, gap=gap)
+    result = read_slice([3], [4990], rows=4990, columns=[column], dtype=tf.float32)
+    np.testing.assert_array_equal(result, values[3:4993].astype(np.float32))
+
+
+@pytest.mark.parametrize("gap", [0, 5])
+@pytest.mark.parametrize("stored", ["int8", "uint8", "int16", "int32"])
+def test_int_output_equals_numpy(tmp_path, stored, gap):
+    values = random_values(stored, (3000, 4))
+    column = write_column(tmp_path / "column.bin", values, gap=gap)
+    result = read_slice([0], [3000], rows=3000, columns=[column], dtype=tf.int32)
+    np.testing.assert_array_equal(result, values.astype(np.int32))
+
+
+@pytest.mark.parametrize("samples", [1, 127, 128, 129, 2047, 2048, 2049, 4500])
+def test_columns_of_several_dtypes_stand_side_by_side(tmp_path, samples):
+    parts = [
+        random_values(dtype, (samples, width), seed=i)
+        for i, (dtype, width) in enumerate([("int8", 1), ("int32", 3), ("int16", 1), ("int8", 2)])
+    ]
+    columns = [write_column(tmp_path / f"{i}.bin", part) for i, part in enumerate(parts)]
+    result = read_slice([0], [samples], rows=samples, columns=columns, dtype=tf.int32)
+    np.testing.assert_array_equal(result, np.hstack([part.astype(np.int32) for part in parts]))
+
+
+def test_parts_fill_their_rows_and_pad_with_zero(tmp_path):
+    values = np.arange(1, 41, dtype=np.int32).reshape(20, 2)
+    column = write_column(tmp_path / "column.bin", values)
+    result = read_slice([10, 2, 7], [4, 0, 1], rows=12, columns=[column], dtype=tf.int32)
+    expected = np.zeros((12, 2), np.int32)
+    expected[0:4], expected[8:9] = values[10:14], values[7:8]
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_segments_are_one_run(tmp_path):
+    values = random_values("int32", (1000, 3))
+    cuts = [0, 1, 1, 600, 1000]  # an empty segment among them
+    segments = []
+    for i, (first, last) in enumerate(zip(cuts, cuts[1:])):
+        part = write_column(tmp_path / f"{i}.bin", values[first:last], offset=i)
+        segments += part.segments
+    column = Column(segments, "int32", 3, 12)
+    for first, count in [(0, 1000), (0, 1), (1, 1), (599, 2), (999, 1), (300, 500)]:
+        result = read_slice([first], [count], rows=count, columns=[column], dtype=tf.int32)
+        np.testing.assert_array_equal(result, values[first : first + count])
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("stored", ["int32", "float32"])
+def test_log_is_within_two_units_of_the_exact_one(tmp_path, stored, shift):
+    random = np.random.default_rng(0)
+    values = np.exp(random.uniform(-8, 21, (4000, 13)))
+    values[:10] = np.arange(130).reshape(10, 13)  # the common counts
+    values = values.astype(stored)
+    column = write_column(tmp_path / "column.bin", values)
+    result = read_slice(
+        [0], [4000], rows=4000, columns=[column], dtype=tf.float32, check="finite", log_shift=shift
+    )
+    # The sum is a float32 one; the logarithm of it is what is judged.
+    shifted = (values.astype(np.float32) + np.float32(shift)).astype(np.float64)
+    exact = np.log(shifted)
+    error = np.abs(result.numpy() - exact) / np.spacing(np.abs(exact).astype(np.float32))
+    assert error.max() <= 2
+
+
+def test_first_and_count_may_be_tensors_in_a_graph(tmp_path):
+    values = random_values("int16", (100, 1))
+    column = write_column(tmp_path / "column.bin", values)
+
+    @tf.function
+    def read(step):
+        return read_slice([step * 10], [10], rows=10, columns=[column], dtype=tf.int32)
+
+    for step in (3, 0, 9):
+        result = read(tf.constant(step, tf.int64))
+        assert result.shape == (10, 1)
+        np.testing.assert_array_equal(result, values[step * 10 : step * 10 + 10])
+
+
+def ids_column(tmp_path, values, dtype="int16"):
+    return write_column(tmp_path / "ids.bin", np.array(values, dtype))
+
+
+@pytest.mark.parametrize("wrong", [7, 8, -1, -32768, 32767])
+def test_id_beyond_its_bound_is_named(tmp_path, wrong):
+    values = np.full((3000, 2), 6)
+    values[2500, 1] = wrong
+    column = ids_column(tmp_path, values)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=rf"ids.bin: sample 2500, value 1: id {wrong} is outside its vocabulary: "
+        "expected 0 to 6",
+    ):
+        read_slice(
+            [0], [3000], rows=3000, columns=[column], dtype=tf.int32, check="ids", bounds=[7, 7]
+        )
+
+
+def test_ids_below_their_bounds_pass(tmp_path):
+    column = ids_column(tmp_path, [[0, 6], [2, 0]])
+    read_slice([0], [2], rows=2, columns=[column], dtype=tf.int32, check="ids", bounds=[3, 7])
+
+
+@pytest.mark.parametrize("stored", ["bool", "int32", "float32"])
+def test_label_other_than_0_or_1_is_named(tmp_path, stored):
+    values = np.ones((100, 1), np.uint8)
+    values[70] = 2
+    if stored != "bool":
+        values = values.astype(stored)
+    column = write_column(tmp_path / "label.bin", values)._replace(dtype=stored)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sample 70, value 0: label 2"):
+        read_slice([0], [100], rows=100, columns=[column], dtype=tf.float32, check="binary")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_dense_value_that_is_not_finite_is_named(tmp_path, stored, wrong):
+    values = np.ones((100, 13), stored)
+    values[99, 12] = wrong
+    column = write_column(tmp_path / "dense.bin", values)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="dense.bin: sample 99, value 12: dense value is not"
+    ):
+        read_slice([0], [100], rows=100, columns=[column], dtype=tf.float32, check="finite")
+
+
+@pytest.mark.parametrize("wrong", [-1, -2, -(2**31)])
+def test_logarithm_of_what_is_not_positive_is_named(tmp_path, wrong):
+    values = np.zeros((10, 13), np.int32)
+    values[4, 2] = wrong
+    column = write_column(tmp_path / "dense.bin", values)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"sample 4, value 2: log\(value \+ 1\) is not finite"
+    ):
+        read_slice(
+            [0], [10], rows=10, columns=[column], dtype=tf.float32, check="finite", log_shift=1.0
+        )
+
+
+def test_short_file_names_offset_expected_and_found(tmp_path):
+    column = ids_column(tmp_path, np.zeros((10, 1)))
+    os.truncate(tmp_path / "ids.bin", 11)
+    with pytest.raises(
+        tf.errors.DataLossError,
+        match="ids.bin: at byte 8: truncated: expected 12 bytes, found 3",
+    ):
+        read_slice([4], [6], rows=6, columns=[column], dtype=tf.int32)
+
+
+def test_missing_file_is_named(tmp_path):
+    column = Column([Segment(str(tmp_path / "none.bin"), 0, 1)], "int8", 1, 1)
+    with pytest.raises(tf.errors.NotFoundError, match="none.bin: cannot be opened: No such file"):
+        read_slice([0], [1], rows=1, columns=[column], dtype=tf.int32)
+
+
+def test_folder_is_an_error(tmp_path):
+    column = Column([Segment(str(tmp_path), 0, 1)], "int8", 1, 1)
+    with pytest.raises(tf.errors.DataLossError, match="read error: Is a directory"):
+        read_slice([0], [1], rows=1, columns=[column], dtype=tf.int32)
+
+
+@pytest.mark.parametrize("act", ["remove", "replace"])
+def test_file_removed_between_reads_is_an_error(tmp_path, act):
+    column = ids_column(tmp_path, np.zeros((10, 1)))
+
+    def read(step):
+        return read_slice([step], [1], rows=1, columns=[column], dtype=tf.int32)
+
+    # Long enough that tf.data cannot have read ahead to the end.
+    iterator = iter(tf.data.Dataset.range(10).repeat(1000).map(read))
+    next(iterator)
+    if act == "remove":
+        os.unlink(tmp_path / "ids.bin")
+    else:
+        (tmp_path / "other.bin").write_bytes(b"\0" * 20)
+        os.replace(tmp_path / "other.bin", tmp_path / "ids.bin")
+    with pytest.raises(tf.errors.FailedPreconditionError, match="was removed or replaced while"):
+        for _ in iterator:
+            pass
+
+
+def test_sample_beyond_the_end_is_an_error(tmp_path):
+    column = ids_column(tmp_path, np.zeros((10, 1)))
+    with pytest.raises(tf.errors.DataLossError, match="beyond the last one"):
+        read_slice([9], [2], rows=2, columns=[column], dtype=tf.int32)
+
+
+def test_count_larger_than_the_part_is_an_error(tmp_path):
+    column = ids_column(tmp_path, np.zeros((10, 1)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected a count of 0 to 2"):
+        read_slice([0], [3], rows=2, columns=[column], dtype=tf.int32)
