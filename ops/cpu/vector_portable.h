@@ -86,7 +86,7 @@ struct PortableVector {
   // The four floats at p in every lane.
   static Register BroadcastLane(const float* p) { return Load(p); }
   // rows[r] lane l <-> rows[l] lane r.
-  static void TransposeLanes(Register* rows) {}
+  static void TransposeLanes(Register*) {}
   // out[q][l] = sum of the elements of lane l of sums[q], q < 4, each out[q] of kLanes floats.
   static void SumLanes(const Register* sums, float* const* out) {
     for (int q = 0; q < 4; ++q) {

@@ -1,8 +1,11 @@
 #include "cpu/vector_avx2.h"
 #include "embedding/embedding_rows.h"
+#include "embedding/philox.h"
 
 namespace dlrm {
 namespace avx2 {
+
+FillFunction Fill() { return FillRow; }
 
 template <class T>
 EmbeddingFunctions<T> Embedding() {

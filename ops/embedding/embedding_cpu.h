@@ -27,6 +27,12 @@ struct UpdateChains {
   int64_t count;         // of rows
 };
 
+// Of the random generator: the seed's low and high word.
+struct PhiloxKey {
+  uint32_t low;
+  uint32_t high;
+};
+
 struct AdagradStep {
   float learning_rate;
   float scale;
@@ -50,19 +56,27 @@ struct EmbeddingFunctions {
                   const T* gradients, const AdagradStep& step, float* sum);
 };
 
+// Writes the initial values of one row of a table; see philox.h.
+using FillFunction = void (*)(PhiloxKey key, uint64_t row, uint32_t table_index, float limit,
+                              int64_t dimension, float* out);
+
 // The functions of one instruction set.
+FillFunction FillFor(InstructionSet set);
 template <class T>
 EmbeddingFunctions<T> EmbeddingFor(InstructionSet set);
 
 namespace portable {
+FillFunction Fill();
 template <class T>
 EmbeddingFunctions<T> Embedding();
 }
 namespace avx2 {
+FillFunction Fill();
 template <class T>
 EmbeddingFunctions<T> Embedding();
 }
 namespace avx512 {
+FillFunction Fill();
 template <class T>
 EmbeddingFunctions<T> Embedding();
 }

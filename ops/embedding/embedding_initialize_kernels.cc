@@ -1,37 +1,33 @@
 // TensorFlow's CPU kernel that fills rows of a table in place.
 
 #include "embedding/embedding_tables.h"
-#include "embedding/philox.h"
 #include "tensorflow/core/util/work_sharder.h"
 
 namespace dlrm {
+
+FillFunction FillFor(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::kBf16:
+    case InstructionSet::kAvx512:
+#if defined(DLRM_HAVE_AVX512)
+      return avx512::Fill();
+#endif
+    case InstructionSet::kAvx2:
+#if defined(DLRM_HAVE_AVX2)
+      return avx2::Fill();
+#endif
+    case InstructionSet::kPortable:
+      break;
+  }
+  return portable::Fill();
+}
+
 namespace {
 
 using tensorflow::OpKernel;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::errors::InvalidArgument;
-
-// Elements [0, dimension) of one row of a table: U[-limit, limit) in steps of limit * 2^-23.
-void FillRow(PhiloxKey key, uint64_t row, uint32_t table_index, float limit, int64_t dimension,
-             float* out) {
-  constexpr int kBlocks = 16;  // counters at a time: 64 elements
-  uint32_t words[4][kBlocks];
-  float values[4 * kBlocks];
-  for (int64_t c = 0; c < dimension; c += 4 * kBlocks) {
-    Philox<kBlocks>(key, row, static_cast<uint32_t>(c / 4), table_index, words);
-    for (int word = 0; word < 4; ++word) {
-      for (int i = 0; i < kBlocks; ++i) {
-        const float unit = static_cast<float>(static_cast<int32_t>(words[word][i] >> 8)) *
-                               (1.0f / 8388608.0f) -
-                           1.0f;
-        values[4 * i + word] = limit * unit;
-      }
-    }
-    const int64_t count = std::min<int64_t>(4 * kBlocks, dimension - c);
-    memcpy(out + c, values, count * sizeof(float));
-  }
-}
 
 class InitializeKernel : public OpKernel {
  public:
@@ -74,13 +70,14 @@ class InitializeKernel : public OpKernel {
                         static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32)};
     const int64_t dimension = table.dim_size(1);
     float* out = MutableElementsOf<float>(table) + base_row * dimension;
+    const FillFunction fill = FillFor(CurrentInstructionSet());
     const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
-    tensorflow::Shard(workers.num_threads, workers.workers, rows, 10 * dimension,
+    tensorflow::Shard(workers.num_threads, workers.workers, rows, 4 * dimension,
                       [&](int64_t begin, int64_t end) {
                         for (int64_t k = begin; k < end; ++k) {
-                          FillRow(key, static_cast<uint64_t>(first_row + k * row_stride),
-                                  static_cast<uint32_t>(table_index), limit, dimension,
-                                  out + k * dimension);
+                          fill(key, static_cast<uint64_t>(first_row + k * row_stride),
+                               static_cast<uint32_t>(table_index), limit, dimension,
+                               out + k * dimension);
                         }
                       });
   }

@@ -1,8 +1,11 @@
 #include "cpu/vector_portable.h"
 #include "embedding/embedding_rows.h"
+#include "embedding/philox.h"
 
 namespace dlrm {
 namespace portable {
+
+FillFunction Fill() { return FillRow; }
 
 template <class T>
 EmbeddingFunctions<T> Embedding() {

@@ -6,13 +6,13 @@
 #define DLRM_OPS_EMBEDDING_PHILOX_H_
 
 #include <stdint.h>
+#include <string.h>
+
+#include "embedding/embedding_cpu.h"
 
 namespace dlrm {
 
-struct PhiloxKey {
-  uint32_t low;
-  uint32_t high;
-};
+namespace {
 
 // Four words for each of kBlocks counters (row, row >> 32, block + i, stream), i < kBlocks, as
 // words[word][i]: the loops over i are independent, so that a compiler can lay them along vectors.
@@ -39,6 +39,29 @@ inline void Philox(PhiloxKey key, uint64_t row, uint32_t block, uint32_t stream,
   }
 }
 
+// Elements [0, dimension) of one row of a table: U[-limit, limit) in steps of limit * 2^-23.
+// Each file that includes this has its own copy, compiled with its flags.
+void FillRow(PhiloxKey key, uint64_t row, uint32_t table_index, float limit, int64_t dimension,
+             float* out) {
+  constexpr int kBlocks = 16;  // counters at a time: 64 elements
+  uint32_t words[4][kBlocks];
+  float values[4 * kBlocks];
+  for (int64_t c = 0; c < dimension; c += 4 * kBlocks) {
+    Philox<kBlocks>(key, row, static_cast<uint32_t>(c / 4), table_index, words);
+    for (int word = 0; word < 4; ++word) {
+      for (int i = 0; i < kBlocks; ++i) {
+        const float unit = static_cast<float>(static_cast<int32_t>(words[word][i] >> 8)) *
+                               (1.0f / 8388608.0f) -
+                           1.0f;
+        values[4 * i + word] = limit * unit;
+      }
+    }
+    const int64_t count = dimension - c < 4 * kBlocks ? dimension - c : 4 * kBlocks;
+    memcpy(out + c, values, count * sizeof(float));
+  }
+}
+
+}  // namespace
 }  // namespace dlrm
 
 #endif  // DLRM_OPS_EMBEDDING_PHILOX_H_

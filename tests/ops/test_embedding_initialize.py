@@ -56,7 +56,7 @@ def test_reference_gives_the_published_vectors():
 
 @pytest.mark.parametrize("dimension", [1, 4, 63, 64, 65, 128, 256])
 @pytest.mark.parametrize("seed", [0, 12345, 2**62 + 7, -3])
-def test_values_are_the_generator_s(dimension, seed):
+def test_values_are_the_generator_s(isa, dimension, seed):
     table = create_table(50, dimension)
     table.assign(tf.fill(table.shape, 7.0))
     embedding_initialize(table, 10, 33, 5, seed, 0.25, first_row=3, row_stride=4)
