@@ -70,6 +70,7 @@ def _run(values):
     from training import cluster, faults, job
 
     ranks = cluster.connect()
+    environment.choose_device(ranks.local_rank)
     with faults.explained(ranks.rank):
         job.run(values, ranks)
     ranks.shutdown()

@@ -74,7 +74,7 @@ setup(
         "ops",
         "ops.dot_interaction",
         "ops.embedding",
-        "ops.read_slice",
+        "ops.read_slice", "ops.route_rows",
         "training",
     ],
     py_modules=["main", "split_bin", "preprocess"],

@@ -89,7 +89,8 @@ def batches(
     # All ranks' shares at once; this rank's own is one row of them.
     ranks = tf.range(size, dtype=tf.int64)
     id_columns, picked = _columns_of(description, tables)
-    bounds = [description.vocab_sizes[table] for column in id_columns for table in column.tables]
+    stored = [table for column in id_columns for table in column.tables]
+    bounds = [description.vocab_sizes[table] for table in stored]
     shift = TRANSFORMS[description.dense_transform]
 
     def read_ids(first, count, rows):
@@ -103,6 +104,7 @@ def batches(
             dtype=tf.int32,
             check="ids",
             bounds=bounds,
+            tables=stored,
         )
         return ids if picked is None else tf.gather(ids, picked, axis=1)
 

@@ -14,6 +14,10 @@ import numpy as np
 _SPLITTER_SAMPLES = 1024
 
 
+class ScoresNotFiniteError(ValueError):
+    """A score is NaN, so that it has no order."""
+
+
 def exact_auc(scores, labels, cluster=None):
     """Returns the area under the ROC curve over all ranks' samples.
 
@@ -27,7 +31,8 @@ def exact_auc(scores, labels, cluster=None):
         A float, the same on all ranks; NaN where all labels are equal.
 
     Raises:
-        ValueError: a score is NaN, or the lengths differ.
+        ScoresNotFiniteError: a score of any rank is NaN.
+        ValueError: the lengths differ.
     """
     scores = np.ascontiguousarray(scores, np.float32).reshape(-1)
     labels = np.asarray(labels).reshape(-1) > 0.5
@@ -37,7 +42,7 @@ def exact_auc(scores, labels, cluster=None):
     if cluster is not None and cluster.size > 1:
         invalid = int(cluster.sum(np.array([invalid], np.int64))[0])
     if invalid:
-        raise ValueError(f"{invalid} scores are NaN: the AUC is not defined")
+        raise ScoresNotFiniteError(f"{invalid} scores are NaN: the AUC is not defined")
     positives, negatives = np.sort(scores[labels]), np.sort(scores[~labels])
     if cluster is not None and cluster.size > 1:
         positives, negatives = _by_range(positives, negatives, cluster)

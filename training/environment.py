@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import subprocess
 
 from training.errors import UserError
 
@@ -39,19 +40,45 @@ def parse_bytes(text, flag):
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def memory_per_rank(local_size):
-    """Returns bytes that one rank's tables may take here: 80 % of what is free on its device."""
+def choose_device(local_rank):
+    """Gives this process one GPU, where there are any, and lets its memory grow as needed.
+
+    `hvd_wrapper.sh` has done the choice already by CUDA_VISIBLE_DEVICES; without it each rank
+    takes the GPU of its local rank.
+
+    Raises:
+        UserError: more local ranks than GPUs.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return
+    if len(gpus) > 1:
+        if local_rank >= len(gpus):
+            raise UserError(f"local rank {local_rank} has no GPU: this host shows {len(gpus)}")
+        gpus = [gpus[local_rank]]
+        tf.config.set_visible_devices(gpus, "GPU")
+    tf.config.experimental.set_memory_growth(gpus[0], True)
+
+
+def memory_per_rank(local_rank, local_size):
+    """Returns bytes that one rank's tables may take: 80 % of what its device has free.
+
+    None where the driver does not tell: then nothing is checked.
+    """
     import psutil
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
-        # TensorFlow reserves nearly all of the device; what it may use is what the device has.
-        limit = int(tf.config.experimental.get_device_details(
-            tf.config.list_physical_devices("GPU")[0]).get("memory_limit", 0))  # fmt: skip
-        if limit:
-            return int(limit * 0.8)
+    if not tf.config.list_physical_devices("GPU"):
+        return int(psutil.virtual_memory().available * 0.8 / local_size)
+    device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or str(local_rank)
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", device]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
+        return int(float(told.stdout.split()[0]) * 2**20 * 0.8)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
-    return int(psutil.virtual_memory().available * 0.8 / local_size)
 
 
 def versions():

@@ -51,8 +51,7 @@ def _first_line(message):
     # Grappler prefixes a failed node's location: "{{node ...}} text" or "[[{{node ...}}]]".
     text = re.sub(r"^\s*\{\{[^}]*\}\}\s*", "", lines[0]) if lines else message
     text = re.sub(r"\s*\[\[.*\]\]\s*", "", text)
-    asserted = re.search(r"assertion failed: \[b?'?\"?(.*?)'?\"?\]", text)
-    return (asserted[1] if asserted else text) or message
+    return text or message
 
 
 def _lost_text(rank, message):

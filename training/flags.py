@@ -149,6 +149,16 @@ def _define_all():
         "--placement=auto may halve tables by columns where that evens out the ranks",
     )  # fmt: skip
     _define(
+        speed, "enum", "embedding_backend", "auto",
+        "own: this project's kernels. sok: SparseOperationKit. auto: SOK where it imports and a "
+        "GPU is there, else own",
+        enum_values=["auto", "own", "sok"],
+    )  # fmt: skip
+    _define(
+        speed, "bool", "overlap", True,
+        "exchange the next batch's ids while this one computes",
+    )  # fmt: skip
+    _define(
         speed, "bool", "compress", False,
         "remove duplicate ids before they and their vectors travel",
     )  # fmt: skip

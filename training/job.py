@@ -9,7 +9,8 @@ import tensorflow as tf
 import dataset
 from dataset import reader
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding, reads_own_tables
+from model.embedding import backend
+from model.embedding.own import reads_own_tables
 from model.embedding.placement import POLICIES, Placement, PlacementError, plan
 from ops.library import LibraryNotBuiltError
 from training import environment
@@ -59,7 +60,12 @@ def run(flags, cluster):
     """
     try:
         return _run(flags, cluster)
-    except (dataset.DatasetError, PlacementError, LibraryNotBuiltError) as error:
+    except (
+        dataset.DatasetError,
+        PlacementError,
+        LibraryNotBuiltError,
+        backend.BackendError,
+    ) as error:
         raise UserError(str(error)) from error
 
 
@@ -71,11 +77,15 @@ def _run(flags, cluster):
             f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
         )
     sizes = _open(flags)
-    placement = _placement(flags, cluster, sizes.vocab_sizes)
+    chosen = backend.choose(flags.embedding_backend)
+    placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
     # Where every table has files of its own, a rank reads its tables' ids for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
     model_parallel_input = (
-        size > 1 and sizes.separate_tables and reads_own_tables(placement, flags.compress)
+        size > 1
+        and sizes.separate_tables
+        and chosen.name == "own"
+        and reads_own_tables(placement, flags.compress)
     )
     data = sizes.load(own_tables if model_parallel_input else None, cluster)
 
@@ -92,7 +102,8 @@ def _run(flags, cluster):
         dtype=compute,
     )
     cluster.broadcast(dense_model.variables)
-    embedding = OwnEmbedding(
+    embedding = backend.build(
+        chosen,
         placement,
         cluster,
         batch // size,
@@ -110,6 +121,7 @@ def _run(flags, cluster):
         tf.keras.optimizers.SGD(learning_rate=flags.lr),
         cluster,
         update_embedding=flags.ablation != "frozen_embeddings",
+        overlap=flags.overlap,
     )
     forward = Forward(dense_model, embedding)
     journal = _journal(flags, cluster)
@@ -172,11 +184,9 @@ class _FileData:
                    "parallel_reads": flags.parallel_reads}  # fmt: skip
 
         def train(epoch, start_step=0):
-            seed = flags.shuffle_seed
             return reader.batches(
                 self._train, batch, cluster.rank, cluster.size, drop_remainder=True,
-                start_step=start_step, shuffle_seed=None if seed is None else seed + epoch,
-                **options,
+                start_step=start_step, shuffle_seed=flags.shuffle_seed, epoch=epoch, **options,
             )  # fmt: skip
 
         def test():
@@ -246,7 +256,7 @@ def _early_stop(flags):
     return SYNTHETIC_STEPS if flags.use_synthetic_dataset else None
 
 
-def _placement(flags, cluster, vocab_sizes):
+def _placement(flags, cluster, vocab_sizes, chosen):
     per_column, per_row = OPTIMIZERS[flags.embedding_optimizer]
     limits = {
         "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
@@ -258,7 +268,7 @@ def _placement(flags, cluster, vocab_sizes):
             ranks=cluster.size, **limits,
         )  # fmt: skip
     return plan(
-        vocab_sizes, flags.embedding_dim, cluster.size, policy=flags.placement,
+        vocab_sizes, flags.embedding_dim, cluster.size, policy=chosen.policy(flags.placement),
         replicate_below_rows=flags.replicate_below_rows,
         column_split="auto" if flags.column_split else False, **limits,
     )  # fmt: skip
@@ -267,7 +277,7 @@ def _placement(flags, cluster, vocab_sizes):
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
         return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
-    return environment.memory_per_rank(cluster.local_size)
+    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
 
 
 def _journal(flags, cluster):

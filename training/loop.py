@@ -4,6 +4,7 @@ import math
 import time
 
 from training import environment
+from training.auc import ScoresNotFiniteError
 from training.errors import DivergedError
 from training.evaluation import evaluate
 
@@ -65,11 +66,11 @@ class Loop:
         for epoch in range(self._flags.epochs):
             if done == self._total:
                 break
-            for batch in self._data.train(epoch):
+            for batch, following in _with_next(self._data.train(epoch)):
                 done += 1
                 if done > 1:
                     self._beat(f"step {done}")
-                self._step(batch, self._schedule(done))
+                self._step(batch, self._schedule(done), following)
                 self._after_step(done, epoch)
                 if done == self._total:
                     break
@@ -93,10 +94,14 @@ class Loop:
         last = done == self._total
         if done % GUARD_INTERVAL == 0 or last:
             self._guard(done)
-        now = time.perf_counter()
-        if done > 1 and (now >= self._next_report or last):
+        if self._cluster.rank == 0 and (last or self._report_due(done)):
             self._report(done, epoch)
             self._next_report = time.perf_counter() + _REPORT_SECONDS
+
+    def _report_due(self, done):
+        if self._flags.print_interval is not None:
+            return done % self._flags.print_interval == 0
+        return done > 1 and time.perf_counter() >= self._next_report
 
     def _guard(self, done):
         loss = self._step.last_loss()
@@ -107,13 +112,13 @@ class Loop:
             )
 
     def _report(self, done, epoch):
-        if self._cluster.rank != 0:
-            return
         loss = self._step.mean_loss()
         steady = time.perf_counter() - self._steady_begin - self._steady_paused
-        steps, before = done - self._reported[0], self._reported[1]
-        seconds_per_step = (steady - before) / steps if before else steady / (done - 1)
+        # The first step traces and compiles: it is on no clock.
+        steps = done - max(1, self._reported[0])
+        seconds_per_step = (steady - self._reported[1]) / steps if steps else 0.0
         self._reported = (done, steady)
+        rate = self._flags.global_batch_size / seconds_per_step if steps else 0.0
         self._journal.emit(
             "step",
             step=done,
@@ -121,7 +126,7 @@ class Loop:
             loss=loss,
             learning_rate=self._schedule(done),
             seconds_per_step=seconds_per_step,
-            samples_per_second=self._flags.global_batch_size / seconds_per_step,
+            samples_per_second=rate,
         )
 
     def _evaluate(self, done):
@@ -129,10 +134,13 @@ class Loop:
         self._step.wait()
         begin = time.perf_counter()
         self._pause_watch()
-        result = evaluate(
-            self._forward, self._data.test(), self._cluster,
-            beat=lambda: self._beat(f"the evaluation after step {done}"),
-        )  # fmt: skip
+        try:
+            result = evaluate(
+                self._forward, self._data.test(), self._cluster,
+                beat=lambda: self._beat(f"the evaluation after step {done}"),
+            )  # fmt: skip
+        except ScoresNotFiniteError as error:
+            raise DivergedError(f"the evaluation after step {done}: {error}") from error
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
@@ -197,3 +205,13 @@ class Loop:
             "versions": environment.versions(),
             "data": self._data.facts,
         }
+
+
+def _with_next(batches):
+    """Yields (batch, the batch after it or None)."""
+    iterator = iter(batches)
+    batch = next(iterator, None)
+    while batch is not None:
+        following = next(iterator, None)
+        yield batch, following
+        batch = following

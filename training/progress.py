@@ -88,7 +88,6 @@ class ProgressLines:
         self._interval = print_interval
         self._total = None
         self._next_time = 0.0
-        self._last_step = 0
 
     def event(self, record):
         """Prints the event if its time has come."""
@@ -97,7 +96,6 @@ class ProgressLines:
             self._total = record["steps"]
             self._next_time = time.monotonic()
         elif kind == "step" and self._due(record["step"]):
-            self._last_step = record["step"]
             self._next_time = time.monotonic() + _LINE_SECONDS
             left = (self._total - record["step"]) * record["seconds_per_step"]
             self._print(
@@ -114,11 +112,9 @@ class ProgressLines:
         """Has nothing to close."""
 
     def _due(self, step):
-        if step == self._total:
+        if step == self._total or self._interval is not None:
             return True
-        if self._interval is None:
-            return time.monotonic() >= self._next_time
-        return step // self._interval > self._last_step // self._interval
+        return time.monotonic() >= self._next_time
 
     def _print(self, text):
         print(text, file=self._stream, flush=True)

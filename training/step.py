@@ -17,6 +17,8 @@ class TrainStep:
         optimizer: a Keras optimizer for the dense variables.
         cluster: the ranks (`training.cluster`).
         update_embedding: False freezes the tables at their initial values.
+        overlap: bring the next batch's ids to where their rows are while this batch computes.
+            Ids do not depend on the weights, so the result is the same bytes.
     """
 
     def __init__(
@@ -27,32 +29,47 @@ class TrainStep:
         cluster,
         *,
         update_embedding=True,
+        overlap=True,
     ):
         self._model = dense_model
         self._embedding = embedding
         self._optimizer = optimizer
         self._cluster = cluster
         self._update_embedding = update_embedding
+        self._overlap = overlap and embedding.routes_ahead
+        self._routed_batch, self._routed = None, None
         # The sum of the losses since the last report, so that no step waits for its own loss.
         self._loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
         self._last_loss = tf.Variable(0.0, trainable=False, name="last_loss")
         self._loss_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
         optimizer.build(dense_model.trainable_variables)
-        self._function = tf.function(self._step)
+        self._function = tf.function(self._overlapped if self._overlap else self._step)
+        self._route = tf.function(embedding.route)
 
-    def __call__(self, batch, learning_rate):
+    def __call__(self, batch, learning_rate, following=None):
         """Runs one step.
 
         Args:
             batch: {"dense": [b, dense_features], "categorical": [b, T] or [B, T_r],
                 "label": [b, 1]}.
             learning_rate: a float.
+            following: the batch of the next call, if there is one.
 
         Returns:
             A scalar tensor: the mean loss over the global batch, before the update.
         """
         rate = tf.constant(learning_rate, tf.float32)
-        return self._function(batch["dense"], batch["categorical"], batch["label"], rate)
+        if not self._overlap:
+            return self._function(batch["dense"], batch["categorical"], batch["label"], rate)
+        if self._routed_batch is not batch:
+            self._routed = self._route(batch["categorical"])
+        # A last batch routes itself once more, for nothing: every step is the same graph.
+        following = batch if following is None else following
+        loss, self._routed = self._function(
+            batch["dense"], self._routed, batch["label"], rate, following["categorical"]
+        )
+        self._routed_batch = following
+        return loss
 
     def last_loss(self):
         """Returns the last step's mean loss over the global batch, waiting for it."""
@@ -74,8 +91,15 @@ class TrainStep:
         """Returns how often the step has been traced: 1 after the first."""
         return self._function.experimental_get_tracing_count()
 
+    def _overlapped(self, dense, route, label, learning_rate, following):
+        # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
+        next_route = self._embedding.route(following)
+        return self._train(dense, route, label, learning_rate), next_route
+
     def _step(self, dense, categorical, label, learning_rate):
-        route = self._embedding.route(categorical)
+        return self._train(dense, self._embedding.route(categorical), label, learning_rate)
+
+    def _train(self, dense, route, label, learning_rate):
         vectors = self._embedding.lookup(route)
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:

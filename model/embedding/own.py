@@ -29,7 +29,12 @@ class OwnEmbedding:
         model_parallel_input: batches hold the ids of this rank's tables for the global batch;
             only where `reads_own_tables(placement, compress)`.
         compress: ask for each row once a batch.
+
+    Attributes:
+        routes_ahead: `route` may be called before the update of the batch before.
     """
+
+    routes_ahead = True
 
     def __init__(
         self,
@@ -80,6 +85,12 @@ class OwnEmbedding:
             shards = [_renumbered(shard, self._exchanged_tables) for shard in shards]
         if rows:
             self._fused = FusedTables(self.placement, shards, first_rows, rows, width, **options)
+
+    @property
+    def holders(self):
+        """The `FusedTables` of this rank, those of replicated tables included."""
+        replicated = None if self._replicated is None else self._replicated.fused
+        return [fused for fused in (self._fused, replicated) if fused is not None]
 
     def route(self, categorical):
         """Brings ids to where their rows are; returns what `lookup` and `update` take.

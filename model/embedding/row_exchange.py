@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.embedding.exchange import Route
+from ops.route_rows import route_rows
 
 
 class RowExchange:
@@ -42,7 +43,6 @@ class RowExchange:
         first, sizes = _first_rows(placement, self.width)
         self.first_rows = [first[shard] for shard in placement.shards_of(cluster.rank)]
         self.rows = sizes[cluster.rank]
-        self._largest = max(1, *sizes)
         self._describe(placement, first)
         self.base_rows = np.zeros(1, np.int64)
         self.table_rows = np.array([self.rows], np.int64)
@@ -83,28 +83,12 @@ class RowExchange:
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
-        size = self._cluster.size
-        with tf.control_dependencies([self._check(categorical)]):
-            ids = tf.identity(categorical)[:, :, None]  # [b, T, 1]
-        dealt = tf.constant(self._owner < 0)
-        owner = tf.where(dealt, ids % size, tf.constant(self._owner))  # [b, T, pieces]
-        local = tf.where(dealt, ids // size, ids)
-        place = tf.range(self._owner.size, dtype=tf.int32) * size
-        place = tf.reshape(place, self._owner.shape) + owner
-        row = tf.gather(self._base.reshape(-1), place) + local * tf.constant(self._step)
-        owner, row = tf.reshape(owner, [-1]), tf.reshape(row, [-1])
-        if self._compress:
-            key = tf.cast(owner, tf.int64) * self._largest + tf.cast(row, tf.int64)
-            key, repeated = tf.unique(key)
-            owner = tf.cast(key // self._largest, tf.int32)
-            row = tf.cast(key % self._largest, tf.int32)
-        order = tf.argsort(owner, stable=True)
-        position = tf.math.invert_permutation(order)
-        if self._compress:
-            position = tf.gather(position, repeated)
-        requested = tf.math.bincount(owner, minlength=size, maxlength=size)
-        rows, sent = self._cluster.alltoall(tf.gather(row, order), requested, "exchange_rows")
-        return Route(rows[:, None], sent, requested, order, position)
+        wanted = route_rows(
+            categorical, self._vocab_sizes, self._owner, self._base, self._step,
+            ranks=self._cluster.size, unique=self._compress,
+        )  # fmt: skip
+        rows, sent = self._cluster.alltoall(wanted.rows, wanted.requested, "exchange_rows")
+        return Route(rows[:, None], sent, wanted.requested, wanted.order, wanted.position)
 
     def forward(self, own, route):
         """Sends looked-up rows to the ranks that asked: [M, 1, width] -> [b, T, D]."""
@@ -125,18 +109,6 @@ class RowExchange:
             flat = tf.gather(flat, route.order)
         flat, _ = self._cluster.alltoall(flat, route.requested, "exchange_gradients")
         return flat[:, None, :]
-
-    def _check(self, ids):
-        """Returns an op that fails if an id is outside its table, saying which."""
-        bounds = tf.constant(self._vocab_sizes.astype(np.int32))
-        bad = tf.logical_or(ids < 0, ids >= bounds)
-        first = tf.argmax(tf.reshape(bad, [-1]), output_type=tf.int32)
-        sample, table = first // len(self._vocab_sizes), first % len(self._vocab_sizes)
-        text = tf.strings.format(
-            "table {}, sample {}: id {} is outside [0, {})",
-            [table, sample, ids[sample, table], bounds[table]],
-        )
-        return tf.debugging.Assert(tf.logical_not(tf.reduce_any(bad)), [text])
 
 
 def _first_rows(placement, width):

@@ -28,6 +28,7 @@ class FusedTables:
         native: the project's ops; False takes TensorFlow's formulation of them.
 
     Attributes:
+        shards: this rank's `Shard`s.
         table: the variable, [rows, width].
         accumulator: Adagrad's sums of squares, [rows, width], or [rows] row-wise; None for SGD.
     """
@@ -43,7 +44,8 @@ class FusedTables:
                 "take adagrad, or a placement without halves"
             )
         self._placement = placement
-        self._shards, self._first_rows = shards, first_rows
+        self.shards = list(shards)
+        self._first_rows = first_rows
         self._optimizer = optimizer
         suffix = "" if native else "_tensorflow"
         self._lookup = getattr(kernels, f"embedding_lookup{suffix}")
@@ -70,6 +72,45 @@ class FusedTables:
                 self.table, self.accumulator, ids, gradients, base_rows, table_rows,
                 learning_rate, scale=scale,
             )  # fmt: skip
+
+    @property
+    def states(self):
+        """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
+        return ("table",) if self.accumulator is None else ("table", "accumulator")
+
+    def read(self, index, begin, count, state="table"):
+        """Returns rows [begin, begin + count) of a shard as a NumPy array.
+
+        Args:
+            index: which of this rank's shards.
+            begin: first row, counted in the shard.
+            count: number of rows.
+            state: a name in `states`.
+
+        Returns:
+            float32 [count, columns of the shard], or [count] for a row-wise accumulator.
+        """
+        at, size, shape = self._span(index, begin, count, state)
+        return getattr(self, state)[at : at + size].numpy().reshape(shape)
+
+    def write(self, index, begin, values, state="table"):
+        """Overwrites rows [begin, ...) of a shard: the arguments are those of `read`."""
+        at, size, shape = self._span(index, begin, len(values), state)
+        if values.shape != shape:
+            raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
+        variable = getattr(self, state)
+        variable[at : at + size].assign(values.reshape([size, *variable.shape[1:]]))
+
+    def _span(self, index, begin, count, state):
+        shard = self.shards[index]
+        if not 0 <= begin <= begin + count <= shard.rows:
+            raise ValueError(
+                f"rows {begin} to {begin + count} are outside the {shard.rows} of shard {index}"
+            )
+        if getattr(self, state).shape.rank == 1:
+            return self._first_rows[index] + begin, count, (count,)
+        pieces = shard.width // self.table.shape[1]
+        return self._first_rows[index] + begin * pieces, count * pieces, (count, shard.width)
 
     def _initialize(self, shard, first, seed):
         values = {

@@ -17,39 +17,38 @@ namespace dlrm {
 namespace {
 
 struct PortableVector {
-  struct Register {
-    float x[4];
-  };
+  // Four floats as GCC and Clang keep them in one register, on every processor that has such.
+  typedef float Register __attribute__((vector_size(16)));
   static constexpr int kFloats = 4;  // floats in a register
   static constexpr int kLanes = 1;   // 128-bit lanes in a register
   static constexpr int kGradientRows = 2;     // register block of the interaction's gradient:
   static constexpr int kGradientColumns = 4;  // rows x registers of columns
 
-  static Register Zero() { return Register{{0, 0, 0, 0}}; }
-  static Register Broadcast(float value) { return Register{{value, value, value, value}}; }
+  static Register Zero() { return Register{0, 0, 0, 0}; }
+  static Register Broadcast(float value) { return Register{value, value, value, value}; }
 
   // A full register, from an address of any alignment.
   static Register Load(const float* p) {
     Register r;
-    memcpy(r.x, p, sizeof(r.x));
+    memcpy(&r, p, sizeof(r));
     return r;
   }
   static Register Load(const Bf16* p) {
-    Register r;
-    for (int i = 0; i < 4; ++i) r.x[i] = ToFloat(p[i]);
+    Register r = Zero();
+    for (int i = 0; i < 4; ++i) r[i] = ToFloat(p[i]);
     return r;
   }
   static Register Load(const Half* p) {
-    Register r;
-    for (int i = 0; i < 4; ++i) r.x[i] = ToFloat(p[i]);
+    Register r = Zero();
+    for (int i = 0; i < 4; ++i) r[i] = ToFloat(p[i]);
     return r;
   }
-  static void Store(float* p, Register r) { memcpy(p, r.x, sizeof(r.x)); }
+  static void Store(float* p, Register r) { memcpy(p, &r, sizeof(r)); }
   static void Store(Bf16* p, Register r) {
-    for (int i = 0; i < 4; ++i) p[i] = ToBf16(r.x[i]);
+    for (int i = 0; i < 4; ++i) p[i] = ToBf16(r[i]);
   }
   static void Store(Half* p, Register r) {
-    for (int i = 0; i < 4; ++i) p[i] = ToHalf(r.x[i]);
+    for (int i = 0; i < 4; ++i) p[i] = ToHalf(r[i]);
   }
   // The first `count` elements, 0 < count < kFloats.
   template <class T>
@@ -72,30 +71,17 @@ struct PortableVector {
   // Orders streamed stores before later ones, as other threads see them.
   static void Fence() {}
 
-  static Register Add(Register a, Register b) {
-    for (int i = 0; i < 4; ++i) a.x[i] += b.x[i];
-    return a;
-  }
-  static Register Subtract(Register a, Register b) {
-    for (int i = 0; i < 4; ++i) a.x[i] -= b.x[i];
-    return a;
-  }
-  static Register Multiply(Register a, Register b) {
-    for (int i = 0; i < 4; ++i) a.x[i] *= b.x[i];
-    return a;
-  }
-  static Register Divide(Register a, Register b) {
-    for (int i = 0; i < 4; ++i) a.x[i] /= b.x[i];
-    return a;
-  }
+  static Register Add(Register a, Register b) { return a + b; }
+  static Register Subtract(Register a, Register b) { return a - b; }
+  static Register Multiply(Register a, Register b) { return a * b; }
+  static Register Divide(Register a, Register b) { return a / b; }
   static Register SquareRoot(Register a) {
-    for (int i = 0; i < 4; ++i) a.x[i] = __builtin_sqrtf(a.x[i]);
+    for (int i = 0; i < 4; ++i) a[i] = __builtin_sqrtf(a[i]);
     return a;
   }
   // sum + a * b, rounded once or twice.
   static Register MultiplyAdd(Register a, Register b, Register sum) {
-    for (int i = 0; i < 4; ++i) sum.x[i] += a.x[i] * b.x[i];
-    return sum;
+    return sum + a * b;
   }
   // The four floats at p in every lane.
   static Register BroadcastLane(const float* p) { return Load(p); }
@@ -104,7 +90,7 @@ struct PortableVector {
   // out[q][l] = sum of the elements of lane l of sums[q], q < 4, each out[q] of kLanes floats.
   static void SumLanes(const Register* sums, float* const* out) {
     for (int q = 0; q < 4; ++q) {
-      *out[q] = (sums[q].x[0] + sums[q].x[2]) + (sums[q].x[1] + sums[q].x[3]);
+      *out[q] = (sums[q][0] + sums[q][2]) + (sums[q][1] + sums[q][3]);
     }
   }
 };

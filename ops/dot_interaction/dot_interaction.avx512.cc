@@ -12,6 +12,7 @@ DotInteractionFunctions<T> DotInteraction() {
 
 template DotInteractionFunctions<float> DotInteraction<float>();
 template DotInteractionFunctions<Bf16> DotInteraction<Bf16>();
+template DotInteractionFunctions<Half> DotInteraction<Half>();
 
 }  // namespace avx512
 }  // namespace dlrm

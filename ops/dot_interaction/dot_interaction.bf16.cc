@@ -77,7 +77,9 @@ template <int R, int P>
 void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
            int64_t pair_floats, int64_t row, int64_t column, const GradientTarget<Bf16>& target) {
   Register sums[R][2 * P];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < 2 * P; ++c) sums[r][c] = _mm512_setzero_ps();
   }
   const Bf16* factors = matrix + row * matrix_stride;
@@ -97,6 +99,7 @@ void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
       for (int r = 0; r < R; ++r) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], factor[r], columns);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const bool is_bottom = row + r == 0;
     Bf16* out =
@@ -152,8 +155,7 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const Bf16>& i
   const int64_t vector_bytes = (F - 1) * D * static_cast<int64_t>(sizeof(Bf16));
   const int64_t blocks = (F / 3 + 1) * ((padded + 127) / 128);
   const int lines = static_cast<int>(vector_bytes / 64 / blocks) + 1;
-  // The address checks of CanStream, and whole registers.
-  const bool stream = CanStream(shape, out);
+  const bool stream = CanStream(shape, in, out);
   for (int64_t b = begin; b < end; ++b) {
     const Bf16* bottom = in.bottom + b * in.bottom_stride;
     const Bf16* vectors = in.vectors + b * in.vectors_stride;

@@ -38,11 +38,14 @@ struct RowsOfColumns {
   int64_t stride;        // floats from one row to the next
 };
 
-// Gradient of rows [row, row + R), C registers of columns, into sums.
+// Gradient of rows [row, row + R), C registers of columns, into sums: inlined, or the sums would
+// be passed through memory.
 template <class V, int R, int C>
-void GradientBlock(const float* matrix, int64_t matrix_stride, int64_t features,
+inline __attribute__((always_inline)) void GradientBlock(const float* matrix, int64_t matrix_stride, int64_t features,
                    const RowsOfColumns& columns, typename V::Register (*sums)[C]) {
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) sums[r][c] = V::Zero();
   }
   const float* p = columns.bottom;
@@ -76,6 +79,9 @@ void StoreGradientBlock(const float* matrix, int64_t matrix_stride, int64_t feat
                         const GradientTarget<T>& target) {
   typename V::Register sums[R][C];
   GradientBlock<V, R, C>(matrix + row * matrix_stride, matrix_stride, features, columns, sums);
+  // Unrolled like every loop over the sums: an index that is not a constant would put them all
+  // into memory.
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const bool is_bottom = row + r == 0;
     T* out = (is_bottom ? target.bottom : target.vectors + (row + r - 1) * target.dimension) +
@@ -122,17 +128,21 @@ void GradientColumns(const float* matrix, int64_t matrix_stride, int64_t feature
   }
 }
 
+// Whether the blocks can read the rows where they lie: float32, whole registers, and not about to
+// be overwritten.
 template <class V, class T>
-bool ReadsInPlace(const DotInteractionShape& shape) {
-  return sizeof(T) == sizeof(float) && shape.dimension % V::kFloats == 0;
+bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& in,
+                  const FeatureRows<T>& out) {
+  return sizeof(T) == sizeof(float) && shape.dimension % V::kFloats == 0 &&
+         in.bottom != out.bottom && in.vectors != out.vectors;
 }
 
 // The matrix; then a float32 copy of the rows where they cannot be read in place.
-template <class V, class T>
+template <class V>
 size_t BackwardScratchBytes(const DotInteractionShape& shape) {
   const int64_t matrix = RoundUp(shape.features * RoundUp(shape.features, 4), 16);
   const int64_t copy = shape.features * RoundUp(shape.dimension, V::kFloats);
-  return (matrix + (ReadsInPlace<V, T>(shape) ? 0 : copy)) * sizeof(float);
+  return (matrix + copy) * sizeof(float);
 }
 
 template <class V, class T>
@@ -142,13 +152,16 @@ void CopyRow(const T* row, int64_t dimension, float* out) {
   if (c < dimension) V::Store(out + c, V::LoadFirst(row + c, dimension - c));
 }
 
-// Whether every gradient row starts at a multiple of 64 bytes and ends at one.
+// Whether every gradient row starts at a multiple of 64 bytes and ends at one, in memory that is
+// not in the caches anyhow because the rows were read from it.
 template <class T>
-bool CanStream(const DotInteractionShape& shape, const FeatureRows<T>& out) {
+bool CanStream(const DotInteractionShape& shape, const FeatureRows<const T>& in,
+               const FeatureRows<T>& out) {
   const uintptr_t addresses =
       reinterpret_cast<uintptr_t>(out.bottom) | reinterpret_cast<uintptr_t>(out.vectors);
-  return addresses % 64 == 0 && shape.dimension * sizeof(T) % 64 == 0 &&
-         out.bottom_stride * sizeof(T) % 64 == 0 && out.vectors_stride * sizeof(T) % 64 == 0;
+  return in.bottom != out.bottom && in.vectors != out.vectors && addresses % 64 == 0 &&
+         shape.dimension * sizeof(T) % 64 == 0 && out.bottom_stride * sizeof(T) % 64 == 0 &&
+         out.vectors_stride * sizeof(T) % 64 == 0;
 }
 
 template <class V, class T>
@@ -163,14 +176,15 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
   const int64_t vector_bytes = (F - 1) * D * static_cast<int64_t>(sizeof(T));
   const int64_t blocks = (F / V::kGradientRows + 1) * (copy_stride / (C * V::kFloats) + 1);
   const int lines = static_cast<int>(vector_bytes / 64 / blocks) + 1;
-  const bool stream = CanStream(shape, out);
+  const bool in_place = ReadsInPlace<V>(shape, in, out);
+  const bool stream = CanStream(shape, in, out);
   for (int64_t b = begin; b < end; ++b) {
     const T* bottom = in.bottom + b * in.bottom_stride;
     const T* vectors = in.vectors + b * in.vectors_stride;
     const T* output_gradient = gradient + b * shape.width;
     Unpack<T, float, ToFloat>(output_gradient + D, F, matrix_stride, matrix);
     RowsOfColumns rows{copy, copy + copy_stride, copy_stride};
-    if (ReadsInPlace<V, T>(shape)) {
+    if (in_place) {
       rows = {reinterpret_cast<const float*>(bottom), reinterpret_cast<const float*>(vectors), D};
     } else {
       CopyRow<V>(bottom, D, copy);
@@ -204,7 +218,7 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
 template <class V, class T>
 size_t ScratchBytes(const DotInteractionShape& shape) {
   const size_t forward = ForwardScratchBytes<Float32Products<V, T>>(shape);
-  const size_t backward = BackwardScratchBytes<V, T>(shape);
+  const size_t backward = BackwardScratchBytes<V>(shape);
   return forward > backward ? forward : backward;
 }
 

@@ -34,7 +34,8 @@ struct DotInteractionFunctions {
   // Writes output rows [begin, end) of `width` elements.
   void (*forward)(const DotInteractionShape& shape, const FeatureRows<const T>& features,
                   T* output, int64_t begin, int64_t end, void* scratch);
-  // Writes the gradients of the rows of samples [begin, end), given those of the output rows.
+  // Writes the gradients of the rows of samples [begin, end), given those of the output rows. They
+  // may be written over the features themselves.
   void (*backward)(const DotInteractionShape& shape, const FeatureRows<const T>& features,
                    const T* gradient, const FeatureRows<T>& features_gradient, int64_t begin,
                    int64_t end, void* scratch);

@@ -102,7 +102,11 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
   }
   const float* b = pieces + group * group_floats;
   typename V::Register sums[G][4];
+  // Every loop over the sums is unrolled: an index that is not a constant would put them all into
+  // memory.
+#pragma GCC unroll 8
   for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 8
     for (int q = 0; q < 4; ++q) sums[g][q] = V::Zero();
   }
   for (int64_t k = 0; k < group_floats; k += V::kFloats) {
@@ -118,8 +122,10 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
   }
   // A store is kLanes wide even where the triangle is not: what runs over falls on pairs of a
   // later row and smaller column, which are stored after it, here or by a later block.
+#pragma GCC unroll 8
   for (int g = G - 1; g >= 0; --g) {
     float* out[4];
+#pragma GCC unroll 8
     for (int q = 0; q < 4; ++q) {
       const int64_t i = row + q;
       out[q] = q < Q ? pairs + i * (i - 1) / 2 + (group + g) * V::kLanes : sink;

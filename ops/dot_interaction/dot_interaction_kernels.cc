@@ -3,6 +3,7 @@
 #include <memory>
 #include <type_traits>
 
+#include "cpu/tensor_elements.h"
 #include "dot_interaction/dot_interaction_cpu.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/register_types.h"
@@ -34,6 +35,7 @@ DotInteractionFunctions<T> DotInteractionFor(InstructionSet set) {
 
 template DotInteractionFunctions<float> DotInteractionFor<float>(InstructionSet);
 template DotInteractionFunctions<Bf16> DotInteractionFor<Bf16>(InstructionSet);
+template DotInteractionFunctions<Half> DotInteractionFor<Half>(InstructionSet);
 
 namespace {
 
@@ -45,16 +47,6 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::errors::InvalidArgument;
 
-// What the kernels take a TensorFlow element type for.
-template <class T>
-struct Native {
-  using Type = float;
-};
-template <>
-struct Native<tensorflow::bfloat16> {
-  using Type = Bf16;
-};
-
 struct ScratchDeleter {
   void operator()(void* p) const { tensorflow::port::AlignedFree(p); }
 };
@@ -62,7 +54,7 @@ struct ScratchDeleter {
 template <class T>
 class DotInteractionKernel : public OpKernel {
  public:
-  using Element = typename Native<T>::Type;
+  using Element = typename NativeElement<T>::Type;
   using Functions = DotInteractionFunctions<Element>;
 
   explicit DotInteractionKernel(OpKernelConstruction* c) : OpKernel(c) {
@@ -75,10 +67,8 @@ class DotInteractionKernel : public OpKernel {
     int64_t size;
   };
 
-  static const Element* Data(const Tensor& t) {
-    return static_cast<const Element*>(static_cast<const void*>(t.tensor_data().data()));
-  }
-  static Element* MutableData(Tensor* t) { return const_cast<Element*>(Data(*t)); }
+  static const Element* Data(const Tensor& t) { return ElementsOf<Element>(t); }
+  static Element* MutableData(Tensor* t) { return MutableElementsOf<Element>(*t); }
 
   static Status MakeBatch(int64_t size, int64_t features, int64_t dimension, Batch* batch) {
     if (features < 1 || dimension < 1) {
@@ -192,7 +182,8 @@ class StackedGradientKernel : public DotInteractionKernel<T> {
     OP_REQUIRES_OK(c, this->StackedBatch(features, &batch));
     OP_REQUIRES_OK(c, this->CheckGradient(c->input(0), batch));
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(0, features.shape(), &output));
+    // The features' own memory if nobody needs them any more: it is mapped and in the caches.
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({1}, 0, features.shape(), &output));
     this->ComputeBackward(c, batch, this->Stacked(this->Data(features), batch), c->input(0),
                           this->Stacked(this->MutableData(output), batch));
   }
@@ -220,8 +211,8 @@ class SplitGradientKernel : public DotInteractionKernel<T> {
     OP_REQUIRES_OK(c, this->SplitBatch(bottom, vectors, &batch));
     OP_REQUIRES_OK(c, this->CheckGradient(c->input(0), batch));
     Tensor *bottom_out = nullptr, *vectors_out = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(0, bottom.shape(), &bottom_out));
-    OP_REQUIRES_OK(c, c->allocate_output(1, vectors.shape(), &vectors_out));
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({1}, 0, bottom.shape(), &bottom_out));
+    OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({2}, 1, vectors.shape(), &vectors_out));
     this->ComputeBackward(
         c, batch, this->Split(this->Data(bottom), this->Data(vectors), batch), c->input(0),
         this->Split(this->MutableData(bottom_out), this->MutableData(vectors_out), batch));
@@ -244,6 +235,7 @@ class SplitGradientKernel : public DotInteractionKernel<T> {
                           SplitGradientKernel<T>);
 DLRM_REGISTER(float)
 DLRM_REGISTER(tensorflow::bfloat16)
+DLRM_REGISTER(Eigen::half)
 #undef DLRM_REGISTER
 
 }  // namespace

@@ -11,7 +11,7 @@ def dot_interaction(bottom, vectors, name=None):
     """Dot interaction of the bottom MLP's output with the embedding vectors, in one pass.
 
     Args:
-        bottom: [B, D], float32, bfloat16 or float16 (float16 on GPUs alone).
+        bottom: [B, D], float32, bfloat16 or float16.
         vectors: [B, T, D], same type. T may be 0.
         name: of the op.
 
@@ -41,7 +41,7 @@ def dot_interaction_stacked(features, name=None):
 
     Args:
         features: [B, F, D] with row 0 the bottom MLP's output; float32, bfloat16 or float16
-            (float16 on GPUs alone).
+           .
         name: of the op.
 
     Returns:

@@ -113,6 +113,7 @@ class AdviseHugePagesKernel : public OpKernel {
     const Tensor& tensor = *variable->tensor();
     if (tensor.IsInitialized()) {
       AdviseHugePages(tensor.tensor_data().data(), tensor.TotalBytes());
+      CollapseHugePages(tensor.tensor_data().data(), tensor.TotalBytes());
     }
   }
 };

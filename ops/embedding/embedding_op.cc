@@ -139,6 +139,7 @@ REGISTER_OP("Dlrm>AdviseHugePages")
     .Input("table: resource")
     .SetIsStateful()
     .SetShapeFn(AllScalars)
-    .Doc("Asks the operating system to back the variable's memory with huge pages.");
+    .Doc("Has the operating system back the variable's memory with huge pages: what is there "
+         "already, where it can, and what is still to come.");
 
 }  // namespace dlrm

@@ -6,37 +6,13 @@
 #include <atomic>
 #include <vector>
 
+#include "cpu/tensor_elements.h"
 #include "embedding/embedding_cpu.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 
 namespace dlrm {
-
-// The element type of the kernels for a TensorFlow one.
-template <class T>
-struct NativeElement;
-template <>
-struct NativeElement<float> {
-  using Type = float;
-};
-template <>
-struct NativeElement<tensorflow::bfloat16> {
-  using Type = Bf16;
-};
-template <>
-struct NativeElement<Eigen::half> {
-  using Type = Half;
-};
-
-template <class E>
-const E* ElementsOf(const tensorflow::Tensor& tensor) {
-  return static_cast<const E*>(static_cast<const void*>(tensor.tensor_data().data()));
-}
-template <class E>
-E* MutableElementsOf(const tensorflow::Tensor& tensor) {
-  return const_cast<E*>(ElementsOf<E>(tensor));
-}
 
 // The tables of one call: table t has rows [base[t], base[t] + count[t]) of the variable.
 struct Tables {
@@ -107,9 +83,11 @@ class HugePages {
   std::atomic<const void*> advised_{nullptr};
 };
 
-// Asks the operating system to back [data, data + bytes) with huge pages, those already there
-// included as far as the system collapses them. Returns whether it took the advice.
-bool AdviseHugePages(const void* data, size_t bytes);
+// Asks the operating system to back [data, data + bytes) with huge pages from now on.
+void AdviseHugePages(const void* data, size_t bytes);
+
+// Gathers the pages already there into huge ones, where the system can (Linux 6.1).
+void CollapseHugePages(const void* data, size_t bytes);
 
 }  // namespace dlrm
 

@@ -162,11 +162,12 @@ def embedding_update_adagrad(
 
 
 def advise_huge_pages(table):
-    """Asks the operating system to back a variable's memory with huge pages (CPUs alone).
+    """Has the operating system back a variable's memory with huge pages (Linux, CPUs alone).
 
-    The lookup, the updates and the initialisation ask by themselves for a variable of 64 MiB and
-    more. Pages that are written after that are huge at once; those written before become so when
-    the system gets round to it.
+    A table from ``create_table`` needs no call: ``embedding_initialize`` asks before it writes, so
+    the pages are huge from the start. One that was written by other means, a restored one for
+    example, lies in small pages: this gathers them (Linux 6.1 and later; at the speed of a copy),
+    and asks for the rest. Where the system refuses, nothing changes but speed.
     """
     return library.load().dlrm_advise_huge_pages(table=_handle(table, "table"))
 

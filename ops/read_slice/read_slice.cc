@@ -36,6 +36,7 @@ REGISTER_OP("Dlrm>ReadSlice")
     .Attr("strides: list(int)")
     .Attr("check: {'none', 'finite', 'binary', 'ids'} = 'none'")
     .Attr("bounds: list(int) = []")
+    .Attr("tables: list(int) = []")
     .Attr("log_shift: float = -1.0")
     .SetIsStateful()
     .SetShapeFn([](tf::shape_inference::InferenceContext* context) -> tf::Status {
@@ -68,6 +69,7 @@ widths: values per sample of each column.
 strides: bytes from one sample to the next in each column's files.
 check: 'finite' or 'binary' (each value 0 or 1) for float, 'ids' (0 <= id < bound) for int32.
 bounds: one for each output column, with check 'ids'.
+tables: likewise, the tables that the ids belong to, for the message about a bad one.
 log_shift: where not negative, the output is log(value + log_shift).
 )doc");
 
@@ -127,7 +129,7 @@ class ReadSliceOp : public tf::OpKernel {
  public:
   explicit ReadSliceOp(tf::OpKernelConstruction* context) : tf::OpKernel(context) {
     std::vector<std::string> filenames;
-    std::vector<int64_t> offsets, samples, segments, widths, strides, bounds;
+    std::vector<int64_t> offsets, samples, segments, widths, strides, bounds, tables;
     tf::DataTypeVector stored;
     std::string check;
     OP_REQUIRES_OK(context, context->GetAttr("rows", &rows_));
@@ -140,6 +142,7 @@ class ReadSliceOp : public tf::OpKernel {
     OP_REQUIRES_OK(context, GetInts(context, "strides", &strides));
     OP_REQUIRES_OK(context, context->GetAttr("check", &check));
     OP_REQUIRES_OK(context, GetInts(context, "bounds", &bounds));
+    OP_REQUIRES_OK(context, GetInts(context, "tables", &tables));
     OP_REQUIRES_OK(context, context->GetAttr("log_shift", &log_shift_));
     OP_REQUIRES(context,
                 !stored.empty() && widths.size() == stored.size() &&
@@ -182,6 +185,10 @@ class ReadSliceOp : public tf::OpKernel {
     OP_REQUIRES(context, bounds.size() == static_cast<size_t>(ids ? width_ : 0),
                 tf::errors::InvalidArgument("expected ", ids ? width_ : 0, " bounds, found ",
                                             bounds.size()));
+    OP_REQUIRES(context, tables.empty() || tables.size() == bounds.size(),
+                tf::errors::InvalidArgument("expected ", bounds.size(), " tables, found ",
+                                            tables.size()));
+    tables_ = tables;
     OP_REQUIRES(context, log_shift_ < 0 || is_float,
                 tf::errors::InvalidArgument("log_shift needs a float output"));
     bounds_.assign(bounds.begin(), bounds.end());
@@ -356,8 +363,11 @@ class ReadSliceOp : public tf::OpKernel {
           if (one.first_output <= j) column = &one;
         }
         std::string what = segments_[column->first_segment].path + ": sample " +
-                           std::to_string(first + row) + ", value " +
-                           std::to_string(j - column->first_output) + ": ";
+                           std::to_string(first + row) +
+                           (tables_.empty()
+                                ? ", value " + std::to_string(j - column->first_output)
+                                : ", table " + std::to_string(tables_[j])) +
+                           ": ";
         if (check_ == kIds) {
           what += "id " + std::to_string(value) + " is outside its vocabulary: expected 0 to " +
                   std::to_string(bounds_[j] - 1);
@@ -382,6 +392,7 @@ class ReadSliceOp : public tf::OpKernel {
   std::vector<Segment> segments_;
   std::vector<ColumnFile> files_;
   std::vector<int32_t> bounds_;
+  std::vector<int64_t> tables_;
   Check check_ = kNone;
   float log_shift_ = -1;
   tf::mutex open_mutex_;

@@ -6,7 +6,17 @@ from ops import library
 
 
 def read_slice(
-    first, count, *, rows, columns, dtype, check="none", bounds=(), log_shift=-1.0, name=None
+    first,
+    count,
+    *,
+    rows,
+    columns,
+    dtype,
+    check="none",
+    bounds=(),
+    tables=(),
+    log_shift=-1.0,
+    name=None,
 ):
     """Reads samples from column files into one tensor.
 
@@ -24,6 +34,7 @@ def read_slice(
         dtype: tf.float32 or tf.int32.
         check: "finite" or "binary" (float32), "ids" (int32; needs `bounds`), or "none".
         bounds: for each of the W result columns, what its ids must stay below.
+        tables: for each of them, the table's number, for the message about a bad id.
         log_shift: where not negative, the result is log(value + log_shift).
         name: name of the op.
 
@@ -53,6 +64,7 @@ def read_slice(
         strides=[column.stride for column in columns],
         check=check,
         bounds=list(bounds),
+        tables=list(tables),
         log_shift=log_shift,
         name=name,
     )

@@ -1,0 +1,1 @@
+"""Measurements: the project's parts beside the machine's limits and beside their alternatives."""

@@ -1,0 +1,203 @@
+"""What the embedding of one step costs on several ranks of this machine, and what it must cost.
+
+    python3 -m benchmarks.hybrid [--json FILE] [--ranks 1,2,4] [--batch 8192]
+
+Runs horovodrun for each number of ranks. A step is: route the ids, look up, exchange the vectors,
+exchange the gradients back, update the rows (SGD). The floor of a step is the larger of two times:
+the rows' (each looked-up row read once, each updated row read and written once, at the rates of
+`benchmarks.machine`) and the exchange's (the same bytes through a bare Horovod alltoall, measured
+in the same run). Ids follow a power law or are uniform.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
+VOCAB = (
+    1000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 1000000, 1000000, 405282, 10, 2209,
+    11938, 155, 4, 976, 14, 1000000, 1000000, 1000000, 590152, 12973, 108, 36,
+)  # fmt: skip
+DIMENSION = 128
+POWER = 1.05
+WARMUP = 3
+
+
+def power_law_ids(generator, batch, vocab_sizes):
+    """Returns int32 [batch, T]: id i of a table with probability proportional to (i + 1)^-1.05."""
+    columns = []
+    for rows in vocab_sizes:
+        # Inverse of the continuous distribution function.
+        u = generator.random(batch)
+        top = (rows + 1.0) ** (1 - POWER)
+        columns.append((1 + u * (top - 1)) ** (1 / (1 - POWER)) - 1)
+    ids = np.stack(columns, axis=1).astype(np.int64)
+    return np.minimum(ids, np.array(vocab_sizes) - 1).astype(np.int32)
+
+
+def uniform_ids(generator, batch, vocab_sizes):
+    """Returns int32 [batch, T], each id of a table equally likely."""
+    return generator.integers(0, np.array(vocab_sizes), (batch, len(vocab_sizes)), dtype=np.int32)
+
+
+def _time(function, repeats):
+    for _ in range(WARMUP):
+        function()
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def work(options):
+    """Measures on this job's ranks; rank 0 writes the rows as JSON."""
+    from training import environment
+
+    environment.prepare()
+    import tensorflow as tf
+
+    from model.embedding.own import OwnEmbedding
+    from model.embedding.placement import plan
+    from training import cluster as clusters
+
+    cluster = clusters.connect()
+    generator = np.random.default_rng(cluster.rank)
+    local = options.batch // cluster.size
+    rows = []
+    for policy, compress, law in options.cases:
+        draw = power_law_ids if law == "power law" else uniform_ids
+        placement = plan(VOCAB, DIMENSION, cluster.size, policy=policy)
+        embedding = OwnEmbedding(placement, cluster, local, seed=1, compress=compress)
+        batches = [tf.constant(draw(generator, local, VOCAB)) for _ in range(4)]
+        turn = [0]
+
+        @tf.function
+        def step(ids, embedding=embedding):
+            route = embedding.route(ids)
+            vectors = embedding.lookup(route)
+            embedding.update(route, vectors, tf.constant(1e-6))
+            exchanged = route[1]
+            return tf.size(exchanged.ids), tf.size(exchanged.position), exchanged.sent
+
+        def run(step=step, batches=batches, turn=turn):
+            turn[0] += 1
+            return step(batches[turn[0] % len(batches)])[0].numpy()
+
+        seconds = _time(run, options.repeats)
+        looked_up, _, sent = step(batches[0])
+        away = int(np.delete(np.asarray(sent), cluster.rank).sum()) if cluster.size > 1 else 0
+        width = DIMENSION * 4
+        bare = _bare_exchange(cluster, np.asarray(sent), width, options.repeats)
+        total_rows, total_away, slowest, floor = (
+            cluster.gather(float(v)) for v in (looked_up, away, seconds, bare)
+        )
+        rows.append({
+            "ranks": cluster.size, "placement": policy, "compress": compress, "ids": law,
+            "step_ms": 1e3 * max(slowest), "rows": sum(total_rows),
+            "exchanged_bytes": 2 * width * sum(total_away), "exchange_floor_ms": 1e3 * max(floor),
+        })  # fmt: skip
+        del embedding
+    if cluster.rank == 0:
+        pathlib.Path(options.output).write_text(json.dumps(rows))
+    cluster.shutdown()
+
+
+def _bare_exchange(cluster, sent, width, repeats):
+    """Returns seconds of two bare alltoalls of this step's vectors: forward and back."""
+    import tensorflow as tf
+
+    if cluster.size == 1:
+        return 0.0
+    payload = tf.zeros([int(sent.sum()), width // 4])
+    splits = tf.constant(sent, tf.int32)
+
+    @tf.function
+    def both():
+        there, counts = cluster.alltoall(payload, splits, "bare_forward")
+        back, _ = cluster.alltoall(there, counts, "bare_backward")
+        return tf.shape(back)
+
+    return _time(lambda: both().numpy(), repeats)
+
+
+def main():
+    """Runs all numbers of ranks in turn and prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--ranks", default="1,2,4")
+    parser.add_argument("--batch", type=int, default=8192, help="global batch")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json")
+    parser.add_argument("--worker", dest="output", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.cases = [
+        ("table", False, "power law"),
+        ("row", False, "power law"),
+        ("table", True, "power law"),
+        ("row", True, "power law"),
+        ("table", False, "uniform"),
+        ("row", False, "uniform"),
+    ]
+    if options.output:
+        work(options)
+        return
+    from benchmarks import machine
+
+    limits = machine.measure(repetitions=5)
+    rows = []
+    for ranks in (int(count) for count in options.ranks.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            output = pathlib.Path(folder) / "rows.json"
+            program = ["./hvd_wrapper.sh", sys.executable, "-m", "benchmarks.hybrid",
+                       "--worker", str(output), "--batch", str(options.batch),
+                       "--repeats", str(options.repeats)]  # fmt: skip
+            if ranks > 1:
+                horovodrun = pathlib.Path(sys.executable).parent / "horovodrun"
+                program = [str(horovodrun), "-np", str(ranks), *program]
+            subprocess.run(program, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            rows += json.loads(output.read_text())
+    for row in rows:
+        row["row_floor_ms"] = 1e3 * row["rows"] * (
+            1 / limits.row_reads_per_second + 1 / limits.row_updates_per_second
+        )  # fmt: skip
+        # All ranks share this machine's memory, so the exchange and the rows take turns.
+        row["floor_ms"] = max(row["row_floor_ms"], row["exchange_floor_ms"])
+        row["ratio"] = row["step_ms"] / row["floor_ms"]
+    _print(rows, options, limits)
+    if options.json:
+        report = {"machine": vars(limits), "batch": options.batch, "rows": rows}
+        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _print(rows, options, limits):
+    print(
+        f"{limits.processor}, {limits.threads} threads, load {limits.load:.1f} at the start; "
+        f"global batch {options.batch}, {len(VOCAB)} tables, "
+        f"{sum(VOCAB) * DIMENSION * 4 / 1e9:.1f} GB, "
+        f"float32; medians of {options.repeats}"
+    )
+    print(
+        "| ranks | placement | compress | ids | rows looked up | exchanged MB | step ms | rows' "
+        "floor ms | exchange's floor ms | step / floor |"
+    )
+    print("|" + "---|" * 10)
+    for row in rows:
+        print(
+            f"| {row['ranks']} | {row['placement']} | {'yes' if row['compress'] else 'no'} "
+            f"| {row['ids']} | {row['rows']:,.0f} | {row['exchanged_bytes'] / 1e6:.1f} "
+            f"| {row['step_ms']:.1f} | {row['row_floor_ms']:.1f} | {row['exchange_floor_ms']:.1f} "
+            f"| {row['ratio']:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

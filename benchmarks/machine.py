@@ -1,0 +1,168 @@
+"""What this machine can do: the limits that the project's kernels are measured against.
+
+    python3 -m benchmarks.machine [--json FILE]
+
+Rates are of all cores together: copy bandwidth past the caches, random rows read and rewritten in
+a large table (prefetched, in huge pages and in small ones), and TensorFlow's own matrix product.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import functools
+import json
+import mmap
+import os
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from ops import library
+
+ROW_BYTES = 512  # an embedding row of 128 float32
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineLimits:
+    """Medians of one machine's rates, all cores together."""
+
+    processor: str
+    threads: int
+    load: float  # other work: the load average when the measurement began
+    copy_bytes_per_second: float  # bytes read plus bytes written
+    row_reads_per_second: float
+    row_updates_per_second: float
+    row_reads_per_second_small_pages: float
+    row_updates_per_second_small_pages: float
+    matmul_float32_flops_per_second: float
+    matmul_bfloat16_flops_per_second: float
+
+
+def threads():
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def processor():
+    """Returns the processor's name."""
+    with open("/proc/cpuinfo") as info:
+        for line in info:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return "unknown"
+
+
+def allocate(size, huge_pages=True):
+    """Returns uint8 memory of its own mapping, page-aligned and written to throughout."""
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    advice = "MADV_HUGEPAGE" if huge_pages else "MADV_NOHUGEPAGE"
+    if hasattr(mmap, advice):
+        mapping.madvise(getattr(mmap, advice))
+    memory = np.frombuffer(mapping, np.uint8)
+    memory.fill(1)
+    return memory
+
+
+@functools.cache
+def _native():
+    library.load()
+    native = ctypes.CDLL(str(library.path()))
+    pointer, word, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    native.dlrm_copy_seconds.argtypes = [pointer, pointer, word, number]
+    native.dlrm_row_seconds.argtypes = [pointer, word, word, word, number, number, word]
+    native.dlrm_copy_seconds.restype = native.dlrm_row_seconds.restype = ctypes.c_double
+    return native
+
+
+class CopyProbe:
+    """Measures copy bandwidth, again at every call; holds its buffers."""
+
+    def __init__(self, size=256 << 20):
+        self._size = size // (64 * threads()) * 64 * threads()
+        self.copied_bytes = 2 * self._size  # read and written, by one call
+        self._source, self._target = allocate(self._size), allocate(self._size)
+
+    def __call__(self):
+        """Returns bytes read plus bytes written per second."""
+        seconds = _native().dlrm_copy_seconds(
+            self._target.ctypes.data, self._source.ctypes.data, self._size, threads()
+        )
+        return self.copied_bytes / seconds
+
+
+class RowProbe:
+    """Measures random rows per second of a table, again at every call."""
+
+    def __init__(self, address, size, count=1_000_000):
+        self._address, self._rows = address, size // ROW_BYTES
+        self.count = count  # rows visited by one call
+        self._seed = 0
+
+    def __call__(self, write):
+        """Returns rows read, or read and rewritten, per second."""
+        self._seed += 1
+        seconds = _native().dlrm_row_seconds(
+            self._address, self._rows, ROW_BYTES, self.count, threads(), int(write), self._seed
+        )
+        return self.count / seconds
+
+
+def matmul_rate(dtype, size=1536, repetitions=5):
+    """Returns floating-point operations per second of TensorFlow's matrix product, the median."""
+    a, b = (tf.cast(tf.random.normal([size, size]), dtype) for _ in range(2))
+    tf.linalg.matmul(a, b)
+    rates = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        tf.linalg.matmul(a, b).numpy()
+        rates.append(2 * size**3 / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
+def measure(table_bytes=3_600_000_000, repetitions=7):
+    """Measures everything; takes about half a minute and ``table_bytes`` of memory."""
+    load = os.getloadavg()[0]
+    copy = CopyProbe()
+    copies = [copy() for _ in range(repetitions)]
+    del copy
+    rows = {}
+    for huge_pages in (True, False):
+        memory = allocate(table_bytes // ROW_BYTES * ROW_BYTES, huge_pages)
+        probe = RowProbe(memory.ctypes.data, memory.size)
+        for write in (False, True):
+            rows[huge_pages, write] = statistics.median(probe(write) for _ in range(repetitions))
+        del memory
+    return MachineLimits(
+        processor=processor(),
+        threads=threads(),
+        load=load,
+        copy_bytes_per_second=statistics.median(copies),
+        row_reads_per_second=rows[True, False],
+        row_updates_per_second=rows[True, True],
+        row_reads_per_second_small_pages=rows[False, False],
+        row_updates_per_second_small_pages=rows[False, True],
+        matmul_float32_flops_per_second=matmul_rate(tf.float32),
+        matmul_bfloat16_flops_per_second=matmul_rate(tf.bfloat16),
+    )
+
+
+def main():
+    """Prints the limits, and writes them as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", help="file to write the limits to")
+    parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
+    arguments = parser.parse_args()
+    limits = measure(arguments.table_bytes)
+    print(f"{limits.processor}, {limits.threads} cores, load before {limits.load:.1f}")
+    for name, value in dataclasses.asdict(limits).items():
+        if isinstance(value, float) and name != "load":
+            print(f"{name:40s} {value:12.3e}")
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(dataclasses.asdict(limits), file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The columns of a Criteo line, and one batch of decoded samples."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+DENSE = 13
+CATEGORICAL = 26
+FIELDS = 1 + DENSE + CATEGORICAL
+LABEL_NAME = "label"
+DENSE_NAMES = tuple(f"I{i + 1}" for i in range(DENSE))
+CATEGORICAL_NAMES = tuple(f"C{i + 1}" for i in range(CATEGORICAL))
+NAMES = (LABEL_NAME, *DENSE_NAMES, *CATEGORICAL_NAMES)
+#: Where a sample stands: number of its part, row within the part (both from 0).
+PART_NAME = "part_id"
+ROW_NAME = "row_id"
+
+
+@dataclasses.dataclass
+class Samples:
+    """n decoded samples, in the order of their lines.
+
+    Attributes:
+        label: int32 [n], 0 or 1.
+        dense: int32 [13, n], 0 where missing, negative values as they were found.
+        dense_present: bool [13, n].
+        values: uint32 [26, n], the categorical values, 0 where missing.
+        present: bool [26, n].
+    """
+
+    label: np.ndarray
+    dense: np.ndarray
+    dense_present: np.ndarray
+    values: np.ndarray
+    present: np.ndarray
+
+    @classmethod
+    def empty(cls, n):
+        """Returns room for `n` samples."""
+        return cls(
+            np.empty(n, np.int32),
+            np.empty((DENSE, n), np.int32),
+            np.empty((DENSE, n), bool),
+            np.empty((CATEGORICAL, n), np.uint32),
+            np.empty((CATEGORICAL, n), bool),
+        )
+
+    def keep(self, mask):
+        """Returns the samples that bool [n] `mask` picks."""
+        return Samples(
+            self.label[mask],
+            self.dense[:, mask],
+            self.dense_present[:, mask],
+            self.values[:, mask],
+            self.present[:, mask],
+        )
+
+    def __len__(self):
+        return self.label.size

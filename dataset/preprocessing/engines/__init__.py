@@ -1,0 +1,26 @@
+"""SQL engines behind one small interface: DuckDB embedded in this process, Spark on a cluster."""
+
+from __future__ import annotations
+
+from dataset.preprocessing.errors import OptionError
+
+
+def open_engine(options, scratch):
+    """Returns the engine that `options.engine` names.
+
+    Args:
+        options: Options.
+        scratch: folder for its temporary files.
+
+    Raises:
+        EngineError: it is not installed, or does not start.
+    """
+    if options.engine == "duckdb":
+        from dataset.preprocessing.engines.duckdb_engine import DuckDBEngine
+
+        return DuckDBEngine(options, scratch)
+    if options.engine == "spark":
+        from dataset.preprocessing.engines.spark_engine import SparkEngine
+
+        return SparkEngine(options, scratch)
+    raise OptionError(f"--engine: expected duckdb or spark, found {options.engine!r}")

@@ -1,0 +1,211 @@
+"""Spark: the same statements on a cluster; parsing and writing run on its executors too.
+
+Input, output and work folders must be at the same path on the driver and on every executor (a
+shared file system, or one machine). Executors need Python with numpy and pyarrow; this package is
+shipped to them. GPUs (RAPIDS Accelerator) are a matter of `--spark_conf` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.preprocessing import dictionaries, sql
+from dataset.preprocessing.columns import CATEGORICAL
+from dataset.preprocessing.engines import spark_tasks
+from dataset.preprocessing.engines.interface import Engine
+from dataset.preprocessing.errors import EngineError
+
+#: Share of the memory limit for a JVM's heap; Python workers and what the JVM keeps beside its
+#: heap have the rest.
+_HEAP_SHARE = 0.6
+_DICTIONARY_PIECE = 1 << 20
+
+
+class SparkEngine(Engine):
+    """See `Engine`."""
+
+    def __init__(self, options, scratch):
+        """Starts a Spark session, or joins the one that this process has."""
+        try:
+            import pandas  # noqa: F401, PySpark's mapInArrow asks for it
+            from pyspark.sql import SparkSession
+        except ImportError as error:
+            raise EngineError(
+                f"--engine=spark needs PySpark with pandas ({error}): "
+                "pip install pyspark==3.5.3 pandas==2.2.3"
+            ) from error
+        java = os.environ.get("JAVA_HOME")
+        if not (
+            os.path.exists(os.path.join(java, "bin", "java")) if java else shutil.which("java")
+        ):
+            where = f"JAVA_HOME={java} has no bin/java" if java else "no java on the PATH"
+            raise EngineError(f"--engine=spark needs Java 8, 11 or 17: {where}")
+        self._scratch = os.path.join(scratch, "spark")
+        os.makedirs(self._scratch, exist_ok=True)
+        heap = f"{int(options.memory_limit * _HEAP_SHARE) >> 20}m"
+        settings = {
+            "spark.app.name": "preprocess",
+            "spark.driver.memory": heap,
+            "spark.executor.memory": heap,
+            "spark.local.dir": self._scratch,
+            "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+            **options.spark_conf,
+        }
+        master = options.master or f"local[{options.jobs}]"
+        if master.startswith("local"):
+            # The workers' Python is this one, not whichever python3 is first on the PATH.
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        builder = SparkSession.builder.master(master)
+        for key, value in settings.items():
+            builder = builder.config(key, value)
+        joined = SparkSession.getActiveSession() is not None
+        try:
+            self._spark = builder.getOrCreate()
+        except Exception as error:  # Whatever Py4J and the JVM make of a wrong setting.
+            raise EngineError(f"Spark does not start: {_reason(error)}") from error
+        self._stops = not joined
+        self._counts = None
+        self._spark.sparkContext.addPyFile(_ship_package(self._scratch))
+
+    def settings(self):
+        """Returns Spark's own view of (driver memory, executor memory), as text."""
+        conf = self._spark.sparkContext.getConf()
+        return conf.get("spark.driver.memory"), conf.get("spark.executor.memory")
+
+    def parse(self, units, folder, bar):
+        """Parses on the executors, a few rounds' worth of units at a time."""
+        context = self._spark.sparkContext
+        step = 4 * context.defaultParallelism
+        done = rows = 0
+        for begin in range(0, len(units), step):
+            group = units[begin : begin + step]
+            tasks = context.parallelize(group, len(group))
+            function = spark_tasks.Parse(folder)
+            for index, (error, result) in enumerate(self._try(tasks.map(function).collect)):
+                if error is not None:
+                    raise error
+                done += group[index].input_bytes
+                rows += result["lines"]
+                bar.show(done, rows)
+                yield begin + index, result
+
+    def open_samples(self, parts):
+        """Reads the parts where they lie."""
+        frame = self._try(lambda: self._spark.read.parquet(*(part.path for part in parts)))
+        frame.createOrReplaceTempView("samples")
+
+    def count(self, statement):
+        """Counts into a cached table, which Spark spills as it must."""
+        self._drop_counts()
+        self._counts = self._try(lambda: self._spark.sql(statement).persist())
+        self._counts.createOrReplaceTempView("counts")
+
+    def _drop_counts(self):
+        if self._counts is not None:
+            self._counts.unpersist(blocking=True)
+            self._counts = None
+
+    def row(self, statement):
+        """Returns the one row."""
+        row = self._try(lambda: self._spark.sql(statement).collect())[0]
+        return tuple(int(value) for value in row)
+
+    def ordered(self, statement):
+        """Sorts on the executors into Parquet files, whose names are in the order of the rows."""
+        folder = os.path.join(self._scratch, "ordered")
+        self._try(lambda: self._spark.sql(statement).write.mode("overwrite").parquet(folder))
+        for path in sorted(Path(folder).glob("part-*.parquet")):
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(1 << 17)
+        shutil.rmtree(folder)
+
+    def map(self, tasks, dictionary, rule, commit, bar):
+        """Joins the dictionaries on the executors, one input file's parts at a time."""
+        self._drop_counts()
+        for column in range(CATEGORICAL):
+            path = os.path.join(self._scratch, f"dictionary_{column + 1}.parquet")
+            _write_dictionary(dictionaries.load_column(dictionary, column), rule.first_id, path)
+            view = f"dictionary_{column + 1}"
+            self._spark.read.parquet(path).createOrReplaceTempView(view)
+        rows = 0
+        for group in _by_file(tasks):
+            self.open_samples([tasks[index].part for index in group])
+            numbers = {tasks[index].part.number: index for index in group}
+            frame = (
+                self._spark.sql(sql.mapping(rule.max_rows))
+                .repartition(len(group), "part_id")
+                .sortWithinPartitions("part_id", "row_id")
+            )
+            write = spark_tasks.Write([tasks[index] for index in group])
+            written = frame.mapInArrow(write, spark_tasks.Write.SCHEMA)
+            for result in self._try(written.collect):
+                index = numbers.pop(result.part_id)
+                commit(index, tasks[index].result(result.crc32, result.without_id))
+                rows += tasks[index].part.rows
+                bar.show(rows, rows)
+            if numbers:
+                raise EngineError(f"Spark: no result for the parts {sorted(numbers)}")
+
+    def close(self):
+        """Ends the session, unless somebody else began it."""
+        self._drop_counts()
+        if self._stops:
+            self._spark.stop()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @staticmethod
+    def _try(action):
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
+
+        try:
+            return action()
+        except (Py4JError, PySparkException) as error:
+            raise EngineError(f"Spark: {_reason(error)}") from error
+
+
+_NAMES_ERROR = re.compile(r"(Caused by: )?([\w.]+\.)?\w*(Error|Exception)\b")
+
+
+def _reason(error):
+    """Returns the line of an error's text (two languages' tracebacks) that says what was wrong."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if _NAMES_ERROR.match(line)]
+    return (named or lines or [repr(error)])[-1]
+
+
+def _by_file(tasks):
+    """Returns lists of task indices: those of the same input file together."""
+    groups = {}
+    for index, task in enumerate(tasks):
+        groups.setdefault(task.part.file_index, []).append(index)
+    return list(groups.values())
+
+
+def _ship_package(folder):
+    """Zips this package for the executors; returns the zip's path."""
+    package = Path(__file__).resolve().parents[2]
+    path = os.path.join(folder, "dataset.zip")
+    with zipfile.ZipFile(path, "w") as file:
+        for source in sorted(package.rglob("*.py")):
+            file.write(source, Path(package.name) / source.relative_to(package))
+    return path
+
+
+def _write_dictionary(values, first_id, path):
+    schema = pa.schema([("value", pa.int64()), ("id", pa.int32())])
+    with pq.ParquetWriter(path, schema) as writer:
+        # An empty dictionary needs its one empty batch, or Spark finds no schema.
+        for begin in range(0, max(len(values), 1), _DICTIONARY_PIECE):
+            piece = np.asarray(values[begin : begin + _DICTIONARY_PIECE]).astype(np.int64)
+            ids = np.arange(begin + first_id, begin + first_id + piece.size, dtype=np.int32)
+            writer.write_batch(pa.record_batch([pa.array(piece), pa.array(ids)], schema=schema))

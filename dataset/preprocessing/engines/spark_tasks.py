@@ -1,0 +1,120 @@
+"""What runs on Spark's executors besides SQL: parsing of units, writing of records."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataset.preprocessing.columns import (
+    CATEGORICAL,
+    CATEGORICAL_NAMES,
+    DENSE_NAMES,
+    LABEL_NAME,
+    PART_NAME,
+    ROW_NAME,
+)
+from dataset.preprocessing.errors import PreprocessError
+from dataset.preprocessing.raw_records import RegionWriter, new_records, set_ids
+
+
+class Parse:
+    """Parses one unit; an error comes back as a value, so that the driver raises it as it is."""
+
+    def __init__(self, folder):
+        """Takes the folder for the parts."""
+        self._folder = folder
+
+    def __call__(self, unit):
+        """Returns (None, result) or (PreprocessError, None)."""
+        from dataset.preprocessing.parsing import parse_unit
+
+        try:
+            return None, parse_unit(unit, self._folder)
+        except PreprocessError as error:
+            return error, None
+
+
+class Write:
+    """Writes the records of mapped parts; for `DataFrame.mapInArrow`."""
+
+    #: One row for each part that was written.
+    SCHEMA = f"{PART_NAME} int, crc32 array<bigint>, without_id array<bigint>"
+
+    def __init__(self, tasks):
+        """Takes the MapTasks of all parts that may come."""
+        self._tasks = {task.part.number: task for task in tasks}
+
+    def __call__(self, batches):
+        """Takes mapped rows by ascending part and row; yields batches of `SCHEMA`."""
+        current = None
+        for batch in batches:
+            numbers = np.asarray(batch.column(PART_NAME))
+            bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), numbers.size]
+            for begin, end in zip(bounds, bounds[1:]):
+                if begin == end:
+                    continue
+                number = int(numbers[begin])
+                if current is None or current.number != number:
+                    if current is not None:
+                        yield current.finish()
+                    current = _PartInProgress(self._tasks[number])
+                current.write(batch.slice(begin, end - begin))
+        if current is not None:
+            yield current.finish()
+
+
+class _PartInProgress:
+    """A part whose rows arrive in order."""
+
+    def __init__(self, task):
+        self.number = task.part.number
+        self._task = task
+        self._row = 0
+        self._without_id = np.zeros(CATEGORICAL, np.int64)
+        self._files = contextlib.ExitStack()
+        self._writers = [
+            self._files.enter_context(RegionWriter(task.path(d), d.record))
+            for d in task.destinations
+        ]
+
+    def write(self, batch):
+        rows = np.asarray(batch.column(ROW_NAME))
+        if not np.array_equal(rows, np.arange(self._row, self._row + rows.size)):
+            raise PreprocessError(
+                f"part {self.number}: rows from {self._row} on are missing, double or out of order"
+            )
+        for destination, writer in zip(self._task.destinations, self._writers):
+            begin = max(destination.begin - self._row, 0)
+            end = min(destination.end - self._row, rows.size)
+            if begin < end:
+                writer.write(self._records(batch.slice(begin, end - begin)))
+        self._row += rows.size
+
+    def _records(self, batch):
+        dense = [np.asarray(batch.column(name)) for name in DENSE_NAMES]
+        label = np.asarray(batch.column(LABEL_NAME))
+        records = new_records(label, dense, self._task.negatives)
+        for column, name in enumerate(CATEGORICAL_NAMES):
+            ids = np.asarray(pc.fill_null(batch.column(name), -1))
+            self._without_id[column] += set_ids(records, column, ids)
+        return records
+
+    def finish(self):
+        """Returns the batch that says the part is on disk."""
+        if self._row != self._task.part.rows:
+            raise PreprocessError(
+                f"part {self.number}: expected {self._task.part.rows} rows, found {self._row}"
+            )
+        for writer in self._writers:
+            writer.sync()
+        self._files.close()
+        return pa.RecordBatch.from_pydict(
+            {
+                PART_NAME: pa.array([self.number], pa.int32()),
+                "crc32": pa.array([[w.crc32 for w in self._writers]], pa.list_(pa.int64())),
+                "without_id": pa.array([self._without_id.tolist()], pa.list_(pa.int64())),
+            }
+        )

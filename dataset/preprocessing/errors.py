@@ -1,0 +1,33 @@
+"""What can go wrong on the way from raw days to records, one exception class for each kind."""
+
+
+class PreprocessError(Exception):
+    """Base of every error that preprocessing reports to its user."""
+
+
+class OptionError(PreprocessError):
+    """Options that contradict each other, or that cannot take effect."""
+
+
+class InputError(PreprocessError):
+    """An input file that is missing, unreadable, truncated, or no Criteo data at all."""
+
+
+class RejectedLinesError(PreprocessError):
+    """More malformed lines than `max_rejects` allows."""
+
+
+class DictionaryError(PreprocessError):
+    """A saved dictionary that is damaged or does not fit the options."""
+
+
+class UnseenValueError(PreprocessError):
+    """Values that a reused modulo dictionary has no id for."""
+
+
+class EngineError(PreprocessError):
+    """The SQL engine is not installed, or failed."""
+
+
+class MemoryLimitError(PreprocessError):
+    """The memory limit is too small for what was asked."""

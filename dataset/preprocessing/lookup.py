@@ -1,0 +1,99 @@
+"""Finds the ids of many values at once: an open-addressing hash table in one array.
+
+A slot is a uint64: value in the high half, id + 1 in the low half, 0 for an empty slot. Collisions
+go to the next free slot. The table is built in one pass by sorting instead of inserting: with
+entries ordered by home slot h, entry i lands in slot max(h_i, slot_{i-1} + 1), a running maximum.
+It is a plain .npy file, so worker processes map one copy and share its pages.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Knuth's multiplicative hash, 2^32 / golden ratio, odd: a permutation of 32-bit values.
+_MULTIPLIER = np.uint64(2654435761)
+_MASK = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_LOAD = 0.6
+_PIECE = 1 << 15
+
+
+def table_bytes(entries):
+    """Returns about how many bytes the table of `entries` values takes."""
+    return 8 * (int(entries / _LOAD) + 64)
+
+
+def _home_slots(values, slots):
+    home = values.astype(np.uint64)
+    home *= _MULTIPLIER
+    home &= _MASK
+    home *= np.uint64(slots)
+    home >>= _HALF
+    return home
+
+
+def build(values, first_id):
+    """Returns the table (uint64 vector) that gives values[i] the id `first_id` + i.
+
+    Args:
+        values: uint32, distinct.
+        first_id: id of the first value.
+    """
+    entries = len(values)
+    slots = int(entries / _LOAD) + 1
+    home = _home_slots(np.asarray(values), slots).astype(np.int64)
+    order = np.argsort(home, kind="stable")
+    rank = np.arange(entries, dtype=np.int64)
+    place = home[order]
+    place -= rank
+    np.maximum.accumulate(place, out=place)
+    place += rank
+    # One empty slot at the end stops the search that would run past it.
+    table = np.zeros(max(slots, int(place[-1]) + 1 if entries else 0) + 1, np.uint64)
+    entry = np.asarray(values)[order].astype(np.uint64) << _HALF
+    entry |= (order + (first_id + 1)).astype(np.uint64)
+    table[place] = entry
+    return table
+
+
+def write(path, values, first_id):
+    """Builds a table and writes it to `path`; it is scratch, so nothing waits for the disk."""
+    with open(path, "wb") as file:
+        np.save(file, build(values, first_id), allow_pickle=False)
+
+
+class Lookup:
+    """A table, ready to be searched."""
+
+    def __init__(self, table, entries):
+        """Takes what `build` returned for `entries` values."""
+        self._table = table
+        self._slots = int(entries / _LOAD) + 1
+
+    @classmethod
+    def open(cls, path, entries):
+        """Maps the table that `write` wrote."""
+        # As a plain array: every operation on the memmap subclass costs more.
+        return cls(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)), entries)
+
+    def find(self, values):
+        """Returns int32 [n]: the id of each value of uint32 [n], -1 where it has none."""
+        ids = np.empty(values.size, np.int32)
+        for begin in range(0, values.size, _PIECE):  # Pieces whose temporaries fit the cache.
+            piece = values[begin : begin + _PIECE]
+            ids[begin : begin + _PIECE] = self._find(piece)
+        return ids
+
+    def _find(self, values):
+        slot = _home_slots(values, self._slots).astype(np.int64)
+        entry = self._table.take(slot)
+        ids = entry.astype(np.uint32).astype(np.int32)
+        ids -= 1
+        wanted = values.astype(np.uint64)
+        unresolved = np.flatnonzero(((entry >> _HALF) != wanted) & (entry != 0))
+        while unresolved.size:
+            slot[unresolved] += 1
+            entry = self._table.take(slot[unresolved])
+            ids[unresolved] = entry.astype(np.uint32).astype(np.int32) - 1
+            unresolved = unresolved[((entry >> _HALF) != wanted[unresolved]) & (entry != 0)]
+        return ids

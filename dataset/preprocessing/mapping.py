@@ -1,0 +1,119 @@
+"""Turns one part into records: its values become ids, found in the columns' lookup tables."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dataset.preprocessing import lookup, progress
+from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES, DENSE_NAMES, LABEL_NAME
+from dataset.preprocessing.parts import Part
+from dataset.preprocessing.raw_records import RegionWriter, new_records, set_ids
+
+_BATCH_ROWS = 1 << 16
+
+
+class MapTask(NamedTuple):
+    """Samples of one part on their way to records.
+
+    Attributes:
+        part: the Part.
+        destinations: Destinations, in row order.
+        folder: where the destination files lie, under the names `<file>.partial`.
+        negatives: "zero" or "keep".
+        max_rows: M of the modulo rule, or None.
+    """
+
+    part: Part
+    destinations: tuple
+    folder: str
+    negatives: str
+    max_rows: int
+
+    def path(self, destination):
+        """Returns the file that a destination is written to."""
+        return f"{self.folder}/{destination.file}.partial"
+
+    def result(self, crc32s, without_id):
+        """Returns what a finished task gives, of JSON types."""
+        return {"crc32": list(crc32s), "without_id": [int(n) for n in without_id]}
+
+
+class Table(NamedTuple):
+    """The lookup table of one column: file, and the entries in it."""
+
+    column: int
+    path: str
+    entries: int
+
+
+@functools.lru_cache(maxsize=1)
+def _open(tables):
+    # Mapped once per process and pass; the folder of the tables is new in every run.
+    return [lookup.Lookup.open(table.path, table.entries) for table in tables]
+
+
+def map_part(task, tables, first_pass):
+    """Writes the records of a part with the ids of the columns that `tables` covers.
+
+    Args:
+        task: MapTask.
+        tables: tuple of Table.
+        first_pass: write label and dense counts; otherwise fill ids into records on disk.
+
+    Returns:
+        `MapTask.result`, with counts for the covered columns (0 elsewhere).
+    """
+    without_id = np.zeros(CATEGORICAL, np.int64)
+    lookups = _open(tables)
+    names = [CATEGORICAL_NAMES[table.column] for table in tables]
+    if first_pass:
+        names += [LABEL_NAME, *DENSE_NAMES]
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(RegionWriter(task.path(d), d.record)) for d in task.destinations
+        ]
+        file = stack.enter_context(pq.ParquetFile(task.part.path))
+        row = 0
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
+            for writer, destination in zip(writers, task.destinations):
+                begin = max(destination.begin - row, 0)
+                end = min(destination.end - row, batch.num_rows)
+                if begin >= end:
+                    continue
+                piece = batch.slice(begin, end - begin)
+                records = _start(piece, task.negatives) if first_pass else writer.read(end - begin)
+                for table, ids_of in zip(tables, lookups):
+                    values = piece.column(CATEGORICAL_NAMES[table.column])
+                    ids = _find_ids(ids_of, values, task.max_rows)
+                    without_id[table.column] += set_ids(records, table.column, ids)
+                writer.write(records)
+            row += batch.num_rows
+            progress.advance(0, batch.num_rows)
+        for writer in writers:
+            writer.sync()
+        return task.result((writer.crc32 for writer in writers), without_id)
+
+
+def _start(batch, negatives):
+    dense = [np.asarray(batch.column(name)) for name in DENSE_NAMES]
+    return new_records(np.asarray(batch.column(LABEL_NAME)), dense, negatives)
+
+
+def _find_ids(ids_of, column, max_rows):
+    values = np.frombuffer(column.buffers()[1], np.uint32)
+    values = values[column.offset : column.offset + len(column)]
+    if not column.null_count:
+        return ids_of.find(values if max_rows is None else values % np.uint32(max_rows))
+    missing = np.asarray(column.is_null())
+    # What lies under a null is not defined.
+    values = np.where(missing, np.uint32(0), values)
+    if max_rows is not None:
+        return ids_of.find(values % np.uint32(max_rows))
+    ids = ids_of.find(values)
+    ids[missing] = -1
+    return ids

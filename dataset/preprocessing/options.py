@@ -1,0 +1,124 @@
+"""What a preprocessing run is asked to do, checked."""
+
+import dataclasses
+import os
+import re
+from fractions import Fraction
+from typing import Optional
+
+from dataset.preprocessing.errors import OptionError
+
+#: The MLPerf benchmark's table size.
+DEFAULT_MAX_TABLE_ROWS = 40_000_000
+DEFAULT_TRAIN_DAYS = "0-22"
+DEFAULT_TEST_DAY = 23
+_UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9}
+_UNITS.update({"T": 10**12, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40})
+_LEAST_MEMORY = 1 << 30
+
+
+def parse_bytes(text):
+    """Returns the bytes that text such as "8GiB", "500MB" or "1000000" means."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match.group(2).upper()) if match else None
+    if unit is None:
+        raise OptionError(f"{text!r} is not a size: expected a number with a unit, such as 8GiB")
+    return int(Fraction(match.group(1)) * unit)
+
+
+def parse_fraction(text):
+    """Returns the Fraction in [0, 1) that text such as "0.0001" or "0.01%" means."""
+    number, scale = (text[:-1], 100) if text.endswith("%") else (text, 1)
+    try:
+        value = Fraction(number.strip()) / scale
+    except (ValueError, ZeroDivisionError) as error:
+        raise OptionError(
+            f"{text!r} is not a fraction: expected such as 0.0001 or 0.01%"
+        ) from error
+    if not 0 <= value < 1:
+        raise OptionError(f"{text!r} is not a fraction: expected at least 0 and less than 1")
+    return value
+
+
+@dataclasses.dataclass
+class Options:
+    """A preprocessing run.
+
+    Attributes:
+        input: folder, file or glob.
+        output: folder to write to.
+        train_days: day numbers, in order; None with `test_fraction`.
+        test_day: day number; None for no test set, or with `test_fraction`.
+        test_fraction: share of all rows, the last ones, that is the test set.
+        max_table_rows: M of the modulo rule.
+        frequency_threshold: T of the frequency rule; None for the modulo rule.
+        dictionary: folder of a saved dictionary to use instead of counting.
+        unseen: "error" or "zero": what a value does that a reused modulo dictionary lacks.
+        negatives: "zero" or "keep".
+        write_validation: write the other half of the test day too.
+        max_rejects: share of malformed lines above which the run fails.
+        layout: "raw" or "per_table".
+        engine: "duckdb" or "spark".
+        master: Spark master URL, or None for Spark's own configuration.
+        spark_conf: dict of further Spark settings.
+        memory_limit: bytes.
+        jobs: processes and threads at a time.
+        work_dir: folder for parts and journal; None for `<output>/.preprocess`.
+        keep_parts: leave the parsed parts, so that a run with other options need not parse again.
+    """
+
+    input: str
+    output: str
+    train_days: Optional[tuple] = None
+    test_day: Optional[int] = None
+    test_fraction: Optional[Fraction] = None
+    max_table_rows: Optional[int] = DEFAULT_MAX_TABLE_ROWS
+    frequency_threshold: Optional[int] = None
+    dictionary: Optional[str] = None
+    unseen: str = "error"
+    negatives: str = "zero"
+    write_validation: bool = False
+    max_rejects: Fraction = Fraction(1, 10000)
+    layout: str = "raw"
+    engine: str = "duckdb"
+    master: Optional[str] = None
+    spark_conf: dict = dataclasses.field(default_factory=dict)
+    memory_limit: int = 8 << 30
+    jobs: int = 1
+    work_dir: Optional[str] = None
+    keep_parts: bool = False
+
+    def __post_init__(self):
+        """Checks the options against each other; raises `OptionError`."""
+        self.output = os.path.abspath(self.output)
+        self.work_dir = os.path.abspath(self.work_dir or os.path.join(self.output, ".preprocess"))
+        self.dictionary = self.dictionary and os.path.abspath(self.dictionary)
+        if self.jobs < 1:
+            raise OptionError(f"--jobs: expected at least 1, found {self.jobs}")
+        if self.memory_limit < _LEAST_MEMORY:
+            raise OptionError(
+                f"--memory_limit: expected at least 1GiB, found {self.memory_limit} bytes"
+            )
+        if self.frequency_threshold is not None and self.frequency_threshold < 1:
+            raise OptionError(
+                f"--frequency_threshold: expected at least 1, found {self.frequency_threshold}"
+            )
+        if self.frequency_threshold is None and not 1 <= (self.max_table_rows or 0) < 2**31:
+            raise OptionError(
+                f"--max_table_rows: expected 1 to 2147483647, found {self.max_table_rows}"
+            )
+        if self.test_fraction is not None:
+            if self.train_days is not None or self.test_day is not None:
+                raise OptionError("--test_fraction splits by rows: no --train_days, --test_day")
+            if not 0 < self.test_fraction < 1:
+                raise OptionError("--test_fraction: expected more than 0 and less than 1")
+        elif not self.train_days:
+            raise OptionError("expected --train_days (with --test_day), or --test_fraction")
+        elif self.test_day in self.train_days:
+            raise OptionError(f"--test_day {self.test_day} is one of --train_days as well")
+        if self.write_validation and self.test_day is None:
+            raise OptionError("--write_validation writes half of --test_day: there is none")
+        if self.engine != "spark" and (self.master or self.spark_conf):
+            raise OptionError("--master and --spark_conf take effect with --engine=spark only")
+        if self.unseen != "error" and self.dictionary is None:
+            raise OptionError("--unseen takes effect with --dictionary only")

@@ -1,0 +1,215 @@
+"""Turns one unit of input (a byte range, a compressed file, row groups) into parts and rejects."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from dataset.preprocessing import durable, parts, progress, sources
+from dataset.preprocessing.columns import CATEGORICAL, DENSE
+from dataset.preprocessing.inputs import InputFile
+from dataset.preprocessing.tsv import decode_lines
+
+
+class Unit(NamedTuple):
+    """What one task parses, and what is committed together.
+
+    Attributes:
+        file: the InputFile.
+        file_index: its place in the order of all input files.
+        begin, end: bytes of a plain TSV file, row groups of a Parquet file, (0, size) of a
+            compressed one.
+        part_bytes: bytes of text for each part; all processes must cut alike.
+    """
+
+    file: InputFile
+    file_index: int
+    begin: int
+    end: int
+    part_bytes: int
+
+    @property
+    def name(self):
+        """A name for files of this unit, unique and in input order."""
+        return f"{self.file_index:05d}-{self.begin:015d}"
+
+    @property
+    def input_bytes(self):
+        """Bytes of the input file that this unit reads, for the progress bar."""
+        if self.file.form == "parquet":
+            from dataset.preprocessing import parquet_input
+
+            return parquet_input.bytes_of(self)
+        return self.end - self.begin
+
+
+def plan_units(files):
+    """Returns the Units of the InputFiles, in input order."""
+    units = []
+    for index, file in enumerate(files):
+        if file.form == "parquet":
+            from dataset.preprocessing import parquet_input
+
+            ranges = parquet_input.ranges(file.path)
+        elif file.compression == "none":
+            step = parts.PART_BYTES
+            ranges = [(begin, min(begin + step, file.size)) for begin in range(0, file.size, step)]
+        else:
+            ranges = [(0, file.size)]
+        units += [Unit(file, index, begin, end, parts.PART_BYTES) for begin, end in ranges]
+    return units
+
+
+def parse_unit(unit, folder):
+    """Parses a unit; writes its parts and its rejects below `folder`.
+
+    Returns:
+        dict, of JSON types: `parts` (Part fields each), `lines`, `rows`, `rejects`,
+        `rejects_path`, `dense` (missing, negative, least, greatest: 13 each) and `missing` (26).
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    tally = _Tally()
+    rejects_path = os.path.join(folder, f"rejects-{unit.name}")
+    finished = []
+    with durable.replacing(rejects_path) as partial, open(partial, "wb") as rejects:
+        for pieces in _part_pieces(unit):
+            number = unit.file_index * parts.PARTS_PER_FILE + pieces.index
+            writer = parts.PartWriter(folder, number)
+            try:
+                for decoded in pieces.decoded:
+                    for reject in decoded.rejects:
+                        line = tally.lines + reject.line
+                        rejects.write(b"%d\t%s\t" % (line, reject.reason.encode()))
+                        rejects.write(reject.text + b"\n")
+                    tally.add(decoded)
+                    writer.append(decoded.samples)
+                part = writer.close()
+            except BaseException as error:
+                writer.abandon(error)
+                raise
+            if part is not None:
+                finished.append(part)
+    if not tally.rejects:
+        os.remove(rejects_path)
+    return {
+        "parts": [part._asdict() for part in finished],
+        "rejects_path": rejects_path if tally.rejects else None,
+        **tally.result(),
+    }
+
+
+class _Pieces(NamedTuple):
+    """One part to be: its index within the file, and an iterator of DecodedLines."""
+
+    index: int
+    decoded: object
+
+
+def _part_pieces(unit):
+    if unit.file.form == "parquet":
+        from dataset.preprocessing import parquet_input
+
+        decoded = parquet_input.read(unit.file.path, unit.begin, unit.end)
+        yield _Pieces(unit.begin, decoded)
+        return
+    if unit.file.compression == "none":
+        blocks = sources.read_range(unit.file.path, unit.begin, unit.end)
+        yield _Pieces(unit.begin // unit.part_bytes, _decode(blocks, unit.begin))
+        return
+    blocks = sources.read_compressed(unit.file.path, unit.file.compression)
+    with contextlib.closing(blocks):
+        yield from _cut_into_parts(blocks, unit.part_bytes)
+
+
+def _decode(blocks, bytes_before=0):
+    for block in blocks:
+        decoded = decode_lines(block.text)
+        progress.advance(block.bytes_read - bytes_before, decoded.lines)
+        bytes_before = block.bytes_read
+        yield decoded
+
+
+def _cut_into_parts(blocks, part_bytes):
+    """Yields _Pieces of a stream: the same lines in each part as in a plain file's byte ranges."""
+    state = {"position": 0, "next": None}  # Where in the text the stream stands; what is left over.
+
+    def of_part(index):
+        end = (index + 1) * part_bytes
+        while state["position"] < end:
+            block = state["next"] or next(blocks, None)
+            state["next"] = None
+            if block is None:
+                return
+            room = end - state["position"]
+            if len(block.text) > room:
+                # The last line that begins before the part's end begins before byte `room`.
+                cut = block.text.index(b"\n", room - 1) + 1
+                if cut < len(block.text):
+                    state["next"] = block._replace(text=block.text[cut:])
+                    block = block._replace(text=block.text[:cut])
+            state["position"] += len(block.text)
+            yield block
+
+    bytes_before = 0
+    while True:
+        if state["next"] is None:
+            state["next"] = next(blocks, None)
+            if state["next"] is None:
+                return
+        index = state["position"] // part_bytes
+        bytes_now = state["next"].bytes_read
+        yield _Pieces(index, _decode(of_part(index), bytes_before))
+        bytes_before = bytes_now
+
+
+class _Tally:
+    """Counts over the lines of a unit."""
+
+    def __init__(self):
+        self.lines = 0
+        self.rejects = 0
+        self.rows = 0
+        self.missing = np.zeros(CATEGORICAL, np.int64)
+        self.dense_missing = np.zeros(DENSE, np.int64)
+        self.dense_negative = np.zeros(DENSE, np.int64)
+        self.least = np.full(DENSE, np.iinfo(np.int32).max, np.int64)
+        self.greatest = np.full(DENSE, np.iinfo(np.int32).min, np.int64)
+
+    def add(self, decoded):
+        """Counts one DecodedLines."""
+        self.lines += decoded.lines
+        self.rejects += len(decoded.rejects)
+        samples = decoded.samples
+        rows = len(samples)
+        self.rows += rows
+        if not rows:
+            return
+        self.missing += rows - np.count_nonzero(samples.present, axis=1)
+        self.dense_missing += rows - np.count_nonzero(samples.dense_present, axis=1)
+        self.dense_negative += np.count_nonzero(samples.dense < 0, axis=1)
+        for i in range(DENSE):
+            found = samples.dense[i][samples.dense_present[i]]
+            if found.size:
+                self.least[i] = min(self.least[i], found.min())
+                self.greatest[i] = max(self.greatest[i], found.max())
+
+    def result(self):
+        """Returns the counts as JSON types; least and greatest are None without a value."""
+        none = self.dense_missing == self.rows
+        return {
+            "lines": self.lines,
+            "rows": self.rows,
+            "rejects": self.rejects,
+            "missing": self.missing.tolist(),
+            "dense": {
+                "missing": self.dense_missing.tolist(),
+                "negative": self.dense_negative.tolist(),
+                "least": [None if n else int(v) for n, v in zip(none, self.least)],
+                "greatest": [None if n else int(v) for n, v in zip(none, self.greatest)],
+            },
+        }

@@ -1,0 +1,139 @@
+"""Parts: decoded samples in Parquet files, each from at most `PART_BYTES` of text.
+
+A part's rows are in the order of their lines; every row carries the part's number and its own
+number within the part, so that an engine may shuffle rows as it likes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.preprocessing import durable
+from dataset.preprocessing.columns import (
+    CATEGORICAL_NAMES,
+    DENSE_NAMES,
+    LABEL_NAME,
+    NAMES,
+    PART_NAME,
+    ROW_NAME,
+)
+
+#: Bytes of uncompressed text that one part is made from. Lines belong to the part they begin in.
+PART_BYTES = 256 << 20
+#: Rows of a Parquet part: those of a Parquet input are cut by count, not by bytes of text.
+PART_ROWS = 1 << 20
+#: Parts per input file are numbered within this range, so a part's number gives its file too.
+PARTS_PER_FILE = 1 << 16
+_ROW_GROUP_ROWS = 1 << 17
+_SAMPLE_ROWS = 1 << 14
+
+
+class Part(NamedTuple):
+    """A finished part.
+
+    Attributes:
+        number: file index * PARTS_PER_FILE + index within the file; sorts in input order.
+        path: its Parquet file.
+        rows: samples in it.
+        bytes, crc32: size and checksum of the file.
+    """
+
+    number: int
+    path: str
+    rows: int
+    bytes: int
+    crc32: int
+
+    @property
+    def file_index(self):
+        """Place of its input file in the order of all input files."""
+        return self.number // PARTS_PER_FILE
+
+
+class PartWriter:
+    """Writes one part, batch by batch; holds at most about two row groups in memory."""
+
+    def __init__(self, folder, number):
+        """Opens part `number` below `folder`; nothing has its final name before `close`."""
+        self._number = number
+        self._path = os.path.join(folder, f"part-{number:010d}.parquet")
+        self._replacing = durable.replacing(self._path)
+        self._partial = self._replacing.__enter__()
+        self._writer = None
+        self._batches = []
+        self._held = 0
+        self._rows = 0
+
+    def append(self, samples):
+        """Adds samples."""
+        if not len(samples):
+            return
+        self._batches.append(_to_batch(samples, self._number, self._rows))
+        self._rows += len(samples)
+        self._held += len(samples)
+        if self._writer is None:
+            self._writer = _open(self._partial, self._batches[0].schema, samples)
+        if self._held >= _ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self):
+        if self._held:
+            table = pa.Table.from_batches(self._batches)
+            self._writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+        self._batches, self._held = [], 0
+
+    def close(self):
+        """Gives the part its name and returns it as a Part; None when it has no rows."""
+        if self._writer is None:
+            return None
+        self._flush()
+        self._writer.close()
+        self._replacing.__exit__(None, None, None)
+        crc32 = durable.checksum(self._path)
+        return Part(self._number, self._path, self._rows, os.path.getsize(self._path), crc32)
+
+    def abandon(self, error):
+        """Removes what was written, because of `error`."""
+        if self._writer is not None:
+            self._writer.close()
+            self._replacing.__exit__(type(error), error, error.__traceback__)
+
+
+def _to_batch(samples, number, first_row):
+    rows = len(samples)
+    arrays = [
+        pa.array(np.full(rows, number, np.int32)),
+        pa.array(np.arange(first_row, first_row + rows, dtype=np.int32)),
+        pa.array(samples.label),
+        *(pa.array(column) for column in samples.dense),
+        *(
+            pa.array(column, mask=~present)
+            for column, present in zip(samples.values, samples.present)
+        ),
+    ]
+    names = [PART_NAME, ROW_NAME, *NAMES]
+    fields = [pa.field(name, array.type) for name, array in zip(names, arrays)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _open(path, schema, samples):
+    # Dictionary encoding shrinks columns of few values, and costs time for nothing on the others.
+    few = [
+        name
+        for name, column in zip(CATEGORICAL_NAMES, samples.values)
+        if np.unique(column[:_SAMPLE_ROWS]).size <= min(len(samples), _SAMPLE_ROWS) // 4
+    ]
+    return pq.ParquetWriter(
+        path,
+        schema,
+        # Encodings made for small numbers: half the time and the bytes of a general compressor.
+        compression="none",
+        use_dictionary=[PART_NAME, LABEL_NAME, *few],
+        column_encoding=dict.fromkeys([ROW_NAME, *DENSE_NAMES], "DELTA_BINARY_PACKED"),
+        write_statistics=False,
+    )

@@ -1,0 +1,321 @@
+"""The whole job, in order of execution: parse, count, map, finish.
+
+1. Parse: every unit of input becomes typed Parquet parts, and a list of malformed lines.
+2. Count: every categorical column's values are counted over all days and given ids.
+3. Map: every part becomes 160-byte records at its place in train, test or validation.
+4. Finish: the files get their names; sizes, report and (if asked) per-table columns are written.
+
+Each unit, dictionary and part is a committed stage (`stages`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+
+from dataset.preprocessing import (
+    counting,
+    dictionaries,
+    finishing,
+    parsing,
+    parts,
+    rejects,
+    splits,
+)
+from dataset.preprocessing.columns import CATEGORICAL
+from dataset.preprocessing.engines import open_engine
+from dataset.preprocessing.errors import DictionaryError, InputError
+from dataset.preprocessing.inputs import find_inputs
+from dataset.preprocessing.mapping import MapTask
+from dataset.preprocessing.progress import ProgressBar
+from dataset.preprocessing.raw_records import allocate
+from dataset.preprocessing.stages import Output, Stages, locked
+
+#: Part of every key: raised when a stage's output changes for the same input.
+_VERSION = 1
+
+
+def run(options, say=print):
+    """Preprocesses what `options` says; goes on where a killed run on the same folder was.
+
+    Args:
+        options: Options.
+        say: called with each line for the user.
+
+    Returns:
+        The report (`report.build`).
+
+    Raises:
+        PreprocessError: one of its classes.
+    """
+    start = time.monotonic()
+    train_files, test_files = select_days(find_inputs(options.input), options, say)
+    os.makedirs(options.output, exist_ok=True)
+    with locked(options.work_dir):
+        job = _Job(options, train_files, test_files, say)
+        finished = job.finished()
+        if finished is not None:
+            say(f"{options.output} is complete already: same input, same options, intact files")
+            return finished
+        _clear_scratch(job.scratch)
+        with open_engine(options, job.scratch) as engine:
+            parsed = job.parse(engine)
+            columns, rule, dictionary = job.count(engine, parsed)
+            plan, without_id = job.map(engine, parsed, rule, dictionary)
+        report = job.finish(parsed, rule, columns, plan, without_id)
+        say(f"finished in {time.monotonic() - start:.1f} s")
+        return report
+
+
+def select_days(files, options, say):
+    """Returns (training files, test files) as lists of InputFile; one list if split by rows.
+
+    Raises:
+        InputError: a day that was asked for is not there.
+    """
+    if options.test_fraction is not None:
+        return files, []
+    by_day = {}
+    for file in files:
+        by_day.setdefault(file.day, []).append(file)
+    test_days = () if options.test_day is None else (options.test_day,)
+    absent = [day for day in (*options.train_days, *test_days) if day not in by_day]
+    if absent:
+        have = ", ".join(str(day) for day in by_day if day is not None) or "none"
+        raise InputError(
+            f"--input {options.input}: no file for day {', '.join(map(str, absent))} "
+            f"(days found: {have}); say --train_days and --test_day, or --test_fraction to split "
+            f"by rows"
+        )
+    unused = sorted(set(by_day) - set(options.train_days) - set(test_days), key=str)
+    if unused:
+        say(f"not read, in neither --train_days nor --test_day: {', '.join(map(str, unused))}")
+    train = [file for day in options.train_days for file in by_day[day]]
+    return train, [file for day in test_days for file in by_day[day]]
+
+
+def _clear_scratch(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class _Job:
+    """One run: what it reads, where it writes, and its journal."""
+
+    def __init__(self, options, train_files, test_files, say):
+        self.options = options
+        self.files = [*train_files, *test_files]
+        self.train_files = len(train_files)
+        self.say = say
+        self.stages = Stages(os.path.join(options.work_dir, "stages"), options.jobs)
+        self.parts_folder = os.path.join(options.work_dir, "parts")
+        self.scratch = os.path.join(options.work_dir, "scratch")
+        os.makedirs(self.parts_folder, exist_ok=True)
+
+    def key(self):
+        """Returns what the whole run's output depends on."""
+        options = self.options
+        return {
+            "version": _VERSION,
+            "files": [file.identity for file in self.files],
+            "train_files": self.train_files,
+            "test_fraction": str(options.test_fraction),
+            "max_table_rows": None if options.frequency_threshold else options.max_table_rows,
+            "frequency_threshold": options.frequency_threshold,
+            "dictionary": options.dictionary and _dictionary_digest(options.dictionary),
+            "unseen": options.unseen,
+            "negatives": options.negatives,
+            "write_validation": options.write_validation,
+            "layout": options.layout,
+        }
+
+    def finished(self):
+        """Returns the report of a finished, intact run of the same job, or None."""
+        return self.stages.find("complete", self.key())
+
+    def parse(self, engine):
+        """Returns the results of all units, in input order."""
+        options = self.options
+        units = parsing.plan_units(self.files)
+        self.units = units
+        keys = [
+            {
+                "version": _VERSION,
+                "file": unit.file.identity,
+                "file_index": unit.file_index,
+                "range": [unit.begin, unit.end],
+                "part": [parts.PART_BYTES, parts.PART_ROWS],
+            }
+            for unit in units
+        ]
+        names = [f"parse-{unit.name}" for unit in units]
+        results = self.stages.find_all(zip(names, keys))
+        todo = [i for i, result in enumerate(results) if result is None]
+        sizes = [unit.input_bytes for unit in units]
+        total = sum(sizes)
+        early = rejects.EarlyCheck(total, options.max_rejects)
+        for size, unit_result in zip(sizes, results):
+            if unit_result is not None:
+                early.add(size, unit_result)
+        self._say_stage("parse", len(units), len(todo), f"units, {total / 1e9:.2f} GB")
+        start = time.monotonic()
+        with ProgressBar("parse", sum(sizes[i] for i in todo), "B") as bar:
+            for index, result in engine.parse([units[i] for i in todo], self.parts_folder, bar):
+                unit = todo[index]
+                outputs = [Output.whole(p["path"], p["crc32"]) for p in result["parts"]]
+                if result["rejects_path"]:
+                    outputs.append(Output.whole(result["rejects_path"]))
+                self.stages.commit(names[unit], keys[unit], result, outputs)
+                results[unit] = result
+                early.add(sizes[unit], result)
+        self._say_time("parse", start, todo, sum(results[i]["rows"] for i in todo))
+        path = rejects.write(options.output, units, results)
+        rejects.check(path, results, options.max_rejects)
+        count = sum(result["rejects"] for result in results)
+        if count:
+            self.say(f"  {count} malformed lines are in {path}")
+        if not any(result["rows"] for result in results):
+            raise InputError(f"--input {options.input}: no samples in it")
+        return results
+
+    def count(self, engine, parsed):
+        """Returns (26 column summaries, Rule, folder of the dictionary)."""
+        options = self.options
+        if options.dictionary is not None:
+            rule, manifest = dictionaries.read_manifest(options.dictionary)
+            self.say(f"dictionary: {options.dictionary}, {rule.name} rule")
+            columns = [{"vocab_size": c["vocab_size"]} for c in manifest["columns"]]
+            return columns, rule, options.dictionary
+        rule = dictionaries.Rule(
+            None if options.frequency_threshold else options.max_table_rows,
+            options.frequency_threshold,
+        )
+        folder = os.path.join(options.output, "dictionary")
+        os.makedirs(folder, exist_ok=True)
+        all_parts = _parts_of(parsed)
+        samples = _digest([[part.number, part.rows, part.crc32] for part in all_parts])
+        names = [f"dictionary-{i + 1:02d}" for i in range(CATEGORICAL)]
+        keys = [
+            {"version": _VERSION, "samples": samples, "column": i, "folder": folder}
+            | rule.describe()
+            for i in range(CATEGORICAL)
+        ]
+        columns = self.stages.find_all(zip(names, keys))
+        todo = [i for i, column in enumerate(columns) if column is None]
+        self._say_stage("count", CATEGORICAL, len(todo), "columns")
+        start = time.monotonic()
+        if todo:
+            engine.open_samples(all_parts)
+        with ProgressBar("count", len(todo), " columns") as bar:
+            for done, i in enumerate(todo, start=1):
+                columns[i] = counting.make_dictionary(engine, rule, i, folder)
+                output = Output.whole(dictionaries.column_path(folder, i))
+                self.stages.commit(names[i], keys[i], columns[i], [output])
+                bar.show(done, done * sum(part.rows for part in all_parts))
+        self._say_time("count", start, todo, len(todo) * sum(part.rows for part in all_parts))
+        dictionaries.write_manifest(folder, rule)
+        return columns, rule, folder
+
+    def map(self, engine, parsed, rule, dictionary):
+        """Returns (Plan, 26 counts of written samples whose value has no id of its own)."""
+        options = self.options
+        all_parts = _parts_of(parsed)
+        if options.test_fraction is not None:
+            plan = splits.by_fraction(all_parts, options.test_fraction)
+        else:
+            train = [part for part in all_parts if part.file_index < self.train_files]
+            test = all_parts[len(train) :] if options.test_day is not None else None
+            plan = splits.by_day(train, test, options.write_validation)
+        tasks = [
+            MapTask(part, tuple(plan.destinations[part.number]), options.output, options.negatives,
+                    rule.max_rows)
+            for part in all_parts
+            if plan.destinations[part.number]
+        ]  # fmt: skip
+        digest = _dictionary_digest(dictionary)
+        keys = [
+            {
+                "version": _VERSION,
+                "part": [task.part.number, task.part.rows, task.part.crc32],
+                "destinations": task.destinations,
+                "records": plan.records,
+                "negatives": options.negatives,
+                "dictionary": digest,
+                **rule.describe(),
+            }
+            for task in tasks
+        ]
+        names = [f"map-{task.part.number:010d}" for task in tasks]
+        results = self.stages.find_all(zip(names, keys))
+        todo = [i for i, result in enumerate(results) if result is None]
+        for file, records in plan.records.items():
+            allocate(os.path.join(options.output, f"{file}.partial"), records)
+        self._say_stage("map", len(tasks), len(todo), "parts")
+        start = time.monotonic()
+        rows = sum(tasks[i].part.rows for i in todo)
+
+        def commit(index, result):
+            i = todo[index]
+            outputs = [
+                Output(tasks[i].path(d), d.offset, d.length, crc32)
+                for d, crc32 in zip(tasks[i].destinations, result["crc32"])
+            ]
+            self.stages.commit(names[i], keys[i], result, outputs)
+            results[i] = result
+
+        if todo:
+            with ProgressBar("map", rows, " rows") as bar:
+                engine.map([tasks[i] for i in todo], dictionary, rule, commit, bar)
+        self._say_time("map", start, todo, rows)
+        counts = [sum(r["without_id"][i] for r in results) for i in range(CATEGORICAL)]
+        self.regions = [
+            (d, crc32)
+            for task, result in zip(tasks, results)
+            for d, crc32 in zip(task.destinations, result["crc32"])
+        ]
+        return plan, counts
+
+    def finish(self, parsed, rule, columns, plan, without_id):
+        """Gives the files their names, and returns the report."""
+        options = self.options
+        report, files = finishing.finish(
+            options, parsed, rule, columns, plan, without_id, self.regions, self.say
+        )
+        self.stages.commit("complete", self.key(), report, files)
+        finishing.remove_records(options, plan)
+        if options.keep_parts:
+            return report
+        shutil.rmtree(self.parts_folder)
+        shutil.rmtree(self.scratch)
+        for prefix in ("parse-", "dictionary-", "map-"):
+            self.stages.forget(prefix)
+        return report
+
+    def _say_stage(self, title, stages, todo, what):
+        done = f", {stages - todo} finished before" if todo < stages else ""
+        self.say(f"{title}: {stages} {what}{done}")
+
+    def _say_time(self, title, start, todo, rows):
+        if todo:
+            seconds = time.monotonic() - start
+            self.say(f"  {title} took {seconds:.1f} s, {rows / seconds / 1e6:.2f}M rows/s")
+
+
+def _parts_of(parsed):
+    return [parts.Part(**part) for result in parsed for part in result["parts"]]
+
+
+def _dictionary_digest(folder):
+    path = os.path.join(folder, dictionaries.MANIFEST)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,100 @@
+"""Raw Criteo binaries: records of 40 little-endian int32: label, 13 dense counts, 26 ids."""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+
+import numpy as np
+
+from dataset.preprocessing.columns import DENSE, FIELDS
+from dataset.preprocessing.errors import PreprocessError
+
+RECORD_BYTES = 4 * FIELDS
+
+
+def new_records(label, dense, negatives):
+    """Returns int32 records [n, 40] with label and dense counts filled in.
+
+    Args:
+        label: [n].
+        dense: 13 columns [n]; missing ones are 0 already.
+        negatives: "zero" (the published transform) or "keep".
+    """
+    records = np.zeros((len(label), FIELDS), "<i4")
+    records[:, 0] = label
+    for i, column in enumerate(dense):
+        records[:, 1 + i] = np.maximum(column, 0) if negatives == "zero" else column
+    return records
+
+
+def set_ids(records, column, ids):
+    """Fills in the ids of categorical column `column`; -1, for a value without one, becomes 0.
+
+    Returns:
+        How many had none.
+    """
+    without = int(np.count_nonzero(ids < 0))
+    records[:, 1 + DENSE + column] = np.maximum(ids, 0) if without else ids
+    return without
+
+
+def allocate(path, records):
+    """Makes a file of exactly `records` records; keeps what it holds already.
+
+    Raises:
+        PreprocessError: the disk has no room for it.
+    """
+    size = records * RECORD_BYTES
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.ftruncate(descriptor, size)
+        if size:
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise PreprocessError(f"{path}: no room for {size} bytes: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+class RegionWriter:
+    """Writes records one after the other into a region of a file; a context manager.
+
+    Attributes:
+        crc32: checksum of what was written so far.
+    """
+
+    def __init__(self, path, record):
+        """Opens `path` for writing from record `record` on."""
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._path = path
+        self._offset = record * RECORD_BYTES
+        self.crc32 = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self._descriptor)
+
+    def read(self, records):
+        """Returns the next `records` records as they are on disk, as int32 [n, 40]."""
+        data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
+        if len(data) != records * RECORD_BYTES:
+            raise PreprocessError(f"{self._path}: shorter than it was made")
+        return np.frombuffer(data, "<i4").reshape(records, FIELDS).copy()
+
+    def write(self, records):
+        """Writes int32 records [n, 40] and moves on."""
+        data = memoryview(np.ascontiguousarray(records)).cast("B")
+        self.crc32 = zlib.crc32(data, self.crc32)
+        while data:
+            written = os.pwrite(self._descriptor, data, self._offset)
+            self._offset += written
+            data = data[written:]
+
+    def sync(self):
+        """Waits until what was written is on disk."""
+        os.fsync(self._descriptor)

@@ -1,0 +1,80 @@
+"""The report: what was in every column, and what became of it; as JSON and as a table."""
+
+from __future__ import annotations
+
+from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES, DENSE, DENSE_NAMES
+
+FORMAT_VERSION = 1
+#: What a reader applies to the counts of a raw file.
+DENSE_TRANSFORM = "log(x+1)"
+
+
+def build(options, rule, parsed, columns, without_id, records):
+    """Returns the report as JSON types; the same whatever the engine.
+
+    Args:
+        options: Options.
+        rule: dictionaries.Rule.
+        parsed: results of all units (`parsing.parse_unit`).
+        columns: 26 dicts with `vocab_size`, and what counting found, if values were counted.
+        without_id: 26 counts of written samples whose value has no id of its own.
+        records: file name -> records written.
+    """
+    categorical = {}
+    for i in range(CATEGORICAL):
+        missing = sum(unit["missing"][i] for unit in parsed)
+        categorical[CATEGORICAL_NAMES[i]] = {
+            **columns[i],
+            "missing": missing,
+            "without_id": without_id[i],
+        }
+    dense = {}
+    for i in range(DENSE):
+        found = [unit["dense"] for unit in parsed]
+        dense[DENSE_NAMES[i]] = {
+            "missing": sum(unit["missing"][i] for unit in found),
+            "negative": sum(unit["negative"][i] for unit in found),
+            "least": min((u["least"][i] for u in found if u["least"][i] is not None), default=None),
+            "greatest": max(
+                (u["greatest"][i] for u in found if u["greatest"][i] is not None), default=None
+            ),
+        }
+    return {
+        "format_version": FORMAT_VERSION,
+        **rule.describe(),
+        "reused_dictionary": options.dictionary is not None,
+        "negatives": options.negatives,
+        "dense_transform": DENSE_TRANSFORM,
+        "lines": sum(unit["lines"] for unit in parsed),
+        "rejected_lines": sum(unit["rejects"] for unit in parsed),
+        "records": records,
+        "categorical": categorical,
+        "dense": dense,
+    }
+
+
+def table(report):
+    """Returns the report's columns as lines of text."""
+    counted = not report["reused_dictionary"]
+    head = f"{'column':>6} {'table rows':>11}"
+    head += f" {'distinct':>11} {'rare':>11} {'in rows':>13}" if counted else ""
+    head += f" {'missing':>13} {'without id':>13}"
+    lines = [head + ("  most frequent" if counted else "")]
+    for name, column in report["categorical"].items():
+        line = f"{name:>6} {column['vocab_size']:>11}"
+        if counted:
+            line += f" {column['distinct']:>11} {column['rare_values']:>11}"
+            line += f" {column['rare_samples']:>13}"
+        line += f" {column['missing']:>13} {column['without_id']:>13}"
+        if counted:
+            top = column["most_frequent"][:3]
+            line += "  " + ", ".join(f"{value} x {count}" for value, count in top)
+        lines.append(line)
+    lines.append(f"{'column':>6} {'missing':>13} {'negative':>13} {'least':>12} {'greatest':>12}")
+    for name, column in report["dense"].items():
+        least, greatest = (
+            "-" if column[key] is None else column[key] for key in ("least", "greatest")
+        )
+        line = f"{name:>6} {column['missing']:>13} {column['negative']:>13}"
+        lines.append(f"{line} {least:>12} {greatest:>12}")
+    return lines

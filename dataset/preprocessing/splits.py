@@ -1,0 +1,82 @@
+"""Which samples become train, test and validation, and where each lands in its file."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dataset.preprocessing.errors import InputError
+from dataset.preprocessing.raw_records import RECORD_BYTES
+
+TRAIN, TEST, VALIDATION = "train_data.bin", "test_data.bin", "validation_data.bin"
+
+
+class Destination(NamedTuple):
+    """Rows [begin, end) of a part go to `file`, from its record `record` on."""
+
+    file: str
+    record: int
+    begin: int
+    end: int
+
+    @property
+    def offset(self):
+        """Byte in the file."""
+        return self.record * RECORD_BYTES
+
+    @property
+    def length(self):
+        """Bytes."""
+        return (self.end - self.begin) * RECORD_BYTES
+
+
+class Plan(NamedTuple):
+    """Where everything goes.
+
+    Attributes:
+        records: file name -> its records.
+        destinations: part number -> list of Destination, in row order.
+    """
+
+    records: dict
+    destinations: dict
+
+
+def by_day(train_parts, test_parts, write_validation):
+    """Plans the published split: the first half of the test day (rounded up) is the test set.
+
+    Args:
+        train_parts: Parts of the training days, in order.
+        test_parts: Parts of the test day, in order; None for no test set.
+        write_validation: the test day's other half is written too, as validation.
+    """
+    train = sum(part.rows for part in train_parts)
+    ranges = [(TRAIN, 0, train)]
+    day = sum(part.rows for part in test_parts or ())
+    if test_parts is not None:
+        ranges.append((TEST, train, train + (day + 1) // 2))
+    if write_validation:
+        ranges.append((VALIDATION, train + (day + 1) // 2, train + day))
+    return _place([*train_parts, *(test_parts or ())], ranges)
+
+
+def by_fraction(all_parts, fraction):
+    """Plans a split by row order: the last `fraction` (a Fraction) of all rows, rounded up."""
+    rows = sum(part.rows for part in all_parts)
+    train = rows - -((-rows * fraction.numerator) // fraction.denominator)
+    return _place(all_parts, [(TRAIN, 0, train), (TEST, train, rows)])
+
+
+def _place(all_parts, ranges):
+    for file, begin, end in ranges:
+        if begin == end:
+            raise InputError(f"{file} would be empty: no sample of the input falls into it")
+    destinations, first = {}, 0
+    for part in all_parts:
+        found = []
+        for file, begin, end in ranges:
+            low, high = max(begin, first), min(end, first + part.rows)
+            if low < high:
+                found.append(Destination(file, low - begin, low - first, high - first))
+        destinations[part.number] = found
+        first += part.rows
+    return Plan({file: end - begin for file, begin, end in ranges}, destinations)

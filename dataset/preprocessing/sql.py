@@ -1,0 +1,73 @@
+"""The SQL of preprocessing: one set of statements, run unchanged by DuckDB and by Spark SQL.
+
+Tables: `samples` is the parsed input (part_id, row_id, label, I1..I13, C1..C26); `counts` is one
+column's values with how often each occurs; `dictionary_1` .. `dictionary_26` map values to ids.
+
+Only what both dialects mean alike is used: 64-bit integers, GROUP BY, LEFT JOIN, ORDER BY with the
+place of NULL spelled out.
+"""
+
+from __future__ import annotations
+
+from dataset.preprocessing.columns import (
+    CATEGORICAL_NAMES,
+    DENSE_NAMES,
+    LABEL_NAME,
+    PART_NAME,
+    ROW_NAME,
+)
+
+
+def dictionary_key(column, max_rows):
+    """Returns the expression whose values a column's dictionary is made of.
+
+    Args:
+        column: name of a categorical column, NULL where the value is missing.
+        max_rows: M of the modulo rule (a missing value is value 0), or None for the frequency
+            rule (values as they are).
+    """
+    value = f"CAST({column} AS BIGINT)"
+    return value if max_rows is None else f"COALESCE({value}, 0) % {int(max_rows)}"
+
+
+def counts(column, max_rows):
+    """Returns the statement that counts a column's dictionary keys over all samples."""
+    key = dictionary_key(column, max_rows)
+    return f"SELECT {key} AS value, COUNT(*) AS frequency FROM samples GROUP BY {key}"
+
+
+def dictionary(threshold):
+    """Returns the statement that lists what gets an id, in the order of the ids.
+
+    By descending count, ties by ascending value; a total order, so every engine gives the same.
+    """
+    return (
+        "SELECT value, frequency FROM counts "
+        f"WHERE value IS NOT NULL AND frequency >= {int(threshold)} "
+        "ORDER BY frequency DESC, value ASC"
+    )
+
+
+def summary(threshold):
+    """Returns the statement that sums up `counts`: one row.
+
+    Columns: samples, distinct values, distinct values below the threshold, samples with those.
+    """
+    rare = f"value IS NOT NULL AND frequency < {int(threshold)}"
+    return (
+        "SELECT SUM(frequency) AS samples, COUNT(value) AS distinct_values, "
+        f"SUM(CASE WHEN {rare} THEN 1 ELSE 0 END) AS rare_values, "
+        f"SUM(CASE WHEN {rare} THEN frequency ELSE 0 END) AS rare_samples FROM counts"
+    )
+
+
+def mapping(max_rows):
+    """Returns the statement that gives every sample its ids; NULL where a value has none."""
+    plain = (PART_NAME, ROW_NAME, LABEL_NAME, *DENSE_NAMES)
+    selected = [f"samples.{name} AS {name}" for name in plain]
+    joins = []
+    for i, column in enumerate(CATEGORICAL_NAMES, start=1):
+        selected.append(f"dictionary_{i}.id AS {column}")
+        key = dictionary_key(f"samples.{column}", max_rows)
+        joins.append(f"LEFT JOIN dictionary_{i} ON dictionary_{i}.value = {key}")
+    return f"SELECT {', '.join(selected)} FROM samples {' '.join(joins)}"

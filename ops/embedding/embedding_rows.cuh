@@ -1,0 +1,158 @@
+// What the lookup and the updates share: table ranges, checked row numbers, element conversions,
+// and how a warp's lanes divide a row.
+#ifndef DLRM_OPS_EMBEDDING_ROWS_CUH_
+#define DLRM_OPS_EMBEDDING_ROWS_CUH_
+
+#include "cuda_primitives.cuh"
+#include "embedding/embedding_launchers.h"
+
+namespace dlrm::gpu {
+
+constexpr int kWarpsPerBlock = 8;
+
+// Tables that one launch serves; their ranges travel as kernel parameters (constant memory).
+constexpr int kTablesPerLaunch = 128;
+
+struct TableRanges {
+  int64_t base[kTablesPerLaunch];
+  int64_t rows[kTablesPerLaunch];
+};
+
+// The part of a batch that one launch serves: tables [first_table, first_table + tables).
+template <typename Id>
+struct BatchPart {
+  const Id* ids;
+  DlrmIdError* error;
+  int64_t batch;
+  int64_t dim;
+  int64_t all_tables;  // T
+  int first_table;
+  int tables;
+};
+
+// A row of `rows`, or -1 (recorded) where the id is out of range.
+template <typename Id>
+__device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
+                                               int64_t sample, int table) {
+  const int64_t id = load_read_only(part.ids + sample * part.all_tables + part.first_table + table);
+  if (id >= 0 && id < ranges.rows[table]) return ranges.base[table] + id;
+  DlrmIdError* error = part.error;
+  publish_once(&error->state, [&] {
+    error->table = part.first_table + table;
+    error->sample = sample;
+    error->id = id;
+    error->bound = ranges.rows[table];
+  });
+  return -1;
+}
+
+// kVec neighbouring columns of a row, in float32.
+template <int kVec>
+struct Columns {
+  float value[kVec];
+};
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
+__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+__device__ __forceinline__ Columns<1> load_columns(const float* address, Columns<1>) {
+  return {{load_read_only(address)}};
+}
+__device__ __forceinline__ Columns<4> load_columns(const float* address, Columns<4>) {
+  const float4 v = load_read_only(reinterpret_cast<const float4*>(address));
+  return {{v.x, v.y, v.z, v.w}};
+}
+template <typename Half>
+__device__ __forceinline__ Columns<1> load_columns(const Half* address, Columns<1>) {
+  return {{widen(*address)}};
+}
+template <typename Half>
+__device__ __forceinline__ Columns<4> load_columns(const Half* address, Columns<4>) {
+  const uint2 bits = load_read_only(reinterpret_cast<const uint2*>(address));
+  Half part[4];
+  memcpy(static_cast<void*>(part), &bits, sizeof(bits));
+  return {{widen(part[0]), widen(part[1]), widen(part[2]), widen(part[3])}};
+}
+
+__device__ __forceinline__ void narrow(float value, float* out) { *out = value; }
+__device__ __forceinline__ void narrow(float value, __half* out) { *out = __float2half_rn(value); }
+__device__ __forceinline__ void narrow(float value, __nv_bfloat16* out) {
+  *out = __float2bfloat16_rn(value);
+}
+
+// Vectors go to memory past the L2 cache's favour: it is kept for the small tables.
+template <typename T>
+__device__ __forceinline__ void store_columns(T* address, const Columns<1>& columns) {
+  narrow(columns.value[0], address);
+}
+__device__ __forceinline__ void store_columns(float* address, const Columns<4>& columns) {
+  store_streaming(reinterpret_cast<float4*>(address),
+                  make_float4(columns.value[0], columns.value[1], columns.value[2],
+                              columns.value[3]));
+}
+template <typename Half>
+__device__ __forceinline__ void store_columns(Half* address, const Columns<4>& columns) {
+  Half part[4];
+#pragma unroll
+  for (int v = 0; v < 4; ++v) narrow(columns.value[v], &part[v]);
+  uint2 bits;
+  memcpy(&bits, part, sizeof(bits));
+  store_streaming(reinterpret_cast<uint2*>(address), bits);
+}
+
+inline bool is_valid(const DlrmEmbeddingBatch& batch) {
+  return batch.batch >= 0 && batch.tables >= 0 && batch.dim >= 1 && batch.total_rows >= 0 &&
+         batch.error != nullptr;
+}
+
+inline bool aligned(const void* pointer, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+// Calls `body(element, id, vec)` with values of the batch's element and id types; vec is a
+// Columns<4> where rows allow accesses of four columns, else a Columns<1>.
+template <typename Body>
+cudaError_t with_types(const DlrmEmbeddingBatch& batch, const void* elements, const float* rows,
+                       Body body) {
+  const bool wide =
+      batch.dim % 4 == 0 && aligned(rows, 16) &&
+      aligned(elements, batch.dtype == DLRM_FLOAT32 ? 4 * sizeof(float) : 4 * sizeof(__half));
+  const auto with_vec = [&](auto element, auto id) {
+    return wide ? body(element, id, Columns<4>{}) : body(element, id, Columns<1>{});
+  };
+  const auto with_id = [&](auto element) {
+    if (batch.id_type == DLRM_INT32) return with_vec(element, int32_t{});
+    if (batch.id_type == DLRM_INT64) return with_vec(element, int64_t{});
+    return cudaErrorInvalidValue;
+  };
+  if (batch.dtype == DLRM_FLOAT32) return with_id(float{});
+  if (batch.dtype == DLRM_FLOAT16) return with_id(__half{});
+  if (batch.dtype == DLRM_BFLOAT16) return with_id(__nv_bfloat16{});
+  return cudaErrorInvalidValue;
+}
+
+// Calls `body(part, ranges)` for as many tables at a time as a launch takes.
+template <typename Id, typename Body>
+cudaError_t for_table_parts(const DlrmEmbeddingBatch& batch, Body body) {
+  for (int64_t first = 0; first < batch.tables; first += kTablesPerLaunch) {
+    const int64_t left = batch.tables - first;
+    BatchPart<Id> part{static_cast<const Id*>(batch.ids), batch.error, batch.batch, batch.dim,
+                       batch.tables, static_cast<int>(first),
+                       static_cast<int>(left < kTablesPerLaunch ? left : kTablesPerLaunch)};
+    TableRanges ranges = {};
+    for (int t = 0; t < part.tables; ++t) {
+      const int64_t base = batch.base_rows[first + t], rows = batch.table_rows[first + t];
+      if (base < 0 || rows < 0 || base > batch.total_rows - rows) return cudaErrorInvalidValue;
+      ranges.base[t] = base;
+      ranges.rows[t] = rows;
+    }
+    const cudaError_t status = body(part, ranges);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace dlrm::gpu
+
+#endif  // DLRM_OPS_EMBEDDING_ROWS_CUH_

@@ -1,0 +1,117 @@
+// Embedding update by SGD with atomics.
+//
+// A warp takes 32 consecutive samples of one table. Where ids repeat among them, their gradients
+// are summed in registers first and the row is touched once: a table of ten rows, or one popular
+// row of a large table, gets up to 32 times fewer atomics on the same address. Warps with distinct
+// ids go straight on.
+#include "embedding/embedding_rows.cuh"
+
+namespace dlrm::gpu {
+namespace {
+
+constexpr int kRowsAtOnce = 8;
+
+template <int kVec>
+__device__ __forceinline__ void add_to_row(float* address, const Columns<kVec>& sum, float factor) {
+  if constexpr (kVec == 4) {
+    reduce_add(address, make_float4(factor * sum.value[0], factor * sum.value[1],
+                                    factor * sum.value[2], factor * sum.value[3]));
+  } else {
+    reduce_add(address, factor * sum.value[0]);
+  }
+}
+
+// Orders the lanes so that equal rows stand together, in the order of the lanes otherwise.
+// Returns the lane whose item takes this lane's place.
+__device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
+  const unsigned peers = __match_any_sync(kFullWarp, static_cast<unsigned long long>(row));
+  const int leader = __ffs(peers) - 1;
+  if (__all_sync(kFullWarp, leader == lane)) return lane;
+  const int key = leader * 32 + lane;
+  int place = 0;
+#pragma unroll 8
+  for (int k = 0; k < 32; ++k) place += __shfl_sync(kFullWarp, key, k) < key;
+  int source = 0;
+#pragma unroll 8
+  for (int k = 0; k < 32; ++k) {
+    if (__shfl_sync(kFullWarp, place, k) == lane) source = k;
+  }
+  return source;
+}
+
+// kWholeRow: one access of the warp covers a row (D = 32 kVec).
+template <typename T, typename Id, int kVec, bool kWholeRow>
+__global__ void __launch_bounds__(32 * kWarpsPerBlock, kWholeRow ? 3 : 2)
+    sgd_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
+               const T* __restrict__ gradients, float* __restrict__ rows, float step) {
+  const int lane = threadIdx.x % 32;
+  const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
+  const int64_t groups = (part.batch + 31) / 32 * part.tables;
+  const int64_t dim = kWholeRow ? 32 * kVec : part.dim;
+  int64_t group = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32;
+  for (; group < groups; group += warps) {
+    const int table = static_cast<int>(group % part.tables);
+    const int64_t first = group / part.tables * 32;
+    int64_t row = -1;
+    if (first + lane < part.batch) row = checked_row(part, ranges, first + lane, table);
+    const int source = group_equal_rows(row, lane);
+    row = __shfl_sync(kFullWarp, row, source);
+    // Places past the batch and those of bad ids are read, so that no branch parts the loads, and
+    // belong to no row.
+    const int64_t sample = first + source < part.batch ? first + source : part.batch - 1;
+
+    for (int64_t block = 0; block < dim; block += 32 * kVec) {
+      const int64_t column = block + lane * kVec;
+      const bool active = kWholeRow || column < dim;
+      Columns<kVec> sum = {};
+#pragma unroll 1
+      for (int k0 = 0; k0 < 32; k0 += kRowsAtOnce) {
+        Columns<kVec> gradient[kRowsAtOnce];
+#pragma unroll
+        for (int k = 0; k < kRowsAtOnce; ++k) {
+          const int64_t place =
+              __shfl_sync(kFullWarp, sample, k0 + k) * part.all_tables + part.first_table + table;
+          gradient[k] =
+              load_columns(gradients + place * dim + (active ? column : 0), Columns<kVec>{});
+        }
+#pragma unroll
+        for (int k = 0; k < kRowsAtOnce; ++k) {
+          const int64_t own = __shfl_sync(kFullWarp, row, k0 + k);
+          const int64_t next = __shfl_sync(kFullWarp, row, k0 + k + 1);
+#pragma unroll
+          for (int v = 0; v < kVec; ++v) sum.value[v] += gradient[k].value[v];
+          if (k0 + k == 31 || next != own) {
+            if (own >= 0 && active) add_to_row(rows + own * dim + column, sum, -step);
+            sum = Columns<kVec>{};
+          }
+        }
+      }
+    }
+  }
+}
+
+template <typename T, typename Id, int kVec>
+cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, float* rows, float step,
+                cudaStream_t stream) {
+  return for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
+    const int64_t groups = (part.batch + 31) / 32 * part.tables;
+    const int64_t blocks = (groups + kWarpsPerBlock - 1) / kWarpsPerBlock;
+    const auto kernel = batch.dim == 32 * kVec ? sgd_kernel<T, Id, kVec, true>
+                                               : sgd_kernel<T, Id, kVec, false>;
+    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, part, ranges, gradients, rows,
+                  step);
+  });
+}
+
+}  // namespace
+}  // namespace dlrm::gpu
+
+extern "C" cudaError_t dlrm_embedding_sgd(const DlrmEmbeddingBatch* batch, const void* gradients,
+                                          float* rows, float step, cudaStream_t stream) {
+  if (!dlrm::gpu::is_valid(*batch)) return cudaErrorInvalidValue;
+  return dlrm::gpu::with_types(*batch, gradients, rows, [&](auto element, auto id, auto columns) {
+    using T = decltype(element);
+    return dlrm::gpu::sgd<T, decltype(id), sizeof(columns) / sizeof(float)>(
+        *batch, static_cast<const T*>(gradients), rows, step, stream);
+  });
+}

@@ -1,0 +1,119 @@
+"""Raw Criteo days (TSV or Parquet) -> raw 160-byte binaries, vocabulary sizes, dictionaries.
+
+Example:
+    python3 preprocess.py --input /criteo --output /data --train_days 0-22 --test_day 23
+
+See docs/preprocess.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from dataset.preprocessing import options as options_module
+from dataset.preprocessing import pipeline
+from dataset.preprocessing.errors import OptionError, PreprocessError
+from dataset.preprocessing.inputs import parse_days
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="preprocess.py",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--input", required=True, help="folder of days, a file, or a glob in quotes")
+    add("--output", required=True, help="folder to write to")
+    split = parser.add_argument_group("split")
+    add = split.add_argument
+    add("--train_days", help=f"days such as 0-22 (default: {options_module.DEFAULT_TRAIN_DAYS})")
+    add("--test_day", help="first half of it (rounded up) is the test set; none for no test set "
+        f"(default: {options_module.DEFAULT_TEST_DAY})")  # fmt: skip
+    add("--write_validation", action="store_true", help="write the test day's other half too")
+    add("--test_fraction", help="split by row order instead: the last rows, such as 0.1 or 10%%")
+    rule = parser.add_argument_group("dictionaries")
+    which = rule.add_mutually_exclusive_group()
+    add = which.add_argument
+    add("--max_table_rows", type=int,
+        help="ids from the value modulo this many rows "
+        f"(default: {options_module.DEFAULT_MAX_TABLE_ROWS}, as MLPerf)")  # fmt: skip
+    add("--frequency_threshold", type=int, metavar="T",
+        help="ids for values seen at least T times; others share id 0")  # fmt: skip
+    add("--dictionary", metavar="DIR", help="use this saved dictionary instead of counting")
+    add = rule.add_argument
+    add("--unseen", choices=("error", "zero"), default="error",
+        help="values that a modulo --dictionary lacks")  # fmt: skip
+    add = parser.add_argument_group("values").add_argument
+    add("--negatives", choices=("zero", "keep"), default="zero", help="negative dense counts")
+    add("--max_rejects", default="0.01%", help="share of malformed lines above which to fail")
+    add("--layout", choices=("raw", "per_table"), default="raw", help="what to write")
+    add = parser.add_argument_group("resources").add_argument
+    add("--engine", choices=("duckdb", "spark"), default="duckdb", help="what runs the SQL")
+    add("--memory_limit", default="8GiB", help="memory of this machine to use, at most")
+    add("--jobs", type=int, default=os.cpu_count(), help="processes and threads at a time")
+    add("--work_dir", help="folder for intermediate files (default: OUTPUT/.preprocess)")
+    add("--keep_parts", action="store_true",
+        help="keep the parsed input, for a run with other options")  # fmt: skip
+    add("--master", help="Spark master URL, such as local[8] or spark://host:7077")
+    add("--spark_conf", action="append", default=[], metavar="KEY=VALUE",
+        help="further Spark setting; may be repeated")  # fmt: skip
+    return parser
+
+
+def _options(flags):
+    by_rows = flags.test_fraction is not None
+    train_days, test_day = flags.train_days, flags.test_day
+    if not by_rows:
+        train_days = train_days or options_module.DEFAULT_TRAIN_DAYS
+        test_day = str(options_module.DEFAULT_TEST_DAY) if test_day is None else test_day
+    if test_day not in (None, "none") and not test_day.isdigit():
+        raise OptionError(f"--test_day: expected a day number or none, found {test_day!r}")
+    spark_conf = {}
+    for setting in flags.spark_conf:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise OptionError(f"--spark_conf: expected KEY=VALUE, found {setting!r}")
+        spark_conf[key] = value
+    return options_module.Options(
+        input=flags.input,
+        output=flags.output,
+        train_days=train_days and parse_days(train_days),
+        test_day=None if test_day in (None, "none") else int(test_day),
+        test_fraction=options_module.parse_fraction(flags.test_fraction) if by_rows else None,
+        max_table_rows=flags.max_table_rows or options_module.DEFAULT_MAX_TABLE_ROWS,
+        frequency_threshold=flags.frequency_threshold,
+        dictionary=flags.dictionary,
+        unseen=flags.unseen,
+        negatives=flags.negatives,
+        write_validation=flags.write_validation,
+        max_rejects=options_module.parse_fraction(flags.max_rejects),
+        layout=flags.layout,
+        engine=flags.engine,
+        master=flags.master,
+        spark_conf=spark_conf,
+        memory_limit=options_module.parse_bytes(flags.memory_limit),
+        jobs=flags.jobs,
+        work_dir=flags.work_dir,
+        keep_parts=flags.keep_parts,
+    )
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit status."""
+    flags = _parser().parse_args(arguments)
+    try:
+        pipeline.run(_options(flags))
+    except PreprocessError as error:
+        print(f"preprocess.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("preprocess.py: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

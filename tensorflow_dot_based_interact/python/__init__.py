@@ -1,0 +1,1 @@
+"""Python side, at the paths of the original package."""

@@ -1,0 +1,146 @@
+"""DuckDB and Spark on the same days; memory limits handed on; engines that are not there."""
+
+import builtins
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from dataset.preprocessing import dictionaries, parts, pipeline, sql
+from dataset.preprocessing.engines import open_engine
+from dataset.preprocessing.errors import EngineError
+from tests.dataset.preprocessing.conftest import (
+    random_lines,
+    records_of,
+    run_options,
+    write_days,
+)
+
+#: Settings that make Spark quick on next to no data.
+QUICK = {
+    "spark.sql.shuffle.partitions": "1",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
+
+
+@pytest.fixture(scope="module")
+def spark():
+    """One session for all tests here; the engine joins it."""
+    pyspark_sql = pytest.importorskip("pyspark.sql", reason="PySpark is not installed")
+    pytest.importorskip("pandas", reason="pandas, which PySpark needs, is not installed")
+    if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
+        pytest.skip("Java is not installed")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = pyspark_sql.SparkSession.builder.master("local[1]")
+    for key, value in QUICK.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
+
+
+def _files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".preprocess" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("rule", [{"max_table_rows": 900}, {"frequency_threshold": 2}])
+def test_both_engines_write_the_same_bytes(tmp_path, monkeypatch, spark, rule):
+    monkeypatch.setattr(parts, "PART_BYTES", 40000)
+    write_days(tmp_path, *(random_lines(seed, 250, bad=0.02) for seed in range(2)))
+    split = {"train_days": (0,), "test_day": 1, "write_validation": True, "max_rejects": 0.5}
+    for engine in ("duckdb", "spark"):
+        out = str(tmp_path / engine)
+        options = run_options(tmp_path, engine=engine, output=out, **split, **rule)
+        pipeline.run(options, say=lambda line: None)
+    found = _files(tmp_path / "spark")
+    assert found == _files(tmp_path / "duckdb")
+    assert {"train_data.bin", "validation_data.bin", "report.json", "rejects.tsv"} <= set(found)
+
+
+def test_the_lookup_is_the_mapping_statement(tmp_path):
+    """DuckDB's own run of `sql.mapping` gives the ids that the hash tables gave."""
+    import duckdb
+    import pyarrow as pa
+
+    for rule in ({"max_table_rows": 50}, {"frequency_threshold": 3}):
+        folder = tmp_path / next(iter(rule))
+        folder.mkdir()
+        write_days(folder, random_lines(1, 400))
+        options = run_options(folder, train_days=(0,), keep_parts=True, **rule)
+        pipeline.run(options, say=lambda line: None)
+        used, _ = dictionaries.read_manifest(str(folder / "out" / "dictionary"))
+        database = duckdb.connect()
+        path = folder / "out" / ".preprocess" / "parts" / "*.parquet"
+        database.execute(f"CREATE VIEW samples AS SELECT * FROM '{path}'")
+        for column in range(26):
+            values = dictionaries.load_column(str(folder / "out" / "dictionary"), column)
+            ids = np.arange(used.first_id, used.first_id + values.size, dtype=np.int32)
+            table = pa.table({"value": values.astype(np.int64), "id": ids})
+            database.register(f"dictionary_{column + 1}", table)
+        rows = database.execute(f"{sql.mapping(used.max_rows)} ORDER BY part_id, row_id").fetchall()
+        expected = np.array([[id or 0 for id in row[16:]] for row in rows], np.int32)
+        np.testing.assert_array_equal(
+            records_of(folder / "out" / "train_data.bin")[:, 14:], expected
+        )
+
+
+def test_duckdb_is_held_to_its_share_of_the_memory_limit(tmp_path):
+    options = run_options(tmp_path, train_days=(0,), memory_limit=2 << 30, jobs=2)
+    with open_engine(options, str(tmp_path)) as engine:
+        limit, threads = engine.settings()
+    assert limit == "1.3 GiB"  # 70 % of 2 GiB.
+    assert threads == "2"
+
+
+def test_counting_stays_within_the_memory_limit_by_spilling(tmp_path):
+    """4 million groups in a few MiB."""
+    options = run_options(tmp_path, train_days=(0,))
+    with open_engine(options, str(tmp_path)) as engine:
+        engine._execute("SET memory_limit = '60MiB'")
+        engine._execute("SET threads = 1")
+        engine.count(
+            "SELECT range % 4000000 AS value, COUNT(*) AS frequency FROM range(5000000) GROUP BY 1"
+        )
+        assert engine.row(sql.summary(2)) == (5000000, 4000000, 3000000, 3000000)
+        batches = [np.asarray(b.column(0)) for b in engine.ordered(sql.dictionary(2))]
+    np.testing.assert_array_equal(np.concatenate(batches), np.arange(1000000))
+
+
+@pytest.mark.parametrize("engine,module", [("duckdb", "duckdb"), ("spark", "pyspark.sql")])
+def test_an_engine_that_is_not_installed_is_an_error(tmp_path, monkeypatch, engine, module):
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name == module:
+            raise ImportError(f"No module named {module!r}")
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    options = run_options(tmp_path, train_days=(0,), engine=engine)
+    with pytest.raises(EngineError, match=rf"--engine={engine} needs .*pip install"):
+        open_engine(options, str(tmp_path))
+
+
+def test_missing_java_is_an_error(tmp_path, monkeypatch):
+    pytest.importorskip("pyspark", reason="PySpark is not installed")
+    options = run_options(tmp_path, train_days=(0,), engine="spark")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="needs Java 8, 11 or 17: no java on the PATH"):
+        open_engine(options, str(tmp_path))
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(EngineError, match=f"JAVA_HOME={tmp_path} has no bin/java"):
+        open_engine(options, str(tmp_path))

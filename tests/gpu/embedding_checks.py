@@ -1,0 +1,277 @@
+"""Checks of the embedding kernels: exact where the kernel promises bits, bounded where it sums."""
+
+import ctypes
+
+import numpy as np
+
+from tests.gpu import reference
+from tests.gpu.interaction_checks import MismatchError
+from tests.gpu.launchers import (
+    BFLOAT16,
+    DTYPE_NAMES,
+    FLOAT16,
+    FLOAT32,
+    EmbeddingBatch,
+    int64_array,
+)
+
+ID_TYPES = (np.int32, np.int64)
+
+
+class Problem:
+    """Random tables, ids and gradients on the device, with what they are on the host."""
+
+    def __init__(self, library, memory, rng, batch, sizes, dim, dtype, id_type, ids="uniform",
+                 gap=3, offset=0):  # fmt: skip
+        self.library, self.memory = library, memory
+        self.batch, self.dim, self.dtype = batch, dim, dtype
+        self.sizes = np.asarray(sizes, np.int64)
+        self.base = np.cumsum(np.r_[gap, self.sizes + gap])[: len(sizes)]
+        self.total = int(self.base[-1] + self.sizes[-1] + gap) if len(sizes) else gap
+        self.rows = rng.standard_normal((self.total, dim)).astype(np.float32)
+        self.gradients = reference.to_storage(rng.standard_normal((batch, len(sizes), dim)), dtype)
+        self.ids = self._draw(rng, ids).astype(id_type)
+        self.error = library.new_id_error()
+        self.device_ids = memory.upload(self.ids)
+        self.device_gradients = memory.upload(self.gradients, offset)
+        self._base, self._sizes = int64_array(self.base), int64_array(self.sizes)
+        self.description = EmbeddingBatch(
+            batch, len(sizes), dim, self.total, self.device_ids.pointer, self._base, self._sizes,
+            self.error, ID_TYPES.index(id_type), dtype,
+        )  # fmt: skip
+
+    def _draw(self, rng, kind):
+        shape = (self.batch, len(self.sizes))
+        if kind == "equal":
+            return np.broadcast_to(np.minimum(1, self.sizes - 1), shape).copy()
+        if kind == "zipf":
+            return rng.zipf(1.2, shape) % self.sizes
+        return rng.integers(0, self.sizes, shape)
+
+    @property
+    def numbers(self):
+        """Row of each place, -1 where the id is out of range, flat."""
+        ids = self.ids.astype(np.int64)
+        good = (ids >= 0) & (ids < self.sizes)
+        return np.where(good, ids + self.base, -1).reshape(-1)
+
+    def flat_gradients(self):
+        """Gradients of the places as float32."""
+        values = reference.from_storage(self.gradients, self.dtype)
+        return values.astype(np.float32).reshape(-1, self.dim)
+
+    def workspace(self):
+        """(buffer, bytes) for a sorted update."""
+        size = self.library.workspace_bytes(self.description)
+        return self.memory.empty(size, np.uint8), size
+
+    def check_error(self, expected):
+        """Compares the error record with the bad places, of which any may be recorded."""
+        self.memory.synchronize()
+        found = self.library.take_id_error(self.error)
+        if not expected:
+            if found is not None:
+                raise MismatchError(f"recorded a bad id that is not there: {found}")
+            return
+        possible = {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in expected}
+        if found not in possible:
+            raise MismatchError(f"recorded bad id {found}, expected one of {sorted(possible)[:4]}")
+        if self.library.take_id_error(self.error) is not None:
+            raise MismatchError("the error record was not cleared")
+
+    def spoil(self, rng):
+        """Puts ids out of range at random places; returns the places."""
+        bad = [-1, np.iinfo(self.ids.dtype).min, np.iinfo(self.ids.dtype).max]
+        places = sorted({(int(rng.integers(self.batch)), int(rng.integers(len(self.sizes))))
+                         for _ in range(5)})  # fmt: skip
+        for k, (b, t) in enumerate(places):
+            self.ids[b, t] = self.sizes[t] if k % 2 else bad[k // 2 % 3]
+        self.device_ids = self.memory.upload(self.ids)
+        self.description.ids = self.device_ids.pointer
+        return places
+
+    def close(self):
+        """Frees the error record."""
+        self.library.id_error_destroy(self.error)
+
+
+def require_equal(what, found, expected):
+    """Raises unless both arrays hold the same bits."""
+    if not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):
+        wrong = np.argwhere(found != expected)
+        first = tuple(int(k) for k in wrong[0]) if len(wrong) else "(NaN or zero sign)"
+        raise MismatchError(f"{what}: {len(wrong)} of {found.size} elements differ, first {first}")
+
+
+def run_lookup(problem, bad_places):
+    """Exact: a lookup only converts."""
+    rows = problem.memory.upload(problem.rows)
+    out = problem.memory.empty(problem.gradients.size, problem.gradients.dtype)
+    problem.library.embedding_lookup(
+        ctypes.byref(problem.description), rows.pointer, out.pointer, problem.memory.stream
+    )
+    numbers = problem.numbers
+    expected = np.where(numbers[:, None] >= 0, problem.rows[numbers], np.float32(0))
+    require_equal("vectors", out.download(),
+                  reference.to_storage(expected, problem.dtype).reshape(-1))  # fmt: skip
+    problem.check_error(bad_places)
+    return 0.0
+
+
+def run_sgd(problem, bad_places):
+    """Within the rounding of sums in any order."""
+    step = np.float32(0.37)
+    rows = problem.memory.upload(problem.rows)
+    problem.library.embedding_sgd(
+        ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer, step,
+        problem.memory.stream,
+    )  # fmt: skip
+    numbers, gradients = problem.numbers, problem.flat_gradients().astype(np.float64)
+    used = numbers >= 0
+    expected = problem.rows.astype(np.float64)
+    magnitude, counts = np.abs(expected), np.zeros(problem.total)
+    np.subtract.at(expected, numbers[used], float(step) * gradients[used])
+    np.add.at(magnitude, numbers[used], np.abs(float(step) * gradients[used]))
+    np.add.at(counts, numbers[used], 1)
+    found = rows.download()
+    limit = 2.0**-24 * (counts[:, None] + 3) * magnitude
+    untouched = counts == 0
+    require_equal("rows without ids", found[untouched], problem.rows[untouched])
+    ratio = np.abs(found - expected)[~untouched] / limit[~untouched]
+    worst = float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
+    if worst > 1:
+        raise MismatchError(f"rows: error {worst:.3g} times its limit")
+    problem.check_error(bad_places)
+    return worst
+
+
+def run_sgd_sorted(problem, bad_places):
+    """Bit for bit what a sequential loop gives."""
+    step = np.float32(0.37)
+    rows = problem.memory.upload(problem.rows)
+    workspace, size = problem.workspace()
+    problem.library.embedding_sgd_sorted(
+        ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer, step,
+        workspace.pointer, size, problem.memory.stream,
+    )  # fmt: skip
+    expected = reference.sequential_sgd(
+        problem.rows, problem.numbers, problem.flat_gradients(), step
+    )
+    require_equal("rows", rows.download(), expected)
+    workspace.download()
+    problem.check_error(bad_places)
+    return 0.0
+
+
+def run_adagrad(problem, bad_places, row_wise):
+    """Full Adagrad bit for bit, row-wise within the rounding of its mean square."""
+    rate, scale, epsilon = np.float32(0.05), np.float32(0.25), np.float32(1e-8)
+    shape = (problem.total,) if row_wise else (problem.total, problem.dim)
+    state = (np.abs(problem.rows[:, :1]).reshape(-1) if row_wise else np.abs(problem.rows)) + 0.1
+    state = state.astype(np.float32).reshape(shape)
+    rows, accumulator = problem.memory.upload(problem.rows), problem.memory.upload(state)
+    workspace, size = problem.workspace()
+    problem.library.embedding_adagrad(
+        ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer,
+        accumulator.pointer, int(row_wise), rate, scale, epsilon, workspace.pointer, size,
+        problem.memory.stream,
+    )  # fmt: skip
+    expected = reference.adagrad(
+        problem.rows, state, problem.numbers, problem.flat_gradients(), rate, scale, epsilon
+    )
+    found = rows.download(), accumulator.download()
+    problem.check_error(bad_places)
+    if not row_wise:
+        require_equal("accumulator", found[1], expected[1])
+        require_equal("rows", found[0], expected[0])
+        return 0.0
+    worst = 0.0
+    for part, wanted, start in zip(found, expected, (problem.rows, state)):
+        limit = 2.0**-20 * (np.abs(wanted) + np.abs(start))
+        ratio = np.abs(part.astype(np.float64) - wanted) / limit
+        worst = max(worst, float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0)))
+    if worst > 1:
+        raise MismatchError(f"row-wise Adagrad: error {worst:.3g} times its limit")
+    return worst
+
+
+def run_initialize(library, memory, rng, rows, dim, first, stride, offset):
+    """Bit for bit the documented function."""
+    table, seed, limit = int(rng.integers(2**32)), int(rng.integers(-(2**62), 2**62)), 0.73
+    buffer = memory.empty(rows * dim, np.float32, offset)
+    library.embedding_initialize(
+        buffer.pointer, dim, rows, first, stride, table, seed, limit, memory.stream
+    )
+    numbers = [first + k * stride for k in range(rows)]
+    expected = reference.initial_rows(numbers, dim, table, seed, limit)
+    require_equal("rows", buffer.download().reshape(rows, dim), expected)
+    return 0.0
+
+
+def cases(large):
+    """Yields (batch, table sizes, D, id type, how ids are drawn)."""
+    some = [1000, 3, 1, 40]
+    kinds = ("uniform", "zipf", "equal", "bad")
+    if not large:  # emulated threads are slow
+        for kind in kinds:
+            yield 35, some, 128, np.int64, kind
+        yield from [
+            (0, some, 128, np.int32, "uniform"), (1, [7], 128, np.int32, "uniform"),
+            (33, [2, 500], 16, np.int32, "bad"), (34, [7], 127, np.int64, "zipf"),
+            (5, some, 1, np.int32, "uniform"), (33, [9], 256, np.int64, "equal"),
+            (3, [5] * 131, 132, np.int32, "bad"), (2, [5] * 131, 128, np.int64, "uniform"),
+        ]  # fmt: skip
+        return
+    for k, dim in enumerate((128, 16, 127, 1, 256, 132)):
+        for id_type in ID_TYPES:
+            for kind in kinds:
+                yield 4099 if dim == 128 else 515, (some, [2, 5000])[k % 2], dim, id_type, kind
+    for batch in (0, 1, 31, 32, 33):
+        yield batch, some, 128, np.int32, "uniform"
+        yield batch, [7], 64, np.int64, "equal"
+    yield 65, [5] * 131, 128, np.int32, "bad"
+    yield 65, [5] * 300, 24, np.int64, "uniform"
+
+
+def checks(library, memory, large):
+    """Yields (name, function of a random generator returning (cases, worst error over limit))."""
+
+    def group(run, dtype):
+        def body(rng):
+            worst, count = 0.0, 0
+            for batch, sizes, dim, id_type, kind in cases(large):
+                problem = Problem(library, memory, rng, batch, sizes, dim, dtype, id_type, kind)
+                bad = problem.spoil(rng) if kind == "bad" else []
+                try:
+                    worst = max(worst, run(problem, bad))
+                except AssertionError as error:
+                    raise MismatchError(
+                        f"B={batch} D={dim} tables={sizes[:4]} {kind} ids {np.dtype(id_type)}: "
+                        f"{error}"
+                    ) from error
+                finally:
+                    problem.close()
+                count += 1
+            return count, worst
+
+        return body
+
+    runs = {
+        "lookup": run_lookup,
+        "SGD atomics": run_sgd,
+        "SGD deterministic": run_sgd_sorted,
+        "Adagrad": lambda problem, bad: run_adagrad(problem, bad, False),
+        "Adagrad row-wise": lambda problem, bad: run_adagrad(problem, bad, True),
+    }
+    for name, run in runs.items():
+        for dtype in (FLOAT32, FLOAT16, BFLOAT16):
+            yield f"embedding {name} {DTYPE_NAMES[dtype]}", group(run, dtype)
+
+    def initialize(rng):
+        listed = [(0, 128, 0, 1, 0), (300, 128, 5, 8, 0), (41, 127, 0, 1, 0), (9, 1, 3, 2, 0),
+                  (33, 128, 2**33, 3, 4), (7, 130, 0, 1, 0)]  # fmt: skip
+        for case in listed:
+            run_initialize(library, memory, rng, *case)
+        return len(listed), 0.0
+
+    yield "embedding initialise", initialize

@@ -1,0 +1,140 @@
+"""Checks of the dot interaction, forward and backward, against float64 scalar products."""
+
+import ctypes
+
+import numpy as np
+
+from tests.gpu import reference
+from tests.gpu.launchers import (
+    ACCURATE,
+    BFLOAT16,
+    DTYPE_NAMES,
+    ELEMENT_BYTES,
+    FLOAT16,
+    FLOAT32,
+    SCALAR,
+    TF32,
+    InteractionShape,
+)
+
+MODE_NAMES = {ACCURATE: "", TF32: " TF32", SCALAR: " scalar"}
+# Error of a sum of products, relative to the sum of their magnitudes. TF32 rounds each factor to
+# 11 bits; three TF32 products and scalar arithmetic keep float32's accuracy.
+ACCUMULATION = {ACCURATE: 2.0**-20, TF32: 2.0**-10, SCALAR: 2.0**-20}
+
+
+class MismatchError(AssertionError):
+    """A kernel's result differs from the reference."""
+
+
+def worst_ratio(found, expected, magnitude, dtype, accumulation):
+    """Largest error over its limit; infinite where an element was not written or is not finite."""
+    limit = (
+        reference.ROUNDING[dtype] * 1.01 * np.abs(expected) + accumulation * magnitude + 2.0**-24
+    )
+    with np.errstate(invalid="ignore"):
+        ratio = np.abs(found - expected) / limit
+    return float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
+
+
+def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=False, offset=0):
+    """Runs both directions once on fresh random inputs; returns (forward, backward) ratios."""
+    shape = InteractionShape(batch, features, dim, dtype, mode)
+    width = library.width(features, dim)
+    stored = reference.to_storage(rng.standard_normal((batch, features, dim)), dtype)
+    upstream = reference.to_storage(rng.standard_normal((batch, width)), dtype)
+    pairs = features * (features - 1) // 2
+    # The padding's gradient must not be read.
+    upstream[:, dim + pairs :] = reference.to_storage(np.nan, dtype)
+    size = ELEMENT_BYTES[dtype]
+
+    def place(array):
+        if not split:
+            buffer = memory.upload(array, offset)
+            return [buffer], (buffer.pointer, features * dim, buffer.at(dim), features * dim)
+        bottom = memory.upload(np.ascontiguousarray(array[:, 0]), offset)
+        vectors = memory.upload(np.ascontiguousarray(array[:, 1:]), offset)
+        return [bottom, vectors], (bottom.pointer, dim, vectors.pointer, (features - 1) * dim)
+
+    inputs, input_places = place(stored)
+    output = memory.empty(batch * width, stored.dtype, offset)
+    library.dot_interaction_forward(
+        ctypes.byref(shape), *input_places, output.pointer, memory.stream
+    )
+    found = reference.from_storage(output.download().reshape(batch, width), dtype)
+    values = reference.from_storage(stored, dtype)
+    expected, magnitude = reference.interaction(values)
+    forward = worst_ratio(found, expected, magnitude, dtype, ACCUMULATION[mode])
+
+    gradient = memory.upload(upstream, offset)
+    poison = np.full(batch * features * dim * size, 0xFF, np.uint8).view(stored.dtype)
+    outputs, output_places = place(poison.reshape(batch, features, dim))
+    library.dot_interaction_backward(
+        ctypes.byref(shape), *input_places, gradient.pointer, *output_places, memory.stream
+    )
+    downloaded = [buffer.download() for buffer in outputs]
+    found = downloaded[0] if not split else np.concatenate(
+        [downloaded[0][:, None], downloaded[1]], axis=1
+    )  # fmt: skip
+    clean = reference.from_storage(upstream, dtype)
+    clean[:, dim + pairs :] = 0
+    expected, magnitude = reference.interaction_gradient(values, clean)
+    backward = worst_ratio(
+        reference.from_storage(found, dtype), expected, magnitude, dtype, ACCUMULATION[mode]
+    )
+    for buffer, array in zip(inputs, [stored] if not split else [stored[:, 0], stored[:, 1:]]):
+        if not np.array_equal(buffer.download(), array):
+            raise MismatchError("the kernel changed its input")
+    return forward, backward
+
+
+def shapes(large):
+    """(B, F, D) to check; B is small where kernels are emulated."""
+    listed = [
+        (0, 27, 128), (1, 27, 128), (13, 27, 128), (14, 1, 8), (7, 2, 16), (5, 16, 64),
+        (9, 17, 128), (6, 27, 16), (3, 31, 256), (2, 32, 136), (5, 8, 40), (4, 27, 24),
+        (3, 33, 64), (2, 64, 36), (3, 5, 7), (2, 27, 127), (3, 1, 1), (4, 3, 257), (3, 26, 4),
+    ]  # fmt: skip
+    if large:
+        listed += [
+            (b, f, d)
+            for b in (1, 255)
+            for f in (1, 2, 13, 27, 31, 32, 33, 64)
+            for d in (1, 4, 16, 127, 128, 256)
+        ]
+        listed += [(8192, 27, 128), (1027, 27, 64), (1027, 31, 256), (1027, 64, 32)]
+    return listed
+
+
+def checks(library, memory, large):
+    """Yields (name, function of a random generator returning (cases, worst error over limit))."""
+
+    def group(dtype, mode, split, offset):
+        def run(rng):
+            worst = 0.0
+            listed = shapes(large)
+            for batch, features, dim in listed:
+                if split and features == 1:
+                    continue  # an empty block of vectors has no address to give
+                case = run_case(
+                    library, memory, rng, batch, features, dim, dtype, mode, split, offset
+                )
+                if max(case) > 1.0:
+                    raise MismatchError(
+                        f"B={batch} F={features} D={dim}: error over limit {case[0]:.3g} forward, "
+                        f"{case[1]:.3g} backward"
+                    )
+                worst = max(worst, *case)
+            return len(listed), worst
+
+        return run
+
+    for dtype in (FLOAT32, FLOAT16, BFLOAT16):
+        for mode in (ACCURATE, TF32, SCALAR) if dtype == FLOAT32 else (ACCURATE, SCALAR):
+            name = f"dot interaction {DTYPE_NAMES[dtype]}{MODE_NAMES[mode]}"
+            yield name, group(dtype, mode, False, 0)
+        yield f"dot interaction {DTYPE_NAMES[dtype]} two inputs", group(dtype, ACCURATE, True, 0)
+        # Rows that do not start on 16 bytes take the kernel for every shape.
+        odd = ELEMENT_BYTES[dtype]
+        name = f"dot interaction {DTYPE_NAMES[dtype]} unaligned"
+        yield name, group(dtype, ACCURATE, False, odd)

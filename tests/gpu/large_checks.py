@@ -1,0 +1,122 @@
+"""Checks beyond 2^31 elements, on a GPU with enough free memory (PyTorch holds the buffers)."""
+
+import ctypes
+
+import numpy as np
+
+from tests.gpu import reference
+from tests.gpu.interaction_checks import MismatchError
+from tests.gpu.launchers import ACCURATE, FLOAT16, EmbeddingBatch, InteractionShape, int64_array
+
+_ROWS, _DIM, _TABLES = 18_000_000, 128, 3  # 2.3e9 elements, 9.2 GB
+_BATCH = 5_700_000  # x 3 x 128 = 2.2e9 elements, 4.4 GB in float16
+
+
+def _needs(gigabytes):
+    import torch
+
+    free = torch.cuda.mem_get_info()[0] / 1e9
+    if free < gigabytes:
+        raise MemoryError(f"needs {gigabytes} GB of device memory, {free:.0f} GB are free")
+
+
+def embedding(library, memory):
+    """Initialise, look up and update rows whose offsets do not fit 32 bits."""
+
+    def run(rng):
+        import torch
+
+        _needs(24)
+        rows = torch.empty((_ROWS, _DIM), dtype=torch.float32, device="cuda")
+        seed, limit = int(rng.integers(2**62)), 0.5
+        library.embedding_initialize(
+            rows.data_ptr(), _DIM, _ROWS, 0, 1, 4, seed, limit, memory.stream
+        )
+        sizes = [10, _ROWS - 1_000_010, 1_000_000]
+        base = [0, 10, _ROWS - 1_000_000]
+        ids = torch.stack(
+            [torch.randint(0, size, (_BATCH,), device="cuda") for size in sizes], dim=1
+        )
+        ids[-1] = torch.tensor(sizes, device="cuda") - 1
+        out = torch.full((_BATCH, _TABLES, _DIM), torch.nan, dtype=torch.float16, device="cuda")
+        error = library.new_id_error()
+        batch = EmbeddingBatch(
+            _BATCH, _TABLES, _DIM, _ROWS, ids.data_ptr(), int64_array(base), int64_array(sizes),
+            error, 1, FLOAT16,
+        )  # fmt: skip
+        library.embedding_lookup(
+            ctypes.byref(batch), rows.data_ptr(), out.data_ptr(), memory.stream
+        )
+        places = np.unique(np.r_[0, _BATCH - 1, rng.integers(0, _BATCH, 2000)])
+        picked = torch.from_numpy(places).cuda()
+        numbers = ids[picked].cpu().numpy() + np.asarray(base)
+        expected = reference.initial_rows(numbers.reshape(-1), _DIM, 4, seed, limit)
+        found = out[picked].cpu().numpy().reshape(-1, _DIM)
+        if not np.array_equal(found, expected.astype(np.float16)):
+            raise MismatchError("looked-up rows are not the initial values")
+        # Every gradient is its row's initial value in float16: fresh, and known without storing it.
+        library.embedding_sgd(
+            ctypes.byref(batch), out.data_ptr(), rows.data_ptr(), 1.0, memory.stream
+        )
+        counts = torch.zeros(_ROWS, dtype=torch.int32, device="cuda")
+        flat = (ids + torch.tensor(base, device="cuda")).reshape(-1)
+        counts.index_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
+        unique = np.unique(numbers)
+        unique = unique[unique >= 10]  # the tiny table's rows meet thousands of gradients
+        times = counts[torch.from_numpy(unique).cuda()].cpu().numpy()[:, None]
+        start = reference.initial_rows(unique, _DIM, 4, seed, limit).astype(np.float64)
+        wanted = start - times * start.astype(np.float16).astype(np.float64)
+        now = rows[torch.from_numpy(unique).cuda()].cpu().numpy()
+        ratio = np.abs(now - wanted) / (2.0**-23 * (times + 2) * np.abs(start) * (times + 1) + 1e-9)
+        library.id_error_destroy(error)
+        if not ratio.max() <= 1:
+            raise MismatchError(f"updated rows: error {ratio.max():.3g} times its limit")
+        return len(places), float(ratio.max())
+
+    return run
+
+
+def interaction(library, memory):
+    """Forward and backward on more than 2^31 elements."""
+
+    def run(rng):
+        import torch
+
+        _needs(24)
+        batch, features, dim = 640_000, 27, 128  # 2.2e9 elements
+        width = library.width(features, dim)
+        x = torch.randn((batch, features, dim), dtype=torch.float16, device="cuda")
+        shape = InteractionShape(batch, features, dim, FLOAT16, ACCURATE)
+        place = (x.data_ptr(), features * dim, x.data_ptr() + 2 * dim, features * dim)
+        out = torch.full((batch, width), torch.nan, dtype=torch.float16, device="cuda")
+        library.dot_interaction_forward(ctypes.byref(shape), *place, out.data_ptr(), memory.stream)
+        upstream = torch.randn_like(out)
+        grad = torch.full_like(x, torch.nan)
+        there = (grad.data_ptr(), features * dim, grad.data_ptr() + 2 * dim, features * dim)
+        library.dot_interaction_backward(
+            ctypes.byref(shape), *place, upstream.data_ptr(), *there, memory.stream
+        )
+        if not (torch.isfinite(out).all() and torch.isfinite(grad).all()):
+            raise MismatchError("elements were not written")
+        places = np.unique(np.r_[0, batch - 1, rng.integers(0, batch, 500)])
+        picked = torch.from_numpy(places).cuda()
+        values = x[picked].cpu().numpy().astype(np.float64)
+        expected, _ = reference.interaction(values)
+        got = out[picked].cpu().numpy().astype(np.float64)
+        forward = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+        gradient, _ = reference.interaction_gradient(
+            values, upstream[picked].cpu().numpy().astype(np.float64)
+        )
+        got = grad[picked].cpu().numpy().astype(np.float64)
+        backward = np.linalg.norm(got - gradient) / np.linalg.norm(gradient)
+        if not max(forward, backward) <= 4e-4:
+            raise MismatchError(f"relative error {forward:.2e} forward, {backward:.2e} backward")
+        return len(places), max(forward, backward) / 4e-4
+
+    return run
+
+
+def checks(library, memory, _large):
+    """Yields (name, function of a random generator returning (cases, worst error over limit))."""
+    yield "embedding beyond 2^31 elements", embedding(library, memory)
+    yield "dot interaction beyond 2^31 elements", interaction(library, memory)

@@ -1,0 +1,113 @@
+"""The plain library's functions, by ctypes."""
+
+import ctypes
+from typing import ClassVar
+
+FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
+ACCURATE, TF32, SCALAR = 0, 1, 2
+ELEMENT_BYTES = {FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2}
+DTYPE_NAMES = {FLOAT32: "float32", FLOAT16: "float16", BFLOAT16: "bfloat16"}
+
+
+class CudaError(RuntimeError):
+    """A launcher returned a CUDA error code."""
+
+
+class InteractionShape(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("batch", ctypes.c_int64), ("features", ctypes.c_int64), ("dim", ctypes.c_int64),
+        ("dtype", ctypes.c_int32), ("mode", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+class IdError(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("state", ctypes.c_int32), ("table", ctypes.c_int32), ("sample", ctypes.c_int64),
+        ("id", ctypes.c_int64), ("bound", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+class EmbeddingBatch(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("batch", ctypes.c_int64), ("tables", ctypes.c_int64), ("dim", ctypes.c_int64),
+        ("total_rows", ctypes.c_int64), ("ids", ctypes.c_void_p),
+        ("base_rows", ctypes.POINTER(ctypes.c_int64)),
+        ("table_rows", ctypes.POINTER(ctypes.c_int64)),
+        ("error", ctypes.POINTER(IdError)), ("id_type", ctypes.c_int32), ("dtype", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+_P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_BATCH = ctypes.POINTER(EmbeddingBatch)
+_SIGNATURES = {
+    "dot_interaction_forward": [ctypes.POINTER(InteractionShape), _P, _I, _P, _I, _P, _P],
+    "dot_interaction_backward": [ctypes.POINTER(InteractionShape), _P, _I, _P, _I, _P, _P, _I, _P,
+                                 _I, _P],
+    "id_error_create": [ctypes.POINTER(ctypes.POINTER(IdError))],
+    "id_error_destroy": [ctypes.POINTER(IdError)],
+    "embedding_lookup": [_BATCH, _P, _P, _P],
+    "embedding_sgd": [_BATCH, _P, _P, _F, _P],
+    "embedding_workspace_bytes": [_BATCH, ctypes.POINTER(ctypes.c_size_t)],
+    "embedding_sgd_sorted": [_BATCH, _P, _P, _F, _P, ctypes.c_size_t, _P],
+    "embedding_adagrad": [_BATCH, _P, _P, _P, _C, _F, _F, _F, _P, ctypes.c_size_t, _P],
+    "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
+}  # fmt: skip
+
+
+class Library:
+    """Calls the launchers; a code other than 0 raises ``CudaError``."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(self._library, f"dlrm_{name}")
+            function.argtypes = arguments
+            function.restype = ctypes.c_int
+            setattr(self, name, self._checked(name, function))
+        self._width = self._library.dlrm_dot_interaction_width
+        self._width.argtypes, self._width.restype = [_I, _I], _I
+        self._fast = self._library.dlrm_dot_interaction_is_fast
+        self._fast.argtypes = [ctypes.POINTER(InteractionShape)]
+        self._take = self._library.dlrm_id_error_take
+        self._take.argtypes = [ctypes.POINTER(IdError), ctypes.POINTER(IdError)]
+
+    @staticmethod
+    def _checked(name, function):
+        def call(*arguments):
+            code = function(*arguments)
+            if code != 0:
+                raise CudaError(f"dlrm_{name} returned CUDA error {code}")
+
+        return call
+
+    def width(self, features, dim):
+        """Width of an interaction's output row."""
+        return self._width(features, dim)
+
+    def is_fast(self, shape):
+        """Tells whether the shape takes the tensor-core kernel."""
+        return bool(self._fast(ctypes.byref(shape)))
+
+    def new_id_error(self):
+        """Returns a cleared error record."""
+        error = ctypes.POINTER(IdError)()
+        self.id_error_create(ctypes.byref(error))
+        return error
+
+    def take_id_error(self, error):
+        """Returns (table, sample, id, bound) of the recorded bad id, or None; clears the record."""
+        found = IdError()
+        if not self._take(error, ctypes.byref(found)):
+            return None
+        return found.table, found.sample, found.id, found.bound
+
+    def workspace_bytes(self, batch):
+        """Device memory that the sorted updates of this batch need."""
+        size = ctypes.c_size_t()
+        self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(size))
+        return size.value
+
+
+def int64_array(values):
+    """A ctypes array of int64."""
+    return (ctypes.c_int64 * max(1, len(values)))(*[int(v) for v in values])

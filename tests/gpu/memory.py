@@ -1,0 +1,111 @@
+"""Buffers with guarded ends, in a GPU's memory (PyTorch) or the host's (for the emulation)."""
+
+import numpy as np
+
+_GUARD = 512
+_FILL = 0xA5
+
+
+class GuardError(AssertionError):
+    """A kernel wrote outside the buffer it was given."""
+
+
+class HostMemory:
+    """Plain host memory, standing in for a GPU's."""
+
+    device = "emulated on the CPU"
+    stream = None
+
+    @staticmethod
+    def _allocate(count):
+        memory = np.empty(count + 256, np.uint8)
+        skip = -memory.ctypes.data % 256
+        return memory[skip : skip + count]
+
+    @staticmethod
+    def _address(memory):
+        return memory.ctypes.data
+
+    @staticmethod
+    def _write(memory, data):
+        memory[:] = data
+
+    @staticmethod
+    def _read(memory):
+        return memory.copy()
+
+    def synchronize(self):
+        """Does nothing: emulated kernels have run when their launcher returns."""
+
+    def empty(self, count, dtype, offset=0):
+        """Buffer of ``count`` elements filled with bytes 0xff (NaN); ``offset`` misaligns it."""
+        size = count * np.dtype(dtype).itemsize
+        return Buffer(self, np.full(size, 0xFF, np.uint8).view(dtype), offset)
+
+    def upload(self, array, offset=0):
+        """Buffer with a copy of the array."""
+        return Buffer(self, np.ascontiguousarray(array), offset)
+
+
+class TorchMemory(HostMemory):
+    """Memory of the current CUDA device."""
+
+    def __init__(self):
+        import torch
+
+        self._torch = torch
+        self.device = torch.cuda.get_device_name()
+        self.stream = torch.cuda.current_stream().cuda_stream
+
+    def _allocate(self, count):
+        return self._torch.empty(count, dtype=self._torch.uint8, device="cuda")
+
+    @staticmethod
+    def _address(memory):
+        return memory.data_ptr()
+
+    def _write(self, memory, data):
+        memory.copy_(self._torch.from_numpy(data))
+
+    @staticmethod
+    def _read(memory):
+        return memory.cpu().numpy()
+
+    def synchronize(self):
+        """Waits for the device and raises on an error there."""
+        self._torch.cuda.synchronize()
+
+
+class Buffer:
+    """Elements between two guards."""
+
+    def __init__(self, memory, array, offset):
+        data = np.full(array.nbytes + 2 * _GUARD, _FILL, np.uint8)
+        self._begin = _GUARD + offset
+        self._end = self._begin + array.nbytes
+        data[self._begin : self._end] = array.reshape(-1).view(np.uint8)
+        self._owner, self._shape, self._dtype = memory, array.shape, array.dtype
+        self._memory = memory._allocate(data.size)
+        memory._write(self._memory, data)
+
+    @property
+    def pointer(self):
+        """Address of the first element."""
+        return self._owner._address(self._memory) + self._begin
+
+    def at(self, element):
+        """Address of one element."""
+        return self.pointer + element * self._dtype.itemsize
+
+    def download(self):
+        """Returns the elements.
+
+        Raises:
+            GuardError: something was written before the first or after the last one.
+        """
+        self._owner.synchronize()
+        data = self._owner._read(self._memory)
+        for name, part in (("before", data[: self._begin]), ("behind", data[self._end :])):
+            if (part != _FILL).any():
+                raise GuardError(f"{int((part != _FILL).sum())} bytes {name} a buffer were written")
+        return data[self._begin : self._end].view(self._dtype).reshape(self._shape)

@@ -1,0 +1,122 @@
+"""What the kernels must compute, in NumPy: float64 for products, sequential loops for updates."""
+
+import numpy as np
+
+from tests.gpu.launchers import BFLOAT16, FLOAT16, FLOAT32
+
+# Half the distance between neighbouring numbers, relative.
+ROUNDING = {FLOAT32: 2.0**-24, FLOAT16: 2.0**-11, BFLOAT16: 2.0**-8}
+STORAGE = {FLOAT32: np.float32, FLOAT16: np.float16, BFLOAT16: np.uint16}
+
+
+def to_storage(values, dtype):
+    """Rounds to nearest even; bfloat16 as its bits in uint16."""
+    single = np.asarray(values, np.float32)
+    if dtype != BFLOAT16:
+        return single.astype(STORAGE[dtype])
+    bits = single.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_storage(stored, dtype):
+    """Stored elements as float64."""
+    if dtype != BFLOAT16:
+        return stored.astype(np.float64)
+    return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def interaction(features):
+    """features float64 [B, F, D] -> (output [B, W], sum of the terms' magnitudes [B, W])."""
+    batch, count, dim = features.shape
+    pairs = count * (count - 1) // 2
+    width = (dim + pairs + 7) // 8 * 8
+    output, magnitude = np.zeros((batch, width)), np.zeros((batch, width))
+    output[:, :dim] = features[:, 0]
+    lower = np.tril_indices(count, -1)
+    output[:, dim : dim + pairs] = (features @ features.transpose(0, 2, 1))[:, lower[0], lower[1]]
+    absolute = np.abs(features)
+    magnitude[:, dim : dim + pairs] = (absolute @ absolute.transpose(0, 2, 1))[
+        :, lower[0], lower[1]
+    ]
+    return output, magnitude
+
+
+def interaction_gradient(features, upstream):
+    """As ``interaction``, for dL/dfeatures [B, F, D] from dL/doutput [B, W]."""
+    batch, count, dim = features.shape
+    pairs = count * (count - 1) // 2
+    lower = np.tril_indices(count, -1)
+    square = np.zeros((batch, count, count))
+    square[:, lower[0], lower[1]] = upstream[:, dim : dim + pairs]
+    square += square.transpose(0, 2, 1)
+    gradient = square @ features
+    gradient[:, 0] += upstream[:, :dim]
+    magnitude = np.abs(square) @ np.abs(features)
+    magnitude[:, 0] += np.abs(upstream[:, :dim])
+    return gradient, magnitude
+
+
+def sequential_sgd(rows, numbers, gradients, step):
+    """rows[n] -= step * g for each (n, g) in order, in float32; numbers < 0 are passed over.
+
+    Occurrences of one row are applied round by round, so that each round is one array operation.
+    """
+    rows = rows.copy()
+    order = np.argsort(numbers, kind="stable")
+    order = order[numbers[order] >= 0]
+    ordered = numbers[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if ordered.size else []
+    lengths = np.diff(np.r_[starts, ordered.size]) if ordered.size else np.zeros(0, int)
+    starts = np.asarray(starts, int)
+    for turn in range(int(lengths.max()) if lengths.size else 0):
+        at = starts[lengths > turn] + turn
+        change = np.float32(step) * gradients[order[at]].astype(np.float32)
+        rows[ordered[at]] = rows[ordered[at]] - change
+    return rows
+
+
+def adagrad(rows, accumulator, numbers, gradients, rate, scale, epsilon):
+    """Adagrad on the sum of each row's gradients, every operation in float32."""
+    rows, accumulator = rows.copy(), accumulator.copy()
+    # A running sum is sequential SGD with step -1 on zeros.
+    sums = sequential_sgd(np.zeros_like(rows), numbers, gradients, -1.0) * np.float32(scale)
+    touched = np.unique(numbers[numbers >= 0])
+    g = sums[touched]
+    if accumulator.ndim == 1:
+        accumulator[touched] += (g.astype(np.float64) ** 2).mean(1).astype(np.float32)
+        root = np.sqrt(accumulator[touched])[:, None]
+        rows[touched] -= np.float32(rate) / (root + np.float32(epsilon)) * g
+    else:
+        accumulator[touched] += g * g
+        root = np.sqrt(accumulator[touched])
+        rows[touched] -= np.float32(rate) * g / (root + np.float32(epsilon))
+    return rows, accumulator
+
+
+def philox(counter, key):
+    """Philox4x32-10 (Salmon et al., SC 2011): counter uint32 [..., 4], key two words."""
+    words = [counter[..., k].astype(np.uint64) for k in range(4)]
+    low, high = int(key[0]), int(key[1])
+    mask = np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        a, b = words[0] * np.uint64(0xD2511F53), words[2] * np.uint64(0xCD9E8D57)
+        words = [
+            (b >> np.uint64(32)) ^ words[1] ^ np.uint64(low), b & mask,
+            (a >> np.uint64(32)) ^ words[3] ^ np.uint64(high), a & mask,
+        ]  # fmt: skip
+        low, high = (low + 0x9E3779B9) & 0xFFFFFFFF, (high + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(words, -1).astype(np.uint32)
+
+
+def initial_rows(row_numbers, dim, table, seed, limit):
+    """Rows of a table by their numbers: float32 [len(row_numbers), D]."""
+    blocks = (dim + 3) // 4
+    counter = np.empty((len(row_numbers), blocks, 4), np.uint32)
+    numbers = np.asarray(row_numbers, np.uint64)
+    counter[..., 0] = (numbers & np.uint64(0xFFFFFFFF)).astype(np.uint32)[:, None]
+    counter[..., 1] = (numbers >> np.uint64(32)).astype(np.uint32)[:, None]
+    counter[..., 2] = np.arange(blocks, dtype=np.uint32)
+    counter[..., 3] = table
+    words = philox(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    unit = (words >> 8).astype(np.float32) * np.float32(2.0**-23) - np.float32(1)
+    return (np.float32(limit) * unit).reshape(len(row_numbers), blocks * 4)[:, :dim]

@@ -1,0 +1,135 @@
+"""Trains small models on this job's ranks, one for each way to hold and exchange the tables.
+
+Run under horovodrun by test_hybrid.py: hybrid_worker.py FOLDER; rank r writes
+FOLDER/<case>.<r>.npz.
+"""
+
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+
+from training import cluster as clusters
+from training import environment
+
+VOCAB, DIMENSION, DENSE = (50, 1, 7, 3, 40), 8, 5
+BATCH, STEPS, RATE = 24, 50, 0.1
+BOTTOM, TOP = (16, DIMENSION), (16, 1)
+PLACEMENTS = ("table", "row", "mixed", "column")
+
+
+def cases(size):
+    """Returns {name: options} of the models to train."""
+    found = {}
+    for kind, compress, dtype, optimizer in itertools.product(
+        PLACEMENTS, (False, True), ("float32", "bfloat16"), ("sgd", "adagrad")
+    ):
+        if kind == "column" and size == 1:
+            continue
+        found[f"{kind}-{compress}-{dtype}-{optimizer}-mean"] = (kind, compress, dtype, optimizer)
+    found["mixed-False-float32-rowwise_adagrad-mean"] = (
+        "mixed", False, "float32", "rowwise_adagrad",
+    )  # fmt: skip
+    for kind in ("table", "replicated"):
+        for gradient in ("mean", "sum"):
+            found[f"{kind}-False-float32-sgd-{gradient}"] = (kind, False, "float32", "sgd")
+    found["replicated-True-float32-adagrad-mean"] = ("replicated", True, "float32", "adagrad")
+    return found
+
+
+def batches():
+    """Returns the global batches: power-law ids, so that they repeat."""
+    generator = np.random.default_rng(7)
+    result = []
+    for _ in range(STEPS):
+        ids = [
+            np.minimum(generator.zipf(1.3, BATCH) - 1, rows - 1).astype(np.int32) for rows in VOCAB
+        ]
+        dense = generator.normal(size=(BATCH, DENSE)).astype(np.float32)
+        label = generator.integers(0, 2, (BATCH, 1)).astype(np.float32)
+        result.append((dense, np.stack(ids, axis=1), label))
+    return result
+
+
+def placement_of(kind, size):
+    """Returns a placement by hand."""
+    from model.embedding.placement import Assignment, Placement
+
+    table = [Assignment("table", (t % size,)) for t in range(len(VOCAB))]
+    chosen = {
+        "table": table,
+        "row": [Assignment("row")] * len(VOCAB),
+        "mixed": [Assignment("row") if t in (0, 1) else table[t] for t in range(len(VOCAB))],
+        "column": [Assignment("column", (0, size - 1)), *table[1:4], Assignment("row")],
+        "replicated": [table[0], Assignment("replicated"), Assignment("row"),
+                       Assignment("replicated"), table[4]],
+    }[kind]  # fmt: skip
+    return Placement(VOCAB, DIMENSION, size, tuple(chosen))
+
+
+def whole_tables(embedding, state):
+    """Returns {table: (ids, first column, values)} of this rank's shards."""
+    parts = {}
+    for holder in embedding.holders:
+        if state not in holder.states:
+            continue
+        for index, shard in enumerate(holder.shards):
+            ids = shard.row_offset + shard.row_stride * np.arange(shard.rows)
+            values = holder.read(index, 0, shard.rows, state)
+            parts[f"{state}_{shard.table}_{shard.column_start}"] = (ids, values)
+    return parts
+
+
+def train(cluster, kind, compress, dtype, optimizer, gradient):
+    """Trains one model; returns arrays to save."""
+    import tensorflow as tf
+
+    from model.dlrm import DenseDLRM
+    from model.embedding.own import OwnEmbedding
+    from training.step import TrainStep
+
+    size, rank = cluster.size, cluster.rank
+    dense_model = DenseDLRM(
+        dense_features=DENSE, tables=len(VOCAB), bottom_mlp=BOTTOM, top_mlp=TOP, seed=3
+    )
+    cluster.broadcast(dense_model.variables)
+    embedding = OwnEmbedding(
+        placement_of(kind, size), cluster, BATCH // size, seed=3, optimizer=optimizer,
+        exchange_dtype=dtype, gradient=gradient, compress=compress,
+    )  # fmt: skip
+    saved = {}
+    for name, (ids, values) in whole_tables(embedding, "table").items():
+        saved[f"initial_{name}"], saved[f"ids_{name}"] = values, ids
+    saved["bottom"], saved["top"] = (
+        np.array([np.concatenate([v.numpy().reshape(-1) for v in mlp.variables])])
+        for mlp in (dense_model.bottom, dense_model.top)
+    )
+    step = TrainStep(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster)
+    losses = []
+    share = slice(rank * BATCH // size, (rank + 1) * BATCH // size)
+    for dense, ids, label in batches():
+        batch = {"dense": dense[share], "categorical": ids[share], "label": label[share]}
+        batch = {key: tf.constant(value) for key, value in batch.items()}
+        losses.append(float(step(batch, RATE)))
+    assert step.traces() == 1
+    for state in ("table", "accumulator"):
+        for name, (_, values) in whole_tables(embedding, state).items():
+            saved[f"final_{name}"] = values
+    return {**saved, "losses": np.array(losses)}
+
+
+def main():
+    """Trains all cases."""
+    environment.prepare()
+    folder = pathlib.Path(sys.argv[1])
+    cluster = clusters.connect()
+    for name, (kind, compress, dtype, optimizer) in cases(cluster.size).items():
+        gradient = name.rpartition("-")[2]
+        saved = train(cluster, kind, compress, dtype, optimizer, gradient)
+        np.savez(folder / f"{name}.{cluster.rank}.npz", **saved)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

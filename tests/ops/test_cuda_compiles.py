@@ -1,0 +1,101 @@
+"""The CUDA kernels without a GPU: compiled for real, and run on an emulation of one.
+
+What needs a device is checked and timed by ``python3 -m tests.gpu.run`` on a GPU host.
+"""
+
+import numpy as np
+import pytest
+
+from tests.gpu import build, embedding_checks, interaction_checks, launchers, memory, reference
+
+ARCHITECTURES = ("80", "90")
+
+needs_nvcc = pytest.mark.skipif(
+    build.nvcc() is None, reason="nvcc was not found: the CUDA kernels are neither compiled nor run"
+)
+
+
+@needs_nvcc
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_without_warnings_or_spills(architecture):
+    objects, report = build.compile_objects(architecture, jobs=2, ptx=architecture == "90")
+    assert len(objects) == len(build.sources()) > 0
+    own = [line for line in report.splitlines() if "Compiling entry function" in line]
+    assert any("forward_kernel" in line for line in own), "the compiler's report is not understood"
+    assert build.spilled_kernels(report) == []
+    print(f"{len(objects)} CUDA files compiled for sm_{architecture}; compiled, NOT run: no GPU")
+
+
+@needs_nvcc
+def test_tensor_core_and_wide_access_instructions():
+    """Reads the generated PTX for the instructions that the design rests on."""
+    text = build.ptx("90")
+    for instruction in (
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
+        "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16",
+        "cp.async.cg.shared.global",
+        "red.global.add.v4.f32",
+        "ld.global.nc.v4.f32",
+    ):
+        assert instruction in text, f"{instruction} is not in the compiled kernels"
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    """The kernels compiled for the CPU, and the memory they run on."""
+    if build.cuda_include() is None:
+        pytest.skip("CUDA's headers were not found: the CUDA kernels are not run, even emulated")
+    return launchers.Library(build.build_emulation()), memory.HostMemory()
+
+
+def _names(module):
+    return [name for name, _ in module.checks(None, None, large=False)]
+
+
+@pytest.mark.parametrize("name", _names(interaction_checks))
+def test_dot_interaction_emulated(emulated, name):
+    check = dict(interaction_checks.checks(*emulated, large=False))[name]
+    cases, worst = check(np.random.default_rng())
+    assert cases > 0 and worst <= 1
+
+
+@pytest.mark.parametrize("name", _names(embedding_checks))
+def test_embedding_emulated(emulated, name):
+    check = dict(embedding_checks.checks(*emulated, large=False))[name]
+    cases, worst = check(np.random.default_rng())
+    assert cases > 0 and worst <= 1
+
+
+def test_shapes_choose_the_tensor_core_kernel(emulated):
+    library, _ = emulated
+    for features, dim, dtype, fast in (
+        (27, 128, launchers.FLOAT16, True),
+        (32, 256, launchers.FLOAT32, True),
+        (33, 128, launchers.FLOAT16, False),
+        (27, 4, launchers.FLOAT32, True),
+        (27, 4, launchers.BFLOAT16, False),
+        (27, 264, launchers.FLOAT16, False),
+    ):
+        shape = launchers.InteractionShape(1, features, dim, dtype, launchers.ACCURATE)
+        assert library.is_fast(shape) == fast, (features, dim, dtype)
+
+
+def test_impossible_arguments_are_refused(emulated):
+    library, device = emulated
+    bad = launchers.InteractionShape(1, 0, 128, launchers.FLOAT32, launchers.ACCURATE)
+    nowhere = (None, 0, None, 0)
+    with pytest.raises(launchers.CudaError, match="dot_interaction_forward returned CUDA error 1"):
+        library.dot_interaction_forward(bad, *nowhere, None, device.stream)
+    with pytest.raises(launchers.CudaError, match="embedding_initialize returned CUDA error 1"):
+        library.embedding_initialize(None, 0, 1, 0, 1, 0, 0, 1.0, device.stream)
+
+
+def test_philox_known_answers():
+    """The reference itself, against Random123's published vectors."""
+    counter = np.array([[0, 0, 0, 0], [0xFFFFFFFF] * 4], np.uint32)
+    first = reference.philox(counter[:1], (0, 0))[0]
+    assert [hex(word) for word in first] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+    last = reference.philox(counter[1:], (0xFFFFFFFF, 0xFFFFFFFF))[0]
+    assert [hex(word) for word in last] == ["0x408f276d", "0x41c83b0e", "0xa20bc7c6", "0x6d5451fd"]
