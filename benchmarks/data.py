@@ -225,13 +225,13 @@ def _print(facts):
             floor = result["floor_samples_per_second"]
             print(
                 f"{result['case']:42} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
-                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of processor per M"
+                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of CPU per M"
                 + ("" if floor is None else f"  (pread alone {floor / 1e6:.1f} M/s)")
             )
         else:
             print(
                 f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s         "
-                f"{result['processor_seconds_per_gigabyte']:6.2f} s of processor per GB  "
+                f"{result['processor_seconds_per_gigabyte']:6.2f} s of CPU per GB  "
                 f"{result['peak_memory_mib']:5.0f} MiB  (copy "
                 f"{result['copy_gigabytes_per_second']:.2f} GB/s, "
                 f"{result['copy_processor_seconds_per_gigabyte']:.2f} s)"

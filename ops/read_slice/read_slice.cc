@@ -93,11 +93,10 @@ tf::Status ToStatus(const ReadError& error) {
     case ReadError::kNone:
       return tf::Status();
     case ReadError::kOpen:
+    case ReadError::kReplaced:
       return tf::errors::NotFound(error.message);
     case ReadError::kPermission:
       return tf::errors::PermissionDenied(error.message);
-    case ReadError::kReplaced:
-      return tf::errors::FailedPrecondition(error.message);
     case ReadError::kValue:
       return tf::errors::InvalidArgument(error.message);
     default:
