@@ -188,18 +188,17 @@ def _run(folder, parsed):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dataset import convert, open_split, synthetic
 
-    synthetic.write_dataset(folder, parsed.samples, 1000)
+    synthetic.write_dataset(folder, parsed.samples, 1000, progress=False)
     raw = open_split(os.path.join(folder, "train_data.bin"))
     datasets = {"raw": (raw, {})}
     for layout in ("three_file", "per_table"):
         path = os.path.join(folder, layout)
-        convert.convert_split(raw, path, layout)
+        convert.convert_split(raw, path, layout, progress=False)
         datasets[layout] = (open_split(path), {})
     per_table = datasets["per_table"][0]
     datasets["per_table, rank 0 of 8"] = (per_table, {"size": 8})
     # What a rank of 8 reads with model-parallel input: its slice, and its tables at every sample.
     datasets["per_table, rank 0 of 8, 3 tables"] = (per_table, {"size": 8, "tables": [0, 9, 19]})
-    results = bench_reader(datasets, parsed.repeats, parsed.threads)
     source = os.path.join(folder, "train_data.bin")
     turn = ["-m", "dataset.convert", "--layout"]
     cases = {
@@ -210,7 +209,10 @@ def _run(folder, parsed):
     }
     sizes = {name: raw.samples * raw.bytes_per_sample for name in cases}
     sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
-    return results + bench_tools(cases, sizes, source, folder, parsed.repeats)
+    # The tools first: a process counts its parent's peak memory until it has a program of its own,
+    # and TensorFlow's is larger than theirs.
+    results = bench_tools(cases, sizes, source, folder, parsed.repeats)
+    return bench_reader(datasets, parsed.repeats, parsed.threads) + results
 
 
 def _print(facts):
@@ -223,13 +225,13 @@ def _print(facts):
             floor = result["floor_samples_per_second"]
             print(
                 f"{result['case']:42} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
-                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of processor per M"
+                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of CPU per M"
                 + ("" if floor is None else f"  (pread alone {floor / 1e6:.1f} M/s)")
             )
         else:
             print(
                 f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s         "
-                f"{result['processor_seconds_per_gigabyte']:6.2f} s of processor per GB  "
+                f"{result['processor_seconds_per_gigabyte']:6.2f} s of CPU per GB  "
                 f"{result['peak_memory_mib']:5.0f} MiB  (copy "
                 f"{result['copy_gigabytes_per_second']:.2f} GB/s, "
                 f"{result['copy_processor_seconds_per_gigabyte']:.2f} s)"
