@@ -38,10 +38,14 @@ def build(values, first_id):
     """
     entries = len(values)
     slots = int(entries / _LOAD) + 1
-    home = _home_slots(np.asarray(values), slots)
-    order = np.argsort(home, kind="stable")
+    # Home slot and index in one word: sorting words is several times faster than argsort.
     rank = np.arange(entries, dtype=np.int64)
-    place = home[order]
+    order = _home_slots(np.asarray(values), slots)
+    order <<= 32
+    order |= rank
+    order.sort()
+    place = order >> 32
+    order &= 0xFFFFFFFF
     place -= rank
     np.maximum.accumulate(place, out=place)
     place += rank
