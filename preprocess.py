@@ -106,7 +106,7 @@ def main(arguments=None):
     flags = _parser().parse_args(arguments)
     try:
         pipeline.run(_options(flags))
-    except PreprocessError as error:
+    except (PreprocessError, OSError) as error:  # OSError: a full disk, a folder not writable.
         print(f"preprocess.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

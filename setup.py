@@ -69,6 +69,8 @@ setup(
     python_requires=">=3.9,<3.12",
     packages=[
         "dataset",
+        "dataset.preprocessing",
+        "dataset.preprocessing.engines",
         "model",
         "model.embedding",
         "ops",
@@ -94,8 +96,8 @@ setup(
     extras_require={
         "cpu": ["tensorflow-cpu>=2.12,<2.16", "horovod==0.28.1"],
         "gpu": ["tensorflow>=2.12,<2.16", "horovod==0.28.1"],
-        "preprocess": ["duckdb>=1.1", "pyarrow>=14"],
-        "spark": ["pyspark>=3.5,<4"],
+        "preprocess": ["duckdb>=1.1", "pyarrow>=14", "zstandard>=0.20"],
+        "spark": ["pyspark>=3.5,<4", "pandas>=1.5,<3"],
         "test": ["hypothesis", "pytest", "pytest-timeout", "ruff", "scikit-learn", "scipy"],
     },
 )

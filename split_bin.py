@@ -23,10 +23,7 @@ from dataset.rewrite import each_chunk, rewrite
 
 def parse_arguments(arguments):
     """Returns the parsed command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("source", metavar="SRC", help="raw binary file")
     parser.add_argument("destination", metavar="DST", help="folder to write, e.g. DATA/train")
     parser.add_argument(
@@ -56,10 +53,13 @@ def parse_arguments(arguments):
         help="the seed benchmark's name for it: True is log(x+3), False is none",
     )
     words = {"choices": ["int32", "float32"], "default": "int32"}
-    parser.add_argument("--label_type", help="type of SRC's label", **words)
-    parser.add_argument("--dense_type", help="type of SRC's dense values", **words)
+    parser.add_argument("--label_type", help="type of SRC's label (default: int32)", **words)
+    parser.add_argument("--dense_type", help="type of SRC's dense values (default: int32)", **words)
     parser.add_argument(
-        "--category_type", help="type of SRC's ids", choices=["int32"], default="int32"
+        "--category_type",
+        help="type of SRC's ids (default: int32)",
+        choices=["int32"],
+        default="int32",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
     parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")

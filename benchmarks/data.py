@@ -81,18 +81,33 @@ def read_epoch(description, parallel_reads, **options):
     return count / seconds, used / count * 1e6
 
 
+def _peak_memory(process):
+    """Returns the peak resident bytes of a running process, 0 when it has ended."""
+    try:
+        with open(f"/proc/{process}/status", encoding="ascii") as status:
+            lines = [line for line in status if line.startswith("VmHWM")]
+    except OSError:
+        return 0
+    return int(lines[0].split()[1]) * 1024 if lines else 0
+
+
 def run_tool(command):
     """Runs one of the tools; returns (seconds, processor seconds, peak resident bytes)."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    # rusage would count the peak of this process as well, which the new one begins as.
+    memory, found = 0, 0
+    while not found:
+        memory = max(memory, _peak_memory(process.pid))
+        time.sleep(0.02)
+        found, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}")
     seconds = time.perf_counter() - began
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return seconds, usage.ru_utime + usage.ru_stime, memory
 
 
 def _median(runs):
@@ -188,18 +203,17 @@ def _run(folder, parsed):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dataset import convert, open_split, synthetic
 
-    synthetic.write_dataset(folder, parsed.samples, 1000)
+    synthetic.write_dataset(folder, parsed.samples, 1000, progress=False)
     raw = open_split(os.path.join(folder, "train_data.bin"))
     datasets = {"raw": (raw, {})}
     for layout in ("three_file", "per_table"):
         path = os.path.join(folder, layout)
-        convert.convert_split(raw, path, layout)
+        convert.convert_split(raw, path, layout, progress=False)
         datasets[layout] = (open_split(path), {})
     per_table = datasets["per_table"][0]
     datasets["per_table, rank 0 of 8"] = (per_table, {"size": 8})
     # What a rank of 8 reads with model-parallel input: its slice, and its tables at every sample.
     datasets["per_table, rank 0 of 8, 3 tables"] = (per_table, {"size": 8, "tables": [0, 9, 19]})
-    results = bench_reader(datasets, parsed.repeats, parsed.threads)
     source = os.path.join(folder, "train_data.bin")
     turn = ["-m", "dataset.convert", "--layout"]
     cases = {
@@ -210,6 +224,7 @@ def _run(folder, parsed):
     }
     sizes = {name: raw.samples * raw.bytes_per_sample for name in cases}
     sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
+    results = bench_reader(datasets, parsed.repeats, parsed.threads)
     return results + bench_tools(cases, sizes, source, folder, parsed.repeats)
 
 
@@ -223,13 +238,13 @@ def _print(facts):
             floor = result["floor_samples_per_second"]
             print(
                 f"{result['case']:42} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
-                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of processor per M"
+                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of CPU per M"
                 + ("" if floor is None else f"  (pread alone {floor / 1e6:.1f} M/s)")
             )
         else:
             print(
                 f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s         "
-                f"{result['processor_seconds_per_gigabyte']:6.2f} s of processor per GB  "
+                f"{result['processor_seconds_per_gigabyte']:6.2f} s of CPU per GB  "
                 f"{result['peak_memory_mib']:5.0f} MiB  (copy "
                 f"{result['copy_gigabytes_per_second']:.2f} GB/s, "
                 f"{result['copy_processor_seconds_per_gigabyte']:.2f} s)"

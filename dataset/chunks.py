@@ -16,6 +16,9 @@ from dataset.errors import DatasetError
 #: be worked on in any order; it is part of the format of metadata.json.
 CHUNK_SAMPLES = 65536
 
+#: Records taken apart at a time, so that they stay in the cache.
+_TILE_SAMPLES = 2048
+
 
 class Chunk(NamedTuple):
     """Consecutive samples, as stored, each column's in an array of its own.
@@ -63,15 +66,17 @@ class ChunkReader:
 
     def read(self, first, count):
         """Returns samples first .. first + count - 1 as a `Chunk`."""
-        # Columns of one file (raw records) share one read of it.
-        shared = {}
-        arrays = [self._read_column(c, first, count, shared) for c in self.description.columns]
-        by_column = dict(zip(self.description.columns, arrays))
+        arrays = {column: self._array(column, count) for column in self.description.columns}
+        if self.description.label_column.stride > self.description.label_column.bytes_per_sample:
+            self._read_records(arrays, first, count)
+        else:
+            for column, array in arrays.items():
+                self._read_column(column, first, array)
         return Chunk(
             first=first,
-            label=by_column[self.description.label_column][:, 0],
-            dense=by_column[self.description.dense_column],
-            ids=[by_column[column] for column in self.description.table_columns],
+            label=arrays[self.description.label_column][:, 0],
+            dense=arrays[self.description.dense_column],
+            ids=[arrays[column] for column in self.description.table_columns],
         )
 
     def _buffer(self, key, shape, dtype):
@@ -82,34 +87,38 @@ class ChunkReader:
             known = self._buffers.__dict__[key] = np.empty(size, dtype)
         return known[:size].reshape(shape)
 
-    def _read_column(self, column, first, count, shared):
+    def _array(self, column, count):
         # Bytes that are no booleans must show up, so they are not read as booleans.
         dtype = np.dtype(np.uint8 if column.dtype == "bool" else column.dtype)
-        key = (column.kind, column.first_table)
-        out = self._buffer(key, (count, column.width), dtype)
+        return self._buffer((column.kind, column.first_table), (count, column.width), dtype)
+
+    def _read_column(self, column, first, out):
+        """Fills `out` from a column that is alone in its files."""
         done = 0
         for segment in column.segments:
-            here = min(count - done, segment.samples - first)
+            here = min(len(out) - done, segment.samples - first)
             if here <= 0:
                 first -= segment.samples
                 continue
-            rows = out[done : done + here]
-            if column.stride == column.bytes_per_sample:
-                self._read_bytes(segment.path, segment.offset + first * column.stride, rows)
-            else:
-                field = segment.offset % column.stride
-                begin = segment.offset - field + first * column.stride
-                span = (segment.path, begin, here * column.stride)
-                if span not in shared:
-                    shared[span] = self._buffer(segment.path, (span[2],), np.dtype(np.uint8))
-                    self._read_bytes(segment.path, begin, shared[span])
-                strides = (column.stride, dtype.itemsize)
-                rows[...] = np.ndarray(rows.shape, dtype, shared[span], field, strides)
+            offset = segment.offset + first * column.stride
+            self._read_bytes(segment.path, offset, out[done : done + here])
             done += here
             first = 0
-            if done == count:
+            if done == len(out):
                 break
-        return out
+
+    def _read_records(self, arrays, first, count):
+        """Fills the arrays of columns that are fields of the records of one file."""
+        stride = self.description.label_column.stride
+        (path,) = {column.segments[0].path for column in arrays}
+        tile = self._buffer(path, (_TILE_SAMPLES * stride,), np.dtype(np.uint8))
+        for row in range(0, count, _TILE_SAMPLES):
+            rows = min(_TILE_SAMPLES, count - row)
+            self._read_bytes(path, (first + row) * stride, tile[: rows * stride])
+            for column, array in arrays.items():
+                strides = (stride, array.dtype.itemsize)
+                shape, field = (rows, column.width), column.segments[0].offset
+                array[row : row + rows] = np.ndarray(shape, array.dtype, tile, field, strides)
 
     def _read_bytes(self, path, offset, out):
         try:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 #: Knuth's multiplicative hash, 2^32 / golden ratio, odd: a permutation of 32-bit values.
-_MULTIPLIER = np.uint64(2654435761)
-_MASK = np.uint64(0xFFFFFFFF)
+_MULTIPLIER = np.uint32(2654435761)
 _HALF = np.uint64(32)
 _LOAD = 0.6
 _PIECE = 1 << 15
@@ -24,12 +23,10 @@ def table_bytes(entries):
 
 
 def _home_slots(values, slots):
-    home = values.astype(np.uint64)
-    home *= _MULTIPLIER
-    home &= _MASK
+    home = (values * _MULTIPLIER).astype(np.uint64)
     home *= np.uint64(slots)
     home >>= _HALF
-    return home
+    return home.view(np.int64)
 
 
 def build(values, first_id):
@@ -41,10 +38,14 @@ def build(values, first_id):
     """
     entries = len(values)
     slots = int(entries / _LOAD) + 1
-    home = _home_slots(np.asarray(values), slots).astype(np.int64)
-    order = np.argsort(home, kind="stable")
+    # Home slot and index in one word: sorting words is several times faster than argsort.
     rank = np.arange(entries, dtype=np.int64)
-    place = home[order]
+    order = _home_slots(np.asarray(values), slots)
+    order <<= 32
+    order |= rank
+    order.sort()
+    place = order >> 32
+    order &= 0xFFFFFFFF
     place -= rank
     np.maximum.accumulate(place, out=place)
     place += rank
@@ -85,15 +86,21 @@ class Lookup:
         return ids
 
     def _find(self, values):
-        slot = _home_slots(values, self._slots).astype(np.int64)
-        entry = self._table.take(slot)
-        ids = entry.astype(np.uint32).astype(np.int32)
-        ids -= 1
-        wanted = values.astype(np.uint64)
-        unresolved = np.flatnonzero(((entry >> _HALF) != wanted) & (entry != 0))
+        slot = _home_slots(values, self._slots)
+        ids, found = _halves(self._table.take(slot))
+        unresolved = np.flatnonzero((found != values) & (ids >= 0))
+        slot = slot[unresolved]
         while unresolved.size:
-            slot[unresolved] += 1
-            entry = self._table.take(slot[unresolved])
-            ids[unresolved] = entry.astype(np.uint32).astype(np.int32) - 1
-            unresolved = unresolved[((entry >> _HALF) != wanted[unresolved]) & (entry != 0)]
+            slot += 1
+            further, found = _halves(self._table.take(slot))
+            ids[unresolved] = further
+            again = (found != values[unresolved]) & (further >= 0)
+            unresolved, slot = unresolved[again], slot[again]
         return ids
+
+
+def _halves(entries):
+    """Returns (id, value) of entries; the id of an empty one is -1."""
+    pairs = entries.view("<u4").reshape(-1, 2)
+    ids = pairs[:, 0].view(np.int32) - np.int32(1)
+    return ids, pairs[:, 1]

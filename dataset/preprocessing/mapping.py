@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from dataset.preprocessing import lookup, progress
 from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES, DENSE_NAMES, LABEL_NAME
 from dataset.preprocessing.parts import Part
-from dataset.preprocessing.raw_records import RegionWriter, new_records, set_ids
+from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
 
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 15
 
 
 class MapTask(NamedTuple):
@@ -86,12 +86,15 @@ def map_part(task, tables, first_pass):
                 if begin >= end:
                     continue
                 piece = batch.slice(begin, end - begin)
-                records = _start(piece, task.negatives) if first_pass else writer.read(end - begin)
+                if first_pass:
+                    fields = _start(piece, task.negatives)
+                else:
+                    fields = np.ascontiguousarray(writer.read(end - begin).T)
                 for table, ids_of in zip(tables, lookups):
                     values = piece.column(CATEGORICAL_NAMES[table.column])
                     ids = _find_ids(ids_of, values, task.max_rows)
-                    without_id[table.column] += set_ids(records, table.column, ids)
-                writer.write(records)
+                    without_id[table.column] += set_ids(fields, table.column, ids)
+                writer.write(to_records(fields))
             row += batch.num_rows
             progress.advance(0, batch.num_rows)
         for writer in writers:
@@ -101,7 +104,7 @@ def map_part(task, tables, first_pass):
 
 def _start(batch, negatives):
     dense = [np.asarray(batch.column(name)) for name in DENSE_NAMES]
-    return new_records(np.asarray(batch.column(LABEL_NAME)), dense, negatives)
+    return new_fields(np.asarray(batch.column(LABEL_NAME)), dense, negatives)
 
 
 def _find_ids(ids_of, column, max_rows):

@@ -189,14 +189,21 @@ class _Tally:
         self.rows += rows
         if not rows:
             return
-        self.missing += rows - np.count_nonzero(samples.present, axis=1)
-        self.dense_missing += rows - np.count_nonzero(samples.dense_present, axis=1)
-        self.dense_negative += np.count_nonzero(samples.dense < 0, axis=1)
+        for i in range(CATEGORICAL):
+            self.missing[i] += rows - np.count_nonzero(samples.present[i])
         for i in range(DENSE):
-            found = samples.dense[i][samples.dense_present[i]]
-            if found.size:
-                self.least[i] = min(self.least[i], found.min())
-                self.greatest[i] = max(self.greatest[i], found.max())
+            column, present = samples.dense[i], samples.dense_present[i]
+            self.dense_missing[i] += rows - np.count_nonzero(present)
+            least, greatest = column.min(), column.max()
+            if least < 0:
+                self.dense_negative[i] += np.count_nonzero(column < 0)
+            if (least == 0 and self.least[i] > 0) or (greatest == 0 and self.greatest[i] < 0):
+                # This may be the 0 that stands for missing values, and would be news.
+                found = column[present]
+                least = found.min(initial=np.iinfo(np.int32).max)
+                greatest = found.max(initial=np.iinfo(np.int32).min)
+            self.least[i] = min(self.least[i], least)
+            self.greatest[i] = max(self.greatest[i], greatest)
 
     def result(self):
         """Returns the counts as JSON types; least and greatest are None without a value."""

@@ -161,7 +161,7 @@ def _zstandard():
         import zstandard
     except ImportError as error:
         raise InputError(
-            "reading .zst needs the package zstandard: pip install zstandard"
+            "reading .zst needs zstandard: pip install -c constraints.txt zstandard"
         ) from error
     return zstandard
 

@@ -1,16 +1,19 @@
 // Stored values to int32 or float32, and the checks and transforms on them.
 //
 // Loops are written branch-free over contiguous values so that the compiler vectorises them for
-// any instruction set.
+// any instruction set. Included by one file for each instruction set, hence the unnamed
+// namespace: a shared inline function would be linked from whichever file came first.
 #ifndef OPS_READ_SLICE_DECODE_H_
 #define OPS_READ_SLICE_DECODE_H_
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
+#include "read_slice/decode_kernels.h"
+
 namespace dlrm {
+namespace {
 
 // IEEE binary16 bits, as stored.
 struct Half {
@@ -29,17 +32,22 @@ inline uint32_t ToBits(float value) {
   return bits;
 }
 
+// `mask` is all ones or all zeros: a choice that is computed, never branched on.
+inline uint32_t Select(uint32_t mask, uint32_t yes, uint32_t no) {
+  return (yes & mask) | (no & ~mask);
+}
+
 // Widens a half without ever forming a subnormal float, which TensorFlow's threads flush to zero.
 inline float WidenHalf(uint16_t half) {
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
   const uint32_t exponent = magnitude & 0x0f800000u;
-  const uint32_t normal = magnitude + (112u << 23);
-  const uint32_t infinite = magnitude + (224u << 23);
-  // A subnormal half is 2^-14 * mantissa / 1024: put the mantissa below an implied one, take it off.
-  const uint32_t subnormal = ToBits(FromBits(magnitude + (113u << 23)) - FromBits(113u << 23));
-  const uint32_t finite = exponent == 0 ? subnormal : normal;
-  const uint32_t bits = exponent == 0x0f800000u ? infinite : finite;
-  return FromBits(bits | static_cast<uint32_t>(half & 0x8000) << 16);
+  const uint32_t is_subnormal = 0u - static_cast<uint32_t>(exponent == 0);
+  const uint32_t is_infinite = 0u - static_cast<uint32_t>(exponent == 0x0f800000u);
+  // A subnormal half is 2^-14 * mantissa / 1024: give it an implied one as well, take that off.
+  const uint32_t exponent_bias = (112u << 23) + (is_infinite & (112u << 23));
+  const float with_one = FromBits(magnitude + exponent_bias + (is_subnormal & (1u << 23)));
+  const float value = with_one - FromBits(is_subnormal & (113u << 23));
+  return FromBits(ToBits(value) | static_cast<uint32_t>(half & 0x8000) << 16);
 }
 
 template <typename Stored, typename Out>
@@ -97,8 +105,9 @@ inline float Log(float x) {
   // 2 s = f - s f: the series then only corrects the exact leading term f.
   const float log_m = f - s * (f - series);
   const float value = e * 0.693145752f + (low + log_m);
-  const float nan = FromBits(0x7fc00000u);
-  return x > 0.0f && bits < 0x7f800000u ? value : nan;
+  // Bits of positive finite floats are 1 to 0x7f7fffff.
+  const uint32_t is_fine = 0u - static_cast<uint32_t>(bits - 1 < 0x7f7fffffu);
+  return FromBits(Select(is_fine, ToBits(value), 0x7fc00000u));
 }
 
 // values[i] = log(values[i] + shift).
@@ -131,7 +140,7 @@ inline bool AllBinary(const float* values, int64_t count) {
 // `rows` rows of `width` neighbours; `worst` is scratch for `width` values.
 inline bool AllBelow(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
                      uint32_t* worst) {
-  std::fill(worst, worst + width, 0u);
+  for (int64_t j = 0; j < width; ++j) worst[j] = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const int32_t* sample = ids + row * width;
     for (int64_t j = 0; j < width; ++j) {
@@ -145,6 +154,29 @@ inline bool AllBelow(const int32_t* ids, int64_t rows, int64_t width, const int3
   return below;
 }
 
+template <typename Out>
+void Decode(Stored stored, const char* in, int64_t stride, int64_t rows, int64_t width, Out* out,
+            int64_t out_stride) {
+  switch (stored) {
+    case Stored::kUint8:
+      return DecodeRows<uint8_t, Out>(in, stride, rows, width, out, out_stride);
+    case Stored::kInt8:
+      return DecodeRows<int8_t, Out>(in, stride, rows, width, out, out_stride);
+    case Stored::kInt16:
+      return DecodeRows<int16_t, Out>(in, stride, rows, width, out, out_stride);
+    case Stored::kInt32:
+      return DecodeRows<int32_t, Out>(in, stride, rows, width, out, out_stride);
+    case Stored::kHalf:
+      return DecodeRows<Half, Out>(in, stride, rows, width, out, out_stride);
+    case Stored::kFloat:
+      return DecodeRows<float, Out>(in, stride, rows, width, out, out_stride);
+  }
+}
+
+constexpr DecodeKernels kKernels = {Decode<float>, Decode<int32_t>, ShiftedLog,
+                                    AllFinite,     AllBinary,       AllBelow};
+
+}  // namespace
 }  // namespace dlrm
 
 #endif  // OPS_READ_SLICE_DECODE_H_

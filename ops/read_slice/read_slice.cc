@@ -1,12 +1,15 @@
 // Dlrm>ReadSlice: slices of samples from column files, decoded into one tensor [rows, width].
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "read_slice/column_files.h"
-#include "read_slice/decode.h"
+#include "read_slice/decode_kernels.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -71,7 +74,7 @@ log_shift: where not negative, the output is log(value + log_shift).
 )doc");
 
 // Rows read at a time: their stored bytes and their decoded form both fit the second-level cache.
-constexpr int64_t kBlockRows = 2048;
+constexpr int64_t kBlockRows = 4096;
 // Rows decoded at a time when several columns interleave: their output fits the first-level cache.
 constexpr int64_t kTileRows = 128;
 
@@ -90,11 +93,10 @@ tf::Status ToStatus(const ReadError& error) {
     case ReadError::kNone:
       return tf::Status();
     case ReadError::kOpen:
+    case ReadError::kReplaced:
       return tf::errors::NotFound(error.message);
     case ReadError::kPermission:
       return tf::errors::PermissionDenied(error.message);
-    case ReadError::kReplaced:
-      return tf::errors::FailedPrecondition(error.message);
     case ReadError::kValue:
       return tf::errors::InvalidArgument(error.message);
     default:
@@ -103,23 +105,21 @@ tf::Status ToStatus(const ReadError& error) {
   }
 }
 
-template <typename Out>
-void Decode(tf::DataType stored, const char* in, int64_t stride, int64_t rows, int64_t width,
-            Out* out, int64_t out_stride) {
-  switch (stored) {
+Stored StoredAs(tf::DataType dtype) {
+  switch (dtype) {
     case tf::DT_BOOL:  // a byte: other values than 0 and 1 must show up, so not read as bool
     case tf::DT_UINT8:
-      return DecodeRows<uint8_t, Out>(in, stride, rows, width, out, out_stride);
+      return Stored::kUint8;
     case tf::DT_INT8:
-      return DecodeRows<int8_t, Out>(in, stride, rows, width, out, out_stride);
+      return Stored::kInt8;
     case tf::DT_INT16:
-      return DecodeRows<int16_t, Out>(in, stride, rows, width, out, out_stride);
+      return Stored::kInt16;
     case tf::DT_INT32:
-      return DecodeRows<int32_t, Out>(in, stride, rows, width, out, out_stride);
+      return Stored::kInt32;
     case tf::DT_HALF:
-      return DecodeRows<Half, Out>(in, stride, rows, width, out, out_stride);
+      return Stored::kHalf;
     default:
-      return DecodeRows<float, Out>(in, stride, rows, width, out, out_stride);
+      return Stored::kFloat;
   }
 }
 
@@ -313,10 +313,15 @@ class ReadSliceOp : public tf::OpKernel {
         const int64_t tile = std::min(tile_rows, rows - row);
         for (size_t i = 0; i < columns_.size(); ++i) {
           const SliceColumn& column = columns_[i];
-          Decode<Out>(column.stored,
-                      scratch->stored.get() + scratch->starts[i] + row * column.stride,
-                      column.stride, tile, column.width, out + row * width_ + column.first_output,
-                      width_);
+          const char* in = scratch->stored.get() + scratch->starts[i] + row * column.stride;
+          Out* to = out + row * width_ + column.first_output;
+          if constexpr (kToFloat) {
+            kernels_.to_float(StoredAs(column.stored), in, column.stride, tile, column.width, to,
+                              width_);
+          } else {
+            kernels_.to_int32(StoredAs(column.stored), in, column.stride, tile, column.width, to,
+                              width_);
+          }
         }
       }
     }
@@ -326,15 +331,17 @@ class ReadSliceOp : public tf::OpKernel {
   ReadError CheckBlock(int64_t first, int64_t rows, Out* out, Scratch* scratch) const {
     const int64_t values = rows * width_;
     if constexpr (std::is_same_v<Out, float>) {
-      if (log_shift_ >= 0) ShiftedLog(out, values, log_shift_);
-      if (check_ == kFinite && !AllFinite(out, values)) {
-        return Explain(first, rows, out, [](float value, int64_t) { return AllFinite(&value, 1); });
+      if (log_shift_ >= 0) kernels_.shifted_log(out, values, log_shift_);
+      if (check_ == kFinite && !kernels_.all_finite(out, values)) {
+        return Explain(first, rows, out, [](float value, int64_t) { return std::isfinite(value); });
       }
-      if (check_ == kBinary && !AllBinary(out, values)) {
-        return Explain(first, rows, out, [](float value, int64_t) { return AllBinary(&value, 1); });
+      if (check_ == kBinary && !kernels_.all_binary(out, values)) {
+        return Explain(first, rows, out,
+                       [](float value, int64_t) { return value == 0.0f || value == 1.0f; });
       }
     } else {
-      if (check_ == kIds && !AllBelow(out, rows, width_, bounds_.data(), scratch->worst.data())) {
+      if (check_ == kIds &&
+          !kernels_.all_below(out, rows, width_, bounds_.data(), scratch->worst.data())) {
         return Explain(first, rows, out, [this](int32_t id, int64_t j) {
           return id >= 0 && id < bounds_[j];
         });
@@ -377,6 +384,7 @@ class ReadSliceOp : public tf::OpKernel {
     return {};
   }
 
+  const DecodeKernels& kernels_ = BestDecodeKernels();
   int64_t rows_ = 0;
   int64_t width_ = 0;
   std::vector<SliceColumn> columns_;

@@ -43,10 +43,9 @@ def read_slice(
 
     Raises:
         ops.library.LibraryNotBuiltError: the native library is not built.
-        tf.errors.NotFoundError: a file is missing.
+        tf.errors.NotFoundError: a file is missing, or was removed or replaced since it was opened.
         tf.errors.PermissionDeniedError: a file may not be read.
         tf.errors.DataLossError: a file is too short, or could not be read.
-        tf.errors.FailedPreconditionError: a file was removed or replaced since it was opened.
         tf.errors.InvalidArgumentError: a value did not pass the check.
     """
     segments = [segment for column in columns for segment in column.segments]

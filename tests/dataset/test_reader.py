@@ -149,7 +149,7 @@ def test_what_came_before_is_not_read(tmp_path):
     write_raw(tmp_path / "raw.bin", arrays)
     description = open_split(tmp_path / "raw.bin", vocab_sizes=VOCAB_SIZES)
     assert len(list(reader.batches(description, 10, start_step=1))) == 9
-    with pytest.raises(Exception, match="sample 5, value 0: id 77 is outside its vocabulary"):
+    with pytest.raises(Exception, match="sample 5, table 0: id 77 is outside its vocabulary"):
         list(reader.batches(description, 10))
 
 

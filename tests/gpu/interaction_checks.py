@@ -98,11 +98,13 @@ def shapes(large):
     if large:
         listed += [
             (b, f, d)
-            for b in (1, 255)
+            for b in (1, 61)
             for f in (1, 2, 13, 27, 31, 32, 33, 64)
             for d in (1, 4, 16, 127, 128, 256)
         ]
-        listed += [(8192, 27, 128), (1027, 27, 64), (1027, 31, 256), (1027, 64, 32)]
+        listed += [(b, f, 128) for b in (3, 255) for f in (27, 33)]
+        # More samples than warps that fit a device: every warp takes several.
+        listed += [(4099, 27, 128), (4099, 13, 64), (2051, 31, 256), (2051, 64, 8)]
     return listed
 
 

@@ -12,6 +12,9 @@ _ROWS, _DIM, _TABLES = 18_000_000, 128, 3  # 2.3e9 elements, 9.2 GB
 _BATCH = 5_700_000  # x 3 x 128 = 2.2e9 elements, 4.4 GB in float16
 
 
+_SAMPLES = 640_000  # x 27 x 128 = 2.2e9 elements
+
+
 def _needs(gigabytes):
     import torch
 
@@ -83,7 +86,7 @@ def interaction(library, memory):
         import torch
 
         _needs(24)
-        batch, features, dim = 640_000, 27, 128  # 2.2e9 elements
+        batch, features, dim = _SAMPLES, 27, 128
         width = library.width(features, dim)
         x = torch.randn((batch, features, dim), dtype=torch.float16, device="cuda")
         shape = InteractionShape(batch, features, dim, FLOAT16, ACCURATE)

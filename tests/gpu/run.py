@@ -120,6 +120,8 @@ def print_table(results):
         rates = ", ".join(f"{k} {v / 1e12:.0f}" for k, v in machine["flop_per_s"].items())
         print(f"\n{machine['device']}: copy {machine['copy_bytes_per_s'] / 1e12:.2f} TB/s (read + "
               f"written), matrix products {rates} TFLOP/s")  # fmt: skip
+    if not results["timings"]:
+        return
     title = f"operation, batch {timings.BATCH:,}"
     print(f"\n{title:58} {'MB':>7} {'us':>8} {'TB/s':>6} {'of copy':>8} {'PyTorch us':>11} "
           f"{'ratio':>6}")  # fmt: skip

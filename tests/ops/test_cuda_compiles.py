@@ -3,6 +3,10 @@
 What needs a device is checked and timed by ``python3 -m tests.gpu.run`` on a GPU host.
 """
 
+import ctypes
+import os
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -40,6 +44,25 @@ def test_tensor_core_and_wide_access_instructions():
         "ld.global.nc.v4.f32",
     ):
         assert instruction in text, f"{instruction} is not in the compiled kernels"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", sorted(build.OPS.glob("*/*.gpu.cc")), ids=lambda path: path.name)
+def test_tensorflow_gpu_kernels_compile(source):
+    """TensorFlow's headers are the same for CPUs and GPUs; CUDA's come with nvcc."""
+    include = build.cuda_include()
+    if include is None:
+        pytest.skip("CUDA's headers were not found: the GPU kernels are not compiled")
+    import tensorflow as tf
+
+    flags = [f for f in tf.sysconfig.get_compile_flags() if not f.startswith(("-std", "-I"))]
+    command = [
+        os.environ.get("CXX", "g++"), "-fsyntax-only", "-std=c++17", "-Wall", "-Wextra",
+        "-Wno-unused-parameter", "-Werror", "-DGOOGLE_CUDA=1", *flags, f"-I{build.OPS}",
+        "-isystem", tf.sysconfig.get_include(), "-isystem", str(include), str(source),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +113,67 @@ def test_impossible_arguments_are_refused(emulated):
         library.dot_interaction_forward(bad, *nowhere, None, device.stream)
     with pytest.raises(launchers.CudaError, match="embedding_initialize returned CUDA error 1"):
         library.embedding_initialize(None, 0, 1, 0, 1, 0, 0, 1.0, device.stream)
+
+
+@pytest.mark.parametrize("dtype", launchers.DTYPE_NAMES)
+def test_emulated_updates_equal_the_cpu_ops(emulated, dtype):
+    """One model trained on either device holds the same bits (row-wise Adagrad aside)."""
+    tf = pytest.importorskip("tensorflow")
+    from ops import library as op_library
+
+    if not op_library.is_built():
+        pytest.skip("the op library is not built")
+    ops, (library, device) = op_library.load(), emulated
+    rng = np.random.default_rng()
+    problem = embedding_checks.Problem(
+        library, device, rng, 40, [1000, 3, 1, 40], 128, dtype, np.int64, "zipf"
+    )
+    gradients = tf.constant(problem.gradients)
+    if dtype == launchers.BFLOAT16:
+        gradients = tf.bitcast(gradients, tf.bfloat16)
+    common = {
+        "ids": problem.ids, "gradients": gradients, "base_rows": problem.base,
+        "table_rows": problem.sizes, "learning_rate": 0.7, "scale": 0.3,
+    }  # fmt: skip
+    workspace, size = problem.workspace()
+    place = ctypes.byref(problem.description), problem.device_gradients.pointer
+
+    table, rows = tf.Variable(problem.rows), device.upload(problem.rows)
+    ops.dlrm_embedding_update_sgd(table=table.handle, **common)
+    step = np.float32(0.7) * np.float32(0.3)
+    library.embedding_sgd_sorted(*place, rows.pointer, step, workspace.pointer, size, device.stream)
+    np.testing.assert_array_equal(rows.download(), table.numpy())
+
+    table, rows = tf.Variable(problem.rows), device.upload(problem.rows)
+    start = np.full(problem.rows.shape, 0.1, np.float32)
+    accumulator, squares = tf.Variable(start), device.upload(start)
+    ops.dlrm_embedding_update_adagrad(
+        table=table.handle, accumulator=accumulator.handle, epsilon=1e-8, **common
+    )
+    library.embedding_adagrad(
+        *place, rows.pointer, squares.pointer, 0, 0.7, 0.3, 1e-8, workspace.pointer, size,
+        device.stream,
+    )  # fmt: skip
+    np.testing.assert_array_equal(squares.download(), accumulator.numpy())
+    np.testing.assert_array_equal(rows.download(), table.numpy())
+    problem.close()
+
+
+def test_emulated_initialisation_equals_the_cpu_op(emulated):
+    tf = pytest.importorskip("tensorflow")
+    from ops import library as op_library
+
+    if not op_library.is_built():
+        pytest.skip("the op library is not built")
+    library, device = emulated
+    table, rows = tf.Variable(tf.zeros((50, 131))), device.empty(40 * 131, np.float32)
+    seed = int(np.random.default_rng().integers(-(2**62), 2**62))
+    op_library.load().dlrm_embedding_initialize(
+        table=table.handle, base_row=3, rows=40, table_index=7, seed=seed, first_row=5,
+        row_stride=8, limit=0.37,
+    )  # fmt: skip
+    library.embedding_initialize(rows.pointer, 131, 40, 5, 8, 7, seed, 0.37, device.stream)
+    np.testing.assert_array_equal(rows.download().reshape(40, 131), table.numpy()[3:43])
 
 
 def test_philox_known_answers():

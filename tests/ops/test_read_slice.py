@@ -234,7 +234,7 @@ def test_file_removed_between_reads_is_an_error(tmp_path, act):
     else:
         (tmp_path / "other.bin").write_bytes(b"\0" * 20)
         os.replace(tmp_path / "other.bin", tmp_path / "ids.bin")
-    with pytest.raises(tf.errors.FailedPreconditionError, match="was removed or replaced while"):
+    with pytest.raises(tf.errors.NotFoundError, match="was removed or replaced while"):
         for _ in iterator:
             pass
 

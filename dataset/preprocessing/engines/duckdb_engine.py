@@ -34,7 +34,9 @@ class DuckDBEngine(Engine):
         try:
             import duckdb
         except ImportError as error:
-            raise EngineError("--engine=duckdb needs DuckDB: pip install duckdb==1.1.3") from error
+            raise EngineError(
+                "--engine=duckdb needs DuckDB: pip install -c constraints.txt duckdb"
+            ) from error
         self._error = duckdb.Error
         self._limit = options.memory_limit
         self._jobs = max(1, min(options.jobs, self._limit // _WORKER_BYTES))

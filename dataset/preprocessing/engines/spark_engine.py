@@ -40,8 +40,8 @@ class SparkEngine(Engine):
             from pyspark.sql import SparkSession
         except ImportError as error:
             raise EngineError(
-                f"--engine=spark needs PySpark with pandas ({error}): "
-                "pip install pyspark==3.5.3 pandas==2.2.3"
+                f"--engine=spark needs PySpark and pandas ({error}): "
+                "pip install -c constraints.txt pyspark pandas"
             ) from error
         java = os.environ.get("JAVA_HOME")
         if not (

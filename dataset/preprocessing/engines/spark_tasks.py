@@ -17,7 +17,7 @@ from dataset.preprocessing.columns import (
     ROW_NAME,
 )
 from dataset.preprocessing.errors import PreprocessError
-from dataset.preprocessing.raw_records import RegionWriter, new_records, set_ids
+from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
 
 
 class Parse:
@@ -96,11 +96,11 @@ class _PartInProgress:
     def _records(self, batch):
         dense = [np.asarray(batch.column(name)) for name in DENSE_NAMES]
         label = np.asarray(batch.column(LABEL_NAME))
-        records = new_records(label, dense, self._task.negatives)
+        fields = new_fields(label, dense, self._task.negatives)
         for column, name in enumerate(CATEGORICAL_NAMES):
             ids = np.asarray(pc.fill_null(batch.column(name), -1))
-            self._without_id[column] += set_ids(records, column, ids)
-        return records
+            self._without_id[column] += set_ids(fields, column, ids)
+        return to_records(fields)
 
     def finish(self):
         """Returns the batch that says the part is on disk."""

@@ -296,10 +296,8 @@ def test_input_errors(tmp_path, preprocess):
 
 def test_two_runs_at_once_are_an_error(tmp_path, preprocess):
     write_days(tmp_path, random_lines(1, 12), random_lines(1, 12))
-    with (
-        locked(str(tmp_path / "out" / ".preprocess")),
-        pytest.raises(OptionError, match="another preprocessing run"),
-    ):
+    folder = str(tmp_path / "out" / ".preprocess")
+    with locked(folder), pytest.raises(OptionError, match="another preprocessing run"):
         preprocess(train_days=(0,), test_day=1)
 
 

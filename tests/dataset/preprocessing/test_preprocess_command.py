@@ -1,5 +1,7 @@
 """The command line: what it turns flags into, and its errors."""
 
+import io
+import sys
 from fractions import Fraction
 
 import pytest
@@ -9,6 +11,7 @@ from dataset.preprocessing.errors import OptionError
 from dataset.preprocessing.inputs import find_inputs, parse_days
 from dataset.preprocessing.options import parse_bytes, parse_fraction
 from dataset.preprocessing.parts import Part
+from dataset.preprocessing.progress import ProgressBar
 from dataset.preprocessing.splits import TEST, TRAIN, VALIDATION, by_day, by_fraction
 from tests.dataset.preprocessing.conftest import random_lines, records_of, run_options, write_days
 
@@ -114,3 +117,29 @@ def test_the_command_runs_and_reports_errors_on_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("preprocess.py: --input") and error.count("\n") == 1
     assert run_options(tmp_path, train_days=(0,)).jobs == 1
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    write_days(tmp_path, random_lines(1, 6))
+    (tmp_path / "file").write_text("")
+    flags = ["--input", str(tmp_path / "days"), "--train_days=0", "--test_day=none"]
+    assert command.main([*flags, "--output", str(tmp_path / "file" / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "Not a directory" in error and error.count("\n") == 1
+
+
+def test_progress_shows_rows_per_second_and_time_left(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with ProgressBar("parse", 4_000_000, "B") as bar:
+        bar.show(1_000_000, 5000)
+        bar._bar.refresh()
+    shown = terminal.getvalue()
+    assert "parse:  25%" in shown
+    assert "M rows/s" in shown
+    assert "1.00M/4.00M" in shown
+    assert "<00:" in shown or "<?" in shown

@@ -1,0 +1,36 @@
+// The decoding loops, compiled for several instruction sets and chosen when the program runs.
+#ifndef OPS_READ_SLICE_DECODE_KERNELS_H_
+#define OPS_READ_SLICE_DECODE_KERNELS_H_
+
+#include <cstdint>
+
+namespace dlrm {
+
+// Dtypes that columns have in files.
+enum class Stored { kUint8, kInt8, kInt16, kInt32, kHalf, kFloat };
+
+struct DecodeKernels {
+  // Rows of `width` values, `stride` bytes apart, into rows `out_stride` values apart.
+  void (*to_float)(Stored, const char* in, int64_t stride, int64_t rows, int64_t width, float* out,
+                   int64_t out_stride);
+  void (*to_int32)(Stored, const char* in, int64_t stride, int64_t rows, int64_t width,
+                   int32_t* out, int64_t out_stride);
+  // values[i] = log(values[i] + shift), NaN for what has no finite logarithm.
+  void (*shifted_log)(float* values, int64_t count, float shift);
+  bool (*all_finite)(const float* values, int64_t count);
+  // Whether every value is 0 or 1.
+  bool (*all_binary)(const float* values, int64_t count);
+  // Whether the ids of each of `width` tables lie in 0 .. bound - 1; `worst` is scratch [width].
+  bool (*all_below)(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
+                    uint32_t* worst);
+};
+
+const DecodeKernels& PortableDecodeKernels();
+const DecodeKernels& Avx2DecodeKernels();
+
+// The fastest that this machine runs.
+const DecodeKernels& BestDecodeKernels();
+
+}  // namespace dlrm
+
+#endif  // OPS_READ_SLICE_DECODE_KERNELS_H_
