@@ -81,18 +81,33 @@ def read_epoch(description, parallel_reads, **options):
     return count / seconds, used / count * 1e6
 
 
+def _peak_memory(process):
+    """Returns the peak resident bytes of a running process, 0 when it has ended."""
+    try:
+        with open(f"/proc/{process}/status", encoding="ascii") as status:
+            lines = [line for line in status if line.startswith("VmHWM")]
+    except OSError:
+        return 0
+    return int(lines[0].split()[1]) * 1024 if lines else 0
+
+
 def run_tool(command):
     """Runs one of the tools; returns (seconds, processor seconds, peak resident bytes)."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    # rusage would count the peak of this process as well, which the new one begins as.
+    memory, found = 0, 0
+    while not found:
+        memory = max(memory, _peak_memory(process.pid))
+        time.sleep(0.02)
+        found, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}")
     seconds = time.perf_counter() - began
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return seconds, usage.ru_utime + usage.ru_stime, memory
 
 
 def _median(runs):
@@ -209,10 +224,8 @@ def _run(folder, parsed):
     }
     sizes = {name: raw.samples * raw.bytes_per_sample for name in cases}
     sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
-    # The tools first: a process counts its parent's peak memory until it has a program of its own,
-    # and TensorFlow's is larger than theirs.
-    results = bench_tools(cases, sizes, source, folder, parsed.repeats)
-    return bench_reader(datasets, parsed.repeats, parsed.threads) + results
+    results = bench_reader(datasets, parsed.repeats, parsed.threads)
+    return results + bench_tools(cases, sizes, source, folder, parsed.repeats)
 
 
 def _print(facts):

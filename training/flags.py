@@ -114,6 +114,10 @@ def _define_all():
         enum_values=["mean", "sum"],
     )  # fmt: skip
     _define(
+        train, "float", "embedding_lr", None,
+        "learning rate of the tables, on the same schedule; default: --lr", lower_bound=0.0,
+    )  # fmt: skip
+    _define(
         train, "enum", "embedding_optimizer", "sgd", "optimizer of the tables",
         enum_values=list(OPTIMIZERS),
     )  # fmt: skip
@@ -273,6 +277,8 @@ def _check(values):
         raise UserError(
             "--vocab_sizes only goes with --use_synthetic_dataset: a dataset's metadata has its own"
         )
+    if values.embedding_lr is not None and not values.lr:
+        raise UserError("--embedding_lr is on the schedule of --lr, which is 0: nothing would move")
     bottom, top = widths("bottom_mlp"), widths("top_mlp")
     if bottom[-1] != values.embedding_dim:
         raise UserError(

@@ -121,6 +121,7 @@ def _run(flags, cluster):
         tf.keras.optimizers.SGD(learning_rate=flags.lr),
         cluster,
         update_embedding=flags.ablation != "frozen_embeddings",
+        embedding_rate=1.0 if flags.embedding_lr is None else flags.embedding_lr / flags.lr,
         overlap=flags.overlap,
     )
     forward = Forward(dense_model, embedding)

@@ -17,6 +17,7 @@ class TrainStep:
         optimizer: a Keras optimizer for the dense variables.
         cluster: the ranks (`training.cluster`).
         update_embedding: False freezes the tables at their initial values.
+        embedding_rate: the tables' learning rate in units of the dense part's.
         overlap: bring the next batch's ids to where their rows are while this batch computes.
             Ids do not depend on the weights, so the result is the same bytes.
     """
@@ -29,6 +30,7 @@ class TrainStep:
         cluster,
         *,
         update_embedding=True,
+        embedding_rate=1.0,
         overlap=True,
     ):
         self._model = dense_model
@@ -36,6 +38,7 @@ class TrainStep:
         self._optimizer = optimizer
         self._cluster = cluster
         self._update_embedding = update_embedding
+        self._embedding_rate = embedding_rate
         self._overlap = overlap and embedding.routes_ahead
         self._routed_batch, self._routed = None, None
         # The sum of the losses since the last report, so that no step waits for its own loss.
@@ -113,7 +116,7 @@ class TrainStep:
         self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply_gradients(zip(gradients, variables))
         if self._update_embedding:
-            self._embedding.update(route, vector_gradients, learning_rate)
+            self._embedding.update(route, vector_gradients, self._embedding_rate * learning_rate)
         self._last_loss.assign(loss)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
         self._loss_steps.assign_add(1)
