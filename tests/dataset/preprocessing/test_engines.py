@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from dataset.preprocessing import dictionaries, parts, pipeline, sql
+from dataset.preprocessing import counting, dictionaries, parts, pipeline, sql
 from dataset.preprocessing.engines import open_engine
 from dataset.preprocessing.errors import EngineError
 from tests.dataset.preprocessing.conftest import (
@@ -56,7 +56,10 @@ def _files(folder):
     }
 
 
-@pytest.mark.parametrize("rule", [{"max_table_rows": 900}, {"frequency_threshold": 2}])
+@pytest.mark.parametrize(
+    "rule",
+    [{"frequency_threshold": 2}, pytest.param({"max_table_rows": 900}, marks=pytest.mark.slow)],
+)
 def test_both_engines_write_the_same_bytes(tmp_path, monkeypatch, spark, rule):
     monkeypatch.setattr(parts, "PART_BYTES", 40000)
     write_days(tmp_path, *(random_lines(seed, 250, bad=0.02) for seed in range(2)))
@@ -68,6 +71,27 @@ def test_both_engines_write_the_same_bytes(tmp_path, monkeypatch, spark, rule):
     found = _files(tmp_path / "spark")
     assert found == _files(tmp_path / "duckdb")
     assert {"train_data.bin", "validation_data.bin", "report.json", "rejects.tsv"} <= set(found)
+
+
+def test_both_engines_make_the_same_modulo_dictionary(tmp_path, spark):
+    write_days(tmp_path, random_lines(1, 300))
+    options = run_options(tmp_path, train_days=(0,), keep_parts=True)
+    pipeline.run(options, say=lambda line: None)
+    paths = sorted((tmp_path / "out" / ".preprocess" / "parts").glob("*.parquet"))
+    found = [parts.Part(0, str(path), 0, 0, 0) for path in paths]
+    made = {}
+    for name in ("duckdb", "spark"):
+        folder = tmp_path / name
+        folder.mkdir()
+        options = run_options(tmp_path, train_days=(0,), engine=name)
+        with open_engine(options, str(folder)) as engine:
+            engine.open_samples(found)
+            summary = counting.make_dictionary(
+                engine, dictionaries.Rule(max_rows=77), 1, str(folder)
+            )
+        made[name] = summary, (folder / "C2.npy").read_bytes()
+    assert made["duckdb"] == made["spark"]
+    assert made["duckdb"][0]["distinct"] > 20
 
 
 def test_the_lookup_is_the_mapping_statement(tmp_path):
