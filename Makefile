@@ -12,6 +12,7 @@ PINNED := $(shell sed -n 's/^tensorflow-cpu==//p' constraints.txt)
 TENSORFLOW ?= $(PINNED)
 VENV ?= $(if $(filter $(PINNED),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
 DATA ?= data/demo
+DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
 OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh)
@@ -19,7 +20,7 @@ OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*
 # How `make train` starts its ranks: one needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,$(VENV)/bin/horovodrun -np $(NP)) ./hvd_wrapper.sh $(PY)
 
-.PHONY: help train test bench lint clean distclean venv ops data
+.PHONY: help train test bench sanitize lint clean distclean venv ops data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -30,6 +31,15 @@ train: $(OPS) $(DATA)/test/metadata.json ## train the demo DLRM (NP=4 for four r
 
 test: $(OPS) lint ## run the tests (TESTS=tests/... for some of them)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(TESTS)
+
+bench: $(OPS) ## measure machine, ops, data path and hybrid step (BENCH=ops for one of them)
+	@for name in $(or $(BENCH),machine ops data hybrid); do echo "== benchmarks.$$name"; \
+	  PATH="$(abspath $(VENV))/bin:$$PATH" TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m benchmarks.$$name || exit 1; done
+
+sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-behaviour sanitizers
+	@export PATH="$(abspath $(VENV))/bin:$$PATH"; \
+	  cmake -S tests/ops -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
+	  && cmake --build build/kernels-sanitized --parallel >/dev/null && build/kernels-sanitized/kernels_test
 
 lint: $(VENV)/.ready
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
