@@ -15,7 +15,7 @@ DATA ?= data/demo
 DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
-OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh)
+OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
 
 # How `make train` starts its ranks: one needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,$(VENV)/bin/horovodrun -np $(NP)) ./hvd_wrapper.sh $(PY)
