@@ -72,7 +72,7 @@ echo "bootstrap: installing TensorFlow $tensorflow and the pinned dependencies i
 install pip setuptools wheel
 install cmake ninja tensorflow-cpu numpy \
   absl-py cloudpickle packaging psutil pyyaml tqdm \
-  duckdb pyarrow zstandard \
+  duckdb pandas pyarrow pyspark zstandard \
   hypothesis pytest pytest-timeout ruff scikit-learn scipy
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
