@@ -46,8 +46,8 @@ class TrainStep:
         self._last_loss = tf.Variable(0.0, trainable=False, name="last_loss")
         self._loss_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
         optimizer.build(dense_model.trainable_variables)
-        self._function = tf.function(self._overlapped if self._overlap else self._step)
         self._route = tf.function(embedding.route)
+        self._function = None if self._overlap else tf.function(self._step)
 
     def __call__(self, batch, learning_rate, following=None):
         """Runs one step.
@@ -64,6 +64,8 @@ class TrainStep:
         rate = tf.constant(learning_rate, tf.float32)
         if not self._overlap:
             return self._function(batch["dense"], batch["categorical"], batch["label"], rate)
+        if self._function is None:
+            self._function = self._overlapped_function(batch)
         if self._routed_batch is not batch:
             self._routed = self._route(batch["categorical"])
         # A last batch routes itself once more, for nothing: every step is the same graph.
@@ -93,6 +95,23 @@ class TrainStep:
     def traces(self):
         """Returns how often the step has been traced: 1 after the first."""
         return self._function.experimental_get_tracing_count()
+
+    def _overlapped_function(self, batch):
+        """Returns the function of `_overlapped`, traced for routes of any number of rows."""
+
+        def spec(tensor):
+            return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+        categorical = spec(batch["categorical"])
+        route = self._route.get_concrete_function(categorical).structured_outputs
+        signature = (
+            spec(batch["dense"]),
+            tf.nest.map_structure(spec, route),
+            spec(batch["label"]),
+            tf.TensorSpec([], tf.float32),
+            categorical,
+        )
+        return tf.function(self._overlapped, input_signature=signature)
 
     def _overlapped(self, dense, route, label, learning_rate, following):
         # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.

@@ -100,7 +100,7 @@ class OwnEmbedding:
                 input.
         """
         if self._exchange is None:
-            return categorical, None
+            return categorical, ()
         ids = categorical
         if self._exchanged_tables is not None:
             ids = tf.gather(categorical, self._exchanged_tables, axis=1)

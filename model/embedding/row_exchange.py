@@ -85,7 +85,7 @@ class RowExchange:
         """
         wanted = route_rows(
             categorical, self._vocab_sizes, self._owner, self._base, self._step,
-            ranks=self._cluster.size, unique=self._compress,
+            ranks=self._cluster.size, unique=bool(self._compress),
         )  # fmt: skip
         rows, sent = self._cluster.alltoall(wanted.rows, wanted.requested, "exchange_rows")
         return Route(rows[:, None], sent, wanted.requested, wanted.order, wanted.position)
