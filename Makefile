@@ -29,8 +29,8 @@ help: ## show this list
 train: $(OPS) $(DATA)/test/metadata.json ## train the demo DLRM (NP=4 for four ranks)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(LAUNCH) main.py --flagfile=configs/demo.flags --data_dir=$(DATA) $(FLAGS)
 
-test: $(OPS) lint ## run the tests (TESTS=tests/... for some of them)
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(TESTS)
+test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(or $(TESTS),-m 'not slow')
 
 bench: $(OPS) ## measure machine, ops, data path and hybrid step (BENCH=ops for one of them)
 	@for name in $(or $(BENCH),machine ops data hybrid); do echo "== benchmarks.$$name"; \

@@ -129,7 +129,9 @@ class TrainStep:
             logits = self._model(dense, vectors)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=label, logits=logits)
             loss = tf.reduce_mean(losses)
-        *gradients, vector_gradients = tape.gradient(loss, [*variables, vectors])
+        *gradients, vector_gradients = tape.gradient(
+            loss, [*variables, vectors], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         # The loss travels with the gradients: averaged over ranks at no cost of its own.
         *gradients, loss = self._cluster.average([*gradients, loss], "dense_gradients")
         self._optimizer.learning_rate.assign(learning_rate)

@@ -8,7 +8,7 @@ from tests.model import hybrid_worker as worker
 from tests.reference import ReferenceDLRM
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow), 4])
 def trained(request, tmp_path_factory):
     """Trains every case on N ranks; returns (N, {case: [each rank's arrays]})."""
     size = request.param
