@@ -74,7 +74,11 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
                 bar.update(count * bytes_per_sample)
 
     bar = tqdm(
-        total=samples * bytes_per_sample, desc=what, unit="B", unit_scale=True, disable=not progress
+        total=samples * bytes_per_sample,
+        desc=what,
+        unit="B",
+        unit_scale=True,
+        disable=None if progress else True,
     )
     with bar, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(worker, bar) for _ in range(jobs)]
