@@ -70,7 +70,19 @@ __m512i Join(Register low, Register high) {
   return _mm512_permutexvar_epi64(order, reinterpret_cast<__m512i>(rounded));
 }
 
-Bf16 Same(Bf16 value) { return value; }
+// The symmetric matrix [F, stride] of packed pairs, zero on the diagonal.
+void Unpack(const Bf16* pairs, int64_t features, int64_t stride, Bf16* matrix) {
+  matrix[0] = Bf16{};
+  for (int64_t i = 1; i < features; ++i, pairs += i - 1) {
+    Bf16* row = matrix + i * stride;
+    Bf16* column = matrix + i;
+    for (int64_t j = 0; j < i; ++j) {
+      row[j] = pairs[j];
+      column[j * stride] = pairs[j];
+    }
+    row[i] = Bf16{};
+  }
+}
 
 // Rows [row, row + R), pairs of registers [column / 32, column / 32 + P).
 template <int R, int P>
@@ -159,7 +171,7 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const Bf16>& i
     const Bf16* bottom = in.bottom + b * in.bottom_stride;
     const Bf16* vectors = in.vectors + b * in.vectors_stride;
     const Bf16* output_gradient = gradient + b * shape.width;
-    Unpack<Bf16, Bf16, Same>(output_gradient + D, F, matrix_stride, matrix);
+    Unpack(output_gradient + D, F, matrix_stride, matrix);
     for (int64_t i = 0; i < F; i += 2) {
       const Bf16* first = i == 0 ? bottom : vectors + (i - 1) * D;
       Interleave(first, i + 1 < F ? vectors + i * D : nullptr, D,

@@ -9,27 +9,12 @@
 #ifndef DLRM_OPS_DOT_INTERACTION_DOT_INTERACTION_BACKWARD_H_
 #define DLRM_OPS_DOT_INTERACTION_DOT_INTERACTION_BACKWARD_H_
 
+#include <type_traits>
+
 #include "dot_interaction/dot_interaction_forward.h"
 
 namespace dlrm {
 namespace {
-
-// The symmetric matrix [F, stride] of packed pairs, zero on the diagonal. Elements are copied or
-// converted from T to S.
-template <class T, class S, S Convert(T)>
-void Unpack(const T* pairs, int64_t features, int64_t stride, S* matrix) {
-  matrix[0] = S{};
-  for (int64_t i = 1; i < features; ++i, pairs += i - 1) {
-    S* row = matrix + i * stride;
-    S* column = matrix + i;
-    for (int64_t j = 0; j < i; ++j) {
-      const S value = Convert(pairs[j]);
-      row[j] = value;
-      column[j * stride] = value;
-    }
-    row[i] = S{};
-  }
-}
 
 // Columns of row j as the block reads them: straight from float32 input, or from its copy.
 struct RowsOfColumns {
@@ -38,12 +23,31 @@ struct RowsOfColumns {
   int64_t stride;        // floats from one row to the next
 };
 
-// Gradient of rows [row, row + R), C registers of columns, into sums: inlined, or the sums would
-// be passed through memory.
+// sums[r] += factors[r] * the columns at p, for r != skipped.
 template <class V, int R, int C>
-inline __attribute__((always_inline)) void GradientBlock(const float* matrix, int64_t matrix_stride, int64_t features,
-                   const RowsOfColumns& columns, typename V::Register (*sums)[C],
-    Prefetcher* prefetcher) {
+inline __attribute__((always_inline)) void AddRow(const typename V::Register (&factors)[R],
+                                                  int skipped, const float* p,
+                                                  typename V::Register (*sums)[C]) {
+#pragma GCC unroll 8
+  for (int c = 0; c < C; ++c) {
+    const typename V::Register column = V::Load(p + c * V::kFloats);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (r != skipped) sums[r][c] = V::MultiplyAdd(factors[r], column, sums[r][c]);
+    }
+  }
+}
+
+// Gradient of rows [row, row + R), C registers of columns, into sums: inlined, or the sums would
+// be passed through memory. S[i, j] is read from the packed pairs: at i (i - 1) / 2 + j for j < i,
+// at j (j - 1) / 2 + i for j > i.
+template <class V, int R, int C>
+inline __attribute__((always_inline)) void GradientBlock(const float* pairs, int64_t features,
+                                                         int64_t row,
+                                                         const RowsOfColumns& columns,
+                                                         typename V::Register (*sums)[C],
+                                                         Prefetcher* prefetcher) {
+  using Register = typename V::Register;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
@@ -51,18 +55,39 @@ inline __attribute__((always_inline)) void GradientBlock(const float* matrix, in
   }
   const float* p = columns.bottom;
   Prefetcher ahead = *prefetcher;
-  for (int64_t j = 0; j < features; ++j) {
+  const float* before[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) before[r] = pairs + (row + r) * (row + r - 1) / 2;
+  for (int64_t j = 0; j < row; ++j) {
     ahead.Line();
-    typename V::Register factor[R];
+    Register factors[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) factor[r] = V::Broadcast(matrix[r * matrix_stride + j]);
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      const typename V::Register column = V::Load(p + c * V::kFloats);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sums[r][c] = V::MultiplyAdd(factor[r], column, sums[r][c]);
-    }
+    for (int r = 0; r < R; ++r) factors[r] = V::Broadcast(before[r][j]);
+    AddRow<V, R, C>(factors, -1, p, sums);
     p = columns.vectors + j * columns.stride;
+  }
+  // The block's own rows: S is zero at r == d.
+#pragma GCC unroll 8
+  for (int d = 0; d < R; ++d) {
+    Register factors[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const float* pair = r < d ? before[d] + row + r : before[r] + row + d;
+      factors[r] = r == d ? V::Zero() : V::Broadcast(*pair);
+    }
+    ahead.Line();
+    AddRow<V, R, C>(factors, d, p, sums);
+    p = columns.vectors + (row + d) * columns.stride;
+  }
+  const float* after = pairs + (row + R) * (row + R - 1) / 2 + row;
+  for (int64_t j = row + R; j < features; ++j) {
+    ahead.Line();
+    Register factors[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) factors[r] = V::Broadcast(after[r]);
+    AddRow<V, R, C>(factors, -1, p, sums);
+    p = columns.vectors + j * columns.stride;
+    after += j;
   }
   *prefetcher = ahead;
 }
@@ -78,11 +103,11 @@ struct GradientTarget {
 
 // Gradient of rows [row, row + R) at columns [column, column + C registers), stored.
 template <class V, class T, int R, int C>
-void StoreGradientBlock(const float* matrix, int64_t matrix_stride, int64_t features, int64_t row,
-                        int64_t column, const RowsOfColumns& columns,
-                        const GradientTarget<T>& target, Prefetcher* prefetcher) {
+void StoreGradientBlock(const float* pairs, int64_t features, int64_t row, int64_t column,
+                        const RowsOfColumns& columns, const GradientTarget<T>& target,
+                        Prefetcher* prefetcher) {
   typename V::Register sums[R][C];
-  GradientBlock<V, R, C>(matrix + row * matrix_stride, matrix_stride, features, columns, sums, prefetcher);
+  GradientBlock<V, R, C>(pairs, features, row, columns, sums, prefetcher);
   // Unrolled like every loop over the sums: an index that is not a constant would put them all
   // into memory.
 #pragma GCC unroll 8
@@ -118,16 +143,18 @@ void StoreGradientBlock(const float* matrix, int64_t matrix_stride, int64_t feat
 
 // All rows, C registers of columns from `column` on.
 template <class V, class T, int C>
-void GradientColumns(const float* matrix, int64_t matrix_stride, int64_t features, int64_t column,
+void GradientColumns(const float* pairs, int64_t features, int64_t column,
                      const RowsOfColumns& columns, const GradientTarget<T>& target,
                      Prefetcher* prefetcher) {
   constexpr int R = V::kGradientRows;
   int64_t row = 0;
   for (; row + R <= features; row += R) {
-    StoreGradientBlock<V, T, R, C>(matrix, matrix_stride, features, row, column, columns, target, prefetcher);
+    StoreGradientBlock<V, T, R, C>(pairs, features, row, column, columns, target,
+                                   prefetcher);
   }
   for (; row < features; ++row) {
-    StoreGradientBlock<V, T, 1, C>(matrix, matrix_stride, features, row, column, columns, target, prefetcher);
+    StoreGradientBlock<V, T, 1, C>(pairs, features, row, column, columns, target,
+                                   prefetcher);
   }
 }
 
@@ -140,12 +167,13 @@ bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& 
          in.bottom != out.bottom && in.vectors != out.vectors;
 }
 
-// The matrix; then a float32 copy of the rows where they cannot be read in place.
+// Float32 copies of the pairs, unless they are float32, and of the rows where they cannot be read
+// in place.
 template <class V>
 size_t BackwardScratchBytes(const DotInteractionShape& shape) {
-  const int64_t matrix = RoundUp(shape.features * RoundUp(shape.features, 4), 16);
+  const int64_t pairs = RoundUp(shape.features * (shape.features - 1) / 2, 16);
   const int64_t copy = shape.features * RoundUp(shape.dimension, V::kFloats);
-  return (matrix + copy) * sizeof(float);
+  return (pairs + copy) * sizeof(float);
 }
 
 template <class V, class T>
@@ -171,9 +199,9 @@ template <class V, class T>
 void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, const T* gradient,
               const FeatureRows<T>& out, int64_t begin, int64_t end, void* scratch) {
   const int64_t F = shape.features, D = shape.dimension;
-  const int64_t matrix_stride = RoundUp(F, 4);
-  float* matrix = static_cast<float*>(scratch);
-  float* copy = matrix + RoundUp(F * matrix_stride, 16);
+  const int64_t pair_count = F * (F - 1) / 2;
+  float* pairs_copy = static_cast<float*>(scratch);
+  float* copy = pairs_copy + RoundUp(pair_count, 16);
   const int64_t copy_stride = RoundUp(D, V::kFloats);
   constexpr int C = V::kGradientColumns;
   const bool in_place = ReadsInPlace<V>(shape, in, out);
@@ -182,7 +210,12 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
     const T* bottom = in.bottom + b * in.bottom_stride;
     const T* vectors = in.vectors + b * in.vectors_stride;
     const T* output_gradient = gradient + b * shape.width;
-    Unpack<T, float, ToFloat>(output_gradient + D, F, matrix_stride, matrix);
+    const float* pairs = pairs_copy;
+    if constexpr (std::is_same_v<T, float>) {
+      pairs = output_gradient + D;
+    } else {
+      CopyRow<V>(output_gradient + D, pair_count, pairs_copy);
+    }
     RowsOfColumns rows{copy, copy + copy_stride, copy_stride};
     if (in_place) {
       rows = {reinterpret_cast<const float*>(bottom), reinterpret_cast<const float*>(vectors), D};
@@ -198,12 +231,12 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
                                    stream};
     int64_t column = 0;
     for (; column + C * V::kFloats <= copy_stride; column += C * V::kFloats) {
-      GradientColumns<V, T, C>(matrix, matrix_stride, F, column, rows, target, &prefetcher);
+      GradientColumns<V, T, C>(pairs, F, column, rows, target, &prefetcher);
       rows.bottom += C * V::kFloats;
       rows.vectors += C * V::kFloats;
     }
     for (; column < copy_stride; column += V::kFloats) {
-      GradientColumns<V, T, 1>(matrix, matrix_stride, F, column, rows, target, &prefetcher);
+      GradientColumns<V, T, 1>(pairs, F, column, rows, target, &prefetcher);
       rows.bottom += V::kFloats;
       rows.vectors += V::kFloats;
     }
