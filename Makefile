@@ -41,7 +41,7 @@ sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-
 	  cmake -S tests/ops -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
 	  && cmake --build build/kernels-sanitized --parallel >/dev/null && build/kernels-sanitized/kernels_test
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready ## check the style (ruff)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
 venv: $(VENV)/.ready ## make the virtual environment (pinned dependencies, Horovod)

@@ -21,10 +21,15 @@ supported() {
   "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null
 }
 
+version() {
+  { "$1" -V 2>&1 || echo "no working Python"; } | head -n 1
+}
+
 find_python() {
   local candidate
   if [[ -n ${PYTHON:-} ]]; then
-    supported "$PYTHON" || fail "PYTHON=$PYTHON is $("$PYTHON" -V 2>&1 || true); Python 3.9, 3.10 or 3.11 is needed"
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON was not found; Python 3.9, 3.10 or 3.11 is needed"
+    supported "$PYTHON" || fail "PYTHON=$PYTHON is $(version "$PYTHON"); Python 3.9, 3.10 or 3.11 is needed"
     echo "$PYTHON"
     return
   fi
@@ -34,7 +39,7 @@ find_python() {
       return
     fi
   done
-  fail "no Python 3.9, 3.10 or 3.11 was found (python3 is $(python3 -V 2>&1 || echo missing)); install one or set PYTHON"
+  fail "no Python 3.9, 3.10 or 3.11 was found (python3 is $(version python3)); install one or set PYTHON"
 }
 
 check_machine() {

@@ -7,7 +7,13 @@ import os
 import sys
 import time
 
-from training import environment, flags
+try:
+    from training import environment, flags
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"error: the package {missing.name} is not installed for {sys.executable}: activate the "
+        "environment that `make venv` makes (source .venv/bin/activate)"
+    )
 from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
 
 
@@ -42,6 +48,8 @@ def _plan(values):
     default = "mlperf"
     if values.data_dir is not None:
         default = os.path.join(values.data_dir, "train", "metadata.json")
+        if not os.path.isfile(default):
+            raise UserError(f"--data_dir={values.data_dir}: there is no {default}")
     budget = values.memory_per_rank
     try:
         text = plan.render(

@@ -18,11 +18,18 @@ from dataset.preprocessing.errors import OptionError, PreprocessError
 from dataset.preprocessing.inputs import parse_days
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds an option's default to its help where it has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="preprocess.py",
         description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Defaults,
     )
     add = parser.add_argument
     add("--input", required=True, help="folder of days, a file, or a glob in quotes")

@@ -14,9 +14,6 @@ def prepare():
     """Silences TensorFlow's start-up chatter; what the user has set stays."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    # XLA reports each first compilation at a level that the variable above does not reach.
-    os.environ.setdefault("TF_CPP_VMODULE", "device_compiler=0")
-    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "2")
 
 
 def launched_rank():

@@ -224,6 +224,11 @@ def parse(arguments):
     return FLAGS
 
 
+def chosen():
+    """Returns {name: value} of this project's flags, without absl's own."""
+    return {name: getattr(FLAGS, name) for names in GROUPS.values() for name in names}
+
+
 def help_text():
     """Returns the flags in groups, each with its default and what it means."""
     lines = [

@@ -7,6 +7,7 @@ from training import environment
 from training.auc import ScoresNotFiniteError
 from training.errors import DivergedError
 from training.evaluation import evaluate
+from training.flags import chosen
 
 # Steps between looks at the loss: every look waits for the device, and all ranks look together.
 GUARD_INTERVAL = 20
@@ -170,7 +171,7 @@ class Loop:
 
     def _config(self):
         return {
-            "flags": self._flags.flag_values_dict(),
+            "flags": chosen(),
             "versions": environment.versions(),
             "data": self._data.facts,
             "ranks": self._cluster.size,
@@ -201,7 +202,7 @@ class Loop:
             "evaluating_seconds": self._evaluating_seconds,
             "total_seconds": seconds,
             "ranks": self._cluster.size,
-            "flags": self._flags.flag_values_dict(),
+            "flags": chosen(),
             "versions": environment.versions(),
             "data": self._data.facts,
         }
