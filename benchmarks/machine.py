@@ -19,7 +19,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 
 ROW_BYTES = 512  # an embedding row of 128 float32
 
@@ -67,8 +67,8 @@ def allocate(size, huge_pages=True):
 
 @functools.cache
 def _native():
-    library.load()
-    native = ctypes.CDLL(str(library.path()))
+    loader.load()
+    native = ctypes.CDLL(str(loader.path()))
     pointer, word, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     native.dlrm_copy_seconds.argtypes = [pointer, pointer, word, number]
     native.dlrm_row_seconds.argtypes = [pointer, word, word, word, number, number, word]

@@ -68,7 +68,7 @@ def batches(
     Raises:
         DatasetError: the batch does not fit the ranks, holds more samples than there are, or a
             table does not exist.
-        ops.library.LibraryNotBuiltError: the native library is not built.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
     """
     local = local_batch_size(global_batch_size, size)
     if not 0 <= rank < size:

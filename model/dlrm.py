@@ -30,7 +30,7 @@ class DenseDLRM(tf.keras.Model):
 
     Raises:
         ValueError: the widths do not fit together.
-        ops.library.LibraryNotBuiltError: `custom_interact` without the native op library.
+        ops.loader.LibraryNotBuiltError: `custom_interact` without the native op library.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class DenseDLRM(tf.keras.Model):
         if top_mlp[-1] != 1:
             raise ValueError(f"the top MLP must end in one logit, got widths {list(top_mlp)}")
         if custom_interact:
-            from ops import library
+            from ops import loader
 
-            library.load()
+            loader.load()
         self.dimension = bottom_mlp[-1]
         self.tables = tables
         policy = self._dtype_policy

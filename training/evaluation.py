@@ -25,13 +25,13 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(forward, batches, cluster, beat=lambda: None):
+def evaluate(forward, data, cluster, beat=lambda: None):
     """Runs the model over test batches and scores it.
 
     Args:
         forward: a `training.step.Forward`.
-        batches: an iterable of this rank's batches; "valid" says how many of a batch's rows are
-            samples, the rest being padding. Every rank must have the same number of batches.
+        data: a `training.data.Data` with test batches; "valid" says how many of a batch's rows
+            are samples, the rest being padding. Every rank has the same number of batches.
         cluster: the ranks (`training.cluster`).
         beat: called after each batch, as a sign of life.
 
@@ -40,7 +40,7 @@ def evaluate(forward, batches, cluster, beat=lambda: None):
     """
     begin = time.perf_counter()
     logits, labels = [], []
-    for batch in batches:
+    for batch in data.test():
         valid = int(batch["valid"])
         logits.append(forward(batch).numpy()[:valid, 0])
         labels.append(batch["label"].numpy()[:valid, 0].astype(np.int8))

@@ -6,95 +6,126 @@ import time
 from training import environment
 from training.auc import ScoresNotFiniteError
 from training.errors import DivergedError
-from training.evaluation import evaluate
 from training.flags import chosen
 
 # Steps between looks at the loss: every look waits for the device, and all ranks look together.
 GUARD_INTERVAL = 20
+# So many steps left out in a row mean that the weights themselves are not finite.
+_MOST_SKIPS = 100
 # Seconds between the events that move the progress bar.
 _REPORT_SECONDS = 0.5
 
 
 class Loop:
-    """Trains, evaluates, stops.
+    """Trains, evaluates, writes checkpoints, stops.
 
-    Stops at the first of: the AUC threshold, the step limit, the end of the epochs.
+    Stops at the first of: a request to stop, the AUC threshold, the step limit, the end of the
+    epochs.
 
     Args:
         flags: the parsed flags.
         cluster: the ranks (`training.cluster`).
-        data: a `training.job.Data`.
+        data: a `training.data.Data`.
         step: a `training.step.TrainStep`.
-        forward: a `training.step.Forward`.
+        evaluation: function (beat) -> `training.evaluation.Evaluation`, or None without test data.
         schedule: a `training.schedule.LearningRateSchedule`.
+        scale: a `training.precision.LossScale`.
         journal: a `training.journal.Journal`.
+        requests: a `training.requests.Requests`.
         watchdog: a `training.watchdog.Watchdog`, or None for a single rank.
+        saver: a `training.checkpoint.saver.Saver`, or None.
         early_stop: number of steps after which to stop, or None.
+        start: the step of the checkpoint that the weights are from, or 0.
+        evaluations: records of the evaluations up to there.
     """
 
     def __init__(
-        self, flags, cluster, data, step, forward, schedule, journal, watchdog, early_stop=None
-    ):
+        self, flags, cluster, data, step, evaluation, schedule, scale, journal, requests, *,
+        watchdog=None, saver=None, early_stop=None, start=0, evaluations=(),
+    ):  # fmt: skip
         self._flags = flags
         self._cluster = cluster
         self._data = data
         self._step = step
-        self._forward = forward
+        self._evaluation = evaluation
         self._schedule = schedule
+        self._scale = scale
         self._journal = journal
+        self._requests = requests
         self._watchdog = watchdog
+        self._saver = saver
         total = flags.epochs * data.steps_per_epoch
         self._total = total if early_stop is None else min(total, early_stop)
         self._stops_early = early_stop is not None and early_stop <= total
+        self._start = start
         self._interval = self._evaluation_interval()
-        self._evaluations = []
+        self._evaluations = list(evaluations)
         self._evaluating_seconds = 0.0
         # The clock of the steady rate starts after the first step, which traces and compiles.
         self._steady_begin = None
         self._steady_paused = 0.0
         self._next_report = 0.0
-        self._reported = (0, 0.0)
+        self._reported = (start, 0.0)
 
     def run(self):
         """Runs to the end; returns the content of result.json.
 
         Raises:
             DivergedError: the loss is NaN or infinite.
+            UserError: a checkpoint cannot be written.
         """
         begin = time.perf_counter()
         self._journal.emit("config", **self._config())
-        done, stopped_by = 0, "early_stop" if self._stops_early else "epochs"
-        for epoch in range(self._flags.epochs):
-            if done == self._total:
-                break
-            for batch, following in _with_next(self._data.train(epoch)):
-                done += 1
-                if done > 1:
-                    self._beat(f"step {done}")
-                self._step(batch, self._schedule(done), following)
-                self._after_step(done, epoch)
-                if done == self._total:
-                    break
-                if self._interval and done % self._interval == 0 and self._evaluate(done):
-                    stopped_by = "auc_threshold"
-                    break
-            if stopped_by == "auc_threshold":
-                break
-        if self._data.test is not None and stopped_by != "auc_threshold":
+        with self._requests.signals():
+            done, stopped_by = self._train()
+            if stopped_by == "signal":
+                self._save(done, wait=True)
+        scored = self._evaluations[-1]["step"] if self._evaluations else None
+        if self._evaluation is not None and scored != done and stopped_by != "signal":
             self._evaluate(done)
+        if stopped_by != "signal" and done > self._start:
+            self._save(done, wait=True)
         self._step.wait()
-        end = time.perf_counter()
-        result = self._result(done, stopped_by, begin, end)
+        result = self._result(done, stopped_by, begin, time.perf_counter())
         self._journal.emit("end", **result)
         return result
 
+    def _train(self):
+        """Runs the steps; returns (number of the last one, what stopped it)."""
+        done, ended = self._start, "early_stop" if self._stops_early else "epochs"
+        per_epoch = self._data.steps_per_epoch
+        while done < self._total:
+            epoch, first = divmod(done, per_epoch)
+            for batch, following in _with_next(self._data.train(epoch, first)):
+                done += 1
+                if done > self._start + 1:
+                    self._beat(f"step {done}")
+                if self._saver is not None:
+                    self._saver.before_step(self._step.route(batch))
+                asked = self._requests.pending()
+                _, answer = self._step(batch, self._schedule(done), following, asked)
+                stop, timed = self._requests.heard(answer)
+                self._after_step(done, epoch)
+                evaluates = self._interval and done % self._interval == 0 and done < self._total
+                if evaluates and self._evaluate(done):
+                    return done, "auc_threshold"
+                if stop:
+                    return done, "signal"
+                if timed or (self._saver is not None and self._saver.due(done)):
+                    self._save(done, wait=False)
+                if done == self._total:
+                    break
+        return done, ended
+
     def _after_step(self, done, epoch):
-        if done == 1:
+        if done == self._start + 1:
             self._step.wait()
             self._steady_begin = time.perf_counter()
         last = done == self._total
         if done % GUARD_INTERVAL == 0 or last:
             self._guard(done)
+        if self._saver is not None:
+            self._saver.check()
         if self._cluster.rank == 0 and (last or self._report_due(done)):
             self._report(done, epoch)
             self._next_report = time.perf_counter() + _REPORT_SECONDS
@@ -102,32 +133,63 @@ class Loop:
     def _report_due(self, done):
         if self._flags.print_interval is not None:
             return done % self._flags.print_interval == 0
-        return done > 1 and time.perf_counter() >= self._next_report
+        return done > self._start + 1 and time.perf_counter() >= self._next_report
 
     def _guard(self, done):
+        """Ends a run that has diverged."""
+        skipped, in_a_row = self._scale.skipped() if self._scale.skips else (0, 0)
         loss = self._step.last_loss()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss} at step {done} (looked at every {GUARD_INTERVAL} steps), "
-                f"learning rate {self._schedule(done):.6g}: lower --lr, or lengthen --warmup_steps"
-            )
+        if self._scale.skips and in_a_row < _MOST_SKIPS:
+            return
+        if math.isfinite(loss) and not self._scale.skips:
+            return
+        seen = f"the loss is {loss}"
+        if self._scale.skips:
+            seen = f"the last {in_a_row} steps were not finite and left out ({skipped} in all)"
+        good = None if self._saver is None else self._saver.newest()
+        raise DivergedError(
+            f"{seen} at step {done} (looked at every {GUARD_INTERVAL} steps), learning rate "
+            f"{self._schedule(done):.6g}, loss scale {self._scale.value():g}; last good "
+            f"checkpoint: {good or 'none'}: lower --lr, or lengthen --warmup_steps"
+        )
+
+    def _save(self, done, wait):
+        """Begins a checkpoint; waits until it is whole where `wait` is set."""
+        if self._saver is None:
+            return
+        self._guard(done)
+        begin = time.perf_counter()
+        self._pause_watch()
+        self._step.wait()
+        self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations)
+        if wait:
+            self._saver.finish()
+        self._beat(f"step {done + 1}")
+        self._steady_paused += time.perf_counter() - begin
+        self._requests.checkpointed()
 
     def _report(self, done, epoch):
         loss = self._step.mean_loss()
         steady = time.perf_counter() - self._steady_begin - self._steady_paused
         # The first step traces and compiles: it is on no clock.
-        steps = done - max(1, self._reported[0])
+        steps = done - max(self._start + 1, self._reported[0])
         seconds_per_step = (steady - self._reported[1]) / steps if steps else 0.0
         self._reported = (done, steady)
         rate = self._flags.global_batch_size / seconds_per_step if steps else 0.0
+        extra = {}
+        if self._scale.skips:
+            extra["skipped_steps"] = self._scale.skipped()[0]
+        if self._scale.dynamic:
+            extra["loss_scale"] = self._scale.value()
         self._journal.emit(
             "step",
             step=done,
             epoch=epoch,
-            loss=loss,
+            loss=loss if math.isfinite(loss) else None,
             learning_rate=self._schedule(done),
             seconds_per_step=seconds_per_step,
             samples_per_second=rate,
+            **extra,
         )
 
     def _evaluate(self, done):
@@ -136,26 +198,22 @@ class Loop:
         begin = time.perf_counter()
         self._pause_watch()
         try:
-            result = evaluate(
-                self._forward, self._data.test(), self._cluster,
-                beat=lambda: self._beat(f"the evaluation after step {done}"),
-            )  # fmt: skip
+            result = self._evaluation(lambda: self._beat(f"the evaluation after step {done}"))
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation after step {done}: {error}") from error
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
         self._steady_paused += seconds
-        self._evaluations.append(result)
-        self._journal.emit(
-            "evaluation", step=done, auc=result.auc, log_loss=result.log_loss,
-            samples=result.samples, seconds=seconds,
-        )  # fmt: skip
+        record = {"step": done, "auc": result.auc, "log_loss": result.log_loss,
+                  "samples": result.samples, "seconds": seconds}  # fmt: skip
+        self._evaluations.append(record)
+        self._journal.emit("evaluation", **record)
         return result.auc > self._flags.auc_threshold
 
     def _evaluation_interval(self):
         flags = self._flags
-        if flags.eval_in_last or self._data.test is None:
+        if flags.eval_in_last or self._evaluation is None:
             return None
         if flags.eval_interval is not None:
             return flags.eval_interval
@@ -177,27 +235,31 @@ class Loop:
             "ranks": self._cluster.size,
             "steps": self._total,
             "steps_per_epoch": self._data.steps_per_epoch,
+            "resumed_from_step": self._start or None,
         }
 
     def _result(self, done, stopped_by, begin, end):
         evaluations = self._evaluations
-        last = evaluations[-1] if evaluations else None
+        last = evaluations[-1] if evaluations else {}
         seconds = end - begin
-        steady = end - self._steady_begin - self._steady_paused
-        per_step = steady / max(1, done - 1)
+        steps = done - self._start - 1
+        per_step = None
+        if steps > 0:
+            per_step = (end - self._steady_begin - self._steady_paused) / steps
         batch = self._flags.global_batch_size
-        return {
-            "auc": last and last.auc,
-            "best_auc": last and max(e.auc for e in evaluations),
-            "log_loss": last and last.log_loss,
+        result = {
+            "auc": last.get("auc"),
+            "best_auc": max((e["auc"] for e in evaluations), default=None),
+            "log_loss": last.get("log_loss"),
             "attainable_auc": self._data.attainable_auc,
-            "loss": self._step.last_loss(),
+            "loss": self._step.last_loss() if done > self._start else None,
             "steps": done,
+            "resumed_from_step": self._start or None,
             "samples": done * batch,
             "stopped_by": stopped_by,
             "evaluation_interval": self._interval,
-            "samples_per_second": batch / per_step if done > 1 else math.nan,
-            "ms_per_iteration": 1000 * per_step if done > 1 else math.nan,
+            "samples_per_second": per_step and batch / per_step,
+            "ms_per_iteration": per_step and 1000 * per_step,
             "training_seconds": seconds - self._evaluating_seconds,
             "evaluating_seconds": self._evaluating_seconds,
             "total_seconds": seconds,
@@ -206,6 +268,9 @@ class Loop:
             "versions": environment.versions(),
             "data": self._data.facts,
         }
+        if self._scale.skips:
+            result["skipped_steps"] = self._scale.skipped()[0]
+        return result
 
 
 def _with_next(batches):

@@ -10,7 +10,7 @@ import sys
 
 from model.cost_model import ID_EXPONENT, predict
 from model.embedding.placement import POLICIES, Placement, PlacementError, plan
-from model.embedding.shards import byte_text
+from model.embedding.shards import OPTIMIZER_STATE_BYTES, byte_text
 from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
 from model.workload import ModelShape, row_wise_imbalance
 from training.environment import parse_bytes
@@ -18,8 +18,6 @@ from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.plan_arguments import precision_of, read_vocab_sizes, read_widths
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
-# Bytes of state per row: by the optimizer's name, as (per column, per row).
-OPTIMIZERS = {"sgd": (0, 0), "adagrad": (4, 0), "rowwise_adagrad": (0, 4)}
 
 
 def render(
@@ -56,7 +54,7 @@ def render(
       dense_features: inputs of the bottom MLP.
       bottom_mlp: widths of the bottom layers, the last of them D.
       top_mlp: widths of the top layers.
-      optimizer: of the tables, a name in `OPTIMIZERS`.
+      optimizer: of the tables, a name in `OPTIMIZER_STATE_BYTES`.
       placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
       column_split: see `model.embedding.placement.plan`.
       replicate_below_rows: see `model.embedding.placement.plan`.
@@ -73,9 +71,9 @@ def render(
     """
     if device not in DEVICES:
         raise ValueError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
-    if optimizer not in OPTIMIZERS:
+    if optimizer not in OPTIMIZER_STATE_BYTES:
         raise ValueError(
-            f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}"
+            f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZER_STATE_BYTES)}"
         )
     shape = ModelShape(
         tuple(vocab_sizes), dimension, dense_features, tuple(bottom_mlp), tuple(top_mlp)
@@ -83,7 +81,7 @@ def render(
     budget = memory_per_rank
     if budget is None and DEVICES[device].memory_bytes is not None:
         budget = int(DEVICES[device].memory_bytes * TABLE_MEMORY_SHARE)
-    per_column, per_row = OPTIMIZERS[optimizer]
+    per_column, per_row = OPTIMIZER_STATE_BYTES[optimizer]
     state = per_column * dimension + per_row
     precision = precision_of(device, amp)
 
@@ -253,7 +251,7 @@ def main(arguments=None):
     add("--embedding_dim", type=int, default=128)
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
-    add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="of the tables")
+    add("--optimizer", default="sgd", choices=list(OPTIMIZER_STATE_BYTES), help="of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true", help="halve tables where that balances better")
     add("--replicate_below_rows", type=int, default=0)

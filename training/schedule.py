@@ -2,9 +2,34 @@
 
 import dataclasses
 
-# MLPerf v0.7's steps, at its global batch size.
-REFERENCE_BATCH_SIZE = 55296
-REFERENCE_WARMUP, REFERENCE_DECAY_START, REFERENCE_DECAY = 2750, 49315, 27772
+from training.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A published learning rate and its steps at the global batch size it was published for."""
+
+    rate: float
+    batch_size: int
+    warmup_steps: int
+    decay_start_step: int
+    decay_steps: int
+
+    def steps(self, global_batch_size):
+        """Returns (warm-up, decay start, decay) steps for another global batch size."""
+        ratio = self.batch_size / global_batch_size
+        steps = (self.warmup_steps, self.decay_start_step, self.decay_steps)
+        return tuple(int(count * ratio) for count in steps)
+
+
+# MLPerf training v0.7 (NVIDIA's DLRM), NVIDIA's DeepLearningExamples (TensorFlow 2 DLRM, model
+# sizes small and large) and TorchRec's DLRM example; decay 0: none.
+PRESETS = {
+    "mlperf": Preset(24.0, 55296, 2750, 49315, 27772),
+    "deeplearningexamples_small": Preset(28.0, 32768, 6400, 64000, 80000),
+    "deeplearningexamples_large": Preset(24.0, 65536, 8000, 48000, 24000),
+    "torchrec": Preset(15.0, 65536, 0, 0, 0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +85,24 @@ class LearningRateSchedule:
         return max(self.base_rate * (left / self.decay_steps) ** self.power, self.end_rate)
 
 
-def scaled_reference_steps(global_batch_size):
-    """Returns MLPerf's (warm-up, decay start, decay) steps for another global batch size."""
-    ratio = REFERENCE_BATCH_SIZE / global_batch_size
-    steps = (REFERENCE_WARMUP, REFERENCE_DECAY_START, REFERENCE_DECAY)
-    return tuple(int(count * ratio) for count in steps)
+def from_flags(flags):
+    """Returns the learning-rate schedule of the flags.
+
+    Raises:
+        UserError: the steps do not fit together.
+    """
+    preset = PRESETS[flags.schedule]
+    warmup, start, decay = (
+        scaled if given is None else given
+        for scaled, given in zip(
+            preset.steps(flags.global_batch_size),
+            (flags.warmup_steps, flags.decay_start_step, flags.decay_steps),
+        )
+    )
+    rate = preset.rate if flags.lr is None else flags.lr
+    try:
+        return LearningRateSchedule(
+            rate, warmup, start or None, decay if start else 0, flags.end_lr, flags.decay_power
+        )
+    except ValueError as error:
+        raise UserError(f"learning-rate schedule: {error}") from error

@@ -13,9 +13,10 @@ class TrainStep:
 
     Args:
         dense_model: a `model.dlrm.DenseDLRM`.
-        embedding: a `model.embedding.own.OwnEmbedding`.
+        embedding: what `model.embedding.backend.build` returned.
         optimizer: a Keras optimizer for the dense variables.
         cluster: the ranks (`training.cluster`).
+        scale: a `training.precision.LossScale`.
         update_embedding: False freezes the tables at their initial values.
         embedding_rate: the tables' learning rate in units of the dense part's.
         overlap: bring the next batch's ids to where their rows are while this batch computes.
@@ -28,6 +29,7 @@ class TrainStep:
         embedding,
         optimizer,
         cluster,
+        scale,
         *,
         update_embedding=True,
         embedding_rate=1.0,
@@ -37,6 +39,7 @@ class TrainStep:
         self._embedding = embedding
         self._optimizer = optimizer
         self._cluster = cluster
+        self._scale = scale
         self._update_embedding = update_embedding
         self._embedding_rate = embedding_rate
         self._overlap = overlap and embedding.routes_ahead
@@ -47,9 +50,22 @@ class TrainStep:
         self._loss_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
         optimizer.build(dense_model.trainable_variables)
         self._route = tf.function(embedding.route)
-        self._function = None if self._overlap else tf.function(self._step)
+        self._function = None
 
-    def __call__(self, batch, learning_rate, following=None):
+    def route(self, batch):
+        """Brings a batch's ids to where their rows are, unless that is done already.
+
+        Returns:
+            What the embedding's `lookup` and `update` take; the ids, where it does not route ahead.
+        """
+        if not self._embedding.routes_ahead:
+            return batch["categorical"]  # routed within the step
+        if self._routed_batch is not batch:
+            self._routed = self._route(batch["categorical"])
+            self._routed_batch = batch
+        return self._routed
+
+    def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
         """Runs one step.
 
         Args:
@@ -57,24 +73,24 @@ class TrainStep:
                 "label": [b, 1]}.
             learning_rate: a float.
             following: the batch of the next call, if there is one.
+            requests: what this rank asks of all: see `training.requests`.
 
         Returns:
-            A scalar tensor: the mean loss over the global batch, before the update.
+            (scalar, [2]) float32 tensors: the mean loss over the global batch, before the update;
+            the mean of all ranks' requests.
         """
-        rate = tf.constant(learning_rate, tf.float32)
-        if not self._overlap:
-            return self._function(batch["dense"], batch["categorical"], batch["label"], rate)
+        route = self.route(batch)
         if self._function is None:
-            self._function = self._overlapped_function(batch)
-        if self._routed_batch is not batch:
-            self._routed = self._route(batch["categorical"])
+            self._function = self._traced(batch)
         # A last batch routes itself once more, for nothing: every step is the same graph.
         following = batch if following is None else following
-        loss, self._routed = self._function(
-            batch["dense"], self._routed, batch["label"], rate, following["categorical"]
-        )
-        self._routed_batch = following
-        return loss
+        loss, heard, routed = self._function(
+            batch["dense"], route, batch["label"], tf.constant(learning_rate, tf.float32),
+            tf.constant(requests, tf.float32), following["categorical"],
+        )  # fmt: skip
+        if self._overlap:
+            self._routed_batch, self._routed = following, routed
+        return loss, heard
 
     def last_loss(self):
         """Returns the last step's mean loss over the global batch, waiting for it."""
@@ -96,52 +112,91 @@ class TrainStep:
         """Returns how often the step has been traced: 1 after the first."""
         return self._function.experimental_get_tracing_count()
 
-    def _overlapped_function(self, batch):
-        """Returns the function of `_overlapped`, traced for routes of any number of rows."""
+    def _traced(self, batch):
+        """Returns the function of `_step`, for routes of any number of rows."""
 
         def spec(tensor):
             return tf.TensorSpec(tensor.shape, tensor.dtype)
 
         categorical = spec(batch["categorical"])
-        route = self._route.get_concrete_function(categorical).structured_outputs
+        route = categorical
+        if self._embedding.routes_ahead:
+            outputs = self._route.get_concrete_function(categorical).structured_outputs
+            route = tf.nest.map_structure(spec, outputs)
         signature = (
             spec(batch["dense"]),
-            tf.nest.map_structure(spec, route),
+            route,
             spec(batch["label"]),
             tf.TensorSpec([], tf.float32),
+            tf.TensorSpec([2], tf.float32),
             categorical,
         )
-        return tf.function(self._overlapped, input_signature=signature)
+        return tf.function(self._step, input_signature=signature)
 
-    def _overlapped(self, dense, route, label, learning_rate, following):
+    def _step(self, dense, route, label, learning_rate, requests, following):
         # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
-        next_route = self._embedding.route(following)
-        return self._train(dense, route, label, learning_rate), next_route
+        next_route = self._embedding.route(following) if self._overlap else ()
+        loss, heard = self._train(dense, route, label, learning_rate, requests)
+        return loss, heard, next_route
 
-    def _step(self, dense, categorical, label, learning_rate):
-        return self._train(dense, self._embedding.route(categorical), label, learning_rate)
-
-    def _train(self, dense, route, label, learning_rate):
+    def _train(self, dense, route, label, learning_rate, requests):
+        if not self._embedding.routes_ahead:
+            route = self._embedding.route(route)
         vectors = self._embedding.lookup(route)
         variables = self._model.trainable_variables
+        scale = self._scale.tensor()
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             logits = self._model(dense, vectors)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=label, logits=logits)
             loss = tf.reduce_mean(losses)
+            scaled = scale * loss
         *gradients, vector_gradients = tape.gradient(
-            loss, [*variables, vectors], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            scaled, [*variables, vectors], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        # The loss travels with the gradients: averaged over ranks at no cost of its own.
-        *gradients, loss = self._cluster.average([*gradients, loss], "dense_gradients")
+        # Loss and requests travel with the gradients: averaged over ranks at no cost of their own.
+        travelling = [*gradients, loss, requests]
+        if self._scale.skips:
+            bad = tf.logical_not(tf.reduce_all(tf.math.is_finite(vector_gradients)))
+            travelling.append(tf.cast(bad, tf.float32))
+        travelled = self._cluster.average(travelling, "dense_gradients")
+        gradients = [gradient / scale for gradient in travelled[: len(gradients)]]
+        loss, heard = travelled[len(gradients) : len(gradients) + 2]
+        finite = None
+        if self._scale.skips:
+            numbers = [travelled[-1] == 0, tf.math.is_finite(loss)]
+            numbers += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+            finite = tf.reduce_all(tf.stack(numbers))
+            vector_gradients = tf.where(finite, vector_gradients, tf.zeros_like(vector_gradients))
         self._optimizer.learning_rate.assign(learning_rate)
-        self._optimizer.apply_gradients(zip(gradients, variables))
+        self._apply(gradients, variables, finite)
         if self._update_embedding:
-            self._embedding.update(route, vector_gradients, self._embedding_rate * learning_rate)
+            self._embedding.update(
+                route, vector_gradients, self._embedding_rate * learning_rate, 1.0 / scale
+            )
+        self._record(loss, finite)
+        return loss, heard
+
+    def _apply(self, gradients, variables, finite):
+        if finite is None:
+            self._optimizer.apply_gradients(zip(gradients, variables))
+            return
+
+        def apply():
+            self._optimizer.apply_gradients(zip(gradients, variables))
+            return True
+
+        # Left out whole: a gradient of zeros would still move Adam's averages.
+        tf.cond(finite, apply, lambda: False)
+        self._scale.after_step(finite)
+
+    def _record(self, loss, finite):
         self._last_loss.assign(loss)
+        one = tf.constant(1, tf.int64)
+        if finite is not None:
+            loss, one = tf.where(finite, loss, 0.0), tf.cast(finite, tf.int64)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
-        self._loss_steps.assign_add(1)
-        return loss
+        self._loss_steps.assign_add(one)
 
 
 class Forward:

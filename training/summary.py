@@ -5,6 +5,11 @@ def _yes(value):
     return "yes" if value else "no"
 
 
+def _number(value, form):
+    # One step alone has no steady rate.
+    return "n/a" if value is None else format(value, form)
+
+
 def rows(result):
     """Returns [(name, text), ...] of a finished run.
 
@@ -14,7 +19,8 @@ def rows(result):
     flags = result["flags"]
     exit_text = {"epochs": f"{flags['epochs']} epoch{'s' if flags['epochs'] > 1 else ''}",
                  "auc_threshold": f"AUC > {flags['auc_threshold']}",
-                 "early_stop": f"{result['steps']} steps"}  # fmt: skip
+                 "early_stop": f"{result['steps']} steps",
+                 "signal": f"stopped at step {result['steps']}"}  # fmt: skip
     interval = result["evaluation_interval"]
     table = [
         ("batch size", str(flags["global_batch_size"])),
@@ -27,8 +33,8 @@ def rows(result):
         ("training time (minutes)", f"{result['training_seconds'] / 60:.2f}"),
         ("evaluating time (minutes)", f"{result['evaluating_seconds'] / 60:.2f}"),
         ("total time (minutes)", f"{result['total_seconds'] / 60:.2f}"),
-        ("average time of iteration (ms)", f"{result['ms_per_iteration']:.2f}"),
-        ("throughput (samples/second)", f"{result['samples_per_second']:,.0f}"),
+        ("average time of iteration (ms)", _number(result["ms_per_iteration"], ".2f")),
+        ("throughput (samples/second)", _number(result["samples_per_second"], ",.0f")),
         ("ranks", str(result["ranks"])),
     ]
     if result["auc"] is not None:

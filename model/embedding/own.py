@@ -129,19 +129,20 @@ class OwnEmbedding:
         order = np.argsort([*(self._exchanged_tables or []), *self._replicated.tables])
         return tf.gather(tf.concat(parts, 1), order, axis=1)
 
-    def update(self, routed, gradients, learning_rate):
+    def update(self, routed, gradients, learning_rate, scale=1.0):
         """Applies the gradients of this rank's samples to the rows of all ranks.
 
         Args:
             routed: as for `lookup`.
             gradients: [b, T, D], the gradient of this rank's mean loss.
             learning_rate: scalar float32.
+            scale: factor on the gradients, e.g. 1 / loss scale.
         """
         categorical, route = routed
         gradients = tf.cast(gradients, self._dtype)
         if self._replicated is not None:
             own = tf.gather(gradients, self._replicated.tables, axis=1)
-            self._replicated.update(categorical, own, learning_rate, self._scale)
+            self._replicated.update(categorical, own, learning_rate, self._scale * scale)
             gradients = tf.gather(gradients, self._exchanged_tables or [], axis=1)
         if self._exchange is None:
             return
@@ -150,7 +151,7 @@ class OwnEmbedding:
         if self._fused is not None:
             self._fused.update(
                 route.ids, own, exchange.base_rows, exchange.table_rows, learning_rate,
-                self._scale,
+                self._scale * scale,
             )  # fmt: skip
 
 

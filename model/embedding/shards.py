@@ -6,6 +6,8 @@ import dataclasses
 
 VALUE_BYTES = 4  # tables are float32, whatever the precision of the arithmetic
 KINDS = ("table", "column", "row", "replicated")
+# The tables' optimizers, each with the bytes of its state as (per column, per row).
+OPTIMIZER_STATE_BYTES = {"sgd": (0, 0), "adagrad": (4, 0), "rowwise_adagrad": (0, 4)}
 
 
 class PlacementError(ValueError):

@@ -54,7 +54,7 @@ class SokEmbedding:
             SOK 1.x with float16.
         gradient: "mean" or "sum", as for `OwnEmbedding`.
         compress: ask for each row once a batch; row-wise tables only.
-        optimizer: a name in `model.embedding.tables.OPTIMIZERS`.
+        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
 
     Raises:
         BackendError: the placement or an option cannot take effect with SOK.
@@ -130,13 +130,14 @@ class SokEmbedding:
         shape = [self._batch, len(self.placement.vocab_sizes), self.placement.dimension]
         return tf.reshape(vectors, shape)
 
-    def update(self, route, gradients, learning_rate):
+    def update(self, route, gradients, learning_rate, scale=1.0):
         """Applies the gradients of this rank's samples to the rows of all ranks.
 
         Args:
             route: as given to `lookup`, in the same step.
             gradients: [b, T, D], the gradient of this rank's mean loss.
             learning_rate: scalar float32.
+            scale: factor on the gradients, e.g. 1 / loss scale.
         """
         if route.steps is None:
             raise ValueError("update was called with a route that lookup has not seen")
@@ -147,7 +148,7 @@ class SokEmbedding:
                     accumulator = None
                     if self._accumulators is not None:
                         accumulator = self._accumulators[index][place]
-                    _apply(variable, accumulator, rows, learning_rate, self._scale)
+                    _apply(variable, accumulator, rows, learning_rate, self._scale * scale)
         route.steps = None
 
     def read_rows(self, table, ids, state=None):

@@ -1,7 +1,7 @@
 """What SOK cannot do, said before anything is built; docs/sok.md has the reasons."""
 
 from model.embedding.backend import BackendError
-from model.embedding.tables import OPTIMIZERS
+from model.embedding.shards import OPTIMIZER_STATE_BYTES
 
 
 def check(api, placement, cluster, compress, optimizer):
@@ -10,8 +10,10 @@ def check(api, placement, cluster, compress, optimizer):
     Raises:
         BackendError: one line with what to do instead.
     """
-    if optimizer not in OPTIMIZERS:
-        raise BackendError(f"optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+    if optimizer not in OPTIMIZER_STATE_BYTES:
+        raise BackendError(
+            f"optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZER_STATE_BYTES)}"
+        )
     if placement.column_wise_tables or placement.replicated_tables:
         table = (*placement.column_wise_tables, *placement.replicated_tables)[0]
         raise BackendError(

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from ops import embedding as kernels
-
-OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad")
 
 # Rows that are written at once where a shard does not lie in rows of its own width.
 _CHUNK_ROWS = 1 << 16
@@ -24,7 +23,7 @@ class FusedTables:
         width: columns of the variable, D or D / 2.
         seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
             same values whatever the placement.
-        optimizer: a name in `OPTIMIZERS`.
+        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
         native: the project's ops; False takes TensorFlow's formulation of them.
 
     Attributes:
@@ -36,8 +35,9 @@ class FusedTables:
     def __init__(
         self, placement, shards, first_rows, rows, width, *, seed, optimizer="sgd", native=True
     ):
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer {optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+        if optimizer not in OPTIMIZER_STATE_BYTES:
+            known = ", ".join(OPTIMIZER_STATE_BYTES)
+            raise ValueError(f"optimizer {optimizer!r}: expected one of {known}")
         if optimizer == "rowwise_adagrad" and width != placement.dimension:
             raise ValueError(
                 "row-wise Adagrad keeps one number for a whole row, which column halves divide: "

@@ -7,7 +7,7 @@ another when the library is first used. The calls below are for tests and benchm
 import ctypes
 import functools
 
-from ops import library
+from ops import loader
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "bf16")  # ascending
 
@@ -18,8 +18,8 @@ class InstructionSetError(ValueError):
 
 @functools.cache
 def _native():
-    library.load()
-    native = ctypes.CDLL(str(library.path()))
+    loader.load()
+    native = ctypes.CDLL(str(loader.path()))
     native.dlrm_instruction_set.restype = ctypes.c_char_p
     native.dlrm_select_instruction_set.argtypes = [ctypes.c_char_p]
     return native

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 
 _DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
@@ -20,11 +20,11 @@ def dot_interaction(bottom, vectors, name=None):
         once with respect to both arguments.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: the types differ, or are not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
     """
-    ops = library.load()
+    ops = loader.load()
     bottom = tf.convert_to_tensor(bottom)
     vectors = tf.convert_to_tensor(vectors)
     if bottom.dtype != vectors.dtype:
@@ -48,11 +48,11 @@ def dot_interaction_stacked(features, name=None):
         [B, output_width(F, D)], same type; see the package for the layout. Differentiable once.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: the type is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shape is not [B, F >= 1, D >= 1].
     """
-    ops = library.load()
+    ops = loader.load()
     features = tf.convert_to_tensor(features)
     _check_dtype(features.dtype)
     return ops.dlrm_dot_interaction(features=features, name=name)
@@ -67,11 +67,11 @@ def _check_dtype(dtype):
 
 @tf.RegisterGradient("Dlrm>DotInteraction")
 def _stacked_gradient(op, gradient):
-    return library.load().dlrm_dot_interaction_grad(gradient=gradient, features=op.inputs[0])
+    return loader.load().dlrm_dot_interaction_grad(gradient=gradient, features=op.inputs[0])
 
 
 @tf.RegisterGradient("Dlrm>DotInteractionSplit")
 def _split_gradient(op, gradient):
-    return library.load().dlrm_dot_interaction_split_grad(
+    return loader.load().dlrm_dot_interaction_split_grad(
         gradient=gradient, bottom=op.inputs[0], vectors=op.inputs[1]
     )

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 
 
 def create_table(rows, dimension, name="embedding"):
@@ -50,11 +50,11 @@ def embedding_initialize(
         name: of the op.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         tf.errors.InvalidArgumentError: the part does not lie within the variable.
         tf.errors.FailedPreconditionError: somebody holds a value read from the variable.
     """
-    return library.load().dlrm_embedding_initialize(
+    return loader.load().dlrm_embedding_initialize(
         table=table.handle,
         base_row=base_row,
         rows=rows,

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 
 _VECTOR_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 _ID_DTYPES = (tf.int32, tf.int64)
@@ -26,12 +26,12 @@ def embedding_lookup(table, ids, base_rows, table_rows, dtype=tf.float32, name=N
         nearest.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: a type is not supported.
         tf.errors.InvalidArgumentError: an id is out of range (the message names table, sample, id
             and bound), or a shape does not fit.
     """
-    ops = library.load()
+    ops = loader.load()
     ids = _check_ids(ids)
     return ops.dlrm_embedding_lookup(
         table=_handle(table, "table"),
@@ -75,11 +75,11 @@ def embedding_update_sgd(
         The op in a graph, None in eager execution.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: a type is not supported.
         tf.errors.InvalidArgumentError: an id is out of range, or a shape does not fit.
     """
-    ops = library.load()
+    ops = loader.load()
     ids = _check_ids(ids)
     gradients = tf.convert_to_tensor(gradients)
     _check_vector_dtype(gradients.dtype)
@@ -138,11 +138,11 @@ def embedding_update_adagrad(
         The op in a graph, None in eager execution.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: a type is not supported.
         tf.errors.InvalidArgumentError: an id is out of range, or a shape does not fit.
     """
-    ops = library.load()
+    ops = loader.load()
     ids = _check_ids(ids)
     gradients = tf.convert_to_tensor(gradients)
     _check_vector_dtype(gradients.dtype)
@@ -169,7 +169,7 @@ def advise_huge_pages(table):
     example, lies in small pages: this gathers them (Linux 6.1 and later; at the speed of a copy),
     and asks for the rest. Where the system refuses, nothing changes but speed.
     """
-    return library.load().dlrm_advise_huge_pages(table=_handle(table, "table"))
+    return loader.load().dlrm_advise_huge_pages(table=_handle(table, "table"))
 
 
 def _handle(variable, name):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 
 
 def read_slice(
@@ -42,14 +42,14 @@ def read_slice(
         `dtype` [rows, W], W the sum of the columns' widths.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not built.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         tf.errors.NotFoundError: a file is missing, or was removed or replaced since it was opened.
         tf.errors.PermissionDeniedError: a file may not be read.
         tf.errors.DataLossError: a file is too short, or could not be read.
         tf.errors.InvalidArgumentError: a value did not pass the check.
     """
     segments = [segment for column in columns for segment in column.segments]
-    return library.load().dlrm_read_slice(
+    return loader.load().dlrm_read_slice(
         first=tf.convert_to_tensor(first, tf.int64),
         count=tf.convert_to_tensor(count, tf.int64),
         T=dtype,

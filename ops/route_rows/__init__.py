@@ -1,6 +1,6 @@
 """Python face of `Dlrm>RouteRows`."""
 
-from ops import library
+from ops import loader
 
 
 def route_rows(ids, vocab_sizes, owners, bases, steps, ranks, unique, name=None):
@@ -26,10 +26,10 @@ def route_rows(ids, vocab_sizes, owners, bases, steps, ranks, unique, name=None)
         needed row is; `order` int32 [n], the inverse of `position` where `unique` is False.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         tf.errors.InvalidArgumentError: an id is outside its table (table, sample, id and bound).
     """
-    return library.load().dlrm_route_rows(
+    return loader.load().dlrm_route_rows(
         ids=ids,
         vocab_sizes=[int(size) for size in vocab_sizes],
         owners=[int(owner) for owner in owners.reshape(-1)],

@@ -23,7 +23,7 @@ class Problem:
 
     def __init__(self, library, memory, rng, batch, sizes, dim, dtype, id_type, ids="uniform",
                  gap=3, offset=0):  # fmt: skip
-        self.library, self.memory = library, memory
+        self.kernels, self.memory = library, memory
         self.batch, self.dim, self.dtype = batch, dim, dtype
         self.sizes = np.asarray(sizes, np.int64)
         self.base = np.cumsum(np.r_[gap, self.sizes + gap])[: len(sizes)]
@@ -62,13 +62,13 @@ class Problem:
 
     def workspace(self):
         """(buffer, bytes) for a sorted update."""
-        size = self.library.workspace_bytes(self.description)
+        size = self.kernels.workspace_bytes(self.description)
         return self.memory.empty(size, np.uint8), size
 
     def check_error(self, expected):
         """Compares the error record with the bad places, of which any may be recorded."""
         self.memory.synchronize()
-        found = self.library.take_id_error(self.error)
+        found = self.kernels.take_id_error(self.error)
         if not expected:
             if found is not None:
                 raise MismatchError(f"recorded a bad id that is not there: {found}")
@@ -76,7 +76,7 @@ class Problem:
         possible = {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in expected}
         if found not in possible:
             raise MismatchError(f"recorded bad id {found}, expected one of {sorted(possible)[:4]}")
-        if self.library.take_id_error(self.error) is not None:
+        if self.kernels.take_id_error(self.error) is not None:
             raise MismatchError("the error record was not cleared")
 
     def spoil(self, rng):
@@ -92,7 +92,7 @@ class Problem:
 
     def close(self):
         """Frees the error record."""
-        self.library.id_error_destroy(self.error)
+        self.kernels.id_error_destroy(self.error)
 
 
 def require_equal(what, found, expected):
@@ -107,7 +107,7 @@ def run_lookup(problem, bad_places):
     """Exact: a lookup only converts."""
     rows = problem.memory.upload(problem.rows)
     out = problem.memory.empty(problem.gradients.size, problem.gradients.dtype)
-    problem.library.embedding_lookup(
+    problem.kernels.embedding_lookup(
         ctypes.byref(problem.description), rows.pointer, out.pointer, problem.memory.stream
     )
     numbers = problem.numbers
@@ -122,7 +122,7 @@ def run_sgd(problem, bad_places):
     """Within the rounding of sums in any order."""
     step = np.float32(0.37)
     rows = problem.memory.upload(problem.rows)
-    problem.library.embedding_sgd(
+    problem.kernels.embedding_sgd(
         ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer, step,
         problem.memory.stream,
     )  # fmt: skip
@@ -150,7 +150,7 @@ def run_sgd_sorted(problem, bad_places):
     step = np.float32(0.37)
     rows = problem.memory.upload(problem.rows)
     workspace, size = problem.workspace()
-    problem.library.embedding_sgd_sorted(
+    problem.kernels.embedding_sgd_sorted(
         ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer, step,
         workspace.pointer, size, problem.memory.stream,
     )  # fmt: skip
@@ -171,7 +171,7 @@ def run_adagrad(problem, bad_places, row_wise):
     state = state.astype(np.float32).reshape(shape)
     rows, accumulator = problem.memory.upload(problem.rows), problem.memory.upload(state)
     workspace, size = problem.workspace()
-    problem.library.embedding_adagrad(
+    problem.kernels.embedding_adagrad(
         ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer,
         accumulator.pointer, int(row_wise), rate, scale, epsilon, workspace.pointer, size,
         problem.memory.stream,

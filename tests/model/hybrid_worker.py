@@ -87,6 +87,7 @@ def train(cluster, kind, compress, dtype, optimizer, gradient):
 
     from model.dlrm import DenseDLRM
     from model.embedding.own import OwnEmbedding
+    from training.precision import LossScale
     from training.step import TrainStep
 
     size, rank = cluster.size, cluster.rank
@@ -105,13 +106,13 @@ def train(cluster, kind, compress, dtype, optimizer, gradient):
         np.array([np.concatenate([v.numpy().reshape(-1) for v in mlp.variables])])
         for mlp in (dense_model.bottom, dense_model.top)
     )
-    step = TrainStep(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster)
+    step = TrainStep(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster, LossScale(1.0))
     losses = []
     share = slice(rank * BATCH // size, (rank + 1) * BATCH // size)
     for dense, ids, label in batches():
         batch = {"dense": dense[share], "categorical": ids[share], "label": label[share]}
         batch = {key: tf.constant(value) for key, value in batch.items()}
-        losses.append(float(step(batch, RATE)))
+        losses.append(float(step(batch, RATE)[0]))
     assert step.traces() == 1
     for state in ("table", "accumulator"):
         for name, (_, values) in whole_tables(embedding, state).items():

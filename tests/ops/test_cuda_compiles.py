@@ -119,11 +119,11 @@ def test_impossible_arguments_are_refused(emulated):
 def test_emulated_updates_equal_the_cpu_ops(emulated, dtype):
     """One model trained on either device holds the same bits (row-wise Adagrad aside)."""
     tf = pytest.importorskip("tensorflow")
-    from ops import library as op_library
+    from ops import loader
 
-    if not op_library.is_built():
+    if not loader.is_built():
         pytest.skip("the op library is not built")
-    ops, (library, device) = op_library.load(), emulated
+    ops, (library, device) = loader.load(), emulated
     rng = np.random.default_rng()
     problem = embedding_checks.Problem(
         library, device, rng, 40, [1000, 3, 1, 40], 128, dtype, np.int64, "zipf"
@@ -161,14 +161,14 @@ def test_emulated_updates_equal_the_cpu_ops(emulated, dtype):
 
 def test_emulated_initialisation_equals_the_cpu_op(emulated):
     tf = pytest.importorskip("tensorflow")
-    from ops import library as op_library
+    from ops import loader
 
-    if not op_library.is_built():
+    if not loader.is_built():
         pytest.skip("the op library is not built")
     library, device = emulated
     table, rows = tf.Variable(tf.zeros((50, 131))), device.empty(40 * 131, np.float32)
     seed = int(np.random.default_rng().integers(-(2**62), 2**62))
-    op_library.load().dlrm_embedding_initialize(
+    loader.load().dlrm_embedding_initialize(
         table=table.handle, base_row=3, rows=40, table_index=7, seed=seed, first_row=5,
         row_stride=8, limit=0.37,
     )  # fmt: skip

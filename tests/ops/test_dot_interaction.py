@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 from ops.cpu import instruction_set
 from ops.dot_interaction import (
     dot_interaction,
@@ -257,7 +257,7 @@ def test_saved_model_round_trip(tmp_path):
         (lambda: dot_interaction_stacked(tf.zeros([2, 4])), r"\[2,4\]"),
         (lambda: dot_interaction_stacked(tf.zeros([2, 0, 4])), "at least 1 feature.* 0 of"),
         (
-            lambda: library.load().dlrm_dot_interaction_grad(
+            lambda: loader.load().dlrm_dot_interaction_grad(
                 gradient=tf.zeros([2, 8]), features=tf.zeros([2, 5, 4])
             ),
             r"\[2, 16\].*\[2,8\]",
@@ -277,13 +277,13 @@ def test_types_that_do_not_fit_are_named():
 
 
 def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "path", lambda: tmp_path / "libdlrm_ops-tf0.0.so")
-    library.load.cache_clear()
+    monkeypatch.setattr(loader, "path", lambda: tmp_path / "libdlrm_ops-tf0.0.so")
+    loader.load.cache_clear()
     try:
-        with pytest.raises(library.LibraryNotBuiltError, match="make ops"):
+        with pytest.raises(loader.LibraryNotBuiltError, match="make ops"):
             dot_interaction(tf.zeros([2, 4]), tf.zeros([2, 3, 4]))
     finally:
-        library.load.cache_clear()
+        loader.load.cache_clear()
 
 
 def test_unknown_instruction_set_is_named():
@@ -302,7 +302,7 @@ def test_gradients_written_over_features_that_nobody_needs(isa, dtype, dimension
     @tf.function
     def last_reader(x, g):
         bottom, vectors, stacked = x[:, 0] * 2, x[:, 1:] * 2, x * 2
-        ops = library.load()
+        ops = loader.load()
         split = ops.dlrm_dot_interaction_split_grad(gradient=g, bottom=bottom, vectors=vectors)
         return (*split, ops.dlrm_dot_interaction_grad(gradient=g, features=stacked))
 

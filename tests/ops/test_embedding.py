@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ops import library
+from ops import loader
 from ops.embedding import (
     create_table,
     embedding_lookup,
@@ -360,10 +360,10 @@ def test_lookups_and_updates_from_many_python_threads():
 
 
 def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "path", lambda: tmp_path / "libdlrm_ops-tf0.0.so")
-    library.load.cache_clear()
+    monkeypatch.setattr(loader, "path", lambda: tmp_path / "libdlrm_ops-tf0.0.so")
+    loader.load.cache_clear()
     try:
-        with pytest.raises(library.LibraryNotBuiltError, match="make ops"):
+        with pytest.raises(loader.LibraryNotBuiltError, match="make ops"):
             embedding_lookup(tf.Variable(tf.zeros([3, 4])), [[0]], [0], [3])
     finally:
-        library.load.cache_clear()
+        loader.load.cache_clear()

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from training.schedule import LearningRateSchedule, scaled_reference_steps
+from training.schedule import PRESETS, LearningRateSchedule
 
 
 def test_published_schedule_by_hand():
@@ -30,8 +30,8 @@ def test_no_warmup_and_no_decay():
 
 
 def test_steps_scale_with_the_batch():
-    assert scaled_reference_steps(55296) == (2750, 49315, 27772)
-    assert scaled_reference_steps(65536) == (2320, 41609, 23432)
+    assert PRESETS["mlperf"].steps(55296) == (2750, 49315, 27772)
+    assert PRESETS["mlperf"].steps(65536) == (2320, 41609, 23432)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def dot_based_interact(input, bottom_mlp_output, name=None):
         the first D columns goes to ``bottom_mlp_output`` alone, that of the products to ``input``.
 
     Raises:
-        ops.library.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: a type is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
     """

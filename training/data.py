@@ -1,0 +1,145 @@
+"""The batches of a job: from a dataset folder, or random ones in memory."""
+
+import dataclasses
+import pathlib
+
+import dataset
+from dataset import reader
+from training.errors import UserError
+from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
+
+SYNTHETIC_STEPS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The batches of a job.
+
+    Attributes:
+        vocab_sizes: rows of each table.
+        dense_features: dense features per sample.
+        steps_per_epoch: whole global batches in the training data.
+        train: function (epoch, start_step) -> iterable of this rank's training batches.
+        test: function () -> iterable of this rank's test batches, or None without test data.
+        attainable_auc: what the data's generator stored, or None.
+        facts: what identifies the data, for the journal.
+    """
+
+    vocab_sizes: list
+    dense_features: int
+    steps_per_epoch: int
+    train: "object"
+    test: "object | None"
+    attainable_auc: "float | None"
+    facts: dict
+
+
+class _FileData:
+    """A dataset folder, opened and checked but not read."""
+
+    def __init__(self, flags):
+        self._flags = flags
+        layout = flags.data_layout
+        if flags.use_splited_dataset:
+            if layout not in ("auto", "per_table"):
+                raise UserError(f"--use_splited_dataset contradicts --data_layout={layout}")
+            layout = "per_table"
+        self._train, self._test = dataset.open_dataset(flags.data_dir, layout=layout)
+        self.vocab_sizes = list(self._train.vocab_sizes)
+        columns = self._train.table_columns
+        files = {segment.path for column in columns for segment in column.segments}
+        self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
+
+    def load(self, tables, cluster):
+        flags, batch = self._flags, self._flags.global_batch_size
+        steps = reader.steps(self._train.samples, batch, drop_remainder=True)
+        if not steps:
+            raise UserError(
+                f"{flags.data_dir}/train has {self._train.samples} samples, fewer than one "
+                f"global batch of {batch}: no step can be made; lower --global_batch_size"
+            )
+        options = {"tables": tables, "prefetch": flags.prefetch,
+                   "parallel_reads": flags.parallel_reads}  # fmt: skip
+
+        def train(epoch, start_step=0):
+            return reader.batches(
+                self._train, batch, cluster.rank, cluster.size, drop_remainder=True,
+                start_step=start_step, shuffle_seed=flags.shuffle_seed, epoch=epoch, **options,
+            )  # fmt: skip
+
+        def test():
+            return reader.batches(
+                self._test, batch, cluster.rank, cluster.size, drop_remainder=False, **options
+            )
+
+        return Data(
+            vocab_sizes=self.vocab_sizes,
+            dense_features=self._train.dense_features,
+            steps_per_epoch=steps,
+            train=train,
+            test=test,
+            attainable_auc=self._test.attainable_auc,
+            facts={
+                "data_dir": str(pathlib.Path(flags.data_dir).resolve()),
+                "layout": self._train.layout,
+                "train_samples": self._train.samples,
+                "test_samples": self._test.samples,
+                "train_fingerprint": self._train.fingerprint,
+                "test_fingerprint": self._test.fingerprint,
+            },
+        )
+
+
+class _SyntheticData:
+    """Random batches in memory."""
+
+    separate_tables = True
+
+    def __init__(self, flags):
+        self._flags = flags
+        if flags.data_dir is not None and flags.vocab_sizes is None:
+            train = dataset.open_split(pathlib.Path(flags.data_dir) / "train")
+            self.vocab_sizes = list(train.vocab_sizes)
+        else:
+            self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
+
+    def load(self, tables, cluster):
+        flags = self._flags
+        steps = early_stop(flags)
+
+        def train(epoch, start_step=0):
+            return reader.synthetic_batches(
+                self.vocab_sizes, flags.global_batch_size, cluster.rank, cluster.size, steps,
+                flags.seed, tables=tables,
+            ).skip(start_step)  # fmt: skip
+
+        return Data(
+            vocab_sizes=self.vocab_sizes,
+            dense_features=13,
+            steps_per_epoch=steps,
+            train=train,
+            test=None,
+            attainable_auc=None,
+            facts={"layout": "synthetic", "vocab_sizes": self.vocab_sizes},
+        )
+
+
+def open_data(flags):
+    """Opens and checks what the flags name; reads no batch.
+
+    Returns:
+        An object with `vocab_sizes`, `separate_tables` (each table has files of its own) and
+        `load(tables, cluster)`, which returns a `Data`: `tables` as for `dataset.reader.batches`.
+
+    Raises:
+        dataset.DatasetError: the folder is no dataset, or damaged.
+        UserError: the flags contradict each other.
+    """
+    return _SyntheticData(flags) if flags.use_synthetic_dataset else _FileData(flags)
+
+
+def early_stop(flags):
+    """Returns the number of steps after which to stop, or None."""
+    if flags.early_stop > 0:
+        return flags.early_stop
+    return SYNTHETIC_STEPS if flags.use_synthetic_dataset else None

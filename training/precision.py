@@ -1,0 +1,123 @@
+"""The loss scale of mixed precision, and what becomes of a step that is not finite."""
+
+import tensorflow as tf
+
+from training.errors import UserError
+
+# The published runs' static scale for float16.
+STATIC_FLOAT16 = 1024.0
+# Dynamic scaling: Micikevicius et al. 2018 (https://arxiv.org/abs/1710.03740), with the numbers of
+# TensorFlow's and NVIDIA's implementations.
+INITIAL, GROWTH_INTERVAL, SMALLEST = 2.0**15, 2000, 1.0
+
+
+def compute_dtype(flags, gpus):
+    """Returns the dtype of arithmetic and exchange as `tf.DType`: float32 without --amp.
+
+    Args:
+        flags: the parsed flags.
+        gpus: number of GPUs that this process sees.
+
+    Raises:
+        UserError: a flag has no effect, or the device lacks the type.
+    """
+    if not flags.amp:
+        if flags.amp_dtype != "auto":
+            raise UserError(f"--amp_dtype={flags.amp_dtype} has no effect without --amp")
+        return tf.float32
+    name = flags.amp_dtype
+    if name == "auto":
+        name = "float16" if gpus else "bfloat16"
+    if name == "float16" and not gpus and flags.custom_interact:
+        raise UserError(
+            "--amp_dtype=float16 on a CPU: the interaction op has float32 and bfloat16 there; take "
+            "--amp_dtype=bfloat16, or go without --custom_interact"
+        )
+    return tf.as_dtype(name)
+
+
+def loss_scale(flags, dtype):
+    """Returns the `LossScale` that the flags ask for.
+
+    Args:
+        flags: the parsed flags.
+        dtype: what `compute_dtype` returned.
+
+    Raises:
+        UserError: --loss_scale is no number of at least 1 and not dynamic.
+    """
+    text, skip = flags.loss_scale, flags.nan_policy == "skip"
+    if text == "auto":
+        return LossScale(STATIC_FLOAT16 if dtype == tf.float16 else 1.0, skip_nonfinite=skip)
+    if text == "dynamic":
+        return LossScale(INITIAL, dynamic=True)
+    try:
+        value = float(text)
+        if not 1.0 <= value < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--loss_scale={text}: expected auto, dynamic or a number of at least 1"
+        ) from None
+    return LossScale(value, skip_nonfinite=skip)
+
+
+class LossScale:
+    """A factor on the loss, divided out of the gradients again.
+
+    Under dynamic scaling a step with an infinite or NaN loss or gradient is left out on all ranks
+    and halves the scale; `GROWTH_INTERVAL` finite steps in a row double it.
+
+    Args:
+        value: the scale, or the first one.
+        dynamic: find the scale while training.
+        skip_nonfinite: leave such steps out under a static scale too.
+
+    Attributes:
+        dynamic: as given.
+        skips: steps that are not finite are left out.
+    """
+
+    def __init__(self, value, *, dynamic=False, skip_nonfinite=False):
+        self.dynamic = dynamic
+        self.skips = dynamic or skip_nonfinite
+        self._scale = tf.Variable(value, dtype=tf.float32, trainable=False, name="loss_scale")
+        self._good = tf.Variable(0, dtype=tf.int64, trainable=False, name="good_steps")
+        self._skipped = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_steps")
+        self._in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_in_a_row")
+
+    @property
+    def variables(self):
+        """{name: variable} of what a checkpoint keeps."""
+        return {"loss_scale": self._scale, "good_steps": self._good,
+                "skipped_steps": self._skipped, "skipped_in_a_row": self._in_a_row}  # fmt: skip
+
+    def tensor(self):
+        """Returns the scale of the next step, a scalar float32 tensor."""
+        return self._scale.read_value()
+
+    def value(self):
+        """Returns the scale as a float."""
+        return float(self._scale.numpy())
+
+    def skipped(self):
+        """Returns (steps left out so far, how many of them were the last in a row)."""
+        return int(self._skipped.numpy()), int(self._in_a_row.numpy())
+
+    def after_step(self, finite):
+        """Counts a step and, under dynamic scaling, moves the scale.
+
+        Args:
+            finite: scalar bool tensor, the same on all ranks.
+        """
+        one, none = tf.constant(1, tf.int64), tf.constant(0, tf.int64)
+        self._skipped.assign_add(tf.where(finite, none, one))
+        self._in_a_row.assign(tf.where(finite, none, self._in_a_row + 1))
+        if not self.dynamic:
+            return
+        good = tf.where(finite, self._good + 1, none)
+        grown = good >= GROWTH_INTERVAL
+        scale = tf.where(finite, self._scale, tf.maximum(self._scale / 2, SMALLEST))
+        # 2^127 doubled would be infinite; no gradient needs more than this.
+        self._scale.assign(tf.where(grown, tf.minimum(scale * 2, 2.0**24), scale))
+        self._good.assign(tf.where(grown, none, good))
