@@ -30,7 +30,7 @@ def main(arguments):
         if values.mode == "plan":
             _plan(values)
             return 0
-        _run(values)
+        code = _run(values)
     except (UserError, DivergedError, RankLostError) as error:
         _complain(rank, str(error))
         return error.exit_code
@@ -39,7 +39,7 @@ def main(arguments):
         return EXIT_INTERRUPTED
     if rank == 0:
         print(f"main time: {time.perf_counter() - begin:.2f}s", flush=True)
-    return 0
+    return code
 
 
 def _plan(values):
@@ -80,8 +80,9 @@ def _run(values):
     ranks = cluster.connect()
     environment.choose_device(ranks.local_rank)
     with faults.explained(ranks.rank):
-        job.run(values, ranks)
+        code = job.run(values, ranks)
     ranks.shutdown()
+    return code
 
 
 def _complain(rank, message):

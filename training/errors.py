@@ -4,6 +4,7 @@ EXIT_OK = 0
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3
 EXIT_RANK_LOST = 4
+# By SIGINT or SIGTERM, after the step was finished and a checkpoint written where asked for.
 EXIT_INTERRUPTED = 130
 
 

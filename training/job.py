@@ -1,23 +1,24 @@
-"""Builds what a job needs from the flags: data, placement, model, step; then runs it."""
+"""Runs the job that the flags describe, in one of the modes."""
 
 import functools
-import pathlib
 import sys
 
 import tensorflow as tf
 
 import dataset
-from model.dlrm import DenseDLRM
-from model.embedding import backend
-from model.embedding.own import reads_own_tables
-from model.embedding.placement import POLICIES, Placement, PlacementError, plan
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
+from model.embedding.backend import BackendError
+from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
-from training import environment, precision, schedule
-from training.data import early_stop, open_data
-from training.errors import UserError
+from training import precision, schedule
+from training.build import build
+from training.checkpoint import restore
+from training.checkpoint.files import DamagedError
+from training.checkpoint.saver import Saver, facts, read_interval
+from training.checkpoint.state import State
+from training.data import early_stop
+from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from training.evaluation import evaluate
-from training.flags import widths
+from training.flags import chosen
 from training.journal import Journal, JsonLines, new_run_folder
 from training.loop import Loop
 from training.progress import make_progress
@@ -35,76 +36,35 @@ _OPTIMIZERS = {
 
 
 def run(flags, cluster):
-    """Runs the job that the flags describe; returns the content of result.json.
+    """Runs the job; returns the exit code (`training.errors`).
 
     Raises:
         UserError: the flags, the data or the machine do not allow it.
         DivergedError: the loss became NaN or infinite.
     """
+    modes = {"train": _train}
     try:
-        return _run(flags, cluster)
+        return modes[flags.mode](flags, cluster)
     except (
         dataset.DatasetError,
         PlacementError,
         LibraryNotBuiltError,
-        backend.BackendError,
+        BackendError,
+        DamagedError,
     ) as error:
         raise UserError(str(error)) from error
 
 
-def _run(flags, cluster):
-    batch, size = flags.global_batch_size, cluster.size
-    if batch % size:
-        raise UserError(
-            f"--global_batch_size={batch} is not divisible by the {size} ranks: the nearest that "
-            f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
-        )
-    sizes = open_data(flags)
-    chosen = backend.choose(flags.embedding_backend)
-    placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
-    # Where every table has files of its own, a rank reads its tables' ids for all samples.
-    own_tables = list(placement.tables_of(cluster.rank))
-    model_parallel_input = (
-        size > 1
-        and sizes.separate_tables
-        and chosen.name == "own"
-        and reads_own_tables(placement, flags.compress)
-    )
-    data = sizes.load(own_tables if model_parallel_input else None, cluster)
-
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    dtype = precision.compute_dtype(flags, gpus)
-    scale = precision.loss_scale(flags, dtype)
+def _train(flags, cluster):
+    parts = build(flags, cluster)
+    scale = precision.loss_scale(flags, parts.dtype)
     rates = schedule.from_flags(flags)
-    dense_model = DenseDLRM(
-        dense_features=data.dense_features,
-        tables=len(data.vocab_sizes),
-        bottom_mlp=widths("bottom_mlp"),
-        top_mlp=widths("top_mlp"),
-        seed=flags.seed,
-        custom_interact=flags.custom_interact,
-        xla=flags.xla,
-        interact=flags.ablation != "no_interaction",
-        dtype=f"mixed_{dtype.name}" if flags.amp else "float32",
-    )
-    cluster.broadcast(dense_model.variables)
-    embedding = backend.build(
-        chosen,
-        placement,
-        cluster,
-        batch // size,
-        seed=flags.seed,
-        exchange_dtype=dtype,
-        gradient=flags.embedding_gradient,
-        native=flags.embedding_kernels == "native",
-        model_parallel_input=model_parallel_input,
-        compress=flags.compress,
-        optimizer=flags.embedding_optimizer,
-    )
+    steps, minutes = read_interval(flags.checkpoint_interval)
+    optimizer = _OPTIMIZERS[flags.optimizer]()
     step = TrainStep(
-        dense_model,
-        embedding,
-        _OPTIMIZERS[flags.optimizer](),
+        parts.dense_model,
+        parts.embedding,
+        optimizer,
         cluster,
         scale,
         update_embedding=flags.ablation != "frozen_embeddings",
@@ -113,45 +73,93 @@ def _run(flags, cluster):
         ),
         overlap=flags.overlap,
     )
-    journal = _journal(flags, cluster)
-    watchdog = Watchdog(cluster, flags.stall_timeout) if size > 1 else None
     evaluation = None
-    if data.test is not None:
-        evaluation = functools.partial(evaluate, Forward(dense_model, embedding), data, cluster)
-    loop = Loop(
-        flags, cluster, data, step, evaluation, rates, scale, journal,
-        Requests(None, cluster.rank), watchdog=watchdog, early_stop=early_stop(flags),
-    )  # fmt: skip
+    if parts.data.test is not None:
+        forward = Forward(parts.dense_model, parts.embedding)
+        evaluation = functools.partial(evaluate, forward, parts.data, cluster)
+    state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
+    journal = _journal(flags, cluster)
+    saver = watchdog = None
     try:
-        return loop.run()
+        if flags.checkpoint_dir is not None:
+            saver = Saver(
+                flags.checkpoint_dir, cluster, state, facts(chosen(), parts.data.facts),
+                keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
+            )  # fmt: skip
+        start, evaluations = _begin(flags, cluster, parts.data, state, journal)
+        if cluster.size > 1:
+            watchdog = Watchdog(cluster, flags.stall_timeout)
+        requests = Requests(minutes if saver is not None else None, cluster.rank)
+        result = Loop(
+            flags, cluster, parts.data, step, evaluation, rates, scale, journal, requests,
+            watchdog=watchdog, saver=saver, early_stop=early_stop(flags), start=start,
+            evaluations=evaluations,
+        ).run()  # fmt: skip
     finally:
+        if saver is not None:
+            saver.close()
         journal.close()
         if watchdog is not None:
             watchdog.close()
+    return EXIT_INTERRUPTED if result["stopped_by"] == "signal" else EXIT_OK
 
 
-def _placement(flags, cluster, vocab_sizes, chosen):
-    per_column, per_row = OPTIMIZER_STATE_BYTES[flags.embedding_optimizer]
-    limits = {
-        "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
-        "bytes_per_rank": _budget(flags, cluster),
-    }
-    if flags.placement not in POLICIES:
-        return Placement.from_json(
-            pathlib.Path(flags.placement), vocab_sizes=vocab_sizes, dimension=flags.embedding_dim,
-            ranks=cluster.size, **limits,
-        )  # fmt: skip
-    return plan(
-        vocab_sizes, flags.embedding_dim, cluster.size, policy=chosen.policy(flags.placement),
-        replicate_below_rows=flags.replicate_below_rows,
-        column_split="auto" if flags.column_split else False, **limits,
-    )  # fmt: skip
+def _begin(flags, cluster, data, state, journal):
+    """Loads what the run begins with; returns (number of the last step, its evaluations).
+
+    The first of: the newest whole checkpoint in --checkpoint_dir, with its place in the data;
+    --restore, from step 0; the initial weights.
+    """
+    if flags.checkpoint_dir is not None:
+        reader = restore.newest_whole(flags.checkpoint_dir, cluster, _report(journal))
+        if reader is not None:
+            changed = restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=True)
+            restore.load(reader, state, training=True)
+            step = reader.manifest["step"]
+            journal.emit("message", text=f"resuming after step {step} from {reader.folder}")
+            for line in changed:
+                journal.emit("message", text=f"since then changed: {line}")
+            return step, reader.manifest["evaluations"]
+    if flags.restore is not None:
+        restore_checkpoint(flags, cluster, data, state, journal, training=True)
+    return 0, []
 
 
-def _budget(flags, cluster):
-    if flags.memory_per_rank is not None:
-        return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
-    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
+def restore_checkpoint(flags, cluster, data, state, journal, *, training):
+    """Loads the weights of --restore, or of the newest whole checkpoint in --checkpoint_dir.
+
+    Args:
+        flags: the parsed flags.
+        cluster: the ranks.
+        data: a `training.data.Data`.
+        state: a `training.checkpoint.state.State`.
+        journal: told of damaged checkpoints, and which one is loaded.
+        training: load the optimizer's state too.
+
+    Returns:
+        The `training.checkpoint.reader.Reader`.
+
+    Raises:
+        UserError: no whole checkpoint is there, or it is of another model.
+    """
+    path = flags.restore or flags.checkpoint_dir
+    reader = restore.newest_whole(path, cluster, _report(journal))
+    if reader is None:
+        raise UserError(f"{path}: there is no whole checkpoint")
+    restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
+    restore.load(reader, state, training=training)
+    journal.emit("message", text=f"weights of step {reader.manifest['step']} from {reader.folder}")
+    return reader
+
+
+def _report(journal):
+    """Returns what says a line about a damaged checkpoint, on the rank that has found it."""
+
+    def report(text):
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+        journal.emit("message", text=text)
+
+    return report
 
 
 def _journal(flags, cluster):

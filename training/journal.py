@@ -13,6 +13,7 @@ EVENTS = {
     "config": "flags, versions, data, ranks, steps, tables: once, before the first step",
     "step": "step, epoch, loss (mean since the last such event), learning_rate, samples_per_second",
     "evaluation": "step, auc, log_loss, samples, seconds",
+    "checkpoint": "step, path, bytes, seconds (until it was whole), pause_seconds (of training)",
     "message": "text",
     "end": "the content of result.json",
 }

@@ -35,6 +35,19 @@ def evaluation_text(record):
     )
 
 
+def checkpoint_text(record):
+    """Returns one line about a checkpoint."""
+    return (
+        f"checkpoint of step {record['step']}: {record['bytes']:,} bytes in "
+        f"{record['seconds']:.2f} s, training waited {record['pause_seconds']:.3f} s"
+    )
+
+
+def _loss(record, digits):
+    # None where all steps since the last event were left out.
+    return "n/a" if record["loss"] is None else f"{record['loss']:.{digits}f}"
+
+
 class ProgressBar:
     """A bar with step, loss, AUC of the last evaluation, samples/s, learning rate, time left."""
 
@@ -49,10 +62,10 @@ class ProgressBar:
         if kind == "config":
             self._bar = tqdm(
                 total=record["steps"], file=self._stream, unit="step", dynamic_ncols=True,
-                smoothing=0.1,
+                smoothing=0.1, initial=record["resumed_from_step"] or 0,
             )  # fmt: skip
         elif kind == "step" and self._bar is not None:
-            fields = {"loss": f"{record['loss']:.5f}"}
+            fields = {"loss": _loss(record, 5)}
             if self._auc is not None:
                 fields["AUC"] = f"{self._auc:.5f}"
             fields["samples/s"] = _count(record["samples_per_second"])
@@ -62,6 +75,8 @@ class ProgressBar:
         elif kind == "evaluation":
             self._auc = record["auc"]
             self._write(evaluation_text(record))
+        elif kind == "checkpoint":
+            self._write(checkpoint_text(record))
         elif kind == "message":
             self._write(record["text"])
         elif kind == "end":
@@ -99,12 +114,14 @@ class ProgressLines:
             self._next_time = time.monotonic() + _LINE_SECONDS
             left = (self._total - record["step"]) * record["seconds_per_step"]
             self._print(
-                f"step {record['step']}/{self._total}  loss {record['loss']:.6f}  "
+                f"step {record['step']}/{self._total}  loss {_loss(record, 6)}  "
                 f"{_count(record['samples_per_second'])} samples/s  "
                 f"lr {record['learning_rate']:.4g}  {left:.0f} s left"
             )
         elif kind == "evaluation":
             self._print(evaluation_text(record))
+        elif kind == "checkpoint":
+            self._print(checkpoint_text(record))
         elif kind == "message":
             self._print(record["text"])
 

@@ -89,8 +89,26 @@ class OwnEmbedding:
     @property
     def holders(self):
         """The `FusedTables` of this rank, those of replicated tables included."""
-        replicated = None if self._replicated is None else self._replicated.fused
-        return [fused for fused in (self._fused, replicated) if fused is not None]
+        return [fused for fused in (self._fused, self.replicated) if fused is not None]
+
+    @property
+    def exchanged(self):
+        """The `FusedTables` whose rows `changing` numbers, or None where this rank has none."""
+        return self._fused
+
+    @property
+    def replicated(self):
+        """The `FusedTables` of replicated tables, or None."""
+        return None if self._replicated is None else self._replicated.fused
+
+    def changing(self, routed):
+        """Returns the rows of `exchanged` that `update` will change, int64 [n], repeated or not.
+
+        Args:
+            routed: what `route` returned, outside of a `tf.function`.
+        """
+        _, route = routed
+        return (route.ids.numpy().astype(np.int64) + self._exchange.base_rows).reshape(-1)
 
     def route(self, categorical):
         """Brings ids to where their rows are; returns what `lookup` and `update` take.

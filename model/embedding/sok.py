@@ -151,6 +151,17 @@ class SokEmbedding:
                     _apply(variable, accumulator, rows, learning_rate, self._scale * scale)
         route.steps = None
 
+    @property
+    def states(self):
+        """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
+        return ("table",) if self._accumulators is None else ("table", "accumulator")
+
+    def row_shape(self, state=None):
+        """Returns the shape of one row's values, (D,), or () for row-wise Adagrad's state."""
+        if state == "accumulator" and self._accumulators[0][0].shape.rank == 1:
+            return ()
+        return (self.placement.dimension,)
+
     def read_rows(self, table, ids, state=None):
         """Returns rows of a table that this rank holds, as a float32 NumPy array [n, D].
 

@@ -78,6 +78,15 @@ class FusedTables:
         """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
         return ("table",) if self.accumulator is None else ("table", "accumulator")
 
+    def row_range(self, index):
+        """Returns the (first, one past the last) row of the variable that a shard takes up."""
+        first, size, _ = self._span(index, 0, self.shards[index].rows, "table")
+        return first, first + size
+
+    def read_rows(self, begin, end, state="table"):
+        """Returns rows [begin, end) of a variable as a NumPy array of its own."""
+        return getattr(self, state)[begin:end].numpy()
+
     def read(self, index, begin, count, state="table"):
         """Returns rows [begin, begin + count) of a shard as a NumPy array.
 
@@ -91,7 +100,7 @@ class FusedTables:
             float32 [count, columns of the shard], or [count] for a row-wise accumulator.
         """
         at, size, shape = self._span(index, begin, count, state)
-        return getattr(self, state)[at : at + size].numpy().reshape(shape)
+        return self.read_rows(at, at + size, state).reshape(shape)
 
     def write(self, index, begin, values, state="table"):
         """Overwrites rows [begin, ...) of a shard: the arguments are those of `read`."""

@@ -1,0 +1,111 @@
+"""Builds what every job needs from the flags: data, placement, dense part, embedding."""
+
+import dataclasses
+import pathlib
+
+import tensorflow as tf
+
+from model.dlrm import DenseDLRM
+from model.embedding import backend
+from model.embedding.own import reads_own_tables
+from model.embedding.placement import POLICIES, Placement, plan
+from model.embedding.shards import OPTIMIZER_STATE_BYTES
+from training import environment, precision
+from training.data import open_data
+from training.errors import UserError
+from training.flags import widths
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a job is made of.
+
+    Attributes:
+        data: a `training.data.Data`.
+        dense_model: a `model.dlrm.DenseDLRM`, the same values on all ranks.
+        embedding: what `model.embedding.backend.build` returned.
+        dtype: of arithmetic and exchange, a `tf.DType`.
+    """
+
+    data: "object"
+    dense_model: "object"
+    embedding: "object"
+    dtype: "object"
+
+
+def build(flags, cluster):
+    """Returns the `Parts` of the job that the flags describe, with initial weights.
+
+    Raises:
+        UserError: the batch is not divisible by the ranks, or a flag has no effect.
+        dataset.DatasetError, PlacementError, BackendError, LibraryNotBuiltError: as they say.
+    """
+    batch, size = flags.global_batch_size, cluster.size
+    if batch % size:
+        raise UserError(
+            f"--global_batch_size={batch} is not divisible by the {size} ranks: the nearest that "
+            f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
+        )
+    dtype = precision.compute_dtype(flags, len(tf.config.list_physical_devices("GPU")))
+    sizes = open_data(flags)
+    chosen = backend.choose(flags.embedding_backend)
+    placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
+    # Where every table has files of its own, a rank reads its tables' ids for all samples.
+    own_tables = list(placement.tables_of(cluster.rank))
+    model_parallel_input = (
+        size > 1
+        and sizes.separate_tables
+        and chosen.name == "own"
+        and reads_own_tables(placement, flags.compress)
+    )
+    data = sizes.load(own_tables if model_parallel_input else None, cluster)
+    dense_model = DenseDLRM(
+        dense_features=data.dense_features,
+        tables=len(data.vocab_sizes),
+        bottom_mlp=widths("bottom_mlp"),
+        top_mlp=widths("top_mlp"),
+        seed=flags.seed,
+        custom_interact=flags.custom_interact,
+        xla=flags.xla,
+        interact=flags.ablation != "no_interaction",
+        dtype=f"mixed_{dtype.name}" if flags.amp else "float32",
+    )
+    cluster.broadcast(dense_model.variables)
+    embedding = backend.build(
+        chosen,
+        placement,
+        cluster,
+        batch // size,
+        seed=flags.seed,
+        exchange_dtype=dtype,
+        gradient=flags.embedding_gradient,
+        native=flags.embedding_kernels == "native",
+        model_parallel_input=model_parallel_input,
+        compress=flags.compress,
+        optimizer=flags.embedding_optimizer,
+    )
+    return Parts(data, dense_model, embedding, dtype)
+
+
+def _placement(flags, cluster, vocab_sizes, chosen):
+    per_column, per_row = OPTIMIZER_STATE_BYTES[flags.embedding_optimizer]
+    limits = {
+        "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
+        "bytes_per_rank": _budget(flags, cluster),
+    }
+    if flags.placement not in POLICIES:
+        return Placement.from_json(
+            pathlib.Path(flags.placement), vocab_sizes=vocab_sizes, dimension=flags.embedding_dim,
+            ranks=cluster.size, **limits,
+        )  # fmt: skip
+    return plan(
+        vocab_sizes, flags.embedding_dim, cluster.size, policy=chosen.policy(flags.placement),
+        replicate_below_rows=flags.replicate_below_rows,
+        column_split="auto" if flags.column_split else False, **limits,
+    )  # fmt: skip
+
+
+def _budget(flags, cluster):
+    if flags.memory_per_rank is not None:
+        return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
+    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)

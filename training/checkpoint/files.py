@@ -1,0 +1,171 @@
+"""Files of a checkpoint: written in a stream, with their SHA-256, durable before they count."""
+
+import hashlib
+import os
+import pathlib
+import re
+
+import numpy as np
+
+CHECKSUMS = "SHA256SUMS"
+_READ_BYTES = 1 << 22
+_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n][^\0\n]*)")
+
+
+class DamagedError(ValueError):
+    """A checkpoint's file is missing, cut or changed; the message names it."""
+
+
+class NpyWriter:
+    """Writes an array of known shape as a .npy file, part by part.
+
+    Args:
+        path: where to; the file must not exist.
+        shape: shape of the whole array.
+        dtype: its NumPy dtype.
+
+    Attributes:
+        bytes: size of the file, once closed.
+        digest: its SHA-256 in hexadecimal, once closed.
+    """
+
+    def __init__(self, path, shape, dtype):
+        self._path = pathlib.Path(path)
+        self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+        self._left = int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
+        self._hash = hashlib.sha256()
+        self.bytes, self.digest = 0, None
+        self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": self._shape,
+        }
+        np.lib.format.write_array_header_1_0(self, header)
+
+    def write(self, data):
+        """Appends bytes; the header's writer calls this too."""
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self.bytes += len(view)
+        while view:
+            view = view[self._file.write(view) :]
+        return len(data)
+
+    def append(self, values):
+        """Appends the array's next values.
+
+        Args:
+            values: any shape; their order is the file's.
+        """
+        values = np.ascontiguousarray(values, self._dtype)
+        self._left -= values.nbytes
+        if values.size:
+            self.write(values.reshape(-1).view(np.uint8))
+
+    def close(self):
+        """Brings the file to disk."""
+        if self._left:
+            raise ValueError(f"{self._path}: {self._left} bytes of {self._shape} are not written")
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.digest = self._hash.hexdigest()
+
+    def abandon(self):
+        """Closes the file as it is."""
+        self._file.close()
+
+
+def write_text(path, text):
+    """Writes a new text file and brings it to disk; returns its SHA-256."""
+    data = text.encode()
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+def sync_folder(path):
+    """Brings a folder's names to disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum_text(digests):
+    """Returns the content of `SHA256SUMS`.
+
+    Args:
+        digests: {name: SHA-256 in hexadecimal}.
+    """
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+
+
+def read_checksums(folder):
+    """Returns {name: SHA-256} of a checkpoint.
+
+    Raises:
+        DamagedError: the file is missing or not what `checksum_text` writes.
+    """
+    path = pathlib.Path(folder) / CHECKSUMS
+    try:
+        text = path.read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path}: cannot be read: {error}") from error
+    digests = {}
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        match = _LINE.fullmatch(line[:-1]) if line.endswith("\n") else None
+        if match is None:
+            raise DamagedError(f"{path}: line {number} is no checksum: {line[:80]!r}")
+        digests[match[2]] = match[1]
+    if checksum_text(digests) != text:
+        raise DamagedError(f"{path}: its lines are not in order, or repeat")
+    return digests
+
+
+def verify(folder, name, digest):
+    """Reads a file of a checkpoint and compares its SHA-256.
+
+    Raises:
+        DamagedError: it is missing, unreadable or has another content.
+    """
+    path = pathlib.Path(folder) / name
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            buffer = bytearray(_READ_BYTES)
+            while count := file.readinto(buffer):
+                found.update(memoryview(buffer)[:count])
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror}") from error
+    if found.hexdigest() != digest:
+        raise DamagedError(
+            f"{path}: SHA-256 is {found.hexdigest()[:16]}..., expected {digest[:16]}... "
+            f"({path.stat().st_size} bytes)"
+        )
+
+
+def load_array(folder, entry):
+    """Maps an array of a checkpoint into memory, read-only.
+
+    Args:
+        folder: the checkpoint.
+        entry: its entry in the manifest: file, shape, dtype.
+
+    Raises:
+        DamagedError: the file is missing or holds another array.
+    """
+    path = pathlib.Path(folder) / entry["file"]
+    try:
+        array = np.load(path, mmap_mode="r" if np.prod(entry["shape"]) else None)
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedError(f"{path}: is no array of {entry['shape']}: {error}") from error
+    if list(array.shape) != list(entry["shape"]) or array.dtype != np.dtype(entry["dtype"]):
+        raise DamagedError(
+            f"{path}: holds {array.dtype} {list(array.shape)}, expected {entry['dtype']} "
+            f"{entry['shape']}"
+        )
+    return array

@@ -1,0 +1,48 @@
+"""The notes by which rank 0 learns what the other ranks have written.
+
+A note lies in the checkpoint's folder while it is being written: no message between ranks, and a
+folder that not all ranks see shows itself.
+"""
+
+import json
+import time
+
+from training.checkpoint import files
+from training.errors import UserError
+
+_POLL_SECONDS = 0.05
+
+
+def note_path(partial, rank):
+    """Returns where a rank's note lies."""
+    return partial / f".rank-{rank}.json"
+
+
+def leave_note(partial, rank, note):
+    """Writes a rank's note: a JSON value that `collect_notes` gives to rank 0."""
+    path = note_path(partial, rank)
+    files.write_text(path.with_suffix(".new"), json.dumps(note))
+    path.with_suffix(".new").rename(path)
+
+
+def collect_notes(partial, ranks, patience, stopping):
+    """Waits for the notes of all ranks and returns them."""
+    deadline = time.monotonic() + patience
+    notes, last = {}, 0
+    while len(notes) < ranks:
+        for rank in range(ranks):
+            if rank not in notes and note_path(partial, rank).exists():
+                notes[rank] = json.loads(note_path(partial, rank).read_text())
+        written = sum(f.stat().st_size for f in partial.iterdir())
+        if written > last:
+            # A slow disk is no reason to give up, as long as bytes arrive.
+            deadline, last = time.monotonic() + patience, written
+        if len(notes) < ranks:
+            if time.monotonic() > deadline or stopping.is_set():
+                missing = sorted(set(range(ranks)) - set(notes))
+                raise UserError(
+                    f"checkpoint {partial}: rank {missing[0]} has not written its part for "
+                    f"{patience} s"
+                )
+            time.sleep(_POLL_SECONDS)
+    return [notes[rank] for rank in range(ranks)]

@@ -1,0 +1,152 @@
+"""From a checkpoint into a job: which one, whether it fits, and its values."""
+
+import pathlib
+
+import numpy as np
+
+from training.checkpoint import files, folder, manifest
+from training.checkpoint.reader import Reader
+from training.errors import UserError
+
+# Flags that a model's weights are for: another value is another model.
+_MODEL_FLAGS = (
+    "embedding_dim", "bottom_mlp", "top_mlp", "ablation", "optimizer", "embedding_optimizer",
+)  # fmt: skip
+# Flags that say which sample comes at which step.
+_POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
+_POSITION_DATA = ("train_samples", "train_fingerprint", "vocab_sizes")
+# Flags whose change alters what is learned from here on: allowed, and told.
+_COURSE_FLAGS = (
+    "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
+    "embedding_lr", "embedding_gradient", "amp", "amp_dtype", "loss_scale", "epochs", "seed",
+)  # fmt: skip
+
+
+def newest_whole(path, cluster, report):
+    """Finds the newest checkpoint whose every byte is as it was written.
+
+    Every rank reads its share of the files. A damaged checkpoint is reported and passed over.
+
+    Args:
+        path: folder of checkpoints, or one checkpoint.
+        cluster: the ranks; all of them must call.
+        report: called with a line about each damaged checkpoint, on the rank that found it.
+
+    Returns:
+        A `Reader`, the same checkpoint on all ranks, or None.
+    """
+    candidates = _candidates(path)
+    # Rank 0 says which there are: a shared file system may show the others an older list.
+    for _ in range(int(_from_rank_0(cluster, len(candidates)))):
+        step, candidate = candidates.pop() if candidates else (-1, None)
+        told = int(_from_rank_0(cluster, step))
+        if step != told:
+            candidate = pathlib.Path(path) / folder.name_of(told)
+        read, damage = None, None
+        try:
+            read, digests = manifest.read(candidate)
+            for name in sorted(digests)[cluster.rank :: cluster.size]:
+                files.verify(candidate, name, digests[name])
+        except files.DamagedError as error:
+            damage = error
+        if damage is not None:
+            report(f"checkpoint {candidate} is damaged and passed over: {damage}")
+        if not cluster.sum([float(damage is not None)])[0]:
+            return Reader(candidate, read)
+    return None
+
+
+def check(reader, flags, data, vocab_sizes, *, resume):
+    """Compares a checkpoint with a job.
+
+    Args:
+        reader: the checkpoint.
+        flags: {name: value} of the job's flags.
+        data: what identifies its data.
+        vocab_sizes: rows of its tables.
+        resume: the job goes on where the checkpoint was made, at the same place in the data.
+
+    Returns:
+        Lines about flags that have changed and may.
+
+    Raises:
+        UserError: the checkpoint is of another model, or of other data.
+    """
+    found = reader.manifest
+    where = f"checkpoint {reader.folder}"
+    if list(found["vocab_sizes"]) != list(vocab_sizes):
+        raise UserError(
+            f"{where}: its tables have {found['vocab_sizes']} rows, this job's {list(vocab_sizes)}"
+        )
+    wrong = _differences(found["flags"], flags, _MODEL_FLAGS)
+    if wrong:
+        raise UserError(f"{where} is of another model: {'; '.join(wrong)}")
+    if not resume:
+        return []
+    wrong = _differences(found["flags"], flags, _POSITION_FLAGS)
+    wrong += _differences(found["data"], data, _POSITION_DATA, flag="")
+    if wrong:
+        raise UserError(
+            f"{where} was made with other batches, so that its place in the data means nothing: "
+            f"{'; '.join(wrong)}; give another --checkpoint_dir, and --restore={reader.folder} to "
+            "begin from its weights"
+        )
+    return _differences(found["flags"], flags, _COURSE_FLAGS)
+
+
+def load(reader, state, *, training):
+    """Puts a checkpoint's values into a job.
+
+    Args:
+        reader: the checkpoint.
+        state: the job's `training.checkpoint.state.State`.
+        training: load optimizer, loss scale and Adagrad's sums too.
+
+    Raises:
+        DamagedError: a value that the job has is not there, or has another shape.
+    """
+    for group, variables in state.named.items():
+        if group != "dense" and not training:
+            continue
+        there, here = set(reader.manifest[group]), set(variables)
+        if there != here:
+            raise files.DamagedError(
+                f"{reader.folder}: {group} holds {sorted(there)}, expected {sorted(here)}"
+            )
+        for name, variable in variables.items():
+            values = reader.named(group, name)
+            if values.shape != tuple(variable.shape):
+                raise files.DamagedError(
+                    f"{reader.folder}: {group} {name} is {list(values.shape)}, expected "
+                    f"{list(variable.shape)}"
+                )
+            variable.assign(values)
+    for stored in state.stored:
+        if stored.state != "table" and not training:
+            continue
+        shard = stored.shard
+        columns = (shard.column_start, shard.column_end)
+        for begin, count in stored.ranges():
+            first = shard.row_offset + shard.row_stride * begin
+            values = reader.rows(shard.table, stored.state, first, shard.row_stride, count, columns)
+            stored.write(begin, values)
+
+
+def _candidates(path):
+    """Returns [(step, path)], oldest first, of the checkpoints at a path."""
+    path = pathlib.Path(path)
+    if folder.is_checkpoint(path):
+        return [(0, path)]
+    return folder.checkpoints(path)
+
+
+def _from_rank_0(cluster, number):
+    return cluster.sum(np.array([number if cluster.rank == 0 else 0], np.int64))[0]
+
+
+def _differences(found, wanted, names, flag="--"):
+    return [
+        f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
+        for name in names
+        if name in wanted and found.get(name) != wanted.get(name)
+    ]

@@ -1,0 +1,266 @@
+"""Writes checkpoints while training goes on.
+
+`begin` copies the dense state and takes a `Snapshot` of the tables; a thread of each rank then
+streams its rows into files and leaves a note of them in the checkpoint's folder; rank 0's thread
+waits for all notes, writes the manifest and the checksums and gives the folder its name. No rank
+talks to another meanwhile, so that training's exchanges stay alone on the wire.
+"""
+
+import pathlib
+import re
+import threading
+import time
+
+import psutil
+
+from training import environment
+from training.checkpoint import files, folder, manifest
+from training.checkpoint.failures import Explained
+from training.checkpoint.notes import collect_notes, leave_note, note_path
+from training.checkpoint.shard_writer import ShardWriter
+from training.checkpoint.snapshot import Snapshot
+from training.errors import UserError
+
+
+class Saver:
+    """Writes the checkpoints of a run.
+
+    Args:
+        path: folder of checkpoints, on storage that all ranks see.
+        cluster: the ranks (`training.cluster`).
+        state: a `training.checkpoint.state.State`.
+        facts: what the manifest says of the run: flags, data, versions (rank 0's counts).
+        keep: number of checkpoints to keep.
+        interval: steps between two checkpoints, or None.
+        patience: seconds that rank 0 waits for the other ranks' files after its own.
+        journal: gets a "checkpoint" event for each one.
+
+    Raises:
+        UserError: the folder cannot be made or written, or not all ranks see it.
+    """
+
+    def __init__(self, path, cluster, state, facts, *, keep, interval, patience, journal):
+        self._path = pathlib.Path(path)
+        self._cluster = cluster
+        self._state = state
+        self._facts = facts
+        self._keep = keep
+        self._interval = interval
+        self._patience = patience
+        self._journal = journal
+        self._thread, self._error, self._snapshot = None, None, None
+        self._stopping = threading.Event()
+        self._event = None
+        self._begun, self._pause = 0.0, 0.0
+        # The same on all ranks, whoever's thread is done first.
+        self._last, self._outstanding = None, False
+        prepare(self._path, cluster)
+
+    def due(self, step):
+        """Tells whether a checkpoint is to begin after a step."""
+        return bool(self._interval) and step % self._interval == 0
+
+    def newest(self):
+        """Returns the path of the newest checkpoint, or None."""
+        found = folder.checkpoints(self._path)
+        return found[-1][1] if found else None
+
+    def before_step(self, route):
+        """Keeps what the step is about to change, while a checkpoint is being written.
+
+        Args:
+            route: what the embedding's `route` returned for the step's batch.
+        """
+        snapshot = self._snapshot
+        if snapshot is None or not self._thread.is_alive():
+            return
+        begin = time.perf_counter()
+        snapshot.before_change(self._state.embedding.changing(route))
+        self._pause += time.perf_counter() - begin
+
+    def begin(self, step, epoch, evaluations):
+        """Begins the checkpoint of a step, once the one before is whole; none for a step twice.
+
+        Args:
+            step: number of the last step that the weights have seen.
+            epoch: epochs that are complete.
+            evaluations: records of the evaluations so far.
+
+        Raises:
+            UserError: this checkpoint, or the one before, cannot be written.
+        """
+        self.finish()
+        if self._last == step:
+            return
+        self._last, self._outstanding = step, True
+        begin = time.perf_counter()
+        partial = self._path / (folder.name_of(step) + folder.PARTIAL)
+        with self._explained(partial):
+            # Every rank may come first; what a killed run has left is gone since `prepare`.
+            partial.mkdir(exist_ok=True)
+        snapshot = None
+        if self._state.fused is not None:
+            budget = max(256 << 20, psutil.virtual_memory().available // 4)
+            snapshot = Snapshot(self._state.fused, budget // self._cluster.local_size)
+        copies = self._state.copies(self._cluster.rank)
+        head = {"step": step, "epoch": epoch, "evaluations": list(evaluations), **self._facts}
+        writer = ShardWriter(partial, self._cluster.rank, self._state, copies, snapshot)
+        with self._explained(partial):
+            # What no snapshot can follow is written before training goes on.
+            writer.write_followed_by_none()
+        self._stopping.clear()
+        self._event = {"step": step, "path": str(self._path / folder.name_of(step))}
+        self._pause = time.perf_counter() - begin
+        self._begun = begin
+        self._snapshot = snapshot
+        self._thread = threading.Thread(
+            target=self._run, args=(partial, writer, head), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def check(self):
+        """Tells the journal of a checkpoint that has become whole.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self._thread is not None and not self._thread.is_alive():
+            self._thread.join()
+            self._thread, self._snapshot = None, None
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            self._journal.emit("checkpoint", **self._event)
+
+    def finish(self):
+        """Waits until the checkpoint that was begun is whole, on all ranks.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if not self._outstanding:
+            return
+        if self._thread is not None:
+            self._thread.join()
+        self.check()
+        # Rank 0 has renamed the folder; the others must not run ahead of that.
+        self._cluster.sum([1.0])
+        self._outstanding = False
+
+    def close(self):
+        """Gives up what is being written."""
+        self._stopping.set()
+        if self._snapshot is not None:
+            self._snapshot.end()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _run(self, partial, writer, head):
+        try:
+            with self._explained(partial):
+                note = writer.write_rest(self._stopping)
+                if note is None:
+                    return
+                leave_note(partial, self._cluster.rank, note)
+                if self._cluster.rank == 0:
+                    size = self._commit(partial, head)
+                    self._event["bytes"] = size
+                self._event["seconds"] = time.perf_counter() - self._begun
+                self._event["pause_seconds"] = self._pause
+        except Exception as error:
+            # Raised again by `check`, in the thread that trains.
+            self._error = error
+        finally:
+            if writer.snapshot is not None:
+                writer.snapshot.end()
+
+    def _commit(self, partial, head):
+        """Makes the checkpoint whole; returns its bytes."""
+        notes = collect_notes(partial, self._cluster.size, self._patience, self._stopping)
+        digests, described, size = {}, {}, 0
+        tables = []
+        for note in notes:
+            digests.update(note["digests"])
+            tables += note["tables"]
+            size += note["bytes"]
+            for group, named in note["named"].items():
+                described.setdefault(group, {}).update(named)
+        tables.sort(key=lambda t: (t["table"], t["state"], t["column_start"], t["row_offset"]))
+        text = manifest.text_of(
+            {
+                **head,
+                "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "ranks": self._cluster.size,
+                **self._state.description(),
+                **described,
+                "tables": tables,
+            }
+        )
+        digests[manifest.NAME] = files.write_text(partial / manifest.NAME, text)
+        files.write_text(partial / files.CHECKSUMS, files.checksum_text(digests))
+        for rank in range(self._cluster.size):
+            note_path(partial, rank).unlink()
+        files.sync_folder(partial)
+        folder.replace(partial, self._path / partial.name[: -len(folder.PARTIAL)])
+        folder.prune(self._path, self._keep)
+        return size
+
+    def _explained(self, partial):
+        return Explained(partial, self._state.bytes_of(self._cluster.rank), self.newest)
+
+
+def prepare(path, cluster):
+    """Makes the folder of checkpoints, removes a killed run's leavings, checks that all see it.
+
+    Raises:
+        UserError: it cannot be made or written, or rank 0's files do not appear to all ranks.
+    """
+    probe = path / ".ranks"
+    try:
+        if cluster.rank == 0:
+            path.mkdir(parents=True, exist_ok=True)
+            folder.clean(path)
+            probe.write_text(str(cluster.size))
+    except OSError as error:
+        raise UserError(
+            f"--checkpoint_dir={path}: cannot be written: {error.strerror}: {error.filename}"
+        ) from error
+    cluster.sum([1.0])
+    seen = probe.exists()
+    everyone = cluster.sum([float(seen)])[0]
+    if cluster.rank == 0:
+        probe.unlink(missing_ok=True)
+    if everyone < cluster.size:
+        raise UserError(
+            f"--checkpoint_dir={path}: {cluster.size - int(everyone)} of {cluster.size} ranks do "
+            "not see what rank 0 writes there: it must be on storage that all ranks share"
+        )
+
+
+def read_interval(text):
+    """Returns (steps or None, minutes or None) of --checkpoint_interval.
+
+    Raises:
+        UserError: it is neither steps nor minutes.
+    """
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?) ?min", text.strip())
+    if match is None:
+        raise UserError(
+            f"--checkpoint_interval={text}: expected a number of steps, or minutes such as 30min"
+        )
+    steps, minutes = int(match[1] or 0), float(match[2] or 0)
+    return steps or None, minutes or None
+
+
+def facts(flags, data):
+    """Returns what the manifest says of the run.
+
+    Args:
+        flags: {name: value} of the flags.
+        data: what identifies the data.
+    """
+    return {
+        "flags": flags,
+        "data": data,
+        "versions": environment.versions(),
+    }

@@ -1,0 +1,102 @@
+"""Rows as they were at one moment, read while training goes on changing them.
+
+Before a step changes rows that have not been read yet, they are copied aside. Whoever reads a
+range of rows puts the copies over what it has read: a row that a step changed meanwhile had been
+copied before that step began. So training waits only for copies of rows about to change.
+"""
+
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+# Rows are read in pieces of about this many bytes.
+_PIECE_BYTES = 32 << 20
+
+
+class Snapshot:
+    """The rows of a rank's fused tables at the moment of construction.
+
+    Args:
+        fused: a `model.embedding.tables.FusedTables`; no step may be running.
+        budget: bytes of copies to hold at most, beyond which `before_change` waits for `pieces`.
+    """
+
+    def __init__(self, fused, budget):
+        self._fused = fused
+        rows, self._budget = fused.table.shape[0], budget
+        self._row_bytes = sum(
+            4 * int(np.prod(getattr(fused, state).shape[1:])) for state in fused.states
+        )
+        self._changed = threading.Condition()
+        self._next = 0  # rows below are read
+        self._copied = np.zeros(rows, bool)
+        self._copies = []  # (sorted rows, {state: their values})
+        self._held = 0
+        self._ended = False
+
+    def before_change(self, rows):
+        """Copies rows that are about to change, unless that is done or they are read already.
+
+        Args:
+            rows: int64 row numbers of the fused variable, in any order, repeated or not; those
+                outside it are left alone (the step itself refuses them).
+        """
+        with self._changed:
+            while self._held > self._budget and not self._ended:
+                self._changed.wait()
+            if self._ended:
+                return
+            rows = rows[(rows >= self._next) & (rows < len(self._copied))]
+        rows = np.unique(rows[~self._copied[rows]])
+        if not rows.size:
+            return
+        values = {
+            state: tf.gather(getattr(self._fused, state), rows).numpy()
+            for state in self._fused.states
+        }
+        with self._changed:
+            self._copied[rows] = True
+            self._copies.append((rows, values))
+            self._held += rows.size * self._row_bytes
+
+    def pieces(self, index):
+        """Yields {state: values} of consecutive ranges of a shard's rows; shards in their order.
+
+        Args:
+            index: number of the shard in the rank's fused tables.
+        """
+        first, end = self._fused.row_range(index)
+        step = max(1, _PIECE_BYTES // self._row_bytes)
+        for begin in range(first, end, step):
+            stop = min(begin + step, end)
+            values = {state: self._fused.read_rows(begin, stop, state)
+                      for state in self._fused.states}  # fmt: skip
+            with self._changed:
+                for rows, copied in self._copies:
+                    low, high = np.searchsorted(rows, (begin, stop))
+                    for state, part in copied.items():
+                        values[state][rows[low:high] - begin] = part[low:high]
+                self._next = stop
+                if self._held > self._budget // 2:
+                    self._forget()
+                self._changed.notify_all()
+            yield values
+
+    def end(self):
+        """Lets go of the copies, and of whoever waits."""
+        with self._changed:
+            self._ended = True
+            self._copies = []
+            self._changed.notify_all()
+
+    def _forget(self):
+        """Drops the copies of rows that are read."""
+        kept = []
+        for rows, copied in self._copies:
+            low = np.searchsorted(rows, self._next)
+            if low < rows.size:
+                rest = {state: part[low:].copy() for state, part in copied.items()}
+                kept.append((rows[low:].copy(), rest))
+        self._copies = kept
+        self._held = sum(rows.size for rows, _ in kept) * self._row_bytes
