@@ -8,7 +8,7 @@ import sys
 import time
 
 try:
-    from training import environment, flags
+    from training import environment, flags, status
 except ModuleNotFoundError as missing:
     sys.exit(
         f"error: the package {missing.name} is not installed for {sys.executable}: activate the "
@@ -94,7 +94,10 @@ def _complain(rank, message):
 
 
 if __name__ == "__main__":
+    this_rank = environment.launched_rank()
+    status.running(this_rank)
     code = main(sys.argv)
+    status.ended(this_rank, code)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: Horovod's shutdown at interpreter exit waits for ranks that may be gone.

@@ -18,6 +18,8 @@ import time
 
 import numpy as np
 
+from training import status
+from training.environment import launched_rank
 from training.errors import EXIT_RANK_LOST
 
 
@@ -256,4 +258,5 @@ def _try_send(connection, message):
 def _exit(message):
     # A thread that is stuck in a collective cannot be unwound: leave at once.
     print(f"error: {message}", file=sys.stderr, flush=True)
+    status.ended(launched_rank(), EXIT_RANK_LOST)
     os._exit(EXIT_RANK_LOST)

@@ -1,6 +1,7 @@
 """Files of a checkpoint: written in a stream, with their SHA-256, durable before they count."""
 
 import hashlib
+import io
 import os
 import pathlib
 import re
@@ -36,21 +37,14 @@ class NpyWriter:
         self._hash = hashlib.sha256()
         self.bytes, self.digest = 0, None
         self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": self._shape,
-        }
-        np.lib.format.write_array_header_1_0(self, header)
+        self._write(_header(self._shape, self._dtype))
 
-    def write(self, data):
-        """Appends bytes; the header's writer calls this too."""
+    def _write(self, data):
         view = memoryview(data).cast("B")
         self._hash.update(view)
         self.bytes += len(view)
         while view:
             view = view[self._file.write(view) :]
-        return len(data)
 
     def append(self, values):
         """Appends the array's next values.
@@ -61,7 +55,7 @@ class NpyWriter:
         values = np.ascontiguousarray(values, self._dtype)
         self._left -= values.nbytes
         if values.size:
-            self.write(values.reshape(-1).view(np.uint8))
+            self._write(values.reshape(-1).view(np.uint8))
 
     def close(self):
         """Brings the file to disk."""
@@ -159,13 +153,29 @@ def load_array(folder, entry):
         DamagedError: the file is missing or holds another array.
     """
     path = pathlib.Path(folder) / entry["file"]
+    shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+    expected = _header(shape, dtype)
     try:
-        array = np.load(path, mmap_mode="r" if np.prod(entry["shape"]) else None)
-    except (OSError, ValueError, EOFError) as error:
-        raise DamagedError(f"{path}: is no array of {entry['shape']}: {error}") from error
-    if list(array.shape) != list(entry["shape"]) or array.dtype != np.dtype(entry["dtype"]):
-        raise DamagedError(
-            f"{path}: holds {array.dtype} {list(array.shape)}, expected {entry['dtype']} "
-            f"{entry['shape']}"
-        )
-    return array
+        with open(path, "rb") as file:
+            found = file.read(len(expected))
+        size = path.stat().st_size
+        if found != expected or size != len(expected) + int(np.prod(shape)) * dtype.itemsize:
+            raise DamagedError(
+                f"{path}: is no array of {list(shape)} {dtype}: {size} bytes, beginning with "
+                f"{found[:80]!r}"
+            )
+        if size == len(expected):  # nothing to map
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", offset=len(expected), shape=shape)
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror}") from error
+
+
+def _header(shape, dtype):
+    """Returns the bytes before a .npy file's values: what NumPy writes, for comparing with."""
+    header = io.BytesIO()
+    described = {
+        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape,
+    }  # fmt: skip
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()

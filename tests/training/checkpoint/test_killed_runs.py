@@ -1,0 +1,186 @@
+"""Runs that are killed at random moments and start again end in the same bytes."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests import launch
+from training.checkpoint import folder, manifest
+
+FLAGS = (
+    "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.01", "--warmup_steps=5",
+    "--decay_start_step=0", "--auc_threshold=1", "--global_batch_size=400", "--epochs=2",
+    "--embedding_optimizer=adagrad", "--optimizer=adam", "--placement=row", "--eval_in_last",
+    "--checkpoint_interval=5", "--shuffle_seed=3", "--stall_timeout=20",
+)  # fmt: skip
+STEPS = 100
+
+
+def start(data, work, *, restarts=None, flags=FLAGS):
+    """Starts two ranks, under `training.restart` where restarts are given."""
+    command = launch.command(
+        2, "main.py", f"--data_dir={data}", f"--run_dir={work}/runs",
+        f"--checkpoint_dir={work}/checkpoints", *flags,
+    )  # fmt: skip
+    if restarts is not None:
+        head = [sys.executable, "-m", "training.restart", "--max_restarts", str(restarts), "--"]
+        command = head + command
+    return subprocess.Popen(
+        command, cwd=launch.ROOT, env=launch.environment(), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def ranks_of(process):
+    """Returns {rank: psutil.Process} of the ranks that run now."""
+    found = {}
+    try:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if child.name().startswith("python") and "main.py" in child.cmdline():
+                found[int(child.environ().get("HOROVOD_RANK", "0"))] = child
+    except psutil.Error:
+        return {}
+    return found
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def finish(process, seconds=240):
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return out
+
+
+def weights(work):
+    """Returns (step, digest of all arrays) of the newest checkpoint, verified."""
+    step, path = folder.checkpoints(work / "checkpoints")[-1]
+    found, digests = manifest.read(path)
+    whole = hashlib.sha256()
+    for name in sorted(digests):
+        content = (path / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digests[name]
+        if name != manifest.NAME:
+            whole.update(name.encode() + content)
+    assert found["step"] == step
+    return step, whole.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_dataset, tmp_path_factory):
+    work = tmp_path_factory.mktemp("undisturbed")
+    process = start(small_dataset, work)
+    out = finish(process)
+    assert process.returncode == 0, out
+    step, digest = weights(work)
+    assert step == STEPS
+    return digest
+
+
+def kill_at_random(small_dataset, work, undisturbed, seed):
+    """Kills one rank, all ranks, or the launcher too, once or twice; returns what was printed."""
+    generator = random.Random(seed)
+    process = start(small_dataset, work, restarts=3)
+    for _ in range(generator.choice([1, 2])):
+        # Anywhere from the first checkpoint's first byte on; most of the time one is being written.
+        begun = folder.checkpoints(work / "checkpoints")
+        target = generator.randrange(1, 12)
+        seen = len(begun)
+
+        def far_enough(seen=seen, target=target):
+            newest = folder.checkpoints(work / "checkpoints")
+            return newest and newest[-1][0] >= 5 * target and len(newest) >= min(seen, 1)
+
+        if not wait_for(far_enough, process):
+            break
+        time.sleep(generator.random() * 0.1)
+        victims = ranks_of(process)
+        choice = generator.choice(["one", "one", "all"])
+        if choice == "one" and victims:
+            victims = dict([generator.choice(sorted(victims.items()))])
+        for victim in victims.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        time.sleep(1)
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert weights(work) == (STEPS, undisturbed), out
+    return out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_and_started_again(small_dataset, tmp_path, undisturbed, seed):
+    out = kill_at_random(small_dataset, tmp_path, undisturbed, seed)
+    assert "restart: " in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_killed_thirty_times(small_dataset, tmp_path, undisturbed, seed):
+    kill_at_random(small_dataset, tmp_path, undisturbed, seed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_writes_a_checkpoint_first(small_dataset, tmp_path, undisturbed, number):
+    process = start(small_dataset, tmp_path, restarts=3)
+    assert wait_for(lambda: folder.checkpoints(tmp_path / "checkpoints"), process)
+    process.send_signal(number)
+    out = finish(process)
+    assert process.returncode == 130, out
+    assert "restart 1" not in out
+    step, _ = weights(tmp_path)
+    assert 0 < step < STEPS
+    # That step was not one of those at which a checkpoint is due, or by chance.
+    again = start(small_dataset, tmp_path)
+    out = finish(again)
+    assert again.returncode == 0, out
+    assert f"resuming after step {step}" in out
+    assert weights(tmp_path) == (STEPS, undisturbed)
+
+
+def test_what_would_fail_again_is_not_started_again(small_dataset, tmp_path):
+    process = start(small_dataset, tmp_path, restarts=3, flags=(*FLAGS, "--placement=elsewhere"))
+    out = finish(process)
+    assert process.returncode == 2, out
+    assert "restart 1" not in out
+    assert "not started again" in out
+
+
+def test_gives_up_after_the_last_restart(tmp_path):
+    script = pathlib.Path(tmp_path / "dies.py")
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "training.restart", "--max_restarts=2", "--", sys.executable,
+         str(script), "--checkpoint_dir=x"],
+        cwd=launch.ROOT, env=launch.environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "restart 2 of 2" in done.stderr
+    assert "given up after 2 restarts" in done.stderr
+
+
+def test_restart_without_checkpoints_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "training.restart", "--", "horovodrun", "-np", "2", "main.py"],
+        cwd=launch.ROOT, env=launch.environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--checkpoint_dir" in done.stderr

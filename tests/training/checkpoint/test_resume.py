@@ -1,0 +1,173 @@
+"""A run that stops and goes on is the run that never stopped."""
+
+import collections
+import json
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dataset
+from dataset import reader
+from tests import launch
+from training import flag_definitions  # noqa: F401  the loop records the flags
+from training.checkpoint import folder, manifest
+from training.cluster import SingleRank
+from training.data import Data
+from training.flags import FLAGS
+from training.journal import Journal
+from training.loop import Loop
+from training.precision import LossScale
+from training.requests import Requests
+from training.schedule import LearningRateSchedule
+
+SMALL = (
+    "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--warmup_steps=5",
+    "--decay_start_step=0", "--auc_threshold=1", "--global_batch_size=400", "--epochs=2",
+    "--eval_in_last", "--checkpoint_interval=0", "--shuffle_seed=3",
+)  # fmt: skip
+STEPS = 100
+SGD = ("--lr=0.5", "--custom_interact", "--xla", "--amp")
+ADAM = (
+    "--lr=0.01", "--optimizer=adam", "--embedding_optimizer=adagrad", "--loss_scale=dynamic",
+)  # fmt: skip
+
+
+def train(data, work, *flags, ranks=1):
+    """Runs main.py; returns (CompletedProcess, result)."""
+    done = launch.run(
+        ranks, "main.py", f"--data_dir={data}", f"--run_dir={work}/runs",
+        f"--checkpoint_dir={work}/checkpoints", *SMALL, *flags,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done, json.loads((work / "runs" / "latest" / "result.json").read_text())
+
+
+def arrays(work):
+    """Returns {file: array} of the newest checkpoint."""
+    step, path = folder.checkpoints(work / "checkpoints")[-1]
+    _, digests = manifest.read(path)
+    names = [name for name in digests if name.endswith(".npy")]
+    return step, {name: np.load(path / name, allow_pickle=False) for name in names}
+
+
+@pytest.mark.parametrize("flags", [SGD, ADAM], ids=["sgd-amp-xla", "adam-adagrad"])
+def test_the_same_bytes_as_without_the_stop(small_dataset, tmp_path, flags):
+    _, whole = train(small_dataset, tmp_path / "whole", *flags)
+    _, expected = arrays(tmp_path / "whole")
+    assert whole["stopped_by"] == "epochs"
+    assert whole["auc"] > 0.55
+    for stop in (1, 37, 50):  # the first step, within an epoch, at the end of one
+        work = tmp_path / str(stop)
+        train(small_dataset, work, *flags, f"--early_stop={stop}")
+        assert arrays(work)[0] == stop
+        done, result = train(small_dataset, work, *flags)
+        assert f"resuming after step {stop}" in done.stdout
+        assert result["resumed_from_step"] == stop
+        assert result["auc"] == whole["auc"]
+        step, found = arrays(work)
+        assert step == STEPS
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            assert found[name].tobytes() == values.tobytes(), name
+
+
+def test_other_ranks_go_on_alike(small_dataset, tmp_path):
+    """Stopped on 2 ranks, finished on 1 and on 3: the same to rounding."""
+    flags = ("--lr=0.5", "--embedding_optimizer=adagrad", "--placement=row")
+    _, whole = train(small_dataset, tmp_path / "whole", *flags, "--global_batch_size=240")
+    for first, second in ((2, 1), (1, 3)):
+        work = tmp_path / f"{first}-{second}"
+        common = (*flags, "--global_batch_size=240")
+        train(small_dataset, work, *common, "--early_stop=40", ranks=first)
+        _, result = train(small_dataset, work, *common, ranks=second)
+        assert result["resumed_from_step"] == 40
+        assert result["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+        assert result["auc"] == pytest.approx(whole["auc"], abs=1e-4)
+
+
+def test_a_finished_run_has_nothing_left_to_do(small_dataset, tmp_path):
+    _, first = train(small_dataset, tmp_path, *SGD, "--early_stop=10")
+    done, again = train(small_dataset, tmp_path, *SGD, "--early_stop=10")
+    assert again["steps"] == 10
+    assert again["auc"] == first["auc"]
+    assert "n/a" in done.stdout  # no step, no rate
+
+
+def test_begins_from_given_weights_at_step_0(small_dataset, tmp_path):
+    train(small_dataset, tmp_path / "first", *SGD, "--early_stop=30")
+    _, path = folder.checkpoints(tmp_path / "first" / "checkpoints")[-1]
+    done, result = train(
+        small_dataset, tmp_path / "second", *SGD, f"--restore={path}", "--early_stop=2",
+        "--global_batch_size=200", "--print_interval=1",
+    )  # fmt: skip
+    assert "weights of step 30" in done.stdout
+    assert result["resumed_from_step"] is None
+    assert result["steps"] == 2
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "second" / "runs" / "latest" / "journal.jsonl").open()
+        if '"event": "step"' in line
+    ]
+    assert losses[0] < 0.65  # the first step of a fresh run has ln 2 and more
+
+
+class CountingStep:
+    """Stands where `TrainStep` does; counts the samples it is given."""
+
+    def __init__(self, seen):
+        self._seen = seen
+
+    def route(self, batch):
+        return None
+
+    def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
+        self._seen.update(batch["categorical"].numpy()[:, 0].tolist())
+        return tf.constant(0.5), tf.constant(requests)
+
+    def wait(self):
+        pass
+
+    def last_loss(self):
+        return 0.5
+
+    def mean_loss(self):
+        return 0.5
+
+
+@pytest.mark.parametrize("stop", [1, 9, 10, 14, 20, 25])
+def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
+    samples, batch = 1000, 100
+    made = launch.run(
+        1, "-m", "dataset.synthetic", "--output", tmp_path / "raw", "--train_samples", samples,
+        "--test_samples", 50, "--vocab_sizes", f"{samples},5,7",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    split = launch.run(1, "split_bin.py", tmp_path / "raw" / "train_data.bin", tmp_path / "train")
+    assert split.returncode == 0, split.stderr
+    # Table 0's id is the sample's number.
+    ids = np.fromfile(tmp_path / "train" / "category.bin", np.int32).reshape(samples, 3)
+    ids[:, 0] = np.arange(samples)
+    ids.tofile(tmp_path / "train" / "category.bin")
+    description = dataset.open_split(tmp_path / "train")
+
+    def train_batches(epoch, start_step=0):
+        return reader.batches(
+            description, batch, start_step=start_step, shuffle_seed=5, epoch=epoch
+        )
+
+    data = Data([samples, 5, 7], 13, samples // batch, train_batches, None, None, {})
+    flags = types.SimpleNamespace(
+        epochs=3, eval_in_last=True, print_interval=None, global_batch_size=batch,
+        auc_threshold=1.0,
+    )  # fmt: skip
+    FLAGS.mark_as_parsed()
+    seen = collections.Counter()
+    for start, early_stop in ((0, stop), (stop, None)):
+        result = Loop(
+            flags, SingleRank(), data, CountingStep(seen), None, LearningRateSchedule(1.0),
+            LossScale(1.0), Journal(), Requests(None, 0), early_stop=early_stop, start=start,
+        ).run()  # fmt: skip
+    assert result["steps"] == 30
+    assert seen == {sample: 3 for sample in range(samples)}

@@ -1,0 +1,209 @@
+"""Written by any number of ranks, with any placement, read by any other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.dlrm import DenseDLRM
+from model.embedding.own import OwnEmbedding
+from model.embedding.placement import Assignment, Placement
+from tests.ranks import ThreadRanks
+from training.checkpoint import files, folder, manifest, restore
+from training.checkpoint.reader import Reader
+from training.checkpoint.saver import Saver
+from training.checkpoint.state import State
+from training.errors import UserError
+from training.precision import LossScale
+
+VOCAB, DIMENSION = (50, 1, 7, 3, 40), 8
+FLAGS = {"embedding_dim": DIMENSION, "global_batch_size": 24, "lr": 1.0, "optimizer": "sgd"}
+DATA = {"train_samples": 1000}
+
+
+class Silent:
+    def __init__(self):
+        self.events = []
+
+    def emit(self, event, **fields):
+        self.events.append((event, fields))
+
+
+def placement_of(kind, size):
+    table = [Assignment("table", (t % size,)) for t in range(len(VOCAB))]
+    return Placement(VOCAB, DIMENSION, size, tuple({
+        "table": table,
+        "row": [Assignment("row")] * len(VOCAB),
+        "column": [Assignment("column", (0, size - 1)), *table[1:4], Assignment("row")],
+        "replicated": [table[0], Assignment("replicated"), Assignment("row"),
+                       Assignment("replicated"), table[4]],
+    }[kind]))  # fmt: skip
+
+
+def job(cluster, kind, optimizer, seed):
+    """Returns (`State`, dense model) of a job with random rows and sums."""
+    dense_model = DenseDLRM(
+        dense_features=5, tables=len(VOCAB), bottom_mlp=(16, DIMENSION), top_mlp=(16, 1), seed=seed
+    )
+    adam = tf.keras.optimizers.Adam()
+    adam.build(dense_model.trainable_variables)
+    embedding = OwnEmbedding(
+        placement_of(kind, cluster.size), cluster, 24 // cluster.size, seed=seed,
+        optimizer=optimizer,
+    )  # fmt: skip
+    return State(dense_model, adam, LossScale(8.0, dynamic=True), embedding, cluster), dense_model
+
+
+def fill(state, seed):
+    """Overwrites everything with values that depend on seed, variable and id alone."""
+    for group, variables in state.named.items():
+        for number, variable in enumerate(variables.values()):
+            generator = np.random.default_rng([seed, len(group), number])
+            values = generator.integers(-9, 9, variable.shape)
+            variable.assign(tf.cast(values, variable.dtype))
+    for stored in state.stored:
+        shard = stored.shard
+        generator = np.random.default_rng([seed, shard.table, len(stored.state)])
+        whole = generator.normal(size=(VOCAB[shard.table], DIMENSION)).astype(np.float32)
+        ids = shard.row_offset + shard.row_stride * np.arange(shard.rows)
+        rows = whole[ids, shard.column_start : shard.column_end]
+        stored.write(0, rows if len(stored.shape) == 2 else rows[:, 0])
+
+
+def everything(state):
+    """Returns {name: values} of a rank, tables as (ids, first column, values)."""
+    found = {}
+    for group, variables in state.named.items():
+        for name, variable in variables.items():
+            found[f"{group}.{name}"] = variable.numpy()
+    for stored in state.stored:
+        shard = stored.shard
+        key = (shard.table, stored.state, shard.row_offset, shard.column_start)
+        found[key] = stored.read(0, stored.shape[0])
+    return found
+
+
+def save(cluster, path, kind, optimizer, step=7, keep=9):
+    state, _ = job(cluster, kind, optimizer, seed=1)
+    fill(state, 42)
+    journal = Silent()
+    saver = Saver(
+        path, cluster, state, {"flags": FLAGS, "data": DATA, "versions": {}},
+        keep=keep, interval=None, patience=20, journal=journal,
+    )  # fmt: skip
+    saver.begin(step, 0, [])
+    saver.finish()
+    return state, journal
+
+
+def load(cluster, path, kind, optimizer):
+    reader = restore.newest_whole(path, cluster, pytest.fail)
+    state, _ = job(cluster, kind, optimizer, seed=2)
+    restore.load(reader, state, training=True)
+    expected, _ = job(cluster, kind, optimizer, seed=3)
+    fill(expected, 42)
+    found, expected = everything(state), everything(expected)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=str(name))
+    return len(found)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
+@pytest.mark.parametrize("kind", ["table", "row", "column", "replicated"])
+@pytest.mark.parametrize(("written", "read"), [(4, 1), (4, 2), (4, 3), (1, 4), (2, 3)])
+def test_any_ranks_write_and_any_read(tmp_path, kind, optimizer, written, read):
+    if kind == "column":
+        written, read = max(2, written), max(2, read)
+    ThreadRanks(written).run(lambda cluster: save(cluster, tmp_path, kind, optimizer) and None)
+    other = {"table": "row", "row": "replicated", "column": "table", "replicated": "column"}
+    for kind_read in {kind, other[kind] if read > 1 else "row"}:
+        counts = ThreadRanks(read).run(lambda c, k=kind_read: load(c, tmp_path, k, optimizer))
+        assert min(counts) > 10
+
+
+def test_row_wise_sums_are_one_number_a_row(tmp_path):
+    ThreadRanks(2).run(lambda cluster: save(cluster, tmp_path, "row", "rowwise_adagrad") and None)
+    ThreadRanks(3).run(lambda cluster: load(cluster, tmp_path, "table", "rowwise_adagrad"))
+    ((_, path),) = folder.checkpoints(tmp_path)
+    sums = np.load(path / "table_00.accumulator.rank_1.npy", allow_pickle=False)
+    assert sums.shape == (25,)
+
+
+def test_plain_files_with_the_sums_that_coreutils_check(tmp_path):
+    import subprocess
+
+    states = ThreadRanks(2).run(lambda cluster: save(cluster, tmp_path, "row", "sgd")[0])
+    ((step, path),) = folder.checkpoints(tmp_path)
+    assert step == 7
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000007"]
+    checked = subprocess.run(
+        ["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=path, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    listed = {line.split("  ")[1] for line in (path / "SHA256SUMS").read_text().splitlines()}
+    assert listed == {p.name for p in path.iterdir()} - {"SHA256SUMS"}
+    rows = np.load(path / "table_00.rank_1.npy", allow_pickle=False)
+    stored = next(s for s in states[1].stored if s.shard.table == 0)
+    np.testing.assert_array_equal(rows, stored.read(0, 25))
+
+
+def test_keeps_the_newest(tmp_path):
+    def body(cluster):
+        state, _ = job(cluster, "table", "sgd", seed=1)
+        saver = Saver(tmp_path, cluster, state, {"flags": {}, "data": {}, "versions": {}},
+                      keep=2, interval=3, patience=20, journal=Silent())  # fmt: skip
+        for step in range(1, 13):
+            if saver.due(step):
+                saver.begin(step, 0, [])
+        saver.finish()
+        return saver.newest().name
+
+    assert ThreadRanks(2).run(body) == ["step-000000012"] * 2
+    assert [step for step, _ in folder.checkpoints(tmp_path)] == [9, 12]
+
+
+def test_a_damaged_one_is_named_and_the_older_taken(tmp_path):
+    for step in (5, 9):
+        ThreadRanks(2).run(lambda c, s=step: save(c, tmp_path, "table", "sgd", s) and None)
+    victim = tmp_path / "step-000000009" / "table_03.rank_1.npy"
+    content = bytearray(victim.read_bytes())
+    content[-3] ^= 1
+    victim.write_bytes(content)
+    reports = []
+    readers = ThreadRanks(2).run(lambda c: restore.newest_whole(tmp_path, c, reports.append))
+    assert [reader.manifest["step"] for reader in readers] == [5, 5]
+    assert len(reports) == 1
+    assert "table_03.rank_1.npy" in reports[0]
+    # Its place is taken when training comes there again.
+    ThreadRanks(2).run(lambda c: save(c, tmp_path, "table", "sgd", 9) and None)
+    (reader,) = ThreadRanks(1).run(lambda c: restore.newest_whole(tmp_path, c, pytest.fail))
+    assert reader.manifest["step"] == 9
+
+
+def test_what_does_not_fit_is_said(tmp_path):
+    ThreadRanks(1).run(lambda cluster: save(cluster, tmp_path, "table", "sgd") and None)
+    path = tmp_path / "step-000000007"
+    reader = Reader(path, manifest.read(path)[0])
+
+    def check(resume=True, vocab=VOCAB, data=DATA, **flags):
+        return restore.check(reader, {**FLAGS, **flags}, data, list(vocab), resume=resume)
+
+    assert check() == []
+    assert check(lr=2.0) == ["--lr was 1.0, is 2.0"]
+    with pytest.raises(UserError, match=r"50, 1, 7, 3, 41"):
+        check(vocab=(*VOCAB[:4], 41))
+    with pytest.raises(UserError, match=r"--embedding_dim was 8, is 16"):
+        check(embedding_dim=16, resume=False)
+    with pytest.raises(UserError, match=r"--global_batch_size was 24, is 48.*--restore"):
+        check(global_batch_size=48)
+    assert check(global_batch_size=48, resume=False) == []
+    with pytest.raises(UserError, match=r"train_samples was 1000, is 999"):
+        check(data={"train_samples": 999})
+
+    def adagrad(cluster):
+        state, _ = job(cluster, "table", "adagrad", seed=2)
+        with pytest.raises(files.DamagedError, match="no accumulator of table 0"):
+            restore.load(reader, state, training=True)
+        restore.load(reader, state, training=False)
+
+    ThreadRanks(1).run(adagrad)
