@@ -7,14 +7,19 @@ import ast
 import inspect
 import json
 import pathlib
+import threading
 
 TABLE = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+
+_PARSER = threading.Lock()
 
 
 def signature(api, name):
     """Returns the recorded `inspect.Signature`; defaults are source text."""
     arguments = TABLE[api]["functions"][name]["arguments"]
-    node = ast.parse(f"def f({arguments}): pass").body[0].args
+    # Python 3.11's parser counts its depth for all threads at once and may fail in two of them.
+    with _PARSER:
+        node = ast.parse(f"def f({arguments}): pass").body[0].args
     kind = inspect.Parameter
     required = len(node.args) - len(node.defaults)
     parameters = [

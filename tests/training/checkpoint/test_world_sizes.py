@@ -7,6 +7,8 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM
 from model.embedding.own import OwnEmbedding
 from model.embedding.placement import Assignment, Placement
+from model.embedding.sok import SokEmbedding
+from tests.model import fake_sok
 from tests.ranks import ThreadRanks
 from training.checkpoint import files, folder, manifest, restore
 from training.checkpoint.reader import Reader
@@ -40,17 +42,22 @@ def placement_of(kind, size):
 
 
 def job(cluster, kind, optimizer, seed):
-    """Returns (`State`, dense model) of a job with random rows and sums."""
+    """Returns the `State` of a job; kind "sok-row" or "sok-table" takes SOK's tables."""
     dense_model = DenseDLRM(
         dense_features=5, tables=len(VOCAB), bottom_mlp=(16, DIMENSION), top_mlp=(16, 1), seed=seed
     )
     adam = tf.keras.optimizers.Adam()
     adam.build(dense_model.trainable_variables)
-    embedding = OwnEmbedding(
-        placement_of(kind, cluster.size), cluster, 24 // cluster.size, seed=seed,
-        optimizer=optimizer,
-    )  # fmt: skip
-    return State(dense_model, adam, LossScale(8.0, dynamic=True), embedding, cluster), dense_model
+    batch = 24 // cluster.size
+    backend, _, kind = kind.rpartition("-")
+    placement = placement_of(kind, cluster.size)
+    if backend:
+        embedding = SokEmbedding(
+            fake_sok.sok2(cluster), 2, placement, cluster, batch, seed=seed, optimizer=optimizer
+        )
+    else:
+        embedding = OwnEmbedding(placement, cluster, batch, seed=seed, optimizer=optimizer)
+    return State(dense_model, adam, LossScale(8.0, dynamic=True), embedding, cluster)
 
 
 def fill(state, seed):
@@ -83,7 +90,7 @@ def everything(state):
 
 
 def save(cluster, path, kind, optimizer, step=7, keep=9):
-    state, _ = job(cluster, kind, optimizer, seed=1)
+    state = job(cluster, kind, optimizer, seed=1)
     fill(state, 42)
     journal = Silent()
     saver = Saver(
@@ -97,9 +104,9 @@ def save(cluster, path, kind, optimizer, step=7, keep=9):
 
 def load(cluster, path, kind, optimizer):
     reader = restore.newest_whole(path, cluster, pytest.fail)
-    state, _ = job(cluster, kind, optimizer, seed=2)
+    state = job(cluster, kind, optimizer, seed=2)
     restore.load(reader, state, training=True)
-    expected, _ = job(cluster, kind, optimizer, seed=3)
+    expected = job(cluster, kind, optimizer, seed=3)
     fill(expected, 42)
     found, expected = everything(state), everything(expected)
     assert found.keys() == expected.keys()
@@ -119,6 +126,20 @@ def test_any_ranks_write_and_any_read(tmp_path, kind, optimizer, written, read):
     for kind_read in {kind, other[kind] if read > 1 else "row"}:
         counts = ThreadRanks(read).run(lambda c, k=kind_read: load(c, tmp_path, k, optimizer))
         assert min(counts) > 10
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+@pytest.mark.parametrize(
+    ("kind", "written", "kind_read", "read"),
+    [("sok-row", 3, "row", 2), ("sok-table", 2, "row", 3), ("table", 3, "sok-row", 2),
+     ("sok-row", 1, "sok-table", 2)],
+)  # fmt: skip
+def test_either_backend_reads_what_the_other_wrote(
+    tmp_path, optimizer, kind, written, kind_read, read
+):
+    ThreadRanks(written).run(lambda cluster: save(cluster, tmp_path, kind, optimizer) and None)
+    counts = ThreadRanks(read).run(lambda cluster: load(cluster, tmp_path, kind_read, optimizer))
+    assert min(counts) > 10
 
 
 def test_row_wise_sums_are_one_number_a_row(tmp_path):
@@ -149,7 +170,7 @@ def test_plain_files_with_the_sums_that_coreutils_check(tmp_path):
 
 def test_keeps_the_newest(tmp_path):
     def body(cluster):
-        state, _ = job(cluster, "table", "sgd", seed=1)
+        state = job(cluster, "table", "sgd", seed=1)
         saver = Saver(tmp_path, cluster, state, {"flags": {}, "data": {}, "versions": {}},
                       keep=2, interval=3, patience=20, journal=Silent())  # fmt: skip
         for step in range(1, 13):
@@ -201,7 +222,7 @@ def test_what_does_not_fit_is_said(tmp_path):
         check(data={"train_samples": 999})
 
     def adagrad(cluster):
-        state, _ = job(cluster, "table", "adagrad", seed=2)
+        state = job(cluster, "table", "adagrad", seed=2)
         with pytest.raises(files.DamagedError, match="no accumulator of table 0"):
             restore.load(reader, state, training=True)
         restore.load(reader, state, training=False)
