@@ -16,16 +16,17 @@ _LOST = re.compile(
 
 
 @contextlib.contextmanager
-def explained(rank):
+def explained(rank, size):
     """Raises `UserError` for bad data met on the way and `RankLostError` for a lost rank.
 
     Args:
         rank: this rank, for the message.
+        size: number of ranks: one rank alone loses no other, whatever an error's words.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        if _LOST.search(error.message):
+        if size > 1 and _LOST.search(error.message):
             raise RankLostError(_lost_text(rank, error.message)) from error
         # The ops and the reader put what was wrong, with its values, in the first line.
         if isinstance(
