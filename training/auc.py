@@ -142,7 +142,7 @@ def refuse_nan(invalid, cluster):
     """Raises ScoresNotFiniteError, on all ranks, if `invalid` is above 0 on any."""
     invalid = summed(invalid, cluster)
     if invalid:
-        raise ScoresNotFiniteError(f"{invalid} scores are NaN: the AUC is not defined")
+        raise ScoresNotFiniteError(f"the AUC is not defined: {invalid} scores are NaN")
 
 
 def summed(count, cluster):

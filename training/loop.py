@@ -149,8 +149,11 @@ class Loop:
         seen = f"the loss is {loss}"
         if self._scale.skips:
             seen = f"the last {in_a_row} steps were not finite and left out ({skipped} in all)"
+        raise self._diverged(seen, done)
+
+    def _diverged(self, seen, done):
         good = None if self._saver is None else self._saver.newest()
-        raise DivergedError(
+        return DivergedError(
             f"{seen} at step {done} (looked at every {GUARD_INTERVAL} steps), learning rate "
             f"{self._schedule(done):.6g}, loss scale {self._scale.value():g}; last good "
             f"checkpoint: {good or 'none'}: lower --lr, or lengthen --warmup_steps"
@@ -206,7 +209,7 @@ class Loop:
                 lambda: self._requests.pending()[0] > 0,
             )
         except ScoresNotFiniteError as error:
-            raise DivergedError(f"the evaluation after step {done}: {error}") from error
+            raise self._diverged(str(error), done) from error
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
