@@ -1,14 +1,16 @@
 """main.py where numbers go wrong, and where a flag must not change them."""
 
 import json
+import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
 from tests import launch
-from tests.test_training_runs import train
+from tests.test_training_runs import start_long_job, train
 
 HUGE = 65504  # the largest float16
 BATCH = 80
@@ -92,7 +94,6 @@ def test_a_hundred_skipped_steps_in_a_row_end_the_run(per_table, tmp_path):
     assert "the last 110 steps were not finite and left out (110 in all) at step 140" in done.stderr
 
 
-@pytest.mark.launches
 def test_overlap_gives_the_same_bytes(small_dataset, tmp_path):
     common = ("--early_stop=25", "--eval_in_last", "--print_interval=1", "--placement=row")
     runs = []
@@ -119,6 +120,21 @@ def test_evaluations_from_memory_are_the_same(small_dataset, tmp_path):
     assert len(np.unique(scores["cache_eval_data"][:, 0])) == 3
     np.testing.assert_allclose(scores["auc=binned"], scores["cache_eval_data"], atol=1e-3)
     assert (scores["auc=binned"][:, 0] != scores["cache_eval_data"][:, 0]).all()
+
+
+def test_a_request_to_stop_breaks_off_an_evaluation(small_dataset, tmp_path):
+    """An evaluation after each step, of 1,501 batches: nearly all of the time is theirs."""
+    flags = ("--noeval_in_last", "--eval_interval=1", "--global_batch_size=2", "--epochs=1")
+    process, ranks = start_long_job(small_dataset, tmp_path, *flags)
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    result = json.loads((tmp_path / "latest" / "result.json").read_text())
+    assert result["stopped_by"] == "signal"
+    events = [json.loads(line) for line in (tmp_path / "latest" / "journal.jsonl").open()]
+    evaluated = [event["step"] for event in events if event["event"] == "evaluation"]
+    # The last one was given up: training ends at the step that it was of.
+    assert evaluated == list(range(1, result["steps"]))
 
 
 @pytest.mark.parametrize(("extra", "parts"), [((), 1), (("--custom_interact",), 2)])
