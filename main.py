@@ -79,7 +79,7 @@ def _run(values):
 
     ranks = cluster.connect()
     environment.choose_device(ranks.local_rank)
-    with faults.explained(ranks.rank):
+    with faults.explained(ranks.rank, ranks.size):
         code = job.run(values, ranks)
     ranks.shutdown()
     return code

@@ -32,6 +32,17 @@ def initial_weights(sizes, inputs, seed, stream):
     return weights
 
 
+class _Dense(tf.keras.layers.Dense):
+    """Keras' dense layer, with a bias whose gradient is as good in bfloat16 as the kernel's."""
+
+    def call(self, inputs):
+        if self.compute_dtype != "bfloat16":
+            return super().call(inputs)
+        # On CPUs TensorFlow's BiasAddGrad adds up bfloat16 in bfloat16, 8 bits: the sum over a
+        # batch stands still once it is 256 times its terms. The gradient of + adds in float32.
+        return self.activation(tf.matmul(inputs, self.kernel) + self.bias)
+
+
 class MLP(tf.keras.layers.Layer):
     """Dense layers with ReLU between them: [B, inputs] -> [B, sizes[-1]].
 
@@ -52,7 +63,7 @@ class MLP(tf.keras.layers.Layer):
         self.dense_layers = []
         for index, (kernel, bias) in enumerate(weights):
             last = index == len(weights) - 1
-            layer = tf.keras.layers.Dense(
+            layer = _Dense(
                 sizes[index],
                 activation=last_activation if last else "relu",
                 kernel_initializer=tf.keras.initializers.Constant(kernel),

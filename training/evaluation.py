@@ -5,7 +5,13 @@ import time
 
 import numpy as np
 
-from training.auc import exact_auc
+from training.auc import ExactAuc
+from training.binned_auc import BinnedAuc
+
+# What --auc chooses from.
+METRICS = {"exact": ExactAuc, "binned": BinnedAuc}
+# Batches between agreements on a request to stop: the longest that one waits.
+STOP_INTERVAL = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(forward, data, cluster, beat=lambda: None):
+def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, auc="exact"):
     """Runs the model over test batches and scores it.
 
     Args:
@@ -34,34 +40,40 @@ def evaluate(forward, data, cluster, beat=lambda: None):
             are samples, the rest being padding. Every rank has the same number of batches.
         cluster: the ranks (`training.cluster`).
         beat: called after each batch, as a sign of life.
+        stop: tells whether this rank wants to stop. All ranks agree on it every `STOP_INTERVAL`
+            batches.
+        auc: a name in `METRICS`.
 
     Returns:
-        An `Evaluation`, the same on all ranks but for `seconds`.
+        An `Evaluation`, the same on all ranks but for `seconds`; None, on all ranks, where one
+        wanted to stop.
+
+    Raises:
+        training.auc.ScoresNotFiniteError: a logit of any rank is NaN.
     """
     begin = time.perf_counter()
-    logits, labels = [], []
-    for batch in data.test():
+    metric, loss, samples = METRICS[auc](), 0.0, 0
+    for index, batch in enumerate(data.test()):
+        if index % STOP_INTERVAL == 0 and cluster.sum([float(stop())])[0]:
+            return None
         valid = int(batch["valid"])
-        logits.append(forward(batch).numpy()[:valid, 0])
-        labels.append(batch["label"].numpy()[:valid, 0].astype(np.int8))
+        logits = forward(batch).numpy()[:valid, 0]
+        labels = batch["label"].numpy()[:valid, 0]
+        metric.add(logits, labels)
+        loss += _summed_log_loss(logits, labels)
+        samples += valid
         beat()
-    logits = np.concatenate(logits) if logits else np.zeros(0, np.float32)
-    labels = np.concatenate(labels) if labels else np.zeros(0, np.int8)
-    auc = exact_auc(logits, labels, cluster)
-    loss, samples = cluster.sum([_summed_log_loss(logits, labels), float(labels.size)])
+    score = metric.result(cluster)
+    loss, samples = cluster.sum([loss, float(samples)])
     return Evaluation(
-        auc=auc,
+        auc=score,
         log_loss=float(loss / samples) if samples else float("nan"),
         samples=int(samples),
         seconds=time.perf_counter() - begin,
     )
 
 
-def _summed_log_loss(logits, labels, chunk=1 << 20):
-    """Returns the sum of the binary cross-entropies in float64, in chunks to bound memory."""
-    total = 0.0
-    for begin in range(0, logits.size, chunk):
-        x = logits[begin : begin + chunk].astype(np.float64)
-        z = labels[begin : begin + chunk]
-        total += float(np.sum(np.maximum(x, 0) - x * z + np.log1p(np.exp(-np.abs(x)))))
-    return total
+def _summed_log_loss(logits, labels):
+    """Returns the sum of the binary cross-entropies in float64."""
+    x = logits.astype(np.float64)
+    return float(np.sum(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x)))))

@@ -14,31 +14,31 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 
+# What the ops and the reader raise: what was wrong, with its values, in the first line.
+_OF_THE_USER = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+)
+
 
 @contextlib.contextmanager
-def explained(rank):
+def explained(rank, size):
     """Raises `UserError` for bad data met on the way and `RankLostError` for a lost rank.
 
     Args:
         rank: this rank, for the message.
+        size: number of ranks: one rank alone loses no other, whatever an error's words.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        if _LOST.search(error.message):
-            raise RankLostError(_lost_text(rank, error.message)) from error
-        # The ops and the reader put what was wrong, with its values, in the first line.
-        if isinstance(
-            error,
-            (
-                tf.errors.InvalidArgumentError,
-                tf.errors.DataLossError,
-                tf.errors.NotFoundError,
-                tf.errors.PermissionDeniedError,
-                tf.errors.ResourceExhaustedError,
-            ),
-        ):
+        if isinstance(error, _OF_THE_USER):
             raise UserError(_first_line(error.message)) from error
+        if size > 1 and _LOST.search(error.message):
+            raise RankLostError(_lost_text(rank, error.message)) from error
         raise
     except Exception as error:
         if type(error).__name__ == "HorovodInternalError":

@@ -1,5 +1,6 @@
 """Runs the job that the flags describe, in one of the modes."""
 
+import dataclasses
 import functools
 import sys
 
@@ -17,6 +18,7 @@ from training.checkpoint.saver import Saver, facts, read_interval
 from training.checkpoint.state import State
 from training.data import early_stop
 from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from training.eval_cache import CachedBatches
 from training.evaluation import evaluate
 from training.flags import chosen
 from training.journal import Journal, JsonLines, new_run_folder
@@ -73,12 +75,16 @@ def _train(flags, cluster):
         ),
         overlap=flags.overlap,
     )
+    journal = _journal(flags, cluster)
     evaluation = None
     if parts.data.test is not None:
+        tested = parts.data
+        if flags.cache_eval_data:
+            tell = functools.partial(journal.emit, "message")
+            tested = dataclasses.replace(tested, test=CachedBatches(tested.test, cluster, tell))
         forward = Forward(parts.dense_model, parts.embedding)
-        evaluation = functools.partial(evaluate, forward, parts.data, cluster)
+        evaluation = functools.partial(evaluate, forward, tested, cluster, auc=flags.auc)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
-    journal = _journal(flags, cluster)
     saver = watchdog = None
     try:
         if flags.checkpoint_dir is not None:

@@ -27,7 +27,8 @@ class Loop:
         cluster: the ranks (`training.cluster`).
         data: a `training.data.Data`.
         step: a `training.step.TrainStep`.
-        evaluation: function (beat) -> `training.evaluation.Evaluation`, or None without test data.
+        evaluation: function (beat, stop) -> `training.evaluation.Evaluation` or, where a rank
+            wanted to stop, None. None without test data.
         schedule: a `training.schedule.LearningRateSchedule`.
         scale: a `training.precision.LossScale`.
         journal: a `training.journal.Journal`.
@@ -78,11 +79,12 @@ class Loop:
         self._journal.emit("config", **self._config())
         with self._requests.signals():
             done, stopped_by = self._train()
+            scored = self._evaluations[-1]["step"] if self._evaluations else None
+            if self._evaluation is not None and scored != done and stopped_by != "signal":
+                # A last evaluation that passes the threshold is no reason why training stopped.
+                stopped_by = "signal" if self._evaluate(done) == "signal" else stopped_by
             if stopped_by == "signal":
                 self._save(done, wait=True)
-        scored = self._evaluations[-1]["step"] if self._evaluations else None
-        if self._evaluation is not None and scored != done and stopped_by != "signal":
-            self._evaluate(done)
         if stopped_by != "signal" and done > self._start:
             self._save(done, wait=True)
         self._step.wait()
@@ -107,8 +109,9 @@ class Loop:
                 stop, timed = self._requests.heard(answer)
                 self._after_step(done, epoch)
                 evaluates = self._interval and done % self._interval == 0 and done < self._total
-                if evaluates and self._evaluate(done):
-                    return done, "auc_threshold"
+                ended_by = self._evaluate(done) if evaluates else None
+                if ended_by:
+                    return done, ended_by
                 if stop:
                     return done, "signal"
                 if timed or (self._saver is not None and self._saver.due(done)):
@@ -146,8 +149,11 @@ class Loop:
         seen = f"the loss is {loss}"
         if self._scale.skips:
             seen = f"the last {in_a_row} steps were not finite and left out ({skipped} in all)"
+        raise self._diverged(seen, done)
+
+    def _diverged(self, seen, done):
         good = None if self._saver is None else self._saver.newest()
-        raise DivergedError(
+        return DivergedError(
             f"{seen} at step {done} (looked at every {GUARD_INTERVAL} steps), learning rate "
             f"{self._schedule(done):.6g}, loss scale {self._scale.value():g}; last good "
             f"checkpoint: {good or 'none'}: lower --lr, or lengthen --warmup_steps"
@@ -193,23 +199,28 @@ class Loop:
         )
 
     def _evaluate(self, done):
-        """Evaluates; returns whether the AUC threshold is passed."""
+        """Evaluates; returns "auc_threshold" or "signal" if that ends training, else None."""
         self._step.wait()
         begin = time.perf_counter()
         self._pause_watch()
         try:
-            result = self._evaluation(lambda: self._beat(f"the evaluation after step {done}"))
+            result = self._evaluation(
+                lambda: self._beat(f"the evaluation after step {done}"),
+                lambda: self._requests.pending()[0] > 0,
+            )
         except ScoresNotFiniteError as error:
-            raise DivergedError(f"the evaluation after step {done}: {error}") from error
+            raise self._diverged(str(error), done) from error
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
         self._steady_paused += seconds
+        if result is None:
+            return "signal"
         record = {"step": done, "auc": result.auc, "log_loss": result.log_loss,
                   "samples": result.samples, "seconds": seconds}  # fmt: skip
         self._evaluations.append(record)
         self._journal.emit("evaluation", **record)
-        return result.auc > self._flags.auc_threshold
+        return "auc_threshold" if result.auc > self._flags.auc_threshold else None
 
     def _evaluation_interval(self):
         flags = self._flags

@@ -104,6 +104,9 @@ class RowExchange:
             summed = tf.math.unsorted_segment_sum(
                 tf.cast(flat, tf.float32), route.position, tf.size(route.order)
             )
+            if gradients.dtype == tf.float16:
+                # Each term is finite (the step has looked), their sum may be beyond float16.
+                summed = tf.clip_by_value(summed, tf.float16.min, tf.float16.max)
             flat = tf.cast(summed, gradients.dtype)
         else:
             flat = tf.gather(flat, route.order)

@@ -129,3 +129,22 @@ def test_the_owner_of_dealt_rows_is_the_id_modulo_the_ranks():
     for rank, (rows, first_rows) in enumerate(results):
         wanted = [first_rows[t] + i // 3 for t, i in enumerate((7, 0, 5, 2, 31)) if i % 3 == rank]
         assert sorted(rows) == sorted(wanted * 3 * LOCAL_BATCH)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_sums_beyond_float16_travel_as_its_limits(size):
+    """Five samples of one row: 5 x 60,000 is beyond 65,504, 5 x 10 is not; NaN stays to be seen."""
+    placement = placement_of("row", size)
+    values = np.zeros((LOCAL_BATCH, 5, DIMENSION), np.float16)
+    values[:, 0], values[:, 1], values[:, 2] = 60000, -60000, 10
+    values[0, 3] = np.nan
+
+    def body(cluster):
+        exchange = RowExchange(placement, cluster, LOCAL_BATCH, compress=True)
+        route = exchange.route(tf.zeros([LOCAL_BATCH, 5], tf.int32))
+        return exchange.backward(tf.constant(values), route).numpy()[:, 0, 0]
+
+    received = np.concatenate(ThreadRanks(size).run(body))
+    finite = sorted(received[np.isfinite(received)])
+    assert finite == sorted([-65504.0, 0.0, 50.0, 65504.0] * size)
+    assert np.isnan(received).sum() == size

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tests.ranks import ThreadRanks
-from training.auc import exact_auc
+from training import auc
+from training.auc import ExactAuc, exact_auc
 
 
 def _distributed(scores, labels, bounds):
@@ -60,6 +61,37 @@ def test_skewed_ranks():
     assert _distributed(scores, labels, bounds) == pytest.approx(
         roc_auc_score(labels, scores), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 5000])
+def test_scores_that_come_in_parts(monkeypatch, size, count):
+    """Many blocks and many exchanges, with limits far below those of real runs."""
+    monkeypatch.setattr(auc, "_BLOCK", 100)
+    monkeypatch.setattr(auc, "_CHUNK", 64)
+    generator = np.random.default_rng()
+    scores = np.round(generator.normal(size=count), 2).astype(np.float32)
+    labels = generator.integers(0, 2, count)
+    parts = np.array_split(np.arange(count), 7 * size)
+
+    def body(cluster):
+        metric = ExactAuc()
+        for part in parts[cluster.rank :: size]:
+            metric.add(scores[part], labels[part])
+        return metric.result(cluster)
+
+    results = ThreadRanks(size).run(body)
+    if len(set(labels)) == 2:
+        assert results == [pytest.approx(roc_auc_score(labels, scores), abs=1e-12)] * size
+    else:
+        assert all(math.isnan(result) for result in results)
+
+
+def test_many_ties_stay_with_one_rank():
+    scores = np.repeat(np.float32([0.0, 0.0, 0.0, 1.0]), 1000)
+    labels = np.tile([0, 1, 1, 0, 1], 800)
+    expected = roc_auc_score(labels, scores)
+    assert _distributed(scores, labels, [1000, 2000]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_nan_is_refused_on_all_ranks():

@@ -1,8 +1,10 @@
 import math
+import types
 
 import pytest
 
-from training.schedule import PRESETS, LearningRateSchedule
+from training.errors import UserError
+from training.schedule import PRESETS, LearningRateSchedule, from_flags
 
 
 def test_published_schedule_by_hand():
@@ -48,3 +50,42 @@ def test_steps_scale_with_the_batch():
 def test_impossible_schedules_are_refused(arguments):
     with pytest.raises(ValueError):
         LearningRateSchedule(**arguments)
+
+
+def flags(**given):
+    values = {"schedule": "mlperf", "global_batch_size": 65536, "decay_power": 2.0, "end_lr": 0.0}
+    unset = dict.fromkeys(("lr", "warmup_steps", "decay_start_step", "decay_steps"))
+    return types.SimpleNamespace(**{**values, **unset, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "rates"),
+    [
+        # 2750, 49315 and 27772 steps at 55,296 are 2320, 41609 and 23432 at 65,536.
+        ({}, {1160: 12.0, 2320: 24.0, 41609: 24.0, 53325: 6.0, 65041: 0.0}),
+        # 6400, 64000 and 80000 at 32,768: half as many at 65,536.
+        (
+            {"schedule": "deeplearningexamples_small"},
+            {800: 7.0, 3200: 28.0, 32000: 28.0, 52000: 7.0, 62000: 1.75, 72000: 0.0, 99999: 0.0},
+        ),
+        # Twice the batch of 65,536: half of 8000, 48000 and 24000.
+        (
+            {"schedule": "deeplearningexamples_large", "global_batch_size": 131072},
+            {1000: 6.0, 4000: 24.0, 24000: 24.0, 30000: 6.0, 33000: 1.5, 36000: 0.0},
+        ),
+        ({"schedule": "torchrec"}, {1: 15.0, 10**7: 15.0}),
+        # Each flag replaces its own number.
+        ({"lr": 8.0, "warmup_steps": 4}, {1: 2.0, 4: 8.0, 41609: 8.0, 53325: 2.0}),
+        ({"decay_start_step": 0}, {2320: 24.0, 10**7: 24.0}),
+        ({"decay_power": 1.0, "end_lr": 3.0}, {53325: 12.0, 64000: 3.0, 65041: 3.0, 10**7: 3.0}),
+    ],
+)
+def test_presets_by_hand(given, rates):
+    schedule = from_flags(flags(**given))
+    for step, rate in rates.items():
+        assert schedule(step) == pytest.approx(rate, rel=1e-12), step
+
+
+def test_steps_that_do_not_fit_together_are_the_users_error():
+    with pytest.raises(UserError, match="decay starts at step 10, before the warm-up of 2320"):
+        from_flags(flags(decay_start_step=10))

@@ -1,0 +1,190 @@
+"""What the area under the ROC curve of a large test set costs, beside scikit-learn's.
+
+    python3 -m benchmarks.auc [--samples N] [--compared N] [--json FILE]
+
+Each row is a job of its own, two ranks under horovodrun. Scores are logits rounded to 1/1000, so
+that most of them tie; they come in batches of 65,536, as in an evaluation. Time is from the first
+batch to the area, less that of drawing the batches; memory is what the process takes at its peak
+beyond what it took before the first batch, so the scores themselves are in it.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks import machine
+
+CRITEO_TEST_SAMPLES = 89_137_319
+BATCH = 65536
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one job gave.
+
+    Attributes:
+        method: "exact", "binned" or "scikit-learn".
+        ranks: number of ranks.
+        samples: of all ranks.
+        auc: the area.
+        seconds: of the slowest rank.
+        peak_bytes: of the largest rank.
+    """
+
+    method: str
+    ranks: int
+    samples: int
+    auc: float
+    seconds: float
+    peak_bytes: int
+
+
+def batches(samples, rank, size):
+    """Yields (float32 scores, int8 labels) of this rank's batches: the same for any `size`."""
+    for number, begin in enumerate(range(0, samples, BATCH)):
+        if number % size == rank:
+            generator = np.random.default_rng(number)
+            count = min(BATCH, samples - begin)
+            logits = generator.normal(-3.5, 1.2, count)
+            labels = generator.random(count) < 1 / (1 + np.exp(-logits))
+            yield np.round(logits, 3).astype(np.float32), labels.astype(np.int8)
+
+
+def _resident(field):
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith(field):
+                return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def _collected(metric, samples, cluster):
+    """Returns (area, seconds) of one of the project's metrics."""
+    seconds = 0.0
+    for scores, labels in batches(samples, cluster.rank, cluster.size):
+        begin = time.perf_counter()
+        metric.add(scores, labels)
+        seconds += time.perf_counter() - begin
+    cluster.sum([0.0])  # ranks begin together
+    begin = time.perf_counter()
+    area = metric.result(cluster)
+    return area, seconds + time.perf_counter() - begin
+
+
+def _scikit_learn(samples):
+    """Returns (area, seconds) of scikit-learn's function, which takes whole arrays."""
+    from sklearn.metrics import roc_auc_score
+
+    scores, labels = np.empty(samples, np.float32), np.empty(samples, np.int8)
+    for number, (some, their) in enumerate(batches(samples, 0, 1)):
+        place = slice(number * BATCH, number * BATCH + some.size)
+        scores[place], labels[place] = some, their
+    begin = time.perf_counter()
+    area = roc_auc_score(labels, scores)
+    return float(area), time.perf_counter() - begin
+
+
+def work(method, samples, target):
+    """Measures on this job's ranks; rank 0 writes the row as JSON."""
+    from training import environment
+
+    environment.prepare()
+    import sklearn.metrics  # noqa: F401  not while the clock runs
+
+    from training import cluster as clusters
+    from training.evaluation import METRICS
+
+    cluster = clusters.connect()
+    cluster.sum([0.0])
+    before = _resident("VmRSS:")
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    if method == "scikit-learn":
+        area, seconds = _scikit_learn(samples)
+    else:
+        area, seconds = _collected(METRICS[method](), samples, cluster)
+    peak = _resident("VmHWM:") - before
+    row = Row(
+        method, cluster.size, samples, area, max(cluster.gather(seconds)),
+        int(max(cluster.gather(float(peak)))),
+    )  # fmt: skip
+    if cluster.rank == 0:
+        pathlib.Path(target).write_text(json.dumps(dataclasses.asdict(row)))
+    cluster.shutdown()
+
+
+def measure(method, ranks, samples):
+    """Runs one job; returns its `Row`."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = pathlib.Path(folder, "row.json")
+        command = [
+            sys.executable, "-m", "benchmarks.auc", "--work", method, "--samples", str(samples),
+            "--json", str(target),
+        ]  # fmt: skip
+        if ranks > 1:
+            horovodrun = pathlib.Path(sys.executable).parent / "horovodrun"
+            command = [str(horovodrun), "-np", str(ranks), *command]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if not target.exists():
+            sys.exit(f"error: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        return Row(**json.loads(target.read_text()))
+
+
+def main():
+    """Prints the table, and writes it as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=int, default=CRITEO_TEST_SAMPLES)
+    parser.add_argument("--compared", type=int, default=10_000_000,
+                        help="samples of the comparison with scikit-learn")  # fmt: skip
+    parser.add_argument("--json", help="file to write the rows to")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work, options.samples, options.json)
+        return
+    load = os.getloadavg()[0]
+    print(f"{machine.processor()}, {machine.threads()} threads, load {load:.1f} at the start")
+    print("| method | ranks | samples | seconds | peak MB a rank | bytes a rank's sample | AUC |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for method, ranks, samples in (
+        ("scikit-learn", 1, options.compared),
+        ("exact", 1, options.compared),
+        ("binned", 1, options.compared),
+        ("exact", 1, options.samples),
+        ("exact", 2, options.samples),
+        ("binned", 1, options.samples),
+    ):
+        row = measure(method, ranks, samples)
+        rows.append(row)
+        print(
+            f"| {row.method} | {row.ranks} | {row.samples:,} | {row.seconds:.2f} | "
+            f"{row.peak_bytes / 1e6:.0f} | {row.peak_bytes / row.samples * row.ranks:.1f} | "
+            f"{row.auc:.12f} |",
+            flush=True,
+        )
+    print(
+        f"differences: exact to scikit-learn {abs(rows[1].auc - rows[0].auc):.1e}, two ranks to "
+        f"one {abs(rows[4].auc - rows[3].auc):.1e}, binned to exact "
+        f"{abs(rows[5].auc - rows[3].auc):.1e}"
+    )
+    if options.json:
+        report = {
+            "processor": machine.processor(),
+            "threads": machine.threads(),
+            "load_average": load,
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
+        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A small DLRM on one rank, and batches for it, for tests of the training step."""
+
+import numpy as np
+import tensorflow as tf
+
+from model.dlrm import DenseDLRM
+from model.embedding.own import OwnEmbedding
+from model.embedding.placement import plan
+from training.cluster import SingleRank
+from training.precision import LossScale
+from training.step import TrainStep
+
+VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
+
+
+def build(
+    seed, *, scale=None, optimizer=None, embedding_optimizer="sgd", dtype="float32",
+    policy="table", compress=False, overlap=True, **dense_options,
+):  # fmt: skip
+    """Returns (model, embedding, optimizer, step)."""
+    optimizer = optimizer or tf.keras.optimizers.SGD()
+    model = DenseDLRM(
+        dense_features=DENSE, tables=len(VOCAB), bottom_mlp=(16, DIMENSION), top_mlp=(16, 1),
+        seed=seed, dtype=dtype if dtype == "float32" else f"mixed_{dtype}", **dense_options,
+    )  # fmt: skip
+    cluster = SingleRank()
+    embedding = OwnEmbedding(
+        plan(VOCAB, DIMENSION, 1, policy=policy), cluster, BATCH, seed=seed, compress=compress,
+        optimizer=embedding_optimizer, exchange_dtype=dtype,
+    )  # fmt: skip
+    step = TrainStep(model, embedding, optimizer, cluster, scale or LossScale(1.0), overlap=overlap)
+    return model, embedding, optimizer, step
+
+
+def batches(count, generator=None):
+    """Returns batches whose labels follow from ids and dense features, so that a model learns."""
+    generator = generator or np.random.default_rng()
+    made = []
+    for _ in range(count):
+        ids = np.stack(
+            [np.minimum(generator.zipf(1.3, BATCH) - 1, rows - 1) for rows in VOCAB], axis=1
+        ).astype(np.int32)
+        dense = generator.normal(size=(BATCH, DENSE)).astype(np.float32)
+        logit = dense.sum(1) + (ids % 2).sum(1) - 1
+        label = (generator.random(BATCH) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+        made.append(
+            {"dense": tf.constant(dense), "categorical": tf.constant(ids),
+             "label": tf.constant(label[:, None])}
+        )  # fmt: skip
+    return made
+
+
+def state(model, embedding, optimizer):
+    """Returns a copy of every number that training changes, as NumPy arrays."""
+    variables = [*model.trainable_variables, *optimizer.variables]
+    for holder in embedding.holders:
+        variables += [getattr(holder, name) for name in holder.states]
+    learning_rate = optimizer.learning_rate
+    return [v.numpy().copy() for v in variables if v is not learning_rate]
+
+
+def train(step, made, rate=0.1):
+    """Runs a step for each batch; returns the losses."""
+    following = [*made[1:], None]
+    return [float(step(batch, rate, after)[0]) for batch, after in zip(made, following)]
