@@ -79,8 +79,8 @@ class Loop:
         self._journal.emit("config", **self._config())
         with self._requests.signals():
             done, stopped_by = self._train()
-            scored = self._evaluations[-1]["step"] if self._evaluations else None
-            if self._evaluation is not None and scored != done and stopped_by != "signal":
+            scores = self._evaluation is not None and stopped_by != "signal"
+            if scores and not self._scored(done):
                 # A last evaluation that passes the threshold is no reason why training stopped.
                 stopped_by = "signal" if self._evaluate(done) == "signal" else stopped_by
             if stopped_by == "signal":
@@ -96,6 +96,9 @@ class Loop:
         """Runs the steps; returns (number of the last one, what stopped it)."""
         done, ended = self._start, "early_stop" if self._stops_early else "epochs"
         per_epoch = self._data.steps_per_epoch
+        # A run that was stopped in an evaluation, or just before one, makes it first.
+        if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
+            return done, ended_by
         while done < self._total:
             epoch, first = divmod(done, per_epoch)
             for batch, following in _with_next(self._data.train(epoch, first)):
@@ -108,9 +111,7 @@ class Loop:
                 _, answer = self._step(batch, self._schedule(done), following, asked)
                 stop, timed = self._requests.heard(answer)
                 self._after_step(done, epoch)
-                evaluates = self._interval and done % self._interval == 0 and done < self._total
-                ended_by = self._evaluate(done) if evaluates else None
-                if ended_by:
+                if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
                     return done, ended_by
                 if stop:
                     return done, "signal"
@@ -123,7 +124,7 @@ class Loop:
     def _after_step(self, done, epoch):
         if done == self._start + 1:
             self._step.wait()
-            self._steady_begin = time.perf_counter()
+            self._steady_begin, self._steady_paused = time.perf_counter(), 0.0
         last = done == self._total
         if done % GUARD_INTERVAL == 0 or last:
             self._guard(done)
@@ -221,6 +222,13 @@ class Loop:
         self._evaluations.append(record)
         self._journal.emit("evaluation", **record)
         return "auc_threshold" if result.auc > self._flags.auc_threshold else None
+
+    def _scored(self, step):
+        return bool(self._evaluations) and self._evaluations[-1]["step"] == step
+
+    def _evaluates_after(self, step):
+        due = self._interval and 0 < step < self._total and step % self._interval == 0
+        return due and not self._scored(step)
 
     def _evaluation_interval(self):
         flags = self._flags

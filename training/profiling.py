@@ -1,0 +1,56 @@
+"""A TensorFlow profile of some steps: `tensorboard --logdir RUN`, its tab Profile."""
+
+import pathlib
+import re
+
+import tensorflow as tf
+
+from training.errors import UserError
+
+
+def read_steps(text):
+    """Returns the (first, last) step of --profile_steps, or None.
+
+    Raises:
+        UserError: the text is no range of steps.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)-(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--profile_steps={text}: expected a range of steps such as 100-110")
+    return int(match[1]), int(match[2])
+
+
+class StepProfile:
+    """Starts and stops TensorFlow's profiler.
+
+    Args:
+        steps: (first, last) step to profile, or None for none.
+        folder: where the profile goes.
+    """
+
+    def __init__(self, steps, folder):
+        self._first, self._last = steps or (None, None)
+        self._folder = pathlib.Path(folder)
+        self._running = False
+
+    def before(self, step):
+        """Starts before the first step; one before the run's own first starts with that."""
+        if self._first is not None and self._first <= step <= self._last and not self._running:
+            tf.profiler.experimental.start(str(self._folder))
+            self._running = True
+
+    def after(self, step):
+        """Stops after the last step; returns whether it did."""
+        if not self._running or step < self._last:
+            return False
+        return self.close()
+
+    def close(self):
+        """Stops a profile that is still running; returns whether there was one."""
+        if not self._running:
+            return False
+        self._running = False
+        tf.profiler.experimental.stop()
+        return True
