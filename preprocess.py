@@ -12,9 +12,10 @@ import argparse
 import os
 import sys
 
+from dataset import command_line
 from dataset.preprocessing import options as options_module
 from dataset.preprocessing import pipeline
-from dataset.preprocessing.errors import OptionError, PreprocessError
+from dataset.preprocessing.errors import OptionError
 from dataset.preprocessing.inputs import parse_days
 
 
@@ -109,17 +110,15 @@ def _options(flags):
 
 
 def main(arguments=None):
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     flags = _parser().parse_args(arguments)
-    try:
+
+    def job():
         pipeline.run(_options(flags))
-    except (PreprocessError, OSError) as error:  # OSError: a full disk, a folder not writable.
-        print(f"preprocess.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("preprocess.py: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    stopped = "stopped; run the same command again to go on"
+    return command_line.run("preprocess.py", job, interrupted=stopped)
 
 
 if __name__ == "__main__":

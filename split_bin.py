@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from dataset import encode, layouts, metadata
+from dataset import command_line, encode, layouts, metadata
 from dataset.chunks import ChunkReader, largest_ids
 from dataset.columns import CATEGORICAL, DENSE, LABEL, TRANSFORMS
 from dataset.errors import DatasetError
@@ -139,33 +139,28 @@ def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     return [int(size) for size in sizes]
 
 
-def main(arguments=None):
-    """Runs the command line; returns the exit status."""
-    parsed = parse_arguments(arguments)
-    try:
-        sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
-        if sizes is None:
-            print(
-                f"split_bin.py: vocabulary sizes are not known: scanning {parsed.source} for them",
-                file=sys.stderr,
-            )
-            sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
-        source = describe(
-            parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
+def split(parsed):
+    """Splits as the parsed command line says; returns the exit status."""
+    sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
+    if sizes is None:
+        print(
+            f"split_bin.py: vocabulary sizes are not known: scanning {parsed.source} for them",
+            file=sys.stderr,
         )
-        if not source.samples:
-            raise DatasetError(f"{parsed.source}: holds no samples")
-        layout = "per_table" if parsed.split_categories else "three_file"
-        seconds = rewrite(
-            source,
-            encode.encoding(source, layout),
-            parsed.destination,
-            overwrite=parsed.overwrite,
-            jobs=parsed.jobs,
-        )
-    except DatasetError as error:
-        print(f"split_bin.py: {error}", file=sys.stderr)
-        return 1
+        sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
+    source = describe(
+        parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
+    )
+    if not source.samples:
+        raise DatasetError(f"{parsed.source}: holds no samples")
+    layout = "per_table" if parsed.split_categories else "three_file"
+    seconds = rewrite(
+        source,
+        encode.encoding(source, layout),
+        parsed.destination,
+        overwrite=parsed.overwrite,
+        jobs=parsed.jobs,
+    )
     size = source.samples * source.bytes_per_sample
     print(
         f"{parsed.destination}: {source.samples} samples, {layout}, {len(sizes)} tables with "
@@ -173,6 +168,12 @@ def main(arguments=None):
         f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
     return 0
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
+    parsed = parse_arguments(arguments)
+    return command_line.run("split_bin.py", lambda: split(parsed))
 
 
 if __name__ == "__main__":

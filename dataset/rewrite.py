@@ -5,7 +5,6 @@ offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock
 """
 
 import concurrent.futures
-import contextlib
 import hashlib
 import os
 import threading
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from dataset import metadata
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
 from dataset.errors import DatasetError
+from dataset.partial_files import PartialFiles
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -87,48 +87,6 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
                 future.result()
         finally:
             stop.set()
-
-
-class PartialFiles:
-    """Files to be written under temporary names, all renamed at the end or all removed."""
-
-    def __init__(self, paths):
-        self._paths = paths
-        self._handles = []
-
-    def __enter__(self):
-        try:
-            for path in self._paths:
-                self._handles.append(
-                    os.open(f"{path}.partial", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-                )
-        except OSError as error:
-            self.__exit__(error)
-            raise DatasetError(f"{error.filename}: cannot be written: {error.strerror}") from error
-        return self
-
-    def write(self, index, data, offset):
-        """Writes an array's bytes to file `index` at a byte offset. Safe from several threads."""
-        view = memoryview(data).cast("B")
-        while view:
-            done = os.pwrite(self._handles[index], view, offset)
-            view, offset = view[done:], offset + done
-
-    def commit(self):
-        """Makes all files durable, then gives them their names."""
-        for handle in self._handles:
-            os.fsync(handle)
-        for path in self._paths:
-            os.replace(f"{path}.partial", path)
-        for folder in {os.path.dirname(path) for path in self._paths}:
-            metadata.sync_folder(folder)
-
-    def __exit__(self, *_):
-        for handle, path in zip(self._handles, self._paths):
-            os.close(handle)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{path}.partial")
-        self._handles = []
 
 
 def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progress=True):

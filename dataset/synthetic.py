@@ -13,10 +13,10 @@ import sys
 
 import numpy as np
 
-from dataset import layouts, metadata
-from dataset.errors import DatasetError
+from dataset import command_line, layouts, metadata
 from dataset.hidden_model import HiddenModel
-from dataset.rewrite import PartialFiles, each_chunk
+from dataset.partial_files import PartialFiles
+from dataset.rewrite import each_chunk
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -103,7 +103,7 @@ def write_dataset(
 
 
 def main(arguments=None):
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
     )
@@ -124,21 +124,16 @@ def main(arguments=None):
             parser.error(f"--{name} {value}: expected at least 1")
     if parsed.seed < 0:
         parser.error(f"--seed {parsed.seed}: expected at least 0")
-    try:
-        sizes = VOCAB_SIZES
-        if parsed.vocab_sizes is not None:
-            sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
-        facts = write_dataset(
-            parsed.output,
-            parsed.train_samples,
-            parsed.test_samples,
-            sizes,
-            parsed.seed,
-            parsed.jobs,
-        )
-    except (DatasetError, OSError) as error:
-        print(f"dataset.synthetic: {error}", file=sys.stderr)
-        return 1
+    return command_line.run("dataset.synthetic", lambda: _write(parsed))
+
+
+def _write(parsed):
+    sizes = VOCAB_SIZES
+    if parsed.vocab_sizes is not None:
+        sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
+    facts = write_dataset(
+        parsed.output, parsed.train_samples, parsed.test_samples, sizes, parsed.seed, parsed.jobs
+    )
     for name, entry in facts["files"].items():
         reached = entry["attainable_auc"]
         print(

@@ -27,7 +27,7 @@ def split(*arguments):
 
 
 def fails(capsys, *arguments):
-    assert split(*arguments) == 1
+    assert split(*arguments) == 2
     message = capsys.readouterr().err
     assert "Traceback" not in message
     return message
