@@ -33,8 +33,13 @@ def _parser():
         formatter_class=_Defaults,
     )
     add = parser.add_argument
-    add("--input", required=True, help="folder of days, a file, or a glob in quotes")
-    add("--output", required=True, help="folder to write to")
+    add(
+        "--input",
+        type=command_line.path,
+        required=True,
+        help="folder of days, a file, or a glob in quotes",
+    )
+    add("--output", type=command_line.path, required=True, help="folder to write to")
     split = parser.add_argument_group("split")
     add = split.add_argument
     add("--train_days", help=f"days such as 0-22 (default: {options_module.DEFAULT_TRAIN_DAYS})")

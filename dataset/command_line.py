@@ -1,5 +1,6 @@
 """How every command-line tool of the data path ends: its exit status, and one line if it failed."""
 
+import argparse
 import os
 import select
 import sys
@@ -12,6 +13,21 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 #: What a shell reports of a program whose reader went away, as in `validate DIR | head -1`.
 EXIT_BROKEN_PIPE = 141
+
+
+def at_least_one(text):
+    """Returns a flag's text as a whole number of at least 1: a type for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
+def path(text):
+    """Returns a flag's text, which is a path: a type for argparse."""
+    if not text:
+        # What an unset variable of the shell becomes: the current folder is not meant.
+        raise argparse.ArgumentTypeError("expected a path, found nothing")
+    return text
 
 
 def run(name, job, interrupted="interrupted"):
@@ -38,7 +54,13 @@ def run(name, job, interrupted="interrupted"):
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return EXIT_BROKEN_PIPE
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+        # Tools only make folders, which may be there already.
+        is_file = isinstance(error, FileExistsError)
+        what = "is a file: expected a folder" if is_file else error.strerror or error
+        print(f"{name}: {where}{what}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except MemoryError as error:
+        print(f"{name}: not enough memory: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)

@@ -75,8 +75,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.convert", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("source", metavar="SRC", help="dataset, split folder or raw file")
-    parser.add_argument("destination", metavar="DST", help="folder to write")
+    parser.add_argument(
+        "source", metavar="SRC", type=command_line.path, help="dataset, split folder or raw file"
+    )
+    parser.add_argument(
+        "destination", metavar="DST", type=command_line.path, help="folder to write"
+    )
     parser.add_argument("--layout", required=True, choices=TARGETS, help="layout to write")
     parser.add_argument("--source_layout", default="auto", help="SRC's (default: recognise it)")
     parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
@@ -86,7 +90,9 @@ def main(arguments=None):
         help="read SRC's stored counts with this transform instead of its own",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+    )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.convert", lambda: _convert(parsed))
 

@@ -67,7 +67,7 @@ class PartialFiles:
             os.fsync(handle)
         for path in self._paths:
             os.replace(f"{path}.partial", path)
-        for folder in {os.path.dirname(path) for path in self._paths}:
+        for folder in {os.path.dirname(path) or "." for path in self._paths}:
             metadata.sync_folder(folder)
 
     def __exit__(self, *_):

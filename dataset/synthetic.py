@@ -107,21 +107,20 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--train_samples", type=int, required=True, help="samples to train on")
-    parser.add_argument("--test_samples", type=int, required=True, help="samples to test on")
+    samples = command_line.at_least_one
+    parser.add_argument("--output", type=command_line.path, required=True, help="folder to write")
+    parser.add_argument("--train_samples", type=samples, required=True, help="samples to train on")
+    parser.add_argument("--test_samples", type=samples, required=True, help="samples to test on")
     parser.add_argument(
         "--vocab_sizes",
         metavar="LIST",
         help="rows of each table, with commas between (default: 26 tables of 4 to 204,515 rows)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+    )
     parsed = parser.parse_args(arguments)
-    for name in ("train_samples", "test_samples", "jobs"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} {value}: expected at least 1")
     if parsed.seed < 0:
         parser.error(f"--seed {parsed.seed}: expected at least 0")
     return command_line.run("dataset.synthetic", lambda: _write(parsed))

@@ -176,10 +176,14 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.validate", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("path", metavar="DIR", help="dataset, split folder or raw file")
+    parser.add_argument(
+        "path", metavar="DIR", type=command_line.path, help="dataset, split folder or raw file"
+    )
     parser.add_argument("--layout", default="auto", help="layout by name (default: recognise it)")
     parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+    )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.validate", lambda: _validate(parsed))
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from dataset import command_line, synthetic
+import preprocess
+import split_bin
+from dataset import command_line, convert, synthetic, validate
 from dataset.errors import DatasetError
 from dataset.preprocessing.errors import OptionError
 
@@ -27,6 +29,8 @@ def failing(error):
         (DatasetError("f: truncated"), 2, "tool: f: truncated\n"),
         (OptionError("--input: missing"), 2, "tool: --input: missing\n"),
         (OSError(28, "No space left on device", "f"), 2, "tool: f: No space left on device\n"),
+        (FileExistsError(17, "File exists", "f"), 2, "tool: f: is a file: expected a folder\n"),
+        (MemoryError("for 9 TiB"), 2, "tool: not enough memory: for 9 TiB\n"),
         (BrokenPipeError(32, "Broken pipe"), 2, "tool: Broken pipe\n"),  # not of standard output
         (KeyboardInterrupt(), 130, "tool: stopped\n"),
     ],
@@ -40,6 +44,32 @@ def test_other_errors_stay_what_they_are():
     with pytest.raises(ZeroDivisionError):
         command_line.run("tool", failing(ZeroDivisionError()))
     assert command_line.run("tool", lambda: 7) == 7
+
+
+@pytest.mark.parametrize("tool", [convert, preprocess, split_bin, synthetic, validate])
+def test_an_unset_variable_is_no_path(tool, capsys):
+    words = {
+        convert: ["data", "", "--layout=raw"],
+        preprocess: ["--input=days", "--output="],
+        split_bin: ["", "train"],
+        synthetic: ["--output=", "--train_samples=1", "--test_samples=1"],
+        validate: [""],
+    }
+    with pytest.raises(SystemExit) as ended:
+        tool.main(words[tool])
+    assert ended.value.code == 2
+    assert "expected a path, found nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["0", "-2", "1e3", ""])
+@pytest.mark.parametrize("tool", [convert, split_bin, validate])
+def test_there_is_at_least_one_thread(tool, wrong, capsys):
+    words = {convert: ["a", "b", "--layout=raw"], split_bin: ["a", "b"], validate: ["a"]}
+    with pytest.raises(SystemExit) as ended:
+        tool.main([*words[tool], f"--jobs={wrong}"])
+    assert ended.value.code == 2
+    message = f"argument --jobs: expected a whole number of at least 1, found '{wrong}'"
+    assert message in capsys.readouterr().err
 
 
 # 300 tables print more than Python's buffer holds: the error then comes before the end.

@@ -79,6 +79,13 @@ def test_one_split_alone(tmp_path, arrays):
     assert open_split(tmp_path / "b").samples == TEST
 
 
+def test_a_raw_file_in_the_current_folder(tmp_path, arrays, monkeypatch):
+    layouts.raw(tmp_path / "a", *arrays)
+    monkeypatch.chdir(tmp_path)
+    assert run("a/test_data.bin", "copy.bin", "--layout", "raw") == 0
+    assert (tmp_path / "copy.bin").read_bytes() == (tmp_path / "a/test_data.bin").read_bytes()
+
+
 def test_flat_days(tmp_path, arrays):
     layouts.write_days(tmp_path / "a", arrays[1], [500, 499])
     sizes = ",".join(map(str, VOCAB_SIZES))
