@@ -68,7 +68,7 @@ def parse_arguments(arguments):
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+        "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
     )
     parsed = parser.parse_args(arguments)
     if parsed.dense_log is not None:

@@ -91,7 +91,7 @@ def main(arguments=None):
     )
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+        "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.convert", lambda: _convert(parsed))

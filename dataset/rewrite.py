@@ -39,6 +39,11 @@ class BlockDigest:
         return "sha256-blocks:" + hashlib.sha256(b"".join(self._digests)).hexdigest()
 
 
+def default_jobs():
+    """Returns one thread for each core that the process may use, at most 8."""
+    return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+
+
 def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
     """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
 
@@ -52,7 +57,7 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
         jobs: threads; by default one for each core that the process may use, at most 8.
         progress: show the bar.
     """
-    jobs = jobs or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    jobs = jobs or default_jobs()
     stop = threading.Event()
     numbers = iter(range(-(-samples // CHUNK_SAMPLES)))
     lock = threading.Lock()
@@ -100,7 +105,7 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         encoding: from `dataset.encode.encoding`.
         destination: the folder to write; for the raw layout the file.
         overwrite: replace a split that is there already.
-        jobs: threads, by default one for each core.
+        jobs: threads, by default one for each core, and one more for layouts of large blocks.
         progress: show a bar.
 
     Returns:
@@ -122,6 +127,9 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         _refuse_source(source, folder)
     os.makedirs(folder, exist_ok=True)
     paths = [destination if raw else os.path.join(folder, file.name) for file in encoding.files]
+    if jobs is None and encoding.layout != "per_table":
+        # A thread waits while a large block goes past the page cache: one more uses its core.
+        jobs = default_jobs() + 1
     blocks = -(-source.samples // CHUNK_SAMPLES)
     digests = [BlockDigest(blocks) for _ in encoding.files]
 
