@@ -12,9 +12,10 @@ import argparse
 import os
 import sys
 
+from dataset import command_line
 from dataset.preprocessing import options as options_module
 from dataset.preprocessing import pipeline
-from dataset.preprocessing.errors import OptionError, PreprocessError
+from dataset.preprocessing.errors import OptionError
 from dataset.preprocessing.inputs import parse_days
 
 
@@ -32,8 +33,13 @@ def _parser():
         formatter_class=_Defaults,
     )
     add = parser.add_argument
-    add("--input", required=True, help="folder of days, a file, or a glob in quotes")
-    add("--output", required=True, help="folder to write to")
+    add(
+        "--input",
+        type=command_line.path,
+        required=True,
+        help="folder of days, a file, or a glob in quotes",
+    )
+    add("--output", type=command_line.path, required=True, help="folder to write to")
     split = parser.add_argument_group("split")
     add = split.add_argument
     add("--train_days", help=f"days such as 0-22 (default: {options_module.DEFAULT_TRAIN_DAYS})")
@@ -109,17 +115,15 @@ def _options(flags):
 
 
 def main(arguments=None):
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     flags = _parser().parse_args(arguments)
-    try:
+
+    def job():
         pipeline.run(_options(flags))
-    except (PreprocessError, OSError) as error:  # OSError: a full disk, a folder not writable.
-        print(f"preprocess.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("preprocess.py: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    stopped = "stopped; run the same command again to go on"
+    return command_line.run("preprocess.py", job, interrupted=stopped)
 
 
 if __name__ == "__main__":

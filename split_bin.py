@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from dataset import encode, layouts, metadata
+from dataset import command_line, encode, files, layouts, metadata
 from dataset.chunks import ChunkReader, largest_ids
 from dataset.columns import CATEGORICAL, DENSE, LABEL, TRANSFORMS
 from dataset.errors import DatasetError
@@ -24,8 +24,13 @@ from dataset.rewrite import each_chunk, rewrite
 def parse_arguments(arguments):
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("source", metavar="SRC", help="raw binary file")
-    parser.add_argument("destination", metavar="DST", help="folder to write, e.g. DATA/train")
+    parser.add_argument("source", metavar="SRC", type=command_line.path, help="raw binary file")
+    parser.add_argument(
+        "destination",
+        metavar="DST",
+        type=command_line.path,
+        help="folder to write, e.g. DATA/train",
+    )
     parser.add_argument(
         "--vocab_sizes",
         "--slot_size_array",
@@ -62,15 +67,15 @@ def parse_arguments(arguments):
         default="int32",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
+    )
     parsed = parser.parse_args(arguments)
     if parsed.dense_log is not None:
         if parsed.dense_transform is not None:
             parser.error("--dense_log and --dense_transform name the same thing: give one")
         parsed.dense_transform = layouts.SEED_TRANSFORM if parsed.dense_log else "none"
     parsed.dense_transform = parsed.dense_transform or layouts.RAW_TRANSFORM
-    if parsed.jobs is not None and parsed.jobs < 1:
-        parser.error(f"--jobs {parsed.jobs}: expected at least 1")
     return parsed
 
 
@@ -139,33 +144,29 @@ def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     return [int(size) for size in sizes]
 
 
-def main(arguments=None):
-    """Runs the command line; returns the exit status."""
-    parsed = parse_arguments(arguments)
-    try:
-        sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
-        if sizes is None:
-            print(
-                f"split_bin.py: vocabulary sizes are not known: scanning {parsed.source} for them",
-                file=sys.stderr,
-            )
-            sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
-        source = describe(
-            parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
+def split(parsed):
+    """Splits as the parsed command line says; returns the exit status."""
+    files.size(parsed.source)  # Before anything is said about it.
+    sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
+    if sizes is None:
+        print(
+            f"split_bin.py: vocabulary sizes are not known: scanning {parsed.source} for them",
+            file=sys.stderr,
         )
-        if not source.samples:
-            raise DatasetError(f"{parsed.source}: holds no samples")
-        layout = "per_table" if parsed.split_categories else "three_file"
-        seconds = rewrite(
-            source,
-            encode.encoding(source, layout),
-            parsed.destination,
-            overwrite=parsed.overwrite,
-            jobs=parsed.jobs,
-        )
-    except DatasetError as error:
-        print(f"split_bin.py: {error}", file=sys.stderr)
-        return 1
+        sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
+    source = describe(
+        parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
+    )
+    if not source.samples:
+        raise DatasetError(f"{parsed.source}: holds no samples")
+    layout = "per_table" if parsed.split_categories else "three_file"
+    seconds = rewrite(
+        source,
+        encode.encoding(source, layout),
+        parsed.destination,
+        overwrite=parsed.overwrite,
+        jobs=parsed.jobs,
+    )
     size = source.samples * source.bytes_per_sample
     print(
         f"{parsed.destination}: {source.samples} samples, {layout}, {len(sizes)} tables with "
@@ -173,6 +174,12 @@ def main(arguments=None):
         f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
     return 0
+
+
+def main(arguments=None):
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
+    parsed = parse_arguments(arguments)
+    return command_line.run("split_bin.py", lambda: split(parsed))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ This is the path of the tools (split, convert, validate); training reads with `d
 """
 
 import os
-import threading
 from typing import NamedTuple
 
 import numpy as np
 
+from dataset.buffers import ThreadBuffers
 from dataset.columns import TRANSFORMS, apply_transform
 from dataset.errors import DatasetError
 
@@ -39,14 +39,13 @@ class Chunk(NamedTuple):
 class ChunkReader:
     """Reads chunks of a described split, from any number of threads.
 
-    A chunk's arrays are the thread's own and are written over by its next `read`: new ones for
-    every chunk would cost more in page faults than reading does.
+    A chunk's arrays are the thread's own and are written over by its next `read`.
     """
 
     def __init__(self, description):
         self.description = description
         self._files = {}
-        self._buffers = threading.local()
+        self._buffers = ThreadBuffers()
 
     def __enter__(self):
         try:
@@ -79,18 +78,10 @@ class ChunkReader:
             ids=[arrays[column] for column in self.description.table_columns],
         )
 
-    def _buffer(self, key, shape, dtype):
-        """Returns an array of this thread, the same memory for the same key."""
-        size = int(np.prod(shape))
-        known = self._buffers.__dict__.get(key)
-        if known is None or known.size < size or known.dtype != dtype:
-            known = self._buffers.__dict__[key] = np.empty(size, dtype)
-        return known[:size].reshape(shape)
-
     def _array(self, column, count):
         # Bytes that are no booleans must show up, so they are not read as booleans.
         dtype = np.dtype(np.uint8 if column.dtype == "bool" else column.dtype)
-        return self._buffer((column.kind, column.first_table), (count, column.width), dtype)
+        return self._buffers.array((column.kind, column.first_table), (count, column.width), dtype)
 
     def _read_column(self, column, first, out):
         """Fills `out` from a column that is alone in its files."""
@@ -111,7 +102,7 @@ class ChunkReader:
         """Fills the arrays of columns that are fields of the records of one file."""
         stride = self.description.label_column.stride
         (path,) = {column.segments[0].path for column in arrays}
-        tile = self._buffer(path, (_TILE_SAMPLES * stride,), np.dtype(np.uint8))
+        tile = self._buffers.array(path, (_TILE_SAMPLES * stride,), np.uint8)
         for row in range(0, count, _TILE_SAMPLES):
             rows = min(_TILE_SAMPLES, count - row)
             self._read_bytes(path, (first + row) * stride, tile[: rows * stride])

@@ -10,9 +10,8 @@ import argparse
 import os
 import sys
 
-from dataset import encode, foreign_layouts, layouts, metadata
+from dataset import command_line, encode, foreign_layouts, layouts, metadata
 from dataset.columns import TRANSFORMS
-from dataset.errors import DatasetError
 from dataset.opening import open_dataset
 from dataset.rewrite import rewrite
 from dataset.validate import open_any
@@ -72,12 +71,16 @@ def _write_raw_sides(sources, destination):
 
 
 def main(arguments=None):
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.convert", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("source", metavar="SRC", help="dataset, split folder or raw file")
-    parser.add_argument("destination", metavar="DST", help="folder to write")
+    parser.add_argument(
+        "source", metavar="SRC", type=command_line.path, help="dataset, split folder or raw file"
+    )
+    parser.add_argument(
+        "destination", metavar="DST", type=command_line.path, help="folder to write"
+    )
     parser.add_argument("--layout", required=True, choices=TARGETS, help="layout to write")
     parser.add_argument("--source_layout", default="auto", help="SRC's (default: recognise it)")
     parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
@@ -87,29 +90,31 @@ def main(arguments=None):
         help="read SRC's stored counts with this transform instead of its own",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
+    )
     parsed = parser.parse_args(arguments)
+    return command_line.run("dataset.convert", lambda: _convert(parsed))
+
+
+def _convert(parsed):
     options = {
         "dense_transform": parsed.dense_transform,
         "overwrite": parsed.overwrite,
         "jobs": parsed.jobs,
     }
-    try:
-        if os.path.isdir(parsed.source) and foreign_layouts.day_numbers(parsed.source):
-            sizes = parsed.vocab_sizes
-            if sizes is not None:
-                sizes = metadata.parse_vocab_sizes(sizes, "--vocab_sizes")
-            sources = list(open_dataset(parsed.source, parsed.source_layout, sizes))
-        else:
-            sources = open_any(parsed.source, parsed.source_layout, parsed.vocab_sizes)
-        if len(sources) == 2:
-            done = convert_dataset(sources, parsed.destination, parsed.layout, **options)
-        else:
-            seconds = convert_split(sources[0], parsed.destination, parsed.layout, **options)
-            done = [(sources[0], parsed.destination, seconds)]
-    except DatasetError as error:
-        print(f"dataset.convert: {error}", file=sys.stderr)
-        return 1
+    if os.path.isdir(parsed.source) and foreign_layouts.day_numbers(parsed.source):
+        sizes = parsed.vocab_sizes
+        if sizes is not None:
+            sizes = metadata.parse_vocab_sizes(sizes, "--vocab_sizes")
+        sources = list(open_dataset(parsed.source, parsed.source_layout, sizes))
+    else:
+        sources = open_any(parsed.source, parsed.source_layout, parsed.vocab_sizes)
+    if len(sources) == 2:
+        done = convert_dataset(sources, parsed.destination, parsed.layout, **options)
+    else:
+        seconds = convert_split(sources[0], parsed.destination, parsed.layout, **options)
+        done = [(sources[0], parsed.destination, seconds)]
     for source, path, seconds in done:
         size = source.samples * source.bytes_per_sample / 1e9
         print(

@@ -5,6 +5,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from dataset.buffers import ThreadBuffers
 from dataset.chunks import check_dense, transformed_dense
 from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, as_float32, narrow_dtype
 from dataset.errors import DatasetError
@@ -37,7 +38,8 @@ class Encoding(NamedTuple):
         layout: name of the layout.
         dense_transform: what a reader of the result has to apply.
         files: `OutputFile`s in column order.
-        encode: chunk -> one contiguous array for each file.
+        encode: chunk -> one contiguous array for each file. They may be the chunk's own or the
+            thread's, and then are written over by its next chunk.
     """
 
     layout: str
@@ -89,15 +91,19 @@ def _three_file(source):
         OutputFile("category.bin", CATEGORICAL, "int32", tables),
     ]
 
+    buffers = ThreadBuffers()
+
     def encode(chunk):
         # The transform stays the reader's, but a value that it cannot take is found here.
         check_dense(chunk, source.dense_column)
         if len(chunk.ids) == 1 and chunk.ids[0].dtype == np.int32:
             ids = chunk.ids[0]
         else:
-            ids = np.empty((len(chunk.label), tables), np.int32)
+            ids = buffers.array("ids", (len(chunk.label), tables), np.int32)
             _side_by_side(ids, chunk.ids)
-        values = as_float32(chunk.dense) if chunk.dense.dtype == np.float16 else chunk.dense
+        values = chunk.dense
+        if values.dtype == np.float16:
+            values = as_float32(values, buffers.array("dense", values.shape, np.float32))
         return [chunk.label.astype(label, copy=False), values.astype(dense, copy=False), ids]
 
     return Encoding("three_file", source.dense_transform, files, encode)
@@ -117,17 +123,20 @@ def _per_table(source):
         counts = np.arange(_LOOKED_UP, dtype=np.int32)
         logs = apply_transform(counts, source.dense_transform).astype(np.float16)
 
+    buffers = ThreadBuffers()
+
     def encode(chunk):
         if chunk.dense.dtype == np.float16:
             check_dense(chunk, source.dense_column)
             half = chunk.dense
         elif logs is not None:
             check_dense(chunk, source.dense_column)
-            half = _look_up(logs, chunk.dense, source.dense_transform)
+            half = buffers.array("dense", chunk.dense.shape, np.float16)
+            _look_up(logs, chunk.dense, source.dense_transform, half)
         else:
             half = _half(transformed_dense(chunk, source.dense_column), chunk, source)
         samples = len(chunk.label)
-        ids = [np.empty(samples, dtype) for dtype in dtypes]
+        ids = [buffers.array(table, samples, dtype) for table, dtype in enumerate(dtypes)]
         for row in range(0, samples, _TILE_SAMPLES):
             tile = slice(row, row + _TILE_SAMPLES)
             table = 0
@@ -140,13 +149,12 @@ def _per_table(source):
     return Encoding("per_table", "none", files, encode)
 
 
-def _look_up(logs, counts, transform):
-    """Returns float16 transformed counts, of which those below `_LOOKED_UP` stand in `logs`."""
-    half = logs.take(counts, mode="clip")
+def _look_up(logs, counts, transform, half):
+    """Fills `half` with transformed counts, of which those below `_LOOKED_UP` stand in `logs`."""
+    logs.take(counts, mode="clip", out=half)
     beyond = counts.view(np.uint32) >= _LOOKED_UP  # negative ones too
     if beyond.any():
         half[beyond] = apply_transform(counts[beyond], transform).astype(np.float16)
-    return half
 
 
 def _half(dense, chunk, source):
@@ -173,10 +181,11 @@ def _raw(source):
         )
     dense, tables = source.dense_features, len(source.vocab_sizes)
     width = 1 + dense + tables
+    buffers = ThreadBuffers()
 
     def encode(chunk):
         check_dense(chunk, column)
-        records = np.empty((len(chunk.label), width), np.int32)
+        records = buffers.array("records", (len(chunk.label), width), np.int32)
         records[:, 0] = chunk.label
         records[:, 1 : 1 + dense] = chunk.dense
         if column.dtype != "int32" and (records[:, 1 : 1 + dense] != chunk.dense).any():
@@ -199,12 +208,14 @@ def _side_by_side(out, ids):
     if len(ids) == 1:
         out[...] = ids[0]
         return
+    pairs, first = [], 0
+    for stored in ids:
+        pairs.append((out[:, first : first + stored.shape[1]], stored))
+        first += stored.shape[1]
     for row in range(0, len(out), _TILE_SAMPLES):
         tile = slice(row, row + _TILE_SAMPLES)
-        first = 0
-        for stored in ids:
-            out[tile, first : first + stored.shape[1]] = stored[tile]
-            first += stored.shape[1]
+        for fields, stored in pairs:
+            fields[tile] = stored[tile]
 
 
 _ENCODINGS = {"three_file": _three_file, "per_table": _per_table, "raw": _raw}

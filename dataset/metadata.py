@@ -80,7 +80,9 @@ def check_vocab_sizes(sizes, where, tables=None):
             of them.
     """
     if not isinstance(sizes, (list, tuple)) or not sizes:
-        raise DatasetError(f"{where}: vocabulary sizes must be a list, found {sizes!r:.80}")
+        raise DatasetError(
+            f"{where}: vocabulary sizes must be a list of at least one, found {sizes!r:.80}"
+        )
     for table, size in enumerate(sizes):
         if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_ROWS:
             raise DatasetError(

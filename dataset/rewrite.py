@@ -5,7 +5,6 @@ offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock
 """
 
 import concurrent.futures
-import contextlib
 import hashlib
 import os
 import threading
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from dataset import metadata
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
 from dataset.errors import DatasetError
+from dataset.partial_files import PartialFiles
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -39,6 +39,11 @@ class BlockDigest:
         return "sha256-blocks:" + hashlib.sha256(b"".join(self._digests)).hexdigest()
 
 
+def default_jobs():
+    """Returns one thread for each core that the process may use, at most 8."""
+    return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+
+
 def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
     """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
 
@@ -52,7 +57,7 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
         jobs: threads; by default one for each core that the process may use, at most 8.
         progress: show the bar.
     """
-    jobs = jobs or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    jobs = jobs or default_jobs()
     stop = threading.Event()
     numbers = iter(range(-(-samples // CHUNK_SAMPLES)))
     lock = threading.Lock()
@@ -89,48 +94,6 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
             stop.set()
 
 
-class PartialFiles:
-    """Files to be written under temporary names, all renamed at the end or all removed."""
-
-    def __init__(self, paths):
-        self._paths = paths
-        self._handles = []
-
-    def __enter__(self):
-        try:
-            for path in self._paths:
-                self._handles.append(
-                    os.open(f"{path}.partial", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-                )
-        except OSError as error:
-            self.__exit__(error)
-            raise DatasetError(f"{error.filename}: cannot be written: {error.strerror}") from error
-        return self
-
-    def write(self, index, data, offset):
-        """Writes an array's bytes to file `index` at a byte offset. Safe from several threads."""
-        view = memoryview(data).cast("B")
-        while view:
-            done = os.pwrite(self._handles[index], view, offset)
-            view, offset = view[done:], offset + done
-
-    def commit(self):
-        """Makes all files durable, then gives them their names."""
-        for handle in self._handles:
-            os.fsync(handle)
-        for path in self._paths:
-            os.replace(f"{path}.partial", path)
-        for folder in {os.path.dirname(path) for path in self._paths}:
-            metadata.sync_folder(folder)
-
-    def __exit__(self, *_):
-        for handle, path in zip(self._handles, self._paths):
-            os.close(handle)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{path}.partial")
-        self._handles = []
-
-
 def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progress=True):
     """Writes the described split `source` to `destination` as `encoding` says.
 
@@ -142,7 +105,7 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         encoding: from `dataset.encode.encoding`.
         destination: the folder to write; for the raw layout the file.
         overwrite: replace a split that is there already.
-        jobs: threads, by default one for each core.
+        jobs: threads, by default one for each core, and one more for layouts of large blocks.
         progress: show a bar.
 
     Returns:
@@ -164,6 +127,9 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         _refuse_source(source, folder)
     os.makedirs(folder, exist_ok=True)
     paths = [destination if raw else os.path.join(folder, file.name) for file in encoding.files]
+    if jobs is None and encoding.layout != "per_table":
+        # A thread waits while a large block goes past the page cache: one more uses its core.
+        jobs = default_jobs() + 1
     blocks = -(-source.samples // CHUNK_SAMPLES)
     digests = [BlockDigest(blocks) for _ in encoding.files]
 

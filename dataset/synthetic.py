@@ -13,10 +13,10 @@ import sys
 
 import numpy as np
 
-from dataset import layouts, metadata
-from dataset.errors import DatasetError
+from dataset import command_line, layouts, metadata
 from dataset.hidden_model import HiddenModel
-from dataset.rewrite import PartialFiles, each_chunk
+from dataset.partial_files import PartialFiles
+from dataset.rewrite import each_chunk
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -103,42 +103,36 @@ def write_dataset(
 
 
 def main(arguments=None):
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--train_samples", type=int, required=True, help="samples to train on")
-    parser.add_argument("--test_samples", type=int, required=True, help="samples to test on")
+    samples = command_line.at_least_one
+    parser.add_argument("--output", type=command_line.path, required=True, help="folder to write")
+    parser.add_argument("--train_samples", type=samples, required=True, help="samples to train on")
+    parser.add_argument("--test_samples", type=samples, required=True, help="samples to test on")
     parser.add_argument(
         "--vocab_sizes",
         metavar="LIST",
         help="rows of each table, with commas between (default: 26 tables of 4 to 204,515 rows)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+    )
     parsed = parser.parse_args(arguments)
-    for name in ("train_samples", "test_samples", "jobs"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} {value}: expected at least 1")
     if parsed.seed < 0:
         parser.error(f"--seed {parsed.seed}: expected at least 0")
-    try:
-        sizes = VOCAB_SIZES
-        if parsed.vocab_sizes is not None:
-            sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
-        facts = write_dataset(
-            parsed.output,
-            parsed.train_samples,
-            parsed.test_samples,
-            sizes,
-            parsed.seed,
-            parsed.jobs,
-        )
-    except (DatasetError, OSError) as error:
-        print(f"dataset.synthetic: {error}", file=sys.stderr)
-        return 1
+    return command_line.run("dataset.synthetic", lambda: _write(parsed))
+
+
+def _write(parsed):
+    sizes = VOCAB_SIZES
+    if parsed.vocab_sizes is not None:
+        sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
+    facts = write_dataset(
+        parsed.output, parsed.train_samples, parsed.test_samples, sizes, parsed.seed, parsed.jobs
+    )
     for name, entry in facts["files"].items():
         reached = entry["attainable_auc"]
         print(

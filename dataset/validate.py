@@ -2,7 +2,7 @@
 
     python3 -m dataset.validate DIR
 
-DIR is a dataset, one split of it, or a raw file. Prints a summary of each column; exit status 1
+DIR is a dataset, one split of it, or a raw file. Prints a summary of each column; exit status 2
 and every problem found, the first of its kind in each column, if something is wrong.
 """
 
@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from dataset import metadata
+from dataset import command_line, metadata
 from dataset.chunks import (
     CHUNK_SAMPLES,
     Chunk,
@@ -172,28 +172,32 @@ def _compare(description, stored, digests):
 
 
 def main(arguments=None):
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.validate", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("path", metavar="DIR", help="dataset, split folder or raw file")
+    parser.add_argument(
+        "path", metavar="DIR", type=command_line.path, help="dataset, split folder or raw file"
+    )
     parser.add_argument("--layout", default="auto", help="layout by name (default: recognise it)")
     parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
-    parser.add_argument("--jobs", type=int, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+    )
     parsed = parser.parse_args(arguments)
-    try:
-        wrong = 0
-        for description in open_any(parsed.path, parsed.layout, parsed.vocab_sizes):
-            summary, problems = validate(description, parsed.jobs)
-            print("\n".join(summary))
-            for problem in problems:
-                print(f"dataset.validate: {problem}", file=sys.stderr)
-            wrong += len(problems)
-    except DatasetError as error:
-        print(f"dataset.validate: {error}", file=sys.stderr)
-        return 1
+    return command_line.run("dataset.validate", lambda: _validate(parsed))
+
+
+def _validate(parsed):
+    wrong = 0
+    for description in open_any(parsed.path, parsed.layout, parsed.vocab_sizes):
+        summary, problems = validate(description, parsed.jobs)
+        print("\n".join(summary))
+        for problem in problems:
+            print(f"dataset.validate: {problem}", file=sys.stderr)
+        wrong += len(problems)
     print(f"{parsed.path}: " + (f"{wrong} problems" if wrong else "valid"))
-    return 1 if wrong else 0
+    return command_line.EXIT_USER_ERROR if wrong else 0
 
 
 def open_any(path, layout="auto", vocab_sizes=None):

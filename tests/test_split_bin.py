@@ -27,7 +27,7 @@ def split(*arguments):
 
 
 def fails(capsys, *arguments):
-    assert split(*arguments) == 1
+    assert split(*arguments) == 2
     message = capsys.readouterr().err
     assert "Traceback" not in message
     return message
@@ -199,8 +199,7 @@ def test_interrupted_split_is_no_dataset(tmp_path, raw, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rewrite.metadata, "write_json", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        split(raw[0], tmp_path / "train", "--vocab_sizes", SIZES)
+    assert split(raw[0], tmp_path / "train", "--vocab_sizes", SIZES) == 130
     assert "metadata.json" not in os.listdir(tmp_path / "train")
 
 

@@ -79,6 +79,13 @@ def test_one_split_alone(tmp_path, arrays):
     assert open_split(tmp_path / "b").samples == TEST
 
 
+def test_a_raw_file_in_the_current_folder(tmp_path, arrays, monkeypatch):
+    layouts.raw(tmp_path / "a", *arrays)
+    monkeypatch.chdir(tmp_path)
+    assert run("a/test_data.bin", "copy.bin", "--layout", "raw") == 0
+    assert (tmp_path / "copy.bin").read_bytes() == (tmp_path / "a/test_data.bin").read_bytes()
+
+
 def test_flat_days(tmp_path, arrays):
     layouts.write_days(tmp_path / "a", arrays[1], [500, 499])
     sizes = ",".join(map(str, VOCAB_SIZES))
@@ -104,13 +111,13 @@ def test_attainable_auc_survives(tmp_path, arrays):
 
 def test_transformed_values_cannot_become_raw(tmp_path, arrays, capsys):
     layouts.per_table(tmp_path / "a", *arrays)
-    assert run(tmp_path / "a", tmp_path / "b", "--layout", "raw") == 1
+    assert run(tmp_path / "a", tmp_path / "b", "--layout", "raw") == 2
     assert "holds transformed values: raw files hold counts" in capsys.readouterr().err
 
 
 def test_another_transform_is_asked_for(tmp_path, arrays, capsys):
     layouts.three_file(tmp_path / "a", *arrays)
-    assert run(tmp_path / "a", tmp_path / "b", "--layout", "raw") == 1
+    assert run(tmp_path / "a", tmp_path / "b", "--layout", "raw") == 2
     assert "holds log(x+3) counts" in capsys.readouterr().err
     options = ["--layout", "raw", "--dense_transform", "log(x+1)"]
     assert run(tmp_path / "a", tmp_path / "b", *options) == 0
@@ -121,7 +128,7 @@ def test_another_transform_is_asked_for(tmp_path, arrays, capsys):
 def test_stored_transform_cannot_be_exchanged(tmp_path, arrays, capsys):
     layouts.per_table(tmp_path / "a", *arrays)
     options = ["--layout", "three_file", "--dense_transform", "log(x+3)"]
-    assert run(tmp_path / "a", tmp_path / "b", *options) == 1
+    assert run(tmp_path / "a", tmp_path / "b", *options) == 2
     assert "dense values are stored transformed" in capsys.readouterr().err
 
 
@@ -129,7 +136,7 @@ def test_value_too_large_for_float16(tmp_path, arrays, capsys):
     train, test = (a._replace(dense=np.minimum(a.dense, 60000)) for a in arrays)
     train.dense[5, 2] = 70000
     layouts.three_file_without_log(tmp_path / "a", train, test)
-    assert run(tmp_path / "a", tmp_path / "b", "--layout", "per_table") == 1
+    assert run(tmp_path / "a", tmp_path / "b", "--layout", "per_table") == 2
     message = capsys.readouterr().err
     assert "sample 5, dense feature 2: 70000.0 is too large for float16" in message
 
@@ -139,7 +146,7 @@ def test_not_onto_itself(tmp_path, arrays, capsys):
     assert run(tmp_path / "a", tmp_path / "b", "--layout", "three_file") == 0
     before = stored_bytes(tmp_path / "b")
     options = ["--layout", "per_table", "--overwrite"]
-    assert run(tmp_path / "b", tmp_path / "b", *options) == 1
+    assert run(tmp_path / "b", tmp_path / "b", *options) == 2
     assert "cannot be rewritten from itself" in capsys.readouterr().err
     assert stored_bytes(tmp_path / "b") == before
     assert open_dataset(tmp_path / "b")[0].samples == TRAIN
@@ -151,7 +158,7 @@ def test_fractions_cannot_become_counts(tmp_path, arrays, capsys):
     dense = np.memmap(path, np.float32, "r+").reshape(-1, 13)
     dense[66000, 4] = 1.5
     dense.flush()
-    assert run(tmp_path / "a", tmp_path / "b", "--layout", "raw") == 1
+    assert run(tmp_path / "a", tmp_path / "b", "--layout", "raw") == 2
     message = capsys.readouterr().err
     assert "numerical.bin: sample 66000, dense feature 4: 1.5 is not an integer" in message
 

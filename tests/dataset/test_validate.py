@@ -42,12 +42,12 @@ def test_command_line(split, capsys):
     ids = np.memmap(folder / "category.bin", np.int32, "r+").reshape(-1, len(VOCAB_SIZES))
     ids[66000, 2], ids[3, 2] = -1, 999
     ids.flush()
-    assert validate.main([str(folder)]) == 1
+    assert validate.main([str(folder)]) == 2
     output = capsys.readouterr()
     assert output.out.endswith(f"{folder}: 1 problems\n")
     # The first one in the file, whichever thread found its chunk first.
     assert "table 2, sample 3: id 999 is outside the vocabulary: expected 0 to 126" in output.err
-    assert validate.main([str(folder / "none")]) == 1
+    assert validate.main([str(folder / "none")]) == 2
     assert re.search("dataset.validate: .*none: no such file or folder", capsys.readouterr().err)
 
 

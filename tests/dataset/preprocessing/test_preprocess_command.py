@@ -113,7 +113,7 @@ def test_the_command_runs_and_reports_errors_on_one_line(tmp_path, capsys):
     assert len(records_of(tmp_path / "out" / "train_data.bin")) == 60
     assert len(records_of(tmp_path / "out" / "test_data.bin")) == 21
     assert "test_data.bin: 21 samples, 3360 bytes" in capsys.readouterr().out
-    assert command.main([*flags, "--train_days=0", "--test_day=7"]) == 1
+    assert command.main([*flags, "--train_days=0", "--test_day=7"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("preprocess.py: --input") and error.count("\n") == 1
     assert run_options(tmp_path, train_days=(0,)).jobs == 1
@@ -123,7 +123,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
     write_days(tmp_path, random_lines(1, 6))
     (tmp_path / "file").write_text("")
     flags = ["--input", str(tmp_path / "days"), "--train_days=0", "--test_day=none"]
-    assert command.main([*flags, "--output", str(tmp_path / "file" / "out")]) == 1
+    assert command.main([*flags, "--output", str(tmp_path / "file" / "out")]) == 2
     error = capsys.readouterr().err
     assert "Not a directory" in error and error.count("\n") == 1
 

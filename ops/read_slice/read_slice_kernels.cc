@@ -1,0 +1,268 @@
+// The CPU kernel of Dlrm>ReadSlice: reads a slice block by block, decodes and checks it.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "read_slice/column_files.h"
+#include "read_slice/decode_kernels.h"
+#include "read_slice/slice_plan.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/platform/errors.h"
+#include "tensorflow/core/platform/mutex.h"
+
+namespace dlrm {
+namespace {
+
+namespace tf = ::tensorflow;
+
+// Rows read at a time: their stored bytes and their decoded form both fit the second-level cache.
+constexpr int64_t kBlockRows = 4096;
+// Rows decoded at a time when several columns interleave: their output fits the first-level cache.
+constexpr int64_t kTileRows = 128;
+
+tf::Status ToStatus(const ReadError& error) {
+  switch (error.kind) {
+    case ReadError::kNone:
+      return tf::Status();
+    case ReadError::kOpen:
+    case ReadError::kReplaced:
+      return tf::errors::NotFound(error.message);
+    case ReadError::kPermission:
+      return tf::errors::PermissionDenied(error.message);
+    case ReadError::kValue:
+      return tf::errors::InvalidArgument(error.message);
+    default:
+      // OutOfRange would end a tf.data pipeline in silence.
+      return tf::errors::DataLoss(error.message);
+  }
+}
+
+Stored StoredAs(tf::DataType dtype) {
+  switch (dtype) {
+    case tf::DT_BOOL:  // a byte: other values than 0 and 1 must show up, so not read as bool
+    case tf::DT_UINT8:
+      return Stored::kUint8;
+    case tf::DT_INT8:
+      return Stored::kInt8;
+    case tf::DT_INT16:
+      return Stored::kInt16;
+    case tf::DT_INT32:
+      return Stored::kInt32;
+    case tf::DT_HALF:
+      return Stored::kHalf;
+    default:
+      return Stored::kFloat;
+  }
+}
+
+template <typename Out>
+class ReadSliceOp : public tf::OpKernel {
+ public:
+  explicit ReadSliceOp(tf::OpKernelConstruction* context) : tf::OpKernel(context) {
+    OP_REQUIRES_OK(context, SlicePlan::Make(context, std::is_same_v<Out, float>, &plan_));
+    for (const Segment& segment : plan_.segments) files_.emplace_back(segment.path);
+  }
+
+  void Compute(tf::OpKernelContext* context) override {
+    const tf::Tensor& first = context->input(0);
+    const tf::Tensor& count = context->input(1);
+    OP_REQUIRES(context, first.dims() == 1 && first.shape() == count.shape(),
+                tf::errors::InvalidArgument("first and count must be vectors of one length, found ",
+                                            first.shape().DebugString(), " and ",
+                                            count.shape().DebugString()));
+    const int64_t parts = first.NumElements();
+    OP_REQUIRES(context, parts >= 1 && plan_.rows % parts == 0,
+                tf::errors::InvalidArgument(plan_.rows, " rows cannot be dealt to ", parts,
+                                            " parts"));
+    OP_REQUIRES_OK(context, OpenAll());
+    tf::Tensor* output = nullptr;
+    const tf::TensorShape shape({plan_.rows, plan_.width});
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &output));
+    const int64_t part_rows = plan_.rows / parts;
+    Out* out = output->flat<Out>().data();
+    Scratch scratch(*this);
+    for (int64_t part = 0; part < parts; ++part, out += part_rows * plan_.width) {
+      const int64_t begin = first.vec<tf::int64>()(part);
+      const int64_t samples = count.vec<tf::int64>()(part);
+      OP_REQUIRES(context, begin >= 0 && samples >= 0 && samples <= part_rows,
+                  tf::errors::InvalidArgument("part ", part, ": first sample ", begin, ", count ",
+                                              samples, ": expected a count of 0 to ", part_rows));
+      for (int64_t done = 0; done < samples; done += kBlockRows) {
+        const int64_t block = std::min(kBlockRows, samples - done);
+        const ReadError error = ReadBlock(begin + done, block, out + done * plan_.width, &scratch);
+        OP_REQUIRES(context, !error, ToStatus(error));
+      }
+      std::fill(out + samples * plan_.width, out + part_rows * plan_.width, Out{0});
+    }
+  }
+
+ private:
+  // One buffer for the stored bytes of a block, column after column.
+  struct Scratch {
+    explicit Scratch(const ReadSliceOp& op) : worst(op.plan_.width) {
+      int64_t bytes = 0;
+      for (const SliceColumn& column : op.plan_.columns) {
+        starts.push_back(bytes);
+        bytes += kBlockRows * column.stride;
+      }
+      // Left uninitialised: every byte that is used is read from a file first.
+      stored.reset(new char[bytes]);
+    }
+    std::unique_ptr<char[]> stored;
+    std::vector<int64_t> starts;
+    std::vector<uint32_t> worst;
+  };
+
+  tf::Status OpenAll() {
+    {
+      tf::mutex_lock lock(open_mutex_);
+      if (!opened_) {
+        for (ColumnFile& file : files_) {
+          if (const ReadError error = file.Open()) return ToStatus(error);
+        }
+        opened_ = true;
+      }
+    }
+    for (const ColumnFile& file : files_) {
+      if (const ReadError error = file.StillThere()) return ToStatus(error);
+    }
+    return tf::Status();
+  }
+
+  // Reads a column's stored values of samples [first, first + rows) as one strided run.
+  ReadError ReadStored(const SliceColumn& column, int64_t first, int64_t rows, char* out) const {
+    const int64_t value_bytes = column.width * column.size;
+    int64_t segment = column.first_segment;
+    const int64_t end = column.first_segment + column.segments;
+    while (rows > 0) {
+      for (; segment < end && first >= plan_.segments[segment].samples; ++segment) {
+        first -= plan_.segments[segment].samples;
+      }
+      if (segment == end) {
+        return {ReadError::kShort, plan_.segments[end - 1].path +
+                                       ": a sample beyond the last one, by " +
+                                       std::to_string(first) + ", was asked for"};
+      }
+      const int64_t here = std::min(rows, plan_.segments[segment].samples - first);
+      // The last sample's bytes end with its values, not with its stride.
+      const ReadError error =
+          files_[segment].Read(plan_.segments[segment].offset + first * column.stride,
+                               (here - 1) * column.stride + value_bytes, out);
+      if (error) return error;
+      out += here * column.stride;
+      first += here;
+      rows -= here;
+    }
+    return {};
+  }
+
+  ReadError ReadBlock(int64_t first, int64_t rows, Out* out, Scratch* scratch) const {
+    const SliceColumn& only = plan_.columns[0];
+    constexpr bool kToFloat = std::is_same_v<Out, float>;
+    const bool as_stored = plan_.columns.size() == 1 && only.stride == only.width * only.size &&
+                           only.stored == (kToFloat ? tf::DT_FLOAT : tf::DT_INT32);
+    if (as_stored) {
+      if (const ReadError error = ReadStored(only, first, rows, reinterpret_cast<char*>(out))) {
+        return error;
+      }
+    } else {
+      for (size_t i = 0; i < plan_.columns.size(); ++i) {
+        char* stored = scratch->stored.get() + scratch->starts[i];
+        if (const ReadError error = ReadStored(plan_.columns[i], first, rows, stored)) return error;
+      }
+      const int64_t tile_rows = plan_.columns.size() == 1 ? rows : kTileRows;
+      for (int64_t row = 0; row < rows; row += tile_rows) {
+        const int64_t tile = std::min(tile_rows, rows - row);
+        for (size_t i = 0; i < plan_.columns.size(); ++i) {
+          const SliceColumn& column = plan_.columns[i];
+          const char* in = scratch->stored.get() + scratch->starts[i] + row * column.stride;
+          Out* to = out + row * plan_.width + column.first_output;
+          if constexpr (kToFloat) {
+            kernels_.to_float(StoredAs(column.stored), in, column.stride, tile, column.width, to,
+                              plan_.width);
+          } else {
+            kernels_.to_int32(StoredAs(column.stored), in, column.stride, tile, column.width, to,
+                              plan_.width);
+          }
+        }
+      }
+    }
+    return CheckBlock(first, rows, out, scratch);
+  }
+
+  ReadError CheckBlock(int64_t first, int64_t rows, Out* out, Scratch* scratch) const {
+    const int64_t values = rows * plan_.width;
+    if constexpr (std::is_same_v<Out, float>) {
+      if (plan_.log_shift >= 0) kernels_.shifted_log(out, values, plan_.log_shift);
+      if (plan_.check == SlicePlan::kFinite && !kernels_.all_finite(out, values)) {
+        return Explain(first, rows, out, [](float value, int64_t) { return std::isfinite(value); });
+      }
+      if (plan_.check == SlicePlan::kBinary && !kernels_.all_binary(out, values)) {
+        return Explain(first, rows, out,
+                       [](float value, int64_t) { return value == 0.0f || value == 1.0f; });
+      }
+    } else {
+      if (plan_.check == SlicePlan::kIds &&
+          !kernels_.all_below(out, rows, plan_.width, plan_.bounds.data(), scratch->worst.data())) {
+        return Explain(first, rows, out, [this](int32_t id, int64_t j) {
+          return id >= 0 && id < plan_.bounds[j];
+        });
+      }
+    }
+    return {};
+  }
+
+  // Names the first value of a block that is not `good`.
+  template <typename Good>
+  ReadError Explain(int64_t first, int64_t rows, const Out* out, Good good) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t j = 0; j < plan_.width; ++j) {
+        const Out value = out[row * plan_.width + j];
+        if (good(value, j)) continue;
+        const SliceColumn* column = &plan_.columns[0];
+        for (const SliceColumn& one : plan_.columns) {
+          if (one.first_output <= j) column = &one;
+        }
+        std::string what = plan_.segments[column->first_segment].path + ": sample " +
+                           std::to_string(first + row) +
+                           (plan_.tables.empty()
+                                ? ", value " + std::to_string(j - column->first_output)
+                                : ", table " + std::to_string(plan_.tables[j])) +
+                           ": ";
+        if (plan_.check == SlicePlan::kIds) {
+          what += "id " + std::to_string(value) + " is outside its vocabulary: expected 0 to " +
+                  std::to_string(plan_.bounds[j] - 1);
+        } else if (plan_.check == SlicePlan::kBinary) {
+          what += "label " + std::to_string(value) + ": expected 0 or 1";
+        } else {
+          what += plan_.log_shift >= 0
+                      ? "log(value + " + std::to_string(static_cast<int>(plan_.log_shift)) +
+                            ") is not finite"
+                      : "dense value is not finite";
+        }
+        return {ReadError::kValue, std::move(what)};
+      }
+    }
+    return {};
+  }
+
+  const DecodeKernels& kernels_ = BestDecodeKernels();
+  SlicePlan plan_;
+  std::vector<ColumnFile> files_;
+  tf::mutex open_mutex_;
+  bool opened_ TF_GUARDED_BY(open_mutex_) = false;
+};
+
+REGISTER_KERNEL_BUILDER(
+    Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<float>("T"), ReadSliceOp<float>);
+REGISTER_KERNEL_BUILDER(
+    Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<tf::int32>("T"),
+    ReadSliceOp<int32_t>);
+
+}  // namespace
+}  // namespace dlrm

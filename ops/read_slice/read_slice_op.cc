@@ -1,0 +1,65 @@
+// Registers Dlrm>ReadSlice: its signature, shape function and documentation.
+#include <vector>
+
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace dlrm {
+namespace {
+
+namespace tf = ::tensorflow;
+
+REGISTER_OP("Dlrm>ReadSlice")
+    .Input("first: int64")
+    .Input("count: int64")
+    .Output("values: T")
+    .Attr("T: {float, int32}")
+    .Attr("rows: int >= 1")
+    .Attr("filenames: list(string)")
+    .Attr("offsets: list(int)")
+    .Attr("samples: list(int)")
+    .Attr("segments: list(int)")
+    .Attr("stored: list({bool, int8, uint8, int16, int32, half, float})")
+    .Attr("widths: list(int)")
+    .Attr("strides: list(int)")
+    .Attr("check: {'none', 'finite', 'binary', 'ids'} = 'none'")
+    .Attr("bounds: list(int) = []")
+    .Attr("tables: list(int) = []")
+    .Attr("log_shift: float = -1.0")
+    .SetIsStateful()
+    .SetShapeFn([](tf::shape_inference::InferenceContext* context) -> tf::Status {
+      tf::shape_inference::ShapeHandle first;
+      TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 1, &first));
+      TF_RETURN_IF_ERROR(context->Merge(first, context->input(1), &first));
+      tf::int64 rows;
+      TF_RETURN_IF_ERROR(context->GetAttr("rows", &rows));
+      std::vector<int> widths;
+      TF_RETURN_IF_ERROR(context->GetAttr("widths", &widths));
+      tf::int64 width = 0;
+      for (int one : widths) width += one;
+      context->set_output(0, context->Matrix(rows, width));
+      return tf::Status();
+    })
+    .Doc(R"doc(
+Reads samples from column files into a [rows, sum(widths)] tensor.
+
+Part p of the P parts of `first` and `count` fills rows p * rows / P onwards with samples
+first[p] .. first[p] + count[p] - 1; the part's rows after those are zero.
+
+first: [P] index of each part's first sample.
+count: [P] samples to read, at most rows / P.
+filenames: one for each segment, column after column.
+offsets: byte offset of each segment's first sample.
+samples: samples in each segment.
+segments: number of segments of each column.
+stored: dtype of each column in its files, little endian.
+widths: values per sample of each column.
+strides: bytes from one sample to the next in each column's files.
+check: 'finite' or 'binary' (each value 0 or 1) for float, 'ids' (0 <= id < bound) for int32.
+bounds: one for each output column, with check 'ids'.
+tables: likewise, the tables that the ids belong to, for the message about a bad one.
+log_shift: where not negative, the output is log(value + log_shift).
+)doc");
+
+}  // namespace
+}  // namespace dlrm

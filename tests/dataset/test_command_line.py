@@ -1,0 +1,90 @@
+"""How tools end: exit statuses, one line, and no traceback when nobody reads on."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import preprocess
+import split_bin
+from dataset import command_line, convert, synthetic, validate
+from dataset.errors import DatasetError
+from dataset.preprocessing.errors import OptionError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def failing(error):
+    def job():
+        raise error
+
+    return job
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (DatasetError("f: truncated"), 2, "tool: f: truncated\n"),
+        (OptionError("--input: missing"), 2, "tool: --input: missing\n"),
+        (OSError(28, "No space left on device", "f"), 2, "tool: f: No space left on device\n"),
+        (FileExistsError(17, "File exists", "f"), 2, "tool: f: is a file: expected a folder\n"),
+        (MemoryError("for 9 TiB"), 2, "tool: not enough memory: for 9 TiB\n"),
+        (BrokenPipeError(32, "Broken pipe"), 2, "tool: Broken pipe\n"),  # not of standard output
+        (KeyboardInterrupt(), 130, "tool: stopped\n"),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_line(capsys, error, status, line):
+    assert command_line.run("tool", failing(error), interrupted="stopped") == status
+    assert capsys.readouterr().err == line
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(ZeroDivisionError):
+        command_line.run("tool", failing(ZeroDivisionError()))
+    assert command_line.run("tool", lambda: 7) == 7
+
+
+@pytest.mark.parametrize("tool", [convert, preprocess, split_bin, synthetic, validate])
+def test_an_unset_variable_is_no_path(tool, capsys):
+    words = {
+        convert: ["data", "", "--layout=raw"],
+        preprocess: ["--input=days", "--output="],
+        split_bin: ["", "train"],
+        synthetic: ["--output=", "--train_samples=1", "--test_samples=1"],
+        validate: [""],
+    }
+    with pytest.raises(SystemExit) as ended:
+        tool.main(words[tool])
+    assert ended.value.code == 2
+    assert "expected a path, found nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["0", "-2", "1e3", ""])
+@pytest.mark.parametrize("tool", [convert, split_bin, validate])
+def test_there_is_at_least_one_thread(tool, wrong, capsys):
+    words = {convert: ["a", "b", "--layout=raw"], split_bin: ["a", "b"], validate: ["a"]}
+    with pytest.raises(SystemExit) as ended:
+        tool.main([*words[tool], f"--jobs={wrong}"])
+    assert ended.value.code == 2
+    message = f"argument --jobs: expected a whole number of at least 1, found '{wrong}'"
+    assert message in capsys.readouterr().err
+
+
+# 300 tables print more than Python's buffer holds: the error then comes before the end.
+@pytest.mark.parametrize("tables", [3, 300])
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path, tables):
+    synthetic.write_dataset(str(tmp_path), 99, 9, [7] * tables, progress=False)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "dataset.validate", str(tmp_path)],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert done.returncode == 141
+    assert "Error" not in done.stderr and "Traceback" not in done.stderr
