@@ -78,6 +78,32 @@ def memory_per_rank(local_rank, local_size):
         return None
 
 
+def peak_memory():
+    """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter None without."""
+    import resource
+
+    import tensorflow as tf
+
+    gpu = None
+    if tf.config.list_physical_devices("GPU"):
+        gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak_resident_bytes": resident, "peak_gpu_bytes": gpu}
+
+
+def code_version():
+    """Returns what tells this code: the Git commit, "+" if it was changed; None outside of Git."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        told = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip() or None
+
+
 def versions():
     """Returns the versions that a result depends on."""
     import numpy
@@ -87,6 +113,7 @@ def versions():
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": numpy.__version__,
+        "code": code_version(),
     }
     try:
         import horovod

@@ -236,6 +236,10 @@ def _define_all():
 
     _define(output, "string", "run_dir", "runs", "folder in which each run gets a folder")
     _define(
+        output, "string", "profile_steps", None,
+        "steps of which TensorFlow's profiler writes a profile into the run's folder, e.g. 100-110",
+    )  # fmt: skip
+    _define(
         output, "integer", "print_interval", None,
         "steps between lines where the output is no terminal; default: one every ten seconds",
         lower_bound=1,

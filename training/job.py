@@ -23,10 +23,12 @@ from training.evaluation import evaluate
 from training.flags import chosen
 from training.journal import Journal, JsonLines, new_run_folder
 from training.loop import Loop
+from training.profiling import StepProfile, read_steps
 from training.progress import make_progress
 from training.requests import Requests
 from training.step import Forward, TrainStep
 from training.summary import SummaryTable
+from training.tensorboard import TensorBoard
 from training.watchdog import Watchdog
 
 # Of the dense part. TensorFlow's Adagrad starts its sums at 0.1, PyTorch's and ours at 0.
@@ -75,7 +77,8 @@ def _train(flags, cluster):
         ),
         overlap=flags.overlap,
     )
-    journal = _journal(flags, cluster)
+    profiled = read_steps(flags.profile_steps)
+    journal, run_folder = _journal(flags, cluster)
     evaluation = None
     if parts.data.test is not None:
         tested = parts.data
@@ -85,6 +88,8 @@ def _train(flags, cluster):
         forward = Forward(parts.dense_model, parts.embedding)
         evaluation = functools.partial(evaluate, forward, tested, cluster, auc=flags.auc)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
+    # Of rank 0 alone: the ranks do the same things.
+    profile = StepProfile(profiled if cluster.rank == 0 else None, run_folder)
     saver = watchdog = None
     try:
         if flags.checkpoint_dir is not None:
@@ -98,10 +103,11 @@ def _train(flags, cluster):
         requests = Requests(minutes if saver is not None else None, cluster.rank)
         result = Loop(
             flags, cluster, parts.data, step, evaluation, rates, scale, journal, requests,
-            watchdog=watchdog, saver=saver, early_stop=early_stop(flags), start=start,
-            evaluations=evaluations,
+            profile=profile, watchdog=watchdog, saver=saver, early_stop=early_stop(flags),
+            start=start, evaluations=evaluations,
         ).run()  # fmt: skip
     finally:
+        profile.close()
         if saver is not None:
             saver.close()
         journal.close()
@@ -169,12 +175,14 @@ def _report(journal):
 
 
 def _journal(flags, cluster):
+    """Returns (the journal, its folder or None): rank 0's alone has sinks."""
     if cluster.rank != 0:
-        return Journal()
+        return Journal(), None
     try:
         folder = new_run_folder(flags.run_dir)
     except OSError as error:
         raise UserError(f"--run_dir={flags.run_dir}: {error.strerror}: {error.filename}") from error
     print(f"run folder: {folder}", file=sys.stdout, flush=True)
     progress = make_progress(flags.print_interval)
-    return Journal([JsonLines(folder), progress, SummaryTable()])
+    sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable()]
+    return Journal(sinks), folder

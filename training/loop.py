@@ -7,6 +7,8 @@ from training import environment
 from training.auc import ScoresNotFiniteError
 from training.errors import DivergedError
 from training.flags import chosen
+from training.pace import Pace
+from training.profiling import StepProfile
 
 # Steps between looks at the loss: every look waits for the device, and all ranks look together.
 GUARD_INTERVAL = 20
@@ -33,6 +35,7 @@ class Loop:
         scale: a `training.precision.LossScale`.
         journal: a `training.journal.Journal`.
         requests: a `training.requests.Requests`.
+        profile: a `training.profiling.StepProfile`.
         watchdog: a `training.watchdog.Watchdog`, or None for a single rank.
         saver: a `training.checkpoint.saver.Saver`, or None.
         early_stop: number of steps after which to stop, or None.
@@ -42,7 +45,7 @@ class Loop:
 
     def __init__(
         self, flags, cluster, data, step, evaluation, schedule, scale, journal, requests, *,
-        watchdog=None, saver=None, early_stop=None, start=0, evaluations=(),
+        profile=None, watchdog=None, saver=None, early_stop=None, start=0, evaluations=(),
     ):  # fmt: skip
         self._flags = flags
         self._cluster = cluster
@@ -53,6 +56,7 @@ class Loop:
         self._scale = scale
         self._journal = journal
         self._requests = requests
+        self._profile = profile or StepProfile(None, "")
         self._watchdog = watchdog
         self._saver = saver
         total = flags.epochs * data.steps_per_epoch
@@ -62,11 +66,8 @@ class Loop:
         self._interval = self._evaluation_interval()
         self._evaluations = list(evaluations)
         self._evaluating_seconds = 0.0
-        # The clock of the steady rate starts after the first step, which traces and compiles.
-        self._steady_begin = None
-        self._steady_paused = 0.0
+        self._pace = Pace(start, flags.global_batch_size)
         self._next_report = 0.0
-        self._reported = (start, 0.0)
 
     def run(self):
         """Runs to the end; returns the content of result.json.
@@ -107,6 +108,7 @@ class Loop:
                     self._beat(f"step {done}")
                 if self._saver is not None:
                     self._saver.before_step(self._step.route(batch))
+                self._profile.before(done)
                 asked = self._requests.pending()
                 _, answer = self._step(batch, self._schedule(done), following, asked)
                 stop, timed = self._requests.heard(answer)
@@ -122,9 +124,11 @@ class Loop:
         return done, ended
 
     def _after_step(self, done, epoch):
+        if self._profile.after(done):
+            self._journal.emit("message", text=f"profile of steps up to {done} written")
         if done == self._start + 1:
             self._step.wait()
-            self._steady_begin, self._steady_paused = time.perf_counter(), 0.0
+            self._pace.first_step_is_done()
         last = done == self._total
         if done % GUARD_INTERVAL == 0 or last:
             self._guard(done)
@@ -172,17 +176,12 @@ class Loop:
         if wait:
             self._saver.finish()
         self._beat(f"step {done + 1}")
-        self._steady_paused += time.perf_counter() - begin
+        self._pace.pause(time.perf_counter() - begin)
         self._requests.checkpointed()
 
     def _report(self, done, epoch):
         loss = self._step.mean_loss()
-        steady = time.perf_counter() - self._steady_begin - self._steady_paused
-        # The first step traces and compiles: it is on no clock.
-        steps = done - max(self._start + 1, self._reported[0])
-        seconds_per_step = (steady - self._reported[1]) / steps if steps else 0.0
-        self._reported = (done, steady)
-        rate = self._flags.global_batch_size / seconds_per_step if steps else 0.0
+        seconds_per_step, rate = self._pace.since_last_time(done)
         extra = {}
         if self._scale.skips:
             extra["skipped_steps"] = self._scale.skipped()[0]
@@ -214,13 +213,14 @@ class Loop:
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
-        self._steady_paused += seconds
+        self._pace.pause(seconds)
         if result is None:
             return "signal"
         record = {"step": done, "auc": result.auc, "log_loss": result.log_loss,
                   "samples": result.samples, "seconds": seconds}  # fmt: skip
         self._evaluations.append(record)
         self._journal.emit("evaluation", **record)
+        self._journal.emit("memory", step=done, **environment.peak_memory())
         return "auc_threshold" if result.auc > self._flags.auc_threshold else None
 
     def _scored(self, step):
@@ -261,11 +261,7 @@ class Loop:
         evaluations = self._evaluations
         last = evaluations[-1] if evaluations else {}
         seconds = end - begin
-        steps = done - self._start - 1
-        per_step = None
-        if steps > 0:
-            per_step = (end - self._steady_begin - self._steady_paused) / steps
-        batch = self._flags.global_batch_size
+        per_step, rate = self._pace.overall(done, end)
         result = {
             "auc": last.get("auc"),
             "best_auc": max((e["auc"] for e in evaluations), default=None),
@@ -274,10 +270,10 @@ class Loop:
             "loss": self._step.last_loss() if done > self._start else None,
             "steps": done,
             "resumed_from_step": self._start or None,
-            "samples": done * batch,
+            "samples": done * self._flags.global_batch_size,
             "stopped_by": stopped_by,
             "evaluation_interval": self._interval,
-            "samples_per_second": per_step and batch / per_step,
+            "samples_per_second": rate,
             "ms_per_iteration": per_step and 1000 * per_step,
             "training_seconds": seconds - self._evaluating_seconds,
             "evaluating_seconds": self._evaluating_seconds,

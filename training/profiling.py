@@ -1,6 +1,5 @@
 """A TensorFlow profile of some steps: `tensorboard --logdir RUN`, its tab Profile."""
 
-import pathlib
 import re
 
 import tensorflow as tf
@@ -27,12 +26,12 @@ class StepProfile:
 
     Args:
         steps: (first, last) step to profile, or None for none.
-        folder: where the profile goes.
+        folder: where the profile goes; None where there are no steps.
     """
 
     def __init__(self, steps, folder):
         self._first, self._last = steps or (None, None)
-        self._folder = pathlib.Path(folder)
+        self._folder = folder
         self._running = False
 
     def before(self, step):

@@ -1,0 +1,54 @@
+"""How fast a run is: steps on a clock that evaluations and checkpoints stop."""
+
+import time
+
+
+class Pace:
+    """The clock of a run's steps.
+
+    It starts after the first step, which traces and compiles.
+
+    Args:
+        start: number of the last step before the run's first.
+        batch: global batch size.
+    """
+
+    def __init__(self, start, batch):
+        self._first = start + 1
+        self._batch = batch
+        self._begin = None
+        self._paused = 0.0
+        self._reported = (self._first, 0.0)
+
+    def first_step_is_done(self):
+        """Starts the clock."""
+        self._begin, self._paused = time.perf_counter(), 0.0
+
+    def pause(self, seconds):
+        """Takes time that was not spent on steps off the clock."""
+        self._paused += seconds
+
+    def since_last_time(self, done):
+        """Returns (seconds per step, samples per second) since the last call, 0.0 without a step.
+
+        Args:
+            done: number of the last step.
+        """
+        seconds = time.perf_counter() - self._begin - self._paused
+        steps = done - self._reported[0]
+        per_step = (seconds - self._reported[1]) / steps if steps > 0 else 0.0
+        self._reported = (done, seconds)
+        return per_step, self._batch / per_step if per_step else 0.0
+
+    def overall(self, done, end):
+        """Returns (seconds per step, samples per second) of the run, None without a second step.
+
+        Args:
+            done: number of the last step.
+            end: when it was done, by `time.perf_counter`.
+        """
+        steps = done - self._first
+        if steps < 1:
+            return None, None
+        per_step = (end - self._begin - self._paused) / steps
+        return per_step, self._batch / per_step
