@@ -1,15 +1,12 @@
 """Runs the job that the flags describe, in one of the modes."""
 
-import functools
-import sys
-
 import tensorflow as tf
 
 import dataset
 from model.embedding.backend import BackendError
 from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
-from training import precision, schedule
+from training import evaluate_mode, export, inference_benchmark, precision, schedule
 from training.build import build
 from training.checkpoint import restore
 from training.checkpoint.files import DamagedError
@@ -17,13 +14,13 @@ from training.checkpoint.saver import Saver, facts, read_interval
 from training.checkpoint.state import State
 from training.data import early_stop
 from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from training.evaluation import evaluate
 from training.flags import chosen
-from training.journal import Journal, JsonLines, new_run_folder
+from training.journal import Journal, JsonLines
 from training.loop import Loop
 from training.progress import make_progress
 from training.requests import Requests
-from training.step import Forward, TrainStep
+from training.start import find_checkpoint, make_evaluation, run_folder, warn
+from training.step import TrainStep
 from training.summary import SummaryTable
 from training.watchdog import Watchdog
 
@@ -42,7 +39,12 @@ def run(flags, cluster):
         UserError: the flags, the data or the machine do not allow it.
         DivergedError: the loss became NaN or infinite.
     """
-    modes = {"train": _train}
+    modes = {
+        "train": _train,
+        "evaluate": evaluate_mode.run,
+        "inference_benchmark": inference_benchmark.run,
+        "export": export.run,
+    }
     try:
         return modes[flags.mode](flags, cluster)
     except (
@@ -73,10 +75,7 @@ def _train(flags, cluster):
         ),
         overlap=flags.overlap,
     )
-    evaluation = None
-    if parts.data.test is not None:
-        forward = Forward(parts.dense_model, parts.embedding)
-        evaluation = functools.partial(evaluate, forward, parts.data, cluster)
+    evaluation = make_evaluation(flags, parts, cluster)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
     journal = _journal(flags, cluster)
     saver = watchdog = None
@@ -121,42 +120,19 @@ def _begin(flags, cluster, data, state, journal):
                 journal.emit("message", text=f"since then changed: {line}")
             return step, reader.manifest["evaluations"]
     if flags.restore is not None:
-        restore_checkpoint(flags, cluster, data, state, journal, training=True)
+        reader = find_checkpoint(flags, cluster, _report(journal))
+        restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
+        restore.load(reader, state, training=True)
+        step = reader.manifest["step"]
+        journal.emit("message", text=f"weights of step {step} from {reader.folder}")
     return 0, []
-
-
-def restore_checkpoint(flags, cluster, data, state, journal, *, training):
-    """Loads the weights of --restore, or of the newest whole checkpoint in --checkpoint_dir.
-
-    Args:
-        flags: the parsed flags.
-        cluster: the ranks.
-        data: a `training.data.Data`.
-        state: a `training.checkpoint.state.State`.
-        journal: told of damaged checkpoints, and which one is loaded.
-        training: load the optimizer's state too.
-
-    Returns:
-        The `training.checkpoint.reader.Reader`.
-
-    Raises:
-        UserError: no whole checkpoint is there, or it is of another model.
-    """
-    path = flags.restore or flags.checkpoint_dir
-    reader = restore.newest_whole(path, cluster, _report(journal))
-    if reader is None:
-        raise UserError(f"{path}: there is no whole checkpoint")
-    restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
-    restore.load(reader, state, training=training)
-    journal.emit("message", text=f"weights of step {reader.manifest['step']} from {reader.folder}")
-    return reader
 
 
 def _report(journal):
     """Returns what says a line about a damaged checkpoint, on the rank that has found it."""
 
     def report(text):
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        warn(text)
         journal.emit("message", text=text)
 
     return report
@@ -165,10 +141,6 @@ def _report(journal):
 def _journal(flags, cluster):
     if cluster.rank != 0:
         return Journal()
-    try:
-        folder = new_run_folder(flags.run_dir)
-    except OSError as error:
-        raise UserError(f"--run_dir={flags.run_dir}: {error.strerror}: {error.filename}") from error
-    print(f"run folder: {folder}", file=sys.stdout, flush=True)
+    folder = run_folder(flags)
     progress = make_progress(flags.print_interval)
     return Journal([JsonLines(folder), progress, SummaryTable()])

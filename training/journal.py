@@ -14,6 +14,8 @@ EVENTS = {
     "step": "step, epoch, loss (mean since the last such event), learning_rate, samples_per_second",
     "evaluation": "step, auc, log_loss, samples, seconds",
     "checkpoint": "step, path, bytes, seconds (until it was whole), pause_seconds (of training)",
+    "latency": "one row of --mode=inference_benchmark: batch, calls, mean_ms, p50_ms, p90_ms, "
+    "p95_ms, p99_ms, samples_per_second",
     "message": "text",
     "end": "the content of result.json",
 }

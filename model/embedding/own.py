@@ -4,6 +4,7 @@ Looking up, exchanging and updating are calls of the training step; no gradient 
 ever exists and no Keras optimizer sees the tables.
 """
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -100,6 +101,19 @@ class OwnEmbedding:
     def replicated(self):
         """The `FusedTables` of replicated tables, or None."""
         return None if self._replicated is None else self._replicated.fused
+
+    def for_batch(self, local_batch_size):
+        """Returns this embedding for batches of another size, over the same tables.
+
+        Nothing is copied: an update through either is seen by both.
+
+        Args:
+            local_batch_size: samples of this rank in each batch.
+        """
+        other = copy.copy(self)
+        if self._exchange is not None:
+            other._exchange = self._exchange.for_batch(local_batch_size)
+        return other
 
     def changing(self, routed):
         """Returns the rows of `exchanged` that `update` will change, int64 [n], repeated or not.
