@@ -175,9 +175,10 @@ class OwnEmbedding:
         if self._replicated is not None:
             own = tf.gather(gradients, self._replicated.tables, axis=1)
             self._replicated.update(categorical, own, learning_rate, self._scale * scale)
-            gradients = tf.gather(gradients, self._exchanged_tables or [], axis=1)
         if self._exchange is None:
             return
+        if self._exchanged_tables is not None:
+            gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
         exchange = self._exchange
         own = exchange.backward(gradients, route)
         if self._fused is not None:
