@@ -12,7 +12,7 @@ import time
 import tensorflow as tf
 
 from model.serving import ServingDLRM
-from ops.embedding import create_table
+from ops.embedding import create_table, write_rows
 from training import start
 from training.checkpoint.files import DamagedError, sync_folder, write_text
 from training.errors import EXIT_OK, UserError
@@ -146,7 +146,7 @@ def _table(reader, table):
     variable = create_table(rows, dimension, name=f"table_{table:02d}")
     begin = 0
     for piece in reader.table(table):
-        variable[begin : begin + len(piece)].assign(piece)
+        write_rows(variable, begin, piece)
         begin += len(piece)
     return variable
 
