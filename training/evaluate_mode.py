@@ -7,7 +7,6 @@ from training.auc import ScoresNotFiniteError
 from training.build import build
 from training.errors import EXIT_OK, DivergedError
 from training.flags import chosen
-from training.watchdog import Watchdog
 
 
 def run(flags, cluster):
@@ -28,13 +27,7 @@ def run(flags, cluster):
     evaluation = start.make_evaluation(flags, parts, cluster)
     step = reader.manifest["step"]
     journal = start.open_journal(flags, cluster)
-    with contextlib.ExitStack() as closing:
-        closing.callback(journal.close)
-        beat = lambda: None  # noqa: E731
-        if cluster.size > 1:
-            watchdog = Watchdog(cluster, flags.stall_timeout)
-            closing.callback(watchdog.close)
-            beat = lambda: watchdog.beat("the evaluation")  # noqa: E731
+    with contextlib.closing(journal), start.watched(flags, cluster) as watch:
         facts = {
             "mode": "evaluate",
             "checkpoint": str(reader.folder.resolve()),
@@ -47,7 +40,7 @@ def run(flags, cluster):
         journal.emit("config", steps=0, **facts)
         journal.emit("message", text=f"weights of step {step} from {reader.folder}")
         try:
-            scored = evaluation(beat)
+            scored = evaluation(lambda: watch.beat("the evaluation"))
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
         scores = {

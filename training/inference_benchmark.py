@@ -17,7 +17,6 @@ from training.build import build
 from training.errors import EXIT_OK, UserError
 from training.flags import FLAGS, chosen, widths
 from training.step import Forward
-from training.watchdog import Watchdog
 
 PERCENTILES = (50, 90, 95, 99)
 _SECONDS, _WARM_UP_SECONDS = 5.0, 0.5
@@ -45,19 +44,13 @@ def run(flags, cluster):
         start.load_weights(reader, parts, cluster)
     facts = _facts(flags, cluster, parts, reader)
     journal = start.open_journal(flags, cluster)
-    with contextlib.ExitStack() as closing:
-        closing.callback(journal.close)
-        beat = lambda doing: None  # noqa: E731
-        if cluster.size > 1:
-            watchdog = Watchdog(cluster, flags.stall_timeout)
-            closing.callback(watchdog.close)
-            beat = watchdog.beat
+    with contextlib.closing(journal), start.watched(flags, cluster) as watch:
         journal.emit("config", steps=0, **facts)
         if cluster.rank == 0:
             print(heading(facts), flush=True)
         rows = []
         for size in sizes:
-            seconds = _measure(parts, cluster, size, beat)
+            seconds = _measure(parts, cluster, size, watch)
             if cluster.rank == 0:
                 rows.append(row_of(size, seconds))
                 journal.emit("latency", **rows[-1])
@@ -144,8 +137,9 @@ def _facts(flags, cluster, parts, reader):
     }
 
 
-def _measure(parts, cluster, size, beat):
+def _measure(parts, cluster, size, watch):
     """Returns the seconds of each timed call, the slowest rank's, on rank 0."""
+    watch.pause()
     batches = _batches(parts, cluster, size)
     forward = Forward(parts.dense_model, parts.embedding.for_batch(size // cluster.size))
 
@@ -155,18 +149,17 @@ def _measure(parts, cluster, size, beat):
         return time.perf_counter() - begin
 
     call(0)  # traces and compiles
-    beat(f"batches of {size}")
     first = [call(1 + index) for index in range(2)]
     calls = _agreed(cluster, _WARM_UP_SECONDS / max(first), 1, _MOST_CALLS)
     warm = []
     for index in range(calls):
         warm.append(call(index))
-        beat(f"batches of {size}")
+        watch.beat(f"batches of {size}")
     calls = _agreed(cluster, _SECONDS / float(np.mean(warm)), _FEWEST_CALLS, _MOST_CALLS)
     seconds = np.empty(calls)
     for index in range(calls):
         seconds[index] = call(index)
-        beat(f"batches of {size}")
+        watch.beat(f"batches of {size}")
     nothing = np.empty(0)
     gathered = cluster.exchange([seconds] + [nothing] * (cluster.size - 1))
     return gathered.reshape(-1, calls).max(axis=0) if cluster.rank == 0 else None

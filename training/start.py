@@ -1,5 +1,6 @@
 """What several modes begin with: a checkpoint, its model's flags, a run folder, an evaluation."""
 
+import contextlib
 import functools
 import sys
 import types
@@ -12,6 +13,7 @@ from training.flags import chosen
 from training.journal import Journal, JsonLines, new_run_folder
 from training.progress import ProgressLines
 from training.step import Forward
+from training.watchdog import Watchdog
 
 
 def run_folder(flags):
@@ -33,6 +35,27 @@ def open_journal(flags, cluster):
     if cluster.rank != 0:
         return Journal()
     return Journal([JsonLines(run_folder(flags)), ProgressLines(sys.stdout)])
+
+
+@contextlib.contextmanager
+def watched(flags, cluster):
+    """Gives a `training.watchdog.Watchdog`, or for a single rank what does nothing in its place."""
+    if cluster.size == 1:
+        yield _Unwatched()
+        return
+    watchdog = Watchdog(cluster, flags.stall_timeout)
+    try:
+        yield watchdog
+    finally:
+        watchdog.close()
+
+
+class _Unwatched:
+    def beat(self, doing):
+        """Tells nobody."""
+
+    def pause(self):
+        """Tells nobody."""
 
 
 def find_checkpoint(flags, cluster, report=None):
