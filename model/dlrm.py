@@ -75,7 +75,7 @@ class DenseDLRM(tf.keras.Model):
         )
         self._interact = dot_interaction if custom_interact else dot_interaction_tensorflow
         if not interact:
-            self._interact = _no_interaction
+            self._interact = no_interaction
         self._forward = self._plain_forward
         if xla and custom_interact:
             self._compiled_bottom = tf.function(self._bottom_part, jit_compile=True)
@@ -111,7 +111,7 @@ class DenseDLRM(tf.keras.Model):
         return self._compiled_top(self._interact(bottom, tf.cast(vectors, bottom.dtype)))
 
 
-def _no_interaction(bottom, vectors):
-    """Returns the interaction's layout with every pair zero: [B, output_width]."""
+def no_interaction(bottom, vectors):
+    """Returns the interaction's layout with every pair zero: [B, T, D] vectors -> [B, width]."""
     width = output_width(vectors.shape[1] + 1, bottom.shape[1])
     return tf.pad(bottom, [[0, 0], [0, width - bottom.shape[1]]])

@@ -21,6 +21,8 @@ class Data:
         steps_per_epoch: whole global batches in the training data.
         train: function (epoch, start_step) -> iterable of this rank's training batches.
         test: function () -> iterable of this rank's test batches, or None without test data.
+        one_batch: function (samples) -> this rank's part of one batch of at most that many
+            samples over all ranks: of the test data, or random ones without it.
         attainable_auc: what the data's generator stored, or None.
         facts: what identifies the data, for the journal.
     """
@@ -30,6 +32,7 @@ class Data:
     steps_per_epoch: int
     train: "object"
     test: "object | None"
+    one_batch: "object"
     attainable_auc: "float | None"
     facts: dict
 
@@ -53,7 +56,7 @@ class _FileData:
     def load(self, tables, cluster):
         flags, batch = self._flags, self._flags.global_batch_size
         steps = reader.steps(self._train.samples, batch, drop_remainder=True)
-        if not steps:
+        if not steps and flags.mode == "train":
             raise UserError(
                 f"{flags.data_dir}/train has {self._train.samples} samples, fewer than one "
                 f"global batch of {batch}: no step can be made; lower --global_batch_size"
@@ -72,16 +75,31 @@ class _FileData:
                 self._test, batch, cluster.rank, cluster.size, drop_remainder=False, **options
             )
 
+        def one_batch(samples):
+            samples = min(samples, self._test.samples) // cluster.size * cluster.size
+            if not samples:
+                raise UserError(
+                    f"{flags.data_dir}/test has {self._test.samples} samples, fewer than the "
+                    f"{cluster.size} ranks"
+                )
+            found = reader.batches(
+                self._test, samples, cluster.rank, cluster.size, tables=tables, prefetch=1,
+                parallel_reads=1,
+            )  # fmt: skip
+            return next(iter(found))
+
         return Data(
             vocab_sizes=self.vocab_sizes,
             dense_features=self._train.dense_features,
             steps_per_epoch=steps,
             train=train,
             test=test,
+            one_batch=one_batch,
             attainable_auc=self._test.attainable_auc,
             facts={
                 "data_dir": str(pathlib.Path(flags.data_dir).resolve()),
                 "layout": self._train.layout,
+                "dense_transform": self._train.dense_transform,
                 "train_samples": self._train.samples,
                 "test_samples": self._test.samples,
                 "train_fingerprint": self._train.fingerprint,
@@ -113,14 +131,25 @@ class _SyntheticData:
                 flags.seed, tables=tables,
             ).skip(start_step)  # fmt: skip
 
+        def one_batch(samples):
+            found = reader.synthetic_batches(
+                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, flags.seed, tables=tables
+            )
+            return next(iter(found))
+
         return Data(
             vocab_sizes=self.vocab_sizes,
             dense_features=13,
             steps_per_epoch=steps,
             train=train,
             test=None,
+            one_batch=one_batch,
             attainable_auc=None,
-            facts={"layout": "synthetic", "vocab_sizes": self.vocab_sizes},
+            facts={
+                "layout": "synthetic",
+                "dense_transform": "log(x+1)",
+                "vocab_sizes": self.vocab_sizes,
+            },
         )
 
 

@@ -98,7 +98,10 @@ def _check(values):
         if values.global_batch_size is None:
             values.global_batch_size = 65536
         return
-    if values.global_batch_size is None:
+    _check_mode(values)
+    if values.mode == "export":
+        return
+    if values.global_batch_size is None and values.mode == "train":
         raise UserError("--global_batch_size is required: samples in one step over all ranks")
     if values.data_dir is None and not values.use_synthetic_dataset:
         raise UserError("--data_dir is required (or --use_synthetic_dataset for random batches)")
@@ -118,3 +121,37 @@ def _check(values):
         )
     if top[-1] != 1:
         raise UserError(f"--top_mlp={values.top_mlp} ends in {top[-1]}: the last width must be 1")
+
+
+def _check_mode(values):
+    """Checks the flags that only some modes take."""
+    mode = values.mode
+    if mode == "export" and values.export_dir is None:
+        raise UserError("--export_dir is required: the folder that --mode=export makes")
+    if mode != "export" and values.export_dir is not None:
+        raise UserError(f"--export_dir only goes with --mode=export, not with --mode={mode}")
+    if mode != "inference_benchmark" and values["batch_sizes"].present:
+        raise UserError("--batch_sizes only goes with --mode=inference_benchmark")
+    if mode == "train":
+        return
+    if values.restore is not None and values.checkpoint_dir is not None:
+        raise UserError(
+            f"--mode={mode} reads one checkpoint: give --restore, or --checkpoint_dir for the "
+            "newest in it"
+        )
+    if mode == "inference_benchmark":
+        widths("batch_sizes")
+        if values.global_batch_size is not None:
+            raise UserError(
+                "--global_batch_size has no effect on --mode=inference_benchmark: give "
+                "--batch_sizes"
+            )
+        if values.data_dir is None:
+            values.use_synthetic_dataset = True
+    elif values.restore is None and values.checkpoint_dir is None:
+        raise UserError(
+            f"--mode={mode} needs a checkpoint: give --restore, or --checkpoint_dir for the newest "
+            "in it"
+        )
+    elif mode == "evaluate" and values.use_synthetic_dataset:
+        raise UserError("--mode=evaluate scores test data: random batches have no score")

@@ -1,16 +1,12 @@
 """Runs the job that the flags describe, in one of the modes."""
 
-import dataclasses
-import functools
-import sys
-
 import tensorflow as tf
 
 import dataset
 from model.embedding.backend import BackendError
 from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
-from training import precision, schedule
+from training import evaluate_mode, export, inference_benchmark, precision, schedule
 from training.build import build
 from training.checkpoint import restore
 from training.checkpoint.files import DamagedError
@@ -18,15 +14,14 @@ from training.checkpoint.saver import Saver, facts, read_interval
 from training.checkpoint.state import State
 from training.data import early_stop
 from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from training.eval_cache import CachedBatches
-from training.evaluation import evaluate
 from training.flags import chosen
-from training.journal import Journal, JsonLines, new_run_folder
+from training.journal import Journal, JsonLines
 from training.loop import Loop
 from training.profiling import StepProfile, read_steps
 from training.progress import make_progress
 from training.requests import Requests
-from training.step import Forward, TrainStep
+from training.start import find_checkpoint, make_evaluation, run_folder, warn
+from training.step import TrainStep
 from training.summary import SummaryTable
 from training.tensorboard import TensorBoard
 from training.watchdog import Watchdog
@@ -46,7 +41,12 @@ def run(flags, cluster):
         UserError: the flags, the data or the machine do not allow it.
         DivergedError: the loss became NaN or infinite.
     """
-    modes = {"train": _train}
+    modes = {
+        "train": _train,
+        "evaluate": evaluate_mode.run,
+        "inference_benchmark": inference_benchmark.run,
+        "export": export.run,
+    }
     try:
         return modes[flags.mode](flags, cluster)
     except (
@@ -60,10 +60,12 @@ def run(flags, cluster):
 
 
 def _train(flags, cluster):
-    parts = build(flags, cluster)
-    scale = precision.loss_scale(flags, parts.dtype)
+    # Flags first: what is wrong with them is said before anything is loaded.
     rates = schedule.from_flags(flags)
     steps, minutes = read_interval(flags.checkpoint_interval)
+    profiled = read_steps(flags.profile_steps)
+    parts = build(flags, cluster)
+    scale = precision.loss_scale(flags, parts.dtype)
     optimizer = _OPTIMIZERS[flags.optimizer]()
     step = TrainStep(
         parts.dense_model,
@@ -77,19 +79,11 @@ def _train(flags, cluster):
         ),
         overlap=flags.overlap,
     )
-    profiled = read_steps(flags.profile_steps)
-    journal, run_folder = _journal(flags, cluster)
-    evaluation = None
-    if parts.data.test is not None:
-        tested = parts.data
-        if flags.cache_eval_data:
-            tell = functools.partial(journal.emit, "message")
-            tested = dataclasses.replace(tested, test=CachedBatches(tested.test, cluster, tell))
-        forward = Forward(parts.dense_model, parts.embedding)
-        evaluation = functools.partial(evaluate, forward, tested, cluster, auc=flags.auc)
+    journal, folder = _journal(flags, cluster)
+    evaluation = make_evaluation(flags, parts, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
     # Of rank 0 alone: the ranks do the same things.
-    profile = StepProfile(profiled if cluster.rank == 0 else None, run_folder)
+    profile = StepProfile(profiled if cluster.rank == 0 else None, folder)
     saver = watchdog = None
     try:
         if flags.checkpoint_dir is not None:
@@ -133,42 +127,19 @@ def _begin(flags, cluster, data, state, journal):
                 journal.emit("message", text=f"since then changed: {line}")
             return step, reader.manifest["evaluations"]
     if flags.restore is not None:
-        restore_checkpoint(flags, cluster, data, state, journal, training=True)
+        reader = find_checkpoint(flags, cluster, _report(journal))
+        restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
+        restore.load(reader, state, training=True)
+        step = reader.manifest["step"]
+        journal.emit("message", text=f"weights of step {step} from {reader.folder}")
     return 0, []
-
-
-def restore_checkpoint(flags, cluster, data, state, journal, *, training):
-    """Loads the weights of --restore, or of the newest whole checkpoint in --checkpoint_dir.
-
-    Args:
-        flags: the parsed flags.
-        cluster: the ranks.
-        data: a `training.data.Data`.
-        state: a `training.checkpoint.state.State`.
-        journal: told of damaged checkpoints, and which one is loaded.
-        training: load the optimizer's state too.
-
-    Returns:
-        The `training.checkpoint.reader.Reader`.
-
-    Raises:
-        UserError: no whole checkpoint is there, or it is of another model.
-    """
-    path = flags.restore or flags.checkpoint_dir
-    reader = restore.newest_whole(path, cluster, _report(journal))
-    if reader is None:
-        raise UserError(f"{path}: there is no whole checkpoint")
-    restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
-    restore.load(reader, state, training=training)
-    journal.emit("message", text=f"weights of step {reader.manifest['step']} from {reader.folder}")
-    return reader
 
 
 def _report(journal):
     """Returns what says a line about a damaged checkpoint, on the rank that has found it."""
 
     def report(text):
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        warn(text)
         journal.emit("message", text=text)
 
     return report
@@ -178,11 +149,7 @@ def _journal(flags, cluster):
     """Returns (the journal, its folder or None): rank 0's alone has sinks."""
     if cluster.rank != 0:
         return Journal(), None
-    try:
-        folder = new_run_folder(flags.run_dir)
-    except OSError as error:
-        raise UserError(f"--run_dir={flags.run_dir}: {error.strerror}: {error.filename}") from error
-    print(f"run folder: {folder}", file=sys.stdout, flush=True)
+    folder = run_folder(flags)
     progress = make_progress(flags.print_interval)
     sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable()]
     return Journal(sinks), folder

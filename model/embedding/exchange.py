@@ -41,6 +41,7 @@ class TableExchange:
     """
 
     def __init__(self, placement, cluster, local_batch_size, *, model_parallel_input=False):
+        self._placement = placement
         self._cluster = cluster
         self._dimension = placement.dimension
         self._batch = local_batch_size
@@ -63,6 +64,13 @@ class TableExchange:
             begin += block.size
         self._position = position.reshape(-1)
         self._order = np.argsort(self._position).astype(np.int32)
+
+    def for_batch(self, local_batch_size):
+        """Returns the same exchange for batches of another size."""
+        return TableExchange(
+            self._placement, self._cluster, local_batch_size,
+            model_parallel_input=self._model_parallel_input,
+        )  # fmt: skip
 
     def route(self, categorical):
         """Brings ids to the ranks that own their tables.

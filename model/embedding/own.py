@@ -4,6 +4,7 @@ Looking up, exchanging and updating are calls of the training step; no gradient 
 ever exists and no Keras optimizer sees the tables.
 """
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -101,6 +102,19 @@ class OwnEmbedding:
         """The `FusedTables` of replicated tables, or None."""
         return None if self._replicated is None else self._replicated.fused
 
+    def for_batch(self, local_batch_size):
+        """Returns this embedding for batches of another size, over the same tables.
+
+        Nothing is copied: an update through either is seen by both.
+
+        Args:
+            local_batch_size: samples of this rank in each batch.
+        """
+        other = copy.copy(self)
+        if self._exchange is not None:
+            other._exchange = self._exchange.for_batch(local_batch_size)
+        return other
+
     def changing(self, routed):
         """Returns the rows of `exchanged` that `update` will change, int64 [n], repeated or not.
 
@@ -161,9 +175,10 @@ class OwnEmbedding:
         if self._replicated is not None:
             own = tf.gather(gradients, self._replicated.tables, axis=1)
             self._replicated.update(categorical, own, learning_rate, self._scale * scale)
-            gradients = tf.gather(gradients, self._exchanged_tables or [], axis=1)
         if self._exchange is None:
             return
+        if self._exchanged_tables is not None:
+            gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
         exchange = self._exchange
         own = exchange.backward(gradients, route)
         if self._fused is not None:

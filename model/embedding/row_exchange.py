@@ -9,6 +9,8 @@ With `compress`, a rank asks for each row once a batch, however often its sample
 sums the gradients of the repetitions before they return.
 """
 
+import copy
+
 import numpy as np
 import tensorflow as tf
 
@@ -70,6 +72,12 @@ class RowExchange:
                     if shard.kind == "table":
                         owner[table, piece] = shard.rank
         self._owner, self._base, self._step = owner, base, step
+
+    def for_batch(self, local_batch_size):
+        """Returns the same exchange for batches of another size."""
+        other = copy.copy(self)
+        other._batch = local_batch_size
+        return other
 
     def route(self, categorical):
         """Requests the rows of this rank's samples from their owners.

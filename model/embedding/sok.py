@@ -8,11 +8,13 @@ only read.
 Shapes: b local batch, T tables, D embedding dimension, N ranks.
 """
 
+import copy
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from model.embedding.backend import BackendError
 from model.embedding.sok1 import Sok1Rows, start_sok1
 from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
 from model.embedding.sok_checks import check
@@ -105,6 +107,25 @@ class SokEmbedding:
                 for part in self._parts
             ]
         self._initialize(seed)
+
+    def for_batch(self, local_batch_size):
+        """Returns this embedding for batches of another size, over the same tables.
+
+        Args:
+            local_batch_size: samples of this rank in each batch, at most those that it was made
+                for: SOK 1.x reserves its memory for them.
+
+        Raises:
+            BackendError: the batch is larger.
+        """
+        if local_batch_size > self._batch:
+            raise BackendError(
+                f"SOK was started for local batches of {self._batch} samples, which "
+                f"{local_batch_size} exceeds"
+            )
+        other = copy.copy(self)
+        other._batch = local_batch_size
+        return other
 
     def route(self, categorical):
         """Returns the `Route` of a batch.

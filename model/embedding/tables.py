@@ -108,7 +108,7 @@ class FusedTables:
         if values.shape != shape:
             raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
         variable = getattr(self, state)
-        variable[at : at + size].assign(values.reshape([size, *variable.shape[1:]]))
+        kernels.write_rows(variable, at, values.reshape([size, *variable.shape[1:]]))
 
     def _span(self, index, begin, count, state):
         shard = self.shards[index]
@@ -143,9 +143,7 @@ class FusedTables:
                 first_row=shard.row_offset + begin * shard.row_stride, **values,
             )  # fmt: skip
             part = tf.reshape(whole[:, shard.column_start : shard.column_end], [-1, width])
-            pieces = shard.width // width
-            at = first + begin * pieces
-            self.table[at : at + count * pieces].assign(part)
+            kernels.write_rows(self.table, first + begin * (shard.width // width), part)
 
 
 class ReplicatedTables:

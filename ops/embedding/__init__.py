@@ -4,7 +4,7 @@ B samples, T tables, D elements a row. The variable is float32 [rows, D]; table 
 [base_rows[t], base_rows[t] + table_rows[t]), and ids count from 0 within each table.
 """
 
-from ops.embedding.initialize import create_table, embedding_initialize
+from ops.embedding.initialize import create_table, embedding_initialize, write_rows
 from ops.embedding.native import (
     advise_huge_pages,
     embedding_lookup,
@@ -27,4 +27,5 @@ __all__ = [
     "embedding_update_adagrad_tensorflow",
     "embedding_update_sgd",
     "embedding_update_sgd_tensorflow",
+    "write_rows",
 ]

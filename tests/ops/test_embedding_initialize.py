@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ops.embedding import create_table, embedding_initialize
+from ops.embedding import create_table, embedding_initialize, write_rows
+from tests import launch
 
 
 def philox4x32_10(counter, key):
@@ -127,3 +128,50 @@ def test_a_created_table_owns_its_only_buffer():
     """The first update must not find a second owner, or it would copy the table."""
     table = create_table(1000, 16)
     embedding_initialize(table, 0, 1000, 0, 0, 1.0)  # refuses a buffer with two owners
+
+
+def test_rows_are_written():
+    table, sums = create_table(1000, 16), tf.Variable(tf.zeros([1000]))
+    table.assign(tf.zeros(table.shape))
+    expected, random = np.zeros((1000, 16), np.float32), np.random.default_rng()
+    for begin, rows in ((0, 3), (997, 3), (10, 0), (4, 900)):
+        values = random.standard_normal((rows, 16), np.float32)
+        write_rows(table, begin, values)
+        write_rows(sums, begin, values[:, 0])
+        expected[begin : begin + rows] = values
+    np.testing.assert_array_equal(table.numpy(), expected)
+    np.testing.assert_array_equal(sums.numpy(), expected[:, 0])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        write_rows(table, 998, np.zeros((3, 16), np.float32))
+
+
+WRITES_A_TABLE = """
+import resource, sys
+import numpy as np, tensorflow as tf
+from ops.embedding import create_table, write_rows
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+write = write_rows
+if sys.argv[1] == "slices":
+    write = lambda variable, begin, values: variable[begin : begin + len(values)].assign(values)
+warm, piece = create_table(10, 256), np.ones((1 << 13, 256), np.float32)
+write(warm, 3, piece[:2])
+before = peak()
+table = create_table(1 << 16, 256)
+for begin in range(0, 1 << 16, len(piece)):
+    write(table, begin, piece)
+print((peak() - before) / (1 << 26))
+"""
+
+
+def test_rows_are_written_in_place():
+    """A table of 64 MiB, piece by piece: the most memory it took, in tables."""
+    took = {}
+    for way in ("in place", "slices"):
+        done = launch.run(1, "-c", WRITES_A_TABLE, way)
+        assert done.returncode == 0, done.stderr
+        took[way] = float(done.stdout.split()[-1])
+    assert 0.9 < took["in place"] < 1.3
+    assert took["slices"] > 1.8  # TensorFlow's own way, or this test could not fail

@@ -9,9 +9,9 @@ from training.checkpoint.reader import Reader
 from training.errors import UserError
 
 # Flags that a model's weights are for: another value is another model.
-_MODEL_FLAGS = (
-    "embedding_dim", "bottom_mlp", "top_mlp", "ablation", "optimizer", "embedding_optimizer",
-)  # fmt: skip
+MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "ablation")
+# Flags that the optimizers' state is for.
+_OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags that say which sample comes at which step.
 _POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
 _POSITION_DATA = ("train_samples", "train_fingerprint", "vocab_sizes")
@@ -56,7 +56,7 @@ def newest_whole(path, cluster, report):
     return None
 
 
-def check(reader, flags, data, vocab_sizes, *, resume):
+def check(reader, flags, data, vocab_sizes, *, resume, training=True):
     """Compares a checkpoint with a job.
 
     Args:
@@ -65,6 +65,7 @@ def check(reader, flags, data, vocab_sizes, *, resume):
         data: what identifies its data.
         vocab_sizes: rows of its tables.
         resume: the job goes on where the checkpoint was made, at the same place in the data.
+        training: the optimizers' state is wanted too.
 
     Returns:
         Lines about flags that have changed and may.
@@ -78,7 +79,8 @@ def check(reader, flags, data, vocab_sizes, *, resume):
         raise UserError(
             f"{where}: its tables have {found['vocab_sizes']} rows, this job's {list(vocab_sizes)}"
         )
-    wrong = _differences(found["flags"], flags, _MODEL_FLAGS)
+    names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
+    wrong = _differences(found["flags"], flags, names)
     if wrong:
         raise UserError(f"{where} is of another model: {'; '.join(wrong)}")
     if not resume:

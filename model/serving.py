@@ -1,0 +1,95 @@
+"""DLRM for serving: the whole model in TensorFlow's own ops, on one device, in float32.
+
+Shapes: n samples, T tables, D embedding dimension.
+"""
+
+import tensorflow as tf
+
+from model.dlrm import no_interaction
+from ops.dot_interaction import dot_interaction_tensorflow
+
+
+class ServingDLRM(tf.Module):
+    """Maps transformed dense features and ids to click probabilities.
+
+    Args:
+        bottom, top: [(kernel, bias), ...] of the MLPs, float32 arrays.
+        tables: the embedding tables, a [rows, D] variable each.
+        interact: as for `model.dlrm.DenseDLRM`.
+
+    Raises:
+        ValueError: there is no table.
+    """
+
+    def __init__(self, bottom, top, tables, *, interact=True):
+        super().__init__(name="dlrm")
+        if not tables:
+            raise ValueError("a model needs at least one table")
+        self.bottom = [_layer(*layer) for layer in bottom]
+        self.top = [_layer(*layer) for layer in top]
+        self.tables = list(tables)
+        self._interact = dot_interaction_tensorflow if interact else no_interaction
+        dense_features = self.bottom[0][0].shape[0]
+        self.serve = tf.function(
+            self._serve,
+            input_signature=[
+                tf.TensorSpec([None, dense_features], tf.float32, "dense"),
+                tf.TensorSpec([None, len(self.tables)], tf.int64, "categorical"),
+            ],
+        )
+
+    def _serve(self, dense, categorical):
+        """Returns {"probability": [n, 1] float32}.
+
+        Args:
+            dense: [n, dense features] float32, transformed as in training.
+            categorical: [n, T] int64 ids.
+
+        Raises:
+            tf.errors.InvalidArgumentError: an id is outside its table, or the two n differ.
+        """
+        sizes = tf.constant([table.shape[0] for table in self.tables], tf.int64)
+        checks = [
+            _check_samples(dense, categorical),
+            _check_ids(categorical, sizes),
+        ]
+        with tf.control_dependencies(checks):
+            categorical = tf.identity(categorical)
+        vectors = [tf.gather(table, categorical[:, t]) for t, table in enumerate(self.tables)]
+        bottom = _mlp(dense, self.bottom)
+        features = self._interact(tf.nn.relu(bottom), tf.stack(vectors, axis=1))
+        return {"probability": tf.sigmoid(_mlp(features, self.top))}
+
+
+def _layer(kernel, bias):
+    return tf.Variable(kernel, trainable=False), tf.Variable(bias, trainable=False)
+
+
+def _mlp(x, layers):
+    """Applies the layers with ReLU between them."""
+    for index, (kernel, bias) in enumerate(layers):
+        x = tf.matmul(x if index == 0 else tf.nn.relu(x), kernel) + bias
+    return x
+
+
+def _check_samples(dense, categorical):
+    found, expected = tf.shape(categorical)[0], tf.shape(dense)[0]
+    text = "dense has {} samples, categorical {}"
+    return tf.debugging.Assert(
+        tf.equal(found, expected), [tf.strings.format(text, [expected, found])]
+    )
+
+
+def _check_ids(ids, sizes):
+    """Returns an op that fails at an id outside its table: elsewhere it would be a wrong row."""
+    bad = tf.logical_or(ids < 0, ids >= sizes)
+
+    def fail():
+        place = tf.where(bad)[0]
+        text = tf.strings.format(
+            "table {}, sample {}: id {} is outside [0, {})",
+            [place[1], place[0], tf.gather_nd(ids, place), sizes[place[1]]],
+        )
+        return tf.debugging.Assert(False, [text])
+
+    return tf.cond(tf.reduce_any(bad), fail, tf.no_op)

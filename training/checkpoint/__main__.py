@@ -1,0 +1,110 @@
+"""Looks into checkpoints: `python3 -m training.checkpoint inspect|verify|export DIR [OUT]`.
+
+Imports no TensorFlow: it runs wherever NumPy does.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from training.checkpoint import damage, description, folder, manifest, merge, restore
+from training.checkpoint.files import DamagedError
+from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+
+
+class _Alone:
+    """The only rank (`training.cluster.SingleRank`, without TensorFlow)."""
+
+    rank, size = 0, 1
+
+    def sum(self, values):
+        """Returns the values."""
+        return np.asarray(values)
+
+
+def main(arguments):
+    """Runs the command; returns its exit code: 0, or 2 for damage and wrong arguments."""
+    parser = argparse.ArgumentParser(prog="python3 -m training.checkpoint", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in (
+        ("inspect", "say what a checkpoint holds (of several, the newest)"),
+        ("verify", "read every byte of a checkpoint, or of all in a folder"),
+        ("export", "write the whole tables and the dense variables as .npy files"),
+    ):
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("dir", metavar="DIR", help="a checkpoint, or a folder of them")
+        if name == "inspect":
+            command.add_argument("--json", action="store_true", help="as JSON")
+        if name == "export":
+            command.add_argument("out", metavar="OUT", help="the folder to make")
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.command == "inspect":
+            return _inspect(chosen.dir, chosen.json)
+        if chosen.command == "verify":
+            return _verify(chosen.dir)
+        return _export(chosen.dir, chosen.out)
+    except (UserError, DamagedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _paths(path):
+    """Returns the checkpoints at a path, oldest first.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = pathlib.Path(path)
+    found = [whole for _, whole in folder.checkpoints(path)]
+    # A checkpoint that has lost one of these two is a damaged one.
+    if folder.is_checkpoint(path) or (path / manifest.NAME).is_file():
+        found = [path]
+    if not found:
+        raise UserError(f"{path}: is no checkpoint, and no folder of checkpoints")
+    return found
+
+
+def _inspect(path, as_json):
+    newest = _paths(path)[-1]
+    read, _ = manifest.read(newest)
+    facts = description.describe(newest, read)
+    print(json.dumps(facts, indent=1) if as_json else description.text_of(facts))
+    return EXIT_OK
+
+
+def _verify(path):
+    code = EXIT_OK
+    for checkpoint in _paths(path):
+        found = damage.find(checkpoint)
+        for line in found:
+            print(f"damaged: {line}")
+        print(f"{checkpoint}: {f'{len(found)} damaged' if found else 'whole'}")
+        code = EXIT_USER_ERROR if found else code
+    return code
+
+
+def _export(path, out):
+    _paths(path)
+
+    def report(text):
+        print(f"warning: {text}", file=sys.stderr)
+
+    reader = restore.newest_whole(path, _Alone(), report)
+    if reader is None:
+        raise UserError(f"{path}: there is no whole checkpoint")
+    size = merge.export(reader, out)
+    print(
+        f"{out}: step {reader.manifest['step']} of {reader.folder}, "
+        f"{len(reader.manifest['vocab_sizes'])} tables, {size:,} bytes"
+    )
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

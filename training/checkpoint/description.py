@@ -1,0 +1,80 @@
+"""What `inspect` says of a checkpoint."""
+
+import math
+import pathlib
+
+# Flags that say what was trained and how, in the order in which they are shown.
+_SHOWN = (
+    "embedding_dim", "bottom_mlp", "top_mlp", "ablation", "global_batch_size", "epochs", "schedule",
+    "lr", "embedding_lr", "optimizer", "embedding_optimizer", "embedding_gradient", "amp",
+    "amp_dtype", "loss_scale", "seed", "shuffle_seed", "placement", "data_dir",
+)  # fmt: skip
+
+
+def describe(folder, manifest):
+    """Returns a checkpoint's facts as a dictionary of JSON values.
+
+    Args:
+        folder: the checkpoint.
+        manifest: what `training.checkpoint.manifest.read` returned first.
+    """
+    folder, flags = pathlib.Path(folder), manifest["flags"]
+    tables = [_table(manifest, table, rows) for table, rows in enumerate(manifest["vocab_sizes"])]
+    return {
+        "checkpoint": str(folder),
+        "step": manifest["step"],
+        "epoch": manifest["epoch"],
+        "written": manifest.get("written"),
+        "ranks": manifest["ranks"],
+        "embedding_dim": manifest["embedding_dim"],
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "tables": tables,
+        "dense": {name: entry["shape"] for name, entry in manifest["dense"].items()},
+        "flags": {n: flags[n] for n in _SHOWN if flags.get(n) is not None},
+        "data": manifest["data"],
+        "versions": manifest["versions"],
+        "evaluations": manifest["evaluations"],
+    }
+
+
+def text_of(facts):
+    """Returns what `describe` returned, for people."""
+    written = "" if facts["written"] is None else f", written {facts['written']}"
+    lines = [
+        f"{facts['checkpoint']}: step {facts['step']} (epochs complete: {facts['epoch']}){written}",
+        f"  {facts['ranks']} ranks, {facts['bytes']:,} bytes, versions "
+        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        "",
+        f"  {'table':>7}{'rows':>14}{'parts':>8}{'bytes':>18}  states",
+    ]
+    lines += [
+        f"  {t['table']:>7}{t['rows']:>14,}{t['parts']:>8}{t['bytes']:>18,}  "
+        + ", ".join(t["states"])
+        for t in facts["tables"]
+    ]
+    rows, size = (sum(t[key] for t in facts["tables"]) for key in ("rows", "bytes"))
+    parts = sum(t["parts"] for t in facts["tables"])
+    lines += [f"  {'all':>7}{rows:>14,}{parts:>8}{size:>18,}", "", "  dense variables"]
+    lines += [f"    {name:<20} {shape}" for name, shape in facts["dense"].items()]
+    lines += ["", "  flags"]
+    lines += [f"    --{name}={value}" for name, value in facts["flags"].items()]
+    lines += ["", "  evaluations" if facts["evaluations"] else "  no evaluation"]
+    lines += [
+        f"    step {e['step']}: AUC {e['auc']:.6f}, log loss {e['log_loss']:.6f}, "
+        f"{e['samples']} samples"
+        for e in facts["evaluations"]
+    ]
+    return "\n".join(lines)
+
+
+def _table(manifest, table, rows):
+    parts = [entry for entry in manifest["tables"] if entry["table"] == table]
+    states = sorted({entry["state"] for entry in parts}, reverse=True)
+    return {
+        "table": table,
+        "rows": rows,
+        # One row-wise part a rank, whatever there is beside the rows.
+        "parts": sum(entry["state"] == "table" for entry in parts),
+        "bytes": sum(4 * math.prod(entry["shape"]) for entry in parts),
+        "states": states,
+    }

@@ -1,0 +1,88 @@
+"""A checkpoint as plain arrays: each table whole, whichever ranks have held it.
+
+The folder holds `table_00.npy` ... [rows, D] float32, `dense/*.npy`, `manifest.json` and
+`SHA256SUMS` (which `sha256sum -c` reads).
+"""
+
+import json
+import os
+import pathlib
+import shutil
+
+from training.checkpoint import files
+from training.errors import UserError
+
+FORMAT, VERSION = "dlrm-arrays", 1
+
+
+def export(reader, target):
+    """Writes the arrays of a checkpoint's weights; returns their bytes.
+
+    One piece of a table is in memory at a time.
+
+    Args:
+        reader: a `training.checkpoint.reader.Reader`.
+        target: the folder to make. It is written under another name and renamed when whole.
+
+    Raises:
+        UserError: the folder exists or cannot be written.
+        DamagedError: rows are in none of the checkpoint's files.
+    """
+    target = pathlib.Path(target)
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target}: exists already; name a new folder")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        size = _write(reader, partial)
+        files.sync_folder(partial / "dense")
+        files.sync_folder(partial)
+        partial.rename(target)
+        files.sync_folder(target.parent)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return size
+
+
+def _write(reader, folder):
+    manifest, digests, size = reader.manifest, {}, 0
+    (folder / "dense").mkdir()
+
+    def write(name, shape, dtype, pieces):
+        nonlocal size
+        writer = files.NpyWriter(folder / name, shape, dtype)
+        try:
+            for piece in pieces:
+                writer.append(piece)
+            writer.close()
+        finally:
+            writer.abandon()
+        digests[name] = writer.digest
+        size += writer.bytes
+        return {"file": name, "shape": list(shape), "dtype": str(dtype)}
+
+    tables = [
+        write(f"table_{table:02d}.npy", (rows, manifest["embedding_dim"]), "float32",
+              reader.table(table))
+        for table, rows in enumerate(manifest["vocab_sizes"])
+    ]  # fmt: skip
+    dense = {}
+    for name in manifest["dense"]:
+        values = reader.named("dense", name)
+        dense[name] = write(f"dense/{name}.npy", values.shape, values.dtype, [values])
+    kept = ("step", "epoch", "vocab_sizes", "embedding_dim", "flags", "data", "evaluations")
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "checkpoint": str(reader.folder.resolve()),
+        **{name: manifest[name] for name in kept},
+        "tables": tables,
+        "dense": dense,
+    }
+    text = json.dumps(described, indent=1) + "\n"
+    digests["manifest.json"] = files.write_text(folder / "manifest.json", text)
+    files.write_text(folder / files.CHECKSUMS, files.checksum_text(digests))
+    return size

@@ -1,0 +1,137 @@
+"""What several modes begin with: a checkpoint, its model's flags, a run folder, an evaluation."""
+
+import contextlib
+import dataclasses
+import functools
+import sys
+import types
+
+from training.checkpoint import restore
+from training.checkpoint.state import State
+from training.errors import UserError
+from training.eval_cache import CachedBatches
+from training.evaluation import evaluate
+from training.flags import chosen
+from training.journal import Journal, JsonLines, new_run_folder
+from training.progress import ProgressLines
+from training.step import Forward
+from training.watchdog import Watchdog
+
+
+def run_folder(flags):
+    """Makes this run's folder, says where it is and returns its path.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder = new_run_folder(flags.run_dir)
+    except OSError as error:
+        raise UserError(f"--run_dir={flags.run_dir}: {error.strerror}: {error.filename}") from error
+    print(f"run folder: {folder}", file=sys.stdout, flush=True)
+    return folder
+
+
+def open_journal(flags, cluster):
+    """Returns the journal of a job that does not train: files, and lines for people."""
+    if cluster.rank != 0:
+        return Journal()
+    return Journal([JsonLines(run_folder(flags)), ProgressLines(sys.stdout)])
+
+
+@contextlib.contextmanager
+def watched(flags, cluster):
+    """Gives a `training.watchdog.Watchdog`, or for a single rank what does nothing in its place."""
+    if cluster.size == 1:
+        yield _Unwatched()
+        return
+    watchdog = Watchdog(cluster, flags.stall_timeout)
+    try:
+        yield watchdog
+    finally:
+        watchdog.close()
+
+
+class _Unwatched:
+    def beat(self, doing):
+        """Tells nobody."""
+
+    def pause(self):
+        """Tells nobody."""
+
+
+def find_checkpoint(flags, cluster, report=None):
+    """Returns a `Reader` of --restore, or of the newest whole checkpoint in --checkpoint_dir.
+
+    Args:
+        flags: the parsed flags.
+        cluster: the ranks; all of them must call.
+        report: told of damaged checkpoints; default: standard error.
+
+    Raises:
+        UserError: there is no whole checkpoint.
+    """
+    path = flags.restore or flags.checkpoint_dir
+    reader = restore.newest_whole(path, cluster, report or warn)
+    if reader is None:
+        raise UserError(f"{path}: there is no whole checkpoint")
+    return reader
+
+
+def warn(text):
+    """Says a line on standard error."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def adopt_model(flags, reader):
+    """Sets the flags that describe the checkpoint's model, but for those that the user has given.
+
+    A job that only looks forward keeps no optimizer's state.
+
+    Args:
+        flags: the parsed flags, changed in place.
+        reader: the checkpoint.
+    """
+    for name in restore.MODEL_FLAGS:
+        if not flags[name].present and name in reader.manifest["flags"]:
+            setattr(flags, name, reader.manifest["flags"][name])
+    flags.embedding_optimizer = "sgd"
+
+
+def load_weights(reader, parts, cluster):
+    """Puts a checkpoint's weights into a job that does not train.
+
+    Args:
+        reader: the checkpoint.
+        parts: a `training.build.Parts`.
+        cluster: the ranks.
+
+    Raises:
+        UserError: it is of another model.
+        DamagedError: it does not hold what the model needs.
+    """
+    data = parts.data
+    restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False, training=False)
+    no_optimizer = types.SimpleNamespace(variables=[])
+    no_scale = types.SimpleNamespace(variables={})
+    state = State(parts.dense_model, no_optimizer, no_scale, parts.embedding, cluster)
+    restore.load(reader, state, training=False)
+
+
+def make_evaluation(flags, parts, cluster, journal=None):
+    """Returns function (beat, stop) -> `training.evaluation.Evaluation`, or None without test data.
+
+    Args:
+        flags: the parsed flags.
+        parts: a `training.build.Parts`.
+        cluster: the ranks.
+        journal: of a job that evaluates often: test data is kept in memory for it.
+    """
+    if parts.data.test is None:
+        return None
+    data = parts.data
+    if journal is not None and flags.cache_eval_data:
+        tell = functools.partial(journal.emit, "message")
+        data = dataclasses.replace(data, test=CachedBatches(data.test, cluster, tell))
+    forward = Forward(parts.dense_model, parts.embedding)
+    return functools.partial(evaluate, forward, data, cluster, auc=flags.auc)
