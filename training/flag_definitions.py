@@ -240,6 +240,11 @@ def _define_all():
         "steps of which TensorFlow's profiler writes a profile into the run's folder, e.g. 100-110",
     )  # fmt: skip
     _define(
+        output, "bool", "step_breakdown", False,
+        "time the phases of a step (10 steps, after the first 15), each by itself, and print them; "
+        "with the package nvtx they are ranges that nsys shows",
+    )  # fmt: skip
+    _define(
         output, "integer", "print_interval", None,
         "steps between lines where the output is no terminal; default: one every ten seconds",
         lower_bound=1,

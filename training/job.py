@@ -1,5 +1,7 @@
 """Runs the job that the flags describe, in one of the modes."""
 
+import functools
+
 import tensorflow as tf
 
 import dataset
@@ -20,6 +22,7 @@ from training.loop import Loop
 from training.profiling import StepProfile, read_steps
 from training.progress import make_progress
 from training.requests import Requests
+from training.staged_step import StagedStep
 from training.start import find_checkpoint, make_evaluation, run_folder, warn
 from training.step import TrainStep
 from training.summary import SummaryTable
@@ -67,7 +70,11 @@ def _train(flags, cluster):
     parts = build(flags, cluster)
     scale = precision.loss_scale(flags, parts.dtype)
     optimizer = _OPTIMIZERS[flags.optimizer]()
-    step = TrainStep(
+    journal, folder = _journal(flags, cluster)
+    make_step = TrainStep
+    if flags.step_breakdown:
+        make_step = functools.partial(StagedStep, functools.partial(journal.emit, "breakdown"))
+    step = make_step(
         parts.dense_model,
         parts.embedding,
         optimizer,
@@ -79,7 +86,6 @@ def _train(flags, cluster):
         ),
         overlap=flags.overlap,
     )
-    journal, folder = _journal(flags, cluster)
     evaluation = make_evaluation(flags, parts, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
     # Of rank 0 alone: the ranks do the same things.

@@ -15,7 +15,7 @@ EVENTS = {
     "evaluation": "step, auc, log_loss, samples, seconds",
     "checkpoint": "step, path, bytes, seconds (until it was whole), pause_seconds (of training)",
     "memory": "step, peak_resident_bytes (of rank 0), peak_gpu_bytes (None without a GPU)",
-    "breakdown": "step, phases ([{name, milliseconds}], in order), step_milliseconds (their sum), "
+    "breakdown": "phases ([{name, milliseconds}], in order), step_milliseconds (their sum), "
     "whole_milliseconds (a step that is not taken apart)",
     "latency": "one row of --mode=inference_benchmark: batch, calls, mean_ms, p50_ms, p90_ms, "
     "p95_ms, p99_ms, samples_per_second",

@@ -43,6 +43,23 @@ def checkpoint_text(record):
     )
 
 
+def breakdown_text(breakdown):
+    """Returns the table of phases as text.
+
+    Args:
+        breakdown: what `training.staged_step.StagedStep` tells.
+    """
+    total = breakdown["step_milliseconds"]
+    lines = [f"  {'phase':<28} {'ms':>9} {'share':>7}"]
+    for phase in breakdown["phases"]:
+        share = phase["milliseconds"] / total
+        lines.append(f"  {phase['name']:<28} {phase['milliseconds']:>9.3f} {share:>7.1%}")
+    lines.append(f"  {'sum':<28} {total:>9.3f}")
+    whole = breakdown["whole_milliseconds"]
+    lines.append(f"  {'a step not taken apart':<28} {whole:>9.3f} {whole / total:>7.1%} of the sum")
+    return "\n".join(lines)
+
+
 def _loss(record, digits):
     # None where all steps since the last event were left out.
     return "n/a" if record["loss"] is None else f"{record['loss']:.{digits}f}"
@@ -77,6 +94,8 @@ class ProgressBar:
             self._write(evaluation_text(record))
         elif kind == "checkpoint":
             self._write(checkpoint_text(record))
+        elif kind == "breakdown":
+            self._write(breakdown_text(record))
         elif kind == "message":
             self._write(record["text"])
         elif kind == "end":
@@ -122,6 +141,8 @@ class ProgressLines:
             self._print(evaluation_text(record))
         elif kind == "checkpoint":
             self._print(checkpoint_text(record))
+        elif kind == "breakdown":
+            self._print(breakdown_text(record))
         elif kind == "message":
             self._print(record["text"])
 

@@ -143,39 +143,57 @@ class TrainStep:
         if not self._embedding.routes_ahead:
             route = self._embedding.route(route)
         vectors = self._embedding.lookup(route)
+        loss, gradients, vector_gradients = self._differentiate(dense, vectors, label)
+        loss, heard, gradients, finite = self._average(loss, gradients, vector_gradients, requests)
+        scale = self._update_dense(loss, gradients, learning_rate, finite)
+        if self._update_embedding:
+            vector_gradients = finite_or_zero(vector_gradients, finite)
+            self._embedding.update(
+                route, vector_gradients, self._embedding_rate * learning_rate, 1.0 / scale
+            )
+        return loss, heard
+
+    def _differentiate(self, dense, vectors, label):
+        """Returns (this rank's loss, dense gradients, gradients of vectors), the latter scaled."""
         variables = self._model.trainable_variables
-        scale = self._scale.tensor()
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             logits = self._model(dense, vectors)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=label, logits=logits)
             loss = tf.reduce_mean(losses)
-            scaled = scale * loss
+            scaled = self._scale.tensor() * loss
         *gradients, vector_gradients = tape.gradient(
             scaled, [*variables, vectors], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
+        return loss, gradients, vector_gradients
+
+    def _average(self, loss, gradients, vector_gradients, requests):
+        """Returns (loss, requests, unscaled dense gradients) of all ranks, and whether finite.
+
+        The last is None where no step is left out.
+        """
         # Loss and requests travel with the gradients: averaged over ranks at no cost of their own.
         travelling = [*gradients, loss, requests]
         if self._scale.skips:
             bad = tf.logical_not(tf.reduce_all(tf.math.is_finite(vector_gradients)))
             travelling.append(tf.cast(bad, tf.float32))
         travelled = self._cluster.average(travelling, "dense_gradients")
+        scale = self._scale.tensor()
         gradients = [gradient / scale for gradient in travelled[: len(gradients)]]
         loss, heard = travelled[len(gradients) : len(gradients) + 2]
-        finite = None
-        if self._scale.skips:
-            numbers = [travelled[-1] == 0, tf.math.is_finite(loss)]
-            numbers += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
-            finite = tf.reduce_all(tf.stack(numbers))
-            vector_gradients = tf.where(finite, vector_gradients, tf.zeros_like(vector_gradients))
+        if not self._scale.skips:
+            return loss, heard, gradients, None
+        numbers = [travelled[-1] == 0, tf.math.is_finite(loss)]
+        numbers += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+        return loss, heard, gradients, tf.reduce_all(tf.stack(numbers))
+
+    def _update_dense(self, loss, gradients, learning_rate, finite):
+        """Applies the dense gradients and records the loss; returns the step's loss scale."""
+        scale = self._scale.tensor()
         self._optimizer.learning_rate.assign(learning_rate)
-        self._apply(gradients, variables, finite)
-        if self._update_embedding:
-            self._embedding.update(
-                route, vector_gradients, self._embedding_rate * learning_rate, 1.0 / scale
-            )
+        self._apply(gradients, self._model.trainable_variables, finite)
         self._record(loss, finite)
-        return loss, heard
+        return scale
 
     def _apply(self, gradients, variables, finite):
         if finite is None:
@@ -197,6 +215,11 @@ class TrainStep:
             loss, one = tf.where(finite, loss, 0.0), tf.cast(finite, tf.int64)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
         self._loss_steps.assign_add(one)
+
+
+def finite_or_zero(gradients, finite):
+    """Returns zeros in place of a step's gradients that are not finite; as they are if None."""
+    return gradients if finite is None else tf.where(finite, gradients, tf.zeros_like(gradients))
 
 
 class Forward:

@@ -144,17 +144,24 @@ class OwnEmbedding:
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
+        return self.arrange(routed, self.rows(routed))
+
+    def rows(self, routed):
+        """Returns the vectors that this rank's rows give to all ranks: `lookup`'s first half."""
+        _, route = routed
+        if self._exchange is None:
+            return ()
+        if self._fused is None:
+            return tf.zeros([*tf.unstack(tf.shape(route.ids)), self._width], self._dtype)
+        exchange = self._exchange
+        return self._fused.lookup(route.ids, exchange.base_rows, exchange.table_rows, self._dtype)
+
+    def arrange(self, routed, rows):
+        """Exchanges what `rows` returned; returns what `lookup` does."""
         categorical, route = routed
         parts = []
         if self._exchange is not None:
-            exchange = self._exchange
-            if self._fused is None:
-                own = tf.zeros([*tf.unstack(tf.shape(route.ids)), self._width], self._dtype)
-            else:
-                own = self._fused.lookup(
-                    route.ids, exchange.base_rows, exchange.table_rows, self._dtype
-                )
-            parts.append(exchange.forward(own, route))
+            parts.append(self._exchange.forward(rows, route))
         if self._replicated is None:
             return parts[0]
         parts.append(self._replicated.lookup(categorical, self._dtype))
@@ -170,20 +177,31 @@ class OwnEmbedding:
             learning_rate: scalar float32.
             scale: factor on the gradients, e.g. 1 / loss scale.
         """
-        categorical, route = routed
+        self.apply(routed, self.send_back(routed, gradients), learning_rate, scale)
+
+    def send_back(self, routed, gradients):
+        """Brings gradients [b, T, D] to the ranks of their rows: `update`'s first half."""
+        _, route = routed
         gradients = tf.cast(gradients, self._dtype)
+        replicated, exchanged = (), ()
         if self._replicated is not None:
-            own = tf.gather(gradients, self._replicated.tables, axis=1)
-            self._replicated.update(categorical, own, learning_rate, self._scale * scale)
-        if self._exchange is None:
-            return
-        if self._exchanged_tables is not None:
-            gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
-        exchange = self._exchange
-        own = exchange.backward(gradients, route)
+            replicated = tf.gather(gradients, self._replicated.tables, axis=1)
+        if self._exchange is not None:
+            if self._exchanged_tables is not None:
+                gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
+            exchanged = self._exchange.backward(gradients, route)
+        return exchanged, replicated
+
+    def apply(self, routed, returned, learning_rate, scale=1.0):
+        """Applies what `send_back` returned; the other arguments are those of `update`."""
+        categorical, route = routed
+        exchanged, replicated = returned
+        if self._replicated is not None:
+            self._replicated.update(categorical, replicated, learning_rate, self._scale * scale)
         if self._fused is not None:
+            exchange = self._exchange
             self._fused.update(
-                route.ids, own, exchange.base_rows, exchange.table_rows, learning_rate,
+                route.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate,
                 self._scale * scale,
             )  # fmt: skip
 
