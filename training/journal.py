@@ -10,7 +10,8 @@ import pathlib
 import time
 
 EVENTS = {
-    "config": "flags, versions, data, ranks, steps, tables: once, before the first step",
+    "config": "flags, versions, data, ranks, steps, schedule: once, before the first step",
+    "epoch": "epoch (from 0), step (the last one before it)",
     "step": "step, epoch, loss (mean since the last such event), learning_rate, samples_per_second",
     "evaluation": "step, auc, log_loss, samples, seconds",
     "checkpoint": "step, path, bytes, seconds (until it was whole), pause_seconds (of training)",
