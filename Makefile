@@ -15,6 +15,7 @@ DATA ?= data/demo
 DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
+SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
 OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
 
 # How `make train` starts its ranks: one needs no launcher.
@@ -41,8 +42,8 @@ sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-
 	  cmake -S tests/ops -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
 	  && cmake --build build/kernels-sanitized --parallel >/dev/null && build/kernels-sanitized/kernels_test
 
-lint: $(VENV)/.ready ## check the style (ruff)
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+lint: $(VENV)/.ready ## check the style (ruff, shellcheck)
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
 
 venv: $(VENV)/.ready ## make the virtual environment (pinned dependencies, Horovod)
 

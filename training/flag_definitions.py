@@ -19,11 +19,11 @@ def _define(group, kind, name, default, description, **options):
 
 
 def _define_all():
-    job, data, model, train, placement, speed, evaluation, checkpoint, output = (
+    job, data, model, train, placement, speed, evaluation, checkpoint, output, mlperf = (
         "Job",
         "Data", "Model", "Training", "Embedding placement",
         "Speed (never changes the result beyond rounding)",
-        "Evaluation and stopping", "Checkpoints", "Output and faults",
+        "Evaluation and stopping", "Checkpoints", "Output and faults", "MLPerf log",
     )  # fmt: skip
     _define(
         job, "enum", "mode", "train",
@@ -257,6 +257,25 @@ def _define_all():
         output, "enum", "nan_policy", "stop",
         "stop: a loss that is no number ends the run. skip: the step is left out and counted",
         enum_values=["stop", "skip"],
+    )  # fmt: skip
+
+    _define(
+        mlperf, "string", "mlperf_log", None,
+        "file that gets the run as MLPerf's log lines (docs/mlperf.md); an old one is renamed",
+    )  # fmt: skip
+    _define(mlperf, "string", "mlperf_org", "unnamed", "who ran it, for --mlperf_log")
+    _define(mlperf, "string", "mlperf_platform", "unnamed", "machine in words, for --mlperf_log")
+    _define(
+        mlperf, "enum", "mlperf_division", "closed", "division, for --mlperf_log",
+        enum_values=["closed", "open"],
+    )  # fmt: skip
+    _define(
+        mlperf, "enum", "mlperf_status", "research", "availability, for --mlperf_log",
+        enum_values=["cloud", "onprem", "preview", "research"],
+    )  # fmt: skip
+    _define(
+        mlperf, "bool", "mlperf_cache_cleared", False,
+        "the operating system's caches were cleared before the start, for --mlperf_log",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Importing this module imports no TensorFlow, so that a wrong flag is an error wi
 """
 
 import difflib
+import importlib.util
 import json
 import sys
 
@@ -94,6 +95,7 @@ def vocab_sizes(default):
 
 
 def _check(values):
+    _check_mlperf(values)
     if values.mode == "plan":
         if values.global_batch_size is None:
             values.global_batch_size = 65536
@@ -155,3 +157,23 @@ def _check_mode(values):
         )
     elif mode == "evaluate" and values.use_synthetic_dataset:
         raise UserError("--mode=evaluate scores test data: random batches have no score")
+
+
+def _check_mlperf(values):
+    if values.mlperf_log is None:
+        for name in GROUPS["MLPerf log"]:
+            if values[name].present:
+                raise UserError(f"--{name} only goes with --mlperf_log=FILE")
+        return
+    if values.mode != "train":
+        raise UserError(f"--mlperf_log is of a training, not of --mode={values.mode}")
+    if values.use_synthetic_dataset:
+        raise UserError("--mlperf_log needs evaluations: --use_synthetic_dataset has no test data")
+    for name in ("mlperf_org", "mlperf_platform"):
+        if not getattr(values, name).strip():
+            raise UserError(f"--{name} is empty: MLPerf's log wants a name")
+    if importlib.util.find_spec("mlperf_logging") is None:
+        raise UserError(
+            "--mlperf_log needs the package mlperf-logging, which is not installed: "
+            "python3 -m pip install -c constraints.txt mlperf-logging"
+        )

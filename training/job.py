@@ -19,6 +19,7 @@ from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from training.flags import chosen
 from training.journal import Journal, JsonLines
 from training.loop import Loop
+from training.mlperf_log import MLPerfLog
 from training.profiling import StepProfile, read_steps
 from training.progress import make_progress
 from training.requests import Requests
@@ -156,7 +157,8 @@ def _journal(flags, cluster):
     """Returns (the journal, its folder or None): rank 0's alone has sinks."""
     if cluster.rank != 0:
         return Journal(), None
+    logs = [] if flags.mlperf_log is None else [MLPerfLog(flags.mlperf_log, flags)]
     folder = run_folder(flags)
     progress = make_progress(flags.print_interval)
-    sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable()]
+    sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable(), *logs]
     return Journal(sinks), folder

@@ -1,7 +1,8 @@
 """One stream of events from the training loop to whatever shows or keeps them.
 
-Events are plain dictionaries with an "event" key; `EVENTS` lists the kinds and their fields. The
-loop emits them on rank 0 alone; sinks write files, draw the progress bar, print the final table.
+Events are plain dictionaries with an "event" key and a "time" key, the seconds since the journal
+was begun; `EVENTS` lists the kinds and their fields, docs/journal.md describes each. The loop emits
+them on rank 0 alone; sinks write files, draw the progress bar, print the final table.
 """
 
 import json
@@ -10,8 +11,11 @@ import pathlib
 import time
 
 EVENTS = {
-    "config": "flags, versions, data, ranks, steps, tables: once, before the first step",
-    "step": "step, epoch, loss (mean since the last such event), learning_rate, samples_per_second",
+    "config": "flags, versions, data, ranks, steps, steps_per_epoch, schedule, resumed_from_step: "
+    "once, before the first step",
+    "epoch": "epoch (from 0), step (the last one before it)",
+    "step": "step, epoch, loss (mean since the last such event), learning_rate, seconds_per_step, "
+    "samples_per_second; skipped_steps and loss_scale where steps may be left out",
     "evaluation": "step, auc, log_loss, samples, seconds",
     "checkpoint": "step, path, bytes, seconds (until it was whole), pause_seconds (of training)",
     "memory": "step, peak_resident_bytes (of rank 0), peak_gpu_bytes (None without a GPU)",
@@ -44,7 +48,7 @@ class Journal:
         """
         if event not in EVENTS:
             raise ValueError(f"unknown event {event!r}: expected one of {sorted(EVENTS)}")
-        record = {"event": event, "seconds": time.perf_counter() - self._begin, **fields}
+        record = {"event": event, "time": time.perf_counter() - self._begin, **fields}
         for sink in self._sinks:
             sink.event(record)
 
@@ -70,7 +74,7 @@ class JsonLines:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         if record["event"] == "end":
-            result = {k: v for k, v in record.items() if k not in ("event", "seconds")}
+            result = {k: v for k, v in record.items() if k not in ("event", "time")}
             write_atomically(self._folder / "result.json", json.dumps(result, indent=2) + "\n")
 
     def close(self):

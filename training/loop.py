@@ -1,5 +1,6 @@
 """The training loop: one flat pass over steps, in the order in which things happen."""
 
+import dataclasses
 import math
 import time
 
@@ -102,6 +103,7 @@ class Loop:
             return done, ended_by
         while done < self._total:
             epoch, first = divmod(done, per_epoch)
+            self._journal.emit("epoch", epoch=epoch, step=done)
             for batch, following in _with_next(self._data.train(epoch, first)):
                 done += 1
                 if done > self._start + 1:
@@ -254,6 +256,7 @@ class Loop:
             "ranks": self._cluster.size,
             "steps": self._total,
             "steps_per_epoch": self._data.steps_per_epoch,
+            "schedule": dataclasses.asdict(self._schedule),
             "resumed_from_step": self._start or None,
         }
 

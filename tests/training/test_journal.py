@@ -1,0 +1,73 @@
+"""The journal of a real run against its description."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from training.journal import EVENTS, Journal, JsonLines
+
+DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "journal.md"
+
+
+def described():
+    """Returns {event: ({fields that are always there}, {fields that may be})}."""
+    found = {}
+    for event, field, star in re.findall(
+        r"^\| `(\w+)` \| (?:`(\w+)`( \*)?)? ?\|", DOCUMENT.read_text(), re.MULTILINE
+    ):
+        always, sometimes = found.setdefault(event, (set(), set()))
+        if field:
+            (sometimes if star else always).add(field)
+    return found
+
+
+def test_every_event_is_described():
+    assert set(described()) == set(EVENTS)
+    for event, (always, sometimes) in described().items():
+        words = set(re.findall(r"\w+", EVENTS[event]))
+        assert event == "end" or always | sometimes <= words, event
+
+
+@pytest.mark.launches
+def test_a_run_has_the_fields_that_are_described(learnable_run):
+    kinds = described()
+    seen = {record["event"] for record in learnable_run.events}
+    assert {"config", "epoch", "step", "evaluation", "checkpoint", "end"} <= seen
+    for record in learnable_run.events:
+        always, sometimes = kinds[record["event"]]
+        fields = set(record) - {"event", "time"}
+        assert always <= fields <= always | sometimes, record["event"]
+
+
+@pytest.mark.launches
+def test_events_come_in_order_of_time(learnable_run):
+    events = learnable_run.events
+    times = [record["time"] for record in events]
+    assert times == sorted(times)
+    assert times[0] >= 0
+    assert events[0]["event"] in ("config", "message")
+    assert events[-1]["event"] == "end"
+    # An evaluation lies whole between the events around it.
+    for before, record in zip(events, events[1:]):
+        if record["event"] == "evaluation" and before["event"] != "evaluation":
+            assert record["time"] - record["seconds"] >= before["time"] - 0.01
+    epochs = [record for record in events if record["event"] == "epoch"]
+    assert [record["epoch"] for record in epochs] == list(range(len(epochs)))
+    assert [record["step"] for record in epochs] == [
+        learnable_run.steps_per_epoch * n for n in range(len(epochs))
+    ]
+
+
+def test_result_is_the_last_event(tmp_path):
+    journal = Journal([JsonLines(tmp_path)])
+    journal.emit("message", text="one")
+    journal.emit("end", auc=0.5, steps=3)
+    journal.close()
+    assert json.loads((tmp_path / "result.json").read_text()) == {"auc": 0.5, "steps": 3}
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["message", "end"]
+    assert lines[0]["text"] == "one"
+    with pytest.raises(ValueError, match="unknown event 'stop'"):
+        journal.emit("stop")
