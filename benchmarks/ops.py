@@ -33,6 +33,7 @@ from ops.embedding import (
     embedding_update_sgd,
     embedding_update_sgd_tensorflow,
 )
+from training import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
 # Vocabulary sizes of the Criteo Terabyte logs (MLPerf, 40 million at most), capped for this table.
@@ -254,6 +255,7 @@ def main():
     parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
     parser.add_argument("--only", choices=("interaction", "embedding"))
     arguments = parser.parse_args()
+    environment.prepare()  # the memory allocator that training has, for both sides
     load = os.getloadavg()[0]
     print(
         f"{machine.processor()}, {machine.threads()} cores, {instruction_set.current()} kernels, "

@@ -10,10 +10,32 @@ from training.errors import UserError
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+# On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
+_ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
+
+
 def prepare():
-    """Silences TensorFlow's start-up chatter; what the user has set stays."""
+    """Silences TensorFlow's start-up chatter and has it keep memory; what the user has set stays.
+
+    Without its own allocator, TensorFlow gives every large activation back to the operating system
+    and takes fresh pages at each step, and their page faults cost more than the interaction
+    (docs/ops.md).
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if not _ONEDNN_FLAGS & _processor_flags():
+        os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+        # All that the machine has (MB), or tables of more than 64 GB would not fit.
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(memory))
+
+
+def _processor_flags():
+    try:
+        with open("/proc/cpuinfo") as info:
+            return set(next((line for line in info if line.startswith("flags")), "").split())
+    except OSError:
+        return set()
 
 
 def launched_rank():

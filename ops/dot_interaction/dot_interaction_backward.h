@@ -16,6 +16,21 @@
 namespace dlrm {
 namespace {
 
+// How a unit of columns of type T becomes kRegisters float32 registers and is stored from them: here
+// in order. An instruction set may have a cheaper order: the gradient's columns do not meet.
+template <class V, class T>
+struct ColumnsInOrder {
+  using Register = typename V::Register;
+  static constexpr int kRegisters = 1;
+  static void Load(const T* p, Register* r) { r[0] = V::Load(p); }
+  static void LoadFirst(const T* p, int64_t count, Register* r) { r[0] = V::LoadFirst(p, count); }
+  static void Store(T* p, const Register* r) { V::Store(p, r[0]); }
+  static void StoreFirst(T* p, const Register* r, int64_t count) {
+    V::StoreFirst(p, r[0], count);
+  }
+  static void Stream(T* p, const Register* r) { V::Stream(p, r[0]); }
+};
+
 // Columns of row j as the block reads them: straight from float32 input, or from its copy.
 struct RowsOfColumns {
   const float* bottom;   // row 0
@@ -102,7 +117,7 @@ struct GradientTarget {
 };
 
 // Gradient of rows [row, row + R) at columns [column, column + C registers), stored.
-template <class V, class T, int R, int C>
+template <class V, class T, class Columns, int R, int C>
 void StoreGradientBlock(const float* pairs, int64_t features, int64_t row, int64_t column,
                         const RowsOfColumns& columns, const GradientTarget<T>& target,
                         Prefetcher* prefetcher) {
@@ -116,45 +131,48 @@ void StoreGradientBlock(const float* pairs, int64_t features, int64_t row, int64
     T* out = (is_bottom ? target.bottom : target.vectors + (row + r - 1) * target.dimension) +
              column;
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < C; c += Columns::kRegisters) {
+      constexpr int64_t kUnit = Columns::kRegisters * V::kFloats;
       const int64_t left = target.dimension - column - c * V::kFloats;
       T* address = out + c * V::kFloats;
-      typename V::Register sum = sums[r][c];
-      if (left >= V::kFloats) {
-        if (is_bottom) {
-          const T* own = target.bottom_gradient + column + c * V::kFloats;
-          sum = V::Add(sum, V::Load(own));
-        }
-        if (target.stream) {
-          V::Stream(address, sum);
+      typename V::Register* sum = sums[r] + c;
+      if (is_bottom && left > 0) {
+        const T* own = target.bottom_gradient + column + c * V::kFloats;
+        typename V::Register added[Columns::kRegisters];
+        if (left >= kUnit) {
+          Columns::Load(own, added);
         } else {
-          V::Store(address, sum);
+          Columns::LoadFirst(own, left, added);
+        }
+        for (int k = 0; k < Columns::kRegisters; ++k) sum[k] = V::Add(sum[k], added[k]);
+      }
+      if (left >= kUnit) {
+        if (target.stream) {
+          Columns::Stream(address, sum);
+        } else {
+          Columns::Store(address, sum);
         }
       } else if (left > 0) {
-        if (is_bottom) {
-          const T* own = target.bottom_gradient + column + c * V::kFloats;
-          sum = V::Add(sum, V::LoadFirst(own, left));
-        }
-        V::StoreFirst(address, sum, left);
+        Columns::StoreFirst(address, sum, left);
       }
     }
   }
 }
 
 // All rows, C registers of columns from `column` on.
-template <class V, class T, int C>
+template <class V, class T, class Columns, int C>
 void GradientColumns(const float* pairs, int64_t features, int64_t column,
                      const RowsOfColumns& columns, const GradientTarget<T>& target,
                      Prefetcher* prefetcher) {
   constexpr int R = V::kGradientRows;
   int64_t row = 0;
   for (; row + R <= features; row += R) {
-    StoreGradientBlock<V, T, R, C>(pairs, features, row, column, columns, target,
-                                   prefetcher);
+    StoreGradientBlock<V, T, Columns, R, C>(pairs, features, row, column, columns, target,
+                                            prefetcher);
   }
   for (; row < features; ++row) {
-    StoreGradientBlock<V, T, 1, C>(pairs, features, row, column, columns, target,
-                                   prefetcher);
+    StoreGradientBlock<V, T, Columns, 1, C>(pairs, features, row, column, columns, target,
+                                            prefetcher);
   }
 }
 
@@ -169,18 +187,27 @@ bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& 
 
 // Float32 copies of the pairs, unless they are float32, and of the rows where they cannot be read
 // in place.
-template <class V>
+template <class V, class Columns>
 size_t BackwardScratchBytes(const DotInteractionShape& shape) {
   const int64_t pairs = RoundUp(shape.features * (shape.features - 1) / 2, 16);
-  const int64_t copy = shape.features * RoundUp(shape.dimension, V::kFloats);
+  const int64_t copy =
+      shape.features * RoundUp(shape.dimension, Columns::kRegisters * V::kFloats);
   return (pairs + copy) * sizeof(float);
 }
 
-template <class V, class T>
+template <class V, class T, class Columns>
 void CopyRow(const T* row, int64_t dimension, float* out) {
+  constexpr int K = Columns::kRegisters;
+  typename V::Register r[K];
   int64_t c = 0;
-  for (; c + V::kFloats <= dimension; c += V::kFloats) V::Store(out + c, V::Load(row + c));
-  if (c < dimension) V::Store(out + c, V::LoadFirst(row + c, dimension - c));
+  for (; c + K * V::kFloats <= dimension; c += K * V::kFloats) {
+    Columns::Load(row + c, r);
+    for (int k = 0; k < K; ++k) V::Store(out + c + k * V::kFloats, r[k]);
+  }
+  if (c < dimension) {
+    Columns::LoadFirst(row + c, dimension - c, r);
+    for (int k = 0; k < K; ++k) V::Store(out + c + k * V::kFloats, r[k]);
+  }
 }
 
 // Whether every gradient row starts at a multiple of 64 bytes and ends at one, in memory that is
@@ -195,14 +222,15 @@ bool CanStream(const DotInteractionShape& shape, const FeatureRows<const T>& in,
          out.vectors_stride * sizeof(T) % 64 == 0;
 }
 
-template <class V, class T>
+template <class V, class T, class Columns = ColumnsInOrder<V, T>>
 void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, const T* gradient,
               const FeatureRows<T>& out, int64_t begin, int64_t end, void* scratch) {
   const int64_t F = shape.features, D = shape.dimension;
   const int64_t pair_count = F * (F - 1) / 2;
   float* pairs_copy = static_cast<float*>(scratch);
   float* copy = pairs_copy + RoundUp(pair_count, 16);
-  const int64_t copy_stride = RoundUp(D, V::kFloats);
+  constexpr int kUnit = Columns::kRegisters;
+  const int64_t copy_stride = RoundUp(D, kUnit * V::kFloats);
   constexpr int C = V::kGradientColumns;
   const bool in_place = ReadsInPlace<V>(shape, in, out);
   const bool stream = CanStream(shape, in, out);
@@ -214,15 +242,15 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
     if constexpr (std::is_same_v<T, float>) {
       pairs = output_gradient + D;
     } else {
-      CopyRow<V>(output_gradient + D, pair_count, pairs_copy);
+      CopyRow<V, T, ColumnsInOrder<V, T>>(output_gradient + D, pair_count, pairs_copy);
     }
     RowsOfColumns rows{copy, copy + copy_stride, copy_stride};
     if (in_place) {
       rows = {reinterpret_cast<const float*>(bottom), reinterpret_cast<const float*>(vectors), D};
     } else {
-      CopyRow<V>(bottom, D, copy);
+      CopyRow<V, T, Columns>(bottom, D, copy);
       for (int64_t i = 1; i < F; ++i) {
-        CopyRow<V>(vectors + (i - 1) * D, D, copy + i * copy_stride);
+        CopyRow<V, T, Columns>(vectors + (i - 1) * D, D, copy + i * copy_stride);
       }
     }
     Prefetcher prefetcher(vectors + in.vectors_stride);
@@ -231,23 +259,23 @@ void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, 
                                    stream};
     int64_t column = 0;
     for (; column + C * V::kFloats <= copy_stride; column += C * V::kFloats) {
-      GradientColumns<V, T, C>(pairs, F, column, rows, target, &prefetcher);
+      GradientColumns<V, T, Columns, C>(pairs, F, column, rows, target, &prefetcher);
       rows.bottom += C * V::kFloats;
       rows.vectors += C * V::kFloats;
     }
-    for (; column < copy_stride; column += V::kFloats) {
-      GradientColumns<V, T, 1>(pairs, F, column, rows, target, &prefetcher);
-      rows.bottom += V::kFloats;
-      rows.vectors += V::kFloats;
+    for (; column < copy_stride; column += kUnit * V::kFloats) {
+      GradientColumns<V, T, Columns, kUnit>(pairs, F, column, rows, target, &prefetcher);
+      rows.bottom += kUnit * V::kFloats;
+      rows.vectors += kUnit * V::kFloats;
     }
   }
   if (stream) V::Fence();
 }
 
-template <class V, class T>
+template <class V, class T, class Columns = ColumnsInOrder<V, T>>
 size_t ScratchBytes(const DotInteractionShape& shape) {
   const size_t forward = ForwardScratchBytes<Float32Products<V, T>>(shape);
-  const size_t backward = BackwardScratchBytes<V>(shape);
+  const size_t backward = BackwardScratchBytes<V, Columns>(shape);
   return forward > backward ? forward : backward;
 }
 

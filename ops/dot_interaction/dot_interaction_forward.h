@@ -145,14 +145,16 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
 template <class P, int Q>
 void BlockOfRows(const float* pieces, int64_t group_floats, int64_t row, float* pairs, float* sink,
                  Prefetcher* prefetcher) {
-  constexpr int kTile = P::Vector::kLanes == 4 ? 4 : 2;
+  constexpr int kTile = P::Vector::kLanes == 4 ? 4 : P::Vector::kLanes == 2 ? 3 : 2;
   int64_t groups = RoundUp(row + Q - 1, P::Vector::kLanes) / P::Vector::kLanes;
-  for (; groups >= kTile; groups -= kTile) {
+  // Three groups and one make worse use of the registers than two and two.
+  for (; groups >= kTile && !(kTile == 3 && groups == 4); groups -= kTile) {
     Block<P, Q, kTile>(pieces, group_floats, row, groups - kTile, pairs, sink, prefetcher);
   }
-  if (kTile == 4 && groups >= 2) {
-    groups -= 2;
-    Block<P, Q, 2>(pieces, group_floats, row, groups, pairs, sink, prefetcher);
+  if (kTile >= 3) {
+    for (; groups >= 2; groups -= 2) {
+      Block<P, Q, 2>(pieces, group_floats, row, groups - 2, pairs, sink, prefetcher);
+    }
   }
   if (groups == 1) {
     Block<P, Q, 1>(pieces, group_floats, row, 0, pairs, sink, prefetcher);

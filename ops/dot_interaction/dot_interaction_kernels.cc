@@ -3,6 +3,7 @@
 #include <memory>
 #include <type_traits>
 
+#include "cpu/huge_pages.h"
 #include "cpu/tensor_elements.h"
 #include "dot_interaction/dot_interaction_cpu.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -69,6 +70,13 @@ class DotInteractionKernel : public OpKernel {
 
   static const Element* Data(const Tensor& t) { return ElementsOf<Element>(t); }
   static Element* MutableData(Tensor* t) { return MutableElementsOf<Element>(*t); }
+
+  // The elements of an output that is about to be written, which may lie in fresh memory: its page
+  // faults would cost as much as the products.
+  static Element* OutputData(Tensor* t) {
+    AdviseHugePages(MutableData(t), t->TotalBytes());
+    return MutableData(t);
+  }
 
   static Status MakeBatch(int64_t size, int64_t features, int64_t dimension, Batch* batch) {
     if (features < 1 || dimension < 1) {
@@ -142,7 +150,7 @@ class DotInteractionKernel : public OpKernel {
     Tensor* output = nullptr;
     OP_REQUIRES_OK(
         c, c->allocate_output(0, TensorShape({batch.size, batch.shape.width}), &output));
-    Element* out = MutableData(output);
+    Element* out = OutputData(output);
     Parallel(c, batch, 1,
              [&](const Functions& functions, int64_t begin, int64_t end, void* scratch) {
                functions.forward(batch.shape, rows, out, begin, end, scratch);
@@ -185,7 +193,7 @@ class StackedGradientKernel : public DotInteractionKernel<T> {
     // The features' own memory if nobody needs them any more: it is mapped and in the caches.
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({1}, 0, features.shape(), &output));
     this->ComputeBackward(c, batch, this->Stacked(this->Data(features), batch), c->input(0),
-                          this->Stacked(this->MutableData(output), batch));
+                          this->Stacked(this->OutputData(output), batch));
   }
 };
 
@@ -215,7 +223,7 @@ class SplitGradientKernel : public DotInteractionKernel<T> {
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({2}, 1, vectors.shape(), &vectors_out));
     this->ComputeBackward(
         c, batch, this->Split(this->Data(bottom), this->Data(vectors), batch), c->input(0),
-        this->Split(this->MutableData(bottom_out), this->MutableData(vectors_out), batch));
+        this->Split(this->OutputData(bottom_out), this->OutputData(vectors_out), batch));
   }
 };
 

@@ -61,6 +61,7 @@ class LookupKernel : public OpKernel {
                               &output));
     if (ids.NumElements() == 0) return;
     huge_pages_.Advise(table);
+    AdviseHugePages(output->tensor_data().data(), output->TotalBytes());
     RowFinder<Id> finder(ids, tables);
     const auto functions = EmbeddingFor<Element>(CurrentInstructionSet());
     const float* rows_of_table = ElementsOf<float>(table);

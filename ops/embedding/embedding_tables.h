@@ -6,6 +6,7 @@
 #include <atomic>
 #include <vector>
 
+#include "cpu/huge_pages.h"
 #include "cpu/tensor_elements.h"
 #include "embedding/embedding_cpu.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -82,12 +83,6 @@ class HugePages {
  private:
   std::atomic<const void*> advised_{nullptr};
 };
-
-// Asks the operating system to back [data, data + bytes) with huge pages from now on.
-void AdviseHugePages(const void* data, size_t bytes);
-
-// Gathers the pages already there into huge ones, where the system can (Linux 6.1).
-void CollapseHugePages(const void* data, size_t bytes);
 
 }  // namespace dlrm
 

@@ -169,6 +169,24 @@ def test_special_values_stay_where_they_are(isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_gradient_keeps_special_values_in_their_columns(isa, dtype):
+    x = np.ones((1, 5, 40), np.float32)
+    x[0, 2, 6], x[0, 3, 7], x[0, 1, 39] = np.nan, -np.inf, np.inf
+    features = tf.cast(x, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        output = dot_interaction_stacked(features)
+    found = float64(tape.gradient(output, features, tf.ones_like(output)))[0]
+    # A row's gradient is the sum of the other rows, and one for the copy of row 0.
+    expected = x[0].sum(axis=0) - x[0]
+    expected[0] += 1
+    # A special value's own row may have it times the zero of the matrix's diagonal.
+    for row, column in ((2, 6), (3, 7), (1, 39)):
+        expected[row, column] = found[row, column]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "xla"])
 @pytest.mark.parametrize(("features", "dimension"), [(27, 128), (5, 7), (1, 3)])
 def test_tensorflow_formulation_is_the_same_function(dtype, compiled, features, dimension):
