@@ -4,6 +4,7 @@ A note lies in the checkpoint's folder while it is being written: no message bet
 folder that not all ranks see shows itself.
 """
 
+import contextlib
 import json
 import time
 
@@ -33,7 +34,7 @@ def collect_notes(partial, ranks, patience, stopping):
         for rank in range(ranks):
             if rank not in notes and note_path(partial, rank).exists():
                 notes[rank] = json.loads(note_path(partial, rank).read_text())
-        written = sum(f.stat().st_size for f in partial.iterdir())
+        written = _bytes_in(partial)
         if written > last:
             # A slow disk is no reason to give up, as long as bytes arrive.
             deadline, last = time.monotonic() + patience, written
@@ -46,3 +47,12 @@ def collect_notes(partial, ranks, patience, stopping):
                 )
             time.sleep(_POLL_SECONDS)
     return [notes[rank] for rank in range(ranks)]
+
+
+def _bytes_in(folder):
+    total = 0
+    for path in folder.iterdir():
+        # Another rank may have renamed it since.
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
