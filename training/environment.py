@@ -102,14 +102,14 @@ def memory_per_rank(local_rank, local_size):
 
 def peak_memory():
     """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter None without."""
-    import resource
-
     import tensorflow as tf
 
     gpu = None
     if tf.config.list_physical_devices("GPU"):
         gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its peak begins with that of the process which started this one.
+    with open("/proc/self/status") as status:
+        resident = int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) * 1024
     return {"peak_resident_bytes": resident, "peak_gpu_bytes": gpu}
 
 
