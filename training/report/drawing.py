@@ -97,6 +97,8 @@ def draw(axes, plot, narrow):
         _draw_layer(axes, layer)
     if plot.x_limits:
         axes.set_xlim(plot.x_limits)
+    elif plot.layers:
+        axes.set_xlim(left=0)
     if plot.y_limits:
         axes.set_ylim(plot.y_limits)
     axes.set_xlabel(plot.x_label)

@@ -39,7 +39,7 @@ def _best(run):
 
 
 def summary(runs):
-    """Returns [(name, [text of each run])]."""
+    """Returns [(name, [text of each run], False)], as of `settings`."""
     best = [_best(run) for run in runs]
     results = [run.result or {} for run in runs]
     steps = [run.last_step() for run in runs]
@@ -67,7 +67,7 @@ def summary(runs):
         ("precision", [precision(run) for run in runs]),
         ("data", [_data(run) for run in runs]),
     ]  # fmt: skip
-    return [(name, texts) for name, texts in rows if set(texts) != {NONE}]
+    return [(name, texts, False) for name, texts in rows if set(texts) != {NONE}]
 
 
 def _data(run):

@@ -64,9 +64,10 @@ class Plot:
 
 
 def make_plots(runs):
-    """Returns the report's plots in order, as a list of `Plot`."""
-    return [_auc(runs), _loss(runs), _throughput(runs), _breakdown(runs), _memory(runs),
-            _learning_rate(runs)]  # fmt: skip
+    """Returns the report's plots, those without anything to draw last, as a list of `Plot`."""
+    plots = [_auc(runs), _loss(runs), _throughput(runs), _memory(runs), _breakdown(runs),
+             _learning_rate(runs)]  # fmt: skip
+    return sorted(plots, key=lambda plot: plot.empty)
 
 
 def _most(runs, kinds, field="samples"):
