@@ -34,7 +34,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.labelcolor": palette.INK,
 }
-_NAME_LETTERS = 34
+_NAME_LETTERS = 44
 
 
 def to_svg(plot, prefix, narrow):
@@ -132,7 +132,7 @@ def _draw_layer(axes, layer):
 
 
 def _draw_bars(axes, plot, narrow):
-    letters = _NAME_LETTERS if narrow else 2 * _NAME_LETTERS
+    letters = 34 if narrow else 68
     for row, (name, phases) in enumerate(plot.bars):
         left = 0.0
         for _, milliseconds, colour in phases:

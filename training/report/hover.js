@@ -6,6 +6,7 @@
   tip.hidden = true;
   document.body.append(tip);
   const format = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+  const place = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 
   function nearest(values, x) {
     let best = 0;
@@ -33,11 +34,11 @@
         if (at < left || at > right) return hide();
         const x = low + ((at - left) / (right - left)) * (high - low);
         const head = document.createElement("div");
-        head.textContent = `${format.format(x)} ${plot.dataset.unit}`;
+        head.textContent = `${place.format(x)} ${plot.dataset.unit}`;
         const lines = series.filter((s) => s.x.length).map((s) => {
           const line = document.createElement("div");
           const i = nearest(s.x, x);
-          line.textContent = `${s.name} ${format.format(s.y[i])} (at ${format.format(s.x[i])})`;
+          line.textContent = `${s.name} ${format.format(s.y[i])} (at ${place.format(s.x[i])})`;
           line.style.borderLeft = `4px solid ${s.colour}`;
           line.style.paddingLeft = "6px";
           return line;

@@ -34,15 +34,14 @@ def thin(x, y, weight):
 def running_mean(y, weight):
     """Returns (the weighted mean of the points around each, 5 % of all; how many these are).
 
-    At both ends the window is cut off on both sides alike.
+    At both ends the window is cut off.
     """
     y, weight = np.asarray(y, dtype=np.float64), np.asarray(weight, dtype=np.float64)
     half = max(1, round(len(y) * _WINDOW / 2))
     sums = np.concatenate([[0.0], np.cumsum(weight)])
     products = np.concatenate([[0.0], np.cumsum(weight * y)])
     at = np.arange(len(y))
-    reach = np.minimum(half, np.minimum(at, len(y) - 1 - at))
-    low, high = at - reach, at + reach + 1
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
     total = sums[high] - sums[low]
     return (products[high] - products[low]) / np.where(total > 0, total, 1.0), 2 * half + 1
 
