@@ -13,9 +13,9 @@ import sys
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.report.runs import read_runs
 
-# Beside each other in one picture.
-_OVERVIEW = ("auc", "loss", "throughput", "breakdown", "memory")
-_OVERVIEW_COLUMNS = 3
+# What is most worth seeing in one picture.
+_OVERVIEW = ("auc", "loss", "throughput", "breakdown", "memory", "learning-rate")
+_OVERVIEW_PLOTS = 4
 
 
 def main(arguments=None):
@@ -74,11 +74,11 @@ def _pictures(runs, folder):
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [plot for plot in make_plots(runs) if not plot.empty]
     files = [(folder / f"{plot.key}.png", [plot]) for plot in drawn]
-    together = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_COLUMNS]
+    together = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_PLOTS]
     if together:
         files.append((folder / "overview.png", together))
     for path, plots in files:
-        write_png(plots, path, columns=len(plots))
+        write_png(plots, path, columns=min(2, len(plots)))
     return [f"{path}: {path.stat().st_size:,} bytes" for path, _ in files]
 
 

@@ -1,4 +1,4 @@
-"""Draws a `training.report.plots.Plot` with matplotlib: as SVG for the page, as PNG files."""
+"""Draws a `training.report.layers.Plot` with matplotlib: as SVG for the page, as PNG files."""
 
 import io
 

@@ -16,12 +16,12 @@ SERIES = (
     ("s2", "#00855f", "#36cfa0"),
     ("s3", "#a94a7f", "#ec9fcb"),
     ("s4", "#9a7400", "#f2c14e"),
-    ("s5", "#4f9fd0", "#a9d8f5"),
+    ("s5", "#3d8fc4", "#a9d8f5"),
     ("s6", "#6f6f12", "#d2cf62"),
     ("s7", "#767c84", "#bcc2c9"),
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 INK, MUTED, GRID, CARD, PAGE = (light for _, light, _ in ROLES)
 
@@ -37,8 +37,11 @@ def marker(number):
 
 
 def dash(number):
-    """Returns the line style of the run with this number: it changes where colours repeat."""
-    return DASHES[number // len(SERIES) % len(DASHES)]
+    """Returns the line style of the run with this number.
+
+    Four colours are well apart with any colour vision; the next four runs are dashed as well.
+    """
+    return DASHES[number // 4 % len(DASHES)]
 
 
 def variables():

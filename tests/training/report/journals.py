@@ -36,7 +36,7 @@ def make_events(start=0, stop=100, flags=None, data=None, ranks=1, gpu=False, ph
         seconds += count * duration
         events.append({"event": "step", "seconds": seconds, "step": step, "epoch": 0,
                        "loss": float(rng.uniform(0.4, 0.6)), "learning_rate": 0.01 * step,
-                       "seconds_per_step": duration, "samples_per_second": batch / duration})  # fmt: skip
+                       "samples_per_second": batch / duration})  # fmt: skip
         if step % 20 == 0:
             events.append({"event": "evaluation", "step": step, "auc": float(rng.uniform(0.7, 0.8)),
                            "log_loss": float(rng.uniform(0.4, 0.5)), "samples": 4321,
