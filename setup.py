@@ -83,7 +83,9 @@ setup(
         "tensorflow_dot_based_interact.python",
         "tensorflow_dot_based_interact.python.ops",
         "training",
+        "training.report",
     ],
+    package_data={"training.report": ["page.html.jinja", "page.css", "hover.js"]},
     py_modules=["main", "split_bin", "preprocess"],
     ext_modules=[Extension("dlrm_ops", sources=[])],
     cmdclass={"build_ext": BuildOps},
@@ -98,6 +100,7 @@ setup(
         "cpu": ["tensorflow-cpu>=2.12,<2.16", "horovod==0.28.1"],
         "gpu": ["tensorflow>=2.12,<2.16", "horovod==0.28.1"],
         "preprocess": ["duckdb>=1.1", "pyarrow>=14", "zstandard>=0.20"],
+        "report": ["jinja2>=3.1", "matplotlib>=3.7,<4"],
         "spark": ["pyspark>=3.5,<4", "pandas>=1.5,<3"],
         "mlperf": ["mlperf-logging>=4.1"],
         "test": [

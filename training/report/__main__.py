@@ -1,0 +1,86 @@
+"""Writes a report about one or more runs.
+
+    python3 -m training.report RUN [RUN ...] [--output FILE] [--png FOLDER]
+
+A RUN is a folder with a journal.jsonl. Two or more are laid over each other; one that resumed from
+the checkpoints of a run given before it continues that one's lines.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.report.runs import read_runs
+
+# What is most worth seeing in one picture.
+_OVERVIEW = ("auc", "loss", "throughput", "breakdown", "memory", "learning-rate")
+_OVERVIEW_PLOTS = 4
+
+
+def main(arguments=None):
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m training.report", description="Writes a report about runs as an HTML page."
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="folder of a run, such as runs/latest")
+    add("--output", metavar="FILE", help="the page [report.html in the first run's folder]")
+    add("--png", metavar="FOLDER", help="write each plot, and overview.png, into this folder too")
+    options = parser.parse_args(arguments)
+    try:
+        for line in write(options.runs, options.output, options.png):
+            print(line)
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+def write(folders, output=None, png=None):
+    """Writes the page, and pictures where a folder for them is given.
+
+    Args:
+        folders: of the runs.
+        output: path of the page; None for report.html in the first run's folder.
+        png: folder of pictures, or None.
+
+    Returns:
+        A list of lines that say what was written.
+
+    Raises:
+        UserError: a folder is no run, or something cannot be written.
+    """
+    runs = read_runs(folders)
+    from training.report import page  # with matplotlib, which takes a second
+
+    path = pathlib.Path(output) if output is not None else pathlib.Path(folders[0], "report.html")
+    text = page.render(runs)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        lines = [f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(text):,} characters"]
+        if png is not None:
+            lines += _pictures(runs, pathlib.Path(png))
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return lines
+
+
+def _pictures(runs, folder):
+    from training.report.drawing import write_png
+    from training.report.plots import make_plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [plot for plot in make_plots(runs) if not plot.empty]
+    files = [(folder / f"{plot.key}.png", [plot]) for plot in drawn]
+    together = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_PLOTS]
+    if together:
+        files.append((folder / "overview.png", together))
+    for path, plots in files:
+        write_png(plots, path, columns=min(2, len(plots)))
+    return [f"{path}: {path.stat().st_size:,} bytes" for path, _ in files]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

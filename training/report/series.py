@@ -1,0 +1,94 @@
+"""Numbers for plots: thinned to what a screen can show, smoothed, in units that read well."""
+
+import math
+
+import numpy as np
+
+# Points of one line: more only make the page larger.
+MOST_POINTS = 400
+_WINDOW = 0.05  # of a line, for its running mean
+
+
+def thin(x, y, weight):
+    """Returns at most `MOST_POINTS` points, each the weighted mean of neighbours.
+
+    Args:
+        x: n numbers.
+        y: n numbers.
+        weight: n numbers of at least 0.
+
+    Returns:
+        (x, y, weight, points in each), arrays of m <= n numbers. Each x is the last of its points.
+    """
+    x, y, weight = (np.asarray(a, dtype=np.float64) for a in (x, y, weight))
+    if not len(x):
+        return x, y, weight, 1
+    size = math.ceil(len(x) / MOST_POINTS)
+    starts = np.arange(0, len(x), size)
+    sums = np.add.reduceat(weight, starts)
+    means = np.add.reduceat(weight * y, starts) / np.where(sums > 0, sums, 1.0)
+    ends = np.append(starts[1:], len(x)) - 1
+    return x[ends], means, sums, size
+
+
+def running_mean(y, weight):
+    """Returns (the weighted mean of the points around each, 5 % of all; how many these are).
+
+    At both ends the window is cut off.
+    """
+    y, weight = np.asarray(y, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    half = max(1, round(len(y) * _WINDOW / 2))
+    sums = np.concatenate([[0.0], np.cumsum(weight)])
+    products = np.concatenate([[0.0], np.cumsum(weight * y)])
+    at = np.arange(len(y))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
+    total = sums[high] - sums[low]
+    return (products[high] - products[low]) / np.where(total > 0, total, 1.0), 2 * half + 1
+
+
+def limits(values, extra=()):
+    """Returns (lowest, highest, values above) of an axis that shows all but rare high outliers.
+
+    Args:
+        values: of the lines.
+        extra: values that must be seen whatever they are.
+    """
+    values = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
+    seen = np.concatenate([values, np.asarray(list(extra), dtype=np.float64)])
+    if not len(seen):
+        return 0.0, 1.0, 0
+    low, high = seen.min(), seen.max()
+    if len(values) >= 20:
+        usual = np.quantile(values, 0.98)
+        spread = usual - np.quantile(values, 0.02)
+        if values.max() > usual + spread:
+            high = max([usual + 0.2 * spread, *extra])
+    margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
+    return low - margin, high + margin, int((values > high + margin).sum())
+
+
+def sample_unit(most):
+    """Returns (divisor, name) for numbers of samples up to `most`."""
+    for size, name in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if most >= size:
+            return size, f"{name} samples"
+    return 1.0, "samples"
+
+
+def rate_unit(most):
+    """Returns (divisor, name) for samples per second up to `most`."""
+    size, name = sample_unit(most)
+    return size, f"{name} per second"
+
+
+def time_unit(most):
+    """Returns (divisor, name) for seconds up to `most`."""
+    for size, name in ((10800.0, "hours"), (180.0, "minutes")):
+        if most >= size:
+            return (3600.0 if name == "hours" else 60.0), name
+    return 1.0, "seconds"
+
+
+def byte_unit(most):
+    """Returns (divisor, name) for bytes up to `most`."""
+    return (2.0**30, "GiB") if most >= 2**30 else (2.0**20, "MiB")
