@@ -12,7 +12,7 @@ _NUMBER = (int, float)
 # Fields that the report relies on, and the types that each may have.
 _NEEDED = {
     "config": {"flags": dict, "versions": dict, "data": dict, "ranks": int, "steps": int},
-    "step": {"seconds": _NUMBER, "step": int, "loss": (*_NUMBER, type(None)),
+    "step": {"time": _NUMBER, "step": int, "loss": (*_NUMBER, type(None)),
              "learning_rate": _NUMBER, "samples_per_second": _NUMBER},
     "evaluation": {"step": int, "auc": _NUMBER, "log_loss": _NUMBER, "samples": int,
                    "seconds": _NUMBER},
@@ -20,18 +20,21 @@ _NEEDED = {
                    "pause_seconds": _NUMBER},
     "memory": {"step": int, "peak_resident_bytes": int,
                "peak_gpu_bytes": (int, type(None))},
-    "breakdown": {"step": int, "phases": list, "step_milliseconds": _NUMBER,
+    "breakdown": {"phases": list, "step_milliseconds": _NUMBER,
                   "whole_milliseconds": _NUMBER},
     "message": {"text": str},
     "end": {"stopped_by": str, "steps": int},
 }  # fmt: skip
+# Whose "seconds" is a duration.
+_LASTING = ("evaluation", "checkpoint")
 _PHASE = {"name": str, "milliseconds": _NUMBER}
 
 
 def read_journal(folder):
     """Reads and checks `folder`/journal.jsonl.
 
-    Events of a kind that is not known are left out: a newer version may have written them.
+    Events of a kind that is not known are left out: a newer version may have written them. Journals
+    of older versions have "seconds" for "time", and no time where "seconds" is a duration.
 
     Args:
         folder: a run's folder.
@@ -40,7 +43,8 @@ def read_journal(folder):
         (list of events as dictionaries, whether the last line was cut and left out).
 
     Raises:
-        UserError: no such folder, no journal in it, a line that is no event, or no "config" event.
+        UserError: no such folder, no journal in it, a line that is no event, no "config" event, or
+            a journal of another mode than training.
     """
     path = pathlib.Path(folder) / "journal.jsonl"
     lines = _bytes_of(pathlib.Path(folder), path).split(b"\n")
@@ -106,8 +110,13 @@ def _check(record, where):
     if not isinstance(record, dict) or not isinstance(record.get("event"), str):
         raise UserError(f"{where}: damaged, not an event: expected an object with an 'event'")
     kind = record["event"]
+    if "time" not in record and "seconds" in record and kind not in _LASTING:
+        record["time"] = record.pop("seconds")
     _check_fields(record, _NEEDED.get(kind, {}), f"{where}: the {kind} event")
     if kind == "config":
+        mode = record.get("mode", "train")
+        if mode != "train":
+            raise UserError(f"{where}: a run of --mode={mode}, expected one that trained")
         batch = record["flags"].get("global_batch_size")
         if type(batch) is not int or batch < 1:
             raise UserError(f"{where}: the config event's global_batch_size is {batch!r}")

@@ -150,7 +150,7 @@ def _run(name, group):
         start = config.get("resumed_from_step") or 0
         if number:
             resumes.append((offset, start))
-            for kind in ("step", "evaluation", "memory", "breakdown"):
+            for kind in ("step", "evaluation", "memory"):
                 kept = [e for e in kinds[kind] if e["step"] <= start]
                 if kind == "step":
                     redone += [e for e in kinds[kind] if e["step"] > start]
@@ -183,8 +183,8 @@ def _run(name, group):
 class _Clock:
     """Gives the events of one start their time in the run.
 
-    An evaluation and a checkpoint carry their duration as "seconds", not their time: they are
-    placed by their step, between the "step" events around it.
+    A checkpoint's own time is when it became whole, an evaluation's is its end, and older journals
+    have neither: both are placed where their step was made, between the "step" events around it.
     """
 
     def __init__(self, offset, start, batch):
@@ -204,8 +204,8 @@ class _Clock:
             event["clock"] = clock + max(0, event["step"] - self._steps[before]) * per_step
             end = event["clock"] + (event["seconds"] if kind == "evaluation" else 0.0)
             self.latest = max(self.latest, end)
-        elif "seconds" in event:
-            event["clock"] = self._offset + event["seconds"]
+        elif "time" in event:
+            event["clock"] = self._offset + event["time"]
             self.latest = max(self.latest, event["clock"])
         if kind == "step":
             rate = event["samples_per_second"]

@@ -108,7 +108,7 @@ def test_text_of_a_journal_never_becomes_markup(tmp_path):
     evil = '"></td></script><script>alert(1)</script><img src=x onerror=alert(1)>&amp;$x_1$'
     events = make_events(flags={"data_dir": evil, "--<b>": evil}, phase=evil)
     events[0]["versions"][evil] = evil
-    events.append({"event": "message", "seconds": 1.0, "text": evil})
+    events.append({"event": "message", "time": 1.0, "text": evil})
     next(e for e in events if e["event"] == "checkpoint")["path"] = evil
     # Two folders of one name are told apart by their parents', which brings a slash into a name.
     names = ["p</script><img src=x onerror=alert(2)>", "q</script><img src=x onerror=alert(2)>",

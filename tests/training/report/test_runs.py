@@ -5,6 +5,7 @@ import pytest
 
 from tests.training.report.journals import END, make_events, write_run
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.journal import Journal, JsonLines
 from training.report.__main__ import main
 from training.report.runs import read_runs
 
@@ -12,7 +13,7 @@ from training.report.runs import read_runs
 def test_a_cut_last_line_is_left_out_and_said(tmp_path):
     events = make_events()
     whole = read_runs([write_run(tmp_path / "whole", events)])[0]
-    cut = write_run(tmp_path / "cut", events, tail='{"event": "step", "seconds": 1')
+    cut = write_run(tmp_path / "cut", events, tail='{"event": "step", "time": 1')
     run = read_runs([cut])[0]
     assert run.events == whole.events
     assert run.cut == (str(cut),)
@@ -104,7 +105,7 @@ def test_a_resumed_run_is_one_line(tmp_path, folders):
         e["step"] for e in first if e["event"] == "step" and e["step"] > 40
     ]
     everything = sorted([*run.redone, *run.of("step")], key=lambda e: e["clock"])
-    lengths = [max(e["seconds"] for e in part if e["event"] == "step") for part in (first, second)]
+    lengths = [max(e["time"] for e in part if e["event"] == "step") for part in (first, second)]
     assert everything[-1]["clock"] >= sum(lengths)
     ((clock, step),) = run.resumes
     assert step == 40
@@ -120,8 +121,33 @@ def test_runs_that_did_not_resume_from_each_other_stay_apart(tmp_path):
     assert [run.name for run in read_runs([first, second])] == ["x/run", "y/run"]
 
 
-def test_evaluations_and_checkpoints_are_placed_between_steps(tmp_path):
-    run = read_runs([write_run(tmp_path / "run", make_events())])[0]
+def test_what_the_journal_writes_is_read(tmp_path):
+    folder = write_run(tmp_path / "run", [])
+    journal = Journal([JsonLines(folder)])
+    events = make_events()
+    for event in events:
+        fields = {name: value for name, value in event.items() if name not in ("event", "time")}
+        journal.emit(event["event"], **fields)
+    journal.emit("epoch", epoch=0, step=0)
+    journal.emit("end", **END)
+    journal.close()
+    run = read_runs([folder])[0]
+    assert sum(map(len, run.events.values())) == len(events) + 1
+    clocks = [e["clock"] for e in run.of("step")]
+    assert clocks == sorted(clocks) and clocks[0] >= 0 and clocks[-1] < 60
+    assert run.result == END
+
+
+def test_a_run_that_did_not_train_is_refused(tmp_path):
+    events = [{**make_events()[0], "mode": "evaluate"}, make_events()[2]]
+    with pytest.raises(UserError, match=r"line 1: a run of --mode=evaluate, expected one that tr"):
+        read_runs([write_run(tmp_path / "run", events)])
+
+
+@pytest.mark.parametrize("stamp", ["time", "seconds"])
+def test_evaluations_and_checkpoints_are_placed_between_steps(tmp_path, stamp):
+    run = read_runs([write_run(tmp_path / "run", make_events(stamp=stamp))])[0]
+    assert len(run.of("evaluation")) == 5 and len(run.of("checkpoint")) == 2
     for event in run.of("evaluation") + run.of("checkpoint"):
         before = [e["clock"] for e in run.of("step") if e["step"] <= event["step"]]
         after = [e["clock"] for e in run.of("step") if e["step"] > event["step"]]
