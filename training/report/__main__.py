@@ -52,7 +52,13 @@ def write(folders, output=None, png=None):
         UserError: a folder is no run, or something cannot be written.
     """
     runs = read_runs(folders)
-    from training.report import page  # with matplotlib, which takes a second
+    try:
+        from training.report import page  # with matplotlib, which takes a second
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is missing: "
+            "python3 -m pip install -c constraints.txt jinja2 matplotlib"
+        ) from error
 
     path = pathlib.Path(output) if output is not None else pathlib.Path(folders[0], "report.html")
     text = page.render(runs)

@@ -135,9 +135,10 @@ def _draw_bars(axes, plot, narrow):
     letters = 34 if narrow else 68
     for row, (name, phases) in enumerate(plot.bars):
         left = 0.0
-        for _, milliseconds, colour in phases:
-            axes.barh(row, milliseconds, 0.5, left, color=colour, edgecolor=palette.CARD,
-                      linewidth=1.0)  # fmt: skip
+        for _, milliseconds, number in phases:
+            axes.barh(row, milliseconds, 0.5, left, color=palette.colour(number),
+                      hatch=palette.hatch(number), edgecolor=palette.CARD,
+                      linewidth=0.4)  # fmt: skip
             left += milliseconds
         if len(plot.bars) > 1:
             axes.text(0, row - 0.3, short(name, letters), va="bottom", color=palette.INK)
@@ -155,16 +156,17 @@ def short(name, letters=_NAME_LETTERS):
 
 
 def legend(plot):
-    """Returns the layers, and for bars (phase, colour), that a legend names, each once."""
+    """Returns the layers, and for bars (phase, number), that a legend names, each once."""
     entries = {layer.label: layer for layer in plot.layers if layer.label is not None}
     for _, phases in plot.bars:
-        entries.update({name: (name, colour) for name, _, colour in phases})
+        entries.update({name: (name, number) for name, _, number in phases})
     return list(entries.values())
 
 
 def _handle(entry):
     if isinstance(entry, tuple):
-        return Patch(color=entry[1], label=" " + short(entry[0]))
+        return Patch(facecolor=palette.colour(entry[1]), edgecolor=palette.CARD,
+                     hatch=palette.hatch(entry[1]), label=" " + short(entry[0]))  # fmt: skip
     lone = entry.kind in ("points", "marks")
     # A label that begins with an underscore would be left out.
     return Line2D([], [], color=entry.colour, linestyle="none" if lone else entry.dash,

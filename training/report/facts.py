@@ -44,6 +44,7 @@ def summary(runs):
     results = [run.result or {} for run in runs]
     steps = [run.last_step() for run in runs]
     last = [(run.of("evaluation") or [{}])[-1] for run in runs]
+    only = ", last start" if any(run.resumes for run in runs) else ""
     rows = [
         ("end", [ended(run) for run in runs]),
         ("AUC, last evaluation", [number(e.get("auc"), 6) for e in last]),
@@ -60,9 +61,9 @@ def summary(runs):
         ("steps", [f"{s:,} of {run.config['steps']:,}" for s, run in zip(steps, runs)]),
         ("samples trained", [number(s * run.batch) for s, run in zip(steps, runs)]),
         ("global batch (samples)", [number(run.batch) for run in runs]),
-        ("training time", [duration(r.get("training_seconds")) for r in results]),
-        ("evaluating time", [duration(r.get("evaluating_seconds")) for r in results]),
-        ("total time", [duration(r.get("total_seconds")) for r in results]),
+        (f"training time{only}", [duration(r.get("training_seconds")) for r in results]),
+        (f"evaluating time{only}", [duration(r.get("evaluating_seconds")) for r in results]),
+        (f"total time{only}", [duration(r.get("total_seconds")) for r in results]),
         ("machine", [hardware(run) for run in runs]),
         ("precision", [precision(run) for run in runs]),
         ("data", [_data(run) for run in runs]),

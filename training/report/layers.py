@@ -41,7 +41,7 @@ class Plot:
         layers: what is drawn; empty if there is nothing to draw.
         note: what the reader should know, below the plot; why it is empty, where it is.
         x_limits, y_limits: (low, high), or None.
-        bars: stacked bars instead of layers: [(run's name, [(phase, milliseconds, colour)])].
+        bars: stacked bars instead of layers: [(run's name, [(phase, milliseconds, its number)])].
     """
 
     key: str

@@ -1,6 +1,7 @@
 """Puts plots and tables together into one HTML page that needs nothing else."""
 
 import json
+import math
 import pathlib
 
 import jinja2
@@ -69,7 +70,8 @@ def _swatch(entry):
     """Returns a legend's entry: (CSS variable, dash pattern or None for no line, glyph, label)."""
     names = palette.variables()
     if isinstance(entry, tuple):
-        return names[entry[1]], None, "■", entry[0]
+        glyph = "▨" if palette.hatch(entry[1]) else "■"
+        return names[palette.colour(entry[1])], None, glyph, entry[0]
     glyph = _GLYPHS.get(entry.marker, "")
     if entry.kind in ("points", "marks"):
         return names[entry.colour], None, glyph, entry.label
@@ -80,11 +82,16 @@ def _swatch(entry):
 def _points(plot):
     """Returns [{name, colour, x, y}] of the layers that the pointer tells about."""
     names = palette.variables()
-    return [
-        {"name": layer.hover, "colour": f"var({names[layer.colour]})",
-         "x": [float(f"{x:.7g}") for x in layer.x], "y": [float(f"{y:.6g}") for y in layer.y]}
-        for layer in plot.layers if layer.hover is not None
-    ]  # fmt: skip
+    lines = []
+    for layer in plot.layers:
+        if layer.hover is not None:
+            told = [(x, y) for x, y in zip(layer.x, layer.y) if math.isfinite(y)]
+            lines.append({
+                "name": layer.hover, "colour": f"var({names[layer.colour]})",
+                "x": [float(f"{x:.7g}") for x, _ in told],
+                "y": [float(f"{y:.6g}") for _, y in told],
+            })  # fmt: skip
+    return lines
 
 
 def _script_json(value):

@@ -23,6 +23,8 @@ SERIES = (
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
+HATCHES = ("", "////", "....")
+
 INK, MUTED, GRID, CARD, PAGE = (light for _, light, _ in ROLES)
 
 
@@ -42,6 +44,11 @@ def dash(number):
     Four colours are well apart with any colour vision; the next four runs are dashed as well.
     """
     return DASHES[number // 4 % len(DASHES)]
+
+
+def hatch(number):
+    """Returns the hatching of the phase with this number: it is new where colours repeat."""
+    return HATCHES[number // len(SERIES) % len(HATCHES)]
 
 
 def variables():

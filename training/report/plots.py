@@ -1,5 +1,7 @@
 """What each plot of the report shows."""
 
+import bisect
+import dataclasses
 import math
 
 from training.report import palette, published, series
@@ -138,6 +140,8 @@ def _throughput(runs):
             rate_name, rate,
         )  # fmt: skip
         note = note or said
+        gaps = [clock / seconds for clock, _ in run.resumes]
+        drawn = [dataclasses.replace(d, **_broken(d, gaps)) for d in drawn]
         layers += drawn
         values += y
         layers += _happenings(number, run, seconds)
@@ -147,6 +151,16 @@ def _throughput(runs):
     return Plot("throughput", "Throughput", f"{time_name} of running", rate_name, tuple(layers),
                 f"{note} Shaded: evaluations, whose time is not counted.",
                 y_limits=(0, high * 1.12))  # fmt: skip
+
+
+def _broken(layer, gaps):
+    """Returns the x and y of a layer with a point that is not a number at each gap."""
+    x, y = list(layer.x), list(layer.y)
+    for gap in gaps:
+        at = bisect.bisect_right(x, gap)
+        x.insert(at, gap)
+        y.insert(at, math.nan)
+    return {"x": x, "y": y}
 
 
 def _happenings(number, run, seconds):
@@ -235,7 +249,7 @@ def _breakdown(runs):
             names += [p["name"] for p in event["phases"] if p["name"] not in names]
     bars = tuple(
         (run.name, [
-            (p["name"], p["milliseconds"], palette.colour(names.index(p["name"])))
+            (p["name"], p["milliseconds"], names.index(p["name"]))
             for p in run.of("breakdown")[-1]["phases"]
         ])
         for run in runs if run.of("breakdown")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training.report.journals import END, make_events, write_run
-from training.errors import EXIT_OK
+from training.errors import EXIT_OK, EXIT_USER_ERROR
 from training.report.__main__ import main, write
 from training.report.plots import make_plots
 from training.report.runs import read_runs
@@ -189,3 +189,13 @@ def test_no_tensorflow_is_imported(tmp_path):
         f"assert main([{str(run)!r}]) == 0; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
+    run = write_run(tmp_path / "run", make_events())
+    for name in ("jinja2", "training.report.page"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr("training.report.page", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main([str(run)]) == EXIT_USER_ERROR
+    assert "the package jinja2 is missing: python3 -m pip install" in capsys.readouterr().err

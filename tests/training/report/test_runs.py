@@ -7,6 +7,7 @@ from tests.training.report.journals import END, make_events, write_run
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.journal import Journal, JsonLines
 from training.report.__main__ import main
+from training.report.plots import make_plots
 from training.report.runs import read_runs
 
 
@@ -111,6 +112,10 @@ def test_a_resumed_run_is_one_line(tmp_path, folders):
     assert step == 40
     assert max(e["clock"] for e in run.redone) <= clock
     assert clock < min(e["clock"] for e in run.of("step") if e["step"] > 40)
+    drawn = {plot.key: plot for plot in make_plots([run])}["throughput"]
+    for layer in drawn.layers:
+        if layer.kind == "line":
+            assert [x for x, y in zip(layer.x, layer.y) if np.isnan(y)] == [clock]
     assert run.name == ("a" if folders == 1 else "a + 1 resumed")
 
 
