@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -61,30 +61,15 @@ class BuildOps(build_ext):
         sys.exit("setup.py: TensorFlow is not installed; the ops are built against it")
 
 
+_PACKAGES = ("dataset", "model", "ops", "tensorflow_dot_based_interact", "training")
+
 setup(
     name="dlrm-trainer",
     version="0.1.0",
     description="Hybrid-parallel DLRM training on TensorFlow 2 and Horovod, on CPUs and GPUs",
     license="Apache-2.0",
     python_requires=">=3.9,<3.12",
-    packages=[
-        "dataset",
-        "dataset.preprocessing",
-        "dataset.preprocessing.engines",
-        "model",
-        "model.embedding",
-        "ops",
-        "ops.cpu",
-        "ops.dot_interaction",
-        "ops.embedding",
-        "ops.read_slice",
-        "ops.route_rows",
-        "tensorflow_dot_based_interact",
-        "tensorflow_dot_based_interact.python",
-        "tensorflow_dot_based_interact.python.ops",
-        "training",
-        "training.report",
-    ],
+    packages=find_packages(include=[f"{name}*" for name in _PACKAGES]),
     package_data={"training.report": ["page.html.jinja", "page.css", "hover.js"]},
     py_modules=["main", "split_bin", "preprocess"],
     ext_modules=[Extension("dlrm_ops", sources=[])],

@@ -99,6 +99,7 @@ class _FileData:
             facts={
                 "data_dir": str(pathlib.Path(flags.data_dir).resolve()),
                 "layout": self._train.layout,
+                "vocab_sizes": self.vocab_sizes,
                 "dense_transform": self._train.dense_transform,
                 "train_samples": self._train.samples,
                 "test_samples": self._test.samples,

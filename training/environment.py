@@ -126,12 +126,35 @@ def code_version():
     return told.stdout.strip() or None
 
 
+def hardware():
+    """Returns {processor, cores, gpu}: what this rank runs on; gpu is None without one."""
+    import tensorflow as tf
+
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as info:
+            names = (
+                line.partition(":")[2].strip() for line in info if line.startswith("model name")
+            )
+            processor = next(names, processor)
+    except OSError:
+        pass
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    return {
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": details.get("device_name") if gpus else None,
+    }
+
+
 def versions():
-    """Returns the versions that a result depends on."""
+    """Returns the versions, and the hardware, that a result depends on."""
     import numpy
     import tensorflow as tf
 
     known = {
+        **hardware(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": numpy.__version__,
