@@ -4,7 +4,7 @@ docs/migrating.md has the differences in meaning.
 """
 
 NAMES = {
-    "adagrad": "embedding_optimizer",
+    "adagrad": "embedding_optimizer=adagrad",
     "batch_size": "global_batch_size",
     "bottom_mlp_sizes": "bottom_mlp",
     "dataset": "data_dir",
@@ -22,14 +22,15 @@ NAMES = {
     "lr_decay_steps": "decay_steps",
     "lr_warmup_steps": "warmup_steps",
     "max_steps": "early_stop",
+    "model_config": "bottom_mlp",
     "num_embeddings_per_feature": "vocab_sizes",
-    "over_arch_layer_sizes": "top_mlp",
     "output_dir": "checkpoint_dir",
+    "over_arch_layer_sizes": "top_mlp",
     "print_freq": "print_interval",
-    "print_sharding_plan": "mode",
+    "print_sharding_plan": "mode=plan",
     "save_checkpoint_path": "checkpoint_dir",
-    "shuffle_batch_order": "shuffle_seed",
-    "shuffle_batches": "shuffle_seed",
+    "shuffle_batch_order": "shuffle_seed=1",
+    "shuffle_batches": "shuffle_seed=1",
     "synthetic_dataset_num_entries": "early_stop",
     "synthetic_dataset_table_sizes": "vocab_sizes",
     "test_freq": "eval_interval",
