@@ -43,8 +43,9 @@ class Hints(NamedTuple):
         found = metadata.find_vocab_sizes(around, os.path.join(around, os.pardir))
         if found is None:
             raise DatasetError(
-                f"{folder}: vocabulary sizes are not known: give them (--vocab_sizes), or put "
-                f"them as a JSON list into {os.path.join(around, metadata.VOCAB_FILE_NAME)}"
+                f"{folder}: vocabulary sizes are not known: put them as a JSON list into "
+                f"{os.path.join(around, metadata.VOCAB_FILE_NAME)} (or give --vocab_sizes to "
+                "split_bin.py, dataset.convert or dataset.validate)"
             )
         return found
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ def run(*arguments):
         (["--data_dir=x"], "--global_batch_size is required"),
         (["--global_batch_size=64"], "--data_dir is required"),
         (["--globl_batch_size=64"], "unknown flag --globl_batch_size; did you mean --global_batch"),
+        (["--max_steps=64"], "unknown flag --max_steps; did you mean --early_stop?"),
         (["--qqqq=64"], "unknown flag --qqqq (--help lists all)"),
         (["--global_batch_size=ten"], "global_batch_size"),
         (["--data_dir=x", "--global_batch_size=0"], "global_batch_size"),
@@ -55,3 +57,28 @@ def test_help_lists_every_flag_once():
     assert len(names) == len(set(names))
     for name in names:
         assert f"  --{name} " in result.stdout or f"  --{name}\n" in result.stdout
+
+
+def test_help_says_what_a_flag_without_default_stands_for():
+    from dataset.layouts import LAYOUTS
+    from training import flags
+
+    for name in (name for group in flags.GROUPS.values() for name in group):
+        flag = flags.FLAGS[name]
+        if flag.default is None:
+            assert "default" in flag.help.lower() or "required" in flag.help, name
+    assert all(layout in flags.FLAGS["data_layout"].help for layout in LAYOUTS)
+    lines = flags.help_text().splitlines()
+    assert max(map(len, lines)) <= 100
+    at = lines.index("  --auc [exact]")
+    assert lines[at + 1] == "      one of exact, binned"
+    assert lines[at + 2].startswith("      exact: ")
+
+
+def test_help_ends_quietly_when_its_reader_does():
+    command = f"{shlex.quote(sys.executable)} main.py --help | head -1"
+    result = subprocess.run(
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.stdout.startswith("[Info]")
+    assert result.stderr == ""

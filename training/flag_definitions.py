@@ -38,10 +38,18 @@ def _define_all():
         "global batch sizes of --mode=inference_benchmark, comma-separated",
     )  # fmt: skip
     _define(job, "integer", "ranks", 1, "ranks to plan for (--mode=plan)", lower_bound=1)
-    _define(job, "string", "device", "a100-80gb", "device to plan for (--mode=plan)")
+    _define(job, "string", "device", "a100-80gb", "GPU or CPU to plan for (--mode=plan)")
 
-    _define(data, "string", "data_dir", None, "dataset folder, holding train/ and test/")
-    _define(data, "string", "data_layout", "auto", "layout of the files; auto recognises it")
+    _define(
+        data, "string", "data_dir", None,
+        "dataset folder, holding train/ and test/ (docs/data.md); required to train and "
+        "evaluate, but for --use_synthetic_dataset",
+    )  # fmt: skip
+    _define(
+        data, "string", "data_layout", "auto",
+        "layout of the files: raw, three_file, per_table, deep_learning_examples, mlperf_v0.7 "
+        "or torchrec (docs/data.md); auto recognises it",
+    )  # fmt: skip
     _define(
         data, "bool", "use_splited_dataset", False,
         "the dataset has one file per table (the seed benchmark's spelling; auto finds out too)",
@@ -63,7 +71,7 @@ def _define_all():
     _define(data, "integer", "prefetch", 4, "batches read ahead of the step", lower_bound=1)
     _define(data, "integer", "parallel_reads", 2, "batches read at the same time", lower_bound=1)
 
-    _define(model, "integer", "embedding_dim", 128, "embedding dimension D", lower_bound=1)
+    _define(model, "integer", "embedding_dim", 128, "numbers in a row of a table", lower_bound=1)
     _define(
         model, "string", "bottom_mlp", "512,256,128",
         "layer widths of the bottom MLP, comma-separated; the last must be --embedding_dim",
@@ -80,7 +88,8 @@ def _define_all():
 
     _define(
         train, "integer", "global_batch_size", None,
-        "samples in one step over all ranks; required", lower_bound=1,
+        "samples in one step over all ranks, which divide it; required to train. Default of "
+        "--mode=evaluate: the checkpoint's, of plan: 65536", lower_bound=1,
     )  # fmt: skip
     _define(train, "integer", "epochs", 1, "passes over the training data", lower_bound=1)
     _define(
@@ -89,8 +98,8 @@ def _define_all():
     )  # fmt: skip
     _define(
         train, "enum", "schedule", "mlperf",
-        "a published learning rate and its steps, scaled to the global batch; each flag below "
-        "replaces its own number",
+        "a published learning rate with its steps, these scaled to the global batch; --lr, "
+        "--warmup_steps, --decay_start_step and --decay_steps replace one number each, unscaled",
         enum_values=list(PRESETS),
     )  # fmt: skip
     _define(
@@ -105,7 +114,7 @@ def _define_all():
     )  # fmt: skip
     _define(
         train, "integer", "decay_start_step", None,
-        "step at which the decay begins, 0: no decay; default: the schedule's (mlperf: 49315 x "
+        "last step before the decay, 0: no decay; default: the schedule's (mlperf: 49315 x "
         "55296 / global batch)",
         lower_bound=0,
     )  # fmt: skip
@@ -147,8 +156,8 @@ def _define_all():
     )  # fmt: skip
     _define(
         speed, "string", "loss_scale", "auto",
-        "factor on the loss before the backward pass, or dynamic: found while training, steps that "
-        "overflow are skipped and counted. auto: 1024 with float16, else 1",
+        "factor on the loss before the backward pass, 1 or more, or dynamic: found while training, "
+        "steps that overflow are skipped and counted. auto: 1024 with float16, else 1",
     )  # fmt: skip
     _define(speed, "bool", "xla", False, "compile the dense layers with XLA")
     _define(speed, "bool", "custom_interact", False, "take the project's dot-interaction op")
@@ -164,7 +173,7 @@ def _define_all():
     )  # fmt: skip
     _define(
         placement, "string", "memory_per_rank", None,
-        "memory that tables may take on one rank, e.g. 70GiB; default: 80 % of what the machine "
+        "memory that tables may take on one rank, such as 70GiB; default: 80 % of what the machine "
         "has free",
     )  # fmt: skip
     _define(
@@ -195,7 +204,7 @@ def _define_all():
     )
     _define(
         evaluation, "integer", "eval_interval", None,
-        "steps between evaluations; overrides --evals_per_epoch", lower_bound=1,
+        "steps between evaluations; default: as --evals_per_epoch says", lower_bound=1,
     )  # fmt: skip
     _define(evaluation, "bool", "eval_in_last", False, "evaluate once, at the end")
     _define(
@@ -206,7 +215,7 @@ def _define_all():
 
     _define(
         evaluation, "enum", "auc", "exact",
-        "exact: of all scores, as scikit-learn's. binned: of 8000 thresholds, as the SOK "
+        "exact: from all scores, equal to scikit-learn's. binned: from 8000 thresholds, as the SOK "
         "benchmark's",
         enum_values=["exact", "binned"],
     )  # fmt: skip
@@ -217,13 +226,15 @@ def _define_all():
 
     _define(
         checkpoint, "string", "checkpoint_dir", None,
-        "folder of checkpoints, on storage that all ranks see. A run begins with the first of: the "
-        "newest whole checkpoint in here; --restore; the initial weights",
+        "folder of checkpoints, on storage that all ranks see; default: none are written. A run "
+        "begins with the first of: the newest whole checkpoint in here; --restore; the initial "
+        "weights",
     )  # fmt: skip
     _define(
         checkpoint, "string", "restore", None,
-        "a checkpoint: its weights and optimizer state, from step 0, where --checkpoint_dir holds "
-        "none. The checkpoint of --mode=evaluate, export and inference_benchmark",
+        "a checkpoint or a folder of them: its weights and optimizer state, from step 0, where "
+        "--checkpoint_dir holds none; default: the initial weights. Also the checkpoint of "
+        "--mode=evaluate, export and inference_benchmark",
     )  # fmt: skip
     _define(
         checkpoint, "string", "checkpoint_interval", "30min",
@@ -231,13 +242,15 @@ def _define_all():
     )  # fmt: skip
     _define(checkpoint, "integer", "keep", 2, "checkpoints to keep, the newest", lower_bound=1)
     _define(
-        checkpoint, "string", "export_dir", None, "folder that --mode=export makes",
+        checkpoint, "string", "export_dir", None,
+        "folder that --mode=export makes; required with it",
     )  # fmt: skip
 
     _define(output, "string", "run_dir", "runs", "folder in which each run gets a folder")
     _define(
         output, "string", "profile_steps", None,
-        "steps of which TensorFlow's profiler writes a profile into the run's folder, e.g. 100-110",
+        "steps of which TensorFlow's profiler writes a profile into the run's folder, such as "
+        "100-110; default: none",
     )  # fmt: skip
     _define(
         output, "bool", "step_breakdown", False,
@@ -246,7 +259,7 @@ def _define_all():
     )  # fmt: skip
     _define(
         output, "integer", "print_interval", None,
-        "steps between lines where the output is no terminal; default: one every ten seconds",
+        "steps between lines where the output is no terminal; default: one line every ten seconds",
         lower_bound=1,
     )  # fmt: skip
     _define(
@@ -261,7 +274,8 @@ def _define_all():
 
     _define(
         mlperf, "string", "mlperf_log", None,
-        "file that gets the run as MLPerf's log lines (docs/mlperf.md); an old one is renamed",
+        "file that gets the run as MLPerf's log lines (docs/mlperf.md), an old one is renamed; "
+        "default: none",
     )  # fmt: skip
     _define(mlperf, "string", "mlperf_org", "unnamed", "who ran it, for --mlperf_log")
     _define(mlperf, "string", "mlperf_platform", "unnamed", "machine in words, for --mlperf_log")

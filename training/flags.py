@@ -6,12 +6,15 @@ Importing this module imports no TensorFlow, so that a wrong flag is an error wi
 import difflib
 import importlib.util
 import json
+import signal
 import sys
+import textwrap
 
 from absl import flags
 
 from training.errors import UserError
 from training.flag_definitions import GROUPS
+from training.foreign_flags import NAMES
 from training.plan_arguments import read_vocab_sizes
 
 FLAGS = flags.FLAGS
@@ -34,13 +37,15 @@ def parse(arguments):
             cannot take effect.
     """
     if any(a in ("--help", "-help", "-h", "--helpfull") for a in arguments[1:]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `main.py --help | head` ends quietly.
         print(help_text())
         sys.exit(0)
     try:
         rest = FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
         known = [name for names in GROUPS.values() for name in names]
-        near = difflib.get_close_matches(error.flagname, known, n=1)
+        near = [NAMES[error.flagname]] if error.flagname in NAMES else []
+        near = near or difflib.get_close_matches(error.flagname, known, n=1, cutoff=0.7)
         hint = f"; did you mean --{near[0]}?" if near else ""
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
     except flags.Error as error:
@@ -62,7 +67,8 @@ def help_text():
         "usage: python3 main.py --data_dir=DIR --global_batch_size=N [flag ...]",
         "       horovodrun -np N ./hvd_wrapper.sh python3 main.py ...",
         "",
-        "Trains DLRM. --flagfile=FILE reads flags from a file, one a line.",
+        "Trains DLRM. --flagfile=FILE reads flags from a file, one a line; flags after it replace",
+        "its own. Defaults stand in brackets. --NAME turns a true/false flag on, --noNAME off.",
     ]
     for group, names in GROUPS.items():
         lines += ["", f"{group}:"]
@@ -70,7 +76,15 @@ def help_text():
             flag = FLAGS[name]
             default = "" if flag.default is None else f" [{flag.default_as_str}]"
             lines.append(f"  --{name}{default}".replace("['", "[").replace("']", "]"))
-            lines.append(f"      {flag.help}")
+            # absl puts the values of an enum before its help: "<a|b>: ".
+            choices, text = getattr(flag.parser, "enum_values", ()), flag.help
+            if choices:
+                lines.append(f"      one of {', '.join(choices)}")
+                text = text.split(">: ", 1)[1]
+            lines += textwrap.wrap(
+                text, 94, initial_indent=" " * 6, subsequent_indent=" " * 6,
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
     return "\n".join(lines)
 
 
