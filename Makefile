@@ -20,7 +20,7 @@ SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name
 OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
 
 # How `make train` starts its ranks: one needs no launcher.
-LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun -np $(NP)) ./hvd_wrapper.sh $(PY)
+LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun --gloo -np $(NP)) ./hvd_wrapper.sh $(PY)
 
 .PHONY: help train report test bench sanitize lint clean distclean venv ops data
 

@@ -15,7 +15,8 @@ def command(ranks, *arguments, wrapper=True):
     if ranks == 1:
         return program
     horovodrun = pathlib.Path(sys.executable).parent / "horovodrun"
-    return [str(horovodrun), "-np", str(ranks), *program]
+    # Told that it is Gloo, horovodrun need not import TensorFlow to find out about MPI.
+    return [str(horovodrun), "--gloo", "-np", str(ranks), *program]
 
 
 def environment(**extra):
