@@ -81,8 +81,8 @@ def test_steps_that_are_not_finite_are_left_out(per_table, tmp_path, ranks, scal
     skipped = [event["skipped_steps"] for event in events if event["event"] == "step"]
     assert skipped == [0] * 3 + [1] * 7 + [2] * 20
     if final_scale is not None:
-        assert events[-3]["event"] == "step"
-        assert events[-3]["loss_scale"] == final_scale
+        last = [event for event in events if event["event"] == "step"][-1]
+        assert last["loss_scale"] == final_scale
 
 
 def test_a_hundred_skipped_steps_in_a_row_end_the_run(per_table, tmp_path):

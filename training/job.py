@@ -30,11 +30,11 @@ from training.summary import SummaryTable
 from training.tensorboard import TensorBoard
 from training.watchdog import Watchdog
 
-# Of the dense part. Adagrad as the tables have it, and PyTorch: Keras' starts its sums at 0.1 and
-# takes its epsilon under the root.
+# Of the dense part. TensorFlow's Adagrad starts its sums at 0.1, PyTorch's and ours at 0. Keras has
+# epsilon under the root, where it keeps the first steps of tiny gradients small.
 _OPTIMIZERS = {
     "sgd": tf.keras.optimizers.SGD,
-    "adagrad": lambda: tf.keras.optimizers.Adagrad(initial_accumulator_value=0.0, epsilon=1e-16),
+    "adagrad": lambda: tf.keras.optimizers.Adagrad(initial_accumulator_value=0.0, epsilon=1e-8),
     "adam": tf.keras.optimizers.Adam,
 }
 

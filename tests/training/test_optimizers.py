@@ -16,7 +16,7 @@ class Adagrad:
 
     def change(self, key, gradient, rate):
         self.sums[key] = self.sums.get(key, 0.0) + gradient**2
-        return rate * gradient / (np.sqrt(self.sums[key]) + 1e-8)
+        return rate * gradient / np.sqrt(self.sums[key] + 1e-8)
 
 
 class Adam:

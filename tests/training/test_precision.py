@@ -122,8 +122,9 @@ def test_a_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer):
 
 @pytest.mark.parametrize(
     ("dtype", "scale", "tolerance"),
-    [("float16", lambda: LossScale(1024.0), 0.002), ("bfloat16", lambda: LossScale(1.0), 0.01),
-     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.002)],
+    # Of losses around 0.7, after 40 steps at a rate that lets rounding grow.
+    [("float16", lambda: LossScale(1024.0), 0.01), ("bfloat16", lambda: LossScale(1.0), 0.03),
+     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.01)],
 )  # fmt: skip
 def test_sixteen_bits_train_like_float32(dtype, scale, tolerance):
     made = batches(40)

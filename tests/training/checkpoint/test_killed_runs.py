@@ -95,47 +95,48 @@ def undisturbed(small_dataset, tmp_path_factory):
     return digest
 
 
-def kill_at_random(small_dataset, work, undisturbed, seed):
-    """Kills one rank, all ranks, or the launcher too, once or twice; returns what was printed."""
-    generator = random.Random(seed)
-    process = start(small_dataset, work, restarts=3)
-    for _ in range(generator.choice([1, 2])):
-        # Anywhere from the first checkpoint's first byte on; most of the time one is being written.
-        begun = folder.checkpoints(work / "checkpoints")
-        target = generator.randrange(1, 12)
-        seen = len(begun)
+def kill_at_random(small_dataset, work, undisturbed, seed, kills):
+    """Kills one rank or all, some times over; returns (what was printed, how often it struck)."""
+    generator, struck = random.Random(seed), 0
+    process = start(small_dataset, work, restarts=kills)
+    for _ in range(kills):
+        found = folder.checkpoints(work / "checkpoints")
+        # Some checkpoints further on; most of the time the next one is being written.
+        target = (found[-1][0] if found else 0) + 5 * generator.randrange(1, 5)
 
-        def far_enough(seen=seen, target=target):
+        def far_enough(target=target):
             newest = folder.checkpoints(work / "checkpoints")
-            return newest and newest[-1][0] >= 5 * target and len(newest) >= min(seen, 1)
+            return newest and newest[-1][0] >= target
 
         if not wait_for(far_enough, process):
             break
         time.sleep(generator.random() * 0.1)
         victims = ranks_of(process)
-        choice = generator.choice(["one", "one", "all"])
-        if choice == "one" and victims:
+        if generator.random() < 0.6 and victims:
             victims = dict([generator.choice(sorted(victims.items()))])
         for victim in victims.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
-        time.sleep(1)
+        struck += bool(victims)
+        wait_for(lambda: not ranks_of(process), process, 30)
     out = finish(process)
     assert process.returncode == 0, out
     assert weights(work) == (STEPS, undisturbed), out
-    return out
+    return out, struck
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_killed_and_started_again(small_dataset, tmp_path, undisturbed, seed):
-    out = kill_at_random(small_dataset, tmp_path, undisturbed, seed)
-    assert "restart: " in out
+@pytest.mark.parametrize(("seed", "kills"), [(0, 2), (1, 3)])
+def test_killed_and_started_again(small_dataset, tmp_path, undisturbed, seed, kills):
+    out, struck = kill_at_random(small_dataset, tmp_path, undisturbed, seed, kills)
+    assert out.count("restart: ") >= struck > 0
+    assert "resuming after step" in out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_killed_thirty_times(small_dataset, tmp_path, undisturbed, seed):
-    kill_at_random(small_dataset, tmp_path, undisturbed, seed)
+    _, struck = kill_at_random(small_dataset, tmp_path, undisturbed, seed, 1)
+    assert struck == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -161,7 +161,10 @@ def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
             description, batch, start_step=start_step, shuffle_seed=5, epoch=epoch
         )
 
-    data = Data([samples, 5, 7], 13, samples // batch, train_batches, None, None, {})
+    data = Data(
+        vocab_sizes=[samples, 5, 7], dense_features=13, steps_per_epoch=samples // batch,
+        train=train_batches, test=None, one_batch=None, attainable_auc=None, facts={},
+    )  # fmt: skip
     flags = types.SimpleNamespace(
         epochs=3, eval_in_last=True, print_interval=None, global_batch_size=batch,
         auc_threshold=1.0,
