@@ -4,6 +4,7 @@ POINT is `Class.method` or `module.function` of dataset.preprocessing; the proce
 it is called for the COUNT-th time (before it does anything), as from the OOM killer.
 """
 
+import functools
 import importlib
 import os
 import pathlib
@@ -41,7 +42,9 @@ def main(folder, point, count):
     parts.PART_BYTES = PART_BYTES
     os.fsync = lambda descriptor: None
     kill_at(point, int(count))
-    pipeline.run(run_options(pathlib.Path(folder), **SPLIT))
+    # What is still in a buffer dies with the process.
+    say = functools.partial(print, flush=True)
+    pipeline.run(run_options(pathlib.Path(folder), **SPLIT), say=say)
 
 
 if __name__ == "__main__":
