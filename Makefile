@@ -9,6 +9,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 NP ?= 1
+# Tests that run at a time. Most of a test is one core's work: starting TensorFlow, tracing a step.
+WORKERS ?= 2
 PINNED := $(shell sed -n 's/^tensorflow-cpu==//p' constraints.txt)
 TENSORFLOW ?= $(PINNED)
 VENV ?= $(if $(filter $(PINNED),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
@@ -34,8 +36,8 @@ train: $(OPS) $(DATA)/test/metadata.json ## train the demo DLRM (NP=4 for four r
 report: $(VENV)/.ready ## write a page about runs (RUNS="runs/A runs/B" for some, FLAGS='--png FOLDER' for pictures)
 	@$(PY) -m training.report $(or $(RUNS),runs/latest) $(FLAGS)
 
-test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones)
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(or $(TESTS),-m 'not slow')
+test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones, WORKERS=1 one by one)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist worksteal $(or $(TESTS),-m 'not slow')
 
 bench: $(OPS) ## measure machine, ops, data path and hybrid step (BENCH=ops for one of them)
 	@for name in $(or $(BENCH),machine ops data hybrid); do echo "== benchmarks.$$name"; \

