@@ -140,6 +140,8 @@ def batches(
             "valid": tf.cast(count[rank], tf.int32),
         }
 
+    # Left as it is by AutoGraph, whose rewriting takes longer than all else here.
+    read = tf.autograph.experimental.do_not_convert(read)
     dataset = order.map(read, num_parallel_calls=parallel_reads, deterministic=True)
     return dataset.prefetch(prefetch).with_options(_options(parallel_reads))
 

@@ -78,11 +78,13 @@ class DenseDLRM(tf.keras.Model):
             self._interact = no_interaction
         self._forward = self._plain_forward
         if xla and custom_interact:
-            self._compiled_bottom = tf.function(self._bottom_part, jit_compile=True)
-            self._compiled_top = tf.function(self._top_part, jit_compile=True)
+            self._compiled_bottom = tf.function(
+                self._bottom_part, jit_compile=True, autograph=False
+            )
+            self._compiled_top = tf.function(self._top_part, jit_compile=True, autograph=False)
             self._forward = self._split_forward
         elif xla:
-            self._forward = tf.function(self._plain_forward, jit_compile=True)
+            self._forward = tf.function(self._plain_forward, jit_compile=True, autograph=False)
 
     def call(self, dense, vectors):
         """Returns float32 logits.

@@ -36,6 +36,7 @@ class ServingDLRM(tf.Module):
                 tf.TensorSpec([None, dense_features], tf.float32, "dense"),
                 tf.TensorSpec([None, len(self.tables)], tf.int64, "categorical"),
             ],
+            autograph=False,
         )
 
     def _serve(self, dense, categorical):

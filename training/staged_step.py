@@ -118,7 +118,10 @@ class StagedStep(TrainStep):
             "apply": embedding.apply,
         }
         # Routes differ in their rows from batch to batch: shapes are relaxed after the second.
-        return {name: tf.function(f, reduce_retracing=True) for name, f in functions.items()}
+        return {
+            name: tf.function(f, reduce_retracing=True, autograph=False)
+            for name, f in functions.items()
+        }
 
     @contextlib.contextmanager
     def _phase(self, name):

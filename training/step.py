@@ -49,7 +49,9 @@ class TrainStep:
         self._last_loss = tf.Variable(0.0, trainable=False, name="last_loss")
         self._loss_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
         optimizer.build(dense_model.trainable_variables)
-        self._route = tf.function(embedding.route)
+        # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
+        # time to the first step.
+        self._route = tf.function(embedding.route, autograph=False)
         self._function = None
 
     def route(self, batch):
@@ -131,7 +133,7 @@ class TrainStep:
             tf.TensorSpec([2], tf.float32),
             categorical,
         )
-        return tf.function(self._step, input_signature=signature)
+        return tf.function(self._step, input_signature=signature, autograph=False)
 
     def _step(self, dense, route, label, learning_rate, requests, following):
         # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
@@ -228,7 +230,7 @@ class Forward:
     def __init__(self, dense_model, embedding):
         self._model = dense_model
         self._embedding = embedding
-        self._function = tf.function(self._forward)
+        self._function = tf.function(self._forward, autograph=False)
 
     def __call__(self, batch):
         """Returns [b, 1] float32 logits of this rank's samples."""
