@@ -149,7 +149,14 @@ def _check_mode(values):
     if mode != "inference_benchmark" and values["batch_sizes"].present:
         raise UserError("--batch_sizes only goes with --mode=inference_benchmark")
     if mode == "train":
+        if values.checkpoint_dir is None:
+            for name in ("checkpoint_interval", "keep"):
+                if values[name].present:
+                    raise UserError(f"--{name} has no effect without --checkpoint_dir")
         return
+    for name in ("profile_steps", "step_breakdown"):
+        if getattr(values, name):
+            raise UserError(f"--{name} is of training's steps, not of --mode={mode}")
     if values.restore is not None and values.checkpoint_dir is not None:
         raise UserError(
             f"--mode={mode} reads one checkpoint: give --restore, or --checkpoint_dir for the "
