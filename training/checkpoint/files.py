@@ -108,7 +108,8 @@ def read_checksums(folder):
     try:
         text = path.read_bytes().decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{path}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else f"not ASCII: {error}"
+        raise DamagedError(f"{path}: cannot be read: {reason}") from error
     digests = {}
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         match = _LINE.fullmatch(line[:-1]) if line.endswith("\n") else None

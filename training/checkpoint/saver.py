@@ -110,7 +110,7 @@ class Saver:
             snapshot = Snapshot(self._state.fused, budget // self._cluster.local_size)
         copies = self._state.copies(self._cluster.rank)
         head = {"step": step, "epoch": epoch, "evaluations": list(evaluations), **self._facts}
-        writer = ShardWriter(partial, self._cluster.rank, self._state, copies, snapshot)
+        writer = ShardWriter(partial, self._state, copies, snapshot)
         with self._explained(partial):
             # What no snapshot can follow is written before training goes on.
             writer.write_followed_by_none()
