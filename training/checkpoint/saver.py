@@ -212,7 +212,8 @@ class Saver:
         return size
 
     def _explained(self, partial):
-        return Explained(partial, self._state.bytes_of(self._cluster.rank), self.newest)
+        rank = self._cluster.rank
+        return Explained(partial, rank, self._state.bytes_of(rank), self.newest)
 
 
 def prepare(path, cluster):
