@@ -21,6 +21,7 @@ import time
 import numpy as np
 
 from benchmarks import machine
+from dataset import command_line
 
 CRITEO_TEST_SAMPLES = 89_137_319
 BATCH = 65536
@@ -141,15 +142,22 @@ def measure(method, ranks, samples):
 def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--samples", type=int, default=CRITEO_TEST_SAMPLES)
-    parser.add_argument("--compared", type=int, default=10_000_000,
-                        help="samples of the comparison with scikit-learn")  # fmt: skip
+    count = command_line.at_least_one
+    parser.add_argument("--samples", type=count, default=CRITEO_TEST_SAMPLES,
+                        help=f"samples of the large test set [{CRITEO_TEST_SAMPLES}]")  # fmt: skip
+    parser.add_argument("--compared", type=count, default=10_000_000,
+                        help="samples of the comparison with scikit-learn [10000000]")  # fmt: skip
     parser.add_argument("--json", help="file to write the rows to")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work(options.work, options.samples, options.json)
         return
+    if options.json is not None:
+        folder = os.path.dirname(os.path.abspath(options.json))
+        # Said now, not after minutes of measuring.
+        if os.path.isdir(options.json) or not os.access(folder, os.W_OK):
+            parser.error(f"--json={options.json}: no file can be written there")
     load = os.getloadavg()[0]
     print(f"{machine.processor()}, {machine.threads()} threads, load {load:.1f} at the start")
     print("| method | ranks | samples | seconds | peak MB a rank | bytes a rank's sample | AUC |")

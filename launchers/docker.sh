@@ -12,6 +12,7 @@
 set -euo pipefail
 
 : "${DATA:?set DATA to the dataset folder: DATA=/data/criteo launchers/docker.sh --flagfile=...}"
+[[ -d $DATA ]] || { echo "docker.sh: DATA=$DATA: no such folder" >&2; exit 2; }
 image=${IMAGE:-dlrm}
 runs=${RUNS:-runs}
 gpus=0

@@ -137,6 +137,10 @@ def test_docker_needs_a_dataset(tools):
     assert done.returncode != 0
     assert "set DATA to the dataset folder" in done.stderr
     assert not words
+    done, words = run("docker.sh", tools, *FLAGS, DATA="/nowhere")
+    assert done.returncode == 2
+    assert "DATA=/nowhere: no such folder" in done.stderr
+    assert not words
 
 
 @pytest.fixture(scope="module")

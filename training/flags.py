@@ -6,6 +6,7 @@ Importing this module imports no TensorFlow, so that a wrong flag is an error wi
 import difflib
 import importlib.util
 import json
+import re
 import signal
 import sys
 import textwrap
@@ -23,6 +24,12 @@ FLAGS = flags.FLAGS
 DEMO_VOCAB_SIZES = (
     "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
     "204515,141526,199433,60919,9137,71,34"
+)
+
+# What Python says of a text that is no number.
+_CONVERSIONS = (
+    (r"invalid literal for int\(\) with base 10: .*", "expected a whole number"),
+    (r"could not convert string to float: .*", "expected a number"),
 )
 
 
@@ -48,12 +55,25 @@ def parse(arguments):
         near = near or difflib.get_close_matches(error.flagname, known, n=1, cutoff=0.7)
         hint = f"; did you mean --{near[0]}?" if near else ""
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
+    except flags.CantOpenFlagFileError as error:
+        cause = error.__context__
+        reason = f"{cause.filename}: {cause.strerror}" if isinstance(cause, OSError) else error
+        raise UserError(f"--flagfile: cannot be read: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--flagfile: is no text: {error}: expected a flag in each line") from error
     except flags.Error as error:
-        raise UserError(str(error)) from error
+        raise UserError(_in_words(str(error))) from error
     if rest[1:]:
         raise UserError(f"unexpected arguments {' '.join(rest[1:])}: flags start with --")
     _check(FLAGS)
     return FLAGS
+
+
+def _in_words(text):
+    """Returns absl's message about a flag's value without Python's words for it."""
+    for pattern, what in _CONVERSIONS:
+        text = re.sub(pattern, what, text)
+    return text
 
 
 def chosen():
@@ -149,7 +169,14 @@ def _check_mode(values):
     if mode != "inference_benchmark" and values["batch_sizes"].present:
         raise UserError("--batch_sizes only goes with --mode=inference_benchmark")
     if mode == "train":
+        if values.checkpoint_dir is None:
+            for name in ("checkpoint_interval", "keep"):
+                if values[name].present:
+                    raise UserError(f"--{name} has no effect without --checkpoint_dir")
         return
+    for name in ("profile_steps", "step_breakdown"):
+        if getattr(values, name):
+            raise UserError(f"--{name} is of training's steps, not of --mode={mode}")
     if values.restore is not None and values.checkpoint_dir is not None:
         raise UserError(
             f"--mode={mode} reads one checkpoint: give --restore, or --checkpoint_dir for the "

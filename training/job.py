@@ -1,6 +1,7 @@
 """Runs the job that the flags describe, in one of the modes."""
 
 import functools
+import math
 
 import tensorflow as tf
 
@@ -23,7 +24,7 @@ from training.mlperf_log import MLPerfLog
 from training.profiling import StepProfile, read_steps
 from training.progress import make_progress
 from training.requests import Requests
-from training.staged_step import StagedStep
+from training.staged_step import LAST, StagedStep
 from training.start import find_checkpoint, make_evaluation, run_folder, warn
 from training.step import TrainStep
 from training.summary import SummaryTable
@@ -70,6 +71,7 @@ def _train(flags, cluster):
     steps, minutes = read_interval(flags.checkpoint_interval)
     profiled = read_steps(flags.profile_steps)
     parts = build(flags, cluster)
+    _check_reached(flags, parts.data.steps_per_epoch, profiled)
     scale = precision.loss_scale(flags, parts.dtype)
     optimizer = _OPTIMIZERS[flags.optimizer]()
     journal, folder = _journal(flags, cluster)
@@ -99,7 +101,7 @@ def _train(flags, cluster):
                 flags.checkpoint_dir, cluster, state, facts(chosen(), parts.data.facts),
                 keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
             )  # fmt: skip
-        start, evaluations = _begin(flags, cluster, parts.data, state, journal)
+        start, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
         if cluster.size > 1:
             watchdog = Watchdog(cluster, flags.stall_timeout)
         requests = Requests(minutes if saver is not None else None, cluster.rank)
@@ -118,18 +120,28 @@ def _train(flags, cluster):
     return EXIT_INTERRUPTED if result["stopped_by"] == "signal" else EXIT_OK
 
 
-def _begin(flags, cluster, data, state, journal):
+def _check_reached(flags, steps_per_epoch, profiled):
+    """Raises UserError if the run ends before the steps that are to be measured."""
+    total = min(flags.epochs * steps_per_epoch, early_stop(flags) or math.inf)
+    if profiled is not None and profiled[0] > total:
+        raise UserError(f"--profile_steps={flags.profile_steps}: the run has {total} steps")
+    if flags.step_breakdown and total < LAST:
+        raise UserError(f"--step_breakdown takes {LAST} steps, the run has {total}")
+
+
+def _begin(flags, cluster, data, state, saver, journal):
     """Loads what the run begins with; returns (number of the last step, its evaluations).
 
     The first of: the newest whole checkpoint in --checkpoint_dir, with its place in the data;
     --restore, from step 0; the initial weights.
     """
-    if flags.checkpoint_dir is not None:
+    if saver is not None:
         reader = restore.newest_whole(flags.checkpoint_dir, cluster, _report(journal))
         if reader is not None:
             changed = restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=True)
             restore.load(reader, state, training=True)
             step = reader.manifest["step"]
+            saver.resumed(step)
             journal.emit("message", text=f"resuming after step {step} from {reader.folder}")
             for line in changed:
                 journal.emit("message", text=f"since then changed: {line}")

@@ -85,9 +85,6 @@ class Loop:
             if scores and not self._scored(done):
                 # A last evaluation that passes the threshold is no reason why training stopped.
                 stopped_by = "signal" if self._evaluate(done) == "signal" else stopped_by
-            if stopped_by == "signal":
-                self._save(done, wait=True)
-        if stopped_by != "signal" and done > self._start:
             self._save(done, wait=True)
         self._step.wait()
         result = self._result(done, stopped_by, begin, time.perf_counter())
@@ -106,10 +103,10 @@ class Loop:
             self._journal.emit("epoch", epoch=epoch, step=done)
             for batch, following in _with_next(self._data.train(epoch, first)):
                 done += 1
+                if self._saver is not None:
+                    self._saver.before_step(self._step.route(batch), self._pause_watch)
                 if done > self._start + 1:
                     self._beat(f"step {done}")
-                if self._saver is not None:
-                    self._saver.before_step(self._step.route(batch))
                 self._profile.before(done)
                 asked = self._requests.pending()
                 _, answer = self._step(batch, self._schedule(done), following, asked)
@@ -208,7 +205,7 @@ class Loop:
         try:
             result = self._evaluation(
                 lambda: self._beat(f"the evaluation after step {done}"),
-                lambda: self._requests.pending()[0] > 0,
+                lambda: self._requests.stopping,
             )
         except ScoresNotFiniteError as error:
             raise self._diverged(str(error), done) from error

@@ -164,6 +164,8 @@ def _tensors(flags):
 def _keep_old(path):
     """Renames a file that is there to the first free of PATH.1, PATH.2, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(None, "is a folder, expected the name of a file")
     if not path.exists():
         return
     number = 1

@@ -29,7 +29,15 @@ class Requests:
     def pending(self):
         """Returns this rank's (stop, checkpoint) for the next step, each 0.0 or 1.0."""
         due = self._next is not None and time.monotonic() >= self._next
+        if due:
+            # Asked once: the next step sets out before this one's answer has been read.
+            self._next = None
         return float(self._stop), float(due)
+
+    @property
+    def stopping(self):
+        """Whether this rank has been asked to stop."""
+        return self._stop
 
     def heard(self, answer):
         """Takes a step's answer, a [2] tensor; returns the (stop, checkpoint) of the one before.

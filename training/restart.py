@@ -74,10 +74,9 @@ def main(arguments=None):
 
 
 def _count(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
+    return int(text)
 
 
 def _run(command, stopping, grace):
@@ -102,20 +101,23 @@ def _run(command, stopping, grace):
 
 
 def _wait(process, folder, stopping, grace, family):
-    """Waits for the end of the job; hands a request to stop to its ranks once.
+    """Waits for the end of the job; hands a request to stop to each of its ranks once.
 
     `family` gathers the job's processes: once their parents are gone nothing tells them apart.
     """
-    deadline = None
+    deadline, asked = None, set()
     while process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
                 family[child.pid] = child
-        if stopping.is_set() and deadline is None:
-            deadline = time.monotonic() + grace
-            _say("asking the ranks to stop")
-            for pid in status.read(folder, "pid").values():
+        if stopping.is_set():
+            if deadline is None:
+                deadline = time.monotonic() + grace
+                _say("asking the ranks to stop")
+            # Again and again: a rank may only be starting.
+            for pid in set(status.read(folder, "pid").values()) - asked:
                 if pid in family or pid == process.pid:
+                    asked.add(pid)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGTERM)
         if deadline is not None and time.monotonic() > deadline:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import sys
 import types
 
@@ -69,12 +70,15 @@ def find_checkpoint(flags, cluster, report=None):
         report: told of damaged checkpoints; default: standard error.
 
     Raises:
-        UserError: there is no whole checkpoint.
+        UserError: there is no such folder, or no whole checkpoint in it.
     """
     path = flags.restore or flags.checkpoint_dir
+    where = f"--{'restore' if flags.restore else 'checkpoint_dir'}={path}"
+    if not pathlib.Path(path).is_dir():
+        raise UserError(f"{where}: no such folder; expected a checkpoint or a folder of them")
     reader = restore.newest_whole(path, cluster, report or warn)
     if reader is None:
-        raise UserError(f"{path}: there is no whole checkpoint")
+        raise UserError(f"{where}: there is no whole checkpoint")
     return reader
 
 

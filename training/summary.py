@@ -29,7 +29,7 @@ def rows(result):
         ("xla", _yes(flags["xla"])),
         ("custom interact", _yes(flags["custom_interact"])),
         ("amp", _yes(flags["amp"])),
-        ("compress", _yes(flags.get("compress", False))),
+        ("compress", _yes(flags["compress"])),
         ("training time (minutes)", f"{result['training_seconds'] / 60:.2f}"),
         ("evaluating time (minutes)", f"{result['evaluating_seconds'] / 60:.2f}"),
         ("total time (minutes)", f"{result['total_seconds'] / 60:.2f}"),

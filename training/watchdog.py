@@ -143,8 +143,11 @@ class Watchdog:
                 except OSError:
                     received = b""
                 buffers[connection] += received
-                for state in _lines(buffers[connection]):
-                    ranks.hear(connection, state)
+                try:
+                    for state in _lines(buffers[connection]):
+                        ranks.hear(connection, state)
+                except (ValueError, TypeError, KeyError):
+                    received = b""  # No rank speaks so: a stranger, such as a scan of ports.
                 buffers[connection] = buffers[connection].rpartition(b"\n")[2]
                 if not received:
                     ranks.closed(connection)

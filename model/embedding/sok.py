@@ -18,11 +18,10 @@ from model.embedding.backend import BackendError
 from model.embedding.sok1 import Sok1Rows, start_sok1
 from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
 from model.embedding.sok_checks import check
+from model.embedding.sok_steps import LookupStep, apply_rows
 from ops import embedding as kernels
 
 CHUNK_BYTES = 64 << 20
-# As in `ops.embedding.embedding_update_adagrad`.
-ADAGRAD_EPSILON = 1e-8
 
 
 def start(sok, api, cluster, local_batch_size):
@@ -169,7 +168,7 @@ class SokEmbedding:
                     accumulator = None
                     if self._accumulators is not None:
                         accumulator = self._accumulators[index][place]
-                    _apply(variable, accumulator, rows, learning_rate, self._scale * scale)
+                    apply_rows(variable, accumulator, rows, learning_rate, self._scale * scale)
         route.steps = None
 
     @property
@@ -229,7 +228,7 @@ class SokEmbedding:
         with tf.GradientTape() as tape:
             vectors = part.embed(keys)
         shape = [self._batch, len(part.tables), self.placement.dimension]
-        return _Step(tape, vectors, repeated, shape)
+        return LookupStep(tape, vectors, repeated, shape)
 
     def _find(self, table, ids, state):
         """Returns (part, variable, its rows) of ids, of the rows or of their state."""
@@ -297,51 +296,3 @@ class Route:
     def __init__(self, ids):
         self.ids = ids
         self.steps = None
-
-
-class _Step:
-    """One lookup in one part: the tape that saw it, and how its vectors belong to samples."""
-
-    def __init__(self, tape, vectors, repeated, shape):
-        self._tape, self._vectors = tape, vectors
-        self._repeated, self._shape = repeated, shape
-
-    def expand(self, dtype):
-        """Returns the vectors of all samples, [b, tables, D]."""
-        vectors = tf.cast(self._vectors, dtype)
-        if self._repeated is not None:
-            vectors = tf.gather(vectors, self._repeated)
-        return tf.reshape(vectors, self._shape)
-
-    def gradients(self, gradients, variables):
-        """Returns SOK's gradients of its variables, as `tf.IndexedSlices`, from [b, tables, D]."""
-        flat = tf.cast(tf.reshape(gradients, [-1, self._shape[-1]]), tf.float32)
-        if self._repeated is not None:
-            count = tf.shape(self._vectors)[0]
-            flat = tf.math.unsorted_segment_sum(flat, self._repeated, count)
-        flat = tf.reshape(tf.cast(flat, self._vectors.dtype), tf.shape(self._vectors))
-        return self._tape.gradient(self._vectors, variables, output_gradients=flat)
-
-
-def _apply(variable, accumulator, slices, learning_rate, scale):
-    """Updates rows as `ops.embedding` does: SGD, or Adagrad with an accumulator.
-
-    These are TensorFlow's ops on the variable's handle, because SOK 2's `OptimizerWrapper` takes
-    dynamic variables alone and the Keras optimizers that SOK knows are those of old.
-    """
-    rows, values = slices.indices, tf.cast(slices.values, tf.float32)
-    if accumulator is None:
-        updates = (learning_rate * scale) * values
-    else:
-        rows, segments = tf.unique(rows)
-        sums = scale * tf.math.unsorted_segment_sum(values, segments, tf.size(rows))
-        squares = tf.square(sums)
-        if accumulator.shape.rank == 1:
-            squares = tf.reduce_mean(squares, axis=1)
-        state = accumulator.handle
-        tf.raw_ops.ResourceScatterAdd(resource=state, indices=rows, updates=squares)
-        squares = tf.raw_ops.ResourceGather(resource=state, indices=rows, dtype=tf.float32)
-        if accumulator.shape.rank == 1:
-            squares = squares[:, tf.newaxis]
-        updates = learning_rate * sums / (tf.sqrt(squares) + ADAGRAD_EPSILON)
-    tf.raw_ops.ResourceScatterSub(resource=variable.handle, indices=rows, updates=updates)

@@ -89,7 +89,7 @@ def run_group(group, library_path, large):
 def spawn_group(group, library_path, quick, folder):
     """Runs one group in a process of its own; a crash or a hang becomes a failed result."""
     report = folder / f"{group.replace(' ', '-')}-{os.getpid()}.json"
-    command = [sys.executable, "-m", "tests.gpu.run", "--group", group, "--library",
+    command = [sys.executable, "-m", "tests.gpu.run", "--group", group, "--shared_object",
                str(library_path), "--json", str(report)]  # fmt: skip
     begin = time.monotonic()
     try:
@@ -144,10 +144,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="fewer shapes, no timings")
     parser.add_argument("--json", type=pathlib.Path, help="also write all numbers to this file")
     parser.add_argument("--group", help=argparse.SUPPRESS)
-    parser.add_argument("--library", help=argparse.SUPPRESS)
+    parser.add_argument("--shared_object", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.group:
-        results = run_group(options.group, options.library, not options.quick)
+        results = run_group(options.group, options.shared_object, not options.quick)
         options.json.write_text(json.dumps(results))
         return 0
 

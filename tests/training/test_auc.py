@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from tests import launch
 from tests.ranks import ThreadRanks
 from training import auc
 from training.auc import ExactAuc, exact_auc
@@ -110,3 +111,20 @@ def test_nan_is_refused_on_all_ranks():
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="3 scores but 2 labels"):
         exact_auc([0.1, 0.2, 0.3], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples=0"], "argument --samples: expected a whole number of at least 1, found '0'"),
+        (["--compared=x"], "argument --compared: expected a whole number of at least 1"),
+        (["--json=nowhere/x.json"], "--json=nowhere/x.json: no file can be written there"),
+        (["--json=docs"], "--json=docs: no file can be written there"),
+    ],
+)
+def test_the_benchmark_says_what_is_wrong_before_it_measures(arguments, message):
+    done = launch.run(1, "-m", "benchmarks.auc", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("|") == 0

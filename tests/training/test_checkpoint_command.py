@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -196,6 +197,19 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path, capsys, name):
         assert told.err.count("\n") == 1
         assert path in told.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(written):
+    readable, writable = os.pipe()
+    os.close(readable)
+    done = subprocess.run(
+        [sys.executable, "-m", "training.checkpoint", "inspect", str(pathlib.Path(written[0]))],
+        cwd=launch.ROOT, env=launch.environment(), stdout=writable, stderr=subprocess.PIPE,
+        text=True, check=False,
+    )  # fmt: skip
+    os.close(writable)
+    assert done.returncode == -signal.SIGPIPE
+    assert done.stderr == ""
 
 
 def test_tensorflow_is_not_imported(written):

@@ -1,5 +1,6 @@
 """The watch over ranks, on threads as ranks."""
 
+import socket
 import threading
 import time
 
@@ -59,6 +60,28 @@ def test_the_rank_that_is_behind_is_named(stuck):
     assert f"rank {stuck} (process" in messages[0]
     assert "no progress" in messages[0]
     assert "step 2" in messages[0]
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"{}\n", b"\xff\xfe\n", b""])
+def test_a_stranger_disturbs_nobody(said):
+    def body(cluster, watchdog, told):
+        if cluster.rank == 0:
+            address = watchdog._sockets[0].getsockname()
+            with socket.create_connection(address, timeout=5) as stranger:
+                stranger.sendall(said)
+        for step in range(15):
+            watchdog.beat(f"step {step}")
+            time.sleep(0.1)
+        assert not told.is_set()
+        # Whoever watches still does.
+        if cluster.rank == 1:
+            watchdog.sever()
+        else:
+            assert told.wait(15)
+
+    messages = watch(3, body)
+    assert messages[1] is None
+    assert all("rank 1 (process" in message for message in messages[::2])
 
 
 @pytest.mark.parametrize("dead", [0, 2])

@@ -39,11 +39,16 @@ def describe(folder, manifest):
 
 def text_of(facts):
     """Returns what `describe` returned, for people."""
+    versions, machine = dict(facts["versions"]), []
+    for name, unit in (("processor", ""), ("cores", " cores"), ("gpu", "")):
+        value = versions.pop(name, None)
+        machine += [] if value is None else [f"{value}{unit}"]
     written = "" if facts["written"] is None else f", written {facts['written']}"
     lines = [
         f"{facts['checkpoint']}: step {facts['step']} (epochs complete: {facts['epoch']}){written}",
         f"  {facts['ranks']} ranks, {facts['bytes']:,} bytes, versions "
-        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        + ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        *([f"  written on {', '.join(machine)}"] if machine else []),
         "",
         f"  {'table':>7}{'rows':>14}{'parts':>8}{'bytes':>18}  states",
     ]

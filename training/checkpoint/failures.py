@@ -1,22 +1,37 @@
 """Makes one clear error of whatever keeps a checkpoint from being written."""
 
+import contextlib
 import shutil
 
 import psutil
 
+from training.checkpoint.notes import leave_failure
 from training.errors import UserError
 
 
 class Explained:
-    """Makes one clear error of whatever keeps a checkpoint from being written; removes it."""
+    """Makes one clear error of whatever keeps a checkpoint from being written; removes it.
 
-    def __init__(self, partial, needed, newest):
-        self._partial, self._needed, self._newest = partial, needed, newest
+    Rank 0 removes the folder. Another rank leaves a note of what went wrong with it: were the
+    folder to vanish under rank 0, that is all that rank 0 could say.
+
+    Args:
+        partial: the checkpoint's folder while it is being written.
+        rank: this rank.
+        needed: bytes that this rank writes.
+        newest: function () -> path of the newest whole checkpoint, or None.
+    """
+
+    def __init__(self, partial, rank, needed, newest):
+        self._partial, self._rank = partial, rank
+        self._needed, self._newest = needed, newest
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
+        if isinstance(error, UserError) and self._rank == 0:
+            shutil.rmtree(self._partial, ignore_errors=True)
         if not isinstance(error, OSError):
             return
         where = getattr(error, "filename", None) or self._partial
@@ -26,5 +41,13 @@ class Explained:
             text += f"; this rank needs {self._needed:,} bytes, {free:,} are free"
         except OSError:
             text += "; its folder is gone"
+        text += f"; the newest whole checkpoint is {self._newest()}"
+        self._clear(text)
+        raise UserError(text) from error
+
+    def _clear(self, text):
+        if self._rank != 0:
+            with contextlib.suppress(OSError):
+                leave_failure(self._partial, self._rank, text)
+                return
         shutil.rmtree(self._partial, ignore_errors=True)
-        raise UserError(f"{text}; the newest whole checkpoint is {self._newest()}") from error

@@ -10,6 +10,9 @@ import numpy as np
 
 CHECKSUMS = "SHA256SUMS"
 _READ_BYTES = 1 << 22
+# Bytes after which what was written is brought to disk: a last fsync of gigabytes would take
+# minutes in which nothing seems to happen.
+_SYNC_BYTES = 64 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n][^\0\n]*)")
 
 
@@ -35,7 +38,7 @@ class NpyWriter:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype)
         self._left = int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
         self._hash = hashlib.sha256()
-        self.bytes, self.digest = 0, None
+        self.bytes, self.digest, self._synced = 0, None, 0
         self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115
         self._write(_header(self._shape, self._dtype))
 
@@ -45,6 +48,9 @@ class NpyWriter:
         self.bytes += len(view)
         while view:
             view = view[self._file.write(view) :]
+        if self.bytes - self._synced >= _SYNC_BYTES:
+            os.fdatasync(self._file.fileno())
+            self._synced = self.bytes
 
     def append(self, values):
         """Appends the array's next values.
@@ -108,7 +114,8 @@ def read_checksums(folder):
     try:
         text = path.read_bytes().decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{path}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else f"not ASCII: {error}"
+        raise DamagedError(f"{path}: cannot be read: {reason}") from error
     digests = {}
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         match = _LINE.fullmatch(line[:-1]) if line.endswith("\n") else None

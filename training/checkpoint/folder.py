@@ -1,6 +1,7 @@
 """The folder of checkpoints: which there are, which is newest, which go."""
 
 import contextlib
+import math
 import pathlib
 import re
 import shutil
@@ -10,6 +11,7 @@ from training.checkpoint.files import CHECKSUMS, sync_folder
 _WHOLE = re.compile(r"step-(\d{9,})")
 PARTIAL = ".partial"
 _REMOVED = ".removed"
+_REPLACED = ".replaced"
 
 
 def name_of(step):
@@ -17,30 +19,42 @@ def name_of(step):
     return f"step-{step:09d}"
 
 
-def checkpoints(folder):
-    """Returns [(step, path)] of the checkpoints in a folder, oldest first; [] without a folder."""
+def checkpoints(folder, up_to=math.inf):
+    """Returns [(step, path)] of the checkpoints in a folder, oldest first; [] without a folder.
+
+    Args:
+        folder: where they lie.
+        up_to: last step to look for.
+    """
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
             match = _WHOLE.fullmatch(path.name)
-            if match and path.is_dir():
+            if match and int(match[1]) <= up_to and path.is_dir():
                 found.append((int(match[1]), path))
     return sorted(found)
 
 
 def replace(partial, whole):
     """Gives a complete folder its name, in place of one that was there: a damaged one."""
+    old = whole.with_name(whole.name + _REPLACED)
     if whole.exists():
-        doomed = whole.with_name(whole.name + _REMOVED)
-        whole.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        whole.rename(old)
     partial.rename(whole)
     sync_folder(whole.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def prune(folder, keep):
-    """Removes all but the newest `keep` checkpoints; one that somebody else removes is no error."""
-    for _, path in checkpoints(folder)[:-keep]:
+def prune(folder, keep, step):
+    """Removes old checkpoints; one that somebody else removes is no error.
+
+    Args:
+        folder: where they lie.
+        keep: how many of the newest stay.
+        step: the newest whole one. Later ones are damaged ones that this run has passed over:
+            they do not count, and stay.
+    """
+    for _, path in checkpoints(folder, step)[:-keep]:
         # Renamed first: half a checkpoint must not have a checkpoint's name.
         doomed = path.with_name(path.name + _REMOVED)
         with contextlib.suppress(FileNotFoundError):
@@ -52,7 +66,12 @@ def clean(folder):
     """Removes what a killed run has left half written or half removed."""
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
-            if re.fullmatch(rf"{_WHOLE.pattern}({PARTIAL}|{_REMOVED})", path.name):
+            if not re.fullmatch(rf"{_WHOLE.pattern}({PARTIAL}|{_REMOVED}|{_REPLACED})", path.name):
+                continue
+            whole = path.with_suffix("")
+            if path.suffix == _REPLACED and not whole.exists():
+                path.rename(whole)  # killed before the new one had the name
+            else:
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -12,9 +12,9 @@ _FIELDS = {
     "dense": dict, "optimizer": dict, "loss_scale": dict, "tables": list, "evaluations": list,
     "flags": dict, "data": dict, "versions": dict,
 }  # fmt: skip
+_ARRAY_FIELDS = ("file", "shape", "dtype")
 _SHARD_FIELDS = (
-    "table", "state", "row_offset", "row_stride", "rows", "column_start", "column_end", "file",
-    "shape", "dtype",
+    "table", "state", "row_offset", "row_stride", "rows", "column_start", "column_end",
 )  # fmt: skip
 
 
@@ -51,13 +51,14 @@ def read(folder):
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
             raise DamagedError(f"{path}: {name} is {manifest.get(name)!r}, expected {kind}")
+    for fields, group in ((_ARRAY_FIELDS, entries(manifest)), (_SHARD_FIELDS, manifest["tables"])):
+        for entry in group:
+            missing = [field for field in fields if field not in entry]
+            if missing:
+                raise DamagedError(f"{path}: an array's entry has no {', '.join(missing)}: {entry}")
     for entry in entries(manifest):
         if entry["file"] not in digests:
             raise DamagedError(f"{path}: names {entry['file']}, which has no checksum")
-    for shard in manifest["tables"]:
-        missing = [field for field in _SHARD_FIELDS if field not in shard]
-        if missing:
-            raise DamagedError(f"{path}: a part of a table has no {', '.join(missing)}")
     return manifest, digests
 
 

@@ -10,6 +10,8 @@ import pathlib
 import shutil
 
 from training.checkpoint import files
+from training.checkpoint.array_files import ArrayFiles
+from training.checkpoint.manifest import NAME
 from training.errors import UserError
 
 FORMAT, VERSION = "dlrm-arrays", 1
@@ -48,31 +50,19 @@ def export(reader, target):
 
 
 def _write(reader, folder):
-    manifest, digests, size = reader.manifest, {}, 0
+    manifest, arrays = reader.manifest, ArrayFiles(folder)
     (folder / "dense").mkdir()
-
-    def write(name, shape, dtype, pieces):
-        nonlocal size
-        writer = files.NpyWriter(folder / name, shape, dtype)
-        try:
-            for piece in pieces:
-                writer.append(piece)
-            writer.close()
-        finally:
-            writer.abandon()
-        digests[name] = writer.digest
-        size += writer.bytes
-        return {"file": name, "shape": list(shape), "dtype": str(dtype)}
-
     tables = [
-        write(f"table_{table:02d}.npy", (rows, manifest["embedding_dim"]), "float32",
-              reader.table(table))
+        arrays.write(
+            f"table_{table:02d}.npy", (rows, manifest["embedding_dim"]), "float32",
+            reader.table(table),
+        )
         for table, rows in enumerate(manifest["vocab_sizes"])
     ]  # fmt: skip
     dense = {}
     for name in manifest["dense"]:
         values = reader.named("dense", name)
-        dense[name] = write(f"dense/{name}.npy", values.shape, values.dtype, [values])
+        dense[name] = arrays.write(f"dense/{name}.npy", values.shape, values.dtype, [values])
     kept = ("step", "epoch", "vocab_sizes", "embedding_dim", "flags", "data", "evaluations")
     described = {
         "format": FORMAT,
@@ -83,6 +73,6 @@ def _write(reader, folder):
         "dense": dense,
     }
     text = json.dumps(described, indent=1) + "\n"
-    digests["manifest.json"] = files.write_text(folder / "manifest.json", text)
+    digests = {**arrays.digests, NAME: files.write_text(folder / NAME, text)}
     files.write_text(folder / files.CHECKSUMS, files.checksum_text(digests))
-    return size
+    return arrays.bytes

@@ -26,14 +26,32 @@ def leave_note(partial, rank, note):
     path.with_suffix(".new").rename(path)
 
 
+def leave_failure(partial, rank, text):
+    """Writes in place of a rank's note why there is none; removes what the rank has written.
+
+    Raises:
+        OSError: that cannot be written either.
+    """
+    # A note needs room too.
+    for path in partial.glob(f"*.rank_{rank}.npy"):
+        path.unlink()
+    leave_note(partial, rank, {"failure": text})
+
+
 def collect_notes(partial, ranks, patience, stopping):
-    """Waits for the notes of all ranks and returns them."""
+    """Waits for the notes of all ranks and returns them.
+
+    Raises:
+        UserError: a rank has failed, or has written nothing for `patience` seconds.
+    """
     deadline = time.monotonic() + patience
     notes, last = {}, 0
     while len(notes) < ranks:
         for rank in range(ranks):
             if rank not in notes and note_path(partial, rank).exists():
                 notes[rank] = json.loads(note_path(partial, rank).read_text())
+                if "failure" in notes[rank]:
+                    raise UserError(f"rank {rank}: {notes[rank]['failure']}")
         written = _bytes_in(partial)
         if written > last:
             # A slow disk is no reason to give up, as long as bytes arrive.

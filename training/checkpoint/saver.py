@@ -60,22 +60,28 @@ class Saver:
         """Tells whether a checkpoint is to begin after a step."""
         return bool(self._interval) and step % self._interval == 0
 
+    def resumed(self, step):
+        """Says that the run goes on from the checkpoint of a step in the folder."""
+        self._last = step
+
     def newest(self):
-        """Returns the path of the newest checkpoint, or None."""
-        found = folder.checkpoints(self._path)
+        """Returns the path of the newest checkpoint that the run went on from or wrote, or None."""
+        # Of later steps there may be damaged ones, which the start has passed over.
+        found = folder.checkpoints(self._path, up_to=-1 if self._last is None else self._last)
         return found[-1][1] if found else None
 
-    def before_step(self, route):
+    def before_step(self, route, waiting=lambda: None):
         """Keeps what the step is about to change, while a checkpoint is being written.
 
         Args:
             route: what the embedding's `route` returned for the step's batch.
+            waiting: called before a wait for the disk.
         """
         snapshot = self._snapshot
         if snapshot is None or not self._thread.is_alive():
             return
         begin = time.perf_counter()
-        snapshot.before_change(self._state.embedding.changing(route))
+        snapshot.before_change(self._state.embedding.changing(route), waiting)
         self._pause += time.perf_counter() - begin
 
     def begin(self, step, epoch, evaluations):
@@ -104,7 +110,7 @@ class Saver:
             snapshot = Snapshot(self._state.fused, budget // self._cluster.local_size)
         copies = self._state.copies(self._cluster.rank)
         head = {"step": step, "epoch": epoch, "evaluations": list(evaluations), **self._facts}
-        writer = ShardWriter(partial, self._cluster.rank, self._state, copies, snapshot)
+        writer = ShardWriter(partial, self._state, copies, snapshot)
         with self._explained(partial):
             # What no snapshot can follow is written before training goes on.
             writer.write_followed_by_none()
@@ -202,11 +208,12 @@ class Saver:
             note_path(partial, rank).unlink()
         files.sync_folder(partial)
         folder.replace(partial, self._path / partial.name[: -len(folder.PARTIAL)])
-        folder.prune(self._path, self._keep)
+        folder.prune(self._path, self._keep, head["step"])
         return size
 
     def _explained(self, partial):
-        return Explained(partial, self._state.bytes_of(self._cluster.rank), self.newest)
+        rank = self._cluster.rank
+        return Explained(partial, rank, self._state.bytes_of(rank), self.newest)
 
 
 def prepare(path, cluster):

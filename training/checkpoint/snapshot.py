@@ -35,15 +35,17 @@ class Snapshot:
         self._held = 0
         self._ended = False
 
-    def before_change(self, rows):
+    def before_change(self, rows, waiting=lambda: None):
         """Copies rows that are about to change, unless that is done or they are read already.
 
         Args:
             rows: int64 row numbers of the fused variable, in any order, repeated or not; those
                 outside it are left alone (the step itself refuses them).
+            waiting: called before a wait, which lasts as long as the disk takes.
         """
         with self._changed:
             while self._held > self._budget and not self._ended:
+                waiting()
                 self._changed.wait()
             if self._ended:
                 return

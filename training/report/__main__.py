@@ -68,6 +68,8 @@ def write(folders, output=None, png=None):
         lines = [f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(text):,} characters"]
         if png is not None:
             lines += _pictures(runs, pathlib.Path(png))
+    except FileExistsError as error:  # of folders that are made
+        raise UserError(f"{error.filename}: is a file, expected a folder") from error
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
     return lines

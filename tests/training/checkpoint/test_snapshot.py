@@ -26,11 +26,11 @@ def values_of(fused):
     return {state: fused.read_rows(0, sum(VOCAB), state) for state in fused.states}
 
 
-def change(fused, base, sizes, generator, snapshot=None):
+def change(fused, base, sizes, generator, snapshot=None, waiting=lambda: None):
     """One update of 64 samples, as a training step makes it."""
     ids = (generator.zipf(1.2, (64, len(VOCAB))) % sizes).astype(np.int32)
     if snapshot is not None:
-        snapshot.before_change((ids + base).reshape(-1))
+        snapshot.before_change((ids + base).reshape(-1), waiting)
     gradients = generator.normal(size=(64, len(VOCAB), WIDTH)).astype(np.float32)
     fused.update(tf.constant(ids), tf.constant(gradients), base, sizes, 0.5, 1.0)
 
@@ -90,10 +90,13 @@ def test_waits_for_the_reader_beyond_the_budget_and_then_lets_go(monkeypatch):
     before = values_of(fused)["table"]
     snapshot = Snapshot(fused, budget=1)
     change(fused, base, sizes, generator, snapshot)  # the first copies are over the budget
-    waiting = threading.Thread(target=change, args=(fused, base, sizes, generator, snapshot))
+    told = threading.Event()
+    arguments = (fused, base, sizes, generator, snapshot, told.set)
+    waiting = threading.Thread(target=change, args=arguments)
     waiting.start()
     waiting.join(timeout=0.3)
     assert waiting.is_alive()
+    assert told.is_set()
     pieces = [piece["table"] for index in range(len(VOCAB)) for piece in snapshot.pieces(index)]
     waiting.join(timeout=30)
     assert not waiting.is_alive()

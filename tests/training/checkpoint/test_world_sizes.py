@@ -1,5 +1,8 @@
 """Written by any number of ranks, with any placement, read by any other."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +14,7 @@ from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
 from tests.ranks import ThreadRanks
 from training.checkpoint import files, folder, manifest, restore
+from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.reader import Reader
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
@@ -183,6 +187,29 @@ def test_keeps_the_newest(tmp_path):
     assert [step for step, _ in folder.checkpoints(tmp_path)] == [9, 12]
 
 
+def test_what_stops_one_rank_is_said_by_the_first_too(tmp_path, monkeypatch):
+    saved = ArrayFiles.write_together
+
+    def fails(arrays, described, pieces):
+        if "table_03.rank_1.npy" in described:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "table_03.rank_1.npy")
+        return saved(arrays, described, pieces)
+
+    def body(cluster):
+        try:
+            save(cluster, tmp_path, "table", "sgd", 7)
+        except UserError as error:
+            return str(error)
+
+    ThreadRanks(2).run(lambda cluster: save(cluster, tmp_path, "table", "sgd", 5) and None)
+    monkeypatch.setattr(ArrayFiles, "write_together", fails)
+    first, second = ThreadRanks(2).run(body)
+    assert "Disk quota exceeded: table_03.rank_1.npy" in second
+    assert second.endswith("the newest whole checkpoint is " + str(tmp_path / "step-000000005"))
+    assert first == f"rank 1: {second}"
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000005"]
+
+
 def test_a_damaged_one_is_named_and_the_older_taken(tmp_path):
     for step in (5, 9):
         ThreadRanks(2).run(lambda c, s=step: save(c, tmp_path, "table", "sgd", s) and None)
@@ -199,6 +226,31 @@ def test_a_damaged_one_is_named_and_the_older_taken(tmp_path):
     ThreadRanks(2).run(lambda c: save(c, tmp_path, "table", "sgd", 9) and None)
     (reader,) = ThreadRanks(1).run(lambda c: restore.newest_whole(tmp_path, c, pytest.fail))
     assert reader.manifest["step"] == 9
+
+
+def test_going_on_before_a_damaged_one_keeps_what_is_whole(tmp_path):
+    def body(cluster):
+        state = job(cluster, "table", "sgd", seed=1)
+        saver = Saver(tmp_path, cluster, state, {"flags": FLAGS, "data": DATA, "versions": {}},
+                      keep=1, interval=None, patience=20, journal=Silent())  # fmt: skip
+        saver.resumed(5)
+        saver.begin(5, 0, [])  # as it is on disk
+        saver.finish()
+        before = (saver.newest() / "manifest.json").stat().st_ino
+        saver.begin(7, 0, [])
+        saver.finish()
+        return before, saver.newest().name
+
+    for step in (5, 9):
+        ThreadRanks(2).run(lambda c, s=step: save(c, tmp_path, "table", "sgd", s) and None)
+    (tmp_path / "step-000000009" / "table_00.rank_0.npy").unlink()
+    written = (tmp_path / "step-000000005" / "manifest.json").stat().st_ino
+    found = ThreadRanks(2).run(body)
+    assert [before for before, _ in found] == [written] * 2
+    assert [after for _, after in found] == ["step-000000007"] * 2
+    assert [step for step, _ in folder.checkpoints(tmp_path)] == [7, 9]
+    (reader,) = ThreadRanks(1).run(lambda c: restore.newest_whole(tmp_path, c, lambda text: None))
+    assert reader.manifest["step"] == 7
 
 
 def test_what_does_not_fit_is_said(tmp_path):

@@ -81,6 +81,20 @@ def test_folders_that_are_no_run(tmp_path, capsys):
         read_runs([run])
 
 
+def test_what_cannot_be_written_is_one_line(tmp_path, capsys):
+    run = write_run(tmp_path / "run", make_events())
+    (tmp_path / "file").touch()
+    for arguments, reason in (
+        (["--output", str(tmp_path)], f"{tmp_path}: cannot be written: Is a directory"),
+        (["--output", str(tmp_path / "file" / "page")], f"{tmp_path / 'file'}: is a file"),
+        (["--png", str(tmp_path / "file")], f"{tmp_path / 'file'}: is a file, expected a folder"),
+    ):
+        assert main([str(run), *arguments]) == EXIT_USER_ERROR
+        message = capsys.readouterr().err
+        assert reason in message
+        assert message.count("\n") == 1
+
+
 def test_unknown_kinds_of_events_are_left_out(tmp_path):
     events = make_events()
     newer = [*events[:3], {"event": "epoch", "epoch": 0}, *events[3:]]
