@@ -42,7 +42,7 @@ class BuildOps(build_ext):
             [cmake, "--build", str(tree), "--parallel", jobs], check=True, env=environment
         )
         target = ROOT if self.inplace else pathlib.Path(self.build_lib).resolve()
-        for library in tree.glob("libdlrm_ops-tf*.so"):
+        for library in tree.glob("libdlrm_*-tf*.so"):
             (target / "ops").mkdir(parents=True, exist_ok=True)
             # Copied aside and renamed, so that a running job keeps the file it has mapped.
             partial = target / "ops" / (library.name + ".partial")
