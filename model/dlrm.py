@@ -64,6 +64,7 @@ class DenseDLRM(tf.keras.Model):
             loader.load("mlp")
         self.dimension = bottom_mlp[-1]
         self.tables = tables
+        self._fused_mlp = fused_mlp
         policy = self._dtype_policy
         self.bottom = MLP(
             bottom_mlp,
@@ -106,7 +107,8 @@ class DenseDLRM(tf.keras.Model):
         Returns:
             [B, 1] float32.
         """
-        return self._forward(dense, vectors, for_inference)
+        # Nothing but the fused MLPs heeds it: XLA would compile the same function once more.
+        return self._forward(dense, vectors, for_inference and self._fused_mlp)
 
     def _bottom_part(self, dense, for_inference):
         return self.bottom(tf.cast(dense, self.compute_dtype), for_inference=for_inference)
