@@ -82,7 +82,11 @@ setup(
         "tqdm>=4.64",
     ],
     extras_require={
-        "cpu": ["tensorflow-cpu>=2.12,<2.16", "horovod==0.28.1"],
+        "cpu": [
+            "tensorflow-cpu>=2.12,<2.16",
+            "horovod==0.28.1",
+            "onednn-devel-cpu-gomp>=2023.2; platform_machine == 'x86_64'",
+        ],
         "gpu": ["tensorflow>=2.12,<2.16", "horovod==0.28.1"],
         "preprocess": ["duckdb>=1.1", "pyarrow>=14", "zstandard>=0.20"],
         "report": ["jinja2>=3.1", "matplotlib>=3.7,<4"],
