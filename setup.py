@@ -42,7 +42,7 @@ class BuildOps(build_ext):
             [cmake, "--build", str(tree), "--parallel", jobs], check=True, env=environment
         )
         target = ROOT if self.inplace else pathlib.Path(self.build_lib).resolve()
-        for library in tree.glob("libdlrm_ops-tf*.so"):
+        for library in tree.glob("libdlrm_*-tf*.so"):
             (target / "ops").mkdir(parents=True, exist_ok=True)
             # Copied aside and renamed, so that a running job keeps the file it has mapped.
             partial = target / "ops" / (library.name + ".partial")
@@ -82,7 +82,11 @@ setup(
         "tqdm>=4.64",
     ],
     extras_require={
-        "cpu": ["tensorflow-cpu>=2.12,<2.16", "horovod==0.28.1"],
+        "cpu": [
+            "tensorflow-cpu>=2.12,<2.16",
+            "horovod==0.28.1",
+            "onednn-devel-cpu-gomp>=2023.2; platform_machine == 'x86_64'",
+        ],
         "gpu": ["tensorflow>=2.12,<2.16", "horovod==0.28.1"],
         "preprocess": ["duckdb>=1.1", "pyarrow>=14", "zstandard>=0.20"],
         "report": ["jinja2>=3.1", "matplotlib>=3.7,<4"],

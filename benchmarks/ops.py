@@ -5,9 +5,9 @@
 One row for each op and case. Limit, op and TensorFlow are timed in turn, round after round, so that
 whatever else the machine does falls on all of them; figures are medians over the rounds, and the
 ratios are the medians of each round's own. An interaction has two limits: its bytes at the measured
-copy bandwidth, and its products at the measured rate of TensorFlow's matrix product; a lookup or
-update has the measured rate of random rows in the same table. Each ratio is given twice: by the
-clock, and by processor time, which other programs disturb less.
+copy bandwidth, and its products at the measured rate of TensorFlow's matrix product; an MLP has the
+latter alone; a lookup or update has the measured rate of random rows in the same table. Each ratio
+is given twice: by the clock, and by processor time, which other programs disturb less.
 """
 
 import argparse
@@ -15,12 +15,13 @@ import dataclasses
 import itertools
 import json
 import os
-import time
 
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import machine
+from benchmarks.mlp import mlp_rows
+from benchmarks.timing import Limit, compare, timed
 from ops.cpu import instruction_set
 from ops.dot_interaction import dot_interaction, dot_interaction_tensorflow, output_width
 from ops.embedding import (
@@ -41,74 +42,6 @@ VOCABULARY = (
     39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208,
     11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36,
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """A limit's time for the same work, and the share of the limit that the op reaches."""
-
-    limit: str
-    limit_seconds: float
-    share: float  # by the clock
-    share_cpu: float  # by processor time
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One case's medians: seconds, shares of limits, TensorFlow's time as a multiple."""
-
-    op: str
-    case: str
-    seconds: float
-    shares: tuple
-    tensorflow_seconds: float
-    speedup: float  # by the clock
-    speedup_cpu: float  # by processor time
-
-
-def timed(call):
-    """Returns seconds of one call by the clock, and processor seconds per core."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    call()
-    wall = time.perf_counter() - start
-    return np.array([wall, (time.process_time() - start_cpu) / machine.threads()])
-
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """A probe of the machine, and the op's work as a multiple of the probe's."""
-
-    name: str
-    probe: object
-    factor: float
-
-
-def compare(op, case, limits, ours, theirs, rounds):
-    """Times the limits' probes, an op and TensorFlow's formulation in turn; prints their row."""
-    ours(), theirs()
-    calls = (ours, theirs, *(limit.probe for limit in limits))
-    times = np.array([[timed(call) for call in calls] for _ in range(rounds)])
-    times[:, 2:] *= np.array([limit.factor for limit in limits])[:, np.newaxis]
-    median = np.median(times[:, :, 0], axis=0)
-    ratios = np.median(times / times[:, :1], axis=0)
-    shares = tuple(
-        Share(limit.name, float(median[k]), float(ratios[k, 0]), float(ratios[k, 1]))
-        for k, limit in enumerate(limits, start=2)
-    )
-    row = Row(
-        op, case, float(median[0]), shares, float(median[1]), float(ratios[1, 0]),
-        float(ratios[1, 1]),
-    )  # fmt: skip
-    print(
-        f"{op:11s} {case:42s} {row.seconds * 1e3:7.1f}  {row.tensorflow_seconds * 1e3:7.1f} "
-        f"{row.speedup:5.1f} {row.speedup_cpu:5.1f}  "
-        + ", ".join(
-            f"{s.limit} {s.limit_seconds * 1e3:.1f}: {s.share:.0%} {s.share_cpu:.0%}"
-            for s in shares
-        ),
-        flush=True,
-    )
-    return row
 
 
 def interaction_rows(dtype, copy, rounds):
@@ -253,23 +186,25 @@ def main():
     parser.add_argument("--json", help="file to write the rows to")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
-    parser.add_argument("--only", choices=("interaction", "embedding"))
+    parser.add_argument("--only", choices=("interaction", "mlp", "embedding"))
     arguments = parser.parse_args()
     environment.prepare()  # the memory allocator that training has, for both sides
     load = os.getloadavg()[0]
     print(
         f"{machine.processor()}, {machine.threads()} cores, {instruction_set.current()} kernels, "
         f"TensorFlow {tf.__version__}, load average {load:.1f}\n"
-        f"B = {BATCH}, T = {TABLES}, D = {DIMENSION}; times in ms\n"
+        f"B = {BATCH} but for the MLPs', T = {TABLES}, D = {DIMENSION}; times in ms\n"
         f"{'op':11s} {'case':42s} {'time':>7s}  TensorFlow's  (cpu)  limit's: share (cpu)"
     )
     rows = []
-    if arguments.only != "embedding":
+    if arguments.only in (None, "interaction"):
         copy = machine.CopyProbe()
         for dtype in (tf.float32, tf.bfloat16):
             rows += interaction_rows(dtype, copy, arguments.rounds)
         del copy
-    if arguments.only != "interaction":
+    if arguments.only in (None, "mlp"):
+        rows += mlp_rows(arguments.rounds)
+    if arguments.only in (None, "embedding"):
         rows += embedding_rows(arguments.rounds, arguments.table_bytes)
     print(f"load average at the end {os.getloadavg()[0]:.1f}")
     if arguments.json:

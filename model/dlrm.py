@@ -7,6 +7,7 @@ The embedding, which is model-parallel, lives in `model.embedding`; this part is
 import tensorflow as tf
 
 from model.mlp import MLP
+from ops import loader
 from ops.dot_interaction import dot_interaction, dot_interaction_tensorflow, output_width
 
 _BOTTOM_STREAM, _TOP_STREAM = 1, 2
@@ -24,13 +25,16 @@ class DenseDLRM(tf.keras.Model):
         custom_interact: take the project's interaction op; otherwise TensorFlow's own ops. Both
             give the same layout, so weights interchange.
         xla: compile the dense parts. The custom op stays outside the compiled functions.
+        fused_mlp: compute each MLP by the project's op (CPUs); otherwise by TensorFlow's own
+            layers. The variables are the same. Not with `xla`, nor in float16.
         interact: False cuts the interaction: all that reaches the top MLP beside the bottom output
             is zeros. For judging what the interaction contributes.
         dtype: a Keras dtype policy, e.g. "float32" or "mixed_bfloat16".
 
     Raises:
-        ValueError: the widths do not fit together.
-        ops.loader.LibraryNotBuiltError: `custom_interact` without the native op library.
+        ValueError: the widths do not fit together, or `fused_mlp` cannot be.
+        ops.loader.LibraryNotBuiltError: `custom_interact` or `fused_mlp` without the native op
+            library that has the op.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class DenseDLRM(tf.keras.Model):
         seed,
         custom_interact=False,
         xla=False,
+        fused_mlp=False,
         interact=True,
         dtype="float32",
     ):
@@ -50,17 +55,23 @@ class DenseDLRM(tf.keras.Model):
         if top_mlp[-1] != 1:
             raise ValueError(f"the top MLP must end in one logit, got widths {list(top_mlp)}")
         if custom_interact:
-            from ops import loader
-
             loader.load()
+        if fused_mlp:
+            if xla:
+                raise ValueError("XLA compiles TensorFlow's layers, not the fused MLP: take either")
+            if self.compute_dtype == "float16":
+                raise ValueError("the fused MLP has float32 and bfloat16, not float16")
+            loader.load("mlp")
         self.dimension = bottom_mlp[-1]
         self.tables = tables
+        self._fused_mlp = fused_mlp
         policy = self._dtype_policy
         self.bottom = MLP(
             bottom_mlp,
             dense_features,
             seed=seed,
             stream=_BOTTOM_STREAM,
+            fused=fused_mlp,
             name="bottom",
             dtype=policy,
         )
@@ -69,6 +80,7 @@ class DenseDLRM(tf.keras.Model):
             output_width(tables + 1, self.dimension),
             seed=seed,
             stream=_TOP_STREAM,
+            fused=fused_mlp,
             last_activation=None,
             name="top",
             dtype=policy,
@@ -86,31 +98,35 @@ class DenseDLRM(tf.keras.Model):
         elif xla:
             self._forward = tf.function(self._plain_forward, jit_compile=True, autograph=False)
 
-    def call(self, dense, vectors):
+    def call(self, dense, vectors, for_inference=False):
         """Returns float32 logits.
 
         Args:
             dense: [B, dense_features] float32, transformed.
             vectors: [B, T, D] embedding vectors, in the compute dtype or float32.
+            for_inference: no gradient will be taken: a fused MLP keeps nothing for it.
 
         Returns:
             [B, 1] float32.
         """
-        return self._forward(dense, vectors)
+        # Nothing but the fused MLPs heeds it: XLA would compile the same function once more.
+        return self._forward(dense, vectors, for_inference and self._fused_mlp)
 
-    def _bottom_part(self, dense):
-        return self.bottom(tf.cast(dense, self.compute_dtype))
+    def _bottom_part(self, dense, for_inference):
+        return self.bottom(tf.cast(dense, self.compute_dtype), for_inference=for_inference)
 
-    def _top_part(self, interacted):
-        return tf.cast(self.top(interacted), tf.float32)
+    def _top_part(self, interacted, for_inference):
+        return tf.cast(self.top(interacted, for_inference=for_inference), tf.float32)
 
-    def _plain_forward(self, dense, vectors):
-        bottom = self._bottom_part(dense)
-        return self._top_part(self._interact(bottom, tf.cast(vectors, bottom.dtype)))
+    def _plain_forward(self, dense, vectors, for_inference):
+        bottom = self._bottom_part(dense, for_inference)
+        interacted = self._interact(bottom, tf.cast(vectors, bottom.dtype))
+        return self._top_part(interacted, for_inference)
 
-    def _split_forward(self, dense, vectors):
-        bottom = self._compiled_bottom(dense)
-        return self._compiled_top(self._interact(bottom, tf.cast(vectors, bottom.dtype)))
+    def _split_forward(self, dense, vectors, for_inference):
+        bottom = self._compiled_bottom(dense, for_inference)
+        interacted = self._interact(bottom, tf.cast(vectors, bottom.dtype))
+        return self._compiled_top(interacted, for_inference)
 
 
 def no_interaction(bottom, vectors):

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from ops.mlp import mlp, mlp_for_inference
+
 
 def _normal(shape, deviation, generator):
     return generator.normal(0.0, deviation, size=shape).astype(np.float32)
@@ -43,6 +45,22 @@ class _Dense(tf.keras.layers.Dense):
         return self.activation(tf.matmul(inputs, self.kernel) + self.bias)
 
 
+class _FusedLayers(tf.keras.layers.Layer):
+    """Applies dense layers, which it does not own, by the native op."""
+
+    def __init__(self, last_relu):
+        # A float32 layer, so that it reads float32 kernels: as bfloat16, which Keras would make of
+        # them in a mixed policy, they would have bfloat16 gradients.
+        super().__init__(dtype="float32", autocast=False)
+        self._last_relu = last_relu
+
+    def call(self, inputs, layers, for_inference):
+        function = mlp_for_inference if for_inference else mlp
+        kernels = [tf.convert_to_tensor(layer.kernel) for layer in layers]
+        biases = [tf.convert_to_tensor(layer.bias) for layer in layers]
+        return function(inputs, kernels, biases, last_relu=self._last_relu)
+
+
 class MLP(tf.keras.layers.Layer):
     """Dense layers with ReLU between them: [B, inputs] -> [B, sizes[-1]].
 
@@ -50,10 +68,14 @@ class MLP(tf.keras.layers.Layer):
         sizes: output width of each layer.
         inputs: width of the input.
         seed, stream: see `initial_weights`.
-        last_activation: activation of the last layer, `None` for linear.
+        last_activation: "relu", or `None` for linear: the activation of the last layer.
+        fused: compute all layers by the project's op (`ops.mlp`, CPUs, float32 and bfloat16);
+            otherwise by TensorFlow's. The variables are the same.
     """
 
-    def __init__(self, sizes, inputs, *, seed, stream, last_activation="relu", **kwargs):
+    def __init__(
+        self, sizes, inputs, *, seed, stream, last_activation="relu", fused=False, **kwargs
+    ):
         super().__init__(**kwargs)
         if not sizes or any(size < 1 for size in (*sizes, inputs)):
             raise ValueError(f"MLP widths must be 1 or more, got inputs {inputs}, layers {sizes}")
@@ -73,10 +95,13 @@ class MLP(tf.keras.layers.Layer):
             )
             layer.build((None, kernel.shape[0]))
             self.dense_layers.append(layer)
+        self._fused = _FusedLayers(last_activation == "relu") if fused else None
         self.built = True
 
-    def call(self, inputs):
-        """Applies the layers to [B, inputs]."""
+    def call(self, inputs, for_inference=False):
+        """Applies the layers to [B, inputs]; `for_inference` needs no gradient."""
+        if self._fused is not None:
+            return self._fused(inputs, self.dense_layers, for_inference)
         for layer in self.dense_layers:
             inputs = layer(inputs)
         return inputs

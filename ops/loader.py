@@ -1,7 +1,7 @@
-"""Loads the native op library on first use.
+"""Loads the native op libraries on first use.
 
-The library is built for one TensorFlow release (its C++ ABI is not stable between releases), so
-its file name carries that release and only a matching one is ever loaded.
+The libraries are built for one TensorFlow release (its C++ ABI is not stable between releases), so
+their file names carry that release and only a matching one is ever loaded.
 """
 
 import functools
@@ -10,34 +10,43 @@ import pathlib
 import tensorflow as tf
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
+# What a library needs beside TensorFlow: {name: how to get it}.
+_NEEDS = {"mlp": "python3 -m pip install -c constraints.txt onednn-devel-cpu-gomp"}
 
 
 class LibraryNotBuiltError(RuntimeError):
-    """The native op library for this TensorFlow is missing or cannot be loaded."""
+    """A native op library for this TensorFlow is missing or cannot be loaded."""
 
 
-def path():
-    """Returns the path that the library for the running TensorFlow has, whether built or not."""
+def path(name="ops"):
+    """Returns the path that a library for the running TensorFlow has, whether built or not.
+
+    Args:
+        name: "ops", or "mlp", which is built where oneDNN is installed.
+    """
     release = ".".join(tf.__version__.split(".")[:2])
-    return _FOLDER / f"libdlrm_ops-tf{release}.so"
+    return _FOLDER / f"libdlrm_{name}-tf{release}.so"
 
 
-def is_built():
-    """Tells whether the library for the running TensorFlow exists."""
-    return path().exists()
+def is_built(name="ops"):
+    """Tells whether a library for the running TensorFlow exists."""
+    return path(name).exists()
 
 
 @functools.cache
-def load():
-    """Loads the library once and returns the module that holds its ops.
+def load(name="ops"):
+    """Loads a library once and returns the module that holds its ops.
 
     Raises:
-        LibraryNotBuiltError: the library is not there, or was built for another TensorFlow.
+        LibraryNotBuiltError: the library is not there, or was built for another TensorFlow, or
+            what it needs is not there any more.
     """
-    library = path()
+    library = path(name)
     build = "run `make ops` (or `python3 setup.py build_ext --inplace`) with this Python"
+    if name in _NEEDS:
+        build = f"run `{_NEEDS[name]}`, then {build.removeprefix('run ')}"
     if not library.exists():
-        others = sorted(p.name for p in _FOLDER.glob("libdlrm_ops-tf*.so"))
+        others = sorted(p.name for p in _FOLDER.glob(f"libdlrm_{name}-tf*.so"))
         found = f"; found only {', '.join(others)}" if others else ""
         raise LibraryNotBuiltError(
             f"the native op library {library} for TensorFlow {tf.__version__} is not built"

@@ -10,7 +10,7 @@ from model.embedding import backend
 from model.embedding.own import reads_own_tables
 from model.embedding.placement import POLICIES, Placement, plan
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
-from training import environment, precision
+from training import dense_layers, environment, precision
 from training.data import open_data
 from training.errors import UserError
 from training.flags import widths
@@ -46,7 +46,8 @@ def build(flags, cluster):
             f"--global_batch_size={batch} is not divisible by the {size} ranks: the nearest that "
             f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
         )
-    dtype = precision.compute_dtype(flags, len(tf.config.list_physical_devices("GPU")))
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    dtype = precision.compute_dtype(flags, gpus)
     sizes = open_data(flags)
     chosen = backend.choose(flags.embedding_backend)
     placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
@@ -67,6 +68,7 @@ def build(flags, cluster):
         seed=flags.seed,
         custom_interact=flags.custom_interact,
         xla=flags.xla,
+        fused_mlp=dense_layers.fused(flags, dtype, gpus, cluster.rank),
         interact=flags.ablation != "no_interaction",
         dtype=f"mixed_{dtype.name}" if flags.amp else "float32",
     )

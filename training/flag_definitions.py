@@ -160,6 +160,12 @@ def _define_all():
         "steps that overflow are skipped and counted. auto: 1024 with float16, else 1",
     )  # fmt: skip
     _define(speed, "bool", "xla", False, "compile the dense layers with XLA")
+    _define(
+        speed, "enum", "mlp", "auto",
+        "layers of the MLPs. fused: each MLP is one op (CPUs, needs oneDNN). tensorflow: "
+        "TensorFlow's own. auto: fused on a CPU where its library is built, without --xla",
+        enum_values=["auto", "fused", "tensorflow"],
+    )  # fmt: skip
     _define(speed, "bool", "custom_interact", False, "take the project's dot-interaction op")
     _define(
         speed, "enum", "embedding_kernels", "native",

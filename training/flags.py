@@ -147,6 +147,11 @@ def _check(values):
         raise UserError(
             "--vocab_sizes only goes with --use_synthetic_dataset: a dataset's metadata has its own"
         )
+    if values.mlp == "fused" and values.xla:
+        raise UserError(
+            "--mlp=fused goes past XLA, which compiles TensorFlow's layers: leave --xla away, or "
+            "take --mlp=tensorflow"
+        )
     if values.embedding_lr is not None and values.lr == 0:
         raise UserError("--embedding_lr is on the schedule of --lr, which is 0: nothing would move")
     bottom, top = widths("bottom_mlp"), widths("top_mlp")

@@ -237,4 +237,5 @@ class Forward:
         return self._function(batch["dense"], batch["categorical"])
 
     def _forward(self, dense, categorical):
-        return self._model(dense, self._embedding.lookup(self._embedding.route(categorical)))
+        vectors = self._embedding.lookup(self._embedding.route(categorical))
+        return self._model(dense, vectors, for_inference=True)

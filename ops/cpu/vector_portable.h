@@ -83,6 +83,16 @@ struct PortableVector {
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return sum + a * b;
   }
+  // max(a, 0), where a NaN stays one.
+  static Register Relu(Register a) {
+    for (int i = 0; i < 4; ++i) a[i] = a[i] < 0 ? 0 : a[i];
+    return a;
+  }
+  // value where a > 0, else 0.
+  static Register WherePositive(Register a, Register value) {
+    for (int i = 0; i < 4; ++i) value[i] = a[i] > 0 ? value[i] : 0;
+    return value;
+  }
   // The four floats at p in every lane.
   static Register BroadcastLane(const float* p) { return Load(p); }
   // rows[r] lane l <-> rows[l] lane r.

@@ -5,19 +5,25 @@ import pytest
 import tensorflow as tf
 
 from model.mlp import MLP
+from ops import loader
 from tests.reference import mlp_backward, mlp_forward
 
 BATCH, INPUTS, SIZES = 2048, 12, (32, 16, 1)
 
 
-@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("layers", ["tensorflow", "xla", "fused"])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)]
 )
-def test_outputs_and_gradients(dtype, tolerance, xla):
+def test_outputs_and_gradients(dtype, tolerance, layers):
+    fused, xla = layers == "fused", layers == "xla"
+    if fused and dtype == "mixed_float16":
+        pytest.skip("the fused MLP has no float16")
+    if fused and not loader.is_built("mlp"):
+        pytest.skip("the library of the MLP ops is not built: it needs oneDNN")
     generator = np.random.default_rng()
     seed = int(generator.integers(1 << 30))
-    mlp = MLP(SIZES, INPUTS, seed=seed, stream=1, last_activation=None, dtype=dtype)
+    mlp = MLP(SIZES, INPUTS, seed=seed, stream=1, last_activation=None, dtype=dtype, fused=fused)
     layers = [(layer.kernel.numpy().astype(float), layer.bias.numpy().astype(float))
               for layer in mlp.dense_layers]  # fmt: skip
     inputs = generator.normal(size=(BATCH, INPUTS)).astype(np.float32)

@@ -360,7 +360,7 @@ def test_lookups_and_updates_from_many_python_threads():
 
 
 def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(loader, "path", lambda: tmp_path / "libdlrm_ops-tf0.0.so")
+    monkeypatch.setattr(loader, "path", lambda _="ops": tmp_path / "libdlrm_ops-tf0.0.so")
     loader.load.cache_clear()
     try:
         with pytest.raises(loader.LibraryNotBuiltError, match="make ops"):

@@ -1,0 +1,85 @@
+"""The published DLRM's MLPs by the fused op, beside TensorFlow's own layers and beside XLA."""
+
+import tensorflow as tf
+
+from benchmarks.timing import Limit, compare
+from model.mlp import MLP
+from ops import loader
+
+BATCHES = (2048, 8192)
+# (inputs, widths, the last layer's activation) of the bottom and the top MLP.
+LAYERS = ((13, (512, 256, 128), "relu"), (480, (1024, 1024, 512, 256, 1), None))
+
+
+def products():
+    """Returns multiply-adds of one sample forward; backward takes twice as many."""
+    widths = [(inputs, *sizes) for inputs, sizes, _ in LAYERS]
+    return sum(a * b for each in widths for a, b in zip(each, each[1:]))
+
+
+def mlp_rows(rounds):
+    """Yields rows of both MLPs together: forward alone, and forward and backward."""
+    if not loader.is_built("mlp"):
+        print("mlp         the fused op is not built: it needs oneDNN")
+        return
+    for batch in BATCHES:
+        for dtype in (tf.float32, tf.bfloat16):
+            yield from _rows(batch, dtype, rounds)
+
+
+def _rows(batch, dtype, rounds):
+    square = tf.cast(tf.random.normal([1024, 1024]), dtype)
+    inputs = [tf.cast(tf.random.normal([batch, width]), dtype) for width, _, _ in LAYERS]
+    upstream = [
+        tf.cast(tf.random.normal([batch, sizes[-1]]) / batch, dtype) for _, sizes, _ in LAYERS
+    ]
+
+    def made(fused):
+        policy = "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
+        return [
+            MLP(
+                sizes, width, seed=1, stream=1, last_activation=last, fused=fused, dtype=policy,
+            )
+            for width, sizes, last in LAYERS
+        ]  # fmt: skip
+
+    def forward(fused, compiled=False):
+        mlps = made(fused)
+
+        @tf.function(jit_compile=compiled)
+        def run(inputs):
+            return [mlp(x, for_inference=True) for mlp, x in zip(mlps, inputs)]
+
+        return lambda: run(inputs)
+
+    def forward_and_backward(fused, compiled=False):
+        mlps = made(fused)
+        variables = [variable for mlp in mlps for variable in mlp.trainable_variables]
+
+        @tf.function(jit_compile=compiled)
+        def run(inputs, upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = [mlp(x) for mlp, x in zip(mlps, inputs)]
+            return tape.gradient(outputs, [*inputs, *variables], upstream)
+
+        return lambda: run(inputs, upstream)
+
+    for case, kind, passes in (
+        ("forward", forward, 1),
+        ("forward + backward", forward_and_backward, 3),
+    ):
+        arithmetic = Limit(
+            "arithmetic",
+            lambda: tf.linalg.matmul(square, square).numpy(),
+            passes * batch * products() / 1024**3,
+        )
+        for compiled in (False, True):
+            yield compare(
+                "mlp",
+                f"{case}, B {batch}, {dtype.name}" + (", beside XLA" if compiled else ""),
+                [arithmetic],
+                kind(True),
+                kind(False, compiled),
+                rounds,
+            )

@@ -1,0 +1,208 @@
+// The backward kernel: each thread takes its rows, chunk by chunk, back through all layers, and
+// adds up kernel and bias gradients of its own; these are then summed in the order of the threads.
+
+#include <cstring>
+
+#include "mlp/mlp_kernel.h"
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace dlrm {
+namespace {
+
+using tensorflow::OpInputList;
+using tensorflow::OpKernelContext;
+using tensorflow::OpOutputList;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::errors::InvalidArgument;
+
+// The sums of slot 0 are in the output tensors, those of the others in memory of their own.
+struct Sums {
+  std::vector<std::vector<float*>> of;  // [slot][kernel 0, bias 0, kernel 1, ...]
+  std::vector<int64_t> sizes;           // [kernel 0, bias 0, kernel 1, ...]
+  SlotMemory memory;
+
+  tensorflow::Status Allocate(OpKernelContext* c, int64_t slots, OpOutputList* kernels,
+                              OpOutputList* biases) {
+    of.resize(std::max<int64_t>(1, slots));
+    size_t bytes = 0;
+    for (int l = 0; l < kernels->size(); ++l) {
+      for (Tensor* gradient : {(*kernels)[l], (*biases)[l]}) {
+        of[0].push_back(gradient->flat<float>().data());
+        sizes.push_back(gradient->NumElements());
+        bytes += Lines(gradient->TotalBytes());
+      }
+    }
+    if (slots > 1) TF_RETURN_IF_ERROR(memory.Allocate(c, slots - 1, bytes));
+    for (int64_t slot = 1; slot < slots; ++slot) {
+      char* next = memory.of(slot - 1);
+      for (int64_t size : sizes) {
+        of[slot].push_back(reinterpret_cast<float*>(next));
+        next += Lines(size * sizeof(float));
+      }
+    }
+    return tensorflow::Status();
+  }
+
+  // Adds the other slots' sums to the first's, in order.
+  void AddUp(OpKernelContext* c) const {
+    if (of.size() < 2) return;
+    const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
+    for (size_t part = 0; part < sizes.size(); ++part) {
+      tensorflow::Shard(workers.num_threads, workers.workers, sizes[part], of.size(),
+                        [&](int64_t begin, int64_t end) {
+                          for (size_t slot = 1; slot < of.size(); ++slot) {
+                            float* total = of[0][part];
+                            const float* more = of[slot][part];
+                            for (int64_t i = begin; i < end; ++i) total[i] += more[i];
+                          }
+                        });
+    }
+  }
+};
+
+template <class T>
+class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
+ public:
+  using Base = MlpKernel<T, MlpBackward<T>>;
+  using S = typename Base::S;
+  using Base::Base;
+  static constexpr bool kBackward = true;
+
+  void Compute(OpKernelContext* c) override {
+    OpInputList kernels, hidden;
+    OP_REQUIRES_OK(c, c->input_list("kernels", &kernels));
+    OP_REQUIRES_OK(c, c->input_list("hidden", &hidden));
+    const Tensor &gradient = c->input(0), &y = c->input(1), &x = c->input(2);
+    std::vector<int64_t> widths;
+    OP_REQUIRES_OK(c, CheckKernels(x, kernels, &widths));
+    const int64_t batch = x.dim_size(0);
+    const int layers = kernels.size();
+    OP_REQUIRES(c, hidden.size() == layers - 1,
+                InvalidArgument("the gradient of ", layers, " layers needs ", layers - 1,
+                                " hidden activations, got ", hidden.size()));
+    const auto check = [&](const char* what, const Tensor& tensor, int64_t width) {
+      return tensor.shape() == TensorShape({batch, width})
+                 ? tensorflow::Status()
+                 : InvalidArgument(what, " must be [", batch, ", ", width, "], got shape ",
+                                   tensor.shape().DebugString());
+    };
+    OP_REQUIRES_OK(c, check("gradient", gradient, widths.back()));
+    OP_REQUIRES_OK(c, check("y", y, widths.back()));
+    for (int l = 0; l < hidden.size(); ++l) {
+      OP_REQUIRES_OK(c, check("hidden activations", hidden[l], widths[l + 1]));
+    }
+    Tensor* x_gradient = nullptr;
+    OP_REQUIRES_OK(c, c->allocate_output(0, x.shape(), &x_gradient));
+    AdviseHugePages(x_gradient->data(), x_gradient->TotalBytes());
+    OpOutputList kernel_gradients, bias_gradients;
+    OP_REQUIRES_OK(c, c->output_list("kernel_gradients", &kernel_gradients));
+    OP_REQUIRES_OK(c, c->output_list("bias_gradients", &bias_gradients));
+    for (int l = 0; l < layers; ++l) {
+      Tensor *kernel = nullptr, *bias = nullptr;
+      OP_REQUIRES_OK(c, kernel_gradients.allocate(l, kernels[l].shape(), &kernel));
+      OP_REQUIRES_OK(c, bias_gradients.allocate(l, TensorShape({widths[l + 1]}), &bias));
+      std::memset(bias->data(), 0, bias->TotalBytes());
+      if (batch == 0) std::memset(kernel->data(), 0, kernel->TotalBytes());
+    }
+    if (batch != 0) this->RunForBatch(c, widths, batch);
+  }
+
+  template <class C>
+  void Run(OpKernelContext* c, const std::vector<int64_t>& widths, const BatchProducts& batch) {
+    constexpr bool same = Base::template kSame<C>;
+    const MlpFunctions<S, C> functions = Base::template Functions<C>();
+    const Chunks& chunks = batch.chunks;
+    OpInputList kernels, hidden;
+    OpOutputList kernel_gradients, bias_gradients;
+    OP_REQUIRES_OK(c, c->input_list("kernels", &kernels));
+    OP_REQUIRES_OK(c, c->input_list("hidden", &hidden));
+    OP_REQUIRES_OK(c, c->output_list("kernel_gradients", &kernel_gradients));
+    OP_REQUIRES_OK(c, c->output_list("bias_gradients", &bias_gradients));
+    const int layers = kernels.size();
+    PackedKernels packed;
+    OP_REQUIRES_OK(c, packed.Pack(c, *batch.products, kernels, same ? nullptr : functions.round));
+    Sums sums;
+    OP_REQUIRES_OK(c, sums.Allocate(c, chunks.slots, &kernel_gradients, &bias_gradients));
+
+    // Gradients of a layer's outputs and of its inputs, a layer's inputs as the products take
+    // them, and oneDNN's own scratch memory.
+    const int64_t widest = *std::max_element(widths.begin(), widths.end());
+    const size_t buffer = Lines(chunks.rows * widest * sizeof(C));
+    const size_t buffers = (same ? 2 : 3) * buffer;
+    SlotMemory memory;
+    OP_REQUIRES_OK(c, memory.Allocate(c, chunks.slots,
+                                      buffers + Lines(batch.products->scratch_bytes())));
+    std::vector<const S*> inputs(1, ElementsOf<S>(c->input(2)));
+    for (const Tensor& activations : hidden) inputs.push_back(ElementsOf<S>(activations));
+    const S* gradient = ElementsOf<S>(c->input(0));
+    const S* y = this->last_relu_ ? ElementsOf<S>(c->input(1)) : nullptr;
+    S* x_gradient = MutableElementsOf<S>(*c->mutable_output(0));
+
+    const auto work = [&](int64_t slot) {
+      const std::vector<float*>& own_sums = sums.of[slot];
+      for (int l = 0; l < layers; ++l) {
+        std::fill_n(own_sums[2 * l + 1], widths[l + 1], 0.0f);
+      }
+      char* own = memory.of(slot);
+      void* scratch = own + buffers;
+      const int64_t first = chunks.First(slot);
+      for (int64_t chunk = first; chunk < chunks.First(slot + 1); ++chunk) {
+        const int64_t begin = chunk * chunks.rows, rows = chunks.Rows(chunk);
+        const int size = batch.Size(chunk);
+        C* outputs = reinterpret_cast<C*>(own);  // the gradient of a layer's outputs, masked
+        C* next = reinterpret_cast<C*>(own + buffer);
+        const int64_t last = widths[layers];
+        const S* top = gradient + begin * last;
+        const C* from;
+        if constexpr (same) {
+          from = top;
+        } else {
+          functions.load(top, rows * last, outputs);
+          from = outputs;
+        }
+        functions.mask(from, y == nullptr ? nullptr : y + begin * last, rows, last, outputs,
+                       own_sums[2 * layers - 1]);
+        for (int l = layers - 1; l >= 0; --l) {
+          const MlpProducts::Layer& layer = batch.products->layers()[l];
+          const S* input = inputs[l] + begin * widths[l];
+          const C* operand;
+          if constexpr (same) {
+            operand = input;
+          } else {
+            C* loaded = reinterpret_cast<C*>(own + 2 * buffer);
+            functions.load(input, rows * widths[l], loaded);
+            operand = loaded;
+          }
+          (chunk == first ? layer.first : layer.more)[size].Run(operand, outputs, own_sums[2 * l],
+                                                                scratch);
+          S* result = x_gradient + begin * widths[0];
+          C* to = next;
+          if constexpr (same) {
+            if (l == 0) to = result;
+          }
+          layer.kernel[size].Run(outputs, packed.of(l), nullptr, to, scratch);
+          if (l > 0) {
+            functions.mask(next, input, rows, widths[l], next, own_sums[2 * l - 1]);
+            std::swap(outputs, next);
+          } else if constexpr (!same) {
+            functions.store(next, rows * widths[0], result);
+          }
+        }
+      }
+    };
+    OP_REQUIRES_OK(c, RunSlots(c, chunks.slots, work));
+    sums.AddUp(c);
+  }
+};
+
+REGISTER_KERNEL_BUILDER(
+    Name("Dlrm>MlpBackward").Device(tensorflow::DEVICE_CPU).TypeConstraint<float>("T"),
+    MlpBackward<float>);
+REGISTER_KERNEL_BUILDER(Name("Dlrm>MlpBackward")
+                            .Device(tensorflow::DEVICE_CPU)
+                            .TypeConstraint<tensorflow::bfloat16>("T"),
+                        MlpBackward<tensorflow::bfloat16>);
+
+}  // namespace
+}  // namespace dlrm

@@ -1,0 +1,115 @@
+#include "mlp/mlp_batch.h"
+
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace dlrm {
+
+using tensorflow::OpInputList;
+using tensorflow::OpKernelContext;
+using tensorflow::Status;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::errors::Internal;
+using tensorflow::errors::InvalidArgument;
+
+std::shared_ptr<const MlpProducts> ProductsCache::Get(const std::vector<int64_t>& widths,
+                                                      const Chunks& chunks,
+                                                      dnnl::memory::data_type type,
+                                                      bool backward) {
+  std::vector<int64_t> key = widths;
+  key.insert(key.end(), {chunks.rows, chunks.Tail(), static_cast<int64_t>(type)});
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::shared_ptr<const MlpProducts>& kept = products_[key];
+  if (kept == nullptr) {
+    SingleThreaded single;
+    const auto made =
+        std::make_shared<const MlpProducts>(widths, chunks.rows, chunks.Tail(), type, backward);
+    if (products_.size() > kMost) products_.clear();
+    products_[key] = made;
+    return made;
+  }
+  return kept;
+}
+
+Status CheckKernels(const Tensor& x, const OpInputList& kernels, std::vector<int64_t>* widths) {
+  if (x.dims() != 2 || x.dim_size(1) < 1) {
+    return InvalidArgument("x must be [B, K] with K >= 1, got shape ", x.shape().DebugString());
+  }
+  widths->assign(1, x.dim_size(1));
+  for (int l = 0; l < kernels.size(); ++l) {
+    const TensorShape& shape = kernels[l].shape();
+    if (shape.dims() != 2 || shape.dim_size(0) != widths->back() || shape.dim_size(1) < 1) {
+      return InvalidArgument("kernel ", l, " must be [", widths->back(),
+                             ", N >= 1] to follow what is before it, got shape ",
+                             shape.DebugString());
+    }
+    widths->push_back(shape.dim_size(1));
+  }
+  return Status();
+}
+
+int64_t Threads(OpKernelContext* c) {
+  return c->device()->tensorflow_cpu_worker_threads()->num_threads;
+}
+
+Status RunSlots(OpKernelContext* c, int64_t slots, const std::function<void(int64_t)>& work) {
+  const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
+  std::mutex mutex;
+  std::string error;
+  // So expensive that each slot is one task.
+  constexpr int64_t kCycles = 1000 * 1000 * 1000;
+  tensorflow::Shard(workers.num_threads, workers.workers, slots, kCycles,
+                    [&](int64_t begin, int64_t end) {
+                      SingleThreaded single;
+                      try {
+                        for (int64_t slot = begin; slot < end; ++slot) work(slot);
+                      } catch (const std::exception& caught) {
+                        std::lock_guard<std::mutex> lock(mutex);
+                        error = caught.what();
+                      }
+                    });
+  return error.empty() ? Status() : Internal("oneDNN failed in an MLP: ", error);
+}
+
+Status SlotMemory::Allocate(OpKernelContext* c, int64_t slots, size_t bytes) {
+  bytes_ = Lines(bytes);
+  const int64_t total = slots * static_cast<int64_t>(bytes_);
+  TF_RETURN_IF_ERROR(c->allocate_temp(tensorflow::DT_INT8, TensorShape({total + 64}), &memory_));
+  char* data = reinterpret_cast<char*>(memory_.flat<tensorflow::int8>().data());
+  data_ = data + (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64;
+  return Status();
+}
+
+Status PackedKernels::Pack(OpKernelContext* c, const MlpProducts& products,
+                           const OpInputList& kernels,
+                           void (*round)(const float*, int64_t, float*)) {
+  const size_t layers = products.layers().size();
+  std::vector<size_t> rounded(layers), packed(layers);
+  size_t bytes = 0;
+  for (size_t l = 0; l < layers; ++l) {
+    rounded[l] = bytes;
+    if (round != nullptr) bytes += Lines(kernels[l].TotalBytes());
+    packed[l] = bytes;
+    bytes += Lines(products.layers()[l].kernel[0].packed_bytes());
+  }
+  if (bytes != 0) TF_RETURN_IF_ERROR(memory_.Allocate(c, 1, bytes));
+  kernels_.resize(layers);
+  const auto pack = [&](int64_t l) {
+    const KernelProduct& product = products.layers()[l].kernel[0];
+    const float* kernel = kernels[l].flat<float>().data();
+    if (round != nullptr) {
+      float* out = reinterpret_cast<float*>(memory_.of(0) + rounded[l]);
+      round(kernel, kernels[l].NumElements(), out);
+      kernel = out;
+    }
+    kernels_[l] = kernel;
+    if (product.packed_bytes() == 0) return;
+    product.Pack(kernel, memory_.of(0) + packed[l]);
+    kernels_[l] = memory_.of(0) + packed[l];
+  };
+  if (bytes != 0) return RunSlots(c, layers, pack);
+  for (size_t l = 0; l < layers; ++l) pack(l);
+  return Status();
+}
+
+}  // namespace dlrm

@@ -1,0 +1,73 @@
+// The frame of the forward and the backward kernel: attributes, choice of the products' type.
+
+#ifndef DLRM_OPS_MLP_MLP_KERNEL_H_
+#define DLRM_OPS_MLP_MLP_KERNEL_H_
+
+#include <atomic>
+#include <type_traits>
+
+#include "cpu/huge_pages.h"
+#include "cpu/tensor_elements.h"
+#include "mlp/mlp_batch.h"
+
+namespace dlrm {
+
+// Derived has: bool kBackward; template <class C> void Run(OpKernelContext*, const BatchProducts&).
+// T is the tensors' type in TensorFlow, S the same here.
+template <class T, class Derived>
+class MlpKernel : public tensorflow::OpKernel {
+ public:
+  using S = typename NativeElement<T>::Type;
+
+  explicit MlpKernel(tensorflow::OpKernelConstruction* c) : OpKernel(c) {
+    OP_REQUIRES(c, InstructionSetError()[0] == '\0',
+                tensorflow::errors::InvalidArgument(InstructionSetError()));
+    OP_REQUIRES_OK(c, c->GetAttr("last_relu", &last_relu_));
+    OP_REQUIRES_OK(c, c->GetAttr("chunk_rows", &chunk_rows_));
+  }
+
+ protected:
+  // Runs with operands of type S, or of float where the processor (or oneDNN) has no such products.
+  void RunForBatch(tensorflow::OpKernelContext* c, const std::vector<int64_t>& widths,
+                   int64_t batch) {
+    try {
+      if constexpr (!std::is_same_v<S, float>) {
+        if (has_products_ && RunIn<S>(c, widths, batch)) return;
+        has_products_ = false;
+      }
+      RunIn<float>(c, widths, batch);
+    } catch (const std::exception& caught) {
+      c->CtxFailure(tensorflow::errors::Internal("oneDNN failed in an MLP: ", caught.what()));
+    }
+  }
+
+  template <class C>
+  static MlpFunctions<S, C> Functions() {
+    return MlpFunctionsFor<S, C>(CurrentInstructionSet());
+  }
+  template <class C>
+  static constexpr bool kSame = std::is_same_v<S, C>;
+
+  bool last_relu_;
+
+ private:
+  template <class C>
+  bool RunIn(tensorflow::OpKernelContext* c, const std::vector<int64_t>& widths, int64_t batch) {
+    constexpr bool backward = Derived::kBackward;
+    const int64_t preferred = backward ? BackwardRows<C>() : ForwardRows<C>();
+    const Chunks chunks = Chunks::Of(batch, Threads(c), chunk_rows_ > 0 ? chunk_rows_ : preferred);
+    const auto products = cache_.Get(widths, chunks, TypeOf<C>(), backward);
+    // Reference code takes a hundred times as long as products of floats do.
+    if (!std::is_same_v<C, float> && products->is_slow()) return false;
+    static_cast<Derived*>(this)->template Run<C>(c, widths, BatchProducts{chunks, products});
+    return true;
+  }
+
+  int64_t chunk_rows_;
+  std::atomic<bool> has_products_{HasBfloat16Products()};
+  ProductsCache cache_;
+};
+
+}  // namespace dlrm
+
+#endif  // DLRM_OPS_MLP_MLP_KERNEL_H_
