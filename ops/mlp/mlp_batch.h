@@ -24,12 +24,12 @@ namespace dlrm {
 struct Chunks {
   int64_t batch, rows, count, slots;
 
-  // At most `most_rows` a chunk, so that a chunk's activations stay in the caches; as few as make
-  // sense for one more thread.
-  static Chunks Of(int64_t batch, int64_t threads, int64_t most_rows) {
-    constexpr int64_t kLeastRows = 64, kMultiple = 16;
+  // At most `most_rows` a chunk, so that a chunk's activations stay in the caches, and at least
+  // `least_rows` a slot: fewer are not worth one more thread.
+  static Chunks Of(int64_t batch, int64_t threads, int64_t most_rows, int64_t least_rows) {
+    constexpr int64_t kMultiple = 16;
     if (batch == 0) return {0, 0, 0, 0};
-    int64_t slots = std::max<int64_t>(1, std::min(threads, batch / kLeastRows));
+    const int64_t slots = std::max<int64_t>(1, std::min(threads, batch / least_rows));
     const int64_t each = (batch + slots * most_rows - 1) / (slots * most_rows);
     int64_t rows = (batch + slots * each - 1) / (slots * each);
     if (rows < batch) rows = std::min(batch, (rows + kMultiple - 1) / kMultiple * kMultiple);

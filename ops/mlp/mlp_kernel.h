@@ -51,11 +51,27 @@ class MlpKernel : public tensorflow::OpKernel {
   bool last_relu_;
 
  private:
+  static constexpr int64_t kLeastRowsForward = 64;
+  // A backward slot ends in adding its sums, as large as all kernels, to the others'.
+  static constexpr int64_t kLeastRowsBackward = 256;
+
+  // At most `threads`, and so few that their sums of gradients take no more than 512 MB.
+  static int64_t SumsThatFit(int64_t threads, const std::vector<int64_t>& widths) {
+    constexpr int64_t kMostBytes = 512ll << 20;
+    int64_t bytes = 0;
+    for (size_t l = 0; l + 1 < widths.size(); ++l) {
+      bytes += (widths[l] + 1) * widths[l + 1] * static_cast<int64_t>(sizeof(float));
+    }
+    return std::min(threads, std::max<int64_t>(1, kMostBytes / bytes));
+  }
+
   template <class C>
   bool RunIn(tensorflow::OpKernelContext* c, const std::vector<int64_t>& widths, int64_t batch) {
     constexpr bool backward = Derived::kBackward;
     const int64_t preferred = backward ? BackwardRows<C>() : ForwardRows<C>();
-    const Chunks chunks = Chunks::Of(batch, Threads(c), chunk_rows_ > 0 ? chunk_rows_ : preferred);
+    const Chunks chunks = Chunks::Of(batch, backward ? SumsThatFit(Threads(c), widths) : Threads(c),
+                                     chunk_rows_ > 0 ? chunk_rows_ : preferred,
+                                     backward ? kLeastRowsBackward : kLeastRowsForward);
     const auto products = cache_.Get(widths, chunks, TypeOf<C>(), backward);
     // Reference code takes a hundred times as long as products of floats do.
     if (!std::is_same_v<C, float> && products->is_slow()) return false;
