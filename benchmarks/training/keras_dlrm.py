@@ -20,8 +20,8 @@ from benchmarks.training.task import DENSE_FEATURES, Task
 def make_model(task):
     """Returns a Keras model of (dense [B, 13], ids [B, T]) -> float32 logits [B, 1].
 
-    Weights lie in the order: bottom MLP, tables, top MLP; a layer's kernel before its bias. The
-    top MLP's first kernel has rows for [bottom output, pairs i > j row-major].
+    Layers are named bottom_0 and on, table_0 and on, top_0 and on. The kernel of top_0 has rows for
+    [bottom output, pairs i > j row-major].
     """
     import numpy as np
     import tensorflow as tf
@@ -33,22 +33,23 @@ def make_model(task):
     dense = tf.keras.Input([DENSE_FEATURES])
     ids = tf.keras.Input([tables], dtype=tf.int32)
     bottom = dense
-    for size in task.bottom_mlp:
-        bottom = layers.Dense(size, activation="relu")(bottom)
+    for place, size in enumerate(task.bottom_mlp):
+        bottom = layers.Dense(size, activation="relu", name=f"bottom_{place}")(bottom)
     vectors = []
     for table, rows in enumerate(task.vocab_sizes):
         bound = math.sqrt(1 / rows)
         start = tf.keras.initializers.RandomUniform(-bound, bound, seed=task.seed + table)
-        vectors.append(layers.Embedding(rows, width, embeddings_initializer=start)(ids[:, table]))
+        lookup = layers.Embedding(rows, width, embeddings_initializer=start, name=f"table_{table}")
+        vectors.append(lookup(ids[:, table]))
     features = tf.stack([bottom, *vectors], axis=1)
     products = tf.matmul(features, features, transpose_b=True)
     i, j = np.tril_indices(tables + 1, k=-1)
     flat = tf.reshape(products, [-1, (tables + 1) ** 2])
     pairs = tf.gather(flat, i * (tables + 1) + j, axis=1)
     top = tf.concat([bottom, pairs], axis=1)
-    for size in task.top_mlp[:-1]:
-        top = layers.Dense(size, activation="relu")(top)
-    top = layers.Dense(task.top_mlp[-1])(top)
+    for place, size in enumerate(task.top_mlp):
+        activation = "relu" if place < len(task.top_mlp) - 1 else None
+        top = layers.Dense(size, activation=activation, name=f"top_{place}")(top)
     logits = layers.Activation("linear", dtype="float32")(top)
     return tf.keras.Model([dense, ids], logits)
 
