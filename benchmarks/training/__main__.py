@@ -181,7 +181,7 @@ def _told(whole, name, task):
 
 def _start(programs, name, module, python, path):
     command = [python, "-m", f"benchmarks.training.{module}", "SOCKET", path]
-    return programs.start(name, command)
+    return _told_ready(programs.start(name, command))
 
 
 def _start_ranks(programs, name, path, ranks=2):
@@ -192,7 +192,12 @@ def _start_ranks(programs, name, path, ranks=2):
     ]  # fmt: skip
     # Between its turns a rank hears nothing from the other, and must not take that for a fault.
     patience = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400", "HOROVOD_STALL_CHECK_DISABLE": "1"}
-    return programs.start(name, command, ranks, **patience)
+    return _told_ready(programs.start(name, command, ranks, **patience))
+
+
+def _told_ready(program):
+    print(f"{program.name}: ready after {program.start_seconds:.0f} s", flush=True)
+    return program
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def _say(lines, answer):
     lines.flush()
 
 
-def burst(step, wait, steps, warm_up=2):
+def burst(step, wait, steps, warm_up=1):
     """Runs some steps untimed, then `steps` timed ones; returns {"seconds", "steps"}.
 
     Args:

@@ -10,7 +10,7 @@ import statistics
 
 from benchmarks.training.limit import seconds_per_sample
 
-_CALIBRATION_STEPS = 3
+_CALIBRATION_STEPS, _FEWEST_STEPS = 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +70,10 @@ def measure(programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=
     """
     counts = {}
     for case in cases:
-        program = programs[case.program]
-        # The first steps trace and touch memory: they tell nothing about speed.
-        program.ask(case.do, batch=case.batch, steps=1)
-        answers, _ = program.ask(case.do, batch=case.batch, steps=_CALIBRATION_STEPS)
+        # A burst's untimed step traces and touches memory.
+        answers, _ = programs[case.program].ask(case.do, batch=case.batch, steps=_CALIBRATION_STEPS)
         step = max(answer["seconds"] for answer in answers) / _CALIBRATION_STEPS
-        counts[case] = steps or max(_CALIBRATION_STEPS, math.ceil(seconds / step))
+        counts[case] = steps or max(_FEWEST_STEPS, math.ceil(seconds / step))
     machine.ask("measure", precisions=precisions)
     measured = Measured({case: [] for case in cases}, {case: [] for case in cases}, [], counts, {})
     for turn in range(rounds):
