@@ -19,6 +19,8 @@ DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
 SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
+BENCHES := $(or $(BENCH),machine ops data hybrid training)
+TORCH_VENV := .venv-torch
 OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
 
 # How `make train` starts its ranks: one needs no launcher.
@@ -39,8 +41,8 @@ report: $(VENV)/.ready ## write a page about runs (RUNS="runs/A runs/B" for some
 test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones, WORKERS=1 one by one)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist worksteal $(or $(TESTS),-m 'not slow')
 
-bench: $(OPS) ## measure machine, ops, data path and hybrid step (BENCH=ops for one of them)
-	@for name in $(or $(BENCH),machine ops data hybrid); do echo "== benchmarks.$$name"; \
+bench: $(OPS) $(if $(filter training,$(BENCHES)),$(TORCH_VENV)/.ready) ## measure machine, ops, data path, hybrid step, training beside its peers (BENCH=ops for one)
+	@for name in $(BENCHES); do echo "== benchmarks.$$name"; \
 	  PATH="$(abspath $(VENV))/bin:$$PATH" TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m benchmarks.$$name || exit 1; done
 
 sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-behaviour sanitizers
@@ -60,6 +62,11 @@ data: $(DATA)/test/metadata.json ## write the demo data
 $(VENV)/.ready: constraints.txt bootstrap.sh
 	@./bootstrap.sh $(VENV) $(TENSORFLOW)
 	@touch $@
+
+# Where it cannot be made, the benchmark says so and goes without that peer.
+$(TORCH_VENV)/.ready: benchmarks/training/torchrec_constraints.txt
+	@benchmarks/training/torchrec_environment.sh $(TORCH_VENV) && touch $@ \
+	  || echo "bench: $(TORCH_VENV) was not made: TorchRec is left out" >&2
 
 $(OPS): $(VENV)/.ready $(OPS_SOURCES)
 	@echo "building $@"
@@ -81,4 +88,4 @@ clean: ## remove what was built and generated (the environments stay)
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environments too
-	rm -rf .venv .venv-tf*
+	rm -rf .venv .venv-tf* $(TORCH_VENV)

@@ -1,0 +1,204 @@
+"""Whole training steps: this project's, Keras' and TorchRec's, in turn, beside the limit.
+
+    python3 -m benchmarks.training [--precisions fp32,bf16] [--batches 8192,2048] [--rounds 5]
+
+Prints one table and writes it as JSON. docs/performance.md says how the figures are taken.
+"""
+
+import argparse
+import json
+import pathlib
+import shlex
+import sys
+import tempfile
+
+from benchmarks.hybrid import VOCAB
+from benchmarks.training import files, report, turns
+from benchmarks.training.programs import ROOT, ProgramError, Programs
+from benchmarks.training.task import Task
+
+RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+NAMES = {
+    "ours": "ours",
+    "two_ranks": "ours, 2 ranks",
+    "keras": "Keras",
+    "torchrec": "TorchRec",
+    "inference": "ours",
+}
+# A program's memory beside its tables: activations, batches, libraries.
+_BESIDE_TABLES = 1_500_000_000
+
+
+def main(arguments=None):
+    """Runs the benchmark; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    precisions, batches = options.precisions.split(","), sorted(_numbers(options.batches))[::-1]
+    chosen = options.programs.split(",")
+    vocab = tuple(_numbers(options.vocab_sizes)) if options.vocab_sizes else VOCAB
+    _check(options, precisions, batches, chosen)
+    missing = []
+    if "torchrec" in chosen and not pathlib.Path(options.torch_python).exists():
+        chosen.remove("torchrec")
+        why = "PyTorch's environment is not made: benchmarks/training/torchrec_environment.sh"
+        missing.append({"program": NAMES["torchrec"], "why": why})
+    whole = {
+        "machine": report.machine(),
+        "versions": {},
+        "command": shlex.join(["python3", "-m", "benchmarks.training", *given]),
+        "rounds": options.rounds,
+        "model": None, "limits": {}, "rows": [], "phases": [], "missing": missing,
+    }  # fmt: skip
+    try:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            files.write(folder, vocab, options.samples)
+            for precision in precisions:
+                task = Task(
+                    vocab_sizes=vocab, precision=precision, batches=tuple(batches), data_dir=folder
+                )
+                for group in _groups(chosen, task):
+                    _run_group(group, task, options, whole)
+    except ProgramError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    report.with_best_peer(whole["rows"])
+    print(report.text(whole))
+    path = pathlib.Path(options.json)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python3 -m benchmarks.training", description=__doc__.partition("\n\n")[0]
+    )
+    parser.add_argument("--json", default=str(RESULTS), help="where to write the result")
+    parser.add_argument("--batches", default="8192,2048", help="samples of a step")
+    parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--programs", default=",".join(NAMES), help="some of the default's")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a burst of steps")
+    parser.add_argument("--steps", type=int, help="steps of a burst, instead of --seconds")
+    parser.add_argument("--vocab_sizes", help="rows of each table (default: 26 tables, 3.6 GB)")
+    parser.add_argument("--samples", type=int, default=1 << 20, help="samples in the files")
+    parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
+    parser.add_argument(
+        "--torch_python", default=str(ROOT / ".venv-torch" / "bin" / "python"),
+        help="interpreter of the environment that torchrec_environment.sh makes",
+    )  # fmt: skip
+    return parser
+
+
+def _numbers(text):
+    return [int(number) for number in text.split(",")]
+
+
+def _check(options, precisions, batches, chosen):
+    for name, found, known in (
+        ("precisions", precisions, ("fp32", "bf16")),
+        ("programs", chosen, tuple(NAMES)),
+    ):
+        for one in found:
+            if one not in known:
+                sys.exit(f"--{name}: found {one!r}, expected some of {','.join(known)}")
+    if options.rounds < 1 or min(batches) < 2 or (options.steps is not None and options.steps < 1):
+        sys.exit("--rounds and --steps: expected at least 1; --batches: at least 2")
+    if options.samples < 20 * max(batches):
+        sys.exit(f"--samples {options.samples}: expected 20 batches, {20 * max(batches)}")
+
+
+def _groups(chosen, task):
+    """Returns lists of programs that fit in memory together with the one that measures rates.
+
+    Each but the first has ours again, so that every ratio is of one round.
+    """
+    import psutil
+
+    each = task.table_bytes + _BESIDE_TABLES
+    room = max(2, int(psutil.virtual_memory().available / each) - 1)
+    programs = [name for name in NAMES if name in chosen and name != "inference"]
+    # Last, as the first that must wait for room.
+    programs.sort(key="two_ranks".__eq__)
+    if "inference" in chosen and "ours" not in programs:
+        programs.insert(0, "ours")
+    groups = [programs[:room]]
+    for name in programs[room:]:
+        groups.append(["ours", name])
+    if "inference" in chosen:
+        groups[0].append("inference")
+    return groups
+
+
+def _run_group(group, task, options, whole):
+    """Measures a group; adds its rows to the report, those that are there already left out."""
+    print(f"{task.precision}: starting {', '.join(group)}", flush=True)
+    with Programs() as programs, tempfile.TemporaryDirectory() as folder:
+        path = str(pathlib.Path(folder) / "task.json")
+        task.write(path)
+        machine = _start(programs, "machine", "rates", sys.executable, path)
+        running = {}
+        for name in group:
+            if name == "two_ranks":
+                running[NAMES[name]] = _start_ranks(programs, NAMES[name], path)
+            elif name != "inference":
+                module = {"ours": "ours", "keras": "keras_dlrm", "torchrec": "torchrec_dlrm"}[name]
+                python = options.torch_python if name == "torchrec" else sys.executable
+                running[NAMES[name]] = _start(programs, NAMES[name], module, python, path)
+        cases = [turns.Case(name, "train", batch) for batch in task.batches for name in running]
+        if "inference" in group:
+            cases += [turns.Case("ours", "infer", batch) for batch in task.batches]
+        whole["machine"].update({name: machine.facts[name] for name in ("processor", "cores")})
+        measured = turns.measure(
+            running, machine, cases, options.rounds, seconds=options.seconds, steps=options.steps,
+            precisions=["fp32", "bf16"] if task.precision == "bf16" else ["fp32"],
+            tell=lambda line: print(f"{task.precision}: {line}", flush=True),
+        )  # fmt: skip
+        there = {(row["program"], row["precision"], row["batch"]) for row in whole["rows"]}
+        whole["rows"] += [
+            row
+            for row in turns.rows(task, measured)
+            if (row["program"], row["precision"], row["batch"]) not in there
+        ]
+        whole["limits"].setdefault(task.precision, report.limits_of(task, measured))
+        for program in running.values():
+            whole["versions"].update(program.facts["versions"])
+        for name, program in running.items():
+            if name in (NAMES["ours"], NAMES["two_ranks"]) and not _told(whole, name, task):
+                answers, _ = program.ask("phases", batch=task.batches[0])
+                found = {"program": name, "precision": task.precision, "batch": task.batches[0]}
+                whole["phases"].append({**found, **answers[0]})
+    whole["model"] = {
+        "vocab_sizes": list(task.vocab_sizes), "dimension": task.dimension,
+        "bottom_mlp": list(task.bottom_mlp), "top_mlp": list(task.top_mlp),
+        "table_bytes": task.table_bytes,
+    }  # fmt: skip
+
+
+def _told(whole, name, task):
+    return any((p["program"], p["precision"]) == (name, task.precision) for p in whole["phases"])
+
+
+def _start(programs, name, module, python, path):
+    command = [python, "-m", f"benchmarks.training.{module}", "SOCKET", path]
+    return _told_ready(programs.start(name, command))
+
+
+def _start_ranks(programs, name, path, ranks=2):
+    horovodrun = str(pathlib.Path(sys.executable).parent / "horovodrun")
+    command = [
+        horovodrun, "--gloo", "-np", str(ranks), "./hvd_wrapper.sh", sys.executable, "-m",
+        "benchmarks.training.ours", "SOCKET", path,
+    ]  # fmt: skip
+    # Between its turns a rank hears nothing from the other, and must not take that for a fault.
+    patience = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400", "HOROVOD_STALL_CHECK_DISABLE": "1"}
+    return _told_ready(programs.start(name, command, ranks, **patience))
+
+
+def _told_ready(program):
+    print(f"{program.name}: ready after {program.start_seconds:.0f} s", flush=True)
+    return program
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Random batches: in memory for the peers, in files for the program that reads.
+
+NumPy alone, since programs live in several environments.
+"""
+
+import numpy as np
+
+from benchmarks.training.task import DENSE_FEATURES
+
+
+def random_batches(task, batch, count=16):
+    """Returns `count` batches (dense, ids, label) as NumPy arrays, ids uniform."""
+    random = np.random.default_rng([task.seed, batch])
+    tables = np.array(task.vocab_sizes)
+    return [
+        (
+            np.log1p(random.integers(0, 1024, (batch, DENSE_FEATURES))).astype(np.float32),
+            random.integers(0, tables, (batch, len(tables)), dtype=np.int32),
+            random.integers(0, 2, (batch, 1)).astype(np.float32),
+        )
+        for _ in range(count)
+    ]

@@ -1,0 +1,51 @@
+"""A dataset on disk for the program that reads one: per-table files, ids uniform."""
+
+import pathlib
+
+import numpy as np
+
+from benchmarks.training.task import DENSE_FEATURES
+
+_CHUNK = 1 << 16
+
+
+def write(folder, vocab_sizes, samples, seed=1):
+    """Writes train/ and test/ (the latter small: nobody scores it) below a folder.
+
+    Labels are fair coins, dense counts uniform below 1024, ids uniform. What is written is read
+    again by whoever trains next, so it lies in the page cache.
+
+    Args:
+        folder: where to.
+        vocab_sizes: rows of each table.
+        samples: of train/.
+        seed: of the draw.
+
+    Returns:
+        Bytes of train/ per sample.
+    """
+    from dataset import convert, layouts, metadata, open_split
+
+    folder = pathlib.Path(folder)
+    metadata.write_json(str(folder / metadata.VOCAB_FILE_NAME), list(vocab_sizes))
+    for name, raw, count in zip(("train", "test"), layouts.RAW_FILES, (samples, _CHUNK)):
+        path = folder / raw
+        random = np.random.default_rng([seed, count])
+        with open(path, "wb") as file:
+            for first in range(0, count, _CHUNK):
+                file.write(_records(random, vocab_sizes, min(_CHUNK, count - first)))
+        convert.convert_split(
+            open_split(str(path)), str(folder / name), "per_table", progress=False
+        )
+        path.unlink()
+    return open_split(str(folder / "train")).bytes_per_sample
+
+
+def _records(random, vocab_sizes, samples):
+    records = np.empty((samples, 1 + DENSE_FEATURES + len(vocab_sizes)), np.int32)
+    records[:, 0] = random.integers(0, 2, samples)
+    records[:, 1 : 1 + DENSE_FEATURES] = random.integers(0, 1024, (samples, DENSE_FEATURES))
+    records[:, 1 + DENSE_FEATURES :] = random.integers(
+        0, np.array(vocab_sizes), (samples, len(vocab_sizes))
+    )
+    return records

@@ -1,0 +1,103 @@
+"""The peer that needs nothing but TensorFlow: DLRM from Keras' own layers, as its users write it.
+
+    python3 -m benchmarks.training.keras_dlrm SOCKET TASK
+
+One `tf.keras.layers.Embedding` a table, `Dense` layers, a batched product and a gather for the
+interaction, plain SGD, the whole step in one `tf.function`. Gradients of tables stay sparse
+(`tf.IndexedSlices`). The batches are in memory.
+"""
+
+import importlib.metadata
+import itertools
+import math
+import sys
+
+from benchmarks.training import conversation
+from benchmarks.training.batches import random_batches
+from benchmarks.training.task import DENSE_FEATURES, Task
+
+
+def make_model(task):
+    """Returns a Keras model of (dense [B, 13], ids [B, T]) -> float32 logits [B, 1].
+
+    Layers are named bottom_0 and on, table_0 and on, top_0 and on. The kernel of top_0 has rows for
+    [bottom output, pairs i > j row-major].
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    if task.precision == "bf16":
+        tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    tables, width = len(task.vocab_sizes), task.dimension
+    dense = tf.keras.Input([DENSE_FEATURES])
+    ids = tf.keras.Input([tables], dtype=tf.int32)
+    bottom = dense
+    for place, size in enumerate(task.bottom_mlp):
+        bottom = layers.Dense(size, activation="relu", name=f"bottom_{place}")(bottom)
+    vectors = []
+    for table, rows in enumerate(task.vocab_sizes):
+        bound = math.sqrt(1 / rows)
+        start = tf.keras.initializers.RandomUniform(-bound, bound, seed=task.seed + table)
+        lookup = layers.Embedding(rows, width, embeddings_initializer=start, name=f"table_{table}")
+        vectors.append(lookup(ids[:, table]))
+    features = tf.stack([bottom, *vectors], axis=1)
+    products = tf.matmul(features, features, transpose_b=True)
+    i, j = np.tril_indices(tables + 1, k=-1)
+    flat = tf.reshape(products, [-1, (tables + 1) ** 2])
+    pairs = tf.gather(flat, i * (tables + 1) + j, axis=1)
+    top = tf.concat([bottom, pairs], axis=1)
+    for place, size in enumerate(task.top_mlp):
+        activation = "relu" if place < len(task.top_mlp) - 1 else None
+        top = layers.Dense(size, activation=activation, name=f"top_{place}")(top)
+    logits = layers.Activation("linear", dtype="float32")(top)
+    return tf.keras.Model([dense, ids], logits)
+
+
+def make_step(model, learning_rate):
+    """Returns a `tf.function` (dense, ids, label) -> loss that trains on one batch."""
+    import tensorflow as tf
+
+    # Keras' newer SGD sorts out repeated ids before each sparse update, which takes longer.
+    optimizer = tf.keras.optimizers.legacy.SGD(learning_rate)
+    loss_of = tf.keras.losses.BinaryCrossentropy(from_logits=True)
+
+    @tf.function
+    def step(dense, ids, label):
+        with tf.GradientTape() as tape:
+            loss = loss_of(label, model([dense, ids], training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        return loss
+
+    return step
+
+
+def main():
+    """Serves the benchmark."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    address, task = sys.argv[1], Task.read(sys.argv[2])
+    step = make_step(make_model(task), task.learning_rate)
+    held, last = {}, [None]
+
+    def train(batch, steps):
+        if batch not in held:
+            arrays = random_batches(task, batch)
+            held[batch] = itertools.cycle([[tf.constant(a) for a in some] for some in arrays])
+
+        def one():
+            last[0] = step(*next(held[batch]))
+
+        done = conversation.burst(one, lambda: last[0].numpy(), steps)
+        return {**done, "loss": float(last[0])}
+
+    versions = {"tensorflow": tf.__version__, "keras": importlib.metadata.version("keras")}
+    conversation.serve(address, {"train": train}, rank=0, versions=versions)
+
+
+if __name__ == "__main__":
+    main()

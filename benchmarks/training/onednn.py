@@ -1,0 +1,122 @@
+"""Matrix products of oneDNN 3 as pip installs it (onednn-devel-cpu-gomp), by its C interface.
+
+The second matrix lies in the layout that oneDNN prefers, as weights do that are packed once.
+"""
+
+import ctypes
+import pathlib
+import sysconfig
+
+import numpy as np
+
+# Of dnnl_types.h and dnnl_common_types.h, version 3.
+_CPU, _IN_ORDER, _ANY, _ROW_MAJOR = 1, 1, 1, 3
+_DTYPES = {"fp32": 3, "bf16": 2}
+_SRC, _WEIGHTS, _DST = 1, 33, 17
+_QUERY = {_SRC: 129, _WEIGHTS: 131, _DST: 133}
+_BYTES = {"fp32": 4, "bf16": 2}
+_UNIMPLEMENTED = 3
+
+
+class NoProductError(RuntimeError):
+    """OneDNN has no product of this precision on this processor."""
+
+
+class _Argument(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_int), ("memory", ctypes.c_void_p))
+
+
+def load():
+    """Returns oneDNN's library of this environment, or None where version 3 is not installed."""
+    path = pathlib.Path(sysconfig.get_path("data")) / "lib" / "libdnnl.so.3"
+    if not path.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    library.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
+    library.dnnl_memory_desc_get_size.argtypes = [ctypes.c_void_p]
+    library.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p
+    library.dnnl_primitive_desc_query_md.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+    return library
+
+
+def version(library):
+    """Returns the library's version as text."""
+
+    class Version(ctypes.Structure):
+        _fields_ = tuple((name, ctypes.c_int) for name in ("major", "minor", "patch"))
+
+    library.dnnl_version.restype = ctypes.POINTER(Version)
+    found = library.dnnl_version().contents
+    return f"{found.major}.{found.minor}.{found.patch}"
+
+
+class Products:
+    """Products in one precision; an instance is what `gemm.flops_per_second` takes.
+
+    Args:
+        library: what `load` returned.
+        precision: "fp32" or "bf16".
+    """
+
+    def __init__(self, library, precision):
+        self._library, self._precision = library, precision
+        self._engine, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self._do("engine_create", ctypes.byref(self._engine), _CPU, ctypes.c_size_t(0))
+        self._do("stream_create", ctypes.byref(self._stream), self._engine, _IN_ORDER)
+
+    def _do(self, name, *arguments):
+        status = getattr(self._library, f"dnnl_{name}")(*arguments)
+        if status == _UNIMPLEMENTED:
+            raise NoProductError(f"oneDNN has no {self._precision} product on this processor")
+        if status:
+            raise RuntimeError(f"oneDNN's dnnl_{name}: status {status}")
+
+    def _shape(self, rows, columns, order):
+        made = ctypes.c_void_p()
+        sizes = (ctypes.c_int64 * 2)(rows, columns)
+        self._do("memory_desc_create_with_tag", ctypes.byref(made), 2, sizes,
+                 _DTYPES[self._precision], order)  # fmt: skip
+        return made
+
+    def _numbers(self, size):
+        """Returns `size` bytes of numbers in [1, 2)."""
+        values = np.random.default_rng(0).random(-(-size // _BYTES[self._precision]), np.float32)
+        values += 1
+        if self._precision == "bf16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16)
+        return values
+
+    def __call__(self, m, k, n):
+        """Returns a function that multiplies [m, k] by [k, n] once.
+
+        Raises:
+            NoProductError: the processor cannot, as far as oneDNN knows.
+        """
+        sizes = ((m, k, _ROW_MAJOR), (k, n, _ANY), (m, n, _ROW_MAJOR))
+        shapes = [self._shape(*size) for size in sizes]
+        planned, primitive = ctypes.c_void_p(), ctypes.c_void_p()
+        self._do("matmul_primitive_desc_create", ctypes.byref(planned), self._engine, shapes[0],
+                 shapes[1], None, shapes[2], None)  # fmt: skip
+        self._do("primitive_create", ctypes.byref(primitive), planned)
+        arguments, held = (_Argument * 3)(), []
+        for place, kind in enumerate((_SRC, _WEIGHTS, _DST)):
+            laid = ctypes.c_void_p(
+                self._library.dnnl_primitive_desc_query_md(planned, _QUERY[kind], 0)
+            )
+            numbers, memory = (
+                self._numbers(self._library.dnnl_memory_desc_get_size(laid)),
+                ctypes.c_void_p(),
+            )
+            self._do("memory_create", ctypes.byref(memory), laid, self._engine,
+                     ctypes.c_void_p(numbers.ctypes.data))  # fmt: skip
+            arguments[place] = _Argument(kind, memory.value)
+            held.append(numbers)
+
+        def multiply(held=held):
+            self._do("primitive_execute", primitive, self._stream, 3, arguments)
+            self._do("stream_wait", self._stream)
+
+        return multiply

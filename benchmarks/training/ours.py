@@ -1,0 +1,131 @@
+"""The project's own training step, on files in the page cache, as `main.py` puts it together.
+
+    python3 -m benchmarks.training.ours SOCKET TASK
+
+Alone or as one of several ranks under horovodrun: every rank is told the same.
+"""
+
+import itertools
+import sys
+
+from benchmarks.training import conversation
+from benchmarks.training.task import Task
+
+
+def arguments(task):
+    """Returns the command line of `main.py` that this program stands for."""
+    numbers = {"bottom_mlp": task.bottom_mlp, "top_mlp": task.top_mlp}
+    return [
+        "main.py", f"--data_dir={task.data_dir}", f"--global_batch_size={max(task.batches)}",
+        f"--embedding_dim={task.dimension}", "--custom_interact", f"--seed={task.seed}",
+        f"--lr={task.learning_rate}",
+        *(f"--{name}={','.join(map(str, widths))}" for name, widths in numbers.items()),
+        *(["--amp"] if task.precision == "bf16" else []),
+    ]  # fmt: skip
+
+
+class Ours:
+    """One model in memory, trained at several batch sizes in turn.
+
+    Args:
+        task: the `Task`.
+        cluster: the ranks (`training.cluster`).
+    """
+
+    def __init__(self, task, cluster):
+        from training import flags, job, precision
+        from training.build import build
+
+        self._task, self._cluster = task, cluster
+        self._flags = flags.parse(arguments(task))
+        self._parts = build(self._flags, cluster)
+        self._own_tables = self._model_parallel_tables()
+        self._optimizer = job._OPTIMIZERS[self._flags.optimizer]()
+        self._scale = precision.loss_scale(self._flags, self._parts.dtype)
+        self._steps, self._forwards = {}, {}
+
+    def _model_parallel_tables(self):
+        # What `build` has read decides; a batch of it shows.
+        shape = self._parts.data.train(0).element_spec["categorical"].shape
+        local = max(self._task.batches) // self._cluster.size
+        if shape[0] == local and shape[1] == len(self._task.vocab_sizes):
+            return None
+        return list(self._parts.embedding.placement.tables_of(self._cluster.rank))
+
+    def _step(self, make, batch, **options):
+        local = batch // self._cluster.size
+        return make(
+            self._parts.dense_model, self._parts.embedding.for_batch(local), self._optimizer,
+            self._cluster, self._scale, overlap=self._flags.overlap, **options,
+        )  # fmt: skip
+
+    def _batches(self, batch):
+        """Yields (batch, the one after it) for ever: epoch after epoch, read as training reads."""
+        from training.data import open_data
+        from training.loop import _with_next
+
+        self._flags.global_batch_size = batch
+        data = open_data(self._flags).load(self._own_tables, self._cluster)
+        for epoch in itertools.count():
+            yield from _with_next(data.train(epoch))
+
+    def train(self, batch, steps):
+        """Runs steps of a global batch; returns what `conversation.burst` does, and the loss."""
+        from training.step import TrainStep
+
+        if batch not in self._steps:
+            self._steps[batch] = self._step(TrainStep, batch), self._batches(batch)
+        step, batches = self._steps[batch]
+
+        def one():
+            now, following = next(batches)
+            step(now, self._task.learning_rate, following)
+
+        return {**conversation.burst(one, step.wait, steps), "loss": step.last_loss()}
+
+    def infer(self, batch, steps):
+        """Runs forward passes over batches in memory; returns what `conversation.burst` does."""
+        from training.step import Forward
+
+        if batch not in self._forwards:
+            local = batch // self._cluster.size
+            forward = Forward(self._parts.dense_model, self._parts.embedding.for_batch(local))
+            held = [now for now, _ in itertools.islice(self._batches(batch), 16)]
+            self._forwards[batch] = forward, itertools.cycle(held)
+        forward, batches = self._forwards[batch]
+        # Each call's logits are waited for, as whoever asked for them would.
+        return conversation.burst(lambda: forward(next(batches)).numpy(), lambda: None, steps)
+
+    def phases(self, batch):
+        """Takes some steps apart; returns what `training.staged_step` tells."""
+        from training.staged_step import LAST, StagedStep
+
+        told = {}
+        step = self._step(lambda *a, **k: StagedStep(lambda **t: told.update(t), *a, **k), batch)
+        for now, following in itertools.islice(self._batches(batch), LAST):
+            step(now, self._task.learning_rate, following)
+        return told
+
+
+def main():
+    """Serves the benchmark."""
+    from training import environment
+
+    environment.prepare()
+    from training import cluster as clusters
+
+    address, task = sys.argv[1], Task.read(sys.argv[2])
+    ranks = clusters.connect()
+    ours = Ours(task, ranks)
+    versions = environment.versions()
+    conversation.serve(
+        address,
+        {"train": ours.train, "infer": ours.infer, "phases": ours.phases},
+        rank=ranks.rank,
+        versions={name: versions[name] for name in ("tensorflow", "horovod", "code")},
+        command=" ".join(arguments(task)),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The benchmark's result as JSON and as text."""
+
+import os
+import platform
+import statistics
+
+from benchmarks.training import limit
+from benchmarks.training.turns import best_product
+
+PEERS = ("Keras", "TorchRec")
+_COLUMNS = (
+    "program", "precision", "batch", "samples/s", "lowest-highest", "/ ours", "/ Keras",
+    "/ TorchRec", "limit", "share of limit",
+)  # fmt: skip
+
+
+def limits_of(task, measured):
+    """Returns what one precision's limit was made of: medians over the rounds."""
+    median, rounds = statistics.median, measured.limits
+    rates = {
+        name: median(one[name] for one in rounds)
+        for name in ("copy_bytes_per_second", "row_reads_per_second", "row_updates_per_second")
+    }
+    products = {
+        precision: {
+            library: median(one["products"][precision][library] for one in rounds)
+            for library in libraries
+        }
+        for precision, libraries in rounds[0]["products"].items()
+    }
+    fastest = median(best_product(one, task.precision)[0] for one in rounds)
+    chosen = statistics.mode(best_product(one, task.precision)[1] for one in rounds)
+    return {
+        **rates,
+        "matrix_products": products,
+        "flops_per_second": fastest,
+        "flops_per_second_of": chosen,
+        "train_flops_per_sample": limit.train_flops(task),
+        "forward_flops_per_sample": limit.forward_flops(task),
+        "rows_read_per_sample": len(task.vocab_sizes),
+        "rows_updated_per_sample": len(task.vocab_sizes),
+    }
+
+
+def with_best_peer(rows):
+    """Adds "ratio" to rows: over the fastest peer of the same precision and batch, or None."""
+    for row in rows:
+        peers = {
+            other["program"]: other["samples_per_second"]
+            for other in rows
+            if other["program"] in PEERS
+            and other["program"] in row["ratios"]
+            and (other["precision"], other["batch"]) == (row["precision"], row["batch"])
+        }
+        best = max(peers, key=peers.get) if peers else None
+        row["best_peer"] = best
+        row["ratio"] = row["ratios"][best] if best else None
+    return rows
+
+
+def machine():
+    """Returns what is known of the machine before the run, its load among it."""
+    with open("/proc/meminfo", encoding="ascii") as info:
+        total = int(info.readline().split()[1]) * 1024
+    return {
+        "memory_bytes": total,
+        "system": f"{platform.system()} {platform.release()}",
+        "load_average_at_start": os.getloadavg()[0],
+    }
+
+
+def text(report):
+    """Returns the report as lines for people."""
+    there, model = report["machine"], report["model"]
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    lines = [
+        f"{there['processor']}, {there['cores']} cores, {there['memory_bytes'] / 2**30:.0f} GiB; "
+        f"load average {there['load_average_at_start']:.1f} at the start",
+        f"{len(model['vocab_sizes'])} tables of {model['table_bytes'] / 1e9:.2g} GB, "
+        f"D = {model['dimension']}, uniform ids; medians of {report['rounds']} rounds; {versions}",
+        f"command: {report['command']}",
+    ]
+    lines += [_limit_line(precision, found) for precision, found in report["limits"].items()]
+    lines += ["", "| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in report["rows"]]
+    lines += [""]
+    busiest = max((row["other_cores_busy"] for row in report["rows"]), default=0.0)
+    lines += [f"other work on this machine meanwhile: up to {busiest:.2f} cores (median of a row)"]
+    for found in report["phases"]:
+        lines += ["", *_phase_lines(found)]
+    lines += [f"{one['program']}: not measured: {one['why']}" for one in report["missing"]]
+    return "\n".join(lines)
+
+
+def _limit_line(precision, found):
+    products = ", ".join(
+        f"{library} {name} {rate / 1e9:.0f}"
+        for name, libraries in found["matrix_products"].items()
+        for library, rate in libraries.items()
+    )
+    return (
+        f"limit, {precision}: {found['train_flops_per_sample'] / 1e6:.2f} MFLOP a sample at "
+        f"{found['flops_per_second'] / 1e9:.0f} GFLOP/s ({found['flops_per_second_of']}; measured: "
+        f"{products}), then {found['rows_read_per_sample']} rows read at "
+        f"{found['row_reads_per_second'] / 1e6:.1f} M/s and as many rewritten at "
+        f"{found['row_updates_per_second'] / 1e6:.1f} M/s; copy "
+        f"{found['copy_bytes_per_second'] / 1e9:.1f} GB/s"
+    )
+
+
+def _cells(row):
+    def ratio(name):
+        return f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-"
+
+    return [
+        row["program"],
+        row["precision"],
+        str(row["batch"]),
+        f"{row['samples_per_second']:,.0f}",
+        f"{min(row['rounds']):,.0f}-{max(row['rounds']):,.0f}",
+        ratio("ours"),
+        *(ratio(peer) for peer in PEERS),
+        f"{row['limit_samples_per_second']:,.0f}",
+        f"{row['share_of_limit']:.0%}",
+    ]
+
+
+def _phase_lines(found):
+    lines = [
+        f"where a step goes: {found['program']}, {found['precision']}, batch {found['batch']}: "
+        f"{found['whole_milliseconds']:.1f} ms whole, {found['step_milliseconds']:.1f} ms apart"
+    ]
+    for phase in found["phases"]:
+        share = phase["milliseconds"] / found["step_milliseconds"]
+        lines.append(f"  {phase['name']:28s} {phase['milliseconds']:9.2f} ms {share:5.0%}")
+    return lines

@@ -1,0 +1,146 @@
+"""The peer of the PyTorch world: TorchRec's DLRM on FBGEMM's fused CPU tables.
+
+    python3 -m benchmarks.training.torchrec_dlrm SOCKET TASK
+
+All tables in one fused operator whose backward pass applies SGD to the rows (EXACT_SGD), PyTorch's
+own layers and SGD for the rest, bfloat16 by `torch.autocast`. The batches are in memory. Runs in an
+environment of its own: torchrec_environment.sh.
+"""
+
+import contextlib
+import itertools
+import os
+import sys
+
+from benchmarks.training import conversation
+from benchmarks.training.batches import random_batches
+from benchmarks.training.gemm import flops_per_second
+from benchmarks.training.task import DENSE_FEATURES, Task
+
+
+def make_model(task):
+    """Returns TorchRec's DLRM; its tables are updated by their own backward pass."""
+    import torch
+    from torchrec.models.dlrm import DLRM
+    from torchrec.modules.embedding_configs import EmbeddingBagConfig
+    from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
+
+    torch.manual_seed(task.seed)
+    configs = [
+        EmbeddingBagConfig(
+            name=f"table_{t}", embedding_dim=task.dimension, num_embeddings=rows,
+            feature_names=[f"feature_{t}"],
+        )
+        for t, rows in enumerate(task.vocab_sizes)
+    ]  # fmt: skip
+    tables = FusedEmbeddingBagCollection(
+        tables=configs,
+        optimizer_type=torch.optim.SGD,
+        optimizer_kwargs={"lr": task.learning_rate},
+        device=torch.device("cpu"),
+    )
+    return DLRM(
+        embedding_bag_collection=tables,
+        dense_in_features=DENSE_FEATURES,
+        dense_arch_layer_sizes=list(task.bottom_mlp),
+        over_arch_layer_sizes=list(task.top_mlp),
+    )
+
+
+class Peer:
+    """One model in memory.
+
+    Args:
+        task: the `Task`.
+    """
+
+    def __init__(self, task):
+        import torch
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self._torch, self._task = torch, task
+        self._model = make_model(task)
+        dense = [
+            parameter
+            for name, parameter in self._model.named_parameters()
+            if not name.startswith("sparse_arch")
+        ]
+        self._optimizer = torch.optim.SGD(dense, lr=task.learning_rate)
+        self._held, self._last = {}, None
+
+    def precision(self):
+        """Returns the context that one step runs in."""
+        if self._task.precision == "fp32":
+            return contextlib.nullcontext()
+        return self._torch.autocast("cpu", self._torch.bfloat16)
+
+    def step(self, dense, features, label):
+        """Trains on one batch; returns the loss, a scalar tensor."""
+        torch = self._torch
+        self._optimizer.zero_grad(set_to_none=True)
+        with self.precision():
+            logits = self._model(dense, features)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), label)
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def batch(self, dense, ids, label):
+        """Returns what `step` takes, from arrays [B, 13], [B, T], [B, 1]."""
+        torch = self._torch
+        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+        samples, tables = ids.shape
+        features = KeyedJaggedTensor(
+            keys=[f"feature_{t}" for t in range(tables)],
+            values=torch.from_numpy(ids.T.copy().reshape(-1)).long(),
+            lengths=torch.ones(samples * tables, dtype=torch.long),
+        )
+        features.offsets()  # Known before the step, as a data loader of its own could have it.
+        return torch.from_numpy(dense), features, torch.from_numpy(label)
+
+    def train(self, batch, steps):
+        """Runs steps; returns what `conversation.burst` does, and the loss."""
+        if batch not in self._held:
+            made = [self.batch(*arrays) for arrays in random_batches(self._task, batch)]
+            self._held[batch] = itertools.cycle(made)
+
+        def one():
+            self._last = self.step(*next(self._held[batch]))
+
+        done = conversation.burst(one, lambda: None, steps)
+        return {**done, "loss": float(self._last)}
+
+    def gemm(self, precisions):
+        """Returns {precision: operations per second} of PyTorch's own matrix product."""
+        torch = self._torch
+
+        def maker(dtype):
+            def make(m, k, n):
+                a, b = torch.rand(m, k).to(dtype), torch.rand(k, n).to(dtype)
+                return lambda: torch.mm(a, b)
+
+            return make
+
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        return {name: flops_per_second(maker(dtypes[name])) for name in precisions}
+
+
+def main():
+    """Serves the benchmark."""
+    import fbgemm_gpu
+    import torch
+    import torchrec
+
+    address, task = sys.argv[1], Task.read(sys.argv[2])
+    peer = Peer(task)
+    versions = {
+        "torch": torch.__version__,
+        "fbgemm_gpu_cpu": fbgemm_gpu.__version__,
+        "torchrec": torchrec.__version__,
+    }
+    conversation.serve(address, {"train": peer.train, "gemm": peer.gemm}, rank=0, versions=versions)
+
+
+if __name__ == "__main__":
+    main()

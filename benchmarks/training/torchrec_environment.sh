@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Makes the environment of the benchmark's TorchRec peer: torchrec_environment.sh [FOLDER]
+#
+# PyTorch and TensorFlow are kept apart, since each wants its own NumPy and protobuf. The default
+# folder is .venv-torch in this checkout. PYTHON chooses the interpreter; TORCH_INDEX names a further
+# package index, such as https://download.pytorch.org/whl/cpu for a PyTorch without CUDA.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+folder=${1:-$here/../../.venv-torch}
+
+[[ -x $folder/bin/python ]] || "${PYTHON:-python3}" -m venv "$folder"
+install() {
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c "$here/torchrec_constraints.txt" "$@"
+}
+install torch fbgemm-gpu-cpu numpy iopath pyre-extensions tensordict torchmetrics tqdm
+# Without its dependencies: it would bring FBGEMM's CUDA build, which overwrites the CPU build.
+install --no-deps torchrec
+"$folder/bin/python" -c 'import torch, fbgemm_gpu, torchrec'
+echo "torchrec_environment: ready: $folder"

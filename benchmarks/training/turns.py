@@ -1,0 +1,150 @@
+"""Lets programs take turns, and says what came of it.
+
+In every round each program trains once at each batch size, and the machine is measured once. What
+else the machine does then falls on all of them alike, and a ratio is of two figures of one round.
+"""
+
+import dataclasses
+import math
+import statistics
+
+from benchmarks.training.limit import seconds_per_sample
+
+_CALIBRATION_STEPS, _FEWEST_STEPS = 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured of a program.
+
+    Attributes:
+        program: name of it.
+        do: "train" or "infer".
+        batch: samples of a step over all ranks.
+    """
+
+    program: str
+    do: str
+    batch: int
+
+    @property
+    def name(self):
+        """What the table calls it."""
+        return self.program + (", forward only" if self.do == "infer" else "")
+
+
+@dataclasses.dataclass
+class Measured:
+    """What the rounds gave, one entry a round.
+
+    Attributes:
+        rates: {Case: samples per second}.
+        others: {Case: cores that were busy with anything else}.
+        limits: what `rates` said, with "products" as {precision: {library: operations/s}}.
+        steps: {Case: steps of a burst}.
+        losses: {Case: the last step's loss}.
+    """
+
+    rates: dict
+    others: dict
+    limits: list
+    steps: dict
+    losses: dict
+
+
+def measure(programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=None, tell=print):
+    """Measures all cases, round after round.
+
+    Args:
+        programs: {name: `Program`}.
+        machine: the `Program` that measures rates.
+        cases: list of `Case`.
+        rounds: how many.
+        precisions: of the products that the machine is measured with.
+        seconds: length of a burst.
+        steps: steps of a burst instead, a number.
+        tell: function (line) that says how far it is.
+
+    Returns:
+        A `Measured`.
+    """
+    counts = {}
+    for case in cases:
+        # A burst's untimed step traces and touches memory.
+        answers, _ = programs[case.program].ask(case.do, batch=case.batch, steps=_CALIBRATION_STEPS)
+        step = max(answer["seconds"] for answer in answers) / _CALIBRATION_STEPS
+        counts[case] = steps or max(_FEWEST_STEPS, math.ceil(seconds / step))
+    machine.ask("measure", precisions=precisions)
+    measured = Measured({case: [] for case in cases}, {case: [] for case in cases}, [], counts, {})
+    for turn in range(rounds):
+        (limits,), _ = machine.ask("measure", precisions=precisions)
+        if "TorchRec" in programs:
+            (products,), _ = programs["TorchRec"].ask("gemm", precisions=precisions)
+            for precision, rate in products.items():
+                limits["products"][precision]["PyTorch"] = rate
+        measured.limits.append(limits)
+        # Every other round goes the other way: nobody always follows the same neighbour.
+        for case in cases if turn % 2 == 0 else cases[::-1]:
+            answers, other = programs[case.program].ask(
+                case.do, batch=case.batch, steps=counts[case]
+            )
+            slowest = max(answer["seconds"] for answer in answers)
+            measured.rates[case].append(case.batch * counts[case] / slowest)
+            measured.others[case].append(other)
+            measured.losses[case] = answers[0].get("loss")
+        tell(f"round {turn + 1} of {rounds} done")
+    return measured
+
+
+def best_product(limits, precision):
+    """Returns (operations per second, which library and precision) of the fastest product.
+
+    bfloat16 numbers may be multiplied in float32 too: where that is faster, it is what a bfloat16
+    step could do.
+    """
+    usable = ("fp32", "bf16") if precision == "bf16" else ("fp32",)
+    return max(
+        (rate, f"{library}, {found}")
+        for found in usable
+        for library, rate in limits["products"].get(found, {}).items()
+    )
+
+
+def rows(task, measured):
+    """Returns one dictionary for each case.
+
+    Args:
+        task: the `Task`.
+        measured: a `Measured`.
+    """
+    median = statistics.median
+    cases = list(measured.rates)
+    found = []
+    for case in cases:
+        rates = measured.rates[case]
+        least = [
+            seconds_per_sample(
+                task,
+                {**limits, "flops_per_second": best_product(limits, task.precision)[0]},
+                training=case.do == "train",
+            )
+            for limits in measured.limits
+        ]
+        peers = [c for c in cases if c != case and c.do == case.do and c.batch == case.batch]
+        found.append({
+            "program": case.name,
+            "precision": task.precision,
+            "batch": case.batch,
+            "samples_per_second": median(rates),
+            "rounds": rates,
+            "ratios": {
+                peer.program: median(a / b for a, b in zip(rates, measured.rates[peer]))
+                for peer in peers
+            },
+            "limit_samples_per_second": median(1 / seconds for seconds in least),
+            "share_of_limit": median(rate * s for rate, s in zip(rates, least)),
+            "steps": measured.steps[case],
+            "other_cores_busy": median(measured.others[case]),
+            "last_loss": measured.losses[case],
+        })  # fmt: skip
+    return found
