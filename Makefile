@@ -1,7 +1,7 @@
 # Everything a fresh machine needs is made once, where a target needs it: `make train`, `make test`.
 #
 #   NP=4 make train           four ranks on this machine
-#   make report              runs/latest/report.html: the last run as a page
+#   make report               runs/latest/report.html: the last run as a page
 #   PYTHON=python3.10 make …  the interpreter that the virtual environment is made from
 #   TENSORFLOW=2.12.1 make …  another TensorFlow than the pinned one, in an environment of its own
 SHELL := /bin/bash

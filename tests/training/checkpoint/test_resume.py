@@ -6,11 +6,11 @@ import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import dataset
 from dataset import reader
 from tests import launch
+from tests.training.test_loop import Step
 from training import flag_definitions  # noqa: F401  the loop records the flags
 from training.checkpoint import folder, manifest
 from training.cluster import SingleRank
@@ -116,27 +116,15 @@ def test_begins_from_given_weights_at_step_0(small_dataset, tmp_path):
     assert losses[0] < 0.65  # the first step of a fresh run has ln 2 and more
 
 
-class CountingStep:
-    """Stands where `TrainStep` does; counts the samples it is given."""
+class CountingStep(Step):
+    """Counts the samples it is given."""
 
     def __init__(self, seen):
         self._seen = seen
 
-    def route(self, batch):
-        return None
-
     def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
         self._seen.update(batch["categorical"].numpy()[:, 0].tolist())
-        return tf.constant(0.5), tf.constant(requests)
-
-    def wait(self):
-        pass
-
-    def last_loss(self):
-        return 0.5
-
-    def mean_loss(self):
-        return 0.5
+        return super().__call__(batch, learning_rate, following, requests)
 
 
 @pytest.mark.parametrize("stop", [1, 9, 10, 14, 20, 25])
