@@ -9,6 +9,7 @@ import argparse
 import json
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 
@@ -49,6 +50,8 @@ def main(arguments=None):
         "rounds": options.rounds,
         "model": None, "limits": {}, "rows": [], "phases": [], "missing": missing,
     }  # fmt: skip
+    # What was made so far is cleared away when the run is ended from outside, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             files.write(folder, vocab, options.samples)

@@ -45,11 +45,16 @@ class Programs:
             start_new_session=True,
         )  # fmt: skip
         self._stack.callback(self._keeper.wait)
-        self._stack.callback(self._keeper.stdin.close)
+        self._stack.callback(self._let_keeper_go)
         return self
 
     def __exit__(self, *exception):
-        self._stack.close()
+        return self._stack.__exit__(*exception)
+
+    def _let_keeper_go(self):
+        # Where it has been killed from outside, what it was not told yet is lost.
+        with contextlib.suppress(BrokenPipeError):
+            self._keeper.stdin.close()
 
     def start(self, name, command, ranks=1, **environment):
         """Starts a program and waits until all its processes have said that they are ready.

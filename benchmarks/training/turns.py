@@ -92,7 +92,11 @@ def measure(programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=
             measured.rates[case].append(case.batch * counts[case] / slowest)
             measured.others[case].append(other)
             measured.losses[case] = answers[0].get("loss")
-        tell(f"round {turn + 1} of {rounds} done")
+        found = ", ".join(
+            f"{case.name} {case.batch}: {rates[-1]:,.0f}/s"
+            for case, rates in measured.rates.items()
+        )
+        tell(f"round {turn + 1} of {rounds}: {found}")
     return measured
 
 
