@@ -12,7 +12,10 @@ import pytest
 from training.foreign_flags import NAMES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = ["docs/migrating.md", "README.md", "docs/launching.md", "docs/checkpoints.md"]
+PAGES = [
+    "README.md", "docs/checkpoints.md", "docs/inference.md", "docs/launching.md",
+    "docs/migrating.md", "docs/mlperf.md", "docs/performance.md", "docs/training.md",
+]  # fmt: skip
 LAUNCHERS = ("main.py", "launchers/slurm.sbatch", "launchers/docker.sh")
 # Stand in for what a page leaves out (`...`).
 ELIDED = ["--data_dir=x", "--global_batch_size=64"]

@@ -58,7 +58,7 @@ def make_step(model, learning_rate):
     """Returns a `tf.function` (dense, ids, label) -> loss that trains on one batch."""
     import tensorflow as tf
 
-    # Keras' newer SGD sorts out repeated ids before each sparse update, which takes longer.
+    # Keras' newer SGD first sums the gradients of repeated ids; this one adds them as they come.
     optimizer = tf.keras.optimizers.legacy.SGD(learning_rate)
     loss_of = tf.keras.losses.BinaryCrossentropy(from_logits=True)
 
