@@ -39,7 +39,7 @@ report: $(VENV)/.ready ## write a page about runs (RUNS="runs/A runs/B" for some
 	@$(PY) -m training.report $(or $(RUNS),runs/latest) $(FLAGS)
 
 test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones, WORKERS=1 one by one)
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist worksteal $(or $(TESTS),-m 'not slow')
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(or $(TESTS),-m 'not slow')
 
 bench: $(OPS) $(if $(filter training,$(BENCHES)),$(TORCH_VENV)/.ready) ## measure machine, ops, data path, hybrid step, training beside its peers (BENCH=ops for one)
 	@for name in $(BENCHES); do echo "== benchmarks.$$name"; \

@@ -5,6 +5,24 @@ import pytest
 from tests import launch
 
 VOCAB = "300,20,7,1000,3,150"
+# Fixtures that take whole runs to make, and how far they are shared. The tests that use the same
+# one go to the same of `make test`'s workers, so that it is made once.
+EXPENSIVE = {
+    "checkpoint": "module", "emulated": "module", "learnable_run": "session", "spark": "module",
+    "thirty_steps": "module", "trained": "module",
+}  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name in EXPENSIVE:
+            if name not in getattr(item, "fixturenames", ()):
+                continue
+            where = item.path.stem if EXPENSIVE[name] == "module" else "all"
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            group = f"{where}-{name}-{parameters.get(name, '')}"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
