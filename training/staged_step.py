@@ -13,8 +13,11 @@ import tensorflow as tf
 from training.errors import UserError
 from training.step import TrainStep, finite_or_zero
 
-# Steps by number within the run: the first ones trace; then whole ones are timed, then staged ones.
-WHOLE, STAGED = range(4, 14), range(16, 26)
+# Steps by number within the run. The first four trace both forms. Then, over and over: one that
+# brings the next ids along, a whole one that is timed, one that is taken apart. So that a machine
+# that gets slower or faster meanwhile does so for both.
+_TRACING = (3, 4)
+WHOLE, STAGED = range(6, 26, 3), range(7, 26, 3)
 LAST = STAGED[-1]
 
 
@@ -52,11 +55,11 @@ class StagedStep(TrainStep):
         if self._number > LAST:
             return super().__call__(batch, learning_rate, following, requests)
         self._since_last(self._number)
-        if self._number < STAGED[0] - 1:
+        if self._number in STAGED or self._number in _TRACING:
+            result = self._staged(batch, learning_rate, requests)
+        else:
             result = super().__call__(batch, learning_rate, following, requests)
             self.wait()
-        else:
-            result = self._staged(batch, learning_rate, requests)
         if self._number in WHOLE:
             self._whole_seconds += time.perf_counter() - self._entered
         self._left = time.perf_counter()
@@ -67,7 +70,7 @@ class StagedStep(TrainStep):
     def _since_last(self, number):
         """Counts the time since the last step: waiting for the batch, and the loop itself."""
         now = time.perf_counter()
-        if number - 1 in WHOLE:
+        if number in WHOLE:
             self._whole_seconds += now - self._left
         if number in STAGED:
             self._count("read and loop", now - self._left)

@@ -85,7 +85,8 @@ class FusedTables:
 
     def read_rows(self, begin, end, state="table"):
         """Returns rows [begin, end) of a variable as a NumPy array of its own."""
-        return getattr(self, state)[begin:end].numpy()
+        # Not variable[begin:end]: TensorFlow copies the whole table for it once rows were gathered.
+        return tf.gather(getattr(self, state), tf.range(begin, end)).numpy()
 
     def read(self, index, begin, count, state="table"):
         """Returns rows [begin, begin + count) of a shard as a NumPy array.

@@ -183,7 +183,10 @@ def test_nothing_is_overwritten_and_nothing_half_written(trained, tmp_path, monk
     [
         (("--mode=export", "--restore=x"), ["--export_dir is required"]),
         (("--mode=export", "--export_dir=x"), ["--restore", "--checkpoint_dir"]),
-        (("--mode=export", "--export_dir=x", "--restore=nowhere"), ["nowhere", "no whole"]),
+        (
+            ("--mode=export", "--export_dir=x", "--restore=nowhere"),
+            ["nowhere", "no such folder", "expected a checkpoint or a folder of them"],
+        ),
         (("--mode=evaluate", "--data_dir=x"), ["--mode=evaluate needs a checkpoint", "--restore"]),
         (("--mode=evaluate", "--use_synthetic_dataset", "--restore=x"), ["random batches"]),
         (

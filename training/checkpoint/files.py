@@ -12,7 +12,7 @@ CHECKSUMS = "SHA256SUMS"
 _READ_BYTES = 1 << 22
 # Bytes after which what was written is brought to disk: a last fsync of gigabytes would take
 # minutes in which nothing seems to happen.
-_SYNC_BYTES = 64 << 20
+_SYNC_BYTES = 1 << 30
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n][^\0\n]*)")
 
 
