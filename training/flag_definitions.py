@@ -260,7 +260,7 @@ def _define_all():
     )  # fmt: skip
     _define(
         output, "bool", "step_breakdown", False,
-        "time the phases of a step (10 steps, after the first 15), each by itself, and print them; "
+        "time the phases of a step (7 steps of the first 25), each by itself, and print them; "
         "with the package nvtx they are ranges that nsys shows",
     )  # fmt: skip
     _define(
