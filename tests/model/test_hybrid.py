@@ -7,13 +7,16 @@ from tests import launch
 from tests.model import hybrid_worker as worker
 from tests.reference import ReferenceDLRM
 
+# Four ranks train 37 models on two cores that may have other work.
+pytestmark = pytest.mark.timeout(1000)
+
 
 @pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow), 4])
 def trained(request, tmp_path_factory):
     """Trains every case on N ranks; returns (N, {case: [each rank's arrays]})."""
     size = request.param
     folder = tmp_path_factory.mktemp(f"ranks{size}")
-    result = launch.run(size, "tests/model/hybrid_worker.py", folder)
+    result = launch.run(size, "tests/model/hybrid_worker.py", folder, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     return size, {
         name: [dict(np.load(folder / f"{name}.{rank}.npz")) for rank in range(size)]
