@@ -33,7 +33,7 @@ from training.watchdog import Watchdog
 
 # Of the dense part. TensorFlow's Adagrad starts its sums at 0.1, PyTorch's and ours at 0. Keras has
 # epsilon under the root, where it keeps the first steps of tiny gradients small.
-_OPTIMIZERS = {
+OPTIMIZERS = {
     "sgd": tf.keras.optimizers.SGD,
     "adagrad": lambda: tf.keras.optimizers.Adagrad(initial_accumulator_value=0.0, epsilon=1e-8),
     "adam": tf.keras.optimizers.Adam,
@@ -73,7 +73,7 @@ def _train(flags, cluster):
     parts = build(flags, cluster)
     _check_reached(flags, parts.data.steps_per_epoch, profiled)
     scale = precision.loss_scale(flags, parts.dtype)
-    optimizer = _OPTIMIZERS[flags.optimizer]()
+    optimizer = OPTIMIZERS[flags.optimizer]()
     journal, folder = _journal(flags, cluster)
     make_step = TrainStep
     if flags.step_breakdown:

@@ -101,7 +101,7 @@ class Loop:
         while done < self._total:
             epoch, first = divmod(done, per_epoch)
             self._journal.emit("epoch", epoch=epoch, step=done)
-            for batch, following in _with_next(self._data.train(epoch, first)):
+            for batch, following in with_next(self._data.train(epoch, first)):
                 done += 1
                 if self._saver is not None:
                     self._saver.before_step(self._step.route(batch), self._pause_watch)
@@ -288,7 +288,7 @@ class Loop:
         return result
 
 
-def _with_next(batches):
+def with_next(batches):
     """Yields (batch, the batch after it or None)."""
     iterator = iter(batches)
     batch = next(iterator, None)

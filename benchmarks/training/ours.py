@@ -40,7 +40,7 @@ class Ours:
         self._flags = flags.parse(arguments(task))
         self._parts = build(self._flags, cluster)
         self._own_tables = self._model_parallel_tables()
-        self._optimizer = job._OPTIMIZERS[self._flags.optimizer]()
+        self._optimizer = job.OPTIMIZERS[self._flags.optimizer]()
         self._scale = precision.loss_scale(self._flags, self._parts.dtype)
         self._steps, self._forwards = {}, {}
 
@@ -62,12 +62,12 @@ class Ours:
     def _batches(self, batch):
         """Yields (batch, the one after it) for ever: epoch after epoch, read as training reads."""
         from training.data import open_data
-        from training.loop import _with_next
+        from training.loop import with_next
 
         self._flags.global_batch_size = batch
         data = open_data(self._flags).load(self._own_tables, self._cluster)
         for epoch in itertools.count():
-            yield from _with_next(data.train(epoch))
+            yield from with_next(data.train(epoch))
 
     def train(self, batch, steps):
         """Runs steps of a global batch; returns what `conversation.burst` does, and the loss."""

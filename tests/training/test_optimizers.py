@@ -5,7 +5,7 @@ import pytest
 
 from tests.reference import ReferenceDLRM
 from tests.training.small_model import VOCAB, batches, build, train
-from training.job import _OPTIMIZERS
+from training.job import OPTIMIZERS
 
 STEPS = 25
 
@@ -90,7 +90,7 @@ class Follower(ReferenceDLRM):
 def test_each_step_equals_the_reference(name, rate):
     generator = np.random.default_rng()
     model, embedding, _, step = build(
-        int(generator.integers(1 << 30)), optimizer=_OPTIMIZERS[name]()
+        int(generator.integers(1 << 30)), optimizer=OPTIMIZERS[name]()
     )
     (holder,) = embedding.holders
     assert [shard.table for shard in holder.shards] == list(range(len(VOCAB)))

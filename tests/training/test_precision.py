@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.training.small_model import batches, build, state, train
 from training import precision
 from training.errors import UserError
-from training.job import _OPTIMIZERS
+from training.job import OPTIMIZERS
 from training.precision import GROWTH_INTERVAL, INITIAL, LossScale
 
 YES, NO = tf.constant(True), tf.constant(False)
@@ -77,7 +77,7 @@ def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
     for sequence in ([*made[:3], bad, *made[3:]], made):
         scale = LossScale(INITIAL, dynamic=True)
         parts = build(
-            5, scale=scale, optimizer=_OPTIMIZERS["adam"](),
+            5, scale=scale, optimizer=OPTIMIZERS["adam"](),
             embedding_optimizer=embedding_optimizer,
         )  # fmt: skip
         *owners, step = parts
