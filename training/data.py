@@ -5,6 +5,7 @@ import pathlib
 
 import dataset
 from dataset import reader
+from ops.nvtx import phases, ranges
 from training.errors import UserError
 from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
 
@@ -173,3 +174,19 @@ def early_stop(flags):
     if flags.early_stop > 0:
         return flags.early_stop
     return SYNTHETIC_STEPS if flags.use_synthetic_dataset else None
+
+
+def with_next(batches):
+    """Yields (batch, the batch after it or None)."""
+    iterator = iter(batches)
+    batch = _read(iterator)
+    while batch is not None:
+        following = _read(iterator)
+        yield batch, following
+        batch = following
+
+
+def _read(iterator):
+    """Waits for the next batch, which another thread reads; returns it or None."""
+    with ranges.span(phases.READ):
+        return next(iterator, None)

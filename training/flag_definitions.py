@@ -260,8 +260,7 @@ def _define_all():
     )  # fmt: skip
     _define(
         output, "bool", "step_breakdown", False,
-        "time the phases of a step (7 steps of the first 25), each by itself, and print them; "
-        "with the package nvtx they are ranges that nsys shows",
+        "time the phases of a step (7 steps of the first 25), each by itself, and print them",
     )  # fmt: skip
     _define(
         output, "integer", "print_interval", None,

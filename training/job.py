@@ -9,6 +9,7 @@ import dataset
 from model.embedding.backend import BackendError
 from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
+from ops.nvtx import ranges
 from training import evaluate_mode, export, inference_benchmark, precision, schedule
 from training.build import build
 from training.checkpoint import restore
@@ -53,6 +54,8 @@ def run(flags, cluster):
         "inference_benchmark": inference_benchmark.run,
         "export": export.run,
     }
+    if cluster.rank == 0 and (unheard := ranges.unheard()):
+        warn(unheard)
     try:
         return modes[flags.mode](flags, cluster)
     except (

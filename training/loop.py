@@ -6,6 +6,7 @@ import time
 
 from training import environment
 from training.auc import ScoresNotFiniteError
+from training.data import with_next
 from training.errors import DivergedError
 from training.flags import chosen
 from training.pace import Pace
@@ -286,13 +287,3 @@ class Loop:
         if self._scale.skips:
             result["skipped_steps"] = self._scale.skipped()[0]
         return result
-
-
-def with_next(batches):
-    """Yields (batch, the batch after it or None)."""
-    iterator = iter(batches)
-    batch = next(iterator, None)
-    while batch is not None:
-        following = next(iterator, None)
-        yield batch, following
-        batch = following

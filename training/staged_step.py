@@ -1,8 +1,8 @@
 """A training step taken apart: each phase a function of its own, timed.
 
 The same operations in the same order as `training.step`, so the same results; but nothing of one
-phase runs beside another, and the device is waited for after each. With the package `nvtx` each
-phase is a range that nsys shows.
+phase runs beside another, and the device is waited for after each. Where a tool listens each phase
+is an NVTX range, as in whole steps.
 """
 
 import contextlib
@@ -10,13 +10,14 @@ import time
 
 import tensorflow as tf
 
+from ops.nvtx import phases, ranges
 from training.errors import UserError
 from training.step import TrainStep, finite_or_zero
 
 # Steps by number within the run. The first four trace both forms. Then, over and over: one that
 # brings the next ids along, a whole one that is timed, one that is taken apart. So that a machine
 # that gets slower or faster meanwhile does so for both.
-_TRACING = (3, 4)
+TRACING = (3, 4)
 WHOLE, STAGED = range(6, 26, 3), range(7, 26, 3)
 LAST = STAGED[-1]
 
@@ -55,7 +56,7 @@ class StagedStep(TrainStep):
         if self._number > LAST:
             return super().__call__(batch, learning_rate, following, requests)
         self._since_last(self._number)
-        if self._number in STAGED or self._number in _TRACING:
+        if self._number in STAGED or self._number in TRACING:
             result = self._staged(batch, learning_rate, requests)
         else:
             result = super().__call__(batch, learning_rate, following, requests)
@@ -81,27 +82,27 @@ class StagedStep(TrainStep):
             self._functions = self._make_functions()
         run = self._functions
         rate, asked = tf.constant(learning_rate, tf.float32), tf.constant(requests, tf.float32)
-        with self._phase("exchange ids"):
-            route = self._route(batch["categorical"])
-        with self._phase("lookup"):
+        with self._phase(phases.EXCHANGE_IDS):
+            route = run["exchange_ids"](batch["categorical"])
+        with self._phase(phases.LOOKUP):
             rows = run["rows"](route)
-        with self._phase("exchange vectors"):
+        with self._phase(phases.EXCHANGE_VECTORS):
             vectors = run["arrange"](route, rows)
-        with self._phase("dense forward and backward"):
+        with self._phase(phases.DENSE):
             loss, gradients, vector_gradients = run["dense"](
                 batch["dense"], vectors, batch["label"]
             )
-        with self._phase("average dense gradients"):
+        with self._phase(phases.AVERAGE):
             loss, heard, gradients, finite = run["average"](
                 loss, gradients, vector_gradients, asked
             )
-        with self._phase("update dense"):
+        with self._phase(phases.UPDATE_DENSE):
             scale = run["update_dense"](loss, gradients, rate, finite)
         if self._update_embedding:
             rate = self._embedding_rate * rate
-            with self._phase("exchange gradients"):
+            with self._phase(phases.EXCHANGE_GRADIENTS):
                 returned = run["send_back"](route, vector_gradients, finite)
-            with self._phase("update rows"):
+            with self._phase(phases.UPDATE_ROWS):
                 run["apply"](route, returned, rate, 1.0 / scale)
         return loss, heard
 
@@ -112,6 +113,7 @@ class StagedStep(TrainStep):
             return embedding.send_back(route, finite_or_zero(gradients, finite))
 
         functions = {
+            "exchange_ids": embedding.exchange_ids,
             "rows": embedding.rows,
             "arrange": embedding.arrange,
             "dense": self._differentiate,
@@ -129,7 +131,7 @@ class StagedStep(TrainStep):
     @contextlib.contextmanager
     def _phase(self, name):
         begin = time.perf_counter()
-        with _range(name):
+        with ranges.span(name):
             yield
             _wait_for_device()
         if self._number in STAGED:
@@ -154,12 +156,3 @@ def _wait_for_device():
     # On CPUs a function has done its work when it returns.
     if tf.config.list_logical_devices("GPU"):
         tf.test.experimental.sync_devices()
-
-
-def _range(name):
-    """Returns an NVTX range where the package `nvtx` is there."""
-    try:
-        import nvtx
-    except ImportError:
-        return contextlib.nullcontext()
-    return nvtx.annotate(name, domain="dlrm")

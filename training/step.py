@@ -7,6 +7,8 @@ The step: lookup and exchange of vectors, dense forward, loss, gradients of the 
 
 import tensorflow as tf
 
+from ops.nvtx import phases, ranges
+
 
 class TrainStep:
     """Trains on one batch.
@@ -145,9 +147,17 @@ class TrainStep:
         if not self._embedding.routes_ahead:
             route = self._embedding.route(route)
         vectors = self._embedding.lookup(route)
+        # The ranges change nothing about what may run beside what: the bottom MLP does not wait for
+        # the vectors, nor do the vectors' gradients, on their way back, for the dense ones.
+        mark, vectors = ranges.start(phases.DENSE, vectors)
         loss, gradients, vector_gradients = self._differentiate(dense, vectors, label)
+        loss, gradients, _ = ranges.end(mark, (loss, gradients, vector_gradients))
+        mark, (loss, gradients) = ranges.start(phases.AVERAGE, (loss, gradients))
         loss, heard, gradients, finite = self._average(loss, gradients, vector_gradients, requests)
+        loss, gradients = ranges.end(mark, (loss, gradients))
+        mark, (loss, gradients) = ranges.start(phases.UPDATE_DENSE, (loss, gradients))
         scale = self._update_dense(loss, gradients, learning_rate, finite)
+        ranges.end_after(mark)
         if self._update_embedding:
             vector_gradients = finite_or_zero(vector_gradients, finite)
             self._embedding.update(
@@ -238,4 +248,5 @@ class Forward:
 
     def _forward(self, dense, categorical):
         vectors = self._embedding.lookup(self._embedding.route(categorical))
-        return self._model(dense, vectors, for_inference=True)
+        mark, vectors = ranges.start(phases.DENSE_FORWARD, vectors)
+        return ranges.end(mark, self._model(dense, vectors, for_inference=True))

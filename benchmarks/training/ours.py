@@ -61,8 +61,7 @@ class Ours:
 
     def _batches(self, batch):
         """Yields (batch, the one after it) for ever: epoch after epoch, read as training reads."""
-        from training.data import open_data
-        from training.loop import with_next
+        from training.data import open_data, with_next
 
         self._flags.global_batch_size = batch
         data = open_data(self._flags).load(self._own_tables, self._cluster)

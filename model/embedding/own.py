@@ -14,6 +14,7 @@ from model.embedding.exchange import TableExchange
 from model.embedding.placement import Placement
 from model.embedding.row_exchange import RowExchange
 from model.embedding.tables import FusedTables, ReplicatedTables
+from ops.nvtx import phases, ranges
 
 
 class OwnEmbedding:
@@ -131,6 +132,14 @@ class OwnEmbedding:
             categorical: int32 [b, T] ids of this rank's samples, or [B, T_r] with model-parallel
                 input.
         """
+        with tf.device("CPU:0"):  # where batches come from
+            mark, categorical = ranges.start(phases.EXCHANGE_IDS, categorical)
+        routed = self.exchange_ids(categorical)
+        ranges.end_after(mark, categorical if self._exchange is None else routed[1].ids)
+        return routed
+
+    def exchange_ids(self, categorical):
+        """Does what `route` does, without a range of that name."""
         if self._exchange is None:
             return categorical, ()
         ids = categorical
@@ -144,7 +153,14 @@ class OwnEmbedding:
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
-        return self.arrange(routed, self.rows(routed))
+        categorical, route = routed
+        if self._exchange is None:
+            mark, categorical = ranges.start(phases.LOOKUP, categorical)
+            return ranges.end(mark, self.arrange((categorical, route), ()))
+        mark, ids = ranges.start(phases.LOOKUP, route.ids)
+        rows = ranges.end(mark, self.rows((categorical, route._replace(ids=ids))))
+        mark, rows = ranges.start(phases.EXCHANGE_VECTORS, rows)
+        return ranges.end(mark, self.arrange(routed, rows))
 
     def rows(self, routed):
         """Returns the vectors that this rank's rows give to all ranks: `lookup`'s first half."""
@@ -177,7 +193,11 @@ class OwnEmbedding:
             learning_rate: scalar float32.
             scale: factor on the gradients, e.g. 1 / loss scale.
         """
-        self.apply(routed, self.send_back(routed, gradients), learning_rate, scale)
+        mark, gradients = ranges.start(phases.EXCHANGE_GRADIENTS, gradients)
+        returned = ranges.end(mark, self.send_back(routed, gradients))
+        mark, returned = ranges.start(phases.UPDATE_ROWS, returned)
+        self.apply(routed, returned, learning_rate, scale)
+        ranges.end_after(mark)
 
     def send_back(self, routed, gradients):
         """Brings gradients [b, T, D] to the ranks of their rows: `update`'s first half."""

@@ -20,6 +20,7 @@ from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
 from model.embedding.sok_checks import check
 from model.embedding.sok_steps import LookupStep, apply_rows
 from ops import embedding as kernels
+from ops.nvtx import phases, ranges
 
 CHUNK_BYTES = 64 << 20
 
@@ -143,12 +144,13 @@ class SokEmbedding:
 
         The route keeps what `update` needs.
         """
-        route.steps = [self._lookup(part, route.ids) for part in self._parts]
+        mark, ids = ranges.start(phases.LOOKUP_AND_EXCHANGE, route.ids)
+        route.steps = [self._lookup(part, ids) for part in self._parts]
         vectors = tf.concat([step.expand(self._exchange_dtype) for step in route.steps], axis=1)
         if self._table_order is not None:
             vectors = tf.gather(vectors, self._table_order, axis=1)
         shape = [self._batch, len(self.placement.vocab_sizes), self.placement.dimension]
-        return tf.reshape(vectors, shape)
+        return ranges.end(mark, tf.reshape(vectors, shape))
 
     def update(self, route, gradients, learning_rate, scale=1.0):
         """Applies the gradients of this rank's samples to the rows of all ranks.
@@ -161,6 +163,7 @@ class SokEmbedding:
         """
         if route.steps is None:
             raise ValueError("update was called with a route that lookup has not seen")
+        mark, gradients = ranges.start(phases.EXCHANGE_AND_UPDATE, gradients)
         for index, (part, step) in enumerate(zip(self._parts, route.steps)):
             slices = step.gradients(tf.gather(gradients, part.tables, axis=1), part.variables)
             with part.rows_visible():
@@ -169,6 +172,7 @@ class SokEmbedding:
                     if self._accumulators is not None:
                         accumulator = self._accumulators[index][place]
                     apply_rows(variable, accumulator, rows, learning_rate, self._scale * scale)
+        ranges.end_after(mark)
         route.steps = None
 
     @property

@@ -1,0 +1,1 @@
+"""NVTX ranges: named spans of time that nsys and other tools draw."""

@@ -1,0 +1,60 @@
+// NVTX is headers alone: its first call loads the tool that NVTX_INJECTION64_PATH names, and
+// without one every call is a test of a pointer.
+#include "nvtx/domain.h"
+
+#ifdef DLRM_HAVE_NVTX
+#include <nvtx3/nvToolsExt.h>
+#endif
+
+namespace dlrm {
+
+#ifdef DLRM_HAVE_NVTX
+namespace {
+
+// Null where no tool listens.
+nvtxDomainHandle_t Domain() {
+  static const nvtxDomainHandle_t domain = nvtxDomainCreateA("dlrm");
+  return domain;
+}
+
+}  // namespace
+
+bool NvtxListens() { return Domain() != nullptr; }
+
+uint64_t NvtxStart(const char* name) {
+  nvtxEventAttributes_t attributes = {};
+  attributes.version = NVTX_VERSION;
+  attributes.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE;
+  attributes.messageType = NVTX_MESSAGE_TYPE_ASCII;
+  attributes.message.ascii = name;
+  return nvtxDomainRangeStartEx(Domain(), &attributes);
+}
+
+void NvtxEnd(uint64_t range) { nvtxDomainRangeEnd(Domain(), range); }
+#else
+bool NvtxListens() { return false; }
+uint64_t NvtxStart(const char*) { return 0; }
+void NvtxEnd(uint64_t) {}
+#endif
+
+}  // namespace dlrm
+
+// For Python, outside of graphs.
+extern "C" {
+
+__attribute__((visibility("default"))) int dlrm_nvtx_is_built() {
+#ifdef DLRM_HAVE_NVTX
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+__attribute__((visibility("default"))) int dlrm_nvtx_listens() { return dlrm::NvtxListens(); }
+
+__attribute__((visibility("default"))) uint64_t dlrm_nvtx_start(const char* name) {
+  return dlrm::NvtxStart(name);
+}
+
+__attribute__((visibility("default"))) void dlrm_nvtx_end(uint64_t range) { dlrm::NvtxEnd(range); }
+}

@@ -1,0 +1,107 @@
+// Ops that start and end an NVTX range on tensors' way through a graph.
+//
+// They hand their inputs on as they are: no byte is read, copied or moved, on no device. So what
+// needs the tensors waits for the range's start, and nothing else does.
+
+#include <string>
+
+#include "nvtx/domain.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace dlrm {
+namespace {
+
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Status;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
+
+// Output i has the shape of input i, for all values.
+void KeepShapes(InferenceContext* c, int values) {
+  for (int i = 0; i < values; ++i) {
+    c->set_output(i, c->input(i));
+    const auto* handles = c->input_handle_shapes_and_types(i);
+    if (handles != nullptr) c->set_output_handle_shapes_and_types(i, *handles);
+  }
+}
+
+// Stateful: neither left out, nor merged with another, nor computed while a graph is prepared.
+REGISTER_OP("Dlrm>NvtxRangeStart")
+    .Input("values: T")
+    .Output("same: T")
+    .Output("range: int64")
+    .Attr("T: list(type) >= 0")
+    .Attr("label: string")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      KeepShapes(c, c->num_inputs());
+      c->set_output(c->num_inputs(), c->Scalar());
+      return Status();
+    })
+    .Doc("Starts an NVTX range called label when all values are there, and hands them on. "
+         "range: its number, which ends it.");
+
+REGISTER_OP("Dlrm>NvtxRangeEnd")
+    .Input("values: T")
+    .Input("range: int64")
+    .Output("same: T")
+    .Attr("T: list(type) >= 0")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle range;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(c->num_inputs() - 1), 0, &range));
+      KeepShapes(c, c->num_inputs() - 1);
+      return Status();
+    })
+    .Doc("Ends the NVTX range when all values are there, and hands them on.");
+
+class RangeStartOp : public OpKernel {
+ public:
+  explicit RangeStartOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("label", &label_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const int values = context->num_inputs();
+    for (int i = 0; i < values; ++i) context->set_output(i, context->input(i));
+    Tensor* range = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(values, TensorShape({}), &range));
+    range->scalar<int64_t>()() = static_cast<int64_t>(NvtxStart(label_.c_str()));
+  }
+
+  // Run where it becomes ready, not handed to another thread first.
+  bool IsExpensive() override { return false; }
+
+ private:
+  std::string label_;
+};
+
+class RangeEndOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const int values = context->num_inputs() - 1;
+    NvtxEnd(static_cast<uint64_t>(context->input(values).scalar<int64_t>()()));
+    for (int i = 0; i < values; ++i) context->set_output(i, context->input(i));
+  }
+
+  bool IsExpensive() override { return false; }
+};
+
+REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_CPU), RangeStartOp);
+REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeEnd").Device(tensorflow::DEVICE_CPU), RangeEndOp);
+// The same on a GPU, whose tensors are never looked into; the number stays in host memory.
+REGISTER_KERNEL_BUILDER(
+    Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_GPU).HostMemory("range"), RangeStartOp);
+REGISTER_KERNEL_BUILDER(
+    Name("Dlrm>NvtxRangeEnd").Device(tensorflow::DEVICE_GPU).HostMemory("range"), RangeEndOp);
+
+}  // namespace
+}  // namespace dlrm
