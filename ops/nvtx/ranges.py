@@ -167,5 +167,6 @@ def _flat(values):
     return [tf.convert_to_tensor(value) for value in tf.nest.flatten(values)]
 
 
-def _packed(values, flat):
-    return tf.nest.pack_sequence_as(values, flat)
+def _packed(values, same):
+    # An op that hands nothing on returns itself in a graph.
+    return tf.nest.pack_sequence_as(values, same if tf.nest.flatten(values) else [])
