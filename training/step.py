@@ -157,13 +157,13 @@ class TrainStep:
         loss, gradients = ranges.end(mark, (loss, gradients))
         mark, (loss, gradients) = ranges.start(phases.UPDATE_DENSE, (loss, gradients))
         scale = self._update_dense(loss, gradients, learning_rate, finite)
-        ranges.end_after(mark)
+        ranges.end_effects(mark)
         if self._update_embedding:
             vector_gradients = finite_or_zero(vector_gradients, finite)
             self._embedding.update(
                 route, vector_gradients, self._embedding_rate * learning_rate, 1.0 / scale
             )
-        return loss, heard
+        return ranges.settle(loss), heard
 
     def _differentiate(self, dense, vectors, label):
         """Returns (this rank's loss, dense gradients, gradients of vectors), the latter scaled."""

@@ -134,9 +134,13 @@ class OwnEmbedding:
         """
         with tf.device("CPU:0"):  # where batches come from
             mark, categorical = ranges.start(phases.EXCHANGE_IDS, categorical)
-        routed = self.exchange_ids(categorical)
-        ranges.end_after(mark, categorical if self._exchange is None else routed[1].ids)
-        return routed
+        categorical, route = self.exchange_ids(categorical)
+        ids = categorical if self._exchange is None else route.ids
+        with tf.device("CPU:0" if ids is categorical else None):
+            ids = ranges.end(mark, ids)
+        if self._exchange is None:
+            return ids, ()
+        return categorical, route._replace(ids=ids)
 
     def exchange_ids(self, categorical):
         """Does what `route` does, without a range of that name."""
@@ -197,7 +201,7 @@ class OwnEmbedding:
         returned = ranges.end(mark, self.send_back(routed, gradients))
         mark, returned = ranges.start(phases.UPDATE_ROWS, returned)
         self.apply(routed, returned, learning_rate, scale)
-        ranges.end_after(mark)
+        ranges.end_effects(mark)
 
     def send_back(self, routed, gradients):
         """Brings gradients [b, T, D] to the ranks of their rows: `update`'s first half."""

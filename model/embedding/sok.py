@@ -172,7 +172,7 @@ class SokEmbedding:
                     if self._accumulators is not None:
                         accumulator = self._accumulators[index][place]
                     apply_rows(variable, accumulator, rows, learning_rate, self._scale * scale)
-        ranges.end_after(mark)
+        ranges.end_effects(mark)
         route.steps = None
 
     @property

@@ -31,14 +31,14 @@ void KeepShapes(InferenceContext* c, int values) {
   }
 }
 
-// Stateful: neither left out, nor merged with another, nor computed while a graph is prepared.
+// Not stateful: TensorFlow makes every op of a function that is wait for the one before it, and what
+// ran side by side would not under a profiler.
 REGISTER_OP("Dlrm>NvtxRangeStart")
     .Input("values: T")
     .Output("same: T")
     .Output("range: int64")
     .Attr("T: list(type) >= 0")
     .Attr("label: string")
-    .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       KeepShapes(c, c->num_inputs());
       c->set_output(c->num_inputs(), c->Scalar());
@@ -51,15 +51,29 @@ REGISTER_OP("Dlrm>NvtxRangeEnd")
     .Input("values: T")
     .Input("range: int64")
     .Output("same: T")
+    .Output("over: int64")
     .Attr("T: list(type) >= 0")
-    .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle range;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(c->num_inputs() - 1), 0, &range));
       KeepShapes(c, c->num_inputs() - 1);
+      c->set_output(c->num_inputs() - 1, range);
       return Status();
     })
-    .Doc("Ends the NVTX range when all values are there, and hands them on.");
+    .Doc("Ends the NVTX range when all values are there, and hands them on. over: range, for "
+         "NvtxRangesOver.");
+
+REGISTER_OP("Dlrm>NvtxRangesOver")
+    .Input("value: T")
+    .Input("over: N * int64")
+    .Output("same: T")
+    .Attr("T: type")
+    .Attr("N: int >= 1")
+    .SetShapeFn([](InferenceContext* c) {
+      KeepShapes(c, 1);
+      return Status();
+    })
+    .Doc("Hands value on when the ranges are over. Ends that nothing needed would be left out.");
 
 class RangeStartOp : public OpKernel {
  public:
@@ -89,19 +103,32 @@ class RangeEndOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const int values = context->num_inputs() - 1;
     NvtxEnd(static_cast<uint64_t>(context->input(values).scalar<int64_t>()()));
-    for (int i = 0; i < values; ++i) context->set_output(i, context->input(i));
+    for (int i = 0; i <= values; ++i) context->set_output(i, context->input(i));
   }
 
   bool IsExpensive() override { return false; }
 };
 
+class RangesOverOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+  void Compute(OpKernelContext* context) override { context->set_output(0, context->input(0)); }
+  bool IsExpensive() override { return false; }
+};
+
 REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_CPU), RangeStartOp);
 REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeEnd").Device(tensorflow::DEVICE_CPU), RangeEndOp);
-// The same on a GPU, whose tensors are never looked into; the number stays in host memory.
+REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangesOver").Device(tensorflow::DEVICE_CPU), RangesOverOp);
+// The same on a GPU, whose tensors are never looked into; the numbers stay in host memory.
 REGISTER_KERNEL_BUILDER(
     Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_GPU).HostMemory("range"), RangeStartOp);
+REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeEnd")
+                            .Device(tensorflow::DEVICE_GPU)
+                            .HostMemory("range")
+                            .HostMemory("over"),
+                        RangeEndOp);
 REGISTER_KERNEL_BUILDER(
-    Name("Dlrm>NvtxRangeEnd").Device(tensorflow::DEVICE_GPU).HostMemory("range"), RangeEndOp);
+    Name("Dlrm>NvtxRangesOver").Device(tensorflow::DEVICE_GPU).HostMemory("over"), RangesOverOp);
 
 }  // namespace
 }  // namespace dlrm

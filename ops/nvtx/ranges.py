@@ -10,7 +10,8 @@ that covers the launches: the kernels may still run when it ends.
     mark, rows = ranges.start("exchange", rows)
     vectors = ranges.end(mark, exchange(rows))
 
-The ops have no gradient: keep them outside of a `tf.GradientTape`, and of what XLA compiles.
+The ops order nothing but what they hand on, and one whose outputs nobody needs is left out. They
+have no gradient: keep them outside of a `tf.GradientTape`, and of what XLA compiles.
 """
 
 import contextlib
@@ -23,6 +24,8 @@ import tensorflow as tf
 
 from ops import loader
 
+# Of a graph: the ends that no tensor waits for.
+_ENDS = "dlrm_nvtx_ends"
 # What tells NVTX which tool to load, and what nsys sets besides.
 _ASKED_BY = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
 
@@ -75,7 +78,7 @@ def start(name, values):
         values: a tensor or a structure of them, of any types, on any one device.
 
     Returns:
-        (a mark for `end` or `end_after`, the same values): what is to come within the range takes
+        (a mark for `end` or `end_effects`, the same values): what is to come within the range takes
         the latter. The mark is None where no tool listens.
     """
     if not listening():
@@ -98,33 +101,37 @@ def end(mark, values):
     """
     if mark is None:
         return values
-    same = loader.load().dlrm_nvtx_range_end(values=_flat(values), range=mark.number)
+    same, _ = loader.load().dlrm_nvtx_range_end(values=_flat(values), range=mark.number)
     return _packed(values, same)
 
 
-def end_after(mark, tensor=None):
-    """Ends a range that nothing waits for.
+def end_effects(mark):
+    """Ends a range when all is done that was added since its start and has an effect.
+
+    Such as assigning variables. In a graph nothing waits for that end: give what the graph returns
+    to `settle`.
 
     Args:
         mark: from `start`.
-        tensor: the range ends when it is there, wherever it lies: not even its memory is asked
-            for. None: when all is done that was added to the graph since the start and has an
-            effect, such as assigning a variable.
     """
     if mark is None:
         return
     if tf.executing_eagerly():
         end(mark, ())
         return
-    beside = contextlib.nullcontext()
-    if tensor is None:
-        added = tf.compat.v1.get_default_graph().get_operations()[mark.before :]
-        last = [operation for operation in added if operation.op_def.is_stateful]
-    else:
-        last = [tensor]
-        beside = tf.compat.v1.colocate_with(tensor.op)
-    with tf.control_dependencies(last), beside:
-        end(mark, ())
+    graph = tf.compat.v1.get_default_graph()
+    added = graph.get_operations()[mark.before :]
+    with tf.control_dependencies([op for op in added if op.op_def.is_stateful]):
+        _, over = loader.load().dlrm_nvtx_range_end(values=[], range=mark.number)
+    graph.add_to_collection(_ENDS, over)
+
+
+def settle(tensor):
+    """Returns the tensor, there when all ranges are over that `end_effects` ends in this graph."""
+    if tf.executing_eagerly():
+        return tensor
+    ends = tf.compat.v1.get_default_graph().get_collection(_ENDS)
+    return loader.load().dlrm_nvtx_ranges_over(value=tensor, over=ends) if ends else tensor
 
 
 @contextlib.contextmanager
@@ -168,5 +175,4 @@ def _flat(values):
 
 
 def _packed(values, same):
-    # An op that hands nothing on returns itself in a graph.
-    return tf.nest.pack_sequence_as(values, same if tf.nest.flatten(values) else [])
+    return tf.nest.pack_sequence_as(values, same)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow.python.framework import kernels
 
 from ops.nvtx import ranges
+from tests.ops.graphs import ancestors
 
 
 @pytest.fixture
@@ -29,9 +30,8 @@ def test_nobody_listens_and_nothing_is_added():
     def double(x):
         mark, x = ranges.start("x", x)
         y = ranges.end(mark, 2 * x)
-        ranges.end_after(mark)
-        ranges.end_after(mark, y)
-        return y
+        ranges.end_effects(mark)
+        return ranges.settle(y)
 
     types = ops_of(double.get_concrete_function(tf.TensorSpec([2])))
     assert not [name for name in types if "Nvtx" in name]
@@ -88,13 +88,15 @@ def test_a_range_ends_after_what_has_an_effect(heard):
         early.assign(x)
         mark, x = ranges.start("x", x)
         variable.assign_add(x)
-        ranges.end_after(mark)
+        ranges.end_effects(mark)
+        return ranges.settle(tf.constant(1.0))
 
     graph = assign.get_concrete_function(tf.TensorSpec([])).graph
     (end,) = [op for op in graph.get_operations() if op.type == "Dlrm>NvtxRangeEnd"]
     waited_for = {operation.type for operation in end.control_inputs}
     assert "AssignAddVariableOp" in waited_for
     assert "AssignVariableOp" not in waited_for
+    assert end in ancestors(graph.outputs[0].op)
     assign(tf.constant(2.0))
     assert variable.numpy() == 3.0
 
@@ -110,10 +112,13 @@ def test_a_gradient_is_never_lost_in_silence(heard):
 
 def test_a_gpu_has_them_too_with_the_number_in_host_memory():
     """Only that they are registered: no GPU runs here."""
-    for name in ("Dlrm>NvtxRangeStart", "Dlrm>NvtxRangeEnd"):
-        registered = kernels.get_registered_kernels_for_op(name).kernel
-        memory = {kernel.device_type: list(kernel.host_memory_arg) for kernel in registered}
-        assert memory == {"CPU": [], "GPU": ["range"]}
+    on_host = {
+        "RangeStart": {"range"}, "RangeEnd": {"range", "over"}, "RangesOver": {"over"}
+    }  # fmt: skip
+    for name, expected in on_host.items():
+        registered = kernels.get_registered_kernels_for_op(f"Dlrm>Nvtx{name}").kernel
+        memory = {kernel.device_type: set(kernel.host_memory_arg) for kernel in registered}
+        assert memory == {"CPU": set(), "GPU": expected}
 
 
 @pytest.mark.parametrize("variable", ["NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID"])

@@ -13,6 +13,7 @@ import pytest
 from ops.nvtx import phases, ranges
 from tests import launch
 from tests.gpu import build as cuda
+from tests.ops.graphs import ancestors
 from tests.training import small_model
 from training import staged_step
 
@@ -137,6 +138,35 @@ def test_a_tool_that_listens_changes_no_byte(runs):
     assert len(losses) == STEPS
     assert len(scores) == 1
     assert (losses, scores) == results(runs.unheard)
+
+
+def test_what_may_run_side_by_side_still_may(monkeypatch):
+    """No range waits for another but for those whose outputs its own inputs come from."""
+    monkeypatch.setattr(ranges, "listening", lambda: True)
+    step = small_model.build(1, policy="row", compress=True)[-1]
+    small_model.train(step, small_model.batches(2))
+    operations = step._function.get_concrete_function().graph.get_operations()
+    starts = {
+        op.get_attr("label").decode(): op for op in operations if op.type == "Dlrm>NvtxRangeStart"
+    }
+    assert starts.keys() == {phases.EXCHANGE_IDS, *IN_EACH_STEP}
+    waits = {}
+    for name, start in starts.items():
+        before = ancestors(start) - {start}
+        waits[name] = {other for other, operation in starts.items() if operation in before}
+    assert waits == {
+        phases.EXCHANGE_IDS: set(),
+        phases.LOOKUP: set(),
+        phases.EXCHANGE_VECTORS: {phases.LOOKUP},
+        phases.DENSE: {phases.LOOKUP, phases.EXCHANGE_VECTORS},
+        phases.AVERAGE: set(IN_EACH_STEP[:3]),
+        phases.UPDATE_DENSE: set(IN_EACH_STEP[:4]),
+        phases.EXCHANGE_GRADIENTS: set(IN_EACH_STEP[:3]),
+        phases.UPDATE_ROWS: {*IN_EACH_STEP[:3], phases.EXCHANGE_GRADIENTS},
+    }
+    # The bottom MLP needs no vectors.
+    first = next(op for op in operations if op.type == "MatMul" and "/bottom/" in op.name)
+    assert not ancestors(first) & set(starts.values())
 
 
 @pytest.mark.parametrize(
