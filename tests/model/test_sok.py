@@ -21,6 +21,7 @@ from model.embedding.own import OwnEmbedding
 from model.embedding.placement import Assignment, Placement
 from model.embedding.sok import SokEmbedding
 from ops.embedding import create_table, embedding_initialize
+from ops.nvtx import phases, ranges
 from tests.model import fake_sok
 from tests.model.sok_signatures import TABLE, arguments_in_source
 from tests.ranks import ThreadRanks
@@ -174,7 +175,9 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
     ("api", "kind", "compress"),
     [(2, "row", False), (2, "row", True), (2, "table", False), (1, "row", True)],
 )
-def test_one_traced_step_equals_the_own_backends(api, kind, compress):
+@pytest.mark.parametrize("heard", [False, True])
+def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compress, heard):
+    monkeypatch.setattr(ranges, "listening", lambda: heard)
     generator = np.random.default_rng()
     cluster, batch = SingleRank(), max(VOCAB)
     placement = placement_of(kind, 1)
@@ -200,6 +203,11 @@ def test_one_traced_step_equals_the_own_backends(api, kind, compress):
         step = TrainStep(dense, embedding, tf.keras.optimizers.SGD(0.0), cluster, LossScale(1.0))
         losses.append([float(step(batch_, 0.5)[0]) for batch_ in batches])
         assert step.traces() == 1
+    operations = step._function.get_concrete_function().graph.get_operations()
+    labels = [op.get_attr("label") for op in operations if op.type == "Dlrm>NvtxRangeStart"]
+    dense = [phases.DENSE, phases.AVERAGE, phases.UPDATE_DENSE]
+    expected = [phases.LOOKUP_AND_EXCHANGE, *dense, phases.EXCHANGE_AND_UPDATE]
+    assert [label.decode() for label in labels] == (expected if heard else [])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert losses[0][0] != losses[0][1]
     # Every row of every table.
