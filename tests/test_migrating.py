@@ -72,7 +72,7 @@ def parse(lists):
     """Returns what the parser says of each list: None, or its error."""
     result = subprocess.run(
         [sys.executable, "-c", _PARSE], cwd=ROOT, input=json.dumps(lists), text=True,
-        capture_output=True, timeout=120, check=True,
+        capture_output=True, timeout=300, check=True,
     )  # fmt: skip
     return json.loads(result.stdout)
 
