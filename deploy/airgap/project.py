@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,30 @@ def build_ops(project, python, onednn, log):
     ops = next((path for path in libraries if path.name.startswith("libdlrm_ops")), None)
     if ops is None or b".nv_fatbin" not in ops.read_bytes():
         raise RuntimeError(f"the op library has no CUDA kernels (is nvcc there?); see {log}")
+    check_cuda_is_its_own(ops)
     return libraries
+
+
+def check_cuda_is_its_own(library):
+    """Checks that a library calls the CUDA runtime that is linked into it.
+
+    TensorFlow exports functions of the same names, for the runtime that it was built with. Were
+    ours visible, the loader would bind our calls to TensorFlow's, and kernels compiled for one
+    runtime would be registered with another.
+
+    Raises:
+        RuntimeError: a function of the CUDA runtime is visible; the message names it.
+    """
+    done = subprocess.run(
+        ["nm", "--dynamic", str(library)], capture_output=True, text=True, check=True
+    )
+    names = (line.split()[-1] for line in done.stdout.splitlines())
+    visible = sorted(n for n in names if re.match(r"(__cuda[A-Z]|cuda[A-Z])", n))
+    if visible:
+        raise RuntimeError(
+            f"{library} shows {len(visible)} functions of the CUDA runtime, expected none; "
+            f"{visible[0]} first: TensorFlow's own would be called in their place"
+        )
 
 
 def relocate(libraries, bundle, patchelf):

@@ -88,6 +88,9 @@ if [ "$target" = --check ]; then
   exit 0
 fi
 
+case $target in
+  *[[:space:]]*) fail "the folder's name has white space in it, which XLA's flags cannot hold: $target" ;;
+esac
 check_host
 mkdir -p "$target"
 [ -z "$(ls -A "$target")" ] || fail "$target is not empty"
