@@ -15,7 +15,17 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from deploy.airgap import cuda, elf, horovod, interpreter, packages, parts, project  # noqa: E402
+from deploy.airgap import (  # noqa: E402
+    check,
+    cuda,
+    elf,
+    horovod,
+    interpreter,
+    packages,
+    parts,
+    project,
+    prune,
+)
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATCHELF = "patchelf"
@@ -81,6 +91,17 @@ class Build:
             size = (self.site_packages / name).stat().st_size
             print(f"  {size / parts.MIB:7.1f} MiB {name}: {what}")
 
+    def prune(self):
+        """Empties the machine code of GPUs that the bundle is not for."""
+        keep = set(self.options.architectures)
+        if not keep:
+            return
+        for path in elf.files(self.site_packages):
+            if "nvidia" in path.parts or path.name.startswith("libtensorflow"):
+                size = sum(prune.prune(path, keep).values())
+                if size:
+                    print(f"  {size / parts.MIB:7.1f} MiB emptied in {path.name}")
+
     def finish(self):
         """Puts in the launcher, and makes the Makefile's targets find this environment."""
         for name in ("activate", "dlrm"):
@@ -91,6 +112,13 @@ class Build:
         if not link.is_symlink():
             link.symlink_to("../python")
         (self.tree / "python" / ".ready").touch()
+
+    def check(self):
+        """Starts TensorFlow in the tree and loads the ops; a stand-in driver counts the GPUs."""
+        if check.gpus(self.tree) == 0:
+            check.all_libraries_open(self.tree, self.work / "standin")
+        for folder in self.tree.rglob("__pycache__"):
+            shutil.rmtree(folder)
 
     def pack(self):
         """Packs the tree and says what it needs of a host."""
@@ -125,7 +153,10 @@ class Build:
         return not below or below[0] == "zstandard"
 
 
-STEPS = ("interpreter", "packages", "horovod", "project", "ops", "strip", "cuda", "finish", "pack")
+STEPS = (
+    "interpreter", "packages", "horovod", "project", "ops", "strip", "cuda", "prune", "finish",
+    "check", "pack",
+)  # fmt: skip
 
 
 def _requirements(site_packages):
@@ -153,6 +184,11 @@ def _arguments(arguments):
     parser.add_argument(
         "--complete", action="store_true",
         help="every CUDA library whole, for programs that call more than this trainer does",
+    )  # fmt: skip
+    parser.add_argument(
+        "--architectures", type=int, nargs="*", default=[80, 90], metavar="GENERATION",
+        help="GPUs whose machine code stays in TensorFlow's and CUDA's libraries, 90 for sm_90 "
+        "(default: 80 90); none given: all of them",
     )  # fmt: skip
     parser.add_argument("--part_mib", type=int, default=60, help="a part's size at most, MiB")
     parser.add_argument("--level", type=int, default=10, help="of Zstandard, 1 to 22")
