@@ -127,7 +127,7 @@ class Build:
         for name, symbol in (("glibc", "GLIBC"), ("glibcxx", "GLIBCXX")):
             facts[name], holder = elf.highest(told, symbol)
             print(f"  {symbol} {facts[name]} or later, because of {holder.relative_to(self.tree)}")
-        facts["driver"] = project.driver_needed(self.work / "ops.log")
+        facts["driver"] = project.driver_needed(self.work / "ops")
         bundle = self.work / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir()

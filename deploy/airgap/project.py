@@ -11,6 +11,10 @@ from deploy.airgap import elf, interpreter
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+_COMPILER_NOTE = "CMakeFiles/*/CMakeCUDACompiler.cmake"
+# The oldest Linux driver for each CUDA release, from NVIDIA's table.
+_DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}
+
 
 def copy(target):
     """Copies the files that Git knows or would add, as they are in the working tree.
@@ -123,13 +127,20 @@ def relocate(libraries, bundle, patchelf):
             interpreter.set_run_path(patchelf, path, "$ORIGIN")
 
 
-def driver_needed(log):
+def driver_needed(build_tree):
     """Returns the oldest NVIDIA driver that runs the kernels: nvcc's CUDA release decides.
 
     Args:
-        log: of the build; CMake names the compiler's version in it.
+        build_tree: where CMake built the ops; it notes the compiler's version there.
+
+    Raises:
+        RuntimeError: there is no such note, or the release is not known here.
     """
-    text = pathlib.Path(log).read_text()
-    _, _, after = text.partition("The CUDA compiler identification is NVIDIA ")
-    # From NVIDIA's table of the drivers that each CUDA release needs at least.
-    return {"11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}.get(after[:2], "none")
+    text = "".join(p.read_text() for p in pathlib.Path(build_tree).glob(_COMPILER_NOTE))
+    found = re.search(r'set\(CMAKE_CUDA_COMPILER_VERSION "(\d+)\.', text)
+    if found is None or found[1] not in _DRIVERS:
+        raise RuntimeError(
+            f"{build_tree}/{_COMPILER_NOTE} names CUDA {found and found[1]}, expected one of "
+            f"{', '.join(_DRIVERS)}"
+        )
+    return _DRIVERS[found[1]]

@@ -93,6 +93,20 @@ def test_a_library_that_lends_its_cuda_runtime_is_refused(tmp_path):
         project.check_cuda_is_its_own(taken)
 
 
+def test_the_driver_follows_from_the_compiler(tmp_path):
+    note = tmp_path / "CMakeFiles" / "3.31.6" / "CMakeCUDACompiler.cmake"
+    note.parent.mkdir(parents=True)
+    for release, driver in (("12.2.140", "525.60.13"), ("13.0.88", "580.65.06")):
+        note.write_text(f'set(X "1")\nset(CMAKE_CUDA_COMPILER_VERSION "{release}")\n')
+        assert project.driver_needed(tmp_path) == driver
+    note.write_text('set(CMAKE_CUDA_COMPILER_VERSION "99.1")\n')
+    with pytest.raises(RuntimeError, match="names CUDA 99, expected one of 11, 12, 13"):
+        project.driver_needed(tmp_path)
+    note.unlink()
+    with pytest.raises(RuntimeError, match="names CUDA None"):
+        project.driver_needed(tmp_path)
+
+
 @pytest.mark.parametrize(
     "line",
     [
