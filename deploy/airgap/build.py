@@ -6,6 +6,7 @@ one. The page is docs/airgap.md.
 """
 
 import argparse
+import os
 import pathlib
 import platform
 import shutil
@@ -111,7 +112,14 @@ class Build:
         link = self.tree / "project" / ".venv"
         if not link.is_symlink():
             link.symlink_to("../python")
-        (self.tree / "python" / ".ready").touch()
+        # In make's order: what the environment is made from, the environment, the op libraries.
+        ready = self.tree / "python" / ".ready"
+        ready.touch()
+        sources = [self.tree / "project" / name for name in ("constraints.txt", "bootstrap.sh")]
+        newest = max(path.stat().st_mtime for path in sources)
+        os.utime(ready, (newest, newest))
+        for library in (self.tree / "project" / "ops").glob("*.so"):
+            library.touch()
 
     def check(self):
         """Starts TensorFlow in the tree and loads the ops; a stand-in driver counts the GPUs."""
