@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 _PROGRAM = """
@@ -24,13 +25,14 @@ def gpus(tree, driver=None):
     Raises:
         RuntimeError: TensorFlow or an op library did not load.
     """
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tree)}
-    if driver is not None:
-        environment["LD_LIBRARY_PATH"] = str(driver)
-    done = subprocess.run(
-        [str(pathlib.Path(tree) / "dlrm"), "python", "-c", _PROGRAM], env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"PATH": "/usr/bin:/bin", "HOME": home}
+        if driver is not None:
+            environment["LD_LIBRARY_PATH"] = str(driver)
+        done = subprocess.run(
+            [str(pathlib.Path(tree) / "dlrm"), "python", "-c", _PROGRAM], env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     _, found, count = done.stdout.partition("GPUs: ")
     if done.returncode != 0 or not found:
         raise RuntimeError(f"the bundle's Python returned {done.returncode}: {done.stderr[-3000:]}")

@@ -48,7 +48,8 @@ check_host() {
   done
   [ -n "$found" ] \
     || fail "no libstdc++.so.6 with GLIBCXX_$(fact glibcxx) was found in the usual folders: install libstdc++6"
-  driver=$(sed -n 's/.*Kernel Module[^0-9]*\([0-9.]*\).*/\1/p' /proc/driver/nvidia/version 2>/dev/null || true)
+  # Its first number with a point in it, after a blank: "... Kernel Module for x86_64  580.65.06  ..."
+  driver=$(sed -n 's/.*Kernel Module[^.]* \([0-9][0-9]*\.[0-9.]*\).*/\1/p' /proc/driver/nvidia/version 2>/dev/null || true)
   if [ -n "$driver" ] && [ "$(fact driver)" != none ] && ! newer_or_equal "$driver" "$(fact driver)"; then
     echo "unpack: warning: the NVIDIA driver is $driver; the op library's CUDA kernels need $(fact driver) or later" >&2
   fi

@@ -129,6 +129,28 @@ def test_a_host_that_lacks_something_is_told(bundle, tmp_path, facts, message):
     assert not (tmp_path / "place").exists()
 
 
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56", "550.54.15"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release", "570.86.10"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release", None),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  1000.1  Tue Mar  5 22:23:56", None),
+    ],
+)  # fmt: skip
+def test_an_old_driver_is_warned_about(bundle, tmp_path, told, version):
+    made = bundle(driver="580.65.06")
+    script = made.folder / "unpack.sh"
+    (tmp_path / "version").write_text(f"{told}\nGCC version:  gcc version 12.3.0 (Ubuntu)\n")
+    asked = script.read_text()
+    assert "/proc/driver/nvidia/version" in asked
+    script.write_text(asked.replace("/proc/driver/nvidia/version", str(tmp_path / "version")))
+    done = made.unpack(tmp_path / "place")
+    assert done.returncode == 0, done.stderr
+    warning = f"NVIDIA driver is {version}; the op library's CUDA kernels need 580.65.06 or later"
+    assert (warning in done.stderr) if version else (done.stderr == "")
+
+
 def test_versions_are_compared_as_numbers(bundle, tmp_path):
     """2.9 is older than any host's glibc, though "9" sorts after "3"."""
     assert bundle(glibc="2.9").unpack(tmp_path / "place").returncode == 0
