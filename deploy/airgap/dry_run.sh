@@ -52,7 +52,7 @@ cd /opt/dlrm
 ./dlrm python -m dataset.synthetic --output data/demo/raw --train_samples 200000 --test_samples 20000
 ./dlrm split_bin.py data/demo/raw/train_data.bin data/demo/train
 ./dlrm split_bin.py data/demo/raw/test_data.bin data/demo/test
-./dlrm ./hvd_wrapper.sh python main.py --flagfile=configs/demo.flags --data_dir=data/demo --early_stop=$steps
+./dlrm ./hvd_wrapper.sh python3 main.py --flagfile=configs/demo.flags --data_dir=data/demo --early_stop=$steps
 EOF
 # The namespace's own shell joins the host's /proc and three devices to the folder, then leaves.
 # shellcheck disable=SC2016  # $root is expanded there
