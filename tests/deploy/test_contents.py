@@ -180,19 +180,31 @@ def test_the_launcher_sets_the_environment(tmp_path):
     (root / "project").mkdir(parents=True)
     nvcc = root / "python" / "lib" / "python3.11" / "site-packages" / "nvidia" / "cuda_nvcc"
     nvcc.mkdir(parents=True)
+    for name in ("cublas", "cudnn"):
+        (nvcc.parent / name / "lib").mkdir(parents=True)
     python = root / "python" / "bin" / "python"
     python.parent.mkdir()
     python.write_text('#!/bin/sh\npwd\nenv\nprintf "<%s>" "$@"\n')
     python.chmod(0o755)
     for name in ("dlrm", "activate"):
         shutil.copy2(source / name, root / name)
-    ran = subprocess.run(
-        [root / "dlrm", "main.py", "--a b"], capture_output=True, text=True, check=True,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": "/elsewhere", "XLA_FLAGS": "--mine"},
-    )  # fmt: skip
-    lines = ran.stdout.splitlines()
+
+    def run(**given):
+        ran = subprocess.run(
+            [root / "dlrm", "main.py", "--a b"], capture_output=True, text=True, check=True,
+            env={"PATH": "/usr/bin:/bin", **given},
+        )  # fmt: skip
+        lines = ran.stdout.splitlines()
+        return lines, dict(line.partition("=")[::2] for line in lines[1:-1])
+
+    lines, told = run()
+    assert told["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={nvcc}"
+    assert "LD_LIBRARY_PATH" not in told
+    lines, told = run(PYTHONPATH="/elsewhere", XLA_FLAGS="--mine", LD_LIBRARY_PATH="/host")
     assert lines[0] == str(root / "project")
-    told = dict(line.partition("=")[::2] for line in lines[1:-1])
+    *first, last = told["LD_LIBRARY_PATH"].split(":")
+    assert sorted(first) == [f"{nvcc.parent}/cublas/lib", f"{nvcc.parent}/cudnn/lib"]
+    assert last == "/host"
     assert told["PATH"].split(":")[0] == str(root / "python" / "bin")
     assert told["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={nvcc} --mine"
     assert "PYTHONPATH" not in told
