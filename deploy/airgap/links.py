@@ -68,9 +68,10 @@ def complete(tree, lib, patchelf):
         lines = "".join(f"\n  {path} needs {name}" for path, name in missing)
         raise RuntimeError(f"the bundle lacks {len(missing)} libraries:{lines}")
     for path in changed:
-        relative = os.path.relpath(lib, path.parent)
+        # Its own folder too: a file with a path of its own no longer takes its loader's.
+        run_path = f"$ORIGIN:$ORIGIN/{os.path.relpath(lib, path.parent)}"
         done = subprocess.run(
-            [str(patchelf), "--add-rpath", f"$ORIGIN/{relative}", str(path)],
+            [str(patchelf), "--add-rpath", run_path, str(path)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
