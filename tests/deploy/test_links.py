@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.airgap import links
+from deploy.airgap import elf, links
 
 
 @pytest.fixture
@@ -51,3 +51,22 @@ def test_names_what_is_nowhere(tree):
         [],
         [(first, "libgone.so.3"), (second, "libgone.so.3")],
     )
+
+
+def test_a_changed_file_keeps_its_own_folder(tree, tmp_path, monkeypatch):
+    """Without it, a library would lose the neighbours that its loader's path had led it to."""
+    add, told, lib = tree
+    add("python/lib/libz.so.1")
+    user = add("site/a.libs/liba.so", "libz.so.1", "libneighbour.so")
+    add("site/a.libs/libneighbour.so")
+    monkeypatch.setattr(elf, "files", lambda folder: sorted(told))
+    monkeypatch.setattr(elf, "headers", lambda paths: {path: told[path] for path in paths})
+    patchelf = tmp_path / "patchelf"
+    patchelf.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/asked\n')
+    patchelf.chmod(0o755)
+    assert links.complete(tmp_path, lib, patchelf) == [user]
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["--add-rpath", "$ORIGIN:$ORIGIN/../../python/lib", str(user)]
+    add("site/b.so", "libgone.so.3")
+    with pytest.raises(RuntimeError, match=r"lacks 1 libraries:\n  .*b\.so needs libgone\.so\.3"):
+        links.complete(tmp_path, lib, patchelf)
