@@ -13,8 +13,9 @@ from training.foreign_flags import NAMES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [
-    "README.md", "docs/checkpoints.md", "docs/inference.md", "docs/launching.md",
-    "docs/migrating.md", "docs/mlperf.md", "docs/performance.md", "docs/training.md",
+    "README.md", "docs/airgap.md", "docs/checkpoints.md", "docs/inference.md",
+    "docs/launching.md", "docs/migrating.md", "docs/mlperf.md", "docs/performance.md",
+    "docs/training.md",
 ]  # fmt: skip
 LAUNCHERS = ("main.py", "launchers/slurm.sbatch", "launchers/docker.sh")
 # Stand in for what a page leaves out (`...`).
