@@ -26,7 +26,7 @@ OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*
 # How `make train` starts its ranks: one needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun --gloo -np $(NP)) ./hvd_wrapper.sh $(PY)
 
-.PHONY: help train report test bench sanitize lint clean distclean venv ops data
+.PHONY: help train report test bench sanitize lint airgap clean distclean venv ops data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -82,6 +82,9 @@ $(DATA)/train/metadata.json: $(DATA)/raw/generator.json
 
 $(DATA)/test/metadata.json: $(DATA)/train/metadata.json
 	@$(PY) split_bin.py $(DATA)/raw/test_data.bin $(DATA)/test
+
+airgap: $(VENV)/.ready ## build a bundle for a GPU host without a network (FLAGS='--with test')
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m deploy.airgap.build $(FLAGS)
 
 clean: ## remove what was built and generated (the environments stay)
 	rm -rf build data runs ops/*.so

@@ -11,7 +11,7 @@ class ThreadRanks:
 
     def __init__(self, size):
         self.size = size
-        self._barrier = threading.Barrier(size, timeout=60)
+        self._barrier = threading.Barrier(size, timeout=200)
         self._slots = [None] * size
 
     def run(self, function):

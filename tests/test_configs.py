@@ -80,7 +80,7 @@ def parsed():
         )  # fmt: skip
     done = {}
     for name, process in running.items():
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, f"{name}: {err}"
         done[name] = json.loads(out)
     return done

@@ -23,7 +23,7 @@ def run(variables, command=("bash", "-c", REPORT), path=None):
     keep = {"PATH": path or os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     return subprocess.run(
         [str(WRAPPER), *command], env={**keep, **variables}, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=200, check=False,
     )  # fmt: skip
 
 

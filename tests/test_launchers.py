@@ -36,7 +36,7 @@ def run(script, tools, *arguments, cwd=ROOT, **variables):
     path = f"{tools('true')}:/usr/bin:/bin"
     done = subprocess.run(
         [str(ROOT / "launchers" / script), *arguments], cwd=cwd, text=True, capture_output=True,
-        env={"PATH": path, "HOME": "/tmp", **variables}, timeout=60, check=False,
+        env={"PATH": path, "HOME": "/tmp", **variables}, timeout=200, check=False,
     )  # fmt: skip
     return done, done.stdout.splitlines()
 
@@ -174,7 +174,7 @@ def test_mpijob_flags_are_those_of_main(job):
     )
     done = subprocess.run(
         [sys.executable, "-c", check, *flags], cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     data, runs, checkpoints, batch = done.stdout.split()

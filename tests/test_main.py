@@ -18,7 +18,7 @@ def run(*arguments):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
     return subprocess.run(
         [sys.executable, str(ROOT / "main.py"), *arguments], cwd=ROOT, env=environment,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -107,6 +107,6 @@ def test_help_ends_quietly_when_its_reader_does():
     os.close(writable)
     with open(readable, buffering=1) as head:
         assert head.readline().startswith("[Info]")
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert error == ""
     assert process.returncode == -signal.SIGPIPE

@@ -127,7 +127,7 @@ def test_a_request_to_stop_breaks_off_an_evaluation(small_dataset, tmp_path):
     flags = ("--noeval_in_last", "--eval_interval=1", "--global_batch_size=2", "--epochs=1")
     process, ranks = start_long_job(small_dataset, tmp_path, *flags)
     os.kill(ranks[1].pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert re.search(r"Process name: \d\s+Exit code: 130\s", out), out
     result = json.loads((tmp_path / "latest" / "result.json").read_text())
     assert result["stopped_by"] == "signal"

@@ -22,12 +22,14 @@ class Evaluation:
         auc: area under the ROC curve over all samples of all ranks.
         log_loss: mean binary cross-entropy, natural logarithm.
         samples: number of samples over all ranks.
+        positives: those whose label is 1.
         seconds: wall-clock time of the pass.
     """
 
     auc: float
     log_loss: float
     samples: int
+    positives: int
     seconds: float
 
 
@@ -52,7 +54,7 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
         training.auc.ScoresNotFiniteError: a logit of any rank is NaN.
     """
     begin = time.perf_counter()
-    metric, loss, samples = METRICS[auc](), 0.0, 0
+    metric, loss, samples, positives = METRICS[auc](), 0.0, 0, 0.0
     for index, batch in enumerate(data.test()):
         if index % STOP_INTERVAL == 0 and cluster.sum([float(stop())])[0]:
             return None
@@ -62,13 +64,15 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
         metric.add(logits, labels)
         loss += _summed_log_loss(logits, labels)
         samples += valid
+        positives += float(labels.sum(dtype=np.float64))
         beat()
     score = metric.result(cluster)
-    loss, samples = cluster.sum([loss, float(samples)])
+    loss, samples, positives = cluster.sum([loss, float(samples), positives])
     return Evaluation(
         auc=score,
         log_loss=float(loss / samples) if samples else float("nan"),
         samples=int(samples),
+        positives=int(positives),
         seconds=time.perf_counter() - begin,
     )
 

@@ -6,6 +6,7 @@ import time
 
 from training import environment
 from training.auc import ScoresNotFiniteError
+from training.chance import ChanceAlarm
 from training.data import with_next
 from training.errors import DivergedError
 from training.flags import chosen
@@ -67,6 +68,7 @@ class Loop:
         self._start = start
         self._interval = self._evaluation_interval()
         self._evaluations = list(evaluations)
+        self._chance = ChanceAlarm(schedule, flags.data_dir, journal)
         self._evaluating_seconds = 0.0
         self._pace = Pace(start, flags.global_batch_size)
         self._next_report = 0.0
@@ -221,6 +223,7 @@ class Loop:
         self._evaluations.append(record)
         self._journal.emit("evaluation", **record)
         self._journal.emit("memory", step=done, **environment.peak_memory())
+        self._chance.look(result, done, done == self._total)
         return "auc_threshold" if result.auc > self._flags.auc_threshold else None
 
     def _scored(self, step):

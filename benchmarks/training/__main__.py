@@ -42,7 +42,7 @@ def main(arguments=None):
     if "torchrec" in chosen and not pathlib.Path(options.torch_python).exists():
         chosen.remove("torchrec")
         why = "PyTorch's environment is not made: benchmarks/training/torchrec_environment.sh"
-        missing.append({"program": NAMES["torchrec"], "why": why})
+        missing.append({"program": NAMES["torchrec"], "precision": None, "why": why})
     whole = {
         "machine": report.machine(),
         "versions": {},
@@ -61,15 +61,19 @@ def main(arguments=None):
                 )
                 for group in _groups(chosen, task):
                     _run_group(group, task, options, whole)
+                    # Each time: what was measured stays when a later group fails.
+                    _write(whole, pathlib.Path(options.json))
     except ProgramError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    report.with_best_peer(whole["rows"])
     print(report.text(whole))
-    path = pathlib.Path(options.json)
+    return 0
+
+
+def _write(whole, path):
+    report.with_best_peer(whole["rows"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def _parser():
@@ -83,6 +87,10 @@ def _parser():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a burst of steps")
     parser.add_argument("--steps", type=int, help="steps of a burst, instead of --seconds")
+    parser.add_argument(
+        "--patience", type=float, default=60.0,
+        help="seconds in which a program must do three steps, or is left out",
+    )  # fmt: skip
     parser.add_argument("--vocab_sizes", help="rows of each table (default: 26 tables, 3.6 GB)")
     parser.add_argument("--samples", type=int, default=1 << 20, help="samples in the files")
     parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
@@ -154,9 +162,11 @@ def _run_group(group, task, options, whole):
         whole["machine"].update({name: machine.facts[name] for name in ("processor", "cores")})
         measured = turns.measure(
             running, machine, cases, options.rounds, seconds=options.seconds, steps=options.steps,
+            patience=options.patience,
             precisions=["fp32", "bf16"] if task.precision == "bf16" else ["fp32"],
             tell=lambda line: print(f"{task.precision}: {line}", flush=True),
         )  # fmt: skip
+        whole["missing"] += [{**one, "precision": task.precision} for one in measured.missing]
         there = {(row["program"], row["precision"], row["batch"]) for row in whole["rows"]}
         whole["rows"] += [
             row

@@ -26,6 +26,10 @@ class ProgramError(RuntimeError):
     """A program ended, or said that it failed."""
 
 
+class TooSlowError(ProgramError):
+    """A program did not answer in time."""
+
+
 class Programs:
     """Starts programs and ends them all when left.
 
@@ -123,11 +127,12 @@ class Program:
         if facts["rank"] == 0:
             self.facts = facts
 
-    def ask(self, do, **arguments):
+    def ask(self, do, *, within=None, **arguments):
         """Lets the program do something, alone; returns every process's answer.
 
         Args:
             do: what.
+            within: seconds that it may take, where that is less than any answer may.
             **arguments: of it.
 
         Returns:
@@ -135,14 +140,15 @@ class Program:
             meanwhile with anything but this program.
 
         Raises:
-            ProgramError: it failed, ended, or did not answer in time.
+            ProgramError: it failed or ended.
+            TooSlowError: it did not answer in time.
         """
         self._signal(signal.SIGCONT)
         begin, busy, own = time.perf_counter(), _busy_seconds(), self._own_seconds()
         for _, lines in self._conversations:
             lines.write(json.dumps({"do": do, **arguments}) + "\n")
             lines.flush()
-        answers = [self._hear(*conversation) for conversation in self._conversations]
+        answers = [self._hear(*conversation, within) for conversation in self._conversations]
         own = self._own_seconds() - own
         seconds, busy = time.perf_counter() - begin, _busy_seconds() - busy
         self.stand_still()
@@ -175,8 +181,8 @@ class Program:
     def _own_seconds(self):
         return sum(_seconds_of(number) for number in self._numbers)
 
-    def _hear(self, connection, lines):
-        self._wait_for(connection)
+    def _hear(self, connection, lines, within=None):
+        self._wait_for(connection, within)
         line = lines.readline()
         if not line:
             raise self._failed("has ended")
@@ -185,18 +191,19 @@ class Program:
             raise self._failed(f"failed:\n{answer['error']}")
         return answer
 
-    def _wait_for(self, connection):
-        until = time.perf_counter() + self._patience
+    def _wait_for(self, connection, within=None):
+        patience = self._patience if within is None else within
+        until = time.perf_counter() + patience
         while not select.select([connection], [], [], 0.2)[0]:
             if self._process.poll() is not None:
                 raise self._failed(f"has ended with status {self._process.returncode}")
             if time.perf_counter() > until:
-                raise self._failed(f"has not answered for {self._patience:.0f} s")
+                raise self._failed(f"has not answered for {patience:.0f} s", TooSlowError)
 
-    def _failed(self, what):
+    def _failed(self, what, kind=ProgramError):
         with open(self._log, encoding="utf-8", errors="replace") as log:
             last = "".join(log.readlines()[-30:])
-        return ProgramError(f"{self.name} {what}\nthe end of what it wrote:\n{last}")
+        return kind(f"{self.name} {what}\nthe end of what it wrote:\n{last}")
 
 
 def _busy_seconds():

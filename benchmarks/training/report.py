@@ -88,7 +88,9 @@ def text(report):
     lines += [f"other work on this machine meanwhile: up to {busiest:.2f} cores (median of a row)"]
     for found in report["phases"]:
         lines += ["", *_phase_lines(found)]
-    lines += [f"{one['program']}: not measured: {one['why']}" for one in report["missing"]]
+    for one in report["missing"]:
+        of = ", ".join(filter(None, (one["program"], one["precision"])))
+        lines += [f"{of}: not measured: {one['why']}"]
     return "\n".join(lines)
 
 

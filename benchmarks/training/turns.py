@@ -9,6 +9,7 @@ import math
 import statistics
 
 from benchmarks.training.limit import seconds_per_sample
+from benchmarks.training.programs import TooSlowError
 
 _CALIBRATION_STEPS, _FEWEST_STEPS = 2, 3
 
@@ -43,6 +44,7 @@ class Measured:
         limits: what `rates` said, with "products" as {precision: {library: operations/s}}.
         steps: {Case: steps of a burst}.
         losses: {Case: the last step's loss}.
+        missing: [{"program", "why"}, ...]: those that were too slow to be measured.
     """
 
     rates: dict
@@ -50,9 +52,13 @@ class Measured:
     limits: list
     steps: dict
     losses: dict
+    missing: list
 
 
-def measure(programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=None, tell=print):
+def measure(
+    programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=None, patience=60.0,
+    tell=print,
+):  # fmt: skip
     """Measures all cases, round after round.
 
     Args:
@@ -63,19 +69,38 @@ def measure(programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=
         precisions: of the products that the machine is measured with.
         seconds: length of a burst.
         steps: steps of a burst instead, a number.
+        patience: seconds in which a program must do three steps: one that does not is ended and
+            left out, as arithmetic that a processor only imitates would take hours.
         tell: function (line) that says how far it is.
 
     Returns:
         A `Measured`.
     """
-    counts = {}
+    counts, missing = {}, {}
     for case in cases:
-        # A burst's untimed step traces and touches memory.
-        answers, _ = programs[case.program].ask(case.do, batch=case.batch, steps=_CALIBRATION_STEPS)
+        if case.program in missing:
+            continue
+        try:
+            # A burst's untimed step traces and touches memory.
+            answers, _ = programs[case.program].ask(
+                case.do, within=patience, batch=case.batch, steps=_CALIBRATION_STEPS
+            )
+        except TooSlowError:
+            programs.pop(case.program).end()
+            steps_done = f"{_CALIBRATION_STEPS + 1} steps of {case.batch} samples"
+            why = f"{steps_done} took more than {patience:.0f} s"
+            missing[case.program] = {"program": case.name, "why": why}
+            tell(f"{case.name}: left out: {why}")
+            continue
         step = max(answer["seconds"] for answer in answers) / _CALIBRATION_STEPS
         counts[case] = steps or max(_FEWEST_STEPS, math.ceil(seconds / step))
+    cases = [case for case in cases if case.program not in missing]
+    counts = {case: counts[case] for case in cases}
     machine.ask("measure", precisions=precisions)
-    measured = Measured({case: [] for case in cases}, {case: [] for case in cases}, [], counts, {})
+    measured = Measured(
+        {case: [] for case in cases}, {case: [] for case in cases}, [], counts, {},
+        list(missing.values()),
+    )  # fmt: skip
     for turn in range(rounds):
         (limits,), _ = machine.ask("measure", precisions=precisions)
         if "TorchRec" in programs:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.hybrid import VOCAB
 from benchmarks.training import keeper, limit, report, turns
-from benchmarks.training.programs import ProgramError, Programs
+from benchmarks.training.programs import ProgramError, Programs, TooSlowError
 from benchmarks.training.task import Task
 from tests import launch
 
@@ -92,6 +92,53 @@ def test_medians_and_ratios_are_of_rounds():
         statistics.median(flops.max(1))
     )
     assert all(arguments["steps"] == steps for _, arguments in programs["ours"].asked[1:])
+
+
+class Endless:
+    """A program whose steps never end in time, for batches above some size."""
+
+    def __init__(self, size):
+        self.size, self.ended = size, False
+
+    def ask(self, do, *, within=None, batch, steps):
+        assert not self.ended
+        if batch > self.size:
+            assert within == 7
+            raise TooSlowError("has not answered")
+        return [{"seconds": 1.0}], 0.0
+
+    def end(self):
+        self.ended = True
+
+
+def test_a_program_that_is_too_slow_is_left_out():
+    ours, endless, told = Scripted([1.0] * 6), Endless(32), []
+    limits = {"products": {"fp32": {"A": 1e9}}}
+    measured = turns.measure(
+        {"ours": ours, "TorchRec": endless}, Scripted([{}, limits, limits]),
+        [turns.Case(name, "train", batch) for batch in (32, 64) for name in ("ours", "TorchRec")],
+        2, precisions=["fp32"], steps=1, patience=7, tell=told.append,
+    )  # fmt: skip
+    assert endless.ended
+    (missing,) = measured.missing
+    assert missing["program"] == "TorchRec"
+    assert "steps of 64 samples took more than 7 s" in missing["why"]
+    assert missing["why"] in told[0]
+    assert [(case.program, len(rates)) for case, rates in measured.rates.items()] == [
+        ("ours", 2), ("ours", 2),
+    ]  # fmt: skip
+
+
+def test_a_program_that_does_not_answer_in_time(tmp_path):
+    silent = (
+        "import sys, time; from benchmarks.training.conversation import serve; "
+        "serve(sys.argv[1], {'sleep': lambda: time.sleep(600)}, rank=0)"
+    )
+    with Programs() as programs:
+        program = programs.start("silent", [sys.executable, "-c", silent, "SOCKET"])
+        with pytest.raises(TooSlowError, match=r"silent has not answered for 1 s"):
+            program.ask("sleep", within=1)
+        program.end()
 
 
 def test_float32_knows_no_bfloat16_product():

@@ -4,6 +4,7 @@ Run under horovodrun by test_hybrid.py: hybrid_worker.py FOLDER; rank r writes
 FOLDER/<case>.<r>.npz.
 """
 
+import concurrent.futures
 import itertools
 import pathlib
 import sys
@@ -16,6 +17,7 @@ from training import environment
 VOCAB, DIMENSION, DENSE = (50, 1, 7, 3, 40), 8, 5
 BATCH, STEPS, RATE = 24, 50, 0.1
 BOTTOM, TOP = (16, DIMENSION), (16, 1)
+AT_ONCE = 8
 PLACEMENTS = ("table", "row", "mixed", "column")
 
 
@@ -81,8 +83,24 @@ def whole_tables(embedding, state):
     return parts
 
 
-def train(cluster, kind, compress, dtype, optimizer, gradient):
-    """Trains one model; returns arrays to save."""
+class OfOneModel:
+    """The ranks, for one of several models that train at once: its collectives have its name."""
+
+    def __init__(self, cluster, model):
+        self._cluster, self._model = cluster, model
+
+    def __getattr__(self, name):
+        return getattr(self._cluster, name)
+
+    def alltoall(self, tensor, splits, name):
+        return self._cluster.alltoall(tensor, splits, f"{self._model}.{name}")
+
+    def average(self, tensors, name):
+        return self._cluster.average(tensors, f"{self._model}.{name}")
+
+
+def build(cluster, kind, compress, dtype, optimizer, gradient):
+    """Returns (step, embedding, arrays to save) of one model."""
     import tensorflow as tf
 
     from model.dlrm import DenseDLRM
@@ -90,14 +108,13 @@ def train(cluster, kind, compress, dtype, optimizer, gradient):
     from training.precision import LossScale
     from training.step import TrainStep
 
-    size, rank = cluster.size, cluster.rank
     dense_model = DenseDLRM(
         dense_features=DENSE, tables=len(VOCAB), bottom_mlp=BOTTOM, top_mlp=TOP, seed=3
     )
     cluster.broadcast(dense_model.variables)
     embedding = OwnEmbedding(
-        placement_of(kind, size), cluster, BATCH // size, seed=3, optimizer=optimizer,
-        exchange_dtype=dtype, gradient=gradient, compress=compress,
+        placement_of(kind, cluster.size), cluster, BATCH // cluster.size, seed=3,
+        optimizer=optimizer, exchange_dtype=dtype, gradient=gradient, compress=compress,
     )  # fmt: skip
     saved = {}
     for name, (ids, values) in whole_tables(embedding, "table").items():
@@ -107,13 +124,21 @@ def train(cluster, kind, compress, dtype, optimizer, gradient):
         for mlp in (dense_model.bottom, dense_model.top)
     )
     step = TrainStep(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster, LossScale(1.0))
+    return step, embedding, saved
+
+
+def train(cluster, step, embedding):
+    """Trains one model on this rank's share of the batches; returns arrays to save."""
+    import tensorflow as tf
+
     losses = []
-    share = slice(rank * BATCH // size, (rank + 1) * BATCH // size)
+    share = slice(cluster.rank * BATCH // cluster.size, (cluster.rank + 1) * BATCH // cluster.size)
     for dense, ids, label in batches():
         batch = {"dense": dense[share], "categorical": ids[share], "label": label[share]}
         batch = {key: tf.constant(value) for key, value in batch.items()}
         losses.append(float(step(batch, RATE)[0]))
     assert step.traces() == 1
+    saved = {}
     for state in ("table", "accumulator"):
         for name, (_, values) in whole_tables(embedding, state).items():
             saved[f"final_{name}"] = values
@@ -121,14 +146,21 @@ def train(cluster, kind, compress, dtype, optimizer, gradient):
 
 
 def main():
-    """Trains all cases."""
+    """Trains all cases, several at once: alone, each would mostly wait for other ranks."""
     environment.prepare()
     folder = pathlib.Path(sys.argv[1])
     cluster = clusters.connect()
-    for name, (kind, compress, dtype, optimizer) in cases(cluster.size).items():
-        gradient = name.rpartition("-")[2]
-        saved = train(cluster, kind, compress, dtype, optimizer, gradient)
-        np.savez(folder / f"{name}.{cluster.rank}.npz", **saved)
+    models = {}
+    for name, options in cases(cluster.size).items():
+        named = OfOneModel(cluster, name)
+        models[name] = (named, *build(named, *options, name.rpartition("-")[2]))
+
+    def finish(name):
+        named, step, embedding, initial = models[name]
+        np.savez(folder / f"{name}.{cluster.rank}.npz", **initial, **train(named, step, embedding))
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(finish, models))
     cluster.shutdown()
 
 

@@ -27,7 +27,7 @@ def page_faults(**variables):
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables},
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     return int(found.stdout)
 

@@ -77,8 +77,9 @@ class Watch:
 def run():
     FLAGS.mark_as_parsed()
     flags = types.SimpleNamespace(
-        epochs=1, eval_in_last=True, print_interval=None, global_batch_size=4, auc_threshold=1.0
-    )
+        epochs=1, eval_in_last=True, print_interval=None, global_batch_size=4, auc_threshold=1.0,
+        data_dir=None,
+    )  # fmt: skip
     data = Data(
         vocab_sizes=[3], dense_features=2, steps_per_epoch=5,
         train=lambda epoch, first: [object()] * (5 - first), test=None, one_batch=None,

@@ -32,7 +32,7 @@ def check(path):
     done = subprocess.run(
         [sys.executable, "-m", "mlperf_logging.compliance_checker", "--usage", "training",
          "--ruleset", "2.1.0", "--log_output", str(path.with_suffix(".checked")), str(path)],
-        text=True, capture_output=True, timeout=120, check=False,
+        text=True, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert ("SUCCESS" in said) == (done.returncode == 0), said

@@ -35,13 +35,13 @@ def test_a_rank_that_is_still_starting_is_asked_to_stop_too(tmp_path):
     process = restart(
         "--grace=45", "--", sys.executable, "-c", LATE, started, go_on, "--checkpoint_dir=x"
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not started.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert "asking the ranks to stop" in process.stderr.readline()
     go_on.touch()
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "have not stopped within" not in error
 
@@ -49,6 +49,6 @@ def test_a_rank_that_is_still_starting_is_asked_to_stop_too(tmp_path):
 @pytest.mark.parametrize("text", ["-1", "two", "1.5"])
 def test_a_wrong_number_is_refused(text):
     process = restart(f"--max_restarts={text}", "--", "main.py", "--checkpoint_dir=x")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 2
     assert f"--max_restarts: {text}: expected a whole number, 0 or more" in error

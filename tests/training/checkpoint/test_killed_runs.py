@@ -171,7 +171,7 @@ def test_gives_up_after_the_last_restart(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "training.restart", "--max_restarts=2", "--", sys.executable,
          str(script), "--checkpoint_dir=x"],
-        cwd=launch.ROOT, env=launch.environment(), capture_output=True, text=True, timeout=60,
+        cwd=launch.ROOT, env=launch.environment(), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 4
     assert "restart 2 of 2" in done.stderr
@@ -181,7 +181,7 @@ def test_gives_up_after_the_last_restart(tmp_path):
 def test_restart_without_checkpoints_is_refused():
     done = subprocess.run(
         [sys.executable, "-m", "training.restart", "--", "horovodrun", "-np", "2", "main.py"],
-        cwd=launch.ROOT, env=launch.environment(), capture_output=True, text=True, timeout=60,
+        cwd=launch.ROOT, env=launch.environment(), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 2
     assert "--checkpoint_dir" in done.stderr

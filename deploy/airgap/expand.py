@@ -1,0 +1,10 @@
+"""Unpacks a Zstandard tar from standard input into a folder: `python3 expand.py FOLDER`."""
+
+import sys
+import tarfile
+
+import zstandard
+
+stream = zstandard.ZstdDecompressor().stream_reader(sys.stdin.buffer)
+with tarfile.open(fileobj=stream, mode="r|") as archive:
+    archive.extractall(sys.argv[1], filter="tar")

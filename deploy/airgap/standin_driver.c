@@ -1,0 +1,31 @@
+// A CUDA driver that says there is one GPU and can do nothing with it.
+//
+// TensorFlow lists a GPU only after it has opened every CUDA library that it wants. With this in
+// the place of libcuda.so.1, a machine without a GPU tells whether a bundle holds them all.
+#include <stddef.h>
+#include <string.h>
+
+enum { kMultiprocessors = 16, kWarp = 10, kMajor = 75, kMinor = 76 };
+
+int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int* version) { *version = 12020; return 0; }
+int cuDeviceGetCount(int* count) { *count = 1; return 0; }
+int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetName(char* name, int size, int device) { strncpy(name, "stand-in", size); return 0; }
+int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)16 << 30; return 0; }
+int cuDeviceGetPCIBusId(char* id, int size, int device) { strncpy(id, "0000:ff:00.0", size); return 0; }
+int cuDeviceGetUuid(char* uuid, int device) { memset(uuid, 0, 16); return 0; }
+int cuDeviceGetUuid_v2(char* uuid, int device) { memset(uuid, 0, 16); return 0; }
+int cuDeviceGetProperties(void* properties, int device) { memset(properties, 0, 48); return 0; }
+int cuGetErrorName(int code, const char** name) { *name = "STAND_IN"; return 0; }
+int cuGetErrorString(int code, const char** text) { *text = "a stand-in driver"; return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
+  switch (attribute) {
+    case kMajor: *value = 9; break;
+    case kMinor: *value = 0; break;
+    case kWarp: *value = 32; break;
+    case kMultiprocessors: *value = 132; break;
+    default: *value = 1024;
+  }
+  return 0;
+}

@@ -1,0 +1,55 @@
+"""The order of a build, and going on with one that was broken off."""
+
+import pytest
+
+from deploy.airgap import build
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Puts stand-ins in the place of all steps; returns the names of those that were taken."""
+    taken = []
+
+    def stand_in(name):
+        def step(self):
+            """Notes its name."""
+            taken.append(name)
+
+        return step
+
+    for name in build.STEPS:
+        monkeypatch.setattr(build.Build, name, stand_in(name))
+    return taken
+
+
+def test_goes_on_after_the_last_step(tmp_path, steps, monkeypatch, capsys):
+    work = ["--work", str(tmp_path)]
+    assert build.main([*work, "--until", "ops"]) == 0
+    assert steps == ["interpreter", "packages", "horovod", "project", "ops"]
+
+    def broken(self):
+        """Fails."""
+        raise RuntimeError("no room")
+
+    steps.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(build.Build, "cuda", broken)
+        assert build.main(work) == 1
+    assert steps == ["strip"]
+    assert "cuda: no room" in capsys.readouterr().err
+    steps.clear()
+    assert build.main(work) == 0
+    assert steps == ["cuda", "prune", "finish", "check", "pack"]
+
+
+def test_steps_are_taken_again_when_asked_for(tmp_path, steps):
+    work = ["--work", str(tmp_path)]
+    assert build.main(work) == 0
+    steps.clear()
+    assert build.main(work) == 0
+    assert steps == []
+    assert build.main([*work, "--redo", "pack", "ops"]) == 0
+    assert steps == ["ops", "pack"]
+    steps.clear()
+    assert build.main([*work, "--fresh"]) == 0
+    assert steps == list(build.STEPS)

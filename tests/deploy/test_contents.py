@@ -1,0 +1,215 @@
+"""What goes into a bundle, and what it needs of a host."""
+
+import ctypes
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from deploy.airgap import cuda, elf, interpreter, packages, project
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None or shutil.which("objdump") is None, reason="no compiler, no objdump"
+)
+
+
+def library(path, source, *options):
+    """Compiles a shared library."""
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(path), *options],
+        input=source, text=True, check=True,
+    )  # fmt: skip
+    return path
+
+
+@needs_compiler
+def test_a_placeholder_opens_and_holds_nothing(tmp_path):
+    path = tmp_path / "lib" / "libnothing.so.7"
+    cuda.placeholder(path)
+    assert re.search(r"SONAME +libnothing\.so\.7", elf.headers([path])[path])
+    assert elf.needed(elf.headers([path])[path]) == []
+    opened = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+    with pytest.raises(AttributeError):
+        _ = opened.anything
+
+
+@needs_compiler
+def test_reads_what_a_library_needs(tmp_path):
+    source = "#include <stdlib.h>\nvoid *f(void) { return malloc(1); }\n"
+    plain = library(tmp_path / "libplain.so", source)
+    user = library(
+        tmp_path / "libuser.so", "extern void *f(void); void *g(void) { return f(); }\n",
+        f"-L{tmp_path}", "-lplain",
+    )  # fmt: skip
+    told = elf.headers([plain, user])
+    assert elf.needed(told[user])[0] == "libplain.so"
+    assert "libc.so.6" in elf.needed(told[plain])
+    assert elf.versions(told[plain], "GLIBC"), "malloc has a version"
+    assert elf.highest(told, "GLIBCXX") == ("0", None)
+    version, holder = elf.highest(told, "GLIBC")
+    host = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+    assert holder in told
+    assert (2, 0) < tuple(map(int, version.split("."))) <= tuple(map(int, host.split(".")))
+
+
+def test_versions_are_ordered_as_numbers():
+    def header(*symbols):
+        lines = "\n".join(f"    0x0 0x00 02 {symbol}" for symbol in symbols)
+        return f"x: file format\nVersion definitions:\n1 GLIBC_9.9\nVersion References:\n{lines}\n"
+
+    told = {"old": header("GLIBC_2.9", "GLIBCXX_3.4.30"), "new": header("GLIBC_2.17", "GLIBC_2.4")}
+    assert elf.highest(told, "GLIBC") == ("2.17", "new")
+    assert elf.highest(told, "GLIBCXX") == ("3.4.30", "old")
+
+
+def test_only_elf_files_are_taken_for_such(tmp_path):
+    (tmp_path / "text.so").write_text("not a library")
+    (tmp_path / "short").write_bytes(b"\x7fE")
+    (tmp_path / "elf").write_bytes(b"\x7fELF and more")
+    (tmp_path / "link").symlink_to("elf")
+    assert elf.files(tmp_path) == [tmp_path / "elf"]
+
+
+@needs_compiler
+def test_a_library_that_lends_its_cuda_runtime_is_refused(tmp_path):
+    """TensorFlow exports the same names: the loader would take its functions for ours."""
+    hidden = '__attribute__((visibility("hidden"))) '
+    runtime = "int cudaMalloc(void) {{ return 0; }} int f(void) {{ return cudaMalloc(); }}\n"
+    closed = library(tmp_path / "libclosed.so", hidden + runtime.format())
+    project.check_cuda_is_its_own(closed)
+    lent = library(tmp_path / "liblent.so", runtime.format())
+    with pytest.raises(RuntimeError, match=r"liblent\.so .* cudaMalloc"):
+        project.check_cuda_is_its_own(lent)
+    taken = library(
+        tmp_path / "libtaken.so", "int cudaFree(void); int f(void) { return cudaFree(); }\n"
+    )
+    with pytest.raises(RuntimeError, match="cudaFree"):
+        project.check_cuda_is_its_own(taken)
+
+
+def test_the_driver_follows_from_the_compiler(tmp_path):
+    note = tmp_path / "CMakeFiles" / "3.31.6" / "CMakeCUDACompiler.cmake"
+    note.parent.mkdir(parents=True)
+    for release, driver in (("12.2.140", "525.60.13"), ("13.0.88", "580.65.06")):
+        note.write_text(f'set(X "1")\nset(CMAKE_CUDA_COMPILER_VERSION "{release}")\n')
+        assert project.driver_needed(tmp_path) == driver
+    note.write_text('set(CMAKE_CUDA_COMPILER_VERSION "99.1")\n')
+    with pytest.raises(RuntimeError, match="names CUDA 99, expected one of 11, 12, 13"):
+        project.driver_needed(tmp_path)
+    note.unlink()
+    with pytest.raises(RuntimeError, match="names CUDA None"):
+        project.driver_needed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nvidia-cublas-cu12 (==12.2.5.6) ; extra == 'and-cuda'",
+        'nvidia-cublas-cu12==12.2.5.6; extra == "and-cuda"',
+    ],
+)
+def test_pins_are_tensorflows_own(line):
+    others = ["numpy (<2.0.0,>=1.23.5)", "keras==2.15.0", "nvidia-foo-cu12==1.0; extra == 'other'"]
+    assert cuda.pins_of([*others, line]) == {"nvidia-cublas-cu12": "nvidia-cublas-cu12==12.2.5.6"}
+
+
+def wheel(path, names):
+    """Writes a wheel that holds files of these names and its licence."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in [*names, "x-1.dist-info/License.txt"]:
+            archive.writestr(name, f"this is {name}")
+    return path
+
+
+@needs_compiler
+def test_only_the_libraries_that_are_called_are_taken(tmp_path):
+    wheels = {
+        name: wheel(tmp_path / f"{name}.whl", [*files, "nvidia/other/lib/libother.so.1"])
+        for name, files in cuda.CARRIED.items()
+    }
+    placed = cuda.install(wheels, tmp_path / "site", complete=False)
+    wanted = {name for names in cuda.CARRIED.values() for name in names}
+    empty = {name for name, _ in cuda.PLACEHOLDERS.values()}
+    assert set(placed) == wanted | empty
+    for name in wanted:
+        assert (tmp_path / "site" / name).read_text() == f"this is {name}"
+    assert not (tmp_path / "site" / "nvidia" / "other").exists()
+    assert (tmp_path / "site" / "x-1.dist-info" / "License.txt").exists()
+    ptxas = tmp_path / "site" / "nvidia" / "cuda_nvcc" / "bin" / "ptxas"
+    assert stat.S_IMODE(ptxas.stat().st_mode) == 0o755
+
+
+def test_a_wheel_without_its_library_is_refused(tmp_path):
+    made = wheel(tmp_path / "a.whl", ["nvidia/cublas/lib/libcublas.so.12"])
+    with pytest.raises(RuntimeError, match=r"does not hold nvidia/cublas/lib/libcublasLt\.so\.12"):
+        cuda.install({"nvidia-cublas-cu12": made}, tmp_path / "site", complete=False)
+
+
+def test_scripts_run_the_python_beside_them(tmp_path):
+    folder = tmp_path / "some where" / "bin"
+    folder.mkdir(parents=True)
+    tool = folder / "tool"
+    tool.write_text("#!/nowhere/bin/python3\nimport sys\nprint(sys.argv[1:])\n")
+    tool.chmod(0o755)
+    shell = folder / "shell"
+    shell.write_text("#!/bin/sh\necho shell\n")
+    interpreter.relocate_scripts(folder)
+    (folder / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (folder / "python3").chmod(0o755)
+    moved = folder.rename(tmp_path / "moved")
+    ran = subprocess.run([moved / "tool", "a b"], capture_output=True, text=True, check=True)
+    assert ran.stdout == "['a b']\n"
+    assert (moved / "shell").read_text() == "#!/bin/sh\necho shell\n"
+
+
+def test_all_packages_are_pinned():
+    pinned = set(re.findall(r"^([\w-]+)==", (packages.ROOT / "constraints.txt").read_text(), re.M))
+    named = {
+        *packages.RUN_TIME,
+        *packages.ALONE,
+        *(name for group in packages.GROUPS.values() for name in group),
+    }
+    assert named <= pinned
+
+
+def test_the_launcher_sets_the_environment(tmp_path):
+    source = pathlib.Path(interpreter.__file__).parent
+    root = tmp_path / "bundle"
+    (root / "project").mkdir(parents=True)
+    nvcc = root / "python" / "lib" / "python3.11" / "site-packages" / "nvidia" / "cuda_nvcc"
+    nvcc.mkdir(parents=True)
+    for name in ("cublas", "cudnn"):
+        (nvcc.parent / name / "lib").mkdir(parents=True)
+    python = root / "python" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\npwd\nenv\nprintf "<%s>" "$@"\n')
+    python.chmod(0o755)
+    for name in ("dlrm", "activate"):
+        shutil.copy2(source / name, root / name)
+
+    def run(**given):
+        ran = subprocess.run(
+            [root / "dlrm", "main.py", "--a b"], capture_output=True, text=True, check=True,
+            env={"PATH": "/usr/bin:/bin", **given},
+        )  # fmt: skip
+        lines = ran.stdout.splitlines()
+        return lines, dict(line.partition("=")[::2] for line in lines[1:-1])
+
+    lines, told = run()
+    assert told["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={nvcc}"
+    assert "LD_LIBRARY_PATH" not in told
+    lines, told = run(PYTHONPATH="/elsewhere", XLA_FLAGS="--mine", LD_LIBRARY_PATH="/host")
+    assert lines[0] == str(root / "project")
+    *first, last = told["LD_LIBRARY_PATH"].split(":")
+    assert sorted(first) == [f"{nvcc.parent}/cublas/lib", f"{nvcc.parent}/cudnn/lib"]
+    assert last == "/host"
+    assert told["PATH"].split(":")[0] == str(root / "python" / "bin")
+    assert told["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={nvcc} --mine"
+    assert "PYTHONPATH" not in told
+    assert lines[-1] == "<main.py><--a b>"
