@@ -20,9 +20,15 @@ _VERSION = 1
 #: Bytes of the shortest good line: a label, 39 tabs and LF.
 _SHORTEST_LINE = 41
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+#: Name: (result, arguments).
 _FUNCTIONS = {
-    "dlrm_count_lines": [_POINTER, _SIZE],
-    "dlrm_decode_lines": [_POINTER, _SIZE, _SIZE, *[_POINTER] * 7],
+    "dlrm_count_lines": (_SIZE, [_POINTER, _SIZE]),
+    "dlrm_decode_lines": (_SIZE, [_POINTER, _SIZE, _SIZE, *[_POINTER] * 7]),
+    "dlrm_find_ids": (
+        _SIZE,
+        [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER, _SIZE, _POINTER],
+    ),
+    "dlrm_to_records": (None, [_POINTER, _SIZE, _POINTER]),
 }
 
 
@@ -34,9 +40,9 @@ def library():
         found.dlrm_preprocessing_version.restype = ctypes.c_int32
         if found.dlrm_preprocessing_version() != _VERSION:
             return None
-        for name, arguments in _FUNCTIONS.items():
+        for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(found, name)
-            function.argtypes, function.restype = arguments, _SIZE
+            function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError):
         return None
     return found
@@ -80,3 +86,36 @@ def decode_lines(kernels, text):
         raise MemoryError(f"no memory to decode {text.size} bytes of text")
     found = [tuple(line) for line in bad[: bad_lines.value].tolist()]
     return samples if rows == room else samples.first(rows), found, lines
+
+
+def find_ids(kernels, column, max_rows, table, slots, ids):
+    """Finds the ids of a column's values in a hash table (`lookup.build`).
+
+    Args:
+        kernels: what `library` returned.
+        column: Arrow uint32 array [n]; null for a missing value.
+        max_rows: M of the modulo rule, by which a missing value is value 0; or None.
+        table, slots: of a `lookup.Lookup`.
+        ids: int32 [n], contiguous; written, 0 for a value without an id.
+
+    Returns:
+        How many values have no id.
+    """
+    validity, values = column.buffers()
+    return kernels.dlrm_find_ids(
+        values.address + 4 * column.offset,
+        None if validity is None else validity.address,
+        column.offset,
+        len(column),
+        max_rows or 0,
+        _address(table),
+        slots,
+        _address(ids),
+    )
+
+
+def to_records(kernels, fields):
+    """Returns int32 records [n, 40] of contiguous int32 `fields` [40, n]."""
+    records = np.empty(fields.shape[::-1], "<i4")
+    kernels.dlrm_to_records(_address(fields), fields.shape[1], _address(records))
+    return records

@@ -27,4 +27,16 @@ DLRM_EXPORT int64_t dlrm_decode_lines(const uint8_t* text, int64_t size, int64_t
                                       uint32_t* values, uint8_t* present, int64_t* bad,
                                       int64_t* bad_lines);
 
+// Finds the ids of values[0, n) in a table with room for `slots` home slots, which ends in an empty
+// slot. Bit first_bit + i of validity (null: all ones) tells whether values[i] is there. With
+// max_rows, values are reduced modulo that and a missing one is value 0; without (0), it has no id.
+//
+// Writes ids[0, n), 0 for what has none, and returns how many that are.
+DLRM_EXPORT int64_t dlrm_find_ids(const uint32_t* values, const uint8_t* validity,
+                                  int64_t first_bit, int64_t n, uint32_t max_rows,
+                                  const uint64_t* table, int64_t slots, int32_t* ids);
+
+// Writes records [rows, 40] of fields [40, rows].
+DLRM_EXPORT void dlrm_to_records(const int32_t* fields, int64_t rows, int32_t* records);
+
 #endif  // DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
