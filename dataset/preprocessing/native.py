@@ -48,6 +48,14 @@ def library():
     return found
 
 
+def describe():
+    """Returns, for the user, which kernels do the work."""
+    if library() is not None:
+        return "native"
+    state = "does not fit these sources" if PATH.exists() else "is not built"
+    return f"NumPy, which is slower ({PATH.name} {state}: make ops)"
+
+
 def _address(array):
     return array.ctypes.data
 
