@@ -103,7 +103,8 @@ def find_ids(kernels, column, max_rows, table, slots, ids):
         kernels: what `library` returned.
         column: Arrow uint32 array [n]; null for a missing value.
         max_rows: M of the modulo rule, by which a missing value is value 0; or None.
-        table, slots: of a `lookup.Lookup`.
+        table: uint64 vector of a `lookup.Lookup`.
+        slots: its home slots.
         ids: int32 [n], contiguous; written, 0 for a value without an id.
 
     Returns:
