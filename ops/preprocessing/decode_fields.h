@@ -2,7 +2,7 @@
 //
 // A decoder takes the field's first byte and moves it past the separator that ends the field. It
 // may read kSlack bytes from there, whatever they hold; it never moves past a line feed that does
-// not end the line. False means malformed; what was stored then has no meaning.
+// not end the line. False means malformed; position and what was stored then have no meaning.
 #ifndef DLRM_OPS_PREPROCESSING_DECODE_FIELDS_H_
 #define DLRM_OPS_PREPROCESSING_DECODE_FIELDS_H_
 
@@ -28,6 +28,9 @@ inline uint64_t LoadWord(const uint8_t* p) {
   return word;
 }
 
+// The position within a line stays in a register only where the decoders are inlined.
+#define DLRM_INLINE inline __attribute__((always_inline))
+
 // Returns the value of up to eight decimal digits: a word of digits 0 to 9, not of characters.
 inline uint32_t CombineDecimals(uint64_t digits) {
   digits = digits * 10 + (digits >> 8);
@@ -37,31 +40,32 @@ inline uint32_t CombineDecimals(uint64_t digits) {
 }
 
 // A decimal field that has no tab among its first eight bytes.
-inline bool DecodeLongInteger(const uint8_t*& p, int32_t* value) {
-  const uint8_t* q = p;
+// Returns the next field's first byte, or null where DecodeInteger returns false.
+__attribute__((noinline)) inline const uint8_t* DecodeLongInteger(const uint8_t* q,
+                                                                  int32_t* value) {
   const bool negative = *q == '-';
   q += negative;
   int64_t magnitude = 0;
   int digits = 0;
   for (; static_cast<uint8_t>(*q - '0') <= 9; ++q) {
-    if (++digits > kDecimalDigits) return false;
+    if (++digits > kDecimalDigits) return nullptr;
     magnitude = magnitude * 10 + (*q - '0');
   }
-  if (digits == 0 || *q != '\t' || magnitude > INT64_C(0x7FFFFFFF) + negative) return false;
+  if (digits == 0 || *q != '\t' || magnitude > INT64_C(0x7FFFFFFF) + negative) return nullptr;
   *value = static_cast<int32_t>(negative ? -magnitude : magnitude);
-  p = q + 1;
-  return true;
+  return q + 1;
 }
 
 // An int32 in decimal, or nothing, and a tab. An absent value is 0.
-inline bool DecodeInteger(const uint8_t*& p, int32_t* value, uint8_t* present) {
+DLRM_INLINE bool DecodeInteger(const uint8_t*& p, int32_t* value, uint8_t* present) {
   uint64_t word = LoadWord(p);
   const uint64_t other = word ^ Repeat('\t');
   // The lowest bit of this that is set is that of the first tab.
   const uint64_t tabs = (other - Repeat(0x01)) & ~other & Repeat(0x80);
   if (__builtin_expect(tabs == 0, 0)) {
     *present = 1;
-    return DecodeLongInteger(p, value);
+    p = DecodeLongInteger(p, value);
+    return p != nullptr;
   }
   const int bits = __builtin_ctzll(tabs) - 7;  // 8 * the field's length, 0 to 56.
   const uint32_t negative = (word & 0xFF) == '-';
@@ -96,42 +100,47 @@ inline uint32_t CombineHex(uint64_t word) {
   return static_cast<uint32_t>(nibbles | (nibbles >> 16));
 }
 
-// Moves past what ends a field: a tab, or LF or CR LF after the last one.
+// Returns what follows the end of a field, a tab, or LF or CR LF after the last one; null if p is
+// not at one.
 template <bool kLast>
-bool SkipSeparator(const uint8_t*& p) {
-  if (!kLast) return *p++ == '\t';
+const uint8_t* AfterSeparator(const uint8_t* p) {
+  if (!kLast) return *p == '\t' ? p + 1 : nullptr;
   p += *p == '\r';
-  return *p++ == '\n';
+  return *p == '\n' ? p + 1 : nullptr;
 }
 
-// A categorical field that has not eight digits, or is malformed.
+// A categorical field that has not eight digits, or is malformed: returns null then.
 template <bool kLast>
-bool DecodeShortHex(const uint8_t*& p, uint32_t* value, uint8_t* present) {
+__attribute__((noinline)) const uint8_t* DecodeShortHex(const uint8_t* p, uint32_t* value,
+                                                        uint8_t* present) {
   uint32_t sum = 0;
   int digits = 0;
   for (;; ++p, ++digits) {
     const uint8_t digit = *p - '0', letter = (*p | 0x20) - 'a';
     if (digit > 9 && letter > 5) break;
-    if (digits == kHexDigits) return false;
+    if (digits == kHexDigits) return nullptr;
     sum = sum << 4 | (digit <= 9 ? digit : letter + 10u);
   }
   *value = sum;
   *present = digits > 0;
-  return SkipSeparator<kLast>(p);
+  return AfterSeparator<kLast>(p);
 }
 
 // One to eight hexadecimal digits in either case, or nothing. An absent value is 0.
 template <bool kLast>
-bool DecodeHex(const uint8_t*& p, uint32_t* value, uint8_t* present) {
+DLRM_INLINE bool DecodeHex(const uint8_t*& p, uint32_t* value, uint8_t* present) {
   constexpr uint8_t kSeparator = kLast ? '\n' : '\t';
   const uint64_t word = LoadWord(p);
   // Criteo's fields are one of these two. Without a branch between them, none is mispredicted.
-  const bool full = AreHexDigits(word) & (p[kHexDigits] == kSeparator);
-  const bool empty = (word & 0xFF) == kSeparator;
-  if (__builtin_expect(!(full | empty), 0)) return DecodeShortHex<kLast>(p, value, present);
-  *value = full ? CombineHex(word) : 0;
+  const uint32_t full = AreHexDigits(word) & (p[kHexDigits] == kSeparator);
+  const uint32_t empty = (word & 0xFF) == kSeparator;
+  if (__builtin_expect((full | empty) == 0, 0)) {
+    p = DecodeShortHex<kLast>(p, value, present);
+    return p != nullptr;
+  }
+  *value = CombineHex(word) & (0 - full);
   *present = full;
-  p += full ? kHexDigits + 1 : 1;
+  p += 1 + kHexDigits * full;
   return true;
 }
 

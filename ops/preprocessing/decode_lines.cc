@@ -32,7 +32,7 @@ struct alignas(64) Tile {
 };
 
 // Decodes the line at p into a row of the tile; false if it is malformed.
-inline bool DecodeLine(const uint8_t*& p, Tile& tile, int row) {
+DLRM_INLINE bool DecodeLine(const uint8_t*& p, Tile& tile, int row) {
   if ((p[0] != '0' && p[0] != '1') || p[1] != '\t') return false;
   tile.label[row] = p[0] - '0';
   p += 2;
