@@ -110,8 +110,15 @@ def map_part(task, tables, first_pass):
 
 
 def _start(batch, negatives):
-    dense = [np.asarray(batch.column(name)) for name in DENSE_NAMES]
-    return new_fields(np.asarray(batch.column(LABEL_NAME)), dense, negatives)
+    dense = [_numbers(batch.column(name), np.int32) for name in DENSE_NAMES]
+    return new_fields(_numbers(batch.column(LABEL_NAME), np.int32), dense, negatives)
+
+
+def _numbers(column, dtype):
+    """Returns an Arrow array's values, whatever lies under its nulls, as a view."""
+    # Not by np.asarray, for which pyarrow imports pandas: half a second per process.
+    values = np.frombuffer(column.buffers()[1], dtype)
+    return values[column.offset : column.offset + len(column)]
 
 
 def _fill_ids(kernels, fields, column, values, ids_of, task):
@@ -127,8 +134,7 @@ def _to_records(kernels, fields):
 
 
 def _find_ids(ids_of, column, max_rows):
-    values = np.frombuffer(column.buffers()[1], np.uint32)
-    values = values[column.offset : column.offset + len(column)]
+    values = _numbers(column, np.uint32)
     if not column.null_count:
         return ids_of.find(values if max_rows is None else values % np.uint32(max_rows))
     missing = np.asarray(column.is_null())
