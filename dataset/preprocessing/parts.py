@@ -124,7 +124,8 @@ def _to_array(column, present=None):
     kind = pa.uint32() if column.dtype == np.uint32 else pa.int32()
     missing = 0 if present is None else column.size - int(np.count_nonzero(present))
     bits = pa.py_buffer(np.packbits(present, bitorder="little")) if missing else None
-    return pa.Array.from_buffers(kind, column.size, [bits, pa.py_buffer(column)], missing)
+    data = pa.py_buffer(np.ascontiguousarray(column))
+    return pa.Array.from_buffers(kind, column.size, [bits, data], missing)
 
 
 def _open(path, schema, samples):
