@@ -39,7 +39,7 @@ inline uint32_t CombineDecimals(uint64_t digits) {
   return static_cast<uint32_t>(digits);
 }
 
-// A decimal field that has no tab among its first eight bytes.
+// A decimal field that has no tab among its first eight bytes, so that it is not empty.
 // Returns the next field's first byte, or null where DecodeInteger returns false.
 __attribute__((noinline)) inline const uint8_t* DecodeLongInteger(const uint8_t* q,
                                                                   int32_t* value) {
@@ -51,7 +51,7 @@ __attribute__((noinline)) inline const uint8_t* DecodeLongInteger(const uint8_t*
     if (++digits > kDecimalDigits) return nullptr;
     magnitude = magnitude * 10 + (*q - '0');
   }
-  if (digits == 0 || *q != '\t' || magnitude > INT64_C(0x7FFFFFFF) + negative) return nullptr;
+  if (*q != '\t' || magnitude > INT64_C(0x7FFFFFFF) + negative) return nullptr;
   *value = static_cast<int32_t>(negative ? -magnitude : magnitude);
   return q + 1;
 }
