@@ -48,7 +48,8 @@ bench: $(OPS) $(if $(filter training,$(BENCHES)),$(TORCH_VENV)/.ready) ## measur
 sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-behaviour sanitizers
 	@export PATH="$(abspath $(VENV))/bin:$$PATH"; \
 	  cmake -S tests/ops -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
-	  && cmake --build build/kernels-sanitized --parallel >/dev/null && build/kernels-sanitized/kernels_test
+	  && cmake --build build/kernels-sanitized --parallel >/dev/null \
+	  && build/kernels-sanitized/kernels_test && build/kernels-sanitized/preprocessing_test
 
 lint: $(VENV)/.ready ## check the style (ruff, shellcheck)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS)

@@ -1,7 +1,8 @@
 """Builds the native op library and names the package and its extras.
 
 ``python3 setup.py build_ext --inplace`` compiles ``ops/`` with CMake against the TensorFlow that
-the running interpreter has, and leaves ``ops/libdlrm_ops-tf<version>.so`` beside the sources.
+the running interpreter has, and leaves ``ops/libdlrm_ops-tf<version>.so`` beside the sources, and
+``ops/libdlrm_preprocessing.so``, which needs no TensorFlow.
 Versions are pinned in ``constraints.txt``; the ranges here say what the code is written for.
 """
 
@@ -42,7 +43,7 @@ class BuildOps(build_ext):
             [cmake, "--build", str(tree), "--parallel", jobs], check=True, env=environment
         )
         target = ROOT if self.inplace else pathlib.Path(self.build_lib).resolve()
-        for library in tree.glob("libdlrm_*-tf*.so"):
+        for library in (*tree.glob("libdlrm_*-tf*.so"), tree / "libdlrm_preprocessing.so"):
             (target / "ops").mkdir(parents=True, exist_ok=True)
             # Copied aside and renamed, so that a running job keeps the file it has mapped.
             partial = target / "ops" / (library.name + ".partial")

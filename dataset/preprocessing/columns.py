@@ -57,5 +57,15 @@ class Samples:
             self.present[:, mask],
         )
 
+    def first(self, n):
+        """Returns the first `n` samples, as views."""
+        return Samples(
+            self.label[:n],
+            self.dense[:, :n],
+            self.dense_present[:, :n],
+            self.values[:, :n],
+            self.present[:, :n],
+        )
+
     def __len__(self):
         return self.label.size

@@ -98,6 +98,8 @@ def read_manifest(folder):
     try:
         if manifest["rule"] == "modulo":
             rule = Rule(max_rows=int(manifest["max_table_rows"]))
+            if not 1 <= rule.max_rows < 2**31:
+                raise ValueError(f"max_table_rows {rule.max_rows}")
         else:
             rule = Rule(threshold=int(manifest["frequency_threshold"]))
         columns = manifest["columns"]

@@ -64,12 +64,17 @@ def write(path, values, first_id):
 
 
 class Lookup:
-    """A table, ready to be searched."""
+    """A table, ready to be searched.
+
+    Attributes:
+        table: uint64 vector, as `build` returns it.
+        slots: home slots of the hash function.
+    """
 
     def __init__(self, table, entries):
         """Takes what `build` returned for `entries` values."""
-        self._table = table
-        self._slots = int(entries / _LOAD) + 1
+        self.table = table
+        self.slots = int(entries / _LOAD) + 1
 
     @classmethod
     def open(cls, path, entries):
@@ -86,13 +91,13 @@ class Lookup:
         return ids
 
     def _find(self, values):
-        slot = _home_slots(values, self._slots)
-        ids, found = _halves(self._table.take(slot))
+        slot = _home_slots(values, self.slots)
+        ids, found = _halves(self.table.take(slot))
         unresolved = np.flatnonzero((found != values) & (ids >= 0))
         slot = slot[unresolved]
         while unresolved.size:
             slot += 1
-            further, found = _halves(self._table.take(slot))
+            further, found = _halves(self.table.take(slot))
             ids[unresolved] = further
             again = (found != values[unresolved]) & (further >= 0)
             unresolved, slot = unresolved[again], slot[again]

@@ -9,8 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from dataset.preprocessing import lookup, progress
-from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES, DENSE_NAMES, LABEL_NAME
+from dataset.preprocessing import lookup, native, progress
+from dataset.preprocessing.columns import (
+    CATEGORICAL,
+    CATEGORICAL_NAMES,
+    DENSE,
+    DENSE_NAMES,
+    LABEL_NAME,
+)
 from dataset.preprocessing.parts import Part
 from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
 
@@ -69,6 +75,7 @@ def map_part(task, tables, first_pass):
         `MapTask.result`, with counts for the covered columns (0 elsewhere).
     """
     without_id = np.zeros(CATEGORICAL, np.int64)
+    kernels = native.library()
     lookups = _open(tables)
     names = [CATEGORICAL_NAMES[table.column] for table in tables]
     if first_pass:
@@ -92,9 +99,9 @@ def map_part(task, tables, first_pass):
                     fields = np.ascontiguousarray(writer.read(end - begin).T)
                 for table, ids_of in zip(tables, lookups):
                     values = piece.column(CATEGORICAL_NAMES[table.column])
-                    ids = _find_ids(ids_of, values, task.max_rows)
-                    without_id[table.column] += set_ids(fields, table.column, ids)
-                writer.write(to_records(fields))
+                    without = _fill_ids(kernels, fields, table.column, values, ids_of, task)
+                    without_id[table.column] += without
+                writer.write(_to_records(kernels, fields))
             row += batch.num_rows
             progress.advance(0, batch.num_rows)
         for writer in writers:
@@ -103,13 +110,31 @@ def map_part(task, tables, first_pass):
 
 
 def _start(batch, negatives):
-    dense = [np.asarray(batch.column(name)) for name in DENSE_NAMES]
-    return new_fields(np.asarray(batch.column(LABEL_NAME)), dense, negatives)
+    dense = [_numbers(batch.column(name), np.int32) for name in DENSE_NAMES]
+    return new_fields(_numbers(batch.column(LABEL_NAME), np.int32), dense, negatives)
+
+
+def _numbers(column, dtype):
+    """Returns an Arrow array's values, whatever lies under its nulls, as a view."""
+    # Not by np.asarray, for which pyarrow imports pandas: half a second per process.
+    values = np.frombuffer(column.buffers()[1], dtype)
+    return values[column.offset : column.offset + len(column)]
+
+
+def _fill_ids(kernels, fields, column, values, ids_of, task):
+    """Fills in the ids of a column's Arrow `values`; returns how many have none."""
+    if kernels is None:
+        return set_ids(fields, column, _find_ids(ids_of, values, task.max_rows))
+    ids = fields[1 + DENSE + column]
+    return native.find_ids(kernels, values, task.max_rows, ids_of.table, ids_of.slots, ids)
+
+
+def _to_records(kernels, fields):
+    return to_records(fields) if kernels is None else native.to_records(kernels, fields)
 
 
 def _find_ids(ids_of, column, max_rows):
-    values = np.frombuffer(column.buffers()[1], np.uint32)
-    values = values[column.offset : column.offset + len(column)]
+    values = _numbers(column, np.uint32)
     if not column.null_count:
         return ids_of.find(values if max_rows is None else values % np.uint32(max_rows))
     missing = np.asarray(column.is_null())

@@ -20,6 +20,7 @@ from dataset.preprocessing import (
     counting,
     dictionaries,
     finishing,
+    native,
     parsing,
     parts,
     rejects,
@@ -165,6 +166,8 @@ class _Job:
             if unit_result is not None:
                 early.add(size, unit_result)
         self._say_stage("parse", len(units), len(todo), f"units, {total / 1e9:.2f} GB")
+        if todo and options.engine == "duckdb":  # Spark's executors are not asked what they have.
+            self.say(f"  kernels: {native.describe()}")
         start = time.monotonic()
         with ProgressBar("parse", sum(sizes[i] for i in todo), "B") as bar:
             for index, result in engine.parse([units[i] for i in todo], self.parts_folder, bar):

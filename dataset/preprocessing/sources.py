@@ -50,7 +50,7 @@ def read_range(path, begin, end):
                 if not chunk:
                     break
                 position += len(chunk)
-                text, carry = _cut(carry + chunk, path, position)
+                text, carry = _cut(carry, chunk, path, position)
                 if text:
                     yield Block(text, position)
             if carry:
@@ -86,14 +86,17 @@ def _rest_of_line(file):
     raise InputError(f"{file.name}: no line end in {len(rest)} bytes")
 
 
-def _cut(text, path, position):
-    last = text.rfind(b"\n") + 1
-    if len(text) - last > _LONGEST_LINE:
+def _cut(carry, chunk, path, position):
+    """Returns (whole lines, what is left) of `carry`, which has no line end, and `chunk`."""
+    last = chunk.rfind(b"\n") + 1
+    rest = chunk[last:] if last else carry + chunk
+    if len(rest) > _LONGEST_LINE:
         raise InputError(
-            f"{path}: no line end in {len(text) - last} bytes before byte {position}: "
+            f"{path}: no line end in {len(rest)} bytes before byte {position}: "
             f"not a Criteo TSV file"
         )
-    return text[:last], text[last:]
+    # A view, since a slice would copy the block once more.
+    return b"".join((carry, memoryview(chunk)[:last])) if last else b"", rest
 
 
 def read_compressed(path, compression):
@@ -102,7 +105,7 @@ def read_compressed(path, compression):
         carry, bytes_read, position = b"", 0, 0
         for chunk, bytes_read in chunks:
             position += len(chunk)
-            text, carry = _cut(carry + chunk, path, position)
+            text, carry = _cut(carry, chunk, path, position)
             if text:
                 yield Block(text, bytes_read)
         if carry:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset.preprocessing import native
 from dataset.preprocessing.columns import CATEGORICAL, DENSE, FIELDS, NAMES, Samples
 from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_integers
 
@@ -44,6 +45,15 @@ def decode_lines(text):
     Returns:
         DecodedLines. Good samples keep the order of their lines.
     """
+    kernels = native.library()
+    if kernels is None:
+        return decode_lines_with_numpy(text)
+    samples, bad_lines, lines = native.decode_lines(kernels, text)
+    return DecodedLines(samples, _rejects(np.frombuffer(text, np.uint8), bad_lines), lines)
+
+
+def decode_lines_with_numpy(text):
+    """Does what `decode_lines` does, with NumPy alone."""
     block = ByteBlock(text)
     # Tab and LF are neighbours (9, 10), so one unsigned comparison finds both.
     separators = np.flatnonzero((block.bytes - np.uint8(_TAB)) < 2)
@@ -75,12 +85,16 @@ def decode_lines(text):
             number = int(row) if numbers is None else int(numbers[row])
             bad_lines.append((number, int(first[row]), int(ends[row, -1])))
         samples = samples.keep(valid)
-    rejects = [
+    return DecodedLines(samples, _rejects(block.bytes, sorted(bad_lines)), lines)
+
+
+def _rejects(text, bad_lines):
+    """Returns the Rejects of (line number, start, end) in uint8 `text`."""
+    return [
         Reject(number, explain(line), line)
-        for number, start, end in sorted(bad_lines)
-        for line in [block.bytes[start:end].tobytes()]
+        for number, start, end in bad_lines
+        for line in [text[start:end].tobytes()]
     ]
-    return DecodedLines(samples, rejects, lines)
 
 
 def _decode_fields(block, first, ends):

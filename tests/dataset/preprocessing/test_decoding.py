@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_integers
-from dataset.preprocessing.tsv import decode_lines, explain
+from dataset.preprocessing.tsv import decode_lines, decode_lines_with_numpy, explain
 from tests.dataset.preprocessing.conftest import random_lines
 from tests.dataset.preprocessing.plain_python import read_line
 
@@ -57,7 +57,12 @@ def test_the_limits_of_32_bits():
 
 
 def _same_as_plain_python(lines):
-    decoded = decode_lines("".join(line + "\n" for line in lines).encode("latin-1"))
+    for decode in (decode_lines, decode_lines_with_numpy):
+        _decodes_as_plain_python(decode, lines)
+
+
+def _decodes_as_plain_python(decode, lines):
+    decoded = decode("".join(line + "\n" for line in lines).encode("latin-1"))
     expected = [read_line(line) for line in lines]
     assert decoded.lines == len(lines)
     bad = [i for i, sample in enumerate(expected) if sample is None]
@@ -102,17 +107,19 @@ def test_damaged_lines_are_rejected_as_plain_python_does(data):
 def test_a_reason_is_given_exactly_for_what_is_rejected(fields):
     for label in ("0", "1", ""):
         line = "\t".join([label, *fields])
-        decoded = decode_lines((line + "\n").encode("latin-1"))
-        assert (explain(line.encode("latin-1")) is None) == (not decoded.rejects)
+        for decode in (decode_lines, decode_lines_with_numpy):
+            decoded = decode((line + "\n").encode("latin-1"))
+            assert (explain(line.encode("latin-1")) is None) == (not decoded.rejects)
 
 
 def test_carriage_returns_end_lines_too():
     lines = random_lines(3, 20)
-    plain = decode_lines("".join(line + "\n" for line in lines).encode())
-    windows = decode_lines("".join(line + "\r\n" for line in lines).encode())
-    assert not windows.rejects
-    np.testing.assert_array_equal(plain.samples.values, windows.samples.values)
-    np.testing.assert_array_equal(plain.samples.present, windows.samples.present)
+    for decode in (decode_lines, decode_lines_with_numpy):
+        plain = decode("".join(line + "\n" for line in lines).encode())
+        windows = decode("".join(line + "\r\n" for line in lines).encode())
+        assert not windows.rejects
+        np.testing.assert_array_equal(plain.samples.values, windows.samples.values)
+        np.testing.assert_array_equal(plain.samples.present, windows.samples.present)
 
 
 def test_reasons_name_the_field():

@@ -268,7 +268,13 @@ def test_a_damaged_dictionary_is_an_error(tmp_path, preprocess):
     os.remove(path)
     with pytest.raises(DictionaryError, match=r"C3\.npy: missing"):
         preprocess(**reuse)
-    (tmp_path / "out" / "dictionary" / "dictionary.json").write_text("{}")
+    manifest = tmp_path / "out" / "dictionary" / "dictionary.json"
+    rule = json.loads(manifest.read_text())
+    for modulo in (0, 2**31):
+        manifest.write_text(json.dumps({**rule, "max_table_rows": modulo}))
+        with pytest.raises(DictionaryError, match=f"damaged.*max_table_rows {modulo}"):
+            preprocess(**reuse)
+    manifest.write_text("{}")
     with pytest.raises(DictionaryError, match="expected format_version 1"):
         preprocess(**reuse)
 

@@ -1,0 +1,130 @@
+"""The native kernels of preprocessing, where they are built (`make ops`): plain C, no TensorFlow.
+
+Everything works without them: whoever calls `library` has NumPy code for when it returns None, with
+the same results. Executors of a cluster, which are sent Python files alone, take that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import pathlib
+
+import numpy as np
+
+from dataset.preprocessing.columns import Samples
+
+PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
+#: What `dlrm_preprocessing_version` of a library built from these sources returns.
+_VERSION = 1
+#: Bytes of the shortest good line: a label, 39 tabs and LF.
+_SHORTEST_LINE = 41
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+#: Name: (result, arguments).
+_FUNCTIONS = {
+    "dlrm_count_lines": (_SIZE, [_POINTER, _SIZE]),
+    "dlrm_decode_lines": (_SIZE, [_POINTER, _SIZE, _SIZE, *[_POINTER] * 7]),
+    "dlrm_find_ids": (
+        _SIZE,
+        [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER, _SIZE, _POINTER],
+    ),
+    "dlrm_to_records": (None, [_POINTER, _SIZE, _POINTER]),
+}
+
+
+@functools.cache
+def library():
+    """Returns the library, or None where it is not built, or was built from other sources."""
+    try:
+        found = ctypes.CDLL(str(PATH))
+        found.dlrm_preprocessing_version.restype = ctypes.c_int32
+        if found.dlrm_preprocessing_version() != _VERSION:
+            return None
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(found, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def describe():
+    """Returns, for the user, which kernels do the work."""
+    if library() is not None:
+        return "native"
+    state = "does not fit these sources" if PATH.exists() else "is not built"
+    return f"NumPy, which is slower ({PATH.name} {state}: make ops)"
+
+
+def _address(array):
+    return array.ctypes.data
+
+
+def decode_lines(kernels, text):
+    """Decodes whole lines.
+
+    Args:
+        kernels: what `library` returned.
+        text: bytes-like; what follows its last LF is left out.
+
+    Returns:
+        samples: Samples, of the good lines in order.
+        bad_lines: list of (number from 0, first byte, position of the LF) of the malformed ones.
+        lines: how many there are of both.
+
+    Raises:
+        MemoryError: there is none left.
+    """
+    text = np.frombuffer(text, np.uint8)
+    lines = kernels.dlrm_count_lines(_address(text), text.size)
+    room = min(lines, text.size // _SHORTEST_LINE)
+    samples = Samples.empty(room)
+    bad = np.empty((lines, 3), np.int64)
+    bad_lines = ctypes.c_int64()
+    columns = (samples.label, samples.dense, samples.dense_present, samples.values, samples.present)
+    rows = kernels.dlrm_decode_lines(
+        _address(text),
+        text.size,
+        room,
+        *(_address(column) for column in columns),
+        _address(bad),
+        ctypes.addressof(bad_lines),
+    )
+    if rows < 0:
+        raise MemoryError(f"no memory to decode {text.size} bytes of text")
+    found = [tuple(line) for line in bad[: bad_lines.value].tolist()]
+    return samples if rows == room else samples.first(rows), found, lines
+
+
+def find_ids(kernels, column, max_rows, table, slots, ids):
+    """Finds the ids of a column's values in a hash table (`lookup.build`).
+
+    Args:
+        kernels: what `library` returned.
+        column: Arrow uint32 array [n]; null for a missing value.
+        max_rows: M of the modulo rule, by which a missing value is value 0; or None.
+        table: uint64 vector of a `lookup.Lookup`.
+        slots: its home slots.
+        ids: int32 [n], contiguous; written, 0 for a value without an id.
+
+    Returns:
+        How many values have no id.
+    """
+    validity, values = column.buffers()
+    return kernels.dlrm_find_ids(
+        values.address + 4 * column.offset,
+        None if validity is None else validity.address,
+        column.offset,
+        len(column),
+        max_rows or 0,
+        _address(table),
+        slots,
+        _address(ids),
+    )
+
+
+def to_records(kernels, fields):
+    """Returns int32 records [n, 40] of contiguous int32 `fields` [40, n]."""
+    records = np.empty(fields.shape[::-1], "<i4")
+    kernels.dlrm_to_records(_address(fields), fields.shape[1], _address(records))
+    return records

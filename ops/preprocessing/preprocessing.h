@@ -1,0 +1,42 @@
+// The kernels of preprocess.py, called through a plain C interface: no TensorFlow, no Python.
+//
+// Every array belongs to the caller. The functions keep no state and may run on several threads.
+#ifndef DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
+#define DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
+
+#include <cstdint>
+
+#define DLRM_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Raised whenever a function below changes: a library built from older sources is not used.
+DLRM_EXPORT int32_t dlrm_preprocessing_version();
+
+// Returns how many line feeds text[0, size) holds.
+DLRM_EXPORT int64_t dlrm_count_lines(const uint8_t* text, int64_t size);
+
+// Decodes the lines of text[0, size) that end in LF; no byte outside of it is read.
+//
+// Good lines become rows, in order: label [stride], dense [13, stride] (0 where missing), their
+// presence as bytes 0 or 1, values [26, stride] (0 where missing), their presence. A good line has
+// 41 bytes at least, so stride = size / 41 is room enough; no element after the last row is written.
+// Malformed lines go to bad [lines, 3]: number of the line from 0, its first byte, its LF.
+//
+// Returns the number of rows, or -1 if memory ran out; *bad_lines is the number of malformed lines.
+DLRM_EXPORT int64_t dlrm_decode_lines(const uint8_t* text, int64_t size, int64_t stride,
+                                      int32_t* label, int32_t* dense, uint8_t* dense_present,
+                                      uint32_t* values, uint8_t* present, int64_t* bad,
+                                      int64_t* bad_lines);
+
+// Finds the ids of values[0, n) in a table with room for `slots` home slots, which ends in an empty
+// slot. Bit first_bit + i of validity (null: all ones) tells whether values[i] is there. With
+// max_rows, values are reduced modulo that and a missing one is value 0; without (0), it has no id.
+//
+// Writes ids[0, n), 0 for what has none, and returns how many that are.
+DLRM_EXPORT int64_t dlrm_find_ids(const uint32_t* values, const uint8_t* validity,
+                                  int64_t first_bit, int64_t n, uint32_t max_rows,
+                                  const uint64_t* table, int64_t slots, int32_t* ids);
+
+// Writes records [rows, 40] of fields [40, rows].
+DLRM_EXPORT void dlrm_to_records(const int32_t* fields, int64_t rows, int32_t* records);
+
+#endif  // DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
