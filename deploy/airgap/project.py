@@ -68,7 +68,7 @@ def build_ops(project, python, onednn, log):
             if done.returncode != 0:
                 raise RuntimeError(f"the ops did not build; the whole log is {log}")
     libraries = []
-    for built in sorted(tree.glob("libdlrm_*-tf*.so")):
+    for built in sorted([*tree.glob("libdlrm_*-tf*.so"), tree / "libdlrm_preprocessing.so"]):
         shutil.copy2(built, source / built.name)
         libraries.append(source / built.name)
     ops = next((path for path in libraries if path.name.startswith("libdlrm_ops")), None)
