@@ -115,7 +115,9 @@ def test_evaluations_from_memory_are_the_same(small_dataset, tmp_path):
         scores[name] = np.array(
             [(e["auc"], e["log_loss"]) for e in events if e["event"] == "evaluation"]
         )
-        assert not [e for e in events if e["event"] == "message"]
+        # After so few steps the AUC may be what guessing gives, and that be said.
+        said = [e["text"] for e in events if e["event"] == "message"]
+        assert not [text for text in said if not text.startswith("warning: AUC")]
     np.testing.assert_array_equal(scores["cache_eval_data"], scores["nocache_eval_data"])
     assert len(np.unique(scores["cache_eval_data"][:, 0])) == 3
     np.testing.assert_allclose(scores["auc=binned"], scores["cache_eval_data"], atol=1e-3)

@@ -154,7 +154,7 @@ def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
     )  # fmt: skip
     flags = types.SimpleNamespace(
         epochs=3, eval_in_last=True, print_interval=None, global_batch_size=batch,
-        auc_threshold=1.0,
+        auc_threshold=1.0, data_dir=None,
     )  # fmt: skip
     FLAGS.mark_as_parsed()
     seen = collections.Counter()
