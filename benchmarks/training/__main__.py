@@ -115,6 +115,8 @@ def _check(options, precisions, batches, chosen):
                 sys.exit(f"--{name}: found {one!r}, expected some of {','.join(known)}")
     if options.rounds < 1 or min(batches) < 2 or (options.steps is not None and options.steps < 1):
         sys.exit("--rounds and --steps: expected at least 1; --batches: at least 2")
+    if options.patience <= 0:
+        sys.exit(f"--patience {options.patience:g}: expected more than 0 seconds")
     if options.samples < 20 * max(batches):
         sys.exit(f"--samples {options.samples}: expected 20 batches, {20 * max(batches)}")
 

@@ -75,7 +75,7 @@ def map_part(task, tables, first_pass):
         `MapTask.result`, with counts for the covered columns (0 elsewhere).
     """
     without_id = np.zeros(CATEGORICAL, np.int64)
-    kernels = native.library()
+    kernels = native.load()
     lookups = _open(tables)
     names = [CATEGORICAL_NAMES[table.column] for table in tables]
     if first_pass:

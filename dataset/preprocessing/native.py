@@ -1,6 +1,6 @@
 """The native kernels of preprocessing, where they are built (`make ops`): plain C, no TensorFlow.
 
-Everything works without them: whoever calls `library` has NumPy code for when it returns None, with
+Everything works without them: whoever calls `load` has NumPy code for when it returns None, with
 the same results. Executors of a cluster, which are sent Python files alone, take that.
 """
 
@@ -33,7 +33,7 @@ _FUNCTIONS = {
 
 
 @functools.cache
-def library():
+def load():
     """Returns the library, or None where it is not built, or was built from other sources."""
     try:
         found = ctypes.CDLL(str(PATH))
@@ -50,7 +50,7 @@ def library():
 
 def describe():
     """Returns, for the user, which kernels do the work."""
-    if library() is not None:
+    if load() is not None:
         return "native"
     state = "does not fit these sources" if PATH.exists() else "is not built"
     return f"NumPy, which is slower ({PATH.name} {state}: make ops)"
@@ -64,7 +64,7 @@ def decode_lines(kernels, text):
     """Decodes whole lines.
 
     Args:
-        kernels: what `library` returned.
+        kernels: what `load` returned.
         text: bytes-like; what follows its last LF is left out.
 
     Returns:
@@ -100,7 +100,7 @@ def find_ids(kernels, column, max_rows, table, slots, ids):
     """Finds the ids of a column's values in a hash table (`lookup.build`).
 
     Args:
-        kernels: what `library` returned.
+        kernels: what `load` returned.
         column: Arrow uint32 array [n]; null for a missing value.
         max_rows: M of the modulo rule, by which a missing value is value 0; or None.
         table: uint64 vector of a `lookup.Lookup`.

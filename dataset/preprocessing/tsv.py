@@ -45,7 +45,7 @@ def decode_lines(text):
     Returns:
         DecodedLines. Good samples keep the order of their lines.
     """
-    kernels = native.library()
+    kernels = native.load()
     if kernels is None:
         return decode_lines_with_numpy(text)
     samples, bad_lines, lines = native.decode_lines(kernels, text)

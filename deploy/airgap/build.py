@@ -207,7 +207,13 @@ def _arguments(arguments):
     parser.add_argument("--fresh", action="store_true", help="begin anew")
     parser.add_argument("--until", choices=STEPS, default="pack", help="the last step to take")
     parser.add_argument("--redo", nargs="*", choices=STEPS, default=[], help="steps to take again")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    # Now, not after the minutes that come before packing.
+    if options.part_mib < 1:
+        parser.error(f"--part_mib {options.part_mib}: expected at least 1")
+    if not 1 <= options.level <= 22:
+        parser.error(f"--level {options.level}: expected 1 to 22")
+    return options
 
 
 def main(arguments=None):

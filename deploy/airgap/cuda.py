@@ -10,7 +10,6 @@ import pathlib
 import re
 import subprocess
 import zipfile
-from importlib import metadata
 
 # {package: files taken from its wheel}. Where TensorFlow looks for them is where pip puts them.
 CARRIED = {
@@ -38,15 +37,6 @@ PLACEHOLDERS = {
     "nvidia-cusolver-cu12": ("nvidia/cusolver/lib/libcusolver.so.11", "tf.linalg"),
     "nvidia-cusparse-cu12": ("nvidia/cusparse/lib/libcusparse.so.12", "tf.sparse"),
 }
-
-
-def pins(distribution="tensorflow"):
-    """Returns {package: "package==version"}: the CUDA packages that TensorFlow was built with.
-
-    Args:
-        distribution: the installed distribution; its extra `and-cuda` names them.
-    """
-    return pins_of(metadata.requires(distribution) or [])
 
 
 def pins_of(requirements):

@@ -53,3 +53,18 @@ def test_steps_are_taken_again_when_asked_for(tmp_path, steps):
     steps.clear()
     assert build.main([*work, "--fresh"]) == 0
     assert steps == list(build.STEPS)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--part_mib", "0"], "--part_mib 0: expected at least 1"),
+        (["--level", "23"], "--level 23: expected 1 to 22"),
+    ],
+)
+def test_a_wrong_number_is_said_before_any_step(tmp_path, steps, capsys, wrong, told):
+    with pytest.raises(SystemExit) as ended:
+        build.main(["--work", str(tmp_path), *wrong])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+    assert steps == []

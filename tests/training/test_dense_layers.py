@@ -59,7 +59,7 @@ def test_losses_and_gradients_are_those_of_tensorflows_layers(dtype):
         train(step, [batch])
     # Over all batches: a unit whose sign hangs on rounding has another gradient, which one batch
     # with a gradient near zero would show at many times its size.
-    loss_limit, limit = {"float32": (1e-5, 0.01), "bfloat16": (0.01, 0.25)}[dtype]
+    loss_limit, limit = {"float32": (1e-5, 0.01), "bfloat16": (0.01, 0.2)}[dtype]
     ours, theirs = np.transpose(losses)
     assert norm(ours - theirs) <= loss_limit * norm(theirs)
     np.testing.assert_array_less(np.sqrt(wrong / size), limit)

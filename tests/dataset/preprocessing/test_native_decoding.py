@@ -25,8 +25,8 @@ def kernels():
     """Without the library, these tests have nothing to run: `make test` builds it."""
     if not native.PATH.exists():
         pytest.skip(f"{native.PATH} is not built")
-    assert native.library() is not None, f"{native.PATH} does not fit these sources: make ops"
-    return native.library()
+    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
+    return native.load()
 
 
 _empty = Samples.empty
@@ -44,7 +44,7 @@ def _check(text):
     expected = decode_lines_with_numpy(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Samples, "empty", staticmethod(_poisoned))
-        samples, bad_lines, lines = native.decode_lines(native.library(), text)
+        samples, bad_lines, lines = native.decode_lines(native.load(), text)
     assert lines == expected.lines == text.count(b"\n")
     assert len(samples) == lines - len(bad_lines) == len(expected.samples)
     for name in _COLUMNS:
@@ -158,7 +158,7 @@ def test_what_follows_the_last_line_end_is_left_out():
     lines = random_lines(5, 3)
     text = _text(lines)
     for rest in (b"0", lines[0].encode(), b"0\t" * 20, b"x" * 200):
-        samples, bad_lines, found = native.decode_lines(native.library(), text + rest)
+        samples, bad_lines, found = native.decode_lines(native.load(), text + rest)
         assert (len(samples), bad_lines, found) == (3, [], 3)
 
 
@@ -179,18 +179,18 @@ def test_nothing_is_written_past_the_last_row(kernels):
 
 
 def test_a_library_of_other_sources_is_not_used(monkeypatch, tmp_path):
-    native.library.cache_clear()
+    native.load.cache_clear()
     try:
         monkeypatch.setattr(native, "_VERSION", -1)
-        assert native.library() is None
-        native.library.cache_clear()
+        assert native.load() is None
+        native.load.cache_clear()
         monkeypatch.undo()
         (tmp_path / "broken.so").write_bytes(b"not a library")
         for path in (tmp_path / "broken.so", tmp_path / "absent.so"):
-            native.library.cache_clear()
+            native.load.cache_clear()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(native, "PATH", path)
-                assert native.library() is None
+                assert native.load() is None
     finally:
-        native.library.cache_clear()
-    assert native.library() is not None
+        native.load.cache_clear()
+    assert native.load() is not None

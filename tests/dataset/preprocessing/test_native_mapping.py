@@ -14,8 +14,8 @@ def kernels():
     """Without the library, these tests have nothing to run: `make test` builds it."""
     if not native.PATH.exists():
         pytest.skip(f"{native.PATH} is not built")
-    assert native.library() is not None, f"{native.PATH} does not fit these sources: make ops"
-    return native.library()
+    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
+    return native.load()
 
 
 def _find(kernels, column, max_rows, entries, first_id):

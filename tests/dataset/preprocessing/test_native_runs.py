@@ -30,7 +30,7 @@ def test_kernels_change_nothing(tmp_path, monkeypatch, given):
     found, said = {}, {}
     for kernels in ("native", "NumPy"):
         if kernels == "NumPy":
-            monkeypatch.setattr(native, "library", lambda: None)
+            monkeypatch.setattr(native, "load", lambda: None)
         options = run_options(
             tmp_path, output=str(tmp_path / kernels), keep_parts=True, max_rejects=1, test_day=1,
             train_days=(0,), **given
