@@ -22,13 +22,16 @@ from training.step import TrainStep
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 STEPS = 6
+# Far from diverging: a loss that grows step by step grows its rounding differences with it.
+LEARNING_RATE = 0.05
 
 
 @pytest.fixture
 def task():
     return Task(
         vocab_sizes=(40, 3, 200, 1), dimension=16, bottom_mlp=(24, 16), top_mlp=(32, 8, 1),
-        batches=(64,), learning_rate=0.5, seed=int(np.random.default_rng().integers(1 << 20)),
+        batches=(64,), learning_rate=LEARNING_RATE,
+        seed=int(np.random.default_rng().integers(1 << 20)),
     )  # fmt: skip
 
 
