@@ -53,12 +53,17 @@ check_machine() {
     || fail "$((free_kib / 1024 / 1024)) GiB are free where $folder goes; $needed_gib GiB are needed"
 }
 
-if [[ ! -x $folder/bin/python ]]; then
+# There while packages are being installed: pip takes a half-copied package for an installed one.
+unfinished=$folder/.unfinished
+
+if [[ ! -x $folder/bin/python || -e $unfinished ]]; then
+  [[ ! -e $unfinished ]] || echo "bootstrap: $folder was left half made; it is made again"
   check_machine
   python=$(find_python)
-  "$python" -m venv "$folder" || fail "$python cannot make a virtual environment (on Debian: install python3-venv)"
+  "$python" -m venv --clear "$folder" || fail "$python cannot make a virtual environment (on Debian: install python3-venv)"
 fi
 python=$folder/bin/python
+touch "$unfinished"
 
 # Another TensorFlow than the pinned one brings its own companions.
 constraints=$folder/constraints.txt
@@ -84,6 +89,7 @@ if [[ $(uname -m) == x86_64 ]]; then
   # Elsewhere the MLPs are TensorFlow's own layers.
   install onednn-devel-cpu-gomp
 fi
+rm "$unfinished"
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
@@ -93,7 +99,7 @@ if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
     HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
     MAKEFLAGS=-j$(nproc) PATH="$(cd "$folder/bin" && pwd):$PATH" \
     "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-cache-dir \
-    --no-binary horovod -c "$constraints" horovod >"$log" 2>&1 \
+    --no-binary horovod --force-reinstall --no-deps -c "$constraints" horovod >"$log" 2>&1 \
     || { tail -n 30 "$log" >&2; fail "Horovod did not build; the whole log is $log"; }
 fi
 "$python" -c 'import horovod.tensorflow' 2>/dev/null || fail "Horovod was installed but does not import; see $folder/horovod-build.log"

@@ -1,0 +1,85 @@
+"""bootstrap.sh with a Python that installs nothing but writes down what it was asked."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Makes "environments" that hold itself. While `killer` exists, installing TensorFlow kills the
+# script that asked for it, as a user's Ctrl-C or a full disk would.
+PYTHON = """#!/usr/bin/env bash
+echo "$*" >>"{log}"
+case "$*" in
+  "-m venv --clear "*) rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+  *tensorflow-cpu*) if [[ -e "{killer}" ]]; then kill -9 $PPID; fi ;;
+  "-c import horovod.tensorflow") test -e "{horovod}" ;;
+  *"--no-binary horovod"*) touch "{horovod}" ;;
+esac
+"""
+
+
+class Machine:
+    def __init__(self, folder):
+        self.log, self.killer, self.horovod = (folder / n for n in ("log", "killer", "horovod"))
+        self.environment = folder / "new" / "environment"
+        self.python = folder / "python3"
+        self.python.write_text(
+            PYTHON.format(log=self.log, killer=self.killer, horovod=self.horovod)
+        )
+        self.python.chmod(0o755)
+
+    def bootstrap(self, **variables):
+        """Returns the exit status, what was printed, and what Python was asked for."""
+        self.log.write_text("")
+        done = subprocess.run(
+            [ROOT / "bootstrap.sh", self.environment], text=True, timeout=60,
+            env={**os.environ, "PYTHON": str(self.python), **variables},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return done.returncode, done.stdout, self.log.read_text()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def test_a_second_time_keeps_the_environment(machine):
+    status, said, asked = machine.bootstrap()
+    assert status == 0 and said.endswith("bootstrap: ready\n"), said
+    assert asked.count("-m venv") == 1 and asked.count("--no-binary horovod") == 1
+    status, said, asked = machine.bootstrap()
+    assert status == 0, said
+    assert "-m venv" not in asked and "--no-binary horovod" not in asked
+    assert asked.count("tensorflow-cpu") == 1  # what constraints.txt says may be new
+
+
+def test_an_environment_left_half_made_is_made_again(machine):
+    machine.killer.touch()
+    assert machine.bootstrap()[0] == -9
+    machine.killer.unlink()
+    status, said, asked = machine.bootstrap()
+    assert status == 0, said
+    assert f"{machine.environment} was left half made; it is made again" in said
+    assert asked.count("-m venv --clear") == 1
+    status, said, asked = machine.bootstrap()
+    assert status == 0 and "half made" not in said and "-m venv" not in asked
+
+
+@pytest.mark.parametrize(
+    "variables, words",
+    [
+        ({"PYTHON": "no-such-python"}, "PYTHON=no-such-python was not found"),
+        ({"PYTHON": "false"}, "PYTHON=false is no working Python"),
+        ({"CXX": "no-such-compiler"}, "no C++ compiler: no-such-compiler was not found"),
+        ({"CXX": "false"}, "false does not compile C++17"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(machine, variables, words):
+    status, said, _ = machine.bootstrap(**variables)
+    assert status == 1
+    assert said.startswith("bootstrap: ") and words in said and said.count("\n") == 1
+    assert not machine.environment.exists()
