@@ -7,7 +7,8 @@ import numpy as np
 from dataset.preprocessing import dictionaries, sql
 from dataset.preprocessing.columns import CATEGORICAL_NAMES
 
-_MOST_FREQUENT = 10
+#: So many values are listed in a column's summary.
+MOST_FREQUENT = 10
 
 
 def make_dictionary(engine, rule, column, folder):
@@ -26,21 +27,38 @@ def make_dictionary(engine, rule, column, folder):
     engine.count(sql.counts(CATEGORICAL_NAMES[column], rule.max_rows))
     _, distinct, rare_values, rare_samples = engine.row(sql.summary(rule.threshold))
     values = np.empty(distinct - rare_values, np.uint32)
-    filled, most_frequent = 0, []
+    filled, head = 0, []
     for batch in engine.ordered(sql.dictionary(rule.threshold)):
         found = np.asarray(batch.column(0))
         values[filled : filled + found.size] = found
         filled += found.size
-        if len(most_frequent) < _MOST_FREQUENT:
-            rest = slice(0, _MOST_FREQUENT - len(most_frequent))
-            frequencies = np.asarray(batch.column(1))[rest]
-            most_frequent += [[f"{v:08x}", int(n)] for v, n in zip(found[rest], frequencies)]
+        if len(head) < MOST_FREQUENT:
+            head += most_frequent(found, np.asarray(batch.column(1)))
     if filled != values.size:
         raise AssertionError(f"{filled} values in the dictionary, counted {values.size}")
     dictionaries.write_column(dictionaries.column_path(folder, column), values)
+    return summary(rule, filled, head[:MOST_FREQUENT], rare_values, rare_samples)
+
+
+def most_frequent(values, frequencies):
+    """Returns [value in hexadecimal, count] of the first ten of what is in the order of ids."""
+    pairs = zip(values[:MOST_FREQUENT], frequencies[:MOST_FREQUENT])
+    return [[f"{value:08x}", int(count)] for value, count in pairs]
+
+
+def summary(rule, entries, most_frequent, rare_values=0, rare_samples=0):
+    """Returns a column's summary, of JSON types.
+
+    Args:
+        rule: dictionaries.Rule.
+        entries: values that have an id of their own.
+        most_frequent: what the function of that name returns.
+        rare_values: values seen less often than the rule's threshold.
+        rare_samples: samples that have one of these.
+    """
     return {
-        "vocab_size": rule.vocab_size(filled),
-        "distinct": distinct,
+        "vocab_size": rule.vocab_size(entries),
+        "distinct": entries + rare_values,
         "rare_values": rare_values,
         "rare_samples": rare_samples,
         "most_frequent": most_frequent,

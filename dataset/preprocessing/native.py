@@ -16,7 +16,7 @@ from dataset.preprocessing.columns import Samples
 
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
 #: What `dlrm_preprocessing_version` of a library built from these sources returns.
-_VERSION = 1
+_VERSION = 2
 #: Bytes of the shortest good line: a label, 39 tabs and LF.
 _SHORTEST_LINE = 41
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
@@ -27,6 +27,10 @@ _FUNCTIONS = {
     "dlrm_find_ids": (
         _SIZE,
         [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER, _SIZE, _POINTER],
+    ),
+    "dlrm_count_values": (
+        None,
+        [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER],
     ),
     "dlrm_to_records": (None, [_POINTER, _SIZE, _POINTER]),
 }
@@ -110,16 +114,35 @@ def find_ids(kernels, column, max_rows, table, slots, ids):
     Returns:
         How many values have no id.
     """
-    validity, values = column.buffers()
     return kernels.dlrm_find_ids(
-        values.address + 4 * column.offset,
-        None if validity is None else validity.address,
-        column.offset,
-        len(column),
+        *_values_and_validity(column),
         max_rows or 0,
         _address(table),
         slots,
         _address(ids),
+    )
+
+
+def count_values(kernels, column, max_rows, counters):
+    """Adds 1 to counters[value % max_rows] for each of a column's values.
+
+    Args:
+        kernels: what `load` returned.
+        column: Arrow uint32 array; null for a missing value, which is value 0.
+        max_rows: M of the modulo rule.
+        counters: int64 [max_rows], contiguous.
+    """
+    kernels.dlrm_count_values(*_values_and_validity(column), max_rows, _address(counters))
+
+
+def _values_and_validity(column):
+    """Returns (values, validity or None, first bit, n) of an Arrow uint32 array, for C."""
+    validity, values = column.buffers()
+    return (
+        values.address + 4 * column.offset,
+        None if validity is None else validity.address,
+        column.offset,
+        len(column),
     )
 
 

@@ -17,7 +17,6 @@ import shutil
 import time
 
 from dataset.preprocessing import (
-    counting,
     dictionaries,
     finishing,
     native,
@@ -215,13 +214,12 @@ class _Job:
         self._say_stage("count", CATEGORICAL, len(todo), "columns")
         start = time.monotonic()
         if todo:
-            engine.open_samples(all_parts)
-        with ProgressBar("count", len(todo), " columns") as bar:
-            for done, i in enumerate(todo, start=1):
-                columns[i] = counting.make_dictionary(engine, rule, i, folder)
-                output = Output.whole(dictionaries.column_path(folder, i))
-                self.stages.commit(names[i], keys[i], columns[i], [output])
-                bar.show(done, done * sum(part.rows for part in all_parts))
+            with ProgressBar("count", len(todo), " columns") as bar:
+                found = engine.make_dictionaries(todo, all_parts, rule, folder, bar)
+                for i, summary in found:
+                    columns[i] = summary
+                    output = Output.whole(dictionaries.column_path(folder, i))
+                    self.stages.commit(names[i], keys[i], columns[i], [output])
         self._say_time("count", start, todo, len(todo) * sum(part.rows for part in all_parts))
         dictionaries.write_manifest(folder, rule)
         return columns, rule, folder

@@ -36,6 +36,12 @@ DLRM_EXPORT int64_t dlrm_find_ids(const uint32_t* values, const uint8_t* validit
                                   int64_t first_bit, int64_t n, uint32_t max_rows,
                                   const uint64_t* table, int64_t slots, int32_t* ids);
 
+// Adds 1 to counters[values[i] % max_rows] for each i in [0, n). A missing value, by validity as
+// above, is value 0.
+DLRM_EXPORT void dlrm_count_values(const uint32_t* values, const uint8_t* validity,
+                                   int64_t first_bit, int64_t n, uint32_t max_rows,
+                                   int64_t* counters);
+
 // Writes records [rows, 40] of fields [40, rows].
 DLRM_EXPORT void dlrm_to_records(const int32_t* fields, int64_t rows, int32_t* records);
 

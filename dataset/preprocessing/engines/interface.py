@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 
+from dataset.preprocessing import counting
+
 
 class Engine(abc.ABC):
     """Runs tasks and the statements of `sql`; a context manager."""
@@ -39,6 +41,22 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def ordered(self, statement):
         """Yields the rows of `statement`, in its order, as Arrow record batches."""
+
+    def make_dictionaries(self, columns, parts, rule, folder, bar):
+        """Yields (column, summary) of `counting.make_dictionary` for each column, in any order.
+
+        Args:
+            columns: numbers of columns, from 0.
+            parts: list of Part, all samples.
+            rule: dictionaries.Rule.
+            folder: the dictionary's folder.
+            bar: ProgressBar over columns.
+        """
+        rows = sum(part.rows for part in parts)
+        self.open_samples(parts)
+        for done, column in enumerate(columns, start=1):
+            yield column, counting.make_dictionary(self, rule, column, folder)
+            bar.show(done, done * rows)
 
     @abc.abstractmethod
     def map(self, tasks, dictionary, rule, commit, bar):

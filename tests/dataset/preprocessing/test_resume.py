@@ -16,7 +16,7 @@ POINTS = [
     ("stages.Stages.commit", 2),
     ("parts.PartWriter.append", 2),
     ("rejects.write", 1),
-    ("counting.make_dictionary", 1),
+    ("dictionaries.write_column", 1),
     ("dictionaries.write_column", 7),
     ("dictionaries.write_manifest", 1),
     ("lookup.write", 20),
