@@ -1,6 +1,7 @@
-// Decodes random and damaged lines in buffers of exactly their size. Built with sanitizers (see
-// CMakeLists.txt), an access one byte outside of any buffer ends the run. What is decoded is checked
-// by the Python tests; here only that the rows and malformed lines add up.
+// Runs the kernels of preprocessing in buffers of exactly their size: on random and damaged lines,
+// and on random columns. Built with sanitizers (see CMakeLists.txt), an access one byte outside of
+// any buffer ends the run. What is decoded is checked by the Python tests; here only that the rows
+// and malformed lines add up.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -87,9 +88,87 @@ int64_t Check(const std::string& text) {
   return rows;
 }
 
+// A column of n values, of which bit first_bit + i of the validity tells whether value i is there.
+struct Column {
+  explicit Column(int64_t n)
+      : n(n), first_bit(Random(20)), values(Exactly<uint32_t>(n)),
+        validity(Exactly<uint8_t>((first_bit + n + 7) / 8)) {
+    for (int64_t i = 0; i < n; ++i) values[i] = Random(4) ? Random(50) : Random(INT64_C(1) << 32);
+    for (int64_t i = 0; i < (first_bit + n + 7) / 8; ++i) validity[i] = Random(256);
+  }
+  bool There(int64_t i) const {
+    const int64_t bit = first_bit + i;
+    return validity[bit / 8] >> (bit % 8) & 1;
+  }
+  int64_t n, first_bit;
+  std::unique_ptr<uint32_t[]> values;
+  std::unique_ptr<uint8_t[]> validity;
+};
+
+bool Counts(const Column& column, uint32_t max_rows) {
+  auto counters = Exactly<int64_t>(max_rows);
+  std::fill_n(counters.get(), max_rows, 0);
+  dlrm_count_values(column.values.get(), column.validity.get(), column.first_bit, column.n,
+                    max_rows, counters.get());
+  for (int64_t i = 0; i < column.n; ++i) {
+    --counters[column.There(i) ? column.values[i] % max_rows : 0];
+  }
+  return std::all_of(counters.get(), counters.get() + max_rows, [](int64_t c) { return c == 0; });
+}
+
+// The table has the entries 0, 3, 6 ... 48, with the ids 5, 6, 7 ...
+bool Finds(const Column& column, uint32_t max_rows) {
+  constexpr int64_t kEntries = 17, kSlots = 29, kFirstId = 5;
+  // Chains of full slots end at the latest in the one past all of them.
+  auto table = Exactly<uint64_t>(kSlots + kEntries + 1);
+  std::fill_n(table.get(), kSlots + kEntries + 1, 0);
+  for (uint64_t entry = 0; entry < kEntries; ++entry) {
+    const uint32_t hash = static_cast<uint32_t>(3 * entry) * 2654435761u;
+    uint64_t slot = static_cast<uint64_t>(hash) * kSlots >> 32;
+    while (table[slot] != 0) ++slot;
+    table[slot] = 3 * entry << 32 | (kFirstId + entry + 1);
+  }
+  auto ids = Exactly<int32_t>(column.n);
+  const int64_t without =
+      dlrm_find_ids(column.values.get(), column.validity.get(), column.first_bit, column.n,
+                    max_rows, table.get(), kSlots, ids.get());
+  int64_t expected_without = 0;
+  bool same = true;
+  for (int64_t i = 0; i < column.n; ++i) {
+    uint32_t value = column.There(i) ? column.values[i] : 0;
+    if (max_rows != 0) value %= max_rows;
+    const bool found = value % 3 == 0 && value / 3 < kEntries && (max_rows != 0 || column.There(i));
+    expected_without += !found;
+    same = same && ids[i] == (found ? static_cast<int32_t>(value / 3 + kFirstId) : 0);
+  }
+  return same && without == expected_without;
+}
+
+bool Transposes(int64_t rows) {
+  auto fields = Exactly<int32_t>(40 * rows);
+  auto records = Exactly<int32_t>(40 * rows);
+  for (int64_t i = 0; i < 40 * rows; ++i) fields[i] = i;
+  dlrm_to_records(fields.get(), rows, records.get());
+  for (int64_t i = 0; i < 40 * rows; ++i) {
+    if (records[i] != i % 40 * rows + i / 40) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
+  for (int round = 0; round < 2000; ++round) {
+    const Column column(Random(round % 10 == 0 ? 1000 : 300));
+    const uint32_t max_rows = 1 + Random(100);
+    if (!Counts(column, max_rows) || !Finds(column, max_rows) || !Finds(column, 0) ||
+        !Transposes(column.n)) {
+      std::printf("preprocessing_test: a column of %ld values came out wrong\n",
+                  static_cast<long>(column.n));
+      return 1;
+    }
+  }
+
   for (int round = 0; round < 3000; ++round) {
     std::string text;
     const int64_t lines = Random(round % 10 == 0 ? 200 : 4);
