@@ -13,7 +13,7 @@ BATCH, INPUTS, SIZES = 2048, 12, (32, 16, 1)
 
 @pytest.mark.parametrize("layers", ["tensorflow", "xla", "fused"])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.03), ("mixed_float16", 0.01)]
+    ("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.08), ("mixed_float16", 0.03)]
 )
 def test_outputs_and_gradients(dtype, tolerance, layers):
     fused, xla = layers == "fused", layers == "xla"
