@@ -2,14 +2,20 @@
 
 import contextlib
 import os
+import threading
+
+import numpy as np
 
 from dataset import metadata
+from dataset.buffers import ThreadBuffers
 from dataset.errors import DatasetError
 
 #: What offset, length and address of a write past the page cache must be multiples of.
 _DIRECT_UNIT = 4096
 #: Bytes below which a write goes through the page cache: for each of them, a thread would wait.
-_DIRECT_BYTES = 1 << 20
+_DIRECT_BYTES = 256 << 10
+#: Bytes that small writes are joined to.
+_GATHERED_BYTES = 1 << 20
 
 
 class PartialFiles:
@@ -79,6 +85,48 @@ class PartialFiles:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{path}.partial")
         self._handles, self._direct = [], []
+
+
+class GatheredWrites:
+    """Joins a thread's small writes at successive offsets to ones that pass the page cache.
+
+    Each thread calls `flush` after its last `write`.
+    """
+
+    def __init__(self, output):
+        """Takes the `PartialFiles` to write to."""
+        self._output = output
+        self._buffers = ThreadBuffers()
+        self._local = threading.local()
+
+    def write(self, index, data, offset):
+        """Writes an array's bytes to file `index` at a byte offset, now or with those after it."""
+        if data.nbytes > _GATHERED_BYTES // 2:
+            self._output.write(index, data, offset)
+            return
+        kept = self._kept()
+        first, filled = kept.get(index, (offset, 0))
+        if offset != first + filled or filled + data.nbytes > _GATHERED_BYTES:
+            self._flush(index)
+            first, filled = offset, 0
+        buffer = self._buffers.array(index, _GATHERED_BYTES, np.uint8)
+        buffer[filled : filled + data.nbytes] = data.reshape(-1).view(np.uint8)
+        kept[index] = first, filled + data.nbytes
+
+    def flush(self):
+        """Writes what this thread has kept back."""
+        for index in list(self._kept()):
+            self._flush(index)
+
+    def _kept(self):
+        """Returns {file: (offset of the first byte, bytes)} of this thread."""
+        return self._local.__dict__.setdefault("kept", {})
+
+    def _flush(self, index):
+        first, filled = self._kept().pop(index, (0, 0))
+        if filled:
+            buffer = self._buffers.array(index, _GATHERED_BYTES, np.uint8)
+            self._output.write(index, buffer[:filled], first)
 
 
 def _open_direct(path):

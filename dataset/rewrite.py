@@ -15,10 +15,12 @@ from tqdm import tqdm
 from dataset import metadata
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
 from dataset.errors import DatasetError
-from dataset.partial_files import PartialFiles
+from dataset.partial_files import GatheredWrites, PartialFiles
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
+#: Chunks that a thread takes at a time, at most, where it joins what it writes of them.
+_MOST_CHUNKS = 16
 
 
 class BlockDigest:
@@ -44,10 +46,11 @@ def default_jobs():
     return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
-def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
+def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True, after_turn=None):
     """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
 
-    The first error stops the rest and is raised.
+    A thread takes one chunk at a time, or with `after_turn` several successive ones. The first
+    error stops the rest and is raised.
 
     Args:
         samples: how many samples there are.
@@ -56,27 +59,39 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True):
         what: the bar's label.
         jobs: threads; by default one for each core that the process may use, at most 8.
         progress: show the bar.
+        after_turn: called after each turn of chunks, by the thread that worked on them.
     """
     jobs = jobs or default_jobs()
     stop = threading.Event()
-    numbers = iter(range(-(-samples // CHUNK_SAMPLES)))
+    blocks = -(-samples // CHUNK_SAMPLES)
+    # Three turns a thread at least, so that none waits long for the last one.
+    turn = 1 if after_turn is None else max(1, min(_MOST_CHUNKS, blocks // (3 * jobs)))
+    turns = iter(range(0, blocks, turn))
     lock = threading.Lock()
+
+    def take_turn(bar, begin):
+        for block in range(begin, min(begin + turn, blocks)):
+            if stop.is_set():
+                return
+            first = block * CHUNK_SAMPLES
+            count = min(CHUNK_SAMPLES, samples - first)
+            work(block, first, count)
+            with lock:
+                bar.update(count * bytes_per_sample)
+        if after_turn is not None:
+            after_turn()
 
     def worker(bar):
         while not stop.is_set():
             with lock:
-                block = next(numbers, None)
-            if block is None:
+                begin = next(turns, None)
+            if begin is None:
                 return
-            first = block * CHUNK_SAMPLES
-            count = min(CHUNK_SAMPLES, samples - first)
             try:
-                work(block, first, count)
+                take_turn(bar, begin)
             except BaseException:
                 stop.set()
                 raise
-            with lock:
-                bar.update(count * bytes_per_sample)
 
     bar = tqdm(
         total=samples * bytes_per_sample,
@@ -105,7 +120,7 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         encoding: from `dataset.encode.encoding`.
         destination: the folder to write; for the raw layout the file.
         overwrite: replace a split that is there already.
-        jobs: threads, by default one for each core, and one more for layouts of large blocks.
+        jobs: threads, by default one for each core and one more.
         progress: show a bar.
 
     Returns:
@@ -127,9 +142,8 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         _refuse_source(source, folder)
     os.makedirs(folder, exist_ok=True)
     paths = [destination if raw else os.path.join(folder, file.name) for file in encoding.files]
-    if jobs is None and encoding.layout != "per_table":
-        # A thread waits while a large block goes past the page cache: one more uses its core.
-        jobs = default_jobs() + 1
+    # A thread waits while a large block goes past the page cache: one more uses its core.
+    jobs = jobs or default_jobs() + 1
     blocks = -(-source.samples // CHUNK_SAMPLES)
     digests = [BlockDigest(blocks) for _ in encoding.files]
 
@@ -140,12 +154,15 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         for index, (file, data) in enumerate(zip(encoding.files, encoding.encode(chunk))):
             if not raw:
                 digests[index].add(block, data)
-            output.write(index, data, first * file.bytes_per_sample)
+            gathered.write(index, data, first * file.bytes_per_sample)
 
     try:
         with ChunkReader(source) as reader, PartialFiles(paths) as output:
+            gathered = GatheredWrites(output)
             what = os.path.basename(os.path.normpath(destination))
-            each_chunk(source.samples, work, source.bytes_per_sample, what, jobs, progress)
+            each_chunk(
+                source.samples, work, source.bytes_per_sample, what, jobs, progress, gathered.flush
+            )
             if not raw and os.path.exists(mark):
                 # From here to the end the folder is no dataset.
                 os.unlink(mark)

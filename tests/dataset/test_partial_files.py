@@ -1,6 +1,7 @@
 """Output files: every byte where it belongs, past the page cache or through it; all or none."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from dataset import partial_files
 from dataset.buffers import ThreadBuffers
 from dataset.errors import DatasetError
-from dataset.partial_files import PartialFiles
+from dataset.partial_files import GatheredWrites, PartialFiles
 
 PAGE = 4096
 
@@ -53,3 +54,58 @@ def test_nothing_is_left_of_what_was_not_committed(tmp_path):
     with pytest.raises(DatasetError, match="none/two.partial: cannot be written: No such file"):
         PartialFiles([str(tmp_path / "one"), str(tmp_path / "none" / "two")]).__enter__()
     assert os.listdir(tmp_path) == []
+
+
+def test_joined_writes_lie_where_they_were_put(tmp_path):
+    """Two files by two threads, each from its own place; also large writes, gaps, and none."""
+    rng = np.random.default_rng()
+    sizes = [5_000_000, 3_000_000]
+    contents = [np.frombuffer(rng.bytes(size), np.uint8) for size in sizes]
+    paths = [str(tmp_path / name) for name in ("one", "other")]
+    written = []
+
+    class Counted(PartialFiles):
+        def write(self, index, data, offset):
+            written.append(data.nbytes)
+            super().write(index, data, offset)
+
+    def work(begin_and_end):
+        places = list(begin_and_end)
+        while any(at < end for at, end in places):
+            for index, (at, end) in enumerate(places):
+                size = min(int(rng_of[threading.get_ident()].integers(0, 70_000)), end - at)
+                gathered.write(index, contents[index][at : at + size].reshape(-1, 1), at)
+                places[index] = at + size, end
+        gathered.flush()
+        gathered.flush()
+
+    halves = [size // 2 // PAGE * PAGE for size in sizes]
+    rng_of = {}
+
+    def thread(places, seed):
+        rng_of[threading.get_ident()] = np.random.default_rng(seed)
+        work(places)
+
+    with Counted(paths) as output:
+        gathered = GatheredWrites(output)
+        gathered.write(1, contents[1][: 600 << 10], 0)  # too large to be joined
+        gathered.write(0, contents[0][:10], 0)
+        gathered.write(0, contents[0][100:110], 100)  # not where the one before ends
+        gathered.flush()
+        assert written == [600 << 10, 10, 10]
+        first = [(0, half) for half in halves]
+        second = [(half, size) for half, size in zip(halves, sizes)]
+        threads = [
+            threading.Thread(target=thread, args=(places, seed))
+            for places, seed in ((first, rng.integers(1 << 30)), (second, rng.integers(1 << 30)))
+        ]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        output.commit()
+    for path, content in zip(paths, contents):
+        np.testing.assert_array_equal(np.fromfile(path, np.uint8), content)
+    # Joined: some hundred writes became about one for each MiB and half of a file.
+    assert len(written) < 3 + 8 + 8
+    assert 0 not in written
