@@ -7,20 +7,27 @@ from tests import launch
 from tests.model import hybrid_worker as worker
 from tests.reference import ReferenceDLRM
 
-# Four ranks train 37 models on two cores that may have other work.
+# Four ranks train up to 37 models on two cores that may have other work.
 pytestmark = pytest.mark.timeout(1000)
 
 
-@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.fixture(
+    scope="module",
+    params=[
+        (1, "all"), (2, "all"), (4, "half"),
+        *(pytest.param(job, marks=pytest.mark.slow) for job in ((3, "all"), (4, "all"))),
+    ],
+    ids="{0[0]}-{0[1]}".format,
+)  # fmt: skip
 def trained(request, tmp_path_factory):
-    """Trains every case on N ranks; returns (N, {case: [each rank's arrays]})."""
-    size = request.param
+    """Trains the cases on N ranks; returns (N, {case: [each rank's arrays]})."""
+    size, which = request.param
     folder = tmp_path_factory.mktemp(f"ranks{size}")
-    result = launch.run(size, "tests/model/hybrid_worker.py", folder, timeout=900)
+    result = launch.run(size, "tests/model/hybrid_worker.py", folder, which, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     return size, {
         name: [dict(np.load(folder / f"{name}.{rank}.npz")) for rank in range(size)]
-        for name in worker.cases(size)
+        for name in worker.cases(size, which == "half")
     }
 
 

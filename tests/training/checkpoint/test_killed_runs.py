@@ -128,7 +128,7 @@ def kill_at_random(small_dataset, work, undisturbed, seed, kills):
     assert "resuming after step" in out
 
 
-@pytest.mark.parametrize(("seed", "kills"), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 2)])
+@pytest.mark.parametrize(("seed", "kills"), [(0, 1), (4, 2)])
 def test_killed_and_started_again(small_dataset, tmp_path, undisturbed, seed, kills):
     kill_at_random(small_dataset, tmp_path, undisturbed, seed, kills)
 
