@@ -1,6 +1,7 @@
 """Arrays that a thread uses again for every chunk, at page boundaries."""
 
 import contextlib
+import math
 import mmap
 import threading
 
@@ -26,7 +27,7 @@ class ThreadBuffers:
             dtype: its dtype.
         """
         dtype = np.dtype(dtype)
-        count = int(np.prod(shape))
+        count = math.prod(shape) if isinstance(shape, tuple) else int(shape)
         known = self._known.__dict__.setdefault("arrays", {})
         memory = known.get(key)
         if memory is None or len(memory) < count * dtype.itemsize:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset import column_kernels
 from dataset.buffers import ThreadBuffers
 from dataset.columns import TRANSFORMS, apply_transform
 from dataset.errors import DatasetError
@@ -16,8 +17,8 @@ from dataset.errors import DatasetError
 #: be worked on in any order; it is part of the format of metadata.json.
 CHUNK_SAMPLES = 65536
 
-#: Records taken apart at a time, so that they stay in the cache.
-_TILE_SAMPLES = 2048
+#: Records read and taken apart at a time, so that they stay in the cache.
+_TILE_SAMPLES = 16384
 
 
 class Chunk(NamedTuple):
@@ -105,11 +106,10 @@ class ChunkReader:
         tile = self._buffers.array(path, (_TILE_SAMPLES * stride,), np.uint8)
         for row in range(0, count, _TILE_SAMPLES):
             rows = min(_TILE_SAMPLES, count - row)
-            self._read_bytes(path, (first + row) * stride, tile[: rows * stride])
-            for column, array in arrays.items():
-                strides = (stride, array.dtype.itemsize)
-                shape, field = (rows, column.width), column.segments[0].offset
-                array[row : row + rows] = np.ndarray(shape, array.dtype, tile, field, strides)
+            records = tile[: rows * stride]
+            self._read_bytes(path, (first + row) * stride, records)
+            fields = [(c.segments[0].offset, a[row : row + rows]) for c, a in arrays.items()]
+            column_kernels.split_records(records, stride, fields)
 
     def _read_bytes(self, path, offset, out):
         try:

@@ -167,15 +167,12 @@ def check_transform(name, where):
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def as_float32(values, out=None):
-    """Returns stored dense values as float32: in `out`, or in a new array."""
-    if out is None:
-        out = np.empty(values.shape, np.float32)
+def as_float32(values):
+    """Returns stored dense values as a new float32 array."""
     if values.dtype == np.float16:
         # Every index lies in the table: "wrap" saves take the check and a copy of the result.
-        return _HALVES.take(values.view(np.uint16), mode="wrap", out=out)
-    out[...] = values
-    return out
+        return _HALVES.take(values.view(np.uint16), mode="wrap")
+    return values.astype(np.float32)
 
 
 def apply_transform(values, transform):

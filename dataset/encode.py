@@ -5,14 +5,13 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from dataset import column_kernels
 from dataset.buffers import ThreadBuffers
 from dataset.chunks import check_dense, transformed_dense
-from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, as_float32, narrow_dtype
+from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, narrow_dtype
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
 
-#: Samples encoded at a time, so that 26 passes over their records stay in the cache.
-_TILE_SAMPLES = 4096
 #: Counts below this have their float16 logarithms in a table that fits the cache.
 _LOOKED_UP = 65536
 
@@ -100,10 +99,11 @@ def _three_file(source):
             ids = chunk.ids[0]
         else:
             ids = buffers.array("ids", (len(chunk.label), tables), np.int32)
-            _side_by_side(ids, chunk.ids)
+            column_kernels.widen_ids(chunk.ids, ids)
         values = chunk.dense
         if values.dtype == np.float16:
-            values = as_float32(values, buffers.array("dense", values.shape, np.float32))
+            values = buffers.array("dense", values.shape, np.float32)
+            column_kernels.halves_to_floats(chunk.dense, values)
         return [chunk.label.astype(label, copy=False), values.astype(dense, copy=False), ids]
 
     return Encoding("three_file", source.dense_transform, files, encode)
@@ -137,13 +137,7 @@ def _per_table(source):
             half = _half(transformed_dense(chunk, source.dense_column), chunk, source)
         samples = len(chunk.label)
         ids = [buffers.array(table, samples, dtype) for table, dtype in enumerate(dtypes)]
-        for row in range(0, samples, _TILE_SAMPLES):
-            tile = slice(row, row + _TILE_SAMPLES)
-            table = 0
-            for stored in chunk.ids:
-                for position in range(stored.shape[1]):
-                    ids[table][tile] = stored[tile, position]
-                    table += 1
+        column_kernels.narrow_ids(chunk.ids, ids)
         return [chunk.label.astype(np.uint8), half, *ids]
 
     return Encoding("per_table", "none", files, encode)
@@ -151,9 +145,8 @@ def _per_table(source):
 
 def _look_up(logs, counts, transform, half):
     """Fills `half` with transformed counts, of which those below `_LOOKED_UP` stand in `logs`."""
-    logs.take(counts, mode="clip", out=half)
-    beyond = counts.view(np.uint32) >= _LOOKED_UP  # negative ones too
-    if beyond.any():
+    if column_kernels.look_up(logs, counts, half):
+        beyond = counts.view(np.uint32) >= _LOOKED_UP  # negative ones too
         half[beyond] = apply_transform(counts[beyond], transform).astype(np.float16)
 
 
@@ -196,26 +189,11 @@ def _raw(source):
                 f"{column.segments[0].path}: sample {chunk.first + row}, dense feature "
                 f"{position}: {chunk.dense[row, position]} is not an integer: raw files hold counts"
             )
-        _side_by_side(records[:, 1 + dense :], chunk.ids)
+        column_kernels.widen_ids(chunk.ids, records[:, 1 + dense :])
         return [records]
 
     # One column of whole records: what metadata.json would say does not apply to it.
     return Encoding("raw", RAW_TRANSFORM, [OutputFile("", "raw", "int32", width)], encode)
-
-
-def _side_by_side(out, ids):
-    """Copies the categorical columns into [n, T], a tile at a time where there are several."""
-    if len(ids) == 1:
-        out[...] = ids[0]
-        return
-    pairs, first = [], 0
-    for stored in ids:
-        pairs.append((out[:, first : first + stored.shape[1]], stored))
-        first += stored.shape[1]
-    for row in range(0, len(out), _TILE_SAMPLES):
-        tile = slice(row, row + _TILE_SAMPLES)
-        for fields, stored in pairs:
-            fields[tile] = stored[tile]
 
 
 _ENCODINGS = {"three_file": _three_file, "per_table": _per_table, "raw": _raw}

@@ -16,7 +16,7 @@ from dataset.preprocessing.columns import Samples
 
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
 #: What `dlrm_preprocessing_version` of a library built from these sources returns.
-_VERSION = 2
+_VERSION = 3
 #: Bytes of the shortest good line: a label, 39 tabs and LF.
 _SHORTEST_LINE = 41
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
@@ -32,6 +32,11 @@ _FUNCTIONS = {
         None,
         [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER],
     ),
+    "dlrm_split_records": (None, [_POINTER, *[_SIZE] * 3, *[_POINTER] * 3]),
+    "dlrm_narrow_ids": (None, [_POINTER, _SIZE, _SIZE, _POINTER, _POINTER]),
+    "dlrm_widen_ids": (None, [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER]),
+    "dlrm_look_up": (_SIZE, [_POINTER, _SIZE, _POINTER, ctypes.c_uint32, _POINTER]),
+    "dlrm_halves_to_floats": (None, [_POINTER, _SIZE, _POINTER]),
     "dlrm_to_records": (None, [_POINTER, _SIZE, _POINTER]),
 }
 

@@ -1,4 +1,4 @@
-// The kernels of preprocess.py, called through a plain C interface: no TensorFlow, no Python.
+// The kernels of preprocess.py and of the other data tools, called through a plain C interface: no TensorFlow, no Python.
 //
 // Every array belongs to the caller. The functions keep no state and may run on several threads.
 #ifndef DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
@@ -44,5 +44,28 @@ DLRM_EXPORT void dlrm_count_values(const uint32_t* values, const uint8_t* validi
 
 // Writes records [rows, 40] of fields [40, rows].
 DLRM_EXPORT void dlrm_to_records(const int32_t* fields, int64_t rows, int32_t* records);
+
+// Copies field f, sizes[f] bytes at byte offsets[f] of each of `rows` records `stride` bytes apart,
+// to columns[f] [rows, sizes[f]].
+DLRM_EXPORT void dlrm_split_records(const uint8_t* records, int64_t rows, int64_t stride,
+                                    int64_t fields, const int64_t* offsets, const int64_t* sizes,
+                                    uint8_t* const* columns);
+
+// Copies ids [rows, tables] to a column [rows] for each table, of signed integers of widths[t] =
+// 1, 2 or 4 bytes, of which the lowest bits are kept.
+DLRM_EXPORT void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables,
+                                 const int64_t* widths, void* const* columns);
+
+// The other way round.
+DLRM_EXPORT void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
+                                int64_t tables, int32_t* ids);
+
+// Writes found[i] = table[counts[i]] for each i in [0, n), where counts[i] is in [0, size), which is
+// not empty; table[0] elsewhere. Returns how many are elsewhere.
+DLRM_EXPORT int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table,
+                                 uint32_t size, uint16_t* found);
+
+// Converts n finite float16 to float32.
+DLRM_EXPORT void dlrm_halves_to_floats(const uint16_t* halves, int64_t n, float* floats);
 
 #endif  // DLRM_OPS_PREPROCESSING_PREPROCESSING_H_

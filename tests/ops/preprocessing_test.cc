@@ -155,6 +155,56 @@ bool Transposes(int64_t rows) {
   return true;
 }
 
+// Ids to columns of every width and back, and the same as fields of records.
+bool Columns(int64_t rows) {
+  const int64_t tables = 3, widths[] = {2, 4, 1}, offsets[] = {5, 9, 0};
+  auto ids = Exactly<int32_t>(rows * tables);
+  for (int64_t i = 0; i < rows * tables; ++i) ids[i] = Random(128);
+  auto narrow = Exactly<int16_t>(rows);
+  auto plain = Exactly<int32_t>(rows);
+  auto least = Exactly<int8_t>(rows);
+  void* const columns[] = {narrow.get(), plain.get(), least.get()};
+  dlrm_narrow_ids(ids.get(), rows, tables, widths, columns);
+  constexpr int64_t kStride = 13;  // The last field ends where the record does.
+  auto records = Exactly<uint8_t>(rows * kStride);
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(&records[row * kStride + 5], &narrow[row], 2);
+    std::memcpy(&records[row * kStride + 9], &plain[row], 4);
+    std::memcpy(&records[row * kStride], &least[row], 1);
+  }
+  auto narrow2 = Exactly<int16_t>(rows);
+  auto plain2 = Exactly<int32_t>(rows);
+  auto least2 = Exactly<int8_t>(rows);
+  void* const columns2[] = {narrow2.get(), plain2.get(), least2.get()};
+  dlrm_split_records(records.get(), rows, kStride, 3, offsets, widths,
+                     reinterpret_cast<uint8_t* const*>(columns2));
+  auto again = Exactly<int32_t>(rows * tables);
+  dlrm_widen_ids(columns2, widths, rows, tables, again.get());
+  return std::equal(ids.get(), ids.get() + rows * tables, again.get());
+}
+
+bool LooksUp(int64_t n) {
+  const int64_t size = 1 + Random(100);
+  auto table = Exactly<uint16_t>(size);
+  for (int64_t i = 0; i < size; ++i) table[i] = 3 * i;
+  auto counts = Exactly<int32_t>(n);
+  auto found = Exactly<uint16_t>(n);
+  int64_t beyond = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    counts[i] = Random(8) ? Random(size) : Random(INT64_C(1) << 32) - (INT64_C(1) << 31);
+    beyond += counts[i] < 0 || counts[i] >= size;
+  }
+  bool same = dlrm_look_up(counts.get(), n, table.get(), size, found.get()) == beyond;
+  for (int64_t i = 0; i < n; ++i) {
+    same = same && (counts[i] < 0 || counts[i] >= size || found[i] == 3 * counts[i]);
+  }
+  auto floats = Exactly<float>(n);
+  for (int64_t i = 0; i < n; ++i) found[i] = 0x3C00 + 0x400 * (i % 8);  // 1, 2, 4 ... 128
+  dlrm_halves_to_floats(found.get(), n, floats.get());
+  for (int64_t i = 0; i < n; ++i) same = same && floats[i] == 1 << i % 8;
+  return same;
+}
+
 }  // namespace
 
 int main() {
@@ -162,7 +212,7 @@ int main() {
     const Column column(Random(round % 10 == 0 ? 1000 : 300));
     const uint32_t max_rows = 1 + Random(100);
     if (!Counts(column, max_rows) || !Finds(column, max_rows) || !Finds(column, 0) ||
-        !Transposes(column.n)) {
+        !Transposes(column.n) || !Columns(column.n) || !LooksUp(column.n)) {
       std::printf("preprocessing_test: a column of %ld values came out wrong\n",
                   static_cast<long>(column.n));
       return 1;

@@ -1,0 +1,127 @@
+"""Records into columns and narrow ids, and back: native where that is built, otherwise NumPy.
+
+A chunk goes through each of these in one call, so that threads seldom wait for the interpreter.
+The results are the same either way.
+"""
+
+import ctypes
+
+import numpy as np
+
+from dataset.preprocessing import native
+
+#: Samples worked on at a time by NumPy, so that all passes over them stay in the cache.
+_TILE_SAMPLES = 2048
+
+
+def split_records(records, stride, fields):
+    """Copies fields of records to columns.
+
+    Args:
+        records: uint8 vector of whole records.
+        stride: bytes of a record.
+        fields: list of (byte of the record, contiguous array [records, width]), which is filled.
+    """
+    rows = records.size // stride
+    if not rows:
+        return
+    kernels = native.load()
+    if kernels is None:
+        for offset, column in fields:
+            strides = (stride, column.itemsize)
+            column[...] = np.ndarray(column.shape, column.dtype, records, offset, strides)
+        return
+    kernels.dlrm_split_records(
+        records.ctypes.data,
+        rows,
+        stride,
+        len(fields),
+        _sizes(offset for offset, _ in fields),
+        _sizes(column.shape[1] * column.itemsize for _, column in fields),
+        _addresses(column for _, column in fields),
+    )
+
+
+def narrow_ids(ids, columns):
+    """Copies ids to one column a table.
+
+    Args:
+        ids: list of integer arrays [n, width], side by side; every value fits its column.
+        columns: a vector [n] of int8, int16 or int32 for each table; filled.
+    """
+    kernels = native.load()
+    (first, *others), rows = ids, len(ids[0])
+    if kernels is not None and not others and first.dtype == np.int32 and _plain(first):
+        widths = _sizes(column.itemsize for column in columns)
+        kernels.dlrm_narrow_ids(first.ctypes.data, rows, len(columns), widths, _addresses(columns))
+        return
+    for row in range(0, rows, _TILE_SAMPLES):
+        tile, remaining = slice(row, row + _TILE_SAMPLES), iter(columns)
+        for stored in ids:
+            for position in range(stored.shape[1]):
+                next(remaining)[tile] = stored[tile, position]
+
+
+def widen_ids(ids, out):
+    """Copies ids side by side.
+
+    Args:
+        ids: list of integer arrays [n, width].
+        out: int32 [n, tables]; filled.
+    """
+    kernels = native.load()
+    narrow = all(part.shape[1] == 1 and _plain(part) and part.dtype.kind == "i" for part in ids)
+    if kernels is not None and narrow and max(part.itemsize for part in ids) <= 4 and _plain(out):
+        widths = _sizes(part.itemsize for part in ids)
+        kernels.dlrm_widen_ids(_addresses(ids), widths, len(out), len(ids), out.ctypes.data)
+        return
+    parts, first = [], 0
+    for stored in ids:
+        parts.append((out[:, first : first + stored.shape[1]], stored))
+        first += stored.shape[1]
+    for row in range(0, len(out), _TILE_SAMPLES):
+        tile = slice(row, row + _TILE_SAMPLES)
+        for place, stored in parts:
+            place[tile] = stored[tile]
+
+
+def look_up(table, counts, out):
+    """Fills `out` with table[counts], and with anything where that is not in the table.
+
+    Args:
+        table: float16 vector.
+        counts: contiguous int32 array.
+        out: float16 array of the same shape.
+
+    Returns:
+        Whether any count is not in the table.
+    """
+    kernels = native.load()
+    if kernels is None:
+        table.take(counts, mode="clip", out=out)
+        return bool((counts.view(np.uint32) >= len(table)).any())
+    addresses = counts.ctypes.data, counts.size, table.ctypes.data, len(table), out.ctypes.data
+    return kernels.dlrm_look_up(*addresses) > 0
+
+
+def halves_to_floats(values, out):
+    """Fills float32 `out` with finite, contiguous float16 values of the same shape."""
+    kernels = native.load()
+    if kernels is None:
+        out[...] = values
+    else:
+        kernels.dlrm_halves_to_floats(values.ctypes.data, values.size, out.ctypes.data)
+
+
+def _plain(array):
+    return array.flags.c_contiguous
+
+
+def _sizes(numbers):
+    numbers = list(numbers)
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _addresses(arrays):
+    addresses = [array.ctypes.data for array in arrays]
+    return (ctypes.c_void_p * len(addresses))(*addresses)

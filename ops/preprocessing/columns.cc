@@ -1,0 +1,97 @@
+// Records <-> columns of the data tools (dataset/column_kernels.py).
+#include <cstring>
+
+#include "preprocessing/preprocessing.h"
+
+namespace {
+
+// Rows worked on at a time: what lies side by side of them stays in the first-level cache.
+constexpr int64_t kTileRows = 128;
+
+template <class F>
+void ForTiles(int64_t rows, F work) {
+  for (int64_t begin = 0; begin < rows; begin += kTileRows) {
+    work(begin, rows - begin < kTileRows ? rows : begin + kTileRows);
+  }
+}
+
+template <class Narrow>
+void NarrowColumn(const int32_t* ids, int64_t tables, int64_t begin, int64_t end, void* column) {
+  Narrow* const out = static_cast<Narrow*>(column);
+  for (int64_t row = begin; row < end; ++row) out[row] = static_cast<Narrow>(ids[row * tables]);
+}
+
+template <class Narrow>
+void WidenColumn(const void* column, int64_t tables, int64_t begin, int64_t end, int32_t* ids) {
+  const Narrow* const in = static_cast<const Narrow*>(column);
+  for (int64_t row = begin; row < end; ++row) ids[row * tables] = in[row];
+}
+
+}  // namespace
+
+void dlrm_split_records(const uint8_t* records, int64_t rows, int64_t stride, int64_t fields,
+                        const int64_t* offsets, const int64_t* sizes, uint8_t* const* columns) {
+  ForTiles(rows, [&](int64_t begin, int64_t end) {
+    for (int64_t field = 0; field < fields; ++field) {
+      const uint8_t* in = records + begin * stride + offsets[field];
+      const int64_t size = sizes[field];
+      uint8_t* out = columns[field] + begin * size;
+      for (int64_t row = begin; row < end; ++row, in += stride, out += size) {
+        std::memcpy(out, in, size);
+      }
+    }
+  });
+}
+
+void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables, const int64_t* widths,
+                     void* const* columns) {
+  ForTiles(rows, [&](int64_t begin, int64_t end) {
+    for (int64_t table = 0; table < tables; ++table) {
+      switch (widths[table]) {
+        case 1: NarrowColumn<int8_t>(ids + table, tables, begin, end, columns[table]); break;
+        case 2: NarrowColumn<int16_t>(ids + table, tables, begin, end, columns[table]); break;
+        default: NarrowColumn<int32_t>(ids + table, tables, begin, end, columns[table]);
+      }
+    }
+  });
+}
+
+void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
+                    int64_t tables, int32_t* ids) {
+  ForTiles(rows, [&](int64_t begin, int64_t end) {
+    for (int64_t table = 0; table < tables; ++table) {
+      switch (widths[table]) {
+        case 1: WidenColumn<int8_t>(columns[table], tables, begin, end, ids + table); break;
+        case 2: WidenColumn<int16_t>(columns[table], tables, begin, end, ids + table); break;
+        default: WidenColumn<int32_t>(columns[table], tables, begin, end, ids + table);
+      }
+    }
+  });
+}
+
+int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table, uint32_t size,
+                     uint16_t* found) {
+  int64_t beyond = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t count = static_cast<uint32_t>(counts[i]);
+    const bool outside = count >= size;
+    beyond += outside;
+    found[i] = table[outside ? 0 : count];
+  }
+  return beyond;
+}
+
+void dlrm_halves_to_floats(const uint16_t* halves, int64_t n, float* floats) {
+  for (int64_t i = 0; i < n; ++i) {
+    // A half's exponent is biased by 15 instead of 127.
+    const uint32_t magnitude = static_cast<uint32_t>(halves[i] & 0x7FFF) << 13;
+    const uint32_t sign = static_cast<uint32_t>(halves[i] & 0x8000) << 16;
+    float value;
+    std::memcpy(&value, &magnitude, sizeof value);
+    value *= 0x1p112f;
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits |= sign;
+    std::memcpy(&floats[i], &bits, sizeof bits);
+  }
+}

@@ -1,0 +1,117 @@
+"""The native kernels of columns, and NumPy's way without them, against plain indexing."""
+
+import numpy as np
+import pytest
+
+from dataset import column_kernels
+from dataset.preprocessing import native
+
+SIZES = [0, 1, 127, 128, 129, 2048, 5000]
+
+
+@pytest.fixture(params=["native", "NumPy"], autouse=True)
+def kernels(request, monkeypatch):
+    """Without the library, half of these tests have nothing to run: `make test` builds it."""
+    if request.param == "NumPy":
+        monkeypatch.setattr(native, "load", lambda: None)
+    elif not native.PATH.exists():
+        pytest.skip(f"{native.PATH} is not built")
+    else:
+        assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
+
+
+def random_bits(shape, dtype):
+    shape = shape if isinstance(shape, tuple) else (shape,)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(np.random.default_rng().bytes(size), dtype).reshape(shape)
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_fields_of_records(rows):
+    layout = np.dtype(
+        {"names": ["a", "b", "c"], "formats": ["<i4", ("<u1", 3), ("<f2", 13)],
+         "offsets": [5, 0, 12], "itemsize": 41}
+    )  # fmt: skip
+    records = random_bits(rows * layout.itemsize, np.uint8)
+    columns = {
+        "a": np.empty((rows, 1), np.int32), "b": np.empty((rows, 3), np.uint8),
+        "c": np.empty((rows, 13), np.float16),
+    }  # fmt: skip
+    fields = [(layout.fields[name][1], column) for name, column in columns.items()]
+    column_kernels.split_records(records, layout.itemsize, fields)
+    expected = records.view(layout)
+    for name, column in columns.items():
+        assert column.tobytes() == np.ascontiguousarray(expected[name]).tobytes(), name
+
+
+def narrow_columns(rows):
+    rng = np.random.default_rng()
+    dtypes = rng.permutation([np.int8, np.int16, np.int32, np.int8, np.int32])
+    return [
+        rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, rows, dtype, endpoint=True)
+        for dtype in dtypes
+    ]
+
+
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("parts", [1, 3], ids=["one array", "several"])
+def test_ids_to_columns(rows, parts):
+    expected = narrow_columns(rows)
+    ids = np.stack([column.astype(np.int32) for column in expected], axis=1)
+    given = [np.ascontiguousarray(part) for part in np.split(ids, [1, 3], axis=1)]
+    found = [np.empty_like(column) for column in expected]
+    column_kernels.narrow_ids(given if parts == 3 else [ids], found)
+    for ours, column in zip(found, expected):
+        np.testing.assert_array_equal(ours, column)
+
+
+def test_ids_with_room_between_the_rows():
+    expected = narrow_columns(300)
+    wide = np.zeros((300, 9), np.int32)
+    wide[:, 2:7] = np.stack(expected, axis=1)
+    found = [np.empty_like(column) for column in expected]
+    column_kernels.narrow_ids([wide[:, 2:7]], found)
+    for ours, column in zip(found, expected):
+        np.testing.assert_array_equal(ours, column)
+
+
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("shape", ["columns", "wide parts", "unsigned"])
+@pytest.mark.parametrize("room", [0, 2])
+def test_columns_to_ids(rows, shape, room):
+    columns = narrow_columns(rows)
+    if shape == "unsigned":
+        columns[1] = np.random.default_rng().integers(0, 2**16, rows, np.uint16)
+    expected = np.stack([column.astype(np.int32) for column in columns], axis=1)
+    given = [column[:, None] for column in columns]
+    if shape == "wide parts":
+        given = [np.ascontiguousarray(expected[:, :2]), *given[2:]]
+    whole = np.full((rows, 5 + room), -77, np.int32)
+    column_kernels.widen_ids(given, whole[:, room:])
+    np.testing.assert_array_equal(whole[:, room:], expected)
+    assert (whole[:, :room] == -77).all()
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_looked_up_values(rows):
+    rng = np.random.default_rng()
+    table = random_bits(1000, np.float16)
+    counts = rng.integers(0, 1000, (rows, 13), np.int32)
+    found = np.empty(counts.shape, np.float16)
+    assert column_kernels.look_up(table, counts, found) is False
+    assert found.tobytes() == table[counts].tobytes()
+    for wrong in (1000, -1, 2**31 - 1, -(2**31)):
+        if rows:
+            damaged = counts.copy()
+            damaged[rng.integers(rows), rng.integers(13)] = wrong
+            assert column_kernels.look_up(table, damaged, found) is True
+            inside = damaged == counts
+            assert found[inside].tobytes() == table[counts[inside]].tobytes()
+
+
+def test_every_finite_half():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    found = np.empty(halves.shape, np.float32)
+    column_kernels.halves_to_floats(halves, found)
+    assert found.tobytes() == halves.astype(np.float32).tobytes()
