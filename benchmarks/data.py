@@ -175,7 +175,7 @@ def main(arguments=None):
         prog="python3 -m benchmarks.data", description=__doc__.partition("\n\n")[0]
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
-    parser.add_argument("--samples", type=int, default=64 * BATCH, help="samples of the dataset")
+    parser.add_argument("--samples", type=int, default=128 * BATCH, help="samples of the dataset")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each case")
     parser.add_argument("--threads", type=int, default=2, help="parallel reads of the reader")
     parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
