@@ -1,7 +1,7 @@
-"""Counts one column's values in an array of counters, where the modulo rule makes that possible.
+"""Counts one column's values in memory: what `counting.make_dictionary` does in SQL, out of core.
 
-What `counting.make_dictionary` does in SQL, without a hash table of groups: several times faster,
-in memory that is known beforehand.
+Several times faster, where it fits: under the modulo rule in an array of counters, whose size is
+known beforehand; under the frequency rule in a hash table.
 """
 
 from __future__ import annotations
@@ -11,67 +11,105 @@ import pyarrow.parquet as pq
 
 from dataset.preprocessing import counting, dictionaries, native, progress
 from dataset.preprocessing.columns import CATEGORICAL_NAMES
+from dataset.preprocessing.hash_counters import HashCounters, TableFullError
 
 _BATCH_ROWS = 1 << 16
-#: A counter; at the end beside it, per distinct value: number, frequency, order, room to sort.
+#: A counter of the array; at the end beside it, per distinct value: number, frequency, order, room
+#: to sort.
 _COUNTER_BYTES, _VALUE_BYTES = 8, 30
+#: What a hash table may take of a process's room: sorting its entries takes twice as much again.
+_TABLE_SHARE = 1 / 3
+#: A process of its own, without what it counts in.
+_PROCESS_BYTES = 400 << 20
 
 
-def needed_bytes(rule, rows):
-    """Returns the most memory that a column of `rows` samples takes, besides a process's own.
+def columns_at_once(rule, rows, memory, jobs):
+    """Returns how many columns may be counted at a time, and the bytes that each may take.
 
     Args:
         rule: dictionaries.Rule.
         rows: samples.
+        memory: bytes for all.
+        jobs: processes at most.
 
     Returns:
-        Bytes; None where counting this way is not possible (frequency rule, no native kernels).
+        (columns, bytes); no columns where none fits, or without the native kernels.
     """
-    if rule.max_rows is None or native.load() is None:
-        return None
-    return _COUNTER_BYTES * rule.max_rows + _VALUE_BYTES * min(rule.max_rows, rows)
+    if native.load() is None:
+        return 0, 0
+    if rule.max_rows is None:
+        room = memory // jobs - _PROCESS_BYTES
+        return (jobs, room) if room > 0 else (0, 0)
+    room = _COUNTER_BYTES * rule.max_rows + _VALUE_BYTES * min(rule.max_rows, rows)
+    return min(jobs, memory // (room + _PROCESS_BYTES)), room
 
 
-def make_dictionary(paths, rule, column, folder):
+def make_dictionary(paths, rule, column, folder, room):
     """Writes the dictionary of column `column` (from 0) to `folder`.
 
     Args:
         paths: Parquet files of the samples.
-        rule: dictionaries.Rule with `max_rows`.
+        rule: dictionaries.Rule.
         column: number of the column.
         folder: the dictionary's folder.
+        room: bytes that counting may take, from `columns_at_once`.
 
     Returns:
-        What `counting.make_dictionary` does.
+        What `counting.make_dictionary` does; None, and nothing is written, where it has no room.
     """
-    counters = _count(paths, column, rule.max_rows)
-    values = np.flatnonzero(counters).astype(np.uint32)
-    frequencies = counters[values]
-    del counters  # Its memory is for sorting now.
+    rare_values = rare_samples = 0
+    if rule.max_rows is None:
+        counted = _count_hashed(paths, column, room * _TABLE_SHARE)
+        if counted is None:
+            return None
+        values, frequencies = counted
+        rare = frequencies < rule.threshold
+        rare_values, rare_samples = int(np.count_nonzero(rare)), int(frequencies[rare].sum())
+        values, frequencies = values[~rare], frequencies[~rare]
+    else:
+        values, frequencies = _count_reduced(paths, column, rule.max_rows)
     order = _order(frequencies)
     values = values[order]
     dictionaries.write_column(dictionaries.column_path(folder, column), values)
     head = counting.most_frequent(values, frequencies[order[: counting.MOST_FREQUENT]])
-    return counting.summary(rule, values.size, head)
+    return counting.summary(rule, values.size, head, rare_values, rare_samples)
 
 
-def _count(paths, column, max_rows):
-    kernels, name = native.load(), CATEGORICAL_NAMES[column]
-    counters = np.zeros(max_rows, np.int64)
+def _batches(paths, column):
+    name = CATEGORICAL_NAMES[column]
     for path in paths:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=[name], use_threads=False):
-                native.count_values(kernels, batch.column(0), max_rows, counters)
+                yield batch.column(0)
                 progress.advance(0, batch.num_rows)
-    return counters
+
+
+def _count_reduced(paths, column, max_rows):
+    """Returns (uint32 values modulo max_rows, ascending; int64 frequencies)."""
+    kernels, counters = native.load(), np.zeros(max_rows, np.int64)
+    for values in _batches(paths, column):
+        native.count_values(kernels, values, max_rows, counters)
+    values = np.flatnonzero(counters).astype(np.uint32)
+    return values, counters[values]
+
+
+def _count_hashed(paths, column, most_bytes):
+    """Returns (uint32 values, ascending; uint32 frequencies), or None where they do not fit."""
+    try:
+        counters = HashCounters(native.load(), most_bytes)
+        for values in _batches(paths, column):
+            counters.add(values)
+    except TableFullError:
+        return None
+    return counters.counts()
 
 
 def _order(frequencies):
-    """Returns the places of int64 `frequencies` in descending order, equal ones as they were."""
+    """Returns the places of `frequencies` in descending order, equal ones as they were."""
     # Sixteen bits are sorted in linear time; the few values that occur more often, afterwards.
     most = np.iinfo(np.uint16).max
     key = np.uint16(most) - np.minimum(frequencies, most).astype(np.uint16)
     order = np.argsort(key, kind="stable")
     head = order[: np.count_nonzero(key == 0)]
-    head[:] = head[np.argsort(-frequencies[head], kind="stable")]
+    head[:] = head[np.argsort(-frequencies[head].astype(np.int64), kind="stable")]
     return order

@@ -16,7 +16,7 @@ from dataset.preprocessing.columns import Samples
 
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
 #: What `dlrm_preprocessing_version` of a library built from these sources returns.
-_VERSION = 3
+_VERSION = 4
 #: Bytes of the shortest good line: a label, 39 tabs and LF.
 _SHORTEST_LINE = 41
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
@@ -37,6 +37,11 @@ _FUNCTIONS = {
     "dlrm_widen_ids": (None, [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER]),
     "dlrm_look_up": (_SIZE, [_POINTER, _SIZE, _POINTER, ctypes.c_uint32, _POINTER]),
     "dlrm_halves_to_floats": (None, [_POINTER, _SIZE, _POINTER]),
+    "dlrm_count_hashed": (
+        _SIZE,
+        [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER],
+    ),
+    "dlrm_rehash": (None, [_POINTER, _SIZE, _POINTER, _SIZE]),
     "dlrm_to_records": (None, [_POINTER, _SIZE, _POINTER]),
 }
 
@@ -65,7 +70,8 @@ def describe():
     return f"NumPy, which is slower ({PATH.name} {state}: make ops)"
 
 
-def _address(array):
+def address(array):
+    """Returns where an array's first element lies."""
     return array.ctypes.data
 
 
@@ -85,18 +91,18 @@ def decode_lines(kernels, text):
         MemoryError: there is none left.
     """
     text = np.frombuffer(text, np.uint8)
-    lines = kernels.dlrm_count_lines(_address(text), text.size)
+    lines = kernels.dlrm_count_lines(address(text), text.size)
     room = min(lines, text.size // _SHORTEST_LINE)
     samples = Samples.empty(room)
     bad = np.empty((lines, 3), np.int64)
     bad_lines = ctypes.c_int64()
     columns = (samples.label, samples.dense, samples.dense_present, samples.values, samples.present)
     rows = kernels.dlrm_decode_lines(
-        _address(text),
+        address(text),
         text.size,
         room,
-        *(_address(column) for column in columns),
-        _address(bad),
+        *(address(column) for column in columns),
+        address(bad),
         ctypes.addressof(bad_lines),
     )
     if rows < 0:
@@ -120,11 +126,11 @@ def find_ids(kernels, column, max_rows, table, slots, ids):
         How many values have no id.
     """
     return kernels.dlrm_find_ids(
-        *_values_and_validity(column),
+        *values_and_validity(column),
         max_rows or 0,
-        _address(table),
+        address(table),
         slots,
-        _address(ids),
+        address(ids),
     )
 
 
@@ -137,10 +143,10 @@ def count_values(kernels, column, max_rows, counters):
         max_rows: M of the modulo rule.
         counters: int64 [max_rows], contiguous.
     """
-    kernels.dlrm_count_values(*_values_and_validity(column), max_rows, _address(counters))
+    kernels.dlrm_count_values(*values_and_validity(column), max_rows, address(counters))
 
 
-def _values_and_validity(column):
+def values_and_validity(column):
     """Returns (values, validity or None, first bit, n) of an Arrow uint32 array, for C."""
     validity, values = column.buffers()
     return (
@@ -154,5 +160,5 @@ def _values_and_validity(column):
 def to_records(kernels, fields):
     """Returns int32 records [n, 40] of contiguous int32 `fields` [40, n]."""
     records = np.empty(fields.shape[::-1], "<i4")
-    kernels.dlrm_to_records(_address(fields), fields.shape[1], _address(records))
+    kernels.dlrm_to_records(address(fields), fields.shape[1], address(records))
     return records

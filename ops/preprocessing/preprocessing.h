@@ -42,6 +42,20 @@ DLRM_EXPORT void dlrm_count_values(const uint32_t* values, const uint8_t* validi
                                    int64_t first_bit, int64_t n, uint32_t max_rows,
                                    int64_t* counters);
 
+// Counts values in a hash table of `slots` entries, value in the upper half and count in the lower
+// one, 0 where empty; *entries of them are in use, of which there may be `most`, less than slots. A
+// missing value is not counted.
+//
+// Returns how many values were counted: fewer than n where the next one needs an entry more than
+// there may be; or -1 if a count does not fit 32 bits.
+DLRM_EXPORT int64_t dlrm_count_hashed(const uint32_t* values, const uint8_t* validity,
+                                      int64_t first_bit, int64_t n, uint64_t* table, int64_t slots,
+                                      int64_t most, int64_t* entries);
+
+// Copies the entries of such a table to an empty one that is larger.
+DLRM_EXPORT void dlrm_rehash(const uint64_t* table, int64_t slots, uint64_t* larger,
+                             int64_t larger_slots);
+
 // Writes records [rows, 40] of fields [40, rows].
 DLRM_EXPORT void dlrm_to_records(const int32_t* fields, int64_t rows, int32_t* records);
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "preprocessing/preprocessing.h"
@@ -116,6 +117,32 @@ bool Counts(const Column& column, uint32_t max_rows) {
   return std::all_of(counters.get(), counters.get() + max_rows, [](int64_t c) { return c == 0; });
 }
 
+// In a table that is enlarged whenever half of it is in use.
+bool CountsHashed(const Column& column) {
+  int64_t slots = 2, entries = 0, done = 0;
+  auto table = Exactly<uint64_t>(slots);
+  std::fill_n(table.get(), slots, 0);
+  while (true) {
+    const int64_t bit = column.first_bit + done;
+    done += dlrm_count_hashed(column.values.get() + done, column.validity.get(), bit,
+                              column.n - done, table.get(), slots, slots / 2, &entries);
+    if (done == column.n) break;
+    auto larger = Exactly<uint64_t>(2 * slots + 1);
+    std::fill_n(larger.get(), 2 * slots + 1, 0);
+    dlrm_rehash(table.get(), slots, larger.get(), 2 * slots + 1);
+    table = std::move(larger);
+    slots = 2 * slots + 1;
+  }
+  std::unordered_map<uint32_t, uint32_t> expected, found;
+  for (int64_t i = 0; i < column.n; ++i) {
+    if (column.There(i)) ++expected[column.values[i]];
+  }
+  for (int64_t i = 0; i < slots; ++i) {
+    if (table[i] != 0) found[table[i] >> 32] = static_cast<uint32_t>(table[i]);
+  }
+  return found == expected && entries == static_cast<int64_t>(expected.size());
+}
+
 // The table has the entries 0, 3, 6 ... 48, with the ids 5, 6, 7 ...
 bool Finds(const Column& column, uint32_t max_rows) {
   constexpr int64_t kEntries = 17, kSlots = 29, kFirstId = 5;
@@ -212,7 +239,7 @@ int main() {
     const Column column(Random(round % 10 == 0 ? 1000 : 300));
     const uint32_t max_rows = 1 + Random(100);
     if (!Counts(column, max_rows) || !Finds(column, max_rows) || !Finds(column, 0) ||
-        !Transposes(column.n) || !Columns(column.n) || !LooksUp(column.n)) {
+        !Transposes(column.n) || !CountsHashed(column) || !Columns(column.n) || !LooksUp(column.n)) {
       std::printf("preprocessing_test: a column of %ld values came out wrong\n",
                   static_cast<long>(column.n));
       return 1;

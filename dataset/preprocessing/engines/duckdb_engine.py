@@ -1,9 +1,9 @@
 """DuckDB inside this process: out of core, within its share of the memory limit.
 
-Counting and dictionaries are SQL, except where an array of counters for the modulo rule fits the
-limit (`direct_counting`). That, parsing, and looking up ids run in worker processes: a part's
-values are found in hash tables that the workers share (`lookup`), which gives what the statement
-`sql.mapping` gives, in the order of the rows and several times faster than 26 joins.
+Counting and dictionaries are SQL for columns that cannot be counted in memory (`direct_counting`).
+That, parsing, and looking up ids run in worker processes: a part's values are found in hash tables
+that the workers share (`lookup`), which gives what the statement `sql.mapping` gives, in the order
+of the rows and several times faster than 26 joins.
 """
 
 from __future__ import annotations
@@ -97,22 +97,25 @@ class DuckDBEngine(Engine):
             raise EngineError(f"DuckDB: {error}") from error
 
     def make_dictionaries(self, columns, parts, rule, folder, bar):
-        """Counts several columns at a time where their counters fit, otherwise by SQL."""
+        """Counts several columns at a time in memory, by SQL what has no room there."""
         rows = sum(part.rows for part in parts)
-        needed = direct_counting.needed_bytes(rule, rows)
-        at_once = 0 if needed is None else self._limit // (needed + _WORKER_BYTES)
-        if at_once == 0:
-            yield from super().make_dictionaries(columns, parts, rule, folder, bar)
-            return
-        paths = [part.path for part in parts]
-        work = [(paths, rule, column, folder) for column in columns]
+        at_once, room = direct_counting.columns_at_once(rule, rows, self._limit, self._jobs)
+        left = list(columns)
+        if at_once:
+            paths = [part.path for part in parts]
+            work = [(paths, rule, column, folder, room) for column in columns]
 
-        def show(_, rows_done):
-            bar.show(rows_done / rows, rows_done)
+            def show(_, rows_done):
+                bar.show(rows_done / rows, rows_done)
 
-        jobs = min(self._jobs, at_once)
-        for index, summary in processes.run(direct_counting.make_dictionary, work, jobs, show):
-            yield columns[index], summary
+            for index, summary in processes.run(
+                direct_counting.make_dictionary, work, at_once, show
+            ):
+                if summary is not None:
+                    left.remove(columns[index])
+                    yield columns[index], summary
+        if left:
+            yield from super().make_dictionaries(left, parts, rule, folder, bar)
 
     def map(self, tasks, dictionary, rule, commit, bar):
         """Looks ids up in worker processes, in as few passes over the parts as memory allows."""
