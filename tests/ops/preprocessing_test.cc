@@ -239,7 +239,8 @@ int main() {
     const Column column(Random(round % 10 == 0 ? 1000 : 300));
     const uint32_t max_rows = 1 + Random(100);
     if (!Counts(column, max_rows) || !Finds(column, max_rows) || !Finds(column, 0) ||
-        !Transposes(column.n) || !CountsHashed(column) || !Columns(column.n) || !LooksUp(column.n)) {
+        !Transposes(column.n) || !CountsHashed(column) || !Columns(column.n) ||
+        !LooksUp(column.n)) {
       std::printf("preprocessing_test: a column of %ld values came out wrong\n",
                   static_cast<long>(column.n));
       return 1;
