@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from dataset.preprocessing import durable, options, pipeline
+from dataset.preprocessing import durable, native, options, pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +13,15 @@ def no_fsync(monkeypatch):
     """Waits for no disk: a killed process loses none of its pages."""
     monkeypatch.setattr(durable, "sync", lambda path: None)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """Without the library, their tests have nothing to run: `make test` builds it."""
+    if not native.PATH.exists():
+        pytest.skip(f"{native.PATH} is not built")
+    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
+    return native.load()
 
 
 def run_options(folder, **given):

@@ -15,15 +15,6 @@ from dataset.preprocessing.hash_counters import HashCounters, TableFullError
 from tests.dataset.preprocessing.conftest import random_lines, run_options, write_days
 
 
-@pytest.fixture(scope="module")
-def kernels():
-    """Without the library, these tests have nothing to run: `make test` builds it."""
-    if not native.PATH.exists():
-        pytest.skip(f"{native.PATH} is not built")
-    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
-    return native.load()
-
-
 def random_columns(rng, values):
     """Yields Arrow columns of `values`; slices of them, whose bits begin in the midst of a byte."""
     for rows in (1, 127, 128, 129, 1000):

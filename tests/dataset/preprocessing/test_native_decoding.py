@@ -19,15 +19,7 @@ _COLUMNS = ("label", "dense", "dense_present", "values", "present")
 _PUT = ["", "\t", "\n", "\r", "-", "g", "G", "/", ":", "@", "`", "0", "F", " ", "\0", ".", "+"]
 _PUT += ["\x10", "\xb0", "\xff", "9" * 8, "0" * 15 + "7", "0" * 16 + "7", "1" * 40, "\r\n"]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def kernels():
-    """Without the library, these tests have nothing to run: `make test` builds it."""
-    if not native.PATH.exists():
-        pytest.skip(f"{native.PATH} is not built")
-    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
-    return native.load()
-
+pytestmark = pytest.mark.usefixtures("kernels")
 
 _empty = Samples.empty
 

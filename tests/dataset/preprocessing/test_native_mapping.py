@@ -9,15 +9,6 @@ import pytest
 from dataset.preprocessing import lookup, native
 
 
-@pytest.fixture(scope="module")
-def kernels():
-    """Without the library, these tests have nothing to run: `make test` builds it."""
-    if not native.PATH.exists():
-        pytest.skip(f"{native.PATH} is not built")
-    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
-    return native.load()
-
-
 def _find(kernels, column, max_rows, entries, first_id):
     values = np.array(entries, np.uint32)
     table = lookup.Lookup(lookup.build(values, first_id), len(values))
