@@ -54,16 +54,31 @@ check_machine() {
 }
 
 # There while packages are being installed: pip takes a half-copied package for an installed one.
-unfinished=$folder/.unfinished
+# Beside the folder while it is new, so that it can be made again; in it while it is brought up to
+# date, when packages are installed again over what is there.
+unfinished=${folder%/}.unfinished
+updating=$folder/.updating
+pip_options=()
 
 if [[ ! -x $folder/bin/python || -e $unfinished ]]; then
-  [[ ! -e $unfinished ]] || echo "bootstrap: $folder was left half made; it is made again"
   check_machine
   python=$(find_python)
-  "$python" -m venv --clear "$folder" || fail "$python cannot make a virtual environment (on Debian: install python3-venv)"
+  venv_options=()
+  if [[ -e $unfinished ]]; then
+    echo "bootstrap: $folder was left half made; it is made again"
+    venv_options=(--clear)
+  fi
+  touch "$unfinished"
+  "$python" -m venv ${venv_options[@]+"${venv_options[@]}"} "$folder" \
+    || fail "$python cannot make a virtual environment (on Debian: install python3-venv)"
+else
+  if [[ -e $updating ]]; then
+    echo "bootstrap: $folder was left half updated; its packages are installed again"
+    pip_options=(--force-reinstall)
+  fi
+  touch "$updating"
 fi
 python=$folder/bin/python
-touch "$unfinished"
 
 # Another TensorFlow than the pinned one brings its own companions.
 constraints=$folder/constraints.txt
@@ -75,7 +90,8 @@ else
 fi
 
 install() {
-  "$python" -m pip install --quiet --disable-pip-version-check -c "$constraints" "$@"
+  "$python" -m pip install --quiet --disable-pip-version-check \
+    ${pip_options[@]+"${pip_options[@]}"} -c "$constraints" "$@"
 }
 
 echo "bootstrap: installing TensorFlow $tensorflow and the pinned dependencies into $folder"
@@ -89,7 +105,7 @@ if [[ $(uname -m) == x86_64 ]]; then
   # Elsewhere the MLPs are TensorFlow's own layers.
   install onednn-devel-cpu-gomp
 fi
-rm "$unfinished"
+rm -f "$unfinished" "$updating"
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then

@@ -14,7 +14,10 @@ PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"{log}"
 case "$*" in
   "-m venv --clear "*) rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
-  *tensorflow-cpu*) if [[ -e "{killer}" ]]; then kill -9 $PPID; fi ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  *tensorflow-cpu*)
+    if [[ -e "{killer}" ]]; then kill -9 $PPID; fi
+    if [[ -e "{offline}" ]]; then exit 1; fi ;;
   "-c import horovod.tensorflow") test -e "{horovod}" ;;
   *"--no-binary horovod"*) touch "{horovod}" ;;
 esac
@@ -23,20 +26,28 @@ esac
 
 class Machine:
     def __init__(self, folder):
-        self.log, self.killer, self.horovod = (folder / n for n in ("log", "killer", "horovod"))
+        names = ("log", "killer", "horovod", "offline")
+        files = {name: folder / name for name in names}
+        self.log, self.killer, self.horovod, self.offline = files.values()
         self.environment = folder / "new" / "environment"
-        self.python = folder / "python3"
-        self.python.write_text(
-            PYTHON.format(log=self.log, killer=self.killer, horovod=self.horovod)
-        )
-        self.python.chmod(0o755)
+        (folder / "bin").mkdir()
+        self.python = self._program(folder / "bin" / "python3", PYTHON.format(**files))
+        self.path = f"{folder / 'bin'}:{os.environ['PATH']}"
+        # The test's folder may have less room than an environment needs.
+        self._program(folder / "bin" / "df", "#!/bin/sh\necho header; echo disk 9 9 99999999 9 /\n")
+
+    @staticmethod
+    def _program(path, text):
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
 
     def bootstrap(self, **variables):
         """Returns the exit status, what was printed, and what Python was asked for."""
         self.log.write_text("")
         done = subprocess.run(
             [ROOT / "bootstrap.sh", self.environment], text=True, timeout=60,
-            env={**os.environ, "PYTHON": str(self.python), **variables},
+            env={**os.environ, "PATH": self.path, "PYTHON": str(self.python), **variables},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return done.returncode, done.stdout, self.log.read_text()
@@ -67,6 +78,30 @@ def test_an_environment_left_half_made_is_made_again(machine):
     assert asked.count("-m venv --clear") == 1
     status, said, asked = machine.bootstrap()
     assert status == 0 and "half made" not in said and "-m venv" not in asked
+
+
+def test_what_else_lies_in_the_folder_stays(machine):
+    machine.environment.mkdir(parents=True)
+    foreign = machine.environment / "thesis.txt"
+    foreign.write_text("years of work")
+    status, said, asked = machine.bootstrap()
+    assert status == 0, said
+    assert "--clear" not in asked and foreign.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_update_that_fails_costs_no_environment(machine, killed):
+    assert machine.bootstrap()[0] == 0
+    (machine.killer if killed else machine.offline).touch()
+    assert machine.bootstrap()[0] == (-9 if killed else 1)
+    machine.killer.unlink(missing_ok=True)
+    machine.offline.unlink(missing_ok=True)
+    status, said, asked = machine.bootstrap()
+    assert status == 0 and "left half updated; its packages are installed again" in said
+    assert "-m venv" not in asked
+    assert "--force-reinstall" in next(line for line in asked.splitlines() if "tensorflow" in line)
+    status, said, asked = machine.bootstrap()
+    assert status == 0 and "half updated" not in said and "--force-reinstall" not in asked
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ _BATCH_ROWS = 1 << 16
 _COUNTER_BYTES, _VALUE_BYTES = 8, 30
 #: What a hash table may take of a process's room: sorting its entries takes twice as much again.
 _TABLE_SHARE = 1 / 3
+#: More counters than this for each sample take longer to read through than SQL takes in all.
+_COUNTERS_PER_SAMPLE = 16
 #: A process of its own, without what it counts in.
 _PROCESS_BYTES = 400 << 20
 
@@ -33,9 +35,10 @@ def columns_at_once(rule, rows, memory, jobs):
         jobs: processes at most.
 
     Returns:
-        (columns, bytes); no columns where none fits, or without the native kernels.
+        (columns, bytes); no columns where none fits, where SQL is faster (few samples for so many
+        counters), or without the native kernels.
     """
-    if native.load() is None:
+    if native.load() is None or rows < (rule.max_rows or 0) // _COUNTERS_PER_SAMPLE:
         return 0, 0
     if rule.max_rows is None:
         room = memory // jobs - _PROCESS_BYTES
@@ -58,16 +61,16 @@ def make_dictionary(paths, rule, column, folder, room):
         What `counting.make_dictionary` does; None, and nothing is written, where it has no room.
     """
     rare_values = rare_samples = 0
-    if rule.max_rows is None:
-        counted = _count_hashed(paths, column, room * _TABLE_SHARE)
-        if counted is None:
-            return None
-        values, frequencies = counted
-        rare = frequencies < rule.threshold
-        rare_values, rare_samples = int(np.count_nonzero(rare)), int(frequencies[rare].sum())
-        values, frequencies = values[~rare], frequencies[~rare]
-    else:
-        values, frequencies = _count_reduced(paths, column, rule.max_rows)
+    try:
+        if rule.max_rows is None:
+            values, frequencies = _count_hashed(paths, column, room * _TABLE_SHARE)
+            rare = frequencies < rule.threshold
+            rare_values, rare_samples = int(np.count_nonzero(rare)), int(frequencies[rare].sum())
+            values, frequencies = values[~rare], frequencies[~rare]
+        else:
+            values, frequencies = _count_reduced(paths, column, rule.max_rows)
+    except (TableFullError, MemoryError):
+        return None
     order = _order(frequencies)
     values = values[order]
     dictionaries.write_column(dictionaries.column_path(folder, column), values)
@@ -94,13 +97,10 @@ def _count_reduced(paths, column, max_rows):
 
 
 def _count_hashed(paths, column, most_bytes):
-    """Returns (uint32 values, ascending; uint32 frequencies), or None where they do not fit."""
-    try:
-        counters = HashCounters(native.load(), most_bytes)
-        for values in _batches(paths, column):
-            counters.add(values)
-    except TableFullError:
-        return None
+    """Returns (uint32 values, ascending; uint32 frequencies)."""
+    counters = HashCounters(native.load(), most_bytes)
+    for values in _batches(paths, column):
+        counters.add(values)
     return counters.counts()
 
 

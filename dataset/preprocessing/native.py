@@ -1,7 +1,8 @@
-"""The native kernels of preprocessing, where they are built (`make ops`): plain C, no TensorFlow.
+"""The native kernels of preprocessing and the other data tools, where they are built (`make ops`).
 
-Everything works without them: whoever calls `load` has NumPy code for when it returns None, with
-the same results. Executors of a cluster, which are sent Python files alone, take that.
+They are plain C, without TensorFlow. Everything works without them: whoever calls `load` has NumPy
+code or SQL for when it returns None, with the same results. Executors of a cluster, which are sent
+Python files alone, take that.
 """
 
 from __future__ import annotations

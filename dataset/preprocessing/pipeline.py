@@ -10,6 +10,7 @@ Each unit, dictionary and part is a committed stage (`stages`).
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -165,7 +166,7 @@ class _Job:
             if unit_result is not None:
                 early.add(size, unit_result)
         self._say_stage("parse", len(units), len(todo), f"units, {total / 1e9:.2f} GB")
-        if todo and options.engine == "duckdb":  # Spark's executors are not asked what they have.
+        if options.engine == "duckdb":  # Spark's executors are not asked what they have.
             self.say(f"  kernels: {native.describe()}")
         start = time.monotonic()
         with ProgressBar("parse", sum(sizes[i] for i in todo), "B") as bar:
@@ -201,6 +202,8 @@ class _Job:
         )
         folder = os.path.join(options.output, "dictionary")
         os.makedirs(folder, exist_ok=True)
+        for left in glob.glob(os.path.join(glob.escape(folder), "*.partial")):  # By a killed run.
+            os.unlink(left)
         all_parts = _parts_of(parsed)
         samples = _digest([[part.number, part.rows, part.crc32] for part in all_parts])
         names = [f"dictionary-{i + 1:02d}" for i in range(CATEGORICAL)]

@@ -27,13 +27,13 @@ def run(function, tasks, jobs, show):
     if not tasks:
         return
     spawn = multiprocessing.get_context("spawn")
-    counters = spawn.Array("q", 2)
+    counters = spawn.Array("q", 3)
     if jobs == 1:
         progress.share(counters)
         try:
             for index, task in enumerate(tasks):
                 yield index, function(*task)
-                show(*counters[:])
+                show(*counters[:2])
         finally:
             progress.share(None)
         return
@@ -56,7 +56,7 @@ def run(function, tasks, jobs, show):
             done, _ = concurrent.futures.wait(
                 pending, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
             )
-            show(*counters[:])
+            show(*counters[:2])
             for future in done:
                 index = pending.pop(future)
                 submit()
@@ -67,6 +67,8 @@ def run(function, tasks, jobs, show):
             "what is finished is kept: run the same command again"
         ) from error
     finally:
+        # After an error, or where the caller takes no more; otherwise no task is left.
+        counters[2] = 1
         pool.shutdown(wait=True, cancel_futures=True)
 
 

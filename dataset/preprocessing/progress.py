@@ -10,16 +10,29 @@ import tqdm
 _counters = None
 
 
+class StoppedError(Exception):
+    """Another task failed, or the user stopped the run: this one need not go on."""
+
+
 def share(counters):
-    """Takes the array [bytes, rows] that this process's tasks count into; None for nowhere."""
+    """Takes the array [bytes, rows, stop] of this process's tasks; None for none.
+
+    The first two they count into; once the third is not 0 they end.
+    """
     global _counters
     _counters = counters
 
 
 def advance(bytes_done, rows_done):
-    """Adds to what tasks have done."""
+    """Adds to what tasks have done.
+
+    Raises:
+        StoppedError: the tasks are to end.
+    """
     if _counters is not None:
         with _counters.get_lock():
+            if _counters[2]:
+                raise StoppedError
             _counters[0] += bytes_done
             _counters[1] += rows_done
 

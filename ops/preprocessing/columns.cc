@@ -83,15 +83,16 @@ int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table, ui
 
 void dlrm_halves_to_floats(const uint16_t* halves, int64_t n, float* floats) {
   for (int64_t i = 0; i < n; ++i) {
-    // A half's exponent is biased by 15 instead of 127.
-    const uint32_t magnitude = static_cast<uint32_t>(halves[i] & 0x7FFF) << 13;
+    const uint32_t magnitude = halves[i] & 0x7FFF;
+    // Below the least normal half, units of 2^-24; no subnormal float32 takes part, since a thread
+    // may be set to take these for 0.
+    const float small = static_cast<float>(magnitude) * 0x1p-24f;
+    uint32_t small_bits;
+    std::memcpy(&small_bits, &small, sizeof small_bits);
+    // Otherwise the exponent is biased by 15 instead of 127.
+    const uint32_t normal_bits = (magnitude << 13) + ((127 - 15) << 23);
     const uint32_t sign = static_cast<uint32_t>(halves[i] & 0x8000) << 16;
-    float value;
-    std::memcpy(&value, &magnitude, sizeof value);
-    value *= 0x1p112f;
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    bits |= sign;
+    const uint32_t bits = (magnitude < 0x0400 ? small_bits : normal_bits) | sign;
     std::memcpy(&floats[i], &bits, sizeof bits);
   }
 }

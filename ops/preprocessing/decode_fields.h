@@ -87,7 +87,8 @@ inline bool AreHexDigits(uint64_t word) {
   const uint64_t lower_case = low | Repeat(0x20);
   // Bit 7 of each byte: at least '0', past '9', at least 'a', past 'f'. No sum leaves its byte.
   const uint64_t digit = (low + Repeat(0x80 - '0')) & ~(low + Repeat(0x80 - '9' - 1));
-  const uint64_t letter = (lower_case + Repeat(0x80 - 'a')) & ~(lower_case + Repeat(0x80 - 'f' - 1));
+  const uint64_t letter =
+      (lower_case + Repeat(0x80 - 'a')) & ~(lower_case + Repeat(0x80 - 'f' - 1));
   return ((digit | letter) & ~word & Repeat(0x80)) == Repeat(0x80);
 }
 

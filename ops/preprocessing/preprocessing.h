@@ -1,4 +1,5 @@
-// The kernels of preprocess.py and of the other data tools, called through a plain C interface: no TensorFlow, no Python.
+// The kernels of preprocess.py and of the other data tools, called through a plain C interface: no
+// TensorFlow, no Python.
 //
 // Every array belongs to the caller. The functions keep no state and may run on several threads.
 #ifndef DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
@@ -18,7 +19,8 @@ DLRM_EXPORT int64_t dlrm_count_lines(const uint8_t* text, int64_t size);
 //
 // Good lines become rows, in order: label [stride], dense [13, stride] (0 where missing), their
 // presence as bytes 0 or 1, values [26, stride] (0 where missing), their presence. A good line has
-// 41 bytes at least, so stride = size / 41 is room enough; no element after the last row is written.
+// 41 bytes at least, so stride = size / 41 is room enough; no element after the last row is
+// written.
 // Malformed lines go to bad [lines, 3]: number of the line from 0, its first byte, its LF.
 //
 // Returns the number of rows, or -1 if memory ran out; *bad_lines is the number of malformed lines.
@@ -74,8 +76,8 @@ DLRM_EXPORT void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t table
 DLRM_EXPORT void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
                                 int64_t tables, int32_t* ids);
 
-// Writes found[i] = table[counts[i]] for each i in [0, n), where counts[i] is in [0, size), which is
-// not empty; table[0] elsewhere. Returns how many are elsewhere.
+// Writes found[i] = table[counts[i]] for each i in [0, n), where counts[i] is in [0, size), which
+// is not empty; table[0] elsewhere. Returns how many are elsewhere.
 DLRM_EXPORT int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table,
                                  uint32_t size, uint16_t* found);
 

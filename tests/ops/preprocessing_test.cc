@@ -203,8 +203,10 @@ bool Columns(int64_t rows) {
   auto plain2 = Exactly<int32_t>(rows);
   auto least2 = Exactly<int8_t>(rows);
   void* const columns2[] = {narrow2.get(), plain2.get(), least2.get()};
-  dlrm_split_records(records.get(), rows, kStride, 3, offsets, widths,
-                     reinterpret_cast<uint8_t* const*>(columns2));
+  uint8_t* const bytes[] = {reinterpret_cast<uint8_t*>(narrow2.get()),
+                            reinterpret_cast<uint8_t*>(plain2.get()),
+                            reinterpret_cast<uint8_t*>(least2.get())};
+  dlrm_split_records(records.get(), rows, kStride, 3, offsets, widths, bytes);
   auto again = Exactly<int32_t>(rows * tables);
   dlrm_widen_ids(columns2, widths, rows, tables, again.get());
   return std::equal(ids.get(), ids.get() + rows * tables, again.get());

@@ -115,7 +115,8 @@ class DuckDBEngine(Engine):
                     left.remove(columns[index])
                     yield columns[index], summary
         if left:
-            yield from super().make_dictionaries(left, parts, rule, folder, bar)
+            made = len(columns) - len(left)
+            yield from super().make_dictionaries(left, parts, rule, folder, bar, made)
 
     def map(self, tasks, dictionary, rule, commit, bar):
         """Looks ids up in worker processes, in as few passes over the parts as memory allows."""

@@ -42,7 +42,7 @@ class Engine(abc.ABC):
     def ordered(self, statement):
         """Yields the rows of `statement`, in its order, as Arrow record batches."""
 
-    def make_dictionaries(self, columns, parts, rule, folder, bar):
+    def make_dictionaries(self, columns, parts, rule, folder, bar, before=0):
         """Yields (column, summary) of `counting.make_dictionary` for each column, in any order.
 
         Args:
@@ -51,10 +51,11 @@ class Engine(abc.ABC):
             rule: dictionaries.Rule.
             folder: the dictionary's folder.
             bar: ProgressBar over columns.
+            before: columns that the bar shows already.
         """
         rows = sum(part.rows for part in parts)
         self.open_samples(parts)
-        for done, column in enumerate(columns, start=1):
+        for done, column in enumerate(columns, start=before + 1):
             yield column, counting.make_dictionary(self, rule, column, folder)
             bar.show(done, done * rows)
 

@@ -1,4 +1,4 @@
-"""A preprocessing run that kills itself: python -m ...killed_run FOLDER POINT COUNT.
+"""A preprocessing run that kills itself: python -m ...killed_run FOLDER POINT COUNT [KERNELS JOBS].
 
 POINT is `Class.method` or `module.function` of dataset.preprocessing; the process gets SIGKILL when
 it is called for the COUNT-th time (before it does anything), as from the OOM killer.
@@ -11,7 +11,7 @@ import pathlib
 import signal
 import sys
 
-from dataset.preprocessing import parts, pipeline
+from dataset.preprocessing import native, parts, pipeline
 from tests.dataset.preprocessing.conftest import run_options
 
 #: Small parts, so that a run has several of them.
@@ -37,14 +37,16 @@ def kill_at(point, count):
     setattr(owner, function, dying)
 
 
-def main(folder, point, count):
-    """Runs until killed."""
+def main(folder, point, count, kernels="native", jobs=1):
+    """Runs until killed; with `kernels` "none" as where these are not built."""
+    if kernels == "none":
+        native.load = lambda: None
     parts.PART_BYTES = PART_BYTES
     os.fsync = lambda descriptor: None
     kill_at(point, int(count))
     # What is still in a buffer dies with the process.
     say = functools.partial(print, flush=True)
-    pipeline.run(run_options(pathlib.Path(folder), **SPLIT), say=say)
+    pipeline.run(run_options(pathlib.Path(folder), jobs=int(jobs), **SPLIT), say=say)
 
 
 if __name__ == "__main__":

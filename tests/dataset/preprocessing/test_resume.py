@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dataset.preprocessing import parts, pipeline
+from dataset.preprocessing import native, parts, pipeline
 from tests.dataset.preprocessing import killed_run
 from tests.dataset.preprocessing.conftest import random_lines, run_options, write_days
 
@@ -80,6 +80,33 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes(tmp_path, undisturbed
     assert 0 < reached[before_finish]["map"] < reached[-1]["parse"]
     assert reached[before_finish + 1]["map"] == reached[-1]["parse"]
     assert not (tmp_path / "out" / ".preprocess" / "parts").exists()
+
+
+@pytest.mark.parametrize(
+    "kernels, jobs, point",
+    [
+        ("none", 1, ("counting.make_dictionary", 5)),  # SQL counts
+        ("none", 2, ("counting.make_dictionary", 9)),
+        ("native", 2, ("dictionaries.write_manifest", 1)),
+        ("native", 1, ("direct_counting._order", 5)),
+    ],
+)
+def test_counting_goes_on_where_it_was_killed(tmp_path, undisturbed, kernels, jobs, point):
+    """However values are counted; and what a killed process has half written goes."""
+    if kernels == "native" and native.load() is None:
+        pytest.skip(f"{native.PATH} is not built")
+    name, count = point
+    command = [sys.executable, "-m", killed_run.__name__, str(tmp_path), name, str(count)]
+    run = subprocess.run(
+        [*command, kernels, str(jobs)], env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == -signal.SIGKILL, (run.stdout, run.stderr)
+    (tmp_path / "out" / "dictionary" / "C26.npy.123.partial").write_bytes(b"half")
+    said = []
+    pipeline.run(run_options(tmp_path, **killed_run.SPLIT), say=said.append)
+    assert _files(tmp_path / "out") == undisturbed
+    assert _finished_before("\n".join(said))["count"] == (26 if count == 1 else count - 1)
 
 
 def test_a_damaged_part_is_parsed_again(tmp_path, undisturbed):
