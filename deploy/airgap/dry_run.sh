@@ -42,6 +42,7 @@ done
 cp "$bundle"/* "$root/bundle/"
 touch "$root"/dev/{null,urandom,zero}
 mkdir -p "$root/dev/shm"
+ln -s /proc/self/fd "$root/dev/fd"  # as every Linux has it
 
 cat >"$root/run" <<EOF
 set -eux
