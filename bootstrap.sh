@@ -61,6 +61,11 @@ updating=$folder/.updating
 pip_options=()
 
 if [[ ! -x $folder/bin/python || -e $unfinished ]]; then
+  [[ ! -e $folder || -d $folder ]] || fail "$folder is no folder"
+  # What is cleared if this is broken off must be this script's own.
+  if [[ ! -e $unfinished && ! -e $folder/pyvenv.cfg && -n $(ls -A "$folder" 2>/dev/null) ]]; then
+    fail "$folder holds something else than a virtual environment; name a new or an empty folder"
+  fi
   check_machine
   python=$(find_python)
   venv_options=()

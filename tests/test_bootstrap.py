@@ -80,13 +80,29 @@ def test_an_environment_left_half_made_is_made_again(machine):
     assert status == 0 and "half made" not in said and "-m venv" not in asked
 
 
-def test_what_else_lies_in_the_folder_stays(machine):
+def test_a_folder_with_something_else_is_left_alone(machine):
     machine.environment.mkdir(parents=True)
     foreign = machine.environment / "thesis.txt"
     foreign.write_text("years of work")
+    for _ in range(2):
+        status, said, asked = machine.bootstrap()
+        assert status == 1 and "holds something else than a virtual environment" in said
+        assert "venv" not in asked and foreign.read_text() == "years of work"
+    assert sorted(os.listdir(machine.environment)) == ["thesis.txt"]
+    assert sorted(os.listdir(machine.environment.parent)) == ["environment"]
+
+
+def test_a_file_in_place_of_the_folder_is_said(machine):
+    machine.environment.parent.mkdir()
+    machine.environment.write_text("not a folder")
     status, said, asked = machine.bootstrap()
-    assert status == 0, said
-    assert "--clear" not in asked and foreign.read_text() == "years of work"
+    assert status == 1 and said.endswith("environment is no folder\n") and not asked
+    assert machine.environment.read_text() == "not a folder"
+
+
+def test_an_empty_folder_will_do(machine):
+    machine.environment.mkdir(parents=True)
+    assert machine.bootstrap()[0] == 0
 
 
 @pytest.mark.parametrize("killed", [True, False])

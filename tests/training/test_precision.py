@@ -158,8 +158,8 @@ def test_each_step_in_sixteen_bits_is_that_of_float32(dtype, scale, loss_limit, 
 
 @pytest.mark.parametrize(
     ("dtype", "scale", "tolerance"),
-    [("float16", lambda: LossScale(1024.0), 0.01), ("bfloat16", lambda: LossScale(1.0), 0.02),
-     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.01)],
+    [("float16", lambda: LossScale(1024.0), 0.004), ("bfloat16", lambda: LossScale(1.0), 0.01),
+     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.004)],
 )  # fmt: skip
 def test_sixteen_bits_train_like_float32(dtype, scale, tolerance):
     made = batches(40)

@@ -163,6 +163,13 @@ def test_sql_counts_where_nothing_has_room(kernels, tmp_path, monkeypatch, rule)
         assert [column for column, _ in made] == asked == [2, 4]
 
 
+def test_few_samples_are_left_to_sql(kernels):
+    rule, memory = dictionaries.Rule(max_rows=1600), 8 << 30
+    assert direct_counting.columns_at_once(rule, 99, memory, 2) == (0, 0)
+    assert direct_counting.columns_at_once(rule, 100, memory, 2)[0] == 2
+    assert direct_counting.columns_at_once(dictionaries.Rule(threshold=2), 1, memory, 2)[0] == 2
+
+
 def test_sql_counts_the_columns_that_turn_out_too_large(kernels, tmp_path, monkeypatch):
     """C1 has few values; C2 has more than fit a table."""
     rng = np.random.default_rng()
