@@ -75,7 +75,8 @@ def _plan(values):
 
 def _run(values):
     # Imports of TensorFlow start here.
-    from training import cluster, faults, job
+    with environment.quick_imports():
+        from training import cluster, faults, job
 
     ranks = cluster.connect()
     environment.choose_device(ranks.local_rank)

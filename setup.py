@@ -81,6 +81,7 @@ setup(
         "psutil>=5.9",
         "pyyaml>=6.0",
         "tqdm>=4.64",
+        "xxhash>=3.4",
     ],
     extras_require={
         "cpu": [

@@ -5,13 +5,16 @@
 Reader: samples/s of one process for each layout at batch 65,536, from the page cache, beside the
 rate at which the same bytes can be read into one buffer (pread, as many threads as the reader
 uses). split_bin and convert: bytes of source per second and peak memory, each in a process of its
-own, beside a plain copy of the source (pread, pwrite, fsync) to the same folder. Every figure is
+own, from the page cache to the disk and to memory (/dev/shm), beside the rate at which that takes
+the bytes that the tool writes (two threads, past the page cache where that can be). Every figure is
 the median of the repeats, which go round all cases so that none has a quieter machine than
 another; the processor time per GB says what a loaded machine hides.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
+import mmap
 import os
 import platform
 import shutil
@@ -25,6 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH = 65536
 #: Bytes read or written at a time by the floors.
 BLOCK = 8 << 20
+MEMORY = "/dev/shm"
 
 
 def _files(description):
@@ -50,20 +54,25 @@ def read_floor(paths, threads):
     return total / seconds
 
 
-def copy_floor(source, destination):
-    """Returns (bytes/s, processor seconds per GB) of a plain copy, fsync included."""
-    began, used = time.perf_counter(), time.process_time()
-    buffer = bytearray(BLOCK)
-    total = 0
-    with open(source, "rb", buffering=0) as reader, open(destination, "wb", buffering=0) as writer:
-        while found := reader.readinto(buffer):
-            writer.write(memoryview(buffer)[:found])
-            total += found
-        os.fsync(writer.fileno())
+def write_floor(folder, size):
+    """Returns the bytes/s at which `folder` takes large writes from two threads, fsync included."""
+    block = mmap.mmap(-1, BLOCK)  # at a page boundary
+    block.write(os.urandom(BLOCK))
+    path = os.path.join(folder, "floor")
+    flags = os.O_WRONLY | os.O_CREAT
+    try:
+        handle = os.open(path, flags | os.O_DIRECT, 0o600)
+    except OSError:  # memory has no page cache to pass
+        handle = os.open(path, flags, 0o600)
+    offsets = range(0, size // BLOCK * BLOCK, BLOCK)
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        written = sum(pool.map(lambda offset: os.pwrite(handle, block, offset), offsets))
+    os.fsync(handle)
     seconds = time.perf_counter() - began
-    used = time.process_time() - used
-    os.unlink(destination)
-    return total / seconds, used / total * 1e9
+    os.close(handle)
+    os.unlink(path)
+    return written / seconds
 
 
 def read_epoch(description, parallel_reads, **options):
@@ -141,29 +150,37 @@ def bench_reader(datasets, repeats, threads):
     return results
 
 
-def bench_tools(cases, source_bytes, raw, folder, repeats):
-    """Measures {name: command that takes a destination}, and a plain copy of the raw file."""
-    runs = {name: [] for name in cases}
-    copies = []
-    target = os.path.join(folder, "written")
+def _bytes_in(folder):
+    return sum(entry.stat().st_size for entry in os.scandir(folder))
+
+
+def bench_tools(cases, source_bytes, folders, repeats):
+    """Measures {name: command that takes a destination} for each of {name: destination folder}."""
+    runs = {(name, where): [] for where in folders for name in cases}
+    floors = {where: [] for where in folders}
+    written = {}
     for _ in range(repeats):
-        copies.append(copy_floor(raw, target))
-        for name, command in cases.items():
-            runs[name].append(run_tool([*command, target]))
-            shutil.rmtree(target)
+        for where, folder in folders.items():
+            target = os.path.join(folder, "written")
+            floors[where].append((write_floor(folder, max(source_bytes.values())),))
+            for name, command in cases.items():
+                runs[name, where].append(run_tool([*command, target]))
+                written[name] = _bytes_in(target)
+                shutil.rmtree(target)
     start, start_used, _ = run_tool(["-m", "dataset.convert", "--help"])
     results = []
-    for name in cases:
-        seconds, used, memory = _median(runs[name])
+    for (name, where), measured in runs.items():
+        seconds, used, memory = _median(measured)
+        (floor,) = _median(floors[where])
         size = source_bytes[name]
         results.append(
             {
-                "case": name,
+                "case": f"{name}, to {where}",
                 "gigabytes_per_second": size / 1e9 / (seconds - start),
                 "processor_seconds_per_gigabyte": (used - start_used) / size * 1e9,
                 "peak_memory_mib": memory / 2**20,
-                "copy_gigabytes_per_second": _median(copies)[0] / 1e9,
-                "copy_processor_seconds_per_gigabyte": _median(copies)[1],
+                "bytes_written_per_byte": written[name] / size,
+                "floor_gigabytes_per_second": floor / written[name] * size / 1e9,
             }
         )
     return results
@@ -182,8 +199,12 @@ def main(arguments=None):
     parsed = parser.parse_args(arguments)
     if parsed.samples < 2 * BATCH:
         parser.error(f"--samples {parsed.samples}: expected at least {2 * BATCH}")
-    with tempfile.TemporaryDirectory(dir=parsed.folder) as folder:
-        results = _run(folder, parsed)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=parsed.folder))
+        folders = {"disk": folder}
+        if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > parsed.samples * 400:
+            folders["memory"] = stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY))
+        results = _run(folder, folders, parsed)
     facts = {
         "machine": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -199,7 +220,7 @@ def main(arguments=None):
         metadata.write_json(parsed.json, facts)
 
 
-def _run(folder, parsed):
+def _run(folder, folders, parsed):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dataset import convert, open_split, synthetic
 
@@ -225,7 +246,7 @@ def _run(folder, parsed):
     sizes = {name: raw.samples * raw.bytes_per_sample for name in cases}
     sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
     results = bench_reader(datasets, parsed.repeats, parsed.threads)
-    return results + bench_tools(cases, sizes, source, folder, parsed.repeats)
+    return results + bench_tools(cases, sizes, folders, parsed.repeats)
 
 
 def _print(facts):
@@ -243,11 +264,11 @@ def _print(facts):
             )
         else:
             print(
-                f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s         "
+                f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s  "
                 f"{result['processor_seconds_per_gigabyte']:6.2f} s of CPU per GB  "
-                f"{result['peak_memory_mib']:5.0f} MiB  (copy "
-                f"{result['copy_gigabytes_per_second']:.2f} GB/s, "
-                f"{result['copy_processor_seconds_per_gigabyte']:.2f} s)"
+                f"{result['peak_memory_mib']:5.0f} MiB  (writes "
+                f"{result['bytes_written_per_byte']:.2f} for each byte: at most "
+                f"{result['floor_gigabytes_per_second']:.2f} GB/s)"
             )
 
 

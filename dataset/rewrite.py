@@ -5,7 +5,6 @@ offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock
 """
 
 import concurrent.futures
-import hashlib
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from dataset import metadata
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
+from dataset.digests import BlockDigest
 from dataset.errors import DatasetError
 from dataset.partial_files import GatheredWrites, PartialFiles
 
@@ -21,24 +21,6 @@ from dataset.partial_files import GatheredWrites, PartialFiles
 _MAX_THREADS = 8
 #: Chunks that a thread takes at a time, at most, where it joins what it writes of them.
 _MOST_CHUNKS = 16
-
-
-class BlockDigest:
-    """SHA-256 over the SHA-256 digests of a file's successive blocks of `CHUNK_SAMPLES` samples.
-
-    Blocks may be added in any order, so that they can be worked on side by side.
-    """
-
-    def __init__(self, blocks):
-        self._digests = [b""] * blocks
-
-    def add(self, block, data):
-        """Adds the bytes of one block."""
-        self._digests[block] = hashlib.sha256(data).digest()
-
-    def text(self):
-        """Returns the digest as it stands in metadata.json."""
-        return "sha256-blocks:" + hashlib.sha256(b"".join(self._digests)).hexdigest()
 
 
 def default_jobs():

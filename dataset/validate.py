@@ -23,9 +23,10 @@ from dataset.chunks import (
     transformed_dense,
 )
 from dataset.columns import CATEGORICAL, DENSE
+from dataset.digests import BlockDigest, digest_name
 from dataset.errors import DatasetError
 from dataset.opening import open_dataset, open_split
-from dataset.rewrite import BlockDigest, each_chunk
+from dataset.rewrite import each_chunk
 
 
 class _Scan:
@@ -135,7 +136,9 @@ def validate(description, jobs=None, progress=True):
     stored = metadata.read(description.path) if os.path.isdir(description.path) else None
     own = stored is not None and "format_version" in stored
     blocks = -(-description.samples // CHUNK_SAMPLES)
-    digests = [BlockDigest(blocks) for _ in description.columns] if own else []
+    path = os.path.join(description.path, metadata.FILE_NAME)
+    entries = stored["columns"] if own else []
+    digests = [BlockDigest(blocks, digest_name(entry["digest"], path)) for entry in entries]
     scan = _Scan(description)
 
     def work(block, first, count):
@@ -152,7 +155,7 @@ def validate(description, jobs=None, progress=True):
         each_chunk(description.samples, work, description.bytes_per_sample, what, jobs, progress)
     problems = [message for _, message in scan.problems.values()]
     if own:
-        problems += _compare(description, stored["columns"], digests)
+        problems += _compare(description, entries, digests)
     return scan.summary(), problems
 
 

@@ -9,7 +9,6 @@ import subprocess
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 from tests import launch
@@ -184,14 +183,14 @@ def test_missing_data_and_damaged_data(small_dataset, tmp_path):
 
 
 def start_long_job(data, runs, *flags):
-    """Starts two ranks that train for a long time; returns (process, [rank processes])."""
+    """Starts two ranks that train for a long time; returns (process, {rank: process})."""
     arguments = [
         "main.py", f"--data_dir={data}", "--global_batch_size=24", f"--run_dir={runs}", *SMALL,
         "--eval_in_last", "--epochs=1000", *flags,
     ]  # fmt: skip
     process = subprocess.Popen(
-        launch.command(2, *arguments), cwd=launch.ROOT, env=launch.environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        launch.command(2, *arguments, quick=False), cwd=launch.ROOT, env=launch.environment(),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     journal = runs / "latest" / "journal.jsonl"
@@ -199,10 +198,8 @@ def start_long_job(data, runs, *flags):
         if journal.exists() and journal.read_text().count('"event": "step"') >= 2:
             break
         time.sleep(0.5)
-    children = psutil.Process(process.pid).children(recursive=True)
-    ranks = [c for c in children if c.name().startswith("python") and "main.py" in c.cmdline()]
-    ranks.sort(key=lambda child: int(child.environ()["HOROVOD_RANK"]))
-    assert [child.environ()["HOROVOD_RANK"] for child in ranks] == ["0", "1"]
+    ranks = launch.ranks_of(process)
+    assert sorted(ranks) == [0, 1]
     return process, ranks
 
 
@@ -227,7 +224,7 @@ def test_a_lost_rank_ends_the_job(small_dataset, tmp_path, victim, blow, told):
         told = told.replace("{pid}", str(ranks[victim].pid))
         assert re.search(told, out, re.DOTALL), out
     finally:
-        for rank in ranks:
+        for rank in ranks.values():
             if rank.is_running():
                 rank.kill()
         if process.poll() is None:

@@ -1,6 +1,7 @@
 // Records <-> columns of the data tools (dataset/column_kernels.py).
 #include <cstring>
 
+#include "preprocessing/columns_avx2.h"
 #include "preprocessing/preprocessing.h"
 
 namespace {
@@ -58,8 +59,12 @@ void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables, const int
 
 void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
                     int64_t tables, int32_t* ids) {
+  const int64_t eights = dlrm::UseColumnsAvx2() ? tables / 8 * 8 : 0;
   ForTiles(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t table = 0; table < tables; ++table) {
+    for (int64_t first = 0; first < eights; first += 8) {
+      dlrm::WidenEightAvx2(columns, widths, begin, end, first, tables, ids);
+    }
+    for (int64_t table = eights; table < tables; ++table) {
       switch (widths[table]) {
         case 1: WidenColumn<int8_t>(columns[table], tables, begin, end, ids + table); break;
         case 2: WidenColumn<int16_t>(columns[table], tables, begin, end, ids + table); break;
@@ -82,6 +87,7 @@ int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table, ui
 }
 
 void dlrm_halves_to_floats(const uint16_t* halves, int64_t n, float* floats) {
+  if (dlrm::UseColumnsAvx2()) return dlrm::HalvesToFloatsAvx2(halves, n, floats);
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t magnitude = halves[i] & 0x7FFF;
     // Below the least normal half, units of 2^-24; no subnormal float32 takes part, since a thread

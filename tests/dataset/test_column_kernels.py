@@ -9,9 +9,11 @@ from dataset.preprocessing import native
 SIZES = [0, 1, 127, 128, 129, 2048, 5000]
 
 
-@pytest.fixture(params=["native", "NumPy"], autouse=True)
+@pytest.fixture(params=["native", "portable", "NumPy"], autouse=True)
 def kernels(request, monkeypatch):
-    """Without the library, half of these tests have nothing to run: `make test` builds it."""
+    """Without the library, most of these tests have nothing to run: `make test` builds it."""
+    if request.param == "portable":
+        monkeypatch.setenv("DLRM_CPU_ISA", "portable")
     if request.param == "NumPy":
         monkeypatch.setattr(native, "load", lambda: None)
     elif not native.PATH.exists():
@@ -44,9 +46,9 @@ def test_fields_of_records(rows):
         assert column.tobytes() == np.ascontiguousarray(expected[name]).tobytes(), name
 
 
-def narrow_columns(rows):
+def narrow_columns(rows, tables=5):
     rng = np.random.default_rng()
-    dtypes = rng.permutation([np.int8, np.int16, np.int32, np.int8, np.int32])
+    dtypes = rng.permutation([np.int8, np.int16, np.int32, np.int8, np.int32] * 6)[:tables]
     return [
         rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, rows, dtype, endpoint=True)
         for dtype in dtypes
@@ -78,15 +80,16 @@ def test_ids_with_room_between_the_rows():
 @pytest.mark.parametrize("rows", SIZES)
 @pytest.mark.parametrize("shape", ["columns", "wide parts", "unsigned"])
 @pytest.mark.parametrize("room", [0, 2])
-def test_columns_to_ids(rows, shape, room):
-    columns = narrow_columns(rows)
+@pytest.mark.parametrize("tables", [5, 8, 26])
+def test_columns_to_ids(rows, shape, room, tables):
+    columns = narrow_columns(rows, tables)
     if shape == "unsigned":
         columns[1] = np.random.default_rng().integers(0, 2**16, rows, np.uint16)
     expected = np.stack([column.astype(np.int32) for column in columns], axis=1)
     given = [column[:, None] for column in columns]
     if shape == "wide parts":
         given = [np.ascontiguousarray(expected[:, :2]), *given[2:]]
-    whole = np.full((rows, 5 + room), -77, np.int32)
+    whole = np.full((rows, tables + room), -77, np.int32)
     column_kernels.widen_ids(given, whole[:, room:])
     np.testing.assert_array_equal(whole[:, room:], expected)
     assert (whole[:, :room] == -77).all()

@@ -11,8 +11,11 @@ import sys
 
 import numpy as np
 
-from training import cluster as clusters
 from training import environment
+
+environment.prepare()
+with environment.quick_imports():
+    from training import cluster as clusters
 
 VOCAB, DIMENSION, DENSE = (50, 1, 7, 3, 40), 8, 5
 BATCH, STEPS, RATE = 24, 50, 0.1
@@ -153,7 +156,6 @@ def train(cluster, step, embedding):
 
 def main():
     """Trains all cases, several at once: alone, each would mostly wait for other ranks."""
-    environment.prepare()
     folder = pathlib.Path(sys.argv[1])
     cluster = clusters.connect()
     models = {}

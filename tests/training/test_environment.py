@@ -45,3 +45,23 @@ def test_what_the_user_has_set_stays(monkeypatch):
     before = dict(os.environ)
     environment.prepare()
     assert dict(os.environ) == before
+
+
+QUICK = """
+import gc
+from training import environment
+with environment.quick_imports():
+    import tensorflow
+    assert not gc.isenabled()
+assert gc.isenabled() and gc.get_freeze_count() > 50_000
+import pandas
+assert list(pandas.DataFrame({"a": [1, 2]})["a"]) == [1, 2]
+with environment.quick_imports():
+    import pandas as again
+assert again is pandas and gc.isenabled()
+"""
+
+
+def test_quick_imports_leave_everything_as_it_was():
+    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -40,18 +40,6 @@ def start(data, work, *, restarts=None, flags=FLAGS):
     )  # fmt: skip
 
 
-def ranks_of(process):
-    """Returns {rank: psutil.Process} of the ranks that run now."""
-    found = {}
-    try:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if child.name().startswith("python") and "main.py" in child.cmdline():
-                found[int(child.environ().get("HOROVOD_RANK", "0"))] = child
-    except psutil.Error:
-        return {}
-    return found
-
-
 def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
@@ -106,13 +94,13 @@ def strike(process, work, generator):
 
     assert wait_for(far_enough, process)
     time.sleep(generator.random() * 0.1)
-    victims = ranks_of(process)
+    victims = launch.ranks_of(process)
     if generator.random() < 0.6:
         victims = dict([generator.choice(sorted(victims.items()))])
     for victim in victims.values():
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
-    assert wait_for(lambda: not ranks_of(process), process, 60)
+    assert wait_for(lambda: not launch.ranks_of(process), process, 60)
 
 
 def kill_at_random(small_dataset, work, undisturbed, seed, kills):
