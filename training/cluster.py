@@ -9,6 +9,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from training.environment import quick_imports
 from training.errors import UserError
 
 
@@ -37,7 +38,8 @@ def connect():
     # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
     try:
-        import horovod.tensorflow as hvd
+        with quick_imports():
+            import horovod.tensorflow as hvd
     except ImportError as error:
         raise UserError(
             f"{size} ranks were started but Horovod does not import: {error}"

@@ -22,12 +22,7 @@ def find(folder):
     except files.DamagedError as error:
         # Without these nothing else can be judged.
         return [str(error)]
-    found = []
-    for name, digest in digests.items():
-        try:
-            files.verify(folder, name, digest)
-        except files.DamagedError as error:
-            found.append(str(error))
+    found = [str(error) for error in files.verify_all(folder, digests)]
     if any(line.startswith(f"{folder / manifest.NAME}:") for line in found):
         return found
     try:

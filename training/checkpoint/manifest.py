@@ -1,6 +1,7 @@
 """The manifest of a checkpoint: what its files hold."""
 
 import json
+import math
 import pathlib
 
 from training.checkpoint.files import DamagedError, read_checksums, verify
@@ -66,3 +67,9 @@ def entries(manifest):
     """Returns the entries of all arrays: {file, shape, dtype, ...}."""
     named = (manifest["dense"], manifest["optimizer"], manifest["loss_scale"])
     return [entry for group in named for entry in group.values()] + manifest["tables"]
+
+
+def largest_first(manifest, names):
+    """Returns the names of files in the order of what the manifest says they hold, then by name."""
+    sizes = {entry["file"]: math.prod(entry["shape"]) for entry in entries(manifest)}
+    return sorted(names, key=lambda name: (-sizes.get(name, 0), name))
