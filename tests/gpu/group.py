@@ -5,8 +5,10 @@ Each line of the report is a JSON object: first {"names": [...]}, then for each 
 """
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -80,6 +82,12 @@ def listed(options, device):
     return [pair for pair in found if options.only in pair[0]][share::shares]
 
 
+def _end_with_parent():
+    """Asks Linux to kill this process when its parent dies: it would go on using the GPU."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
 def main():
     """Command line, of ``tests.gpu.run`` alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,6 +100,7 @@ def main():
     parser.add_argument("--seed", type=int)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    _end_with_parent()
     device = memory.TorchMemory()
     with open(options.report, "a", encoding="utf-8") as report:
 
