@@ -164,6 +164,13 @@ inline cudaError_t shared_memory_limit(size_t* bytes) {
   return status;
 }
 
+#ifdef DLRM_RECORD_LAUNCHES
+// For tests/gpu, which asks what the newest launch took: blocks, threads of a block, blocks that fit
+// one multiprocessor at once, dynamic shared memory of a block.
+void record_launch(const void* kernel, int64_t blocks, int threads, int resident,
+                   size_t shared_bytes);
+#endif
+
 // Launches a kernel that walks its work with a grid stride: as many blocks as there is work for,
 // at most as many as fit the device at once.
 template <typename... Parameters>
@@ -195,6 +202,10 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int th
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+#ifdef DLRM_RECORD_LAUNCHES
+  record_launch(reinterpret_cast<const void*>(kernel), config.gridDim.x, threads, resident,
+                shared_bytes);
+#endif
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
 
 #pragma unroll(kDim > 0 ? 2 : 1)
     for (int column = 0; column < dim; column += 16) {
-      float acc[kTiles][2][4] = {};
+      Accumulator<T, kSplit> acc[kTiles][2];
 #pragma unroll
       for (int k = 0; k < kSteps; ++k) {
         uint32_t bits[4];
@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
         const int d = column + n * 8 + lane % 4 * 2;
         if (d >= dim) continue;
         if (lane < 4) {  // row 0 also went to the output as it was
-          acc[0][n][0] += to_float(upstream[d]);
-          acc[0][n][1] += to_float(upstream[d + 1]);
+          acc[0][n].large[0] += to_float(upstream[d]);
+          acc[0][n].large[1] += to_float(upstream[d + 1]);
         }
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) {
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
             const int row = m * 16 + lane / 4 + 8 * h;
             if (row < features) {
               store_pair(reinterpret_cast<T*>(tile + row * layout.row_stride) + d,
-                         acc[m][n][2 * h], acc[m][n][2 * h + 1]);
+                         acc[m][n].sum(2 * h), acc[m][n].sum(2 * h + 1));
             }
           }
         }

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
     __syncwarp();
 
     const uint4* tile = memory + stage * layout.tile;
-    float acc[kTiles][2 * kTiles][4] = {};
+    Accumulator<T, kSplit> acc[kTiles][2 * kTiles];
     const uint4* fragment_rows[kTiles];
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
           const int i = m * 16 + lane / 4 + 8 * (r / 2);
           const int j = n * 8 + lane % 4 * 2 + r % 2;
           if (j < i && i < features) {
-            pairs[static_cast<int>(pair_index(i, j))] = from_float<T>(acc[m][n][r]);
+            pairs[static_cast<int>(pair_index(i, j))] = from_float<T>(acc[m][n].sum(r));
           }
         }
       }

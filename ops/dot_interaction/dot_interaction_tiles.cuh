@@ -93,16 +93,32 @@ struct Fragment<float, kSplit> {
   }
 };
 
+// Sums of products. Tensor cores cut a sum towards zero at every step, so the products with low
+// parts, which are 2^-11 of the others, have a sum of their own: with one sum for all three there
+// would be three cuts of the large sum instead of one.
+template <typename T, bool kSplit>
+struct Accumulator {
+  float large[4] = {};
+  __device__ __forceinline__ float sum(int r) const { return large[r]; }
+};
+template <>
+struct Accumulator<float, true> {
+  float large[4] = {};
+  float small[4] = {};
+  __device__ __forceinline__ float sum(int r) const { return large[r] + small[r]; }
+};
+
 // acc += a b, where b's two registers are b.high[r0] and b.high[r1].
 template <int r0, int r1, typename T, bool kSplit>
-__device__ __forceinline__ void multiply_add(float (&acc)[4], const Fragment<T, kSplit>& a,
+__device__ __forceinline__ void multiply_add(Accumulator<T, kSplit>& acc,
+                                             const Fragment<T, kSplit>& a,
                                              const Fragment<T, kSplit>& b) {
+  matrix_multiply_add(acc.large, a.high, b.high[r0], b.high[r1], T());
   if constexpr (sizeof(T) == 4 && kSplit) {
-    // Small terms first; low x low is below float32's own rounding.
-    matrix_multiply_add(acc, a.low, b.high[r0], b.high[r1], T());
-    matrix_multiply_add(acc, a.high, b.low[r0], b.low[r1], T());
+    // low x low is below float32's own rounding.
+    matrix_multiply_add(acc.small, a.low, b.high[r0], b.high[r1], T());
+    matrix_multiply_add(acc.small, a.high, b.low[r0], b.low[r1], T());
   }
-  matrix_multiply_add(acc, a.high, b.high[r0], b.high[r1], T());
 }
 
 // Starts the copy of `chunks` 16-byte pieces of one sample, row after row, into rows of

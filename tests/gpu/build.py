@@ -9,11 +9,13 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPS = ROOT / "ops"
 HOST = ROOT / "tests" / "gpu" / "host"
+RECORD = ROOT / "tests" / "gpu" / "launch_record.cu"
 CACHE = ROOT / "build" / "cuda"
 
 
@@ -33,25 +35,34 @@ def nvcc():
     return found or (str(usual) if usual.exists() else None)
 
 
-def nvcc_flags(architecture, ptx=False):
-    """Returns the flags for one architecture, e.g. "90"; with ``ptx`` also for newer ones."""
+def nvcc_flags(architecture, ptx=False, to_run=False):
+    """Returns the flags for one architecture, e.g. "90"; with ``ptx`` also for newer ones.
+
+    ``to_run``: for a GPU host, whose compilers may warn of what ours do not; launches are recorded.
+    """
     code = f"[sm_{architecture},compute_{architecture}]" if ptx else f"sm_{architecture}"
+    extra = ["-DDLRM_RECORD_LAUNCHES"] if to_run else ["-Werror", "all-warnings"]
     return [
-        "-std=c++17", "-O3", f"-I{OPS}", "-lineinfo", "-Werror", "all-warnings", "-Xptxas", "-v",
+        "-std=c++17", "-O3", f"-I{OPS}", "-lineinfo", *extra, "-Xptxas", "-v",
         "-Xcompiler", "-fPIC,-Wall", "-gencode", f"arch=compute_{architecture},code={code}",
     ]  # fmt: skip
 
 
 def _run(command, timeout):
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=timeout,
-        check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise BuildError(
-            f"{' '.join(map(str, command))} returned {done.returncode}:\n{done.stdout}{done.stderr}"
-        )
-    return done.stdout + done.stderr
+    command = [str(part) for part in command]
+    # In a session of its own: a compiler that is stopped must take its children with it.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise BuildError(f"{' '.join(command)} took longer than {timeout:.0f} seconds") from error
+    if process.returncode != 0:
+        raise BuildError(f"{' '.join(command)} returned {process.returncode}:\n{output}")
+    return output
 
 
 def _digest(files, words):
@@ -66,16 +77,22 @@ def _ops_files():
             *OPS.glob("*/*_launchers.h")]  # fmt: skip
 
 
-def compile_objects(architecture, jobs, ptx=False):
-    """Compiles every source for one architecture.
+def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
+    """Compiles every source for one architecture; see ``nvcc_flags``.
 
     Returns:
         (object files, compiler's resource report): registers, shared memory and spills per kernel.
+
+    Raises:
+        BuildError: nvcc refused a file, or took longer than ``timeout`` seconds for one.
     """
     compiler = nvcc()
-    flags = nvcc_flags(architecture, ptx)
+    flags = nvcc_flags(architecture, ptx, to_run)
     version = _run([compiler, "--version"], 60)
-    digest = _digest(_ops_files(), [*flags[:2], *flags[3:], version])
+    # The longest first.
+    files = sorted(sources(), key=lambda source: "sorted" not in source.name)
+    files += [RECORD] * to_run
+    digest = _digest([*_ops_files(), RECORD], [*flags[:2], *flags[3:], version])
     CACHE.mkdir(parents=True, exist_ok=True)
 
     def one(source):
@@ -83,23 +100,34 @@ def compile_objects(architecture, jobs, ptx=False):
         report = target.with_suffix(".txt")
         if not (target.exists() and report.exists()):
             partial = target.with_suffix(f".{os.getpid()}.o")
-            text = _run([compiler, *flags, "-c", source, "-o", partial], 600)
+            text = _run([compiler, *flags, "-c", source, "-o", partial], timeout)
             report.write_text(text)
             os.replace(partial, target)
         return target, report.read_text()
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(one, sources()))
+        results = list(pool.map(one, files))
     return [target for target, _ in results], "\n".join(text for _, text in results)
+
+
+_RESOURCES = re.compile(
+    r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, \d+ bytes "
+    r"spill loads\s+ptxas info\s+: Used (\d+) registers"
+)
+
+
+def kernel_resources(report):
+    """Returns {name: (registers, bytes of spills)} of the project's kernels, from a report."""
+    return {
+        name: (int(registers), int(spills))
+        for name, _, spills, registers in _RESOURCES.findall(report)
+        if "dlrm" in name and "cub" not in name
+    }
 
 
 def spilled_kernels(report):
     """Names of the project's kernels whose registers went to local memory, from a report."""
-    found = re.findall(
-        r"Function properties for (\S+)\s+\d+ bytes stack frame, (\d+) bytes spill stores", report
-    )
-    return sorted({name for name, spilled in found if int(spilled) > 0 and "dlrm" in name
-                   and "cub" not in name})  # fmt: skip
+    return sorted(name for name, (_, spills) in kernel_resources(report).items() if spills > 0)
 
 
 def ptx(architecture):
@@ -120,9 +148,9 @@ def ptx(architecture):
     return target.read_text()
 
 
-def build_for_gpu(architecture, jobs):
-    """Returns the path of libdlrm_cuda_kernels.so for a GPU of that compute capability."""
-    objects, report = compile_objects(architecture, jobs)
+def build_for_gpu(architecture, jobs, timeout=600):
+    """Returns (libdlrm_cuda_kernels.so for a GPU of that compute capability, resource report)."""
+    objects, report = compile_objects(architecture, jobs, to_run=True, timeout=timeout)
     digest = objects[0].stem.rsplit("-", 1)[1]
     library = CACHE / f"libdlrm_cuda_kernels-sm{architecture}-{digest}.so"
     if not library.exists():

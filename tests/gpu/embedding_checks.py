@@ -238,20 +238,20 @@ def checks(library, memory, large):
 
     def group(run, dtype):
         def body(rng):
-            worst, count = 0.0, 0
+            worst, count, wrong = 0.0, 0, []
             for batch, sizes, dim, id_type, kind in cases(large):
                 problem = Problem(library, memory, rng, batch, sizes, dim, dtype, id_type, kind)
                 bad = problem.spoil(rng) if kind == "bad" else []
                 try:
                     worst = max(worst, run(problem, bad))
                 except AssertionError as error:
-                    raise MismatchError(
-                        f"B={batch} D={dim} tables={sizes[:4]} {kind} ids {np.dtype(id_type)}: "
-                        f"{error}"
-                    ) from error
+                    wrong.append(f"B={batch} D={dim} tables={sizes[:4]} {kind} ids "
+                                 f"{np.dtype(id_type)}: {error}")  # fmt: skip
                 finally:
                     problem.close()
                 count += 1
+            if wrong:
+                raise MismatchError(f"{len(wrong)} of {count} cases: {'; '.join(wrong[:3])}")
             return count, worst
 
         return body

@@ -19,8 +19,9 @@ from tests.gpu.launchers import (
 
 MODE_NAMES = {ACCURATE: "", TF32: " TF32", SCALAR: " scalar"}
 # Error of a sum of products, relative to the sum of their magnitudes. TF32 rounds each factor to
-# 11 bits; three TF32 products and scalar arithmetic keep float32's accuracy.
-ACCUMULATION = {ACCURATE: 2.0**-20, TF32: 2.0**-10, SCALAR: 2.0**-20}
+# 11 bits; three TF32 products and scalar arithmetic keep float32's accuracy, but tensor cores cut
+# sums towards zero, so that their errors do not cancel.
+ACCUMULATION = {ACCURATE: 2.0**-19, TF32: 2.0**-10, SCALAR: 2.0**-20}
 
 
 class MismatchError(AssertionError):
@@ -113,7 +114,7 @@ def checks(library, memory, large):
 
     def group(dtype, mode, split, offset):
         def run(rng):
-            worst = 0.0
+            worst, wrong = 0.0, []
             listed = shapes(large)
             for batch, features, dim in listed:
                 if split and features == 1:
@@ -122,11 +123,11 @@ def checks(library, memory, large):
                     library, memory, rng, batch, features, dim, dtype, mode, split, offset
                 )
                 if max(case) > 1.0:
-                    raise MismatchError(
-                        f"B={batch} F={features} D={dim}: error over limit {case[0]:.3g} forward, "
-                        f"{case[1]:.3g} backward"
-                    )
+                    wrong.append(f"B={batch} F={features} D={dim}: error over limit "
+                                 f"{case[0]:.3g} forward, {case[1]:.3g} backward")  # fmt: skip
                 worst = max(worst, *case)
+            if wrong:
+                raise MismatchError(f"{len(wrong)} of {len(listed)} cases: {'; '.join(wrong[:5])}")
             return len(listed), worst
 
         return run

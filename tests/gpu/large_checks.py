@@ -18,6 +18,7 @@ _SAMPLES = 640_000  # x 27 x 128 = 2.2e9 elements
 def _needs(gigabytes):
     import torch
 
+    torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info()[0] / 1e9
     if free < gigabytes:
         raise MemoryError(f"needs {gigabytes} GB of device memory, {free:.0f} GB are free")
@@ -101,6 +102,22 @@ def interaction(library, memory):
         )
         if not (torch.isfinite(out).all() and torch.isfinite(grad).all()):
             raise MismatchError("elements were not written")
+        # A race would hardly lose the same way twice.
+        again, grad_again = torch.full_like(out, torch.nan), torch.full_like(x, torch.nan)
+        there = (grad_again.data_ptr(), features * dim, grad_again.data_ptr() + 2 * dim,
+                 features * dim)  # fmt: skip
+        library.dot_interaction_forward(
+            ctypes.byref(shape), *place, again.data_ptr(), memory.stream
+        )
+        library.dot_interaction_backward(
+            ctypes.byref(shape), *place, upstream.data_ptr(), *there, memory.stream
+        )
+        moved = int((again != out).sum()), int((grad_again != grad).sum())
+        if moved != (0, 0):
+            raise MismatchError(
+                f"{moved[0]} elements forward and {moved[1]} backward differ between two runs"
+            )
+        del again, grad_again
         places = np.unique(np.r_[0, batch - 1, rng.integers(0, batch, 500)])
         picked = torch.from_numpy(places).cuda()
         values = x[picked].cpu().numpy().astype(np.float64)

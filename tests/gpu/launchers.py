@@ -9,6 +9,10 @@ ELEMENT_BYTES = {FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2}
 DTYPE_NAMES = {FLOAT32: "float32", FLOAT16: "float16", BFLOAT16: "bfloat16"}
 
 
+LAUNCH = ("blocks", "threads", "blocks_of_a_multiprocessor", "shared_bytes", "registers",
+          "local_bytes")  # fmt: skip
+
+
 class CudaError(RuntimeError):
     """A launcher returned a CUDA error code."""
 
@@ -71,6 +75,11 @@ class Library:
         self._take = self._library.dlrm_id_error_take
         self._take.argtypes = [ctypes.POINTER(IdError), ctypes.POINTER(IdError)]
 
+        # Only libraries that are built for a GPU record launches.
+        self._newest = getattr(self._library, "dlrm_newest_launch", None)
+        if self._newest is not None:
+            self._newest.argtypes = [ctypes.POINTER(_I)]
+
     @staticmethod
     def _checked(name, function):
         def call(*arguments):
@@ -100,6 +109,13 @@ class Library:
         if not self._take(error, ctypes.byref(found)):
             return None
         return found.table, found.sample, found.id, found.bound
+
+    def newest_launch(self):
+        """What the newest launch of this thread took (``LAUNCH``), or {}."""
+        values = (ctypes.c_int64 * len(LAUNCH))()
+        if self._newest is None or self._newest(values) != 0:
+            return {}
+        return dict(zip(LAUNCH, values))
 
     def workspace_bytes(self, batch):
         """Device memory that the sorted updates of this batch need."""

@@ -1,156 +1,143 @@
 """Builds, checks and times the CUDA kernels on this host's GPU and prints one table.
 
-    python3 -m tests.gpu.run [--quick] [--json FILE]
+    python3 -m tests.gpu.run [--quick] [--json FILE] [--only WORDS] [--seed N]
+    python3 -m tests.gpu.run --sanitizer racecheck
 
-Needs nvcc, NumPy and PyTorch with CUDA; no TensorFlow and no network. Every group runs in a
-process of its own, so that a kernel that breaks the CUDA context hides no other's result. The exit
-code is 0 only if every check passed and every timing ran.
+Needs nvcc, NumPy and PyTorch with CUDA; no TensorFlow and no network. Every group runs in
+processes of its own, so that a kernel that breaks the CUDA context or hangs hides no other's
+result; what is known so far stands in the JSON file at any time. The exit code is 0 only if every
+check passed and every timing ran.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
-import subprocess
+import shutil
+import signal
 import sys
+import threading
 import time
-import traceback
 
-import numpy as np
+from tests.gpu import build, group, table
+from tests.gpu.clock import device_state
+from tests.gpu.processes import Follower
 
-from tests.gpu import (
-    build,
-    embedding_checks,
-    interaction_checks,
-    large_checks,
-    launchers,
-    memory,
-    timings,
-)
-
-CHECKS = {
-    "check interaction": interaction_checks,
-    "check embedding": embedding_checks,
-    "check large": large_checks,
-}
-TIMINGS = ("time machine", "time interaction", "time uniform", "time criteo")
-GROUP_SECONDS = 240
+BUILD_SECONDS = 240
+# Under compute-sanitizer a process takes long to start, and its kernels a hundred times as long.
+SANITIZER_SILENCE_SECONDS = 280
 
 
-def run_checks(module, library, large):
-    """Runs a module's checks; a failure is a result like any other."""
-    device, results = memory.TorchMemory(), []
-    for name, check in module.checks(library, device, large):
-        begin = time.monotonic()
-        seed = int.from_bytes(os.urandom(4), "little")
-        entry = {"name": name, "seed": seed, "passed": False}
-        try:
-            cases, worst = check(np.random.default_rng(seed))
-            device.synchronize()
-            entry.update(passed=True, cases=cases, worst=worst)
-        except MemoryError as error:
-            entry.update(passed=True, skipped=str(error))
-        except Exception as error:
-            traceback.print_exc()
-            entry["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        entry["seconds"] = round(time.monotonic() - begin, 2)
-        results.append(entry)
-    return results
+class Results:
+    """All that is known, printed and written to a file as it comes."""
+
+    def __init__(self, path):
+        self._path, self._lock = path, threading.Lock()
+        self.all = {"finished": False, "checks": [], "timings": []}
+        self.save()
+
+    def add(self, kind, entry):
+        """Adds one result."""
+        with self._lock:
+            self.all[kind].append(entry)
+            print(table.line_of(entry), flush=True)
+            self._save()
+
+    def save(self, **more):
+        """Adds facts of the run and writes the file."""
+        with self._lock:
+            self.all.update(more)
+            self._save()
+
+    def _save(self):
+        if self._path is not None:
+            partial = self._path.with_name(self._path.name + ".part")
+            partial.write_text(json.dumps(self.all, indent=1))
+            os.replace(partial, self._path)
 
 
-def run_timings(library, part):
-    """Runs one part's timings."""
-    device = memory.TorchMemory()
-    if part == "machine":
-        return [{"name": "machine", "passed": True, **timings.machine()}]
-    results = []
-    try:
-        for name, size, seconds, torch_seconds in timings.rows(library, device.stream, part):
-            device.synchronize()
-            results.append(
-                {"name": name, "passed": True, "bytes": size, "seconds": seconds,
-                 "torch_seconds": torch_seconds}
+def run_groups(names, options, results, library_path, deadline):
+    """Runs groups side by side, each in as many shares as there are processors for."""
+    processors = os.cpu_count() or 2
+    shares = max(1, min(4, processors // (2 * len(names)))) if names[0] in group.CHECKS else 1
+    followers = []
+    for name in names:
+        kind = "checks" if name in group.CHECKS else "timings"
+        for share in range(shares):
+            report = library_path.parent / f"{name.replace(' ', '-')}-{share}-{os.getpid()}.jsonl"
+            arguments = ["--shared_object", str(library_path), "--only", options.only,
+                         "--share", str(share), str(shares)]  # fmt: skip
+            arguments += ["--quick"] * (options.quick or options.sanitizer is not None)
+            arguments += [] if options.seed is None else ["--seed", str(options.seed)]
+            follower = Follower(
+                name, arguments, report, deadline, max(1, processors // (shares * len(names))),
+                lambda entry, kind=kind: results.add(kind, entry),
             )  # fmt: skip
-    except Exception as error:
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        results.append({"name": f"timings of {part}", "passed": False, "error": message})
-    return results
-
-
-def run_group(group, library_path, large):
-    """Runs one group in this process and returns its results."""
-    library = launchers.Library(library_path)
-    if group in CHECKS:
-        return run_checks(CHECKS[group], library, large)
-    return run_timings(library, group.split()[1])
-
-
-def spawn_group(group, library_path, quick, folder):
-    """Runs one group in a process of its own; a crash or a hang becomes a failed result."""
-    report = folder / f"{group.replace(' ', '-')}-{os.getpid()}.json"
-    command = [sys.executable, "-m", "tests.gpu.run", "--group", group, "--shared_object",
-               str(library_path), "--json", str(report)]  # fmt: skip
+            if options.sanitizer is not None:
+                follower.silence = SANITIZER_SILENCE_SECONDS
+                follower.prefix = ["compute-sanitizer", "--tool", options.sanitizer,
+                                   "--error-exitcode", "77", "--print-limit", "20"]  # fmt: skip
+            followers.append(follower)
     begin = time.monotonic()
-    try:
-        code = subprocess.run(
-            command + ["--quick"] * quick, cwd=build.ROOT, timeout=GROUP_SECONDS, check=False
-        ).returncode
-        problem = f"the process ended with code {code} before it could report"
-    except subprocess.TimeoutExpired:
-        problem = f"not finished after {GROUP_SECONDS} seconds"
-    print(f"{group}: {time.monotonic() - begin:.0f} s", flush=True)
-    if not report.exists():
-        return [{"name": group, "passed": False, "error": problem}]
-    results = json.loads(report.read_text())
-    report.unlink()
-    return results
+    with concurrent.futures.ThreadPoolExecutor(len(followers)) as pool:
+        try:
+            list(pool.map(lambda follower: follower.run(), followers))
+        except BaseException:  # an interrupt: the processes would go on
+            for follower in followers:
+                follower.deadline = 0
+            raise
+    print(f"{', '.join(names)}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def print_table(results):
-    """Prints checks, the device's limits, and timings."""
-    print(f"\n{'check':45} {'cases':>6} {'error/limit':>12} {'s':>6}  result")
-    for entry in results["checks"]:
-        verdict = "ok" if entry["passed"] else f"FAILED (seed {entry.get('seed')})"
-        verdict = f"skipped: {entry['skipped']}" if "skipped" in entry else verdict
-        print(f"{entry['name']:45} {entry.get('cases', '-'):>6} {entry.get('worst', 0):12.3g} "
-              f"{entry.get('seconds', 0):6.1f}  {verdict} {entry.get('error', '')}")  # fmt: skip
-    machine = next((e for e in results["timings"] if "copy_bytes_per_s" in e), None)
-    if machine:
-        rates = ", ".join(f"{k} {v / 1e12:.0f}" for k, v in machine["flop_per_s"].items())
-        print(f"\n{machine['device']}: copy {machine['copy_bytes_per_s'] / 1e12:.2f} TB/s (read + "
-              f"written), matrix products {rates} TFLOP/s")  # fmt: skip
-    if not results["timings"]:
-        return
-    title = f"operation, batch {timings.BATCH:,}"
-    print(f"\n{title:58} {'MB':>7} {'us':>8} {'TB/s':>6} {'of copy':>8} {'PyTorch us':>11} "
-          f"{'ratio':>6}")  # fmt: skip
-    for entry in results["timings"]:
-        if "bytes" not in entry:
-            if not entry["passed"]:
-                print(f"{entry['name']:58} FAILED {entry['error']}")
-            continue
-        rate = entry["bytes"] / entry["seconds"]
-        share = f"{rate / machine['copy_bytes_per_s']:8.1%}" if machine else f"{'-':>8}"
-        peer = entry["torch_seconds"]
-        beside = f"{peer * 1e6:11.0f} {peer / entry['seconds']:6.1f}" if peer else f"{'-':>11}"
-        print(f"{entry['name']:58} {entry['bytes'] / 1e6:7.0f} {entry['seconds'] * 1e6:8.0f} "
-              f"{rate / 1e12:6.2f} {share} {beside}")  # fmt: skip
+def stages(options):
+    """Lists the groups that run one after another; those of one stage run side by side."""
+    checks = ["check interaction", "check embedding"]
+    if options.sanitizer is not None:
+        return [[name] for name in checks]
+    return [checks] if options.quick else [checks, *([name] for name in group.TIMINGS),
+                                           ["check large"]]  # fmt: skip
 
 
-def main():
+def parse():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer shapes, no timings")
     parser.add_argument("--json", type=pathlib.Path, help="also write all numbers to this file")
-    parser.add_argument("--group", help=argparse.SUPPRESS)
-    parser.add_argument("--shared_object", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.group:
-        results = run_group(options.group, options.shared_object, not options.quick)
-        options.json.write_text(json.dumps(results))
-        return 0
+    parser.add_argument("--only", default="", help="entries whose name holds these words")
+    parser.add_argument("--seed", type=int, help="of the checks' random inputs")
+    parser.add_argument("--seconds", type=float, default=500, help="most that the run may take")
+    parser.add_argument(
+        "--sanitizer", choices=("memcheck", "racecheck", "synccheck"),
+        help="run the quick checks under this tool of compute-sanitizer",
+    )  # fmt: skip
+    return parser.parse_args()
 
+
+def build_library(results, deadline):
+    """Returns the path of the library for this GPU."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    begin = time.monotonic()
+    library_path, report = build.build_for_gpu(
+        f"{major}{minor}", os.cpu_count() or 2, min(BUILD_SECONDS, deadline - begin)
+    )
+    seconds = time.monotonic() - begin
+    spilled = build.spilled_kernels(report)
+    print(f"built {library_path.name} in {seconds:.0f} s; "
+          f"spills: {', '.join(spilled) or 'none'}", flush=True)  # fmt: skip
+    results.save(build_seconds=seconds, kernels=build.kernel_resources(report))
+    return library_path
+
+
+def main():
+    """Returns the exit code."""
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("tests.gpu.run: terminated"))
+    begin = time.monotonic()
+    deadline = begin + options.seconds
+    results = Results(options.json)
     try:
         import torch
     except ImportError:
@@ -159,20 +146,24 @@ def main():
         sys.exit("tests.gpu.run: needs nvcc; it is neither on PATH nor in /usr/local/cuda/bin")
     if not torch.cuda.is_available():
         sys.exit("tests.gpu.run: PyTorch finds no CUDA device: the kernels were not run")
-    major, minor = torch.cuda.get_device_capability()
-    begin = time.monotonic()
-    library_path, report = build.build_for_gpu(f"{major}{minor}", jobs=os.cpu_count() or 2)
-    spilled = ", ".join(build.spilled_kernels(report)) or "none"
-    print(f"built {library_path.name} in {time.monotonic() - begin:.0f} s; spills: {spilled}")
-    groups = ["check interaction", "check embedding"] if options.quick else [*CHECKS, *TIMINGS]
-    results = {"checks": [], "timings": []}
-    for group in groups:
-        kind = "checks" if group in CHECKS else "timings"
-        results[kind] += spawn_group(group, library_path, options.quick, library_path.parent)
-    print_table(results)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
-    failed = [e["name"] for e in results["checks"] + results["timings"] if not e["passed"]]
+    if options.sanitizer is not None and shutil.which("compute-sanitizer") is None:
+        sys.exit("tests.gpu.run: compute-sanitizer is not on PATH")
+    results.save(device=torch.cuda.get_device_name(), before=device_state())
+    try:
+        library_path = build_library(results, deadline)
+    except build.BuildError as error:
+        results.save(error=str(error))
+        sys.exit(f"tests.gpu.run: the kernels could not be built: {error}")
+    for names in stages(options):
+        run_groups(names, options, results, library_path, deadline)
+    found = results.all
+    table.print_checks(found["checks"])
+    if found["timings"]:
+        table.print_timings(found)
+    results.save(finished=True, after=device_state(), seconds=time.monotonic() - begin)
+    if not found["checks"] + found["timings"]:
+        sys.exit(f"tests.gpu.run: no entry's name holds {options.only!r}")
+    failed = [e["name"] for e in found["checks"] + found["timings"] if not e["passed"]]
     print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nall passed")
     return 1 if failed else 0
 

@@ -105,6 +105,25 @@ def test_shapes_choose_the_tensor_core_kernel(emulated):
         assert library.is_fast(shape) == fast, (features, dim, dtype)
 
 
+def test_float32_sums_survive_the_tensor_cores_rounding(emulated):
+    """Root mean square, where a wrong order of sums shows and single elements do not decide."""
+    library, device = emulated
+    batch, features, dim = 16, 27, 256
+    x = np.random.default_rng().standard_normal((batch, features, dim)).astype(np.float32)
+    shape = launchers.InteractionShape(batch, features, dim, launchers.FLOAT32, launchers.ACCURATE)
+    width = library.width(features, dim)
+    rows, output = device.upload(x), device.empty(batch * width, np.float32)
+    library.dot_interaction_forward(
+        ctypes.byref(shape), rows.pointer, features * dim, rows.at(dim), features * dim,
+        output.pointer, device.stream,
+    )  # fmt: skip
+    expected, magnitude = reference.interaction(x.astype(np.float64))
+    pairs = slice(dim, dim + features * (features - 1) // 2)
+    error = (output.download().reshape(batch, width) - expected)[:, pairs]
+    # One sum for the large and the small products gives 4, scalar arithmetic 0.5.
+    assert np.sqrt((error**2).mean()) <= 2.0 * 2.0**-24 * magnitude[:, pairs].mean()
+
+
 def test_impossible_arguments_are_refused(emulated):
     library, device = emulated
     bad = launchers.InteractionShape(1, 0, 128, launchers.FLOAT32, launchers.ACCURATE)

@@ -189,6 +189,33 @@ inline float element_of(uint32_t word, int half, __nv_bfloat16) {
   return __uint_as_float((word >> 16 * half & 0xffffu) << 16);
 }
 
+// The float nearest to `value` on its way to zero.
+inline float toward_zero(double value) {
+  const float nearest = static_cast<float>(value);
+  return std::fabs(static_cast<double>(nearest)) > std::fabs(value) ? std::nextafterf(nearest, 0.0f)
+                                                                    : nearest;
+}
+
+// Tensor cores do not round as float32 arithmetic does, and PTX leaves open how. This is what is
+// known of them (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ
+// Computer Science, 2021), with as little accuracy as any that has mma.sync for these types: a few
+// products at a time, exact, are aligned with the sum so far to the largest exponent among them,
+// cut to one bit more than float32 holds, added up, and the result is cut to float32. All cuts are
+// towards zero, so that errors do not cancel.
+inline float add_as_tensor_cores(float sum, const double* products, int count) {
+  double largest = std::fabs(static_cast<double>(sum));
+  for (int k = 0; k < count; ++k) largest = std::max(largest, std::fabs(products[k]));
+  if (largest == 0 || !std::isfinite(largest)) {
+    double total = sum;
+    for (int k = 0; k < count; ++k) total += products[k];
+    return static_cast<float>(total);
+  }
+  const double unit = std::ldexp(1.0, std::ilogb(largest) - 24);
+  double total = std::trunc(sum / unit);
+  for (int k = 0; k < count; ++k) total += std::trunc(products[k] / unit);
+  return toward_zero(total * unit);
+}
+
 // mma.sync.m16n8k16 (16-bit) and m16n8k8 (TF32). With p elements to a register, a lane holds
 // A rows lane / 4 + 8 (r % 2), columns p (lane % 4 + 4 (r / 2)) + h; B columns lane / 4, rows
 // p (lane % 4 + 4 r) + h; C rows lane / 4 + 8 (r / 2), columns 2 (lane % 4) + r % 2.
@@ -204,15 +231,16 @@ void matrix_multiply_add(float (&acc)[4], const uint32_t (&a)[4], uint32_t b0, u
   const int lane = threadIdx.x % 32;
   for (int r = 0; r < 4; ++r) {
     const int row = lane / 4 + 8 * (r / 2), column = 2 * (lane % 4) + r % 2;
-    double sum = acc[r];
+    double products[8 * p];
     for (int k = 0; k < 8 * p; ++k) {
       const int group = k / p % 4, half = k % p, upper = k / (4 * p);
       const auto left = dlrm_host::deposit_of<MatrixOperands>(all, row % 8 * 4 + group);
       const auto right = dlrm_host::deposit_of<MatrixOperands>(all, column * 4 + group);
-      sum += static_cast<double>(element_of(left.a[row / 8 + 2 * upper], half, T())) *
-             element_of(right.b[upper], half, T());
+      products[k] = static_cast<double>(element_of(left.a[row / 8 + 2 * upper], half, T())) *
+                    element_of(right.b[upper], half, T());
     }
-    acc[r] = static_cast<float>(sum);
+    acc[r] = add_as_tensor_cores(acc[r], products, 4 * p);
+    acc[r] = add_as_tensor_cores(acc[r], products + 4 * p, 4 * p);
   }
 }
 

@@ -1,0 +1,171 @@
+"""Times the embedding kernels on a GPU beside PyTorch's formulation.
+
+Bytes are the fewest an operation must move: ids and vectors (or gradients) once, each distinct row
+once, and once more where it is written. Rows that several places share count once, as a cache
+could have it.
+"""
+
+import ctypes
+import functools
+
+import numpy as np
+
+from tests.gpu.clock import entry, torch_dtype
+from tests.gpu.launchers import DTYPE_NAMES, FLOAT16, FLOAT32, EmbeddingBatch, int64_array
+
+BATCH, DIM, TABLES = 65_536, 128, 26
+OTHER_BATCHES = (2048, 8192)
+UNIFORM_ROWS = 600_000
+# Sizes of the 26 Criteo tables (hashed to at most 40 million rows), largest cut to 2 million so
+# that tables and optimizer state fit a GPU of 40 GB.
+CRITEO_CUT = (
+    2_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 2_000_000, 2_000_000, 405_282,
+    10, 2_209, 11_938, 155, 4, 976, 14, 2_000_000, 2_000_000, 2_000_000, 590_152, 12_973, 108, 36,
+)  # fmt: skip
+GOALS = {"lookup": 0.85, "SGD atomics": 0.7}  # of the copy bandwidth, in float16 at BATCH
+STEP = 1e-3
+OPERATIONS = ("lookup", "SGD atomics", "SGD deterministic", "Adagrad row-wise", "Adagrad")
+
+
+class Tables:
+    """Tables of random rows on the device, and ids, gradients and state as they are asked for."""
+
+    def __init__(self, library, stream, part):
+        import torch
+
+        self.library, self.stream, self.part = library, stream, part
+        self.sizes = np.asarray([UNIFORM_ROWS] * TABLES if part == "uniform" else CRITEO_CUT)
+        self.base = np.cumsum(np.r_[0, self.sizes])[:-1]
+        self.total = int(self.sizes.sum())
+        self.rows = torch.randn((self.total, DIM), device="cuda")
+        self.error = library.new_id_error()
+        self._base, self._sizes = int64_array(self.base), int64_array(self.sizes)
+        # The newest few: a state of all rows is as large as the tables.
+        self.ids = functools.lru_cache(maxsize=1)(self._ids)
+        self.vectors = functools.lru_cache(maxsize=1)(self._vectors)
+        self.state = functools.lru_cache(maxsize=1)(self._state)
+
+    def _ids(self, batch):
+        """(ids of several sets, rows they name, mean number of distinct ones)."""
+        import torch
+
+        rng, shape = np.random.default_rng(), (batch, len(self.sizes))
+        offset = torch.from_numpy(self.base).cuda()
+        ids, flat = [], []
+        for _ in range(3 if batch >= BATCH else 12):
+            drawn = (rng.integers(0, self.sizes, shape) if self.part == "uniform"
+                     else rng.zipf(1.2, shape) % self.sizes)  # fmt: skip
+            ids.append(torch.from_numpy(drawn.astype(np.int32)).cuda())
+            flat.append((ids[-1].long() + offset).reshape(-1))
+        return ids, flat, float(np.mean([len(torch.unique(f)) for f in flat]))
+
+    def _vectors(self, batch, dtype):
+        import torch
+
+        return torch.randn((batch * len(self.sizes), DIM), device="cuda").to(torch_dtype(dtype))
+
+    def _state(self, row_wise):
+        import torch
+
+        return torch.rand((self.total,) if row_wise else (self.total, DIM), device="cuda")
+
+    def batches(self, batch, dtype):
+        """Descriptions of the sets of ids for the launchers."""
+        return [
+            EmbeddingBatch(batch, len(self.sizes), DIM, self.total, ids.data_ptr(), self._base,
+                           self._sizes, self.error, 0, dtype)
+            for ids in self.ids(batch)[0]
+        ]  # fmt: skip
+
+
+def _bytes(tables, operation, batch, dtype):
+    touched = tables.ids(batch)[2]
+    places = batch * len(tables.sizes)
+    size = places * (DIM * (4 if dtype == FLOAT32 else 2) + 4) + touched * DIM * 4
+    if operation != "lookup":
+        size += touched * DIM * 4
+    if "Adagrad" in operation:
+        size += 2 * touched * 4 * (1 if "row-wise" in operation else DIM)
+    return size
+
+
+def _peer(tables, operation, batch, dtype):
+    """PyTorch's calls: rows by index, index_add_ (atomics), index_put_ (sorted), or None."""
+    flat, rows = tables.ids(batch)[1], tables.rows
+    if operation == "lookup":
+        return [lambda f=f: rows[f].to(torch_dtype(dtype)) for f in flat]
+    vectors = tables.vectors(batch, dtype)
+    if operation == "SGD atomics":
+        return [lambda f=f: rows.index_add_(0, f, vectors.float(), alpha=-STEP) for f in flat]
+    return [
+        lambda f=f: rows.index_put_((f,), vectors.float().mul_(-STEP), accumulate=True)
+        for f in flat
+    ]
+
+
+def _operation(tables, operation, batch, dtype):
+    import torch
+
+    tables = tables()
+    library, stream, rows = tables.library, tables.stream, tables.rows.data_ptr()
+    batches = tables.batches(batch, dtype)
+    vectors = tables.vectors(batch, dtype)
+    size = library.workspace_bytes(batches[0])
+    workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
+    sort = workspace.data_ptr(), size, stream
+
+    def run(description):
+        place = ctypes.byref(description), vectors.data_ptr()
+        if operation == "lookup":
+            library.embedding_lookup(place[0], rows, place[1], stream)
+        elif operation == "SGD atomics":
+            library.embedding_sgd(*place, rows, STEP, stream)
+        elif operation == "SGD deterministic":
+            library.embedding_sgd_sorted(*place, rows, STEP, *sort)
+        else:
+            row_wise = "row-wise" in operation
+            library.embedding_adagrad(
+                *place, rows, tables.state(row_wise).data_ptr(), row_wise, STEP, 1.0, 1e-8, *sort
+            )
+
+    if operation == "lookup":  # overwrites them
+        tables.vectors.cache_clear()
+    main = batch == BATCH
+    peer = functools.partial(_peer, tables, operation, batch, dtype)
+    return entry(
+        library,
+        _bytes(tables, operation, batch, dtype),
+        [functools.partial(run, description) for description in batches],
+        peer if main and "Adagrad" not in operation else None,
+        GOALS.get(operation) if main and dtype == FLOAT16 and tables.part == "uniform" else None,
+        repeats=20,
+    )
+
+
+def _initialize(tables):
+    tables = tables()
+
+    def run():
+        tables.library.embedding_initialize(
+            tables.rows.data_ptr(), DIM, tables.total, 0, 1, 3, 12345, 0.5, tables.stream
+        )
+
+    return entry(tables.library, tables.total * DIM * 4, [run], repeats=10)
+
+
+def entries(library, stream, part):
+    """Lists (name, function returning a result as JSON takes it); ``part``: uniform or criteo."""
+    tables = functools.lru_cache(maxsize=1)(functools.partial(Tables, library, stream, part))
+    label = (f"{TABLES} x {UNIFORM_ROWS:,} rows" if part == "uniform"
+             else "Criteo sizes, Zipf ids")  # fmt: skip
+    cases = [(BATCH, FLOAT16), (BATCH, FLOAT32)]
+    if part == "uniform":
+        cases += [(batch, FLOAT16) for batch in OTHER_BATCHES]
+    listed = []
+    for batch, dtype in cases:
+        kind = f"{DTYPE_NAMES[dtype]}, {label}" + (f", batch {batch:,}" if batch != BATCH else "")
+        for operation in OPERATIONS:
+            listed.append((f"{operation} {kind}", functools.partial(
+                _operation, tables, operation, batch, dtype
+            )))  # fmt: skip
+    return [*listed, (f"initialise {label}", functools.partial(_initialize, tables))]

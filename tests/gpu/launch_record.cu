@@ -1,0 +1,36 @@
+// What the newest launch of a thread took, for the timings (cuda_primitives.cuh).
+#include "cuda_primitives.cuh"
+
+namespace dlrm::gpu {
+namespace {
+
+struct Launch {
+  const void* kernel = nullptr;
+  int64_t blocks = 0, threads = 0, resident = 0, shared_bytes = 0;
+};
+thread_local Launch newest;
+
+}  // namespace
+
+void record_launch(const void* kernel, int64_t blocks, int threads, int resident,
+                   size_t shared_bytes) {
+  newest = {kernel, blocks, threads, resident, static_cast<int64_t>(shared_bytes)};
+}
+
+}  // namespace dlrm::gpu
+
+// out: blocks, threads of a block, blocks of a multiprocessor, dynamic shared memory of a block,
+// registers of a thread, local memory of a thread.
+extern "C" int dlrm_newest_launch(int64_t* out) {
+  const auto& launch = dlrm::gpu::newest;
+  cudaFuncAttributes kernel = {};
+  if (launch.kernel == nullptr) return cudaErrorInvalidValue;
+  const cudaError_t status = cudaFuncGetAttributes(&kernel, launch.kernel);
+  out[0] = launch.blocks;
+  out[1] = launch.threads;
+  out[2] = launch.resident;
+  out[3] = launch.shared_bytes;
+  out[4] = kernel.numRegs;
+  out[5] = static_cast<int64_t>(kernel.localSizeBytes);
+  return status;
+}

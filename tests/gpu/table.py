@@ -1,0 +1,84 @@
+"""Prints the results of ``tests.gpu.run`` as tables."""
+
+_LEGEND = """us: median; +-: from first to last tenth, in % of it (w: waited for the host)
+of copy: of the bandwidth of a copy of 2 GiB; PyTorch: us of its formulation, ratio: to ours
+warps: that fit a multiprocessor by registers and shared memory"""
+
+
+def line_of(entry):
+    """One result in a line, as it comes."""
+    if not entry["passed"]:
+        return f"FAILED {entry['name']}: {entry['error']}" + (
+            f" (seed {entry['seed']})" if "seed" in entry else ""
+        )
+    if "skipped" in entry:
+        return f"skipped {entry['name']}: {entry['skipped']}"
+    if "worst" in entry:
+        return (
+            f"ok {entry['name']}: {entry['cases']} cases, error {entry['worst']:.3g} of its limit"
+        )
+    if "bytes" in entry:
+        return f"timed {entry['name']}: {entry['seconds'] * 1e6:.1f} us"
+    return f"found {entry['name']}: " + ", ".join(
+        f"{key} {value}" for key, value in entry.items()
+        if key not in ("name", "passed", "wall_seconds")
+    )  # fmt: skip
+
+
+def find(results, name, key):
+    """One number of the machine's own limits, or None."""
+    for entry in results["timings"]:
+        if entry["name"] == name and key in entry:
+            return entry[key]
+    return None
+
+
+def print_checks(checks):
+    """Prints one line for each check."""
+    print(f"\n{'check':45} {'cases':>6} {'error/limit':>12} {'s':>6}  result")
+    for entry in checks:
+        verdict = "ok" if entry["passed"] else f"FAILED: {entry['error']}"
+        verdict = f"skipped: {entry['skipped']}" if "skipped" in entry else verdict
+        worst = f"{entry['worst']:12.3g}" if "worst" in entry else f"{'-':>12}"
+        print(f"{entry['name']:45} {entry.get('cases', '-'):>6} {worst} "
+              f"{entry.get('wall_seconds', 0):6.1f}  {verdict}")  # fmt: skip
+
+
+def print_timings(results):
+    """Prints the device's limits and one line for each operation."""
+    copy = find(results, "copy bandwidth", "copy_bytes_per_s")
+    if copy:
+        sizes = find(results, "copy bandwidth", "by_size")
+        rates = [f"{int(size) >> 20} MiB {rate / 1e12:.2f}" for size, rate in sizes.items()]
+        print(f"\ncopy, bytes read and written, TB/s: {', '.join(rates)}")
+    rates = {
+        entry["name"].rpartition(" ")[2]: entry["flop_per_s"]
+        for entry in results["timings"] if "flop_per_s" in entry
+    }  # fmt: skip
+    if rates:
+        print("matrix products, TFLOP/s: "
+              + ", ".join(f"{kind} {rate / 1e12:.0f}" for kind, rate in rates.items()))  # fmt: skip
+    print(f"\n{'operation':62} {'MB':>6} {'us':>8} {'+-':>4} {'TB/s':>5} {'of copy':>7} "
+          f"{'goal':>5} {'PyTorch':>8} {'ratio':>5} {'regs':>4} {'warps':>5}")  # fmt: skip
+    for entry in results["timings"]:
+        if not entry["passed"]:
+            print(f"{entry['name']:62} FAILED: {entry['error']}")
+        elif "bytes" in entry:
+            print(_timing(entry, copy))
+    print(_LEGEND)
+
+
+def _timing(entry, copy):
+    rate = entry["bytes"] / entry["seconds"]
+    spread = (entry["seconds_high"] - entry["seconds_low"]) / entry["seconds"]
+    share = f"{rate / copy:7.1%}" if copy else f"{'-':>7}"
+    goal = f"{entry['goal']:5.0%}" if "goal" in entry else f"{'':5}"
+    peer, ratio = f"{'-':>8}", f"{'':5}"
+    if "torch" in entry:
+        seconds = entry["torch"]["seconds"]
+        peer, ratio = f"{seconds * 1e6:8.0f}", f"{seconds / entry['seconds']:5.1f}"
+    launch = entry["launch"]
+    warps = launch["threads"] // 32 * launch["blocks_of_a_multiprocessor"] if launch else "-"
+    return (f"{entry['name']:62} {entry['bytes'] / 1e6:6.0f} {entry['seconds'] * 1e6:8.1f} "
+            f"{spread:3.0%}{'w' if entry['waited'] else ' '}{rate / 1e12:5.2f} {share} {goal} "
+            f"{peer} {ratio} {launch.get('registers', '-'):>4} {warps:>5}")  # fmt: skip
