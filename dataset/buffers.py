@@ -12,7 +12,7 @@ class ThreadBuffers:
     """Arrays by key, a thread's own: the same memory each time a thread asks for the same key.
 
     New arrays for every chunk would cost more in page faults than reading does. Page boundaries
-    let `dataset.partial_files` write them past the page cache.
+    let `dataset.direct_file` write them past the page cache.
     """
 
     def __init__(self):
@@ -31,11 +31,11 @@ class ThreadBuffers:
         known = self._known.__dict__.setdefault("arrays", {})
         memory = known.get(key)
         if memory is None or len(memory) < count * dtype.itemsize:
-            memory = known[key] = _pages(count * dtype.itemsize)
+            memory = known[key] = pages(count * dtype.itemsize)
         return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
-def _pages(size):
+def pages(size):
     """Returns new private memory of at least `size` bytes, in huge pages where there are some."""
     memory = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):

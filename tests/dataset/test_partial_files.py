@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from dataset import partial_files
+from dataset import direct_file
 from dataset.buffers import ThreadBuffers
 from dataset.errors import DatasetError
 from dataset.partial_files import GatheredWrites, PartialFiles
@@ -14,7 +14,7 @@ from dataset.partial_files import GatheredWrites, PartialFiles
 PAGE = 4096
 
 
-direct = partial_files._open_direct
+direct = direct_file._open_direct
 
 
 def none(path):
@@ -32,7 +32,7 @@ def test_bytes_lie_where_they_were_put(tmp_path, monkeypatch, opening, shift):
     size = 3 * (1 << 20) + 3 * PAGE + 1234
     content = np.frombuffer(np.random.default_rng().bytes(size), np.uint8)
     paths = [str(tmp_path / "one"), str(tmp_path / "other")]
-    monkeypatch.setattr(partial_files, "_open_direct", opening)
+    monkeypatch.setattr(direct_file, "_open_direct", opening)
     buffer = ThreadBuffers().array("any", size + shift, np.uint8)[shift:]
     buffer[...] = content
     cuts = [0, (1 << 20) + PAGE, (1 << 20) + 2 * PAGE, size]

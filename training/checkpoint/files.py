@@ -9,12 +9,18 @@ import re
 
 import numpy as np
 
+from dataset.buffers import pages
+from dataset.direct_file import DirectFile
+
 CHECKSUMS = "SHA256SUMS"
 _READ_BYTES = 1 << 22
 # Bytes after which what was written is brought to disk: a last fsync of gigabytes would take
 # minutes in which nothing seems to happen.
 _SYNC_BYTES = 1 << 30
-# Bytes from which it is worth while to digest data on another thread while they are written.
+# Bytes that a writer gathers, so that they can be written past the page cache: through it, each
+# page would be allocated and copied to, and push out one that training reads.
+_GATHERED_BYTES = 8 << 20
+# Bytes from which it is worth while to digest data on another thread.
 _ASIDE_BYTES = 1 << 20
 # Threads that read and digest files, at most.
 _MAX_THREADS = 8
@@ -47,25 +53,41 @@ class NpyWriter:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype)
         self._left = int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
         self._hash = hashlib.sha256()
-        self.bytes, self.digest, self._synced = 0, None, 0
-        self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115
-        self._write(_header(self._shape, self._dtype))
+        self.bytes, self.digest = 0, None
+        self._written = self._synced = self._filled = 0
+        self._file = DirectFile(self._path, new=True)
+        header = _header(self._shape, self._dtype)
+        size = min(_GATHERED_BYTES, len(header) + self._left)
+        self._gathered = np.frombuffer(pages(size), np.uint8, size)
+        self._write(np.frombuffer(header, np.uint8))
 
     def _write(self, data):
-        view = memoryview(data).cast("B")
-        self.bytes += len(view)
+        self.bytes += len(data)
+        while len(data):
+            here = data[: len(self._gathered) - self._filled]
+            self._gathered[self._filled : self._filled + len(here)] = here
+            self._filled += len(here)
+            data = data[len(here) :]
+            if self._filled == len(self._gathered):
+                self._flush()
+
+    def _flush(self):
+        """Writes what was gathered, and digests it meanwhile."""
+        data = self._gathered[: self._filled]
         digested = None
-        if len(view) >= _ASIDE_BYTES:
-            digested = _DIGESTER.submit(self._hash.update, view)
+        if len(data) >= _ASIDE_BYTES:
+            digested = _DIGESTER.submit(self._hash.update, data)
         else:
-            self._hash.update(view)
-        while view:
-            view = view[self._file.write(view) :]
-        if digested is not None:
-            digested.result()
-        if self.bytes - self._synced >= _SYNC_BYTES:
-            os.fdatasync(self._file.fileno())
-            self._synced = self.bytes
+            self._hash.update(data)
+        try:
+            self._file.write(data, self._written)
+        finally:
+            if digested is not None:
+                digested.result()
+        self._written, self._filled = self._written + len(data), 0
+        if self._written - self._synced >= _SYNC_BYTES:
+            self._file.sync(data_only=True)
+            self._synced = self._written
 
     def append(self, values):
         """Appends the array's next values.
@@ -74,6 +96,8 @@ class NpyWriter:
             values: any shape; their order is the file's.
         """
         values = np.ascontiguousarray(values, self._dtype)
+        if values.nbytes > self._left:
+            raise ValueError(f"{self._path}: {values.nbytes - self._left} bytes too many")
         self._left -= values.nbytes
         if values.size:
             self._write(values.reshape(-1).view(np.uint8))
@@ -82,7 +106,8 @@ class NpyWriter:
         """Brings the file to disk."""
         if self._left:
             raise ValueError(f"{self._path}: {self._left} bytes of {self._shape} are not written")
-        os.fsync(self._file.fileno())
+        self._flush()
+        self._file.sync()
         self._file.close()
         self.digest = self._hash.hexdigest()
 

@@ -17,6 +17,7 @@ def test_little_is_left_for_the_last_fsync(tmp_path, monkeypatch):
         fdatasync(descriptor)
 
     monkeypatch.setattr(files, "_SYNC_BYTES", 1000)
+    monkeypatch.setattr(files, "_GATHERED_BYTES", 320)
     monkeypatch.setattr(os, "fdatasync", sync)
     values = np.random.default_rng().normal(size=(200, 8)).astype(np.float32)
     writer = files.NpyWriter(tmp_path / "array.npy", values.shape, values.dtype)
@@ -31,9 +32,9 @@ def test_little_is_left_for_the_last_fsync(tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.load(tmp_path / "array.npy", allow_pickle=False), values)
 
 
-def test_large_pieces_are_digested_while_they_are_written(tmp_path):
+def test_large_arrays_are_gathered_and_digested_beside(tmp_path):
     random = np.random.default_rng()
-    rows = [int(n) for n in random.integers(1, 3 << 18, 5)] + [files._ASIDE_BYTES // 4]
+    rows = [int(n) for n in random.integers(1, 1 << 20, 8)] + [files._GATHERED_BYTES // 4 + 5]
     values = random.normal(size=sum(rows)).astype(np.float32)
     writer = files.NpyWriter(tmp_path / "array.npy", values.shape, values.dtype)
     for piece in np.split(values, np.cumsum(rows)[:-1]):
@@ -73,4 +74,6 @@ def test_an_array_that_is_not_whole_is_not_closed(tmp_path):
     writer.append(np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match=r"array\.npy: 8 bytes of \(3, 2\) are not written"):
         writer.close()
+    with pytest.raises(ValueError, match=r"array\.npy: 4 bytes too many"):
+        writer.append(np.zeros(3, np.float32))
     writer.abandon()
