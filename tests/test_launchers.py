@@ -64,7 +64,11 @@ def test_slurm_starts_ranks_by_mpi_where_horovod_has_it(slurm, tools):
     horovodrun(tools, mpi=True)
     done, words = run("slurm.sbatch", tools, *FLAGS, **slurm)
     assert done.returncode == 0, done.stderr
-    assert words == ["srun", "--mpi=pmix", "--ntasks=16", "--ntasks-per-node=8", *PROGRAM, *FLAGS]
+    # Without --kill-on-bad-exit the others would wait for a rank that has ended.
+    assert words == [
+        "srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--ntasks=16", "--ntasks-per-node=8",
+        *PROGRAM, *FLAGS,
+    ]  # fmt: skip
 
 
 def test_slurm_starts_ranks_by_ssh_with_gloo_alone(slurm, tools):
@@ -82,7 +86,7 @@ def test_slurm_in_a_container(slurm, tools, mounts):
     assert done.returncode == 0, done.stderr
     seen = f"{checkout}:{checkout}" + (f",{mounts}" if mounts else "")
     assert words == [
-        "srun", "--mpi=pmi2", "--ntasks=16", "--ntasks-per-node=8",
+        "srun", "--mpi=pmi2", "--kill-on-bad-exit=1", "--ntasks=16", "--ntasks-per-node=8",
         "--container-image=image.sqsh", f"--container-mounts={seen}",
         f"--container-workdir={checkout}", *PROGRAM, *FLAGS,
     ]  # fmt: skip

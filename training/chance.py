@@ -13,7 +13,9 @@ def standard_error(positives, negatives):
 
 
 def verdict(evaluation, step, schedule, folder):
-    """Returns a line about an AUC that guessing gives, or that is worse; None if it is better.
+    """Returns a line about an AUC that guessing gives, or that is worse or not defined.
+
+    None if it is better.
 
     Args:
         evaluation: a `training.evaluation.Evaluation`.
@@ -22,8 +24,11 @@ def verdict(evaluation, step, schedule, folder):
         folder: the data's.
     """
     positives = evaluation.positives
-    if not 0 < positives < evaluation.samples:
-        return None
+    if _of_one_class(evaluation):
+        return (
+            f"the AUC is not defined: all {evaluation.samples} labels of {folder}/test are "
+            f"{1 if positives else 0}"
+        )
     error = standard_error(positives, evaluation.samples - positives)
     margin = max(LEAST_GAIN, 4 * error)
     if evaluation.auc > 0.5 + margin:
@@ -48,6 +53,10 @@ def verdict(evaluation, step, schedule, folder):
     return f"{found} is what guessing gives (0.5, give or take {margin:.2g}): {why}"
 
 
+def _of_one_class(evaluation):
+    return evaluation.positives in (0, evaluation.samples)
+
+
 class ChanceAlarm:
     """Warns, once, when a model has learned nothing by the time it should have.
 
@@ -62,7 +71,8 @@ class ChanceAlarm:
 
     def look(self, evaluation, step, last):
         """Looks at an evaluation after a step, which may be the run's last."""
-        if self._told or (step < self._schedule.warmup_steps and not last):
+        warming_up = step < self._schedule.warmup_steps and not last
+        if self._told or (warming_up and not _of_one_class(evaluation)):
             return
         text = verdict(evaluation, step, self._schedule, self._folder)
         if text is not None:

@@ -26,7 +26,9 @@ _OF_THE_USER = (
 
 @contextlib.contextmanager
 def explained(rank, size):
-    """Raises `UserError` for bad data met on the way and `RankLostError` for a lost rank.
+    """Raises `UserError` and `RankLostError` for what TensorFlow, Horovod and NumPy raise.
+
+    The former is for bad data met on the way and for too little memory, the latter for a lost rank.
 
     Args:
         rank: this rank, for the message.
@@ -40,6 +42,8 @@ def explained(rank, size):
         if size > 1 and _LOST.search(error.message):
             raise RankLostError(_lost_text(rank, error.message)) from error
         raise
+    except MemoryError as error:
+        raise UserError(f"rank {rank} has not enough memory: {error}") from error
     except Exception as error:
         if type(error).__name__ == "HorovodInternalError":
             raise RankLostError(_lost_text(rank, str(error))) from error

@@ -9,6 +9,12 @@ from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training.schedule import PRESETS
 
 MODES = ("train", "evaluate", "inference_benchmark", "export", "plan")
+# A plan for so many takes ten seconds.
+_MOST_RANKS = 1 << 16
+# TensorFlow starts a thread for each batch that is read at the same time.
+_MOST_BATCHES = 1024
+# What numpy.random.Philox and the initial values of tables take.
+_LARGEST_SEED = 2**63 - 1
 # {subject: names of its flags}, in the order of --help.
 GROUPS = {}
 
@@ -37,7 +43,10 @@ def _define_all():
         job, "string", "batch_sizes", "1,64,4096,65536",
         "global batch sizes of --mode=inference_benchmark, comma-separated",
     )  # fmt: skip
-    _define(job, "integer", "ranks", 1, "ranks to plan for (--mode=plan)", lower_bound=1)
+    _define(
+        job, "integer", "ranks", 1, "ranks to plan for (--mode=plan)",
+        lower_bound=1, upper_bound=_MOST_RANKS,
+    )  # fmt: skip
     _define(job, "string", "device", "a100-80gb", "GPU or CPU to plan for (--mode=plan)")
 
     _define(
@@ -67,9 +76,16 @@ def _define_all():
     _define(
         data, "integer", "shuffle_seed", None,
         "read the batches of each epoch in an order drawn from this seed; default: file order",
+        lower_bound=0,
     )  # fmt: skip
-    _define(data, "integer", "prefetch", 4, "batches read ahead of the step", lower_bound=1)
-    _define(data, "integer", "parallel_reads", 2, "batches read at the same time", lower_bound=1)
+    _define(
+        data, "integer", "prefetch", 4, "batches read ahead of the step",
+        lower_bound=1, upper_bound=_MOST_BATCHES,
+    )  # fmt: skip
+    _define(
+        data, "integer", "parallel_reads", 2, "batches read at the same time",
+        lower_bound=1, upper_bound=_MOST_BATCHES,
+    )  # fmt: skip
 
     _define(model, "integer", "embedding_dim", 128, "numbers in a row of a table", lower_bound=1)
     _define(
@@ -143,7 +159,10 @@ def _define_all():
         train, "enum", "optimizer", "sgd", "optimizer of the MLPs",
         enum_values=["sgd", "adagrad", "adam"],
     )  # fmt: skip
-    _define(train, "integer", "seed", 12345, "seed of the initial weights", lower_bound=0)
+    _define(
+        train, "integer", "seed", 12345, "seed of the initial weights",
+        lower_bound=0, upper_bound=_LARGEST_SEED,
+    )  # fmt: skip
 
     _define(
         speed, "bool", "amp", False,

@@ -6,6 +6,7 @@ Importing this module imports no TensorFlow, so that a wrong flag is an error wi
 import difflib
 import importlib.util
 import json
+import math
 import re
 import signal
 import sys
@@ -25,6 +26,9 @@ DEMO_VOCAB_SIZES = (
     "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
     "204515,141526,199433,60919,9137,71,34"
 )
+
+# Flags that are paths.
+_PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlperf_log")
 
 # What Python says of a text that is no number.
 _CONVERSIONS = (
@@ -113,7 +117,7 @@ def widths(name):
     text = getattr(FLAGS, name)
     try:
         values = json.loads(f"[{text.strip().strip('[]')}]")
-        if not values or not all(isinstance(v, int) and v > 0 for v in values):
+        if not values or not all(type(v) is int and v > 0 for v in values):
             raise ValueError
     except ValueError:
         raise UserError(f"--{name}={text}: expected positive integers, comma-separated") from None
@@ -129,11 +133,18 @@ def vocab_sizes(default):
 
 
 def _check(values):
+    _check_values(values)
     _check_mlperf(values)
     if values.mode == "plan":
         if values.global_batch_size is None:
             values.global_batch_size = 65536
         return
+    for name in ("ranks", "device"):
+        if values[name].present:
+            raise UserError(
+                f"--{name} only goes with --mode=plan: --mode={values.mode} runs on the ranks that "
+                "horovodrun -np N starts, and on the devices that they find"
+            )
     _check_mode(values)
     if values.mode == "export":
         return
@@ -162,6 +173,17 @@ def _check(values):
         )
     if top[-1] != 1:
         raise UserError(f"--top_mlp={values.top_mlp} ends in {top[-1]}: the last width must be 1")
+
+
+def _check_values(values):
+    """Checks what absl's bounds let through: NaN is below no bound, and "" is a path for it."""
+    for name, value in chosen().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}={value}: expected a finite number")
+    for name in _PATHS:
+        # Such as --checkpoint_dir=$UNSET.
+        if getattr(values, name) == "":
+            raise UserError(f"--{name}= is empty: expected a path")
 
 
 def _check_mode(values):

@@ -105,6 +105,7 @@ def _train(flags, cluster):
                 keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
             )  # fmt: skip
         start, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
+        _tell_unreached(flags, parts.data.steps_per_epoch, profiled, start, step, journal)
         if cluster.size > 1:
             watchdog = Watchdog(cluster, flags.stall_timeout)
         requests = Requests(minutes if saver is not None else None, cluster.rank)
@@ -125,11 +126,30 @@ def _train(flags, cluster):
 
 def _check_reached(flags, steps_per_epoch, profiled):
     """Raises UserError if the run ends before the steps that are to be measured."""
-    total = min(flags.epochs * steps_per_epoch, early_stop(flags) or math.inf)
+    total = _last_step(flags, steps_per_epoch)
     if profiled is not None and profiled[0] > total:
         raise UserError(f"--profile_steps={flags.profile_steps}: the run has {total} steps")
     if flags.step_breakdown and total < LAST:
         raise UserError(f"--step_breakdown takes {LAST} steps, the run has {total}")
+
+
+def _tell_unreached(flags, steps_per_epoch, profiled, start, step, journal):
+    """Says what a run that goes on after a checkpoint has not enough steps left to measure.
+
+    No error: the same command has to finish what it began.
+    """
+    left = max(0, _last_step(flags, steps_per_epoch) - start)
+    if profiled is not None and profiled[1] <= start:
+        text = f"no profile: step {start}, after which the run goes on, is beyond --profile_steps="
+        journal.emit("message", text=f"warning: {text}{flags.profile_steps}")
+    if flags.step_breakdown and left < LAST:
+        text = f"no breakdown: --step_breakdown takes {LAST} steps, and {left} are left"
+        journal.emit("message", text=f"warning: {text} after step {start}")
+        step.leave_whole()
+
+
+def _last_step(flags, steps_per_epoch):
+    return min(flags.epochs * steps_per_epoch, early_stop(flags) or math.inf)
 
 
 def _begin(flags, cluster, data, state, saver, journal):

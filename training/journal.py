@@ -5,10 +5,13 @@ was begun; `EVENTS` lists the kinds and their fields, docs/journal.md describes 
 them on rank 0 alone; sinks write files, draw the progress bar, print the final table.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import time
+
+from training.errors import UserError
 
 EVENTS = {
     "config": "flags, versions, data, ranks, steps, steps_per_epoch, schedule, resumed_from_step: "
@@ -70,16 +73,27 @@ class JsonLines:
         self._file = open(self._folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
 
     def event(self, record):
-        """Writes one line and flushes it, so that a killed run loses none."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        if record["event"] == "end":
-            result = {k: v for k, v in record.items() if k not in ("event", "time")}
-            write_atomically(self._folder / "result.json", json.dumps(result, indent=2) + "\n")
+        """Writes one line and flushes it, so that a killed run loses none.
+
+        Raises:
+            UserError: the folder cannot be written, such as on a full disk.
+        """
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+            if record["event"] == "end":
+                result = {k: v for k, v in record.items() if k not in ("event", "time")}
+                write_atomically(self._folder / "result.json", json.dumps(result, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"run folder {self._folder}: cannot be written: {error.strerror}"
+            ) from error
 
     def close(self):
         """Closes the file."""
-        self._file.close()
+        # What an event could not write has been said then.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def new_run_folder(parent):

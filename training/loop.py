@@ -1,6 +1,7 @@
 """The training loop: one flat pass over steps, in the order in which things happen."""
 
 import dataclasses
+import functools
 import math
 import time
 
@@ -98,6 +99,8 @@ class Loop:
         """Runs the steps; returns (number of the last one, what stopped it)."""
         done, ended = self._start, "early_stop" if self._stops_early else "epochs"
         per_epoch = self._data.steps_per_epoch
+        if self._passed(done):
+            return done, "auc_threshold"
         # A run that was stopped in an evaluation, or just before one, makes it first.
         if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
             return done, ended_by
@@ -107,7 +110,9 @@ class Loop:
             for batch, following in with_next(self._data.train(epoch, first)):
                 done += 1
                 if self._saver is not None:
-                    self._saver.before_step(self._step.route(batch), self._pause_watch)
+                    # This rank's disk alone may be slow.
+                    wait = functools.partial(self._pause_watch, alone=True)
+                    self._saver.before_step(self._step.route(batch), wait)
                 if done > self._start + 1:
                     self._beat(f"step {done}")
                 self._profile.before(done)
@@ -174,11 +179,13 @@ class Loop:
         begin = time.perf_counter()
         self._pause_watch()
         self._step.wait()
+        if not self._step.finite():
+            raise self._diverged("the weights are not finite", done)
         self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations)
         if wait:
             self._saver.finish()
         self._beat(f"step {done + 1}")
-        self._pace.pause(time.perf_counter() - begin)
+        self._stop_clocks(time.perf_counter() - begin)
         self._requests.checkpointed()
 
     def _report(self, done, epoch):
@@ -215,7 +222,7 @@ class Loop:
         self._pause_watch()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
-        self._pace.pause(seconds)
+        self._stop_clocks(seconds)
         if result is None:
             return "signal"
         record = {"step": done, "auc": result.auc, "log_loss": result.log_loss,
@@ -230,8 +237,15 @@ class Loop:
         return bool(self._evaluations) and self._evaluations[-1]["step"] == step
 
     def _evaluates_after(self, step):
-        due = self._interval and 0 < step < self._total and step % self._interval == 0
-        return due and not self._scored(step)
+        return self._due(step) and not self._scored(step)
+
+    def _passed(self, step):
+        """Tells whether the evaluation after a step has ended training when it was made."""
+        threshold = self._flags.auc_threshold
+        return self._due(step) and self._scored(step) and self._evaluations[-1]["auc"] > threshold
+
+    def _due(self, step):
+        return bool(self._interval) and 0 < step < self._total and step % self._interval == 0
 
     def _evaluation_interval(self):
         flags = self._flags
@@ -241,13 +255,18 @@ class Loop:
             return flags.eval_interval
         return max(1, self._data.steps_per_epoch // flags.evals_per_epoch)
 
+    def _stop_clocks(self, seconds):
+        """Takes time that was not spent on steps off the clocks of steps."""
+        self._pace.pause(seconds)
+        self._step.pause(seconds)
+
     def _beat(self, doing):
         if self._watchdog is not None:
             self._watchdog.beat(doing)
 
-    def _pause_watch(self):
+    def _pause_watch(self, alone=False):
         if self._watchdog is not None:
-            self._watchdog.pause()
+            self._watchdog.pause(alone)
 
     def _config(self):
         return {

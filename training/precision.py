@@ -53,7 +53,7 @@ def loss_scale(flags, dtype):
         return LossScale(INITIAL, dynamic=True)
     try:
         value = float(text)
-        if not 1.0 <= value < float("inf"):
+        if not 1.0 <= value <= tf.float32.max:
             raise ValueError
     except ValueError:
         raise UserError(

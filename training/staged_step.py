@@ -68,6 +68,14 @@ class StagedStep(TrainStep):
             self._finish()
         return result
 
+    def pause(self, seconds):
+        """Takes time off the clock, such as that of an evaluation."""
+        self._left += seconds
+
+    def leave_whole(self):
+        """Takes no step apart: there are not enough of them."""
+        self._number = LAST
+
     def _since_last(self, number):
         """Counts the time since the last step: waiting for the batch, and the loop itself."""
         now = time.perf_counter()

@@ -117,7 +117,7 @@ def load_weights(reader, parts, cluster):
     data = parts.data
     restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False, training=False)
     no_optimizer = types.SimpleNamespace(variables=[])
-    no_scale = types.SimpleNamespace(variables={})
+    no_scale = types.SimpleNamespace(variables={}, dynamic=False)
     state = State(parts.dense_model, no_optimizer, no_scale, parts.embedding, cluster)
     restore.load(reader, state, training=False)
 

@@ -112,6 +112,17 @@ class TrainStep:
         """Waits until the last step is done."""
         self._last_loss.numpy()
 
+    def pause(self, seconds):
+        """Hears of time since the last step that was not spent on steps."""
+
+    def finite(self):
+        """Tells whether the dense weights are finite, waiting for the last step.
+
+        All ranks have the same, so that all say the same.
+        """
+        variables = self._model.trainable_variables
+        return all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in variables)
+
     def traces(self):
         """Returns how often the step has been traced: 1 after the first."""
         return self._function.experimental_get_tracing_count()

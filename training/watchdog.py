@@ -60,12 +60,17 @@ class Watchdog:
         self._doing, self._since, self._paused = doing, time.monotonic(), False
         self._count += 1
 
-    def pause(self):
+    def pause(self, alone=False):
         """Expects no progress until the next `beat`, e.g. while a function is compiled.
 
-        A rank that dies or stops meanwhile is still noticed.
+        A rank that dies or stops meanwhile is still noticed, and so is one that never comes here.
+
+        Args:
+            alone: the other ranks need not pause here; otherwise all of them do.
         """
         self._paused = True
+        if not alone:
+            self._count += 1
 
     def close(self):
         """Leaves the watch, once the job is done or has failed with an error of its own."""
@@ -86,6 +91,7 @@ class Watchdog:
             "doing": self._doing,
             "count": self._count,
             "idle": 0.0 if self._paused else time.monotonic() - self._since,
+            "paused": self._paused,
             "leaving": self._closing.is_set(),
         }
 
@@ -201,12 +207,13 @@ class _Ranks:
                     f"{watched[rank]['doing']}); --stall_timeout sets the patience"
                 )
         # Ranks that wait in a collective stand still with the one that they wait for: that is
-        # the one which has come least far.
+        # the one which has come least far. So do those that have come further and pause there.
         if not watched:
             return None
-        behind = min(watched.values(), key=lambda state: state["count"])
-        if all(s["idle"] > self._timeout or s is behind for s in watched.values()) and (
-            behind["idle"] > self._timeout
+        behind = min(watched.values(), key=lambda state: (state["count"], -state["idle"]))
+        if behind["idle"] > self._timeout and all(
+            s["idle"] > self._timeout or (s["paused"] and s["count"] > behind["count"])
+            for s in watched.values()
         ):
             return (
                 f"{self._name(behind['rank'])} has made no progress for {behind['idle']:.0f} s in "

@@ -67,6 +67,10 @@ def unheard():
             f"{asked} is set, but the native op library was built without nvtx3/nvToolsExt.h (of a "
             "CUDA toolkit, or the package nvidia-nvtx-cu12): there are no NVTX ranges"
         )
+    # A name without a slash is looked for where libraries are.
+    tool = os.environ.get(_ASKED_BY[0], "")
+    if "/" in tool and not os.path.isfile(tool):
+        return f"{_ASKED_BY[0]}={tool}: there is no such file, and so no tool for NVTX ranges"
     return None
 
 

@@ -121,6 +121,23 @@ def test_a_gpu_has_them_too_with_the_number_in_host_memory():
         assert memory == {"CPU": set(), "GPU": expected}
 
 
+def test_says_that_the_tool_is_not_there(monkeypatch, tmp_path):
+    class Native:
+        @staticmethod
+        def dlrm_nvtx_is_built():
+            return 1
+
+    monkeypatch.setattr(ranges, "_native", lambda: Native)
+    tool = tmp_path / "libtool.so"
+    monkeypatch.setenv("NVTX_INJECTION64_PATH", str(tool))
+    assert f"NVTX_INJECTION64_PATH={tool}: there is no such file" in ranges.unheard()
+    tool.touch()
+    assert ranges.unheard() is None
+    # A bare name is looked for where the system's libraries are.
+    monkeypatch.setenv("NVTX_INJECTION64_PATH", "libtool.so")
+    assert ranges.unheard() is None
+
+
 @pytest.mark.parametrize("variable", ["NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID"])
 def test_says_why_a_tool_hears_nothing(monkeypatch, variable):
     class WithoutNvtx:

@@ -45,8 +45,17 @@ def test_what_was_learned_is_no_news():
     # Of few samples even 0.6 may be chance: four standard errors of 40 and 60 are 0.24.
     assert "give or take 0.24" in verdict(evaluation(0.6, 100, 40), 700, SCHEDULE, "/data/x")
     assert verdict(evaluation(0.75, 100, 40), 700, SCHEDULE, "/data/x") is None
-    # Of one class there is no area.
-    assert verdict(evaluation(0.5, 100, 0), 700, SCHEDULE, "/data/x") is None
+
+
+@pytest.mark.parametrize(("positives", "label"), [(0, 0), (100, 1)])
+def test_of_one_class_there_is_no_area(positives, label):
+    """Which no warm-up explains."""
+    journal = Journal()
+    alarm = ChanceAlarm(SCHEDULE, "/data/x", journal)
+    for step in (10, 700):
+        alarm.look(evaluation(float("nan"), 100, positives), step, last=False)
+    text = f"warning: the AUC is not defined: all 100 labels of /data/x/test are {label}"
+    assert journal.said == [text]
 
 
 class Journal:

@@ -40,6 +40,12 @@ def test_a_lost_rank_met_outside_tensorflow():
         raise kind("gone")
 
 
+def test_too_little_memory_is_the_users():
+    text = "^rank 1 has not enough memory: Unable to allocate 9 TiB$"
+    with pytest.raises(UserError, match=text), explained(1, 2):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), explained(0, 2):
         raise ZeroDivisionError

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from training.errors import UserError
 from training.journal import EVENTS, Journal, JsonLines
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "journal.md"
@@ -29,6 +30,14 @@ def test_every_event_is_described():
         listed = re.sub(r"\([^()]*\)", "", EVENTS[event])
         for field in () if event == "end" else always | sometimes:
             assert re.search(rf"(^|[,;:] |and ){field}\b", listed), f"{event}: {field}"
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    (tmp_path / "journal.jsonl").symlink_to("/dev/full")
+    sink = JsonLines(tmp_path)
+    with pytest.raises(UserError, match=f"^run folder {tmp_path}: cannot be written: No space"):
+        Journal([sink]).emit("message", text="found no room")
+    sink.close()  # says nothing more
 
 
 @pytest.mark.launches

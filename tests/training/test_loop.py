@@ -1,5 +1,6 @@
 """What the loop tells those that serve it, without a model."""
 
+import math
 import signal
 import types
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 from training import flag_definitions  # noqa: F401  the loop records the flags
 from training.cluster import SingleRank
 from training.data import Data
+from training.errors import DivergedError
 from training.flags import FLAGS
 from training.journal import Journal
 from training.loop import Loop
@@ -24,10 +26,20 @@ class Step:
         return batch
 
     def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
+        self.steps += 1
         return tf.constant(0.5), tf.constant(requests)
+
+    def __init__(self, weights=1.0):
+        self.weights, self.steps, self.paused = weights, 0, []
 
     def wait(self):
         pass
+
+    def pause(self, seconds):
+        self.paused.append(seconds)
+
+    def finite(self):
+        return math.isfinite(self.weights)
 
     def last_loss(self):
         return 0.5
@@ -69,8 +81,8 @@ class Watch:
     def beat(self, doing):
         self.told.append(doing)
 
-    def pause(self):
-        self.told.append("pause")
+    def pause(self, alone=False):
+        self.told.append("wait" if alone else "pause")
 
 
 @pytest.fixture
@@ -86,10 +98,11 @@ def run():
         attainable_auc=None, facts={},
     )  # fmt: skip
 
-    def make(**options):
+    def make(changed=(), *, step=None, evaluation=None, **options):
+        vars(flags).update(changed)
         return Loop(
-            flags, SingleRank(), data, Step(), None, LearningRateSchedule(1.0), LossScale(1.0),
-            Journal(), Requests(None, 0), **options,
+            flags, SingleRank(), data, step or Step(), evaluation, LearningRateSchedule(1.0),
+            LossScale(1.0), Journal(), Requests(None, 0), **options,
         ).run()  # fmt: skip
 
     return make
@@ -109,4 +122,40 @@ def test_a_wait_for_the_disk_is_not_taken_for_a_standstill(run):
     run(saver=Saver(), watchdog=watch)
     # The first step compiles: nobody watches it.
     steps = [f"step {number}" for number in range(2, 6)]
-    assert watch.told[:9] == ["pause", *(word for step in steps for word in ("pause", step))]
+    assert watch.told[:9] == ["wait", *(word for step in steps for word in ("wait", step))]
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(run):
+    saver = Saver()
+    saver.newest = lambda: "step-000000003"
+    with pytest.raises(DivergedError, match=r"weights are not finite at step 5 .*step-000000003"):
+        run(saver=saver, step=Step(weights=float("nan")))
+    assert saver.steps == []
+
+
+@pytest.mark.parametrize(
+    ("threshold", "in_last", "steps"),
+    [(0.75, False, 0), (0.85, False, 3), (0.75, True, 3)],
+    ids=["passed", "raised since", "scored at the end alone"],
+)
+def test_a_run_that_has_passed_the_threshold_does_not_train_on(run, threshold, in_last, steps):
+    """As when the command of a finished run is given again."""
+    scores = types.SimpleNamespace(auc=0.5, log_loss=0.7, samples=9, positives=4)
+    step, found = Step(), {"step": 2, "auc": 0.8, "log_loss": 0.5, "samples": 9, "seconds": 1.0}
+    result = run(
+        {"auc_threshold": threshold, "eval_in_last": in_last, "eval_interval": 2},
+        evaluation=lambda beat, stop: scores, step=step, start=2, evaluations=[found],
+    )  # fmt: skip
+    assert step.steps == steps
+    assert result["steps"] == 2 + steps
+    assert result["stopped_by"] == ("auc_threshold" if steps == 0 else "epochs")
+
+
+def test_evaluations_and_checkpoints_are_not_in_the_time_of_steps(run):
+    scores = types.SimpleNamespace(auc=0.5, log_loss=0.7, samples=9, positives=4)
+    step, saver = Step(), Saver()
+    run(
+        {"eval_in_last": False, "eval_interval": 2}, evaluation=lambda beat, stop: scores,
+        step=step, saver=saver,
+    )  # fmt: skip
+    assert len(step.paused) == 4  # after steps 2, 4 and 5, and the checkpoint

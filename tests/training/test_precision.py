@@ -204,7 +204,7 @@ def test_a_precision_that_cannot_be(given, words):
         precision.compute_dtype(flags(**given), 0)
 
 
-@pytest.mark.parametrize("value", ["0", "0.5", "-1", "inf", "nan", "big", ""])
+@pytest.mark.parametrize("value", ["0", "0.5", "-1", "1e39", "inf", "nan", "big", ""])
 def test_a_scale_that_cannot_be(value):
     with pytest.raises(UserError, match=f"^--loss_scale={value}: expected auto, dynamic or a num"):
         precision.loss_scale(flags(loss_scale=value), tf.float16)

@@ -1,11 +1,16 @@
 """A step taken apart does what a whole one does, and its phases add up."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from tests import launch
+from tests.training import small_model
+from training import staged_step
+from training.cluster import SingleRank
+from training.precision import LossScale
 from training.staged_step import LAST
 
 SMALL = (
@@ -52,6 +57,51 @@ def test_the_same_losses_and_phases_that_add_up(small_dataset, tmp_path, ranks):
     profiles = list((tmp_path / "staged" / "latest").glob("plugins/profile/*/*.xplane.pb"))
     assert profiles and profiles[0].stat().st_size > 1000
     assert list((tmp_path / "staged" / "latest" / "tensorboard").iterdir())
+
+
+def test_an_evaluation_is_in_no_phase(monkeypatch):
+    """On a clock that only an evaluation moves."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(staged_step.time, "perf_counter", lambda: clock.now)
+    model, embedding, optimizer, _ = small_model.build(3)
+    told = []
+    step = staged_step.StagedStep(
+        lambda **breakdown: told.append(breakdown), model, embedding, optimizer, SingleRank(),
+        LossScale(1.0),
+    )  # fmt: skip
+    for batch in small_model.batches(LAST):
+        clock.now += 1  # waiting for the batch
+        step(batch, 0.1)
+        clock.now += 100
+        step.pause(100)
+    (breakdown,) = told
+    found = {phase["name"]: phase["milliseconds"] for phase in breakdown["phases"]}
+    assert found.pop("read and loop") == pytest.approx(1000)
+    assert set(found.values()) == {0.0}
+    assert breakdown["whole_milliseconds"] == pytest.approx(1000)
+
+
+def test_a_run_that_goes_on_says_what_it_has_no_steps_for(small_dataset, tmp_path):
+    """And ends as without: the command is the one that the run began with."""
+    flags = (
+        f"--checkpoint_dir={tmp_path}/checkpoints", "--step_breakdown", "--profile_steps=4-6",
+        f"--early_stop={LAST + 9}",
+    )  # fmt: skip
+    train(small_dataset, tmp_path / "first", 1, flags[0], "--early_stop=10")
+    events, printed = train(small_dataset, tmp_path / "second", 1, *flags)
+    texts = [event["text"] for event in events if event["event"] == "message"]
+    assert "warning: no breakdown: --step_breakdown takes 25 steps, and 24 are left after step 10" \
+        in texts  # fmt: skip
+    assert (
+        "warning: no profile: step 10, after which the run goes on, is beyond --profile_steps=4-6"
+        in texts
+    )
+    assert not [event for event in events if event["event"] == "breakdown"]
+    (end,) = [event for event in events if event["event"] == "end"]
+    assert end["steps"] == LAST + 9
+    # With one step more there are enough.
+    events, _ = train(small_dataset, tmp_path / "third", 1, *flags, f"--early_stop={2 * LAST + 9}")
+    assert [event for event in events if event["event"] == "breakdown"]
 
 
 def test_a_wrong_range_of_steps_is_said(small_dataset, tmp_path):

@@ -62,6 +62,37 @@ def test_the_rank_that_is_behind_is_named(stuck):
     assert "step 2" in messages[0]
 
 
+@pytest.mark.parametrize("stuck", [0, 1, 2])
+def test_a_rank_that_hangs_while_the_others_pause_is_named(stuck):
+    """As in a step after which the others are about to write a checkpoint or to evaluate."""
+
+    def body(cluster, watchdog, told):
+        watchdog.beat("step 8")
+        if cluster.rank != stuck:
+            watchdog.pause()
+        assert told.wait(60)
+
+    messages = watch(3, body)
+    assert all(message == messages[0] for message in messages)
+    assert f"rank {stuck} (process" in messages[0]
+    assert "no progress" in messages[0]
+    assert "step 8" in messages[0]
+
+
+@pytest.mark.parametrize("steps_ahead", [0, 1])
+def test_a_rank_that_waits_for_its_own_disk_is_not_taken_for_stuck(steps_ahead):
+    def body(cluster, watchdog, told):
+        watchdog.beat("step 8")
+        if cluster.rank == 1:
+            watchdog.pause(alone=True)
+        else:
+            for step in range(steps_ahead):
+                watchdog.beat(f"step {9 + step}")
+        time.sleep(3)  # the others wait in a collective, longer than the timeout
+
+    assert watch(3, body, timeout=1) == [None] * 3
+
+
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"{}\n", b"\xff\xfe\n", b""])
 def test_a_stranger_disturbs_nobody(said):
     def body(cluster, watchdog, told):

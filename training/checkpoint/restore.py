@@ -15,6 +15,8 @@ _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags that say which sample comes at which step.
 _POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
 _POSITION_DATA = ("train_samples", "train_fingerprint", "vocab_sizes")
+# Of the loss scale, what --loss_scale=dynamic finds while it trains.
+_FOUND_SCALE = ("loss_scale", "good_steps")
 # Flags whose change alters what is learned from here on: allowed, and told.
 _COURSE_FLAGS = (
     "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
@@ -116,6 +118,8 @@ def load(reader, state, *, training):
                 f"{reader.folder}: {group} holds {sorted(there)}, expected {sorted(here)}"
             )
         for name, variable in variables.items():
+            if name in _FOUND_SCALE and not _finds_scale(reader, state):
+                continue
             values = reader.named(group, name)
             if values.shape != tuple(variable.shape):
                 raise files.DamagedError(
@@ -132,6 +136,11 @@ def load(reader, state, *, training):
             first = shard.row_offset + shard.row_stride * begin
             values = reader.rows(shard.table, stored.state, first, shard.row_stride, count, columns)
             stored.write(begin, values)
+
+
+def _finds_scale(reader, state):
+    """Tells whether a loss scale found while training goes on: any other is what the flags say."""
+    return state.dynamic_scale and reader.manifest["flags"].get("loss_scale") == "dynamic"
 
 
 def _candidates(path):

@@ -85,6 +85,7 @@ class State:
         followed: [(number of the shard in `fused`, its `StoredRows`)], in order of rows.
         unfollowed: `StoredRows` that are written while training waits.
         replicated: `StoredRows` of tables that every rank holds.
+        dynamic_scale: whether the job finds its loss scale while it trains.
     """
 
     def __init__(self, dense_model, optimizer, scale, embedding, cluster):
@@ -92,7 +93,7 @@ class State:
         self._cluster = cluster
         self._dense = {_name(v, i): v for i, v in enumerate(dense_model.variables)}
         self._optimizer = {_name(v, i): v for i, v in enumerate(optimizer.variables)}
-        self._scale = scale.variables
+        self._scale, self.dynamic_scale = scale.variables, scale.dynamic
         self.fused, self.followed, self.unfollowed, self.replicated = None, [], [], []
         if hasattr(embedding, "exchanged"):
             self.fused = embedding.exchanged

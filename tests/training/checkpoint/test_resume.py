@@ -120,6 +120,7 @@ class CountingStep(Step):
     """Counts the samples it is given."""
 
     def __init__(self, seen):
+        super().__init__()
         self._seen = seen
 
     def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
