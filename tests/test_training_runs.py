@@ -60,6 +60,46 @@ def test_any_number_of_ranks_trains_alike(thirty_steps):
         assert thirty_steps[ranks][1]["log_loss"] == pytest.approx(result["log_loss"], rel=1e-5)
 
 
+@pytest.fixture(scope="module")
+def two_tables(tmp_path_factory):
+    """{layout: folder} of the same samples of two tables: fewer than there are ranks."""
+    raw = tmp_path_factory.mktemp("raw")
+    made = launch.run(
+        1, "-m", "dataset.synthetic", "--output", raw, "--train_samples", 3000,
+        "--test_samples", 1001, "--vocab_sizes", "40,9",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    folders = {}
+    for layout, flags in (("three_file", ()), ("per_table", ("--split_categories",))):
+        folders[layout] = tmp_path_factory.mktemp(layout)
+        for part in ("train", "test"):
+            target = folders[layout] / part
+            split = launch.run(1, "split_bin.py", raw / f"{part}_data.bin", target, *flags)
+            assert split.returncode == 0, split.stderr
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("layout", "flags"),
+    [("three_file", ()), ("three_file", ("--compress", "--nooverlap")), ("per_table", ())],
+    ids=["ids travel", "compressed", "ids are read"],
+)
+def test_a_rank_without_tables_takes_part(two_tables, tmp_path, layout, flags):
+    """In every exchange, of training and of evaluations: else the others would wait for it."""
+    common = ("--early_stop=9", "--eval_interval=4", "--print_interval=1", *flags)
+    runs = []
+    for ranks in (1, 3):
+        done, events, _ = train(two_tables[layout], tmp_path / f"{ranks}", ranks, 60, common, 120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        losses = [event["loss"] for event in events if event["event"] == "step"]
+        scores = [(e["step"], e["auc"]) for e in events if e["event"] == "evaluation"]
+        assert [step for step, _ in scores] == [4, 8, 9]
+        runs.append((losses, [auc for _, auc in scores]))
+    assert len(runs[0][0]) == 9
+    np.testing.assert_allclose(runs[1][0], runs[0][0], rtol=1e-5)
+    np.testing.assert_allclose(runs[1][1], runs[0][1], atol=1e-4)
+
+
 def test_every_test_sample_counts_once(thirty_steps, small_dataset, tmp_path):
     """3,001 samples: no rank count divides them and the last batch is partial."""
     done, events, _ = train(

@@ -97,6 +97,9 @@ class HorovodRanks:
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._calls = 0
+        with tf.device("CPU:0"):
+            self._zero = tf.Variable(0, dtype=tf.int32, trainable=False, name="zero")
+            self._received = tf.Variable(0, dtype=tf.int64, trainable=False, name="received")
 
     def alltoall(self, tensor, splits, name):
         """Sends rows to every rank; returns the rows received, in rank order, and their counts.
@@ -112,7 +115,13 @@ class HorovodRanks:
         dtype = tensor.dtype
         if dtype == tf.bfloat16:
             tensor = tf.bitcast(tensor, tf.float16)
+        # Horovod does not tell TensorFlow that an exchange has an effect. On a rank without tables
+        # a graph would leave out what nobody needs there, such as gradients, and compute once and
+        # for all what is constant, such as no rows for anybody; the other ranks would wait for
+        # ever. A variable's value is not constant, and what is assigned is needed.
+        splits = splits + self._zero
         received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
+        self._received.assign(tf.size(received, tf.int64))
         if dtype == tf.bfloat16:
             received = tf.bitcast(received, dtype)
         return received, counts
