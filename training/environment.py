@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+from training import memory
 from training.errors import UserError
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -29,8 +30,8 @@ def prepare():
     if not _ONEDNN_FLAGS & _processor_flags():
         os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
         # All that the machine has (MB), or tables of more than 64 GB would not fit.
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-        os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(memory))
+        megabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(megabytes))
 
 
 @contextlib.contextmanager
@@ -110,11 +111,10 @@ def memory_per_rank(local_rank, local_size):
 
     None where the driver does not tell: then nothing is checked.
     """
-    import psutil
     import tensorflow as tf
 
     if not tf.config.list_physical_devices("GPU"):
-        return int(psutil.virtual_memory().available * 0.8 / local_size)
+        return int(memory.available() * 0.8 / local_size)
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or str(local_rank)
     query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", device]
     try:

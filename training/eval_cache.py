@@ -1,6 +1,6 @@
 """Test batches kept in memory, so that evaluations after the first read no file."""
 
-import psutil
+from training import memory
 
 # Of the memory that is free when the first evaluation begins, for all ranks of a machine together.
 SHARE = 4
@@ -20,7 +20,7 @@ class CachedBatches:
         available: function () -> bytes that the machine has available.
     """
 
-    def __init__(self, batches, cluster, tell, available=lambda: psutil.virtual_memory().available):
+    def __init__(self, batches, cluster, tell, available=memory.available):
         self._batches = batches
         self._cluster = cluster
         self._tell = tell

@@ -11,9 +11,7 @@ import re
 import threading
 import time
 
-import psutil
-
-from training import environment
+from training import environment, memory
 from training.checkpoint import files, folder, manifest
 from training.checkpoint.failures import Explained
 from training.checkpoint.notes import collect_notes, leave_note, note_path
@@ -106,7 +104,7 @@ class Saver:
             partial.mkdir(exist_ok=True)
         snapshot = None
         if self._state.fused is not None:
-            budget = max(256 << 20, psutil.virtual_memory().available // 4)
+            budget = max(256 << 20, memory.available() // 4)
             snapshot = Snapshot(self._state.fused, budget // self._cluster.local_size)
         copies = self._state.copies(self._cluster.rank)
         head = {"step": step, "epoch": epoch, "evaluations": list(evaluations), **self._facts}
