@@ -78,10 +78,9 @@ def trainers_logits(trained, dense, ids):
         interact=kind != "no_interaction",
     )  # fmt: skip
     embedding = OwnEmbedding(plan(VOCAB, 8, 1), cluster, len(dense), seed=99)
-    state = State(
-        model, types.SimpleNamespace(variables=[]), types.SimpleNamespace(variables={}), embedding,
-        cluster,
-    )  # fmt: skip
+    no_optimizer = types.SimpleNamespace(variables=[])
+    no_scale = types.SimpleNamespace(variables={}, dynamic=False)
+    state = State(model, no_optimizer, no_scale, embedding, cluster)
     restore.load(reader, state, training=False)
     batch = {"dense": tf.constant(dense), "categorical": tf.constant(ids.astype(np.int32))}
     return Forward(model, embedding)(batch).numpy()

@@ -22,7 +22,10 @@ from training.errors import UserError
 from training.precision import LossScale
 
 VOCAB, DIMENSION = (50, 1, 7, 3, 40), 8
-FLAGS = {"embedding_dim": DIMENSION, "global_batch_size": 24, "lr": 1.0, "optimizer": "sgd"}
+FLAGS = {
+    "embedding_dim": DIMENSION, "global_batch_size": 24, "lr": 1.0, "optimizer": "sgd",
+    "loss_scale": "dynamic",
+}  # fmt: skip
 DATA = {"train_samples": 1000}
 
 
