@@ -199,6 +199,8 @@ def main(arguments=None):
     parsed = parser.parse_args(arguments)
     if parsed.samples < 2 * BATCH:
         parser.error(f"--samples {parsed.samples}: expected at least {2 * BATCH}")
+    if parsed.folder is not None and not os.path.isdir(parsed.folder):
+        parser.error(f"--folder {parsed.folder}: there is no such folder")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=parsed.folder))
         folders = {"disk": folder}

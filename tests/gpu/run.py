@@ -111,7 +111,12 @@ def parse():
         "--sanitizer", choices=("memcheck", "racecheck", "synccheck"),
         help="run the quick checks under this tool of compute-sanitizer",
     )  # fmt: skip
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json {options.json}: there is no folder {options.json.absolute().parent}")
+    if not options.seconds > 0:
+        parser.error(f"--seconds {options.seconds}: expected more than 0")
+    return options
 
 
 def build_library(results, deadline):
