@@ -13,7 +13,7 @@ COPY constraints.txt setup.py pyproject.toml ./
 # Only what the container lacks: its TensorFlow, NumPy and Horovod stay as they are.
 RUN sed '/^# begin tensorflow/,/^# end tensorflow/d; /^horovod==/d' constraints.txt >/tmp/constraints.txt \
  && python3 -m pip install --no-cache-dir -c /tmp/constraints.txt \
-      absl-py cmake duckdb jinja2 matplotlib ninja psutil pyarrow pyyaml tqdm xxhash zstandard \
+      absl-py cmake duckdb jinja2 matplotlib msgspec ninja psutil pyarrow pyyaml tqdm xxhash zstandard \
  && python3 -m pip install --no-cache-dir --no-deps -c /tmp/constraints.txt mlperf-logging
 COPY . .
 RUN python3 setup.py -q build_ext --inplace

