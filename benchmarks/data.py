@@ -217,9 +217,9 @@ def main(arguments=None):
     }
     _print(facts)
     if parsed.json:
-        from dataset import metadata
+        from storage import atomic
 
-        metadata.write_json(parsed.json, facts)
+        atomic.write_json(parsed.json, facts)
 
 
 def _run(folder, folders, parsed):

@@ -15,6 +15,7 @@ from dataset.columns import TRANSFORMS
 from dataset.opening import open_dataset
 from dataset.rewrite import rewrite
 from dataset.validate import open_any
+from storage import atomic
 
 #: Layouts that are written.
 TARGETS = ("raw", "three_file", "per_table")
@@ -65,9 +66,9 @@ def _write_raw_sides(sources, destination):
             for source, name in zip(sources, layouts.RAW_FILES)
         }
         path = os.path.join(destination, layouts.GENERATOR_FILE)
-        metadata.write_json(path, {"files": entries})
+        atomic.write_json(path, {"files": entries})
     path = os.path.join(destination, metadata.VOCAB_FILE_NAME)
-    metadata.write_json(path, sources[0].vocab_sizes)
+    atomic.write_json(path, sources[0].vocab_sizes)
 
 
 def main(arguments=None):

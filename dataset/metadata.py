@@ -1,6 +1,5 @@
 """metadata.json: what a split holds, written last, so that a folder without it is unfinished."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -28,38 +27,6 @@ def read_json(path):
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise DatasetError(f"{path}: is not JSON: {error}") from error
-
-
-def sync_folder(folder):
-    """Makes renames in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Opens a temporary file that becomes `path`, fsynced, when the block ends without error."""
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        sync_folder(os.path.dirname(os.path.abspath(path)))
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
-
-
-def write_json(path, value):
-    """Writes `value` as JSON to `path`, atomically."""
-    with replacing(path) as file:
-        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def fingerprint(content):

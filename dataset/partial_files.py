@@ -6,10 +6,10 @@ import threading
 
 import numpy as np
 
-from dataset import metadata
 from dataset.buffers import ThreadBuffers
 from dataset.direct_file import DirectFile
 from dataset.errors import DatasetError
+from storage import atomic
 
 #: Bytes that small writes are joined to.
 _GATHERED_BYTES = 1 << 20
@@ -42,7 +42,7 @@ class PartialFiles:
         for path in self._paths:
             os.replace(f"{path}.partial", path)
         for folder in {os.path.dirname(path) or "." for path in self._paths}:
-            metadata.sync_folder(folder)
+            atomic.sync_folder(folder)
 
     def __exit__(self, *_):
         for file, path in zip(self._files, self._paths):

@@ -16,6 +16,7 @@ from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
 from dataset.digests import BlockDigest
 from dataset.errors import DatasetError
 from dataset.partial_files import GatheredWrites, PartialFiles
+from storage import atomic
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -170,7 +171,7 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
             columns,
             source.attainable_auc,
         )
-        metadata.write_json(mark, content)
+        atomic.write_json(mark, content)
     return time.perf_counter() - began
 
 

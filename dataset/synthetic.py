@@ -17,6 +17,7 @@ from dataset import command_line, layouts, metadata
 from dataset.hidden_model import HiddenModel
 from dataset.partial_files import PartialFiles
 from dataset.rewrite import each_chunk
+from storage import atomic
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -97,8 +98,8 @@ def write_dataset(
         path = os.path.join(output, name)
         reached = write_split(path, model, samples, [seed, 2 + index], jobs, progress)
         facts["files"][name] = {"samples": samples, "attainable_auc": reached}
-    metadata.write_json(os.path.join(output, layouts.GENERATOR_FILE), facts)
-    metadata.write_json(os.path.join(output, metadata.VOCAB_FILE_NAME), vocab_sizes)
+    atomic.write_json(os.path.join(output, layouts.GENERATOR_FILE), facts)
+    atomic.write_json(os.path.join(output, metadata.VOCAB_FILE_NAME), vocab_sizes)
     return facts
 
 

@@ -198,7 +198,7 @@ def test_interrupted_split_is_no_dataset(tmp_path, raw, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rewrite.metadata, "write_json", interrupt)
+    monkeypatch.setattr(rewrite.atomic, "write_json", interrupt)
     assert split(raw[0], tmp_path / "train", "--vocab_sizes", SIZES) == 130
     assert "metadata.json" not in os.listdir(tmp_path / "train")
 

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from model.serving import ServingDLRM
 from ops.embedding import create_table, write_rows
+from storage.atomic import sync_folder
 from training import start
-from training.checkpoint.files import DamagedError, sync_folder, write_text
+from training.checkpoint.files import DamagedError, write_text
 from training.errors import EXIT_OK, UserError
 
 DESCRIPTION = "model.json"

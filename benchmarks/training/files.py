@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from benchmarks.training.task import DENSE_FEATURES
+from storage import atomic
 
 _CHUNK = 1 << 16
 
@@ -27,7 +28,7 @@ def write(folder, vocab_sizes, samples, seed=1):
     from dataset import convert, layouts, metadata, open_split
 
     folder = pathlib.Path(folder)
-    metadata.write_json(str(folder / metadata.VOCAB_FILE_NAME), list(vocab_sizes))
+    atomic.write_json(str(folder / metadata.VOCAB_FILE_NAME), list(vocab_sizes))
     for name, raw, count in zip(("train", "test"), layouts.RAW_FILES, (samples, _CHUNK)):
         path = folder / raw
         random = np.random.default_rng([seed, count])

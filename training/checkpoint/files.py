@@ -126,15 +126,6 @@ def write_text(path, text):
     return hashlib.sha256(data).hexdigest()
 
 
-def sync_folder(path):
-    """Brings a folder's names to disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def checksum_text(digests):
     """Returns the content of `SHA256SUMS`.
 

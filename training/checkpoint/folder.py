@@ -6,7 +6,8 @@ import pathlib
 import re
 import shutil
 
-from training.checkpoint.files import CHECKSUMS, sync_folder
+from storage.atomic import sync_folder
+from training.checkpoint.files import CHECKSUMS
 
 _WHOLE = re.compile(r"step-(\d{9,})")
 PARTIAL = ".partial"

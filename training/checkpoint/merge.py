@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 
+from storage.atomic import sync_folder
 from training.checkpoint import files
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.manifest import NAME
@@ -38,10 +39,10 @@ def export(reader, target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         size = _write(reader, partial)
-        files.sync_folder(partial / "dense")
-        files.sync_folder(partial)
+        sync_folder(partial / "dense")
+        sync_folder(partial)
         partial.rename(target)
-        files.sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}") from error
     finally:

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 
+from storage.atomic import sync_folder
 from training import environment, memory
 from training.checkpoint import files, folder, manifest
 from training.checkpoint.failures import Explained
@@ -204,7 +205,7 @@ class Saver:
         files.write_text(partial / files.CHECKSUMS, files.checksum_text(digests))
         for rank in range(self._cluster.size):
             note_path(partial, rank).unlink()
-        files.sync_folder(partial)
+        sync_folder(partial)
         folder.replace(partial, self._path / partial.name[: -len(folder.PARTIAL)])
         folder.prune(self._path, self._keep, head["step"])
         return size

@@ -1,6 +1,6 @@
 """Writes one rank's files of one checkpoint."""
 
-from training.checkpoint import files
+from storage.atomic import sync_folder
 from training.checkpoint.array_files import ArrayFiles
 
 
@@ -41,7 +41,7 @@ class ShardWriter:
             if stopping.is_set():
                 return None
             self._stream(group, self.snapshot.pieces(index))
-        files.sync_folder(self._partial)
+        sync_folder(self._partial)
         return {
             "digests": self._arrays.digests,
             "tables": self._tables,
