@@ -76,5 +76,6 @@ export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$threads}
 # Two at least: a blocked exchange must not keep the rest of the step from running.
 export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-$((threads > 2 ? threads : 2))}
 
-echo "[hvd_wrapper] local rank $rank of $ranks: $chosen, cores $list${bind:+ (bound)}, $OMP_NUM_THREADS threads"
+# In a process of its own, which is all that a closed, full or broken standard output ends.
+(echo "[hvd_wrapper] local rank $rank of $ranks: $chosen, cores $list${bind:+ (bound)}, $OMP_NUM_THREADS threads") 2>/dev/null || true
 exec "${bind[@]}" "$@"

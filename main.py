@@ -7,13 +7,12 @@ import os
 import sys
 import time
 
-try:
-    from training import environment, flags, status
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: the package {missing.name} is not installed for {sys.executable}: activate the "
-        "environment that `make venv` makes (source .venv/bin/activate)"
-    )
+from storage import program_start, standard_streams
+
+if __name__ == "__main__":
+    program_start.begin()
+
+from training import environment, flags, status
 from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
 
 
@@ -21,12 +20,15 @@ def main(arguments):
     """Runs the job; returns its exit code (see `training.errors`)."""
     environment.prepare()
     rank = environment.launched_rank()
-    if rank == 0:
-        shown = " ".join(arguments[1:])
-        print(f"[Info] args: {shown}", flush=True)
     begin = time.perf_counter()
     try:
         values = flags.parse(arguments)
+        if values.mode != "plan":
+            # What a job does is worth more than what it prints.
+            standard_streams.keep_going()
+        if rank == 0:
+            shown = " ".join(arguments[1:])
+            print(f"[Info] args: {shown}", flush=True)
         if values.mode == "plan":
             _plan(values)
             return 0

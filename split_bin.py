@@ -12,6 +12,11 @@ import dataclasses
 import os
 import sys
 
+from storage import program_start
+
+if __name__ == "__main__":
+    program_start.begin()
+
 import numpy as np
 
 from dataset import command_line, encode, files, layouts, metadata

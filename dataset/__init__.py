@@ -4,6 +4,13 @@
 `dataset.reader` turns a description into batches.
 """
 
+import sys
+
+from storage import program_start
+
+if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+    program_start.begin()
+
 from dataset.columns import Column, DatasetDescription, Segment
 from dataset.errors import DatasetError
 from dataset.opening import open_dataset, open_split

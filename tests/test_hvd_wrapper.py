@@ -99,6 +99,17 @@ def test_passes_arguments_and_exit_code():
     assert "['a b', '*']" in result.stdout
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", ">&- 2>&- <&-", "| true"])
+def test_starts_the_command_whatever_standard_output_is(redirection, tmp_path):
+    done = tmp_path / "done"
+    line = f"'{WRAPPER}' sh -c 'sleep 0.2; echo done >{done}; exit 7' {redirection}"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode in (7, 141)
+    assert done.read_text() == "done\n"
+
+
 def test_bad_rank_and_missing_command():
     assert run({"HOROVOD_LOCAL_RANK": "x"}).returncode == 2
     missing = run({}, ())

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import math
 import re
-import signal
 import sys
 import textwrap
 
@@ -48,7 +47,6 @@ def parse(arguments):
             cannot take effect.
     """
     if any(a in ("--help", "-help", "-h", "--helpfull") for a in arguments[1:]):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `main.py --help | head` ends quietly.
         print(help_text())
         sys.exit(0)
     try:

@@ -6,7 +6,6 @@ Imports no TensorFlow: it runs wherever NumPy does.
 import argparse
 import json
 import pathlib
-import signal
 import sys
 
 import numpy as np
@@ -108,5 +107,4 @@ def _export(path, out):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `inspect DIR | head` ends quietly.
     sys.exit(main(sys.argv[1:]))
