@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 from training import environment, flags, status
 from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
+from training.flag_values import read_bytes
 
 
 def main(arguments):
@@ -67,7 +68,7 @@ def _plan(values):
             placement=values.placement,
             column_split="auto" if values.column_split else False,
             replicate_below_rows=values.replicate_below_rows,
-            memory_per_rank=budget and environment.parse_bytes(budget, "memory_per_rank"),
+            memory_per_rank=budget and read_bytes("memory_per_rank", budget),
             compress=values.compress,
         )
     except ValueError as error:

@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 from benchmarks import machine
-from dataset import command_line
+from storage.arguments import whole_number
 
 CRITEO_TEST_SAMPLES = 89_137_319
 BATCH = 65536
@@ -142,7 +142,7 @@ def measure(method, ranks, samples):
 def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    count = command_line.at_least_one
+    count = whole_number(1, 1 << 40)
     parser.add_argument("--samples", type=count, default=CRITEO_TEST_SAMPLES,
                         help=f"samples of the large test set [{CRITEO_TEST_SAMPLES}]")  # fmt: skip
     parser.add_argument("--compared", type=count, default=10_000_000,

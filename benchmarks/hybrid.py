@@ -20,6 +20,8 @@ import time
 
 import numpy as np
 
+from storage.arguments import whole_number, whole_numbers
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
 VOCAB = (
@@ -133,9 +135,9 @@ def _bare_exchange(cluster, sent, width, repeats):
 def main():
     """Runs all numbers of ranks in turn and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--ranks", default="1,2,4")
-    parser.add_argument("--batch", type=int, default=8192, help="global batch")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--ranks", type=whole_numbers(1, 1 << 10), default="1,2,4")
+    parser.add_argument("--batch", type=whole_number(1), default=8192, help="global batch")
+    parser.add_argument("--repeats", type=whole_number(1), default=9)
     parser.add_argument("--json")
     parser.add_argument("--worker", dest="output", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -154,7 +156,7 @@ def main():
 
     limits = machine.measure(repetitions=5)
     rows = []
-    for ranks in (int(count) for count in options.ranks.split(",")):
+    for ranks in options.ranks:
         with tempfile.TemporaryDirectory() as folder:
             output = pathlib.Path(folder) / "rows.json"
             program = ["./hvd_wrapper.sh", sys.executable, "-m", "benchmarks.hybrid",

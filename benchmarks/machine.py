@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from ops import loader
+from storage.arguments import whole_number
 
 ROW_BYTES = 512  # an embedding row of 128 float32
 
@@ -152,7 +153,7 @@ def main():
     """Prints the limits, and writes them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", help="file to write the limits to")
-    parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
+    parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     arguments = parser.parse_args()
     limits = measure(arguments.table_bytes)
     print(f"{limits.processor}, {limits.threads} cores, load before {limits.load:.1f}")

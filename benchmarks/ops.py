@@ -34,6 +34,7 @@ from ops.embedding import (
     embedding_update_sgd,
     embedding_update_sgd_tensorflow,
 )
+from storage.arguments import whole_number
 from training import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
@@ -184,8 +185,8 @@ def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", help="file to write the rows to")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
+    parser.add_argument("--rounds", type=whole_number(1), default=15)
+    parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     parser.add_argument("--only", choices=("interaction", "mlp", "embedding"))
     arguments = parser.parse_args()
     environment.prepare()  # the memory allocator that training has, for both sides

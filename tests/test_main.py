@@ -62,7 +62,7 @@ def run(*arguments):
         ([*SYNTHETIC, "--embedding_lr=nan"], "--embedding_lr=nan: expected a finite number"),
         ([*SYNTHETIC, "--embedding_lr=inf"], "--embedding_lr=inf: expected a finite number"),
         ([*SYNTHETIC, "--auc_threshold=nan"], "--auc_threshold=nan: expected a finite number"),
-        ([*SYNTHETIC, "--shuffle_seed=-1"], "--shuffle_seed=-1: -1 is not a non-negative integer"),
+        ([*SYNTHETIC, "--shuffle_seed=-1"], "--shuffle_seed=-1: -1 is not an integer in"),
         ([*SYNTHETIC, "--seed=9223372036854775808"], "--seed=9223372036854775808"),
         ([*SYNTHETIC, "--parallel_reads=100000"], "--parallel_reads=100000"),
         ([*SYNTHETIC, "--prefetch=99999999999999999999"], "--prefetch=99999999999999999999"),

@@ -13,6 +13,7 @@ from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training import dense_layers, environment, precision
 from training.data import open_data
 from training.errors import UserError
+from training.flag_values import read_bytes
 from training.flags import widths
 
 
@@ -109,5 +110,5 @@ def _placement(flags, cluster, vocab_sizes, chosen):
 
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
-        return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
+        return read_bytes("memory_per_rank", flags.memory_per_rank)
     return environment.memory_per_rank(cluster.local_rank, cluster.local_size)

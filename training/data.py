@@ -45,8 +45,6 @@ class _FileData:
         self._flags = flags
         layout = flags.data_layout
         if flags.use_splited_dataset:
-            if layout not in ("auto", "per_table"):
-                raise UserError(f"--use_splited_dataset contradicts --data_layout={layout}")
             layout = "per_table"
         self._train, self._test = dataset.open_dataset(flags.data_dir, layout=layout)
         self.vocab_sizes = list(self._train.vocab_sizes)

@@ -11,9 +11,6 @@ import sys
 from training import memory
 from training.errors import UserError
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
 # On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
 
@@ -70,18 +67,6 @@ def launched_rank():
         if value:
             return int(value)
     return 0
-
-
-def parse_bytes(text, flag):
-    """Returns the bytes that "70GiB", "800M" or "1073741824" stand for (binary units).
-
-    Raises:
-        UserError: the text is no size; `flag` names where it is from.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    if not match:
-        raise UserError(f"--{flag}={text}: expected a size such as 70GiB or 800M")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def choose_device(local_rank):

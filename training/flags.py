@@ -3,19 +3,28 @@
 Importing this module imports no TensorFlow, so that a wrong flag is an error within a second.
 """
 
-import difflib
 import importlib.util
-import json
 import math
+import os
 import re
 import sys
 import textwrap
 
 from absl import flags
 
+from dataset.layouts import LAYOUTS
+from model.embedding.placement import POLICIES
+from training import schedule
 from training.errors import UserError
 from training.flag_definitions import GROUPS
-from training.foreign_flags import NAMES
+from training.flag_values import (
+    read_bytes,
+    read_interval,
+    read_loss_scale,
+    read_steps,
+    read_widths,
+)
+from training.foreign_flags import advice
 from training.plan_arguments import read_vocab_sizes
 
 FLAGS = flags.FLAGS
@@ -26,6 +35,8 @@ DEMO_VOCAB_SIZES = (
     "204515,141526,199433,60919,9137,71,34"
 )
 
+# Of a number of steps, samples, rows or seconds.
+LARGEST_INTEGER = 2**31 - 1
 # Flags that are paths.
 _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlperf_log")
 
@@ -33,6 +44,8 @@ _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlp
 _CONVERSIONS = (
     (r"invalid literal for int\(\) with base 10: .*", "expected a whole number"),
     (r"could not convert string to float: .*", "expected a number"),
+    (r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false"),
+    (r"(--no(\w+)=.*) does not take an argument", r"\1 takes no value: expected --no\2 or --\2"),
 )
 
 
@@ -53,9 +66,7 @@ def parse(arguments):
         rest = FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
         known = [name for names in GROUPS.values() for name in names]
-        near = [NAMES[error.flagname]] if error.flagname in NAMES else []
-        near = near or difflib.get_close_matches(error.flagname, known, n=1, cutoff=0.7)
-        hint = f"; did you mean --{near[0]}?" if near else ""
+        hint = advice(error.flagname, known, [name for name in known if FLAGS[name].boolean])
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
     except flags.CantOpenFlagFileError as error:
         cause = error.__context__
@@ -63,7 +74,7 @@ def parse(arguments):
         raise UserError(f"--flagfile: cannot be read: {reason}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--flagfile: is no text: {error}: expected a flag in each line") from error
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # The latter of --noNAME with a value.
         raise UserError(_in_words(str(error))) from error
     if rest[1:]:
         raise UserError(f"unexpected arguments {' '.join(rest[1:])}: flags start with --")
@@ -112,14 +123,7 @@ def help_text():
 
 def widths(name):
     """Returns the comma-separated flag `name` as a list of positive integers."""
-    text = getattr(FLAGS, name)
-    try:
-        values = json.loads(f"[{text.strip().strip('[]')}]")
-        if not values or not all(type(v) is int and v > 0 for v in values):
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--{name}={text}: expected positive integers, comma-separated") from None
-    return values
+    return read_widths(name, getattr(FLAGS, name))
 
 
 def vocab_sizes(default):
@@ -132,6 +136,7 @@ def vocab_sizes(default):
 
 def _check(values):
     _check_values(values)
+    _check_texts(values)
     _check_mlperf(values)
     if values.mode == "plan":
         if values.global_batch_size is None:
@@ -178,10 +183,39 @@ def _check_values(values):
     for name, value in chosen().items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{name}={value}: expected a finite number")
+        # Seeds have bounds of their own.
+        if isinstance(value, int) and value > LARGEST_INTEGER and "seed" not in name:
+            raise UserError(f"--{name}={value}: expected at most {LARGEST_INTEGER}")
     for name in _PATHS:
         # Such as --checkpoint_dir=$UNSET.
         if getattr(values, name) == "":
             raise UserError(f"--{name}= is empty: expected a path")
+
+
+def _check_texts(values):
+    """Parses the flags that are texts, so that TensorFlow is not imported for a wrong one."""
+    if values.memory_per_rank is not None:
+        read_bytes("memory_per_rank", values.memory_per_rank)
+    read_interval(values.checkpoint_interval)
+    read_steps(values.profile_steps)
+    read_loss_scale(values.loss_scale)
+    for name in ("batch_sizes", "bottom_mlp", "top_mlp"):
+        widths(name)
+    if values.vocab_sizes is not None:
+        vocab_sizes(values.vocab_sizes)
+    if values.placement not in POLICIES and not os.path.isfile(values.placement):
+        raise UserError(
+            f"--placement={values.placement}: expected {', '.join(POLICIES)} or a JSON file; there "
+            "is no such file"
+        )
+    if values.data_layout not in ("auto", *LAYOUTS):
+        raise UserError(f"--data_layout={values.data_layout}: expected auto, {', '.join(LAYOUTS)}")
+    if values.use_splited_dataset and values.data_layout not in ("auto", "per_table"):
+        raise UserError(f"--use_splited_dataset contradicts --data_layout={values.data_layout}")
+    if not values.amp and values.amp_dtype != "auto":
+        raise UserError(f"--amp_dtype={values.amp_dtype} has no effect without --amp")
+    if values.mode == "train" and values.global_batch_size is not None:
+        schedule.from_flags(values)
 
 
 def _check_mode(values):

@@ -14,15 +14,16 @@ from training import evaluate_mode, export, inference_benchmark, precision, sche
 from training.build import build
 from training.checkpoint import restore
 from training.checkpoint.files import DamagedError
-from training.checkpoint.saver import Saver, facts, read_interval
+from training.checkpoint.saver import Saver, facts
 from training.checkpoint.state import State
 from training.data import early_stop
 from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from training.flag_values import read_interval, read_steps
 from training.flags import chosen
 from training.journal import Journal, JsonLines
 from training.loop import Loop
 from training.mlperf_log import MLPerfLog
-from training.profiling import StepProfile, read_steps
+from training.profiling import StepProfile
 from training.progress import make_progress
 from training.requests import Requests
 from training.staged_step import LAST, StagedStep

@@ -1,12 +1,25 @@
-"""Read what a plan is asked for: table sizes, layer widths, the precision of a device."""
+"""Read what a plan is asked for: table sizes, the precision of a device."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from typing import Annotated, TypedDict, Union
+
+import msgspec
 
 from model.published_runs import VOCABULARIES
+from storage.structured import check_shape, read_json
+
+_MOST_ROWS = 2**31 - 1
+_Sizes = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]],
+    msgspec.Meta(min_length=1, max_length=10_000),
+]
+
+
+class _Metadata(TypedDict):
+    vocab_sizes: _Sizes
 
 
 def read_vocab_sizes(text):
@@ -20,38 +33,35 @@ def read_vocab_sizes(text):
       A tuple of integers.
 
     Raises:
-      ValueError: if it is none of these.
+      ValueError: if it is none of these; the message names the file and its field.
     """
     if text in VOCABULARIES:
         return VOCABULARIES[text]
-    if re.fullmatch(r"[\d,\s]+", text):
-        return tuple(int(size) for size in text.replace(",", " ").split())
-    if not os.path.isfile(text):
+    if re.fullmatch(r"[0-9,\s]+", text):
+        return tuple(_listed(text))
+    if not os.path.exists(text):
         raise ValueError(
-            f"vocab_sizes {text!r} is neither a file, nor a comma-separated list, nor one of "
+            f"vocab_sizes {text[:200]!r} is neither a file, nor a comma-separated list, nor one of "
             f"{', '.join(VOCABULARIES)}"
         )
     try:
-        with open(text, encoding="utf-8") as file:
-            document = json.load(file)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{text}: cannot read table sizes: {error}") from None
-    sizes = document.get("vocab_sizes") if isinstance(document, dict) else document
-    if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
-        raise ValueError(f"{text}: expected a list of integers, alone or as 'vocab_sizes'")
-    return tuple(sizes)
+        document = read_json(text, Union[list, dict])
+        check_shape(document, text, _Metadata if isinstance(document, dict) else _Sizes)
+    except OSError as error:
+        raise ValueError(f"{text}: {error.strerror}") from error
+    return tuple(document["vocab_sizes"] if isinstance(document, dict) else document)
 
 
-def read_widths(name, text):
-    """Read layer widths such as `512,256,128`.
-
-    Raises:
-      ValueError: naming the flag, if it is no such list.
-    """
-    try:
-        return tuple(int(width) for width in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{name}={text} is not a list of layer widths such as 512,256") from None
+def _listed(text):
+    """Yield the sizes of a comma-separated list."""
+    for table, word in enumerate(text.split(",")):
+        size = int(word) if re.fullmatch(r"\s*[0-9]{1,10}\s*", word) else 0
+        if not 1 <= size <= _MOST_ROWS:
+            raise ValueError(
+                f"table {table}: expected a number of rows from 1 to {_MOST_ROWS}, found "
+                f"{word.strip()[:40]!r}"
+            )
+        yield size
 
 
 def precision_of(device, amp):

@@ -103,10 +103,16 @@ def test_table_sizes_from_name_list_and_files(tmp_path):
     path.write_text("[4, 5]")
     assert read_vocab_sizes(str(path)) == (4, 5)
     for text, message in (
-        ('{"sizes": [4]}', "expected a list of integers"),
-        ('["4"]', "expected a list of integers"),
-        ("[true]", "expected a list of integers"),
-        ("{", "cannot read table sizes"),
+        ('{"sizes": [4]}', "metadata.json: vocab_sizes: is missing"),
+        ('["4"]', r"metadata.json: \[0\]: expected int, found '4'"),
+        ("[true]", r"metadata.json: \[0\]: expected int, found true"),
+        ('{"vocab_sizes": [4, 0]}', r"vocab_sizes\[1\]: expected int >= 1, found 0"),
+        (f'{{"vocab_sizes": [4, {"9" * 20}]}}', r"vocab_sizes\[1\]: "),
+        ("[]", "expected list of length >= 1, found a list of 0"),
+        ('"mlperf"', "expected list | object"),
+        ("[NaN]", "NaN is no JSON number"),
+        ("[" * 100_000, "nested too deep"),
+        ("{", "metadata.json: is not JSON"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -120,9 +126,8 @@ def test_table_sizes_from_name_list_and_files(tmp_path):
     [
         ("--global_batch_size 100 --ranks 8", "8 ranks do not divide a global batch of 100"),
         ("--embedding_dim 64", "must be as wide as an embedding vector"),
-        ("--bottom_mlp 512,wide", "--bottom_mlp=512,wide is not a list"),
-        ("--vocab_sizes 5,0", "table 1: its size is 0"),
-        ("--ranks 0", "ranks is 0"),
+        ("--bottom_mlp 512,wide", "--bottom_mlp=512,wide: expected positive integers"),
+        ("--vocab_sizes 5,0", "table 1: expected a number of rows from 1 to 2147483647, found '0'"),
         ("--placement nowhere.json", "nowhere.json: cannot read"),
         ("--memory_per_rank lots", "--memory_per_rank=lots: expected a size"),
         ("--network_bandwidth fast", "--network_bandwidth=fast: expected a size"),
@@ -133,6 +138,18 @@ def test_mistakes_are_one_clear_error(arguments, message, capsys):
     output = capsys.readouterr()
     assert message in output.err
     assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["ranks", "global_batch_size", "embedding_dim", "replicate_below_rows", "unique_fraction"],
+)
+@pytest.mark.parametrize("value", ["9" * 20, "-1", "nan", "1_0", "9" * 5000])
+def test_numbers_out_of_range_are_refused(flag, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([f"--{flag}={value}"])
+    assert ended.value.code == EXIT_USER_ERROR
+    assert f"argument --{flag}: expected a " in capsys.readouterr().err
 
 
 def test_unknown_device_and_optimizer():
