@@ -7,6 +7,7 @@ from training.auc import ScoresNotFiniteError
 from training.build import build
 from training.errors import EXIT_OK, DivergedError
 from training.flags import chosen
+from training.journal import finite
 
 
 def run(flags, cluster):
@@ -43,12 +44,14 @@ def run(flags, cluster):
             scored = evaluation(lambda: watch.beat("the evaluation"))
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
-        scores = {
-            "auc": scored.auc,
-            "log_loss": scored.log_loss,
-            "samples": scored.samples,
-            "seconds": scored.seconds,
-        }
+        scores = finite(
+            {
+                "auc": scored.auc,
+                "log_loss": scored.log_loss,
+                "samples": scored.samples,
+                "seconds": scored.seconds,
+            }
+        )
         journal.emit("evaluation", step=step, **scores)
         scores["evaluating_seconds"] = scores.pop("seconds")
         journal.emit("end", **scores, attainable_auc=parts.data.attainable_auc, **facts)
