@@ -5,9 +5,10 @@ import contextlib
 from training import environment, start
 from training.auc import ScoresNotFiniteError
 from training.build import build
+from training.checkpoint import manifest
 from training.errors import EXIT_OK, DivergedError
 from training.flags import chosen
-from training.journal import finite
+from training.nonfinite import finite
 
 
 def run(flags, cluster):
@@ -21,7 +22,7 @@ def run(flags, cluster):
     start.adopt_model(flags, reader)
     if flags.global_batch_size is None:
         # The batch size is no property of the model: any multiple of the ranks gives the same.
-        trained = reader.manifest["flags"]["global_batch_size"]
+        trained = manifest.flag(reader.manifest, "global_batch_size", reader.folder)
         flags.global_batch_size = -(-trained // cluster.size) * cluster.size
     parts = build(flags, cluster)
     start.load_weights(reader, parts, cluster)

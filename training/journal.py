@@ -6,13 +6,13 @@ them on rank 0 alone; sinks write files, draw the progress bar, print the final 
 """
 
 import contextlib
-import math
 import os
 import pathlib
 import time
 
 from storage.atomic import encode_json, write_json
 from training.errors import UserError
+from training.nonfinite import finite
 
 EVENTS = {
     "config": "flags, versions, data, ranks, steps, steps_per_epoch, schedule, resumed_from_step: "
@@ -118,17 +118,3 @@ def new_run_folder(parent):
     link.symlink_to(folder.name)
     os.replace(link, parent / "latest")
     return folder
-
-
-def finite(value):
-    """Returns a JSON-serialisable value with None for each number that is NaN or infinite.
-
-    JSON has no such numbers: a file with them is read by few programs other than Python's.
-    """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(part) for part in value]
-    return value

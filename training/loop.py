@@ -11,7 +11,7 @@ from training.chance import ChanceAlarm
 from training.data import with_next
 from training.errors import DivergedError
 from training.flags import chosen
-from training.journal import finite
+from training.nonfinite import finite
 from training.pace import Pace
 from training.profiling import StepProfile
 

@@ -5,17 +5,15 @@ A run that was killed has no result.json, and its last line may be cut: both are
 
 import math
 import pathlib
-import re
 
 from storage.regular import open_regular
 from storage.structured import StructureError, check_shape, parse_json
 from training.errors import UserError
+from training.nonfinite import with_nulls
 from training.report import shapes
 
 # A line of a journal, and result.json: their largest parts are flags and vocabulary sizes.
 _MOST_BYTES = 16 << 20
-# A text, or a number that is none in JSON; older versions wrote these for Python's.
-_NOT_FINITE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|-?Infinity|NaN')
 # Whose "seconds" is a duration.
 _LASTING = ("evaluation", "checkpoint")
 
@@ -46,7 +44,7 @@ def read_journal(folder):
             continue
         where = f"{path}: line {number}"
         try:
-            record = parse_json(_finite(line), where, shapes.Event)
+            record = parse_json(with_nulls(line), where, shapes.Event)
         except StructureError as error:
             if not line.endswith(b"\n"):  # the writer was killed
                 cut = True
@@ -83,7 +81,7 @@ def read_result(folder):
     if len(data) > _MOST_BYTES:
         raise UserError(f"{path}: expected at most {_MOST_BYTES} bytes, found more")
     try:
-        return parse_json(_finite(data), str(path), shapes.Result)
+        return parse_json(with_nulls(data), str(path), shapes.Result)
     except StructureError as error:
         raise UserError(str(error)) from error
 
@@ -110,13 +108,6 @@ def _lines(folder, path):
         raise UserError(f"{folder}: not a run: no journal.jsonl in it{advice}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-
-
-def _finite(data):
-    """Returns a JSON text with null for each number that is not finite."""
-    if b"NaN" not in data and b"Infinity" not in data:
-        return data
-    return _NOT_FINITE.sub(lambda m: m[0] if m[0].startswith(b'"') else b"null", data)
 
 
 def _checked(record, where):
