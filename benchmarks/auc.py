@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks import machine
 from storage.arguments import whole_number
+from storage.atomic import write_json
 
 CRITEO_TEST_SAMPLES = 89_137_319
 BATCH = 65536
@@ -118,7 +119,7 @@ def work(method, samples, target):
         int(max(cluster.gather(float(peak)))),
     )  # fmt: skip
     if cluster.rank == 0:
-        pathlib.Path(target).write_text(json.dumps(dataclasses.asdict(row)))
+        write_json(target, dataclasses.asdict(row))
     cluster.shutdown()
 
 
@@ -191,7 +192,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report, indent=2)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 import numpy as np
 
 from storage.arguments import whole_number, whole_numbers
+from storage.atomic import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
@@ -110,7 +111,7 @@ def work(options):
         })  # fmt: skip
         del embedding
     if cluster.rank == 0:
-        pathlib.Path(options.output).write_text(json.dumps(rows))
+        write_json(options.output, rows)
     cluster.shutdown()
 
 
@@ -177,7 +178,7 @@ def main():
     _print(rows, options, limits)
     if options.json:
         report = {"machine": vars(limits), "batch": options.batch, "rows": rows}
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report, indent=2)
 
 
 def _print(rows, options, limits):

@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import dataclasses
 import functools
-import json
 import mmap
 import os
 import statistics
@@ -21,6 +20,7 @@ import tensorflow as tf
 
 from ops import loader
 from storage.arguments import whole_number
+from storage.atomic import write_json
 
 ROW_BYTES = 512  # an embedding row of 128 float32
 
@@ -161,8 +161,7 @@ def main():
         if isinstance(value, float) and name != "load":
             print(f"{name:40s} {value:12.3e}")
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(dataclasses.asdict(limits), file, indent=2)
+        write_json(arguments.json, dataclasses.asdict(limits), indent=2)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ is given twice: by the clock, and by processor time, which other programs distur
 import argparse
 import dataclasses
 import itertools
-import json
 import os
 
 import numpy as np
@@ -35,6 +34,7 @@ from ops.embedding import (
     embedding_update_sgd_tensorflow,
 )
 from storage.arguments import whole_number
+from storage.atomic import write_json
 from training import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
@@ -217,8 +217,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        with open(arguments.json, "w") as file:
-            json.dump(report, file, indent=2)
+        write_json(arguments.json, report, indent=2)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 
 from storage.arguments import number
+from storage.atomic import encode_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 #: Values that each table's hashes are drawn from; large tables stand for the ones above 10 million.
@@ -180,7 +181,7 @@ def main():
         "load_before": round(load, 1),
         "load_after": round(os.getloadavg()[0], 1),
     }
-    print(json.dumps(result, indent=1))
+    print(encode_json(result))
     shutil.rmtree(output)
     if not known.keep:
         shutil.rmtree(known.folder / "days")

@@ -6,7 +6,6 @@ Prints one table and writes it as JSON. docs/performance.md says how the figures
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import signal
@@ -18,6 +17,7 @@ from benchmarks.training import files, report, turns
 from benchmarks.training.programs import ROOT, ProgramError, Programs
 from benchmarks.training.task import Task
 from storage.arguments import number, whole_number, whole_numbers
+from storage.atomic import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 NAMES = {
@@ -74,7 +74,7 @@ def main(arguments=None):
 def _write(whole, path):
     report.with_best_peer(whole["rows"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_json(path, whole)
 
 
 def _parser():

@@ -88,3 +88,21 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path, tables):
     os.close(writing)
     assert done.returncode == 141
     assert "Error" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["", ">&-", ">&- 2>&- <&-", ">/dev/full"])
+def test_a_lost_standard_output_is_never_in_the_data(tmp_path, redirection):
+    """A closed one's number goes to no file; a full one is told of once the data is written."""
+    raw = tmp_path / "raw"
+    synthetic.write_dataset(str(raw), 999, 9, [7, 900], progress=False)
+    command = [sys.executable, "split_bin.py", str(raw / "train_data.bin"), str(tmp_path / "train")]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *command], cwd=ROOT,
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    full = redirection == ">/dev/full"
+    assert done.returncode == (2 if full else 0), done.stderr
+    if full:
+        assert done.stderr.endswith("error: standard output: No space left on device\n")
+    assert (done.stdout == "") == bool(redirection)
+    assert validate.main([str(tmp_path / "train")]) == 0
