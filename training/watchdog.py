@@ -18,9 +18,11 @@ import time
 
 import numpy as np
 
+from storage.structured import StructureError
 from training import status
 from training.environment import launched_rank
 from training.errors import EXIT_RANK_LOST
+from training.watch_messages import read_states
 
 
 class Watchdog:
@@ -150,9 +152,9 @@ class Watchdog:
                     received = b""
                 buffers[connection] += received
                 try:
-                    for state in _lines(buffers[connection]):
+                    for state in read_states(buffers[connection], self._size):
                         ranks.hear(connection, state)
-                except (ValueError, TypeError, KeyError):
+                except StructureError:
                     received = b""  # No rank speaks so: a stranger, such as a scan of ports.
                 buffers[connection] = buffers[connection].rpartition(b"\n")[2]
                 if not received:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from model.embedding.placement import Placement, PlacementError, plan
+from storage.structured import StructureError
 from tests.damaged_json import TEXTS, variants
 from tests.training.report.journals import END, make_events, write_run
 from training.checkpoint import damage, description, files, manifest, notes
@@ -18,6 +19,7 @@ from training.plan_arguments import read_vocab_sizes
 from training.report import facts, published
 from training.report.plots import make_plots
 from training.report.runs import read_runs
+from training.watch_messages import read_states
 
 VOCAB, DIMENSION = [5, 3], 2
 
@@ -253,3 +255,31 @@ def test_journals_of_older_versions_have_words_that_are_no_json(tmp_path):
     assert run.result["loss"] is None
     show(run)
     assert facts.evaluations(run)[0][2] == facts.NONE
+
+
+def test_a_message_that_no_rank_sends_is_refused():
+    state = {"rank": 1, "pid": 7, "host": "h", "doing": "step 3", "count": 2, "idle": 0.5,
+             "paused": False, "leaving": False}  # fmt: skip
+    line = json.dumps(state).encode() + b"\n"
+    assert list(read_states(line + line + b'{"rank"', 2)) == [state, state]
+    assert list(read_states(b"\n", 2)) == list(read_states(b"", 2)) == []
+    refused = 0
+    for what, changed in variants(state):
+        try:
+            (found,) = read_states(json.dumps(changed).encode() + b"\n", 2)
+        except StructureError as error:
+            one_line(error)
+            refused += 1
+        else:
+            assert found.keys() == state.keys(), what
+            assert all(type(found[name]) in (int, float, str, bool) for name in found), what
+    assert refused > 60
+    for text in TEXTS:
+        if text:
+            with pytest.raises(StructureError):
+                list(read_states(text + b"\n", 2))
+    for rank in (0, 2, 3):
+        with pytest.raises(StructureError, match="rank: expected 1 to 1"):
+            list(read_states(json.dumps({**state, "rank": rank}).encode() + b"\n", 2))
+    with pytest.raises(StructureError, match="expected at most 65536 bytes in a line"):
+        list(read_states(b"x" * 70_000, 2))

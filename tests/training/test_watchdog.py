@@ -93,7 +93,17 @@ def test_a_rank_that_waits_for_its_own_disk_is_not_taken_for_stuck(steps_ahead):
     assert watch(3, body, timeout=1) == [None] * 3
 
 
-@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"{}\n", b"\xff\xfe\n", b""])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[1]\n",
+        b'{"rank": 0}\n',
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b"",
+    ],
+)
 def test_a_stranger_disturbs_nobody(said):
     def body(cluster, watchdog, told):
         if cluster.rank == 0:
