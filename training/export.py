@@ -17,7 +17,7 @@ from training import start
 from training.checkpoint import manifest as manifests
 from training.checkpoint.files import DamagedError, write_text
 from training.errors import EXIT_OK, UserError
-from training.flag_values import read_widths
+from training.plan_arguments import read_widths
 
 DESCRIPTION = "model.json"
 
@@ -127,7 +127,11 @@ def _layers(reader):
     found = [list(array.shape) for array in arrays]
     layers, expected = [], []
     for flag in ("bottom_mlp", "top_mlp"):
-        widths = read_widths(flag, manifests.flag(manifest, flag, reader.folder))
+        text = manifests.flag(manifest, flag, reader.folder)
+        try:
+            widths = read_widths(flag, text)
+        except ValueError as error:
+            raise DamagedError(f"{reader.folder}: its flags are damaged: {error}") from error
         begin, count = sum(map(len, layers)), len(widths)
         pairs = arrays[2 * begin : 2 * (begin + count)]
         layers.append(list(zip(pairs[::2], pairs[1::2])))

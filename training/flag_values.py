@@ -5,34 +5,10 @@ import re
 
 from training.errors import UserError
 
-#: Of a layer; no machine has the memory for a kernel of two such.
-LARGEST_WIDTH = 1 << 20
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 #: TensorFlow's largest float32.
 _LARGEST_SCALE = 3.4028234663852886e38
-
-
-def read_widths(name, text):
-    """Returns the positive integers of a comma-separated text such as "512,256,128".
-
-    Brackets around them are allowed.
-
-    Args:
-        name: the flag's, for the error.
-        text: its value.
-
-    Raises:
-        UserError: it is no such text.
-    """
-    match = re.fullmatch(r"\s*(?:\[(.*)\]|([^\[\]]*))\s*", text)
-    words = (match[1] or match[2] or "").split(",") if match else []
-    values = [int(word) for word in words if re.fullmatch(r"\s*[0-9]{1,9}\s*", word)]
-    if not values or len(values) != len(words) or not min(values) >= 1:
-        raise UserError(f"--{name}={text}: expected positive integers, comma-separated")
-    if name != "batch_sizes" and max(values) > LARGEST_WIDTH:
-        raise UserError(f"--{name}={text}: expected widths of at most {LARGEST_WIDTH}")
-    return values
 
 
 def read_bytes(name, text):

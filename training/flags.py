@@ -22,10 +22,9 @@ from training.flag_values import (
     read_interval,
     read_loss_scale,
     read_steps,
-    read_widths,
 )
 from training.foreign_flags import advice
-from training.plan_arguments import read_vocab_sizes
+from training.plan_arguments import read_vocab_sizes, read_widths
 
 FLAGS = flags.FLAGS
 
@@ -37,6 +36,9 @@ DEMO_VOCAB_SIZES = (
 
 # Of a number of steps, samples, rows or seconds.
 LARGEST_INTEGER = 2**31 - 1
+LONGEST_TEXT = 1 << 16
+# Of a layer or an embedding vector; no machine has the memory for a kernel of two such.
+LARGEST_WIDTH = 1 << 20
 # Flags that are paths.
 _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlperf_log")
 
@@ -123,15 +125,22 @@ def help_text():
 
 def widths(name):
     """Returns the comma-separated flag `name` as a list of positive integers."""
-    return read_widths(name, getattr(FLAGS, name))
+    try:
+        values = list(read_widths(name, getattr(FLAGS, name)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    largest = LARGEST_INTEGER if name == "batch_sizes" else LARGEST_WIDTH
+    if max(values) > largest:
+        raise UserError(f"--{name}={getattr(FLAGS, name):.80}: expected numbers up to {largest}")
+    return values
 
 
 def vocab_sizes(default):
     """Returns the sizes that --vocab_sizes names, else those that `default` names."""
     try:
-        return list(read_vocab_sizes(FLAGS.vocab_sizes or default))
+        return list(read_vocab_sizes(default if FLAGS.vocab_sizes is None else FLAGS.vocab_sizes))
     except ValueError as error:
-        raise UserError(f"--vocab_sizes: {error}") from error
+        raise UserError(str(error)) from error
 
 
 def _check(values):
@@ -183,6 +192,12 @@ def _check_values(values):
     for name, value in chosen().items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{name}={value}: expected a finite number")
+        # So long a text is not read back from a checkpoint's manifest.
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise UserError(
+                f"--{name}={value[:40]}...: expected at most {LONGEST_TEXT} characters, found "
+                f"{len(value)}"
+            )
         # Seeds have bounds of their own.
         if isinstance(value, int) and value > LARGEST_INTEGER and "seed" not in name:
             raise UserError(f"--{name}={value}: expected at most {LARGEST_INTEGER}")

@@ -15,8 +15,8 @@ from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
 from model.workload import ModelShape, row_wise_imbalance
 from storage.arguments import number, whole_number
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
-from training.flag_values import LARGEST_WIDTH, read_bytes, read_widths
-from training.plan_arguments import precision_of, read_vocab_sizes
+from training.flag_values import read_bytes
+from training.plan_arguments import precision_of, read_vocab_sizes, read_widths
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -250,7 +250,7 @@ def main(arguments=None):
         help="samples of a step on all ranks")  # fmt: skip
     add("--amp", action="store_true", help="mixed precision")
     add("--vocab_sizes", default="mlperf", help="name, comma-separated sizes or JSON file")
-    add("--embedding_dim", type=whole_number(1, LARGEST_WIDTH), default=128)
+    add("--embedding_dim", type=whole_number(1, 1 << 20), default=128)
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
     add("--optimizer", default="sgd", choices=list(OPTIMIZER_STATE_BYTES), help="of the tables")

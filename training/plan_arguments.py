@@ -1,24 +1,25 @@
-"""Read what a plan is asked for: table sizes, the precision of a device."""
+"""Read what a plan is asked for: table sizes, layer widths, the precision of a device."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, TypedDict, Union
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
 from model.published_runs import VOCABULARIES
-from storage.structured import check_shape, read_json
+from storage import structured
 
-_MOST_ROWS = 2**31 - 1
+# Ids are int32.
+_LARGEST_TABLE = 2**31 - 1
+_Numbers = Annotated[list[int], msgspec.Meta(min_length=1)]
 _Sizes = Annotated[
-    list[Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]],
-    msgspec.Meta(min_length=1, max_length=10_000),
+    list[Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_TABLE)]], msgspec.Meta(min_length=1)
 ]
 
 
-class _Metadata(TypedDict):
+class _Document(TypedDict):
     vocab_sizes: _Sizes
 
 
@@ -33,35 +34,50 @@ def read_vocab_sizes(text):
       A tuple of integers.
 
     Raises:
-      ValueError: if it is none of these; the message names the file and its field.
+      ValueError: if it is none of these.
     """
     if text in VOCABULARIES:
         return VOCABULARIES[text]
-    if re.fullmatch(r"[0-9,\s]+", text):
-        return tuple(_listed(text))
-    if not os.path.exists(text):
+    if not re.search(r"[^\d\s,+.\[\]-]", text) and not os.path.exists(text):
+        return tuple(_positive_integers(text, "vocab_sizes", _LARGEST_TABLE))
+    if not os.path.isfile(text):
         raise ValueError(
-            f"vocab_sizes {text[:200]!r} is neither a file, nor a comma-separated list, nor one of "
-            f"{', '.join(VOCABULARIES)}"
+            f"--vocab_sizes={text:.80}: expected a file, a comma-separated list or one of "
+            f"{', '.join(VOCABULARIES)}; found none of these"
         )
     try:
-        document = read_json(text, Union[list, dict])
-        check_shape(document, text, _Metadata if isinstance(document, dict) else _Sizes)
+        document = structured.read_json(text, Any)
+        if isinstance(document, dict):
+            structured.check_shape(document, text, _Document)
+            document = document["vocab_sizes"]
+        structured.check_shape(document, text, _Sizes)
     except OSError as error:
-        raise ValueError(f"{text}: {error.strerror}") from error
-    return tuple(document["vocab_sizes"] if isinstance(document, dict) else document)
+        raise ValueError(f"{text}: cannot read table sizes: {error.strerror}") from None
+    return tuple(document)
 
 
-def _listed(text):
-    """Yield the sizes of a comma-separated list."""
-    for table, word in enumerate(text.split(",")):
-        size = int(word) if re.fullmatch(r"\s*[0-9]{1,10}\s*", word) else 0
-        if not 1 <= size <= _MOST_ROWS:
-            raise ValueError(
-                f"table {table}: expected a number of rows from 1 to {_MOST_ROWS}, found "
-                f"{word.strip()[:40]!r}"
-            )
-        yield size
+def read_widths(name, text):
+    """Read layer widths such as `512,256,128`.
+
+    Raises:
+      ValueError: naming the flag, if it is no such list.
+    """
+    return tuple(_positive_integers(text, name))
+
+
+def _positive_integers(text, name, largest=None):
+    """Returns the integers of a comma-separated list, which may have brackets around it."""
+    bare = text.strip()
+    try:
+        numbers = structured.parse_json(
+            bare if bare.startswith("[") else f"[{bare}]", f"--{name}", _Numbers
+        )
+    except structured.StructureError:
+        numbers = [0]
+    if any(number > (largest or number) for number in numbers) or min(numbers) < 1:
+        most = "" if largest is None else f" of at most {largest}"
+        raise ValueError(f"--{name}={text:.80}: expected positive integers{most}, comma-separated")
+    return numbers
 
 
 def precision_of(device, amp):

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from tests.test_migrating import parse
-from training.flag_values import read_bytes, read_interval, read_steps, read_widths
+from training.flag_values import read_bytes, read_interval, read_steps
 from training.foreign_flags import NAMES, WITHOUT
+from training.plan_arguments import read_widths
 
 REQUIRED = ["--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_size=8"]
 HUGE = "9" * 20
@@ -31,14 +32,15 @@ WRONG = [
     (["--use_splited_dataset", "--data_layout=raw"], "--use_splited_dataset contradicts"),
     (["--placement=rows"], "--placement=rows: expected auto, table, row or a JSON file"),
     (["--amp_dtype=float16"], "--amp_dtype=float16 has no effect without --amp"),
-    (["--vocab_sizes=1,,2"], "--vocab_sizes: table 1: expected a number of rows from 1"),
-    (["--vocab_sizes=1,2,"], "--vocab_sizes: table 2: expected a number of rows from 1"),
-    ([f"--vocab_sizes=7,{HUGE}"], "--vocab_sizes: table 1: expected a number of rows from 1"),
-    (["--vocab_sizes=0"], "--vocab_sizes: table 0: expected a number of rows from 1"),
-    (["--vocab_sizes=docs"], "docs: is a folder: expected a regular file"),
+    (["--vocab_sizes=1,,2"], "--vocab_sizes=1,,2: expected positive integers of at most"),
+    (["--vocab_sizes=1,2,"], "--vocab_sizes=1,2,: expected positive integers"),
+    ([f"--vocab_sizes=7,{HUGE}"], f"--vocab_sizes=7,{HUGE}: expected positive integers"),
+    ([f"--vocab_sizes={'9,' * 40_000}9"], "...: expected at most 65536 characters, found 80001"),
+    (["--vocab_sizes=0"], "--vocab_sizes=0: expected positive integers"),
+    (["--vocab_sizes=docs"], "--vocab_sizes=docs: expected a file, a comma-separated list"),
     (["--vocab_sizes=README.md"], "README.md: is not JSON"),
     (["--bottom_mlp=128,,128"], "--bottom_mlp=128,,128: expected positive integers"),
-    (["--top_mlp=2097152,1"], "--top_mlp=2097152,1: expected widths of at most 1048576"),
+    (["--top_mlp=2097152,1"], "--top_mlp=2097152,1: expected numbers up to 1048576"),
     (["--batch_sizes=8,x"], "--batch_sizes=8,x: expected positive integers"),
     (["--warmup_steps=9", "--decay_start_step=3"], "the decay starts at step 3, before"),
     (["--end_lr=7", "--lr=1"], "end_rate 7.0 is above base_rate 1.0"),
@@ -126,8 +128,8 @@ def test_hints_name_flags_that_exist(told):
 def test_parsers_of_texts_accept_what_they_print(seed):
     random.seed(seed)
     widths = [random.randint(1, 1 << 20) for _ in range(random.randint(1, 9))]
-    assert read_widths("top_mlp", ",".join(map(str, widths))) == widths
-    assert read_widths("top_mlp", json.dumps(widths)) == widths
+    assert read_widths("top_mlp", ",".join(map(str, widths))) == tuple(widths)
+    assert read_widths("top_mlp", json.dumps(widths)) == tuple(widths)
     first = random.randint(1, 10**6)
     assert read_steps(f"{first}-{first + 7}") == (first, first + 7)
     assert read_interval(str(first)) == (first, None)
