@@ -246,14 +246,22 @@ def start_long_job(data, runs, *flags):
 @pytest.mark.parametrize(
     ("victim", "blow", "told"),
     [
-        # The launcher names the rank that went first and its exit code, 128 + the signal's number.
-        (1, signal.SIGKILL, r"Process name: 1\s+Exit code: 137\s"),
-        (0, signal.SIGKILL, r"Process name: 0\s+Exit code: 137\s"),
+        # So does the launcher: the rank that went first, with 128 + the signal's number.
+        (
+            1,
+            signal.SIGKILL,
+            r"error: rank 1 \(process {pid} on .*Process name: 1\s+Exit code: 137\s",
+        ),
+        (
+            0,
+            signal.SIGKILL,
+            r"error: rank 0 \(process {pid} on .*Process name: 0\s+Exit code: 137\s",
+        ),
         # The other rank ends the job, with the exit code of a lost rank.
         (1, signal.SIGSTOP, r"error: rank 1 \(process {pid} on .*Process name: 0\s+Exit code: 4\s"),
     ],
 )
-def test_a_lost_rank_ends_the_job(small_dataset, tmp_path, victim, blow, told):
+def test_a_lost_rank_is_named_and_ends_the_job(small_dataset, tmp_path, victim, blow, told):
     process, ranks = start_long_job(small_dataset, tmp_path, "--stall_timeout=8")
     try:
         os.kill(ranks[victim].pid, blow)
