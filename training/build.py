@@ -110,4 +110,4 @@ def _placement(flags, cluster, vocab_sizes, chosen):
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
         return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
-    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
+    return environment.memory_per_rank(cluster.local_size)
