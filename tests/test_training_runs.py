@@ -115,7 +115,7 @@ def test_the_table_and_the_result_say_the_same(thirty_steps):
     for row in (
         "batch size", "exit criteria", "frequency of evaluation", "xla", "custom interact", "amp",
         "compress", "training time (minutes)", "evaluating time (minutes)", "total time (minutes)",
-        "average time of iteration (ms)", "throughput (samples/second)", "AUC",
+        "average time of iteration (ms)", "throughput (samples/second)", "device", "AUC",
         "attainable AUC of this data",
     ):  # fmt: skip
         assert printed.count(f"| {row} ") == 1, row

@@ -20,9 +20,11 @@ from training.progress import ProgressLines
 from training.step import Forward
 from training.watchdog import Watchdog
 
-# How long a failed exchange, or a SIGTERM, waits for the watch to find a lost rank (s): some ticks
-# of the watch, and less than the five seconds that horovodrun leaves between SIGTERM and SIGKILL.
+# How long a failed exchange waits for the watch to find a lost rank (s): some ticks of the watch,
+# and less than the five seconds that horovodrun leaves between SIGTERM and SIGKILL.
 _VERDICT_SECONDS = 2.5
+# The same for a SIGTERM: a death is told at once.
+_DEATH_SECONDS = 1.0
 
 
 def run_folder(flags):
@@ -60,7 +62,7 @@ def watched(flags, cluster):
 
     def terminated(number, frame):
         # A launcher ends all ranks when it has lost one. The watch says which, and exits.
-        watchdog.find_loss(_VERDICT_SECONDS)
+        watchdog.find_loss(_DEATH_SECONDS)
         signal.signal(number, before)
         signal.raise_signal(number)
 

@@ -10,15 +10,6 @@ def _number(value, form):
     return "n/a" if value is None else format(value, form)
 
 
-def device_text(versions):
-    """Returns what a rank computed on: "NVIDIA H200", or "CPU (AMD EPYC 9575F)".
-
-    Args:
-        versions: what `training.environment.versions` has returned.
-    """
-    return versions["gpu"] or f"CPU ({versions['processor']})"
-
-
 def rows(result):
     """Returns [(name, text), ...] of a finished run.
 
@@ -45,7 +36,7 @@ def rows(result):
         ("average time of iteration (ms)", _number(result["ms_per_iteration"], ".2f")),
         ("throughput (samples/second)", _number(result["samples_per_second"], ",.0f")),
         ("ranks", str(result["ranks"])),
-        ("device", device_text(result["versions"])),
+        ("device", result["versions"]["gpu"] or "CPU"),
     ]
     if result["auc"] is not None:
         table += [("AUC", f"{result['auc']:.6f}"), ("best AUC", f"{result['best_auc']:.6f}"),
