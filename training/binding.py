@@ -33,9 +33,10 @@ def _device(place):
     if not devices:
         return "", "no GPU"
     if place.local_rank >= len(devices):
+        found = f"{len(devices)} GPU{'s' * (len(devices) != 1)}"
         raise UserError(
-            f"local rank {place.local_rank} has no GPU: {place.local_size} local ranks, "
-            f"{len(devices)} GPUs; start fewer, or set {gpus.VARIABLE}=-1 to use the CPU"
+            f"local rank {place.local_rank} has no GPU: {place.local_size} local ranks, {found}; "
+            f"start fewer, or set {gpus.VARIABLE}=-1 to use the CPU"
         )
     device = devices[place.local_rank]
     return device, f"{gpus.VARIABLE}={device} (nvidia-smi lists {len(devices)})"

@@ -9,19 +9,21 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from training import launcher
 from training.environment import quick_imports
 from training.errors import UserError
 
 
-def connect(place):
+def connect(place=None):
     """Returns this job's `Cluster`: a `SingleRank`, or a `HorovodRanks` under a launcher.
 
     Args:
-        place: a `training.launcher.Place`, this process's in the job.
+        place: a `training.launcher.Place`, this process's in the job; default: it is read.
 
     Raises:
         UserError: several ranks were started but Horovod is missing or does not see them.
     """
+    place = launcher.read() if place is None else place
     if place.size == 1:
         return SingleRank()
     # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
