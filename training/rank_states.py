@@ -3,6 +3,9 @@
 import time
 from typing import NamedTuple
 
+# A closed connection says no more.
+CAUSE_UNKNOWN = "it was killed, or it crashed"
+
 
 class Loss(NamedTuple):
     """A lost rank, and the line that says what is known about it."""
@@ -87,7 +90,7 @@ class RankStates:
 
 def death(doing):
     """Returns what is known of a rank that died while it was doing something."""
-    return f"died during {doing}: it was killed, or it crashed (its connection closed)"
+    return f"died during {doing}: {CAUSE_UNKNOWN}"
 
 
 def name_of(rank, state):

@@ -29,6 +29,7 @@ from training.errors import (
     EXIT_RANK_LOST,
     EXIT_USER_ERROR,
 )
+from training.rank_states import CAUSE_UNKNOWN
 
 # A job that ended so would end so again.
 _FINAL = {
@@ -186,9 +187,10 @@ def _who_was_lost(facts):
     reported = facts.reported
     if facts.losses:
         rank = min(facts.losses)
+        text = facts.losses[rank]
         if reported and reported.rank == rank and reported.signal:
-            return f"{facts.losses[rank]} (killed by {reported.signal})"
-        return facts.losses[rank]
+            text = text.replace(CAUSE_UNKNOWN, f"it was killed by {reported.signal}")
+        return text
     silent = facts.started - set(facts.codes)
     if reported and (reported.rank in silent or reported.rank not in facts.started):
         return str(reported)

@@ -10,6 +10,7 @@ import pytest
 from tests import launch
 from training import launcher_report, status
 from training.errors import EXIT_INTERRUPTED, EXIT_RANK_LOST, EXIT_USER_ERROR
+from training.rank_states import death
 from training.restart import _Facts, _verdict
 
 # A rank that makes itself known only a while after it was started.
@@ -71,8 +72,10 @@ def verdict(code=1, stopped=False, **known):
     [
         # The watch of the others knows, the launcher adds the signal.
         ({"codes": {0: 4, 2: 4}, "losses": {1: "rank 1 died"}}, "rank 1 died"),
-        ({"codes": {0: 4}, "losses": {1: "rank 1 died"}, "deaths": [0, 2, 1], "reported": KILLED},
-         "rank 1 died (killed by SIGKILL)"),
+        ({"codes": {0: 4}, "losses": {1: f"rank 1 {death('step 7')}"}, "deaths": [0, 2, 1],
+          "reported": KILLED}, "rank 1 died during step 7: it was killed by SIGKILL"),
+        ({"losses": {1: f"rank 1 {death('step 7')}"}, "reported": launcher_report.Failure(0, 4)},
+         "rank 1 died during step 7: it was killed, or it crashed"),
         ({"losses": {2: "rank 2 hangs"}, "reported": KILLED}, "rank 2 hangs"),
         # Without a watch, such as during the start.
         ({"reported": KILLED}, "rank 1 was killed by SIGKILL"),
