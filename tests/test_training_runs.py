@@ -180,6 +180,24 @@ def test_synthetic_batches_need_no_data(tmp_path):
     assert result["samples_per_second"] > 0
 
 
+@pytest.mark.parametrize(("visible", "warnings"), [("99", 1), ("-1", 0)])
+def test_a_gpu_that_is_not_used_is_said_before_training(tmp_path, visible, warnings):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n")
+    tool.chmod(0o755)
+    done = launch.run(
+        1, "main.py", "--use_synthetic_dataset", "--vocab_sizes=50,9,4", "--global_batch_size=64",
+        f"--run_dir={tmp_path}", *SMALL, "--early_stop=2",
+        CUDA_VISIBLE_DEVICES=visible, PATH=f"{tmp_path}:{launch.environment()['PATH']}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = re.findall("^warning: this host has a GPU .*", done.stderr, re.MULTILINE)
+    assert len(said) == warnings
+    assert re.search(r"\| device +\| +CPU \|", done.stdout)
+    result = json.loads((tmp_path / "latest" / "result.json").read_text())
+    assert result["versions"]["gpu"] is None
+
+
 @pytest.mark.parametrize(
     ("ranks", "batch", "flags", "words"),
     [

@@ -1,12 +1,14 @@
 """The place in a job that each launcher's variables say, and what is no place."""
 
 import os
+import sys
+import types
 
 import pytest
 
 from tests.training.launchers import LAUNCHERS
 from training import launcher
-from training.cluster import _check_gloo
+from training.cluster import _check_gloo, connect
 from training.errors import UserError
 
 
@@ -132,6 +134,54 @@ def test_horovod_with_gloo_alone_refuses_other_launchers():
         left = {key: value for key, value in rendezvous.items() if key != name}
         with pytest.raises(UserError, match=f"^HOROVOD_RANK=1 HOROVOD_SIZE=4 without {name}: "):
             _check_gloo(launcher.read(HOROVOD_1_OF_4), left)
+
+
+class FakeHorovod(types.ModuleType):
+    """Horovod as built with MPI or without, where a launcher has made this rank 1 of 4 or not."""
+
+    def __init__(self, mpi, rank, size):
+        super().__init__("horovod.tensorflow")
+        self.mpi_built = lambda: mpi
+        self.rank, self.size = (lambda: rank), (lambda: size)
+        self.local_rank, self.local_size = (lambda: 1), (lambda: 2)
+        self.started = False
+
+    def init(self):
+        self.started = True
+
+
+@pytest.fixture
+def horovod(monkeypatch):
+    """Returns a function that puts a `FakeHorovod` in place of Horovod."""
+
+    def put(*arguments):
+        fake = FakeHorovod(*arguments)
+        monkeypatch.setitem(sys.modules, "horovod", types.ModuleType("horovod"))
+        monkeypatch.setitem(sys.modules, "horovod.tensorflow", fake)
+        sys.modules["horovod"].tensorflow = fake
+        return fake
+
+    return put
+
+
+def test_connect_takes_an_mpi_launcher_where_horovod_has_mpi(horovod):
+    horovod(True, 1, 4)
+    cluster = connect(launcher.read(MPI_1_OF_4))
+    assert (cluster.rank, cluster.size, cluster.local_rank, cluster.local_size) == (1, 4, 1, 2)
+
+
+def test_connect_without_mpi_starts_nothing_under_an_mpi_launcher(horovod):
+    fake = horovod(False, 0, 1)
+    with pytest.raises(UserError, match="^OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4: Open MPI"):
+        connect(launcher.read(MPI_1_OF_4))
+    assert not fake.started
+
+
+@pytest.mark.parametrize(("rank", "size"), [(0, 1), (2, 4)])
+def test_connect_refuses_ranks_that_horovod_sees_otherwise(horovod, rank, size):
+    horovod(True, rank, size)
+    with pytest.raises(UserError, match=f"but Horovod sees rank {rank} of {size}: expected the"):
+        connect(launcher.read(MPI_1_OF_4))
 
 
 def test_main_ends_at_once_with_one_line(monkeypatch, capsys):
