@@ -9,6 +9,8 @@
 set -euo pipefail
 
 (($#)) || { echo "usage: hvd_wrapper.sh COMMAND [ARGUMENT ...]" >&2; exit 2; }
+[[ ${DLRM_BIND:-cores} =~ ^(cores|none)$ ]] \
+  || { echo "hvd_wrapper: DLRM_BIND=$DLRM_BIND: expected cores or none" >&2; exit 2; }
 
 # Which rank this is, and which device it takes, is defined once, in Python: the command's own, or
 # the first on the path.

@@ -136,6 +136,13 @@ def test_takes_the_commands_own_python(tmp_path):
     assert result.stdout.endswith("\n7\n"), result.stderr
 
 
+def test_binds_as_asked():
+    assert "(bound)" not in run({**place(0, 2), "DLRM_BIND": "none"}).stdout
+    result = run({**place(0, 2), "DLRM_BIND": "core"})
+    assert result.returncode == 2
+    assert result.stderr == "hvd_wrapper: DLRM_BIND=core: expected cores or none\n"
+
+
 def test_missing_command():
     missing = run({}, ())
     assert missing.returncode == 2
