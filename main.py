@@ -12,7 +12,7 @@ from storage import program_start, standard_streams
 if __name__ == "__main__":
     program_start.begin()
 
-from training import environment, flags, status
+from training import environment, flags, launcher, status
 from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
 from training.flag_values import read_bytes
 
@@ -20,7 +20,23 @@ from training.flag_values import read_bytes
 def main(arguments):
     """Runs the job; returns its exit code (see `training.errors`)."""
     environment.prepare()
-    rank = environment.launched_rank()
+    place, error = launcher.Place(), None
+    try:
+        place = launcher.read()
+    except UserError as wrong:
+        error = wrong
+    status.running(place.rank)
+    if error is None:
+        code = _main(arguments, place)
+    else:
+        _complain(0, str(error))
+        code = error.exit_code
+    status.ended(place.rank, code)
+    return code
+
+
+def _main(arguments, place):
+    rank = place.rank
     begin = time.perf_counter()
     try:
         values = flags.parse(arguments)
@@ -33,7 +49,7 @@ def main(arguments):
         if values.mode == "plan":
             _plan(values)
             return 0
-        code = _run(values)
+        code = _run(values, place)
     except (UserError, DivergedError, RankLostError) as error:
         _complain(rank, str(error))
         return error.exit_code
@@ -76,14 +92,19 @@ def _plan(values):
     print(text)
 
 
-def _run(values):
+def _run(values, place):
     # Imports of TensorFlow start here.
     with environment.quick_imports():
-        from training import cluster, faults, job
+        from training import cluster, faults, gpus, job
 
-    ranks = cluster.connect()
-    environment.choose_device(ranks.local_rank)
+    # Before Horovod, whose first exchange makes TensorFlow take the GPUs that it sees.
+    device = gpus.choose(place.local_rank)
+    ranks = cluster.connect(place)
     with faults.explained(ranks.rank, ranks.size):
+        if ranks.local_rank == 0 and (unused := gpus.unused(device)):
+            print(f"warning: {unused}", file=sys.stderr, flush=True)
+        if ranks.size > 1:
+            gpus.check(ranks, device)
         code = job.run(values, ranks)
     ranks.shutdown()
     return code
@@ -98,10 +119,7 @@ def _complain(rank, message):
 
 
 if __name__ == "__main__":
-    this_rank = environment.launched_rank()
-    status.running(this_rank)
     code = main(sys.argv)
-    status.ended(this_rank, code)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: Horovod's shutdown at interpreter exit waits for ranks that may be gone.

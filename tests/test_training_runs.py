@@ -115,7 +115,7 @@ def test_the_table_and_the_result_say_the_same(thirty_steps):
     for row in (
         "batch size", "exit criteria", "frequency of evaluation", "xla", "custom interact", "amp",
         "compress", "training time (minutes)", "evaluating time (minutes)", "total time (minutes)",
-        "average time of iteration (ms)", "throughput (samples/second)", "AUC",
+        "average time of iteration (ms)", "throughput (samples/second)", "device", "AUC",
         "attainable AUC of this data",
     ):  # fmt: skip
         assert printed.count(f"| {row} ") == 1, row
@@ -178,6 +178,24 @@ def test_synthetic_batches_need_no_data(tmp_path):
     assert result["steps"] == 5
     assert result["auc"] is None
     assert result["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize(("visible", "warnings"), [("99", 1), ("-1", 0)])
+def test_a_gpu_that_is_not_used_is_said_before_training(tmp_path, visible, warnings):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n")
+    tool.chmod(0o755)
+    done = launch.run(
+        1, "main.py", "--use_synthetic_dataset", "--vocab_sizes=50,9,4", "--global_batch_size=64",
+        f"--run_dir={tmp_path}", *SMALL, "--early_stop=2",
+        CUDA_VISIBLE_DEVICES=visible, PATH=f"{tmp_path}:{launch.environment()['PATH']}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = re.findall("^warning: this host has a GPU .*", done.stderr, re.MULTILINE)
+    assert len(said) == warnings
+    assert re.search(r"\| device +\| +CPU \|", done.stdout)
+    result = json.loads((tmp_path / "latest" / "result.json").read_text())
+    assert result["versions"]["gpu"] is None
 
 
 @pytest.mark.parametrize(
@@ -246,14 +264,22 @@ def start_long_job(data, runs, *flags):
 @pytest.mark.parametrize(
     ("victim", "blow", "told"),
     [
-        # The launcher names the rank that went first and its exit code, 128 + the signal's number.
-        (1, signal.SIGKILL, r"Process name: 1\s+Exit code: 137\s"),
-        (0, signal.SIGKILL, r"Process name: 0\s+Exit code: 137\s"),
+        # So does the launcher: the rank that went first, with 128 + the signal's number.
+        (
+            1,
+            signal.SIGKILL,
+            r"error: rank 1 \(process {pid} on .*Process name: 1\s+Exit code: 137\s",
+        ),
+        (
+            0,
+            signal.SIGKILL,
+            r"error: rank 0 \(process {pid} on .*Process name: 0\s+Exit code: 137\s",
+        ),
         # The other rank ends the job, with the exit code of a lost rank.
         (1, signal.SIGSTOP, r"error: rank 1 \(process {pid} on .*Process name: 0\s+Exit code: 4\s"),
     ],
 )
-def test_a_lost_rank_ends_the_job(small_dataset, tmp_path, victim, blow, told):
+def test_a_lost_rank_is_named_and_ends_the_job(small_dataset, tmp_path, victim, blow, told):
     process, ranks = start_long_job(small_dataset, tmp_path, "--stall_timeout=8")
     try:
         os.kill(ranks[victim].pid, blow)

@@ -111,4 +111,4 @@ def _placement(flags, cluster, vocab_sizes, chosen):
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
         return read_bytes("memory_per_rank", flags.memory_per_rank)
-    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
+    return environment.memory_per_rank(cluster.local_size)

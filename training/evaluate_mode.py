@@ -11,7 +11,7 @@ from training.flags import chosen
 from training.nonfinite import finite
 
 
-def run(flags, cluster):
+def run(flags, cluster, watch):
     """Runs the mode; returns the exit code.
 
     Raises:
@@ -29,7 +29,7 @@ def run(flags, cluster):
     evaluation = start.make_evaluation(flags, parts, cluster)
     step = reader.manifest["step"]
     journal = start.open_journal(flags, cluster)
-    with contextlib.closing(journal), start.watched(flags, cluster) as watch:
+    with contextlib.closing(journal):
         facts = {
             "mode": "evaluate",
             "checkpoint": str(reader.folder.resolve()),

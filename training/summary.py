@@ -42,6 +42,7 @@ def rows(result):
         ("average time of iteration (ms)", _number(result["ms_per_iteration"], ".2f")),
         ("throughput (samples/second)", _number(result["samples_per_second"], ",.0f")),
         ("ranks", str(result["ranks"])),
+        ("device", result["versions"]["gpu"] or "CPU"),
     ]
     scores = [("AUC", "auc"), ("best AUC", "best_auc"), ("log loss", "log_loss")]
     if any(result[name] is not None for _, name in scores):
