@@ -13,13 +13,30 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 #: What a shell reports of a program whose reader went away, as in `validate DIR | head -1`.
 EXIT_BROKEN_PIPE = 141
+#: More threads than any machine has cores cost memory and gain nothing.
+_MOST_THREADS = 1024
+#: Samples, for example: more than any disk holds.
+_LARGEST_NUMBER = 10**15
 
 
 def at_least_one(text):
     """Returns a flag's text as a whole number of at least 1: a type for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
-    return int(text)
+    return _whole_number(text, _LARGEST_NUMBER)
+
+
+def threads(text):
+    """Returns a flag's text as a number of threads: a type for argparse."""
+    return _whole_number(text, _MOST_THREADS)
+
+
+def _whole_number(text, largest):
+    # Of so few digits: int() takes no more than 4,300.
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    if not 1 <= number <= largest:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 1 to {largest}, found {text!r:.40}"
+        )
+    return number
 
 
 def path(text):

@@ -119,7 +119,7 @@ def main(arguments=None):
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: one for each core)"
     )
     parsed = parser.parse_args(arguments)
     if parsed.seed < 0:
