@@ -5,7 +5,6 @@ Importing this module imports no TensorFlow, so that a wrong flag is an error wi
 
 import difflib
 import importlib.util
-import json
 import math
 import re
 import signal
@@ -17,7 +16,7 @@ from absl import flags
 from training.errors import UserError
 from training.flag_definitions import GROUPS
 from training.foreign_flags import NAMES
-from training.plan_arguments import read_vocab_sizes
+from training.plan_arguments import read_vocab_sizes, read_widths
 
 FLAGS = flags.FLAGS
 
@@ -114,22 +113,18 @@ def help_text():
 
 def widths(name):
     """Returns the comma-separated flag `name` as a list of positive integers."""
-    text = getattr(FLAGS, name)
     try:
-        values = json.loads(f"[{text.strip().strip('[]')}]")
-        if not values or not all(type(v) is int and v > 0 for v in values):
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--{name}={text}: expected positive integers, comma-separated") from None
-    return values
+        return list(read_widths(name, getattr(FLAGS, name)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def vocab_sizes(default):
     """Returns the sizes that --vocab_sizes names, else those that `default` names."""
     try:
-        return list(read_vocab_sizes(FLAGS.vocab_sizes or default))
+        return list(read_vocab_sizes(default if FLAGS.vocab_sizes is None else FLAGS.vocab_sizes))
     except ValueError as error:
-        raise UserError(f"--vocab_sizes: {error}") from error
+        raise UserError(str(error)) from error
 
 
 def _check(values):
