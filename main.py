@@ -62,17 +62,18 @@ def _main(arguments, place):
 
 
 def _plan(values):
+    import dataset
     from training import plan
 
-    default = "mlperf"
-    if values.data_dir is not None:
-        default = os.path.join(values.data_dir, "train", "metadata.json")
-        if not os.path.isfile(default):
-            raise UserError(f"--data_dir={values.data_dir}: there is no {default}")
     budget = values.memory_per_rank
     try:
+        sizes, of_data = flags.vocab_sizes("mlperf"), {}
+        if values.data_dir is not None:
+            train = dataset.open_train(values.data_dir, values.data_layout)
+            of_data["dense_features"] = train.dense_features
+            sizes = train.vocab_sizes if values.vocab_sizes is None else sizes
         text = plan.render(
-            flags.vocab_sizes(default),
+            sizes,
             ranks=values.ranks,
             device=values.device,
             global_batch_size=values.global_batch_size,
@@ -86,6 +87,7 @@ def _plan(values):
             replicate_below_rows=values.replicate_below_rows,
             memory_per_rank=budget and read_bytes("memory_per_rank", budget),
             compress=values.compress,
+            **of_data,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -5,17 +5,15 @@ import sys
 
 from dataset.errors import DatasetError
 from dataset.preprocessing.errors import PreprocessError
+from storage.arguments import whole_number
 
 #: Something the user can put right, as in `training.errors`; argparse exits with it as well.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-
-def at_least_one(text):
-    """Returns a flag's text as a whole number of at least 1: a type for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
-    return int(text)
+#: Types for argparse: a number of things, such as samples (more than any disk holds), and of
+#: threads (more than any machine has cores cost memory and gain nothing).
+at_least_one = whole_number(1, 10**15)
+threads = whole_number(1, 1024)
 
 
 def path(text):

@@ -126,7 +126,7 @@ def main(arguments=None):
         help="same seed, same bytes (default: 0)",
     )
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: one for each core)"
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.synthetic", lambda: _write(parsed))

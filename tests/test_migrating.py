@@ -154,7 +154,7 @@ def test_tables_of_flags_and_the_hints_agree(documented):
 def test_every_flag_named_in_passing_is_ours_or_explained(documented):
     text = (ROOT / "docs/migrating.md").read_text()
     tools = {"frequency_threshold", "max_table_rows", "train_days", "test_day", "dense_log",
-             "dense_transform", "negatives"}  # fmt: skip
+             "dense_transform", "dense_type", "negatives"}  # fmt: skip
     theirs = {name for there, _ in rows() for name in there}
     prose = re.sub(r"^```\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     named = {name.replace("-", "_").lower() for name in re.findall(r"--([a-zA-Z][\w-]*)", prose)}

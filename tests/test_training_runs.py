@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests import launch
+from tests.dataset.test_feature_spec import Written
+from tests.dataset.test_stored_types import float_arrays, raw_dataset
 
 SMALL = (
     "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.5", "--warmup_steps=5",
@@ -219,6 +221,26 @@ def test_a_wrong_job_is_one_line(small_dataset, tmp_path, ranks, batch, flags, w
     if ranks == 1:
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_a_model_has_the_dense_features_of_its_data(tmp_path):
+    # Ten float32 features, and files outside train/ and test/.
+    written = Written(tmp_path / "data", places=("all/a", "all/b"))
+    flags = (f"--checkpoint_dir={tmp_path / 'steps'}",)
+    done, _, result = train(written.root, tmp_path / "runs", batch=30, flags=flags)
+    assert done.returncode == 0, done.stderr
+    assert result["steps"] == 3
+    described = json.loads(next((tmp_path / "steps").glob("*/manifest.json")).read_text())
+    assert described["dense"]["00.kernel"]["shape"] == [10, 16]
+
+
+def test_raw_data_of_another_type_is_refused(tmp_path):
+    raw_dataset(tmp_path / "data", float_arrays())
+    done, _, result = train(tmp_path / "data", tmp_path / "runs", batch=30)
+    assert done.returncode == 2
+    assert result is None
+    assert "train_data.bin: dense values: expected int32, found float32" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_missing_data_and_damaged_data(small_dataset, tmp_path):

@@ -34,8 +34,13 @@ class Parts:
     dtype: "object"
 
 
-def build(flags, cluster):
+def build(flags, cluster, dense_features=None):
     """Returns the `Parts` of the job that the flags describe, with initial weights.
+
+    Args:
+        flags: the parsed flags.
+        cluster: the ranks.
+        dense_features: of random batches that no dataset describes; default: 13.
 
     Raises:
         UserError: the batch is not divisible by the ranks, or a flag has no effect.
@@ -49,7 +54,7 @@ def build(flags, cluster):
         )
     gpus = len(tf.config.list_physical_devices("GPU"))
     dtype = precision.compute_dtype(flags, gpus)
-    sizes = open_data(flags)
+    sizes = open_data(flags, dense_features)
     chosen = backend.choose(flags.embedding_backend)
     placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
     # Where every table has files of its own, a rank reads its tables' ids for all samples.

@@ -39,7 +39,7 @@ def run(flags, cluster, watch):
         if flags.data_dir is None and flags.vocab_sizes is None:
             flags.vocab_sizes = ",".join(map(str, reader.manifest["vocab_sizes"]))
     flags.global_batch_size = max(sizes)
-    parts = build(flags, cluster)
+    parts = build(flags, cluster, reader and start.dense_features(reader))
     if reader is not None:
         start.load_weights(reader, parts, cluster)
     facts = _facts(flags, cluster, parts, reader)

@@ -129,6 +129,12 @@ def adopt_model(flags, reader):
     flags.embedding_optimizer = "sgd"
 
 
+def dense_features(reader):
+    """Returns the dense features of a checkpoint's model: the inputs of its first layer."""
+    first = min(reader.manifest["dense"], key=lambda name: int(name.split(".")[0]))
+    return reader.manifest["dense"][first]["shape"][0]
+
+
 def load_weights(reader, parts, cluster):
     """Puts a checkpoint's weights into a job that does not train.
 
