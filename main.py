@@ -7,30 +7,49 @@ import os
 import sys
 import time
 
-try:
-    from training import environment, flags, status
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: the package {missing.name} is not installed for {sys.executable}: activate the "
-        "environment that `make venv` makes (source .venv/bin/activate)"
-    )
+from storage import program_start, standard_streams
+
+if __name__ == "__main__":
+    program_start.begin()
+
+from training import environment, flags, launcher, status
 from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
+from training.flag_values import read_bytes
 
 
 def main(arguments):
     """Runs the job; returns its exit code (see `training.errors`)."""
     environment.prepare()
-    rank = environment.launched_rank()
-    if rank == 0:
-        shown = " ".join(arguments[1:])
-        print(f"[Info] args: {shown}", flush=True)
+    place, error = launcher.Place(), None
+    try:
+        place = launcher.read()
+    except UserError as wrong:
+        error = wrong
+    status.running(place.rank)
+    if error is None:
+        code = _main(arguments, place)
+    else:
+        _complain(0, str(error))
+        code = error.exit_code
+    status.ended(place.rank, code)
+    return code
+
+
+def _main(arguments, place):
+    rank = place.rank
     begin = time.perf_counter()
     try:
         values = flags.parse(arguments)
+        if values.mode != "plan":
+            # What a job does is worth more than what it prints.
+            standard_streams.keep_going()
+        if rank == 0:
+            shown = " ".join(arguments[1:])
+            print(f"[Info] args: {shown}", flush=True)
         if values.mode == "plan":
             _plan(values)
             return 0
-        code = _run(values)
+        code = _run(values, place)
     except (UserError, DivergedError, RankLostError) as error:
         _complain(rank, str(error))
         return error.exit_code
@@ -43,17 +62,18 @@ def main(arguments):
 
 
 def _plan(values):
+    import dataset
     from training import plan
 
-    default = "mlperf"
-    if values.data_dir is not None:
-        default = os.path.join(values.data_dir, "train", "metadata.json")
-        if not os.path.isfile(default):
-            raise UserError(f"--data_dir={values.data_dir}: there is no {default}")
     budget = values.memory_per_rank
     try:
+        sizes, of_data = flags.vocab_sizes("mlperf"), {}
+        if values.data_dir is not None:
+            train = dataset.open_train(values.data_dir, values.data_layout)
+            of_data["dense_features"] = train.dense_features
+            sizes = train.vocab_sizes if values.vocab_sizes is None else sizes
         text = plan.render(
-            flags.vocab_sizes(default),
+            sizes,
             ranks=values.ranks,
             device=values.device,
             global_batch_size=values.global_batch_size,
@@ -65,22 +85,28 @@ def _plan(values):
             placement=values.placement,
             column_split="auto" if values.column_split else False,
             replicate_below_rows=values.replicate_below_rows,
-            memory_per_rank=budget and environment.parse_bytes(budget, "memory_per_rank"),
+            memory_per_rank=budget and read_bytes("memory_per_rank", budget),
             compress=values.compress,
+            **of_data,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
     print(text)
 
 
-def _run(values):
+def _run(values, place):
     # Imports of TensorFlow start here.
     with environment.quick_imports():
-        from training import cluster, faults, job
+        from training import cluster, faults, gpus, job
 
-    ranks = cluster.connect()
-    environment.choose_device(ranks.local_rank)
+    # Before Horovod, whose first exchange makes TensorFlow take the GPUs that it sees.
+    device = gpus.choose(place.local_rank)
+    ranks = cluster.connect(place)
     with faults.explained(ranks.rank, ranks.size):
+        if ranks.local_rank == 0 and (unused := gpus.unused(device)):
+            print(f"warning: {unused}", file=sys.stderr, flush=True)
+        if ranks.size > 1:
+            gpus.check(ranks, device)
         code = job.run(values, ranks)
     ranks.shutdown()
     return code
@@ -95,10 +121,7 @@ def _complain(rank, message):
 
 
 if __name__ == "__main__":
-    this_rank = environment.launched_rank()
-    status.running(this_rank)
     code = main(sys.argv)
-    status.ended(this_rank, code)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: Horovod's shutdown at interpreter exit waits for ranks that may be gone.

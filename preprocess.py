@@ -12,6 +12,11 @@ import argparse
 import os
 import sys
 
+from storage import program_start
+
+if __name__ == "__main__":
+    program_start.begin()
+
 from dataset import command_line
 from dataset.preprocessing import options as options_module
 from dataset.preprocessing import pipeline

@@ -8,17 +8,23 @@ category.bin, or with --split_categories one narrow file per table.
 """
 
 import argparse
-import dataclasses
 import os
 import sys
+
+from storage import program_start
+
+if __name__ == "__main__":
+    program_start.begin()
 
 import numpy as np
 
 from dataset import command_line, encode, files, layouts, metadata
 from dataset.chunks import ChunkReader, largest_ids
-from dataset.columns import CATEGORICAL, DENSE, LABEL, TRANSFORMS
+from dataset.columns import TRANSFORMS
 from dataset.errors import DatasetError
+from dataset.opening import open_split
 from dataset.rewrite import each_chunk, rewrite
+from dataset.stored_types import Declared
 
 
 def parse_arguments(arguments):
@@ -57,7 +63,7 @@ def parse_arguments(arguments):
         metavar="BOOL",
         help="the seed benchmark's name for it: True is log(x+3), False is none",
     )
-    words = {"choices": ["int32", "float32"], "default": "int32"}
+    words = {"choices": ["int32", "float32"]}
     parser.add_argument("--label_type", help="type of SRC's label (default: int32)", **words)
     parser.add_argument("--dense_type", help="type of SRC's dense values (default: int32)", **words)
     parser.add_argument(
@@ -68,14 +74,13 @@ def parse_arguments(arguments):
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: about one for each core)"
     )
     parsed = parser.parse_args(arguments)
     if parsed.dense_log is not None:
         if parsed.dense_transform is not None:
             parser.error("--dense_log and --dense_transform name the same thing: give one")
         parsed.dense_transform = layouts.SEED_TRANSFORM if parsed.dense_log else "none"
-    parsed.dense_transform = parsed.dense_transform or layouts.RAW_TRANSFORM
     return parsed
 
 
@@ -97,7 +102,7 @@ def find_vocab_sizes(given, source, destination):
     sizes = metadata.parse_vocab_sizes(given, "--vocab_sizes") if given is not None else None
     if os.path.basename(destination) == "test":
         train = os.path.join(os.path.dirname(destination), "train")
-        content = metadata.read(train) if os.path.isdir(train) else None
+        content = metadata.read(train) if files.is_folder(train) else None
         if content is not None:
             if sizes not in (None, content["vocab_sizes"]):
                 raise DatasetError(
@@ -110,23 +115,15 @@ def find_vocab_sizes(given, source, destination):
     return metadata.find_vocab_sizes(os.path.dirname(os.path.abspath(source)))
 
 
-def describe(path, sizes, label_type, dense_type, transform):
-    """Describes a raw file whose words may be other than int32."""
-    description = encode.with_transform(layouts.describe_raw(path, sizes), transform)
-    dtypes = {LABEL: label_type, DENSE: dense_type, CATEGORICAL: "int32"}
-    columns = tuple(
-        dataclasses.replace(column, dtype=dtypes[column.kind]) for column in description.columns
-    )
-    return dataclasses.replace(description, columns=columns)
-
-
 def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     """Returns the sizes that just hold a raw file's ids: each table's largest id plus one.
 
     Raises:
-        DatasetError: an id is negative.
+        DatasetError: an id is negative, or the file is empty.
     """
     description = layouts.describe_raw(path, [metadata.MAX_ROWS] * tables)
+    if not description.samples:
+        raise DatasetError(f"{path}: holds no samples")
     largest = np.zeros((-(-description.samples // 65536), tables), np.int64)
 
     def work(block, first, count):
@@ -154,11 +151,8 @@ def split(parsed):
             file=sys.stderr,
         )
         sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
-    source = describe(
-        parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
-    )
-    if not source.samples:
-        raise DatasetError(f"{parsed.source}: holds no samples")
+    declared = Declared(parsed.label_type, parsed.dense_type, parsed.dense_transform)
+    source = open_split(parsed.source, "raw", sizes, declared=declared)
     layout = "per_table" if parsed.split_categories else "three_file"
     seconds = rewrite(
         source,
@@ -170,7 +164,7 @@ def split(parsed):
     size = source.samples * source.bytes_per_sample
     print(
         f"{parsed.destination}: {source.samples} samples, {layout}, {len(sizes)} tables with "
-        f"{sum(sizes)} rows, dense {parsed.dense_transform}; read {size / 1e9:.2f} GB in "
+        f"{sum(sizes)} rows, dense {source.dense_transform}; read {size / 1e9:.2f} GB in "
         f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
     return 0

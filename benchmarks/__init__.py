@@ -1,1 +1,8 @@
 """Measurements: the project's parts beside the machine's limits and beside their alternatives."""
+
+import sys
+
+from storage import program_start
+
+if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+    program_start.begin()

@@ -21,7 +21,8 @@ import time
 import numpy as np
 
 from benchmarks import machine
-from dataset import command_line
+from storage.arguments import whole_number
+from storage.atomic import write_json
 
 CRITEO_TEST_SAMPLES = 89_137_319
 BATCH = 65536
@@ -118,7 +119,7 @@ def work(method, samples, target):
         int(max(cluster.gather(float(peak)))),
     )  # fmt: skip
     if cluster.rank == 0:
-        pathlib.Path(target).write_text(json.dumps(dataclasses.asdict(row)))
+        write_json(target, dataclasses.asdict(row))
     cluster.shutdown()
 
 
@@ -142,7 +143,7 @@ def measure(method, ranks, samples):
 def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    count = command_line.at_least_one
+    count = whole_number(1, 1 << 40)
     parser.add_argument("--samples", type=count, default=CRITEO_TEST_SAMPLES,
                         help=f"samples of the large test set [{CRITEO_TEST_SAMPLES}]")  # fmt: skip
     parser.add_argument("--compared", type=count, default=10_000_000,
@@ -191,7 +192,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report, indent=2)
 
 
 if __name__ == "__main__":

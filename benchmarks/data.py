@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 
+from storage.arguments import whole_number
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH = 65536
 #: Bytes read or written at a time by the floors.
@@ -192,13 +194,18 @@ def main(arguments=None):
         prog="python3 -m benchmarks.data", description=__doc__.partition("\n\n")[0]
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
-    parser.add_argument("--samples", type=int, default=128 * BATCH, help="samples of the dataset")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each case")
-    parser.add_argument("--threads", type=int, default=2, help="parallel reads of the reader")
+    parser.add_argument(
+        "--samples",
+        type=whole_number(2 * BATCH, 1 << 40),
+        default=128 * BATCH,
+        help="samples of the dataset",
+    )
+    parser.add_argument("--repeats", type=whole_number(1), default=5, help="runs of each case")
+    parser.add_argument(
+        "--threads", type=whole_number(1, 1024), default=2, help="parallel reads of the reader"
+    )
     parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
     parsed = parser.parse_args(arguments)
-    if parsed.samples < 2 * BATCH:
-        parser.error(f"--samples {parsed.samples}: expected at least {2 * BATCH}")
     if parsed.folder is not None and not os.path.isdir(parsed.folder):
         parser.error(f"--folder {parsed.folder}: there is no such folder")
     with contextlib.ExitStack() as stack:

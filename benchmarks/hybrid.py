@@ -20,6 +20,9 @@ import time
 
 import numpy as np
 
+from storage.arguments import whole_number, whole_numbers
+from storage.atomic import write_json
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
 VOCAB = (
@@ -108,7 +111,7 @@ def work(options):
         })  # fmt: skip
         del embedding
     if cluster.rank == 0:
-        pathlib.Path(options.output).write_text(json.dumps(rows))
+        write_json(options.output, rows)
     cluster.shutdown()
 
 
@@ -133,9 +136,9 @@ def _bare_exchange(cluster, sent, width, repeats):
 def main():
     """Runs all numbers of ranks in turn and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--ranks", default="1,2,4")
-    parser.add_argument("--batch", type=int, default=8192, help="global batch")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--ranks", type=whole_numbers(1, 1 << 10), default="1,2,4")
+    parser.add_argument("--batch", type=whole_number(1), default=8192, help="global batch")
+    parser.add_argument("--repeats", type=whole_number(1), default=9)
     parser.add_argument("--json")
     parser.add_argument("--worker", dest="output", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -154,7 +157,7 @@ def main():
 
     limits = machine.measure(repetitions=5)
     rows = []
-    for ranks in (int(count) for count in options.ranks.split(",")):
+    for ranks in options.ranks:
         with tempfile.TemporaryDirectory() as folder:
             output = pathlib.Path(folder) / "rows.json"
             program = ["./hvd_wrapper.sh", sys.executable, "-m", "benchmarks.hybrid",
@@ -175,7 +178,7 @@ def main():
     _print(rows, options, limits)
     if options.json:
         report = {"machine": vars(limits), "batch": options.batch, "rows": rows}
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report, indent=2)
 
 
 def _print(rows, options, limits):

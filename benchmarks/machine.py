@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import dataclasses
 import functools
-import json
 import mmap
 import os
 import statistics
@@ -20,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from ops import loader
+from storage.arguments import whole_number
+from storage.atomic import write_json
 
 ROW_BYTES = 512  # an embedding row of 128 float32
 
@@ -152,7 +153,7 @@ def main():
     """Prints the limits, and writes them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", help="file to write the limits to")
-    parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
+    parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     arguments = parser.parse_args()
     limits = measure(arguments.table_bytes)
     print(f"{limits.processor}, {limits.threads} cores, load before {limits.load:.1f}")
@@ -160,8 +161,7 @@ def main():
         if isinstance(value, float) and name != "load":
             print(f"{name:40s} {value:12.3e}")
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(dataclasses.asdict(limits), file, indent=2)
+        write_json(arguments.json, dataclasses.asdict(limits), indent=2)
 
 
 if __name__ == "__main__":

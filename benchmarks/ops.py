@@ -13,7 +13,6 @@ is given twice: by the clock, and by processor time, which other programs distur
 import argparse
 import dataclasses
 import itertools
-import json
 import os
 
 import numpy as np
@@ -34,6 +33,8 @@ from ops.embedding import (
     embedding_update_sgd,
     embedding_update_sgd_tensorflow,
 )
+from storage.arguments import whole_number
+from storage.atomic import write_json
 from training import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
@@ -184,8 +185,8 @@ def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", help="file to write the rows to")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
+    parser.add_argument("--rounds", type=whole_number(1), default=15)
+    parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     parser.add_argument("--only", choices=("interaction", "mlp", "embedding"))
     arguments = parser.parse_args()
     environment.prepare()  # the memory allocator that training has, for both sides
@@ -216,8 +217,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        with open(arguments.json, "w") as file:
-            json.dump(report, file, indent=2)
+        write_json(arguments.json, report, indent=2)
 
 
 if __name__ == "__main__":

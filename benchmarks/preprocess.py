@@ -20,6 +20,9 @@ import time
 import numpy as np
 import psutil
 
+from storage.arguments import number
+from storage.atomic import encode_json
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 #: Values that each table's hashes are drawn from; large tables stand for the ones above 10 million.
 LARGE = 12_000_000
@@ -149,7 +152,7 @@ def main():
         epilog="Other flags are handed to preprocess.py, such as --memory_limit 8GiB.",
     )
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="for input and output")
-    parser.add_argument("--gigabytes", type=float, default=10, help="of TSV")
+    parser.add_argument("--gigabytes", type=number(0.001, 1e6), default=10, help="of TSV")
     parser.add_argument("--keep", action="store_true", help="keep the generated days")
     parser.add_argument("--generate_only", action="store_true", help="write the days, no more")
     known, flags = parser.parse_known_args()
@@ -178,7 +181,7 @@ def main():
         "load_before": round(load, 1),
         "load_after": round(os.getloadavg()[0], 1),
     }
-    print(json.dumps(result, indent=1))
+    print(encode_json(result))
     shutil.rmtree(output)
     if not known.keep:
         shutil.rmtree(known.folder / "days")

@@ -146,6 +146,26 @@ class DatasetDescription:
         return tuple(column for column in self.columns if column.kind == kind)
 
 
+def with_transform(description, transform):
+    """Returns a description whose stored counts are read with another dense transform.
+
+    Raises:
+        DatasetError: the dense values are stored transformed, so that there is nothing to choose.
+    """
+    if transform == description.dense_transform:
+        return description
+    if description.dense_column.dtype == "float16":
+        raise DatasetError(
+            f"{description.path}: dense values are stored transformed: {transform} cannot be "
+            "applied to them"
+        )
+    columns = tuple(
+        dataclasses.replace(column, transform=transform) if column.kind == DENSE else column
+        for column in description.columns
+    )
+    return dataclasses.replace(description, columns=columns)
+
+
 def check_dtype(kind, dtype, where):
     """Raises `DatasetError` for a stored dtype that a column of this kind cannot have."""
     if dtype not in STORED_DTYPES[kind]:

@@ -10,25 +10,22 @@ import argparse
 import os
 import sys
 
-from dataset import command_line, encode, foreign_layouts, layouts, metadata
-from dataset.columns import TRANSFORMS
-from dataset.opening import open_dataset
+from dataset import command_line, encode, layouts, metadata
 from dataset.rewrite import rewrite
-from dataset.validate import open_any
+from dataset.source_arguments import add_source_arguments, open_source
 from storage import atomic
 
 #: Layouts that are written.
 TARGETS = ("raw", "three_file", "per_table")
 
 
-def convert_split(source, destination, layout, *, dense_transform=None, **options):
+def convert_split(source, destination, layout, **options):
     """Writes one described split in another layout.
 
     Args:
         source: a `DatasetDescription`.
         destination: the folder, or for the raw layout the file.
         layout: "raw", "three_file" or "per_table".
-        dense_transform: reads the source's counts with this transform instead of its own.
         **options: of `dataset.rewrite.rewrite`.
 
     Returns:
@@ -37,8 +34,6 @@ def convert_split(source, destination, layout, *, dense_transform=None, **option
     Raises:
         DatasetError: as `dataset.rewrite.rewrite`.
     """
-    if dense_transform is not None:
-        source = encode.with_transform(source, dense_transform)
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
 
@@ -84,33 +79,18 @@ def main(arguments=None):
     )
     parser.add_argument("--layout", required=True, choices=TARGETS, help="layout to write")
     parser.add_argument("--source_layout", default="auto", help="SRC's (default: recognise it)")
-    parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
-    parser.add_argument(
-        "--dense_transform",
-        choices=list(TRANSFORMS),
-        help="read SRC's stored counts with this transform instead of its own",
-    )
+    add_source_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: about one for each core)"
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.convert", lambda: _convert(parsed))
 
 
 def _convert(parsed):
-    options = {
-        "dense_transform": parsed.dense_transform,
-        "overwrite": parsed.overwrite,
-        "jobs": parsed.jobs,
-    }
-    if os.path.isdir(parsed.source) and foreign_layouts.day_numbers(parsed.source):
-        sizes = parsed.vocab_sizes
-        if sizes is not None:
-            sizes = metadata.parse_vocab_sizes(sizes, "--vocab_sizes")
-        sources = list(open_dataset(parsed.source, parsed.source_layout, sizes))
-    else:
-        sources = open_any(parsed.source, parsed.source_layout, parsed.vocab_sizes)
+    options = {"overwrite": parsed.overwrite, "jobs": parsed.jobs}
+    sources = open_source(parsed.source, parsed.source_layout, parsed, flat_days=True)
     if len(sources) == 2:
         done = convert_dataset(sources, parsed.destination, parsed.layout, **options)
     else:

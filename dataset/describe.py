@@ -23,22 +23,32 @@ def file_column(path, kind, dtype, width, samples, first_table=0, transform="non
     """Returns the `Column` that fills the file `path`, whose size must fit `samples`."""
     check_dtype(kind, dtype, path)
     stride = width * np.dtype(dtype).itemsize
-    files.expect_samples(path, stride, samples)
+    hint = _other_size(files.size(path), samples * width, dtype)
+    files.expect_samples(path, stride, samples, hint=hint)
     segments = files.whole_file(path, samples)
     return Column(kind, segments, dtype, width, stride, first_table, transform)
+
+
+def _other_size(found, values, dtype):
+    """Returns a hint where a file has the size of another dtype's values, else ""."""
+    for size in (1, 2, 4, 8):
+        if values and found == values * size != values * np.dtype(dtype).itemsize:
+            wide = ": int64 or float64 values, perhaps: write them as 4-byte ones"
+            return f": values of {size} bytes, expected {dtype}{wide if size == 8 else ''}"
+    return ""
 
 
 def check_table_files(folder, prefix, tables):
     """Raises `DatasetError` where a folder has more files of ids than there are tables."""
     beyond = os.path.join(folder, f"{prefix}{tables}.bin")
-    if os.path.exists(beyond):
+    if files.exists(beyond):
         raise DatasetError(
             f"{beyond}: expected {tables} files {prefix}0.bin to {prefix}{tables - 1}.bin, one for "
             f"each of {tables} vocabulary sizes, found more"
         )
 
 
-def describe_files(folder, layout, columns, vocab_sizes):
+def describe_files(folder, layout, columns, vocab_sizes, root=None):
     """Describes columns that each fill one file; the label's file says how many samples.
 
     Args:
@@ -46,8 +56,10 @@ def describe_files(folder, layout, columns, vocab_sizes):
         layout: name of the layout.
         columns: (file name, kind, dtype, width, first table, transform) each.
         vocab_sizes: rows of each table.
+        root: the folder that file names are relative to, where that is not the split's.
     """
-    columns = [(os.path.join(folder, name), *rest) for name, *rest in columns]
+    root = folder if root is None else root
+    columns = [(os.path.join(root, name), *rest) for name, *rest in columns]
     label, label_dtype = next((path, dtype) for path, kind, dtype, *_ in columns if kind == LABEL)
     check_dtype(LABEL, label_dtype, label)
     samples = files.count_samples(label, np.dtype(label_dtype).itemsize)

@@ -1,6 +1,5 @@
 """What a split is written as: the files of each layout that is written, and their bytes."""
 
-import dataclasses
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ from dataset import column_kernels
 from dataset.buffers import ThreadBuffers
 from dataset.chunks import check_dense, transformed_dense
 from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, narrow_dtype
+from dataset.describe import DENSE_FEATURES
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
 
@@ -45,26 +45,6 @@ class Encoding(NamedTuple):
     dense_transform: str
     files: list
     encode: Callable
-
-
-def with_transform(description, transform):
-    """Returns a description whose stored counts are read with another dense transform.
-
-    Raises:
-        DatasetError: the dense values are stored transformed, so that there is nothing to choose.
-    """
-    if transform == description.dense_transform:
-        return description
-    if description.dense_column.dtype == "float16":
-        raise DatasetError(
-            f"{description.path}: dense values are stored transformed: {transform} cannot be "
-            "applied to them"
-        )
-    columns = tuple(
-        dataclasses.replace(column, transform=transform) if column.kind == DENSE else column
-        for column in description.columns
-    )
-    return dataclasses.replace(description, columns=columns)
 
 
 def encoding(source, layout):
@@ -173,6 +153,12 @@ def _raw(source):
             + ("" if column.transform == "none" else f" (--dense_transform '{RAW_TRANSFORM}')")
         )
     dense, tables = source.dense_features, len(source.vocab_sizes)
+    if dense != DENSE_FEATURES:
+        # A raw file does not say how many it holds.
+        raise DatasetError(
+            f"{source.path}: raw files hold {DENSE_FEATURES} dense features, found {dense}: write "
+            "another layout"
+        )
     width = 1 + dense + tables
     buffers = ThreadBuffers()
 

@@ -6,6 +6,7 @@ import stat
 
 from dataset.columns import Segment
 from dataset.errors import DatasetError
+from storage import regular
 
 #: Bytes read from each end of a file for a sampled fingerprint.
 _SAMPLED_BYTES = 65536
@@ -14,16 +15,59 @@ _SAMPLED_BYTES = 65536
 def size(path):
     """Returns the size in bytes of the regular, readable file `path`."""
     try:
-        status = os.stat(path)
+        status = regular.check_regular(path)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: missing file") from error
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DatasetError(f"{path}: expected a regular file, found something else")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
     if not os.access(path, os.R_OK):
         raise DatasetError(f"{path}: cannot be read: Permission denied")
     return status.st_size
+
+
+def exists(path):
+    """Returns whether there is something at `path`.
+
+    Unlike `os.path.exists`, which takes what may not be looked at for missing.
+
+    Raises:
+        DatasetError: it cannot be found out, such as in a folder without permission.
+    """
+    return _status(path) is not None
+
+
+def is_folder(path):
+    """Returns whether `path` is a folder; raises as `exists`."""
+    status = _status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _status(path):
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def names_in(folder):
+    """Returns the sorted names in `folder`.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path, error):
+    if isinstance(error, OSError):
+        return DatasetError(f"{path}: cannot be read: {error.strerror}")
+    # A ValueError: the text has a character that no path has.
+    return DatasetError(f"{path!r:.200}: is no path: {error}")
 
 
 def count_samples(path, bytes_per_sample, header=0):
@@ -41,8 +85,16 @@ def count_samples(path, bytes_per_sample, header=0):
     return samples
 
 
-def expect_samples(path, bytes_per_sample, samples, header=0):
-    """Raises `DatasetError` unless the file holds exactly `samples` after its header."""
+def expect_samples(path, bytes_per_sample, samples, header=0, hint=""):
+    """Raises `DatasetError` unless the file holds exactly `samples` after its header.
+
+    Args:
+        path: the file.
+        bytes_per_sample: of one sample.
+        samples: how many are expected.
+        header: bytes before the first.
+        hint: what the message ends with.
+    """
     found = size(path)
     expected = header + samples * bytes_per_sample
     if found != expected:
@@ -50,7 +102,7 @@ def expect_samples(path, bytes_per_sample, samples, header=0):
         raise DatasetError(
             f"{path}: {what}: expected {expected} bytes ({samples} samples of "
             f"{bytes_per_sample} bytes), found {found} "
-            f"({(found - header) / bytes_per_sample:.10g} samples)"
+            f"({(found - header) / bytes_per_sample:.10g} samples){hint}"
         )
 
 
@@ -69,7 +121,7 @@ def sampled_fingerprint(paths, facts):
     for path in paths:
         length = size(path)
         digest.update(f"{os.path.basename(path)}:{length}".encode())
-        with open(path, "rb") as file:
+        with regular.open_regular(path) as file:
             digest.update(file.read(_SAMPLED_BYTES))
             file.seek(max(0, length - _SAMPLED_BYTES))
             digest.update(file.read(_SAMPLED_BYTES))

@@ -2,17 +2,28 @@
 
 import os
 import re
+import tokenize
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
-import yaml
 
-from dataset import files, metadata
+from dataset import feature_spec, files, metadata
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
 from dataset.errors import DatasetError
+from storage import regular
 
-FEATURE_SPEC = "feature_spec.yaml"
 MODEL_SIZE = "model_size.json"
+#: {column: its largest id}.
+_ModelSize = Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
+_LargestId = Annotated[int, msgspec.Meta(ge=0, lt=metadata.MAX_ROWS)]
+_MULTI_HOT = re.compile(r"day_\d+_sparse_multi_hot\.npz")
+# What NumPy raises for a header, which is a Python literal, that is none.
+_NO_HEADER = (
+    ValueError, TypeError, KeyError, OSError, SyntaxError, RecursionError, MemoryError,
+    tokenize.TokenError,
+)  # fmt: skip
 _DAY = re.compile(r"day_(\d+)_(dense|sparse|labels)\.npy")
 
 
@@ -36,9 +47,9 @@ def recognise_nvidia(folder):
 
 def deep_learning_examples(folder, hints):
     """Describes a split of NVIDIA's DeepLearningExamples: narrow columns, dense transformed."""
-    spec = os.path.join(folder, os.pardir, FEATURE_SPEC)
-    if os.path.exists(spec) and hints.vocab_sizes is None:
-        return _from_feature_spec(folder, os.path.normpath(spec))
+    spec = feature_spec.find(os.path.normpath(os.path.join(folder, os.pardir)))
+    if spec is not None:
+        return feature_spec.describe(spec, os.path.basename(folder), hints.vocab_sizes)
     sizes = _model_size(folder, hints)
     check_table_files(folder, "cat_", len(sizes))
     columns = [
@@ -55,8 +66,15 @@ def mlperf_v07(folder, hints):
     sizes = _model_size(folder, hints)
     check_table_files(folder, "cat_", len(sizes))
     columns = [
-        ("label.bin", LABEL, "float32", 1, 0, "none"),
-        ("numerical.bin", DENSE, "float32", DENSE_FEATURES, 0, "log(x+1)"),
+        ("label.bin", LABEL, hints.declared.label or "float32", 1, 0, "none"),
+        (
+            "numerical.bin",
+            DENSE,
+            hints.declared.dense or "float32",
+            DENSE_FEATURES,
+            0,
+            "log(x+1)",
+        ),
     ]
     columns += [(f"cat_{t}.bin", CATEGORICAL, "int32", 1, t, "none") for t in range(len(sizes))]
     return describe_files(folder, "mlperf_v0.7", columns, sizes)
@@ -67,58 +85,25 @@ def _model_size(folder, hints):
     if hints.vocab_sizes is None and hints.train is None:
         for around in (folder, os.path.join(folder, os.pardir)):
             path = os.path.normpath(os.path.join(around, MODEL_SIZE))
-            if os.path.exists(path):
-                largest = metadata.read_json(path)
-                if not isinstance(largest, dict) or not all(
-                    isinstance(v, int) and not isinstance(v, bool) for v in largest.values()
-                ):
-                    raise DatasetError(f"{path}: expected an object of each column's largest id")
+            if files.exists(path):
+                largest = metadata.read_json(path, _ModelSize)
+                for name, value in largest.items():
+                    metadata.check_shape(value, f"{path}: {name}", _LargestId)
                 return metadata.check_vocab_sizes([v + 1 for v in largest.values()], path)
     return hints.find_vocab_sizes(folder)
 
 
-def _from_feature_spec(folder, path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            spec = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError) as error:
-        raise DatasetError(f"{path}: cannot be read as YAML: {error}") from error
-    root, split = os.path.dirname(path), os.path.basename(folder)
-    try:
-        features, channels = spec["feature_spec"], spec["channel_spec"]
-        file_of = {}
-        for chunk in spec["source_spec"][split]:
-            for name in chunk["features"]:
-                file_of[name] = (os.path.join(root, chunk["files"][0]), list(chunk["features"]))
-        ids, dense, (label,) = channels["categorical"], channels["numerical"], channels["label"]
-        sizes = metadata.check_vocab_sizes([features[name]["cardinality"] for name in ids], path)
-        if any(file_of[name][1] != list(dense) for name in dense):
-            raise DatasetError(f"{path}: the numerical features must lie in one file, in order")
-        columns = [
-            (file_of[label][0], LABEL, str(features[label]["dtype"]), 1, 0, "none"),
-            (
-                file_of[dense[0]][0], DENSE, str(features[dense[0]]["dtype"]), len(dense), 0,
-                "none",
-            ),
-        ]  # fmt: skip
-        for table, name in enumerate(ids):
-            columns.append(
-                (file_of[name][0], CATEGORICAL, str(features[name]["dtype"]), 1, table, "none")
-            )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(
-            f"{path}: not a feature spec with split {split!r}: {type(error).__name__}: {error}"
-        ) from error
-    columns = [(os.path.relpath(name, folder), *rest) for name, *rest in columns]
-    return describe_files(folder, "deep_learning_examples", columns, sizes)
-
-
 def day_numbers(folder):
     """Returns the sorted numbers of the TorchRec days in `folder`."""
-    matches = (_DAY.fullmatch(name) for name in os.listdir(folder))
-    return sorted({int(match[1]) for match in matches if match})
+    names = files.names_in(folder)
+    matches = [match for match in map(_DAY.fullmatch, names) if match]
+    multi_hot = next((name for name in names if _MULTI_HOT.fullmatch(name)), None)
+    if multi_hot is not None and not any(match[2] == "sparse" for match in matches):
+        raise DatasetError(
+            f"{os.path.join(folder, multi_hot)}: expected day_*_sparse.npy with one id for each "
+            "table, found multi-hot ids (.npz): multi-hot data is not supported"
+        )
+    return sorted({int(match[1]) for match in matches})
 
 
 def torchrec(folder, hints):
@@ -189,7 +174,7 @@ def _npy_rows(path, dtype, width):
     """Returns (rows, byte offset of the first) of a C-ordered .npy array [rows, width]."""
     files.size(path)
     try:
-        with open(path, "rb") as file:
+        with regular.open_regular(path) as file:
             version = np.lib.format.read_magic(file)
             read_header = {
                 (1, 0): np.lib.format.read_array_header_1_0,
@@ -197,8 +182,9 @@ def _npy_rows(path, dtype, width):
             }[version]
             shape, fortran, found = read_header(file)
             offset = file.tell()
-    except (ValueError, KeyError, OSError) as error:
-        raise DatasetError(f"{path}: not a .npy file: {error}") from error
+    except _NO_HEADER as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DatasetError(f"{path}: not a .npy file: {reason}") from error
     rows = shape[0] if shape else 0
     if shape not in ((rows, width), (rows,)[: 1 if width == 1 else 0]) or fortran:
         raise DatasetError(

@@ -7,12 +7,13 @@ other projects (`dataset.foreign_layouts`).
 
 import os
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypedDict
 
-from dataset import files, foreign_layouts, metadata
+from dataset import files, foreign_layouts, metadata, record_hints
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, from_metadata
 from dataset.errors import DatasetError
+from dataset.stored_types import Declared
 
 #: The two files of a dataset in the raw layout.
 RAW_FILES = ("train_data.bin", "test_data.bin")
@@ -24,12 +25,22 @@ RAW_TRANSFORM = "log(x+1)"
 SEED_TRANSFORM = "log(x+3)"
 
 
+class _GeneratedFile(TypedDict, total=False):
+    samples: int
+    attainable_auc: Optional[float]
+
+
+class _Generator(TypedDict):
+    files: dict[str, _GeneratedFile]
+
+
 class Hints(NamedTuple):
     """What is known of a split besides its data files."""
 
     vocab_sizes: Optional[list] = None
     metadata: Optional[dict] = None
     train: Optional[DatasetDescription] = None
+    declared: Declared = Declared()
 
     def find_vocab_sizes(self, folder):
         """Returns the vocabulary sizes: given, from metadata, from train, or from a side file."""
@@ -39,7 +50,7 @@ class Hints(NamedTuple):
             return self.metadata["vocab_sizes"]
         if self.train is not None:
             return self.train.vocab_sizes
-        around = folder if os.path.isdir(folder) else os.path.dirname(folder)
+        around = folder if files.is_folder(folder) else os.path.dirname(folder)
         found = metadata.find_vocab_sizes(around, os.path.join(around, os.pardir))
         if found is None:
             raise DatasetError(
@@ -52,20 +63,20 @@ class Hints(NamedTuple):
 
 def listing(folder):
     """Returns the first names in `folder`, for a message."""
-    names = sorted(os.listdir(folder))
+    names = files.names_in(folder)
     return (", ".join(names[:8]) + (" ..." if len(names) > 8 else "")) or "nothing"
 
 
 def recognise(path):
     """Returns the name of the layout in folder or file `path`."""
-    if not os.path.isdir(path):
+    if not files.is_folder(path):
         return "raw"
-    names = set(os.listdir(path))
+    names = set(files.names_in(path))
     if "category.bin" in names:
         return "three_file"
     if any(re.fullmatch(r"category_\d+\.bin", name) for name in names):
         return "per_table"
-    if foreign_layouts.day_numbers(path):
+    if has_days(path):
         return "torchrec"
     if "numerical.bin" in names or "cat_0.bin" in names:
         return foreign_layouts.recognise_nvidia(path)
@@ -90,8 +101,8 @@ def _three_file(folder, hints):
         label, dense = train.label_column.dtype, train.dense_column.dtype
         transform = train.dense_transform
     else:
-        label = stored.get("label_raw_type", "int32")
-        dense = stored.get("dense_raw_type", "int32")
+        label = hints.declared.label or stored.get("label_raw_type", "int32")
+        dense = hints.declared.dense or stored.get("dense_raw_type", "int32")
         transform = SEED_TRANSFORM if stored.get("dense_log", True) else "none"
     columns = [
         ("label.bin", LABEL, label, 1, 0, "none"),
@@ -115,8 +126,8 @@ def _per_table(folder, hints):
 
 
 def _raw(path, hints):
-    if os.path.isdir(path):
-        found = [name for name in RAW_FILES if os.path.exists(os.path.join(path, name))]
+    if files.is_folder(path):
+        found = [name for name in RAW_FILES if files.exists(os.path.join(path, name))]
         if len(found) != 1:
             raise DatasetError(
                 f"{path}: a raw split is one file: name it (one of {', '.join(RAW_FILES)}); "
@@ -124,7 +135,10 @@ def _raw(path, hints):
             )
         path = os.path.join(path, found[0])
     sizes = hints.find_vocab_sizes(path)
-    return describe_raw(path, sizes)
+    declared = hints.declared
+    return describe_raw(
+        path, sizes, label=declared.label or "int32", dense=declared.dense or "int32"
+    )
 
 
 def raw_record_bytes(tables, dense_features=DENSE_FEATURES):
@@ -132,15 +146,27 @@ def raw_record_bytes(tables, dense_features=DENSE_FEATURES):
     return 4 * (1 + dense_features + tables)
 
 
-def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES):
-    """Describes a file of raw records: label, dense counts, ids, all little-endian int32."""
+def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES, *, label="int32", dense="int32"):
+    """Describes a file of raw records: label, dense counts, ids, of 4 bytes each, little-endian.
+
+    Args:
+        path: the file.
+        vocab_sizes: rows of each table.
+        dense_features: dense values of a record.
+        label: dtype of the label, int32 or float32.
+        dense: dtype of the dense values, int32 or float32.
+    """
     tables = len(vocab_sizes)
     record = raw_record_bytes(tables, dense_features)
+    files.size(path)
+    other = record_hints.find_other_format(path, dense_features, tables)
+    if other:
+        raise DatasetError(f"{path}: holds {other}")
     samples = files.count_samples(path, record)
 
-    def column(kind, first_value, width, transform="none"):
+    def column(kind, first_value, width, dtype="int32", transform="none"):
         segments = files.whole_file(path, samples, offset=4 * first_value)
-        return Column(kind, segments, "int32", width, record, 0, transform)
+        return Column(kind, segments, dtype, width, record, 0, transform)
 
     return DatasetDescription(
         path=os.fspath(path),
@@ -148,8 +174,8 @@ def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES):
         samples=samples,
         vocab_sizes=list(vocab_sizes),
         columns=(
-            column(LABEL, 0, 1),
-            column(DENSE, 1, dense_features, RAW_TRANSFORM),
+            column(LABEL, 0, 1, label),
+            column(DENSE, 1, dense_features, dense, RAW_TRANSFORM),
             column(CATEGORICAL, 1 + dense_features, tables),
         ),
         fingerprint=files.sampled_fingerprint([path], ("raw", list(vocab_sizes))),
@@ -159,17 +185,14 @@ def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES):
 
 def _generated_auc(path):
     side = os.path.join(os.path.dirname(path), GENERATOR_FILE)
-    if not os.path.exists(side):
+    if not files.exists(side):
         return None
-    facts = metadata.read_json(side)
-    entry = facts.get("files", {}) if isinstance(facts, dict) else {}
-    entry = entry.get(os.path.basename(path), {}) if isinstance(entry, dict) else {}
-    auc = entry.get("attainable_auc") if isinstance(entry, dict) else None
-    return auc if isinstance(auc, float) else None
+    entries = metadata.read_json(side, _Generator)["files"]
+    return entries.get(os.path.basename(path), {}).get("attainable_auc")
 
 
 def has_days(folder):
-    """Tells whether `folder` itself holds TorchRec's day files."""
+    """Returns whether `folder` itself holds TorchRec's day files."""
     return bool(foreign_layouts.day_numbers(folder))
 
 

@@ -2,12 +2,17 @@
 
 import os
 
-from dataset import describe, layouts, metadata
+from dataset import describe, feature_spec, files, layouts, metadata, stored_types
+from dataset.columns import DENSE, LABEL, with_transform
 from dataset.errors import DatasetError
 
+_NOTHING = stored_types.Declared()
 
-def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
+
+def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=_NOTHING):
     """Describes one split, after checking that its files are there and have the right sizes.
+
+    What the label and dense values are stored as is checked against a sample of their bytes.
 
     Args:
         folder: the split's folder, or the file of the raw layout.
@@ -15,6 +20,7 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
         vocab_sizes: rows of each table, for data that does not carry them.
         train: description of the train split, from which a test split without metadata of its own
             takes what its files do not say; without it a folder ``train`` beside is looked at.
+        declared: a `dataset.stored_types.Declared`, for data that does not say its types.
 
     Returns:
         A `DatasetDescription`.
@@ -27,33 +33,80 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
         raise DatasetError(
             f"unknown data layout {layout!r}: expected auto, {', '.join(layouts.LAYOUTS)}"
         )
-    if not os.path.exists(folder):
+    # The files of a feature spec may be anywhere: no folder needs to have the mapping's name.
+    there = files.exists(folder)
+    in_spec = (not there or files.is_folder(folder)) and feature_spec.covers(folder)
+    if not there and not in_spec:
         raise DatasetError(f"{folder}: no such file or folder")
     if vocab_sizes is not None:
         vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
-    content = metadata.read(folder) if os.path.isdir(folder) else None
+    content = metadata.read(folder) if files.is_folder(folder) else None
     if content is not None and "format_version" in content:
-        return _open_own(folder, layout, vocab_sizes, content)
-    if layout == "auto":
-        layout = layouts.recognise(folder)
-    beside = os.path.join(os.path.dirname(folder), "train")
-    if train is None and content is None and os.path.basename(folder) == "test":
-        content = metadata.read(beside) if os.path.isdir(beside) else None
-    hints = layouts.Hints(vocab_sizes=vocab_sizes, metadata=content, train=train)
-    description = layouts.LAYOUTS[layout](folder, hints)
+        description = _open_own(folder, layout, vocab_sizes, content)
+    else:
+        if layout == "auto":
+            layout = feature_spec.LAYOUT if in_spec else layouts.recognise(folder)
+        beside = os.path.join(os.path.dirname(folder), "train")
+        if train is None and content is None and os.path.basename(folder) == "test":
+            content = metadata.read(beside) if files.is_folder(beside) else None
+        hints = layouts.Hints(vocab_sizes, content, train, declared)
+        description = layouts.LAYOUTS[layout](folder, hints)
     if not description.samples:
         raise DatasetError(f"{folder}: holds no samples")
+    return _checked(description, declared)
+
+
+def _checked(description, declared):
+    """Returns a description with what is declared of it, checked against a sample of the bytes."""
+    for kind, column in (
+        (LABEL, description.label_column),
+        (DENSE, description.dense_column),
+    ):
+        if declared.dtype(kind) not in (None, column.dtype):
+            raise DatasetError(
+                f"{description.path}: --{kind}_type {declared.dtype(kind)}: the {kind} values of "
+                f"this dataset are stored as {column.dtype}"
+            )
+    if declared.dense_transform is not None:
+        description = with_transform(description, declared.dense_transform)
+    stored_types.check_stored_types(description, _origins(description), declared)
     return description
 
 
-def open_dataset(data_dir, layout="auto", vocab_sizes=None):
+def _origins(description):
+    """Returns, for LABEL and DENSE, the file that says their dtype, where one does."""
+    if description.layout == "torchrec":
+        return {
+            LABEL: f"the header of {description.label_column.segments[0].path}",
+            DENSE: f"the header of {description.dense_column.segments[0].path}",
+        }
+    if description.layout == feature_spec.LAYOUT:
+        spec = feature_spec.find(os.path.dirname(description.path))
+        return {} if spec is None else {LABEL: spec, DENSE: spec}
+    if description.layout not in ("three_file", "per_table"):
+        return {}
+    for folder in (description.path, os.path.join(os.path.dirname(description.path), "train")):
+        content = metadata.read(folder) if files.is_folder(folder) else None
+        where = os.path.join(folder, metadata.FILE_NAME)
+        if content is None:
+            continue
+        if "format_version" in content:
+            return {LABEL: where, DENSE: where}
+        keys = {LABEL: "label_raw_type", DENSE: "dense_raw_type"}
+        return {kind: f"{where}: {key}" for kind, key in keys.items() if key in content}
+    return {}
+
+
+def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, declared=_NOTHING):
     """Describes train and test of a dataset and checks that they belong together.
 
     Args:
         data_dir: a folder with ``train`` and ``test``, or with ``train_data.bin`` and
-            ``test_data.bin`` (raw), or with TorchRec's ``day_*_{dense,sparse,labels}.npy``.
+            ``test_data.bin`` (raw), or with TorchRec's ``day_*_{dense,sparse,labels}.npy``, or
+            with a ``feature_spec.yaml`` that says where its files are.
         layout: as in `open_split`.
         vocab_sizes: as in `open_split`.
+        declared: as in `open_split`.
 
     Returns:
         (train, test), two `DatasetDescription`s.
@@ -62,14 +115,15 @@ def open_dataset(data_dir, layout="auto", vocab_sizes=None):
         DatasetError: a split is missing or damaged, or the two disagree.
     """
     data_dir = os.path.normpath(os.fspath(data_dir))
-    if not os.path.isdir(data_dir):
+    if not files.is_folder(data_dir):
         raise DatasetError(f"{data_dir}: no such folder")
     if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
-        train, test = layouts.open_days(data_dir, vocab_sizes)
+        splits = layouts.open_days(data_dir, vocab_sizes)
+        train, test = (_checked(split, declared) for split in splits)
     else:
         train_path, test_path = _split_paths(data_dir)
-        train = open_split(train_path, layout, vocab_sizes)
-        test = open_split(test_path, layout, vocab_sizes, train=train)
+        train = open_split(train_path, layout, vocab_sizes, declared=declared)
+        test = open_split(test_path, layout, vocab_sizes, train=train, declared=declared)
     for what in ("vocab_sizes", "dense_features", "dense_transform"):
         ours, theirs = getattr(train, what), getattr(test, what)
         if ours != theirs:
@@ -88,16 +142,44 @@ def _difference(ours, theirs):
     return f"{ours} in train, {theirs} in test"
 
 
+def open_train(data_dir, layout="auto"):
+    """Describes the train split of a dataset, which needs no test split; as `open_dataset`."""
+    data_dir = os.path.normpath(os.fspath(data_dir))
+    if not files.is_folder(data_dir):
+        raise DatasetError(f"{data_dir}: no such folder")
+    if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
+        return open_dataset(data_dir, layout)[0]
+    if not is_dataset(data_dir):
+        raise _no_dataset(data_dir)
+    raw = os.path.join(data_dir, layouts.RAW_FILES[0])
+    folder = os.path.join(data_dir, "train")
+    has_folder = files.exists(folder) or feature_spec.find(data_dir) is not None
+    return open_split(folder if has_folder else raw, layout)
+
+
+def is_dataset(folder):
+    """Returns whether a folder is a dataset, of two splits, rather than a split of one."""
+    if feature_spec.find(folder) is not None:
+        return True
+    return any(files.exists(os.path.join(folder, name)) for name in ("train", layouts.RAW_FILES[0]))
+
+
 def _split_paths(data_dir):
     folders = [os.path.join(data_dir, name) for name in ("train", "test")]
-    files = [os.path.join(data_dir, name) for name in layouts.RAW_FILES]
-    for pair in (folders, files):
-        if os.path.exists(pair[0]):
+    raw_files = [os.path.join(data_dir, name) for name in layouts.RAW_FILES]
+    if feature_spec.find(data_dir) is not None:
+        return folders
+    for pair in (folders, raw_files):
+        if files.exists(pair[0]):
             for path in pair:
-                if not os.path.exists(path):
+                if not files.exists(path):
                     raise DatasetError(f"{path}: missing: {data_dir} has no such split")
             return pair
-    raise DatasetError(
+    raise _no_dataset(data_dir)
+
+
+def _no_dataset(data_dir):
+    return DatasetError(
         f"{data_dir}: is not a dataset: expected folders train and test, or files "
         f"{' and '.join(layouts.RAW_FILES)}; found {layouts.listing(data_dir)}"
     )

@@ -18,6 +18,7 @@ from dataset.hidden_model import HiddenModel
 from dataset.partial_files import PartialFiles
 from dataset.rewrite import each_chunk
 from storage import atomic
+from storage.arguments import whole_number
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -108,7 +109,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
     )
-    samples = command_line.at_least_one
+    # No disk holds more; beyond 63 bits no file does.
+    samples = whole_number(1, 1 << 40)
     parser.add_argument("--output", type=command_line.path, required=True, help="folder to write")
     parser.add_argument("--train_samples", type=samples, required=True, help="samples to train on")
     parser.add_argument("--test_samples", type=samples, required=True, help="samples to test on")
@@ -117,13 +119,16 @@ def main(arguments=None):
         metavar="LIST",
         help="rows of each table, with commas between (default: 26 tables of 4 to 204,515 rows)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        help="same seed, same bytes (default: 0)",
+    )
+    parser.add_argument(
+        "--jobs", type=command_line.threads, help="threads (default: one for each core)"
     )
     parsed = parser.parse_args(arguments)
-    if parsed.seed < 0:
-        parser.error(f"--seed {parsed.seed}: expected at least 0")
     return command_line.run("dataset.synthetic", lambda: _write(parsed))
 
 

@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from dataset import command_line, metadata
+from dataset import command_line, files, metadata
 from dataset.chunks import (
     CHUNK_SAMPLES,
     Chunk,
@@ -25,8 +25,8 @@ from dataset.chunks import (
 from dataset.columns import CATEGORICAL, DENSE
 from dataset.digests import BlockDigest, digest_name
 from dataset.errors import DatasetError
-from dataset.opening import open_dataset, open_split
 from dataset.rewrite import each_chunk
+from dataset.source_arguments import add_source_arguments, open_source
 
 
 class _Scan:
@@ -133,7 +133,7 @@ def validate(description, jobs=None, progress=True):
     Returns:
         (summary lines, problems), both lists of strings.
     """
-    stored = metadata.read(description.path) if os.path.isdir(description.path) else None
+    stored = metadata.read(description.path) if files.is_folder(description.path) else None
     own = stored is not None and "format_version" in stored
     blocks = -(-description.samples // CHUNK_SAMPLES)
     path = os.path.join(description.path, metadata.FILE_NAME)
@@ -183,9 +183,9 @@ def main(arguments=None):
         "path", metavar="DIR", type=command_line.path, help="dataset, split folder or raw file"
     )
     parser.add_argument("--layout", default="auto", help="layout by name (default: recognise it)")
-    parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
+    add_source_arguments(parser)
     parser.add_argument(
-        "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: one for each core)"
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.validate", lambda: _validate(parsed))
@@ -193,7 +193,7 @@ def main(arguments=None):
 
 def _validate(parsed):
     wrong = 0
-    for description in open_any(parsed.path, parsed.layout, parsed.vocab_sizes):
+    for description in open_source(parsed.path, parsed.layout, parsed):
         summary, problems = validate(description, parsed.jobs)
         print("\n".join(summary))
         for problem in problems:
@@ -201,26 +201,6 @@ def _validate(parsed):
         wrong += len(problems)
     print(f"{parsed.path}: " + (f"{wrong} problems" if wrong else "valid"))
     return command_line.EXIT_USER_ERROR if wrong else 0
-
-
-def open_any(path, layout="auto", vocab_sizes=None):
-    """Describes all splits of a dataset, or the one split at `path`.
-
-    Args:
-        path: a dataset's folder, a split's folder, or a raw file.
-        layout: a layout's name, or "auto".
-        vocab_sizes: text with the rows of each table, or None.
-
-    Returns:
-        A list of one or two `DatasetDescription`s, train first.
-    """
-    sizes = None
-    if vocab_sizes is not None:
-        sizes = metadata.parse_vocab_sizes(vocab_sizes, "--vocab_sizes")
-    names = ("train", "train_data.bin")
-    if os.path.isdir(path) and any(os.path.exists(os.path.join(path, n)) for n in names):
-        return list(open_dataset(path, layout, sizes))
-    return [open_split(path, layout, sizes)]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 # DATA    dataset folder, seen read-only as /data (--data_dir=/data is passed)
 # RUNS    folder that takes the run's files, seen as /runs (default: ./runs)
 # IMAGE   image (default: dlrm)
-# RANKS   ranks (default: the number of GPUs, or 1)
+# RANKS   ranks (default: the number of GPUs and MIG instances, or 1)
 # DOCKER  docker, or a program that takes its options, such as podman (default: docker)
 set -euo pipefail
 
@@ -15,9 +15,11 @@ set -euo pipefail
 [[ -d $DATA ]] || { echo "docker.sh: DATA=$DATA: no such folder" >&2; exit 2; }
 image=${IMAGE:-dlrm}
 runs=${RUNS:-runs}
+# An instance of a divided GPU (MIG) counts as a device, and the GPU itself does not.
 gpus=0
 if command -v nvidia-smi >/dev/null; then
-  gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU ' || true)
+  gpus=$(nvidia-smi --list-gpus 2>/dev/null \
+    | awk '/^GPU /{n++; whole=1} /^ +MIG /{n+=!whole; whole=0} END{print n+0}' || true)
 fi
 ranks=${RANKS:-$((gpus > 0 ? gpus : 1))}
 mkdir -p "$runs"

@@ -24,6 +24,8 @@ MAX_JSON_BYTES = 16 << 20
 MAX_YAML_BYTES = 1 << 20
 MAX_DEPTH = 32
 _MAX_STRING = 1 << 16
+# Of a YAML file: aliases make a short text a large value ("billion laughs").
+_MAX_YAML_VALUES = 1 << 20
 # Of a number: more than 64 bits and any float need.
 _MAX_DIGITS = 400
 _AT = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
@@ -103,7 +105,10 @@ def read_yaml(
     max_bytes: int = MAX_YAML_BYTES,
     max_depth: int = MAX_DEPTH,
 ) -> Any:
-    """Returns the value in a YAML file; dates are text, aliases and tags of Python are refused.
+    """Returns the value in a YAML file; dates are text, tags of Python are refused.
+
+    Aliases are read, as PyYAML writes them wherever one list is used twice; what they expand to is
+    bounded.
 
     Args:
         path: a regular file in UTF-8.
@@ -127,6 +132,7 @@ def read_yaml(
         raise StructureError(name, f"is not YAML: {_one_line(error)}") from None
     except (ValueError, RecursionError) as error:
         raise StructureError(name, f"is not YAML: {str(error).splitlines()[0]}") from None
+    _check_bounds(value, name, max_depth, _MAX_YAML_VALUES)
     check_shape(value, name, shape, max_depth=max_depth)
     return value
 
@@ -196,9 +202,9 @@ def _without_duplicates(pairs: list) -> dict:
     return value
 
 
-def _check_bounds(value: Any, where: str, max_depth: int) -> None:
+def _check_bounds(value: Any, where: str, max_depth: int, max_values: int | None = None) -> None:
     # A list of what is left to do: recursion would end at Python's limit, not at this one.
-    left = [(value, 1)]
+    left, found = [(value, 1)], 1
     while left:
         item, depth = left.pop()
         if isinstance(item, str):
@@ -206,6 +212,11 @@ def _check_bounds(value: Any, where: str, max_depth: int) -> None:
         elif isinstance(item, (dict, list)):
             if depth > max_depth:
                 raise StructureError(where, _too_deep(max_depth))
+            found += len(item)
+            if max_values is not None and found > max_values:
+                raise StructureError(
+                    where, f"expected at most {max_values} values, found more (by aliases)"
+                )
             if isinstance(item, dict):
                 left += ((key, depth) for key in item)
                 item = item.values()
@@ -244,9 +255,6 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not supported")
         self._depth += 1
         # One more than containers: a scalar is a node as well.
         if self._depth > self._max_depth + 1:

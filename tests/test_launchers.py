@@ -11,6 +11,8 @@ import sys
 import pytest
 import yaml
 
+from training.gpus import parse_listing
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = ["--flagfile=configs/sok-amp-epoch.flags", "--run_dir=a folder", "--lr=1"]
 PROGRAM = ["./hvd_wrapper.sh", "python3", "main.py"]
@@ -111,6 +113,20 @@ def test_slurm_says_what_is_missing(slurm, tools, missing, message):
     assert done.returncode != 0
     assert message in done.stderr
     assert not words
+
+
+MIG = ["  MIG 1g.5gb      Device  0: (UUID: MIG-a)", "  MIG 1g.5gb      Device  1: (UUID: MIG-b)"]
+
+
+@pytest.mark.parametrize(("instances", "ranks"), [([], 2), (MIG[:1], 2), (MIG, 3)])
+def test_docker_gives_every_instance_a_rank(tmp_path, tools, instances, ranks):
+    listing = ["GPU 0: A100 (UUID: GPU-0)", *instances, "GPU 1: A100 (UUID: GPU-1)"]
+    assert len(parse_listing("\n".join(listing))) == ranks
+    tools("docker")
+    tools("nvidia-smi", "\n".join(f'echo "{line}"' for line in listing))
+    done, words = run("docker.sh", tools, DATA=str(tmp_path), RUNS=str(tmp_path / "new"))
+    assert done.returncode == 0, done.stderr
+    assert words[words.index("-np") + 1] == str(ranks)
 
 
 @pytest.mark.parametrize("gpus", [0, 4])

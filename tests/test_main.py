@@ -1,9 +1,7 @@
 """The command line of main.py: what it refuses, and what it says. No step is made."""
 
-import fcntl
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
@@ -64,7 +62,7 @@ def run(*arguments):
         ([*SYNTHETIC, "--embedding_lr=nan"], "--embedding_lr=nan: expected a finite number"),
         ([*SYNTHETIC, "--embedding_lr=inf"], "--embedding_lr=inf: expected a finite number"),
         ([*SYNTHETIC, "--auc_threshold=nan"], "--auc_threshold=nan: expected a finite number"),
-        ([*SYNTHETIC, "--shuffle_seed=-1"], "--shuffle_seed=-1: -1 is not a non-negative integer"),
+        ([*SYNTHETIC, "--shuffle_seed=-1"], "--shuffle_seed=-1: -1 is not an integer in"),
         ([*SYNTHETIC, "--seed=9223372036854775808"], "--seed=9223372036854775808"),
         ([*SYNTHETIC, "--parallel_reads=100000"], "--parallel_reads=100000"),
         ([*SYNTHETIC, "--prefetch=99999999999999999999"], "--prefetch=99999999999999999999"),
@@ -108,19 +106,3 @@ def test_help_says_what_a_flag_without_default_stands_for():
     at = lines.index("  --auc [exact]")
     assert lines[at + 1] == "      one of exact, binned"
     assert lines[at + 2].startswith("      exact: ")
-
-
-def test_help_ends_quietly_when_its_reader_does():
-    readable, writable = os.pipe()
-    # Less than the help takes: whoever writes it waits for the reader.
-    fcntl.fcntl(writable, getattr(fcntl, "F_SETPIPE_SZ", 1031), 4096)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), "--help"], cwd=ROOT, text=True,
-        stdout=writable, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    os.close(writable)
-    with open(readable, buffering=1) as head:
-        assert head.readline().startswith("[Info]")
-    _, error = process.communicate(timeout=300)
-    assert error == ""
-    assert process.returncode == -signal.SIGPIPE

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from training.foreign_flags import NAMES
+from training.foreign_flags import NAMES, WITHOUT
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [
@@ -37,7 +37,8 @@ for arguments in json.load(sys.stdin):
         except UserError as error:
             said.append(str(error))
             values.append(None)
-print(json.dumps({"said": said, "values": values, "flags": list(flags.chosen()),
+defaults = {name: flags.FLAGS[name].default for name in flags.chosen()}
+print(json.dumps({"said": said, "values": values, "flags": list(defaults), "defaults": defaults,
                   "tensorflow": "tensorflow" in sys.modules}))
 """
 
@@ -121,33 +122,40 @@ def rows():
     """Returns (flags there, what stands for them here) of the tables of flags."""
     text = (ROOT / "docs/migrating.md").read_text()
     tables = re.findall(r"^\| theirs \| ours \| difference \|\n.*?\n\n", text + "\n", re.M | re.S)
-    assert len(tables) == 4
+    assert len(tables) == 7
     lines = [line for table in tables for line in table.strip().splitlines()[2:]]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return [(re.findall(r"`--(\w+)`", there), here) for there, here, *_ in cells]
+    return [
+        ([name.replace("-", "_").lower() for name in re.findall(r"`--([\w-]+)`", there)], here)
+        for there, here, *_ in cells
+    ]
 
 
 def test_tables_of_flags_and_the_hints_agree(documented):
     known = set(documented[2]["flags"])
-    hinted = set()
+    hinted, without = set(), set()
     for there, here in rows():
         ours = re.findall(r"`--([\w=-]+)`", here)
         assert {name.split("=")[0] for name in ours} <= known
         if here == "none":
-            assert not set(there) & (known | set(NAMES))
+            assert not set(there) & known
+            assert set(there) <= set(WITHOUT), there
+            without |= set(there)
             continue
         assert ours
         for name in there:
             assert NAMES.get(name, name).split("=")[0] == ours[0].split("=")[0], name
             hinted.add(name)
     assert set(NAMES) <= hinted
+    assert set(WITHOUT) == without
     assert not set(NAMES) & known
 
 
 def test_every_flag_named_in_passing_is_ours_or_explained(documented):
     text = (ROOT / "docs/migrating.md").read_text()
     tools = {"frequency_threshold", "max_table_rows", "train_days", "test_day", "dense_log",
-             "dense_transform", "negatives"}  # fmt: skip
+             "dense_transform", "dense_type", "negatives"}  # fmt: skip
     theirs = {name for there, _ in rows() for name in there}
     prose = re.sub(r"^```\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"--(\w+)", prose)) <= set(documented[2]["flags"]) | tools | theirs
+    named = {name.replace("-", "_").lower() for name in re.findall(r"--([a-zA-Z][\w-]*)", prose)}
+    assert named <= set(documented[2]["flags"]) | tools | theirs

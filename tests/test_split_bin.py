@@ -161,10 +161,12 @@ def test_wrong_value_stops_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--vocab_sizes", "[1, 2"], "--vocab_sizes: not a list of integers"),
-    (["--vocab_sizes", "__import__('os').getcwd()"], "--vocab_sizes: not a list of integers"),
+    (["--vocab_sizes", "[1, 2"], "--vocab_sizes: expected integers with commas between"),
+    (["--vocab_sizes", "1,,2"], "--vocab_sizes: expected integers with commas between, found '1"),
+    pytest.param(["--vocab_sizes", "[" * 100_000], "--vocab_sizes: expected integers", id="deep"),
+    (["--vocab_sizes", "__import__('os').getcwd()"], "--vocab_sizes: expected integers with"),
     (["--vocab_sizes", "[1, 0]"], "vocabulary size of table 1 must be an integer from 1"),
-    (["--vocab_sizes", "[1, 2.5]"], "vocabulary size of table 1 must be an integer from 1"),
+    (["--vocab_sizes", "[1, 2.5]"], "--vocab_sizes: expected integers with commas between"),
     (["--vocab_sizes", "[5, 6, 7]"], "expected a multiple of 68 bytes"),
 ])  # fmt: skip
 def test_wrong_sizes(tmp_path, capsys, arguments, message):
@@ -180,7 +182,11 @@ def test_wrong_sources(tmp_path, raw, capsys):
     assert "truncated or of another type: expected a multiple of 88 bytes" in message
     (tmp_path / "empty.bin").touch()
     message = fails(capsys, tmp_path / "empty.bin", tmp_path / "train", "--vocab_sizes", SIZES)
-    assert "holds no samples" in message
+    assert "empty.bin: holds no samples" in message
+    # Without sizes, which it would be scanned for.
+    message = fails(capsys, tmp_path / "empty.bin", tmp_path / "train")
+    assert "empty.bin: holds no samples" in message
+    assert not (tmp_path / "train").exists()
 
 
 def test_existing_split_is_kept_unless_told(tmp_path, raw, capsys):

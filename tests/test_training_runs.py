@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests import launch
+from tests.dataset.test_feature_spec import Written
+from tests.dataset.test_stored_types import float_arrays, raw_dataset
 
 SMALL = (
     "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.5", "--warmup_steps=5",
@@ -115,7 +117,7 @@ def test_the_table_and_the_result_say_the_same(thirty_steps):
     for row in (
         "batch size", "exit criteria", "frequency of evaluation", "xla", "custom interact", "amp",
         "compress", "training time (minutes)", "evaluating time (minutes)", "total time (minutes)",
-        "average time of iteration (ms)", "throughput (samples/second)", "AUC",
+        "average time of iteration (ms)", "throughput (samples/second)", "device", "AUC",
         "attainable AUC of this data",
     ):  # fmt: skip
         assert printed.count(f"| {row} ") == 1, row
@@ -180,6 +182,24 @@ def test_synthetic_batches_need_no_data(tmp_path):
     assert result["samples_per_second"] > 0
 
 
+@pytest.mark.parametrize(("visible", "warnings"), [("99", 1), ("-1", 0)])
+def test_a_gpu_that_is_not_used_is_said_before_training(tmp_path, visible, warnings):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n")
+    tool.chmod(0o755)
+    done = launch.run(
+        1, "main.py", "--use_synthetic_dataset", "--vocab_sizes=50,9,4", "--global_batch_size=64",
+        f"--run_dir={tmp_path}", *SMALL, "--early_stop=2",
+        CUDA_VISIBLE_DEVICES=visible, PATH=f"{tmp_path}:{launch.environment()['PATH']}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = re.findall("^warning: this host has a GPU .*", done.stderr, re.MULTILINE)
+    assert len(said) == warnings
+    assert re.search(r"\| device +\| +CPU \|", done.stdout)
+    result = json.loads((tmp_path / "latest" / "result.json").read_text())
+    assert result["versions"]["gpu"] is None
+
+
 @pytest.mark.parametrize(
     ("ranks", "batch", "flags", "words"),
     [
@@ -201,6 +221,26 @@ def test_a_wrong_job_is_one_line(small_dataset, tmp_path, ranks, batch, flags, w
     if ranks == 1:
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_a_model_has_the_dense_features_of_its_data(tmp_path):
+    # Ten float32 features, and files outside train/ and test/.
+    written = Written(tmp_path / "data", places=("all/a", "all/b"))
+    flags = (f"--checkpoint_dir={tmp_path / 'steps'}",)
+    done, _, result = train(written.root, tmp_path / "runs", batch=30, flags=flags)
+    assert done.returncode == 0, done.stderr
+    assert result["steps"] == 3
+    described = json.loads(next((tmp_path / "steps").glob("*/manifest.json")).read_text())
+    assert described["dense"]["00.kernel"]["shape"] == [10, 16]
+
+
+def test_raw_data_of_another_type_is_refused(tmp_path):
+    raw_dataset(tmp_path / "data", float_arrays())
+    done, _, result = train(tmp_path / "data", tmp_path / "runs", batch=30)
+    assert done.returncode == 2
+    assert result is None
+    assert "train_data.bin: dense values: expected int32, found float32" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_missing_data_and_damaged_data(small_dataset, tmp_path):
@@ -246,14 +286,22 @@ def start_long_job(data, runs, *flags):
 @pytest.mark.parametrize(
     ("victim", "blow", "told"),
     [
-        # The launcher names the rank that went first and its exit code, 128 + the signal's number.
-        (1, signal.SIGKILL, r"Process name: 1\s+Exit code: 137\s"),
-        (0, signal.SIGKILL, r"Process name: 0\s+Exit code: 137\s"),
+        # So does the launcher: the rank that went first, with 128 + the signal's number.
+        (
+            1,
+            signal.SIGKILL,
+            r"error: rank 1 \(process {pid} on .*Process name: 1\s+Exit code: 137\s",
+        ),
+        (
+            0,
+            signal.SIGKILL,
+            r"error: rank 0 \(process {pid} on .*Process name: 0\s+Exit code: 137\s",
+        ),
         # The other rank ends the job, with the exit code of a lost rank.
         (1, signal.SIGSTOP, r"error: rank 1 \(process {pid} on .*Process name: 0\s+Exit code: 4\s"),
     ],
 )
-def test_a_lost_rank_ends_the_job(small_dataset, tmp_path, victim, blow, told):
+def test_a_lost_rank_is_named_and_ends_the_job(small_dataset, tmp_path, victim, blow, told):
     process, ranks = start_long_job(small_dataset, tmp_path, "--stall_timeout=8")
     try:
         os.kill(ranks[victim].pid, blow)

@@ -13,6 +13,7 @@ from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training import dense_layers, environment, precision
 from training.data import open_data
 from training.errors import UserError
+from training.flag_values import read_bytes
 from training.flags import widths
 
 
@@ -33,8 +34,13 @@ class Parts:
     dtype: "object"
 
 
-def build(flags, cluster):
+def build(flags, cluster, dense_features=None):
     """Returns the `Parts` of the job that the flags describe, with initial weights.
+
+    Args:
+        flags: the parsed flags.
+        cluster: the ranks.
+        dense_features: of random batches that no dataset describes; default: 13.
 
     Raises:
         UserError: the batch is not divisible by the ranks, or a flag has no effect.
@@ -48,7 +54,7 @@ def build(flags, cluster):
         )
     gpus = len(tf.config.list_physical_devices("GPU"))
     dtype = precision.compute_dtype(flags, gpus)
-    sizes = open_data(flags)
+    sizes = open_data(flags, dense_features)
     chosen = backend.choose(flags.embedding_backend)
     placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
     # Where every table has files of its own, a rank reads its tables' ids for all samples.
@@ -109,5 +115,5 @@ def _placement(flags, cluster, vocab_sizes, chosen):
 
 def _budget(flags, cluster):
     if flags.memory_per_rank is not None:
-        return environment.parse_bytes(flags.memory_per_rank, "memory_per_rank")
-    return environment.memory_per_rank(cluster.local_rank, cluster.local_size)
+        return read_bytes("memory_per_rank", flags.memory_per_rank)
+    return environment.memory_per_rank(cluster.local_size)

@@ -9,31 +9,22 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from training import launcher
 from training.environment import quick_imports
 from training.errors import UserError
 
 
-def expected_size(environment=os.environ):
-    """Returns how many ranks the launcher has started, read from what it leaves behind.
+def connect(place=None):
+    """Returns this job's `Cluster`: a `SingleRank`, or a `HorovodRanks` under a launcher.
 
     Args:
-        environment: a mapping like os.environ.
-    """
-    for name in ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
-        value = environment.get(name)
-        if value:
-            return int(value)
-    return 1
-
-
-def connect():
-    """Returns this job's `Cluster`: a `SingleRank`, or a `HorovodRanks` under a launcher.
+        place: a `training.launcher.Place`, this process's in the job; default: it is read.
 
     Raises:
         UserError: several ranks were started but Horovod is missing or does not see them.
     """
-    size = expected_size()
-    if size == 1:
+    place = launcher.read() if place is None else place
+    if place.size == 1:
         return SingleRank()
     # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
@@ -42,15 +33,35 @@ def connect():
             import horovod.tensorflow as hvd
     except ImportError as error:
         raise UserError(
-            f"{size} ranks were started but Horovod does not import: {error}"
+            f"{place.size} ranks were started but Horovod does not import: {error}"
         ) from error
+    if not hvd.mpi_built():
+        _check_gloo(place)
     hvd.init()
-    if hvd.size() != size:
+    if (hvd.rank(), hvd.size()) != (place.rank, place.size):
         raise UserError(
-            f"the launcher started {size} ranks but Horovod sees {hvd.size()}: it was built "
-            "without the launcher's controller (horovodrun --check-build lists them)"
+            f"{place.shown} ({place.launcher}), but Horovod sees rank {hvd.rank()} of "
+            f"{hvd.size()}: expected the same; start with horovodrun, which both understand "
+            "(horovodrun --check-build lists what this Horovod was built with)"
         )
     return HorovodRanks(hvd)
+
+
+def _check_gloo(place, environment=os.environ):
+    """Raises UserError where Horovod with Gloo alone could not connect these ranks.
+
+    It reads what horovodrun sets, and where that is missing it ends the process or runs alone.
+    """
+    advice = f"start with horovodrun -np {place.size} ./hvd_wrapper.sh python3 main.py ..."
+    if place.launcher != "horovodrun":
+        raise UserError(
+            f"{place.shown}: {place.launcher} started {place.size} ranks, but this Horovod was "
+            f"built without MPI and does not see them: {advice} (-H names other hosts), or build "
+            "Horovod with HOROVOD_WITH_MPI=1; one process alone takes HOROVOD_RANK=0 HOROVOD_SIZE=1"
+        )
+    for name in ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"):
+        if not environment.get(name):
+            raise UserError(f"{place.shown} without {name}: {advice}, which sets it")
 
 
 class SingleRank:

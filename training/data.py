@@ -10,6 +10,8 @@ from training.errors import UserError
 from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
 
 SYNTHETIC_STEPS = 30
+#: Of random batches that no dataset and no checkpoint describes: those of Criteo's logs.
+DENSE_FEATURES = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,6 @@ class _FileData:
         self._flags = flags
         layout = flags.data_layout
         if flags.use_splited_dataset:
-            if layout not in ("auto", "per_table"):
-                raise UserError(f"--use_splited_dataset contradicts --data_layout={layout}")
             layout = "per_table"
         self._train, self._test = dataset.open_dataset(flags.data_dir, layout=layout)
         self.vocab_sizes = list(self._train.vocab_sizes)
@@ -115,11 +115,13 @@ class _SyntheticData:
 
     separate_tables = True
 
-    def __init__(self, flags):
+    def __init__(self, flags, dense_features):
         self._flags = flags
+        self._dense_features = dense_features or DENSE_FEATURES
         if flags.data_dir is not None and flags.vocab_sizes is None:
-            train = dataset.open_split(pathlib.Path(flags.data_dir) / "train")
+            train = dataset.open_train(flags.data_dir, flags.data_layout)
             self.vocab_sizes = list(train.vocab_sizes)
+            self._dense_features = train.dense_features
         else:
             self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
 
@@ -130,18 +132,19 @@ class _SyntheticData:
         def train(epoch, start_step=0):
             return reader.synthetic_batches(
                 self.vocab_sizes, flags.global_batch_size, cluster.rank, cluster.size, steps,
-                flags.seed, tables=tables,
+                flags.seed, tables=tables, dense_features=self._dense_features,
             ).skip(start_step)  # fmt: skip
 
         def one_batch(samples):
             found = reader.synthetic_batches(
-                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, flags.seed, tables=tables
-            )
+                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, flags.seed,
+                tables=tables, dense_features=self._dense_features,
+            )  # fmt: skip
             return next(iter(found))
 
         return Data(
             vocab_sizes=self.vocab_sizes,
-            dense_features=13,
+            dense_features=self._dense_features,
             steps_per_epoch=steps,
             train=train,
             test=None,
@@ -155,8 +158,12 @@ class _SyntheticData:
         )
 
 
-def open_data(flags):
+def open_data(flags, dense_features=None):
     """Opens and checks what the flags name; reads no batch.
+
+    Args:
+        flags: the parsed flags.
+        dense_features: of random batches that no dataset describes; default: 13.
 
     Returns:
         An object with `vocab_sizes`, `separate_tables` (each table has files of its own) and
@@ -166,7 +173,9 @@ def open_data(flags):
         dataset.DatasetError: the folder is no dataset, or damaged.
         UserError: the flags contradict each other.
     """
-    return _SyntheticData(flags) if flags.use_synthetic_dataset else _FileData(flags)
+    if flags.use_synthetic_dataset:
+        return _SyntheticData(flags, dense_features)
+    return _FileData(flags)
 
 
 def early_stop(flags):

@@ -8,11 +8,7 @@ import re
 import subprocess
 import sys
 
-from training import memory
-from training.errors import UserError
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
+from training import gpus, memory
 
 # On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
@@ -63,65 +59,17 @@ def _processor_flags():
         return set()
 
 
-def launched_rank():
-    """Returns this process's rank as its launcher has set it, 0 without one."""
-    for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
-        value = os.environ.get(name)
-        if value:
-            return int(value)
-    return 0
-
-
-def parse_bytes(text, flag):
-    """Returns the bytes that "70GiB", "800M" or "1073741824" stand for (binary units).
-
-    Raises:
-        UserError: the text is no size; `flag` names where it is from.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    if not match:
-        raise UserError(f"--{flag}={text}: expected a size such as 70GiB or 800M")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def choose_device(local_rank):
-    """Gives this process one GPU, where there are any, and lets its memory grow as needed.
-
-    `hvd_wrapper.sh` has done the choice already by CUDA_VISIBLE_DEVICES; without it each rank
-    takes the GPU of its local rank.
-
-    Raises:
-        UserError: more local ranks than GPUs.
-    """
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return
-    if len(gpus) > 1:
-        if local_rank >= len(gpus):
-            raise UserError(f"local rank {local_rank} has no GPU: this host shows {len(gpus)}")
-        gpus = [gpus[local_rank]]
-        tf.config.set_visible_devices(gpus, "GPU")
-    tf.config.experimental.set_memory_growth(gpus[0], True)
-
-
-def memory_per_rank(local_rank, local_size):
+def memory_per_rank(local_size):
     """Returns bytes that one rank's tables may take: 80 % of what its device has free.
 
     None where the driver does not tell: then nothing is checked.
     """
     import tensorflow as tf
 
-    if not tf.config.list_physical_devices("GPU"):
+    if not tf.config.get_visible_devices("GPU"):
         return int(memory.available() * 0.8 / local_size)
-    device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or str(local_rank)
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", device]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
-        return int(float(told.stdout.split()[0]) * 2**20 * 0.8)
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+    free = gpus.free_memory()
+    return None if free is None else int(free * 0.8)
 
 
 def peak_memory():
@@ -163,12 +111,12 @@ def hardware():
             processor = next(names, processor)
     except OSError:
         pass
-    gpus = tf.config.list_physical_devices("GPU")
-    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    used = tf.config.get_visible_devices("GPU")
+    details = tf.config.experimental.get_device_details(used[0]) if used else {}
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
-        "gpu": details.get("device_name") if gpus else None,
+        "gpu": details.get("device_name", "unknown") if used else None,
     }
 
 

@@ -5,11 +5,13 @@ import contextlib
 from training import environment, start
 from training.auc import ScoresNotFiniteError
 from training.build import build
+from training.checkpoint import manifest
 from training.errors import EXIT_OK, DivergedError
 from training.flags import chosen
+from training.nonfinite import finite
 
 
-def run(flags, cluster):
+def run(flags, cluster, watch):
     """Runs the mode; returns the exit code.
 
     Raises:
@@ -20,14 +22,14 @@ def run(flags, cluster):
     start.adopt_model(flags, reader)
     if flags.global_batch_size is None:
         # The batch size is no property of the model: any multiple of the ranks gives the same.
-        trained = reader.manifest["flags"]["global_batch_size"]
+        trained = manifest.flag(reader.manifest, "global_batch_size", reader.folder)
         flags.global_batch_size = -(-trained // cluster.size) * cluster.size
     parts = build(flags, cluster)
     start.load_weights(reader, parts, cluster)
     evaluation = start.make_evaluation(flags, parts, cluster)
     step = reader.manifest["step"]
     journal = start.open_journal(flags, cluster)
-    with contextlib.closing(journal), start.watched(flags, cluster) as watch:
+    with contextlib.closing(journal):
         facts = {
             "mode": "evaluate",
             "checkpoint": str(reader.folder.resolve()),
@@ -43,12 +45,14 @@ def run(flags, cluster):
             scored = evaluation(lambda: watch.beat("the evaluation"))
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
-        scores = {
-            "auc": scored.auc,
-            "log_loss": scored.log_loss,
-            "samples": scored.samples,
-            "seconds": scored.seconds,
-        }
+        scores = finite(
+            {
+                "auc": scored.auc,
+                "log_loss": scored.log_loss,
+                "samples": scored.samples,
+                "seconds": scored.seconds,
+            }
+        )
         journal.emit("evaluation", step=step, **scores)
         scores["evaluating_seconds"] = scores.pop("seconds")
         journal.emit("end", **scores, attainable_auc=parts.data.attainable_auc, **facts)

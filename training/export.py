@@ -3,7 +3,6 @@
 Reads the checkpoint's files directly: no placement, no ranks, no data.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -13,10 +12,12 @@ import tensorflow as tf
 
 from model.serving import ServingDLRM
 from ops.embedding import create_table, write_rows
-from storage.atomic import sync_folder
+from storage.atomic import encode_json, sync_folder
 from training import start
+from training.checkpoint import manifest as manifests
 from training.checkpoint.files import DamagedError, write_text
 from training.errors import EXIT_OK, UserError
+from training.plan_arguments import read_widths
 
 DESCRIPTION = "model.json"
 
@@ -68,7 +69,7 @@ def export(reader, target):
         partial.mkdir()
         module = serving_model(reader)
         tf.saved_model.save(module, str(partial), signatures={"serving_default": module.serve})
-        text = json.dumps(description(reader), indent=1) + "\n"
+        text = encode_json(description(reader)) + "\n"
         write_text(partial / DESCRIPTION, text)
         size = _sync(partial)
         partial.rename(target)
@@ -126,7 +127,11 @@ def _layers(reader):
     found = [list(array.shape) for array in arrays]
     layers, expected = [], []
     for flag in ("bottom_mlp", "top_mlp"):
-        widths = [int(width) for width in manifest["flags"][flag].strip("[] ").split(",")]
+        text = manifests.flag(manifest, flag, reader.folder)
+        try:
+            widths = read_widths(flag, text)
+        except ValueError as error:
+            raise DamagedError(f"{reader.folder}: its flags are damaged: {error}") from error
         begin, count = sum(map(len, layers)), len(widths)
         pairs = arrays[2 * begin : 2 * (begin + count)]
         layers.append(list(zip(pairs[::2], pairs[1::2])))

@@ -76,7 +76,7 @@ def _define_all():
     _define(
         data, "integer", "shuffle_seed", None,
         "read the batches of each epoch in an order drawn from this seed; default: file order",
-        lower_bound=0,
+        lower_bound=0, upper_bound=_LARGEST_SEED,
     )  # fmt: skip
     _define(
         data, "integer", "prefetch", 4, "batches read ahead of the step",

@@ -3,21 +3,28 @@
 Importing this module imports no TensorFlow, so that a wrong flag is an error within a second.
 """
 
-import difflib
 import importlib.util
-import json
 import math
+import os
 import re
-import signal
 import sys
 import textwrap
 
 from absl import flags
 
+from dataset.layouts import LAYOUTS
+from model.embedding.placement import POLICIES
+from training import schedule
 from training.errors import UserError
 from training.flag_definitions import GROUPS
-from training.foreign_flags import NAMES
-from training.plan_arguments import read_vocab_sizes
+from training.flag_values import (
+    read_bytes,
+    read_interval,
+    read_loss_scale,
+    read_steps,
+)
+from training.foreign_flags import advice
+from training.plan_arguments import read_vocab_sizes, read_widths
 
 FLAGS = flags.FLAGS
 
@@ -27,6 +34,11 @@ DEMO_VOCAB_SIZES = (
     "204515,141526,199433,60919,9137,71,34"
 )
 
+# Of a number of steps, samples, rows or seconds.
+LARGEST_INTEGER = 2**31 - 1
+LONGEST_TEXT = 1 << 16
+# Of a layer or an embedding vector; no machine has the memory for a kernel of two such.
+LARGEST_WIDTH = 1 << 20
 # Flags that are paths.
 _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlperf_log")
 
@@ -34,6 +46,8 @@ _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlp
 _CONVERSIONS = (
     (r"invalid literal for int\(\) with base 10: .*", "expected a whole number"),
     (r"could not convert string to float: .*", "expected a number"),
+    (r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false"),
+    (r"(--no(\w+)=.*) does not take an argument", r"\1 takes no value: expected --no\2 or --\2"),
 )
 
 
@@ -48,16 +62,13 @@ def parse(arguments):
             cannot take effect.
     """
     if any(a in ("--help", "-help", "-h", "--helpfull") for a in arguments[1:]):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `main.py --help | head` ends quietly.
         print(help_text())
         sys.exit(0)
     try:
         rest = FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
         known = [name for names in GROUPS.values() for name in names]
-        near = [NAMES[error.flagname]] if error.flagname in NAMES else []
-        near = near or difflib.get_close_matches(error.flagname, known, n=1, cutoff=0.7)
-        hint = f"; did you mean --{near[0]}?" if near else ""
+        hint = advice(error.flagname, known, [name for name in known if FLAGS[name].boolean])
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
     except flags.CantOpenFlagFileError as error:
         cause = error.__context__
@@ -65,7 +76,7 @@ def parse(arguments):
         raise UserError(f"--flagfile: cannot be read: {reason}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--flagfile: is no text: {error}: expected a flag in each line") from error
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # The latter of --noNAME with a value.
         raise UserError(_in_words(str(error))) from error
     if rest[1:]:
         raise UserError(f"unexpected arguments {' '.join(rest[1:])}: flags start with --")
@@ -114,26 +125,27 @@ def help_text():
 
 def widths(name):
     """Returns the comma-separated flag `name` as a list of positive integers."""
-    text = getattr(FLAGS, name)
     try:
-        values = json.loads(f"[{text.strip().strip('[]')}]")
-        if not values or not all(type(v) is int and v > 0 for v in values):
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--{name}={text}: expected positive integers, comma-separated") from None
+        values = list(read_widths(name, getattr(FLAGS, name)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    largest = LARGEST_INTEGER if name == "batch_sizes" else LARGEST_WIDTH
+    if max(values) > largest:
+        raise UserError(f"--{name}={getattr(FLAGS, name):.80}: expected numbers up to {largest}")
     return values
 
 
 def vocab_sizes(default):
     """Returns the sizes that --vocab_sizes names, else those that `default` names."""
     try:
-        return list(read_vocab_sizes(FLAGS.vocab_sizes or default))
+        return list(read_vocab_sizes(default if FLAGS.vocab_sizes is None else FLAGS.vocab_sizes))
     except ValueError as error:
-        raise UserError(f"--vocab_sizes: {error}") from error
+        raise UserError(str(error)) from error
 
 
 def _check(values):
     _check_values(values)
+    _check_texts(values)
     _check_mlperf(values)
     if values.mode == "plan":
         if values.global_batch_size is None:
@@ -180,10 +192,45 @@ def _check_values(values):
     for name, value in chosen().items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{name}={value}: expected a finite number")
+        # So long a text is not read back from a checkpoint's manifest.
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise UserError(
+                f"--{name}={value[:40]}...: expected at most {LONGEST_TEXT} characters, found "
+                f"{len(value)}"
+            )
+        # Seeds have bounds of their own.
+        if isinstance(value, int) and value > LARGEST_INTEGER and "seed" not in name:
+            raise UserError(f"--{name}={value}: expected at most {LARGEST_INTEGER}")
     for name in _PATHS:
         # Such as --checkpoint_dir=$UNSET.
         if getattr(values, name) == "":
             raise UserError(f"--{name}= is empty: expected a path")
+
+
+def _check_texts(values):
+    """Parses the flags that are texts, so that TensorFlow is not imported for a wrong one."""
+    if values.memory_per_rank is not None:
+        read_bytes("memory_per_rank", values.memory_per_rank)
+    read_interval(values.checkpoint_interval)
+    read_steps(values.profile_steps)
+    read_loss_scale(values.loss_scale)
+    for name in ("batch_sizes", "bottom_mlp", "top_mlp"):
+        widths(name)
+    if values.vocab_sizes is not None:
+        vocab_sizes(values.vocab_sizes)
+    if values.placement not in POLICIES and not os.path.isfile(values.placement):
+        raise UserError(
+            f"--placement={values.placement}: expected {', '.join(POLICIES)} or a JSON file; there "
+            "is no such file"
+        )
+    if values.data_layout not in ("auto", *LAYOUTS):
+        raise UserError(f"--data_layout={values.data_layout}: expected auto, {', '.join(LAYOUTS)}")
+    if values.use_splited_dataset and values.data_layout not in ("auto", "per_table"):
+        raise UserError(f"--use_splited_dataset contradicts --data_layout={values.data_layout}")
+    if not values.amp and values.amp_dtype != "auto":
+        raise UserError(f"--amp_dtype={values.amp_dtype} has no effect without --amp")
+    if values.mode == "train" and values.global_batch_size is not None:
+        schedule.from_flags(values)
 
 
 def _check_mode(values):

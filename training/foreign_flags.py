@@ -1,39 +1,201 @@
 """What flags of other DLRM trainers are called here, for the hint at an unknown flag.
 
-docs/migrating.md has the differences in meaning.
+docs/migrating.md has the differences in meaning. Names are written with underscores;
+`dlrm_s_pytorch.py` of facebookresearch/dlrm has dashes.
 """
+
+import difflib
 
 NAMES = {
     "adagrad": "embedding_optimizer=adagrad",
+    "adam_mlp_optimizer": "optimizer=adam",
+    "arch_embedding_size": "vocab_sizes",
+    "arch_mlp_bot": "bottom_mlp",
+    "arch_mlp_top": "top_mlp",
+    "arch_sparse_feature_size": "embedding_dim",
+    "auc_thresholds": "auc=binned",
     "batch_size": "global_batch_size",
+    "batchsize": "global_batch_size",
+    "bottom_mlp_dims": "bottom_mlp",
     "bottom_mlp_sizes": "bottom_mlp",
+    "columnwise_split": "column_split",
+    "data_generation": "use_synthetic_dataset",
+    "data_randomize": "shuffle_seed=1",
     "dataset": "data_dir",
+    "dataset_path": "data_dir",
     "dataset_type": "data_layout",
     "decay_end_lr": "end_lr",
+    "decay_start": "decay_start_step",
     "dense_arch_layer_sizes": "bottom_mlp",
+    "display_interval": "print_interval",
+    "dot_interaction": "custom_interact",
+    "enable_profiling": "profile_steps=100-110",
+    "ev_size": "embedding_dim",
+    "freeze_embeddings": "ablation=frozen_embeddings",
     "in_memory_binary_criteo_path": "data_dir",
     "inference_benchmark_batch_sizes": "batch_sizes",
+    "inference_only": "mode=evaluate",
     "interaction_op": "custom_interact",
     "learning_rate": "lr",
     "limit_train_batches": "early_stop",
     "load_checkpoint_path": "restore",
+    "load_model": "restore",
     "log_path": "run_dir",
     "lr_decay_start": "decay_start_step",
+    "lr_decay_start_step": "decay_start_step",
     "lr_decay_steps": "decay_steps",
+    "lr_num_decay_steps": "decay_steps",
+    "lr_num_warmup_steps": "warmup_steps",
     "lr_warmup_steps": "warmup_steps",
+    "max_iter": "early_stop",
     "max_steps": "early_stop",
+    "mini_batch_size": "global_batch_size",
+    "mlperf_auc_threshold": "auc_threshold",
+    "mlperf_bin_shuffle": "shuffle_seed=1",
+    "mlperf_logging": "mlperf_log",
     "model_config": "bottom_mlp",
+    "nepochs": "epochs",
+    "num_batches": "early_stop",
     "num_embeddings_per_feature": "vocab_sizes",
+    "num_workers": "parallel_reads",
+    "numpy_rand_seed": "seed",
     "output_dir": "checkpoint_dir",
     "over_arch_layer_sizes": "top_mlp",
     "print_freq": "print_interval",
     "print_sharding_plan": "mode=plan",
+    "processed_data_file": "data_dir",
+    "profiler_start_step": "profile_steps=100-110",
+    "raw_data_file": "data_dir",
+    "restore_checkpoint_path": "restore",
     "save_checkpoint_path": "checkpoint_dir",
+    "save_model": "checkpoint_dir",
+    "saved_model_output_path": "export_dir",
+    "scaler": "loss_scale",
+    "shuffle": "shuffle_seed=1",
     "shuffle_batch_order": "shuffle_seed=1",
     "shuffle_batches": "shuffle_seed=1",
+    "synthetic_dataset_cardinalities": "vocab_sizes",
     "synthetic_dataset_num_entries": "early_stop",
     "synthetic_dataset_table_sizes": "vocab_sizes",
+    "synthetic_dataset_train_batches": "early_stop",
+    "tensor_board_filename": "run_dir",
     "test_freq": "eval_interval",
+    "top_mlp_dims": "top_mlp",
     "top_mlp_sizes": "top_mlp",
+    "use_mixed_precision": "amp",
     "validation_freq_within_epoch": "eval_interval",
 }
+
+# What else to know about a flag of NAMES.
+_NOTES = {
+    "arch_embedding_size": "comma-separated, for random data and plans: a dataset has its own",
+    "arch_mlp_bot": "comma-separated, without the first width, the number of dense features",
+    "arch_mlp_top": "comma-separated",
+    "processed_data_file": "a folder that preprocess.py or split_bin.py wrote",
+    "raw_data_file": "raw days are read by preprocess.py, whose output it takes",
+}
+
+# Flags without a counterpart, by what is so here.
+_WITHOUT = {
+    "horovodrun starts the ranks, one for each GPU": (
+        "dist_backend", "local_rank", "backend", "num_gpus_per_node",
+    ),
+    "GPUs are used where TensorFlow sees them": ("use_gpu", "base_device", "cpu"),
+    "the test data is read in batches of --global_batch_size": (
+        "test_batch_size", "test_mini_batch_size", "test_num_workers", "valid_batch_size",
+        "batchsize_eval",
+    ),
+    "all test data is scored": ("limit_val_batches", "limit_test_batches", "max_eval_batches"),
+    "the loss is binary cross-entropy of labels 0 and 1": (
+        "loss_function", "loss_weights", "loss_threshold", "round_targets",
+        "activation_function",
+    ),
+    "the interaction is the dot product of all pairs": (
+        "arch_interaction_op", "arch_interaction_itself", "interaction_type", "dcn_num_layers",
+        "dcn_low_rank_dim", "interaction_branch1_layer_sizes", "interaction_branch2_layer_sizes",
+    ),
+    "each table has one id in a sample": (
+        "num_indices_per_lookup", "num_indices_per_lookup_fixed", "multi_hot_sizes",
+        "multi_hot_distribution_type", "collect_multi_hot_freqs_stats",
+        "synthetic_multi_hot_criteo_path", "weighted_pooling",
+    ),
+    "all tables have --embedding_dim columns": (
+        "md_flag", "md_threshold", "md_temperature", "md_round_dims", "qr_flag", "qr_threshold",
+        "qr_operation", "qr_collisions",
+    ),
+    "the layout and the sizes are those of the files in --data_dir": (
+        "data_set", "dataset_name", "mlperf_bin_loader", "num_numerical_features", "feature_spec",
+        "num_embeddings", "synthetic_dataset_use_feature_spec",
+        "synthetic_dataset_numerical_features", "synthetic_dataset_num_numerical_features",
+        "synthetic_dataset_valid_batches",
+    ),
+    "files are read while training, --prefetch batches ahead": (
+        "memory_map", "mmap_mode", "pin_memory", "dataset_multiprocessing",
+    ),
+    "dataset.synthetic writes random data": (
+        "data_size", "data_trace_file", "data_trace_enable_padding", "rand_data_dist",
+        "rand_data_min", "rand_data_max", "rand_data_mu", "rand_data_sigma",
+    ),
+    "all samples are trained on, in the order of the files or of --shuffle_seed": (
+        "data_sub_sample_rate", "undersampling_rate", "shuffle_training_set", "dataset_subset",
+        "drop_last_training_batch",
+    ),
+    "an id outside its table is an error: preprocess.py --max_table_rows limits tables": (
+        "max_ind_range", "max_table_size", "hash_indices",
+    ),
+    "times are always printed, and in the run's journal": (
+        "print_time", "print_wall_time", "print_precision", "print_lr", "gen_loss_summary",
+        "debug_mode", "plot_compute_graph",
+    ),
+    "a run stops at an AUC, --auc_threshold": ("mlperf_acc_threshold",),
+    "a step has one batch": ("mlperf_grad_accum_iter",),
+    "the MLPs are equal on all ranks": (
+        "sync_dense_params", "data_parallel_bottom_mlp", "bottom_features_ordered",
+    ),
+    "--mode=export writes a SavedModel of float32": (
+        "save_onnx", "quantize_mlp_with_bit", "quantize_emb_with_bit", "fp16",
+        "save_input_signature", "saved_model_input_path",
+    ),
+    "TensorFlow takes TF32 where the GPU has it": ("allow_tf32", "enable_tf32_compute"),
+    "the kernels are found from the machine and the data": (
+        "optimized_mlp", "embedding_type", "gpu_embedding_type", "cpu_embedding_type",
+        "cuda_graphs", "disable_algorithm_search", "tf_gpu_memory_limit_gb", "auc_device",
+        "run_eagerly", "dummy_model", "profiled_rank",
+    ),
+    "warm-up begins at 0, and one schedule of the rate holds for the run": (
+        "warmup_factor", "change_lr", "lr_change_point", "lr_after_change_point",
+    ),
+    "speed leaves out the first step": ("benchmark_warmup_steps", "inference_benchmark_steps"),
+    "evaluations are made as --evals_per_epoch says": (
+        "test_after", "evaluate_on_epoch_end", "evaluate_on_training_end", "validation_auroc",
+    ),
+    "it is 1e-8 for the tables": ("eps",),
+    "tables have --embedding_optimizer": ("adam_embedding_optimizer",),
+    "MLPs are always trained": ("freeze_mlps",),
+    "hvd_wrapper.sh sets the number of threads": (
+        "inter_op_parallelism", "intra_op_parallelism",
+    ),
+}  # fmt: skip
+WITHOUT = {name: why for why, names in _WITHOUT.items() for name in names}
+
+
+def advice(name, known, booleans):
+    """Returns what to say after "unknown flag --NAME", an empty text if nothing is known of it.
+
+    Args:
+        name: as the user wrote it, without the leading dashes.
+        known: names of this project's flags.
+        booleans: those of them that take no value.
+    """
+    plain = name.replace("-", "_").lower()
+    if plain.removeprefix("no_") in booleans and plain.startswith("no_"):
+        return f"; did you mean --no{plain.removeprefix('no_')}?"
+    if plain in known:
+        return f"; did you mean --{plain}?"
+    if plain in NAMES:
+        note = f" ({_NOTES[plain]})" if plain in _NOTES else ""
+        return f"; did you mean --{NAMES[plain]}{note}?"
+    if plain in WITHOUT:
+        return f" of another trainer: leave it out, {WITHOUT[plain]}"
+    near = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
+    return f"; did you mean --{near[0]}?" if near else ""

@@ -25,7 +25,7 @@ _FEWEST_CALLS, _MOST_CALLS = 20, 20_000
 _POOL_SAMPLES, _POOL_BATCHES, _MOST_BATCHES = 1 << 17, 4, 256
 
 
-def run(flags, cluster):
+def run(flags, cluster, watch):
     """Runs the mode; returns the exit code.
 
     Raises:
@@ -39,12 +39,12 @@ def run(flags, cluster):
         if flags.data_dir is None and flags.vocab_sizes is None:
             flags.vocab_sizes = ",".join(map(str, reader.manifest["vocab_sizes"]))
     flags.global_batch_size = max(sizes)
-    parts = build(flags, cluster)
+    parts = build(flags, cluster, reader and start.dense_features(reader))
     if reader is not None:
         start.load_weights(reader, parts, cluster)
     facts = _facts(flags, cluster, parts, reader)
     journal = start.open_journal(flags, cluster)
-    with contextlib.closing(journal), start.watched(flags, cluster) as watch:
+    with contextlib.closing(journal):
         journal.emit("config", steps=0, **facts)
         if cluster.rank == 0:
             print(heading(facts), flush=True)

@@ -10,19 +10,20 @@ from model.embedding.backend import BackendError
 from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
 from ops.nvtx import ranges
-from training import evaluate_mode, export, inference_benchmark, precision, schedule
+from training import evaluate_mode, export, inference_benchmark, precision, schedule, start
 from training.build import build
 from training.checkpoint import restore
 from training.checkpoint.files import DamagedError
-from training.checkpoint.saver import Saver, facts, read_interval
+from training.checkpoint.saver import Saver, facts
 from training.checkpoint.state import State
 from training.data import early_stop
 from training.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from training.flag_values import read_interval, read_steps
 from training.flags import chosen
 from training.journal import Journal, JsonLines
 from training.loop import Loop
 from training.mlperf_log import MLPerfLog
-from training.profiling import StepProfile, read_steps
+from training.profiling import StepProfile
 from training.progress import make_progress
 from training.requests import Requests
 from training.staged_step import LAST, StagedStep
@@ -30,7 +31,6 @@ from training.start import find_checkpoint, make_evaluation, run_folder, warn
 from training.step import TrainStep
 from training.summary import SummaryTable
 from training.tensorboard import TensorBoard
-from training.watchdog import Watchdog
 
 # Of the dense part. TensorFlow's Adagrad starts its sums at 0.1, PyTorch's and ours at 0. Keras has
 # epsilon under the root, where it keeps the first steps of tiny gradients small.
@@ -52,12 +52,14 @@ def run(flags, cluster):
         "train": _train,
         "evaluate": evaluate_mode.run,
         "inference_benchmark": inference_benchmark.run,
-        "export": export.run,
     }
     if cluster.rank == 0 and (unheard := ranges.unheard()):
         warn(unheard)
     try:
-        return modes[flags.mode](flags, cluster)
+        if flags.mode == "export":
+            return export.run(flags, cluster)
+        with start.watched(flags, cluster) as watchdog:
+            return modes[flags.mode](flags, cluster, watchdog)
     except (
         dataset.DatasetError,
         PlacementError,
@@ -68,7 +70,7 @@ def run(flags, cluster):
         raise UserError(str(error)) from error
 
 
-def _train(flags, cluster):
+def _train(flags, cluster, watchdog):
     # Flags first: what is wrong with them is said before anything is loaded.
     rates = schedule.from_flags(flags)
     steps, minutes = read_interval(flags.checkpoint_interval)
@@ -97,30 +99,26 @@ def _train(flags, cluster):
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
     # Of rank 0 alone: the ranks do the same things.
     profile = StepProfile(profiled if cluster.rank == 0 else None, folder)
-    saver = watchdog = None
+    saver = None
     try:
         if flags.checkpoint_dir is not None:
             saver = Saver(
                 flags.checkpoint_dir, cluster, state, facts(chosen(), parts.data.facts),
                 keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
             )  # fmt: skip
-        start, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
-        _tell_unreached(flags, parts.data.steps_per_epoch, profiled, start, step, journal)
-        if cluster.size > 1:
-            watchdog = Watchdog(cluster, flags.stall_timeout)
+        first, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
+        _tell_unreached(flags, parts.data.steps_per_epoch, profiled, first, step, journal)
         requests = Requests(minutes if saver is not None else None, cluster.rank)
         result = Loop(
             flags, cluster, parts.data, step, evaluation, rates, scale, journal, requests,
             profile=profile, watchdog=watchdog, saver=saver, early_stop=early_stop(flags),
-            start=start, evaluations=evaluations,
+            start=first, evaluations=evaluations,
         ).run()  # fmt: skip
     finally:
         profile.close()
         if saver is not None:
             saver.close()
         journal.close()
-        if watchdog is not None:
-            watchdog.close()
     return EXIT_INTERRUPTED if result["stopped_by"] == "signal" else EXIT_OK
 
 

@@ -6,12 +6,13 @@ them on rank 0 alone; sinks write files, draw the progress bar, print the final 
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import time
 
+from storage.atomic import encode_json, write_json
 from training.errors import UserError
+from training.nonfinite import finite
 
 EVENTS = {
     "config": "flags, versions, data, ranks, steps, steps_per_epoch, schedule, resumed_from_step: "
@@ -47,7 +48,7 @@ class Journal:
 
         Args:
             event: one of `EVENTS`.
-            **fields: JSON-serialisable values.
+            **fields: JSON-serialisable values; a number in them may be NaN or infinite.
         """
         if event not in EVENTS:
             raise ValueError(f"unknown event {event!r}: expected one of {sorted(EVENTS)}")
@@ -79,11 +80,11 @@ class JsonLines:
             UserError: the folder cannot be written, such as on a full disk.
         """
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(encode_json(finite(record), indent=None) + "\n")
             self._file.flush()
             if record["event"] == "end":
                 result = {k: v for k, v in record.items() if k not in ("event", "time")}
-                write_atomically(self._folder / "result.json", json.dumps(result, indent=2) + "\n")
+                write_json(self._folder / "result.json", finite(result), indent=2)
         except OSError as error:
             raise UserError(
                 f"run folder {self._folder}: cannot be written: {error.strerror}"
@@ -117,14 +118,3 @@ def new_run_folder(parent):
     link.symlink_to(folder.name)
     os.replace(link, parent / "latest")
     return folder
-
-
-def write_atomically(path, text):
-    """Writes a text file so that it is either whole or the old one."""
-    path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -11,6 +11,7 @@ from training.chance import ChanceAlarm
 from training.data import with_next
 from training.errors import DivergedError
 from training.flags import chosen
+from training.nonfinite import finite
 from training.pace import Pace
 from training.profiling import StepProfile
 
@@ -225,8 +226,9 @@ class Loop:
         self._stop_clocks(seconds)
         if result is None:
             return "signal"
-        record = {"step": done, "auc": result.auc, "log_loss": result.log_loss,
-                  "samples": result.samples, "seconds": seconds}  # fmt: skip
+        # The AUC of labels of one class is not defined.
+        record = finite({"step": done, "auc": result.auc, "log_loss": result.log_loss,
+                         "samples": result.samples, "seconds": seconds})  # fmt: skip
         self._evaluations.append(record)
         self._journal.emit("evaluation", **record)
         self._journal.emit("memory", step=done, **environment.peak_memory())
@@ -241,8 +243,10 @@ class Loop:
 
     def _passed(self, step):
         """Tells whether the evaluation after a step has ended training when it was made."""
-        threshold = self._flags.auc_threshold
-        return self._due(step) and self._scored(step) and self._evaluations[-1]["auc"] > threshold
+        if not (self._due(step) and self._scored(step)):
+            return False
+        auc = self._evaluations[-1]["auc"]
+        return auc is not None and auc > self._flags.auc_threshold
 
     def _due(self, step):
         return bool(self._interval) and 0 < step < self._total and step % self._interval == 0
@@ -287,7 +291,7 @@ class Loop:
         per_step, rate = self._pace.overall(done, end)
         result = {
             "auc": last.get("auc"),
-            "best_auc": max((e["auc"] for e in evaluations), default=None),
+            "best_auc": max((e["auc"] for e in evaluations if e["auc"] is not None), default=None),
             "log_loss": last.get("log_loss"),
             "attainable_auc": self._data.attainable_auc,
             "loss": self._step.last_loss() if done > self._start else None,

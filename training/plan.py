@@ -13,8 +13,9 @@ from model.embedding.placement import POLICIES, Placement, PlacementError, plan
 from model.embedding.shards import OPTIMIZER_STATE_BYTES, byte_text
 from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
 from model.workload import ModelShape, row_wise_imbalance
-from training.environment import parse_bytes
+from storage.arguments import number, whole_number
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.flag_values import read_bytes
 from training.plan_arguments import precision_of, read_vocab_sizes, read_widths
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
@@ -243,21 +244,23 @@ def main(arguments=None):
         prog="python3 -m training.plan", description=__doc__.split("\n")[0]
     )
     add = parser.add_argument
-    add("--ranks", type=int, default=1, help="number of ranks")
+    add("--ranks", type=whole_number(1, 1 << 16), default=1, help="number of ranks")
     add("--device", default="a100-80gb", choices=list(DEVICES))
-    add("--global_batch_size", type=int, default=65536, help="samples of a step on all ranks")
+    add("--global_batch_size", type=whole_number(1), default=65536,
+        help="samples of a step on all ranks")  # fmt: skip
     add("--amp", action="store_true", help="mixed precision")
     add("--vocab_sizes", default="mlperf", help="name, comma-separated sizes or JSON file")
-    add("--embedding_dim", type=int, default=128)
+    add("--embedding_dim", type=whole_number(1, 1 << 20), default=128)
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
     add("--optimizer", default="sgd", choices=list(OPTIMIZER_STATE_BYTES), help="of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true", help="halve tables where that balances better")
-    add("--replicate_below_rows", type=int, default=0)
+    add("--replicate_below_rows", type=whole_number(), default=0)
     add("--memory_per_rank", help="for tables, such as 40GiB")
     add("--compress", action="store_true", help="remove duplicate ids before they travel")
-    add("--unique_fraction", type=float, help="measured unique ids over ids of a local batch")
+    add("--unique_fraction", type=number(0, 1),
+        help="measured unique ids over ids of a local batch")  # fmt: skip
     add("--software", default="tensorflow", choices=list(SOFTWARE))
     add("--network_bandwidth", help="bytes per second of a rank between nodes, such as 20GiB")
     flags = parser.parse_args(arguments)
@@ -290,7 +293,7 @@ def main(arguments=None):
 
 def _bytes(flags, name):
     text = getattr(flags, name)
-    return None if text is None else parse_bytes(text, name)
+    return None if text is None else read_bytes(name, text)
 
 
 if __name__ == "__main__":

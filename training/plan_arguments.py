@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from model.published_runs import VOCABULARIES
+from storage import structured
+
+# Ids are int32.
+_LARGEST_TABLE = 2**31 - 1
+_Numbers = Annotated[list[int], msgspec.Meta(min_length=1)]
+_Sizes = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_TABLE)]], msgspec.Meta(min_length=1)
+]
+
+
+class _Document(TypedDict):
+    vocab_sizes: _Sizes
 
 
 def read_vocab_sizes(text):
@@ -24,22 +38,22 @@ def read_vocab_sizes(text):
     """
     if text in VOCABULARIES:
         return VOCABULARIES[text]
-    if re.fullmatch(r"[\d,\s]+", text):
-        return tuple(int(size) for size in text.replace(",", " ").split())
+    if not re.search(r"[^\d\s,+.\[\]-]", text) and not os.path.exists(text):
+        return tuple(_positive_integers(text, "vocab_sizes", _LARGEST_TABLE))
     if not os.path.isfile(text):
         raise ValueError(
-            f"vocab_sizes {text!r} is neither a file, nor a comma-separated list, nor one of "
-            f"{', '.join(VOCABULARIES)}"
+            f"--vocab_sizes={text:.80}: expected a file, a comma-separated list or one of "
+            f"{', '.join(VOCABULARIES)}; found none of these"
         )
     try:
-        with open(text, encoding="utf-8") as file:
-            document = json.load(file)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{text}: cannot read table sizes: {error}") from None
-    sizes = document.get("vocab_sizes") if isinstance(document, dict) else document
-    if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
-        raise ValueError(f"{text}: expected a list of integers, alone or as 'vocab_sizes'")
-    return tuple(sizes)
+        document = structured.read_json(text, Any)
+        if isinstance(document, dict):
+            structured.check_shape(document, text, _Document)
+            document = document["vocab_sizes"]
+        structured.check_shape(document, text, _Sizes)
+    except OSError as error:
+        raise ValueError(f"{text}: cannot read table sizes: {error.strerror}") from None
+    return tuple(document)
 
 
 def read_widths(name, text):
@@ -48,10 +62,22 @@ def read_widths(name, text):
     Raises:
       ValueError: naming the flag, if it is no such list.
     """
+    return tuple(_positive_integers(text, name))
+
+
+def _positive_integers(text, name, largest=None):
+    """Returns the integers of a comma-separated list, which may have brackets around it."""
+    bare = text.strip()
     try:
-        return tuple(int(width) for width in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{name}={text} is not a list of layer widths such as 512,256") from None
+        numbers = structured.parse_json(
+            bare if bare.startswith("[") else f"[{bare}]", f"--{name}", _Numbers
+        )
+    except structured.StructureError:
+        numbers = [0]
+    if any(number > (largest or number) for number in numbers) or min(numbers) < 1:
+        most = "" if largest is None else f" of at most {largest}"
+        raise ValueError(f"--{name}={text:.80}: expected positive integers{most}, comma-separated")
+    return numbers
 
 
 def precision_of(device, amp):

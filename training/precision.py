@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from training.errors import UserError
+from training.flag_values import read_loss_scale
 
 # The published runs' static scale for float16.
 STATIC_FLOAT16 = 1024.0
@@ -19,11 +20,9 @@ def compute_dtype(flags, gpus):
         gpus: number of GPUs that this process sees.
 
     Raises:
-        UserError: a flag has no effect, or the device lacks the type.
+        UserError: the device lacks the type.
     """
     if not flags.amp:
-        if flags.amp_dtype != "auto":
-            raise UserError(f"--amp_dtype={flags.amp_dtype} has no effect without --amp")
         return tf.float32
     name = flags.amp_dtype
     if name == "auto":
@@ -46,19 +45,11 @@ def loss_scale(flags, dtype):
     Raises:
         UserError: --loss_scale is no number of at least 1 and not dynamic.
     """
-    text, skip = flags.loss_scale, flags.nan_policy == "skip"
-    if text == "auto":
+    value, skip = read_loss_scale(flags.loss_scale), flags.nan_policy == "skip"
+    if value == "auto":
         return LossScale(STATIC_FLOAT16 if dtype == tf.float16 else 1.0, skip_nonfinite=skip)
-    if text == "dynamic":
+    if value == "dynamic":
         return LossScale(INITIAL, dynamic=True)
-    try:
-        value = float(text)
-        if not 1.0 <= value <= tf.float32.max:
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"--loss_scale={text}: expected auto, dynamic or a number of at least 1"
-        ) from None
     return LossScale(value, skip_nonfinite=skip)
 
 

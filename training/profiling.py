@@ -1,24 +1,6 @@
 """A TensorFlow profile of some steps: `tensorboard --logdir RUN`, its tab Profile."""
 
-import re
-
 import tensorflow as tf
-
-from training.errors import UserError
-
-
-def read_steps(text):
-    """Returns the (first, last) step of --profile_steps, or None.
-
-    Raises:
-        UserError: the text is no range of steps.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)-(\d+)", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--profile_steps={text}: expected a range of steps such as 100-110")
-    return int(match[1]), int(match[2])
 
 
 class StepProfile:

@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from training.summary import score_text
+
 _LINE_SECONDS = 10.0
 
 
@@ -30,8 +32,8 @@ def _count(value):
 def evaluation_text(record):
     """Returns one line about an evaluation."""
     return (
-        f"step {record['step']}: AUC {record['auc']:.6f}, log loss {record['log_loss']:.6f}, "
-        f"{record['samples']} samples in {record['seconds']:.2f} s"
+        f"step {record['step']}: {score_text(record)}, {record['samples']} samples in "
+        f"{record['seconds']:.2f} s"
     )
 
 

@@ -10,6 +10,7 @@ checkpoint: horovodrun would leave them five seconds.
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import time
 
 import psutil
 
-from training import status
+from training import launcher_report, status
 from training.errors import (
     EXIT_DIVERGED,
     EXIT_INTERRUPTED,
@@ -28,6 +29,7 @@ from training.errors import (
     EXIT_RANK_LOST,
     EXIT_USER_ERROR,
 )
+from training.rank_states import CAUSE_UNKNOWN
 
 # A job that ended so would end so again.
 _FINAL = {
@@ -84,32 +86,67 @@ def _run(command, stopping, grace):
     if stopping.is_set():
         return EXIT_INTERRUPTED, _FINAL[EXIT_INTERRUPTED]
     with tempfile.TemporaryDirectory(prefix="dlrm-status-") as folder:
+        relay = launcher_report.Relay()
         try:
             process = subprocess.Popen(
-                command, env={**os.environ, status.VARIABLE: folder}, start_new_session=True
+                command,
+                env={**os.environ, status.VARIABLE: folder},
+                stderr=relay.write_end,
+                start_new_session=True,
             )
         except OSError as error:
             _say(f"{command[0]}: {error.strerror}")
             return EXIT_USER_ERROR, _FINAL[EXIT_USER_ERROR]
-        family = {}
+        finally:
+            relay.started()
+        family, deaths = {}, []
         try:
-            _wait(process, folder, stopping, grace, family)
+            _wait(process, folder, stopping, grace, family, deaths)
         finally:
             _end(process, family)
-        codes = status.read(folder, "code")
-        return _verdict(process.returncode, codes, status.read(folder, "pid"), stopping.is_set())
+        facts = _Facts(
+            started=set(status.read(folder, "pid")),
+            codes=status.read(folder, "code"),
+            losses=status.read_losses(folder),
+            deaths=deaths,
+            reported=launcher_report.first_failure(relay.text()),
+        )
+        return _verdict(process.returncode, facts, stopping.is_set())
 
 
-def _wait(process, folder, stopping, grace, family):
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What is known about the ranks of a run that has ended.
+
+    Attributes:
+        started: ranks that have begun.
+        codes: {rank: exit code} of those that ended by themselves.
+        losses: {rank: a line} about ranks that the watch of another has lost.
+        deaths: ranks whose processes on this host were seen to end, in that order.
+        reported: a `launcher_report.Failure`, or None.
+    """
+
+    started: "set"
+    codes: "dict"
+    losses: "dict"
+    deaths: "list"
+    reported: "launcher_report.Failure | None"
+
+
+def _wait(process, folder, stopping, grace, family, deaths):
     """Waits for the end of the job; hands a request to stop to each of its ranks once.
 
     `family` gathers the job's processes: once their parents are gone nothing tells them apart.
+    `deaths` gathers the ranks whose processes have ended, in that order.
     """
     deadline, asked = None, set()
     while process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
                 family[child.pid] = child
+        for rank, pid in status.read(folder, "pid").items():
+            if rank not in deaths and pid in family and not _alive(family[pid]):
+                deaths.append(rank)
         if stopping.is_set():
             if deadline is None:
                 deadline = time.monotonic() + grace
@@ -126,21 +163,50 @@ def _wait(process, folder, stopping, grace, family):
         time.sleep(_POLL_SECONDS)
 
 
-def _verdict(code, codes, started, stopped):
-    """Returns (exit code, why) of a run from what its ranks have left."""
+def _verdict(code, facts, stopped):
+    """Returns (exit code, why) of a run from what is known about its ranks."""
     if code == EXIT_OK:
         return EXIT_OK, "done"
     if stopped:
         return EXIT_INTERRUPTED, _FINAL[EXIT_INTERRUPTED]
     for final, reason in _FINAL.items():
-        if final in codes.values():
+        if final in facts.codes.values():
             return final, reason
-    if code in _FINAL and not started:
+    if code in _FINAL and not facts.started:
         return code, _FINAL[code]
-    gone = sorted(set(started) - set(codes))
-    if gone:
-        return EXIT_RANK_LOST, f"rank {gone[0]} ended without a word"
-    return EXIT_RANK_LOST, f"the job ended with exit code {code}"
+    return EXIT_RANK_LOST, _who_was_lost(facts) or f"the job ended with exit code {code}"
+
+
+def _who_was_lost(facts):
+    """Returns a text that names the lost rank and says how it ended, as far as that is known.
+
+    The watch of the other ranks knows best: it sees which rank is gone or stuck. Without it, a rank
+    that ended before the others, without an exit code of its own, is the lost one: a launcher ends
+    the others after it. The launcher says by which signal, and of other hosts' ranks too.
+    """
+    reported = facts.reported
+    if facts.losses:
+        rank = min(facts.losses)
+        text = facts.losses[rank]
+        if reported and reported.rank == rank and reported.signal:
+            text = text.replace(CAUSE_UNKNOWN, f"it was killed by {reported.signal}")
+        return text
+    silent = facts.started - set(facts.codes)
+    if reported and (reported.rank in silent or reported.rank not in facts.started):
+        return str(reported)
+    first = next((rank for rank in facts.deaths if rank in silent), None)
+    if first is None and silent:
+        first = min(silent)
+    if first is not None:
+        return f"rank {first} was killed or crashed: it left no exit code"
+    return str(reported) if reported else None
+
+
+def _alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _end(process, family):

@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import signal
 import sys
 import types
 
+from training import faults
 from training.checkpoint import restore
 from training.checkpoint.state import State
-from training.errors import UserError
+from training.errors import RankLostError, UserError
 from training.eval_cache import CachedBatches
 from training.evaluation import evaluate
 from training.flags import chosen
@@ -17,6 +19,12 @@ from training.journal import Journal, JsonLines, new_run_folder
 from training.progress import ProgressLines
 from training.step import Forward
 from training.watchdog import Watchdog
+
+# How long a failed exchange waits for the watch to find a lost rank (s): some ticks of the watch,
+# and less than the five seconds that horovodrun leaves between SIGTERM and SIGKILL.
+_VERDICT_SECONDS = 2.5
+# The same for a SIGTERM: a death is told at once.
+_DEATH_SECONDS = 1.0
 
 
 def run_folder(flags):
@@ -42,23 +50,42 @@ def open_journal(flags, cluster):
 
 @contextlib.contextmanager
 def watched(flags, cluster):
-    """Gives a `training.watchdog.Watchdog`, or for a single rank what does nothing in its place."""
+    """Gives a `training.watchdog.Watchdog`, or for a single rank what does nothing in its place.
+
+    Raises:
+        RankLostError: an exchange failed; it names the rank that has left the job, if one has.
+    """
     if cluster.size == 1:
         yield _Unwatched()
         return
     watchdog = Watchdog(cluster, flags.stall_timeout)
+
+    def terminated(number, frame):
+        # A launcher ends all ranks when it has lost one. The watch says which, and exits.
+        watchdog.find_loss(_DEATH_SECONDS)
+        signal.signal(number, before)
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, terminated)
     try:
-        yield watchdog
+        with faults.explained(cluster.rank, cluster.size):
+            yield watchdog
+    except RankLostError as error:
+        # The process ends: a SIGTERM that comes now must not keep it from saying why.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise RankLostError(watchdog.find_loss(_VERDICT_SECONDS) or str(error)) from error
+    else:
+        signal.signal(signal.SIGTERM, before)
     finally:
         watchdog.close()
 
 
 class _Unwatched:
     def beat(self, doing):
-        """Tells nobody."""
+        """Does nothing."""
 
-    def pause(self):
-        """Tells nobody."""
+    def pause(self, alone=False):
+        """Does nothing."""
 
 
 def find_checkpoint(flags, cluster, report=None):
@@ -100,6 +127,12 @@ def adopt_model(flags, reader):
         if not flags[name].present and name in reader.manifest["flags"]:
             setattr(flags, name, reader.manifest["flags"][name])
     flags.embedding_optimizer = "sgd"
+
+
+def dense_features(reader):
+    """Returns the dense features of a checkpoint's model: the inputs of its first layer."""
+    first = min(reader.manifest["dense"], key=lambda name: int(name.split(".")[0]))
+    return reader.manifest["dense"][first]["shape"][0]
 
 
 def load_weights(reader, parts, cluster):

@@ -6,8 +6,14 @@ def _yes(value):
 
 
 def _number(value, form):
-    # One step alone has no steady rate.
+    # One step alone has no steady rate, test data of one class no AUC.
     return "n/a" if value is None else format(value, form)
+
+
+def score_text(record):
+    """Returns an evaluation's AUC and log loss; each is None where it is not finite."""
+    auc, loss = (_number(record[name], ".6f") for name in ("auc", "log_loss"))
+    return f"AUC {auc}, log loss {loss}"
 
 
 def rows(result):
@@ -36,10 +42,11 @@ def rows(result):
         ("average time of iteration (ms)", _number(result["ms_per_iteration"], ".2f")),
         ("throughput (samples/second)", _number(result["samples_per_second"], ",.0f")),
         ("ranks", str(result["ranks"])),
+        ("device", result["versions"]["gpu"] or "CPU"),
     ]
-    if result["auc"] is not None:
-        table += [("AUC", f"{result['auc']:.6f}"), ("best AUC", f"{result['best_auc']:.6f}"),
-                  ("log loss", f"{result['log_loss']:.6f}")]  # fmt: skip
+    scores = [("AUC", "auc"), ("best AUC", "best_auc"), ("log loss", "log_loss")]
+    if any(result[name] is not None for _, name in scores):
+        table += [(text, _number(result[name], ".6f")) for text, name in scores]
     if result["attainable_auc"] is not None:
         table.append(("attainable AUC of this data", f"{result['attainable_auc']:.6f}"))
     return table

@@ -3,8 +3,8 @@
 A collective waits for all ranks: with one of them gone or stuck, the others would wait for ever.
 So each rank tells rank 0 once a second, from a thread and over a TCP connection of its own, what
 it is doing and for how long. Rank 0 sees a closed connection (died), a silent one (stopped) and
-the rank that is behind the others when nobody moves any more (stuck); it tells all ranks, and
-each prints that and exits with `EXIT_RANK_LOST`. Losing rank 0 is seen by all.
+the rank that is behind the others when nobody moves any more (stuck); it tells all ranks at once,
+and each prints that and exits with `EXIT_RANK_LOST`. Losing rank 0 is seen by all.
 """
 
 import contextlib
@@ -18,9 +18,14 @@ import time
 
 import numpy as np
 
+from storage.structured import StructureError
 from training import status
-from training.environment import launched_rank
 from training.errors import EXIT_RANK_LOST
+from training.rank_states import Loss, RankStates, death, name_of
+from training.watch_messages import read_states
+
+# A launcher names the rank that ends first: the lost one, if the others give it this long (s).
+_LINGER = 2.0
 
 
 class Watchdog:
@@ -29,16 +34,18 @@ class Watchdog:
     Args:
         cluster: the ranks (`training.cluster`), two or more.
         timeout: seconds without a sign of life, or without progress, after which to give up.
-        on_loss: called with the message instead of printing it and exiting, for tests.
+        on_loss: called with the `Loss` instead of printing it and exiting, for tests.
         tick: seconds between two messages of a rank.
     """
 
     def __init__(self, cluster, timeout, on_loss=None, tick=1.0):
         self._rank, self._size = cluster.rank, cluster.size
         self._timeout, self._tick = timeout, tick
-        self._on_loss = on_loss or _exit
-        self._doing, self._count, self._since, self._paused = "start", 0, time.monotonic(), True
-        self._closing = threading.Event()
+        self._on_loss = on_loss or self._exit
+        self._doing, self._count, self._since, self._paused = "the start", 0, time.monotonic(), True
+        self._closing, self._left = threading.Event(), None
+        self._first = {}  # what rank 0 has last said of itself
+        self._wake, self._woken = socket.socketpair()
         if self._rank == 0:
             server = socket.create_server((_own_address(cluster), 0), backlog=self._size)
             _agree_on_address(cluster, server.getsockname())
@@ -75,7 +82,28 @@ class Watchdog:
     def close(self):
         """Leaves the watch, once the job is done or has failed with an error of its own."""
         self._closing.set()
+        with contextlib.suppress(OSError):
+            self._wake.send(b".")
         self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._wake.close()
+            self._woken.close()
+
+    def find_loss(self, seconds):
+        """Waits until the watch knows why an exchange failed; returns what it knows, or None.
+
+        A rank that died is named by the watch, which then ends this process. What is returned is
+        about a rank that has left the job by itself, with an error of its own.
+
+        Args:
+            seconds: how long to wait.
+        """
+        deadline = time.monotonic() + seconds
+        while self._left is None and time.monotonic() < deadline:
+            self._thread.join(timeout=0.05)
+            if not self._thread.is_alive():
+                break
+        return self._left
 
     def sever(self):
         """Closes all connections without a word, as the death of this process would."""
@@ -95,53 +123,79 @@ class Watchdog:
             "leaving": self._closing.is_set(),
         }
 
+    def _answer(self, lost=None, leaving=False):
+        return {"lost": lost, "leaving": leaving, "left": self._left, "first": self._state()}
+
+    def _exit(self, loss):
+        # A thread that is stuck in a collective cannot be unwound: leave at once.
+        print(f"error: {loss.text}", file=sys.stderr, flush=True)
+        status.lost(self._rank, loss.rank, loss.text)
+        status.ended(self._rank, EXIT_RANK_LOST)
+        time.sleep(_LINGER)
+        os._exit(EXIT_RANK_LOST)
+
     def _report(self, connection):
-        """Tells rank 0 this rank's state each tick and hears what it says."""
+        """Sends rank 0 this rank's state each tick and takes what it answers."""
         connection.settimeout(self._tick)
-        heard, buffer = time.monotonic(), b""
-        while True:
-            leaving = self._closing.is_set()
-            try:
-                connection.sendall(_line(self._state()))
-                if leaving:
-                    connection.close()
-                    return None
-                received = connection.recv(4096)
-                if not received:
-                    raise ConnectionError("closed")
-                heard = time.monotonic()
-                buffer += received
-                for message in _lines(buffer):
-                    if message.get("lost"):
-                        return self._on_loss(message["lost"])
-                    if message.get("leaving"):
-                        return None
-                buffer = buffer[buffer.rfind(b"\n") + 1 :]
-                self._closing.wait(self._tick)
-            except TimeoutError:
+        heard, buffer, next_round = time.monotonic(), b"", 0.0
+        with selectors.DefaultSelector() as selector:
+            for source in (connection, self._woken):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                leaving = self._closing.is_set()
                 if time.monotonic() - heard > self._timeout:
-                    return self._on_loss(f"rank 0 has not answered for {self._timeout} s")
-            except OSError:
-                if self._closing.wait(self._tick):
-                    return None
-                return self._on_loss("rank 0 died: it closed its connection")
+                    text = f"has not answered for {self._timeout} s; --stall_timeout sets the limit"
+                    return self._on_loss(Loss(0, f"{name_of(0, self._first)} {text}"))
+                try:
+                    if leaving or time.monotonic() >= next_round:
+                        next_round = time.monotonic() + self._tick
+                        connection.sendall(_line(self._state()))
+                    if leaving:
+                        connection.close()
+                        return None
+                    ready = selector.select(max(0.0, next_round - time.monotonic()))
+                    if connection in [key.fileobj for key, _ in ready]:
+                        received = connection.recv(4096)
+                        if not received:
+                            raise ConnectionError("closed")
+                        heard, buffer = time.monotonic(), buffer + received
+                        for message in _lines(buffer):
+                            self._left = message["left"] or self._left
+                            self._first = message["first"]
+                            if message["lost"]:
+                                return self._on_loss(Loss(*message["lost"]))
+                            if message["leaving"]:
+                                return None
+                        buffer = buffer[buffer.rfind(b"\n") + 1 :]
+                except TimeoutError:
+                    continue
+                except OSError:
+                    if self._closing.is_set():
+                        return None
+                    doing = self._first["doing"] if self._first else "the start"
+                    text = f"{name_of(0, self._first)} {death(doing)}"
+                    return self._on_loss(Loss(0, text))
 
     def _serve(self, server):
-        """Hears all ranks; decides who is lost and tells the others."""
+        """Takes the states of all ranks; decides who is lost and tells the others."""
         selector = selectors.DefaultSelector()
-        selector.register(server, selectors.EVENT_READ)
-        ranks = _Ranks(self._timeout)
+        for source in (server, self._woken):
+            selector.register(source, selectors.EVENT_READ)
+        ranks = RankStates(self._timeout)
         buffers = {}
         next_round = time.monotonic()
         while True:
             leaving = self._closing.is_set()
-            for key, _ in selector.select(timeout=self._tick / 2):
+            for key, _ in selector.select(0 if leaving else self._tick / 2):
+                if key.fileobj is self._woken:
+                    continue
                 if key.fileobj is server:
                     connection, _ = server.accept()
                     connection.settimeout(self._tick)
                     self._sockets.append(connection)
                     selector.register(connection, selectors.EVENT_READ)
                     buffers[connection] = b""
+                    _try_send(connection, self._answer())
                     continue
                 connection = key.fileobj
                 try:
@@ -150,13 +204,15 @@ class Watchdog:
                     received = b""
                 buffers[connection] += received
                 try:
-                    for state in _lines(buffers[connection]):
+                    for state in read_states(buffers[connection], self._size):
                         ranks.hear(connection, state)
-                except (ValueError, TypeError, KeyError):
+                except StructureError:
                     received = b""  # No rank speaks so: a stranger, such as a scan of ports.
                 buffers[connection] = buffers[connection].rpartition(b"\n")[2]
                 if not received:
-                    ranks.closed(connection)
+                    if ranks.closed(connection):
+                        # A launcher ends the others very soon: the death is told at once.
+                        next_round = 0.0
                     selector.unregister(connection)
                     connection.close()
                     del buffers[connection]
@@ -164,66 +220,14 @@ class Watchdog:
                 continue
             next_round = time.monotonic() + self._tick
             ranks.hear(None, self._state())
-            lost = None if leaving else ranks.lost()
+            lost, self._left = None if leaving else ranks.lost(), ranks.left()
+            answer = self._answer(lost, leaving)
             for connection in buffers:
-                _try_send(connection, {"lost": lost, "leaving": leaving})
+                _try_send(connection, answer)
             if leaving:
                 return None
             if lost:
                 return self._on_loss(lost)
-
-
-class _Ranks:
-    """What rank 0 knows of each rank, and who of them is lost."""
-
-    def __init__(self, timeout):
-        self._timeout = timeout
-        self._states = {}
-        self._heard = {}
-        self._rank_of = {}
-        self._died = None
-
-    def hear(self, connection, state):
-        self._states[state["rank"]] = state
-        self._heard[state["rank"]] = time.monotonic()
-        self._rank_of[connection] = state["rank"]
-
-    def closed(self, connection):
-        rank = self._rank_of.pop(connection, None)
-        if rank is not None and not self._states[rank]["leaving"] and self._died is None:
-            self._died = rank
-
-    def lost(self):
-        """Returns a message about a lost rank, or None."""
-        if self._died is not None:
-            return f"{self._name(self._died)} died during {self._states[self._died]['doing']}"
-        now = time.monotonic()
-        watched = {r: s for r, s in self._states.items() if not s["leaving"]}
-        for rank in watched:
-            silent = now - self._heard[rank]
-            if silent > self._timeout:
-                return (
-                    f"{self._name(rank)} has not answered for {silent:.0f} s (last heard during "
-                    f"{watched[rank]['doing']}); --stall_timeout sets the patience"
-                )
-        # Ranks that wait in a collective stand still with the one that they wait for: that is
-        # the one which has come least far. So do those that have come further and pause there.
-        if not watched:
-            return None
-        behind = min(watched.values(), key=lambda state: (state["count"], -state["idle"]))
-        if behind["idle"] > self._timeout and all(
-            s["idle"] > self._timeout or (s["paused"] and s["count"] > behind["count"])
-            for s in watched.values()
-        ):
-            return (
-                f"{self._name(behind['rank'])} has made no progress for {behind['idle']:.0f} s in "
-                f"{behind['doing']} and the others wait; --stall_timeout sets the patience"
-            )
-        return None
-
-    def _name(self, rank):
-        state = self._states[rank]
-        return f"rank {rank} (process {state['pid']} on {state['host']})"
 
 
 def _agree_on_address(cluster, mine):
@@ -263,10 +267,3 @@ def _try_send(connection, message):
     # A rank that does not read is found by its silence.
     with contextlib.suppress(OSError):
         connection.sendall(_line(message))
-
-
-def _exit(message):
-    # A thread that is stuck in a collective cannot be unwound: leave at once.
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    status.ended(launched_rank(), EXIT_RANK_LOST)
-    os._exit(EXIT_RANK_LOST)

@@ -6,7 +6,6 @@ Prints one table and writes it as JSON. docs/performance.md says how the figures
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import signal
@@ -17,6 +16,8 @@ from benchmarks.hybrid import VOCAB
 from benchmarks.training import files, report, turns
 from benchmarks.training.programs import ROOT, ProgramError, Programs
 from benchmarks.training.task import Task
+from storage.arguments import number, whole_number, whole_numbers
+from storage.atomic import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 NAMES = {
@@ -34,9 +35,9 @@ def main(arguments=None):
     """Runs the benchmark; returns the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
-    precisions, batches = options.precisions.split(","), sorted(_numbers(options.batches))[::-1]
+    precisions, batches = options.precisions.split(","), sorted(options.batches)[::-1]
     chosen = options.programs.split(",")
-    vocab = tuple(_numbers(options.vocab_sizes)) if options.vocab_sizes else VOCAB
+    vocab = tuple(options.vocab_sizes) if options.vocab_sizes else VOCAB
     _check(options, precisions, batches, chosen)
     missing = []
     if "torchrec" in chosen and not pathlib.Path(options.torch_python).exists():
@@ -73,7 +74,7 @@ def main(arguments=None):
 def _write(whole, path):
     report.with_best_peer(whole["rows"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_json(path, whole)
 
 
 def _parser():
@@ -81,28 +82,36 @@ def _parser():
         prog="python3 -m benchmarks.training", description=__doc__.partition("\n\n")[0]
     )
     parser.add_argument("--json", default=str(RESULTS), help="where to write the result")
-    parser.add_argument("--batches", default="8192,2048", help="samples of a step")
+    parser.add_argument(
+        "--batches", type=whole_numbers(2), default="8192,2048", help="samples of a step"
+    )
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--programs", default=",".join(NAMES), help="some of the default's")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a burst of steps")
-    parser.add_argument("--steps", type=int, help="steps of a burst, instead of --seconds")
+    parser.add_argument("--rounds", type=whole_number(1), default=5)
     parser.add_argument(
-        "--patience", type=float, default=60.0,
+        "--seconds", type=number(0.001), default=2.0, help="length of a burst of steps"
+    )
+    parser.add_argument(
+        "--steps", type=whole_number(1), help="steps of a burst, instead of --seconds"
+    )
+    parser.add_argument(
+        "--patience", type=number(0.001), default=60.0,
         help="seconds in which a program must do three steps, or is left out",
     )  # fmt: skip
-    parser.add_argument("--vocab_sizes", help="rows of each table (default: 26 tables, 3.6 GB)")
-    parser.add_argument("--samples", type=int, default=1 << 20, help="samples in the files")
+    parser.add_argument(
+        "--vocab_sizes",
+        type=whole_numbers(1),
+        help="rows of each table (default: 26 tables, 3.6 GB)",
+    )
+    parser.add_argument(
+        "--samples", type=whole_number(1, 1 << 40), default=1 << 20, help="samples in the files"
+    )
     parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
     parser.add_argument(
         "--torch_python", default=str(ROOT / ".venv-torch" / "bin" / "python"),
         help="interpreter of the environment that torchrec_environment.sh makes",
     )  # fmt: skip
     return parser
-
-
-def _numbers(text):
-    return [int(number) for number in text.split(",")]
 
 
 def _check(options, precisions, batches, chosen):
@@ -113,10 +122,6 @@ def _check(options, precisions, batches, chosen):
         for one in found:
             if one not in known:
                 sys.exit(f"--{name}: found {one!r}, expected some of {','.join(known)}")
-    if options.rounds < 1 or min(batches) < 2 or (options.steps is not None and options.steps < 1):
-        sys.exit("--rounds and --steps: expected at least 1; --batches: at least 2")
-    if options.patience <= 0:
-        sys.exit(f"--patience {options.patience:g}: expected more than 0 seconds")
     if options.samples < 20 * max(batches):
         sys.exit(f"--samples {options.samples}: expected 20 batches, {20 * max(batches)}")
 

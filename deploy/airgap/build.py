@@ -28,6 +28,7 @@ from deploy.airgap import (  # noqa: E402
     project,
     prune,
 )
+from storage.arguments import whole_number  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATCHELF = "patchelf"
@@ -198,22 +199,19 @@ def _arguments(arguments):
         help="every CUDA library whole, for programs that call more than this trainer does",
     )  # fmt: skip
     parser.add_argument(
-        "--architectures", type=int, nargs="*", default=[80, 90], metavar="GENERATION",
+        "--architectures", type=whole_number(10, 999), nargs="*", default=[80, 90],
+        metavar="GENERATION",
         help="GPUs whose machine code stays in TensorFlow's and CUDA's libraries, 90 for sm_90 "
         "(default: 80 90); none given: all of them",
     )  # fmt: skip
-    parser.add_argument("--part_mib", type=int, default=60, help="a part's size at most, MiB")
-    parser.add_argument("--level", type=int, default=10, help="of Zstandard, 1 to 22")
+    parser.add_argument("--part_mib", type=whole_number(1, 1 << 20), default=60,
+        help="a part's size at most, MiB")  # fmt: skip
+    parser.add_argument("--level", type=whole_number(1, 22), default=10,
+        help="of Zstandard, 1 to 22")  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="begin anew")
     parser.add_argument("--until", choices=STEPS, default="pack", help="the last step to take")
     parser.add_argument("--redo", nargs="*", choices=STEPS, default=[], help="steps to take again")
-    options = parser.parse_args(arguments)
-    # Now, not after the minutes that come before packing.
-    if options.part_mib < 1:
-        parser.error(f"--part_mib {options.part_mib}: expected at least 1")
-    if not 1 <= options.level <= 22:
-        parser.error(f"--level {options.level}: expected 1 to 22")
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments=None):

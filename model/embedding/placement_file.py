@@ -1,12 +1,14 @@
 """Placements as JSON files, read with a check for everything that a hand can get wrong."""
 
-from __future__ import annotations
-
 import json
 import os
+from typing import Annotated, Any, Optional, TypedDict
+
+import msgspec
 
 from model.embedding.placement import Placement
 from model.embedding.shards import KINDS, Assignment, PlacementError, is_integer
+from storage.structured import StructureError, check_shape, parse_json, read_json
 
 FORMAT = "dlrm-placement"
 VERSION = 1
@@ -21,6 +23,20 @@ _KEYS = (
     "bytes_per_rank",
     "tables",
 )
+_Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Document(TypedDict, total=False):
+    format: str
+    version: int
+    ranks: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+    dimension: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    vocab_sizes: list[Annotated[int, msgspec.Meta(ge=1, le=2**53)]]
+    optimizer_bytes_per_row: _Bytes
+    bytes_per_rank: Optional[_Bytes]
+    tables: list[dict[str, Any]]
+
+
 _RANK_KEYS = {"table": {"rank"}, "column": {"ranks"}, "row": set(), "replicated": set()}
 
 
@@ -68,9 +84,11 @@ def read(
             f"{name}: format {document.get('format')!r} version {document.get('version')!r}, "
             f"expected {FORMAT!r} version {VERSION}"
         )
+    try:
+        check_shape(document, name, _Document)
+    except StructureError as error:
+        raise PlacementError(str(error)) from None
     sizes = _agreed(document, "vocab_sizes", vocab_sizes, name)
-    if not isinstance(sizes, (list, tuple)):
-        raise PlacementError(f"{name}: vocab_sizes is {sizes!r}, expected a list of integers")
     if optimizer_bytes_per_row is None:
         optimizer_bytes_per_row = document.get("optimizer_bytes_per_row", 0)
     if bytes_per_rank is None:
@@ -95,36 +113,21 @@ def read(
 
 
 def _load(source):
+    """Return the JSON object of a placement and what to call it."""
     if isinstance(source, str) and source.lstrip().startswith("{"):
-        text, name = source, "placement"
-    else:
-        name = os.fspath(source)
-        try:
-            with open(name, encoding="utf-8") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlacementError(f"{name}: cannot read the placement file: {error}") from None
+        return _parsed(parse_json, source, "placement"), "placement"
+    name = os.fspath(source)
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates), name
-    except json.JSONDecodeError as error:
-        raise PlacementError(f"{name}: not JSON: {error}") from None
-    except RecursionError:
-        raise PlacementError(f"{name}: not a placement: nested too deeply") from None
-    except _DuplicateKey as error:
-        raise PlacementError(f"{name}: the key {error} is given twice") from None
+        return _parsed(read_json, name), name
+    except OSError as error:
+        raise PlacementError(f"{name}: cannot read the placement file: {error.strerror}") from None
 
 
-class _DuplicateKey(Exception):
-    pass
-
-
-def _without_duplicates(pairs):
-    document = {}
-    for key, value in pairs:
-        if key in document:
-            raise _DuplicateKey(repr(key))
-        document[key] = value
-    return document
+def _parsed(read, *source):
+    try:
+        return read(*source, Any)
+    except StructureError as error:
+        raise PlacementError(str(error)) from None
 
 
 def _agreed(document, key, expected, name):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataset import DatasetError, convert, open_dataset, open_split, reader, validate
+from dataset import DatasetError, convert, metadata, open_dataset, open_split, reader, validate
 from tests.dataset.hand_written import VOCAB_SIZES, random_arrays, write_raw
 
 SAMPLES = 640
@@ -74,7 +74,7 @@ def test_missing_file(split):
 def test_folder_in_place_of_a_file(split):
     (split / "label.bin").unlink()
     (split / "label.bin").mkdir()
-    with pytest.raises(DatasetError, match="label.bin: expected a regular file"):
+    with pytest.raises(DatasetError, match="label.bin: .*is a folder: expected a regular file"):
         open_split(split)
 
 
@@ -108,16 +108,16 @@ def test_flipped_metadata_field(split, change):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda c: c.update(format_version=2), "format_version 2: this release reads 1"),
-    (lambda c: c.pop("samples"), "samples must be of type int, found nothing"),
-    (lambda c: c.update(samples="640"), "samples must be of type int, found '640'"),
-    (lambda c: c.update(samples=-1), "samples must not be negative, found -1"),
-    (lambda c: c.update(samples=True), "samples must be of type int, found True"),
-    (lambda c: c.update(vocab_sizes=[]), "vocabulary sizes must be a list"),
-    (lambda c: c.update(vocab_sizes=[5, -1]), "vocabulary size of table 1 must be an integer"),
-    (lambda c: c["columns"].__setitem__(0, 3), r"columns\[0\]: expected an object"),
-    (lambda c: c["columns"][0].pop("dtype"), r"columns\[0\]: dtype must be of type str"),
-    (lambda c: c["columns"][0].update(file="../label.bin"), "is not a plain file name"),
-    (lambda c: c.update(attainable_auc="high"), "attainable_auc must be a number"),
+    (lambda c: c.pop("samples"), "samples: is missing"),
+    (lambda c: c.update(samples="640"), "samples: expected int, found '640'"),
+    (lambda c: c.update(samples=-1), "samples: expected int >= 0, found -1"),
+    (lambda c: c.update(samples=True), "samples: expected int, found true"),
+    (lambda c: c.update(vocab_sizes=[]), "vocab_sizes: expected list of length >= 1"),
+    (lambda c: c.update(vocab_sizes=[5, -1]), r"vocab_sizes\[1\]: expected int >= 1, found -1"),
+    (lambda c: c["columns"].__setitem__(0, 3), r"columns\[0\]: expected object, found 3"),
+    (lambda c: c["columns"][0].pop("dtype"), r"columns\[0\].dtype: is missing"),
+    (lambda c: c["columns"][0].update(file="../label.bin"), "plain file name, found '../label"),
+    (lambda c: c.update(attainable_auc="high"), "attainable_auc: expected float.*, found 'high'"),
     (lambda c: c.update(fingerprint="sha256:0"), "fingerprint expected sha256:0, found sha256:"),
 ])  # fmt: skip
 def test_malformed_metadata(split, change, message):
@@ -127,14 +127,33 @@ def test_malformed_metadata(split, change, message):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("{", "is not JSON"), ("[1]", "expected a JSON object, found list"), ("", "is not JSON"),
-    ("{}", "vocabulary sizes must be a list"),
-    ('{"vocab_sizes": [5, 6], "dense_raw_type": "float64"}', "dense_raw_type 'float64'"),
-    ('{"vocab_sizes": [5, 6], "dense_log": "True"}', "dense_log must be true or false"),
+    ("{", "is not JSON"), ("[1]", "expected object, found a list of 1"), ("", "is not JSON"),
+    ("{}", "vocab_sizes: is missing"),
+    ('{"vocab_sizes": [5, 6], "dense_raw_type": "float64"}',
+     "dense_raw_type: expected one of int32, float32, found 'float64'"),
+    ('{"vocab_sizes": [5, 6], "category_raw_type": "int64"}',
+     "category_raw_type: expected one of int32, found 'int64'"),
+    ('{"vocab_sizes": [5, 6], "hotness_per_table": [3, 1]}',
+     "hotness_per_table: expected 1 for every table, found 3, 1: multi-hot data is not supported"),
+    ('{"vocab_sizes": [5, 6], "hotness_per_table": "3,1"}', "hotness_per_table: expected list"),
+    ('{"vocab_sizes": [5, 6], "vocab_sizes": [7, 8]}', "the field 'vocab_sizes' occurs twice"),
+    ('{"vocab_sizes": [5, 6], "dense_transform": "none"}', "format_version: is missing, found den"),
+    pytest.param("[" * 100_000, "is nested too deep", id="deep"),
+    ('{"vocab_sizes": [5, 6], "dense_log": "True"}', "dense_log: expected bool, found 'True'"),
 ])  # fmt: skip
 def test_metadata_that_is_none(split, text, message):
     (split / "metadata.json").write_text(text)
-    with pytest.raises(DatasetError, match=f"metadata.json: {message}"):
+    with pytest.raises(DatasetError, match=f"metadata.json: .*{message}"):
+        open_split(split)
+
+
+def test_own_metadata_of_an_unknown_layout(split):
+    def rename(content):
+        content["layout"] = "four_file"
+        content["fingerprint"] = metadata.fingerprint(content)
+
+    edit_metadata(split, rename)
+    with pytest.raises(DatasetError, match="layout: expected three_file or per_table, found 'fo"):
         open_split(split)
 
 

@@ -102,7 +102,7 @@ def test_command_line(tmp_path, capsys):
     assert "test_data.bin: 100 samples, attainable AUC 0." in capsys.readouterr().out
     assert json.loads((tmp_path / "vocab_sizes.json").read_text()) == [300, 20, 1000]
     assert synthetic.main([*arguments, "--vocab_sizes", "300,x"]) == 2
-    assert "not a list of integers" in capsys.readouterr().err
+    assert "expected integers with commas between" in capsys.readouterr().err
     for wrong in (["--train_samples", "0"], ["--seed", "-1"], ["--jobs", "0"]):
         with pytest.raises(SystemExit) as stopped:
             synthetic.main([*arguments, *wrong])

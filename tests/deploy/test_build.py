@@ -58,8 +58,8 @@ def test_steps_are_taken_again_when_asked_for(tmp_path, steps):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (["--part_mib", "0"], "--part_mib 0: expected at least 1"),
-        (["--level", "23"], "--level 23: expected 1 to 22"),
+        (["--part_mib", "0"], "--part_mib: expected a whole number from 1 to"),
+        (["--level", "23"], "--level: expected a whole number from 1 to 22"),
     ],
 )
 def test_a_wrong_number_is_said_before_any_step(tmp_path, steps, capsys, wrong, told):

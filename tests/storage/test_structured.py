@@ -6,9 +6,16 @@ from typing import Annotated, Any, Literal, Optional, TypedDict
 
 import msgspec
 import pytest
+import yaml
 
 from storage import structured
 from storage.structured import StructureError, parse_json, read_json, read_yaml
+
+# Each line holds the one before nine times: 9^20 values in 20 lines.
+LAUGHS = b"\n".join(
+    b"l%d: &l%d [%s]" % (n, n, b"1" if n == 0 else b", ".join([b"*l%d" % (n - 1)] * 9))
+    for n in range(20)
+)
 
 
 class Column(TypedDict):
@@ -97,7 +104,9 @@ def test_large_files_texts_and_numbers_are_refused(tmp_path, read):
         (b"a: \xff", "is not text in UTF-8: byte 3 is 0xff"),
         (b"a: [1", "is not YAML: line 1, column 6"),
         (b"a: 1\na: 2", "is not YAML: line 2: the key 'a' occurs twice"),
-        (b"a: &x [1]\nb: *x", "is not YAML: line 2: aliases are not supported"),
+        (b"a: &x [*x]", "is nested too deep"),
+        (LAUGHS, "expected at most 1048576 values, found more"),
+        (b"a: *x", "is not YAML: line 1, column 4: found undefined alias 'x'"),
         (b"a: !!timestamp 2001-02-30", "is not YAML: day is out of range for month"),
         (b"a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
         (b"a: .nan", "expected a finite number, found .nan"),
@@ -114,6 +123,16 @@ def test_read_yaml_refuses(tmp_path, text, problem):
     assert problem in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_read_yaml_reads_aliases(tmp_path):
+    # What yaml.dump writes of a list that is used twice, as in DeepLearningExamples.
+    path = tmp_path / "file.yaml"
+    names = ["num_0", "num_1"]
+    path.write_text(yaml.dump({"channel": names, "chunk": {"features": names}}))
+    assert "*" in path.read_text()
+    found = read_yaml(path, dict[str, Any])
+    assert found == {"channel": names, "chunk": {"features": names}}
 
 
 def test_dates_in_yaml_stay_text(tmp_path):

@@ -1,13 +1,17 @@
 """The journal of a real run against its description."""
 
 import json
+import math
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from training.errors import UserError
 from training.journal import EVENTS, Journal, JsonLines
+from training.progress import evaluation_text
+from training.summary import rows
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "journal.md"
 
@@ -81,3 +85,43 @@ def test_result_is_the_last_event(tmp_path):
     assert lines[0]["text"] == "one"
     with pytest.raises(ValueError, match="unknown event 'stop'"):
         journal.emit("stop")
+
+
+def strict(text):
+    def refuse(name):
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan")])
+def test_numbers_that_are_not_finite_are_null(tmp_path, value):
+    journal = Journal([JsonLines(tmp_path)])
+    journal.emit("evaluation", step=1, auc=value, log_loss=0.5, samples=3, seconds=0.1)
+    journal.emit("breakdown", phases=[{"name": "read", "milliseconds": value}])
+    journal.emit("config", flags={"lr": (value, 1)}, data={"text": "NaN", "sizes": [1, 2**60]})
+    journal.emit("end", auc=value, best_auc=None, evaluations=[{"auc": value}])
+    journal.close()
+    lines = [strict(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert lines[0]["auc"] is None and lines[0]["log_loss"] == 0.5
+    assert lines[1]["phases"] == [{"name": "read", "milliseconds": None}]
+    assert lines[2]["flags"] == {"lr": [None, 1]}
+    assert lines[2]["data"] == {"text": "NaN", "sizes": [1, 2**60]}
+    result = strict((tmp_path / "result.json").read_text())
+    assert result == {"auc": None, "best_auc": None, "evaluations": [{"auc": None}]}
+
+
+def test_people_are_told_that_a_score_is_not_known():
+    record = {"step": 3, "auc": None, "log_loss": 0.25, "samples": 9, "seconds": 1.0}
+    assert evaluation_text(record) == "step 3: AUC n/a, log loss 0.250000, 9 samples in 1.00 s"
+    result = {
+        "flags": {"epochs": 1, "auc_threshold": 1, "global_batch_size": 8, "xla": False,
+                  "custom_interact": False, "amp": False, "compress": False},
+        "steps": 3, "stopped_by": "epochs", "evaluation_interval": None, "training_seconds": 1.0,
+        "evaluating_seconds": 1.0, "total_seconds": 2.0, "ms_per_iteration": None,
+        "samples_per_second": None, "ranks": 1, "auc": None, "best_auc": None, "log_loss": 0.25,
+        "attainable_auc": None,
+    }  # fmt: skip
+    table = dict(rows(result))
+    assert (table["AUC"], table["best AUC"], table["log loss"]) == ("n/a", "n/a", "0.250000")
+    assert "AUC" not in dict(rows({**result, "log_loss": None}))

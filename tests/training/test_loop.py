@@ -159,3 +159,14 @@ def test_evaluations_and_checkpoints_are_not_in_the_time_of_steps(run):
         step=step, saver=saver,
     )  # fmt: skip
     assert len(step.paused) == 4  # after steps 2, 4 and 5, and the checkpoint
+
+
+def test_an_auc_that_is_not_defined_is_none_and_a_run_goes_on_after_it(run):
+    scores = types.SimpleNamespace(auc=math.nan, log_loss=0.7, samples=9, positives=0)
+    saver, found = Saver(), {"step": 2, "auc": None, "log_loss": 0.5, "samples": 9, "seconds": 1.0}
+    result = run(
+        {"eval_in_last": False, "eval_interval": 2}, evaluation=lambda beat, stop: scores,
+        saver=saver, start=2, evaluations=[found],
+    )  # fmt: skip
+    assert result["steps"] == 5
+    assert (result["auc"], result["best_auc"], result["log_loss"]) == (None, None, 0.7)

@@ -11,7 +11,7 @@ from model.embedding.placement import PlacementError, plan
 from model.published_runs import VOCABULARIES
 from training.errors import EXIT_OK, EXIT_USER_ERROR
 from training.plan import main, render
-from training.plan_arguments import precision_of, read_vocab_sizes
+from training.plan_arguments import precision_of, read_vocab_sizes, read_widths
 
 MLPERF = VOCABULARIES["mlperf"]
 
@@ -103,16 +103,32 @@ def test_table_sizes_from_name_list_and_files(tmp_path):
     path.write_text("[4, 5]")
     assert read_vocab_sizes(str(path)) == (4, 5)
     for text, message in (
-        ('{"sizes": [4]}', "expected a list of integers"),
-        ('["4"]', "expected a list of integers"),
-        ("[true]", "expected a list of integers"),
-        ("{", "cannot read table sizes"),
+        ('{"sizes": [4]}', "vocab_sizes: is missing"),
+        ('["4"]', r"\[0\]: expected int, found '4'"),
+        ("[true]", r"\[0\]: expected int, found true"),
+        ("[4, 0]", r"\[1\]: expected int >= 1, found 0"),
+        ("[]", "expected list of length >= 1"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "nested too deep"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_vocab_sizes(str(path))
-    with pytest.raises(ValueError, match="neither a file, nor"):
+    with pytest.raises(ValueError, match="--vocab_sizes=criteo: expected a file, a comma-separ"):
         read_vocab_sizes("criteo")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1,,2", "1,2,", ",1", "1 2", "1,-2", "1,0", "[1,2", "1,2]", "[[1,2]]", "1.5", "1,+2",
+     "1_0", "01", "99999999999", "1;2", "\u0661,\u0662"],
+)  # fmt: skip
+def test_lists_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="--vocab_sizes=.*: expected"):
+        read_vocab_sizes(text)
+    if text != "99999999999":
+        with pytest.raises(ValueError, match="--top_mlp=.*: expected positive integers"):
+            read_widths("top_mlp", text)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +136,8 @@ def test_table_sizes_from_name_list_and_files(tmp_path):
     [
         ("--global_batch_size 100 --ranks 8", "8 ranks do not divide a global batch of 100"),
         ("--embedding_dim 64", "must be as wide as an embedding vector"),
-        ("--bottom_mlp 512,wide", "--bottom_mlp=512,wide is not a list"),
-        ("--vocab_sizes 5,0", "table 1: its size is 0"),
-        ("--ranks 0", "ranks is 0"),
+        ("--bottom_mlp 512,wide", "--bottom_mlp=512,wide: expected positive integers"),
+        ("--vocab_sizes 5,0", "--vocab_sizes=5,0: expected positive integers of at most"),
         ("--placement nowhere.json", "nowhere.json: cannot read"),
         ("--memory_per_rank lots", "--memory_per_rank=lots: expected a size"),
         ("--network_bandwidth fast", "--network_bandwidth=fast: expected a size"),
@@ -133,6 +148,18 @@ def test_mistakes_are_one_clear_error(arguments, message, capsys):
     output = capsys.readouterr()
     assert message in output.err
     assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["ranks", "global_batch_size", "embedding_dim", "replicate_below_rows", "unique_fraction"],
+)
+@pytest.mark.parametrize("value", ["9" * 20, "-1", "nan", "1_0", "9" * 5000])
+def test_numbers_out_of_range_are_refused(flag, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([f"--{flag}={value}"])
+    assert ended.value.code == EXIT_USER_ERROR
+    assert f"argument --{flag}: expected a " in capsys.readouterr().err
 
 
 def test_unknown_device_and_optimizer():

@@ -194,7 +194,6 @@ def test_what_the_flags_mean():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"amp": False, "amp_dtype": "float16"}, "--amp_dtype=float16 has no effect without --amp"),
         ({"amp_dtype": "float16", "custom_interact": True},
          "float16 on a CPU.*--amp_dtype=bfloat16.*without --custom_interact"),
     ],

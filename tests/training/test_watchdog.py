@@ -10,18 +10,19 @@ from tests.ranks import ThreadRanks
 from training.watchdog import Watchdog
 
 
-def watch(size, body, timeout=1):
+def watch(size, body, timeout=1, tick=0.1):
     """Runs body on each rank; returns what each rank was told, None if all well."""
     told = [None] * size
 
     def run(cluster):
         told_here = threading.Event()
 
-        def on_loss(message):
-            told[cluster.rank] = message
+        def on_loss(loss):
+            told[cluster.rank] = loss.text
+            assert loss.text.startswith(f"rank {loss.rank} (process ")
             told_here.set()
 
-        watchdog = Watchdog(cluster, timeout, on_loss, tick=0.1)
+        watchdog = Watchdog(cluster, timeout, on_loss, tick=tick)
         body(cluster, watchdog, told_here)
         watchdog.close()
 
@@ -93,7 +94,17 @@ def test_a_rank_that_waits_for_its_own_disk_is_not_taken_for_stuck(steps_ahead):
     assert watch(3, body, timeout=1) == [None] * 3
 
 
-@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"{}\n", b"\xff\xfe\n", b""])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[1]\n",
+        b'{"rank": 0}\n',
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b"",
+    ],
+)
 def test_a_stranger_disturbs_nobody(said):
     def body(cluster, watchdog, told):
         if cluster.rank == 0:
@@ -104,6 +115,7 @@ def test_a_stranger_disturbs_nobody(said):
             watchdog.beat(f"step {step}")
             time.sleep(0.1)
         assert not told.is_set()
+        cluster.gather(0)
         # Whoever watches still does.
         if cluster.rank == 1:
             watchdog.sever()
@@ -129,6 +141,47 @@ def test_a_rank_that_dies_is_named(dead):
     messages = watch(3, body)
     survivors = [message for rank, message in enumerate(messages) if rank != dead]
     assert all(f"rank {dead}" in message and "died" in message for message in survivors)
+
+
+@pytest.mark.parametrize("dead", [0, 1, 2])
+def test_a_death_is_told_at_once(dead):
+    """A launcher ends all ranks some milliseconds after the first: no tick may pass before."""
+
+    def body(cluster, watchdog, told):
+        watchdog.beat("step 7")
+        time.sleep(1)
+        if cluster.rank == dead:
+            watchdog.sever()
+        else:
+            assert told.wait(20)
+
+    messages = watch(3, body, timeout=300, tick=100)
+    survivors = [message for rank, message in enumerate(messages) if rank != dead]
+    assert all(message.startswith(f"rank {dead} (process") for message in survivors)
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_find_loss_names_a_rank_that_left_by_itself(gone):
+    found = [None] * 3
+
+    def body(cluster, watchdog, told):
+        watchdog.beat("step 7")
+        time.sleep(0.5)
+        if cluster.rank != gone:
+            found[cluster.rank] = watchdog.find_loss(20)
+
+    assert watch(3, body, timeout=30) == [None] * 3
+    assert found.pop(gone) is None
+    assert all(text.startswith(f"rank {gone} (process ") for text in found)
+    assert all(text.endswith(" ended with an error") for text in found)
+
+
+def test_find_loss_gives_up():
+    def body(cluster, watchdog, told):
+        assert watchdog.find_loss(0.3) is None
+        time.sleep(1)  # the others look, too
+
+    assert watch(2, body, timeout=30) == [None] * 2
 
 
 def test_a_rank_that_leaves_is_no_loss():

@@ -4,13 +4,12 @@ Imports no TensorFlow: it runs wherever NumPy does.
 """
 
 import argparse
-import json
 import pathlib
-import signal
 import sys
 
 import numpy as np
 
+from storage.atomic import encode_json
 from training.checkpoint import damage, description, folder, manifest, merge, restore
 from training.checkpoint.files import DamagedError
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
@@ -75,7 +74,7 @@ def _inspect(path, as_json):
     newest = _paths(path)[-1]
     read, _ = manifest.read(newest)
     facts = description.describe(newest, read)
-    print(json.dumps(facts, indent=1) if as_json else description.text_of(facts))
+    print(encode_json(facts) if as_json else description.text_of(facts))
     return EXIT_OK
 
 
@@ -108,5 +107,4 @@ def _export(path, out):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `inspect DIR | head` ends quietly.
     sys.exit(main(sys.argv[1:]))

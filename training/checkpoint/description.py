@@ -3,6 +3,8 @@
 import math
 import pathlib
 
+from training.summary import score_text
+
 # Flags that say what was trained and how, in the order in which they are shown.
 _SHOWN = (
     "embedding_dim", "bottom_mlp", "top_mlp", "ablation", "global_batch_size", "epochs", "schedule",
@@ -65,8 +67,7 @@ def text_of(facts):
     lines += [f"    --{name}={value}" for name, value in facts["flags"].items()]
     lines += ["", "  evaluations" if facts["evaluations"] else "  no evaluation"]
     lines += [
-        f"    step {e['step']}: AUC {e['auc']:.6f}, log loss {e['log_loss']:.6f}, "
-        f"{e['samples']} samples"
+        f"    step {e['step']}: {score_text(e)}, {e['samples']} samples"
         for e in facts["evaluations"]
     ]
     return "\n".join(lines)

@@ -4,12 +4,11 @@ The folder holds `table_00.npy` ... [rows, D] float32, `dense/*.npy`, `manifest.
 `SHA256SUMS` (which `sha256sum -c` reads).
 """
 
-import json
 import os
 import pathlib
 import shutil
 
-from storage.atomic import sync_folder
+from storage.atomic import encode_json, sync_folder
 from training.checkpoint import files
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.manifest import NAME
@@ -73,7 +72,7 @@ def _write(reader, folder):
         "tables": tables,
         "dense": dense,
     }
-    text = json.dumps(described, indent=1) + "\n"
+    text = encode_json(described) + "\n"
     digests = {**arrays.digests, NAME: files.write_text(folder / NAME, text)}
     files.write_text(folder / files.CHECKSUMS, files.checksum_text(digests))
     return arrays.bytes

@@ -5,13 +5,16 @@ folder that not all ranks see shows itself.
 """
 
 import contextlib
-import json
 import time
 
-from training.checkpoint import files
+from storage.atomic import encode_json
+from storage.structured import StructureError, check_shape, read_json
+from training.checkpoint import files, shapes
 from training.errors import UserError
 
 _POLL_SECONDS = 0.05
+# About 400 bytes a file.
+_MOST_BYTES = 64 << 20
 
 
 def note_path(partial, rank):
@@ -22,7 +25,7 @@ def note_path(partial, rank):
 def leave_note(partial, rank, note):
     """Writes a rank's note: a JSON value that `collect_notes` gives to rank 0."""
     path = note_path(partial, rank)
-    files.write_text(path.with_suffix(".new"), json.dumps(note))
+    files.write_text(path.with_suffix(".new"), encode_json(note, indent=None))
     path.with_suffix(".new").rename(path)
 
 
@@ -42,14 +45,15 @@ def collect_notes(partial, ranks, patience, stopping):
     """Waits for the notes of all ranks and returns them.
 
     Raises:
-        UserError: a rank has failed, or has written nothing for `patience` seconds.
+        UserError: a rank has failed, has written nothing for `patience` seconds, or has left
+            something else than its note.
     """
     deadline = time.monotonic() + patience
     notes, last = {}, 0
     while len(notes) < ranks:
         for rank in range(ranks):
             if rank not in notes and note_path(partial, rank).exists():
-                notes[rank] = json.loads(note_path(partial, rank).read_text())
+                notes[rank] = _read(note_path(partial, rank))
                 if "failure" in notes[rank]:
                     raise UserError(f"rank {rank}: {notes[rank]['failure']}")
         written = _bytes_in(partial)
@@ -65,6 +69,15 @@ def collect_notes(partial, ranks, patience, stopping):
                 )
             time.sleep(_POLL_SECONDS)
     return [notes[rank] for rank in range(ranks)]
+
+
+def _read(path):
+    try:
+        note = read_json(path, dict, max_bytes=_MOST_BYTES)
+        check_shape(note, str(path), shapes.Failure if "failure" in note else shapes.Note)
+    except StructureError as error:
+        raise UserError(f"note of a rank: {error}") from error
+    return note
 
 
 def _bytes_in(folder):

@@ -121,10 +121,11 @@ def load(reader, state, *, training):
             if name in _FOUND_SCALE and not _finds_scale(reader, state):
                 continue
             values = reader.named(group, name)
-            if values.shape != tuple(variable.shape):
+            expected = (tuple(variable.shape), getattr(variable.dtype, "name", variable.dtype))
+            if (values.shape, values.dtype.name) != expected:
                 raise files.DamagedError(
-                    f"{reader.folder}: {group} {name} is {list(values.shape)}, expected "
-                    f"{list(variable.shape)}"
+                    f"{reader.folder}: {group} {name} is {list(values.shape)} {values.dtype}, "
+                    f"expected {list(expected[0])} {expected[1]}"
                 )
             variable.assign(values)
     for stored in state.stored:

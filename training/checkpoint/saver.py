@@ -7,7 +7,6 @@ talks to another meanwhile, so that training's exchanges stay alone on the wire.
 """
 
 import pathlib
-import re
 import threading
 import time
 
@@ -241,21 +240,6 @@ def prepare(path, cluster):
             f"--checkpoint_dir={path}: {cluster.size - int(everyone)} of {cluster.size} ranks do "
             "not see what rank 0 writes there: it must be on storage that all ranks share"
         )
-
-
-def read_interval(text):
-    """Returns (steps or None, minutes or None) of --checkpoint_interval.
-
-    Raises:
-        UserError: it is neither steps nor minutes.
-    """
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?) ?min", text.strip())
-    if match is None:
-        raise UserError(
-            f"--checkpoint_interval={text}: expected a number of steps, or minutes such as 30min"
-        )
-    steps, minutes = int(match[1] or 0), float(match[2] or 0)
-    return steps or None, minutes or None
 
 
 def facts(flags, data):

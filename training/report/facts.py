@@ -1,5 +1,7 @@
 """The report's tables: what a run reached, how it was set, what it wrote."""
 
+import math
+
 from training.report.published import hardware, precision
 
 # A dash for what is not known.
@@ -9,8 +11,8 @@ _ENDS = {"epochs": "all epochs done", "auc_threshold": "AUC threshold passed",
 
 
 def number(value, digits=0):
-    """Returns a number with separators, a dash for none."""
-    return NONE if value is None else f"{value:,.{digits}f}"
+    """Returns a number with separators, a dash for none and for NaN."""
+    return NONE if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
 def duration(seconds):
@@ -34,7 +36,7 @@ def ended(run):
 
 
 def _best(run):
-    scores = run.of("evaluation")
+    scores = [e for e in run.of("evaluation") if not math.isnan(e["auc"])]
     return max(scores, key=lambda e: e["auc"]) if scores else None
 
 
@@ -111,7 +113,7 @@ def _text(value, separated):
 def evaluations(run):
     """Returns rows of (step, samples, AUC, log loss, test samples, time) as texts."""
     return [
-        (number(e["step"]), number(e["samples"]), f"{e['auc']:.6f}", f"{e['log_loss']:.6f}",
+        (number(e["step"]), number(e["samples"]), number(e["auc"], 6), number(e["log_loss"], 6),
          number(e["test_samples"]), duration(e["seconds"]))
         for e in run.of("evaluation")
     ]  # fmt: skip

@@ -3,38 +3,28 @@
 A run that was killed has no result.json, and its last line may be cut: both are no errors.
 """
 
-import json
+import math
 import pathlib
 
+from storage.regular import open_regular
+from storage.structured import StructureError, check_shape, parse_json
 from training.errors import UserError
+from training.nonfinite import with_nulls
+from training.report import shapes
 
-_NUMBER = (int, float)
-# Fields that the report relies on, and the types that each may have.
-_NEEDED = {
-    "config": {"flags": dict, "versions": dict, "data": dict, "ranks": int, "steps": int},
-    "step": {"time": _NUMBER, "step": int, "loss": (*_NUMBER, type(None)),
-             "learning_rate": _NUMBER, "samples_per_second": _NUMBER},
-    "evaluation": {"step": int, "auc": _NUMBER, "log_loss": _NUMBER, "samples": int,
-                   "seconds": _NUMBER},
-    "checkpoint": {"step": int, "path": str, "bytes": int, "seconds": _NUMBER,
-                   "pause_seconds": _NUMBER},
-    "memory": {"step": int, "peak_resident_bytes": int,
-               "peak_gpu_bytes": (int, type(None))},
-    "breakdown": {"phases": list, "step_milliseconds": _NUMBER,
-                  "whole_milliseconds": _NUMBER},
-    "message": {"text": str},
-    "end": {"stopped_by": str, "steps": int},
-}  # fmt: skip
+# A line of a journal, and result.json: their largest parts are flags and vocabulary sizes.
+_MOST_BYTES = 16 << 20
 # Whose "seconds" is a duration.
 _LASTING = ("evaluation", "checkpoint")
-_PHASE = {"name": str, "milliseconds": _NUMBER}
 
 
 def read_journal(folder):
     """Reads and checks `folder`/journal.jsonl.
 
     Events of a kind that is not known are left out: a newer version may have written them. Journals
-    of older versions have "seconds" for "time", and no time where "seconds" is a duration.
+    of older versions have "seconds" for "time", and no time where "seconds" is a duration; and NaN
+    and Infinity, which are no JSON, where there is a null now. An evaluation's AUC and log loss are
+    NaN in what is returned where they are null in the file.
 
     Args:
         folder: a run's folder.
@@ -47,21 +37,21 @@ def read_journal(folder):
             a journal of another mode than training.
     """
     path = pathlib.Path(folder) / "journal.jsonl"
-    lines = _bytes_of(pathlib.Path(folder), path).split(b"\n")
     cut = False
     events = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in _lines(pathlib.Path(folder), path):
         if not line.strip():
             continue
+        where = f"{path}: line {number}"
         try:
-            record = json.loads(line.decode("utf-8"))
-        except ValueError as error:
-            if number == len(lines):  # no line end: the writer was killed
+            record = parse_json(with_nulls(line), where, shapes.Event)
+        except StructureError as error:
+            if not line.endswith(b"\n"):  # the writer was killed
                 cut = True
                 break
-            raise UserError(f"{path}: line {number}: damaged, not JSON: {error}") from error
-        _check(record, f"{path}: line {number}")
-        if record["event"] in _NEEDED:
+            raise UserError(f"{error}; the line is damaged") from error
+        record = _checked(record, where)
+        if record["event"] in shapes.EVENTS:
             events.append(record)
     kinds = [record["event"] for record in events]
     if "config" not in kinds:
@@ -82,22 +72,36 @@ def read_result(folder):
     """
     path = pathlib.Path(folder) / "result.json"
     try:
-        result = json.loads(path.read_bytes().decode("utf-8"))
+        with open_regular(path) as file:
+            data = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged, not JSON: {error}") from error
-    _check_fields(result, _NEEDED["end"], f"{path}: the result")
-    return result
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise UserError(f"{path}: expected at most {_MOST_BYTES} bytes, found more")
+    try:
+        return parse_json(with_nulls(data), str(path), shapes.Result)
+    except StructureError as error:
+        raise UserError(str(error)) from error
 
 
-def _bytes_of(folder, path):
+def _lines(folder, path):
+    """Yields (number, line) of a journal."""
     if not folder.exists():
         raise UserError(f"{folder}: no such folder; expected the folder of a run")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; expected the folder of a run")
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            number = 0
+            while line := file.readline(_MOST_BYTES + 1):
+                number += 1
+                if len(line) > _MOST_BYTES:
+                    raise UserError(
+                        f"{path}: line {number}: expected at most {_MOST_BYTES} bytes, found more"
+                    )
+                yield number, line
     except FileNotFoundError:
         inside = sorted(found.parent.name for found in folder.glob("*/journal.jsonl"))
         advice = f"; it holds runs: give {folder / inside[-1]}" if inside else ""
@@ -106,31 +110,20 @@ def _bytes_of(folder, path):
         raise UserError(f"{path}: {error.strerror}") from error
 
 
-def _check(record, where):
-    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
-        raise UserError(f"{where}: damaged, not an event: expected an object with an 'event'")
+def _checked(record, where):
+    """Returns an event as the report takes it."""
     kind = record["event"]
     if "time" not in record and "seconds" in record and kind not in _LASTING:
         record["time"] = record.pop("seconds")
-    _check_fields(record, _NEEDED.get(kind, {}), f"{where}: the {kind} event")
-    if kind == "config":
-        mode = record.get("mode", "train")
-        if mode != "train":
-            raise UserError(f"{where}: a run of --mode={mode}, expected one that trained")
-        batch = record["flags"].get("global_batch_size")
-        if type(batch) is not int or batch < 1:
-            raise UserError(f"{where}: the config event's global_batch_size is {batch!r}")
-    if kind == "breakdown":
-        for phase in record["phases"]:
-            _check_fields(phase, _PHASE, f"{where}: a phase of the breakdown event")
-
-
-def _check_fields(record, needed, where):
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected an object, found {type(record).__name__}")
-    for name, types in needed.items():
-        if name not in record:
-            raise UserError(f"{where} has no {name!r}")
-        value = record[name]
-        if isinstance(value, bool) or not isinstance(value, types):
-            raise UserError(f"{where}: {name!r} is {str(value)[:60]!r}, which is of the wrong type")
+    mode = record.get("mode", "train")
+    if kind == "config" and mode != "train":
+        raise UserError(f"{where}: a run of --mode={str(mode)[:60]}, expected one that trained")
+    if kind in shapes.EVENTS:
+        try:
+            check_shape(record, where, shapes.EVENTS[kind])
+        except StructureError as error:
+            raise UserError(f"{error} (the {kind} event)") from error
+    if kind == "evaluation":
+        for name in ("auc", "log_loss"):
+            record[name] = math.nan if record[name] is None else record[name]
+    return record

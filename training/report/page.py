@@ -1,12 +1,12 @@
 """Puts plots and tables together into one HTML page that needs nothing else."""
 
-import json
 import math
 import pathlib
 
 import jinja2
 from markupsafe import Markup
 
+from storage.atomic import encode_json
 from training.report import drawing, facts, palette, published
 from training.report.plots import make_plots
 
@@ -57,7 +57,7 @@ def _figure(plot):
         for narrow in (False, True):
             kind = "narrow" if narrow else "wide"
             text, axes = drawing.to_svg(plot, f"{plot.key}-{kind}-", narrow)
-            canvases.append((kind, Markup(text), json.dumps(axes)))
+            canvases.append((kind, Markup(text), encode_json(axes, indent=None)))
     return {
         "plot": plot,
         "canvases": canvases,
@@ -96,7 +96,7 @@ def _points(plot):
 
 def _script_json(value):
     """Returns JSON that no text in it can end the script element of."""
-    text = json.dumps(value)
+    text = encode_json(value, indent=None)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)

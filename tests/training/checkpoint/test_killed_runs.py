@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -101,18 +102,26 @@ def strike(process, work, generator):
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
     assert wait_for(lambda: not launch.ranks_of(process), process, 60)
+    return victims
 
 
 def kill_at_random(small_dataset, work, undisturbed, seed, kills):
     """Strikes a run, and the runs that go on from it, so many times in all."""
     generator = random.Random(seed)
     process = start(small_dataset, work, restarts=kills)
-    for _ in range(kills):
-        strike(process, work, generator)
+    struck = [strike(process, work, generator) for _ in range(kills)]
     out = finish(process)
     assert process.returncode == 0, out
     assert weights(work) == (STEPS, undisturbed), out
-    assert out.count("restart: ") >= kills
+    said = [line for line in out.splitlines() if line.startswith("restart: rank ")]
+    assert len(said) == kills, out
+    for victims, line in zip(struck, said):
+        # Which of several was first is chance.
+        assert any(line.startswith(f"restart: rank {rank} ") for rank in victims), out
+        if len(victims) == 1:
+            assert "killed by SIGKILL" in line, out
+            (rank, victim) = next(iter(victims.items()))
+            assert re.search(rf"error: rank {rank} \(process {victim.pid} on .*\) died during", out)
     assert "resuming after step" in out
 
 

@@ -35,16 +35,17 @@ def test_a_whole_last_line_without_line_end_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"event": "step", "sec', "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
-        (b"[1, 2]", "not an event"),
-        (b'{"event": 3}', "not an event"),
-        (b'{"event": "evaluation", "step": 3}', "has no 'auc'"),
-        (b'{"event": "message", "text": 5}', "'text' is '5', which is of the wrong type"),
+        (b'{"event": "step", "sec', "is not JSON"),
+        (b"\xff\xfe\x00", "is not text in UTF-8"),
+        (b"[1, 2]", "expected object, found a list of 2; the line is damaged"),
+        (b'{"event": 3}', "event: expected str, found 3; the line is damaged"),
+        (b'{"event": "evaluation", "step": 3}', "auc: is missing (the evaluation event)"),
+        (b'{"event": "message", "text": 5}', "text: expected str, found 5 (the message event)"),
         (b'{"event": "config", "flags": {}, "versions": {}, "data": {}, "ranks": 1, "steps": 1}',
-         "global_batch_size is None"),
+         "flags.global_batch_size: is missing"),
         (b'{"event": "breakdown", "step": 1, "phases": [7], "step_milliseconds": 1, '
-         b'"whole_milliseconds": 1}', "a phase"),
+         b'"whole_milliseconds": 1}', "phases[0]: expected object, found 7"),
+        (b'{"event": "step", "x": ' + b"[" * 100_000, "is nested too deep"),
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path, capsys, line, reason):
@@ -77,7 +78,7 @@ def test_folders_that_are_no_run(tmp_path, capsys):
     with pytest.raises(UserError, match="given twice"):
         read_runs([run, tmp_path / "runs" / ".." / "twice"])
     (run / "result.json").write_text('{"auc"')
-    with pytest.raises(UserError, match=r"result\.json: damaged"):
+    with pytest.raises(UserError, match=r"result\.json: is not JSON"):
         read_runs([run])
 
 

@@ -1,0 +1,96 @@
+"""What a launcher prints on standard error about the rank that it lost first."""
+
+import os
+import re
+import signal
+import sys
+import threading
+from typing import NamedTuple
+
+# Only the end of what a job prints is of interest.
+_KEPT_BYTES = 1 << 16
+
+# Each has a group "rank" and one of "signal" (its number), "code" (128 + a signal's number where
+# that ended the rank) and "word" (a signal in words).
+_REPORTS = (
+    # horovodrun
+    re.compile(r"Process name: (?P<rank>\d+)\s+Exit code: (?P<code>\d+)"),
+    # Open MPI's mpirun and prterun
+    re.compile(r"(?s)that process rank (?P<rank>\d+) .*?exited on\s+signal (?P<signal>\d+)"),
+    # MPICH's and Intel MPI's Hydra
+    re.compile(r"RANK (?P<rank>\d+) PID .*?KILLED BY SIGNAL: (?P<signal>\d+)", re.DOTALL),
+    # Slurm's srun
+    re.compile(r"error: \S+: task (?P<rank>\d+): (?P<word>Killed|Segmentation fault|Aborted)"),
+    re.compile(r"error: \S+: task (?P<rank>\d+): Exited with exit code (?P<code>\d+)"),
+)
+_WORDS = {"Killed": signal.SIGKILL, "Segmentation fault": signal.SIGSEGV, "Aborted": signal.SIGABRT}
+
+
+class Failure(NamedTuple):
+    """How a launcher says that a rank ended: by a signal, else with an exit code."""
+
+    rank: int
+    code: int
+    signal: str = ""
+
+    def __str__(self):
+        how = f"was killed by {self.signal}" if self.signal else f"ended with exit code {self.code}"
+        return f"rank {self.rank} {how}"
+
+
+def first_failure(text):
+    """Returns the `Failure` that a launcher reports first in a text, or None.
+
+    Args:
+        text: what the launcher and its ranks have printed on standard error.
+    """
+    matches = [match for match in (report.search(text) for report in _REPORTS) if match]
+    if not matches:
+        return None
+    found = min(matches, key=lambda match: match.start()).groupdict()
+    if found.get("word"):
+        number = _WORDS[found["word"]]
+    elif found.get("signal"):
+        number = int(found["signal"])
+    else:
+        number = int(found["code"]) - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = ""
+    return Failure(int(found["rank"]), int(found.get("code") or 128 + number), name)
+
+
+class Relay:
+    """Passes a job's standard error on to ours and keeps its end.
+
+    `write_end` is the descriptor to start the job with; `started` closes it here.
+    """
+
+    def __init__(self):
+        self._read_end, self.write_end = os.pipe()
+        self._kept = b""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def started(self):
+        """Begins to pass on: the job has its copy of the descriptor, or could not be started."""
+        os.close(self.write_end)
+        self._thread.start()
+
+    def text(self):
+        """Returns the end of what was printed, once all of the job's processes have ended."""
+        # Something of the job that is still there may hold the descriptor.
+        self._thread.join(timeout=5)
+        return self._kept.decode(errors="replace")
+
+    def _run(self):
+        shown = True
+        while piece := os.read(self._read_end, 1 << 16):
+            self._kept = (self._kept + piece)[-_KEPT_BYTES:]
+            if shown:
+                try:
+                    sys.stderr.buffer.write(piece)
+                    sys.stderr.flush()
+                except (OSError, ValueError):
+                    shown = False  # nobody reads it any more; the job goes on
+        os.close(self._read_end)
