@@ -7,8 +7,8 @@ from model.mlp import MLP
 from ops import loader
 
 BATCHES = (2048, 8192)
-# (inputs, widths, the last layer's activation) of the bottom and the top MLP.
-LAYERS = ((13, (512, 256, 128), "relu"), (480, (1024, 1024, 512, 256, 1), None))
+# (inputs, widths, whether the last layer has a ReLU) of the bottom and the top MLP.
+LAYERS = ((13, (512, 256, 128), True), (480, (1024, 1024, 512, 256, 1), False))
 
 
 def products():
@@ -38,7 +38,7 @@ def _rows(batch, dtype, rounds):
         policy = "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
         return [
             MLP(
-                sizes, width, seed=1, stream=1, last_activation=last, fused=fused, dtype=policy,
+                sizes, width, seed=1, stream=1, last_relu=last, fused=fused, dtype=policy,
             )
             for width, sizes, last in LAYERS
         ]  # fmt: skip

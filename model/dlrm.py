@@ -81,7 +81,7 @@ class DenseDLRM(tf.keras.Model):
             seed=seed,
             stream=_TOP_STREAM,
             fused=fused_mlp,
-            last_activation=None,
+            last_relu=False,
             name="top",
             dtype=policy,
         )

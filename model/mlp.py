@@ -7,6 +7,29 @@ import tensorflow as tf
 
 from ops.mlp import mlp, mlp_for_inference
 
+# The slope of `relu` below zero: what it gives is far below any rounding. In float16 it is 0.
+RELU_SLOPE = 2.0**-100
+
+
+@tf.custom_gradient
+def relu(x):
+    """ReLU that no library turns into one that loses NaN or infinity.
+
+    `tf.nn.relu` is fused into the matrix product where oneDNN is on, and is then 0 for NaN: a
+    diverged model would have finite losses. With a slope below zero, however small, all of them
+    multiply by it what is not positive, and slope * NaN is NaN, slope * -inf is -inf (float16:
+    NaN). It is fused all the same.
+
+    Args:
+        x: a float tensor of any shape.
+
+    Returns:
+        x where x > 0, else `RELU_SLOPE` * x: -0.0 or as good as 0 for finite x. The gradient is
+        ReLU's: exactly 0 where x is not above 0.
+    """
+    y = tf.nn.leaky_relu(x, alpha=RELU_SLOPE)
+    return y, lambda gradient: tf.raw_ops.ReluGrad(gradients=gradient, features=y)
+
 
 def _normal(shape, deviation, generator):
     return generator.normal(0.0, deviation, size=shape).astype(np.float32)
@@ -68,14 +91,12 @@ class MLP(tf.keras.layers.Layer):
         sizes: output width of each layer.
         inputs: width of the input.
         seed, stream: see `initial_weights`.
-        last_activation: "relu", or `None` for linear: the activation of the last layer.
+        last_relu: False leaves the last layer linear.
         fused: compute all layers by the project's op (`ops.mlp`, CPUs, float32 and bfloat16);
             otherwise by TensorFlow's. The variables are the same.
     """
 
-    def __init__(
-        self, sizes, inputs, *, seed, stream, last_activation="relu", fused=False, **kwargs
-    ):
+    def __init__(self, sizes, inputs, *, seed, stream, last_relu=True, fused=False, **kwargs):
         super().__init__(**kwargs)
         if not sizes or any(size < 1 for size in (*sizes, inputs)):
             raise ValueError(f"MLP widths must be 1 or more, got inputs {inputs}, layers {sizes}")
@@ -87,7 +108,7 @@ class MLP(tf.keras.layers.Layer):
             last = index == len(weights) - 1
             layer = _Dense(
                 sizes[index],
-                activation=last_activation if last else "relu",
+                activation=relu if last_relu or not last else None,
                 kernel_initializer=tf.keras.initializers.Constant(kernel),
                 bias_initializer=tf.keras.initializers.Constant(bias),
                 dtype=self._dtype_policy,
@@ -95,7 +116,7 @@ class MLP(tf.keras.layers.Layer):
             )
             layer.build((None, kernel.shape[0]))
             self.dense_layers.append(layer)
-        self._fused = _FusedLayers(last_activation == "relu") if fused else None
+        self._fused = _FusedLayers(last_relu) if fused else None
         self.built = True
 
     def call(self, inputs, for_inference=False):

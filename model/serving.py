@@ -6,6 +6,7 @@ Shapes: n samples, T tables, D embedding dimension.
 import tensorflow as tf
 
 from model.dlrm import no_interaction
+from model.mlp import RELU_SLOPE
 from ops.dot_interaction import dot_interaction_tensorflow
 
 
@@ -40,26 +41,31 @@ class ServingDLRM(tf.Module):
         )
 
     def _serve(self, dense, categorical):
-        """Returns {"probability": [n, 1] float32}.
+        """Returns {"probability": [n, 1] float32}: NaN where a weight makes it not finite.
 
         Args:
             dense: [n, dense features] float32, transformed as in training.
             categorical: [n, T] int64 ids.
 
         Raises:
-            tf.errors.InvalidArgumentError: an id is outside its table, or the two n differ.
+            tf.errors.InvalidArgumentError: an id is outside its table, a dense feature is NaN or
+                infinite, or the two n differ.
         """
         sizes = tf.constant([table.shape[0] for table in self.tables], tf.int64)
         checks = [
             _check_samples(dense, categorical),
+            _check_dense(dense),
             _check_ids(categorical, sizes),
         ]
         with tf.control_dependencies(checks):
-            categorical = tf.identity(categorical)
+            dense, categorical = tf.identity(dense), tf.identity(categorical)
         vectors = [tf.gather(table, categorical[:, t]) for t, table in enumerate(self.tables)]
         bottom = _mlp(dense, self.bottom)
-        features = self._interact(tf.nn.relu(bottom), tf.stack(vectors, axis=1))
-        return {"probability": tf.sigmoid(_mlp(features, self.top))}
+        features = self._interact(_relu(bottom), tf.stack(vectors, axis=1))
+        logits = _mlp(features, self.top)
+        # The sigmoid of an infinity would be 0 or 1.
+        logits = tf.where(tf.math.is_finite(logits), logits, float("nan"))
+        return {"probability": tf.sigmoid(logits)}
 
 
 def _layer(kernel, bias):
@@ -69,8 +75,13 @@ def _layer(kernel, bias):
 def _mlp(x, layers):
     """Applies the layers with ReLU between them."""
     for index, (kernel, bias) in enumerate(layers):
-        x = tf.matmul(x if index == 0 else tf.nn.relu(x), kernel) + bias
+        x = tf.matmul(x if index == 0 else _relu(x), kernel) + bias
     return x
+
+
+def _relu(x):
+    """`model.mlp.relu` without its gradient, which a SavedModel would hold too."""
+    return tf.nn.leaky_relu(x, alpha=RELU_SLOPE)
 
 
 def _check_samples(dense, categorical):
@@ -79,6 +90,21 @@ def _check_samples(dense, categorical):
     return tf.debugging.Assert(
         tf.equal(found, expected), [tf.strings.format(text, [expected, found])]
     )
+
+
+def _check_dense(dense):
+    """Returns an op that fails at a value that is not finite: nothing can be predicted from it."""
+    bad = tf.logical_not(tf.math.is_finite(dense))
+
+    def fail():
+        place = tf.where(bad)[0]
+        text = tf.strings.format(
+            "dense feature {}, sample {}: {} is not finite",
+            [place[1], place[0], tf.gather_nd(dense, place)],
+        )
+        return tf.debugging.Assert(False, [text])
+
+    return tf.cond(tf.reduce_any(bad), fail, tf.no_op)
 
 
 def _check_ids(ids, sizes):

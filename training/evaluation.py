@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from training.auc import ExactAuc
+from training.auc import ExactAuc, ScoresNotFiniteError
 from training.binned_auc import BinnedAuc
 
 # What --auc chooses from.
@@ -51,23 +51,31 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
         wanted to stop.
 
     Raises:
-        training.auc.ScoresNotFiniteError: a logit of any rank is NaN.
+        training.auc.ScoresNotFiniteError: a logit or a label of any rank is NaN or infinite.
     """
     begin = time.perf_counter()
-    metric, loss, samples, positives = METRICS[auc](), 0.0, 0, 0.0
+    metric, loss, samples, positives, invalid = METRICS[auc](), 0.0, 0, 0.0, 0
     for index, batch in enumerate(data.test()):
         if index % STOP_INTERVAL == 0 and cluster.sum([float(stop())])[0]:
             return None
         valid = int(batch["valid"])
         logits = forward(batch).numpy()[:valid, 0]
         labels = batch["label"].numpy()[:valid, 0]
+        invalid += valid - int(np.count_nonzero(np.isfinite(logits) & np.isfinite(labels)))
         metric.add(logits, labels)
         loss += _summed_log_loss(logits, labels)
         samples += valid
         positives += float(labels.sum(dtype=np.float64))
         beat()
+    loss, samples, positives, invalid = cluster.sum(
+        [loss, float(samples), positives, float(invalid)]
+    )
+    if invalid:
+        raise ScoresNotFiniteError(
+            f"the AUC is not defined: the score or label of {invalid:.0f} of {samples:.0f} samples "
+            "is NaN or infinite"
+        )
     score = metric.result(cluster)
-    loss, samples, positives = cluster.sum([loss, float(samples), positives])
     return Evaluation(
         auc=score,
         log_loss=float(loss / samples) if samples else float("nan"),
@@ -78,6 +86,7 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
 
 
 def _summed_log_loss(logits, labels):
-    """Returns the sum of the binary cross-entropies in float64."""
+    """Returns the sum of the binary cross-entropies in float64: NaN if a logit is not finite."""
     x = logits.astype(np.float64)
-    return float(np.sum(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x)))))
+    with np.errstate(invalid="ignore"):
+        return float(np.sum(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x)))))

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from training import environment, start
 from training.build import build
-from training.errors import EXIT_OK, UserError
+from training.errors import EXIT_OK, DivergedError, UserError
 from training.flags import FLAGS, chosen, widths
 from training.step import Forward
 
@@ -30,6 +30,7 @@ def run(flags, cluster, watch):
 
     Raises:
         UserError: the ranks do not divide a batch size, or the checkpoint does not fit.
+        DivergedError: a logit is NaN or infinite.
     """
     sizes = batch_sizes(cluster.size)
     reader = None
@@ -142,11 +143,15 @@ def _measure(parts, cluster, size, watch):
     watch.pause()
     batches = _batches(parts, cluster, size)
     forward = Forward(parts.dense_model, parts.embedding.for_batch(size // cluster.size))
+    invalid = 0
 
     def call(index):
+        nonlocal invalid
         begin = time.perf_counter()
-        forward(batches[index % len(batches)]).numpy()
-        return time.perf_counter() - begin
+        logits = forward(batches[index % len(batches)]).numpy()
+        seconds = time.perf_counter() - begin
+        invalid += not np.isfinite(logits).all()
+        return seconds
 
     call(0)  # traces and compiles
     first = [call(1 + index) for index in range(2)]
@@ -160,6 +165,11 @@ def _measure(parts, cluster, size, watch):
     for index in range(calls):
         seconds[index] = call(index)
         watch.beat(f"batches of {size}")
+    if invalid := int(cluster.sum([float(invalid)])[0]):
+        raise DivergedError(
+            f"{invalid} calls with {size} samples gave logits that are NaN or infinite: the "
+            "checkpoint's weights or the data's dense values are not finite; restore another one"
+        )
     nothing = np.empty(0)
     gathered = cluster.exchange([seconds] + [nothing] * (cluster.size - 1))
     return gathered.reshape(-1, calls).max(axis=0) if cluster.rank == 0 else None

@@ -97,7 +97,10 @@ class TrainStep:
         return loss, heard
 
     def last_loss(self):
-        """Returns the last step's mean loss over the global batch, waiting for it."""
+        """Returns the last step's mean loss over the global batch, waiting for it.
+
+        Unless steps that are not finite are left out, the first loss that is not finite stays.
+        """
         return float(self._last_loss.numpy())
 
     def mean_loss(self):
@@ -232,9 +235,13 @@ class TrainStep:
         self._scale.after_step(finite)
 
     def _record(self, loss, finite):
-        self._last_loss.assign(loss)
         one = tf.constant(1, tf.int64)
-        if finite is not None:
+        if finite is None:
+            # What is not finite has spoilt the weights: it stays until somebody looks.
+            last = self._last_loss.read_value()
+            self._last_loss.assign(tf.where(tf.math.is_finite(last), loss, last))
+        else:
+            self._last_loss.assign(loss)
             loss, one = tf.where(finite, loss, 0.0), tf.cast(finite, tf.int64)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
         self._loss_steps.assign_add(one)

@@ -17,17 +17,29 @@ class InstructionSetError(ValueError):
 
 
 @functools.cache
-def _native():
+def _libraries():
+    """Returns the libraries that are built, as ctypes sees them: each has a choice of its own."""
     loader.load()
-    native = ctypes.CDLL(str(loader.path()))
-    native.dlrm_instruction_set.restype = ctypes.c_char_p
-    native.dlrm_select_instruction_set.argtypes = [ctypes.c_char_p]
-    return native
+    names = ["ops", "mlp"] if loader.is_built("mlp") else ["ops"]
+    libraries = []
+    for name in names:
+        loader.load(name)
+        library = ctypes.CDLL(str(loader.path(name)))
+        library.dlrm_instruction_set.restype = ctypes.c_char_p
+        library.dlrm_select_instruction_set.argtypes = [ctypes.c_char_p]
+        libraries.append(library)
+    return libraries
+
+
+def _select(name):
+    """Returns whether all libraries, which are built alike, have taken the set."""
+    codes = [library.dlrm_select_instruction_set(name.encode()) for library in _libraries()]
+    return not any(codes)
 
 
 def current():
     """Returns the name of the instruction set in use."""
-    return _native().dlrm_instruction_set().decode()
+    return _libraries()[0].dlrm_instruction_set().decode()
 
 
 def select(name):
@@ -36,7 +48,7 @@ def select(name):
     Raises:
         InstructionSetError: ``name`` is unknown, or not available here.
     """
-    if _native().dlrm_select_instruction_set(str(name).encode()) != 0:
+    if not _select(str(name)):
         raise InstructionSetError(
             f"instruction set {name!r} cannot be used: expected one of {available()}"
         )
@@ -45,9 +57,6 @@ def select(name):
 def available():
     """Returns the names of the instruction sets that this processor and this build have."""
     before = current()
-    native = _native()
-    found = [
-        name for name in INSTRUCTION_SETS if native.dlrm_select_instruction_set(name.encode()) == 0
-    ]
-    native.dlrm_select_instruction_set(before.encode())
+    found = [name for name in INSTRUCTION_SETS if _select(name)]
+    _select(before)
     return tuple(found)

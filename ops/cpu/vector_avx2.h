@@ -68,7 +68,9 @@ struct Avx2Vector {
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return _mm256_fmadd_ps(a, b, sum);
   }
-  static Register Relu(Register a) { return _mm256_max_ps(Zero(), a); }
+  static Register Relu(Register a) {
+    return _mm256_fmadd_ps(a, Zero(), _mm256_max_ps(Zero(), a));
+  }
   static Register WherePositive(Register a, Register value) {
     return _mm256_and_ps(_mm256_cmp_ps(a, Zero(), _CMP_GT_OQ), value);
   }

@@ -74,7 +74,9 @@ struct Avx512Vector {
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return _mm512_fmadd_ps(a, b, sum);
   }
-  static Register Relu(Register a) { return _mm512_max_ps(Zero(), a); }
+  static Register Relu(Register a) {
+    return _mm512_fmadd_ps(a, Zero(), _mm512_max_ps(Zero(), a));
+  }
   static Register WherePositive(Register a, Register value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, Zero(), _CMP_GT_OQ), value);
   }

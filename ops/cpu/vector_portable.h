@@ -83,9 +83,9 @@ struct PortableVector {
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return sum + a * b;
   }
-  // max(a, 0), where a NaN stays one.
+  // max(a, 0) where a is finite, NaN where it is not: 0 * a is NaN for an infinity too.
   static Register Relu(Register a) {
-    for (int i = 0; i < 4; ++i) a[i] = a[i] < 0 ? 0 : a[i];
+    for (int i = 0; i < 4; ++i) a[i] = (a[i] > 0 ? a[i] : 0) + 0 * a[i];
     return a;
   }
   // value where a > 0, else 0.

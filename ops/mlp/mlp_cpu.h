@@ -18,9 +18,9 @@ namespace dlrm {
 
 template <class S, class C>
 struct MlpFunctions {
-  // Finishes a layer: z = relu(z) if asked, rounded to S; copied to `out` unless that is null or
-  // z itself. Not fused into the product: oneDNN's ReLU turns NaN into 0, which would hide a
-  // training that has diverged.
+  // Finishes a layer: z = relu(z) if asked (NaN where z is not finite), rounded to S; copied to
+  // `out` unless that is null or z itself. Not fused into the product: oneDNN's ReLU turns NaN
+  // into 0, which would hide a training that has diverged.
   void (*finish)(C* z, int64_t count, bool relu, S* out);
   // out = gradient where activation > 0, else 0 (everywhere if `activation` is null), rounded to
   // S, all [rows, columns]; sums[columns] += its columns. `out` may be `gradient`.

@@ -23,7 +23,7 @@ def test_outputs_and_gradients(dtype, tolerance, layers):
         pytest.skip("the library of the MLP ops is not built: it needs oneDNN")
     generator = np.random.default_rng()
     seed = int(generator.integers(1 << 30))
-    mlp = MLP(SIZES, INPUTS, seed=seed, stream=1, last_activation=None, dtype=dtype, fused=fused)
+    mlp = MLP(SIZES, INPUTS, seed=seed, stream=1, last_relu=False, dtype=dtype, fused=fused)
     layers = [(layer.kernel.numpy().astype(float), layer.bias.numpy().astype(float))
               for layer in mlp.dense_layers]  # fmt: skip
     inputs = generator.normal(size=(BATCH, INPUTS)).astype(np.float32)

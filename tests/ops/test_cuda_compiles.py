@@ -124,6 +124,33 @@ def test_float32_sums_survive_the_tensor_cores_rounding(emulated):
     assert np.sqrt((error**2).mean()) <= 2.0 * 2.0**-24 * magnitude[:, pairs].mean()
 
 
+@pytest.mark.parametrize("dtype", launchers.DTYPE_NAMES, ids=launchers.DTYPE_NAMES.get)
+@pytest.mark.parametrize("mode", [launchers.ACCURATE, launchers.SCALAR])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_emulated_interaction_keeps_what_is_not_finite(emulated, value, mode, dtype):
+    """It reaches every pair of its vector, and no other: sample b has it in vector b."""
+    library, device = emulated
+    rng = np.random.default_rng()
+    for features, dim in ((2, 8), (27, 128), (5, 7)):
+        x = rng.standard_normal((features, features, dim)).astype(np.float32)
+        rows = np.arange(features)
+        x[rows, rows, rng.integers(dim, size=features)] = value
+        shape = launchers.InteractionShape(features, features, dim, dtype, mode)
+        width = library.width(features, dim)
+        stored = reference.to_storage(x, dtype)
+        inputs, output = device.upload(stored), device.empty(features * width, stored.dtype)
+        library.dot_interaction_forward(
+            ctypes.byref(shape), inputs.pointer, features * dim, inputs.at(dim), features * dim,
+            output.pointer, device.stream,
+        )  # fmt: skip
+        y = reference.from_storage(output.download().reshape(features, width), dtype)
+        i, j = np.tril_indices(features, -1)
+        hit = (i == rows[:, None]) | (j == rows[:, None])
+        np.testing.assert_array_equal(y[:, :dim], reference.from_storage(stored[:, 0], dtype))
+        np.testing.assert_array_equal(~np.isfinite(y[:, dim : dim + len(i)]), hit)
+        np.testing.assert_array_equal(y[:, dim + len(i) :], 0)
+
+
 def test_impossible_arguments_are_refused(emulated):
     library, device = emulated
     bad = launchers.InteractionShape(1, 0, 128, launchers.FLOAT32, launchers.ACCURATE)

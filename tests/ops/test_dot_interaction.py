@@ -131,6 +131,30 @@ def test_a_training_batch(isa, dtype):
     check(x, g, dtype, samples)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_reaches_every_pair_of_its_vector_alone(isa, dtype, value):
+    """A kernel that lost it would make finite logits of a damaged row."""
+    del isa
+    rng = np.random.default_rng()
+    for features, dimension in ((2, 1), (27, 128), (5, 21)):
+        x = rng.standard_normal((features, features, dimension), dtype=np.float32)
+        rows = np.arange(features)
+        x[rows, rows, rng.integers(dimension, size=features)] = value  # sample b: vector b
+        x = tf.cast(x, dtype)
+        i, j = np.tril_indices(features, -1)
+        hit = (i == rows[:, None]) | (j == rows[:, None])
+        for y in (
+            dot_interaction(x[:, 0], x[:, 1:]),
+            dot_interaction_stacked(x),
+            dot_interaction_tensorflow(x[:, 0], x[:, 1:]),
+        ):
+            y = float64(y)
+            np.testing.assert_array_equal(y[:, :dimension], float64(x[:, 0]))
+            np.testing.assert_array_equal(~np.isfinite(y[:, dimension : dimension + len(i)]), hit)
+            np.testing.assert_array_equal(y[:, dimension + len(i) :], 0.0)
+
+
 def test_gradients_by_finite_differences(isa):
     rng = np.random.default_rng(2)
     bottom, vectors = (

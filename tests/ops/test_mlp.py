@@ -143,15 +143,21 @@ def test_against_finite_differences():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
-def test_relu_is_zero_below_and_keeps_what_is_not_a_number(dtype):
-    """A NaN that a ReLU made 0 would hide a training that has diverged."""
-    x = tf.cast([[-3.0], [-0.0], [0.0], [2.0], [np.nan], [np.inf], [-np.inf]], dtype)
-    one, zero = [tf.ones([1, 1])], [tf.zeros([1])]
-    y = float64(mlp(x, one, zero, last_relu=True))
-    np.testing.assert_array_equal(y, [[0], [0], [0], [2], [np.nan], [np.inf], [0]])
-    kernels, biases = [tf.ones([1, 1]), -tf.ones([1, 1])], [tf.zeros([1])] * 2
-    y = float64(mlp_for_inference(x, kernels, biases))
-    np.testing.assert_array_equal(y, [[0], [0], [0], [-2], [np.nan], [-np.inf], [0]])
+def test_relu_is_zero_below_and_nan_where_its_input_is_not_finite(dtype, isa):
+    """A NaN or an infinity that a ReLU made 0 would hide a training that has diverged."""
+    del isa
+    values = np.array([-3.0, -0.0, 0.0, 2.0, np.nan, np.inf, -np.inf])
+    expected = np.array([0, 0, 0, 2, np.nan, np.nan, np.nan])
+    # Of one input, as many units as fill registers and leave a rest: every place sees every value.
+    for width in (1, 7, 16, 35):
+        x = tf.cast(values[:, None], dtype)
+        ones, zeros = tf.ones([1, width]), tf.zeros([width])
+        y = float64(mlp(x, [ones], [zeros], last_relu=True))
+        np.testing.assert_array_equal(y, np.tile(expected[:, None], width))
+        y = float64(mlp_for_inference(x, [ones, -tf.eye(width)], [zeros, zeros]))
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(y[finite], np.tile(-expected[finite, None], width))
+        assert np.isnan(y[~finite]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)

@@ -110,7 +110,10 @@ def test_answers_as_the_trainer_away_from_the_project(trained, exported, tmp_pat
     dense, ids = samples(50)
     low, high = ids.copy(), ids.copy()
     low[11, 4], high[49, 2] = -1, VOCAB[2]
+    nan, infinite = dense.copy(), dense.copy()
+    nan[21, 12], infinite[0, 5] = np.nan, -np.inf
     cases.update(low=(dense, low), high=(dense, high), short=(dense[:3], ids[:4]))
+    cases.update(nan=(nan, ids), infinite=(infinite, ids))
     arrays = {f"{name}.{key}": value for name, pair in cases.items()
               for key, value in zip(("dense", "ids"), pair)}  # fmt: skip
     np.savez(tmp_path / "cases.npz", **arrays)
@@ -141,6 +144,8 @@ def test_answers_as_the_trainer_away_from_the_project(trained, exported, tmp_pat
     assert "table 4, sample 11: id -1 is outside [0, 3)" in str(found["low"])
     assert "table 2, sample 49: id 7 is outside [0, 7)" in str(found["high"])
     assert "dense has 3 samples, categorical 4" in str(found["short"])
+    assert "dense feature 12, sample 21: nan is not finite" in str(found["nan"])
+    assert "dense feature 5, sample 0: -inf is not finite" in str(found["infinite"])
 
 
 def test_the_description(trained, exported):
