@@ -49,15 +49,17 @@ class DuckDBEngine(Engine):
         self._limit = options.memory_limit
         self._jobs = max(1, min(options.jobs, self._limit // _WORKER_BYTES))
         self._scratch = scratch
-        self._database = duckdb.connect(
-            config={
-                "memory_limit": f"{int(self._limit * _DUCKDB_SHARE) >> 20}MiB",
-                "threads": options.jobs,
-                "temp_directory": os.path.join(scratch, "duckdb"),
-                # The order of results comes from ORDER BY alone.
-                "preserve_insertion_order": False,
-            }
-        )
+        configuration = {
+            "memory_limit": f"{int(self._limit * _DUCKDB_SHARE) >> 20}MiB",
+            "threads": self._jobs,
+            "temp_directory": os.path.join(scratch, "duckdb"),
+            # The order of results comes from ORDER BY alone.
+            "preserve_insertion_order": False,
+        }
+        try:
+            self._database = duckdb.connect(config=configuration)
+        except self._error as error:
+            raise EngineError(f"DuckDB: {_line(error)}") from error
 
     def settings(self):
         """Returns DuckDB's own view of (memory_limit, threads), as text."""
@@ -68,7 +70,7 @@ class DuckDBEngine(Engine):
         try:
             return self._database.execute(statement)
         except self._error as error:
-            raise EngineError(f"DuckDB: {error}") from error
+            raise EngineError(f"DuckDB: {_line(error)}") from error
 
     def parse(self, units, folder, bar):
         """Parses in worker processes."""
@@ -94,7 +96,7 @@ class DuckDBEngine(Engine):
         try:
             yield from self._execute(statement).fetch_record_batch(1 << 17)
         except self._error as error:
-            raise EngineError(f"DuckDB: {error}") from error
+            raise EngineError(f"DuckDB: {_line(error)}") from error
 
     def make_dictionaries(self, columns, parts, rule, folder, bar):
         """Counts several columns at a time in memory, by SQL what has no room there."""
@@ -165,6 +167,10 @@ class DuckDBEngine(Engine):
         for _ in processes.run(_build_table, work, jobs, lambda *_: None):
             pass
         return tables
+
+
+def _line(error):
+    return " ".join(str(error).split())
 
 
 def _build_table(dictionary, table, first_id):
