@@ -203,6 +203,19 @@ def test_counting_stays_within_the_memory_limit_by_spilling(tmp_path):
     np.testing.assert_array_equal(np.concatenate(batches), np.arange(1000000))
 
 
+def test_duckdb_says_where_the_disk_is_full(tmp_path):
+    options = run_options(tmp_path, train_days=(0,))
+    with open_engine(options, str(tmp_path)) as engine:
+        engine._execute("SET memory_limit = '60MiB'")
+        engine._execute("SET threads = 1")
+        engine._execute("SET max_temp_directory_size = '2MiB'")
+        with pytest.raises(EngineError, match=f"DuckDB: .*no room .* in {tmp_path}: name a --work"):
+            engine.count(
+                "SELECT range % 4000000 AS value, COUNT(*) AS frequency "
+                "FROM range(5000000) GROUP BY 1"
+            )
+
+
 @pytest.mark.parametrize("engine,module", [("duckdb", "duckdb"), ("spark", "pyspark.sql")])
 def test_an_engine_that_is_not_installed_is_an_error(tmp_path, monkeypatch, engine, module):
     real = builtins.__import__
