@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 from storage import program_start
@@ -31,6 +32,13 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+def _not_empty(text):
+    if not text:
+        # What an unset variable of the shell becomes: the default is not meant.
+        raise argparse.ArgumentTypeError("expected a value, found nothing")
+    return text
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="preprocess.py",
@@ -45,6 +53,8 @@ def _parser():
         help="folder of days, a file, or a glob in quotes",
     )
     add("--output", type=command_line.path, required=True, help="folder to write to")
+    add("--overwrite", action="store_true",
+        help="replace the complete result of an earlier run in OUTPUT")  # fmt: skip
     split = parser.add_argument_group("split")
     add = split.add_argument
     add("--train_days", help=f"days such as 0-22 (default: {options_module.DEFAULT_TRAIN_DAYS})")
@@ -55,12 +65,13 @@ def _parser():
     rule = parser.add_argument_group("dictionaries")
     which = rule.add_mutually_exclusive_group()
     add = which.add_argument
-    add("--max_table_rows", type=int,
+    add("--max_table_rows", type=command_line.at_least_one,
         help="ids from the value modulo this many rows "
         f"(default: {options_module.DEFAULT_MAX_TABLE_ROWS}, as MLPerf)")  # fmt: skip
-    add("--frequency_threshold", type=int, metavar="T",
+    add("--frequency_threshold", type=command_line.at_least_one, metavar="T",
         help="ids for values seen at least T times; others share id 0")  # fmt: skip
-    add("--dictionary", metavar="DIR", help="use this saved dictionary instead of counting")
+    add("--dictionary", type=command_line.path, metavar="DIR",
+        help="use this saved dictionary instead of counting")  # fmt: skip
     add = rule.add_argument
     add("--unseen", choices=("error", "zero"), default="error",
         help="values that a modulo --dictionary lacks")  # fmt: skip
@@ -71,11 +82,16 @@ def _parser():
     add = parser.add_argument_group("resources").add_argument
     add("--engine", choices=("duckdb", "spark"), default="duckdb", help="what runs the SQL")
     add("--memory_limit", default="8GiB", help="memory of this machine to use, at most")
-    add("--jobs", type=int, default=os.cpu_count(), help="processes and threads at a time")
-    add("--work_dir", help="folder for intermediate files (default: OUTPUT/.preprocess)")
+    add("--jobs", type=command_line.at_least_one,
+        default=min(os.cpu_count() or 1, options_module.MOST_JOBS),
+        help="processes and threads at a time")  # fmt: skip
+    add("--work_dir", type=command_line.path,
+        help="new or empty folder for intermediate files "
+        "(default: OUTPUT/.preprocess)")  # fmt: skip
     add("--keep_parts", action="store_true",
         help="keep the parsed input, for a run with other options")  # fmt: skip
-    add("--master", help="Spark master URL, such as local[8] or spark://host:7077")
+    add("--master", type=_not_empty,
+        help="Spark master URL, such as local[8] or spark://host:7077")  # fmt: skip
     add("--spark_conf", action="append", default=[], metavar="KEY=VALUE",
         help="further Spark setting; may be repeated")  # fmt: skip
     return parser
@@ -85,37 +101,42 @@ def _options(flags):
     by_rows = flags.test_fraction is not None
     train_days, test_day = flags.train_days, flags.test_day
     if not by_rows:
-        train_days = train_days or options_module.DEFAULT_TRAIN_DAYS
+        train_days = options_module.DEFAULT_TRAIN_DAYS if train_days is None else train_days
         test_day = str(options_module.DEFAULT_TEST_DAY) if test_day is None else test_day
-    if test_day not in (None, "none") and not test_day.isdigit():
-        raise OptionError(f"--test_day: expected a day number or none, found {test_day!r}")
+    if test_day not in (None, "none") and not re.fullmatch("[0-9]{1,4}", test_day):
+        raise OptionError(f"--test_day: expected a day number or none, found {test_day!r:.60}")
     spark_conf = {}
     for setting in flags.spark_conf:
         key, equals, value = setting.partition("=")
-        if not equals:
+        if not (key and equals):
             raise OptionError(f"--spark_conf: expected KEY=VALUE, found {setting!r}")
         spark_conf[key] = value
     return options_module.Options(
         input=flags.input,
         output=flags.output,
-        train_days=train_days and parse_days(train_days),
+        train_days=None if train_days is None else parse_days(train_days, "--train_days"),
         test_day=None if test_day in (None, "none") else int(test_day),
-        test_fraction=options_module.parse_fraction(flags.test_fraction) if by_rows else None,
-        max_table_rows=flags.max_table_rows or options_module.DEFAULT_MAX_TABLE_ROWS,
+        test_fraction=options_module.parse_fraction(flags.test_fraction, "--test_fraction")
+        if by_rows
+        else None,
+        max_table_rows=options_module.DEFAULT_MAX_TABLE_ROWS
+        if flags.max_table_rows is None
+        else flags.max_table_rows,
         frequency_threshold=flags.frequency_threshold,
         dictionary=flags.dictionary,
         unseen=flags.unseen,
         negatives=flags.negatives,
         write_validation=flags.write_validation,
-        max_rejects=options_module.parse_fraction(flags.max_rejects),
+        max_rejects=options_module.parse_fraction(flags.max_rejects, "--max_rejects"),
         layout=flags.layout,
         engine=flags.engine,
         master=flags.master,
         spark_conf=spark_conf,
-        memory_limit=options_module.parse_bytes(flags.memory_limit),
+        memory_limit=options_module.parse_bytes(flags.memory_limit, "--memory_limit"),
         jobs=flags.jobs,
         work_dir=flags.work_dir,
         keep_parts=flags.keep_parts,
+        overwrite=flags.overwrite,
     )
 
 

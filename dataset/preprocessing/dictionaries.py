@@ -7,16 +7,20 @@ and for each column its file, entries, vocabulary size and CRC-32.
 
 from __future__ import annotations
 
-import json
 import os
+from typing import Annotated, Literal, TypedDict
 
+import msgspec
 import numpy as np
 
-from dataset.preprocessing import durable
+from dataset.preprocessing import disk, vectors
 from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES
 from dataset.preprocessing.errors import DictionaryError
+from storage.atomic import replacing, write_json
+from storage.structured import StructureError, check_shape, read_json
 
 FORMAT_VERSION = 1
+_MOST_ROWS = 2**31 - 1
 MANIFEST = "dictionary.json"
 
 
@@ -57,8 +61,8 @@ def column_path(folder, column):
 
 def write_column(path, values):
     """Writes uint32 `values`, in id order, as .npy."""
-    with durable.replacing(path) as partial, open(partial, "wb") as file:
-        np.save(file, np.asarray(values, np.uint32), allow_pickle=False)
+    with replacing(path) as file:
+        vectors.write(file, np.ascontiguousarray(values, np.uint32))
 
 
 def write_manifest(folder, rule):
@@ -66,17 +70,38 @@ def write_manifest(folder, rule):
     columns = []
     for column in range(CATEGORICAL):
         path = column_path(folder, column)
-        entries = int(np.load(path, mmap_mode="r", allow_pickle=False).size)
+        entries = load_column(folder, column).size
         columns.append(
             {
                 "file": os.path.basename(path),
                 "entries": entries,
                 "vocab_size": rule.vocab_size(entries),
-                "crc32": durable.checksum(path),
+                "crc32": disk.checksum(path),
             }
         )
     manifest = {"format_version": FORMAT_VERSION, **rule.describe(), "columns": columns}
-    durable.write_json(os.path.join(folder, MANIFEST), manifest)
+    write_json(os.path.join(folder, MANIFEST), manifest)
+
+
+class _Column(TypedDict):
+    file: str
+    entries: Annotated[int, msgspec.Meta(ge=0, le=_MOST_ROWS)]
+    vocab_size: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
+    crc32: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class _Manifest(TypedDict):
+    format_version: Literal[1]
+    rule: Literal["modulo", "frequency"]
+    columns: Annotated[list[_Column], msgspec.Meta(min_length=CATEGORICAL, max_length=CATEGORICAL)]
+
+
+class _ModuloManifest(TypedDict):
+    max_table_rows: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
+
+
+class _FrequencyManifest(TypedDict):
+    frequency_threshold: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
 
 
 def read_manifest(folder):
@@ -87,48 +112,58 @@ def read_manifest(folder):
     """
     path = os.path.join(folder, MANIFEST)
     try:
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
+        manifest = read_json(path, _Manifest)
+        if manifest["rule"] == "modulo":
+            check_shape(manifest, path, _ModuloManifest)
+            rule = Rule(max_rows=manifest["max_table_rows"])
+        else:
+            check_shape(manifest, path, _FrequencyManifest)
+            rule = Rule(threshold=manifest["frequency_threshold"])
     except OSError as error:
         raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DictionaryError(f"{path}: not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        raise DictionaryError(f"{path}: expected format_version {FORMAT_VERSION}")
-    try:
-        if manifest["rule"] == "modulo":
-            rule = Rule(max_rows=int(manifest["max_table_rows"]))
-            if not 1 <= rule.max_rows < 2**31:
-                raise ValueError(f"max_table_rows {rule.max_rows}")
-        else:
-            rule = Rule(threshold=int(manifest["frequency_threshold"]))
-        columns = manifest["columns"]
-        facts = [(c["file"], int(c["entries"]), int(c["crc32"])) for c in columns]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DictionaryError(f"{path}: damaged: {error!r}") from error
-    if len(facts) != CATEGORICAL:
-        raise DictionaryError(f"{path}: expected {CATEGORICAL} columns, found {len(facts)}")
-    for column, (name, entries, crc32) in enumerate(facts):
+    except StructureError as error:
+        raise DictionaryError(str(error)) from error
+    for column, facts in enumerate(manifest["columns"]):
         expected = column_path(folder, column)
-        if os.path.basename(expected) != name:
-            raise DictionaryError(f"{path}: column {column + 1}: unexpected file name {name!r}")
-        if not os.path.exists(expected):
-            raise DictionaryError(f"{expected}: missing")
-        if durable.checksum(expected) != crc32:
+        where = f"{path}: columns[{column}]"
+        name = os.path.basename(expected)
+        if facts["file"] != name:
+            raise DictionaryError(f"{where}.file: expected {name!r}, found {facts['file']!r:.60}")
+        if rule.vocab_size(facts["entries"]) != facts["vocab_size"]:
+            raise DictionaryError(
+                f"{where}.vocab_size: expected {rule.vocab_size(facts['entries'])} for "
+                f"{facts['entries']} entries, found {facts['vocab_size']}"
+            )
+        if _checksum(expected) != facts["crc32"]:
             raise DictionaryError(f"{expected}: damaged: its checksum is not the recorded one")
         found = load_column(folder, column).size
-        if found != entries:
-            raise DictionaryError(f"{expected}: expected {entries} values, found {found}")
+        if found != facts["entries"]:
+            raise DictionaryError(f"{expected}: expected {facts['entries']} values, found {found}")
     return rule, manifest
 
 
+def _checksum(path):
+    try:
+        return disk.checksum(path)
+    except OSError as error:
+        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def load_column(folder, column):
-    """Returns the values of a column in id order: uint32, memory-mapped."""
+    """Returns the values of a column in id order: uint32, memory-mapped.
+
+    Raises:
+        DictionaryError: the file is missing, damaged, or of another type.
+    """
     path = column_path(folder, column)
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DictionaryError(f"{path}: cannot be read: {error}") from error
+        values = vectors.load(path)
+    except OSError as error:
+        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, OverflowError) as error:
+        raise DictionaryError(f"{path}: damaged: {error}") from error
     if values.dtype != np.uint32 or values.ndim != 1:
-        raise DictionaryError(f"{path}: expected a vector of uint32")
+        raise DictionaryError(
+            f"{path}: expected a vector of uint32, found {values.dtype} {list(values.shape)}"
+        )
     return values

@@ -21,6 +21,10 @@ class DictionaryError(PreprocessError):
     """A saved dictionary that is damaged or does not fit the options."""
 
 
+class OutputError(PreprocessError):
+    """An output or work folder that holds what preprocessing did not write, or a whole result."""
+
+
 class UnseenValueError(PreprocessError):
     """Values that a reused modulo dictionary has no id for."""
 

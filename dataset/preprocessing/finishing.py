@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import os
 
-from dataset import encode, layouts, rewrite
+from dataset import encode, layouts, metadata, rewrite
 from dataset.errors import DatasetError
-from dataset.preprocessing import durable, report, splits
+from dataset.preprocessing import rejects, report, splits
 from dataset.preprocessing.columns import CATEGORICAL_NAMES
 from dataset.preprocessing.errors import PreprocessError, UnseenValueError
+from dataset.preprocessing.output_folder import PARTIAL
 from dataset.preprocessing.stages import Output
+from storage.atomic import encode_json
 
-VOCAB_SIZES, REPORT = "vocab_sizes.json", "report.json"
+VOCAB_SIZES, REPORT, DICTIONARY = "vocab_sizes.json", "report.json", "dictionary"
 
 
-def finish(options, parsed, rule, columns, plan, without_id, regions, say):
+def _record_names(options):
+    names = [splits.TRAIN]
+    if options.test_day is not None or options.test_fraction is not None:
+        names.append(splits.TEST)
+    return [*names, splits.VALIDATION] if options.write_validation else names
+
+
+def partial_names(options):
+    """Returns the files and folders in OUTPUT that a run writes to before it is complete."""
+    names = [name + PARTIAL for name in _record_names(options)]
+    if options.layout == "per_table":
+        names += map(splits.folder_name, _record_names(options))
+    return names if options.dictionary is not None else [*names, DICTIONARY]
+
+
+def permanent_names(options):
+    """Returns the files in OUTPUT that appear when they are complete."""
+    records = _record_names(options) if options.layout == "raw" else []
+    return [*records, VOCAB_SIZES, REPORT, rejects.FILE_NAME]
+
+
+def finish(options, output, parsed, inputs, rule, columns, plan, without_id, regions, say):
     """Writes `vocab_sizes.json` and `report.json`, and gives the records their layout and names.
 
     Args:
         options: Options.
+        output: OutputFolder.
         parsed: results of all units.
+        inputs: what `input_report.build` returned.
         rule: dictionaries.Rule.
         columns: 26 column summaries.
         plan: splits.Plan.
@@ -34,32 +59,28 @@ def finish(options, parsed, rule, columns, plan, without_id, regions, say):
         UnseenValueError: a reused modulo dictionary lacks values, and `unseen` is "error".
     """
     _check_unseen(options, rule, without_id)
-    described = report.build(options, rule, parsed, columns, without_id, plan.records)
+    described = report.build(options, rule, parsed, columns, without_id, plan.records, inputs)
     vocab_sizes = [column["vocab_size"] for column in columns]
     outputs = []
     for name, content in ((VOCAB_SIZES, vocab_sizes), (REPORT, described)):
-        path = os.path.join(options.output, name)
-        durable.write_json(path, content)
-        outputs.append(Output.whole(path))
+        with output.replacing(name) as file:
+            file.write((encode_json(content) + "\n").encode())
+        outputs.append(Output.whole(os.path.join(options.output, name)))
     for line in report.table(described):
         say(line)
     if options.layout == "per_table":
         outputs += _split(options, plan, vocab_sizes, say)
     else:
-        outputs += _rename(options, plan, regions, say)
-    stale = os.path.join(options.output, splits.VALIDATION)
-    if splits.VALIDATION not in plan.records and os.path.exists(stale):
-        say(f"{stale} is of an earlier run: this one writes no validation set")
+        outputs += _rename(options, output, plan, regions, say)
     say(f"{sum(vocab_sizes)} table rows in all: {os.path.join(options.output, VOCAB_SIZES)}")
     return described, outputs
 
 
-def _rename(options, plan, regions, say):
+def _rename(options, output, plan, regions, say):
     for file, records in plan.records.items():
         path = os.path.join(options.output, file)
-        os.replace(f"{path}.partial", path)
+        output.publish(file)
         say(f"{path}: {records} samples, {os.path.getsize(path)} bytes")
-    durable.sync(options.output)
     return [
         Output(os.path.join(options.output, d.file), d.offset, d.length, crc32)
         for d, crc32 in regions
@@ -70,7 +91,7 @@ def _split(options, plan, vocab_sizes, say):
     """Writes train/, test/ and validation/ in the per-table layout; returns their Outputs."""
     outputs = []
     for file, records in plan.records.items():
-        folder = os.path.join(options.output, file.partition("_")[0])
+        folder = os.path.join(options.output, splits.folder_name(file))
         try:
             source = layouts.describe_raw(
                 os.path.join(options.output, f"{file}.partial"), vocab_sizes
@@ -79,18 +100,12 @@ def _split(options, plan, vocab_sizes, say):
             rewrite.rewrite(source, encoding, folder, overwrite=True, jobs=options.jobs)
         except DatasetError as error:
             raise PreprocessError(f"--layout=per_table: {error}") from error
-        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+        names = [*(written.name for written in encoding.files), metadata.FILE_NAME]
+        paths = [os.path.join(folder, name) for name in names]
         outputs += [Output.whole(path) for path in paths]
         size = sum(os.path.getsize(path) for path in paths)
         say(f"{folder}: {records} samples, {size} bytes in {len(paths)} files")
     return outputs
-
-
-def remove_records(options, plan):
-    """Removes the raw records that the per-table layout was made from."""
-    if options.layout == "per_table":
-        for file in plan.records:
-            os.remove(os.path.join(options.output, f"{file}.partial"))
 
 
 def _check_unseen(options, rule, without_id):

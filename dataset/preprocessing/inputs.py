@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple, Optional
 
 from dataset.preprocessing.errors import InputError, OptionError
+from storage.regular import open_regular
 
 _DAY = re.compile(r"day[_-]?(\d+)(?=$|[._])")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -47,7 +48,7 @@ def find_inputs(pattern):
     """Returns the InputFiles that a folder, file or glob names: by day, then by natural name order.
 
     Raises:
-        InputError: nothing there, nothing readable, or one day twice.
+        InputError: nothing there, no regular readable file, or one day twice.
     """
     if os.path.isdir(pattern):
         paths = _folder(pattern)
@@ -59,8 +60,9 @@ def find_inputs(pattern):
     for path in paths:
         day = _day(path)
         if os.path.isdir(path):
-            parts = [os.path.join(path, name) for name in sorted(os.listdir(path), key=_natural)]
-            files += [_describe(part, day) for part in parts if _is_data(part)]
+            # Spark and others leave _SUCCESS and hidden checksums beside their data.
+            names = [name for name in _list(path) if not name.startswith((".", "_"))]
+            files += [_describe(os.path.join(path, name), day) for name in names]
         else:
             files.append(_describe(path, day))
     if not files:
@@ -73,8 +75,42 @@ def find_inputs(pattern):
     return sorted(files, key=lambda f: (f.day is None, f.day or 0, _natural(f.path)))
 
 
+def _list(folder):
+    try:
+        return sorted(os.listdir(folder), key=_natural)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def select_days(files, options, say):
+    """Returns (training files, test files) as lists of InputFile; one list if split by rows.
+
+    Raises:
+        InputError: a day that was asked for is not there.
+    """
+    if options.test_fraction is not None:
+        return files, []
+    by_day = {}
+    for file in files:
+        by_day.setdefault(file.day, []).append(file)
+    test_days = () if options.test_day is None else (options.test_day,)
+    absent = [day for day in (*options.train_days, *test_days) if day not in by_day]
+    if absent:
+        have = ", ".join(str(day) for day in by_day if day is not None) or "none"
+        raise InputError(
+            f"--input {options.input}: no file for day {', '.join(map(str, absent))} "
+            f"(days found: {have}); say --train_days and --test_day, or --test_fraction to split "
+            f"by rows"
+        )
+    unused = sorted(set(by_day) - set(options.train_days) - set(test_days), key=str)
+    if unused:
+        say(f"not read, in neither --train_days nor --test_day: {', '.join(map(str, unused))}")
+    train = [file for day in options.train_days for file in by_day[day]]
+    return train, [file for day in test_days for file in by_day[day]]
+
+
 def _folder(folder):
-    names = sorted(os.listdir(folder), key=_natural)
+    names = _list(folder)
     for pattern in _FOLDER_PATTERNS:
         found = [name for name in names if pattern.match(name)]
         if found:
@@ -84,10 +120,6 @@ def _folder(folder):
         f"--input: {folder} holds no day_N, train.txt, *.parquet, *.tsv or *.txt file "
         f"(found {shown}); a glob in quotes names other files"
     )
-
-
-def _is_data(path):
-    return os.path.isfile(path) and not os.path.basename(path).startswith((".", "_"))
 
 
 def _natural(path):
@@ -102,9 +134,13 @@ def _day(path):
 def _describe(path, day):
     path = os.path.abspath(path)
     try:
-        status = os.stat(path)
-        with open(path, "rb"):
-            pass
+        path.encode()
+    except UnicodeEncodeError as error:
+        # Neither JSON nor Arrow can name such a file.
+        raise InputError(f"{path!r}: the name is not text in UTF-8: rename the file") from error
+    try:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     extension = os.path.splitext(path)[1]
@@ -113,15 +149,21 @@ def _describe(path, day):
     return InputFile(path, day, form, compression, status.st_size, status.st_mtime_ns)
 
 
-def parse_days(text):
-    """Returns the sorted day numbers that text such as "0-22" or "0,2,5-7" names."""
+def parse_days(text, flag):
+    """Returns the sorted day numbers that text such as "0-22" or "0,2,5-7" names.
+
+    Raises:
+        OptionError: it is no list of days; names `flag`.
+    """
     days = set()
     for piece in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", piece)
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", piece)
         if not match:
-            raise OptionError(f"days {text!r}: expected numbers and ranges such as 0-22 or 0,2,5-7")
+            raise OptionError(
+                f"{flag}: expected numbers and ranges such as 0-22 or 0,2,5-7, found {text!r:.60}"
+            )
         first, last = int(match.group(1)), int(match.group(2) or match.group(1))
         if first > last or last > 9999:
-            raise OptionError(f"days {text!r}: {piece.strip()} is no range of days")
+            raise OptionError(f"{flag}: {piece.strip()} is no range of days from 0 to 9999")
         days.update(range(first, last + 1))
     return tuple(sorted(days))

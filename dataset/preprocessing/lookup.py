@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dataset.preprocessing import disk, vectors
+
 #: Knuth's multiplicative hash, 2^32 / golden ratio, odd: a permutation of 32-bit values.
 _MULTIPLIER = np.uint32(2654435761)
 _HALF = np.uint64(32)
@@ -59,8 +61,8 @@ def build(values, first_id):
 
 def write(path, values, first_id):
     """Builds a table and writes it to `path`; it is scratch, so nothing waits for the disk."""
-    with open(path, "wb") as file:
-        np.save(file, build(values, first_id), allow_pickle=False)
+    with disk.writing(path), open(path, "wb") as file:
+        vectors.write(file, build(values, first_id))
 
 
 class Lookup:
@@ -79,8 +81,7 @@ class Lookup:
     @classmethod
     def open(cls, path, entries):
         """Maps the table that `write` wrote."""
-        # As a plain array: every operation on the memmap subclass costs more.
-        return cls(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)), entries)
+        return cls(vectors.load(path), entries)
 
     def find(self, values):
         """Returns int32 [n]: the id of each value of uint32 [n], -1 where it has none."""

@@ -14,30 +14,56 @@ DEFAULT_TRAIN_DAYS = "0-22"
 DEFAULT_TEST_DAY = 23
 _UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9}
 _UNITS.update({"T": 10**12, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40})
-_LEAST_MEMORY = 1 << 30
+_LEAST_MEMORY, _MOST_MEMORY = 1 << 30, 1 << 50
+#: More processes or threads than a machine has cores.
+MOST_JOBS = 1024
+_MOST_ROWS = 2**31 - 1
+#: Digits are bounded, since 1e999999999 would be computed.
+_SIZE = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*")
+_FRACTION = re.compile(r"\s*([0-9]{0,20}(?:\.[0-9]{0,20})?(?:[eE]-?[0-9]{1,2})?)\s*(%?)")
 
 
-def parse_bytes(text):
-    """Returns the bytes that text such as "8GiB", "500MB" or "1000000" means."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+def parse_bytes(text, flag):
+    """Returns the bytes that text such as "8GiB", "500MB" or "1000000" means.
+
+    Raises:
+        OptionError: it is no size; names `flag`.
+    """
+    match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).upper()) if match else None
     if unit is None:
-        raise OptionError(f"{text!r} is not a size: expected a number with a unit, such as 8GiB")
+        raise OptionError(
+            f"{flag}: {text!r:.60} is not a size: expected a number with a unit, such as 8GiB"
+        )
     return int(Fraction(match.group(1)) * unit)
 
 
-def parse_fraction(text):
-    """Returns the Fraction in [0, 1) that text such as "0.0001" or "0.01%" means."""
-    number, scale = (text[:-1], 100) if text.endswith("%") else (text, 1)
+def parse_fraction(text, flag):
+    """Returns the Fraction in [0, 1) that text such as "0.0001" or "0.01%" means.
+
+    Raises:
+        OptionError: it is no such fraction; names `flag`.
+    """
+    match = _FRACTION.fullmatch(text)
     try:
-        value = Fraction(number.strip()) / scale
-    except (ValueError, ZeroDivisionError) as error:
+        value = Fraction(match.group(1)) if match else None
+    except ValueError:  # No digit at all.
+        value = None
+    if value is None:
         raise OptionError(
-            f"{text!r} is not a fraction: expected such as 0.0001 or 0.01%"
-        ) from error
+            f"{flag}: {text!r:.60} is not a fraction: expected such as 0.0001 or 0.01%"
+        )
+    value /= 100 if match.group(2) else 1
     if not 0 <= value < 1:
-        raise OptionError(f"{text!r} is not a fraction: expected at least 0 and less than 1")
+        raise OptionError(
+            f"{flag}: {text!r:.60} is not a fraction: expected at least 0 and less than 1"
+        )
     return value
+
+
+def _check_range(flag, value, least, most):
+    if not least <= value <= most:
+        raise OptionError(f"{flag}: expected {least} to {most}, found {value}")
 
 
 @dataclasses.dataclass
@@ -65,6 +91,7 @@ class Options:
         jobs: processes and threads at a time.
         work_dir: folder for parts and journal; None for `<output>/.preprocess`.
         keep_parts: leave the parsed parts, so that a run with other options need not parse again.
+        overwrite: replace the complete result of an earlier run in `output`.
     """
 
     input: str
@@ -87,26 +114,25 @@ class Options:
     jobs: int = 1
     work_dir: Optional[str] = None
     keep_parts: bool = False
+    overwrite: bool = False
 
     def __post_init__(self):
         """Checks the options against each other; raises `OptionError`."""
         self.output = os.path.abspath(self.output)
-        self.work_dir = os.path.abspath(self.work_dir or os.path.join(self.output, ".preprocess"))
-        self.dictionary = self.dictionary and os.path.abspath(self.dictionary)
-        if self.jobs < 1:
-            raise OptionError(f"--jobs: expected at least 1, found {self.jobs}")
-        if self.memory_limit < _LEAST_MEMORY:
+        if self.work_dir is None:
+            self.work_dir = os.path.join(self.output, ".preprocess")
+        self.work_dir = os.path.abspath(self.work_dir)
+        if self.dictionary is not None:
+            self.dictionary = os.path.abspath(self.dictionary)
+        _check_range("--jobs", self.jobs, 1, MOST_JOBS)
+        if not _LEAST_MEMORY <= self.memory_limit <= _MOST_MEMORY:
             raise OptionError(
-                f"--memory_limit: expected at least 1GiB, found {self.memory_limit} bytes"
+                f"--memory_limit: expected 1GiB to 1024TiB, found {self.memory_limit} bytes"
             )
-        if self.frequency_threshold is not None and self.frequency_threshold < 1:
-            raise OptionError(
-                f"--frequency_threshold: expected at least 1, found {self.frequency_threshold}"
-            )
-        if self.frequency_threshold is None and not 1 <= (self.max_table_rows or 0) < 2**31:
-            raise OptionError(
-                f"--max_table_rows: expected 1 to 2147483647, found {self.max_table_rows}"
-            )
+        if self.frequency_threshold is not None:
+            _check_range("--frequency_threshold", self.frequency_threshold, 1, _MOST_ROWS)
+        else:
+            _check_range("--max_table_rows", self.max_table_rows, 1, _MOST_ROWS)
         if self.test_fraction is not None:
             if self.train_days is not None or self.test_day is not None:
                 raise OptionError("--test_fraction splits by rows: no --train_days, --test_day")

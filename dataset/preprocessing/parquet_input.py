@@ -16,8 +16,11 @@ from dataset.preprocessing.columns import DENSE, NAMES, Samples
 from dataset.preprocessing.errors import InputError
 from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_integers
 from dataset.preprocessing.tsv import DecodedLines, Reject
+from storage.regular import check_regular
 
 _BATCH_ROWS = 1 << 15
+#: Columns that an error names.
+_MOST_SHOWN = 45
 
 
 def ranges(path):
@@ -51,20 +54,37 @@ def read(path, begin, end):
             progress.advance(int(row_bytes * decoded.lines), decoded.lines)
             yield decoded
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: damaged Parquet data: {error}") from error
+        raise InputError(f"{path}: damaged Parquet data: {_line(error)}") from error
 
 
 def _open(path):
     try:
+        check_regular(path)
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}") from error
-    missing = [name for name in NAMES if name not in file.schema_arrow.names]
+        raise InputError(f"{path}: not a readable Parquet file: {_line(error)}") from error
+    found = file.schema_arrow.names
+    missing = [name for name in NAMES if name not in found]
     if missing:
         raise InputError(
-            f"{path}: lacks the columns {', '.join(missing)}: expected label, I1..I13, C1..C26"
+            f"{path}: lacks the columns {', '.join(missing)}: expected label, I1..I13, C1..C26, "
+            f"found {_shown(found)}"
         )
+    # Arrow would take the one or the other.
+    twice = [name for name in NAMES if found.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: has the columns {', '.join(twice)} twice")
     return file
+
+
+def _line(error):
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
+def _shown(names):
+    more = len(names) - _MOST_SHOWN
+    listed = ", ".join(f"{name:.40}" for name in names[:_MOST_SHOWN]) or "none"
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def decode_batch(batch, path):

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.preprocessing import durable, parts, progress, sources
+from dataset.preprocessing import parts, progress, sources
 from dataset.preprocessing.columns import CATEGORICAL, DENSE
 from dataset.preprocessing.inputs import InputFile
+from dataset.preprocessing.text_ends import decode_unterminated, without_mark
 from dataset.preprocessing.tsv import decode_lines
+from storage.atomic import replacing
 
 
 class Unit(NamedTuple):
@@ -68,16 +70,17 @@ def parse_unit(unit, folder):
 
     Returns:
         dict, of JSON types: `parts` (Part fields each), `lines`, `rows`, `rejects`,
-        `rejects_path`, `dense` (missing, negative, least, greatest: 13 each) and `missing` (26).
+        `rejects_path`, `dense` (missing, negative, least, greatest: 13 each), `missing` (26),
+        `byte_order_mark` and `unterminated` (the file begins with the one, ends without line end).
 
     Raises:
         InputError: the input cannot be read.
     """
-    tally = _Tally()
+    tally, ends = _Tally(), _Ends()
     rejects_path = os.path.join(folder, f"rejects-{unit.name}")
     finished = []
-    with durable.replacing(rejects_path) as partial, open(partial, "wb") as rejects:
-        for pieces in _part_pieces(unit):
+    with replacing(rejects_path) as rejects:
+        for pieces in _part_pieces(unit, ends):
             number = unit.file_index * parts.PARTS_PER_FILE + pieces.index
             writer = parts.PartWriter(folder, number)
             try:
@@ -100,7 +103,22 @@ def parse_unit(unit, folder):
         "parts": [part._asdict() for part in finished],
         "rejects_path": rejects_path if tally.rejects else None,
         **tally.result(),
+        "byte_order_mark": ends.mark,
+        "unterminated": ends.unterminated,
     }
+
+
+class _Ends:
+    """What a unit's text has at the ends of its file.
+
+    Attributes:
+        begun: some of the text was decoded.
+        mark: a byte order mark stands before it.
+        unterminated: the last line has no line end.
+    """
+
+    def __init__(self):
+        self.begun = self.mark = self.unterminated = False
 
 
 class _Pieces(NamedTuple):
@@ -110,7 +128,7 @@ class _Pieces(NamedTuple):
     decoded: object
 
 
-def _part_pieces(unit):
+def _part_pieces(unit, ends):
     if unit.file.form == "parquet":
         from dataset.preprocessing import parquet_input
 
@@ -119,23 +137,29 @@ def _part_pieces(unit):
         return
     if unit.file.compression == "none":
         blocks = sources.read_range(unit.file.path, unit.begin, unit.end)
-        yield _Pieces(unit.begin // unit.part_bytes, _decode(blocks, unit.begin))
+        decoded = _decode(blocks, unit, ends, unit.begin)
+        yield _Pieces(unit.begin // unit.part_bytes, decoded)
         return
     blocks = sources.read_compressed(unit.file.path, unit.file.compression)
     with contextlib.closing(blocks):
-        yield from _cut_into_parts(blocks, unit.part_bytes)
+        yield from _cut_into_parts(blocks, unit, ends)
 
 
-def _decode(blocks, bytes_before=0):
+def _decode(blocks, unit, ends, bytes_before):
     for block in blocks:
-        decoded = decode_lines(block.text)
+        text = block.text
+        if unit.begin == 0 and not ends.begun:
+            text, ends.mark = without_mark(text, unit.file.path)
+        ends.begun, ends.unterminated = True, block.unterminated
+        decoded = decode_unterminated(text) if block.unterminated else decode_lines(text)
         progress.advance(block.bytes_read - bytes_before, decoded.lines)
         bytes_before = block.bytes_read
         yield decoded
 
 
-def _cut_into_parts(blocks, part_bytes):
+def _cut_into_parts(blocks, unit, ends):
     """Yields _Pieces of a stream: the same lines in each part as in a plain file's byte ranges."""
+    part_bytes = unit.part_bytes
     state = {"position": 0, "next": None}  # Where in the text the stream stands; what is left over.
 
     def of_part(index):
@@ -151,7 +175,7 @@ def _cut_into_parts(blocks, part_bytes):
                 cut = block.text.index(b"\n", room - 1) + 1
                 if cut < len(block.text):
                     state["next"] = block._replace(text=block.text[cut:])
-                    block = block._replace(text=block.text[:cut])
+                    block = block._replace(text=block.text[:cut], unterminated=False)
             state["position"] += len(block.text)
             yield block
 
@@ -163,7 +187,7 @@ def _cut_into_parts(blocks, part_bytes):
                 return
         index = state["position"] // part_bytes
         bytes_now = state["next"].bytes_read
-        yield _Pieces(index, _decode(of_part(index), bytes_before))
+        yield _Pieces(index, _decode(of_part(index), unit, ends, bytes_before))
         bytes_before = bytes_now
 
 

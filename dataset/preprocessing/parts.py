@@ -6,6 +6,7 @@ number within the part, so that an engine may shuffle rows as it likes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.preprocessing import durable
+from dataset.preprocessing import disk
 from dataset.preprocessing.columns import (
     CATEGORICAL_NAMES,
     DENSE_NAMES,
@@ -22,6 +23,7 @@ from dataset.preprocessing.columns import (
     PART_NAME,
     ROW_NAME,
 )
+from storage.atomic import replacing_name
 
 #: Bytes of uncompressed text that one part is made from. Lines belong to the part they begin in.
 PART_BYTES = 256 << 20
@@ -62,7 +64,7 @@ class PartWriter:
         """Opens part `number` below `folder`; nothing has its final name before `close`."""
         self._number = number
         self._path = os.path.join(folder, f"part-{number:010d}.parquet")
-        self._replacing = durable.replacing(self._path)
+        self._replacing = replacing_name(self._path)
         self._partial = self._replacing.__enter__()
         self._writer = None
         self._batches = []
@@ -76,10 +78,11 @@ class PartWriter:
         self._batches.append(_to_batch(samples, self._number, self._rows))
         self._rows += len(samples)
         self._held += len(samples)
-        if self._writer is None:
-            self._writer = _open(self._partial, self._batches[0].schema, samples)
-        if self._held >= _ROW_GROUP_ROWS:
-            self._flush()
+        with disk.writing(self._path):
+            if self._writer is None:
+                self._writer = _open(self._partial, self._batches[0].schema, samples)
+            if self._held >= _ROW_GROUP_ROWS:
+                self._flush()
 
     def _flush(self):
         if self._held:
@@ -91,17 +94,19 @@ class PartWriter:
         """Gives the part its name and returns it as a Part; None when it has no rows."""
         if self._writer is None:
             return None
-        self._flush()
-        self._writer.close()
-        self._replacing.__exit__(None, None, None)
-        crc32 = durable.checksum(self._path)
+        with disk.writing(self._path):
+            self._flush()
+            self._writer.close()
+            self._replacing.__exit__(None, None, None)
+        crc32 = disk.checksum(self._path)
         return Part(self._number, self._path, self._rows, os.path.getsize(self._path), crc32)
 
     def abandon(self, error):
         """Removes what was written, because of `error`."""
         if self._writer is not None:
-            self._writer.close()
-            self._replacing.__exit__(type(error), error, error.__traceback__)
+            with contextlib.suppress(OSError):  # Its last bytes have no room either.
+                self._writer.close()
+        self._replacing.__exit__(type(error), error, error.__traceback__)
 
 
 def _to_batch(samples, number, first_row):

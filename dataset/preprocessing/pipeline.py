@@ -20,6 +20,7 @@ import time
 from dataset.preprocessing import (
     dictionaries,
     finishing,
+    input_report,
     native,
     parsing,
     parts,
@@ -28,15 +29,18 @@ from dataset.preprocessing import (
 )
 from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines import open_engine
-from dataset.preprocessing.errors import DictionaryError, InputError
-from dataset.preprocessing.inputs import find_inputs
+from dataset.preprocessing.errors import DictionaryError, InputError, OutputError
+from dataset.preprocessing.inputs import find_inputs, select_days
 from dataset.preprocessing.mapping import MapTask
+from dataset.preprocessing.output_folder import OutputFolder
 from dataset.preprocessing.progress import ProgressBar
 from dataset.preprocessing.raw_records import allocate
-from dataset.preprocessing.stages import Output, Stages, locked
+from dataset.preprocessing.stage_results import ColumnSummary, MappedPart, ParsedUnit
+from dataset.preprocessing.stages import Output, Stages, check_work_folder, locked
+from storage.regular import open_regular
 
 #: Part of every key: raised when a stage's output changes for the same input.
-_VERSION = 1
+_VERSION = 2
 
 
 def run(options, say=print):
@@ -54,6 +58,11 @@ def run(options, say=print):
     """
     start = time.monotonic()
     train_files, test_files = select_days(find_inputs(options.input), options, say)
+    input_report.check_not_empty([*train_files, *test_files])
+    OutputFolder(options.output).check(
+        [*finishing.permanent_names(options), *finishing.partial_names(options)]
+    )
+    check_work_folder(options.work_dir)
     os.makedirs(options.output, exist_ok=True)
     with locked(options.work_dir):
         job = _Job(options, train_files, test_files, say)
@@ -61,6 +70,7 @@ def run(options, say=print):
         if finished is not None:
             say(f"{options.output} is complete already: same input, same options, intact files")
             return finished
+        job.begin()
         _clear_scratch(job.scratch)
         with open_engine(options, job.scratch) as engine:
             parsed = job.parse(engine)
@@ -69,33 +79,6 @@ def run(options, say=print):
         report = job.finish(parsed, rule, columns, plan, without_id)
         say(f"finished in {time.monotonic() - start:.1f} s")
         return report
-
-
-def select_days(files, options, say):
-    """Returns (training files, test files) as lists of InputFile; one list if split by rows.
-
-    Raises:
-        InputError: a day that was asked for is not there.
-    """
-    if options.test_fraction is not None:
-        return files, []
-    by_day = {}
-    for file in files:
-        by_day.setdefault(file.day, []).append(file)
-    test_days = () if options.test_day is None else (options.test_day,)
-    absent = [day for day in (*options.train_days, *test_days) if day not in by_day]
-    if absent:
-        have = ", ".join(str(day) for day in by_day if day is not None) or "none"
-        raise InputError(
-            f"--input {options.input}: no file for day {', '.join(map(str, absent))} "
-            f"(days found: {have}); say --train_days and --test_day, or --test_fraction to split "
-            f"by rows"
-        )
-    unused = sorted(set(by_day) - set(options.train_days) - set(test_days), key=str)
-    if unused:
-        say(f"not read, in neither --train_days nor --test_day: {', '.join(map(str, unused))}")
-    train = [file for day in options.train_days for file in by_day[day]]
-    return train, [file for day in test_days for file in by_day[day]]
 
 
 def _clear_scratch(folder):
@@ -118,7 +101,7 @@ class _Job:
         self.stages = Stages(os.path.join(options.work_dir, "stages"), options.jobs)
         self.parts_folder = os.path.join(options.work_dir, "parts")
         self.scratch = os.path.join(options.work_dir, "scratch")
-        os.makedirs(self.parts_folder, exist_ok=True)
+        self.output = OutputFolder(options.output)
 
     def key(self):
         """Returns what the whole run's output depends on."""
@@ -139,13 +122,33 @@ class _Job:
 
     def finished(self):
         """Returns the report of a finished, intact run of the same job, or None."""
-        return self.stages.find("complete", self.key())
+        found = self.stages.find("complete", self.key())
+        if found is not None and not self.output.complete:  # Killed in the last moment.
+            self.output.finish()
+        return found
+
+    def begin(self):
+        """Lists what the run is about to write.
+
+        Raises:
+            OutputError: something else has one of the names, or a whole result is there.
+        """
+        options = self.options
+        if self.output.complete and not options.overwrite:
+            raise OutputError(
+                f"{options.output}: holds the complete result of an earlier run with other input, "
+                "options or files: give --overwrite to replace it, or another --output"
+            )
+        if options.dictionary is not None:  # Before hours of parsing.
+            self.dictionary = dictionaries.read_manifest(options.dictionary)
+        self.output.check(finishing.permanent_names(options))
+        self.output.begin(finishing.partial_names(options))
+        os.makedirs(self.parts_folder, exist_ok=True)
 
     def parse(self, engine):
         """Returns the results of all units, in input order."""
         options = self.options
         units = parsing.plan_units(self.files)
-        self.units = units
         keys = [
             {
                 "version": _VERSION,
@@ -157,14 +160,14 @@ class _Job:
             for unit in units
         ]
         names = [f"parse-{unit.name}" for unit in units]
-        results = self.stages.find_all(zip(names, keys))
+        results = self.stages.find_all(zip(names, keys), ParsedUnit)
         todo = [i for i, result in enumerate(results) if result is None]
         sizes = [unit.input_bytes for unit in units]
         total = sum(sizes)
-        early = rejects.EarlyCheck(total, options.max_rejects)
-        for size, unit_result in zip(sizes, results):
-            if unit_result is not None:
-                early.add(size, unit_result)
+        early = rejects.EarlyCheck(units, sizes, options.max_rejects)
+        for unit, result in enumerate(results):
+            if result is not None:
+                early.add(unit, result)
         self._say_stage("parse", len(units), len(todo), f"units, {total / 1e9:.2f} GB")
         if options.engine == "duckdb":  # Spark's executors are not asked what they have.
             self.say(f"  kernels: {native.describe()}")
@@ -177,13 +180,14 @@ class _Job:
                     outputs.append(Output.whole(result["rejects_path"]))
                 self.stages.commit(names[unit], keys[unit], result, outputs)
                 results[unit] = result
-                early.add(sizes[unit], result)
+                early.add(unit, result)
         self._say_time("parse", start, todo, sum(results[i]["rows"] for i in todo))
-        path = rejects.write(options.output, units, results)
-        rejects.check(path, results, options.max_rejects)
-        count = sum(result["rejects"] for result in results)
-        if count:
+        path = os.path.join(options.output, rejects.FILE_NAME)
+        if rejects.write(self.output, units, results):
+            rejects.check(path, results, options.max_rejects)
+            count = sum(result["rejects"] for result in results)
             self.say(f"  {count} malformed lines are in {path}")
+        self.inputs = input_report.build(self.files, units, results, self.say)
         if not any(result["rows"] for result in results):
             raise InputError(f"--input {options.input}: no samples in it")
         return results
@@ -192,7 +196,7 @@ class _Job:
         """Returns (26 column summaries, Rule, folder of the dictionary)."""
         options = self.options
         if options.dictionary is not None:
-            rule, manifest = dictionaries.read_manifest(options.dictionary)
+            rule, manifest = self.dictionary
             self.say(f"dictionary: {options.dictionary}, {rule.name} rule")
             columns = [{"vocab_size": c["vocab_size"]} for c in manifest["columns"]]
             return columns, rule, options.dictionary
@@ -200,9 +204,10 @@ class _Job:
             None if options.frequency_threshold else options.max_table_rows,
             options.frequency_threshold,
         )
-        folder = os.path.join(options.output, "dictionary")
+        folder = os.path.join(options.output, finishing.DICTIONARY)
         os.makedirs(folder, exist_ok=True)
-        for left in glob.glob(os.path.join(glob.escape(folder), "*.partial")):  # By a killed run.
+        # By a killed run.
+        for left in glob.glob(os.path.join(glob.escape(folder), "C*.npy.*.partial")):
             os.unlink(left)
         all_parts = _parts_of(parsed)
         samples = _digest([[part.number, part.rows, part.crc32] for part in all_parts])
@@ -212,7 +217,7 @@ class _Job:
             | rule.describe()
             for i in range(CATEGORICAL)
         ]
-        columns = self.stages.find_all(zip(names, keys))
+        columns = self.stages.find_all(zip(names, keys), ColumnSummary)
         todo = [i for i, column in enumerate(columns) if column is None]
         self._say_stage("count", CATEGORICAL, len(todo), "columns")
         start = time.monotonic()
@@ -257,7 +262,7 @@ class _Job:
             for task in tasks
         ]
         names = [f"map-{task.part.number:010d}" for task in tasks]
-        results = self.stages.find_all(zip(names, keys))
+        results = self.stages.find_all(zip(names, keys), MappedPart)
         todo = [i for i, result in enumerate(results) if result is None]
         for file, records in plan.records.items():
             allocate(os.path.join(options.output, f"{file}.partial"), records)
@@ -290,10 +295,14 @@ class _Job:
         """Gives the files their names, and returns the report."""
         options = self.options
         report, files = finishing.finish(
-            options, parsed, rule, columns, plan, without_id, self.regions, self.say
-        )
+            options, self.output, parsed, self.inputs, rule, columns, plan, without_id,
+            self.regions, self.say,
+        )  # fmt: skip
         self.stages.commit("complete", self.key(), report, files)
-        finishing.remove_records(options, plan)
+        self.output.finish()
+        written = [*finishing.permanent_names(options), *finishing.partial_names(options)]
+        for path in self.output.others(written):
+            self.say(f"{path} is of an earlier run: this one does not write it")
         if options.keep_parts:
             return report
         shutil.rmtree(self.parts_folder)
@@ -319,7 +328,7 @@ def _parts_of(parsed):
 def _dictionary_digest(folder):
     path = os.path.join(folder, dictionaries.MANIFEST)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.sha256(file.read()).hexdigest()
     except OSError as error:
         raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error

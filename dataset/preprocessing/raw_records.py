@@ -8,8 +8,10 @@ import zlib
 
 import numpy as np
 
+from dataset.preprocessing import disk
 from dataset.preprocessing.columns import DENSE, FIELDS
 from dataset.preprocessing.errors import PreprocessError
+from storage.regular import open_regular_fd
 
 RECORD_BYTES = 4 * FIELDS
 #: Rows whose records stay in a core's cache while their 40 fields are written one by one.
@@ -80,7 +82,7 @@ class RegionWriter:
 
     def __init__(self, path, record):
         """Opens `path` for writing from record `record` on."""
-        self._descriptor = os.open(path, os.O_RDWR)
+        self._descriptor = open_regular_fd(path, os.O_RDWR)
         self._path = path
         self._offset = record * RECORD_BYTES
         self.crc32 = 0
@@ -93,7 +95,8 @@ class RegionWriter:
 
     def read(self, records):
         """Returns the next `records` records as they are on disk, as int32 [n, 40]."""
-        data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
+        with disk.writing(self._path):
+            data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
         if len(data) != records * RECORD_BYTES:
             raise PreprocessError(f"{self._path}: shorter than it was made")
         return np.frombuffer(data, "<i4").reshape(records, FIELDS).copy()
@@ -102,11 +105,13 @@ class RegionWriter:
         """Writes int32 records [n, 40] and moves on."""
         data = memoryview(np.ascontiguousarray(records)).cast("B")
         self.crc32 = zlib.crc32(data, self.crc32)
-        while data:
-            written = os.pwrite(self._descriptor, data, self._offset)
-            self._offset += written
-            data = data[written:]
+        with disk.writing(self._path):
+            while data:
+                written = os.pwrite(self._descriptor, data, self._offset)
+                self._offset += written
+                data = data[written:]
 
     def sync(self):
         """Waits until what was written is on disk."""
-        os.fsync(self._descriptor)
+        with disk.writing(self._path):
+            os.fsync(self._descriptor)

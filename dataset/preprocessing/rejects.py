@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import os
-
-from dataset.preprocessing import durable
 from dataset.preprocessing.errors import RejectedLinesError
 
 FILE_NAME = "rejects.tsv"
 
 
-def write(folder, units, parsed):
-    """Writes `rejects.tsv` to `folder` from the units' own reject files; removes it if none.
+def write(output, units, parsed):
+    """Writes `rejects.tsv` from the units' own reject files; removes it if none.
 
     A line of it is: file, line number from 1 (row of a Parquet file), reason, the line as it was
     found, separated by tabs.
 
     Args:
-        folder: output folder.
+        output: OutputFolder.
         units: Units, in input order.
         parsed: their results.
 
     Returns:
-        The path, or None without rejects.
+        Whether there are any.
     """
-    path = os.path.join(folder, FILE_NAME)
     if not any(result["rejects"] for result in parsed):
-        if os.path.exists(path):
-            os.remove(path)
-        return None
-    with durable.replacing(path) as partial, open(partial, "wb") as file:
+        output.remove(FILE_NAME)
+        return False
+    with output.replacing(FILE_NAME) as file:
         before = {}  # Lines of the same file in the units before.
         for unit, result in zip(units, parsed):
             source = unit.file.path
@@ -41,7 +36,7 @@ def write(folder, units, parsed):
                 for line in rejects:
                     number, rest = line.split(b"\t", 1)
                     file.write(b"%s\t%d\t%s" % (source.encode(), first + int(number) + 1, rest))
-    return path
+    return True
 
 
 def check(path, parsed, max_rejects):
@@ -61,23 +56,37 @@ def check(path, parsed, max_rejects):
 class EarlyCheck:
     """Stops a run on the wrong file after its first unit, not after its last."""
 
-    def __init__(self, total_bytes, max_rejects):
-        """Takes the bytes of all units."""
-        self._total_bytes = total_bytes
+    def __init__(self, units, sizes, max_rejects):
+        """Takes all Units and the bytes of each."""
+        self._units, self._sizes = units, sizes
         self._max_rejects = max_rejects
+        self._results = {}
         self._bytes = self._lines = self._rejects = 0
 
-    def add(self, unit_bytes, result):
+    def add(self, index, result):
         """Counts a finished unit; raises if even twice the limit is certain to be passed."""
-        self._bytes += unit_bytes
+        self._results[index] = result
+        self._bytes += self._sizes[index]
         self._lines += result["lines"]
         self._rejects += result["rejects"]
-        expected = self._lines * self._total_bytes / max(1, self._bytes)
+        expected = self._lines * sum(self._sizes) / max(1, self._bytes)
         if self._rejects > 2 * self._max_rejects * expected + 1000:
-            with open(result["rejects_path"] or os.devnull, "rb") as file:
-                reason = file.readline().decode(errors="replace").split("\t")[1:2]
             raise RejectedLinesError(
                 f"{self._rejects} of the first {self._lines} lines are malformed, many more than "
                 f"--max_rejects {float(self._max_rejects):.4%}: is this Criteo data? "
-                f"{''.join(reason)}"
+                f"{self._first()}"
             )
+
+    def _first(self):
+        """Returns file, line and reason of the first malformed line that was found."""
+        index = min(i for i, result in self._results.items() if result["rejects"])
+        unit = self._units[index]
+        with open(self._results[index]["rejects_path"], "rb") as file:
+            number, reason = next(file).decode(errors="replace").split("\t")[:2]
+        before = [i for i in range(index) if self._units[i].file_index == unit.file_index]
+        if all(i in self._results for i in before):
+            line = int(number) + 1 + sum(self._results[i]["lines"] for i in before)
+            return f"{unit.file.path}:{line}: {reason}"
+        # Other processes are still at the lines before.
+        what = "row group" if unit.file.form == "parquet" else "byte"
+        return f"{unit.file.path}: line {int(number) + 1} after {what} {unit.begin}: {reason}"

@@ -9,7 +9,7 @@ FORMAT_VERSION = 1
 DENSE_TRANSFORM = "log(x+1)"
 
 
-def build(options, rule, parsed, columns, without_id, records):
+def build(options, rule, parsed, columns, without_id, records, inputs):
     """Returns the report as JSON types; the same whatever the engine.
 
     Args:
@@ -19,6 +19,7 @@ def build(options, rule, parsed, columns, without_id, records):
         columns: 26 dicts with `vocab_size`, and what counting found, if values were counted.
         without_id: 26 counts of written samples whose value has no id of its own.
         records: file name -> records written.
+        inputs: what `input_report.build` returned.
     """
     categorical = {}
     for i in range(CATEGORICAL):
@@ -45,6 +46,7 @@ def build(options, rule, parsed, columns, without_id, records):
         "reused_dictionary": options.dictionary is not None,
         "negatives": options.negatives,
         "dense_transform": DENSE_TRANSFORM,
+        "inputs": inputs,
         "lines": sum(unit["lines"] for unit in parsed),
         "rejected_lines": sum(unit["rejects"] for unit in parsed),
         "records": records,

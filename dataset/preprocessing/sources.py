@@ -13,6 +13,7 @@ import zlib
 from typing import NamedTuple
 
 from dataset.preprocessing.errors import InputError
+from storage.regular import open_regular
 
 #: Bytes read and decoded at a time; the decoder's working set then stays in the last-level cache.
 BLOCK_BYTES = 4 << 20
@@ -23,10 +24,17 @@ _COMPRESSED_READ = 1 << 18
 
 
 class Block(NamedTuple):
-    """Whole lines of a source, and how many bytes of the file were read so far."""
+    """Whole lines of a source.
+
+    Attributes:
+        text: the lines, each with its LF.
+        bytes_read: how many bytes of the file were read so far.
+        unterminated: the file has no LF after the last line, which `text` shows with one.
+    """
 
     text: bytes
     bytes_read: int
+    unterminated: bool = False
 
 
 def read_range(path, begin, end):
@@ -35,7 +43,7 @@ def read_range(path, begin, end):
     A line that begins before `begin` belongs to the range before; the last line is read to its end.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, buffering=0) as file:
             if begin:
                 # The byte before decides whether a line begins exactly at `begin`.
                 file.seek(begin - 1)
@@ -48,14 +56,18 @@ def read_range(path, begin, end):
             while position < end:
                 chunk = file.read(min(BLOCK_BYTES, end - position))
                 if not chunk:
-                    break
+                    raise InputError(
+                        f"{path}: was cut while it was read: expected {end} bytes at least, found "
+                        f"{position}"
+                    )
                 position += len(chunk)
                 text, carry = _cut(carry, chunk, path, position)
                 if text:
                     yield Block(text, position)
             if carry:
-                carry += _rest_of_line(file)
-                yield Block(carry if carry.endswith(b"\n") else carry + b"\n", position)
+                carry += _rest_of_line(file, path)
+                unterminated = not carry.endswith(b"\n")
+                yield Block(carry + b"\n" if unterminated else carry, position, unterminated)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -73,7 +85,7 @@ def _line_rest(file, path, position):
             raise InputError(f"{path}: no line end in {length} bytes at byte {position}")
 
 
-def _rest_of_line(file):
+def _rest_of_line(file, path):
     rest = b""
     while len(rest) <= _LONGEST_LINE:
         chunk = file.read(1 << 16)
@@ -83,7 +95,7 @@ def _rest_of_line(file):
         if not chunk:
             return rest
         rest += chunk
-    raise InputError(f"{file.name}: no line end in {len(rest)} bytes")
+    raise InputError(f"{path}: no line end in {len(rest)} bytes")
 
 
 def _cut(carry, chunk, path, position):
@@ -109,7 +121,7 @@ def read_compressed(path, compression):
             if text:
                 yield Block(text, bytes_read)
         if carry:
-            yield Block(carry + b"\n", bytes_read)
+            yield Block(carry + b"\n", bytes_read, True)
 
 
 def _decompress(path, compression):
@@ -117,7 +129,7 @@ def _decompress(path, compression):
     make = _gzip_decompressor if compression == "gzip" else _zstd_decompressor
     pieces, held, bytes_read = [], 0, 0
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, buffering=0) as file:
             stream, compressed = make(), b""
             fresh = True
             while True:
@@ -137,7 +149,7 @@ def _decompress(path, compression):
                 if held >= BLOCK_BYTES:
                     yield b"".join(pieces), bytes_read
                     pieces, held = [], 0
-            if not fresh and not stream.eof:
+            if bytes_read == 0 or (not fresh and not stream.eof):
                 raise InputError(f"{path}: truncated: the compressed stream has no end")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -10,6 +10,11 @@ from dataset.preprocessing.raw_records import RECORD_BYTES
 TRAIN, TEST, VALIDATION = "train_data.bin", "test_data.bin", "validation_data.bin"
 
 
+def folder_name(file):
+    """Returns the folder that a file of records becomes in the per-table layout."""
+    return file.partition("_")[0]
+
+
 class Destination(NamedTuple):
     """Rows [begin, end) of a part go to `file`, from its record `record` on."""
 

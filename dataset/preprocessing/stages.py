@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import json
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
-from dataset.preprocessing import durable
-from dataset.preprocessing.errors import OptionError
+from dataset.preprocessing import disk
+from dataset.preprocessing.errors import OptionError, OutputError
+from storage.atomic import write_json
+from storage.regular import open_regular, open_regular_fd
+from storage.structured import StructureError, check_shape, read_json
+
+#: What is in the lock of a work folder, so that nobody else's folder is taken for one.
+_MARK = b"preprocess.py works in this folder\n"
 
 
 class Output(NamedTuple):
@@ -30,7 +37,7 @@ class Output(NamedTuple):
     @classmethod
     def whole(cls, path, crc32=None):
         """Returns the Output for all of a file, reading it if its checksum is not given."""
-        crc32 = durable.checksum(path) if crc32 is None else crc32
+        crc32 = disk.checksum(path) if crc32 is None else crc32
         return cls(path, 0, os.path.getsize(path), crc32)
 
     def intact(self):
@@ -38,9 +45,15 @@ class Output(NamedTuple):
         try:
             if os.path.getsize(self.path) < self.offset + self.length:
                 return False
-            return durable.checksum(self.path, self.offset, self.length) == self.crc32
+            return disk.checksum(self.path, self.offset, self.length) == self.crc32
         except OSError:
             return False
+
+
+class _Stage(TypedDict):
+    key: dict[str, Any]
+    outputs: list[tuple[str, int, int, int]]
+    result: dict[str, Any]
 
 
 class Stages:
@@ -52,33 +65,40 @@ class Stages:
         self._jobs = jobs
         os.makedirs(folder, exist_ok=True)
 
-    def find(self, name, key):
+    def find(self, name, key, shape=dict):
         """Returns the result of a stage, or None if it must be done.
 
         Args:
             name: file name of the stage.
             key: JSON value that says what the stage is made from.
+            shape: type of the result.
+
+        Raises:
+            OutputError: the stage's file is damaged.
         """
+        path = self._path(name)
         try:
-            with open(self._path(name), encoding="utf-8") as file:
-                stage = json.load(file)
-        except (OSError, ValueError):
+            stage = read_json(path, _Stage)
+            # Through JSON and back, since a tuple is read as a list.
+            if stage["key"] != json.loads(json.dumps(key)):
+                return None
+            check_shape(stage["result"], f"{path}: result", shape)
+        except FileNotFoundError:
             return None
-        # Through JSON and back, since a tuple is read as a list.
-        if stage["key"] != json.loads(json.dumps(key)):
-            return None
+        except StructureError as error:
+            raise OutputError(f"{error}; remove the file, to do this stage again") from error
         intact = all(Output._make(output).intact() for output in stage["outputs"])
         return stage["result"] if intact else None
 
-    def find_all(self, wanted):
+    def find_all(self, wanted, shape):
         """Returns `find` of each (name, key) in `wanted`, several at a time."""
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
-            return list(pool.map(lambda pair: self.find(*pair), wanted))
+            return list(pool.map(lambda pair: self.find(*pair, shape), wanted))
 
     def commit(self, name, key, result, outputs=()):
         """Records a finished stage, whose Outputs have been synced to disk."""
         stage = {"key": key, "outputs": [list(output) for output in outputs], "result": result}
-        durable.write_json(self._path(name), stage)
+        write_json(self._path(name), stage)
 
     def forget(self, prefix=""):
         """Removes the stages whose names begin with `prefix`."""
@@ -90,13 +110,38 @@ class Stages:
         return os.path.join(self._folder, f"{name}.json")
 
 
+def check_work_folder(folder):
+    """Raises `OutputError` unless `folder` is new, empty, or one that `locked` has made."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    if not names:
+        return
+    mark = b""
+    if "lock" in names:
+        with open_regular(os.path.join(folder, "lock")) as file:
+            mark = file.read(len(_MARK) + 1)
+    # Empty, or cut, where a run ended as it began.
+    begun = _MARK.startswith(mark) and names == ["lock"]
+    if mark != _MARK and not begun:
+        raise OutputError(
+            f"{folder}: holds files that preprocess.py did not write: its work folder (--work_dir) "
+            "must be new or empty"
+        )
+
+
 @contextlib.contextmanager
 def locked(folder):
     """Holds `folder` for this process; a second run on it is an error, not a race."""
+    check_work_folder(folder)
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "lock"), "w", encoding="utf-8") as file:
+    path = os.path.join(folder, "lock")
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    with open(open_regular_fd(path, os.O_RDWR), "r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OptionError(f"{folder}: another preprocessing run works here") from error
+        with disk.writing(path):
+            if file.write(_MARK) < len(_MARK):  # Room for a part of it.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield

@@ -18,6 +18,9 @@ from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_
 _TAB, _LF, _CR = b"\t\n\r"
 _INTEGER = re.compile(rb"-?[0-9]{1,16}\Z")
 _HEX = re.compile(rb"[0-9a-fA-F]+\Z")
+_OTHER_SEPARATORS = ((b",", "commas"), (b";", "semicolons"), (b"|", "bars"), (b" ", "spaces"))
+#: So many of them in a line are no accident.
+_MANY = FIELDS // 2
 
 
 class Reject(NamedTuple):
@@ -126,7 +129,8 @@ def explain(line):
     """Returns why one line (bytes without LF) is malformed, or None if it is good."""
     fields = (line[:-1] if line.endswith(b"\r") else line).split(b"\t")
     if len(fields) != FIELDS:
-        return f"{len(fields)} fields, expected {FIELDS}"
+        found = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+        return f"{found}, expected {FIELDS}{_other_separator(fields)}"
     if fields[0] not in (b"0", b"1"):
         return f"label {_shown(fields[0])} is not 0 or 1"
     for name, field in zip(NAMES[1 : 1 + DENSE], fields[1:]):
@@ -140,6 +144,15 @@ def explain(line):
         if len(field) > 8:
             return f"{name} {_shown(field)} does not fit 32 bits"
     return None
+
+
+def _other_separator(fields):
+    """Returns what to add for a line whose fields something else than tabs separates."""
+    if len(fields) == 1:
+        for separator, name in _OTHER_SEPARATORS:
+            if fields[0].count(separator) >= _MANY:
+                return f" separated by tabs, found {name}"
+    return ""
 
 
 def _shown(field):

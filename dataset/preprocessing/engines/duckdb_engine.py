@@ -8,6 +8,7 @@ of the rows and several times faster than 26 joins.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ _DUCKDB_SHARE = 0.7
 _TABLES_SHARE = 0.5
 #: A parsing or mapping process, at most; measured 0.25 GiB.
 _WORKER_BYTES = 400 << 20
+#: What DuckDB says of a disk that is full, before or while it writes.
+_FULL_DISK = ("max_temp_directory_size", os.strerror(errno.ENOSPC))
 #: Memory to build a lookup table, per entry.
 _BUILD_BYTES = 56
 
@@ -49,15 +52,17 @@ class DuckDBEngine(Engine):
         self._limit = options.memory_limit
         self._jobs = max(1, min(options.jobs, self._limit // _WORKER_BYTES))
         self._scratch = scratch
-        self._database = duckdb.connect(
-            config={
-                "memory_limit": f"{int(self._limit * _DUCKDB_SHARE) >> 20}MiB",
-                "threads": options.jobs,
-                "temp_directory": os.path.join(scratch, "duckdb"),
-                # The order of results comes from ORDER BY alone.
-                "preserve_insertion_order": False,
-            }
-        )
+        configuration = {
+            "memory_limit": f"{int(self._limit * _DUCKDB_SHARE) >> 20}MiB",
+            "threads": self._jobs,
+            "temp_directory": os.path.join(scratch, "duckdb"),
+            # The order of results comes from ORDER BY alone.
+            "preserve_insertion_order": False,
+        }
+        try:
+            self._database = duckdb.connect(config=configuration)
+        except self._error as error:
+            raise self._explained(error) from error
 
     def settings(self):
         """Returns DuckDB's own view of (memory_limit, threads), as text."""
@@ -68,7 +73,17 @@ class DuckDBEngine(Engine):
         try:
             return self._database.execute(statement)
         except self._error as error:
-            raise EngineError(f"DuckDB: {error}") from error
+            raise self._explained(error) from error
+
+    def _explained(self, error):
+        reason = " ".join(str(error).split())
+        if any(sign in reason for sign in _FULL_DISK):
+            # Its own advice is a setting that is not the user's.
+            reason = reason.partition(". ")[0]
+            reason += (
+                f": no room for temporary files in {self._scratch}: name a --work_dir with more"
+            )
+        return EngineError(f"DuckDB: {reason}")
 
     def parse(self, units, folder, bar):
         """Parses in worker processes."""
@@ -94,7 +109,7 @@ class DuckDBEngine(Engine):
         try:
             yield from self._execute(statement).fetch_record_batch(1 << 17)
         except self._error as error:
-            raise EngineError(f"DuckDB: {error}") from error
+            raise self._explained(error) from error
 
     def make_dictionaries(self, columns, parts, rule, folder, bar):
         """Counts several columns at a time in memory, by SQL what has no room there."""

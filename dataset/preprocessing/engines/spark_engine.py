@@ -7,6 +7,7 @@ shipped to them. GPUs (RAPIDS Accelerator) are a matter of `--spark_conf` alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -125,7 +126,9 @@ class SparkEngine(Engine):
         self._try(lambda: self._spark.sql(statement).write.mode("overwrite").parquet(folder))
         for path in sorted(Path(folder).glob("part-*.parquet")):
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(1 << 17)
+                # Arrow does not read a file without row groups, as an empty partition becomes.
+                if file.num_row_groups:
+                    yield from file.iter_batches(1 << 17)
         shutil.rmtree(folder)
 
     def map(self, tasks, dictionary, rule, commit, bar):
@@ -162,25 +165,30 @@ class SparkEngine(Engine):
             self._spark.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    @staticmethod
-    def _try(action):
+    def _try(self, action):
         from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
 
         try:
             return action()
         except (Py4JError, PySparkException) as error:
-            raise EngineError(f"Spark: {_reason(error)}") from error
+            reason = _reason(error)
+            if _FULL_DISK in reason:  # Java does not say where.
+                reason += f"; Spark's temporary files are in {self._scratch}"
+            raise EngineError(f"Spark: {reason}") from error
 
 
-_NAMES_ERROR = re.compile(r"(Caused by: )?([\w.]+\.)?\w*(Error|Exception)\b")
+_CAUSED_BY = "Caused by: "
+_NAMES_ERROR = re.compile(rf"({_CAUSED_BY})?([\w.]+\.)?\w*(Error|Exception)\b")
+_FULL_DISK = os.strerror(errno.ENOSPC)
 
 
 def _reason(error):
     """Returns the line of an error's text (two languages' tracebacks) that says what was wrong."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if _NAMES_ERROR.match(line)]
-    return (named or lines or [repr(error)])[-1]
+    reason = (named or lines or [repr(error)])[-1]
+    return reason[len(_CAUSED_BY) :] if reason.startswith(_CAUSED_BY) else reason
 
 
 def _by_file(tasks):
@@ -192,12 +200,13 @@ def _by_file(tasks):
 
 
 def _ship_package(folder):
-    """Zips this package for the executors; returns the zip's path."""
-    package = Path(__file__).resolve().parents[2]
+    """Zips this package and `storage`, for the executors; returns the zip's path."""
+    root = Path(__file__).resolve().parents[3]
     path = os.path.join(folder, "dataset.zip")
     with zipfile.ZipFile(path, "w") as file:
-        for source in sorted(package.rglob("*.py")):
-            file.write(source, Path(package.name) / source.relative_to(package))
+        for package in ("dataset", "storage"):
+            for source in sorted((root / package).rglob("*.py")):
+                file.write(source, source.relative_to(root))
     return path
 
 

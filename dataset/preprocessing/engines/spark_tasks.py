@@ -28,12 +28,12 @@ class Parse:
         self._folder = folder
 
     def __call__(self, unit):
-        """Returns (None, result) or (PreprocessError, None)."""
+        """Returns (None, result) or (the error, None)."""
         from dataset.preprocessing.parsing import parse_unit
 
         try:
             return None, parse_unit(unit, self._folder)
-        except PreprocessError as error:
+        except (PreprocessError, OSError) as error:
             return error, None
 
 

@@ -5,13 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from dataset.preprocessing import durable, native, options, pipeline
+from dataset.preprocessing import native, options, pipeline
 
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
     """Waits for no disk: a killed process loses none of its pages."""
-    monkeypatch.setattr(durable, "sync", lambda path: None)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 

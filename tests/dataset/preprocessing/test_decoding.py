@@ -134,5 +134,5 @@ def test_reasons_name_the_field():
     assert reason(14, "xyz") == "C1 'xyz' is not hexadecimal"
     assert reason(39, "123456789") == "C26 '123456789' does not fit 32 bits"
     assert explain("\t".join(good[:39]).encode()) == "39 fields, expected 40"
-    assert explain(b"") == "1 fields, expected 40"
+    assert explain(b"") == "1 field, expected 40"
     assert explain("\t".join(good).encode()) is None

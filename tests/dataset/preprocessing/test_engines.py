@@ -1,16 +1,20 @@
 """DuckDB and Spark on the same days; memory limits handed on; engines that are not there."""
 
 import builtins
+import json
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from dataset.preprocessing import counting, dictionaries, parts, pipeline, sql
-from dataset.preprocessing.engines import open_engine
-from dataset.preprocessing.errors import EngineError
+from dataset.preprocessing import counting, dictionaries, parsing, parts, pipeline, sql
+from dataset.preprocessing.engines import open_engine, spark_engine
+from dataset.preprocessing.errors import EngineError, InputError
+from dataset.preprocessing.inputs import find_inputs
+from dataset.preprocessing.progress import ProgressBar
 from tests.dataset.preprocessing.conftest import (
     random_lines,
     records_of,
@@ -62,7 +66,10 @@ def _files(folder):
 )
 def test_both_engines_write_the_same_bytes(tmp_path, monkeypatch, spark, rule):
     monkeypatch.setattr(parts, "PART_BYTES", 40000)
-    write_days(tmp_path, *(random_lines(seed, 250, bad=0.02) for seed in range(2)))
+    days = write_days(tmp_path, *(random_lines(seed, 250, bad=0.02) for seed in range(2)))
+    first = (days / "day_0").read_bytes()
+    (days / "day_0").write_bytes(b"\xef\xbb\xbf" + first.replace(b"\n", b"\r\n"))
+    (days / "day_1").write_bytes((days / "day_1").read_bytes()[:-4])
     split = {"train_days": (0,), "test_day": 1, "write_validation": True, "max_rejects": 0.5}
     for engine in ("duckdb", "spark"):
         out = str(tmp_path / engine)
@@ -70,10 +77,15 @@ def test_both_engines_write_the_same_bytes(tmp_path, monkeypatch, spark, rule):
         pipeline.run(options, say=lambda line: None)
     found = _files(tmp_path / "spark")
     assert found == _files(tmp_path / "duckdb")
+    inputs = json.loads(found["report.json"])["inputs"]
+    assert inputs["byte_order_mark"] == [str(days / "day_0")]
+    assert inputs["without_final_newline"] == [str(days / "day_1")]
     assert {"train_data.bin", "validation_data.bin", "report.json", "rejects.tsv"} <= set(found)
 
 
-def test_both_engines_make_the_same_modulo_dictionary(tmp_path, spark):
+# With one row in the table, a partition of Spark's is empty.
+@pytest.mark.parametrize("max_rows, distinct", [(77, range(21, 78)), (1, range(1, 2))])
+def test_both_engines_make_the_same_modulo_dictionary(tmp_path, spark, max_rows, distinct):
     write_days(tmp_path, random_lines(1, 300))
     options = run_options(tmp_path, train_days=(0,), keep_parts=True)
     pipeline.run(options, say=lambda line: None)
@@ -87,11 +99,59 @@ def test_both_engines_make_the_same_modulo_dictionary(tmp_path, spark):
         with open_engine(options, str(folder)) as engine:
             engine.open_samples(found)
             summary = counting.make_dictionary(
-                engine, dictionaries.Rule(max_rows=77), 1, str(folder)
+                engine, dictionaries.Rule(max_rows=max_rows), 1, str(folder)
             )
         made[name] = summary, (folder / "C2.npy").read_bytes()
     assert made["duckdb"] == made["spark"]
-    assert made["duckdb"][0]["distinct"] > 20
+    assert made["duckdb"][0]["distinct"] in distinct
+
+
+@pytest.mark.parametrize("kind", ["pipe", "utf16"])
+def test_spark_names_an_input_that_it_cannot_read(tmp_path, spark, kind):
+    days = write_days(tmp_path, random_lines(1, 6))
+    options = run_options(tmp_path, train_days=(0,), engine="spark")
+    if kind == "pipe":
+        file = find_inputs(str(days))[0]
+        (days / "day_0").unlink()
+        os.mkfifo(days / "day_0")  # After it was found.
+    else:
+        (days / "day_0").write_text("0\t1\n", encoding="utf-16")
+        file = find_inputs(str(days))[0]
+    with open_engine(options, str(tmp_path)) as engine, pytest.raises(InputError, match="day_0: "):
+        list(engine.parse(parsing.plan_units([file]), str(tmp_path), ProgressBar("", 1, "B")))
+
+
+def test_spark_says_where_the_disk_is_full(tmp_path, spark):
+    from pyspark.errors import PySparkException
+
+    def fail():
+        raise PySparkException(
+            "Job aborted\nCaused by: java.io.IOException: No space left on device"
+        )
+
+    options = run_options(tmp_path, train_days=(0,), engine="spark")
+    with open_engine(options, str(tmp_path)) as engine, pytest.raises(EngineError) as caught:
+        engine._try(fail)
+    assert str(caught.value) == (
+        "Spark: java.io.IOException: No space left on device; Spark's temporary files are in "
+        f"{tmp_path / 'spark'}"
+    )
+
+
+def test_spark_ships_what_its_executors_import(tmp_path, spark):
+    """Parsing and writing need no package beside those that docs/preprocess.md names."""
+    shipped = spark_engine._ship_package(str(tmp_path))
+    program = (
+        "import sys; sys.modules['msgspec'] = sys.modules['duckdb'] = None\n"
+        "from dataset.preprocessing import parsing\n"
+        "from dataset.preprocessing.engines import spark_tasks\n"
+        "print(parsing.__file__, spark_tasks.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": shipped},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count(shipped) == 2
 
 
 def test_the_lookup_is_the_mapping_statement(tmp_path):
@@ -141,6 +201,19 @@ def test_counting_stays_within_the_memory_limit_by_spilling(tmp_path):
         assert engine.row(sql.summary(2)) == (5000000, 4000000, 3000000, 3000000)
         batches = [np.asarray(b.column(0)) for b in engine.ordered(sql.dictionary(2))]
     np.testing.assert_array_equal(np.concatenate(batches), np.arange(1000000))
+
+
+def test_duckdb_says_where_the_disk_is_full(tmp_path):
+    options = run_options(tmp_path, train_days=(0,))
+    with open_engine(options, str(tmp_path)) as engine:
+        engine._execute("SET memory_limit = '60MiB'")
+        engine._execute("SET threads = 1")
+        engine._execute("SET max_temp_directory_size = '2MiB'")
+        with pytest.raises(EngineError, match=f"DuckDB: .*no room .* in {tmp_path}: name a --work"):
+            engine.count(
+                "SELECT range % 4000000 AS value, COUNT(*) AS frequency "
+                "FROM range(5000000) GROUP BY 1"
+            )
 
 
 @pytest.mark.parametrize("engine,module", [("duckdb", "duckdb"), ("spark", "pyspark.sql")])

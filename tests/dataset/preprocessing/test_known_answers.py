@@ -32,7 +32,7 @@ def days(tmp_path):
     (folder / "day_0").write_text(
         "\n".join([good[0], bad_hex, *good[1:3], bad_label, short, good[3], ""])
     )
-    (folder / "day_1").write_text("\n".join([*good[4:6], wide, *good[6:9]]))
+    (folder / "day_1").write_text("\n".join([*good[4:6], wide, *good[6:9], ""]))
     return folder
 
 

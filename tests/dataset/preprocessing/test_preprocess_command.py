@@ -49,20 +49,33 @@ def test_flags():
     "flags,message",
     [
         (["--test_fraction=0.1", "--train_days=0"], "--test_fraction splits by rows"),
-        (["--test_fraction=1.5"], "'1.5' is not a fraction"),
+        (["--test_fraction=1.5"], "--test_fraction: '1.5' is not a fraction"),
         (["--test_fraction=0"], "--test_fraction: expected more than 0"),
+        (["--test_fraction="], "--test_fraction: '' is not a fraction"),
+        (["--test_fraction=1e999999999"], "is not a fraction"),
+        (["--max_rejects="], "--max_rejects: '' is not a fraction"),
+        (["--max_rejects=100%"], "--max_rejects: '100%' is not a fraction"),
+        (["--train_days="], "--train_days: expected numbers and ranges"),
+        (["--train_days=0,,2"], "--train_days: expected numbers and ranges"),
+        (["--train_days=" + "9" * 5000], "--train_days: expected numbers and ranges"),
+        (["--test_day="], "expected a day number or none, found ''"),
+        (["--test_day=\N{SUPERSCRIPT TWO}"], "expected a day number or none"),
         (["--train_days=0-23"], "--test_day 23 is one of --train_days"),
         (["--train_days=5-2"], "5-2 is no range"),
         (["--test_day=x"], "expected a day number or none, found 'x'"),
         (["--test_day=none", "--write_validation"], "there is none"),
         (["--memory_limit=8Gb/s"], "is not a size"),
-        (["--memory_limit=10MiB"], "expected at least 1GiB"),
-        (["--max_table_rows=-4"], "--max_table_rows: expected 1 to"),
-        (["--frequency_threshold=0"], "--frequency_threshold: expected at least 1"),
-        (["--jobs=0"], "--jobs: expected at least 1"),
+        (["--memory_limit=10MiB"], "expected 1GiB to 1024TiB, found 10485760"),
+        (["--memory_limit=0"], "expected 1GiB to 1024TiB, found 0"),
+        (["--memory_limit=9999999TiB"], "expected 1GiB to 1024TiB"),
+        (["--memory_limit=" + "9" * 5000], "is not a size"),
+        (["--max_table_rows=2147483648"], "--max_table_rows: expected 1 to 2147483647"),
+        (["--frequency_threshold=2147483648"], "--frequency_threshold: expected 1 to 2147483647"),
+        (["--jobs=100000000"], "--jobs: expected 1 to 1024, found 100000000"),
         (["--master=local"], "take effect with --engine=spark only"),
         (["--unseen=zero"], "takes effect with --dictionary only"),
         (["--engine=spark", "--spark_conf=x"], "expected KEY=VALUE, found 'x'"),
+        (["--engine=spark", "--spark_conf==x"], "expected KEY=VALUE, found '=x'"),
     ],
 )
 def test_flags_that_cannot_take_effect_are_errors(flags, message):
@@ -70,12 +83,31 @@ def test_flags_that_cannot_take_effect_are_errors(flags, message):
         _options(*flags)
 
 
+@pytest.mark.parametrize("flag", ["max_table_rows", "frequency_threshold", "jobs"])
+@pytest.mark.parametrize("wrong", ["0", "-4", "", "1.5", "x", "9" * 5000])
+def test_a_number_that_is_none_is_not_replaced_by_the_default(flag, wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _options(f"--{flag}={wrong}")
+    assert ended.value.code == 2
+    assert f"argument --{flag}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["dictionary", "work_dir", "master"])
+def test_an_empty_text_is_not_replaced_by_the_default(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _options("--engine=spark", f"--{flag}=")
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert f"argument --{flag}: expected a " in message and "found nothing" in message
+
+
 def test_sizes_fractions_days():
-    assert parse_bytes("8GiB") == 8 << 30
-    assert parse_bytes("1.5 MB") == 1_500_000
-    assert parse_bytes("77") == 77
-    assert parse_fraction("0.01%") == parse_fraction("0.0001") == Fraction(1, 10000)
-    assert parse_days("0-2, 7") == (0, 1, 2, 7)
+    assert parse_bytes("8GiB", "-m") == 8 << 30
+    assert parse_bytes("1.5 MB", "-m") == 1_500_000
+    assert parse_bytes("77", "-m") == 77
+    fractions = [parse_fraction(text, "-f") for text in ("0.01%", "0.0001", "1e-4", " .01 %")]
+    assert fractions == [Fraction(1, 10000)] * 4
+    assert parse_days("0-2, 7", "-d") == (0, 1, 2, 7)
 
 
 def test_input_files_are_found_in_order(tmp_path):

@@ -119,6 +119,7 @@ def test_a_damaged_part_is_parsed_again(tmp_path, undisturbed):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     said = []
+    options.overwrite = True
     pipeline.run(options, say=said.append)
     units = [line for line in said if line.startswith("parse:")]
     total, before = map(int, re.findall(r"(\d+) (?:units|finished)", units[0]))

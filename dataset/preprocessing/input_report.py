@@ -1,0 +1,79 @@
+"""What is odd about the input files themselves: empty ones, ones that may be cut, byte order marks.
+
+It is printed, and part of the report.
+"""
+
+from __future__ import annotations
+
+from dataset.preprocessing.errors import InputError
+
+
+def check_not_empty(files):
+    """Raises `InputError` if all files of a day have no byte: a failed download, most likely."""
+    for day, of_day in _by_day(files).items():
+        if not any(file.size for file in of_day):
+            raise InputError(_empty_day(day, of_day))
+
+
+def build(files, units, parsed, say):
+    """Returns the report on the input files.
+
+    Args:
+        files: InputFiles, in order.
+        units: Units, in input order.
+        parsed: their results.
+        say: called with each line for the user.
+
+    Returns:
+        dict of JSON types: `files` (how many), `empty`, `without_final_newline` and
+        `byte_order_mark` (paths).
+
+    Raises:
+        InputError: a day has no sample at all.
+    """
+    lines, rows = [0] * len(files), [0] * len(files)
+    marked, unterminated = [], []
+    for unit, result in zip(units, parsed):
+        lines[unit.file_index] += result["lines"]
+        rows[unit.file_index] += result["rows"]
+        if result["byte_order_mark"]:
+            marked.append(unit.file.path)
+        if result["unterminated"]:
+            unterminated.append(unit.file_index)
+    rows_of = dict(zip(files, rows))
+    for day, of_day in _by_day(files).items():
+        if not any(rows_of[file] for file in of_day):
+            raise InputError(_empty_day(day, of_day))
+    empty = [file.path for file, count in zip(files, lines) if count == 0]
+    for path in empty:
+        say(f"warning: {path}: is empty")
+    for path in marked:
+        say(f"{path}: begins with a byte order mark, which is left out")
+    for index in unterminated:
+        say(
+            f"warning: {files[index].path}:{lines[index]}: the file ends without a line end: "
+            "is it cut?"
+        )
+    return {
+        "files": len(files),
+        "empty": empty,
+        "without_final_newline": [files[index].path for index in unterminated],
+        "byte_order_mark": marked,
+    }
+
+
+def _by_day(files):
+    days = {}
+    for file in files:
+        if file.day is not None:
+            days.setdefault(file.day, []).append(file)
+    return days
+
+
+def _empty_day(day, of_day):
+    paths = [file.path for file in of_day]
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return (
+        f"{', '.join(paths[:3])}{more}: no sample of day {day}: expected one at least; get the day "
+        "again, or leave it out of --train_days and --test_day"
+    )
