@@ -4,6 +4,7 @@ import os
 
 from dataset import describe, layouts, metadata
 from dataset.errors import DatasetError
+from storage import claim
 
 
 def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
@@ -34,6 +35,12 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
     content = metadata.read(folder) if os.path.isdir(folder) else None
     if content is not None and "format_version" in content:
         return _open_own(folder, layout, vocab_sizes, content)
+    if content is None and claim.is_unfinished(folder):
+        # Its files may have their names already: they look like the seed benchmark's.
+        raise DatasetError(
+            f"{folder}: holds an unfinished split ({claim.MARKER}, no {metadata.FILE_NAME}): write "
+            "it anew"
+        )
     if layout == "auto":
         layout = layouts.recognise(folder)
     beside = os.path.join(os.path.dirname(folder), "train")
