@@ -105,6 +105,8 @@ def _train(flags, cluster):
                 keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
             )  # fmt: skip
         start, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
+        if saver is not None:
+            saver.check_names(start, _last_step(flags, parts.data.steps_per_epoch))
         _tell_unreached(flags, parts.data.steps_per_epoch, profiled, start, step, journal)
         if cluster.size > 1:
             watchdog = Watchdog(cluster, flags.stall_timeout)
