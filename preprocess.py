@@ -55,7 +55,8 @@ def _parser():
         f"(default: {options_module.DEFAULT_MAX_TABLE_ROWS}, as MLPerf)")  # fmt: skip
     add("--frequency_threshold", type=int, metavar="T",
         help="ids for values seen at least T times; others share id 0")  # fmt: skip
-    add("--dictionary", metavar="DIR", help="use this saved dictionary instead of counting")
+    add("--dictionary", type=command_line.path, metavar="DIR",
+        help="use this saved dictionary instead of counting")  # fmt: skip
     add = rule.add_argument
     add("--unseen", choices=("error", "zero"), default="error",
         help="values that a modulo --dictionary lacks")  # fmt: skip
@@ -67,7 +68,11 @@ def _parser():
     add("--engine", choices=("duckdb", "spark"), default="duckdb", help="what runs the SQL")
     add("--memory_limit", default="8GiB", help="memory of this machine to use, at most")
     add("--jobs", type=int, default=os.cpu_count(), help="processes and threads at a time")
-    add("--work_dir", help="folder for intermediate files (default: OUTPUT/.preprocess)")
+    add(
+        "--work_dir",
+        type=command_line.path,
+        help="folder for intermediate files (default: OUTPUT/.preprocess)",
+    )
     add("--keep_parts", action="store_true",
         help="keep the parsed input, for a run with other options")  # fmt: skip
     add("--master", help="Spark master URL, such as local[8] or spark://host:7077")

@@ -24,6 +24,9 @@ import sys
 import tempfile
 import time
 
+from benchmarks import results_file
+from dataset import command_line
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH = 65536
 #: Bytes read or written at a time by the floors.
@@ -191,11 +194,17 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmarks.data", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    parser.add_argument(
+        "--json", metavar="FILE", type=results_file.target, help="write the figures here as well"
+    )
     parser.add_argument("--samples", type=int, default=128 * BATCH, help="samples of the dataset")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each case")
     parser.add_argument("--threads", type=int, default=2, help="parallel reads of the reader")
-    parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
+    parser.add_argument(
+        "--folder",
+        type=command_line.path,
+        help="where to put the files (default: the system's temporary)",
+    )
     parsed = parser.parse_args(arguments)
     if parsed.samples < 2 * BATCH:
         parser.error(f"--samples {parsed.samples}: expected at least {2 * BATCH}")
@@ -217,9 +226,7 @@ def main(arguments=None):
     }
     _print(facts)
     if parsed.json:
-        from storage import atomic
-
-        atomic.write_json(parsed.json, facts)
+        results_file.write(parsed.json, "data", facts)
 
 
 def _run(folder, folders, parsed):

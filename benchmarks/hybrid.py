@@ -20,6 +20,8 @@ import time
 
 import numpy as np
 
+from benchmarks import results_file
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
 VOCAB = (
@@ -136,7 +138,7 @@ def main():
     parser.add_argument("--ranks", default="1,2,4")
     parser.add_argument("--batch", type=int, default=8192, help="global batch")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--worker", dest="output", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.cases = [
@@ -175,7 +177,7 @@ def main():
     _print(rows, options, limits)
     if options.json:
         report = {"machine": vars(limits), "batch": options.batch, "rows": rows}
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        results_file.write(options.json, "hybrid", report)
 
 
 def _print(rows, options, limits):

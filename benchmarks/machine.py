@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import dataclasses
 import functools
-import json
 import mmap
 import os
 import statistics
@@ -19,6 +18,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import results_file
 from ops import loader
 
 ROW_BYTES = 512  # an embedding row of 128 float32
@@ -151,7 +151,7 @@ def measure(table_bytes=3_600_000_000, repetitions=7):
 def main():
     """Prints the limits, and writes them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="file to write the limits to")
+    parser.add_argument("--json", type=results_file.target, help="file to write the limits to")
     parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
     arguments = parser.parse_args()
     limits = measure(arguments.table_bytes)
@@ -160,8 +160,7 @@ def main():
         if isinstance(value, float) and name != "load":
             print(f"{name:40s} {value:12.3e}")
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(dataclasses.asdict(limits), file, indent=2)
+        results_file.write(arguments.json, "machine", dataclasses.asdict(limits))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ is given twice: by the clock, and by processor time, which other programs distur
 import argparse
 import dataclasses
 import itertools
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import machine
+from benchmarks import machine, results_file
 from benchmarks.mlp import mlp_rows
 from benchmarks.timing import Limit, compare, timed
 from ops.cpu import instruction_set
@@ -183,7 +182,7 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
 def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="file to write the rows to")
+    parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--table_bytes", type=int, default=3_600_000_000)
     parser.add_argument("--only", choices=("interaction", "mlp", "embedding"))
@@ -216,8 +215,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        with open(arguments.json, "w") as file:
-            json.dump(report, file, indent=2)
+        results_file.write(arguments.json, "ops", report)
 
 
 if __name__ == "__main__":

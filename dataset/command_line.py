@@ -7,6 +7,7 @@ import sys
 
 from dataset.errors import DatasetError
 from dataset.preprocessing.errors import PreprocessError
+from storage.paths import NotLocalError, check_local
 
 #: Something the user can put right, as in `training.errors`; argparse exits with it as well.
 EXIT_USER_ERROR = 2
@@ -23,10 +24,14 @@ def at_least_one(text):
 
 
 def path(text):
-    """Returns a flag's text, which is a path: a type for argparse."""
+    """Returns a flag's text, which is a path on this machine: a type for argparse."""
     if not text:
         # What an unset variable of the shell becomes: the current folder is not meant.
         raise argparse.ArgumentTypeError("expected a path, found nothing")
+    try:
+        check_local(text)
+    except NotLocalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

@@ -124,6 +124,28 @@ class Claim:
         return os.path.lexists(path) or os.path.lexists(path + PARTIAL)
 
 
+def own_folder(folder: str | os.PathLike, marker: str) -> None:
+    """Makes a folder for what will be removed again, or finds one that was made so before.
+
+    Args:
+        folder: the folder; folders above it are made.
+        marker: name of a file in it that says so.
+
+    Raises:
+        ClaimError: it holds something, and no marker.
+    """
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, marker)
+    if not os.path.isfile(path) and os.listdir(folder):
+        raise ClaimError(
+            errno.ENOTEMPTY,
+            "holds files that this program did not write, and would remove: name a new folder",
+            os.fspath(folder),
+        )
+    with open(path, "ab"):
+        pass
+
+
 def check_replaceable(path: str | os.PathLike, is_ours: Callable[[], bool]) -> None:
     """Checks that nothing is at `path`, or a regular file that this program wrote.
 
@@ -137,7 +159,7 @@ def check_replaceable(path: str | os.PathLike, is_ours: Callable[[], bool]) -> N
     path = os.fspath(path)
     try:
         mode = os.lstat(path).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISLNK(mode):
         what = "is a symbolic link"

@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import json
 import math
+import os
 import re
 import signal
 import sys
@@ -14,6 +15,9 @@ import textwrap
 
 from absl import flags
 
+from storage.paths import NotLocalError, check_local
+from storage.regular import check_regular
+from training import flag_files
 from training.errors import UserError
 from training.flag_definitions import GROUPS
 from training.foreign_flags import NAMES
@@ -29,6 +33,7 @@ DEMO_VOCAB_SIZES = (
 
 # Flags that are paths.
 _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlperf_log")
+_PATHS_OR_WORDS = ("placement", "vocab_sizes")
 
 # What Python says of a text that is no number.
 _CONVERSIONS = (
@@ -52,19 +57,13 @@ def parse(arguments):
         print(help_text())
         sys.exit(0)
     try:
-        rest = FLAGS(arguments)
+        rest = FLAGS(flag_files.expand(arguments))
     except flags.UnrecognizedFlagError as error:
         known = [name for names in GROUPS.values() for name in names]
         near = [NAMES[error.flagname]] if error.flagname in NAMES else []
         near = near or difflib.get_close_matches(error.flagname, known, n=1, cutoff=0.7)
         hint = f"; did you mean --{near[0]}?" if near else ""
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
-    except flags.CantOpenFlagFileError as error:
-        cause = error.__context__
-        reason = f"{cause.filename}: {cause.strerror}" if isinstance(cause, OSError) else error
-        raise UserError(f"--flagfile: cannot be read: {reason}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--flagfile: is no text: {error}: expected a flag in each line") from error
     except flags.Error as error:
         raise UserError(_in_words(str(error))) from error
     if rest[1:]:
@@ -184,6 +183,11 @@ def _check_values(values):
         # Such as --checkpoint_dir=$UNSET.
         if getattr(values, name) == "":
             raise UserError(f"--{name}= is empty: expected a path")
+    for name in (*_PATHS, *_PATHS_OR_WORDS):
+        try:
+            check_local(getattr(values, name) or "")
+        except NotLocalError as error:
+            raise UserError(f"--{name}={getattr(values, name)}: {error}") from error
 
 
 def _check_mode(values):
@@ -233,6 +237,11 @@ def _check_mlperf(values):
             if values[name].present:
                 raise UserError(f"--{name} only goes with --mlperf_log=FILE")
         return
+    if os.path.exists(values.mlperf_log):
+        try:
+            check_regular(values.mlperf_log)  # It is renamed.
+        except OSError as error:
+            raise UserError(f"--mlperf_log={values.mlperf_log}: {error.strerror}") from error
     if values.mode != "train":
         raise UserError(f"--mlperf_log is of a training, not of --mode={values.mode}")
     if values.use_synthetic_dataset:

@@ -6,17 +6,18 @@ Prints one table and writes it as JSON. docs/performance.md says how the figures
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import signal
 import sys
 import tempfile
 
+from benchmarks import results_file
 from benchmarks.hybrid import VOCAB
 from benchmarks.training import files, report, turns
 from benchmarks.training.programs import ROOT, ProgramError, Programs
 from benchmarks.training.task import Task
+from dataset import command_line
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 NAMES = {
@@ -62,7 +63,8 @@ def main(arguments=None):
                 for group in _groups(chosen, task):
                     _run_group(group, task, options, whole)
                     # Each time: what was measured stays when a later group fails.
-                    _write(whole, pathlib.Path(options.json))
+                    report.with_best_peer(whole["rows"])
+                    results_file.write(options.json, "training", whole)
     except ProgramError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -70,17 +72,13 @@ def main(arguments=None):
     return 0
 
 
-def _write(whole, path):
-    report.with_best_peer(whole["rows"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-
-
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmarks.training", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("--json", default=str(RESULTS), help="where to write the result")
+    parser.add_argument(
+        "--json", type=results_file.target, default=str(RESULTS), help="where to write the result"
+    )
     parser.add_argument("--batches", default="8192,2048", help="samples of a step")
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--programs", default=",".join(NAMES), help="some of the default's")
@@ -93,7 +91,11 @@ def _parser():
     )  # fmt: skip
     parser.add_argument("--vocab_sizes", help="rows of each table (default: 26 tables, 3.6 GB)")
     parser.add_argument("--samples", type=int, default=1 << 20, help="samples in the files")
-    parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
+    parser.add_argument(
+        "--folder",
+        type=command_line.path,
+        help="where to put the files (default: the system's temporary)",
+    )
     parser.add_argument(
         "--torch_python", default=str(ROOT / ".venv-torch" / "bin" / "python"),
         help="interpreter of the environment that torchrec_environment.sh makes",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from storage.claim import MARKER, PARTIAL, Claim, ClaimError, is_unfinished
+from storage.claim import MARKER, PARTIAL, Claim, ClaimError, is_unfinished, own_folder
 
 
 def write(path, text="theirs"):
@@ -160,3 +160,18 @@ def test_a_marker_names_files_of_its_folder_alone(tmp_path):
         file.write("../b\n")
     with pytest.raises(ClaimError, match="did not write it"), Claim(tmp_path):
         pass
+
+
+def test_own_folder_is_made_and_found_again(tmp_path):
+    folder = tmp_path / "a" / "b"
+    own_folder(folder, ".ours")
+    write(folder / "c")
+    own_folder(folder, ".ours")
+    assert sorted(os.listdir(folder)) == [".ours", "c"]
+
+
+def test_own_folder_refuses_what_holds_somebody_elses_files(tmp_path):
+    write(tmp_path / "a")
+    with pytest.raises(ClaimError, match="name a new folder"):
+        own_folder(tmp_path, ".ours")
+    assert os.listdir(tmp_path) == ["a"]
