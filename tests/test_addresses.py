@@ -3,7 +3,6 @@
 import subprocess
 
 import pytest
-from absl import flags as absl_flags
 
 import preprocess
 import split_bin
@@ -50,16 +49,6 @@ def test_tools_refuse_addresses(tmp_path, monkeypatch, capsys, tool, arguments, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def parse():
-    """Parses flags, and puts the defaults back afterwards."""
-    saved = absl_flags.FLAGS
-    kept = {name: (saved[name].value, saved[name].present) for name in saved}
-    yield lambda *given: flags.parse(["main.py", "--global_batch_size=8", *given])
-    for name, (value, present) in kept.items():
-        saved[name].value, saved[name].present = value, present
-
-
 @pytest.mark.parametrize("address", [ADDRESS, "s3://b", "hdfs://host:9000/d", "file:///data"])
 @pytest.mark.parametrize(
     "name",
@@ -68,10 +57,10 @@ def parse():
         "vocab_sizes", "flagfile",
     ],
 )  # fmt: skip
-def test_main_refuses_addresses(tmp_path, monkeypatch, parse, name, address):
+def test_main_refuses_addresses(tmp_path, monkeypatch, flag_values, name, address):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as raised:
-        parse(f"--{name}={address}")
+        flags.parse(["main.py", "--global_batch_size=8", f"--{name}={address}"])
     assert str(raised.value).startswith(f"--{name}={address}: only local paths are supported")
     assert list(tmp_path.iterdir()) == []
 
