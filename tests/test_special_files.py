@@ -4,6 +4,7 @@ Each row replaces one file of a good input by a named pipe, a socket, a folder, 
 nothing and a file without permission, and runs the tool that reads it.
 """
 
+import functools
 import os
 import resource
 import shutil
@@ -18,11 +19,9 @@ import split_bin
 from dataset import convert, validate
 from tests.dataset import test_layouts as layouts
 from tests.dataset.hand_written import VOCAB_SIZES, random_arrays, write_days
-from tests.training.report.journals import END, make_events, write_run
 from training.checkpoint import __main__ as checkpoint
 from training.checkpoint import files, manifest
 from training.checkpoint.array_files import ArrayFiles
-from training.report import __main__ as report
 
 pytestmark = pytest.mark.timeout(60)
 SIZES = ",".join(map(str, VOCAB_SIZES))
@@ -65,10 +64,12 @@ KINDS = (
 )  # fmt: skip
 
 
+@functools.lru_cache(None)
 def write_dataset(layout):
     return lambda folder: layout(folder, random_arrays(300), random_arrays(100))
 
 
+@functools.lru_cache(None)
 def own(layout):
     def write(folder):
         layouts.raw(folder / "raw", random_arrays(300), random_arrays(100))
@@ -76,11 +77,6 @@ def own(layout):
         assert convert.main(arguments) == 0
 
     return write
-
-
-def write_generated(folder):
-    layouts.raw(folder / "raw", random_arrays(300), random_arrays(100))
-    assert convert.main([str(folder / "raw"), str(folder), "--layout=raw"]) == 0
 
 
 def write_checkpoint(folder):
@@ -105,10 +101,6 @@ def write_checkpoint(folder):
     files.write_text(path / files.CHECKSUMS, files.checksum_text(digests))
 
 
-def write_runs(folder):
-    write_run(folder / "run", make_events(), END)
-
-
 def write_flags(folder):
     (folder / "a.flags").write_text(f"--flagfile={folder}/b.flags\n--mode=plan\n")
     (folder / "b.flags").write_text("--ranks=2\n")
@@ -128,32 +120,20 @@ VALIDATE, VALIDATE_OWN = on(validate, "{}"), on(validate, "{}/data")
 # name: (writer, file, call)
 INPUTS = {
     "raw": (write_dataset(layouts.raw), "train_data.bin", VALIDATE),
-    "raw sizes": (write_dataset(layouts.raw), "vocab_sizes.json", VALIDATE),
     "raw test": (write_dataset(layouts.raw), "test_data.bin", VALIDATE),
     "three files": (own("three_file"), "data/train/category.bin", VALIDATE_OWN),
     "three files' label": (own("three_file"), "data/test/label.bin", VALIDATE_OWN),
-    "metadata": (own("three_file"), "data/train/metadata.json", VALIDATE_OWN),
     "per table": (own("per_table"), "data/train/category_3.bin", VALIDATE_OWN),
     "per table's dense": (own("per_table"), "data/train/dense.bin", VALIDATE_OWN),
-    "seed's metadata": (write_dataset(layouts.three_file), "train/metadata.json", VALIDATE),
     "NVIDIA's columns": (write_dataset(layouts.mlperf), "train/cat_2.bin", VALIDATE),
     "NVIDIA's label": (write_dataset(layouts.mlperf), "train/label.bin", VALIDATE),
     "NVIDIA's dense": (write_dataset(layouts.mlperf), "train/numerical.bin", VALIDATE),
-    "model size": (write_dataset(layouts.deep_learning_examples), "model_size.json", VALIDATE),
-    "feature spec": (write_dataset(layouts.feature_spec), "feature_spec.yaml", VALIDATE),
     "day": (
         lambda folder: write_days(folder, random_arrays(90), [40, 30, 20]), "day_1_dense.npy",
         on(validate, "{}", f"--vocab_sizes={SIZES}"),
     ),
     "split_bin's source": (
         write_dataset(layouts.raw), "train_data.bin", on(split_bin, "{}/train_data.bin", "{}/out")
-    ),
-    "split_bin's sizes": (
-        write_dataset(layouts.raw), "vocab_sizes.json", on(split_bin, "{}/train_data.bin", "{}/out")
-    ),
-    "train's metadata": (
-        own("three_file"), "data/train/metadata.json",
-        on(split_bin, "{}/raw/test_data.bin", "{}/data/test", "--overwrite"),
     ),
     "convert's source": (
         write_dataset(layouts.raw), "test_data.bin", on(convert, "{}", "{}/out", "--layout=raw")
@@ -167,26 +147,9 @@ INPUTS = {
     "exported table": (
         write_checkpoint, f"{STEP}/table_00.rank_0.npy", on(checkpoint, "export", "{}", "{}/out")
     ),
-    "journal": (write_runs, "run/journal.jsonl", on(report, "{}/run")),
     "flags": (write_flags, "a.flags", run_main("--flagfile={}/a.flags")),
     "flags in flags": (write_flags, "b.flags", run_main("--flagfile={}/a.flags")),
-    "plan's data": (
-        own("three_file"), "data/train/metadata.json", run_main("--mode=plan", "--data_dir={}/data")
-    ),
-    "plan's sizes": (
-        write_dataset(layouts.raw), "vocab_sizes.json",
-        run_main("--mode=plan", "--vocab_sizes={}/vocab_sizes.json"),
-    ),
-    "placement": (
-        write_dataset(layouts.raw), "vocab_sizes.json",
-        run_main("--mode=plan", "--vocab_sizes=9,7", "--placement={}/vocab_sizes.json"),
-    ),
 }  # fmt: skip
-# Without these a tool goes on: a link to nothing is no file.
-OPTIONAL = {
-    "generator": (write_generated, "generator.json", VALIDATE),
-    "result": (write_runs, "run/result.json", on(report, "{}/run")),
-}
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +185,11 @@ def run(tool, folder):
 
 
 @pytest.mark.parametrize("make", KINDS)
-@pytest.mark.parametrize("name", [*INPUTS, *OPTIONAL])
+@pytest.mark.parametrize("name", INPUTS)
 def test_what_is_no_regular_file_is_one_line(
     tmp_path, capsys, good, flag_values, request, name, make
 ):
-    write, file, tool = {**INPUTS, **OPTIONAL}[name]
+    write, file, tool = INPUTS[name]
     folder = tmp_path / "input"
     shutil.copytree(good(write), folder)
     request.getfixturevalue("little_memory")
@@ -237,9 +200,6 @@ def test_what_is_no_regular_file_is_one_line(
     before = sorted(str(path) for path in folder.rglob("*"))
     status = run(tool, folder)
     told = capsys.readouterr()
-    if name in OPTIONAL and make is make_dangling_link:
-        assert status == 0
-        return
     assert status == 2, told
     # A verified checkpoint is told of on standard output.
     lines = [line for line in (told.out + told.err).splitlines() if file in line]
@@ -250,11 +210,9 @@ def test_what_is_no_regular_file_is_one_line(
     assert [path for path in after if not path.endswith("/out")] == before
 
 
-@pytest.mark.parametrize("name", [*INPUTS, *OPTIONAL])
+@pytest.mark.parametrize("name", INPUTS)
 def test_a_link_to_a_regular_file_is_followed(tmp_path, good, flag_values, name):
-    write, file, tool = {**INPUTS, **OPTIONAL}[name]
-    if name == "placement":
-        pytest.skip("the file is no placement")
+    write, file, tool = INPUTS[name]
     folder = tmp_path / "input"
     shutil.copytree(good(write), folder)
     (folder / file).rename(folder / "elsewhere")
