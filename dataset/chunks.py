@@ -12,7 +12,6 @@ from dataset import column_kernels
 from dataset.buffers import ThreadBuffers
 from dataset.columns import TRANSFORMS, apply_transform
 from dataset.errors import DatasetError
-from storage.regular import open_regular_fd
 
 #: Samples of a chunk. Digests of columns are over blocks of this many samples, so that chunks can
 #: be worked on in any order; it is part of the format of metadata.json.
@@ -54,7 +53,7 @@ class ChunkReader:
             for column in self.description.columns:
                 for segment in column.segments:
                     if segment.path not in self._files:
-                        self._files[segment.path] = open_regular_fd(segment.path)
+                        self._files[segment.path] = os.open(segment.path, os.O_RDONLY)
         except OSError as error:
             self.__exit__()
             raise DatasetError(f"{error.filename}: cannot be read: {error.strerror}") from error

@@ -6,7 +6,6 @@ import stat
 
 from dataset.columns import Segment
 from dataset.errors import DatasetError
-from storage import regular
 
 #: Bytes read from each end of a file for a sampled fingerprint.
 _SAMPLED_BYTES = 65536
@@ -70,7 +69,7 @@ def sampled_fingerprint(paths, facts):
     for path in paths:
         length = size(path)
         digest.update(f"{os.path.basename(path)}:{length}".encode())
-        with regular.open_regular(path) as file:
+        with open(path, "rb") as file:
             digest.update(file.read(_SAMPLED_BYTES))
             file.seek(max(0, length - _SAMPLED_BYTES))
             digest.update(file.read(_SAMPLED_BYTES))

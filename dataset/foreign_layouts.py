@@ -10,7 +10,6 @@ from dataset import files, metadata
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
 from dataset.errors import DatasetError
-from storage.regular import open_regular
 
 FEATURE_SPEC = "feature_spec.yaml"
 MODEL_SIZE = "model_size.json"
@@ -190,7 +189,7 @@ def _npy_rows(path, dtype, width):
     """Returns (rows, byte offset of the first) of a C-ordered .npy array [rows, width]."""
     files.size(path)
     try:
-        with open_regular(path) as file:
+        with open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
             read_header = {
                 (1, 0): np.lib.format.read_array_header_1_0,

@@ -3,6 +3,7 @@
 import concurrent.futures
 import hashlib
 import io
+import math
 import os
 import pathlib
 import re
@@ -242,7 +243,7 @@ def load_array(folder, entry):
         with open_regular(path) as file:
             found = file.read(len(expected))
             size = os.fstat(file.fileno()).st_size
-            if found != expected or size != len(expected) + int(np.prod(shape)) * dtype.itemsize:
+            if found != expected or size != len(expected) + math.prod(shape) * dtype.itemsize:
                 raise DamagedError(
                     f"{path}: is no array of {list(shape)} {dtype}: {size} bytes, beginning with "
                     f"{found[:80]!r}"
