@@ -7,7 +7,7 @@ import pathlib
 import re
 
 from storage.atomic import sync_folder
-from training.checkpoint import ownership
+from training.checkpoint import manifest, ownership
 from training.checkpoint.files import CHECKSUMS
 
 _WHOLE = re.compile(r"step-(\d{9,})")
@@ -25,6 +25,8 @@ def name_of(step):
 def checkpoints(folder, up_to=math.inf):
     """Returns [(step, path)] of the checkpoints in a folder, oldest first; [] without a folder.
 
+    Damaged ones are among them, folders of somebody else's with such a name are not.
+
     Args:
         folder: where they lie.
         up_to: last step to look for.
@@ -33,7 +35,10 @@ def checkpoints(folder, up_to=math.inf):
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
             match = _WHOLE.fullmatch(path.name)
-            if match and int(match[1]) <= up_to and path.is_dir():
+            if match is None or int(match[1]) > up_to:
+                continue
+            told = any(os.path.lexists(path / name) for name in (CHECKSUMS, manifest.NAME))
+            if told or ownership.foreign(path) is None:
                 found.append((int(match[1]), path))
     return sorted(found)
 

@@ -116,6 +116,14 @@ def test_files_that_the_checksums_list_are_ours(tmp_path):
     assert ownership.foreign(path) is None
 
 
+def test_a_folder_of_somebody_elses_is_no_checkpoint(tmp_path):
+    make(tmp_path, "step-000000001", "step-000000003")
+    keep(tmp_path / "step-000000003")  # a note next to a checkpoint's files
+    (tmp_path / "step-000000002").mkdir()
+    keep(tmp_path / "step-000000002")
+    assert [step for step, _ in folder.checkpoints(tmp_path)] == [1, 3]
+
+
 def test_clean_removes_what_is_not_whole(tmp_path):
     make(
         tmp_path, "step-000000010", "step-000000010.replaced", "step-000000020.partial",
