@@ -1,13 +1,14 @@
 """The journal of a real run against its description."""
 
 import json
+import os
 import pathlib
 import re
 
 import pytest
 
 from training.errors import UserError
-from training.journal import EVENTS, Journal, JsonLines
+from training.journal import EVENTS, Journal, JsonLines, new_run_folder, point_latest
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "journal.md"
 
@@ -81,3 +82,25 @@ def test_result_is_the_last_event(tmp_path):
     assert lines[0]["text"] == "one"
     with pytest.raises(ValueError, match="unknown event 'stop'"):
         journal.emit("stop")
+
+
+def test_latest_points_to_the_newest_run(tmp_path):
+    for _ in range(3):
+        folder = new_run_folder(tmp_path / "runs")
+        assert point_latest(folder)
+        assert (tmp_path / "runs" / "latest").resolve() == folder.resolve()
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", ["file", "folder", "link"])
+def test_somebody_elses_latest_stays(tmp_path, make):
+    latest = tmp_path / "latest"
+    if make == "file":
+        latest.write_text("theirs")
+    elif make == "folder":
+        latest.mkdir()
+    else:
+        latest.symlink_to("/somewhere/20260101-000000")
+    before = os.lstat(latest)
+    assert not point_latest(new_run_folder(tmp_path))
+    assert os.lstat(latest).st_ino == before.st_ino

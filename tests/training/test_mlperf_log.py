@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 import time
@@ -341,6 +342,15 @@ def test_a_file_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--mlperf_log=.*file/log: "):
         MLPerfLog(tmp_path / "file" / "log", flags())
+
+
+def test_a_pipe_or_device_is_not_renamed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name, kind in (("pipe", "a named pipe"), ("device", "a character device")):
+        with pytest.raises(UserError, match=f"{name}: is {kind}: expected a regular file"):
+            MLPerfLog(tmp_path / name, flags())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["device", "pipe"]
 
 
 def test_a_folder_in_its_place_stays_as_it_is(tmp_path):
