@@ -87,8 +87,8 @@ $(DATA)/test/metadata.json: $(DATA)/train/metadata.json
 airgap: $(VENV)/.ready ## build a bundle for a GPU host without a network (FLAGS='--with test')
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m deploy.airgap.build $(FLAGS)
 
-clean: ## remove what was built and generated (the environments stay)
-	rm -rf build data runs ops/*.so
+clean: ## remove what was built, the demo data and the runs (the environments stay)
+	rm -rf build data/demo runs ops/*.so
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environments too

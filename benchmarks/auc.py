@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, results_file
 from storage.arguments import whole_number
 from storage.atomic import write_json
 
@@ -148,17 +148,12 @@ def main():
                         help=f"samples of the large test set [{CRITEO_TEST_SAMPLES}]")  # fmt: skip
     parser.add_argument("--compared", type=count, default=10_000_000,
                         help="samples of the comparison with scikit-learn [10000000]")  # fmt: skip
-    parser.add_argument("--json", help="file to write the rows to")
+    parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work(options.work, options.samples, options.json)
         return
-    if options.json is not None:
-        folder = os.path.dirname(os.path.abspath(options.json))
-        # Said now, not after minutes of measuring.
-        if os.path.isdir(options.json) or not os.access(folder, os.W_OK):
-            parser.error(f"--json={options.json}: no file can be written there")
     load = os.getloadavg()[0]
     print(f"{machine.processor()}, {machine.threads()} threads, load {load:.1f} at the start")
     print("| method | ranks | samples | seconds | peak MB a rank | bytes a rank's sample | AUC |")
@@ -192,7 +187,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        write_json(options.json, report, indent=2)
+        results_file.write(options.json, "auc", report)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 
+from benchmarks import results_file
+from dataset import command_line
 from storage.arguments import whole_number
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -193,7 +195,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmarks.data", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    parser.add_argument(
+        "--json", metavar="FILE", type=results_file.target, help="write the figures here as well"
+    )
     parser.add_argument(
         "--samples",
         type=whole_number(2 * BATCH, 1 << 40),
@@ -204,7 +208,11 @@ def main(arguments=None):
     parser.add_argument(
         "--threads", type=whole_number(1, 1024), default=2, help="parallel reads of the reader"
     )
-    parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
+    parser.add_argument(
+        "--folder",
+        type=command_line.path,
+        help="where to put the files (default: the system's temporary)",
+    )
     parsed = parser.parse_args(arguments)
     if parsed.folder is not None and not os.path.isdir(parsed.folder):
         parser.error(f"--folder {parsed.folder}: there is no such folder")
@@ -224,9 +232,7 @@ def main(arguments=None):
     }
     _print(facts)
     if parsed.json:
-        from storage import atomic
-
-        atomic.write_json(parsed.json, facts)
+        results_file.write(parsed.json, "data", facts)
 
 
 def _run(folder, folders, parsed):

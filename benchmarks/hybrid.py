@@ -20,6 +20,7 @@ import time
 
 import numpy as np
 
+from benchmarks import results_file
 from storage.arguments import whole_number, whole_numbers
 from storage.atomic import write_json
 
@@ -139,7 +140,7 @@ def main():
     parser.add_argument("--ranks", type=whole_numbers(1, 1 << 10), default="1,2,4")
     parser.add_argument("--batch", type=whole_number(1), default=8192, help="global batch")
     parser.add_argument("--repeats", type=whole_number(1), default=9)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--worker", dest="output", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.cases = [
@@ -178,7 +179,7 @@ def main():
     _print(rows, options, limits)
     if options.json:
         report = {"machine": vars(limits), "batch": options.batch, "rows": rows}
-        write_json(options.json, report, indent=2)
+        results_file.write(options.json, "hybrid", report)
 
 
 def _print(rows, options, limits):

@@ -18,9 +18,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import results_file
 from ops import loader
 from storage.arguments import whole_number
-from storage.atomic import write_json
 
 ROW_BYTES = 512  # an embedding row of 128 float32
 
@@ -152,7 +152,7 @@ def measure(table_bytes=3_600_000_000, repetitions=7):
 def main():
     """Prints the limits, and writes them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="file to write the limits to")
+    parser.add_argument("--json", type=results_file.target, help="file to write the limits to")
     parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     arguments = parser.parse_args()
     limits = measure(arguments.table_bytes)
@@ -161,7 +161,7 @@ def main():
         if isinstance(value, float) and name != "load":
             print(f"{name:40s} {value:12.3e}")
     if arguments.json:
-        write_json(arguments.json, dataclasses.asdict(limits), indent=2)
+        results_file.write(arguments.json, "machine", dataclasses.asdict(limits))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import machine
+from benchmarks import machine, results_file
 from benchmarks.mlp import mlp_rows
 from benchmarks.timing import Limit, compare, timed
 from ops.cpu import instruction_set
@@ -34,7 +34,6 @@ from ops.embedding import (
     embedding_update_sgd_tensorflow,
 )
 from storage.arguments import whole_number
-from storage.atomic import write_json
 from training import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
@@ -184,7 +183,7 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
 def main():
     """Prints the table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", help="file to write the rows to")
+    parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--rounds", type=whole_number(1), default=15)
     parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     parser.add_argument("--only", choices=("interaction", "mlp", "embedding"))
@@ -217,7 +216,7 @@ def main():
             "load_average": load,
             "rows": [dataclasses.asdict(row) for row in rows],
         }
-        write_json(arguments.json, report, indent=2)
+        results_file.write(arguments.json, "ops", report)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,13 @@ from storage.arguments import number
 from storage.atomic import encode_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import command_line  # noqa: E402
+from storage.claim import own_folder  # noqa: E402
+
+#: In a folder whose contents are this program's, to remove as it needs.
+MARKER = ".preprocess-benchmark"
 #: Values that each table's hashes are drawn from; large tables stand for the ones above 10 million.
 LARGE = 12_000_000
 TABLE_VALUES = (
@@ -151,11 +158,18 @@ def main():
         description=__doc__.partition("\n\n")[0],
         epilog="Other flags are handed to preprocess.py, such as --memory_limit 8GiB.",
     )
-    parser.add_argument("--folder", type=pathlib.Path, required=True, help="for input and output")
+    parser.add_argument(
+        "--folder", type=command_line.path, required=True, help="for input and output"
+    )
     parser.add_argument("--gigabytes", type=number(0.001, 1e6), default=10, help="of TSV")
     parser.add_argument("--keep", action="store_true", help="keep the generated days")
     parser.add_argument("--generate_only", action="store_true", help="write the days, no more")
     known, flags = parser.parse_known_args()
+    known.folder = pathlib.Path(known.folder)
+    try:
+        own_folder(known.folder, MARKER)
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
     days = generate(known.folder / "days", known.gigabytes * 1e9)
     if known.generate_only:
         return

@@ -6,6 +6,7 @@ import sys
 from dataset.errors import DatasetError
 from dataset.preprocessing.errors import PreprocessError
 from storage.arguments import whole_number
+from storage.paths import NotLocalError, check_local
 
 #: Something the user can put right, as in `training.errors`; argparse exits with it as well.
 EXIT_USER_ERROR = 2
@@ -17,10 +18,14 @@ threads = whole_number(1, 1024)
 
 
 def path(text):
-    """Returns a flag's text, which is a path: a type for argparse."""
+    """Returns a flag's text, which is a path on this machine: a type for argparse."""
     if not text:
         # What an unset variable of the shell becomes: the current folder is not meant.
         raise argparse.ArgumentTypeError("expected a path, found nothing")
+    try:
+        check_local(text)
+    except NotLocalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

@@ -10,10 +10,12 @@ import argparse
 import os
 import sys
 
-from dataset import command_line, encode, layouts, metadata
+from dataset import command_line, encode, layouts, metadata, ownership
+from dataset.destination import Destination
+from dataset.errors import DatasetError
 from dataset.rewrite import rewrite
 from dataset.source_arguments import add_source_arguments, open_source
-from storage import atomic
+from storage.claim import Claim, ClaimError
 
 #: Layouts that are written.
 TARGETS = ("raw", "three_file", "per_table")
@@ -37,33 +39,47 @@ def convert_split(source, destination, layout, **options):
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
 
-def convert_dataset(sources, destination, layout, **options):
+def convert_dataset(sources, destination, layout, *, overwrite=False, **options):
     """Writes the described train and test splits below `destination`; options as for one split.
+
+    A conversion that was broken off goes on when it is started again.
 
     Returns:
         (description, path written, seconds) for each split.
+
+    Raises:
+        DatasetError: as `convert_split`; before anything is written where a split is there already.
     """
-    names = layouts.RAW_FILES if layout == "raw" else ("train", "test")
+    raw = layout == "raw"
+    names = layouts.RAW_FILES if raw else ("train", "test")
+    paths = [os.path.join(destination, name) for name in names]
+    os.makedirs(destination, exist_ok=True)
     done = []
-    for source, name in zip(sources, names):
-        path = os.path.join(destination, name)
-        done.append((source, path, convert_split(source, path, layout, **options)))
-    if layout == "raw":
-        _write_raw_sides(sources, destination)
+    try:
+        with Claim(destination) as claim:
+            allowed = [overwrite or name in claim.left for name in names]
+            for path, may_replace in zip(paths, allowed):
+                if not may_replace:
+                    Destination(path, layout).refuse_complete()
+            if raw:
+                _check_raw_sides(claim, destination, sources[0].vocab_sizes, overwrite)
+            for source, path, name, may_replace in zip(sources, paths, names, allowed):
+                seconds = convert_split(source, path, layout, overwrite=may_replace, **options)
+                claim.record([name])
+                done.append((source, path, seconds))
+            if raw:
+                ownership.record_dataset(destination, sources[0].vocab_sizes, {})
+    except ClaimError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}") from error
     return done
 
 
-def _write_raw_sides(sources, destination):
-    """Writes beside raw files what they cannot hold themselves."""
-    if any(source.attainable_auc is not None for source in sources):
-        entries = {
-            name: {"samples": source.samples, "attainable_auc": source.attainable_auc}
-            for source, name in zip(sources, layouts.RAW_FILES)
-        }
-        path = os.path.join(destination, layouts.GENERATOR_FILE)
-        atomic.write_json(path, {"files": entries})
-    path = os.path.join(destination, metadata.VOCAB_FILE_NAME)
-    atomic.write_json(path, sources[0].vocab_sizes)
+def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
+    """Checks that what is written next to raw files replaces nothing of somebody else's."""
+    owned = ownership.raw_files(destination) if overwrite else claim.left
+    replaceable = metadata.VOCAB_FILE_NAME in owned
+    ownership.check_vocab_sizes(destination, vocab_sizes, replaceable)
+    ownership.check_generator(destination)
 
 
 def main(arguments=None):

@@ -5,6 +5,7 @@ import os
 from dataset import describe, feature_spec, files, layouts, metadata, stored_types
 from dataset.columns import DENSE, LABEL, with_transform
 from dataset.errors import DatasetError
+from storage import claim
 
 _NOTHING = stored_types.Declared()
 
@@ -44,6 +45,12 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=
     if content is not None and "format_version" in content:
         description = _open_own(folder, layout, vocab_sizes, content)
     else:
+        if content is None and claim.is_unfinished(folder):
+            # Its files may have their names already: they look like the seed benchmark's.
+            raise DatasetError(
+                f"{folder}: holds an unfinished split ({claim.MARKER}, no {metadata.FILE_NAME}): "
+                "write it anew"
+            )
         if layout == "auto":
             layout = feature_spec.LAYOUT if in_spec else layouts.recognise(folder)
         beside = os.path.join(os.path.dirname(folder), "train")

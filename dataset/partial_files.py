@@ -10,13 +10,17 @@ from dataset.buffers import ThreadBuffers
 from dataset.direct_file import DirectFile
 from dataset.errors import DatasetError
 from storage import atomic
+from storage.claim import PARTIAL
 
 #: Bytes that small writes are joined to.
 _GATHERED_BYTES = 1 << 20
 
 
 class PartialFiles:
-    """Files to be written under temporary names, all renamed at the end or all removed."""
+    """Files to be written under temporary names, all renamed at the end or all removed.
+
+    What is at the paths is replaced: `storage.claim` says whether it may be.
+    """
 
     def __init__(self, paths):
         self._paths = paths
@@ -25,7 +29,7 @@ class PartialFiles:
     def __enter__(self):
         try:
             for path in self._paths:
-                self._files.append(DirectFile(f"{path}.partial"))
+                self._files.append(DirectFile(f"{path}{PARTIAL}", new=True))
         except OSError as error:
             self.__exit__(error)
             raise DatasetError(f"{error.filename}: cannot be written: {error.strerror}") from error
@@ -40,7 +44,7 @@ class PartialFiles:
         for file in self._files:
             file.sync()
         for path in self._paths:
-            os.replace(f"{path}.partial", path)
+            os.replace(f"{path}{PARTIAL}", path)
         for folder in {os.path.dirname(path) or "." for path in self._paths}:
             atomic.sync_folder(folder)
 
@@ -48,7 +52,7 @@ class PartialFiles:
         for file, path in zip(self._files, self._paths):
             file.close()
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{path}.partial")
+                os.unlink(f"{path}{PARTIAL}")
         self._files = []
 
 

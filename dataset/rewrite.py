@@ -11,12 +11,12 @@ import time
 
 from tqdm import tqdm
 
-from dataset import metadata
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
+from dataset.destination import Destination
 from dataset.digests import BlockDigest
 from dataset.errors import DatasetError
 from dataset.partial_files import GatheredWrites, PartialFiles
-from storage import atomic
+from storage.claim import ClaimError
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -102,7 +102,7 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         source: a `DatasetDescription`.
         encoding: from `dataset.encode.encoding`.
         destination: the folder to write; for the raw layout the file.
-        overwrite: replace a split that is there already.
+        overwrite: replace a split of this project that is there already.
         jobs: threads, by default one for each core and one more.
         progress: show a bar.
 
@@ -111,20 +111,28 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
 
     Raises:
         DatasetError: a value is wrong, a file cannot be read or written, or the destination holds
-            a split already. Nothing is left of what was begun.
+            a split already, or files that this project did not write. Nothing is left of what was
+            begun.
     """
     began = time.perf_counter()
-    raw = encoding.layout == "raw"
-    folder = os.path.dirname(os.path.abspath(destination)) if raw else destination
-    mark = destination if raw else os.path.join(folder, metadata.FILE_NAME)
-    if os.path.exists(mark):
-        if not overwrite:
-            raise DatasetError(
-                f"{mark}: is there already: remove it, or give --overwrite to replace it"
-            )
-        _refuse_source(source, folder)
-    os.makedirs(folder, exist_ok=True)
-    paths = [destination if raw else os.path.join(folder, file.name) for file in encoding.files]
+    target = Destination(destination, encoding.layout)
+    if not overwrite:
+        target.refuse_complete()
+    os.makedirs(target.folder, exist_ok=True)
+    try:
+        with target.claim() as claim:
+            target.take(claim, source, [file.name for file in encoding.files])
+            digests = _write_columns(source, encoding, target, claim, jobs, progress)
+            target.finish(source, encoding, digests)
+    except ClaimError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}") from error
+    except OSError as error:
+        raise DatasetError(f"{destination}: cannot be written: {error.strerror}") from error
+    return time.perf_counter() - began
+
+
+def _write_columns(source, encoding, target, claim, jobs, progress):
+    """Writes the files of all columns; returns a `BlockDigest` of each."""
     # A thread waits while a large block goes past the page cache: one more uses its core.
     jobs = jobs or default_jobs() + 1
     blocks = -(-source.samples // CHUNK_SAMPLES)
@@ -135,48 +143,18 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
         check_labels(chunk, source.label_column.segments[0].path)
         check_ids(chunk, source.table_columns, source.vocab_sizes)
         for index, (file, data) in enumerate(zip(encoding.files, encoding.encode(chunk))):
-            if not raw:
+            if not target.raw:
                 digests[index].add(block, data)
             gathered.write(index, data, first * file.bytes_per_sample)
 
-    try:
-        with ChunkReader(source) as reader, PartialFiles(paths) as output:
-            gathered = GatheredWrites(output)
-            what = os.path.basename(os.path.normpath(destination))
-            each_chunk(
-                source.samples, work, source.bytes_per_sample, what, jobs, progress, gathered.flush
-            )
-            if not raw and os.path.exists(mark):
-                # From here to the end the folder is no dataset.
-                os.unlink(mark)
-            output.commit()
-    except OSError as error:
-        raise DatasetError(f"{destination}: cannot be written: {error.strerror}") from error
-    if not raw:
-        columns = [
-            {
-                "kind": file.kind,
-                "file": file.name,
-                "dtype": file.dtype,
-                "width": file.width,
-                "digest": digest.text(),
-            }
-            for file, digest in zip(encoding.files, digests)
-        ]
-        content = metadata.build(
-            encoding.layout,
-            source.samples,
-            source.vocab_sizes,
-            encoding.dense_transform,
-            columns,
-            source.attainable_auc,
+    paths = [target.path_of(file.name) for file in encoding.files]
+    with ChunkReader(source) as reader, PartialFiles(paths) as output:
+        gathered = GatheredWrites(output)
+        what = os.path.basename(os.path.normpath(target.path))
+        each_chunk(
+            source.samples, work, source.bytes_per_sample, what, jobs, progress, gathered.flush
         )
-        atomic.write_json(mark, content)
-    return time.perf_counter() - began
-
-
-def _refuse_source(source, folder):
-    for column in source.columns:
-        for segment in column.segments:
-            if os.path.dirname(os.path.abspath(segment.path)) == os.path.abspath(folder):
-                raise DatasetError(f"{folder}: cannot be rewritten from itself: choose another")
+        target.begin_replacing(claim)
+        output.commit()
+        target.remove_superseded(claim)
+    return digests

@@ -13,12 +13,13 @@ import sys
 
 import numpy as np
 
-from dataset import command_line, layouts, metadata
+from dataset import command_line, layouts, metadata, ownership
+from dataset.errors import DatasetError
 from dataset.hidden_model import HiddenModel
 from dataset.partial_files import PartialFiles
 from dataset.rewrite import each_chunk
-from storage import atomic
 from storage.arguments import whole_number
+from storage.claim import Claim, ClaimError
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -70,12 +71,20 @@ def write_split(path, model, samples, seed, jobs=None, progress=True):
 
     with PartialFiles([path]) as output:
         each_chunk(samples, work, record, os.path.basename(path), jobs, progress)
+        ownership.forget_raw(path)
         output.commit()
     return auc(labels, logits)
 
 
 def write_dataset(
-    output, train_samples, test_samples, vocab_sizes=VOCAB_SIZES, seed=0, jobs=None, progress=True
+    output,
+    train_samples,
+    test_samples,
+    vocab_sizes=VOCAB_SIZES,
+    seed=0,
+    jobs=None,
+    progress=True,
+    overwrite=False,
 ):
     """Writes a synthetic dataset in the raw layout.
 
@@ -87,21 +96,49 @@ def write_dataset(
         seed: seed of the hidden model and of all draws.
         jobs: threads, by default one for each core.
         progress: show bars.
+        overwrite: replace a dataset that was written here before.
 
     Returns:
         What generator.json holds.
+
+    Raises:
+        DatasetError: the sizes are none, the folder holds a dataset already, or files that this
+            project did not write.
     """
-    os.makedirs(output, exist_ok=True)
     vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
-    model = HiddenModel(vocab_sizes, seed)
-    facts = {"seed": seed, "vocab_sizes": vocab_sizes, "files": {}}
-    for index, (name, samples) in enumerate(zip(layouts.RAW_FILES, (train_samples, test_samples))):
+    os.makedirs(output, exist_ok=True)
+
+    def is_complete():
+        return ownership.raw_files(output).issuperset(layouts.RAW_FILES)
+
+    try:
+        with Claim(output, whole=is_complete) as claim:
+            _take(claim, output, vocab_sizes, overwrite)
+            model = HiddenModel(vocab_sizes, seed)
+            files = {}
+            for index, samples in enumerate((train_samples, test_samples)):
+                path = os.path.join(output, layouts.RAW_FILES[index])
+                reached = write_split(path, model, samples, [seed, 2 + index], jobs, progress)
+                files[layouts.RAW_FILES[index]] = {"samples": samples, "attainable_auc": reached}
+            return ownership.record_dataset(output, vocab_sizes, files, seed=seed)
+    except ClaimError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}") from error
+
+
+def _take(claim, output, vocab_sizes, overwrite):
+    """Claims all files of a dataset."""
+    owned = ownership.raw_files(output)
+    for name in layouts.RAW_FILES:
         path = os.path.join(output, name)
-        reached = write_split(path, model, samples, [seed, 2 + index], jobs, progress)
-        facts["files"][name] = {"samples": samples, "attainable_auc": reached}
-    atomic.write_json(os.path.join(output, layouts.GENERATOR_FILE), facts)
-    atomic.write_json(os.path.join(output, metadata.VOCAB_FILE_NAME), vocab_sizes)
-    return facts
+        if name in owned and os.path.lexists(path) and not overwrite:
+            raise DatasetError(
+                f"{path}: is there already: remove it, or give --overwrite to replace it"
+            )
+    replaceable = metadata.VOCAB_FILE_NAME in (owned if overwrite else claim.left)
+    ownership.check_vocab_sizes(output, vocab_sizes, replaceable)
+    ownership.check_generator(output)
+    sides = {layouts.GENERATOR_FILE, metadata.VOCAB_FILE_NAME}
+    claim.take([*layouts.RAW_FILES, *sides], owned | sides)
 
 
 def main(arguments=None):
@@ -119,6 +156,7 @@ def main(arguments=None):
         metavar="LIST",
         help="rows of each table, with commas between (default: 26 tables of 4 to 204,515 rows)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     parser.add_argument(
         "--seed",
         type=whole_number(0, 2**63 - 1),
@@ -137,9 +175,11 @@ def _write(parsed):
     if parsed.vocab_sizes is not None:
         sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
     facts = write_dataset(
-        parsed.output, parsed.train_samples, parsed.test_samples, sizes, parsed.seed, parsed.jobs
-    )
-    for name, entry in facts["files"].items():
+        parsed.output, parsed.train_samples, parsed.test_samples, sizes, parsed.seed, parsed.jobs,
+        overwrite=parsed.overwrite,
+    )  # fmt: skip
+    for name in layouts.RAW_FILES:
+        entry = facts["files"][name]
         reached = entry["attainable_auc"]
         print(
             f"{os.path.join(parsed.output, name)}: {entry['samples']} samples, attainable AUC "

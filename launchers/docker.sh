@@ -22,6 +22,7 @@ if command -v nvidia-smi >/dev/null; then
     | awk '/^GPU /{n++; whole=1} /^ +MIG /{n+=!whole; whole=0} END{print n+0}' || true)
 fi
 ranks=${RANKS:-$((gpus > 0 ? gpus : 1))}
+[[ $runs != *://* ]] || { echo "docker.sh: only local paths are supported, found $runs (RUNS)" >&2; exit 2; }
 mkdir -p "$runs"
 
 # Shared memory and pinned memory for NCCL; /dev/shm of 64 MB is too small for it.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -58,6 +60,31 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         if error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[str]:
+    """A context that yields the path of an empty folder, which becomes `path` when the block ends.
+
+    On an error it is removed with all that is in it. Folders above are made.
+
+    Raises:
+        FileExistsError: there is something at `path`.
+    """
+    path = os.path.abspath(path)
+    parent, name = os.path.split(path)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "exists already", path)
+    os.makedirs(parent, exist_ok=True)
+    partial = os.path.join(parent, f".{name}.{os.getpid()}.partial")
+    os.mkdir(partial)
+    try:
+        yield partial
+        os.rename(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(parent)
 
 
 def encode_json(value: Any, indent: int | None = 1) -> str:

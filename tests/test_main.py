@@ -26,7 +26,7 @@ def run(*arguments):
         (["--data_dir=x"], "--global_batch_size is required"),
         (["--global_batch_size=64"], "--data_dir is required"),
         (["--flagfile=missing"], "--flagfile: cannot be read: missing: No such file or directory"),
-        (["--flagfile=docs/report.png"], "--flagfile: is no text"),
+        (["--flagfile=docs/report.png"], "=docs/report.png: is no text in UTF-8: byte 0"),
         (["--stall_timeout=soon"], "--stall_timeout=soon: expected a whole number"),
         (["--lr=high"], "--lr=high: expected a number"),
         (["--keep=0"], "--keep=0: 0 is not a positive integer"),

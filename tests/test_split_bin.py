@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import split_bin
-from dataset import open_dataset, open_split, rewrite
+from dataset import destination, open_dataset, open_split
 from dataset.chunks import CHUNK_SAMPLES
 from tests.dataset.hand_written import VOCAB_SIZES, narrow, random_arrays, write_raw
 
@@ -204,7 +204,7 @@ def test_interrupted_split_is_no_dataset(tmp_path, raw, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rewrite.atomic, "write_json", interrupt)
+    monkeypatch.setattr(destination.atomic, "write_json", interrupt)
     assert split(raw[0], tmp_path / "train", "--vocab_sizes", SIZES) == 130
     assert "metadata.json" not in os.listdir(tmp_path / "train")
 

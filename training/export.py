@@ -5,14 +5,13 @@ Reads the checkpoint's files directly: no placement, no ranks, no data.
 
 import os
 import pathlib
-import shutil
 import time
 
 import tensorflow as tf
 
 from model.serving import ServingDLRM
 from ops.embedding import create_table, write_rows
-from storage.atomic import encode_json, sync_folder
+from storage import atomic
 from training import start
 from training.checkpoint import manifest as manifests
 from training.checkpoint.files import DamagedError, write_text
@@ -63,22 +62,16 @@ def export(reader, target):
     """
     target = pathlib.Path(target)
     _check_target(target)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        module = serving_model(reader)
-        tf.saved_model.save(module, str(partial), signatures={"serving_default": module.serve})
-        text = encode_json(description(reader)) + "\n"
-        write_text(partial / DESCRIPTION, text)
-        size = _sync(partial)
-        partial.rename(target)
-        sync_folder(target.parent)
+        with atomic.new_folder(target) as partial:
+            module = serving_model(reader)
+            tf.saved_model.save(module, partial, signatures={"serving_default": module.serve})
+            text = atomic.encode_json(description(reader)) + "\n"
+            write_text(os.path.join(partial, DESCRIPTION), text)
+            size = _sync(partial)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"--export_dir={target}: cannot be written: {reason}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return size
 
 
@@ -170,5 +163,5 @@ def _sync(folder):
             with open(os.path.join(path, name), "rb") as file:
                 os.fsync(file.fileno())
                 size += os.fstat(file.fileno()).st_size
-        sync_folder(path)
+        atomic.sync_folder(path)
     return size

@@ -14,7 +14,9 @@ from absl import flags
 
 from dataset.layouts import LAYOUTS
 from model.embedding.placement import POLICIES
-from training import schedule
+from storage.paths import NotLocalError, check_local
+from storage.regular import check_regular
+from training import flag_files, schedule
 from training.errors import UserError
 from training.flag_definitions import GROUPS
 from training.flag_values import (
@@ -41,6 +43,7 @@ LONGEST_TEXT = 1 << 16
 LARGEST_WIDTH = 1 << 20
 # Flags that are paths.
 _PATHS = ("data_dir", "checkpoint_dir", "restore", "export_dir", "run_dir", "mlperf_log")
+_PATHS_OR_WORDS = ("placement", "vocab_sizes")
 
 # What Python says of a text that is no number.
 _CONVERSIONS = (
@@ -65,17 +68,11 @@ def parse(arguments):
         print(help_text())
         sys.exit(0)
     try:
-        rest = FLAGS(arguments)
+        rest = FLAGS(flag_files.expand(arguments))
     except flags.UnrecognizedFlagError as error:
         known = [name for names in GROUPS.values() for name in names]
         hint = advice(error.flagname, known, [name for name in known if FLAGS[name].boolean])
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
-    except flags.CantOpenFlagFileError as error:
-        cause = error.__context__
-        reason = f"{cause.filename}: {cause.strerror}" if isinstance(cause, OSError) else error
-        raise UserError(f"--flagfile: cannot be read: {reason}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--flagfile: is no text: {error}: expected a flag in each line") from error
     except (flags.Error, ValueError) as error:  # The latter of --noNAME with a value.
         raise UserError(_in_words(str(error))) from error
     if rest[1:]:
@@ -205,6 +202,11 @@ def _check_values(values):
         # Such as --checkpoint_dir=$UNSET.
         if getattr(values, name) == "":
             raise UserError(f"--{name}= is empty: expected a path")
+    for name in (*_PATHS, *_PATHS_OR_WORDS):
+        try:
+            check_local(getattr(values, name) or "")
+        except NotLocalError as error:
+            raise UserError(f"--{name}={getattr(values, name)}: {error}") from error
 
 
 def _check_texts(values):
@@ -280,6 +282,11 @@ def _check_mlperf(values):
             if values[name].present:
                 raise UserError(f"--{name} only goes with --mlperf_log=FILE")
         return
+    if os.path.exists(values.mlperf_log):
+        try:
+            check_regular(values.mlperf_log)  # It is renamed.
+        except OSError as error:
+            raise UserError(f"--mlperf_log={values.mlperf_log}: {error.strerror}") from error
     if values.mode != "train":
         raise UserError(f"--mlperf_log is of a training, not of --mode={values.mode}")
     if values.use_synthetic_dataset:

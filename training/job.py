@@ -107,6 +107,8 @@ def _train(flags, cluster, watchdog):
                 keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
             )  # fmt: skip
         first, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
+        if saver is not None:
+            saver.check_names(first, _last_step(flags, parts.data.steps_per_epoch))
         _tell_unreached(flags, parts.data.steps_per_epoch, profiled, first, step, journal)
         requests = Requests(minutes if saver is not None else None, cluster.rank)
         result = Loop(

@@ -8,11 +8,15 @@ them on rank 0 alone; sinks write files, draw the progress bar, print the final 
 import contextlib
 import os
 import pathlib
+import re
 import time
 
 from storage.atomic import encode_json, write_json
 from training.errors import UserError
 from training.nonfinite import finite
+
+# Names of the folders that `new_run_folder` makes.
+_RUN_FOLDER = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 EVENTS = {
     "config": "flags, versions, data, ranks, steps, steps_per_epoch, schedule, resumed_from_step: "
@@ -98,7 +102,7 @@ class JsonLines:
 
 
 def new_run_folder(parent):
-    """Makes `parent`/<time> and points `parent`/latest to it; returns its path.
+    """Makes `parent`/<time>; returns its path.
 
     Raises:
         OSError: the folder cannot be made.
@@ -113,8 +117,23 @@ def new_run_folder(parent):
             break
         except FileExistsError:
             continue
-    link = parent / f".latest-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    os.replace(link, parent / "latest")
     return folder
+
+
+def point_latest(folder):
+    """Points `latest`, next to a run's folder, to it; returns whether that was possible.
+
+    What is not our link to a run stays as it is.
+
+    Raises:
+        OSError: the link cannot be made.
+    """
+    latest = folder.parent / "latest"
+    if os.path.lexists(latest) and not (
+        latest.is_symlink() and _RUN_FOLDER.fullmatch(os.readlink(latest))
+    ):
+        return False
+    link = folder / "latest"  # in a folder that nobody else has files in
+    link.symlink_to(folder.name)
+    os.replace(link, latest)
+    return True

@@ -12,6 +12,7 @@ import time
 
 import psutil
 
+from storage.regular import check_regular
 from training.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -164,10 +165,9 @@ def _tensors(flags):
 def _keep_old(path):
     """Renames a file that is there to the first free of PATH.1, PATH.2, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(None, "is a folder, expected the name of a file")
     if not path.exists():
         return
+    check_regular(path)  # Not /dev/null, which everybody needs.
     number = 1
     while (old := path.with_name(f"{path.name}.{number}")).exists():
         number += 1

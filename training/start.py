@@ -15,7 +15,7 @@ from training.errors import RankLostError, UserError
 from training.eval_cache import CachedBatches
 from training.evaluation import evaluate
 from training.flags import chosen
-from training.journal import Journal, JsonLines, new_run_folder
+from training.journal import Journal, JsonLines, new_run_folder, point_latest
 from training.progress import ProgressLines
 from training.step import Forward
 from training.watchdog import Watchdog
@@ -35,6 +35,8 @@ def run_folder(flags):
     """
     try:
         folder = new_run_folder(flags.run_dir)
+        if not point_latest(folder):
+            warn(f"{folder.parent / 'latest'}: is no link to a run: it stays as it is")
     except OSError as error:
         raise UserError(f"--run_dir={flags.run_dir}: {error.strerror}: {error.filename}") from error
     print(f"run folder: {folder}", file=sys.stdout, flush=True)

@@ -12,12 +12,13 @@ import signal
 import sys
 import tempfile
 
+from benchmarks import results_file
 from benchmarks.hybrid import VOCAB
 from benchmarks.training import files, report, turns
 from benchmarks.training.programs import ROOT, ProgramError, Programs
 from benchmarks.training.task import Task
+from dataset import command_line
 from storage.arguments import number, whole_number, whole_numbers
-from storage.atomic import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 NAMES = {
@@ -63,7 +64,8 @@ def main(arguments=None):
                 for group in _groups(chosen, task):
                     _run_group(group, task, options, whole)
                     # Each time: what was measured stays when a later group fails.
-                    _write(whole, pathlib.Path(options.json))
+                    report.with_best_peer(whole["rows"])
+                    results_file.write(options.json, "training", whole)
     except ProgramError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -71,17 +73,13 @@ def main(arguments=None):
     return 0
 
 
-def _write(whole, path):
-    report.with_best_peer(whole["rows"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, whole)
-
-
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmarks.training", description=__doc__.partition("\n\n")[0]
     )
-    parser.add_argument("--json", default=str(RESULTS), help="where to write the result")
+    parser.add_argument(
+        "--json", type=results_file.target, default=str(RESULTS), help="where to write the result"
+    )
     parser.add_argument(
         "--batches", type=whole_numbers(2), default="8192,2048", help="samples of a step"
     )
@@ -106,7 +104,11 @@ def _parser():
     parser.add_argument(
         "--samples", type=whole_number(1, 1 << 40), default=1 << 20, help="samples in the files"
     )
-    parser.add_argument("--folder", help="where to put the files (default: the system's temporary)")
+    parser.add_argument(
+        "--folder",
+        type=command_line.path,
+        help="where to put the files (default: the system's temporary)",
+    )
     parser.add_argument(
         "--torch_python", default=str(ROOT / ".venv-torch" / "bin" / "python"),
         help="interpreter of the environment that torchrec_environment.sh makes",

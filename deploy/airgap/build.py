@@ -16,6 +16,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from dataset import command_line  # noqa: E402
 from deploy.airgap import (  # noqa: E402
     check,
     cuda,
@@ -29,7 +30,10 @@ from deploy.airgap import (  # noqa: E402
     prune,
 )
 from storage.arguments import whole_number  # noqa: E402
+from storage.claim import own_folder  # noqa: E402
 
+#: In a folder whose contents are this program's, to remove as it needs.
+MARKER = ".airgap-build"
 HERE = pathlib.Path(__file__).resolve().parent
 PATCHELF = "patchelf"
 
@@ -43,7 +47,7 @@ class Build:
 
     def __init__(self, options):
         self.options = options
-        self.work = options.work.resolve()
+        self.work = pathlib.Path(options.work).resolve()
         self.tree, self.marks = self.work / "tree", self.work / "marks"
         self.python = self.tree / "python" / "bin" / "python3"
         self.patchelf = self.work / "tools" / "bin" / PATCHELF
@@ -183,7 +187,7 @@ def _requirements(site_packages):
 def _arguments(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--work", type=pathlib.Path, default=ROOT / "build" / "airgap",
+        "--work", type=command_line.path, default=ROOT / "build" / "airgap",
         help="where everything is made; the bundle is in its folder bundle/ (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -217,6 +221,11 @@ def _arguments(arguments):
 def main(arguments=None):
     """Builds the bundle; returns the exit code."""
     build = Build(_arguments(arguments))
+    try:
+        own_folder(build.work, MARKER)
+    except OSError as error:
+        print(f"airgap: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     if build.options.fresh:
         shutil.rmtree(build.marks, ignore_errors=True)
     build.marks.mkdir(parents=True, exist_ok=True)

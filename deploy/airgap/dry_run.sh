@@ -9,6 +9,7 @@ set -euo pipefail
 [[ $# -ge 2 && -f $1/MANIFEST ]] || { echo "usage: dry_run.sh BUNDLE FOLDER [STEPS]" >&2; exit 2; }
 bundle=$(realpath "$1")
 steps=${3:-20}
+[[ $2 != *://* ]] || { echo "dry_run: only local paths are supported, found $2" >&2; exit 2; }
 [[ ! -e $2 ]] || { echo "dry_run: $2 exists; an empty folder is made there" >&2; exit 2; }
 mkdir -p "$2"
 root=$(realpath "$2")

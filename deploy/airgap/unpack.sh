@@ -90,6 +90,7 @@ if [ "$target" = --check ]; then
 fi
 
 case $target in
+  *://*) fail "only local paths are supported, found $target" ;;
   *[[:space:]]*) fail "the folder's name has white space in it, which XLA's flags cannot hold: $target" ;;
 esac
 check_host

@@ -15,6 +15,15 @@ std::string Where(const std::string& path, int64_t offset) {
   return path + ": at byte " + std::to_string(offset);
 }
 
+// Returns what a file is that is not a regular one.
+const char* KindOf(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a named pipe";
+  if (S_ISCHR(mode)) return "a character device";
+  if (S_ISBLK(mode)) return "a block device";
+  return "a special file";
+}
+
 }  // namespace
 
 ColumnFile::~ColumnFile() {
@@ -27,14 +36,28 @@ ColumnFile::ColumnFile(ColumnFile&& other) noexcept
 ReadError ColumnFile::Open() {
   if (descriptor_ >= 0) return {};
   do {
-    descriptor_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    // Not blocking: opening a named pipe would wait for its other end.
+    descriptor_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   } while (descriptor_ < 0 && errno == EINTR);
-  if (descriptor_ >= 0) return {};
+  if (descriptor_ >= 0) return CheckRegular();
   const int error = errno;
   const ReadError::Kind kind = error == ENOENT                      ? ReadError::kOpen
                                : error == EACCES || error == EPERM ? ReadError::kPermission
                                                                    : ReadError::kIo;
   return {kind, path_ + ": cannot be opened: " + std::strerror(error)};
+}
+
+ReadError ColumnFile::CheckRegular() {
+  struct stat status;
+  ReadError error;
+  if (fstat(descriptor_, &status) != 0) {
+    error = {ReadError::kIo, path_ + ": cannot be examined: " + std::strerror(errno)};
+  } else if (!S_ISREG(status.st_mode)) {
+    error = {ReadError::kIo,
+             path_ + ": is " + KindOf(status.st_mode) + ": expected a regular file"};
+  }
+  if (error) close(std::exchange(descriptor_, -1));
+  return error;
 }
 
 ReadError ColumnFile::StillThere() const {

@@ -32,7 +32,7 @@ class ColumnFile {
   ColumnFile(const ColumnFile&) = delete;
   ColumnFile& operator=(const ColumnFile&) = delete;
 
-  // Opens the file unless it is open. Not thread safe.
+  // Opens the file unless it is open; only a regular one. Not thread safe.
   ReadError Open();
   // Fails if the open file is no longer the one at its path (removed, or another renamed over it).
   ReadError StillThere() const;
@@ -41,6 +41,9 @@ class ColumnFile {
   const std::string& path() const { return path_; }
 
  private:
+  // Closes what was opened unless it is a regular file: a device never ends.
+  ReadError CheckRegular();
+
   std::string path_;
   int descriptor_ = -1;
 };

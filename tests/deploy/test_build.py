@@ -68,3 +68,13 @@ def test_a_wrong_number_is_said_before_any_step(tmp_path, steps, capsys, wrong, 
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
     assert steps == []
+
+
+@pytest.mark.parametrize("name", ["tree", "bundle", "marks", "notes.txt"])
+def test_a_folder_of_somebody_elses_is_not_built_in(tmp_path, steps, capsys, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "keep.txt").write_text("theirs")
+    assert build.main(["--work", str(tmp_path)]) == 2
+    assert f"{tmp_path}: holds files that this program did not write" in capsys.readouterr().err
+    assert steps == []
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "keep.txt"]

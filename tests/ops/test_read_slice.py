@@ -213,12 +213,6 @@ def test_missing_file_is_named(tmp_path):
         read_slice([0], [1], rows=1, columns=[column], dtype=tf.int32)
 
 
-def test_folder_is_an_error(tmp_path):
-    column = Column([Segment(str(tmp_path), 0, 1)], "int8", 1, 1)
-    with pytest.raises(tf.errors.DataLossError, match="read error: Is a directory"):
-        read_slice([0], [1], rows=1, columns=[column], dtype=tf.int32)
-
-
 @pytest.mark.parametrize("act", ["remove", "replace"])
 def test_file_removed_between_reads_is_an_error(tmp_path, act):
     column = ids_column(tmp_path, np.zeros((10, 1)))
@@ -249,3 +243,19 @@ def test_count_larger_than_the_part_is_an_error(tmp_path):
     column = ids_column(tmp_path, np.zeros((10, 1)))
     with pytest.raises(tf.errors.InvalidArgumentError, match="expected a count of 0 to 2"):
         read_slice([0], [3], rows=2, columns=[column], dtype=tf.int32)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (os.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a character device"),
+    ],
+)
+def test_only_regular_files_are_read(tmp_path, make, found):
+    make(tmp_path / "column.bin")
+    column = Column([Segment(str(tmp_path / "column.bin"), 0, 10)], "int32", 1, 4)
+    with pytest.raises(tf.errors.DataLossError, match=f"column.bin: is {found}: expected a reg"):
+        read_slice([0], [10], rows=10, columns=[column], dtype=tf.int32)

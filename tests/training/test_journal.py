@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import re
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from training.errors import UserError
-from training.journal import EVENTS, Journal, JsonLines
+from training.journal import EVENTS, Journal, JsonLines, new_run_folder, point_latest
 from training.progress import evaluation_text
 from training.summary import rows
 
@@ -125,3 +126,25 @@ def test_people_are_told_that_a_score_is_not_known():
     table = dict(rows(result))
     assert (table["AUC"], table["best AUC"], table["log loss"]) == ("n/a", "n/a", "0.250000")
     assert "AUC" not in dict(rows({**result, "log_loss": None}))
+
+
+def test_latest_points_to_the_newest_run(tmp_path):
+    for _ in range(3):
+        folder = new_run_folder(tmp_path / "runs")
+        assert point_latest(folder)
+        assert (tmp_path / "runs" / "latest").resolve() == folder.resolve()
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", ["file", "folder", "link"])
+def test_somebody_elses_latest_stays(tmp_path, make):
+    latest = tmp_path / "latest"
+    if make == "file":
+        latest.write_text("theirs")
+    elif make == "folder":
+        latest.mkdir()
+    else:
+        latest.symlink_to("/somewhere/20260101-000000")
+    before = os.lstat(latest)
+    assert not point_latest(new_run_folder(tmp_path))
+    assert os.lstat(latest).st_ino == before.st_ino

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 import time
@@ -345,10 +346,19 @@ def test_a_file_that_cannot_be_made_is_one_error(tmp_path):
         MLPerfLog(tmp_path / "file" / "log", flags())
 
 
+def test_a_pipe_or_device_is_not_renamed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name, kind in (("pipe", "a named pipe"), ("device", "a character device")):
+        with pytest.raises(UserError, match=f"{name}: is {kind}: expected a regular file"):
+            MLPerfLog(tmp_path / name, flags())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["device", "pipe"]
+
+
 def test_a_folder_in_its_place_stays_as_it_is(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").touch()
-    with pytest.raises(UserError, match="--mlperf_log=.*data: is a folder, expected the name of"):
+    with pytest.raises(UserError, match="--mlperf_log=.*data: is a folder: expected a reg"):
         MLPerfLog(tmp_path / "data", flags())
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (tmp_path / "data" / "train").exists()

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from dataset import command_line
 from storage.atomic import encode_json
 from training.checkpoint import damage, description, folder, manifest, merge, restore
 from training.checkpoint.files import DamagedError
@@ -35,11 +36,15 @@ def main(arguments):
         ("export", "write the whole tables and the dense variables as .npy files"),
     ):
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("dir", metavar="DIR", help="a checkpoint, or a folder of them")
+        command.add_argument(
+            "dir", metavar="DIR", type=command_line.path, help="a checkpoint, or a folder of them"
+        )
         if name == "inspect":
             command.add_argument("--json", action="store_true", help="as JSON")
         if name == "export":
-            command.add_argument("out", metavar="OUT", help="the folder to make")
+            command.add_argument(
+                "out", metavar="OUT", type=command_line.path, help="the folder to make"
+            )
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "inspect":

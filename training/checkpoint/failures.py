@@ -1,10 +1,10 @@
 """Makes one clear error of whatever keeps a checkpoint from being written."""
 
 import contextlib
-import shutil
 
 import psutil
 
+from training.checkpoint import ownership
 from training.checkpoint.notes import leave_failure
 from training.errors import UserError
 
@@ -31,7 +31,7 @@ class Explained:
 
     def __exit__(self, kind, error, traceback):
         if isinstance(error, UserError) and self._rank == 0:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            ownership.remove(self._partial)
         if not isinstance(error, OSError):
             return
         where = getattr(error, "filename", None) or self._partial
@@ -50,4 +50,4 @@ class Explained:
             with contextlib.suppress(OSError):
                 leave_failure(self._partial, self._rank, text)
                 return
-        shutil.rmtree(self._partial, ignore_errors=True)
+        ownership.remove(self._partial)

@@ -12,6 +12,7 @@ import numpy as np
 
 from dataset.buffers import pages
 from dataset.direct_file import DirectFile
+from storage.regular import open_regular
 
 CHECKSUMS = "SHA256SUMS"
 _READ_BYTES = 1 << 22
@@ -25,6 +26,8 @@ _GATHERED_BYTES = 8 << 20
 _ASIDE_BYTES = 1 << 20
 # Threads that read and digest files, at most.
 _MAX_THREADS = 8
+# Bytes of the checksums of a checkpoint of 100,000 files.
+_MAX_CHECKSUMS = 16 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n][^\0\n]*)")
 
 
@@ -144,10 +147,13 @@ def read_checksums(folder):
     """
     path = pathlib.Path(folder) / CHECKSUMS
     try:
-        text = path.read_bytes().decode("ascii")
+        with open_regular(path) as file:
+            text = file.read(_MAX_CHECKSUMS + 1).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not ASCII: {error}"
         raise DamagedError(f"{path}: cannot be read: {reason}") from error
+    if len(text) > _MAX_CHECKSUMS:
+        raise DamagedError(f"{path}: expected at most {_MAX_CHECKSUMS} bytes, found more")
     digests = {}
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         match = _LINE.fullmatch(line[:-1]) if line.endswith("\n") else None
@@ -168,7 +174,7 @@ def verify(folder, name, digest):
     path = pathlib.Path(folder) / name
     found = hashlib.sha256()
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, buffering=0) as file:
             buffer = bytearray(_READ_BYTES)
             while count := file.readinto(buffer):
                 found.update(memoryview(buffer)[:count])
@@ -234,17 +240,17 @@ def load_array(folder, entry):
     shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
     expected = _header(shape, dtype)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             found = file.read(len(expected))
-        size = path.stat().st_size
-        if found != expected or size != len(expected) + math.prod(shape) * dtype.itemsize:
-            raise DamagedError(
-                f"{path}: is no array of {list(shape)} {dtype}: {size} bytes, beginning with "
-                f"{found[:80]!r}"
-            )
-        if size == len(expected):  # nothing to map
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, "r", offset=len(expected), shape=shape)
+            size = os.fstat(file.fileno()).st_size
+            if found != expected or size != len(expected) + math.prod(shape) * dtype.itemsize:
+                raise DamagedError(
+                    f"{path}: is no array of {list(shape)} {dtype}: {size} bytes, beginning with "
+                    f"{found[:80]!r}"
+                )
+            if size == len(expected):  # nothing to map
+                return np.empty(shape, dtype)
+            return np.memmap(file, dtype, "r", offset=len(expected), shape=shape)
     except OSError as error:
         raise DamagedError(f"{path}: {error.strerror}") from error
 

@@ -6,9 +6,9 @@ The folder holds `table_00.npy` ... [rows, D] float32, `dense/*.npy`, `manifest.
 
 import os
 import pathlib
-import shutil
 
-from storage.atomic import encode_json, sync_folder
+from storage import atomic
+from storage.atomic import encode_json
 from training.checkpoint import files
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.manifest import NAME
@@ -31,21 +31,15 @@ def export(reader, target):
         DamagedError: rows are in none of the checkpoint's files.
     """
     target = pathlib.Path(target)
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target):
         raise UserError(f"{target}: exists already; name a new folder")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        size = _write(reader, partial)
-        sync_folder(partial / "dense")
-        sync_folder(partial)
-        partial.rename(target)
-        sync_folder(target.parent)
+        with atomic.new_folder(target) as partial:
+            size = _write(reader, pathlib.Path(partial))
+            atomic.sync_folder(os.path.join(partial, "dense"))
+            atomic.sync_folder(partial)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return size
 
 

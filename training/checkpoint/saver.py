@@ -7,8 +7,11 @@ talks to another meanwhile, so that training's exchanges stay alone on the wire.
 """
 
 import pathlib
+import secrets
 import threading
 import time
+
+import numpy as np
 
 from storage.atomic import sync_folder
 from training import environment, memory
@@ -61,6 +64,32 @@ class Saver:
     def resumed(self, step):
         """Says that the run goes on from the checkpoint of a step in the folder."""
         self._last = step
+
+    def check_names(self, start, end):
+        """Says what in the folder only looks like a checkpoint, before the run's steps begin.
+
+        Args:
+            start: the last step before the run's own.
+            end: the run's last step.
+
+        Raises:
+            UserError: one of them has the name of a checkpoint that this run may write.
+        """
+        found = folder.foreign(self._path) if self._cluster.rank == 0 else []
+        taken = [(step, path, why) for step, path, why in found if start < step <= end]
+        for step, path, why in found:
+            if not start < step <= end:
+                text = f"{path} {why}, which no checkpoint does: it stays as it is"
+                self._journal.emit("message", text=f"warning: {text}")
+        if not self._cluster.sum([float(len(taken))])[0]:
+            return
+        if not taken:
+            raise UserError(f"--checkpoint_dir={self._path}: rank 0 cannot write its checkpoints")
+        step, path, why = taken[0]
+        raise UserError(
+            f"{path}: {why}, which no checkpoint does, but this run may write the checkpoint of "
+            f"step {step} there: move it away, or give another --checkpoint_dir"
+        )
 
     def newest(self):
         """Returns the path of the newest checkpoint that the run went on from or wrote, or None."""
@@ -220,12 +249,14 @@ def prepare(path, cluster):
     Raises:
         UserError: it cannot be made or written, or rank 0's files do not appear to all ranks.
     """
-    probe = path / ".ranks"
+    # A name that nobody's file has.
+    number = secrets.randbits(48) if cluster.rank == 0 else 0
+    probe = path / f".ranks-{int(cluster.sum(np.array([number], np.int64))[0])}"
     try:
         if cluster.rank == 0:
             path.mkdir(parents=True, exist_ok=True)
             folder.clean(path)
-            probe.write_text(str(cluster.size))
+            probe.touch(exist_ok=False)
     except OSError as error:
         raise UserError(
             f"--checkpoint_dir={path}: cannot be written: {error.strerror}: {error.filename}"

@@ -10,7 +10,10 @@ import argparse
 import pathlib
 import sys
 
+from dataset import command_line
+from storage import atomic
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.report import targets
 from training.report.runs import read_runs
 
 # What is most worth seeing in one picture.
@@ -24,9 +27,25 @@ def main(arguments=None):
         prog="python3 -m training.report", description="Writes a report about runs as an HTML page."
     )
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="folder of a run, such as runs/latest")
-    add("--output", metavar="FILE", help="the page [report.html in the first run's folder]")
-    add("--png", metavar="FOLDER", help="write each plot, and overview.png, into this folder too")
+    add(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        type=command_line.path,
+        help="folder of a run, such as runs/latest",
+    )
+    add(
+        "--output",
+        metavar="FILE",
+        type=command_line.path,
+        help="the page [report.html in the first run's folder]",
+    )
+    add(
+        "--png",
+        metavar="FOLDER",
+        type=command_line.path,
+        help="write each plot, and overview.png, into this folder too",
+    )
     options = parser.parse_args(arguments)
     try:
         for line in write(options.runs, options.output, options.png):
@@ -49,7 +68,8 @@ def write(folders, output=None, png=None):
         A list of lines that say what was written.
 
     Raises:
-        UserError: a folder is no run, or something cannot be written.
+        UserError: a folder is no run, or something cannot be written: nothing is replaced but an
+            earlier report.
     """
     runs = read_runs(folders)
     try:
@@ -63,11 +83,15 @@ def write(folders, output=None, png=None):
     path = pathlib.Path(output) if output is not None else pathlib.Path(folders[0], "report.html")
     text = page.render(runs)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        pictures = {} if png is None else _pictures(runs, pathlib.Path(png))
+        for target in (path, *pictures):
+            targets.check(target)
+        for target in (path, *pictures):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(path) as file:
+            file.write(text.encode())
         lines = [f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(text):,} characters"]
-        if png is not None:
-            lines += _pictures(runs, pathlib.Path(png))
+        lines += _draw(pictures)
     except FileExistsError as error:  # of folders that are made
         raise UserError(f"{error.filename}: is a file, expected a folder") from error
     except OSError as error:
@@ -76,18 +100,23 @@ def write(folders, output=None, png=None):
 
 
 def _pictures(runs, folder):
-    from training.report.drawing import write_png
+    """Returns {path: its plots} of the pictures of runs."""
     from training.report.plots import make_plots
 
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = [plot for plot in make_plots(runs) if not plot.empty]
-    files = [(folder / f"{plot.key}.png", [plot]) for plot in drawn]
+    pictures = {folder / f"{plot.key}.png": [plot] for plot in drawn}
     together = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_PLOTS]
     if together:
-        files.append((folder / "overview.png", together))
-    for path, plots in files:
+        pictures[folder / "overview.png"] = together
+    return pictures
+
+
+def _draw(pictures):
+    from training.report.drawing import write_png
+
+    for path, plots in pictures.items():
         write_png(plots, path, columns=min(2, len(plots)))
-    return [f"{path}: {path.stat().st_size:,} bytes" for path, _ in files]
+    return [f"{path}: {path.stat().st_size:,} bytes" for path in pictures]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from training.report import palette, svg
+from storage import atomic
+from training.report import palette, svg, targets
 
 # Width and height in inches; a point of these is about 1.3 pixels on the page.
 WIDE, NARROW = (6.0, 3.5), (3.75, 3.1)
@@ -86,7 +87,8 @@ def write_png(plots, path, columns=1):
             if handles:
                 part.legend(handles=handles, loc="outside lower left", fontsize=8,
                             ncols=2 if len(handles) > 2 else 1)  # fmt: skip
-        figure.savefig(path, format="png", metadata={"Software": None})
+        with atomic.replacing_name(path) as partial:
+            figure.savefig(partial, format="png", metadata={"Software": targets.PROGRAM})
 
 
 def draw(axes, plot, narrow):

@@ -2,13 +2,14 @@
 
 import pytest
 
-from training.checkpoint import folder
+from training.checkpoint import folder, ownership
+from training.checkpoint.files import CHECKSUMS
 
 
 def make(parent, *names):
     for name in names:
         (parent / name).mkdir()
-        (parent / name / "content").write_text(name)
+        (parent / name / "manifest.json").write_text(name)
 
 
 def names(parent):
@@ -31,6 +32,98 @@ def test_later_damaged_ones_never_push_out_the_one_just_written(tmp_path, keep):
     assert folder.checkpoints(tmp_path, up_to=20)[-1][0] == 20
 
 
+OURS = (
+    "table_00.rank_0.npy", "table_25.accumulator.rank_127.npy", "dense.03.bottom_dense_1_bias.npy",
+    "optimizer.00.iteration.npy", "loss_scale.good_steps.npy", ".rank-3.json", ".rank-3.new",
+    "manifest.json", CHECKSUMS,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_files_of_a_checkpoint_are_ours(tmp_path, name):
+    (tmp_path / "step-000000001").mkdir()
+    (tmp_path / "step-000000001" / name).touch()
+    assert ownership.foreign(tmp_path / "step-000000001") is None
+    ownership.remove(tmp_path / "step-000000001")
+    assert names(tmp_path) == []
+
+
+def keep(path):
+    (path / "keep.txt").write_text("theirs")
+
+
+def keep_array(path):
+    (path / "weights.npy").write_text("theirs")
+
+
+def keep_folder(path):
+    (path / "table_00.rank_0.npy").mkdir()
+
+
+def keep_link(path):
+    (path / "dense.00.x.npy").symlink_to("/nowhere")
+
+
+KEPT = {keep: "keep.txt", keep_array: "weights.npy", keep_folder: "table_00.rank_0.npy",
+        keep_link: "dense.00.x.npy"}  # fmt: skip
+
+
+@pytest.mark.parametrize("add", KEPT)
+@pytest.mark.parametrize("suffix", ["", ".partial", ".removed", ".replaced"])
+def test_somebody_elses_files_are_never_removed(tmp_path, add, suffix):
+    name = f"step-000000001{suffix}"
+    make(tmp_path, name, "step-000000002", "step-000000003", "step-000000004")
+    add(tmp_path / name)
+    path = tmp_path / name
+    assert folder.foreign(tmp_path) == [(1, path, f"holds {KEPT[add]}")]
+    if suffix == ".replaced":
+        (tmp_path / "step-000000001").mkdir()  # else it gets its name again
+    folder.clean(tmp_path)
+    folder.prune(tmp_path, 1, 4)
+    ownership.remove(path)
+    assert {path.name for path in path.iterdir()} == {KEPT[add]}
+    assert "step-000000004" in names(tmp_path)
+    assert not {"step-000000002", "step-000000003"} & set(names(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["", ".partial"])
+def test_files_and_links_with_a_checkpoints_name_stay(tmp_path, suffix):
+    make(tmp_path, "elsewhere", "step-000000009")
+    (tmp_path / f"step-000000001{suffix}").symlink_to("elsewhere")
+    (tmp_path / f"step-000000002{suffix}").write_text("theirs")
+    before = names(tmp_path)
+    found = [(step, why) for step, _, why in folder.foreign(tmp_path)]
+    assert found == [(1, "is a symbolic link"), (2, "is no folder")]
+    folder.clean(tmp_path)
+    folder.prune(tmp_path, 1, 9)
+    ownership.remove(tmp_path / f"step-000000001{suffix}")
+    assert names(tmp_path) == before
+    assert names(tmp_path / "elsewhere") == ["manifest.json"]
+
+
+def test_old_checkpoints_go_though_their_other_name_is_taken(tmp_path):
+    make(tmp_path, "step-000000001", "step-000000001.removed", "step-000000002")
+    keep(tmp_path / "step-000000001.removed")
+    folder.prune(tmp_path, 1, 2)
+    assert names(tmp_path) == ["step-000000001.removed", "step-000000002"]
+
+
+def test_files_that_the_checksums_list_are_ours(tmp_path):
+    make(tmp_path, "step-000000001")
+    path = tmp_path / "step-000000001"
+    keep(path)
+    (path / CHECKSUMS).write_text(f"{'0' * 64}  keep.txt\n")
+    assert ownership.foreign(path) is None
+
+
+def test_a_folder_of_somebody_elses_is_no_checkpoint(tmp_path):
+    make(tmp_path, "step-000000001", "step-000000003")
+    keep(tmp_path / "step-000000003")  # a note next to a checkpoint's files
+    (tmp_path / "step-000000002").mkdir()
+    keep(tmp_path / "step-000000002")
+    assert [step for step, _ in folder.checkpoints(tmp_path)] == [1, 3]
+
+
 def test_clean_removes_what_is_not_whole(tmp_path):
     make(
         tmp_path, "step-000000010", "step-000000010.replaced", "step-000000020.partial",
@@ -38,7 +131,7 @@ def test_clean_removes_what_is_not_whole(tmp_path):
     )  # fmt: skip
     folder.clean(tmp_path)
     assert names(tmp_path) == ["other.partial", "step-000000010"]
-    assert (tmp_path / "step-000000010" / "content").read_text() == "step-000000010"
+    assert (tmp_path / "step-000000010" / "manifest.json").read_text() == "step-000000010"
 
 
 @pytest.mark.parametrize("moment", ["before the new name", "before the old one is gone"])
@@ -59,11 +152,11 @@ def test_a_kill_while_replacing_leaves_one_of_both(tmp_path, monkeypatch, moment
             lambda path, to: killed() if path == partial else rename(path, to),
         )  # fmt: skip
     else:
-        monkeypatch.setattr(folder.shutil, "rmtree", killed)
+        monkeypatch.setattr(folder.ownership, "remove", killed)
     with pytest.raises(KilledError):
         folder.replace(partial, whole)
     monkeypatch.undo()
     folder.clean(tmp_path)
     assert names(tmp_path) == ["step-000000010"]
     expected = whole if moment == "before the new name" else partial
-    assert (whole / "content").read_text() == expected.name
+    assert (whole / "manifest.json").read_text() == expected.name

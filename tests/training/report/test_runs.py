@@ -86,7 +86,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path, capsys):
     run = write_run(tmp_path / "run", make_events())
     (tmp_path / "file").touch()
     for arguments, reason in (
-        (["--output", str(tmp_path)], f"{tmp_path}: cannot be written: Is a directory"),
+        (["--output", str(tmp_path)], f"{tmp_path}: cannot be written: is a folder"),
         (["--output", str(tmp_path / "file" / "page")], f"{tmp_path / 'file'}: is a file"),
         (["--png", str(tmp_path / "file")], f"{tmp_path / 'file'}: is a file, expected a folder"),
     ):

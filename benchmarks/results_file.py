@@ -1,0 +1,49 @@
+"""The JSON file of a benchmark's figures: it replaces an earlier one and nothing else."""
+
+import argparse
+import os
+from typing import TypedDict
+
+from storage import atomic, paths, structured
+from storage.claim import check_replaceable
+
+
+class _Report(TypedDict):
+    benchmark: str
+
+
+def target(text):
+    """Returns a path that figures can be written to: a type for argparse, before all measuring."""
+    try:
+        paths.check_local(text)
+        check_replaceable(text, lambda: _is_report(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+    above = os.path.dirname(os.path.abspath(text))
+    while not os.path.lexists(above):  # Folders are made.
+        above = os.path.dirname(above)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: no file can be written there")
+    return text
+
+
+def write(path, benchmark, figures):
+    """Writes a benchmark's figures.
+
+    Args:
+        path: the file, which `target` has checked; folders above it are made.
+        benchmark: the benchmark's name.
+        figures: a dictionary of JSON values.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    atomic.write_json(path, {"benchmark": benchmark, **figures})
+
+
+def _is_report(path):
+    try:
+        structured.read_json(path, _Report)
+    except (OSError, structured.StructureError):
+        return False
+    return True

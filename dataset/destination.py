@@ -1,0 +1,134 @@
+"""Where a split is written: a folder, or a raw file; only what this project wrote is replaced."""
+
+from __future__ import annotations
+
+import os
+
+from dataset import metadata, ownership
+from dataset.columns import DatasetDescription
+from dataset.errors import DatasetError
+from storage import atomic
+from storage.claim import Claim
+
+
+class Destination:
+    """A split's folder, or the file of the raw layout.
+
+    Args:
+        path: the folder or file.
+        layout: name of the layout that is written there.
+
+    Attributes:
+        path: as given.
+        raw: whether it is a file.
+        folder: the folder of its files.
+    """
+
+    def __init__(self, path: str, layout: str):
+        self.path = path
+        self.raw = layout == "raw"
+        if self.raw:
+            self.folder, self._mark = os.path.split(os.path.abspath(path))
+        else:
+            self.folder, self._mark = path, metadata.FILE_NAME
+        self._names, self._owned = [], frozenset()
+
+    def path_of(self, name: str) -> str:
+        """Returns the path of a file by its name in the encoding."""
+        return self.path if self.raw else os.path.join(self.folder, name)
+
+    def refuse_complete(self) -> None:
+        """Raises `DatasetError` where a split of this project is complete."""
+        if self._is_complete():
+            raise DatasetError(
+                f"{self.path_of(self._mark)}: is there already: remove it, or give --overwrite to "
+                "replace it"
+            )
+
+    def claim(self) -> Claim:
+        """Returns the claim of the files, a context to write them in."""
+        if not self.raw:
+            return Claim(self.folder, whole=self._is_complete)
+        # Of the file alone: others may be written next to it.
+        return Claim(self.folder, marker=f".{self._mark}.incomplete", whole=self._is_complete)
+
+    def take(self, claim: Claim, source: DatasetDescription, names: list) -> None:
+        """Claims the files, before any is written.
+
+        Args:
+            claim: from `claim`.
+            source: what is read meanwhile.
+            names: the files' names in the encoding.
+
+        Raises:
+            DatasetError: the source is among them.
+            storage.claim.ClaimError: one of them is there, and this project did not write it.
+        """
+        self._names = [self._mark] if self.raw else [*names, self._mark]
+        self._owned = self._own_files()
+        taken = self._names if self.raw else {*self._names, *self._owned}
+        self._refuse_source(source, taken)
+        if self.raw:
+            ownership.check_generator(self.folder)
+        claim.take(taken, self._owned)
+
+    def begin_replacing(self, claim: Claim) -> None:
+        """Removes what says that the files are complete: from here to the end they are not."""
+        if self.raw:
+            ownership.forget_raw(self.path_of(self._mark))
+        else:
+            claim.remove([self._mark])
+
+    def remove_superseded(self, claim: Claim) -> None:
+        """Removes files that only the split that was replaced had."""
+        if not self.raw:
+            claim.remove((self._owned | claim.left) - set(self._names))
+
+    def finish(self, source: DatasetDescription, encoding, digests: list) -> None:
+        """Writes what says that the files are complete.
+
+        Args:
+            source: what was written.
+            encoding: how: a `dataset.encode.Encoding`.
+            digests: a `dataset.digests.BlockDigest` of each file.
+        """
+        if self.raw:
+            path = os.path.join(self.folder, self._mark)
+            ownership.record_raw(path, source.samples, source.attainable_auc)
+            return
+        columns = [
+            {
+                "kind": file.kind,
+                "file": file.name,
+                "dtype": file.dtype,
+                "width": file.width,
+                "digest": digest.text(),
+            }
+            for file, digest in zip(encoding.files, digests)
+        ]
+        content = metadata.build(
+            encoding.layout,
+            source.samples,
+            source.vocab_sizes,
+            encoding.dense_transform,
+            columns,
+            source.attainable_auc,
+        )
+        atomic.write_json(os.path.join(self.folder, self._mark), content)
+
+    def _own_files(self):
+        files = ownership.raw_files if self.raw else ownership.split_files
+        return files(self.folder)
+
+    def _is_complete(self):
+        there = os.path.lexists(os.path.join(self.folder, self._mark))
+        return there and self._mark in self._own_files()
+
+    def _refuse_source(self, source, names):
+        written = {os.path.realpath(os.path.join(self.folder, name)) for name in names}
+        for column in source.columns:
+            for segment in column.segments:
+                if os.path.realpath(segment.path) in written:
+                    raise DatasetError(
+                        f"{self.path}: cannot be rewritten from itself: choose another"
+                    )

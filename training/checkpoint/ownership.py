@@ -1,0 +1,63 @@
+"""What in a checkpoint's folder is a checkpoint's: everything else is somebody's, and stays."""
+
+import contextlib
+import os
+import pathlib
+import re
+
+from training.checkpoint.files import CHECKSUMS, DamagedError, read_checksums
+
+# Files of a checkpoint, whole or not; .nfs...: what a network file system keeps of a removed one.
+_OURS = re.compile(
+    r"table_\d+(\.\w+)?\.rank_\d+\.npy|(dense|optimizer|loss_scale)\.[\w.]+\.npy"
+    r"|\.rank-\d+\.(json|new)|manifest\.json|SHA256SUMS|\.nfs[0-9a-f]+"
+)
+
+
+def foreign(path):
+    """Returns why a path is not wholly a checkpoint's, such as "holds keep.txt"; None if it is.
+
+    Args:
+        path: what has a checkpoint's name, perhaps that of an unfinished one.
+    """
+    path = pathlib.Path(path)
+    if path.is_symlink():
+        return "is a symbolic link"
+    if not path.is_dir():
+        return "is no folder"
+    known = _listed(path)
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        if not _is_ours(entry, known):
+            return f"holds {entry.name}"
+    return None
+
+
+def remove(path):
+    """Removes a checkpoint's files, and its folder unless somebody's files are in it.
+
+    What is gone already is no error, and what cannot be removed neither.
+    """
+    path = pathlib.Path(path)
+    if path.is_symlink():
+        return
+    with contextlib.suppress(OSError):
+        known = _listed(path)
+        entries = [entry for entry in os.scandir(path) if _is_ours(entry, known)]
+        # First what makes it a checkpoint: one that is half removed must not look whole.
+        for entry in sorted(entries, key=lambda entry: entry.name != CHECKSUMS):
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+        path.rmdir()
+
+
+def _listed(path):
+    """Returns the names that a folder's checksums list."""
+    try:
+        return set(read_checksums(path))
+    except DamagedError:
+        return set()
+
+
+def _is_ours(entry, known):
+    is_known = entry.name in known or _OURS.fullmatch(entry.name)
+    return bool(is_known) and entry.is_file(follow_symlinks=False)
