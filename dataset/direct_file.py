@@ -1,5 +1,6 @@
 """A file whose large writes go past the page cache."""
 
+import contextlib
 import os
 
 #: What offset, length and address of a write past the page cache must be multiples of.
@@ -25,6 +26,7 @@ class DirectFile:
         Raises:
             OSError: it cannot be opened.
         """
+        self._path = os.fspath(path)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if new else os.O_TRUNC)
         self._handle = os.open(path, flags, 0o666)
         self._direct = _open_direct(path)
@@ -39,8 +41,18 @@ class DirectFile:
             done = self._write_direct(view[: len(view) // _UNIT * _UNIT], offset)
             view, offset = view[done:], offset + done
         while view:
-            done = os.pwrite(self._handle, view, offset)
+            with self._named_errors():
+                done = os.pwrite(self._handle, view, offset)
             view, offset = view[done:], offset + done
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        """A context whose errors name the file: a full disk does not say which it is."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self._path
+            raise
 
     def _write_direct(self, view, offset):
         """Writes whole pages; returns how many bytes of them were written."""
@@ -54,7 +66,8 @@ class DirectFile:
 
     def sync(self, *, data_only=False):
         """Brings to disk what was written; with `data_only` not the times of the file."""
-        (os.fdatasync if data_only else os.fsync)(self._handle)
+        with self._named_errors():
+            (os.fdatasync if data_only else os.fsync)(self._handle)
 
     def close(self):
         """Closes it, once or more."""

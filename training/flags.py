@@ -76,7 +76,7 @@ def parse(arguments):
     except (flags.Error, ValueError) as error:  # The latter of --noNAME with a value.
         raise UserError(_in_words(str(error))) from error
     if rest[1:]:
-        raise UserError(f"unexpected arguments {' '.join(rest[1:])}: flags start with --")
+        raise UserError(f"unexpected arguments {' '.join(rest[1:]):.80}: flags start with --")
     _check(FLAGS)
     return FLAGS
 

@@ -105,4 +105,7 @@ def from_flags(flags):
             rate, warmup, start or None, decay if start else 0, flags.end_lr, flags.decay_power
         )
     except ValueError as error:
-        raise UserError(f"learning-rate schedule: {error}") from error
+        raise UserError(
+            f"learning-rate schedule: {error} (--lr, --end_lr, --warmup_steps, --decay_start_step, "
+            "--decay_steps)"
+        ) from error

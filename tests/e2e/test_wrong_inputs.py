@@ -5,6 +5,8 @@ Each case replaces one file that a command reads, and runs the command as a user
 
 import os
 import random
+import re
+import shutil
 import socket
 
 import pytest
@@ -23,7 +25,7 @@ _DAY_FILES = [f"torchrec/day_0_{name}.npy" for name in ("dense", "sparse", "labe
 #: {data: the files that a reader of it opens}.
 DATA = {
     **{
-        name: [f"{name}/{part}/{file}" for part in ("train", "test") for file in files]
+        name: [*(f"{name}/train/{file}" for file in files), f"{name}/test/{files[0]}"]
         for name, files in _COLUMNS.items()
     },
     "torchrec": [*_DAY_FILES, "torchrec/vocab_sizes.json"],
@@ -54,8 +56,6 @@ COMMANDS = {
         "preprocess.py", [*_PREPROCESS, "--dictionary", "done/dictionary"],
         ["done/dictionary/dictionary.json", "done/dictionary/C1.npy"],
     ),
-    "resume": ("main.py", ["--data_dir=three", *workspace.MODEL, "--run_dir=out/runs",
-                           "--epochs=2", "--checkpoint_dir=checkpoints"], _CHECKPOINT_FILES),
     "restore": ("main.py", ["--data_dir=three", *TRAIN, "--restore=checkpoints"],
                 _CHECKPOINT_FILES),
     "evaluate": ("main.py", ["--mode=evaluate", "--data_dir=three", *SCORE,
@@ -126,13 +126,26 @@ WRONG = {
     "long": _bytes(lambda data: b'{"' + b"x" * (10 << 20) + b'": 1}'),
     "list": _bytes(lambda data: b"[1, 2]"),
     "object": _bytes(lambda data: b"{}"),
-    "not a number": _bytes(lambda data: data.replace(b"1", b"NaN", 1)),
+    "not a number": _bytes(lambda data: re.sub(rb"\d+", b"NaN", data, count=1)),
     "not utf-8": _bytes(lambda data: b"\xff\xfe" + data),
 }
 _TEXT = (".json", ".yaml", ".flags", ".jsonl", "SHA256SUMS")
 _TEXT_KINDS = ("deep", "long", "list", "object", "not a number", "not utf-8")
-#: Cases in which the command does its work all the same, and why that is right.
-FINE = {}
+_RESUME = ["--data_dir=three", *workspace.MODEL, "--run_dir=out/runs", "--epochs=2",
+           "--checkpoint_dir=checkpoints"]  # fmt: skip
+#: (file, kind) with which a command does its work all the same.
+FINE = {
+    # Where the test split has no metadata, the training split's says what it holds.
+    ("three/test/metadata.json", "missing"),
+    ("tables/test/metadata.json", "missing"),
+    # A file next to the data that it does without.
+    ("raw/generator.json", "missing"),
+    ("raw/generator.json", "dangling link"),
+    # [1, 2] are the sizes of two tables.
+    ("sizes.json", "list"),
+    # A run that was killed leaves half a line.
+    ("one_run/journal.jsonl", "cut"),
+}
 
 
 def _cases():
@@ -140,6 +153,8 @@ def _cases():
         for file in files:
             for kind in WRONG:
                 if kind in _TEXT_KINDS and not file.endswith(_TEXT):
+                    continue
+                if (file, kind) in FINE:
                     continue
                 yield pytest.param(command, file, kind, id=f"{command}-{file}-{kind}")
 
@@ -165,4 +180,32 @@ def test_wrong_file_is_one_line(server, here, command, file, kind):
     result = server.run(program, *arguments, cwd=here, timeout=20)
     after = {k: v for k, v in workspace.contents(here).items() if k == "out" or k[:4] != "out/"}
     assert after == before, "files of the user's have changed"
+    if command == "verify":  # What is damaged is its output.
+        assert result.out.startswith("damaged: ") and not result.err
+        result = result._replace(err=result.out)
     check_refused(result)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("file", _CHECKPOINT_FILES)
+@pytest.mark.parametrize("kind", [kind for kind in WRONG if kind not in _TEXT_KINDS])
+def test_damaged_checkpoint_is_named_and_passed_over(server, here, file, kind):
+    """A run whose only checkpoint is damaged says so and begins with the initial weights."""
+    WRONG[kind](here / file)
+    result = server.run("main.py", *_RESUME, cwd=here, timeout=40)
+    assert "Traceback" not in result.err + result.out, result.err
+    assert not result.timed_out
+    assert "step-000000010" in result.err + result.out, result
+    if result.code:
+        check_refused(result)
+
+
+@pytest.mark.parametrize(("file", "kind"), sorted(FINE))
+def test_files_that_are_not_needed_are_not_missed(server, here, file, kind):
+    WRONG[kind](here / file)
+    for program, arguments, files in COMMANDS.values():
+        if file in files:
+            result = server.run(program, *arguments, cwd=here, timeout=40)
+            assert result.code == 0, result
+            shutil.rmtree(here / "out")
+            (here / "out").mkdir()

@@ -35,7 +35,7 @@ COMMANDS = {
 }  # fmt: skip
 
 # What no number is, and no list of numbers.
-NO_NUMBER = ("", "abc", "nan", "1e400", "1,,2", "0x10", "5 6")
+NO_NUMBER = ("", "abc", "nan", "1e400", "1,,2", "5 6")
 # What some numbers may be: refused, or the command does its work.
 ODD = ("-1", "0", "99999999999999999999", "2147483648")
 _LIST = ("", "abc", "1,,2", "1,0", "-3", "1.5", "1;2", "99999999999999999999")
@@ -121,7 +121,7 @@ def _refused():
             yield command, flag, value
     for command, flags in NUMBERS.items():
         for flag in flags:
-            for value in (*NO_NUMBER, "1.5", "-1"):
+            for value in (*NO_NUMBER, "0x10", "1.5", "-1"):
                 yield command, flag, value
             if flag in NEVER_ZERO:
                 yield command, flag, "0"
@@ -137,7 +137,9 @@ def _odd():
     for command, flags in NUMBERS.items():
         for flag in flags:
             if flag != "grace":
-                yield from ((command, flag, value) for value in ODD[1:])
+                # So many samples are right, and fill the disk.
+                values = ODD[1:3] if flag.endswith("_samples") else ODD[1:]
+                yield from ((command, flag, value) for value in values)
 
 
 def _ids(cases):
@@ -163,7 +165,7 @@ def test_wrong_value_is_refused(server, here, command, flag, value):
     before = workspace.contents(here)
     result = server.run(program, *arguments, cwd=here, timeout=20)
     check_refused(result)
-    assert re.sub("^no", "", flag) in result.err, result.err
+    assert re.sub("^no|^source_", "", flag) in result.err, result.err
     assert workspace.contents(here) == before
 
 
@@ -172,7 +174,9 @@ def test_odd_number_is_refused_or_taken(server, here, command, flag, value):
     program, arguments = _with(command, flag, value)
     before = _outside_out(here)
     result = server.run(program, *arguments, cwd=here, timeout=20)
-    if result.code:
+    if flag in ("lr", "embedding_lr") and result.code == 3:
+        assert "NaN" in result.err, result.err  # It diverges, as it must.
+    elif result.code:
         check_refused(result)
         assert flag in result.err, result.err
     assert not result.timed_out
