@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from dataset import command_line, encode, files, layouts, metadata
+from dataset import command_line, encode, files, layouts, metadata, transforms, vocabularies
 from dataset.chunks import ChunkReader, largest_ids
 from dataset.columns import CATEGORICAL, DENSE, LABEL, TRANSFORMS
 from dataset.errors import DatasetError
@@ -66,6 +66,11 @@ def parse_arguments(arguments):
         choices=["int32"],
         default="int32",
     )
+    parser.add_argument(
+        "--applied_transform",
+        choices=list(TRANSFORMS),
+        help="what SRC's float32 dense values have been through already; none: they are counts",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
     parser.add_argument(
         "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
@@ -75,7 +80,9 @@ def parse_arguments(arguments):
         if parsed.dense_transform is not None:
             parser.error("--dense_log and --dense_transform name the same thing: give one")
         parsed.dense_transform = layouts.SEED_TRANSFORM if parsed.dense_log else "none"
-    parsed.dense_transform = parsed.dense_transform or layouts.RAW_TRANSFORM
+    if parsed.dense_transform is None:
+        counts = parsed.applied_transform in (None, "none")
+        parsed.dense_transform = layouts.RAW_TRANSFORM if counts else "none"
     return parsed
 
 
@@ -99,25 +106,35 @@ def find_vocab_sizes(given, source, destination):
         train = os.path.join(os.path.dirname(destination), "train")
         content = metadata.read(train) if os.path.isdir(train) else None
         if content is not None:
-            if sizes not in (None, content["vocab_sizes"]):
-                raise DatasetError(
-                    f"--vocab_sizes {sizes} are not those of {train}: expected "
-                    f"{content['vocab_sizes']}"
-                )
+            wrong = sizes and vocabularies.difference(
+                sizes, content["vocab_sizes"], "the list given", train
+            )
+            if wrong:
+                raise DatasetError(f"--vocab_sizes are not those of {train}: {wrong}")
             return content["vocab_sizes"]
     if sizes is not None:
         return sizes
     return metadata.find_vocab_sizes(os.path.dirname(os.path.abspath(source)))
 
 
-def describe(path, sizes, label_type, dense_type, transform):
-    """Describes a raw file whose words may be other than int32."""
-    description = encode.with_transform(layouts.describe_raw(path, sizes), transform)
+def describe(path, sizes, label_type, dense_type, transform, applied=None):
+    """Describes a raw file whose words may be other than int32.
+
+    Args:
+        path: the file.
+        sizes: rows of each table.
+        label_type: the label's dtype by name.
+        dense_type: the dense values' dtype by name.
+        transform: what a reader of its dense values applies.
+        applied: what they have been through, None if unknown.
+    """
+    description = transforms.with_transform(layouts.describe_raw(path, sizes), transform)
     dtypes = {LABEL: label_type, DENSE: dense_type, CATEGORICAL: "int32"}
     columns = tuple(
         dataclasses.replace(column, dtype=dtypes[column.kind]) for column in description.columns
     )
-    return dataclasses.replace(description, columns=columns)
+    description = dataclasses.replace(description, columns=columns)
+    return transforms.with_applied(description, applied)
 
 
 def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
@@ -155,7 +172,12 @@ def split(parsed):
         )
         sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
     source = describe(
-        parsed.source, sizes, parsed.label_type, parsed.dense_type, parsed.dense_transform
+        parsed.source,
+        sizes,
+        parsed.label_type,
+        parsed.dense_type,
+        parsed.dense_transform,
+        parsed.applied_transform,
     )
     if not source.samples:
         raise DatasetError(f"{parsed.source}: holds no samples")
@@ -173,6 +195,8 @@ def split(parsed):
         f"{sum(sizes)} rows, dense {parsed.dense_transform}; read {size / 1e9:.2f} GB in "
         f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
+    if source.effective_transform is None:
+        print(f"split_bin.py: {transforms.not_recorded(parsed.destination)}", file=sys.stderr)
     return 0
 
 

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from dataset import command_line, encode, foreign_layouts, layouts, metadata
+from dataset import command_line, encode, foreign_layouts, layouts, metadata, transforms
 from dataset.columns import TRANSFORMS
 from dataset.opening import open_dataset
 from dataset.rewrite import rewrite
@@ -38,7 +38,7 @@ def convert_split(source, destination, layout, *, dense_transform=None, **option
         DatasetError: as `dataset.rewrite.rewrite`.
     """
     if dense_transform is not None:
-        source = encode.with_transform(source, dense_transform)
+        source = transforms.with_transform(source, dense_transform)
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
 
@@ -90,6 +90,9 @@ def main(arguments=None):
         choices=list(TRANSFORMS),
         help="read SRC's stored counts with this transform instead of its own",
     )
+    parser.add_argument(
+        "--applied_transform", choices=list(TRANSFORMS), help=transforms.APPLIED_HELP
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     parser.add_argument(
         "--jobs", type=command_line.at_least_one, help="threads (default: about one for each core)"
@@ -108,9 +111,14 @@ def _convert(parsed):
         sizes = parsed.vocab_sizes
         if sizes is not None:
             sizes = metadata.parse_vocab_sizes(sizes, "--vocab_sizes")
-        sources = list(open_dataset(parsed.source, parsed.source_layout, sizes))
+        applied = parsed.applied_transform
+        sources = list(
+            open_dataset(parsed.source, parsed.source_layout, sizes, applied_transform=applied)
+        )
     else:
-        sources = open_any(parsed.source, parsed.source_layout, parsed.vocab_sizes)
+        sources = open_any(
+            parsed.source, parsed.source_layout, parsed.vocab_sizes, parsed.applied_transform
+        )
     if len(sources) == 2:
         done = convert_dataset(sources, parsed.destination, parsed.layout, **options)
     else:
@@ -122,6 +130,8 @@ def _convert(parsed):
             f"{path}: {source.samples} samples, {source.layout} to {parsed.layout}; read "
             f"{size:.2f} GB in {seconds:.1f} s ({size / seconds:.2f} GB/s)"
         )
+    if sources[0].effective_transform is None:
+        print(f"dataset.convert: {transforms.not_recorded(sources[0].path)}", file=sys.stderr)
     return 0
 
 

@@ -19,13 +19,13 @@ from dataset.errors import DatasetError
 DENSE_FEATURES = 13
 
 
-def file_column(path, kind, dtype, width, samples, first_table=0, transform="none"):
+def file_column(path, kind, dtype, width, samples, first_table=0, transform="none", applied=None):
     """Returns the `Column` that fills the file `path`, whose size must fit `samples`."""
     check_dtype(kind, dtype, path)
     stride = width * np.dtype(dtype).itemsize
     files.expect_samples(path, stride, samples)
     segments = files.whole_file(path, samples)
-    return Column(kind, segments, dtype, width, stride, first_table, transform)
+    return Column(kind, segments, dtype, width, stride, first_table, transform, applied)
 
 
 def check_table_files(folder, prefix, tables):
@@ -78,9 +78,13 @@ def from_metadata(folder, content):
         kind, path = stored["kind"], os.path.join(folder, stored["file"])
         if kind not in (LABEL, DENSE, CATEGORICAL):
             raise DatasetError(f"{where}: unknown kind of column {kind!r}")
-        transform = content["dense_transform"] if kind == DENSE else "none"
+        transform, applied = "none", None
+        if kind == DENSE:
+            transform, applied = content["dense_transform"], content.get("applied_transform")
         columns.append(
-            file_column(path, kind, stored["dtype"], stored["width"], samples, tables, transform)
+            file_column(
+                path, kind, stored["dtype"], stored["width"], samples, tables, transform, applied
+            )
         )
         tables += stored["width"] if kind == CATEGORICAL else 0
     kinds = [column.kind for column in columns]

@@ -127,6 +127,12 @@ def _check_own(content, path):
         _check_fields(column, _COLUMN_FIELDS, where)
         if os.path.basename(column["file"]) != column["file"]:
             raise DatasetError(f"{where}: file {column['file']!r} is not a plain file name")
+    applied = content.get("applied_transform")
+    if applied is not None and applied not in TRANSFORMS:
+        raise DatasetError(
+            f"{path}: applied_transform must be one of {', '.join(TRANSFORMS)}, found "
+            f"{applied!r:.40}"
+        )
     auc = content.get("attainable_auc")
     if auc is not None and not isinstance(auc, float):
         raise DatasetError(f"{path}: attainable_auc must be a number, found {auc!r:.40}")
@@ -160,7 +166,15 @@ def _check_fields(content, fields, where):
             raise DatasetError(f"{where}: {key} must not be negative, found {value}")
 
 
-def build(layout, samples, vocab_sizes, dense_transform, columns, attainable_auc=None):
+def build(
+    layout,
+    samples,
+    vocab_sizes,
+    dense_transform,
+    columns,
+    attainable_auc=None,
+    applied_transform=None,
+):
     """Returns the content of a metadata.json, fingerprint included.
 
     Args:
@@ -170,6 +184,8 @@ def build(layout, samples, vocab_sizes, dense_transform, columns, attainable_auc
         dense_transform: what a reader still has to apply, by name.
         columns: dictionaries with kind, file, dtype, width and digest, in column order.
         attainable_auc: AUC of the generator's true probabilities, where there is one.
+        applied_transform: what the stored dense values have been through, by name, where that is
+            known.
     """
     content = {
         "format_version": FORMAT_VERSION,
@@ -179,6 +195,8 @@ def build(layout, samples, vocab_sizes, dense_transform, columns, attainable_auc
         "dense_transform": dense_transform,
         "columns": columns,
     }
+    if applied_transform is not None:
+        content["applied_transform"] = applied_transform
     if layout == "three_file":
         # The keys under which the seed benchmark's reader looks.
         types = {column["kind"]: column["dtype"] for column in columns}

@@ -2,11 +2,11 @@
 
 import os
 
-from dataset import describe, layouts, metadata
+from dataset import describe, layouts, metadata, transforms, vocabularies
 from dataset.errors import DatasetError
 
 
-def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
+def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, applied_transform=None):
     """Describes one split, after checking that its files are there and have the right sizes.
 
     Args:
@@ -15,6 +15,8 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
         vocab_sizes: rows of each table, for data that does not carry them.
         train: description of the train split, from which a test split without metadata of its own
             takes what its files do not say; without it a folder ``train`` beside is looked at.
+        applied_transform: what the stored dense values have been through, a name from
+            `dataset.columns.TRANSFORMS`, for data that does not say.
 
     Returns:
         A `DatasetDescription`.
@@ -33,7 +35,8 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
         vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
     content = metadata.read(folder) if os.path.isdir(folder) else None
     if content is not None and "format_version" in content:
-        return _open_own(folder, layout, vocab_sizes, content)
+        own = _open_own(folder, layout, vocab_sizes, content)
+        return transforms.with_applied(own, applied_transform)
     if layout == "auto":
         layout = layouts.recognise(folder)
     beside = os.path.join(os.path.dirname(folder), "train")
@@ -43,10 +46,15 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None):
     description = layouts.LAYOUTS[layout](folder, hints)
     if not description.samples:
         raise DatasetError(f"{folder}: holds no samples")
-    return description
+    if description.applied_transform is None and applied_transform is None:
+        # A test split without metadata is as its train split is.
+        applied_transform = (content or {}).get("applied_transform")
+        if train is not None and content is None:
+            applied_transform = train.applied_transform
+    return transforms.with_applied(description, applied_transform)
 
 
-def open_dataset(data_dir, layout="auto", vocab_sizes=None):
+def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, applied_transform=None):
     """Describes train and test of a dataset and checks that they belong together.
 
     Args:
@@ -54,6 +62,7 @@ def open_dataset(data_dir, layout="auto", vocab_sizes=None):
             ``test_data.bin`` (raw), or with TorchRec's ``day_*_{dense,sparse,labels}.npy``.
         layout: as in `open_split`.
         vocab_sizes: as in `open_split`.
+        applied_transform: as in `open_split`.
 
     Returns:
         (train, test), two `DatasetDescription`s.
@@ -65,27 +74,23 @@ def open_dataset(data_dir, layout="auto", vocab_sizes=None):
     if not os.path.isdir(data_dir):
         raise DatasetError(f"{data_dir}: no such folder")
     if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
-        train, test = layouts.open_days(data_dir, vocab_sizes)
+        days = layouts.open_days(data_dir, vocab_sizes)
+        train, test = (transforms.with_applied(split, applied_transform) for split in days)
     else:
         train_path, test_path = _split_paths(data_dir)
-        train = open_split(train_path, layout, vocab_sizes)
-        test = open_split(test_path, layout, vocab_sizes, train=train)
-    for what in ("vocab_sizes", "dense_features", "dense_transform"):
-        ours, theirs = getattr(train, what), getattr(test, what)
-        if ours != theirs:
-            raise DatasetError(
-                f"{data_dir}: train and test differ in {what}: {_difference(ours, theirs)}"
-            )
+        options = {"applied_transform": applied_transform}
+        train = open_split(train_path, layout, vocab_sizes, **options)
+        test = open_split(test_path, layout, vocab_sizes, train=train, **options)
+    wrong = vocabularies.difference(train.vocab_sizes, test.vocab_sizes, "train", "test")
+    if wrong is not None:
+        raise DatasetError(f"{data_dir}: train and test differ in vocab_sizes: {wrong}")
+    if train.dense_features != test.dense_features:
+        raise DatasetError(
+            f"{data_dir}: train and test differ in dense_features: {train.dense_features} in "
+            f"train, {test.dense_features} in test"
+        )
+    transforms.check_same(train, test, data_dir)
     return train, test
-
-
-def _difference(ours, theirs):
-    if isinstance(ours, list) and len(ours) == len(theirs):
-        table = next(i for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1])
-        return f"table {table} has {ours[table]} rows in train, {theirs[table]} in test"
-    if isinstance(ours, list):
-        return f"{len(ours)} tables in train, {len(theirs)} in test"
-    return f"{ours} in train, {theirs} in test"
 
 
 def _split_paths(data_dir):
@@ -107,9 +112,10 @@ def _open_own(folder, layout, vocab_sizes, content):
     where = os.path.join(folder, metadata.FILE_NAME)
     if layout not in ("auto", content["layout"]):
         raise DatasetError(f"{where}: layout expected {layout}, found {content['layout']}")
-    if vocab_sizes is not None and vocab_sizes != content["vocab_sizes"]:
-        raise DatasetError(
-            f"{where}: vocabulary sizes given and stored differ: "
-            f"expected {vocab_sizes}, found {content['vocab_sizes']}"
+    if vocab_sizes is not None:
+        wrong = vocabularies.difference(
+            vocab_sizes, content["vocab_sizes"], "the list given", "the file"
         )
+        if wrong is not None:
+            raise DatasetError(f"{where}: vocabulary sizes given and stored differ: {wrong}")
     return describe.from_metadata(folder, content)

@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from dataset import command_line, metadata
+from dataset import command_line, metadata, transforms
 from dataset.chunks import (
     CHUNK_SAMPLES,
     Chunk,
@@ -22,7 +22,7 @@ from dataset.chunks import (
     check_labels,
     transformed_dense,
 )
-from dataset.columns import CATEGORICAL, DENSE
+from dataset.columns import CATEGORICAL, DENSE, TRANSFORMS
 from dataset.digests import BlockDigest, digest_name
 from dataset.errors import DatasetError
 from dataset.opening import open_dataset, open_split
@@ -102,9 +102,10 @@ class _Scan:
             lines.append(f"  label        {label.dtype:8} {rate:.4%} ones")
         dense = description.dense_column
         if dense not in self.problems:
+            transform = transforms.transform_text(description)
             for feature in range(description.dense_features):
                 lines.append(
-                    f"  dense {feature:<6} {dense.dtype:8} {dense.transform}: "
+                    f"  dense {feature:<6} {dense.dtype:8} {transform}: "
                     f"{self.dense_low[feature]:.4g} to {self.dense_high[feature]:.4g}, mean "
                     f"{self.dense_sum[feature] / samples:.4g}, stored as zero "
                     f"{self.zeros[feature] / samples:.2%}"
@@ -185,6 +186,9 @@ def main(arguments=None):
     parser.add_argument("--layout", default="auto", help="layout by name (default: recognise it)")
     parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
     parser.add_argument(
+        "--applied_transform", choices=list(TRANSFORMS), help=transforms.APPLIED_HELP
+    )
+    parser.add_argument(
         "--jobs", type=command_line.at_least_one, help="threads (default: one for each core)"
     )
     parsed = parser.parse_args(arguments)
@@ -193,7 +197,8 @@ def main(arguments=None):
 
 def _validate(parsed):
     wrong = 0
-    for description in open_any(parsed.path, parsed.layout, parsed.vocab_sizes):
+    given = (parsed.layout, parsed.vocab_sizes, parsed.applied_transform)
+    for description in open_any(parsed.path, *given):
         summary, problems = validate(description, parsed.jobs)
         print("\n".join(summary))
         for problem in problems:
@@ -203,13 +208,14 @@ def _validate(parsed):
     return command_line.EXIT_USER_ERROR if wrong else 0
 
 
-def open_any(path, layout="auto", vocab_sizes=None):
+def open_any(path, layout="auto", vocab_sizes=None, applied_transform=None):
     """Describes all splits of a dataset, or the one split at `path`.
 
     Args:
         path: a dataset's folder, a split's folder, or a raw file.
         layout: a layout's name, or "auto".
         vocab_sizes: text with the rows of each table, or None.
+        applied_transform: as in `dataset.open_split`.
 
     Returns:
         A list of one or two `DatasetDescription`s, train first.
@@ -219,8 +225,8 @@ def open_any(path, layout="auto", vocab_sizes=None):
         sizes = metadata.parse_vocab_sizes(vocab_sizes, "--vocab_sizes")
     names = ("train", "train_data.bin")
     if os.path.isdir(path) and any(os.path.exists(os.path.join(path, n)) for n in names):
-        return list(open_dataset(path, layout, sizes))
-    return [open_split(path, layout, sizes)]
+        return list(open_dataset(path, layout, sizes, applied_transform=applied_transform))
+    return [open_split(path, layout, sizes, applied_transform=applied_transform)]
 
 
 if __name__ == "__main__":

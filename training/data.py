@@ -5,7 +5,9 @@ import pathlib
 
 import dataset
 from dataset import reader
+from dataset.describe import DENSE_FEATURES
 from ops.nvtx import phases, ranges
+from training.checkpoint.compatibility import SYNTHETIC
 from training.errors import UserError
 from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
 
@@ -48,7 +50,9 @@ class _FileData:
             if layout not in ("auto", "per_table"):
                 raise UserError(f"--use_splited_dataset contradicts --data_layout={layout}")
             layout = "per_table"
-        self._train, self._test = dataset.open_dataset(flags.data_dir, layout=layout)
+        self._train, self._test = dataset.open_dataset(
+            flags.data_dir, layout=layout, applied_transform=flags.applied_transform
+        )
         self.vocab_sizes = list(self._train.vocab_sizes)
         columns = self._train.table_columns
         files = {segment.path for column in columns for segment in column.segments}
@@ -101,7 +105,10 @@ class _FileData:
                 "data_dir": str(pathlib.Path(flags.data_dir).resolve()),
                 "layout": self._train.layout,
                 "vocab_sizes": self.vocab_sizes,
+                "dense_features": self._train.dense_features,
                 "dense_transform": self._train.dense_transform,
+                "applied_transform": self._train.applied_transform,
+                "effective_transform": self._train.effective_transform,
                 "train_samples": self._train.samples,
                 "test_samples": self._test.samples,
                 "train_fingerprint": self._train.fingerprint,
@@ -120,8 +127,10 @@ class _SyntheticData:
         if flags.data_dir is not None and flags.vocab_sizes is None:
             train = dataset.open_split(pathlib.Path(flags.data_dir) / "train")
             self.vocab_sizes = list(train.vocab_sizes)
+            self._dense_features = train.dense_features
         else:
             self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
+            self._dense_features = DENSE_FEATURES
 
     def load(self, tables, cluster):
         flags = self._flags
@@ -130,26 +139,30 @@ class _SyntheticData:
         def train(epoch, start_step=0):
             return reader.synthetic_batches(
                 self.vocab_sizes, flags.global_batch_size, cluster.rank, cluster.size, steps,
-                flags.seed, tables=tables,
+                flags.seed, tables=tables, dense_features=self._dense_features,
             ).skip(start_step)  # fmt: skip
 
         def one_batch(samples):
             found = reader.synthetic_batches(
-                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, flags.seed, tables=tables
-            )
+                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, flags.seed,
+                tables=tables, dense_features=self._dense_features,
+            )  # fmt: skip
             return next(iter(found))
 
         return Data(
             vocab_sizes=self.vocab_sizes,
-            dense_features=13,
+            dense_features=self._dense_features,
             steps_per_epoch=steps,
             train=train,
             test=None,
             one_batch=one_batch,
             attainable_auc=None,
             facts={
-                "layout": "synthetic",
+                "layout": SYNTHETIC,
+                "dense_features": self._dense_features,
                 "dense_transform": "log(x+1)",
+                "applied_transform": "none",
+                "effective_transform": "log(x+1)",
                 "vocab_sizes": self.vocab_sizes,
             },
         )

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from training import environment, start
 from training.build import build
+from training.checkpoint.compatibility import SYNTHETIC
 from training.errors import EXIT_OK, UserError
 from training.flags import FLAGS, chosen, widths
 from training.step import Forward
@@ -103,7 +104,7 @@ def heading(facts):
         weights = f"of step {facts['step']}, {facts['checkpoint']}"
     data = facts["data"]
     samples = "random samples"
-    if data["layout"] != "synthetic":
+    if data["layout"] != SYNTHETIC:
         samples = f"the test data of {data['data_dir']}"
     names = "".join(f"{f'p{p} ms':>11}" for p in PERCENTILES)
     return "\n".join(
