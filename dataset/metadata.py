@@ -128,7 +128,7 @@ def _check_own(content, path):
         if os.path.basename(column["file"]) != column["file"]:
             raise DatasetError(f"{where}: file {column['file']!r} is not a plain file name")
     applied = content.get("applied_transform")
-    if applied is not None and applied not in TRANSFORMS:
+    if applied is not None and applied not in tuple(TRANSFORMS):
         raise DatasetError(
             f"{path}: applied_transform must be one of {', '.join(TRANSFORMS)}, found "
             f"{applied!r:.40}"

@@ -72,7 +72,7 @@ def counts_transform(reader, stated=None):
     found = manifests.expected_transform(reader.manifest)
     if found is None:
         return stated
-    if found not in TRANSFORMS:
+    if found not in tuple(TRANSFORMS):
         raise DamagedError(
             f"{reader.folder}: its data's dense transform is {found!r}, expected one of "
             f"{', '.join(TRANSFORMS)}"

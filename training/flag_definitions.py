@@ -63,7 +63,8 @@ def _define_all():
     )  # fmt: skip
     _define(
         data, "enum", "applied_transform", None,
-        f"{transforms.APPLIED_HELP}. With --mode=export, of a checkpoint that does not say",
+        f"{transforms.APPLIED_HELP}. With --mode=export, of a checkpoint that does not say. "
+        "Default: what the data says, else unknown",
         enum_values=list(TRANSFORMS),
     )  # fmt: skip
     _define(

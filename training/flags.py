@@ -17,7 +17,7 @@ from absl import flags
 from training.errors import UserError
 from training.flag_definitions import GROUPS
 from training.foreign_flags import NAMES
-from training.plan_arguments import read_vocab_sizes
+from training.plan_arguments import check_column_split, read_vocab_sizes
 
 FLAGS = flags.FLAGS
 
@@ -134,6 +134,11 @@ def vocab_sizes(default):
 
 def _check(values):
     _check_values(values)
+    if values.column_split:
+        try:
+            check_column_split(values.embedding_optimizer)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     _check_mlperf(values)
     if values.applied_transform is not None and (
         values.use_synthetic_dataset or values.mode == "plan" or not _reads_values(values)

@@ -54,6 +54,15 @@ def read_widths(name, text):
         raise ValueError(f"--{name}={text} is not a list of layer widths such as 512,256") from None
 
 
+def check_column_split(optimizer):
+    """Raise ValueError where tables of an optimizer cannot be halved by column."""
+    if optimizer == "rowwise_adagrad":
+        raise ValueError(
+            "--column_split does not go with row-wise Adagrad, which keeps one number for a whole "
+            "row: leave --column_split out, or take adagrad"
+        )
+
+
 def precision_of(device, amp):
     """Return the precision of the matrix products: TensorFlow's default, or AMP's.
 
