@@ -88,8 +88,9 @@ def from_metadata(folder, content):
         )
         tables += stored["width"] if kind == CATEGORICAL else 0
     kinds = [column.kind for column in columns]
-    if kinds.count(LABEL) != 1 or kinds.count(DENSE) != 1:
-        raise DatasetError(f"{where}: expected one label and one dense column, found {kinds}")
+    for kind in (LABEL, DENSE):
+        if kinds.count(kind) != 1:
+            raise DatasetError(f"{where}: expected one {kind} column, found {kinds.count(kind)}")
     return DatasetDescription(
         path=folder,
         layout=content["layout"],

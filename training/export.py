@@ -193,11 +193,17 @@ def _layers(reader):
         inputs = [pairs[0].shape[0] if pairs else 0, *widths]
         for width, before in zip(widths, inputs):
             expected += [[before, width], [width]]
-    if found != expected:
+    if len(found) != len(expected):
         raise DamagedError(
-            f"{reader.folder}: its dense variables have shapes {found}, its flags ask for "
-            f"{expected}"
+            f"{reader.folder}: expected {len(expected)} dense variables by its flags, found "
+            f"{len(found)}"
         )
+    for name, shape, wanted in zip(names, found, expected):
+        if shape != wanted:
+            raise DamagedError(
+                f"{reader.folder}: dense variable {name}: expected shape {wanted} by its flags, "
+                f"found {shape}"
+            )
     return layers
 
 

@@ -16,7 +16,7 @@ MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "ablation")
 _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags that say which sample comes at which step.
 _POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
-_POSITION_DATA = ("train_samples", "train_fingerprint", "vocab_sizes")
+_POSITION_DATA = ("train_samples", "train_fingerprint")
 # Flags whose change alters what is learned from here on: allowed, and told.
 _COURSE_FLAGS = (
     "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
@@ -111,5 +111,10 @@ def _differences(found, wanted, names, flag="--"):
     return [
         f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
         for name in names
-        if name in wanted and found.get(name) != wanted.get(name)
+        if name in wanted and _plain(found.get(name)) != _plain(wanted.get(name))
     ]
+
+
+def _plain(value):
+    """Returns a flag's value without what `training.flags.widths` overlooks in a list."""
+    return value.replace(" ", "").strip("[]") if isinstance(value, str) else value

@@ -61,8 +61,14 @@ def load(reader, state, *, training):
             continue
         there, here = set(reader.manifest[group]), set(variables)
         if there != here:
+            wrong = [
+                f"{what} {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+                for what, names in (("lacks", here - there), ("has unexpected", there - here))
+                if names
+            ]
             raise files.DamagedError(
-                f"{reader.folder}: {group} holds {sorted(there)}, expected {sorted(here)}"
+                f"{reader.folder}: {group} state {' and '.join(wrong)} (expected {len(here)} "
+                f"arrays, found {len(there)})"
             )
         for name, variable in variables.items():
             if name in _FOUND_SCALE and not _finds_scale(reader, state):

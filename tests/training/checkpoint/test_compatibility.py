@@ -94,3 +94,12 @@ def test_another_number_of_dense_features_is_another_model():
 def test_the_table_that_differs_is_named():
     with pytest.raises(UserError, match="table 1: the checkpoint has 7 rows, the data 1,300$"):
         check(reader(told("none")), FLAGS, told("none"), (5, 1300), resume=False)
+
+
+def test_layer_widths_may_be_written_otherwise():
+    found = reader(told("none"))
+    found.manifest["flags"] = {"bottom_mlp": "16,8"}
+    for text in ("16, 8", "[16,8]"):
+        assert check(found, {"bottom_mlp": text}, told("none"), (5, 7), resume=False) == []
+    with pytest.raises(UserError, match="--bottom_mlp was '16,8', is '16,9'"):
+        check(found, {"bottom_mlp": "16,9"}, told("none"), (5, 7), resume=False)
