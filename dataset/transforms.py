@@ -88,7 +88,7 @@ def check_same(train: DatasetDescription, test: DatasetDescription, where: str) 
     if None in (ours, theirs):
         hint = f"; state it with --applied_transform, one of {', '.join(TRANSFORMS)}"
     raise DatasetError(
-        f"{where}: train and test differ in the dense transform: {transform_text(train)} in train, "
+        f"{where}: train and test differ in dense_transform: {transform_text(train)} in train, "
         f"{transform_text(test)} in test{hint}"
     )
 

@@ -140,7 +140,7 @@ def test_train_and_test_must_agree(tmp_path, arrays, pair):
         assert run_split(tmp_path / "raw", tmp_path / part, *options) == 0
     found = pair[1] + r" \(stored\)" if pair[1] else "stored, transform not recorded"
     found = found.replace("(x+3)", r"\(x\+3\)")
-    expected = rf"dense transform: log\(x\+1\) \(stored\) in train, {found} in test"
+    expected = rf"dense_transform: log\(x\+1\) \(stored\) in train, {found} in test"
     with pytest.raises(DatasetError, match=expected):
         open_dataset(tmp_path)
     if pair[1] is None:
