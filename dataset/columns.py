@@ -184,7 +184,7 @@ def check_dtype(kind, dtype, where):
 
 def check_transform(name, where):
     """Raises `DatasetError` where `name` is not a known dense transform."""
-    if name not in TRANSFORMS:
+    if name not in tuple(TRANSFORMS):
         raise DatasetError(
             f"{where}: unknown dense transform {name!r}: expected one of {', '.join(TRANSFORMS)}"
         )

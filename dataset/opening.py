@@ -47,11 +47,16 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, applied_t
     if not description.samples:
         raise DatasetError(f"{folder}: holds no samples")
     if description.applied_transform is None and applied_transform is None:
-        # A test split without metadata is as its train split is.
-        applied_transform = (content or {}).get("applied_transform")
-        if train is not None and content is None:
-            applied_transform = train.applied_transform
+        applied_transform = _trains_transform(description.layout, content, train)
     return transforms.with_applied(description, applied_transform)
+
+
+def _trains_transform(layout, content, train):
+    """Returns what the train split of a test split without metadata says of stored values."""
+    if content is None:
+        same = train is not None and train.layout == layout
+        return train.applied_transform if same else None
+    return content.get("applied_transform") if content.get("layout") == layout else None
 
 
 def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, applied_transform=None):

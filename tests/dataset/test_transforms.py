@@ -163,6 +163,17 @@ def test_a_test_split_without_metadata_is_as_its_train_split(tmp_path, arrays):
     assert open_split(tmp_path / "test").effective_transform == "log(x+1)"
 
 
+def test_a_test_split_of_another_layout_says_nothing_by_its_train_split(tmp_path, arrays):
+    split_dataset(tmp_path / "counts", arrays, "--dense_transform", "none")
+    split_dataset(tmp_path / "stored", arrays, "--split_categories")
+    (tmp_path / "counts" / "test").rename(tmp_path / "counts" / "away")
+    (tmp_path / "stored" / "test").rename(tmp_path / "counts" / "test")
+    (tmp_path / "counts" / "test" / "metadata.json").unlink()
+    assert open_split(tmp_path / "counts" / "test").effective_transform is None
+    with pytest.raises(DatasetError, match="none in train, stored, transform not recorded in test"):
+        open_dataset(tmp_path / "counts")
+
+
 @pytest.mark.parametrize(
     ("options", "effective"), [((), "log(x+1)"), (("--split_categories",), None)]
 )
