@@ -5,6 +5,7 @@ import pathlib
 
 import tensorflow as tf
 
+from dataset.describe import DENSE_FEATURES
 from model.dlrm import DenseDLRM
 from model.embedding import backend
 from model.embedding.own import reads_own_tables
@@ -33,8 +34,13 @@ class Parts:
     dtype: "object"
 
 
-def build(flags, cluster):
+def build(flags, cluster, random_features=DENSE_FEATURES):
     """Returns the `Parts` of the job that the flags describe, with initial weights.
+
+    Args:
+        flags: the parsed flags.
+        cluster: the ranks.
+        random_features: dense features of random batches for no dataset.
 
     Raises:
         UserError: the batch is not divisible by the ranks, or a flag has no effect.
@@ -48,7 +54,7 @@ def build(flags, cluster):
         )
     gpus = len(tf.config.list_physical_devices("GPU"))
     dtype = precision.compute_dtype(flags, gpus)
-    sizes = open_data(flags)
+    sizes = open_data(flags, random_features)
     chosen = backend.choose(flags.embedding_backend)
     placement = _placement(flags, cluster, sizes.vocab_sizes, chosen)
     # Where every table has files of its own, a rank reads its tables' ids for all samples.

@@ -122,7 +122,7 @@ class _SyntheticData:
 
     separate_tables = True
 
-    def __init__(self, flags):
+    def __init__(self, flags, dense_features):
         self._flags = flags
         if flags.data_dir is not None and flags.vocab_sizes is None:
             train = dataset.open_split(pathlib.Path(flags.data_dir) / "train")
@@ -130,7 +130,7 @@ class _SyntheticData:
             self._dense_features = train.dense_features
         else:
             self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
-            self._dense_features = DENSE_FEATURES
+            self._dense_features = dense_features
 
     def load(self, tables, cluster):
         flags = self._flags
@@ -168,8 +168,12 @@ class _SyntheticData:
         )
 
 
-def open_data(flags):
+def open_data(flags, random_features=DENSE_FEATURES):
     """Opens and checks what the flags name; reads no batch.
+
+    Args:
+        flags: the parsed flags.
+        random_features: dense features of random batches for no dataset.
 
     Returns:
         An object with `vocab_sizes`, `separate_tables` (each table has files of its own) and
@@ -179,7 +183,9 @@ def open_data(flags):
         dataset.DatasetError: the folder is no dataset, or damaged.
         UserError: the flags contradict each other.
     """
-    return _SyntheticData(flags) if flags.use_synthetic_dataset else _FileData(flags)
+    if flags.use_synthetic_dataset:
+        return _SyntheticData(flags, random_features)
+    return _FileData(flags)
 
 
 def early_stop(flags):

@@ -12,9 +12,11 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from dataset.describe import DENSE_FEATURES
 from training import environment, start
 from training.build import build
 from training.checkpoint.compatibility import SYNTHETIC
+from training.checkpoint.manifest import dense_features
 from training.errors import EXIT_OK, UserError
 from training.flags import FLAGS, chosen, widths
 from training.step import Forward
@@ -33,14 +35,15 @@ def run(flags, cluster):
         UserError: the ranks do not divide a batch size, or the checkpoint does not fit.
     """
     sizes = batch_sizes(cluster.size)
-    reader = None
+    reader, features = None, DENSE_FEATURES
     if flags.restore or flags.checkpoint_dir:
         reader = start.find_checkpoint(flags, cluster)
         start.adopt_model(flags, reader)
         if flags.data_dir is None and flags.vocab_sizes is None:
             flags.vocab_sizes = ",".join(map(str, reader.manifest["vocab_sizes"]))
+        features = dense_features(reader.manifest) or DENSE_FEATURES
     flags.global_batch_size = max(sizes)
-    parts = build(flags, cluster)
+    parts = build(flags, cluster, features)
     if reader is not None:
         start.load_weights(reader, parts, cluster)
     facts = _facts(flags, cluster, parts, reader)
