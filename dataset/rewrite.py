@@ -170,6 +170,7 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
             encoding.dense_transform,
             columns,
             source.attainable_auc,
+            encoding.applied_transform,
         )
         atomic.write_json(mark, content)
     return time.perf_counter() - began
