@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from dataset import command_line, encode, files, layouts, metadata
+from dataset import command_line, encode, files, layouts, metadata, transforms, vocabularies
 from dataset.chunks import ChunkReader, largest_ids
 from dataset.columns import TRANSFORMS
 from dataset.errors import DatasetError
@@ -72,6 +72,11 @@ def parse_arguments(arguments):
         choices=["int32"],
         default="int32",
     )
+    parser.add_argument(
+        "--applied_transform",
+        choices=list(TRANSFORMS),
+        help="what SRC's float32 dense values have been through already; none: they are counts",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
     parser.add_argument(
         "--jobs", type=command_line.threads, help="threads (default: about one for each core)"
@@ -81,6 +86,8 @@ def parse_arguments(arguments):
         if parsed.dense_transform is not None:
             parser.error("--dense_log and --dense_transform name the same thing: give one")
         parsed.dense_transform = layouts.SEED_TRANSFORM if parsed.dense_log else "none"
+    if parsed.dense_transform is None and parsed.applied_transform not in (None, "none"):
+        parsed.dense_transform = "none"
     return parsed
 
 
@@ -104,11 +111,11 @@ def find_vocab_sizes(given, source, destination):
         train = os.path.join(os.path.dirname(destination), "train")
         content = metadata.read(train) if files.is_folder(train) else None
         if content is not None:
-            if sizes not in (None, content["vocab_sizes"]):
-                raise DatasetError(
-                    f"--vocab_sizes {sizes} are not those of {train}: expected "
-                    f"{content['vocab_sizes']}"
-                )
+            wrong = sizes and vocabularies.difference(
+                sizes, content["vocab_sizes"], "the list given", train
+            )
+            if wrong:
+                raise DatasetError(f"--vocab_sizes are not those of {train}: {wrong}")
             return content["vocab_sizes"]
     if sizes is not None:
         return sizes
@@ -151,7 +158,9 @@ def split(parsed):
             file=sys.stderr,
         )
         sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
-    declared = Declared(parsed.label_type, parsed.dense_type, parsed.dense_transform)
+    declared = Declared(
+        parsed.label_type, parsed.dense_type, parsed.dense_transform, parsed.applied_transform
+    )
     source = open_split(parsed.source, "raw", sizes, declared=declared)
     layout = "per_table" if parsed.split_categories else "three_file"
     seconds = rewrite(
@@ -167,6 +176,8 @@ def split(parsed):
         f"{sum(sizes)} rows, dense {source.dense_transform}; read {size / 1e9:.2f} GB in "
         f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
+    if source.effective_transform is None:
+        print(f"split_bin.py: {transforms.not_recorded(parsed.destination)}", file=sys.stderr)
     return 0
 
 

@@ -53,6 +53,8 @@ class Column:
         stride: bytes from one sample to the next.
         first_table: index of the first table (categorical columns only).
         transform: a name from `TRANSFORMS`, still to be applied to the stored values.
+        applied: a name from `TRANSFORMS`, what dense values went through before they were stored;
+            None: the data does not say.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class Column:
     stride: int
     first_table: int = 0
     transform: str = "none"
+    applied: Optional[str] = None
 
     @property
     def samples(self):
@@ -111,6 +114,13 @@ class DatasetDescription:
         for column in self.columns:
             check_dtype(column.kind, column.dtype, self.path)
             check_transform(column.transform, self.path)
+            if column.applied is not None:
+                check_transform(column.applied, self.path)
+        if self.applied_transform not in (None, "none") and self.dense_transform != "none":
+            raise DatasetError(
+                f"{self.path}: dense values are stored as {self.applied_transform} of counts: "
+                f"{self.dense_transform} cannot be applied to them again"
+            )
 
     @property
     def label_column(self):
@@ -138,32 +148,29 @@ class DatasetDescription:
         return self.dense_column.transform
 
     @property
+    def applied_transform(self):
+        """Name of the transform that stored dense values have been through, None if unknown."""
+        column = self.dense_column
+        if column.applied is not None:
+            return column.applied
+        # Integers, and what the reader takes logarithms of, are counts.
+        return "none" if column.dtype == "int32" or column.transform != "none" else None
+
+    @property
+    def effective_transform(self):
+        """Name of the transform from counts to what a model gets, None if unknown.
+
+        What was applied before the values were stored, or else what the reader applies.
+        """
+        return self.applied_transform if self.dense_transform == "none" else self.dense_transform
+
+    @property
     def bytes_per_sample(self):
         """Stored bytes of one sample over all columns."""
         return sum(column.bytes_per_sample for column in self.columns)
 
     def _of_kind(self, kind):
         return tuple(column for column in self.columns if column.kind == kind)
-
-
-def with_transform(description, transform):
-    """Returns a description whose stored counts are read with another dense transform.
-
-    Raises:
-        DatasetError: the dense values are stored transformed, so that there is nothing to choose.
-    """
-    if transform == description.dense_transform:
-        return description
-    if description.dense_column.dtype == "float16":
-        raise DatasetError(
-            f"{description.path}: dense values are stored transformed: {transform} cannot be "
-            "applied to them"
-        )
-    columns = tuple(
-        dataclasses.replace(column, transform=transform) if column.kind == DENSE else column
-        for column in description.columns
-    )
-    return dataclasses.replace(description, columns=columns)
 
 
 def check_dtype(kind, dtype, where):
@@ -177,7 +184,7 @@ def check_dtype(kind, dtype, where):
 
 def check_transform(name, where):
     """Raises `DatasetError` where `name` is not a known dense transform."""
-    if name not in TRANSFORMS:
+    if name not in tuple(TRANSFORMS):
         raise DatasetError(
             f"{where}: unknown dense transform {name!r}: expected one of {', '.join(TRANSFORMS)}"
         )

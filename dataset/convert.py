@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from dataset import command_line, encode, layouts, metadata, ownership
+from dataset import command_line, encode, layouts, metadata, ownership, transforms
 from dataset.destination import Destination
 from dataset.errors import DatasetError
 from dataset.rewrite import rewrite
@@ -118,6 +118,8 @@ def _convert(parsed):
             f"{path}: {source.samples} samples, {source.layout} to {parsed.layout}; read "
             f"{size:.2f} GB in {seconds:.1f} s ({size / seconds:.2f} GB/s)"
         )
+    if sources[0].effective_transform is None:
+        print(f"dataset.convert: {transforms.not_recorded(sources[0].path)}", file=sys.stderr)
     return 0
 
 

@@ -19,14 +19,14 @@ from dataset.errors import DatasetError
 DENSE_FEATURES = 13
 
 
-def file_column(path, kind, dtype, width, samples, first_table=0, transform="none"):
+def file_column(path, kind, dtype, width, samples, first_table=0, transform="none", applied=None):
     """Returns the `Column` that fills the file `path`, whose size must fit `samples`."""
     check_dtype(kind, dtype, path)
     stride = width * np.dtype(dtype).itemsize
     hint = _other_size(files.size(path), samples * width, dtype)
     files.expect_samples(path, stride, samples, hint=hint)
     segments = files.whole_file(path, samples)
-    return Column(kind, segments, dtype, width, stride, first_table, transform)
+    return Column(kind, segments, dtype, width, stride, first_table, transform, applied)
 
 
 def _other_size(found, values, dtype):
@@ -90,14 +90,19 @@ def from_metadata(folder, content):
         kind, path = stored["kind"], os.path.join(folder, stored["file"])
         if kind not in (LABEL, DENSE, CATEGORICAL):
             raise DatasetError(f"{where}: unknown kind of column {kind!r}")
-        transform = content["dense_transform"] if kind == DENSE else "none"
+        transform, applied = "none", None
+        if kind == DENSE:
+            transform, applied = content["dense_transform"], content.get("applied_transform")
         columns.append(
-            file_column(path, kind, stored["dtype"], stored["width"], samples, tables, transform)
+            file_column(
+                path, kind, stored["dtype"], stored["width"], samples, tables, transform, applied
+            )
         )
         tables += stored["width"] if kind == CATEGORICAL else 0
     kinds = [column.kind for column in columns]
-    if kinds.count(LABEL) != 1 or kinds.count(DENSE) != 1:
-        raise DatasetError(f"{where}: expected one label and one dense column, found {kinds}")
+    for kind in (LABEL, DENSE):
+        if kinds.count(kind) != 1:
+            raise DatasetError(f"{where}: expected one {kind} column, found {kinds.count(kind)}")
     return DatasetDescription(
         path=folder,
         layout=content["layout"],

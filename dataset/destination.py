@@ -113,6 +113,7 @@ class Destination:
             encoding.dense_transform,
             columns,
             source.attainable_auc,
+            encoding.applied_transform,
         )
         atomic.write_json(os.path.join(self.folder, self._mark), content)
 

@@ -1,6 +1,6 @@
 """What a split is written as: the files of each layout that is written, and their bytes."""
 
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class Encoding(NamedTuple):
     Attributes:
         layout: name of the layout.
         dense_transform: what a reader of the result has to apply.
+        applied_transform: what the result's stored dense values have been through, None if
+            unknown.
         files: `OutputFile`s in column order.
         encode: chunk -> one contiguous array for each file. They may be the chunk's own or the
             thread's, and then are written over by its next chunk.
@@ -43,6 +45,7 @@ class Encoding(NamedTuple):
 
     layout: str
     dense_transform: str
+    applied_transform: Optional[str]
     files: list
     encode: Callable
 
@@ -86,7 +89,7 @@ def _three_file(source):
             column_kernels.halves_to_floats(chunk.dense, values)
         return [chunk.label.astype(label, copy=False), values.astype(dense, copy=False), ids]
 
-    return Encoding("three_file", source.dense_transform, files, encode)
+    return Encoding("three_file", source.dense_transform, source.applied_transform, files, encode)
 
 
 def _per_table(source):
@@ -106,7 +109,7 @@ def _per_table(source):
     buffers = ThreadBuffers()
 
     def encode(chunk):
-        if chunk.dense.dtype == np.float16:
+        if chunk.dense.dtype == np.float16 and source.dense_transform == "none":
             check_dense(chunk, source.dense_column)
             half = chunk.dense
         elif logs is not None:
@@ -120,7 +123,7 @@ def _per_table(source):
         column_kernels.narrow_ids(chunk.ids, ids)
         return [chunk.label.astype(np.uint8), half, *ids]
 
-    return Encoding("per_table", "none", files, encode)
+    return Encoding("per_table", "none", source.effective_transform, files, encode)
 
 
 def _look_up(logs, counts, transform, half):
@@ -146,11 +149,17 @@ def _half(dense, chunk, source):
 def _raw(source):
     column = source.dense_column
     if column.transform != RAW_TRANSFORM:
-        why = "transformed values" if column.transform == "none" else f"{column.transform} counts"
+        applied = source.applied_transform
+        if applied == "none":
+            why = "counts that the reader takes unchanged"
+            if column.transform != "none":
+                why = f"{column.transform} counts"
+        else:
+            why = "transformed values" + ("" if applied is None else f" ({applied})")
         raise DatasetError(
             f"{source.path}: holds {why}: raw files hold counts that are read with "
             f"{RAW_TRANSFORM}"
-            + ("" if column.transform == "none" else f" (--dense_transform '{RAW_TRANSFORM}')")
+            + (f" (--dense_transform '{RAW_TRANSFORM}')" if applied == "none" else "")
         )
     dense, tables = source.dense_features, len(source.vocab_sizes)
     if dense != DENSE_FEATURES:
@@ -179,7 +188,8 @@ def _raw(source):
         return [records]
 
     # One column of whole records: what metadata.json would say does not apply to it.
-    return Encoding("raw", RAW_TRANSFORM, [OutputFile("", "raw", "int32", width)], encode)
+    files = [OutputFile("", "raw", "int32", width)]
+    return Encoding("raw", RAW_TRANSFORM, "none", files, encode)
 
 
 _ENCODINGS = {"three_file": _three_file, "per_table": _per_table, "raw": _raw}

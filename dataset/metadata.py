@@ -46,6 +46,7 @@ class _OwnRequired(TypedDict):
 
 class _Own(_OwnRequired, total=False):
     attainable_auc: Optional[float]
+    applied_transform: Optional[str]
 
 
 class _SeedRequired(TypedDict):
@@ -176,6 +177,12 @@ def _check_own(content, path):
             raise DatasetError(
                 f"{path}: columns[{index}].file: expected a plain file name, found {name!r:.80}"
             )
+    applied = content.get("applied_transform")
+    if applied is not None and applied not in tuple(TRANSFORMS):
+        raise DatasetError(
+            f"{path}: applied_transform: expected one of {', '.join(TRANSFORMS)}, found "
+            f"{applied!r:.40}"
+        )
     found = fingerprint(content)
     if found != content["fingerprint"]:
         raise DatasetError(
@@ -203,7 +210,15 @@ def _check_seed(content, path):
         )
 
 
-def build(layout, samples, vocab_sizes, dense_transform, columns, attainable_auc=None):
+def build(
+    layout,
+    samples,
+    vocab_sizes,
+    dense_transform,
+    columns,
+    attainable_auc=None,
+    applied_transform=None,
+):
     """Returns the content of a metadata.json, fingerprint included.
 
     Args:
@@ -213,6 +228,8 @@ def build(layout, samples, vocab_sizes, dense_transform, columns, attainable_auc
         dense_transform: what a reader still has to apply, by name.
         columns: dictionaries with kind, file, dtype, width and digest, in column order.
         attainable_auc: AUC of the generator's true probabilities, where there is one.
+        applied_transform: what the stored dense values have been through, by name, where that is
+            known.
     """
     content = {
         "format_version": FORMAT_VERSION,
@@ -222,6 +239,8 @@ def build(layout, samples, vocab_sizes, dense_transform, columns, attainable_auc
         "dense_transform": dense_transform,
         "columns": columns,
     }
+    if applied_transform is not None:
+        content["applied_transform"] = applied_transform
     if layout == "three_file":
         # The keys under which the seed benchmark's reader looks.
         types = {column["kind"]: column["dtype"] for column in columns}

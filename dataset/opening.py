@@ -2,8 +2,17 @@
 
 import os
 
-from dataset import describe, feature_spec, files, layouts, metadata, stored_types
-from dataset.columns import DENSE, LABEL, with_transform
+from dataset import (
+    describe,
+    feature_spec,
+    files,
+    layouts,
+    metadata,
+    stored_types,
+    transforms,
+    vocabularies,
+)
+from dataset.columns import DENSE, LABEL
 from dataset.errors import DatasetError
 from storage import claim
 
@@ -58,9 +67,20 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=
             content = metadata.read(beside) if files.is_folder(beside) else None
         hints = layouts.Hints(vocab_sizes, content, train, declared)
         description = layouts.LAYOUTS[layout](folder, hints)
+        if description.applied_transform is None and declared.applied_transform is None:
+            trains = _trains_transform(description.layout, content, train)
+            description = transforms.with_applied(description, trains)
     if not description.samples:
         raise DatasetError(f"{folder}: holds no samples")
     return _checked(description, declared)
+
+
+def _trains_transform(layout, content, train):
+    """Returns what the train split of a test split without metadata says of stored values."""
+    if content is None:
+        same = train is not None and train.layout == layout
+        return train.applied_transform if same else None
+    return content.get("applied_transform") if content.get("layout") == layout else None
 
 
 def _checked(description, declared):
@@ -74,10 +94,18 @@ def _checked(description, declared):
                 f"{description.path}: --{kind}_type {declared.dtype(kind)}: the {kind} values of "
                 f"this dataset are stored as {column.dtype}"
             )
-    if declared.dense_transform is not None:
-        description = with_transform(description, declared.dense_transform)
+    description = _with_declared(description, declared.dense_transform, declared.applied_transform)
     stored_types.check_stored_types(description, _origins(description), declared)
     return description
+
+
+def _with_declared(description, transform, applied):
+    if transform == "none":
+        # What a layout takes logarithms of may be stored values, once it takes none.
+        description = transforms.with_transform(description, transform)
+        return transforms.with_applied(description, applied)
+    description = transforms.with_applied(description, applied)
+    return description if transform is None else transforms.with_transform(description, transform)
 
 
 def _origins(description):
@@ -131,22 +159,16 @@ def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, declared=_NOTHING
         train_path, test_path = _split_paths(data_dir)
         train = open_split(train_path, layout, vocab_sizes, declared=declared)
         test = open_split(test_path, layout, vocab_sizes, train=train, declared=declared)
-    for what in ("vocab_sizes", "dense_features", "dense_transform"):
-        ours, theirs = getattr(train, what), getattr(test, what)
-        if ours != theirs:
-            raise DatasetError(
-                f"{data_dir}: train and test differ in {what}: {_difference(ours, theirs)}"
-            )
+    wrong = vocabularies.difference(train.vocab_sizes, test.vocab_sizes, "train", "test")
+    if wrong is not None:
+        raise DatasetError(f"{data_dir}: train and test differ in vocab_sizes: {wrong}")
+    if train.dense_features != test.dense_features:
+        raise DatasetError(
+            f"{data_dir}: train and test differ in dense_features: {train.dense_features} in "
+            f"train, {test.dense_features} in test"
+        )
+    transforms.check_same(train, test, data_dir)
     return train, test
-
-
-def _difference(ours, theirs):
-    if isinstance(ours, list) and len(ours) == len(theirs):
-        table = next(i for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1])
-        return f"table {table} has {ours[table]} rows in train, {theirs[table]} in test"
-    if isinstance(ours, list):
-        return f"{len(ours)} tables in train, {len(theirs)} in test"
-    return f"{ours} in train, {theirs} in test"
 
 
 def open_train(data_dir, layout="auto"):
@@ -196,9 +218,10 @@ def _open_own(folder, layout, vocab_sizes, content):
     where = os.path.join(folder, metadata.FILE_NAME)
     if layout not in ("auto", content["layout"]):
         raise DatasetError(f"{where}: layout expected {layout}, found {content['layout']}")
-    if vocab_sizes is not None and vocab_sizes != content["vocab_sizes"]:
-        raise DatasetError(
-            f"{where}: vocabulary sizes given and stored differ: "
-            f"expected {vocab_sizes}, found {content['vocab_sizes']}"
+    if vocab_sizes is not None:
+        wrong = vocabularies.difference(
+            vocab_sizes, content["vocab_sizes"], "the list given", "the file"
         )
+        if wrong is not None:
+            raise DatasetError(f"{where}: vocabulary sizes given and stored differ: {wrong}")
     return describe.from_metadata(folder, content)

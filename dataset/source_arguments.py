@@ -10,6 +10,7 @@ from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.layouts import has_days
 from dataset.opening import is_dataset, open_dataset, open_split
 from dataset.stored_types import Declared
+from dataset.transforms import APPLIED_HELP
 
 _WORD_TYPES = ("int32", "float32")
 
@@ -28,6 +29,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(TRANSFORMS),
         help="read the stored dense values with this transform instead of the layout's",
     )
+    parser.add_argument("--applied_transform", choices=list(TRANSFORMS), help=APPLIED_HELP)
 
 
 def open_source(
@@ -51,7 +53,9 @@ def open_source(
     sizes = None
     if parsed.vocab_sizes is not None:
         sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
-    declared = Declared(parsed.label_type, parsed.dense_type, parsed.dense_transform)
+    declared = Declared(
+        parsed.label_type, parsed.dense_type, parsed.dense_transform, parsed.applied_transform
+    )
     folder = os.path.normpath(path)
     if files.is_folder(folder) and (is_dataset(folder) or (flat_days and has_days(folder))):
         return list(open_dataset(folder, layout, sizes, declared=declared))

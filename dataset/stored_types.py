@@ -39,11 +39,13 @@ class Declared(NamedTuple):
         label: "int32" or "float32".
         dense: "int32" or "float32".
         dense_transform: a name from `dataset.columns.TRANSFORMS`, still to be applied.
+        applied_transform: such a name, what the stored dense values have been through.
     """
 
     label: str | None = None
     dense: str | None = None
     dense_transform: str | None = None
+    applied_transform: str | None = None
 
     def dtype(self, kind: str) -> str | None:
         """Returns the dtype that is declared of the columns of a kind."""
@@ -134,6 +136,7 @@ def _check_transform(description, words, origins, declared):
         column.dtype != "float32"
         or TRANSFORMS[column.transform] is None
         or declared.dense_transform is not None
+        or declared.applied_transform is not None
         or DENSE in origins
         or not _are_fractions(words.view(np.float32))
     ):

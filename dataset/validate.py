@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-from dataset import command_line, files, metadata
+from dataset import command_line, files, metadata, transforms
 from dataset.chunks import (
     CHUNK_SAMPLES,
     Chunk,
@@ -102,9 +102,10 @@ class _Scan:
             lines.append(f"  label        {label.dtype:8} {rate:.4%} ones")
         dense = description.dense_column
         if dense not in self.problems:
+            transform = transforms.transform_text(description)
             for feature in range(description.dense_features):
                 lines.append(
-                    f"  dense {feature:<6} {dense.dtype:8} {dense.transform}: "
+                    f"  dense {feature:<6} {dense.dtype:8} {transform}: "
                     f"{self.dense_low[feature]:.4g} to {self.dense_high[feature]:.4g}, mean "
                     f"{self.dense_sum[feature] / samples:.4g}, stored as zero "
                     f"{self.zeros[feature] / samples:.2%}"

@@ -17,12 +17,15 @@ class ServingDLRM(tf.Module):
         bottom, top: [(kernel, bias), ...] of the MLPs, float32 arrays.
         tables: the embedding tables, a [rows, D] variable each.
         interact: as for `model.dlrm.DenseDLRM`.
+        takes_counts: there is `serve_counts` too, next to `serve`.
+        log_shift: what `serve_counts` adds to counts before it takes the natural logarithm; None:
+            it takes them unchanged.
 
     Raises:
         ValueError: there is no table.
     """
 
-    def __init__(self, bottom, top, tables, *, interact=True):
+    def __init__(self, bottom, top, tables, *, interact=True, takes_counts=False, log_shift=None):
         super().__init__(name="dlrm")
         if not tables:
             raise ValueError("a model needs at least one table")
@@ -30,15 +33,34 @@ class ServingDLRM(tf.Module):
         self.top = [_layer(*layer) for layer in top]
         self.tables = list(tables)
         self._interact = dot_interaction_tensorflow if interact else no_interaction
+        self._log_shift = log_shift
+        self.serve = self._signature(self._serve, "dense")
+        if takes_counts:
+            self.serve_counts = self._signature(self._serve_counts, "counts")
+
+    def _signature(self, function, name):
         dense_features = self.bottom[0][0].shape[0]
-        self.serve = tf.function(
-            self._serve,
-            input_signature=[
-                tf.TensorSpec([None, dense_features], tf.float32, "dense"),
-                tf.TensorSpec([None, len(self.tables)], tf.int64, "categorical"),
-            ],
-            autograph=False,
-        )
+        specs = [
+            tf.TensorSpec([None, dense_features], tf.float32, name),
+            tf.TensorSpec([None, len(self.tables)], tf.int64, "categorical"),
+        ]
+        return tf.function(function, input_signature=specs, autograph=False)
+
+    def _serve_counts(self, counts, categorical):
+        """Returns {"probability": [n, 1] float32}.
+
+        Args:
+            counts: [n, dense features] float32, not transformed.
+            categorical: [n, T] int64 ids.
+
+        Raises:
+            tf.errors.InvalidArgumentError: as `_serve`; a count has no finite logarithm.
+        """
+        dense = counts
+        if self._log_shift is not None:
+            dense = tf.math.log(counts + self._log_shift)
+        with tf.control_dependencies([_check_counts(counts, dense)]):
+            return self._serve(tf.identity(dense), categorical)
 
     def _serve(self, dense, categorical):
         """Returns {"probability": [n, 1] float32}: NaN where a weight makes it not finite.
@@ -101,6 +123,21 @@ def _check_dense(dense):
         text = tf.strings.format(
             "dense feature {}, sample {}: {} is not finite",
             [place[1], place[0], tf.gather_nd(dense, place)],
+        )
+        return tf.debugging.Assert(False, [text])
+
+    return tf.cond(tf.reduce_any(bad), fail, tf.no_op)
+
+
+def _check_counts(counts, dense):
+    """Returns an op that fails at a count that becomes no finite number."""
+    bad = tf.logical_not(tf.math.is_finite(dense))
+
+    def fail():
+        place = tf.where(bad)[0]
+        text = tf.strings.format(
+            "dense feature {}, sample {}: count {} becomes {} by the model's transform",
+            [place[1], place[0], tf.gather_nd(counts, place), tf.gather_nd(dense, place)],
         )
         return tf.debugging.Assert(False, [text])
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM
 from model.embedding import backend
 from model.embedding.own import reads_own_tables
-from model.embedding.placement import POLICIES, Placement, plan
+from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training import dense_layers, environment, precision
 from training.data import open_data
@@ -102,10 +102,12 @@ def _placement(flags, cluster, vocab_sizes, chosen):
         "bytes_per_rank": _budget(flags, cluster),
     }
     if flags.placement not in POLICIES:
-        return Placement.from_json(
+        placement = Placement.from_json(
             pathlib.Path(flags.placement), vocab_sizes=vocab_sizes, dimension=flags.embedding_dim,
             ranks=cluster.size, **limits,
         )  # fmt: skip
+        check_optimizer(placement, flags.embedding_optimizer, flags.placement)
+        return placement
     return plan(
         vocab_sizes, flags.embedding_dim, cluster.size, policy=chosen.policy(flags.placement),
         replicate_below_rows=flags.replicate_below_rows,

@@ -5,13 +5,14 @@ import pathlib
 
 import dataset
 from dataset import reader
+from dataset.describe import DENSE_FEATURES
+from dataset.stored_types import Declared
 from ops.nvtx import phases, ranges
+from training.checkpoint.compatibility import SYNTHETIC
 from training.errors import UserError
 from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
 
 SYNTHETIC_STEPS = 30
-#: Of random batches that no dataset and no checkpoint describes: those of Criteo's logs.
-DENSE_FEATURES = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,11 @@ class _FileData:
         layout = flags.data_layout
         if flags.use_splited_dataset:
             layout = "per_table"
-        self._train, self._test = dataset.open_dataset(flags.data_dir, layout=layout)
+        self._train, self._test = dataset.open_dataset(
+            flags.data_dir,
+            layout=layout,
+            declared=Declared(applied_transform=flags.applied_transform),
+        )
         self.vocab_sizes = list(self._train.vocab_sizes)
         columns = self._train.table_columns
         files = {segment.path for column in columns for segment in column.segments}
@@ -101,7 +106,10 @@ class _FileData:
                 "data_dir": str(pathlib.Path(flags.data_dir).resolve()),
                 "layout": self._train.layout,
                 "vocab_sizes": self.vocab_sizes,
+                "dense_features": self._train.dense_features,
                 "dense_transform": self._train.dense_transform,
+                "applied_transform": self._train.applied_transform,
+                "effective_transform": self._train.effective_transform,
                 "train_samples": self._train.samples,
                 "test_samples": self._test.samples,
                 "train_fingerprint": self._train.fingerprint,
@@ -151,8 +159,11 @@ class _SyntheticData:
             one_batch=one_batch,
             attainable_auc=None,
             facts={
-                "layout": "synthetic",
+                "layout": SYNTHETIC,
+                "dense_features": self._dense_features,
                 "dense_transform": "log(x+1)",
+                "applied_transform": "none",
+                "effective_transform": "log(x+1)",
                 "vocab_sizes": self.vocab_sizes,
             },
         )

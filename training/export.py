@@ -9,6 +9,7 @@ import time
 
 import tensorflow as tf
 
+from dataset.columns import TRANSFORMS
 from model.serving import ServingDLRM
 from ops.embedding import create_table, write_rows
 from storage import atomic
@@ -19,6 +20,8 @@ from training.errors import EXIT_OK, UserError
 from training.plan_arguments import read_widths
 
 DESCRIPTION = "model.json"
+# The signature that takes counts and transforms them itself.
+FROM_COUNTS = "from_counts"
 
 
 def run(flags, cluster):
@@ -36,7 +39,14 @@ def run(flags, cluster):
     _check_target(target)
     begin = time.perf_counter()
     reader = start.find_checkpoint(flags, cluster)
-    size = export(reader, target)
+    transform = counts_transform(reader, flags.applied_transform)
+    if transform is None:
+        start.warn(
+            f"{reader.folder} does not say which transform of the dense counts its model expects: "
+            f"{target} takes transformed values alone; state it with --applied_transform, one of "
+            f"{', '.join(TRANSFORMS)}"
+        )
+    size = export(reader, target, transform)
     rows = sum(reader.manifest["vocab_sizes"])
     print(
         f"{target}: step {reader.manifest['step']} of {reader.folder}, "
@@ -47,7 +57,34 @@ def run(flags, cluster):
     return EXIT_OK
 
 
-def export(reader, target):
+def counts_transform(reader, stated=None):
+    """Returns the transform from counts to what a checkpoint's model takes, None if unknown.
+
+    Args:
+        reader: a `training.checkpoint.reader.Reader`.
+        stated: what the user says of a checkpoint that does not say it, or None.
+
+    Raises:
+        UserError: the checkpoint says otherwise.
+        DamagedError: it names a transform that does not exist.
+    """
+    found = manifests.expected_transform(reader.manifest)
+    if found is None:
+        return stated
+    if found not in tuple(TRANSFORMS):
+        raise DamagedError(
+            f"{reader.folder}: its data's dense transform is {found!r}, expected one of "
+            f"{', '.join(TRANSFORMS)}"
+        )
+    if stated not in (None, found):
+        raise UserError(
+            f"--applied_transform={stated}: checkpoint {reader.folder} says {found}: leave the "
+            "flag out"
+        )
+    return found
+
+
+def export(reader, target, transform):
     """Writes a SavedModel and `model.json`; returns their bytes.
 
     The memory it takes is that of the tables and one piece of a table.
@@ -55,6 +92,7 @@ def export(reader, target):
     Args:
         reader: a `training.checkpoint.reader.Reader`.
         target: the folder to make. It is written under another name and renamed when whole.
+        transform: what `counts_transform` returned.
 
     Raises:
         UserError: the folder exists or cannot be written.
@@ -64,9 +102,12 @@ def export(reader, target):
     _check_target(target)
     try:
         with atomic.new_folder(target) as partial:
-            module = serving_model(reader)
-            tf.saved_model.save(module, partial, signatures={"serving_default": module.serve})
-            text = atomic.encode_json(description(reader)) + "\n"
+            module = serving_model(reader, transform)
+            signatures = {"serving_default": module.serve}
+            if transform is not None:
+                signatures[FROM_COUNTS] = module.serve_counts
+            tf.saved_model.save(module, partial, signatures=signatures)
+            text = atomic.encode_json(description(reader, transform)) + "\n"
             write_text(os.path.join(partial, DESCRIPTION), text)
             size = _sync(partial)
     except (OSError, tf.errors.OpError) as error:
@@ -75,23 +116,34 @@ def export(reader, target):
     return size
 
 
-def serving_model(reader):
-    """Returns the `model.serving.ServingDLRM` of a checkpoint."""
+def serving_model(reader, transform):
+    """Returns the `model.serving.ServingDLRM` of a checkpoint; `transform` as for `export`."""
     manifest = reader.manifest
     # Large tables are for the host's memory, whatever devices there are.
     with tf.device("CPU:0"):
         bottom, top = _layers(reader)
         tables = [_table(reader, table) for table in range(len(manifest["vocab_sizes"]))]
         interact = manifest["flags"].get("ablation") != "no_interaction"
-        return ServingDLRM(bottom, top, tables, interact=interact)
+        return ServingDLRM(
+            bottom,
+            top,
+            tables,
+            interact=interact,
+            takes_counts=transform is not None,
+            log_shift=TRANSFORMS.get(transform),
+        )
 
 
-def description(reader):
-    """Returns the content of `model.json`."""
+def description(reader, transform):
+    """Returns the content of `model.json`; `transform` as for `export`."""
     manifest = reader.manifest
     bottom, _ = _layers(reader)
     features, tables = len(bottom[0][0]), len(manifest["vocab_sizes"])
-    return {
+    ids = {"dtype": "int64", "shape": [None, tables], "values": "ids"}
+    outputs = {"probability": {"dtype": "float32", "shape": [None, 1]}}
+    dense = {"dtype": "float32", "shape": [None, features]}
+    taken = {None: "transformed counts, by a transform that is not recorded", "none": "counts"}
+    described = {
         "format": "dlrm-saved-model",
         "version": 1,
         "step": manifest["step"],
@@ -99,17 +151,24 @@ def description(reader):
         "vocab_sizes": manifest["vocab_sizes"],
         "embedding_dim": manifest["embedding_dim"],
         "dense_features": features,
-        # What the caller must have applied to raw counts; null: the checkpoint does not say.
-        "dense_transform": manifest["data"].get("dense_transform"),
+        # From counts to the values of the input "dense"; null: the checkpoint does not say.
+        "dense_transform": transform,
         "signature": {
             "name": "serving_default",
             "inputs": {
-                "dense": {"dtype": "float32", "shape": [None, features]},
-                "categorical": {"dtype": "int64", "shape": [None, tables]},
+                "dense": {**dense, "values": taken.get(transform, f"{transform} of counts")},
+                "categorical": ids,
             },
-            "outputs": {"probability": {"dtype": "float32", "shape": [None, 1]}},
+            "outputs": outputs,
         },
     }
+    if transform is not None:
+        described["counts_signature"] = {
+            "name": FROM_COUNTS,
+            "inputs": {"counts": {**dense, "values": "counts"}, "categorical": ids},
+            "outputs": outputs,
+        }
+    return described
 
 
 def _layers(reader):
@@ -131,11 +190,17 @@ def _layers(reader):
         inputs = [pairs[0].shape[0] if pairs else 0, *widths]
         for width, before in zip(widths, inputs):
             expected += [[before, width], [width]]
-    if found != expected:
+    if len(found) != len(expected):
         raise DamagedError(
-            f"{reader.folder}: its dense variables have shapes {found}, its flags ask for "
-            f"{expected}"
+            f"{reader.folder}: expected {len(expected)} dense variables by its flags, found "
+            f"{len(found)}"
         )
+    for name, shape, wanted in zip(names, found, expected):
+        if shape != wanted:
+            raise DamagedError(
+                f"{reader.folder}: dense variable {name}: expected shape {wanted} by its flags, "
+                f"found {shape}"
+            )
     return layers
 
 

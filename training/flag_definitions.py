@@ -5,6 +5,8 @@ Importing this module imports no TensorFlow, so that a wrong flag is an error wi
 
 from absl import flags
 
+from dataset import transforms
+from dataset.columns import TRANSFORMS
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training.schedule import PRESETS
 
@@ -58,6 +60,12 @@ def _define_all():
         data, "string", "data_layout", "auto",
         "layout of the files: raw, three_file, per_table, deep_learning_examples, mlperf_v0.7 "
         "or torchrec (docs/data.md); auto recognises it",
+    )  # fmt: skip
+    _define(
+        data, "enum", "applied_transform", None,
+        f"{transforms.APPLIED_HELP}. With --mode=export, of a checkpoint that does not say. "
+        "Default: what the data says, else unknown",
+        enum_values=list(TRANSFORMS),
     )  # fmt: skip
     _define(
         data, "bool", "use_splited_dataset", False,

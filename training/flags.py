@@ -26,7 +26,7 @@ from training.flag_values import (
     read_steps,
 )
 from training.foreign_flags import advice
-from training.plan_arguments import read_vocab_sizes, read_widths
+from training.plan_arguments import check_column_split, read_vocab_sizes, read_widths
 
 FLAGS = flags.FLAGS
 
@@ -143,7 +143,19 @@ def vocab_sizes(default):
 def _check(values):
     _check_values(values)
     _check_texts(values)
+    if values.column_split:
+        try:
+            check_column_split(values.embedding_optimizer)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     _check_mlperf(values)
+    if values.applied_transform is not None and (
+        values.use_synthetic_dataset or values.mode == "plan" or not _reads_values(values)
+    ):
+        raise UserError(
+            f"--applied_transform={values.applied_transform} has no effect: it is of a dataset's "
+            "stored values, or with --mode=export of a checkpoint's"
+        )
     if values.mode == "plan":
         if values.global_batch_size is None:
             values.global_batch_size = 65536
@@ -182,6 +194,10 @@ def _check(values):
         )
     if top[-1] != 1:
         raise UserError(f"--top_mlp={values.top_mlp} ends in {top[-1]}: the last width must be 1")
+
+
+def _reads_values(values):
+    return values.data_dir is not None or values.mode == "export"
 
 
 def _check_values(values):

@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from training import environment, start
 from training.build import build
+from training.checkpoint.compatibility import SYNTHETIC
+from training.checkpoint.manifest import dense_features
 from training.errors import EXIT_OK, DivergedError, UserError
 from training.flags import FLAGS, chosen, widths
 from training.step import Forward
@@ -40,7 +42,7 @@ def run(flags, cluster, watch):
         if flags.data_dir is None and flags.vocab_sizes is None:
             flags.vocab_sizes = ",".join(map(str, reader.manifest["vocab_sizes"]))
     flags.global_batch_size = max(sizes)
-    parts = build(flags, cluster, reader and start.dense_features(reader))
+    parts = build(flags, cluster, reader and dense_features(reader.manifest))
     if reader is not None:
         start.load_weights(reader, parts, cluster)
     facts = _facts(flags, cluster, parts, reader)
@@ -104,7 +106,7 @@ def heading(facts):
         weights = f"of step {facts['step']}, {facts['checkpoint']}"
     data = facts["data"]
     samples = "random samples"
-    if data["layout"] != "synthetic":
+    if data["layout"] != SYNTHETIC:
         samples = f"the test data of {data['data_dir']}"
     names = "".join(f"{f'p{p} ms':>11}" for p in PERCENTILES)
     return "\n".join(

@@ -6,13 +6,14 @@ import math
 import tensorflow as tf
 
 import dataset
+from dataset.transforms import not_recorded
 from model.embedding.backend import BackendError
 from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
 from ops.nvtx import ranges
 from training import evaluate_mode, export, inference_benchmark, precision, schedule, start
 from training.build import build
-from training.checkpoint import restore
+from training.checkpoint import compatibility, restore
 from training.checkpoint.files import DamagedError
 from training.checkpoint.saver import Saver, facts
 from training.checkpoint.state import State
@@ -100,6 +101,9 @@ def _train(flags, cluster, watchdog):
     # Of rank 0 alone: the ranks do the same things.
     profile = StepProfile(profiled if cluster.rank == 0 else None, folder)
     saver = None
+    if parts.data.facts["effective_transform"] is None:
+        unknown = not_recorded(flags.data_dir)
+        journal.emit("message", text=f"warning: {unknown}")
     try:
         if flags.checkpoint_dir is not None:
             saver = Saver(
@@ -161,21 +165,31 @@ def _begin(flags, cluster, data, state, saver, journal):
     if saver is not None:
         reader = restore.newest_whole(flags.checkpoint_dir, cluster, _report(journal))
         if reader is not None:
-            changed = restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=True)
+            changed = compatibility.check(
+                reader, chosen(), data.facts, data.vocab_sizes, resume=True
+            )
             restore.load(reader, state, training=True)
             step = reader.manifest["step"]
             saver.resumed(step)
             journal.emit("message", text=f"resuming after step {step} from {reader.folder}")
+            _say_unchecked(reader, data, journal)
             for line in changed:
                 journal.emit("message", text=f"since then changed: {line}")
             return step, reader.manifest["evaluations"]
     if flags.restore is not None:
         reader = find_checkpoint(flags, cluster, _report(journal))
-        restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
+        compatibility.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
         restore.load(reader, state, training=True)
         step = reader.manifest["step"]
         journal.emit("message", text=f"weights of step {step} from {reader.folder}")
+        _say_unchecked(reader, data, journal)
     return 0, []
+
+
+def _say_unchecked(reader, data, journal):
+    line = compatibility.unchecked(reader, data.facts)
+    if line is not None:
+        journal.emit("message", text=f"warning: {line}")
 
 
 def _report(journal):

@@ -7,7 +7,7 @@ import time
 
 from training import environment
 from training.auc import ScoresNotFiniteError
-from training.chance import ChanceAlarm
+from training.auc_sanity import AucSanityCheck
 from training.data import with_next
 from training.errors import DivergedError
 from training.flags import chosen
@@ -70,7 +70,7 @@ class Loop:
         self._start = start
         self._interval = self._evaluation_interval()
         self._evaluations = list(evaluations)
-        self._chance = ChanceAlarm(schedule, flags.data_dir, journal)
+        self._sanity = AucSanityCheck(schedule, flags.data_dir, journal)
         self._evaluating_seconds = 0.0
         self._pace = Pace(start, flags.global_batch_size)
         self._next_report = 0.0
@@ -232,7 +232,8 @@ class Loop:
         self._evaluations.append(record)
         self._journal.emit("evaluation", **record)
         self._journal.emit("memory", step=done, **environment.peak_memory())
-        self._chance.look(result, done, done == self._total)
+        loss = self._step.last_loss() if done > self._start else None
+        self._sanity.check(result, done, done == self._total, loss)
         return "auc_threshold" if result.auc > self._flags.auc_threshold else None
 
     def _scored(self, step):

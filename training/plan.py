@@ -9,14 +9,25 @@ import argparse
 import sys
 
 from model.cost_model import ID_EXPONENT, predict
-from model.embedding.placement import POLICIES, Placement, PlacementError, plan
+from model.embedding.placement import (
+    POLICIES,
+    Placement,
+    PlacementError,
+    check_optimizer,
+    plan,
+)
 from model.embedding.shards import OPTIMIZER_STATE_BYTES, byte_text
 from model.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
 from model.workload import ModelShape, row_wise_imbalance
 from storage.arguments import number, whole_number
 from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.flag_values import read_bytes
-from training.plan_arguments import precision_of, read_vocab_sizes, read_widths
+from training.plan_arguments import (
+    check_column_split,
+    precision_of,
+    read_vocab_sizes,
+    read_widths,
+)
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -76,6 +87,8 @@ def render(
         raise ValueError(
             f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZER_STATE_BYTES)}"
         )
+    if column_split:
+        check_column_split(optimizer)
     shape = ModelShape(
         tuple(vocab_sizes), dimension, dense_features, tuple(bottom_mlp), tuple(top_mlp)
     )
@@ -89,13 +102,15 @@ def render(
     def place(count):
         limits = {"bytes_per_rank": budget, "optimizer_bytes_per_row": state}
         if placement not in POLICIES and count == ranks:
-            return Placement.from_json(
+            read = Placement.from_json(
                 placement,
                 vocab_sizes=shape.vocab_sizes,
                 dimension=dimension,
                 ranks=ranks,
                 **limits,
             )
+            check_optimizer(read, optimizer, placement)
+            return read
         return plan(
             shape.vocab_sizes,
             dimension,

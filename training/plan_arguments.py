@@ -80,6 +80,15 @@ def _positive_integers(text, name, largest=None):
     return numbers
 
 
+def check_column_split(optimizer):
+    """Raise ValueError where tables of an optimizer cannot be halved by column."""
+    if optimizer == "rowwise_adagrad":
+        raise ValueError(
+            "--column_split does not go with row-wise Adagrad, which keeps one number for a whole "
+            "row: leave --column_split out, or take adagrad"
+        )
+
+
 def precision_of(device, amp):
     """Return the precision of the matrix products: TensorFlow's default, or AMP's.
 

@@ -9,7 +9,7 @@ import sys
 import types
 
 from training import faults
-from training.checkpoint import restore
+from training.checkpoint import compatibility, restore
 from training.checkpoint.state import State
 from training.errors import RankLostError, UserError
 from training.eval_cache import CachedBatches
@@ -125,16 +125,10 @@ def adopt_model(flags, reader):
         flags: the parsed flags, changed in place.
         reader: the checkpoint.
     """
-    for name in restore.MODEL_FLAGS:
+    for name in compatibility.MODEL_FLAGS:
         if not flags[name].present and name in reader.manifest["flags"]:
             setattr(flags, name, reader.manifest["flags"][name])
     flags.embedding_optimizer = "sgd"
-
-
-def dense_features(reader):
-    """Returns the dense features of a checkpoint's model: the inputs of its first layer."""
-    first = min(reader.manifest["dense"], key=lambda name: int(name.split(".")[0]))
-    return reader.manifest["dense"][first]["shape"][0]
 
 
 def load_weights(reader, parts, cluster):
@@ -150,7 +144,12 @@ def load_weights(reader, parts, cluster):
         DamagedError: it does not hold what the model needs.
     """
     data = parts.data
-    restore.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False, training=False)
+    compatibility.check(
+        reader, chosen(), data.facts, data.vocab_sizes, resume=False, training=False
+    )
+    line = compatibility.unchecked(reader, data.facts)
+    if line is not None and cluster.rank == 0:
+        warn(line)
     no_optimizer = types.SimpleNamespace(variables=[])
     no_scale = types.SimpleNamespace(variables={}, dynamic=False)
     state = State(parts.dense_model, no_optimizer, no_scale, parts.embedding, cluster)

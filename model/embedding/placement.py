@@ -24,7 +24,15 @@ from model.embedding.shards import (
     row_bytes,
 )
 
-__all__ = ["POLICIES", "Assignment", "Placement", "PlacementError", "Shard", "plan"]
+__all__ = [
+    "POLICIES",
+    "Assignment",
+    "Placement",
+    "PlacementError",
+    "Shard",
+    "check_optimizer",
+    "plan",
+]
 
 POLICIES = ("auto", "table", "row")
 
@@ -300,6 +308,23 @@ def plan(
         optimizer_bytes_per_row=optimizer_bytes_per_row,
         bytes_per_rank=bytes_per_rank,
     )
+
+
+def check_optimizer(placement, optimizer, where="placement"):
+    """Raise PlacementError where an optimizer's state cannot be divided as the tables are.
+
+    Args:
+      placement: a `Placement`.
+      optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
+      where: the placement's file, for the message.
+    """
+    if optimizer == "rowwise_adagrad" and placement.column_wise_tables:
+        table = placement.column_wise_tables[0]
+        raise PlacementError(
+            f"{where}: table {table}: its rows are halved by column, but row-wise Adagrad keeps "
+            "one number for a whole row: place it by table or by row, or take adagrad",
+            table,
+        )
 
 
 def _shard_text(shard):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from model.embedding.placement import check_optimizer
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from ops import embedding as kernels
 
@@ -38,11 +39,7 @@ class FusedTables:
         if optimizer not in OPTIMIZER_STATE_BYTES:
             known = ", ".join(OPTIMIZER_STATE_BYTES)
             raise ValueError(f"optimizer {optimizer!r}: expected one of {known}")
-        if optimizer == "rowwise_adagrad" and width != placement.dimension:
-            raise ValueError(
-                "row-wise Adagrad keeps one number for a whole row, which column halves divide: "
-                "take adagrad, or a placement without halves"
-            )
+        check_optimizer(placement, optimizer)
         self._placement = placement
         self.shards = list(shards)
         self._first_rows = first_rows

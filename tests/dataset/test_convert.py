@@ -129,7 +129,8 @@ def test_stored_transform_cannot_be_exchanged(tmp_path, arrays, capsys):
     layouts.per_table(tmp_path / "a", *arrays)
     options = ["--layout", "three_file", "--dense_transform", "log(x+3)"]
     assert run(tmp_path / "a", tmp_path / "b", *options) == 2
-    assert "dense values are stored transformed" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "whether the stored float16 values are counts or transformed" in message
 
 
 def test_value_too_large_for_float16(tmp_path, arrays, capsys):

@@ -12,6 +12,7 @@ from training.checkpoint.state import State
 from training.journal import Journal
 from training.precision import LossScale
 
+DATA = {"layout": "synthetic", "effective_transform": "log(x+1)"}
 DIMENSION, BOTTOM, TOP, DENSE = 4, [4], [3, 1], 5
 
 
@@ -36,7 +37,7 @@ def write(folder, vocab_sizes, *, ranks, policy="row", optimizer="sgd", steps=(7
         "embedding_dim": DIMENSION, "bottom_mlp": "4", "top_mlp": "3,1", "ablation": "none",
         "global_batch_size": 8, "optimizer": "sgd", "embedding_optimizer": optimizer, "lr": None,
     }  # fmt: skip
-    facts = {"flags": flags, "data": {"layout": "synthetic"}, "versions": {"numpy": "x"}}
+    facts = {"flags": flags, "data": DATA, "versions": {"numpy": "x"}}
 
     def body(cluster):
         embedding = OwnEmbedding(placement, cluster, 8 // ranks, seed=1, optimizer=optimizer)

@@ -128,6 +128,7 @@ def test_exports_whole_tables(tmp_path, ranks, policy):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["step"] == 7
     assert manifest["vocab_sizes"] == vocab
+    assert manifest["dense_transform"] == "log(x+1)"
     assert [entry["shape"] for entry in manifest["tables"]] == [[rows, 4] for rows in vocab]
     done = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=out, check=False)
     assert done.returncode == 0
@@ -183,6 +184,7 @@ def test_inspect_says_what_is_there(written, capsys):
     text = capsys.readouterr().out
     for word in ("step 3", "2 ranks", "AUC 0.625", "--embedding_optimizer=sgd", "[16, 3]"):
         assert word in text, text
+    assert "transform of dense counts: log(x+1)" in text
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify", "export"])

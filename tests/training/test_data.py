@@ -7,7 +7,7 @@ import pytest
 from tests.dataset.hand_written import VOCAB_SIZES, random_arrays
 from tests.dataset.test_feature_spec import SIZES, Written
 from tests.dataset.test_layouts import raw
-from training import start
+from training.checkpoint.manifest import dense_features
 from training.data import open_data
 
 ONE_RANK = types.SimpleNamespace(rank=0, size=1)
@@ -42,7 +42,7 @@ def test_random_batches_have_the_dense_features_of_a_checkpoint(monkeypatch):
     shapes = {"01.bias": [9], "10.kernel": [4, 2], "00.kernel": [7, 9]}
     dense = {name: {"shape": shape} for name, shape in shapes.items()}
     reader = types.SimpleNamespace(manifest={"dense": dense})
-    data = open_data(flags(), start.dense_features(reader)).load(None, ONE_RANK)
+    data = open_data(flags(), dense_features(reader.manifest)).load(None, ONE_RANK)
     assert data.dense_features == 7
     (batch,) = data.train(0)
     assert batch["dense"].shape == (6, 7)

@@ -171,14 +171,14 @@ def test_nothing_is_overwritten_and_nothing_half_written(trained, tmp_path, monk
     taken = tmp_path / "taken"
     taken.mkdir()
     with pytest.raises(UserError, match="exists already"):
-        export.export(reader_of(trained[1]), taken)
+        export.export(reader_of(trained[1]), taken, "log(x+1)")
 
     def fails(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tf.saved_model, "save", fails)
     with pytest.raises(UserError, match=r"model: cannot be written: No space left on device"):
-        export.export(reader_of(trained[1]), tmp_path / "model")
+        export.export(reader_of(trained[1]), tmp_path / "model", "log(x+1)")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import launch
+from tests.training import checkpoints
 from training import inference_benchmark
 
 
@@ -100,3 +101,14 @@ def test_the_ranks_must_divide_every_size(tmp_path):
     assert done.returncode != 0
     assert "7 is not divisible by the 2 ranks" in done.stdout + done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_random_batches_have_the_checkpoints_dense_features(tmp_path):
+    """Checkpoints of `tests.training.checkpoints` take 5."""
+    checkpoints.write(tmp_path / "checkpoints", [30, 7], ranks=1)
+    _, _, result = run(
+        1, tmp_path / "runs", "--mode=inference_benchmark", "--batch_sizes=4",
+        f"--checkpoint_dir={tmp_path / 'checkpoints'}",
+    )  # fmt: skip
+    assert result["data"]["dense_features"] == checkpoints.DENSE == 5
+    assert result["step"] == 7

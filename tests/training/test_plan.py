@@ -65,6 +65,22 @@ def test_full_size_tables_on_eighty_ranks():
     assert scale["16"].split()[0] == "21/5/0"  # table-, row- and column-wise tables
 
 
+def test_rowwise_adagrad_refuses_column_halves(tmp_path, capsys):
+    words = "--ranks 2 --optimizer rowwise_adagrad --column_split".split()
+    assert main(words) == EXIT_USER_ERROR
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    assert line.startswith("error: --column_split does not go with row-wise Adagrad")
+    halves = plan((100,), 4, 2, policy="table", column_split="auto", bytes_per_rank=800)
+    path = tmp_path / "halves.json"
+    path.write_text(halves.to_json())
+    run = {"ranks": 2, "dimension": 4, "bottom_mlp": (4,), "global_batch_size": 64}
+    with pytest.raises(PlacementError, match=r"halves.json: table 0: its rows are halved by col"):
+        render((100,), placement=str(path), optimizer="rowwise_adagrad", **run)
+    assert "0c[0:2]" in render((100,), placement=str(path), optimizer="adagrad", **run)
+
+
 def test_placement_by_hand_and_adagrad(tmp_path):
     path = tmp_path / "by_hand.json"
     sizes = (100, 50, 3)

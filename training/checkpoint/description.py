@@ -3,6 +3,7 @@
 import math
 import pathlib
 
+from training.checkpoint import manifest as manifests
 from training.summary import score_text
 
 # Flags that say what was trained and how, in the order in which they are shown.
@@ -31,6 +32,7 @@ def describe(folder, manifest):
         "embedding_dim": manifest["embedding_dim"],
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "tables": tables,
+        "expected_transform": manifests.expected_transform(manifest),
         "dense": {name: entry["shape"] for name, entry in manifest["dense"].items()},
         "flags": {n: flags[n] for n in _SHOWN if flags.get(n) is not None},
         "data": manifest["data"],
@@ -63,7 +65,8 @@ def text_of(facts):
     parts = sum(t["parts"] for t in facts["tables"])
     lines += [f"  {'all':>7}{rows:>14,}{parts:>8}{size:>18,}", "", "  dense variables"]
     lines += [f"    {name:<20} {shape}" for name, shape in facts["dense"].items()]
-    lines += ["", "  flags"]
+    transform = facts["expected_transform"] or "not recorded"
+    lines += ["", f"  transform of dense counts: {transform}", "", "  flags"]
     lines += [f"    --{name}={value}" for name, value in facts["flags"].items()]
     lines += ["", "  evaluations" if facts["evaluations"] else "  no evaluation"]
     lines += [

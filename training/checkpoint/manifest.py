@@ -115,3 +115,20 @@ def largest_first(manifest, names):
     """Returns the names of files in the order of what the manifest says they hold, then by name."""
     sizes = {entry["file"]: math.prod(entry["shape"]) for entry in entries(manifest)}
     return sorted(names, key=lambda name: (-sizes.get(name, 0), name))
+
+
+def expected_transform(manifest):
+    """Returns the name of the transform from counts to the model's dense input, None if unknown."""
+    data = manifest["data"]
+    if "effective_transform" in data:
+        return data["effective_transform"]
+    # Written before this was recorded: what the reader took logarithms of were counts, but of
+    # values that it took as they were, none knows what they had been through.
+    transform = data.get("dense_transform")
+    return None if transform == "none" else transform
+
+
+def dense_features(manifest):
+    """Returns the number of dense features that the model takes, None without dense variables."""
+    numbered = sorted(manifest["dense"], key=lambda name: int(name.partition(".")[0]))
+    return manifest["dense"][numbered[0]]["shape"][0] if numbered else None

@@ -11,7 +11,7 @@ from storage import atomic
 from storage.atomic import encode_json
 from training.checkpoint import files
 from training.checkpoint.array_files import ArrayFiles
-from training.checkpoint.manifest import NAME
+from training.checkpoint.manifest import NAME, expected_transform
 from training.errors import UserError
 
 FORMAT, VERSION = "dlrm-arrays", 1
@@ -63,6 +63,7 @@ def _write(reader, folder):
         "version": VERSION,
         "checkpoint": str(reader.folder.resolve()),
         **{name: manifest[name] for name in kept},
+        "dense_transform": expected_transform(manifest),
         "tables": tables,
         "dense": dense,
     }

@@ -1,4 +1,4 @@
-"""From a checkpoint into a job: which one, whether it fits, and its values."""
+"""From a checkpoint into a job: which one, and its values."""
 
 import pathlib
 
@@ -6,22 +6,9 @@ import numpy as np
 
 from training.checkpoint import files, folder, manifest
 from training.checkpoint.reader import Reader
-from training.errors import UserError
 
-# Flags that a model's weights are for: another value is another model.
-MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "ablation")
-# Flags that the optimizers' state is for.
-_OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
-# Flags that say which sample comes at which step.
-_POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
-_POSITION_DATA = ("train_samples", "train_fingerprint", "vocab_sizes")
 # Of the loss scale, what --loss_scale=dynamic finds while it trains.
 _FOUND_SCALE = ("loss_scale", "good_steps")
-# Flags whose change alters what is learned from here on: allowed, and told.
-_COURSE_FLAGS = (
-    "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
-    "embedding_lr", "embedding_gradient", "amp", "amp_dtype", "loss_scale", "epochs", "seed",
-)  # fmt: skip
 
 
 def newest_whole(path, cluster, report):
@@ -58,46 +45,6 @@ def newest_whole(path, cluster, report):
     return None
 
 
-def check(reader, flags, data, vocab_sizes, *, resume, training=True):
-    """Compares a checkpoint with a job.
-
-    Args:
-        reader: the checkpoint.
-        flags: {name: value} of the job's flags.
-        data: what identifies its data.
-        vocab_sizes: rows of its tables.
-        resume: the job goes on where the checkpoint was made, at the same place in the data.
-        training: the optimizers' state is wanted too.
-
-    Returns:
-        Lines about flags that have changed and may.
-
-    Raises:
-        UserError: the checkpoint is of another model, or of other data.
-    """
-    found = reader.manifest
-    where = f"checkpoint {reader.folder}"
-    if list(found["vocab_sizes"]) != list(vocab_sizes):
-        raise UserError(
-            f"{where}: its tables have {found['vocab_sizes']} rows, this job's {list(vocab_sizes)}"
-        )
-    names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
-    wrong = _differences(found["flags"], flags, names)
-    if wrong:
-        raise UserError(f"{where} is of another model: {'; '.join(wrong)}")
-    if not resume:
-        return []
-    wrong = _differences(found["flags"], flags, _POSITION_FLAGS)
-    wrong += _differences(found["data"], data, _POSITION_DATA, flag="")
-    if wrong:
-        raise UserError(
-            f"{where} was made with other batches, so that its place in the data means nothing: "
-            f"{'; '.join(wrong)}; give another --checkpoint_dir, and --restore={reader.folder} to "
-            "begin from its weights"
-        )
-    return _differences(found["flags"], flags, _COURSE_FLAGS)
-
-
 def load(reader, state, *, training):
     """Puts a checkpoint's values into a job.
 
@@ -114,8 +61,14 @@ def load(reader, state, *, training):
             continue
         there, here = set(reader.manifest[group]), set(variables)
         if there != here:
+            wrong = [
+                f"{what} {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+                for what, names in (("lacks", here - there), ("has unexpected", there - here))
+                if names
+            ]
             raise files.DamagedError(
-                f"{reader.folder}: {group} holds {sorted(there)}, expected {sorted(here)}"
+                f"{reader.folder}: {group} state {' and '.join(wrong)} (expected {len(here)} "
+                f"arrays, found {len(there)})"
             )
         for name, variable in variables.items():
             if name in _FOUND_SCALE and not _finds_scale(reader, state):
@@ -154,11 +107,3 @@ def _candidates(path):
 
 def _from_rank_0(cluster, number):
     return cluster.sum(np.array([number if cluster.rank == 0 else 0], np.int64))[0]
-
-
-def _differences(found, wanted, names, flag="--"):
-    return [
-        f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
-        for name in names
-        if name in wanted and found.get(name) != wanted.get(name)
-    ]

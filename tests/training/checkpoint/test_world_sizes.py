@@ -13,7 +13,7 @@ from model.embedding.placement import Assignment, Placement
 from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
 from tests.ranks import ThreadRanks
-from training.checkpoint import files, folder, manifest, restore
+from training.checkpoint import compatibility, files, folder, manifest, restore
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.reader import Reader
 from training.checkpoint.saver import Saver
@@ -262,12 +262,14 @@ def test_what_does_not_fit_is_said(tmp_path):
     reader = Reader(path, manifest.read(path)[0])
 
     def check(resume=True, vocab=VOCAB, data=DATA, **flags):
-        return restore.check(reader, {**FLAGS, **flags}, data, list(vocab), resume=resume)
+        return compatibility.check(reader, {**FLAGS, **flags}, data, list(vocab), resume=resume)
 
     assert check() == []
     assert check(lr=2.0) == ["--lr was 1.0, is 2.0"]
-    with pytest.raises(UserError, match=r"50, 1, 7, 3, 41"):
+    with pytest.raises(UserError, match="table 4: the checkpoint has 40 rows, the data 41$"):
         check(vocab=(*VOCAB[:4], 41))
+    with pytest.raises(UserError, match="the checkpoint has 5 tables, the data 4$"):
+        check(vocab=VOCAB[:4])
     with pytest.raises(UserError, match=r"--embedding_dim was 8, is 16"):
         check(embedding_dim=16, resume=False)
     with pytest.raises(UserError, match=r"--global_batch_size was 24, is 48.*--restore"):

@@ -1,0 +1,120 @@
+"""Whether a checkpoint fits a job: its model, its data, its place in the data."""
+
+from __future__ import annotations
+
+from dataset import vocabularies
+from training.checkpoint import manifest
+from training.checkpoint.reader import Reader
+from training.errors import UserError
+
+# Layout of random batches (`training.data`).
+SYNTHETIC = "synthetic"
+
+# Flags that a model's weights are for: another value is another model.
+MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "ablation")
+# Flags that the optimizers' state is for.
+_OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
+# Flags that say which sample comes at which step.
+_POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
+_POSITION_DATA = ("train_samples", "train_fingerprint")
+# Flags whose change alters what is learned from here on: allowed, and told.
+_COURSE_FLAGS = (
+    "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
+    "embedding_lr", "embedding_gradient", "amp", "amp_dtype", "loss_scale", "epochs", "seed",
+)  # fmt: skip
+
+
+def check(
+    reader: Reader, flags: dict, data: dict, vocab_sizes, *, resume: bool, training: bool = True
+) -> list[str]:
+    """Compares a checkpoint with a job.
+
+    Args:
+        reader: the checkpoint.
+        flags: {name: value} of the job's flags.
+        data: what identifies its data (`facts` of a `training.data.Data`).
+        vocab_sizes: rows of its tables.
+        resume: the job goes on where the checkpoint was made, at the same place in the data.
+        training: the optimizers' state is wanted too.
+
+    Returns:
+        Lines about flags that have changed and may.
+
+    Raises:
+        UserError: the checkpoint is of another model, or of other data.
+    """
+    found = reader.manifest
+    where = f"checkpoint {reader.folder}"
+    wrong = vocabularies.difference(found["vocab_sizes"], vocab_sizes, "the checkpoint", "the data")
+    if wrong is not None:
+        raise UserError(f"{where} is of other tables: {wrong}")
+    _check_dense(where, found, data)
+    names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
+    wrong = _differences(found["flags"], flags, names)
+    if wrong:
+        raise UserError(f"{where} is of another model: {'; '.join(wrong)}")
+    if not resume:
+        return []
+    wrong = _differences(found["flags"], flags, _POSITION_FLAGS)
+    wrong += _differences(found["data"], data, _POSITION_DATA, flag="")
+    if wrong:
+        raise UserError(
+            f"{where} was made with other batches, so that its place in the data means nothing: "
+            f"{'; '.join(wrong)}; give another --checkpoint_dir, and --restore={reader.folder} to "
+            "begin from its weights"
+        )
+    return _differences(found["flags"], flags, _COURSE_FLAGS)
+
+
+def unchecked(reader: Reader, data: dict) -> str | None:
+    """Returns a line about what `check` cannot compare, None where it compares everything.
+
+    Args:
+        reader: the checkpoint.
+        data: what identifies the job's data.
+    """
+    expected, given = manifest.expected_transform(reader.manifest), data.get("effective_transform")
+    if data.get("layout") == SYNTHETIC or None not in (expected, given):
+        return None
+    where = f"checkpoint {reader.folder}"
+    ours = f"expects {expected}" if expected else "does not say which dense transform it expects"
+    theirs = f"has {given}" if given else "does not say what its dense values have been through"
+    return f"the dense transform is not checked: {where} {ours}, the data {theirs}" + (
+        "" if given else " (state it with --applied_transform)"
+    )
+
+
+def _check_dense(where, found, data):
+    """Raises UserError where the data's dense features are not those that the model expects."""
+    features, given = manifest.dense_features(found), data.get("dense_features")
+    if None not in (features, given) and features != given:
+        raise UserError(
+            f"{where} is of another model: it takes {features} dense features, the data has {given}"
+        )
+    # Random values are as good as any other.
+    if data.get("layout") == SYNTHETIC:
+        return
+    expected, given = manifest.expected_transform(found), data.get("effective_transform")
+    if None not in (expected, given) and expected != given:
+        raise UserError(
+            f"{where} expects dense values that are {_of_counts(expected)}, the data gives "
+            f"{_of_counts(given)}: make the data from its counts with --dense_transform="
+            f"'{expected}' (split_bin.py, dataset.convert)"
+        )
+
+
+def _of_counts(transform):
+    return "counts" if transform == "none" else f"{transform} of counts"
+
+
+def _differences(found, wanted, names, flag="--"):
+    return [
+        f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
+        for name in names
+        if name in wanted and _plain(found.get(name)) != _plain(wanted.get(name))
+    ]
+
+
+def _plain(value):
+    """Returns a flag's value without what `training.flags.widths` overlooks in a list."""
+    return value.replace(" ", "").strip("[]") if isinstance(value, str) else value
