@@ -142,7 +142,7 @@ def test_records_of_int32_labels_and_float32_values(tmp_path, capsys):
     assert (tmp_path / "out" / "train" / "dense.bin").read_bytes() == arrays.dense.tobytes()
     assert (tmp_path / "out" / "train" / "label.bin").read_bytes() == arrays.label.tobytes()
     assert TOOLS["validate"](tmp_path / "out", None, []) == 0
-    assert "float32  none: 0.1" in capsys.readouterr().out
+    assert "float32  stored, transform not recorded: 0.1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tool", TOOLS)
