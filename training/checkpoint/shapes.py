@@ -56,7 +56,9 @@ class _Flags(TypedDict, total=False):
 
 
 class _Data(TypedDict, total=False):
+    dense_features: _Count
     dense_transform: Optional[str]
+    applied_transform: Optional[str]
     effective_transform: Optional[str]
 
 
