@@ -142,7 +142,7 @@ def test_spark_ships_what_its_executors_import(tmp_path, spark):
     """Parsing and writing need no package beside those that docs/preprocess.md names."""
     shipped = spark_engine._ship_package(str(tmp_path))
     program = (
-        "import sys; sys.modules['msgspec'] = sys.modules['duckdb'] = None\n"
+        "import sys; sys.modules['duckdb'] = sys.modules['tensorflow'] = None\n"
         "from dataset.preprocessing import parsing\n"
         "from dataset.preprocessing.engines import spark_tasks\n"
         "print(parsing.__file__, spark_tasks.__file__)"
