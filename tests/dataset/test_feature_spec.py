@@ -101,7 +101,7 @@ def test_tools_read_it(tmp_path, capsys):
 
 def test_raw_files_hold_13_numerical_features(tmp_path, capsys):
     Written(tmp_path / "a")
-    flags = ["--layout=raw", "--dense_transform=log(x+1)"]
+    flags = ["--layout=raw", "--dense_transform=log(x+1)", "--applied_transform=none"]
     assert convert.main([str(tmp_path / "a"), str(tmp_path / "b"), *flags]) == 2
     assert "raw files hold 13 dense features, found 10" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
