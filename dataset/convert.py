@@ -53,6 +53,8 @@ def convert_dataset(sources, destination, layout, *, overwrite=False, **options)
     raw = layout == "raw"
     names = layouts.RAW_FILES if raw else ("train", "test")
     paths = [os.path.join(destination, name) for name in names]
+    for source in sources:
+        encode.encoding(source, layout)  # What cannot be written makes no folder.
     os.makedirs(destination, exist_ok=True)
     done = []
     try:
