@@ -118,8 +118,8 @@ def test_lengths_must_agree():
     [
         (["--samples=0"], "argument --samples: expected a whole number from 1 to"),
         (["--compared=x"], "argument --compared: expected a whole number from 1 to"),
-        (["--json=nowhere/x.json"], "--json=nowhere/x.json: no file can be written there"),
-        (["--json=docs"], "--json=docs: no file can be written there"),
+        (["--json=LICENSE/x.json"], "argument --json: LICENSE/x.json: no"),
+        (["--json=docs"], "argument --json: docs: is a folder: it is not replaced"),
     ],
 )
 def test_the_benchmark_says_what_is_wrong_before_it_measures(arguments, message):

@@ -121,7 +121,7 @@ def test_people_are_told_that_a_score_is_not_known():
         "steps": 3, "stopped_by": "epochs", "evaluation_interval": None, "training_seconds": 1.0,
         "evaluating_seconds": 1.0, "total_seconds": 2.0, "ms_per_iteration": None,
         "samples_per_second": None, "ranks": 1, "auc": None, "best_auc": None, "log_loss": 0.25,
-        "attainable_auc": None,
+        "attainable_auc": None, "versions": {"gpu": None},
     }  # fmt: skip
     table = dict(rows(result))
     assert (table["AUC"], table["best AUC"], table["log loss"]) == ("n/a", "n/a", "0.250000")
