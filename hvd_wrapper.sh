@@ -4,7 +4,7 @@
 #   horovodrun -np 8 ./hvd_wrapper.sh python3 main.py ...
 #
 # The local rank is found under horovodrun, Open MPI, MPICH, Intel MPI, MVAPICH2, PALS, jsrun, Flux
-# and Slurm (training/launcher.py). What the caller has set (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS,
+# and Slurm (training/runtime/launcher.py). What the caller has set (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS,
 # TF_NUM_*_THREADS) is left as it is. DLRM_BIND=none leaves the cores alone.
 set -euo pipefail
 
@@ -19,7 +19,7 @@ python=python3
 command -v "$python" >/dev/null || { echo "hvd_wrapper: no $python on the path: activate the environment" >&2; exit 2; }
 python=$(command -v "$python")
 [[ $python == /* ]] || python=$PWD/$python
-binding=$(cd "$(dirname "${BASH_SOURCE[0]}")" && "$python" -ES -m training.binding) || exit
+binding=$(cd "$(dirname "${BASH_SOURCE[0]}")" && "$python" -ES -m training.runtime.binding) || exit
 { read -r rank; read -r ranks; read -r device; read -r chosen; } <<<"$binding"
 [[ -z $device ]] || export CUDA_VISIBLE_DEVICES=$device
 

@@ -12,26 +12,27 @@ from storage import program_start, standard_streams
 if __name__ == "__main__":
     program_start.begin()
 
-from training import environment, flags, launcher, status
-from training.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
+from training import flags
 from training.flag_values import read_bytes
+from training.runtime import environment, launcher, rank_status
+from training.runtime.errors import EXIT_INTERRUPTED, DivergedError, RankLostError, UserError
 
 
 def main(arguments):
-    """Runs the job; returns its exit code (see `training.errors`)."""
+    """Runs the job; returns its exit code (see `training.runtime.errors`)."""
     environment.prepare()
     place, error = launcher.Place(), None
     try:
         place = launcher.read()
     except UserError as wrong:
         error = wrong
-    status.running(place.rank)
+    rank_status.running(place.rank)
     if error is None:
         code = _main(arguments, place)
     else:
         _complain(0, str(error))
         code = error.exit_code
-    status.ended(place.rank, code)
+    rank_status.ended(place.rank, code)
     return code
 
 
@@ -63,7 +64,7 @@ def _main(arguments, place):
 
 def _plan(values):
     import dataset
-    from training import plan
+    from planner import plan
 
     budget = values.memory_per_rank
     try:
@@ -97,17 +98,20 @@ def _plan(values):
 def _run(values, place):
     # Imports of TensorFlow start here.
     with environment.quick_imports():
-        from training import cluster, faults, gpus, job
+        from training.modes import train
+
+        # Before Horovod, whose first exchange makes TensorFlow take the GPUs that it sees.
+        from training.runtime import error_translation, gpus, process_group
 
     # Before Horovod, whose first exchange makes TensorFlow take the GPUs that it sees.
     device = gpus.choose(place.local_rank)
-    ranks = cluster.connect(place)
-    with faults.explained(ranks.rank, ranks.size):
+    ranks = process_group.connect(place)
+    with error_translation.translate_errors(ranks.rank, ranks.size):
         if ranks.local_rank == 0 and (unused := gpus.unused(device)):
             print(f"warning: {unused}", file=sys.stderr, flush=True)
         if ranks.size > 1:
             gpus.check(ranks, device)
-        code = job.run(values, ranks)
+        code = train.run(values, ranks)
     ranks.shutdown()
     return code
 

@@ -62,7 +62,9 @@ class BuildOps(build_ext):
         sys.exit("setup.py: TensorFlow is not installed; the ops are built against it")
 
 
-_PACKAGES = ("dataset", "model", "ops", "storage", "tensorflow_dot_based_interact", "training")
+_PACKAGES = (
+    "dataset", "model", "ops", "planner", "storage", "tensorflow_dot_based_interact", "training",
+)  # fmt: skip
 
 setup(
     name="dlrm-trainer",
@@ -71,7 +73,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9,<3.12",
     packages=find_packages(include=[f"{name}*" for name in _PACKAGES]),
-    package_data={"training.report": ["page.html.jinja", "page.css", "hover.js"]},
+    package_data={"training.telemetry.report": ["page.html.jinja", "page.css", "hover.js"]},
     py_modules=["main", "split_bin", "preprocess"],
     ext_modules=[Extension("dlrm_ops", sources=[])],
     cmdclass={"build_ext": BuildOps},

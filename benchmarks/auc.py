@@ -76,7 +76,7 @@ def _collected(metric, samples, cluster):
         begin = time.perf_counter()
         metric.add(scores, labels)
         seconds += time.perf_counter() - begin
-    cluster.sum([0.0])  # ranks begin together
+    cluster.all_reduce_sum([0.0])  # ranks begin together
     begin = time.perf_counter()
     area = metric.result(cluster)
     return area, seconds + time.perf_counter() - begin
@@ -97,16 +97,16 @@ def _scikit_learn(samples):
 
 def work(method, samples, target):
     """Measures on this job's ranks; rank 0 writes the row as JSON."""
-    from training import environment
+    from training.runtime import environment
 
     environment.prepare()
     import sklearn.metrics  # noqa: F401  not while the clock runs
 
-    from training import cluster as clusters
     from training.evaluation import METRICS
+    from training.runtime import process_group
 
-    cluster = clusters.connect()
-    cluster.sum([0.0])
+    cluster = process_group.connect()
+    cluster.all_reduce_sum([0.0])
     before = _resident("VmRSS:")
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     if method == "scikit-learn":

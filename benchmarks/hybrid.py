@@ -65,16 +65,16 @@ def _time(function, repeats):
 
 def work(options):
     """Measures on this job's ranks; rank 0 writes the rows as JSON."""
-    from training import environment
+    from training.runtime import environment
 
     environment.prepare()
     import tensorflow as tf
 
     from model.embedding.own import OwnEmbedding
     from model.embedding.placement import plan
-    from training import cluster as clusters
+    from training.runtime import process_group
 
-    cluster = clusters.connect()
+    cluster = process_group.connect()
     generator = np.random.default_rng(cluster.rank)
     local = options.batch // cluster.size
     rows = []

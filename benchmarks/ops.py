@@ -34,7 +34,7 @@ from ops.embedding import (
     embedding_update_sgd_tensorflow,
 )
 from storage.arguments import whole_number
-from training import environment
+from training.runtime import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
 # Vocabulary sizes of the Criteo Terabyte logs (MLPerf, 40 million at most), capped for this table.

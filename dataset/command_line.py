@@ -8,7 +8,7 @@ from dataset.preprocessing.errors import PreprocessError
 from storage.arguments import whole_number
 from storage.paths import NotLocalError, check_local
 
-#: Something the user can put right, as in `training.errors`; argparse exits with it as well.
+#: The exit code of errors that the user can correct; argparse exits with it as well.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 #: Types for argparse: a number of things, such as samples (more than any disk holds), and of

@@ -1,4 +1,4 @@
-"""DLRM: its dense part, its embedding and the cost model that predicts a step's time."""
+"""DLRM: its dense part and its embedding."""
 
 import sys
 

@@ -47,7 +47,7 @@ class _ThreadCluster:
     def __init__(self, ranks, rank):
         self._ranks, self.rank, self.size = ranks, rank, ranks.size
 
-    def sum(self, values):
+    def all_reduce_sum(self, values):
         return np.sum(self._ranks.share(self.rank, np.asarray(values)), axis=0)
 
     def gather(self, value):
@@ -60,5 +60,5 @@ class _ThreadCluster:
         counts = np.array([len(part) for part in received], np.int32)
         return tf.constant(np.concatenate(received)), tf.constant(counts)
 
-    def exchange(self, parts):
+    def alltoallv(self, parts):
         return np.concatenate([sent[self.rank] for sent in self._ranks.share(self.rank, parts)])

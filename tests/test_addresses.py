@@ -11,8 +11,8 @@ from deploy.airgap import build
 from tests import launch
 from training import flags
 from training.checkpoint import __main__ as checkpoint
-from training.errors import UserError
-from training.report import __main__ as report
+from training.runtime.errors import UserError
+from training.telemetry.report import __main__ as report
 
 ADDRESS = "gs://bucket/data"
 # (tool, its arguments, what the message calls the address)

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from model.published_runs import PUBLISHED_RUNS
-from training.plan import render
-from training.plan_arguments import read_vocab_sizes
+from planner.arguments import read_vocab_sizes
+from planner.plan import render
+from planner.published_runs import PUBLISHED_RUNS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(ROOT.glob("configs/*.flags"))

@@ -11,7 +11,7 @@ import sys
 import pytest
 import yaml
 
-from training.gpus import parse_listing
+from training.runtime.gpus import parse_listing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = ["--flagfile=configs/sok-amp-epoch.flags", "--run_dir=a folder", "--lr=1"]

@@ -26,7 +26,7 @@ _PARSE = """
 import json, sys
 from absl.testing import flagsaver
 from training import flags
-from training.errors import UserError
+from training.runtime.errors import UserError
 said, values = [], []
 for arguments in json.load(sys.stdin):
     with flagsaver.flagsaver():

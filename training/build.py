@@ -10,11 +10,12 @@ from model.embedding import backend
 from model.embedding.own import reads_own_tables
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
-from training import dense_layers, environment, precision
+from training import dense_layers, precision
 from training.data import open_data
-from training.errors import UserError
 from training.flag_values import read_bytes
 from training.flags import widths
+from training.runtime import environment
+from training.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataset.describe import DENSE_FEATURES
 from dataset.stored_types import Declared
 from ops.nvtx import phases, ranges
 from training.checkpoint.compatibility import SYNTHETIC
-from training.errors import UserError
 from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
+from training.runtime.errors import UserError
 
 SYNTHETIC_STEPS = 30
 

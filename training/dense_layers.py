@@ -5,7 +5,7 @@ import sys
 import tensorflow as tf
 
 from ops import loader
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 
 def fused(flags, dtype, gpus, rank):

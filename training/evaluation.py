@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 
-from training.auc import ExactAuc, ScoresNotFiniteError
-from training.binned_auc import BinnedAuc
+from training.metrics.binned_auc import BinnedAuc
+from training.metrics.exact_auc import ExactAuc, ScoresNotFiniteError
 
 # What --auc chooses from.
 METRICS = {"exact": ExactAuc, "binned": BinnedAuc}
@@ -40,7 +40,7 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
         forward: a `training.step.Forward`.
         data: a `training.data.Data` with test batches; "valid" says how many of a batch's rows
             are samples, the rest being padding. Every rank has the same number of batches.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         beat: called after each batch, as a sign of life.
         stop: tells whether this rank wants to stop. All ranks agree on it every `STOP_INTERVAL`
             batches.
@@ -51,12 +51,12 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
         wanted to stop.
 
     Raises:
-        training.auc.ScoresNotFiniteError: a logit or a label of any rank is NaN or infinite.
+        ScoresNotFiniteError: a logit or a label of any rank is NaN or infinite.
     """
     begin = time.perf_counter()
     metric, loss, samples, positives, invalid = METRICS[auc](), 0.0, 0, 0.0, 0
     for index, batch in enumerate(data.test()):
-        if index % STOP_INTERVAL == 0 and cluster.sum([float(stop())])[0]:
+        if index % STOP_INTERVAL == 0 and cluster.all_reduce_sum([float(stop())])[0]:
             return None
         valid = int(batch["valid"])
         logits = forward(batch).numpy()[:valid, 0]
@@ -67,7 +67,7 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
         samples += valid
         positives += float(labels.sum(dtype=np.float64))
         beat()
-    loss, samples, positives, invalid = cluster.sum(
+    loss, samples, positives, invalid = cluster.all_reduce_sum(
         [loss, float(samples), positives, float(invalid)]
     )
     if invalid:

@@ -8,7 +8,7 @@ import re
 
 from storage.paths import NotLocalError, check_local
 from storage.regular import open_regular
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 _FLAG = re.compile(r"--?flagfile(=(.*))?", re.DOTALL)
 _MAX_BYTES = 1 << 20

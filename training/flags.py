@@ -14,10 +14,10 @@ from absl import flags
 
 from dataset.layouts import LAYOUTS
 from model.embedding.placement import POLICIES
+from planner.arguments import check_column_split, read_vocab_sizes, read_widths
 from storage.paths import NotLocalError, check_local
 from storage.regular import check_regular
 from training import flag_files, schedule
-from training.errors import UserError
 from training.flag_definitions import GROUPS
 from training.flag_values import (
     read_bytes,
@@ -26,7 +26,7 @@ from training.flag_values import (
     read_steps,
 )
 from training.foreign_flags import advice
-from training.plan_arguments import check_column_split, read_vocab_sizes, read_widths
+from training.runtime.errors import UserError
 
 FLAGS = flags.FLAGS
 

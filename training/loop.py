@@ -5,15 +5,15 @@ import functools
 import math
 import time
 
-from training import environment
-from training.auc import ScoresNotFiniteError
-from training.auc_sanity import AucSanityCheck
+from storage.nonfinite import finite
 from training.data import with_next
-from training.errors import DivergedError
 from training.flags import chosen
-from training.nonfinite import finite
-from training.pace import Pace
-from training.profiling import StepProfile
+from training.metrics.auc_sanity import AucSanityCheck
+from training.metrics.exact_auc import ScoresNotFiniteError
+from training.runtime import environment
+from training.runtime.errors import DivergedError
+from training.telemetry.profiling import StepProfile
+from training.telemetry.step_rate import Pace
 
 # Steps between looks at the loss: every look waits for the device, and all ranks look together.
 GUARD_INTERVAL = 20
@@ -31,17 +31,17 @@ class Loop:
 
     Args:
         flags: the parsed flags.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         data: a `training.data.Data`.
         step: a `training.step.TrainStep`.
         evaluation: function (beat, stop) -> `training.evaluation.Evaluation` or, where a rank
             wanted to stop, None. None without test data.
         schedule: a `training.schedule.LearningRateSchedule`.
         scale: a `training.precision.LossScale`.
-        journal: a `training.journal.Journal`.
-        requests: a `training.requests.Requests`.
-        profile: a `training.profiling.StepProfile`.
-        watchdog: a `training.watchdog.Watchdog`, or None for a single rank.
+        journal: a `training.telemetry.journal.Journal`.
+        votes: a `training.runtime.control_votes.ControlVotes`.
+        profile: a `training.telemetry.profiling.StepProfile`.
+        watchdog: a `training.runtime.watchdog.Watchdog`, or None for a single rank.
         saver: a `training.checkpoint.saver.Saver`, or None.
         early_stop: number of steps after which to stop, or None.
         start: the step of the checkpoint that the weights are from, or 0.
@@ -49,7 +49,7 @@ class Loop:
     """
 
     def __init__(
-        self, flags, cluster, data, step, evaluation, schedule, scale, journal, requests, *,
+        self, flags, cluster, data, step, evaluation, schedule, scale, journal, votes, *,
         profile=None, watchdog=None, saver=None, early_stop=None, start=0, evaluations=(),
     ):  # fmt: skip
         self._flags = flags
@@ -60,7 +60,7 @@ class Loop:
         self._schedule = schedule
         self._scale = scale
         self._journal = journal
-        self._requests = requests
+        self._votes = votes
         self._profile = profile or StepProfile(None, "")
         self._watchdog = watchdog
         self._saver = saver
@@ -84,7 +84,7 @@ class Loop:
         """
         begin = time.perf_counter()
         self._journal.emit("config", **self._config())
-        with self._requests.signals():
+        with self._votes.signals():
             done, stopped_by = self._train()
             scores = self._evaluation is not None and stopped_by != "signal"
             if scores and not self._scored(done):
@@ -117,9 +117,9 @@ class Loop:
                 if done > self._start + 1:
                     self._beat(f"step {done}")
                 self._profile.before(done)
-                asked = self._requests.pending()
+                asked = self._votes.local_vote()
                 _, answer = self._step(batch, self._schedule(done), following, asked)
-                stop, timed = self._requests.heard(answer)
+                stop, timed = self._votes.global_vote(answer)
                 self._after_step(done, epoch)
                 if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
                     return done, ended_by
@@ -187,7 +187,7 @@ class Loop:
             self._saver.finish()
         self._beat(f"step {done + 1}")
         self._stop_clocks(time.perf_counter() - begin)
-        self._requests.checkpointed()
+        self._votes.checkpointed()
 
     def _report(self, done, epoch):
         loss = self._step.mean_loss()
@@ -216,7 +216,7 @@ class Loop:
         try:
             result = self._evaluation(
                 lambda: self._beat(f"the evaluation after step {done}"),
-                lambda: self._requests.stopping,
+                lambda: self._votes.stopping,
             )
         except ScoresNotFiniteError as error:
             raise self._diverged(str(error), done) from error

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from training.errors import UserError
 from training.flag_values import read_loss_scale
+from training.runtime.errors import UserError
 
 # The published runs' static scale for float16.
 STATIC_FLOAT16 = 1024.0

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

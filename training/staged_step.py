@@ -11,7 +11,7 @@ import time
 import tensorflow as tf
 
 from ops.nvtx import phases, ranges
-from training.errors import UserError
+from training.runtime.errors import UserError
 from training.step import TrainStep, finite_or_zero
 
 # Steps by number within the run. The first four trace both forms. Then, over and over: one that
@@ -50,16 +50,16 @@ class StagedStep(TrainStep):
         self._entered = self._left = time.perf_counter()
         self._functions = None
 
-    def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
+    def __call__(self, batch, learning_rate, following=None, votes=(0.0, 0.0)):
         """Runs one step; see `TrainStep`."""
         self._number += 1
         if self._number > LAST:
-            return super().__call__(batch, learning_rate, following, requests)
+            return super().__call__(batch, learning_rate, following, votes)
         self._since_last(self._number)
         if self._number in STAGED or self._number in TRACING:
-            result = self._staged(batch, learning_rate, requests)
+            result = self._staged(batch, learning_rate, votes)
         else:
-            result = super().__call__(batch, learning_rate, following, requests)
+            result = super().__call__(batch, learning_rate, following, votes)
             self.wait()
         if self._number in WHOLE:
             self._whole_seconds += time.perf_counter() - self._entered
@@ -85,11 +85,11 @@ class StagedStep(TrainStep):
             self._count("read and loop", now - self._left)
         self._entered = now
 
-    def _staged(self, batch, learning_rate, requests):
+    def _staged(self, batch, learning_rate, votes):
         if self._functions is None:
             self._functions = self._make_functions()
         run = self._functions
-        rate, asked = tf.constant(learning_rate, tf.float32), tf.constant(requests, tf.float32)
+        rate, asked = tf.constant(learning_rate, tf.float32), tf.constant(votes, tf.float32)
         with self._phase(phases.EXCHANGE_IDS):
             route = run["exchange_ids"](batch["categorical"])
         with self._phase(phases.LOOKUP):

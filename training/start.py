@@ -8,17 +8,17 @@ import signal
 import sys
 import types
 
-from training import faults
 from training.checkpoint import compatibility, restore
 from training.checkpoint.state import State
-from training.errors import RankLostError, UserError
-from training.eval_cache import CachedBatches
 from training.evaluation import evaluate
+from training.evaluation_cache import CachedBatches
 from training.flags import chosen
-from training.journal import Journal, JsonLines, new_run_folder, point_latest
-from training.progress import ProgressLines
+from training.runtime import error_translation
+from training.runtime.errors import RankLostError, UserError
+from training.runtime.watchdog import Watchdog
 from training.step import Forward
-from training.watchdog import Watchdog
+from training.telemetry.journal import Journal, JsonLines, new_run_folder, point_latest
+from training.telemetry.progress import ProgressLines
 
 # How long a failed exchange waits for the watch to find a lost rank (s): some ticks of the watch,
 # and less than the five seconds that horovodrun leaves between SIGTERM and SIGKILL.
@@ -52,7 +52,7 @@ def open_journal(flags, cluster):
 
 @contextlib.contextmanager
 def watched(flags, cluster):
-    """Gives a `training.watchdog.Watchdog`, or for a single rank what does nothing in its place.
+    """Gives a `Watchdog`, or for a single rank an object that does nothing in its place.
 
     Raises:
         RankLostError: an exchange failed; it names the rank that has left the job, if one has.
@@ -70,7 +70,7 @@ def watched(flags, cluster):
 
     before = signal.signal(signal.SIGTERM, terminated)
     try:
-        with faults.explained(cluster.rank, cluster.size):
+        with error_translation.translate_errors(cluster.rank, cluster.size):
             yield watchdog
     except RankLostError as error:
         # The process ends: a SIGTERM that comes now must not keep it from saying why.

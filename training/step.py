@@ -17,7 +17,7 @@ class TrainStep:
         dense_model: a `model.dlrm.DenseDLRM`.
         embedding: what `model.embedding.backend.build` returned.
         optimizer: a Keras optimizer for the dense variables.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         scale: a `training.precision.LossScale`.
         update_embedding: False freezes the tables at their initial values.
         embedding_rate: the tables' learning rate in units of the dense part's.
@@ -69,7 +69,7 @@ class TrainStep:
             self._routed_batch = batch
         return self._routed
 
-    def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
+    def __call__(self, batch, learning_rate, following=None, votes=(0.0, 0.0)):
         """Runs one step.
 
         Args:
@@ -77,11 +77,11 @@ class TrainStep:
                 "label": [b, 1]}.
             learning_rate: a float.
             following: the batch of the next call, if there is one.
-            requests: what this rank asks of all: see `training.requests`.
+            votes: what this rank asks of all: see `training.runtime.control_votes`.
 
         Returns:
             (scalar, [2]) float32 tensors: the mean loss over the global batch, before the update;
-            the mean of all ranks' requests.
+            the mean of all ranks' votes.
         """
         route = self.route(batch)
         if self._function is None:
@@ -90,7 +90,7 @@ class TrainStep:
         following = batch if following is None else following
         loss, heard, routed = self._function(
             batch["dense"], route, batch["label"], tf.constant(learning_rate, tf.float32),
-            tf.constant(requests, tf.float32), following["categorical"],
+            tf.constant(votes, tf.float32), following["categorical"],
         )  # fmt: skip
         if self._overlap:
             self._routed_batch, self._routed = following, routed
@@ -151,13 +151,13 @@ class TrainStep:
         )
         return tf.function(self._step, input_signature=signature, autograph=False)
 
-    def _step(self, dense, route, label, learning_rate, requests, following):
+    def _step(self, dense, route, label, learning_rate, votes, following):
         # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
         next_route = self._embedding.route(following) if self._overlap else ()
-        loss, heard = self._train(dense, route, label, learning_rate, requests)
+        loss, heard = self._train(dense, route, label, learning_rate, votes)
         return loss, heard, next_route
 
-    def _train(self, dense, route, label, learning_rate, requests):
+    def _train(self, dense, route, label, learning_rate, votes):
         if not self._embedding.routes_ahead:
             route = self._embedding.route(route)
         vectors = self._embedding.lookup(route)
@@ -167,7 +167,7 @@ class TrainStep:
         loss, gradients, vector_gradients = self._differentiate(dense, vectors, label)
         loss, gradients, _ = ranges.end(mark, (loss, gradients, vector_gradients))
         mark, (loss, gradients) = ranges.start(phases.AVERAGE, (loss, gradients))
-        loss, heard, gradients, finite = self._average(loss, gradients, vector_gradients, requests)
+        loss, heard, gradients, finite = self._average(loss, gradients, vector_gradients, votes)
         loss, gradients = ranges.end(mark, (loss, gradients))
         mark, (loss, gradients) = ranges.start(phases.UPDATE_DENSE, (loss, gradients))
         scale = self._update_dense(loss, gradients, learning_rate, finite)
@@ -193,17 +193,17 @@ class TrainStep:
         )
         return loss, gradients, vector_gradients
 
-    def _average(self, loss, gradients, vector_gradients, requests):
-        """Returns (loss, requests, unscaled dense gradients) of all ranks, and whether finite.
+    def _average(self, loss, gradients, vector_gradients, votes):
+        """Returns (loss, votes, unscaled dense gradients) of all ranks, and whether finite.
 
         The last is None where no step is left out.
         """
-        # Loss and requests travel with the gradients: averaged over ranks at no cost of their own.
-        travelling = [*gradients, loss, requests]
+        # Loss and votes travel with the gradients: averaged over ranks at no cost of their own.
+        travelling = [*gradients, loss, votes]
         if self._scale.skips:
             bad = tf.logical_not(tf.reduce_all(tf.math.is_finite(vector_gradients)))
             travelling.append(tf.cast(bad, tf.float32))
-        travelled = self._cluster.average(travelling, "dense_gradients")
+        travelled = self._cluster.all_reduce_mean(travelling, "dense_gradients")
         scale = self._scale.tensor()
         gradients = [gradient / scale for gradient in travelled[: len(gradients)]]
         loss, heard = travelled[len(gradients) : len(gradients) + 2]

@@ -29,18 +29,19 @@ class Ours:
 
     Args:
         task: the `Task`.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
     """
 
     def __init__(self, task, cluster):
-        from training import flags, job, precision
+        from training import flags, precision
         from training.build import build
+        from training.modes import train
 
         self._task, self._cluster = task, cluster
         self._flags = flags.parse(arguments(task))
         self._parts = build(self._flags, cluster)
         self._own_tables = self._model_parallel_tables()
-        self._optimizer = job.OPTIMIZERS[self._flags.optimizer]()
+        self._optimizer = train.OPTIMIZERS[self._flags.optimizer]()
         self._scale = precision.loss_scale(self._flags, self._parts.dtype)
         self._steps, self._forwards = {}, {}
 
@@ -108,13 +109,13 @@ class Ours:
 
 def main():
     """Serves the benchmark."""
-    from training import environment
+    from training.runtime import environment
 
     environment.prepare()
-    from training import cluster as clusters
+    from training.runtime import process_group
 
     address, task = sys.argv[1], Task.read(sys.argv[2])
-    ranks = clusters.connect()
+    ranks = process_group.connect()
     ours = Ours(task, ranks)
     versions = environment.versions()
     conversation.serve(

@@ -34,7 +34,7 @@ class TableExchange:
 
     Args:
         placement: a placement of table-wise shards only.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         local_batch_size: b.
         model_parallel_input: batches hold the ids of this rank's tables for all samples, [B, T_r],
             instead of those of all tables for this rank's samples, [b, T].

@@ -22,7 +22,7 @@ class OwnEmbedding:
 
     Args:
         placement: a `model.embedding.placement.Placement`.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         local_batch_size: b, samples of this rank in each batch.
         seed, optimizer, native: as for `model.embedding.tables.FusedTables`.
         exchange_dtype: dtype in which vectors and their gradients travel.

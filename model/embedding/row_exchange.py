@@ -23,7 +23,7 @@ class RowExchange:
 
     Args:
         placement: table-wise, row-wise and column-wise shards.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         local_batch_size: b.
         compress: request each row once a batch.
 

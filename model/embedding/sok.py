@@ -49,7 +49,7 @@ class SokEmbedding:
         sok: the module `sparse_operation_kit`, initialised by `start`.
         api: 2 or 1, whose calls it has.
         placement: a `model.embedding.placement.Placement` of row-wise or whole tables.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         local_batch_size: b.
         seed: as for `OwnEmbedding`: the same initial values, whatever the backend.
         exchange_dtype: dtype of what `lookup` returns. SOK's vectors travel as float32, but for

@@ -149,7 +149,7 @@ class ReplicatedTables:
 
     Args:
         placement: a placement with replicated tables.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         seed, optimizer: as for `FusedTables`.
 
     Attributes:
@@ -188,7 +188,7 @@ class ReplicatedTables:
         summed = tf.math.unsorted_segment_sum(
             tf.cast(gradients, tf.float32), ids, rows
         )  # [rows, D]: these tables are small
-        (averaged,) = self._cluster.average([summed], "replicated_gradients")
+        (averaged,) = self._cluster.all_reduce_mean([summed], "replicated_gradients")
         everywhere = np.arange(rows, dtype=np.int32)[None, :]
         # Every row once, as a batch of one sample with a table for each row.
         self.fused.update(

@@ -15,8 +15,8 @@ from benchmarks.training.task import DENSE_FEATURES, Task
 from model.dlrm import DenseDLRM
 from model.embedding.own import OwnEmbedding
 from model.embedding.placement import plan
-from training.cluster import SingleRank
 from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
 from training.step import TrainStep
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,9 +42,14 @@ def make_ours(task):
         top_mlp=task.top_mlp, seed=task.seed, custom_interact=True,
     )  # fmt: skip
     embedding = OwnEmbedding(
-        plan(task.vocab_sizes, task.dimension, 1), SingleRank(), task.batches[0], seed=task.seed
+        plan(task.vocab_sizes, task.dimension, 1),
+        SingleProcessGroup(),
+        task.batches[0],
+        seed=task.seed,
     )
-    step = TrainStep(model, embedding, tf.keras.optimizers.SGD(), SingleRank(), LossScale(1.0))
+    step = TrainStep(
+        model, embedding, tf.keras.optimizers.SGD(), SingleProcessGroup(), LossScale(1.0)
+    )
     return model, embedding, step
 
 

@@ -11,11 +11,11 @@ import sys
 
 import numpy as np
 
-from training import environment
+from training.runtime import environment
 
 environment.prepare()
 with environment.quick_imports():
-    from training import cluster as clusters
+    from training.runtime import process_group
 
 VOCAB, DIMENSION, DENSE = (50, 1, 7, 3, 40), 8, 5
 BATCH, STEPS, RATE = 24, 50, 0.1
@@ -104,8 +104,8 @@ class OfOneModel:
     def alltoall(self, tensor, splits, name):
         return self._cluster.alltoall(tensor, splits, f"{self._model}.{name}")
 
-    def average(self, tensors, name):
-        return self._cluster.average(tensors, f"{self._model}.{name}")
+    def all_reduce_mean(self, tensors, name):
+        return self._cluster.all_reduce_mean(tensors, f"{self._model}.{name}")
 
 
 def build(cluster, kind, compress, dtype, optimizer, gradient):
@@ -157,7 +157,7 @@ def train(cluster, step, embedding):
 def main():
     """Trains all cases, several at once: alone, each would mostly wait for other ranks."""
     folder = pathlib.Path(sys.argv[1])
-    cluster = clusters.connect()
+    cluster = process_group.connect()
     models = {}
     for name, options in cases(cluster.size, sys.argv[2] == "half").items():
         named = OfOneModel(cluster, name)

@@ -16,7 +16,7 @@ from tensorflow.python.framework import load_library
 
 from model.embedding import backend
 from tests.model import test_sok
-from training.cluster import HorovodRanks
+from training.runtime.process_group import HorovodProcessGroup
 
 STEPS, RATE = 4, 0.3
 
@@ -109,7 +109,7 @@ def train(choice, cluster, kind, compress, optimizer):
 
 def main():
     hvd.init()
-    cluster = HorovodRanks(hvd)
+    cluster = HorovodProcessGroup(hvd)
     replace_native_libraries()
     sys.path.insert(0, os.environ["DLRM_SOK_SOURCE"])
     choice = backend.choose("sok", gpus=1)

@@ -11,7 +11,7 @@ from model.embedding.own import OwnEmbedding
 from model.embedding.placement import plan
 from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
-from training.cluster import SingleRank
+from training.runtime.process_group import SingleProcessGroup
 
 
 def importer(result):
@@ -139,7 +139,7 @@ def test_the_placement_policy_follows_the_backend():
 
 @pytest.mark.parametrize("api", [1, 2])
 def test_build_initialises_sok_and_makes_the_embedding(api):
-    cluster, started = SingleRank(), []
+    cluster, started = SingleProcessGroup(), []
     module = fake_sok.sok2(cluster) if api == 2 else fake_sok.sok1(cluster)
     name = "init" if api == 2 else "Init"
     real = getattr(module, name)
@@ -160,7 +160,7 @@ def test_build_initialises_sok_and_makes_the_embedding(api):
 def test_build_makes_the_own_embedding():
     placement = plan((20, 3), 4, 1, policy="table")
     embedding = backend.build(
-        backend.Choice("own"), placement, SingleRank(), 8, seed=1, native=True
+        backend.Choice("own"), placement, SingleProcessGroup(), 8, seed=1, native=True
     )
     assert isinstance(embedding, OwnEmbedding)
     vectors = embedding.lookup(embedding.route(tf.zeros((8, 2), tf.int32)))
@@ -172,10 +172,10 @@ def test_starting_sok_2_needs_the_ranks_of_horovod(monkeypatch):
         rank, size, local_size = 0, 5, 5
 
     with pytest.raises(backend.BackendError, match="Horovod sees 1 ranks, this job has 5"):
-        sok.start(fake_sok.sok2(SingleRank()), 2, Five(), 8)
+        sok.start(fake_sok.sok2(SingleProcessGroup()), 2, Five(), 8)
     monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
     with pytest.raises(backend.BackendError, match="Horovod, which does not import"):
-        sok.start(fake_sok.sok2(SingleRank()), 2, SingleRank(), 8)
+        sok.start(fake_sok.sok2(SingleProcessGroup()), 2, SingleProcessGroup(), 8)
 
 
 def test_sok_2_that_is_initialised_already_is_left_alone():
@@ -185,6 +185,8 @@ def test_sok_2_that_is_initialised_already_is_left_alone():
 
         return types.SimpleNamespace(init=init)
 
-    sok.start(raising("Communication tool cannot be set more than once"), 2, SingleRank(), 8)
+    sok.start(
+        raising("Communication tool cannot be set more than once"), 2, SingleProcessGroup(), 8
+    )
     with pytest.raises(RuntimeError, match="something else"):
-        sok.start(raising("something else"), 2, SingleRank(), 8)
+        sok.start(raising("something else"), 2, SingleProcessGroup(), 8)

@@ -10,7 +10,7 @@ from model.embedding.placement import plan
 from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
 from tests.ranks import ThreadRanks
-from training.cluster import SingleRank
+from training.runtime.process_group import SingleProcessGroup
 
 VOCAB, DIMENSION = [40, 3, 11, 25], 4
 
@@ -51,7 +51,7 @@ def test_other_batches_see_the_same_rows(size, policy, options, compress):
             view.update(routed, tf.ones([1, len(VOCAB), DIMENSION]), 0.5)
         return found, rows, rows_of(embedding)
 
-    results = ThreadRanks(size).run(body) if size > 1 else [body(SingleRank())]
+    results = ThreadRanks(size).run(body) if size > 1 else [body(SingleProcessGroup())]
     rows = {key: values for _, held, _ in results for key, values in held.items()}
     for b, ids in batches.items():
         for rank, (found, _, _) in enumerate(results):
@@ -65,7 +65,7 @@ def test_other_batches_see_the_same_rows(size, policy, options, compress):
 
 @pytest.mark.parametrize("api", [1, 2])
 def test_sok_looks_up_smaller_batches_and_refuses_larger_ones(api):
-    cluster = SingleRank()
+    cluster = SingleProcessGroup()
     sok = fake_sok.sok2(cluster) if api == 2 else fake_sok.sok1(cluster)
     placement = plan(VOCAB, DIMENSION, 1, policy="row")
     embedding = SokEmbedding(sok, api, placement, cluster, 6, seed=5)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from model.embedding.exchange import TableExchange
 from model.embedding.placement import Assignment, Placement
 from model.embedding.row_exchange import RowExchange
-from model.workload import ModelShape, count_step, exchanged_values
+from planner.workload import ModelShape, count_step, exchanged_values
 from tests.ranks import ThreadRanks
 
 VOCAB, DIMENSION, LOCAL_BATCH = (11, 1, 7, 3, 50), 8, 6

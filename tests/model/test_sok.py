@@ -25,8 +25,8 @@ from ops.nvtx import phases, ranges
 from tests.model import fake_sok
 from tests.model.sok_signatures import TABLE, arguments_in_source
 from tests.ranks import ThreadRanks
-from training.cluster import SingleRank
 from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
 from training.step import TrainStep
 
 VOCAB = (13, 1, 7, 3, 50)
@@ -179,7 +179,7 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
 def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compress, heard):
     monkeypatch.setattr(ranges, "listening", lambda: heard)
     generator = np.random.default_rng()
-    cluster, batch = SingleRank(), max(VOCAB)
+    cluster, batch = SingleProcessGroup(), max(VOCAB)
     placement = placement_of(kind, 1)
     own = OwnEmbedding(placement_of("table", 1), cluster, batch, seed=SEED)
     theirs = SokEmbedding(
@@ -219,7 +219,7 @@ def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compres
 
 
 def test_half_precision_travels_with_sok_1_and_is_cast_with_sok_2():
-    cluster = SingleRank()
+    cluster = SingleProcessGroup()
     ids = tf.constant(
         np.arange(LOCAL_BATCH * 5).reshape(LOCAL_BATCH, 5) % np.array(VOCAB), tf.int32
     )
@@ -276,7 +276,7 @@ def test_rows_and_accumulators_are_read_and_written(api):
 def test_an_id_outside_its_table_is_named(bad):
     ids = np.zeros((LOCAL_BATCH, len(VOCAB)), np.int32)
     ids[2, 3] = bad
-    cluster = SingleRank()
+    cluster = SingleProcessGroup()
     embedding = SokEmbedding(
         fake(2, cluster), 2, placement_of("row", 1), cluster, LOCAL_BATCH, seed=SEED
     )
@@ -287,7 +287,7 @@ def test_an_id_outside_its_table_is_named(bad):
 
 
 def test_an_update_needs_a_lookup():
-    cluster = SingleRank()
+    cluster = SingleProcessGroup()
     embedding = SokEmbedding(
         fake(2, cluster), 2, placement_of("row", 1), cluster, LOCAL_BATCH, seed=SEED
     )

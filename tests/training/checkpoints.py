@@ -9,8 +9,8 @@ from model.embedding.placement import plan
 from tests.ranks import ThreadRanks
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
-from training.journal import Journal
 from training.precision import LossScale
+from training.telemetry.journal import Journal
 
 DATA = {"layout": "synthetic", "effective_transform": "log(x+1)"}
 DIMENSION, BOTTOM, TOP, DENSE = 4, [4], [3, 1], 5

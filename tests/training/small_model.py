@@ -6,8 +6,8 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM
 from model.embedding.own import OwnEmbedding
 from model.embedding.placement import plan
-from training.cluster import SingleRank
 from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
 from training.step import TrainStep
 
 VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
@@ -23,7 +23,7 @@ def build(
         dense_features=DENSE, tables=len(VOCAB), bottom_mlp=(16, DIMENSION), top_mlp=(16, 1),
         seed=seed, dtype=dtype if dtype == "float32" else f"mixed_{dtype}", **dense_options,
     )  # fmt: skip
-    cluster = SingleRank()
+    cluster = SingleProcessGroup()
     embedding = OwnEmbedding(
         plan(VOCAB, DIMENSION, 1, policy=policy), cluster, BATCH, seed=seed, compress=compress,
         optimizer=embedding_optimizer, exchange_dtype=dtype,

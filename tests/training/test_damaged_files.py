@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from model.embedding.placement import Placement, PlacementError, plan
+from planner.arguments import read_vocab_sizes
 from storage.structured import StructureError
 from tests.damaged_json import TEXTS, variants
-from tests.training.report.journals import END, make_events, write_run
+from tests.training.telemetry.report.journals import END, make_events, write_run
 from training.checkpoint import damage, description, files, manifest, notes
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.files import DamagedError
 from training.checkpoint.reader import Reader
-from training.errors import UserError
-from training.plan_arguments import read_vocab_sizes
-from training.report import facts, published
-from training.report.plots import make_plots
-from training.report.runs import read_runs
-from training.watch_messages import read_states
+from training.runtime.errors import UserError
+from training.runtime.watchdog_messages import read_states
+from training.telemetry.report import facts, published
+from training.telemetry.report.plots import make_plots
+from training.telemetry.report.runs import read_runs
 
 VOCAB, DIMENSION = [5, 3], 2
 

@@ -12,7 +12,7 @@ from tests import launch
 from tests.training.conftest import LEARNABLE
 from tests.training.small_model import batches, build, train
 from training import dense_layers
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 needs_library = pytest.mark.skipif(
     not loader.is_built("mlp"), reason="the library of the MLP ops is not built: it needs oneDNN"

@@ -10,10 +10,11 @@ import tensorflow as tf
 from dataset import convert
 from dataset.columns import TRANSFORMS
 from tests import launch
-from training import export, start
+from training import start
 from training.checkpoint.files import DamagedError
 from training.checkpoint.reader import Reader
-from training.errors import UserError
+from training.modes import export
+from training.runtime.errors import UserError
 
 # layout of the training data, its transform.
 CASES = {

@@ -9,9 +9,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from dataset import reader
 from tests.ranks import ThreadRanks
-from training.auc import exact_auc
-from training.eval_cache import CachedBatches
 from training.evaluation import STOP_INTERVAL, evaluate
+from training.evaluation_cache import CachedBatches
+from training.metrics.exact_auc import exact_auc
 
 ROWS, VOCAB = 10, 50
 
@@ -106,11 +106,11 @@ def test_later_evaluations_read_no_file(files, size):
         plain = scores(evaluate(forward, data(batches_of(folder, cluster)), cluster))
         batches, told = cached(folder, cluster)
         first = scores(evaluate(forward, data(batches), cluster))
-        cluster.sum([0.0])  # no rank is still reading
+        cluster.all_reduce_sum([0.0])  # no rank is still reading
         if cluster.rank == 0:
             for file in folder.iterdir():
                 file.unlink()
-        cluster.sum([0.0])
+        cluster.all_reduce_sum([0.0])
         with pytest.raises(tf.errors.NotFoundError):
             next(iter(batches._batches()))
         again = [scores(evaluate(forward, data(batches), cluster)) for _ in range(2)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from training.errors import UserError
 from training.flag_files import expand
+from training.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("form", ["--flagfile={}", "-flagfile={}", "--flagfile {}"])

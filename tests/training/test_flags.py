@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from planner.arguments import read_widths
 from tests.test_migrating import parse
 from training.flag_values import read_bytes, read_interval, read_steps
 from training.foreign_flags import NAMES, WITHOUT
-from training.plan_arguments import read_widths
 
 REQUIRED = ["--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_size=8"]
 HUGE = "9" * 20

@@ -7,7 +7,7 @@ import pytest
 
 from tests import launch
 from tests.training import checkpoints
-from training import inference_benchmark
+from training.modes import inference_benchmark
 
 
 @pytest.fixture(scope="module")

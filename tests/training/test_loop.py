@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 
 from training import flag_definitions  # noqa: F401  the loop records the flags
-from training.cluster import SingleRank
 from training.data import Data
-from training.errors import DivergedError
 from training.flags import FLAGS
-from training.journal import Journal
 from training.loop import Loop
 from training.precision import LossScale
-from training.requests import Requests
+from training.runtime.control_votes import ControlVotes
+from training.runtime.errors import DivergedError
+from training.runtime.process_group import SingleProcessGroup
 from training.schedule import LearningRateSchedule
+from training.telemetry.journal import Journal
 
 
 class Step:
@@ -25,9 +25,9 @@ class Step:
     def route(self, batch):
         return batch
 
-    def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
+    def __call__(self, batch, learning_rate, following=None, votes=(0.0, 0.0)):
         self.steps += 1
-        return tf.constant(0.5), tf.constant(requests)
+        return tf.constant(0.5), tf.constant(votes)
 
     def __init__(self, weights=1.0):
         self.weights, self.steps, self.paused = weights, 0, []
@@ -101,8 +101,8 @@ def run():
     def make(changed=(), *, step=None, evaluation=None, **options):
         vars(flags).update(changed)
         return Loop(
-            flags, SingleRank(), data, step or Step(), evaluation, LearningRateSchedule(1.0),
-            LossScale(1.0), Journal(), Requests(None, 0), **options,
+            flags, SingleProcessGroup(), data, step or Step(), evaluation,
+            LearningRateSchedule(1.0), LossScale(1.0), Journal(), ControlVotes(None, 0), **options,
         ).run()  # fmt: skip
 
     return make

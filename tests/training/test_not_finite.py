@@ -16,12 +16,12 @@ from ops.cpu import instruction_set
 from ops.dot_interaction import output_width
 from tests.ranks import ThreadRanks
 from tests.training.small_model import BATCH, DENSE, VOCAB, batches, build, state, train
-from training import inference_benchmark
-from training.auc import ScoresNotFiniteError
-from training.cluster import SingleRank
-from training.errors import DivergedError
 from training.evaluation import evaluate
+from training.metrics.exact_auc import ScoresNotFiniteError
+from training.modes import inference_benchmark
 from training.precision import INITIAL, LossScale
+from training.runtime.errors import DivergedError
+from training.runtime.process_group import SingleProcessGroup
 from training.step import Forward
 
 VALUES = (np.nan, np.inf, -np.inf)
@@ -177,7 +177,7 @@ def test_latencies_of_a_model_that_is_not_finite_are_no_result(monkeypatch):
     parts = types.SimpleNamespace(data=data, dense_model=model, embedding=embedding)
 
     def measure():
-        return inference_benchmark._measure(parts, SingleRank(), 16, watch)
+        return inference_benchmark._measure(parts, SingleProcessGroup(), 16, watch)
 
     assert len(measure()) >= 20
     model.trainable_variables[0].assign(np.nan * model.trainable_variables[0])

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tests.training.small_model import batches, build, state, train
 from training import precision
-from training.errors import UserError
-from training.job import OPTIMIZERS
+from training.modes.train import OPTIMIZERS
 from training.precision import GROWTH_INTERVAL, INITIAL, LossScale
+from training.runtime.errors import UserError
 
 YES, NO = tf.constant(True), tf.constant(False)
 

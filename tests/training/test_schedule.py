@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from training.errors import UserError
+from training.runtime.errors import UserError
 from training.schedule import PRESETS, LearningRateSchedule, from_flags
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests import launch
 from tests.training import small_model
 from training import staged_step
-from training.cluster import SingleRank
 from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
 from training.staged_step import LAST
 
 SMALL = (
@@ -66,8 +66,8 @@ def test_an_evaluation_is_in_no_phase(monkeypatch):
     model, embedding, optimizer, _ = small_model.build(3)
     told = []
     step = staged_step.StagedStep(
-        lambda **breakdown: told.append(breakdown), model, embedding, optimizer, SingleRank(),
-        LossScale(1.0),
+        lambda **breakdown: told.append(breakdown), model, embedding, optimizer,
+        SingleProcessGroup(), LossScale(1.0),
     )  # fmt: skip
     for batch in small_model.batches(LAST):
         clock.now += 1  # waiting for the batch

@@ -13,15 +13,15 @@ from dataset import command_line
 from storage.atomic import encode_json
 from training.checkpoint import damage, description, folder, manifest, merge, restore
 from training.checkpoint.files import DamagedError
-from training.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 
 class _Alone:
-    """The only rank (`training.cluster.SingleRank`, without TensorFlow)."""
+    """The only rank (`training.runtime.process_group.SingleProcessGroup`, without TensorFlow)."""
 
     rank, size = 0, 1
 
-    def sum(self, values):
+    def all_reduce_sum(self, values):
         """Returns the values."""
         return np.asarray(values)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataset import vocabularies
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 # Layout of random batches (`training.data`).
 SYNTHETIC = "synthetic"

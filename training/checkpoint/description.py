@@ -4,7 +4,7 @@ import math
 import pathlib
 
 from training.checkpoint import manifest as manifests
-from training.summary import score_text
+from training.telemetry.summary import score_text
 
 # Flags that say what was trained and how, in the order in which they are shown.
 _SHOWN = (

@@ -6,7 +6,7 @@ import psutil
 
 from training.checkpoint import ownership
 from training.checkpoint.notes import leave_failure
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 
 class Explained:

@@ -4,11 +4,11 @@ import math
 import pathlib
 
 from storage.atomic import encode_json
+from storage.nonfinite import with_nulls
 from storage.regular import open_regular
 from storage.structured import StructureError, check_shape, parse_json
 from training.checkpoint import shapes
 from training.checkpoint.files import DamagedError, read_checksums, verify
-from training.nonfinite import with_nulls
 
 NAME = "manifest.json"
 FORMAT, VERSION = "dlrm-checkpoint", 1

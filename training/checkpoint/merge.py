@@ -12,7 +12,7 @@ from storage.atomic import encode_json
 from training.checkpoint import files
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.manifest import NAME, expected_transform
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 FORMAT, VERSION = "dlrm-arrays", 1
 

@@ -10,7 +10,7 @@ import time
 from storage.atomic import encode_json
 from storage.structured import StructureError, check_shape, read_json
 from training.checkpoint import files, shapes
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 _POLL_SECONDS = 0.05
 # About 400 bytes a file.

@@ -40,7 +40,7 @@ def newest_whole(path, cluster, report):
             damage = error
         if damage is not None:
             report(f"checkpoint {candidate} is damaged and passed over: {damage}")
-        if not cluster.sum([float(damage is not None)])[0]:
+        if not cluster.all_reduce_sum([float(damage is not None)])[0]:
             return Reader(candidate, read)
     return None
 
@@ -106,4 +106,4 @@ def _candidates(path):
 
 
 def _from_rank_0(cluster, number):
-    return cluster.sum(np.array([number if cluster.rank == 0 else 0], np.int64))[0]
+    return cluster.all_reduce_sum(np.array([number if cluster.rank == 0 else 0], np.int64))[0]

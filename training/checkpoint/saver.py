@@ -14,13 +14,13 @@ import time
 import numpy as np
 
 from storage.atomic import sync_folder
-from training import environment, memory
 from training.checkpoint import files, folder, manifest
 from training.checkpoint.failures import Explained
 from training.checkpoint.notes import collect_notes, leave_note, note_path
 from training.checkpoint.shard_writer import ShardWriter
 from training.checkpoint.snapshot import Snapshot
-from training.errors import UserError
+from training.runtime import environment, memory
+from training.runtime.errors import UserError
 
 
 class Saver:
@@ -28,7 +28,7 @@ class Saver:
 
     Args:
         path: folder of checkpoints, on storage that all ranks see.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
         state: a `training.checkpoint.state.State`.
         facts: what the manifest says of the run: flags, data, versions (rank 0's counts).
         keep: number of checkpoints to keep.
@@ -81,7 +81,7 @@ class Saver:
             if not start < step <= end:
                 text = f"{path} {why}, which no checkpoint does: it stays as it is"
                 self._journal.emit("message", text=f"warning: {text}")
-        if not self._cluster.sum([float(len(taken))])[0]:
+        if not self._cluster.all_reduce_sum([float(len(taken))])[0]:
             return
         if not taken:
             raise UserError(f"--checkpoint_dir={self._path}: rank 0 cannot write its checkpoints")
@@ -177,7 +177,7 @@ class Saver:
             self._thread.join()
         self.check()
         # Rank 0 has renamed the folder; the others must not run ahead of that.
-        self._cluster.sum([1.0])
+        self._cluster.all_reduce_sum([1.0])
         self._outstanding = False
 
     def close(self):
@@ -251,7 +251,7 @@ def prepare(path, cluster):
     """
     # A name that nobody's file has.
     number = secrets.randbits(48) if cluster.rank == 0 else 0
-    probe = path / f".ranks-{int(cluster.sum(np.array([number], np.int64))[0])}"
+    probe = path / f".ranks-{int(cluster.all_reduce_sum(np.array([number], np.int64))[0])}"
     try:
         if cluster.rank == 0:
             path.mkdir(parents=True, exist_ok=True)
@@ -261,9 +261,9 @@ def prepare(path, cluster):
         raise UserError(
             f"--checkpoint_dir={path}: cannot be written: {error.strerror}: {error.filename}"
         ) from error
-    cluster.sum([1.0])
+    cluster.all_reduce_sum([1.0])
     seen = probe.exists()
-    everyone = cluster.sum([float(seen)])[0]
+    everyone = cluster.all_reduce_sum([float(seen)])[0]
     if cluster.rank == 0:
         probe.unlink(missing_ok=True)
     if everyone < cluster.size:

@@ -77,7 +77,7 @@ class State:
         optimizer: its Keras optimizer, built.
         scale: a `training.precision.LossScale`.
         embedding: what `model.embedding.backend.build` returned.
-        cluster: the ranks (`training.cluster`).
+        cluster: the ranks (`training.runtime.process_group`).
 
     Attributes:
         embedding: as given.

@@ -6,7 +6,7 @@ import pytest
 
 from training.checkpoint import manifest
 from training.checkpoint.compatibility import check, unchecked
-from training.errors import UserError
+from training.runtime.errors import UserError
 
 FLAGS = {"embedding_dim": 4}
 KERNEL = {"file": "dense.00.npy", "shape": [13, 8], "dtype": "float32"}

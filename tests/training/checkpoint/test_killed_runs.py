@@ -27,7 +27,7 @@ STEPS = 100
 
 
 def start(data, work, *, restarts=None, flags=FLAGS):
-    """Starts two ranks, under `training.restart` where restarts are given."""
+    """Starts two ranks, under `training.runtime.restart` where restarts are given."""
     command = launch.command(
         2, "main.py", f"--data_dir={data}", f"--run_dir={work}/runs",
         f"--checkpoint_dir={work}/checkpoints", *flags,

@@ -6,9 +6,9 @@ from tests.training import small_model
 from training.checkpoint import restore
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
-from training.cluster import SingleRank
-from training.journal import Journal
 from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
+from training.telemetry.journal import Journal
 
 
 def values(scale):
@@ -32,7 +32,7 @@ def test_a_scale_that_was_found_goes_on_and_any_other_is_the_flags(
         dynamic = kind == "dynamic"
         scale = LossScale(2.0**15 if dynamic else float(kind), dynamic=dynamic)
         model, embedding, optimizer, _ = small_model.build(5, scale=scale)
-        return scale, State(model, optimizer, scale, embedding, SingleRank())
+        return scale, State(model, optimizer, scale, embedding, SingleProcessGroup())
 
     scale, state = make(before)
     if before == "dynamic":
@@ -41,11 +41,18 @@ def test_a_scale_that_was_found_goes_on_and_any_other_is_the_flags(
     scale.variables["skipped_steps"].assign(7)
     facts = {"flags": {"loss_scale": before}, "data": {}, "versions": {}}
     saver = Saver(
-        tmp_path, SingleRank(), state, facts, keep=1, interval=None, patience=30, journal=Journal()
+        tmp_path,
+        SingleProcessGroup(),
+        state,
+        facts,
+        keep=1,
+        interval=None,
+        patience=30,
+        journal=Journal(),
     )
     saver.begin(9, 0, [])
     saver.finish()
     scale, state = make(after)
-    reader = restore.newest_whole(tmp_path, SingleRank(), pytest.fail)
+    reader = restore.newest_whole(tmp_path, SingleProcessGroup(), pytest.fail)
     restore.load(reader, state, training=True)
     assert values(scale) == {**expected, "skipped_steps": 7, "skipped_in_a_row": 0}

@@ -13,14 +13,14 @@ from tests import launch
 from tests.training.test_loop import Step
 from training import flag_definitions  # noqa: F401  the loop records the flags
 from training.checkpoint import folder, manifest
-from training.cluster import SingleRank
 from training.data import Data
 from training.flags import FLAGS
-from training.journal import Journal
 from training.loop import Loop
 from training.precision import LossScale
-from training.requests import Requests
+from training.runtime.control_votes import ControlVotes
+from training.runtime.process_group import SingleProcessGroup
 from training.schedule import LearningRateSchedule
+from training.telemetry.journal import Journal
 
 SMALL = (
     "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--warmup_steps=5",
@@ -123,9 +123,9 @@ class CountingStep(Step):
         super().__init__()
         self._seen = seen
 
-    def __call__(self, batch, learning_rate, following=None, requests=(0.0, 0.0)):
+    def __call__(self, batch, learning_rate, following=None, votes=(0.0, 0.0)):
         self._seen.update(batch["categorical"].numpy()[:, 0].tolist())
-        return super().__call__(batch, learning_rate, following, requests)
+        return super().__call__(batch, learning_rate, following, votes)
 
 
 @pytest.mark.parametrize("stop", [1, 9, 10, 14, 20, 25])
@@ -161,8 +161,8 @@ def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
     seen = collections.Counter()
     for start, early_stop in ((0, stop), (stop, None)):
         result = Loop(
-            flags, SingleRank(), data, CountingStep(seen), None, LearningRateSchedule(1.0),
-            LossScale(1.0), Journal(), Requests(None, 0), early_stop=early_stop, start=start,
+            flags, SingleProcessGroup(), data, CountingStep(seen), None, LearningRateSchedule(1.0),
+            LossScale(1.0), Journal(), ControlVotes(None, 0), early_stop=early_stop, start=start,
         ).run()  # fmt: skip
     assert result["steps"] == 30
     assert seen == {sample: 3 for sample in range(samples)}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from training.checkpoint.saver import Saver
-from training.errors import UserError
-from training.journal import Journal
+from training.runtime.errors import UserError
+from training.telemetry.journal import Journal
 
 ALONE = types.SimpleNamespace(rank=0, size=1, sum=np.asarray)
 

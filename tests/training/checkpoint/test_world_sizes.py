@@ -18,8 +18,8 @@ from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.reader import Reader
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
-from training.errors import UserError
 from training.precision import LossScale
+from training.runtime.errors import UserError
 
 VOCAB, DIMENSION = (50, 1, 7, 3, 40), 8
 FLAGS = {

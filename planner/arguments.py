@@ -1,0 +1,100 @@
+"""Read what a plan is asked for: table sizes, layer widths, the precision of a device."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+
+from planner.published_runs import VOCABULARIES
+from storage import structured
+
+# Ids are int32.
+_LARGEST_TABLE = 2**31 - 1
+_Numbers = Annotated[list[int], msgspec.Meta(min_length=1)]
+_Sizes = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_TABLE)]], msgspec.Meta(min_length=1)
+]
+
+
+class _Document(TypedDict):
+    vocab_sizes: _Sizes
+
+
+def read_vocab_sizes(text):
+    """Read table sizes from a name, a comma-separated list or a JSON file.
+
+    Args:
+      text: a name in `planner.published_runs.VOCABULARIES`; `39043,17289,…`; or the path of a
+        JSON file that is a list of sizes or has one as `vocab_sizes` (metadata.json).
+
+    Returns:
+      A tuple of integers.
+
+    Raises:
+      ValueError: if it is none of these.
+    """
+    if text in VOCABULARIES:
+        return VOCABULARIES[text]
+    if not re.search(r"[^\d\s,+.\[\]-]", text) and not os.path.exists(text):
+        return tuple(_positive_integers(text, "vocab_sizes", _LARGEST_TABLE))
+    if not os.path.isfile(text):
+        raise ValueError(
+            f"--vocab_sizes={text:.80}: expected a file, a comma-separated list or one of "
+            f"{', '.join(VOCABULARIES)}; found none of these"
+        )
+    try:
+        document = structured.read_json(text, Any)
+        if isinstance(document, dict):
+            structured.check_shape(document, text, _Document)
+            document = document["vocab_sizes"]
+        structured.check_shape(document, text, _Sizes)
+    except OSError as error:
+        raise ValueError(f"{text}: cannot read table sizes: {error.strerror}") from None
+    return tuple(document)
+
+
+def read_widths(name, text):
+    """Read layer widths such as `512,256,128`.
+
+    Raises:
+      ValueError: naming the flag, if it is no such list.
+    """
+    return tuple(_positive_integers(text, name))
+
+
+def _positive_integers(text, name, largest=None):
+    """Returns the integers of a comma-separated list, which may have brackets around it."""
+    bare = text.strip()
+    try:
+        numbers = structured.parse_json(
+            bare if bare.startswith("[") else f"[{bare}]", f"--{name}", _Numbers
+        )
+    except structured.StructureError:
+        numbers = [0]
+    if any(number > (largest or number) for number in numbers) or min(numbers) < 1:
+        most = "" if largest is None else f" of at most {largest}"
+        raise ValueError(f"--{name}={text:.80}: expected positive integers{most}, comma-separated")
+    return numbers
+
+
+def check_column_split(optimizer):
+    """Raise ValueError where tables of an optimizer cannot be halved by column."""
+    if optimizer == "rowwise_adagrad":
+        raise ValueError(
+            "--column_split does not go with row-wise Adagrad, which keeps one number for a whole "
+            "row: leave --column_split out, or take adagrad"
+        )
+
+
+def precision_of(device, amp):
+    """Return the precision of the matrix products: TensorFlow's default, or AMP's.
+
+    Without AMP, TensorFlow uses TF32 where the GPU has it (from A100 on).
+    """
+    on_cpu = device.startswith("cpu")
+    if amp:
+        return "bf16" if on_cpu else "fp16"
+    return "fp32" if on_cpu or device.startswith("v100") else "tf32"

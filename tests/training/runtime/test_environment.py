@@ -1,0 +1,67 @@
+"""What is set before TensorFlow is imported."""
+
+import os
+import resource
+import subprocess
+import sys
+
+from training.runtime import environment
+
+SCRIPT = """
+import resource
+from training.runtime import environment
+environment.prepare()
+import tensorflow as tf
+
+big = tf.zeros([64 << 20], tf.int8)
+double = tf.function(lambda x: x + x)
+for step in range(6):
+    if step == 3:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    double(big)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(**variables):
+    found = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables},
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    return int(found.stdout)
+
+
+def test_tensorflow_keeps_the_memory_of_large_tensors():
+    # Fresh memory would cost a fault a page: 3 steps of 64 MB.
+    assert page_faults() < (64 << 20) // resource.getpagesize()
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv("TF_CPU_ALLOCATOR_USE_BFC", "false")
+    monkeypatch.setenv("TF_CPU_BFC_MEM_LIMIT_IN_MB", "77")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.setenv("GRPC_VERBOSITY", "INFO")
+    before = dict(os.environ)
+    environment.prepare()
+    assert dict(os.environ) == before
+
+
+QUICK = """
+import gc
+from training.runtime import environment
+with environment.quick_imports():
+    import tensorflow
+    assert not gc.isenabled()
+assert gc.isenabled() and gc.get_freeze_count() > 50_000
+import pandas
+assert list(pandas.DataFrame({"a": [1, 2]})["a"]) == [1, 2]
+with environment.quick_imports():
+    import pandas as again
+assert again is pandas and gc.isenabled()
+"""
+
+
+def test_quick_imports_leave_everything_as_it_was():
+    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

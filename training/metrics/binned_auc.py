@@ -1,0 +1,65 @@
+"""The SOK DLRM benchmark's area under the ROC curve: of 8000 thresholds, over all ranks.
+
+It is `tf.keras.metrics.AUC(num_thresholds=8000, from_logits=True)` whose counts are summed over
+ranks. Thresholds are 0, 1/7999, ... 1, so that probabilities fall into 7999 bins (i/7999,
+(i+1)/7999], 0 into the first; the trapezoids under the ROC curve of these thresholds are the
+Mann-Whitney statistic with all scores of a bin tied. So counts are all that is kept, as integers.
+"""
+
+import numpy as np
+
+from training.metrics.exact_auc import area, flat, refuse_nan
+
+THRESHOLDS = 8000
+
+
+class BinnedAuc:
+    """Counts positives and negatives in bins of equal width of the probability.
+
+    Args:
+        thresholds: number of thresholds, one more than there are bins.
+    """
+
+    def __init__(self, thresholds=THRESHOLDS):
+        self._counts = np.zeros((2, thresholds - 1), np.int64)
+        self._invalid = 0
+
+    def add(self, logits, labels):
+        """Takes samples.
+
+        Args:
+            logits: [n] float32.
+            labels: [n], 0 or 1.
+
+        Raises:
+            ValueError: the lengths differ.
+        """
+        logits, positive = flat(logits, labels)
+        valid = ~np.isnan(logits)
+        self._invalid += logits.size - int(np.count_nonzero(valid))
+        with np.errstate(over="ignore"):
+            probability = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+        bins = self._counts.shape[1]
+        # In float32 as in Keras: a probability on a threshold belongs to the bin below it.
+        index = np.ceil(probability * np.float32(bins)) - 1
+        index = np.maximum(index, 0, where=valid, out=np.zeros_like(index)).astype(np.int64)
+        for row, chosen in zip(self._counts, (positive & valid, ~positive & valid)):
+            row += np.bincount(index[chosen], minlength=bins)
+
+    def result(self, cluster=None):
+        """Returns the area over all ranks' samples; NaN where all labels are equal.
+
+        Args:
+            cluster: the ranks (`training.runtime.process_group`), None for this process alone;
+                every rank must call.
+
+        Raises:
+            training.metrics.exact_auc.ScoresNotFiniteError: a logit of any rank is NaN.
+        """
+        refuse_nan(self._invalid, cluster)
+        counts = self._counts if cluster is None else cluster.all_reduce_sum(self._counts)
+        positives, negatives = counts
+        below = np.cumsum(negatives) - negatives
+        # Python's integers: 63 bits hold the product of one bin, not the sum over bins times N.
+        doubled = sum(int(p) * int(2 * b + n) for p, b, n in zip(positives, below, negatives))
+        return area(doubled, positives.sum(), negatives.sum())

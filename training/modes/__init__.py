@@ -1,0 +1,1 @@
+"""What a process can be started for: one file for each --mode."""

@@ -1,0 +1,232 @@
+"""`--mode=export`: a checkpoint becomes a SavedModel that needs nothing but TensorFlow.
+
+Reads the checkpoint's files directly: no placement, no ranks, no data.
+"""
+
+import os
+import pathlib
+import time
+
+import tensorflow as tf
+
+from dataset.columns import TRANSFORMS
+from model.serving import ServingDLRM
+from ops.embedding import create_table, write_rows
+from planner.arguments import read_widths
+from storage import atomic
+from training import start
+from training.checkpoint import manifest as manifests
+from training.checkpoint.files import DamagedError, write_text
+from training.runtime.errors import EXIT_OK, UserError
+
+DESCRIPTION = "model.json"
+# The signature that takes counts and transforms them itself.
+FROM_COUNTS = "from_counts"
+
+
+def run(flags, cluster):
+    """Runs the mode; returns the exit code.
+
+    Raises:
+        UserError: there is no whole checkpoint, or the folder cannot be made.
+    """
+    if cluster.size != 1:
+        raise UserError(
+            f"--mode=export is work for one process, {cluster.size} were started: leave "
+            "horovodrun away"
+        )
+    target = pathlib.Path(flags.export_dir)
+    _check_target(target)
+    begin = time.perf_counter()
+    reader = start.find_checkpoint(flags, cluster)
+    transform = counts_transform(reader, flags.applied_transform)
+    if transform is None:
+        start.warn(
+            f"{reader.folder} does not say which transform of the dense counts its model expects: "
+            f"{target} takes transformed values alone; state it with --applied_transform, one of "
+            f"{', '.join(TRANSFORMS)}"
+        )
+    size = export(reader, target, transform)
+    rows = sum(reader.manifest["vocab_sizes"])
+    print(
+        f"{target}: step {reader.manifest['step']} of {reader.folder}, "
+        f"{len(reader.manifest['vocab_sizes'])} tables with {rows:,} rows, {size:,} bytes in "
+        f"{time.perf_counter() - begin:.2f} s",
+        flush=True,
+    )
+    return EXIT_OK
+
+
+def counts_transform(reader, stated=None):
+    """Returns the transform from counts to what a checkpoint's model takes, None if unknown.
+
+    Args:
+        reader: a `training.checkpoint.reader.Reader`.
+        stated: what the user says of a checkpoint that does not say it, or None.
+
+    Raises:
+        UserError: the checkpoint says otherwise.
+        DamagedError: it names a transform that does not exist.
+    """
+    found = manifests.expected_transform(reader.manifest)
+    if found is None:
+        return stated
+    if found not in tuple(TRANSFORMS):
+        raise DamagedError(
+            f"{reader.folder}: its data's dense transform is {found!r}, expected one of "
+            f"{', '.join(TRANSFORMS)}"
+        )
+    if stated not in (None, found):
+        raise UserError(
+            f"--applied_transform={stated}: checkpoint {reader.folder} says {found}: leave the "
+            "flag out"
+        )
+    return found
+
+
+def export(reader, target, transform):
+    """Writes a SavedModel and `model.json`; returns their bytes.
+
+    The memory it takes is that of the tables and one piece of a table.
+
+    Args:
+        reader: a `training.checkpoint.reader.Reader`.
+        target: the folder to make. It is written under another name and renamed when whole.
+        transform: what `counts_transform` returned.
+
+    Raises:
+        UserError: the folder exists or cannot be written.
+        DamagedError: the checkpoint does not hold what its flags say.
+    """
+    target = pathlib.Path(target)
+    _check_target(target)
+    try:
+        with atomic.new_folder(target) as partial:
+            module = serving_model(reader, transform)
+            signatures = {"serving_default": module.serve}
+            if transform is not None:
+                signatures[FROM_COUNTS] = module.serve_counts
+            tf.saved_model.save(module, partial, signatures=signatures)
+            text = atomic.encode_json(description(reader, transform)) + "\n"
+            write_text(os.path.join(partial, DESCRIPTION), text)
+            size = _sync(partial)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"--export_dir={target}: cannot be written: {reason}") from error
+    return size
+
+
+def serving_model(reader, transform):
+    """Returns the `model.serving.ServingDLRM` of a checkpoint; `transform` as for `export`."""
+    manifest = reader.manifest
+    # Large tables are for the host's memory, whatever devices there are.
+    with tf.device("CPU:0"):
+        bottom, top = _layers(reader)
+        tables = [_table(reader, table) for table in range(len(manifest["vocab_sizes"]))]
+        interact = manifest["flags"].get("ablation") != "no_interaction"
+        return ServingDLRM(
+            bottom,
+            top,
+            tables,
+            interact=interact,
+            takes_counts=transform is not None,
+            log_shift=TRANSFORMS.get(transform),
+        )
+
+
+def description(reader, transform):
+    """Returns the content of `model.json`; `transform` as for `export`."""
+    manifest = reader.manifest
+    bottom, _ = _layers(reader)
+    features, tables = len(bottom[0][0]), len(manifest["vocab_sizes"])
+    ids = {"dtype": "int64", "shape": [None, tables], "values": "ids"}
+    outputs = {"probability": {"dtype": "float32", "shape": [None, 1]}}
+    dense = {"dtype": "float32", "shape": [None, features]}
+    taken = {None: "transformed counts, by a transform that is not recorded", "none": "counts"}
+    described = {
+        "format": "dlrm-saved-model",
+        "version": 1,
+        "step": manifest["step"],
+        "checkpoint": str(reader.folder.resolve()),
+        "vocab_sizes": manifest["vocab_sizes"],
+        "embedding_dim": manifest["embedding_dim"],
+        "dense_features": features,
+        # From counts to the values of the input "dense"; null: the checkpoint does not say.
+        "dense_transform": transform,
+        "signature": {
+            "name": "serving_default",
+            "inputs": {
+                "dense": {**dense, "values": taken.get(transform, f"{transform} of counts")},
+                "categorical": ids,
+            },
+            "outputs": outputs,
+        },
+    }
+    if transform is not None:
+        described["counts_signature"] = {
+            "name": FROM_COUNTS,
+            "inputs": {"counts": {**dense, "values": "counts"}, "categorical": ids},
+            "outputs": outputs,
+        }
+    return described
+
+
+def _layers(reader):
+    """Returns ([(kernel, bias), ...] of the bottom MLP, those of the top MLP)."""
+    manifest = reader.manifest
+    names = sorted(manifest["dense"], key=lambda name: int(name.split(".")[0]))
+    arrays = [reader.named("dense", name) for name in names]
+    found = [list(array.shape) for array in arrays]
+    layers, expected = [], []
+    for flag in ("bottom_mlp", "top_mlp"):
+        text = manifests.flag(manifest, flag, reader.folder)
+        try:
+            widths = read_widths(flag, text)
+        except ValueError as error:
+            raise DamagedError(f"{reader.folder}: its flags are damaged: {error}") from error
+        begin, count = sum(map(len, layers)), len(widths)
+        pairs = arrays[2 * begin : 2 * (begin + count)]
+        layers.append(list(zip(pairs[::2], pairs[1::2])))
+        inputs = [pairs[0].shape[0] if pairs else 0, *widths]
+        for width, before in zip(widths, inputs):
+            expected += [[before, width], [width]]
+    if len(found) != len(expected):
+        raise DamagedError(
+            f"{reader.folder}: expected {len(expected)} dense variables by its flags, found "
+            f"{len(found)}"
+        )
+    for name, shape, wanted in zip(names, found, expected):
+        if shape != wanted:
+            raise DamagedError(
+                f"{reader.folder}: dense variable {name}: expected shape {wanted} by its flags, "
+                f"found {shape}"
+            )
+    return layers
+
+
+def _table(reader, table):
+    """Returns a table as one variable, filled piece by piece."""
+    rows, dimension = reader.manifest["vocab_sizes"][table], reader.manifest["embedding_dim"]
+    variable = create_table(rows, dimension, name=f"table_{table:02d}")
+    begin = 0
+    for piece in reader.table(table):
+        write_rows(variable, begin, piece)
+        begin += len(piece)
+    return variable
+
+
+def _check_target(target):
+    if target.exists() or target.is_symlink():
+        raise UserError(f"--export_dir={target}: exists already; name a new folder")
+
+
+def _sync(folder):
+    """Brings a folder to disk; returns its bytes."""
+    size = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(path, name), "rb") as file:
+                os.fsync(file.fileno())
+                size += os.fstat(file.fileno()).st_size
+        atomic.sync_folder(path)
+    return size

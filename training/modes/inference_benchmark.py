@@ -1,0 +1,205 @@
+"""`--mode=inference_benchmark`: the latency of the forward pass, for each batch size.
+
+Timed is what a caller waits for: from a batch in memory to its logits in memory. Reading the data
+is not in it. The batches of one size differ, so that rows are not in the caches because the batch
+before asked for the same ones.
+"""
+
+import contextlib
+import math
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from training import start
+from training.build import build
+from training.checkpoint.compatibility import SYNTHETIC
+from training.checkpoint.manifest import dense_features
+from training.flags import FLAGS, chosen, widths
+from training.runtime import environment
+from training.runtime.errors import EXIT_OK, DivergedError, UserError
+from training.step import Forward
+
+PERCENTILES = (50, 90, 95, 99)
+_SECONDS, _WARM_UP_SECONDS = 5.0, 0.5
+_FEWEST_CALLS, _MOST_CALLS = 20, 20_000
+# Samples of which the batches of one size are cut: so many, or at least so many batches.
+_POOL_SAMPLES, _POOL_BATCHES, _MOST_BATCHES = 1 << 17, 4, 256
+
+
+def run(flags, cluster, watch):
+    """Runs the mode; returns the exit code.
+
+    Raises:
+        UserError: the ranks do not divide a batch size, or the checkpoint does not fit.
+        DivergedError: a logit is NaN or infinite.
+    """
+    sizes = batch_sizes(cluster.size)
+    reader = None
+    if flags.restore or flags.checkpoint_dir:
+        reader = start.find_checkpoint(flags, cluster)
+        start.adopt_model(flags, reader)
+        if flags.data_dir is None and flags.vocab_sizes is None:
+            flags.vocab_sizes = ",".join(map(str, reader.manifest["vocab_sizes"]))
+    flags.global_batch_size = max(sizes)
+    parts = build(flags, cluster, reader and dense_features(reader.manifest))
+    if reader is not None:
+        start.load_weights(reader, parts, cluster)
+    facts = _facts(flags, cluster, parts, reader)
+    journal = start.open_journal(flags, cluster)
+    with contextlib.closing(journal):
+        journal.emit("config", steps=0, **facts)
+        if cluster.rank == 0:
+            print(heading(facts), flush=True)
+        rows = []
+        for size in sizes:
+            seconds = _measure(parts, cluster, size, watch)
+            if cluster.rank == 0:
+                rows.append(row_of(size, seconds))
+                journal.emit("latency", **rows[-1])
+                print(line_of(rows[-1]), flush=True)
+        journal.emit("end", latencies=rows, **facts)
+    return EXIT_OK
+
+
+def batch_sizes(ranks):
+    """Returns the global batch sizes of --batch_sizes.
+
+    Unless the user has given them, they are rounded up to what the ranks divide.
+
+    Raises:
+        UserError: the ranks do not divide one of them.
+    """
+    sizes = widths("batch_sizes")
+    if not FLAGS["batch_sizes"].present:
+        return [-(-size // ranks) * ranks for size in sizes]
+    for size in sizes:
+        if size % ranks:
+            raise UserError(
+                f"--batch_sizes={FLAGS.batch_sizes}: {size} is not divisible by the {ranks} ranks"
+            )
+    return sizes
+
+
+def row_of(batch, seconds):
+    """Returns one row of the table.
+
+    Args:
+        batch: global batch size.
+        seconds: of each call.
+    """
+    milliseconds = 1000 * np.asarray(seconds, np.float64)
+    mean = float(milliseconds.mean())
+    return {
+        "batch": batch,
+        "calls": int(milliseconds.size),
+        "mean_ms": mean,
+        **{f"p{p}_ms": float(np.percentile(milliseconds, p)) for p in PERCENTILES},
+        "samples_per_second": 1000 * batch / mean,
+    }
+
+
+def heading(facts):
+    """Returns the lines above the table."""
+    weights = "initial ones"
+    if facts["checkpoint"] is not None:
+        weights = f"of step {facts['step']}, {facts['checkpoint']}"
+    data = facts["data"]
+    samples = "random samples"
+    if data["layout"] != SYNTHETIC:
+        samples = f"the test data of {data['data_dir']}"
+    names = "".join(f"{f'p{p} ms':>11}" for p in PERCENTILES)
+    return "\n".join(
+        [
+            f"forward pass, ranks {facts['ranks']}, arithmetic {facts['dtype']}",
+            f"weights: {weights}",
+            f"batches: of {samples}",
+            f"{'batch':>8}{'mean ms':>11}{names}{'samples/s':>14}{'calls':>8}",
+        ]
+    )
+
+
+def line_of(row):
+    """Returns a row of the table as text."""
+    times = "".join(
+        f"{row[name]:>11.3f}" for name in ("mean_ms", *(f"p{p}_ms" for p in PERCENTILES))
+    )
+    return f"{row['batch']:>8}{times}{row['samples_per_second']:>14,.0f}{row['calls']:>8}"
+
+
+def _facts(flags, cluster, parts, reader):
+    return {
+        "mode": "inference_benchmark",
+        "checkpoint": None if reader is None else str(reader.folder.resolve()),
+        "step": None if reader is None else reader.manifest["step"],
+        "dtype": parts.dtype.name,
+        "ranks": cluster.size,
+        "flags": chosen(),
+        "versions": environment.versions(),
+        "data": parts.data.facts,
+    }
+
+
+def _measure(parts, cluster, size, watch):
+    """Returns the seconds of each timed call, the slowest rank's, on rank 0."""
+    watch.pause()
+    batches = _batches(parts, cluster, size)
+    forward = Forward(parts.dense_model, parts.embedding.for_batch(size // cluster.size))
+    invalid = 0
+
+    def call(index):
+        nonlocal invalid
+        begin = time.perf_counter()
+        logits = forward(batches[index % len(batches)]).numpy()
+        seconds = time.perf_counter() - begin
+        invalid += not np.isfinite(logits).all()
+        return seconds
+
+    call(0)  # traces and compiles
+    first = [call(1 + index) for index in range(2)]
+    calls = _agreed(cluster, _WARM_UP_SECONDS / max(first), 1, _MOST_CALLS)
+    warm = []
+    for index in range(calls):
+        warm.append(call(index))
+        watch.beat(f"batches of {size}")
+    calls = _agreed(cluster, _SECONDS / float(np.mean(warm)), _FEWEST_CALLS, _MOST_CALLS)
+    seconds = np.empty(calls)
+    for index in range(calls):
+        seconds[index] = call(index)
+        watch.beat(f"batches of {size}")
+    if invalid := int(cluster.all_reduce_sum([float(invalid)])[0]):
+        raise DivergedError(
+            f"{invalid} calls with {size} samples gave logits that are NaN or infinite: the "
+            "checkpoint's weights or the data's dense values are not finite; restore another one"
+        )
+    nothing = np.empty(0)
+    gathered = cluster.alltoallv([seconds] + [nothing] * (cluster.size - 1))
+    return gathered.reshape(-1, calls).max(axis=0) if cluster.rank == 0 else None
+
+
+def _agreed(cluster, wanted, fewest, most):
+    """Returns rank 0's number of calls, within bounds, on all ranks."""
+    calls = min(max(math.ceil(wanted), fewest), most)
+    return int(cluster.all_reduce_sum(np.array([calls if cluster.rank == 0 else 0], np.int64))[0])
+
+
+def _batches(parts, cluster, size):
+    """Returns distinct batches of `size` samples over all ranks, as far as there are samples."""
+    local = size // cluster.size
+    count = min(max(_POOL_SAMPLES // size, _POOL_BATCHES), _MOST_BATCHES)
+    pool = parts.data.one_batch(count * size)
+    dense, ids = pool["dense"].numpy(), pool["categorical"].numpy()
+    there, tables = dense.shape[0], ids.shape[1]
+    # [b, T], or with model-parallel input [N, b, T_r]: the samples of all ranks in turn.
+    ids = ids.reshape(-1, there, tables)
+    batches = []
+    for index in range(min(count, max(1, there // local))):
+        taken = (index * local + np.arange(local)) % there
+        batches.append(
+            {
+                "dense": tf.constant(dense[taken]),
+                "categorical": tf.constant(ids[:, taken].reshape(-1, tables)),
+            }
+        )
+    return batches

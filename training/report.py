@@ -1,0 +1,8 @@
+"""`python3 -m training.report`: writes one HTML page about runs."""
+
+import sys
+
+from training.telemetry.report.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main())

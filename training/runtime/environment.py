@@ -1,0 +1,141 @@
+"""What must be set before TensorFlow is imported, and what is known about this machine."""
+
+import contextlib
+import gc
+import os
+import platform
+import re
+import subprocess
+import sys
+
+from training.runtime import gpus, memory
+
+# On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
+_ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
+
+
+def prepare():
+    """Silences TensorFlow's start-up chatter and has it keep memory; what the user has set stays.
+
+    Without its own allocator, TensorFlow gives every large activation back to the operating system
+    and takes fresh pages at each step, and their page faults cost more than the interaction
+    (docs/ops.md).
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if not _ONEDNN_FLAGS & _processor_flags():
+        os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+        # All that the machine has (MB), or tables of more than 64 GB would not fit.
+        megabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(megabytes))
+
+
+@contextlib.contextmanager
+def quick_imports():
+    """A context in which TensorFlow is imported in two thirds to three quarters of the time.
+
+    Python's garbage collector would go over what is being imported again and again, and then at
+    any step of a training: none of it is garbage. pandas, which Keras imports where it finds it, is
+    for its DataFrame inputs alone; it can be imported afterwards.
+    """
+    collected = gc.isenabled()
+    gc.disable()
+    absent = sys.modules.setdefault("pandas", None) is None
+    try:
+        yield
+    finally:
+        if absent:
+            sys.modules.pop("pandas", None)
+        gc.freeze()
+        if collected:
+            gc.enable()
+
+
+def _processor_flags():
+    try:
+        with open("/proc/cpuinfo") as info:
+            return set(next((line for line in info if line.startswith("flags")), "").split())
+    except OSError:
+        return set()
+
+
+def memory_per_rank(local_size):
+    """Returns bytes that one rank's tables may take: 80 % of what its device has free.
+
+    None where the driver does not tell: then nothing is checked.
+    """
+    import tensorflow as tf
+
+    if not tf.config.get_visible_devices("GPU"):
+        return int(memory.available() * 0.8 / local_size)
+    free = gpus.free_memory()
+    return None if free is None else int(free * 0.8)
+
+
+def peak_memory():
+    """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter None without."""
+    import tensorflow as tf
+
+    gpu = None
+    if tf.config.list_physical_devices("GPU"):
+        gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    # Not getrusage: its peak begins with that of the process which started this one.
+    with open("/proc/self/status") as status:
+        resident = int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) * 1024
+    return {"peak_resident_bytes": resident, "peak_gpu_bytes": gpu}
+
+
+def code_version():
+    """Returns what tells this code: the Git commit, "+" if it was changed; None outside of Git."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        told = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip() or None
+
+
+def hardware():
+    """Returns {processor, cores, gpu}: what this rank runs on; gpu is None without one."""
+    import tensorflow as tf
+
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as info:
+            names = (
+                line.partition(":")[2].strip() for line in info if line.startswith("model name")
+            )
+            processor = next(names, processor)
+    except OSError:
+        pass
+    used = tf.config.get_visible_devices("GPU")
+    details = tf.config.experimental.get_device_details(used[0]) if used else {}
+    return {
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": details.get("device_name", "unknown") if used else None,
+    }
+
+
+def versions():
+    """Returns the versions, and the hardware, that a result depends on."""
+    import numpy
+    import tensorflow as tf
+
+    known = {
+        **hardware(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": numpy.__version__,
+        "code": code_version(),
+    }
+    try:
+        import horovod
+
+        known["horovod"] = horovod.__version__
+    except ImportError:
+        known["horovod"] = None
+    return known

@@ -1,0 +1,217 @@
+"""The GPUs of this host: which are there, which one a rank takes, and that no two share one."""
+
+import ctypes
+import glob
+import os
+import re
+import subprocess
+import uuid
+from typing import NamedTuple
+
+from training.runtime.errors import UserError
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+_RECORD_BYTES = 256
+
+
+class Device(NamedTuple):
+    """The device that a rank computes on.
+
+    `ordinal` is CUDA's number of it, None for the CPU; `identity` is its UUID, or what is known.
+    """
+
+    ordinal: "int | None"
+    identity: str = ""
+
+
+def listed():
+    """Returns what `CUDA_VISIBLE_DEVICES` calls each device that nvidia-smi lists.
+
+    An instance of a GPU that is divided (MIG) counts as a device, and the GPU itself does not.
+    """
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse_listing(found.stdout)
+
+
+def parse_listing(text):
+    """Returns the same from the output of `nvidia-smi --list-gpus`."""
+    devices, whole = [], None
+    for line in text.splitlines():
+        if match := re.match(r"GPU (\d+):", line):
+            whole = match[1]
+            devices.append(whole)
+        elif match := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line):
+            if devices and devices[-1] == whole:
+                devices.pop()
+            devices.append(match[1])
+    return devices
+
+
+def on_host(root="/"):
+    """Returns a text that says which GPUs this host has and who says so, or None without any.
+
+    Args:
+        root: where to look for the driver's files.
+    """
+    devices = listed()
+    if devices:
+        return f"nvidia-smi lists {_count(len(devices), 'device')}"
+    for pattern in ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*"):
+        found = glob.glob(os.path.join(root, pattern))
+        if found:
+            return f"there is {sorted(found)[0]}"
+    return None
+
+
+def cpu_is_wanted(environment=os.environ):
+    """Returns whether the user has hidden all GPUs: CUDA_VISIBLE_DEVICES is empty or -1."""
+    value = environment.get(VARIABLE)
+    return value is not None and value.strip() in ("", "-1", "NoDevFiles")
+
+
+def choose(local_rank):
+    """Gives this process one GPU, where TensorFlow sees any; returns its `Device`.
+
+    `hvd_wrapper.sh` has done the choice already by CUDA_VISIBLE_DEVICES; without it each rank takes
+    the GPU of its local rank. Nothing may have used a GPU before. `check` finds two ranks on one.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return Device(None)
+    ordinal = local_rank % len(gpus)
+    if len(gpus) > 1:
+        tf.config.set_visible_devices(gpus[ordinal], "GPU")
+    # Not all of its memory at once: the tables' share is not TensorFlow's.
+    tf.config.experimental.set_memory_growth(gpus[ordinal], True)
+    return Device(ordinal, _identity(ordinal))
+
+
+def check(cluster, device):
+    """Makes sure that the ranks have GPUs of their own, or none of them has one.
+
+    Args:
+        cluster: the ranks (`training.runtime.process_group`); all of them must call.
+        device: this rank's `Device`.
+
+    Raises:
+        UserError: two ranks have the same GPU, or some have one and others compute on the CPU.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    kind = "cpu" if device.ordinal is None else "gpu"
+    visible = os.environ.get(VARIABLE, "unset")[:60]
+    fields = (kind, device.identity, os.uname().nodename[:64], visible, str(cluster.local_size))
+    record = "\0".join(fields).encode()[:_RECORD_BYTES].ljust(_RECORD_BYTES, b"\0")
+    with tf.device("CPU:0"):
+        told = cluster.alltoallv([np.frombuffer(record, np.uint8)] * cluster.size)
+    ranks = [
+        bytes(one).rstrip(b"\0").decode(errors="replace").split("\0")
+        for one in told.reshape(cluster.size, _RECORD_BYTES)
+    ]
+    kinds = [fields[0] for fields in ranks]
+    if len(set(kinds)) > 1:
+        without, having = kinds.index("cpu"), kinds.index("gpu")
+        raise UserError(
+            f"rank {without} on {ranks[without][2]} has no GPU that TensorFlow sees "
+            f"({VARIABLE} {ranks[without][3]}), rank {having} on {ranks[having][2]} has one: "
+            "expected GPUs for all ranks or for none"
+        )
+    first = {}
+    for rank, fields in enumerate(ranks):
+        if fields[0] == "cpu":
+            continue
+        # A UUID is one GPU's in the world, a number only on its host.
+        unique = fields[1] if fields[1].startswith(("GPU-", "MIG-")) else tuple(fields[1:3])
+        other = first.setdefault(unique, rank)
+        if other != rank:
+            raise UserError(_shared(other, rank, *fields[1:]))
+
+
+def _shared(first, second, identity, host, visible, local_size):
+    if visible == "unset":
+        given = f"{VARIABLE} is not set, and TensorFlow sees too few"
+        advice = "start them with ./hvd_wrapper.sh, and no more than there are GPUs"
+    else:
+        devices = _count(len(visible.split(",")), "device")
+        given = f"{VARIABLE}={visible} shows {devices} to {local_size} local ranks"
+        advice = f"unset {VARIABLE} and start them with ./hvd_wrapper.sh, or give each its own"
+    who = f"ranks {first} and {second} on {host} would share one GPU ({identity})"
+    return f"{who}: {given}; {advice}"
+
+
+def unused(device):
+    """Returns a line about GPUs of this host that TensorFlow does not use, or None.
+
+    Args:
+        device: this rank's `Device`.
+    """
+    if device.ordinal is not None or cpu_is_wanted():
+        return None
+    evidence = on_host()
+    if evidence is None:
+        return None
+    return (
+        f"this host has a GPU ({evidence}), but TensorFlow uses none: {_why_unseen()}. Training "
+        f"runs on the CPU; {VARIABLE}=-1 says that this is wanted"
+    )
+
+
+def _why_unseen():
+    import tensorflow as tf
+
+    if not tf.test.is_built_with_cuda():
+        return (
+            "it is built for the CPU alone (the wheel tensorflow-cpu, as `make venv` installs): "
+            "GPUs take a TensorFlow with CUDA, such as the Dockerfile's"
+        )
+    if os.environ.get(VARIABLE) is not None:
+        return (
+            f"{VARIABLE}={os.environ[VARIABLE]} names no device of this host, or a CUDA library or "
+            "the driver does not load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
+        )
+    return "a CUDA library or the driver does not load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
+
+
+def free_memory():
+    """Returns the bytes that are free on the GPU of this process; None where nothing says so."""
+    import tensorflow as tf
+
+    (gpu,) = tf.config.get_visible_devices("GPU")
+    name = _identity(int(gpu.name.rpartition(":")[2]))
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", name]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
+        return int(float(told.stdout.split()[0]) * 2**20)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def _identity(ordinal):
+    """Returns "GPU-<UUID>" of a device of this process, as CUDA's driver says it.
+
+    Without the driver's word it is the device's part of CUDA_VISIBLE_DEVICES, or its number.
+    """
+    names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    fallback = names[ordinal] if ordinal < len(names) else str(ordinal)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        # The second version knows the UUID of an instance (MIG), not only of its GPU.
+        read = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
+    except (OSError, AttributeError):
+        return fallback
+    device, raw = ctypes.c_int(), ctypes.create_string_buffer(16)
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), ordinal) or read(raw, device):
+        return fallback
+    return f"GPU-{uuid.UUID(bytes=raw.raw)}"
+
+
+def _count(number, noun):
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,232 @@
+"""What the launcher says of this process: its rank, how many there are, and the same on this host.
+
+One definition for `main.py` and `hvd_wrapper.sh` (`training.runtime.binding`), with the standard
+library alone: it is read before TensorFlow is imported.
+"""
+
+import os
+import re
+from typing import NamedTuple
+
+from training.runtime.errors import UserError
+
+_ALL = ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE")
+_SET_ALL = f"set {', '.join(_ALL[:-1])} and {_ALL[-1]}"
+
+
+class Place(NamedTuple):
+    """The place of this process in the job.
+
+    `launcher` is the program that started it, "" without one; `shown` are the variables that say
+    rank and size, with their values.
+    """
+
+    launcher: str = ""
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    shown: str = ""
+
+
+class _Launcher(NamedTuple):
+    """The variables that a launcher sets; of several names the first that is set counts."""
+
+    name: str
+    rank: tuple
+    size: tuple
+    local_rank: tuple = ()
+    local_size: tuple = ()
+
+
+_HOROVOD = _Launcher("horovodrun", *((name,) for name in _ALL))
+# Started by these, ranks may find the variables of `_MANAGERS` besides, and those of PMI: of the
+# step that started the launcher's own daemons. So the order of these matters.
+_MPI = (
+    _Launcher("jsrun", *((f"JSM_NAMESPACE_{name}",) for name in
+              ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
+    _Launcher("Open MPI", *((f"OMPI_COMM_WORLD_{name}",) for name in
+              ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
+    _Launcher("MVAPICH2", *((f"MV2_COMM_WORLD_{name}",) for name in
+              ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
+    _Launcher("PALS", ("PALS_RANKID",), ("PALS_SIZE", "PALS_NRANKS"),
+              ("PALS_LOCAL_RANKID",), ("PALS_LOCAL_SIZE",)),
+    _Launcher("MPICH, Intel MPI or another launcher with PMI", ("PMI_RANK",), ("PMI_SIZE",),
+              ("MPI_LOCALRANKID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID"),
+              ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE", "PALS_LOCAL_SIZE")),
+)  # fmt: skip
+_MANAGERS = (
+    _Launcher("Flux", ("FLUX_TASK_RANK",), ("FLUX_JOB_SIZE",), ("FLUX_TASK_LOCAL_ID",)),
+    _Launcher("Slurm", ("SLURM_PROCID",), ("SLURM_STEP_NUM_TASKS",), ("SLURM_LOCALID",)),
+    _Launcher("PMIx", ("PMIX_RANK",), ("PMIX_SIZE",), ("PMIX_LOCAL_RANK",), ("PMIX_LOCAL_SIZE",)),
+    _Launcher("torchrun", ("RANK",), ("WORLD_SIZE",), ("LOCAL_RANK",), ("LOCAL_WORLD_SIZE",)),
+)
+
+
+def read(environment=os.environ):
+    """Returns this process's `Place`: that of a job of one process where no launcher is visible.
+
+    Args:
+        environment: a mapping like os.environ.
+
+    Raises:
+        UserError: a variable is no number or out of range, two sets contradict each other, or a
+            launcher is visible but does not say enough.
+    """
+    own = _Said(_HOROVOD, environment)
+    others = [_Said(launcher, environment) for launcher in (*_MPI, *_MANAGERS)]
+    if own.rank is None and own.size is None:
+        chosen = _choose(others)
+    else:
+        chosen = own
+        if own.rank is None or own.size is None:
+            raise UserError(
+                f"{own.shown()} without {_HOROVOD.size[0] if own.size is None else _ALL[0]}: "
+                f"{_SET_ALL}, or unset them all; horovodrun sets them"
+            )
+        _check_agreement(own, others[: len(_MPI)], others[len(_MPI) :])
+    if chosen is None:
+        if own.local_rank is not None or own.local_size is not None:
+            raise UserError(f"{own.shown()} without HOROVOD_RANK: {_SET_ALL}, or unset them all")
+        return Place()
+    local_rank, local_size = _local(chosen, own, others)
+    place = Place(
+        chosen.launcher.name, chosen.rank, chosen.size, local_rank, local_size, chosen.shown()
+    )
+    if local_size > place.size:
+        raise UserError(
+            f"{chosen.shown()} and {local_size} local ranks: expected at most {place.size}"
+        )
+    return place
+
+
+class _Said:
+    """What one launcher's variables say: numbers, or None for what is not set."""
+
+    def __init__(self, launcher, environment):
+        self.launcher = launcher
+        self._names = {}
+        given = {
+            "torchrun": "TORCHELASTIC_RUN_ID" in environment,
+            # A batch script and a shell of salloc have a rank, and the job's tasks, but no step.
+            "Slurm": bool(environment.get("SLURM_STEP_NUM_TASKS")),
+        }.get(launcher.name, True)
+        for field in ("rank", "size", "local_rank", "local_size"):
+            names = getattr(launcher, field) if given else ()
+            name = next((n for n in names if environment.get(n)), None)
+            value = None if name is None else _number(name, environment[name], "size" in field)
+            setattr(self, field, value)
+            if name is not None:
+                self._names[field] = name
+        if given and launcher.name == "Slurm":
+            self.local_size = _slurm_local_size(environment)
+        if launcher.name == "Flux" and self.size and environment.get("FLUX_JOB_NNODES"):
+            nodes = _number("FLUX_JOB_NNODES", environment["FLUX_JOB_NNODES"], True)
+            self.local_size = -(-self.size // nodes)  # the largest, if they are spread evenly
+        self._check("rank", "size")
+        self._check("local_rank", "local_size")
+
+    @property
+    def complete(self):
+        return self.rank is not None and self.size is not None
+
+    @property
+    def visible(self):
+        return "rank" in self._names or "local_rank" in self._names
+
+    def shown(self):
+        """Returns "HOROVOD_RANK=1 HOROVOD_SIZE=2", of what is set."""
+        return " ".join(
+            f"{name}={getattr(self, field)}"
+            for field, name in self._names.items()
+            if field in ("rank", "size") or not self.complete
+        )
+
+    def _check(self, which, of):
+        number, bound = getattr(self, which), getattr(self, of)
+        if number is not None and bound is not None and number >= bound:
+            bounded = self._names.get(of, f"{which.replace('rank', 'ranks')} of the host")
+            raise UserError(
+                f"{self._names[which]}={number}, {bounded}={bound}: expected a "
+                f"{which.replace('_', ' ')} from 0 to {bound - 1}"
+            )
+
+
+def _number(name, text, positive):
+    # Digits alone, and few: int() takes "1_0", " 1" and any length.
+    if not re.fullmatch("[0-9]{1,9}", text) or (positive and int(text) == 0):
+        least = 1 if positive else 0
+        raise UserError(
+            f"{name}={text}: expected a whole number, {least} or more; launchers set it: unset it, "
+            "or set it right"
+        )
+    return int(text)
+
+
+def _slurm_local_size(environment):
+    """Returns how many tasks of the step run on this node, from "8" or "8(x2),4"; None without."""
+    text = environment.get("SLURM_STEP_TASKS_PER_NODE")
+    if not text:
+        return None
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", part)
+        if not match:
+            raise UserError(f"SLURM_STEP_TASKS_PER_NODE={text}: expected numbers such as 8(x2),4")
+        counts += [int(match[1])] * int(match[2] or 1)
+    node = environment.get("SLURM_NODEID")
+    if node and node.isdecimal() and int(node) < len(counts):
+        return counts[int(node)]
+    return max(counts)
+
+
+def _choose(others):
+    """Returns the first complete set, of several ranks if there is one; None if none is visible."""
+    complete = [said for said in others if said.complete]
+    chosen = next((said for said in complete if said.size > 1), None)
+    if chosen is None and complete:
+        chosen = complete[0]
+    visible = next((said for said in others if said.visible), None)
+    if chosen is None and visible is not None:
+        lacking = "size" if visible.size is None else "rank"
+        raise UserError(
+            f"{visible.shown()}: {visible.launcher.name} started this process, but no variable "
+            f"says its job's {lacking}: start with horovodrun, or {_SET_ALL}"
+        )
+    return chosen
+
+
+def _check_agreement(own, others, managers):
+    # PMI that repeats a Slurm step's numbers may be of a shell in that step, as Slurm's are.
+    steps = [(said.rank, said.size) for said in managers if said.complete]
+    for said in others:
+        if said.complete and said.size > 1 and (said.rank, said.size) not in steps:
+            if (said.rank, said.size) != (own.rank, own.size):
+                raise UserError(
+                    f"{own.shown()}, but {said.shown()} ({said.launcher.name}): expected the same "
+                    "rank and size; unset the variables that are left from another job"
+                )
+            return
+
+
+def _local(chosen, own, others):
+    """Returns (local rank, local size), from other sets that agree where its own lacks them."""
+    agreeing = [said for said in others if (said.rank, said.size) == (chosen.rank, chosen.size)]
+    if own.rank is None:
+        agreeing.append(own)
+    numbers = []
+    for field, only in (("local_rank", 0), ("local_size", 1)):
+        values = (getattr(said, field) for said in (chosen, *agreeing))
+        number = next((value for value in values if value is not None), None)
+        if number is None and chosen.size > 1:
+            raise UserError(
+                f"{chosen.shown()} without a {field.replace('_', ' ')}: set "
+                f"HOROVOD_{field.upper()} for each rank"
+            )
+        numbers.append(only if number is None else number)
+    if numbers[0] >= numbers[1]:
+        raise UserError(
+            f"{chosen.shown()}: local rank {numbers[0]} of {numbers[1]}: expected a local rank "
+            f"from 0 to {numbers[1] - 1}"
+        )
+    return numbers

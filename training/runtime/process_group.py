@@ -1,0 +1,173 @@
+"""The ranks of a job: one process, or many under Horovod.
+
+A one-rank job needs no Horovod. With several, exchanges go through `horovod.tensorflow`, and the
+names of its operations are given here so that they agree on all ranks.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from training.runtime import launcher
+from training.runtime.environment import quick_imports
+from training.runtime.errors import UserError
+
+
+def connect(place=None):
+    """Returns a `SingleProcessGroup`, or under a launcher a `HorovodProcessGroup`.
+
+    Args:
+        place: a `training.runtime.launcher.Place`, this process's in the job; default: it is read.
+
+    Raises:
+        UserError: several ranks were started but Horovod is missing or does not see them.
+    """
+    place = launcher.read() if place is None else place
+    if place.size == 1:
+        return SingleProcessGroup()
+    # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
+    os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
+    try:
+        with quick_imports():
+            import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise UserError(
+            f"{place.size} ranks were started but Horovod does not import: {error}"
+        ) from error
+    if not hvd.mpi_built():
+        _check_gloo(place)
+    hvd.init()
+    if (hvd.rank(), hvd.size()) != (place.rank, place.size):
+        raise UserError(
+            f"{place.shown} ({place.launcher}), but Horovod sees rank {hvd.rank()} of "
+            f"{hvd.size()}: expected the same; start with horovodrun, which both understand "
+            "(horovodrun --check-build lists what this Horovod was built with)"
+        )
+    return HorovodProcessGroup(hvd)
+
+
+def _check_gloo(place, environment=os.environ):
+    """Raises UserError where Horovod with Gloo alone could not connect these ranks.
+
+    It reads what horovodrun sets, and where that is missing it ends the process or runs alone.
+    """
+    advice = f"start with horovodrun -np {place.size} ./hvd_wrapper.sh python3 main.py ..."
+    if place.launcher != "horovodrun":
+        raise UserError(
+            f"{place.shown}: {place.launcher} started {place.size} ranks, but this Horovod was "
+            f"built without MPI and does not see them: {advice} (-H names other hosts), or build "
+            "Horovod with HOROVOD_WITH_MPI=1; one process alone takes HOROVOD_RANK=0 HOROVOD_SIZE=1"
+        )
+    for name in ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"):
+        if not environment.get(name):
+            raise UserError(f"{place.shown} without {name}: {advice}, which sets it")
+
+
+class SingleProcessGroup:
+    """A job of one rank: every collective is the identity."""
+
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+
+    def alltoall(self, tensor, splits, name):
+        """Returns (tensor, splits): all rows are for this rank."""
+        return tensor, splits
+
+    def all_reduce_mean(self, tensors, name):
+        """Returns the tensors themselves."""
+        return list(tensors)
+
+    def broadcast(self, variables):
+        """Leaves the variables as they are."""
+
+    def all_reduce_sum(self, values):
+        """Returns a NumPy array of the values."""
+        return np.asarray(values)
+
+    def gather(self, value):
+        """Returns [value]."""
+        return [value]
+
+    def alltoallv(self, parts):
+        """Returns parts[0]."""
+        return parts[0]
+
+    def shutdown(self):
+        """Has nothing to shut down."""
+
+
+class HorovodProcessGroup:
+    """The ranks of a Horovod job.
+
+    Args:
+        hvd: the initialised module `horovod.tensorflow`.
+    """
+
+    def __init__(self, hvd):
+        self._hvd = hvd
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self._calls = 0
+        with tf.device("CPU:0"):
+            self._zero = tf.Variable(0, dtype=tf.int32, trainable=False, name="zero")
+            self._received = tf.Variable(0, dtype=tf.int64, trainable=False, name="received")
+
+    def alltoall(self, tensor, splits, name):
+        """Sends rows to every rank; returns the rows received, in rank order, and their counts.
+
+        Args:
+            tensor: [n, ...]; bfloat16 travels as the bits of float16, which Horovod knows.
+            splits: [N] int32, how many rows go to each rank; their sum is n.
+            name: the operation's name, the same on all ranks and unique within a step.
+
+        Returns:
+            ([m, ...], [N] int32): rows received, and how many came from each rank.
+        """
+        dtype = tensor.dtype
+        if dtype == tf.bfloat16:
+            tensor = tf.bitcast(tensor, tf.float16)
+        # Horovod does not tell TensorFlow that an exchange has an effect. On a rank without tables
+        # a graph would leave out what nobody needs there, such as gradients, and compute once and
+        # for all what is constant, such as no rows for anybody; the other ranks would wait for
+        # ever. A variable's value is not constant, and what is assigned is needed.
+        splits = splits + self._zero
+        received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
+        self._received.assign(tf.size(received, tf.int64))
+        if dtype == tf.bfloat16:
+            received = tf.bitcast(received, dtype)
+        return received, counts
+
+    def all_reduce_mean(self, tensors, name):
+        """Returns the tensors averaged over the ranks, in one grouped allreduce."""
+        return self._hvd.grouped_allreduce(list(tensors), name=name, op=self._hvd.Average)
+
+    def broadcast(self, variables):
+        """Gives all ranks the values that rank 0 has."""
+        self._hvd.broadcast_variables(variables, root_rank=0)
+
+    def all_reduce_sum(self, values):
+        """Returns the element-wise sum over ranks as a NumPy array (int64 or float64)."""
+        array = np.asarray(values)
+        total = self._hvd.allreduce(tf.constant(array), name=self._name("sum"), op=self._hvd.Sum)
+        return total.numpy()
+
+    def gather(self, value):
+        """Returns a list with every rank's float64 value, in rank order."""
+        mine = tf.constant([value], tf.float64)
+        return list(self._hvd.allgather(mine, name=self._name("gather")).numpy())
+
+    def alltoallv(self, parts):
+        """Sends the 1-D NumPy array parts[k] to rank k; returns what came, joined in rank order."""
+        splits = tf.constant([len(part) for part in parts], tf.int32)
+        joined = tf.constant(np.concatenate(parts))
+        received, _ = self._hvd.alltoall(joined, splits=splits, name=self._name("exchange"))
+        return received.numpy()
+
+    def shutdown(self):
+        """Leaves the job."""
+        self._hvd.shutdown()
+
+    def _name(self, kind):
+        # All ranks make the same calls in the same order, so a counter gives equal names.
+        self._calls += 1
+        return f"dlrm_{kind}_{self._calls}"

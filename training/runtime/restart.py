@@ -1,0 +1,224 @@
+"""Starts a job again when a rank is lost: it resumes from its newest checkpoint.
+
+    python3 -m training.restart --max_restarts 3 -- \
+        horovodrun -np 8 ./hvd_wrapper.sh python3 main.py --checkpoint_dir=DIR ...
+
+A job that ends by itself, on a wrong flag, a diverged loss or a request to stop, is not started
+again. SIGTERM and SIGINT go to the ranks themselves, which finish their step and write a
+checkpoint: horovodrun would leave them five seconds.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import psutil
+
+from training.runtime import launcher_report, rank_status
+from training.runtime.errors import (
+    EXIT_DIVERGED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_RANK_LOST,
+    EXIT_USER_ERROR,
+)
+from training.runtime.rank_states import CAUSE_UNKNOWN
+
+# A job that ended so would end so again.
+_FINAL = {
+    EXIT_USER_ERROR: "an error that the user must put right",
+    EXIT_DIVERGED: "a diverged loss",
+    EXIT_INTERRUPTED: "a request to stop",
+}
+_POLL_SECONDS = 0.2
+
+
+def main(arguments=None):
+    """Runs the command; returns the exit code of its last run."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m training.restart",
+        description="Starts a job again when a rank is lost.",
+    )
+    add = parser.add_argument
+    add("--max_restarts", type=_count, default=3, metavar="K", help="how often to start again [3]")
+    add("--grace", type=_count, default=300, metavar="SECONDS",
+        help="time for the last checkpoint after SIGTERM or SIGINT [300]")  # fmt: skip
+    add("command", nargs=argparse.REMAINDER, help="-- and the command that starts the job")
+    options = parser.parse_args(arguments)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser.error("no command: give -- and the command that starts the job")
+    if not any(word.startswith("--checkpoint_dir") for word in command) and not any(
+        word.startswith("--flagfile") for word in command
+    ):
+        parser.error("the command has no --checkpoint_dir: a restart would begin from nothing")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    for restart in range(options.max_restarts + 1):
+        code, reason = _run(command, stopping, options.grace)
+        if code == EXIT_OK or reason in _FINAL.values():
+            if code != EXIT_OK:
+                _say(f"the job ended by {reason}: not started again")
+            return code
+        if restart == options.max_restarts:
+            _say(f"{reason}: given up after {restart} restarts")
+            return code
+        _say(f"{reason}: restart {restart + 1} of {options.max_restarts}")
+    return EXIT_RANK_LOST
+
+
+def _count(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
+    return int(text)
+
+
+def _run(command, stopping, grace):
+    """Runs the command once; returns (exit code, why it ended)."""
+    if stopping.is_set():
+        return EXIT_INTERRUPTED, _FINAL[EXIT_INTERRUPTED]
+    with tempfile.TemporaryDirectory(prefix="dlrm-status-") as folder:
+        relay = launcher_report.Relay()
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, rank_status.VARIABLE: folder},
+                stderr=relay.write_end,
+                start_new_session=True,
+            )
+        except OSError as error:
+            _say(f"{command[0]}: {error.strerror}")
+            return EXIT_USER_ERROR, _FINAL[EXIT_USER_ERROR]
+        finally:
+            relay.started()
+        family, deaths = {}, []
+        try:
+            _wait(process, folder, stopping, grace, family, deaths)
+        finally:
+            _end(process, family)
+        facts = _Facts(
+            started=set(rank_status.read(folder, "pid")),
+            codes=rank_status.read(folder, "code"),
+            losses=rank_status.read_losses(folder),
+            deaths=deaths,
+            reported=launcher_report.first_failure(relay.text()),
+        )
+        return _verdict(process.returncode, facts, stopping.is_set())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What is known about the ranks of a run that has ended.
+
+    Attributes:
+        started: ranks that have begun.
+        codes: {rank: exit code} of those that ended by themselves.
+        losses: {rank: a line} about ranks that the watch of another has lost.
+        deaths: ranks whose processes on this host were seen to end, in that order.
+        reported: a `launcher_report.Failure`, or None.
+    """
+
+    started: "set"
+    codes: "dict"
+    losses: "dict"
+    deaths: "list"
+    reported: "launcher_report.Failure | None"
+
+
+def _wait(process, folder, stopping, grace, family, deaths):
+    """Waits for the end of the job; hands a request to stop to each of its ranks once.
+
+    `family` gathers the job's processes: once their parents are gone nothing tells them apart.
+    `deaths` gathers the ranks whose processes have ended, in that order.
+    """
+    deadline, asked = None, set()
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                family[child.pid] = child
+        for rank, pid in rank_status.read(folder, "pid").items():
+            if rank not in deaths and pid in family and not _alive(family[pid]):
+                deaths.append(rank)
+        if stopping.is_set():
+            if deadline is None:
+                deadline = time.monotonic() + grace
+                _say("asking the ranks to stop")
+            # Again and again: a rank may only be starting.
+            for pid in set(rank_status.read(folder, "pid").values()) - asked:
+                if pid in family or pid == process.pid:
+                    asked.add(pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+        if deadline is not None and time.monotonic() > deadline:
+            _say(f"the ranks have not stopped within {grace} s")
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _verdict(code, facts, stopped):
+    """Returns (exit code, why) of a run from what is known about its ranks."""
+    if code == EXIT_OK:
+        return EXIT_OK, "done"
+    if stopped:
+        return EXIT_INTERRUPTED, _FINAL[EXIT_INTERRUPTED]
+    for final, reason in _FINAL.items():
+        if final in facts.codes.values():
+            return final, reason
+    if code in _FINAL and not facts.started:
+        return code, _FINAL[code]
+    return EXIT_RANK_LOST, _who_was_lost(facts) or f"the job ended with exit code {code}"
+
+
+def _who_was_lost(facts):
+    """Returns a text that names the lost rank and says how it ended, as far as that is known.
+
+    The watch of the other ranks knows best: it sees which rank is gone or stuck. Without it, a rank
+    that ended before the others, without an exit code of its own, is the lost one: a launcher ends
+    the others after it. The launcher says by which signal, and of other hosts' ranks too.
+    """
+    reported = facts.reported
+    if facts.losses:
+        rank = min(facts.losses)
+        text = facts.losses[rank]
+        if reported and reported.rank == rank and reported.signal:
+            text = text.replace(CAUSE_UNKNOWN, f"it was killed by {reported.signal}")
+        return text
+    silent = facts.started - set(facts.codes)
+    if reported and (reported.rank in silent or reported.rank not in facts.started):
+        return str(reported)
+    first = next((rank for rank in facts.deaths if rank in silent), None)
+    if first is None and silent:
+        first = min(silent)
+    if first is not None:
+        return f"rank {first} was killed or crashed: it left no exit code"
+    return str(reported) if reported else None
+
+
+def _alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end(process, family):
+    """Ends what is left of a run, so that nothing of it disturbs the next."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for member in family.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(list(family.values()), timeout=10)
+
+
+def _say(text):
+    print(f"restart: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,269 @@
+"""Ends a job in which a rank has died or makes no progress, and says which rank it was.
+
+A collective waits for all ranks: with one of them gone or stuck, the others would wait for ever.
+So each rank tells rank 0 once a second, from a thread and over a TCP connection of its own, what
+it is doing and for how long. Rank 0 sees a closed connection (died), a silent one (stopped) and
+the rank that is behind the others when nobody moves any more (stuck); it tells all ranks at once,
+and each prints that and exits with `EXIT_RANK_LOST`. Losing rank 0 is seen by all.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+
+import numpy as np
+
+from storage.structured import StructureError
+from training.runtime import rank_status
+from training.runtime.errors import EXIT_RANK_LOST
+from training.runtime.rank_states import Loss, RankStates, death, name_of
+from training.runtime.watchdog_messages import read_states
+
+# A launcher names the rank that ends first: the lost one, if the others give it this long (s).
+_LINGER = 2.0
+
+
+class Watchdog:
+    """Watches over all ranks from a thread. Every rank of the job must make one.
+
+    Args:
+        cluster: the ranks (`training.runtime.process_group`), two or more.
+        timeout: seconds without a sign of life, or without progress, after which to give up.
+        on_loss: called with the `Loss` instead of printing it and exiting, for tests.
+        tick: seconds between two messages of a rank.
+    """
+
+    def __init__(self, cluster, timeout, on_loss=None, tick=1.0):
+        self._rank, self._size = cluster.rank, cluster.size
+        self._timeout, self._tick = timeout, tick
+        self._on_loss = on_loss or self._exit
+        self._doing, self._count, self._since, self._paused = "the start", 0, time.monotonic(), True
+        self._closing, self._left = threading.Event(), None
+        self._first = {}  # what rank 0 has last said of itself
+        self._wake, self._woken = socket.socketpair()
+        if self._rank == 0:
+            server = socket.create_server((_own_address(cluster), 0), backlog=self._size)
+            _agree_on_address(cluster, server.getsockname())
+            self._sockets = [server]
+            self._thread = threading.Thread(target=self._serve, args=(server,), daemon=True)
+        else:
+            address = _agree_on_address(cluster, None)
+            connection = socket.create_connection(address, timeout=timeout)
+            self._sockets = [connection]
+            self._thread = threading.Thread(target=self._report, args=(connection,), daemon=True)
+        self._thread.start()
+
+    def beat(self, doing):
+        """Says that the rank goes on.
+
+        Args:
+            doing: what comes next, e.g. "step 12".
+        """
+        self._doing, self._since, self._paused = doing, time.monotonic(), False
+        self._count += 1
+
+    def pause(self, alone=False):
+        """Expects no progress until the next `beat`, e.g. while a function is compiled.
+
+        A rank that dies or stops meanwhile is still noticed, and so is one that never comes here.
+
+        Args:
+            alone: the other ranks need not pause here; otherwise all of them do.
+        """
+        self._paused = True
+        if not alone:
+            self._count += 1
+
+    def close(self):
+        """Leaves the watch, once the job is done or has failed with an error of its own."""
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._wake.send(b".")
+        self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._wake.close()
+            self._woken.close()
+
+    def find_loss(self, seconds):
+        """Waits until the watch knows why an exchange failed; returns what it knows, or None.
+
+        A rank that died is named by the watch, which then ends this process. What is returned is
+        about a rank that has left the job by itself, with an error of its own.
+
+        Args:
+            seconds: how long to wait.
+        """
+        deadline = time.monotonic() + seconds
+        while self._left is None and time.monotonic() < deadline:
+            self._thread.join(timeout=0.05)
+            if not self._thread.is_alive():
+                break
+        return self._left
+
+    def sever(self):
+        """Closes all connections without a word, as the death of this process would."""
+        self._on_loss = lambda message: None
+        for connection in self._sockets:
+            connection.close()
+
+    def _state(self):
+        return {
+            "rank": self._rank,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "doing": self._doing,
+            "count": self._count,
+            "idle": 0.0 if self._paused else time.monotonic() - self._since,
+            "paused": self._paused,
+            "leaving": self._closing.is_set(),
+        }
+
+    def _answer(self, lost=None, leaving=False):
+        return {"lost": lost, "leaving": leaving, "left": self._left, "first": self._state()}
+
+    def _exit(self, loss):
+        # A thread that is stuck in a collective cannot be unwound: leave at once.
+        print(f"error: {loss.text}", file=sys.stderr, flush=True)
+        rank_status.lost(self._rank, loss.rank, loss.text)
+        rank_status.ended(self._rank, EXIT_RANK_LOST)
+        time.sleep(_LINGER)
+        os._exit(EXIT_RANK_LOST)
+
+    def _report(self, connection):
+        """Sends rank 0 this rank's state each tick and takes what it answers."""
+        connection.settimeout(self._tick)
+        heard, buffer, next_round = time.monotonic(), b"", 0.0
+        with selectors.DefaultSelector() as selector:
+            for source in (connection, self._woken):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                leaving = self._closing.is_set()
+                if time.monotonic() - heard > self._timeout:
+                    text = f"has not answered for {self._timeout} s; --stall_timeout sets the limit"
+                    return self._on_loss(Loss(0, f"{name_of(0, self._first)} {text}"))
+                try:
+                    if leaving or time.monotonic() >= next_round:
+                        next_round = time.monotonic() + self._tick
+                        connection.sendall(_line(self._state()))
+                    if leaving:
+                        connection.close()
+                        return None
+                    ready = selector.select(max(0.0, next_round - time.monotonic()))
+                    if connection in [key.fileobj for key, _ in ready]:
+                        received = connection.recv(4096)
+                        if not received:
+                            raise ConnectionError("closed")
+                        heard, buffer = time.monotonic(), buffer + received
+                        for message in _lines(buffer):
+                            self._left = message["left"] or self._left
+                            self._first = message["first"]
+                            if message["lost"]:
+                                return self._on_loss(Loss(*message["lost"]))
+                            if message["leaving"]:
+                                return None
+                        buffer = buffer[buffer.rfind(b"\n") + 1 :]
+                except TimeoutError:
+                    continue
+                except OSError:
+                    if self._closing.is_set():
+                        return None
+                    doing = self._first["doing"] if self._first else "the start"
+                    text = f"{name_of(0, self._first)} {death(doing)}"
+                    return self._on_loss(Loss(0, text))
+
+    def _serve(self, server):
+        """Takes the states of all ranks; decides who is lost and tells the others."""
+        selector = selectors.DefaultSelector()
+        for source in (server, self._woken):
+            selector.register(source, selectors.EVENT_READ)
+        ranks = RankStates(self._timeout)
+        buffers = {}
+        next_round = time.monotonic()
+        while True:
+            leaving = self._closing.is_set()
+            for key, _ in selector.select(0 if leaving else self._tick / 2):
+                if key.fileobj is self._woken:
+                    continue
+                if key.fileobj is server:
+                    connection, _ = server.accept()
+                    connection.settimeout(self._tick)
+                    self._sockets.append(connection)
+                    selector.register(connection, selectors.EVENT_READ)
+                    buffers[connection] = b""
+                    _try_send(connection, self._answer())
+                    continue
+                connection = key.fileobj
+                try:
+                    received = connection.recv(4096)
+                except OSError:
+                    received = b""
+                buffers[connection] += received
+                try:
+                    for state in read_states(buffers[connection], self._size):
+                        ranks.hear(connection, state)
+                except StructureError:
+                    received = b""  # No rank speaks so: a stranger, such as a scan of ports.
+                buffers[connection] = buffers[connection].rpartition(b"\n")[2]
+                if not received:
+                    if ranks.closed(connection):
+                        # A launcher ends the others very soon: the death is told at once.
+                        next_round = 0.0
+                    selector.unregister(connection)
+                    connection.close()
+                    del buffers[connection]
+            if time.monotonic() < next_round and not leaving:
+                continue
+            next_round = time.monotonic() + self._tick
+            ranks.hear(None, self._state())
+            lost, self._left = None if leaving else ranks.lost(), ranks.left()
+            answer = self._answer(lost, leaving)
+            for connection in buffers:
+                _try_send(connection, answer)
+            if leaving:
+                return None
+            if lost:
+                return self._on_loss(lost)
+
+
+def _agree_on_address(cluster, mine):
+    """Tells all ranks the (host, port) where rank 0 listens; the others pass None."""
+    numbers = np.zeros(5, np.int64)
+    if mine is not None:
+        numbers[:4] = list(socket.inet_aton(mine[0]))
+        numbers[4] = mine[1]
+    numbers = cluster.all_reduce_sum(numbers)
+    return ".".join(str(int(n)) for n in numbers[:4]), int(numbers[4])
+
+
+def _own_address(cluster):
+    """Returns the IPv4 address at which the other ranks reach this one."""
+    if cluster.local_size == cluster.size:
+        return "127.0.0.1"
+    launcher = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR")
+    if launcher:
+        # Connecting a datagram socket sends nothing; it only picks the interface.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((launcher, 9))
+            address = probe.getsockname()[0]
+        if not address.startswith("127."):
+            return address
+    return socket.gethostbyname(socket.gethostname())
+
+
+def _line(message):
+    return json.dumps(message).encode() + b"\n"
+
+
+def _lines(buffer):
+    return [json.loads(line) for line in buffer.split(b"\n")[:-1] if line]
+
+
+def _try_send(connection, message):
+    # A rank that does not read is found by its silence.
+    with contextlib.suppress(OSError):
+        connection.sendall(_line(message))

@@ -1,0 +1,1 @@
+"""Records of a run: journal, progress, summary, TensorBoard, MLPerf log, profiles, report."""

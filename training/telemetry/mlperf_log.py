@@ -1,0 +1,178 @@
+"""`--mlperf_log`: the run as MLPerf's log lines, for its compliance checker (training 2.1.0, DLRM).
+
+Keys and their order are those that `mlperf_logging.compliance_checker` wants of the closed
+division; docs/mlperf.md says what a log has to hold and what a small run cannot show. Lines are
+written by the package `mlperf-logging`, which is imported only here.
+"""
+
+import logging
+import os
+import pathlib
+import time
+
+import psutil
+
+from storage.regular import check_regular
+from training.runtime.errors import UserError
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class MLPerfLog:
+    """A journal sink that writes MLLOG lines.
+
+    Initialisation begins with the process and ends with the journal's "config" event; the run
+    begins there, before the first step is compiled. Blocks are epochs. `epoch_num` counts from 1
+    and is fractional for evaluations: 1.05 after a twentieth of the first epoch, as in MLPerf's
+    reference convergence points. A run that ends without passing --auc_threshold is "aborted".
+
+    Args:
+        path: the file; one that is there is renamed to PATH.1, PATH.2, ...
+        flags: the parsed flags.
+
+    Raises:
+        UserError: the file cannot be written.
+        ImportError: the package is missing, which `training.flags.parse` has ruled out.
+    """
+
+    def __init__(self, path, flags):
+        from mlperf_logging.mllog import mllog
+
+        path = pathlib.Path(path)
+        try:
+            _keep_old(path)
+            handler = logging.FileHandler(path, mode="x", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--mlperf_log={path}: {error.strerror}") from error
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        # A logger of its own, outside the tree of loggers: nothing else writes to the file.
+        self._logger = logging.Logger("mlperf", level=logging.INFO)
+        self._logger.addHandler(handler)
+        self._lines = mllog.MLLogger(self._logger, root_dir=str(_ROOT))
+        self._flags = flags
+        self._per_epoch = None
+        self._epoch = None
+        self._running = False
+        self._auc = None
+        begin = _milliseconds(psutil.Process().create_time())
+        self._lines.event("cache_clear", value=flags.mlperf_cache_cleared, time_ms=begin)
+        self._lines.start("init_start", time_ms=begin)
+        self._submission()
+
+    def event(self, record):
+        """Writes the lines that belong to one event of the journal."""
+        kind = record["event"]
+        if kind == "config":
+            self._per_epoch = record["steps_per_epoch"]
+            self._hyperparameters(record)
+            self._lines.end("init_stop")
+            self._lines.start("run_start")
+            self._running = True
+        elif kind == "epoch":
+            self._end_epoch()
+            self._begin_epoch(record["epoch"] + 1)
+        elif kind == "evaluation":
+            self._evaluation(record)
+        elif kind == "end":
+            passed = self._auc is not None and self._auc > self._flags.auc_threshold
+            self._end_run("success" if passed else "aborted", record["steps"])
+
+    def close(self):
+        """Ends a run that had no end (a fault, a loss that is not finite) as aborted."""
+        self._end_run("aborted")
+        for handler in self._logger.handlers:
+            handler.close()
+
+    def _submission(self):
+        flags = self._flags
+        for key, value in (
+            ("benchmark", "dlrm"),
+            ("org", flags.mlperf_org),
+            ("division", flags.mlperf_division),
+            ("status", flags.mlperf_status),
+            ("platform", flags.mlperf_platform),
+        ):
+            self._lines.event(f"submission_{key}", value=value)
+
+    def _hyperparameters(self, record):
+        flags, rates, data = self._flags, record["schedule"], record["data"]
+        event = self._lines.event
+        event("seed", value=flags.seed)
+        if flags.shuffle_seed is not None:
+            event("seed", value=flags.shuffle_seed, metadata={"of": "batch order"})
+        event("global_batch_size", value=flags.global_batch_size)
+        event("gradient_accumulation_steps", value=1)
+        event("train_samples", value=data["train_samples"])
+        event("eval_samples", value=data["test_samples"])
+        event("opt_name", value=flags.optimizer)
+        event("opt_base_learning_rate", value=rates["base_rate"])
+        event("opt_learning_rate_warmup_steps", value=rates["warmup_steps"])
+        event("lr_decay_start_steps", value=rates["decay_start_step"] or 0)
+        if flags.embedding_optimizer != flags.optimizer:
+            event("opt_sparse_name", value=flags.embedding_optimizer)
+        if flags.embedding_lr is not None:
+            event("opt_sparse_base_learning_rate", value=flags.embedding_lr)
+        # The closed division is SGD's: of another optimizer these keys would be untrue.
+        if flags.optimizer == flags.embedding_optimizer == "sgd":
+            event("sgd_opt_base_learning_rate", value=rates["base_rate"])
+            event("sgd_opt_learning_rate_decay_poly_power", value=rates["power"])
+            event("sgd_opt_learning_rate_decay_steps", value=rates["decay_steps"])
+        if record["resumed_from_step"] is None and flags.restore is None:
+            for tensor in _tensors(flags):
+                event("weights_initialization", metadata={"tensor": tensor})
+
+    def _begin_epoch(self, number):
+        self._epoch = number
+        self._lines.start("block_start", metadata={"first_epoch_num": number, "epoch_count": 1})
+        self._lines.start("epoch_start", metadata={"epoch_num": number})
+
+    def _end_epoch(self):
+        if self._epoch is None:
+            return
+        self._lines.end("epoch_stop", metadata={"epoch_num": self._epoch})
+        self._lines.end("block_stop", metadata={"first_epoch_num": self._epoch})
+        self._epoch = None
+
+    def _evaluation(self, record):
+        self._auc = record["auc"]
+        end = _milliseconds(time.time())
+        where = {
+            "epoch_num": 1 + record["step"] / self._per_epoch,
+            "step_num": record["step"],
+        }
+        begin = end - round(1000 * record["seconds"])
+        self._lines.start("eval_start", metadata=where, time_ms=begin)
+        self._lines.event("eval_accuracy", value=record["auc"], metadata=where, time_ms=end)
+        self._lines.end("eval_stop", metadata=where, time_ms=end)
+
+    def _end_run(self, status, step=None):
+        if not self._running:
+            return
+        self._end_epoch()
+        where = {} if step is None else {"step_num": step}
+        self._lines.end("run_stop", metadata={"status": status, **where})
+        self._running = False
+
+
+def _tensors(flags):
+    """Yields MLPerf's names of the model's weights."""
+    yield "embeddings"
+    for part in ("bottom_mlp", "top_mlp"):
+        for layer in range(1, len(getattr(flags, part).split(",")) + 1):
+            yield f"{part}_dense{layer}"
+
+
+def _keep_old(path):
+    """Renames a file that is there to the first free of PATH.1, PATH.2, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    check_regular(path)  # Not /dev/null, which everybody needs.
+    number = 1
+    while (old := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    os.rename(path, old)
+
+
+def _milliseconds(seconds):
+    return int(1000 * seconds)

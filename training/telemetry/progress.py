@@ -1,0 +1,160 @@
+"""What a person sees while a job runs: a progress bar, or lines where there is no terminal."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from training.telemetry.summary import score_text
+
+_LINE_SECONDS = 10.0
+
+
+def make_progress(print_interval=None, stream=None):
+    """Returns a `ProgressBar` on a terminal, else `ProgressLines`.
+
+    Args:
+        print_interval: steps between lines; None for one about every ten seconds.
+        stream: where to write, default standard output.
+    """
+    stream = stream or sys.stdout
+    return ProgressBar(stream) if stream.isatty() else ProgressLines(stream, print_interval)
+
+
+def _count(value):
+    """Returns 1234567 as 1.23M."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f}{unit}"
+    return f"{value:.0f}"
+
+
+def evaluation_text(record):
+    """Returns one line about an evaluation."""
+    return (
+        f"step {record['step']}: {score_text(record)}, {record['samples']} samples in "
+        f"{record['seconds']:.2f} s"
+    )
+
+
+def checkpoint_text(record):
+    """Returns one line about a checkpoint."""
+    return (
+        f"checkpoint of step {record['step']}: {record['bytes']:,} bytes in "
+        f"{record['seconds']:.2f} s, training waited {record['pause_seconds']:.3f} s"
+    )
+
+
+def breakdown_text(breakdown):
+    """Returns the table of phases as text.
+
+    Args:
+        breakdown: what `training.staged_step.StagedStep` tells.
+    """
+    total = breakdown["step_milliseconds"]
+    lines = [f"  {'phase':<28} {'ms':>9} {'share':>7}"]
+    for phase in breakdown["phases"]:
+        share = phase["milliseconds"] / total
+        lines.append(f"  {phase['name']:<28} {phase['milliseconds']:>9.3f} {share:>7.1%}")
+    lines.append(f"  {'sum':<28} {total:>9.3f}")
+    whole = breakdown["whole_milliseconds"]
+    lines.append(f"  {'a step not taken apart':<28} {whole:>9.3f} {whole / total:>7.1%} of the sum")
+    return "\n".join(lines)
+
+
+def _loss(record, digits):
+    # None where all steps since the last event were left out.
+    return "n/a" if record["loss"] is None else f"{record['loss']:.{digits}f}"
+
+
+class ProgressBar:
+    """A bar with step, loss, AUC of the last evaluation, samples/s, learning rate, time left."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._bar = None
+        self._auc = None
+
+    def event(self, record):
+        """Draws what the event changes."""
+        kind = record["event"]
+        if kind == "config":
+            self._bar = tqdm(
+                total=record["steps"], file=self._stream, unit="step", dynamic_ncols=True,
+                smoothing=0.1, initial=record["resumed_from_step"] or 0,
+            )  # fmt: skip
+        elif kind == "step" and self._bar is not None:
+            fields = {"loss": _loss(record, 5)}
+            if self._auc is not None:
+                fields["AUC"] = f"{self._auc:.5f}"
+            fields["samples/s"] = _count(record["samples_per_second"])
+            fields["lr"] = f"{record['learning_rate']:.4g}"
+            self._bar.set_postfix(fields, refresh=False)
+            self._bar.update(record["step"] - self._bar.n)
+        elif kind == "evaluation":
+            self._auc = record["auc"]
+            self._write(evaluation_text(record))
+        elif kind == "checkpoint":
+            self._write(checkpoint_text(record))
+        elif kind == "breakdown":
+            self._write(breakdown_text(record))
+        elif kind == "message":
+            self._write(record["text"])
+        elif kind == "end":
+            self.close()
+
+    def close(self):
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _write(self, text):
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+class ProgressLines:
+    """The same as lines, for logs: every `print_interval` steps, or about every ten seconds."""
+
+    def __init__(self, stream, print_interval=None):
+        self._stream = stream
+        self._interval = print_interval
+        self._total = None
+        self._next_time = 0.0
+
+    def event(self, record):
+        """Prints the event if its time has come."""
+        kind = record["event"]
+        if kind == "config":
+            self._total = record["steps"]
+            self._next_time = time.monotonic()
+        elif kind == "step" and self._due(record["step"]):
+            self._next_time = time.monotonic() + _LINE_SECONDS
+            left = (self._total - record["step"]) * record["seconds_per_step"]
+            self._print(
+                f"step {record['step']}/{self._total}  loss {_loss(record, 6)}  "
+                f"{_count(record['samples_per_second'])} samples/s  "
+                f"lr {record['learning_rate']:.4g}  {left:.0f} s left"
+            )
+        elif kind == "evaluation":
+            self._print(evaluation_text(record))
+        elif kind == "checkpoint":
+            self._print(checkpoint_text(record))
+        elif kind == "breakdown":
+            self._print(breakdown_text(record))
+        elif kind == "message":
+            self._print(record["text"])
+
+    def close(self):
+        """Has nothing to close."""
+
+    def _due(self, step):
+        if step == self._total or self._interval is not None:
+            return True
+        return time.monotonic() >= self._next_time
+
+    def _print(self, text):
+        print(text, file=self._stream, flush=True)

@@ -1,0 +1,123 @@
+"""Writes a report about one or more runs.
+
+    python3 -m training.report RUN [RUN ...] [--output FILE] [--png FOLDER]
+
+A RUN is a folder with a journal.jsonl. Two or more are laid over each other; one that resumed from
+the checkpoints of a run given before it continues that one's lines.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from dataset import command_line
+from storage import atomic
+from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from training.telemetry.report import targets
+from training.telemetry.report.runs import read_runs
+
+# What is most worth seeing in one picture.
+_OVERVIEW = ("auc", "loss", "throughput", "breakdown", "memory", "learning-rate")
+_OVERVIEW_PLOTS = 4
+
+
+def main(arguments=None):
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m training.report", description="Writes a report about runs as an HTML page."
+    )
+    add = parser.add_argument
+    add(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        type=command_line.path,
+        help="folder of a run, such as runs/latest",
+    )
+    add(
+        "--output",
+        metavar="FILE",
+        type=command_line.path,
+        help="the page [report.html in the first run's folder]",
+    )
+    add(
+        "--png",
+        metavar="FOLDER",
+        type=command_line.path,
+        help="write each plot, and overview.png, into this folder too",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        for line in write(options.runs, options.output, options.png):
+            print(line)
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+def write(folders, output=None, png=None):
+    """Writes the page, and pictures where a folder for them is given.
+
+    Args:
+        folders: of the runs.
+        output: path of the page; None for report.html in the first run's folder.
+        png: folder of pictures, or None.
+
+    Returns:
+        A list of lines that say what was written.
+
+    Raises:
+        UserError: a folder is no run, or something cannot be written: nothing is replaced but an
+            earlier report.
+    """
+    runs = read_runs(folders)
+    try:
+        from training.telemetry.report import page  # with matplotlib, which takes a second
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is missing: "
+            "python3 -m pip install -c constraints.txt jinja2 matplotlib"
+        ) from error
+
+    path = pathlib.Path(output) if output is not None else pathlib.Path(folders[0], "report.html")
+    text = page.render(runs)
+    try:
+        pictures = {} if png is None else _pictures(runs, pathlib.Path(png))
+        for target in (path, *pictures):
+            targets.check(target)
+        for target in (path, *pictures):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(path) as file:
+            file.write(text.encode())
+        lines = [f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(text):,} characters"]
+        lines += _draw(pictures)
+    except FileExistsError as error:  # of folders that are made
+        raise UserError(f"{error.filename}: is a file, expected a folder") from error
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return lines
+
+
+def _pictures(runs, folder):
+    """Returns {path: its plots} of the pictures of runs."""
+    from training.telemetry.report.plots import make_plots
+
+    drawn = [plot for plot in make_plots(runs) if not plot.empty]
+    pictures = {folder / f"{plot.key}.png": [plot] for plot in drawn}
+    together = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_PLOTS]
+    if together:
+        pictures[folder / "overview.png"] = together
+    return pictures
+
+
+def _draw(pictures):
+    from training.telemetry.report.drawing import write_png
+
+    for path, plots in pictures.items():
+        write_png(plots, path, columns=min(2, len(plots)))
+    return [f"{path}: {path.stat().st_size:,} bytes" for path in pictures]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""What each plot of the report shows."""
+
+import bisect
+import dataclasses
+import math
+
+from training.telemetry.report import palette, published, series
+from training.telemetry.report.layers import Layer, Plot
+
+
+def make_plots(runs):
+    """Returns the report's plots, those without anything to draw last, as a list of `Plot`."""
+    plots = [_auc(runs), _loss(runs), _throughput(runs), _memory(runs), _breakdown(runs),
+             _learning_rate(runs)]  # fmt: skip
+    return sorted(plots, key=lambda plot: plot.empty)
+
+
+def _most(runs, kinds, field="samples"):
+    return max((e[field] for r in runs for k in kinds for e in r.of(k)), default=1)
+
+
+def _smoothed(number, run, events, field, scale, weight, unit, value_scale=1.0):
+    """Returns the two layers of one noisy line, and how it was thinned, in words."""
+    kept = [e for e in events if e[field] is not None and math.isfinite(e[field])]
+    x, y, weights, size = series.thin(
+        [e[scale[0]] / scale[1] for e in kept],
+        [e[field] / value_scale for e in kept],
+        [max(e[weight], 1e-12) for e in kept],
+    )
+    if not len(x):
+        return (), "", []
+    mean, window = series.running_mean(y, weights)
+    colour = palette.colour(number)
+    layers = (
+        Layer("line", list(x), list(y), colour, width=0.8, alpha=0.35),
+        Layer("line", list(x), list(mean), colour, run.name, palette.dash(number),
+              hover=f"{run.name}: {unit}"),
+    )  # fmt: skip
+    points = "each report of the journal" if size == 1 else f"mean of {size:,} reports"
+    return layers, f"Pale: {points}; bold: running mean of {window:,} points.", list(y)
+
+
+def _loss(runs):
+    size, unit = series.sample_unit(_most(runs, ("step", "evaluation")))
+    layers, values, tested, notes = [], [], [], {}
+    for number, run in enumerate(runs):
+        drawn, note, y = _smoothed(
+            number, run, run.of("step"), "loss", ("samples", size), "covers_steps", "training loss"
+        )
+        layers += drawn
+        values += y
+        notes[note] = None
+        scores = [e for e in run.of("evaluation") if math.isfinite(e["log_loss"])]
+        if scores:
+            tested += [e["log_loss"] for e in scores]
+            layers.append(
+                Layer("points", [e["samples"] / size for e in scores],
+                      [e["log_loss"] for e in scores], palette.colour(number),
+                      f"{run.name}, test data", marker=palette.marker(number),
+                      hover=f"{run.name}: test log loss")
+            )  # fmt: skip
+    low, high, above = series.limits(values, tested)
+    note = " ".join(notes)
+    if above:
+        points = "1 point lies" if above == 1 else f"{above:,} points lie"
+        note += f" {points} above, up to {max(values):.4g}."
+    return Plot("loss", "Loss", unit, "log loss (nats per sample)", tuple(layers),
+                note if layers else "No step has been reported.", y_limits=(low, high))  # fmt: skip
+
+
+def _auc(runs):
+    most = _most(runs, ("evaluation",))
+    terabyte = any(published.is_terabyte(run) for run in runs)
+    if terabyte:
+        first = published.curve_points(next(iter(published.AUC_CURVES.values())))[0]
+        most = max(first[-1] if most > first[3] else first[3], most)
+    size, unit = series.sample_unit(most)
+    layers = []
+    for number, run in enumerate(runs):
+        scores = [e for e in run.of("evaluation") if math.isfinite(e["auc"])]
+        if scores:
+            layers.append(
+                Layer("line", [e["samples"] / size for e in scores], [e["auc"] for e in scores],
+                      palette.colour(number), run.name, palette.dash(number),
+                      marker=palette.marker(number), hover=f"{run.name}: AUC")
+            )  # fmt: skip
+    reached = {}
+    for number, run in enumerate(runs):
+        if run.result is not None and run.result.get("attainable_auc") is not None:
+            reached.setdefault(run.result["attainable_auc"], number)
+    for value in reached:
+        layers.append(
+            Layer("level", [], [value], palette.MUTED, f"attainable on this data: {value:.4f}",
+                  (0, (1, 2)), 1.4)
+        )  # fmt: skip
+    if terabyte:
+        dashes = ((0, (5, 2)), (0, (7, 2, 1, 2)))
+        for (name, aucs), dash in zip(published.AUC_CURVES.items(), dashes):
+            x, y = published.curve_points(aucs)
+            layers.append(
+                Layer("line", [v / size for v in x], y, palette.MUTED, name, dash, 1.4, hover=name)
+            )
+        layers.append(
+            Layer("level", [], [published.MLPERF_AUC], palette.INK,
+                  f"MLPerf's target: {published.MLPERF_AUC}", (0, (1, 2)), 1.2)
+        )  # fmt: skip
+    if terabyte:
+        note = ("Grey: test AUC after each 5 % of the epoch, from MLPerf's result logs; "
+                "global batch 55,296, learning rate 24.")  # fmt: skip
+    else:
+        note = ("The data is not Criteo Terabyte, so the published curves (MLPerf, AUC 0.8025) "
+                "are not comparable and not drawn.")  # fmt: skip
+    scored = any(run.of("evaluation") for run in runs)
+    if not scored:
+        note = f"No evaluation has been made. {note if terabyte else ''}"
+    limit = (0, most / size * 1.03)
+    return Plot("auc", "AUC on the test data", unit, "area under the ROC curve",
+                tuple(layers) if scored or terabyte else (), note, x_limits=limit)  # fmt: skip
+
+
+def _throughput(runs):
+    timed = [
+        sorted(
+            (e for e in [*run.of("step"), *run.redone] if e["samples_per_second"] > 0),
+            key=lambda e: e["clock"],
+        )
+        for run in runs
+    ]
+    ends = [e["clock"] + e["seconds"] for run in runs for e in run.of("evaluation")]
+    seconds, time_name = series.time_unit(
+        max([*ends, *(e["clock"] for events in timed for e in events)], default=1)
+    )
+    rate, rate_name = series.rate_unit(
+        max((e["samples_per_second"] for events in timed for e in events), default=1)
+    )
+    layers, values, note = [], [], ""
+    for number, (run, events) in enumerate(zip(runs, timed)):
+        drawn, said, y = _smoothed(
+            number, run, events, "samples_per_second", ("clock", seconds), "covers_seconds",
+            rate_name, rate,
+        )  # fmt: skip
+        note = note or said
+        gaps = [clock / seconds for clock, _ in run.resumes]
+        drawn = [dataclasses.replace(d, **_broken(d, gaps)) for d in drawn]
+        layers += drawn
+        values += y
+        layers += _happenings(number, run, seconds)
+    if not values:
+        return Plot("throughput", "Throughput", "", "", note="No step has been timed.")
+    high = series.limits(values)[1]
+    return Plot("throughput", "Throughput", f"{time_name} of running", rate_name, tuple(layers),
+                f"{note} Shaded: evaluations, whose time is not counted.",
+                y_limits=(0, high * 1.12))  # fmt: skip
+
+
+def _broken(layer, gaps):
+    """Returns the x and y of a layer with a point that is not a number at each gap."""
+    x, y = list(layer.x), list(layer.y)
+    for gap in gaps:
+        at = bisect.bisect_right(x, gap)
+        x.insert(at, gap)
+        y.insert(at, math.nan)
+    return {"x": x, "y": y}
+
+
+def _happenings(number, run, seconds):
+    """Returns the layers of a run's evaluations, checkpoints and resumes on an axis of time."""
+    colour, height = palette.colour(number), 0.04 + 0.05 * (number % 8)
+    layers = []
+    scores = run.of("evaluation")
+    if scores:
+        begin = [e["clock"] / seconds for e in scores]
+        layers.append(
+            Layer("spans", begin, [(e["clock"] + e["seconds"]) / seconds for e in scores], colour,
+                  alpha=0.14)
+        )  # fmt: skip
+        layers.append(
+            Layer(
+                "marks",
+                begin,
+                [height] * len(begin),
+                colour,
+                f"{run.name}, evaluations",
+                marker="D",
+            )
+        )
+    for x, label, marker in (
+        ([e["clock"] for e in run.of("checkpoint")], "checkpoints", "^"),
+        ([clock for clock, _ in run.resumes], "resumed", ">"),
+    ):
+        if x:
+            layers.append(
+                Layer("marks", [v / seconds for v in x], [height] * len(x), colour,
+                      f"{run.name}, {label}", marker=marker)
+            )  # fmt: skip
+    return layers
+
+
+def _memory(runs):
+    size, unit = series.sample_unit(_most(runs, ("memory",)))
+    peaks = [
+        e[name] for r in runs for e in r.of("memory")
+        for name in ("peak_resident_bytes", "peak_gpu_bytes") if e[name] is not None
+    ]  # fmt: skip
+    if not peaks:
+        return Plot("memory", "Memory", "", "", note="The journal has no memory event.")
+    scale, name = series.byte_unit(max(peaks))
+    layers = []
+    for number, run in enumerate(runs):
+        for field, where, dash in (
+            ("peak_resident_bytes", "main memory", palette.dash(number)),
+            ("peak_gpu_bytes", "GPU", (0, (5, 2))),
+        ):
+            told = [e for e in run.of("memory") if e[field] is not None]
+            if told:
+                label = f"{run.name}, {where}"
+                layers.append(
+                    Layer("line", [e["samples"] / size for e in told],
+                          [e[field] / scale for e in told], palette.colour(number), label, dash,
+                          marker=palette.marker(number), step=True, hover=f"{label}: {name}")
+                )  # fmt: skip
+    return Plot("memory", "Memory", unit, f"peak so far of rank 0 ({name})", tuple(layers),
+                "The most that rank 0 has taken until then.",
+                y_limits=(0, max(peaks) / scale * 1.12))  # fmt: skip
+
+
+def _learning_rate(runs):
+    size, unit = series.sample_unit(_most(runs, ("step",)))
+    layers = []
+    for number, run in enumerate(runs):
+        steps = run.of("step")
+        if steps:
+            x, y, _, _ = series.thin(
+                [e["samples"] / size for e in steps], [e["learning_rate"] for e in steps],
+                [1.0] * len(steps),
+            )  # fmt: skip
+            layers.append(
+                Layer("line", list(x), list(y), palette.colour(number), run.name,
+                      palette.dash(number), hover=f"{run.name}: learning rate")
+            )  # fmt: skip
+    return Plot("learning-rate", "Learning rate", unit, "learning rate", tuple(layers),
+                "" if layers else "No step has been reported.")  # fmt: skip
+
+
+def _breakdown(runs):
+    names = []
+    for run in runs:
+        for event in run.of("breakdown")[-1:]:
+            names += [p["name"] for p in event["phases"] if p["name"] not in names]
+    bars = tuple(
+        (run.name, [
+            (p["name"], p["milliseconds"], names.index(p["name"]))
+            for p in run.of("breakdown")[-1]["phases"]
+        ])
+        for run in runs if run.of("breakdown")
+    )  # fmt: skip
+    note = "No run was asked where a step's time goes: train with --step_breakdown."
+    return Plot("breakdown", "Where a step's time goes", "milliseconds per step", "", bars=bars,
+                note="" if bars else note)  # fmt: skip

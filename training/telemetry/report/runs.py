@@ -1,0 +1,217 @@
+"""A run as the report shows it: the events of its journals on one axis of steps and of time."""
+
+import bisect
+import collections
+import dataclasses
+import pathlib
+
+from training.runtime.errors import UserError
+from training.telemetry.report.journals import read_journal, read_result
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run, or several that resumed from each other's checkpoints.
+
+    Attributes:
+        name: short and unique on the page.
+        folders: the folders that it was read from, in order.
+        config: the last "config" event.
+        result: the content of the last folder's result.json, or None for a run that did not end.
+        events: {kind: list of events}, each with `samples` (trained until then) and `clock`
+            (seconds of running until then, without the pause before a run was resumed), where it
+            has a step. Steps that were made again after a resume are in `redone` only.
+        redone: "step" events that were lost and made again.
+        resumes: [(clock, step)] at which the run was resumed.
+        cut: folders whose journal ends in a cut line.
+    """
+
+    name: str
+    folders: tuple
+    config: dict
+    result: "dict | None"
+    events: dict
+    redone: tuple
+    resumes: tuple
+    cut: tuple
+
+    @property
+    def flags(self):
+        """The flags of the last start."""
+        return self.config["flags"]
+
+    @property
+    def batch(self):
+        """The global batch in samples."""
+        return self.flags["global_batch_size"]
+
+    def of(self, kind):
+        """Returns the events of one kind, in order."""
+        return self.events.get(kind, [])
+
+    def last_step(self):
+        """Returns the last step that the journal tells of."""
+        steps = [e["step"] for kind in ("step", "evaluation") for e in self.of(kind)]
+        return max(steps, default=self.config.get("resumed_from_step") or 0)
+
+    def samples_per_second(self):
+        """Returns the mean rate: the result's, else the journal's own; None without steps."""
+        if self.result is not None and self.result.get("samples_per_second"):
+            return self.result["samples_per_second"]
+        timed = [e for e in self.of("step") if e["covers_seconds"] > 0]
+        seconds = sum(e["covers_seconds"] for e in timed)
+        return sum(e["covers_steps"] for e in timed) * self.batch / seconds if seconds else None
+
+    def machine(self):
+        """Returns "CPU", "GPU", or None where the journal does not tell."""
+        memory = self.of("memory")
+        if not memory:
+            return None
+        return "CPU" if memory[-1]["peak_gpu_bytes"] is None else "GPU"
+
+
+def read_runs(folders):
+    """Reads run folders; joins each that resumed from the checkpoints of one given before it.
+
+    Args:
+        folders: paths; of one job that was resumed in the order in which they were made.
+
+    Returns:
+        A list of `Run`.
+
+    Raises:
+        UserError: a folder is no run, its journal is damaged, or it is given twice.
+    """
+    groups, seen = [], set()
+    for folder in folders:
+        path = pathlib.Path(folder)
+        events, cut = read_journal(path)
+        if path.resolve() in seen:
+            raise UserError(f"{folder}: given twice")
+        seen.add(path.resolve())
+        part = (path, events, cut)
+        before = next((g for g in reversed(groups) if _resumes(part, g[-1])), None)
+        if before is None:
+            groups.append([part])
+        else:
+            before.append(part)
+    names = _names([[path for path, _, _ in group] for group in groups])
+    return [_run(name, group) for name, group in zip(names, groups)]
+
+
+def _config(events, index):
+    return [e for e in events if e["event"] == "config"][index]
+
+
+def _resumes(part, earlier):
+    config, before = _config(part[1], 0), _config(earlier[1], -1)
+    place = config["flags"].get("checkpoint_dir")
+    return bool(
+        config.get("resumed_from_step")
+        and place is not None
+        and place == before["flags"].get("checkpoint_dir")
+        and config["data"] == before["data"]
+    )
+
+
+def _names(groups):
+    """Returns a name for each group of folders: the first one's own, longer where two share it."""
+    names = []
+    for depth in range(1, 20):
+        names = ["/".join(group[0].resolve().parts[-depth:]) for group in groups]
+        if len(set(names)) == len(names):
+            break
+    return [
+        name if len(group) == 1 else f"{name} + {len(group) - 1} resumed"
+        for name, group in zip(names, groups)
+    ]
+
+
+def _segments(group):
+    """Returns the events of each start, over all folders; messages may come before its config."""
+    segments = []
+    for _, events, _ in group:
+        segment = []
+        for event in events:
+            if event["event"] == "config" and any(e["event"] == "config" for e in segment):
+                segments.append(segment)
+                segment = []
+            segment.append(event)
+        segments.append(segment)
+    return segments
+
+
+def _run(name, group):
+    segments = _segments(group)
+    kinds, redone, resumes = collections.defaultdict(list), [], []
+    offset = 0.0
+    for number, segment in enumerate(segments):
+        config = next(e for e in segment if e["event"] == "config")
+        start = config.get("resumed_from_step") or 0
+        if number:
+            resumes.append((offset, start))
+            for kind in ("step", "evaluation", "memory"):
+                kept = [e for e in kinds[kind] if e["step"] <= start]
+                if kind == "step":
+                    redone += [e for e in kinds[kind] if e["step"] > start]
+                kinds[kind] = kept
+        batch = config["flags"]["global_batch_size"]
+        clock = _Clock(offset, start, batch)
+        for event in segment:
+            event = clock.place(dict(event))
+            if "step" in event:
+                event["test_samples"] = event.get("samples")
+                event["samples"] = event["step"] * batch
+            kinds[event["event"]].append(event)
+        offset = clock.latest
+    last, result = group[-1][0], None
+    result = read_result(last)
+    if result is None and segments[-1][-1]["event"] == "end":
+        result = segments[-1][-1]
+    return Run(
+        name=name,
+        folders=tuple(str(path) for path, _, _ in group),
+        config=kinds["config"][-1],
+        result=result,
+        events=dict(kinds),
+        redone=tuple(redone),
+        resumes=tuple(resumes),
+        cut=tuple(str(path) for path, _, cut in group if cut),
+    )
+
+
+class _Clock:
+    """Gives the events of one start their time in the run.
+
+    A checkpoint's own time is when it became whole, an evaluation's is its end, and older journals
+    have neither: both are placed where their step was made, between the "step" events around it.
+    """
+
+    def __init__(self, offset, start, batch):
+        self._offset = offset
+        self._batch = batch
+        # Of each "step" event, and of the start: step, clock, seconds per step.
+        self._steps = [start]
+        self._clocks = [(offset, 0.0)]
+        self.latest = offset
+
+    def place(self, event):
+        """Sets `clock`, and for a "step" event `covers_steps` and `covers_seconds`."""
+        kind = event["event"]
+        if kind in ("evaluation", "checkpoint"):
+            before = max(0, bisect.bisect_right(self._steps, event["step"]) - 1)
+            clock, per_step = self._clocks[before]
+            event["clock"] = clock + max(0, event["step"] - self._steps[before]) * per_step
+            end = event["clock"] + (event["seconds"] if kind == "evaluation" else 0.0)
+            self.latest = max(self.latest, end)
+        elif "time" in event:
+            event["clock"] = self._offset + event["time"]
+            self.latest = max(self.latest, event["clock"])
+        if kind == "step":
+            rate = event["samples_per_second"]
+            per_step = self._batch / rate if rate > 0 else 0.0
+            event["covers_steps"] = max(1, event["step"] - self._steps[-1])
+            event["covers_seconds"] = event["covers_steps"] * per_step
+            self._steps.append(event["step"])
+            self._clocks.append((event["clock"], per_step))
+        return event

@@ -1,0 +1,53 @@
+"""Makes matplotlib's SVG fit into an HTML page: ids of its own, colours of the page's mode."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+from training.telemetry.report import palette
+
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_FONT = re.compile(r"font: ([\d.]+)px [^;]*")
+_REFERENCE = re.compile(r"url\(#([^)]*)\)")
+
+
+def inline(text, prefix, title):
+    """Returns an SVG document as an element of an HTML page.
+
+    Namespaces and metadata go, the size is the container's, the font is the page's, and each colour
+    of the palette becomes its CSS variable.
+
+    Args:
+        text: what matplotlib has written.
+        prefix: what to put before each id.
+        title: what a screen reader says.
+    """
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _bare(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    names = {light: f"var({name})" for light, name in palette.variables().items()}
+    for element in root.iter():
+        element.tag = _bare(element.tag)
+        attributes = {_bare(name): value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in attributes.items():
+            if name == "id":
+                value = prefix + value
+            elif name == "href":
+                value = "#" + prefix + value[1:]
+            elif name in ("style", "clip-path", "fill", "stroke"):
+                value = _FONT.sub(r"font-size: \1px", value)
+                value = _REFERENCE.sub(rf"url(#{prefix}\1)", value)
+                value = _COLOUR.sub(lambda m: names.get(m[0], m[0]), value)
+            element.set(name, value)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("role", "img")
+    root.set("aria-label", title)
+    # Not self-closing: HTML knows no empty elements among SVG's but reads closed ones alike.
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
+
+
+def _bare(name):
+    return name.rpartition("}")[2]
