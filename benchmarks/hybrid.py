@@ -70,8 +70,9 @@ def work(options):
     environment.prepare()
     import tensorflow as tf
 
-    from model.embedding.own import OwnEmbedding
+    from model.embedding.interface import EmbeddingOptions, lookup, update
     from model.embedding.placement import plan
+    from model.embedding.sharded import ShardedEmbedding
     from training.runtime import process_group
 
     cluster = process_group.connect()
@@ -81,24 +82,25 @@ def work(options):
     for policy, compress, law in options.cases:
         draw = power_law_ids if law == "power law" else uniform_ids
         placement = plan(VOCAB, DIMENSION, cluster.size, policy=policy)
-        embedding = OwnEmbedding(placement, cluster, local, seed=1, compress=compress)
+        embedding = ShardedEmbedding(
+            placement, cluster, local, EmbeddingOptions(seed=1, compress=compress)
+        )
         batches = [tf.constant(draw(generator, local, VOCAB)) for _ in range(4)]
         turn = [0]
 
         @tf.function
         def step(ids, embedding=embedding):
-            route = embedding.route(ids)
-            vectors = embedding.lookup(route)
-            embedding.update(route, vectors, tf.constant(1e-6))
-            exchanged = route[1]
-            return tf.size(exchanged.ids), tf.size(exchanged.position), exchanged.sent
+            planned = embedding.plan_ids(ids)
+            vectors = lookup(embedding, planned)
+            update(embedding, planned, vectors, tf.constant(1e-6))
+            return tf.size(planned.ids), planned.send_splits
 
         def run(step=step, batches=batches, turn=turn):
             turn[0] += 1
             return step(batches[turn[0] % len(batches)])[0].numpy()
 
         seconds = _time(run, options.repeats)
-        looked_up, _, sent = step(batches[0])
+        looked_up, sent = step(batches[0])
         away = int(np.delete(np.asarray(sent), cluster.rank).sum()) if cluster.size > 1 else 0
         width = DIMENSION * 4
         bare = _bare_exchange(cluster, np.asarray(sent), width, options.repeats)

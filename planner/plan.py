@@ -10,11 +10,11 @@ import sys
 
 from model.embedding.placement import (
     POLICIES,
-    Placement,
     PlacementError,
     check_optimizer,
     plan,
 )
+from model.embedding.placement_file import read_placement
 from model.embedding.shards import OPTIMIZER_STATE_BYTES, byte_text
 from planner.arguments import (
     check_column_split,
@@ -102,7 +102,7 @@ def render(
     def place(count):
         limits = {"bytes_per_rank": budget, "optimizer_bytes_per_row": state}
         if placement not in POLICIES and count == ranks:
-            read = Placement.from_json(
+            read = read_placement(
                 placement,
                 vocab_sizes=shape.vocab_sizes,
                 dimension=dimension,

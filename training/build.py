@@ -7,8 +7,10 @@ import tensorflow as tf
 
 from model.dlrm import DenseDLRM
 from model.embedding import backend
-from model.embedding.own import reads_own_tables
-from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
+from model.embedding.interface import EmbeddingOptions
+from model.embedding.placement import POLICIES, check_optimizer, plan
+from model.embedding.placement_file import read_placement
+from model.embedding.sharded import reads_own_tables
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training import dense_layers, precision
 from training.data import open_data
@@ -63,7 +65,7 @@ def build(flags, cluster, dense_features=None):
     model_parallel_input = (
         size > 1
         and sizes.separate_tables
-        and chosen.name == "own"
+        and chosen.name == "native"
         and reads_own_tables(placement, flags.compress)
     )
     data = sizes.load(own_tables if model_parallel_input else None, cluster)
@@ -85,13 +87,15 @@ def build(flags, cluster, dense_features=None):
         placement,
         cluster,
         batch // size,
-        seed=flags.seed,
-        exchange_dtype=dtype,
-        gradient=flags.embedding_gradient,
-        native=flags.embedding_kernels == "native",
-        model_parallel_input=model_parallel_input,
-        compress=flags.compress,
-        optimizer=flags.embedding_optimizer,
+        EmbeddingOptions(
+            seed=flags.seed,
+            optimizer=flags.embedding_optimizer,
+            exchange_dtype=dtype,
+            gradient=flags.embedding_gradient,
+            compress=flags.compress,
+            model_parallel_input=model_parallel_input,
+            native_kernels=flags.embedding_kernels == "native",
+        ),
     )
     return Parts(data, dense_model, embedding, dtype)
 
@@ -103,7 +107,7 @@ def _placement(flags, cluster, vocab_sizes, chosen):
         "bytes_per_rank": _budget(flags, cluster),
     }
     if flags.placement not in POLICIES:
-        placement = Placement.from_json(
+        placement = read_placement(
             pathlib.Path(flags.placement), vocab_sizes=vocab_sizes, dimension=flags.embedding_dim,
             ranks=cluster.size, **limits,
         )  # fmt: skip

@@ -7,7 +7,8 @@ import dataset
 from dataset import reader
 from dataset.describe import DENSE_FEATURES
 from dataset.stored_types import Declared
-from ops.nvtx import phases, ranges
+from ops.nvtx import ranges
+from training import phases
 from training.checkpoint.compatibility import SYNTHETIC
 from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
 from training.runtime.errors import UserError

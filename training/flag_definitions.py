@@ -219,9 +219,9 @@ def _define_all():
     )  # fmt: skip
     _define(
         speed, "enum", "embedding_backend", "auto",
-        "own: this project's kernels. sok: SparseOperationKit. auto: SOK where it imports and a "
-        "GPU is there, else own",
-        enum_values=["auto", "own", "sok"],
+        "native (or own): this project's kernels. sok: SparseOperationKit. auto: SOK where it "
+        "imports and a GPU is there, else native",
+        enum_values=["auto", "native", "own", "sok"],
     )  # fmt: skip
     _define(
         speed, "bool", "overlap", True,

@@ -113,7 +113,7 @@ class Loop:
                 if self._saver is not None:
                     # This rank's disk alone may be slow.
                     wait = functools.partial(self._pause_watch, alone=True)
-                    self._saver.before_step(self._step.route(batch), wait)
+                    self._saver.before_step(self._step.plan(batch), wait)
                 if done > self._start + 1:
                     self._beat(f"step {done}")
                 self._profile.before(done)

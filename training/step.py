@@ -1,227 +1,236 @@
-"""One training step, and one forward pass, as TensorFlow functions.
+"""One training step, and one forward pass, as lists of phases.
 
-The step: lookup and exchange of vectors, dense forward, loss, gradients of the dense variables
-(averaged over ranks) and of the vectors (exchanged back), updates. Everything is one
-`tf.function` with static shapes, traced once.
+`train_phases` is the step: nothing else knows the order. `TrainStep` runs the list in one
+`tf.function`, `training.breakdown.BreakdownStep` runs each phase by itself.
+
+Shapes: b local batch, B global batch, T tables, D embedding dimension.
 """
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from ops.nvtx import phases, ranges
+from model.dlrm import DenseDLRM
+from model.embedding.interface import Embedding, ExchangePlan
+from ops.nvtx import ranges
+from training import phases
+from training.phases import HOST, Phase
+from training.precision import LossScale
+from training.runtime.process_group import ProcessGroup
+
+Batch = dict[str, tf.Tensor]
 
 
-class TrainStep:
-    """Trains on one batch.
+@dataclasses.dataclass(frozen=True)
+class StepParts:
+    """What a training step works on.
 
-    Args:
-        dense_model: a `model.dlrm.DenseDLRM`.
-        embedding: what `model.embedding.backend.build` returned.
+    Attributes:
+        dense_model: the data-parallel part.
+        embedding: the model-parallel part.
         optimizer: a Keras optimizer for the dense variables.
-        cluster: the ranks (`training.runtime.process_group`).
-        scale: a `training.precision.LossScale`.
+        cluster: the ranks.
+        scale: the loss scale.
         update_embedding: False freezes the tables at their initial values.
         embedding_rate: the tables' learning rate in units of the dense part's.
-        overlap: bring the next batch's ids to where their rows are while this batch computes.
-            Ids do not depend on the weights, so the result is the same bytes.
     """
 
-    def __init__(
-        self,
-        dense_model,
-        embedding,
-        optimizer,
-        cluster,
-        scale,
-        *,
-        update_embedding=True,
-        embedding_rate=1.0,
-        overlap=True,
-    ):
-        self._model = dense_model
-        self._embedding = embedding
-        self._optimizer = optimizer
-        self._cluster = cluster
-        self._scale = scale
-        self._update_embedding = update_embedding
-        self._embedding_rate = embedding_rate
-        self._overlap = overlap and embedding.routes_ahead
-        self._routed_batch, self._routed = None, None
-        # The sum of the losses since the last report, so that no step waits for its own loss.
-        self._loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
-        self._last_loss = tf.Variable(0.0, trainable=False, name="last_loss")
-        self._loss_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
-        optimizer.build(dense_model.trainable_variables)
-        # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
-        # time to the first step.
-        self._route = tf.function(embedding.route, autograph=False)
-        self._function = None
+    dense_model: DenseDLRM
+    embedding: Embedding
+    optimizer: tf.keras.optimizers.Optimizer
+    cluster: ProcessGroup
+    scale: LossScale
+    update_embedding: bool = True
+    embedding_rate: float = 1.0
 
-    def route(self, batch):
-        """Brings a batch's ids to where their rows are, unless that is done already.
 
-        Returns:
-            What the embedding's `lookup` and `update` take; the ids, where it does not route ahead.
-        """
-        if not self._embedding.routes_ahead:
-            return batch["categorical"]  # routed within the step
-        if self._routed_batch is not batch:
-            self._routed = self._route(batch["categorical"])
-            self._routed_batch = batch
-        return self._routed
+class LossRecord:
+    """The losses of the steps, kept where they are computed, so that no step waits for its own."""
 
-    def __call__(self, batch, learning_rate, following=None, votes=(0.0, 0.0)):
-        """Runs one step.
+    def __init__(self):
+        self._sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
+        self._last = tf.Variable(0.0, trainable=False, name="last_loss")
+        self._steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
 
-        Args:
-            batch: {"dense": [b, dense_features], "categorical": [b, T] or [B, T_r],
-                "label": [b, 1]}.
-            learning_rate: a float.
-            following: the batch of the next call, if there is one.
-            votes: what this rank asks of all: see `training.runtime.control_votes`.
+    def add(self, loss: tf.Tensor, finite: tf.Tensor | None) -> None:
+        """Adds a step's loss; `finite` is None where no step is skipped."""
+        one = tf.constant(1, tf.int64)
+        if finite is None:
+            # A loss that is not finite has spoilt the weights: it stays until somebody looks.
+            last = self._last.read_value()
+            self._last.assign(tf.where(tf.math.is_finite(last), loss, last))
+        else:
+            self._last.assign(loss)
+            loss, one = tf.where(finite, loss, 0.0), tf.cast(finite, tf.int64)
+        self._sum.assign_add(tf.cast(loss, tf.float64))
+        self._steps.assign_add(one)
 
-        Returns:
-            (scalar, [2]) float32 tensors: the mean loss over the global batch, before the update;
-            the mean of all ranks' votes.
-        """
-        route = self.route(batch)
-        if self._function is None:
-            self._function = self._traced(batch)
-        # A last batch routes itself once more, for nothing: every step is the same graph.
-        following = batch if following is None else following
-        loss, heard, routed = self._function(
-            batch["dense"], route, batch["label"], tf.constant(learning_rate, tf.float32),
-            tf.constant(votes, tf.float32), following["categorical"],
-        )  # fmt: skip
-        if self._overlap:
-            self._routed_batch, self._routed = following, routed
-        return loss, heard
-
-    def last_loss(self):
+    def last(self) -> float:
         """Returns the last step's mean loss over the global batch, waiting for it.
 
-        Unless steps that are not finite are left out, the first loss that is not finite stays.
+        Unless steps that are not finite are skipped, the first loss that is not finite stays.
         """
-        return float(self._last_loss.numpy())
+        return float(self._last.numpy())
 
-    def mean_loss(self):
+    def mean(self) -> float:
         """Returns the mean loss of the steps since the last call, waiting for them."""
-        steps = int(self._loss_steps.numpy())
-        mean = float(self._loss_sum.numpy()) / steps if steps else float("nan")
-        self._loss_sum.assign(0.0)
-        self._loss_steps.assign(0)
+        steps = int(self._steps.numpy())
+        mean = float(self._sum.numpy()) / steps if steps else float("nan")
+        self._sum.assign(0.0)
+        self._steps.assign(0)
         return mean
 
-    def wait(self):
-        """Waits until the last step is done."""
-        self._last_loss.numpy()
 
-    def pause(self, seconds):
-        """Hears of time since the last step that was not spent on steps."""
+def plan_phase(embedding: Embedding) -> Phase:
+    """Returns the phase that brings a batch's ids to their rows' ranks: it needs no weight."""
+    return Phase(
+        phases.EXCHANGE_IDS,
+        lambda categorical: (embedding.plan_ids(categorical),),
+        ("categorical",),
+        ("plan",),
+        device=HOST,
+    )
 
-    def finite(self):
-        """Tells whether the dense weights are finite, waiting for the last step.
 
-        All ranks have the same, so that all say the same.
+def _vector_phases(embedding: Embedding) -> tuple[Phase, Phase]:
+    """Returns the phases from a plan to the vectors of this rank's samples, [b, T, D]."""
+    return (
+        Phase(
+            phases.LOOKUP,
+            lambda plan: (embedding.lookup_local(plan),),
+            ("plan",),
+            ("rows",),
+        ),
+        Phase(
+            phases.EXCHANGE_VECTORS,
+            lambda plan, rows: (embedding.exchange_vectors(plan, rows),),
+            ("plan", "rows"),
+            ("vectors",),
+            waits_for="rows",
+        ),
+    )
+
+
+def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
+    """Returns one training step: its phases in their order.
+
+    Values that it takes: categorical ids, dense [b, dense features] float32, label [b, 1] float32,
+    learning_rate (scalar float32), local_votes (float32 vector of any length).
+    Values that it makes: among others loss, the mean over the global batch before the update, and
+    votes, the mean of all ranks' local_votes.
+    """
+    embedding, work = parts.embedding, _DensePhases(parts, losses)
+    forward_and_dense = (
+        plan_phase(embedding),
+        *_vector_phases(embedding),
+        Phase(
+            phases.DENSE,
+            work.forward_and_backward,
+            ("dense", "vectors", "label"),
+            ("loss", "gradients", "vector_gradients", "loss_scale"),
+            # The bottom MLP does not wait for the vectors, nor do their gradients, on the way
+            # back, for the dense ones.
+            waits_for="vectors",
+            early=("vector_gradients", "loss_scale"),
+        ),
+        Phase(
+            phases.AVERAGE,
+            work.average,
+            ("loss", "gradients", "vector_gradients", "loss_scale", "local_votes"),
+            ("loss", "votes", "gradients", "finite"),
+        ),
+        Phase(
+            phases.UPDATE_DENSE,
+            work.update,
+            ("gradients", "loss", "learning_rate", "finite"),
+        ),
+    )
+    if not parts.update_embedding:
+        return forward_and_dense
+
+    def exchange_gradients(plan, rows, gradients, finite):
+        return (embedding.exchange_gradients(plan, rows, finite_or_zero(gradients, finite)),)
+
+    def update_rows(plan, gradients, learning_rate, loss_scale):
+        rate = parts.embedding_rate * learning_rate
+        embedding.update_local(plan, gradients, rate, 1.0 / loss_scale)
+        return ()
+
+    return (
+        *forward_and_dense,
+        Phase(
+            phases.EXCHANGE_GRADIENTS,
+            exchange_gradients,
+            ("plan", "rows", "vector_gradients", "finite"),
+            ("row_gradients",),
+            waits_for="vector_gradients",
+        ),
+        Phase(
+            phases.UPDATE_ROWS,
+            update_rows,
+            ("plan", "row_gradients", "learning_rate", "loss_scale"),
+            waits_for="row_gradients",
+        ),
+    )
+
+
+class _DensePhases:
+    """The phases of the dense part."""
+
+    def __init__(self, parts: StepParts, losses: LossRecord):
+        self._model, self._optimizer = parts.dense_model, parts.optimizer
+        self._cluster, self._scale = parts.cluster, parts.scale
+        self._losses = losses
+
+    def forward_and_backward(self, dense, vectors, label):
+        """Returns (this rank's loss, gradients of variables and of vectors, the loss scale).
+
+        The gradients are those of the scaled loss.
         """
         variables = self._model.trainable_variables
-        return all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in variables)
-
-    def traces(self):
-        """Returns how often the step has been traced: 1 after the first."""
-        return self._function.experimental_get_tracing_count()
-
-    def _traced(self, batch):
-        """Returns the function of `_step`, for routes of any number of rows."""
-
-        def spec(tensor):
-            return tf.TensorSpec(tensor.shape, tensor.dtype)
-
-        categorical = spec(batch["categorical"])
-        route = categorical
-        if self._embedding.routes_ahead:
-            outputs = self._route.get_concrete_function(categorical).structured_outputs
-            route = tf.nest.map_structure(spec, outputs)
-        signature = (
-            spec(batch["dense"]),
-            route,
-            spec(batch["label"]),
-            tf.TensorSpec([], tf.float32),
-            tf.TensorSpec([2], tf.float32),
-            categorical,
-        )
-        return tf.function(self._step, input_signature=signature, autograph=False)
-
-    def _step(self, dense, route, label, learning_rate, votes, following):
-        # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
-        next_route = self._embedding.route(following) if self._overlap else ()
-        loss, heard = self._train(dense, route, label, learning_rate, votes)
-        return loss, heard, next_route
-
-    def _train(self, dense, route, label, learning_rate, votes):
-        if not self._embedding.routes_ahead:
-            route = self._embedding.route(route)
-        vectors = self._embedding.lookup(route)
-        # The ranges change nothing about what may run beside what: the bottom MLP does not wait for
-        # the vectors, nor do the vectors' gradients, on their way back, for the dense ones.
-        mark, vectors = ranges.start(phases.DENSE, vectors)
-        loss, gradients, vector_gradients = self._differentiate(dense, vectors, label)
-        loss, gradients, _ = ranges.end(mark, (loss, gradients, vector_gradients))
-        mark, (loss, gradients) = ranges.start(phases.AVERAGE, (loss, gradients))
-        loss, heard, gradients, finite = self._average(loss, gradients, vector_gradients, votes)
-        loss, gradients = ranges.end(mark, (loss, gradients))
-        mark, (loss, gradients) = ranges.start(phases.UPDATE_DENSE, (loss, gradients))
-        scale = self._update_dense(loss, gradients, learning_rate, finite)
-        ranges.end_effects(mark)
-        if self._update_embedding:
-            vector_gradients = finite_or_zero(vector_gradients, finite)
-            self._embedding.update(
-                route, vector_gradients, self._embedding_rate * learning_rate, 1.0 / scale
-            )
-        return ranges.settle(loss), heard
-
-    def _differentiate(self, dense, vectors, label):
-        """Returns (this rank's loss, dense gradients, gradients of vectors), the latter scaled."""
-        variables = self._model.trainable_variables
+        scale = self._scale.tensor()
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             logits = self._model(dense, vectors)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=label, logits=logits)
             loss = tf.reduce_mean(losses)
-            scaled = self._scale.tensor() * loss
+            scaled = scale * loss
         *gradients, vector_gradients = tape.gradient(
             scaled, [*variables, vectors], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        return loss, gradients, vector_gradients
+        return loss, gradients, vector_gradients, scale
 
-    def _average(self, loss, gradients, vector_gradients, votes):
+    def average(self, loss, gradients, vector_gradients, scale, local_votes):
         """Returns (loss, votes, unscaled dense gradients) of all ranks, and whether finite.
 
-        The last is None where no step is left out.
+        The last is None where no step is skipped.
         """
         # Loss and votes travel with the gradients: averaged over ranks at no cost of their own.
-        travelling = [*gradients, loss, votes]
+        travelling = [*gradients, loss, local_votes]
         if self._scale.skips:
             bad = tf.logical_not(tf.reduce_all(tf.math.is_finite(vector_gradients)))
             travelling.append(tf.cast(bad, tf.float32))
         travelled = self._cluster.all_reduce_mean(travelling, "dense_gradients")
-        scale = self._scale.tensor()
         gradients = [gradient / scale for gradient in travelled[: len(gradients)]]
-        loss, heard = travelled[len(gradients) : len(gradients) + 2]
+        loss, votes = travelled[len(gradients) : len(gradients) + 2]
         if not self._scale.skips:
-            return loss, heard, gradients, None
+            return loss, votes, gradients, None
         numbers = [travelled[-1] == 0, tf.math.is_finite(loss)]
         numbers += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
-        return loss, heard, gradients, tf.reduce_all(tf.stack(numbers))
+        return loss, votes, gradients, tf.reduce_all(tf.stack(numbers))
 
-    def _update_dense(self, loss, gradients, learning_rate, finite):
-        """Applies the dense gradients and records the loss; returns the step's loss scale."""
-        scale = self._scale.tensor()
+    def update(self, gradients, loss, learning_rate, finite):
+        """Applies the dense gradients and records the loss."""
         self._optimizer.learning_rate.assign(learning_rate)
-        self._apply(gradients, self._model.trainable_variables, finite)
-        self._record(loss, finite)
-        return scale
+        self._apply(gradients, finite)
+        self._losses.add(loss, finite)
+        return ()
 
-    def _apply(self, gradients, variables, finite):
+    def _apply(self, gradients, finite):
+        variables = self._model.trainable_variables
         if finite is None:
             self._optimizer.apply_gradients(zip(gradients, variables))
             return
@@ -230,41 +239,167 @@ class TrainStep:
             self._optimizer.apply_gradients(zip(gradients, variables))
             return True
 
-        # Left out whole: a gradient of zeros would still move Adam's averages.
+        # Skipped entirely: a gradient of zeros would still move Adam's averages.
         tf.cond(finite, apply, lambda: False)
         self._scale.after_step(finite)
 
-    def _record(self, loss, finite):
-        one = tf.constant(1, tf.int64)
-        if finite is None:
-            # What is not finite has spoilt the weights: it stays until somebody looks.
-            last = self._last_loss.read_value()
-            self._last_loss.assign(tf.where(tf.math.is_finite(last), loss, last))
-        else:
-            self._last_loss.assign(loss)
-            loss, one = tf.where(finite, loss, 0.0), tf.cast(finite, tf.int64)
-        self._loss_sum.assign_add(tf.cast(loss, tf.float64))
-        self._loss_steps.assign_add(one)
+
+class TrainStep:
+    """Trains on one batch: the phases of `train_phases` in one `tf.function`, traced once.
+
+    The next batch's ids are exchanged while this batch computes: ids do not depend on the weights,
+    so the result is the same bytes.
+
+    Args:
+        parts: what the step works on.
+        overlap: False exchanges a batch's ids before its own step.
+    """
+
+    def __init__(self, parts: StepParts, *, overlap: bool = True):
+        self._parts = parts
+        self._losses = LossRecord()
+        self._plan_phase, *self._phases = train_phases(parts, self._losses)
+        self._overlap = overlap
+        self._planned_batch: Batch | None = None
+        self._planned: ExchangePlan | None = None
+        parts.optimizer.build(parts.dense_model.trainable_variables)
+        # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
+        # time to the first step.
+        self._plan = tf.function(self._plan_ids, autograph=False)
+        self._function = None
+
+    def plan(self, batch: Batch) -> ExchangePlan:
+        """Returns a batch's plan, made now unless the step before has made it."""
+        if self._planned_batch is not batch:
+            self._planned = self._plan(batch["categorical"])
+            self._planned_batch = batch
+        return self._planned
+
+    def __call__(
+        self,
+        batch: Batch,
+        learning_rate: float,
+        following: Batch | None = None,
+        votes: Sequence[float] = (0.0,),
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs one step.
+
+        Args:
+            batch: {"dense": [b, dense_features], "categorical": [b, T] or [B, T_r],
+                "label": [b, 1]}.
+            learning_rate: of this step.
+            following: the batch of the next call, if there is one.
+            votes: this rank's control votes, of the same number in every call.
+
+        Returns:
+            (loss, votes): the mean loss over the global batch, before the update, and the mean of
+            all ranks' votes; float32 tensors.
+        """
+        plan = self.plan(batch)
+        votes = tf.constant(votes, tf.float32)
+        if self._function is None:
+            self._function = self._traced(batch, votes)
+        # A last batch plans itself once more, for nothing: every step is the same graph.
+        following = batch if following is None else following
+        loss, votes, planned = self._function(
+            batch["dense"], plan, batch["label"], tf.constant(learning_rate, tf.float32), votes,
+            following["categorical"],
+        )  # fmt: skip
+        if self._overlap:
+            self._planned_batch, self._planned = following, planned
+        return loss, votes
+
+    def last_loss(self) -> float:
+        """Returns the last step's loss; see `LossRecord.last`."""
+        return self._losses.last()
+
+    def mean_loss(self) -> float:
+        """Returns the mean loss of the steps since the last call; see `LossRecord.mean`."""
+        return self._losses.mean()
+
+    def wait(self) -> None:
+        """Waits until the last step is done."""
+        self._losses.last()
+
+    def pause(self, seconds: float) -> None:
+        """Called with the seconds spent outside steps since the last one. Does nothing here."""
+
+    def finite(self) -> bool:
+        """Returns whether the dense weights are finite, waiting for the last step.
+
+        All ranks have the same weights, and so the same answer.
+        """
+        variables = self._parts.dense_model.trainable_variables
+        return all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in variables)
+
+    def traces(self) -> int:
+        """Returns how often the step has been traced: 1 after the first."""
+        return self._function.experimental_get_tracing_count()
+
+    def _plan_ids(self, categorical):
+        values = phases.run_with_ranges((self._plan_phase,), {"categorical": categorical})
+        return values["plan"]
+
+    def _traced(self, batch, votes):
+        """Returns the function of `_step`, for plans of any number of rows."""
+
+        def spec(tensor):
+            return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+        categorical = spec(batch["categorical"])
+        plan = self._plan.get_concrete_function(categorical).structured_outputs
+        signature = (
+            spec(batch["dense"]),
+            tf.nest.map_structure(spec, plan),
+            spec(batch["label"]),
+            tf.TensorSpec([], tf.float32),
+            spec(votes),
+            categorical,
+        )
+        return tf.function(self._step, input_signature=signature, autograph=False)
+
+    def _step(self, dense, plan, label, learning_rate, local_votes, following):
+        # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
+        planned = self._plan_ids(following) if self._overlap else ()
+        values = {
+            "dense": dense, "plan": plan, "label": label, "learning_rate": learning_rate,
+            "local_votes": local_votes,
+        }  # fmt: skip
+        values = phases.run_with_ranges(tuple(self._phases), values)
+        return ranges.settle(values["loss"]), values["votes"], planned
 
 
-def finite_or_zero(gradients, finite):
-    """Returns zeros in place of a step's gradients that are not finite; as they are if None."""
+def finite_or_zero(gradients: tf.Tensor, finite: tf.Tensor | None) -> tf.Tensor:
+    """Returns zeros in place of a step's gradients that are not finite; unchanged if None."""
     return gradients if finite is None else tf.where(finite, gradients, tf.zeros_like(gradients))
 
 
 class Forward:
-    """Computes logits of one batch without training: the arguments are those of `TrainStep`."""
+    """Computes logits of one batch without training.
 
-    def __init__(self, dense_model, embedding):
-        self._model = dense_model
-        self._embedding = embedding
+    Args:
+        dense_model: the data-parallel part.
+        embedding: the model-parallel part.
+    """
+
+    def __init__(self, dense_model: DenseDLRM, embedding: Embedding):
+        self._phases = (
+            plan_phase(embedding),
+            *_vector_phases(embedding),
+            Phase(
+                phases.DENSE_FORWARD,
+                lambda dense, vectors: (dense_model(dense, vectors, for_inference=True),),
+                ("dense", "vectors"),
+                ("logits",),
+                waits_for="vectors",
+            ),
+        )
         self._function = tf.function(self._forward, autograph=False)
 
-    def __call__(self, batch):
+    def __call__(self, batch: Batch) -> tf.Tensor:
         """Returns [b, 1] float32 logits of this rank's samples."""
         return self._function(batch["dense"], batch["categorical"])
 
     def _forward(self, dense, categorical):
-        vectors = self._embedding.lookup(self._embedding.route(categorical))
-        mark, vectors = ranges.start(phases.DENSE_FORWARD, vectors)
-        return ranges.end(mark, self._model(dense, vectors, for_inference=True))
+        values = {"dense": dense, "categorical": categorical}
+        return phases.run_with_ranges(self._phases, values)["logits"]

@@ -54,11 +54,14 @@ class Ours:
         return list(self._parts.embedding.placement.tables_of(self._cluster.rank))
 
     def _step(self, make, batch, **options):
+        from training.step import StepParts
+
         local = batch // self._cluster.size
-        return make(
+        parts = StepParts(
             self._parts.dense_model, self._parts.embedding.for_batch(local), self._optimizer,
-            self._cluster, self._scale, overlap=self._flags.overlap, **options,
+            self._cluster, self._scale,
         )  # fmt: skip
+        return make(parts, overlap=self._flags.overlap, **options)
 
     def _batches(self, batch):
         """Yields (batch, the one after it) for ever: epoch after epoch, read as training reads."""
@@ -97,11 +100,11 @@ class Ours:
         return conversation.burst(lambda: forward(next(batches)).numpy(), lambda: None, steps)
 
     def phases(self, batch):
-        """Takes some steps apart; returns what `training.staged_step` tells."""
-        from training.staged_step import LAST, StagedStep
+        """Runs some steps phase by phase; returns the report of `BreakdownStep`."""
+        from training.breakdown import LAST, BreakdownStep
 
         told = {}
-        step = self._step(lambda *a, **k: StagedStep(lambda **t: told.update(t), *a, **k), batch)
+        step = self._step(lambda *a, **k: BreakdownStep(lambda **t: told.update(t), *a, **k), batch)
         for now, following in itertools.islice(self._batches(batch), LAST):
             step(now, self._task.learning_rate, following)
         return told

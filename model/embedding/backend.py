@@ -4,17 +4,23 @@
 embedding. docs/sok.md has the combinations and their reasons.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
 import re
 import types
-import typing
+from typing import Callable
 
 import tensorflow as tf
 
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import BackendError, Embedding, EmbeddingOptions, Ranks
+from model.embedding.placement import Placement
+from model.embedding.sharded import ShardedEmbedding
+from model.embedding.sok import SokEmbedding, start
 
-BACKENDS = ("auto", "own", "sok")
+# "own" is the older name of "native".
+BACKENDS = ("auto", "native", "own", "sok")
 
 # The first TensorFlow without names that SOK 1.x uses when it computes gradients
 # (tensorflow.python.framework.ops.IndexedSlices).
@@ -31,16 +37,12 @@ _PROVIDERS = (
 )
 
 
-class BackendError(ValueError):
-    """A backend that does not run here, or that cannot do what is asked of it."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """The backend of a run.
 
     Attributes:
-        name: "own" or "sok".
+        name: "native" or "sok".
         sok: the imported module `sparse_operation_kit`, or None.
         api: 2 for SOK 2.x (`sok.Variable`), 1 for SOK 1.x (`sok.All2AllDenseEmbedding`), or None.
         version: SOK's version, or None.
@@ -48,12 +50,12 @@ class Choice:
     """
 
     name: str
-    sok: "types.ModuleType | None" = None
-    api: typing.Optional[int] = None
-    version: typing.Optional[str] = None
+    sok: types.ModuleType | None = None
+    api: int | None = None
+    version: str | None = None
     reason: str = ""
 
-    def policy(self, requested):
+    def policy(self, requested: str) -> str:
         """Returns the policy for `placement.plan` where the user asked for `requested`.
 
         SOK deals rows over all ranks by itself, so that its `auto` is `row`.
@@ -61,22 +63,28 @@ class Choice:
         Raises:
             BackendError: SOK cannot place tables that way.
         """
-        if self.name == "own":
+        if self.name == "native":
             return requested
         if requested == "table" and self.api == 1:
             raise BackendError(
                 f"SOK {self.version} deals the rows of every table over all ranks: "
                 "--placement=table has no effect on it; take --placement=row, SOK 2.x or "
-                "--embedding_backend=own"
+                "--embedding_backend=native"
             )
         return "row" if requested == "auto" else requested
 
 
-def choose(name, *, gpus=None, importer=importlib.import_module):
+def choose(
+    name: str,
+    *,
+    gpus: int | None = None,
+    importer: Callable[[str], types.ModuleType] = importlib.import_module,
+) -> Choice:
     """Chooses the backend.
 
     Args:
-        name: "own", "sok", or "auto": SOK where it imports and a GPU is there, else own.
+        name: "native" (or "own"), "sok", or "auto": SOK where it imports and TensorFlow sees a GPU,
+            else native.
         gpus: number of GPUs that this process sees; default: as TensorFlow counts them.
         importer: function from a module's name to the module.
 
@@ -85,8 +93,8 @@ def choose(name, *, gpus=None, importer=importlib.import_module):
     """
     if name not in BACKENDS:
         raise BackendError(f"embedding backend is {name!r}, expected one of {', '.join(BACKENDS)}")
-    if name == "own":
-        return Choice("own", reason="asked for")
+    if name in ("native", "own"):
+        return Choice("native", reason="asked for")
     if gpus is None:
         gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus == 0:
@@ -95,85 +103,49 @@ def choose(name, *, gpus=None, importer=importlib.import_module):
             # Where SOK does not import either, that is what must be put right first.
             _import_sok(importer)
             raise BackendError(f"--embedding_backend=sok: {missing}")
-        return Choice("own", reason=missing)
+        return Choice("native", reason=missing)
     try:
         sok, api, version = _import_sok(importer)
     except BackendError as error:
         if name == "sok":
             raise
-        return Choice("own", reason=str(error))
+        return Choice("native", reason=str(error))
     reason = "asked for" if name == "sok" else f"SOK {version} imports and a GPU is there"
     return Choice("sok", sok, api, version, reason)
 
 
 def build(
-    choice,
-    placement,
-    cluster,
-    local_batch_size,
-    *,
-    seed,
-    exchange_dtype=tf.float32,
-    gradient="mean",
-    compress=False,
-    optimizer="sgd",
-    model_parallel_input=False,
-    **own_options,
-):
-    """Returns the embedding: an `OwnEmbedding` or a `SokEmbedding`, which do the same.
+    choice: Choice,
+    placement: Placement,
+    cluster: Ranks,
+    local_batch_size: int,
+    options: EmbeddingOptions,
+) -> Embedding:
+    """Returns the embedding.
 
     Args:
         choice: what `choose` returned.
-        placement: as for `OwnEmbedding`, like the arguments below that say nothing else.
+        placement: which rank holds which rows.
         cluster: the ranks.
         local_batch_size: b.
-        seed: the run's seed.
-        exchange_dtype: dtype of the vectors.
-        gradient: "mean" or "sum".
-        compress: ask for each row once a batch.
-        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
-        model_parallel_input: the own backend's alone.
-        **own_options: further arguments of `OwnEmbedding`.
+        options: seed, optimizer and exchange.
 
     Raises:
         BackendError: SOK cannot do it; names the flag.
     """
-    if choice.name == "own":
-        return OwnEmbedding(
-            placement,
-            cluster,
-            local_batch_size,
-            seed=seed,
-            exchange_dtype=exchange_dtype,
-            gradient=gradient,
-            compress=compress,
-            optimizer=optimizer,
-            model_parallel_input=model_parallel_input,
-            **own_options,
-        )
-    if model_parallel_input:
+    if choice.name == "native":
+        return ShardedEmbedding(placement, cluster, local_batch_size, options)
+    if options.model_parallel_input:
         raise BackendError(
             "SOK takes all ids of a rank's own samples: model-parallel input has no effect on it"
         )
-    if not own_options.get("native", True):
+    if not options.native_kernels:
         raise BackendError(
-            "--embedding_kernels chooses among the own backend's kernels: it has no effect on SOK"
+            "--embedding_kernels chooses among the native backend's kernels: it has no effect on "
+            "SOK"
         )
-    from model.embedding.sok import SokEmbedding, start
-
     start(choice.sok, choice.api, cluster, local_batch_size)
-    return SokEmbedding(
-        choice.sok,
-        choice.api,
-        placement,
-        cluster,
-        local_batch_size,
-        seed=seed,
-        exchange_dtype=exchange_dtype,
-        gradient=gradient,
-        compress=compress,
-        optimizer=optimizer,
-    )
+    return SokEmbedding(choice.sok, choice.api, placement, cluster, local_batch_size, options)
 
 
 def _import_sok(importer):

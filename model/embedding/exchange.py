@@ -6,27 +6,13 @@ vectors travel in one alltoall forward and their gradients in one backward; wher
 tables' ids for the global batch itself, no id travels.
 """
 
-import typing
+from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
-
-class Route(typing.NamedTuple):
-    """A batch's way through the exchange, made by `route` and used by the calls after it.
-
-    Attributes:
-        ids: int32 [M, K], what this rank looks up.
-        sent: int32 [N], rows that this rank's vectors bring to each rank; a constant or dynamic.
-        requested: int32 [N], rows that each rank's vectors bring here.
-        order, position: how requested rows and samples' (sample, table) pairs map to each other.
-    """
-
-    ids: tf.Tensor
-    sent: tf.Tensor
-    requested: tf.Tensor
-    order: tf.Tensor
-    position: tf.Tensor
+from model.embedding.interface import ExchangePlan, Ranks
+from model.embedding.placement import Placement
 
 
 class TableExchange:
@@ -40,7 +26,14 @@ class TableExchange:
             instead of those of all tables for this rank's samples, [b, T].
     """
 
-    def __init__(self, placement, cluster, local_batch_size, *, model_parallel_input=False):
+    def __init__(
+        self,
+        placement: Placement,
+        cluster: Ranks,
+        local_batch_size: int,
+        *,
+        model_parallel_input: bool = False,
+    ):
         self._placement = placement
         self._cluster = cluster
         self._dimension = placement.dimension
@@ -54,62 +47,61 @@ class TableExchange:
         self.base_rows = np.array([shard.base_row for shard in shards], np.int64)
         self.table_rows = np.array([shard.rows for shard in shards], np.int64)
         batch = local_batch_size
-        self._requested = np.array([batch * count for count in self._counts], np.int32)
-        self._sent = np.full(cluster.size, batch * len(self._tables), np.int32)
+        self._recv_splits = np.array([batch * count for count in self._counts], np.int32)
+        self._send_splits = np.full(cluster.size, batch * len(self._tables), np.int32)
         # Vectors arrive as [b, T_s, D] from each rank s in turn: where is each (sample, table)?
         begin, position = 0, np.empty((batch, len(self._table_order)), np.int32)
         for tables in tables_by_rank:
             block = np.arange(batch * len(tables), dtype=np.int32).reshape(batch, len(tables))
             position[:, tables] = begin + block
             begin += block.size
-        self._position = position.reshape(-1)
-        self._order = np.argsort(self._position).astype(np.int32)
+        self._inverse_permutation = position.reshape(-1)
+        self._permutation = np.argsort(self._inverse_permutation).astype(np.int32)
 
-    def for_batch(self, local_batch_size):
+    def for_batch(self, local_batch_size: int) -> TableExchange:
         """Returns the same exchange for batches of another size."""
         return TableExchange(
             self._placement, self._cluster, local_batch_size,
             model_parallel_input=self._model_parallel_input,
         )  # fmt: skip
 
-    def route(self, categorical):
+    def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Brings ids to the ranks that own their tables.
 
         Args:
             categorical: int32 [b, T], or [B, T_r] with model-parallel input.
 
         Returns:
-            A `Route` whose ids are [B, T_r], counted from 0 within each table.
+            An `ExchangePlan` whose ids are [B, T_r], counted from 0 within each table.
         """
         ids = categorical
         if self._cluster.size > 1 and not self._model_parallel_input:
             ordered = tf.gather(categorical, self._table_order, axis=1)
             parts = tf.split(ordered, self._counts, axis=1)
             flat = tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
-            flat, _ = self._cluster.alltoall(flat, tf.constant(self._requested), "exchange_ids")
+            flat, _ = self._cluster.alltoall(flat, tf.constant(self._recv_splits), "exchange_ids")
             ids = tf.reshape(flat, [self._batch * self._cluster.size, len(self._tables)])
-        return Route(
-            ids,
-            tf.constant(self._sent),
-            tf.constant(self._requested),
-            tf.constant(self._order),
-            tf.constant(self._position),
+        return ExchangePlan.of_ids(ids)._replace(
+            send_splits=tf.constant(self._send_splits),
+            recv_splits=tf.constant(self._recv_splits),
+            permutation=tf.constant(self._permutation),
+            inverse_permutation=tf.constant(self._inverse_permutation),
         )
 
-    def forward(self, own, route):
+    def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Sends vectors to the ranks whose samples they are for: [B, T_r, D] -> [b, T, D]."""
         if self._cluster.size == 1:
-            return own
-        flat = tf.reshape(own, [-1, self._dimension])
-        flat, _ = self._cluster.alltoall(flat, route.sent, "exchange_vectors")
-        arranged = tf.gather(flat, route.position)
+            return rows
+        flat = tf.reshape(rows, [-1, self._dimension])
+        flat, _ = self._cluster.alltoall(flat, plan.send_splits, "exchange_vectors")
+        arranged = tf.gather(flat, plan.inverse_permutation)
         return tf.reshape(arranged, [self._batch, len(self._table_order), self._dimension])
 
-    def backward(self, gradients, route):
+    def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the vectors' gradients back: [b, T, D] -> [B, T_r, D]."""
         if self._cluster.size == 1:
             return gradients
-        flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), route.order)
-        flat, _ = self._cluster.alltoall(flat, route.requested, "exchange_gradients")
+        flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), plan.permutation)
+        flat, _ = self._cluster.alltoall(flat, plan.recv_splits, "exchange_gradients")
         rows = self._batch * self._cluster.size
         return tf.reshape(flat, [rows, len(self._tables), self._dimension])

@@ -180,29 +180,6 @@ class Placement:
         """Return the rank that holds an id (of a replicated table: rank 0, which also saves it)."""
         return self.locate(table, row, column)[0].rank
 
-    def to_json(self):
-        """Return the placement as JSON text, one line per table; `from_json` reads it."""
-        from model.embedding import placement_file  # which reads into this class
-
-        return placement_file.write(self)
-
-    @classmethod
-    def from_json(cls, source, **expected):
-        """Read a placement, for example one written by hand.
-
-        Args:
-          source: JSON text (its first character is `{`) or the path of a file.
-          **expected: `vocab_sizes`, `dimension`, `ranks` of the run, which the file may leave out
-            and must not contradict; `optimizer_bytes_per_row` and `bytes_per_rank`, which
-            override the file's.
-
-        Raises:
-          PlacementError: naming what is wrong in which table.
-        """
-        from model.embedding import placement_file
-
-        return placement_file.read(source, **expected)
-
     def describe(self):
         """Return a printable table: one line per rank."""
         lines = [

@@ -2,7 +2,8 @@
 
 import json
 import os
-from typing import Annotated, Any, Optional, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, Optional, TypedDict, Union
 
 import msgspec
 
@@ -40,8 +41,8 @@ class _Document(TypedDict, total=False):
 _RANK_KEYS = {"table": {"rank"}, "column": {"ranks"}, "row": set(), "replicated": set()}
 
 
-def write(placement):
-    """Return the JSON text of a placement, one line per table."""
+def placement_text(placement: Placement) -> str:
+    """Return a placement as JSON text, one line per table; `read_placement` reads it."""
     tables = []
     for table, assignment in enumerate(placement.assignments):
         entry = {"table": table, "kind": assignment.kind}
@@ -63,16 +64,28 @@ def write(placement):
     return "\n".join(["{", *lines, '  "tables": [', ",\n".join(tables), "  ]", "}", ""])
 
 
-def read(
-    source,
+def read_placement(
+    source: Union[str, os.PathLike],
     *,
-    vocab_sizes=None,
-    dimension=None,
-    ranks=None,
-    optimizer_bytes_per_row=None,
-    bytes_per_rank=None,
-):
-    """Read and check a placement; `Placement.from_json` documents the arguments."""
+    vocab_sizes: Optional[Sequence[int]] = None,
+    dimension: Optional[int] = None,
+    ranks: Optional[int] = None,
+    optimizer_bytes_per_row: Optional[int] = None,
+    bytes_per_rank: Optional[int] = None,
+) -> Placement:
+    """Read a placement, for example one written by hand.
+
+    Args:
+      source: JSON text (its first character is `{`) or the path of a file.
+      vocab_sizes: of the run; the file may leave them out and must not contradict them.
+      dimension: likewise.
+      ranks: likewise.
+      optimizer_bytes_per_row: overrides the file's.
+      bytes_per_rank: overrides the file's.
+
+    Raises:
+      PlacementError: naming what is wrong in which table.
+    """
     document, name = _load(source)
     if not isinstance(document, dict):
         raise PlacementError(f"{name}: expected a JSON object, found {type(document).__name__}")

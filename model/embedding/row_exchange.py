@@ -9,12 +9,15 @@ With `compress`, a rank asks for each row once a batch, however often its sample
 sums the gradients of the repetitions before they return.
 """
 
+from __future__ import annotations
+
 import copy
 
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.exchange import Route
+from model.embedding.interface import ExchangePlan, Ranks
+from model.embedding.placement import Placement
 from ops.route_rows import route_rows
 
 
@@ -34,7 +37,9 @@ class RowExchange:
         first_rows: for each of this rank's shards, its first row in the variable.
     """
 
-    def __init__(self, placement, cluster, local_batch_size, *, compress=False):
+    def __init__(
+        self, placement: Placement, cluster: Ranks, local_batch_size: int, *, compress: bool = False
+    ):
         self._cluster = cluster
         self._batch = local_batch_size
         self._dimension = placement.dimension
@@ -73,20 +78,21 @@ class RowExchange:
                         owner[table, piece] = shard.rank
         self._owner, self._base, self._step = owner, base, step
 
-    def for_batch(self, local_batch_size):
+    def for_batch(self, local_batch_size: int) -> RowExchange:
         """Returns the same exchange for batches of another size."""
         other = copy.copy(self)
         other._batch = local_batch_size
         return other
 
-    def route(self, categorical):
+    def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Requests the rows of this rank's samples from their owners.
 
         Args:
             categorical: int32 [b, T], ids of all tables.
 
         Returns:
-            A `Route` whose ids are [M, 1]: rows of this rank's variable, requested by all ranks.
+            An `ExchangePlan` whose ids are [M, 1]: rows of this rank's variable that all ranks
+            request.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
@@ -96,29 +102,34 @@ class RowExchange:
             ranks=self._cluster.size, unique=bool(self._compress),
         )  # fmt: skip
         rows, sent = self._cluster.alltoall(wanted.rows, wanted.requested, "exchange_rows")
-        return Route(rows[:, None], sent, wanted.requested, wanted.order, wanted.position)
+        return ExchangePlan.of_ids(rows[:, None])._replace(
+            send_splits=sent,
+            recv_splits=wanted.requested,
+            permutation=wanted.order,
+            inverse_permutation=wanted.position,
+        )
 
-    def forward(self, own, route):
+    def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Sends looked-up rows to the ranks that asked: [M, 1, width] -> [b, T, D]."""
-        flat = tf.reshape(own, [-1, self.width])
-        flat, _ = self._cluster.alltoall(flat, route.sent, "exchange_vectors")
-        arranged = tf.gather(flat, route.position)
+        flat = tf.reshape(rows, [-1, self.width])
+        flat, _ = self._cluster.alltoall(flat, plan.send_splits, "exchange_vectors")
+        arranged = tf.gather(flat, plan.inverse_permutation)
         return tf.reshape(arranged, [self._batch, len(self._vocab_sizes), self._dimension])
 
-    def backward(self, gradients, route):
+    def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the vectors' gradients to the rows' owners: [b, T, D] -> [M, 1, width]."""
         flat = tf.reshape(gradients, [-1, self.width])
         if self._compress:
             summed = tf.math.unsorted_segment_sum(
-                tf.cast(flat, tf.float32), route.position, tf.size(route.order)
+                tf.cast(flat, tf.float32), plan.inverse_permutation, tf.size(plan.permutation)
             )
             if gradients.dtype == tf.float16:
                 # Each term is finite (the step has looked), their sum may be beyond float16.
                 summed = tf.clip_by_value(summed, tf.float16.min, tf.float16.max)
             flat = tf.cast(summed, gradients.dtype)
         else:
-            flat = tf.gather(flat, route.order)
-        flat, _ = self._cluster.alltoall(flat, route.requested, "exchange_gradients")
+            flat = tf.gather(flat, plan.permutation)
+        flat, _ = self._cluster.alltoall(flat, plan.recv_splits, "exchange_gradients")
         return flat[:, None, :]
 
 

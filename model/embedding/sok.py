@@ -1,4 +1,4 @@
-"""Model-parallel embedding tables held by SparseOperationKit (SOK), as `OwnEmbedding` holds them.
+"""Model-parallel embedding tables held by SparseOperationKit (SOK).
 
 SOK brings ids to rows and vectors back, and computes the gradients of its variables; the rest is
 here: keys, duplicates, scale, the update of the rows, initial values, reading and writing rows.
@@ -8,24 +8,28 @@ only read.
 Shapes: b local batch, T tables, D embedding dimension, N ranks.
 """
 
+from __future__ import annotations
+
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.backend import BackendError
+from model.embedding.interface import BackendError, EmbeddingOptions, ExchangePlan, Ranks
+from model.embedding.placement import Placement
 from model.embedding.sok1 import Sok1Rows, start_sok1
 from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
 from model.embedding.sok_checks import check
 from model.embedding.sok_steps import LookupStep, apply_rows
+from model.embedding.stored_rows import StoredRows, StoredTables
 from ops import embedding as kernels
-from ops.nvtx import phases, ranges
 
 CHUNK_BYTES = 64 << 20
 
 
-def start(sok, api, cluster, local_batch_size):
+def start(sok: Any, api: int, cluster: Ranks, local_batch_size: int) -> None:
     """Initialises SOK, before the first `SokEmbedding`; arguments as for that.
 
     Raises:
@@ -38,7 +42,7 @@ def start(sok, api, cluster, local_batch_size):
 
 
 class SokEmbedding:
-    """All tables of a model, of which SOK keeps this rank's share.
+    """Keeps the contract `model.embedding.interface.Embedding`; SOK keeps this rank's rows.
 
     Row-wise tables lie in one SOK variable. Table t has the keys first_key[t] + id with
     first_key[t] a multiple of N, so that SOK's map of a key (owner = key mod N, row = key div N)
@@ -49,44 +53,35 @@ class SokEmbedding:
         sok: the module `sparse_operation_kit`, initialised by `start`.
         api: 2 or 1, whose calls it has.
         placement: a `model.embedding.placement.Placement` of row-wise or whole tables.
-        cluster: the ranks (`training.runtime.process_group`).
+        cluster: the ranks.
         local_batch_size: b.
-        seed: as for `OwnEmbedding`: the same initial values, whatever the backend.
-        exchange_dtype: dtype of what `lookup` returns. SOK's vectors travel as float32, but for
-            SOK 1.x with float16.
-        gradient: "mean" or "sum", as for `OwnEmbedding`.
-        compress: ask for each row once a batch; row-wise tables only.
-        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
+        options: seed, optimizer and exchange. SOK's vectors travel as float32, except with SOK 1.x
+            in float16; `compress` is for row-wise tables only.
 
     Raises:
         BackendError: the placement or an option cannot take effect with SOK.
     """
 
-    # A route holds the tape of its lookup, which lives in one function alone.
-    routes_ahead = False
+    # A lookup's rows hold its gradient tape, which lives in one function.
+    separable = False
 
     def __init__(
         self,
-        sok,
-        api,
-        placement,
-        cluster,
-        local_batch_size,
-        *,
-        seed,
-        exchange_dtype=tf.float32,
-        gradient="mean",
-        compress=False,
-        optimizer="sgd",
+        sok: Any,
+        api: int,
+        placement: Placement,
+        cluster: Ranks,
+        local_batch_size: int,
+        options: EmbeddingOptions,
     ):
-        check(api, placement, cluster, compress, optimizer)
+        optimizer = options.optimizer
+        check(api, placement, cluster, options.compress, optimizer)
         self.placement = placement
         self._cluster = cluster
         self._batch = local_batch_size
-        self._exchange_dtype = tf.as_dtype(exchange_dtype)
-        # The local loss is the mean over b = B / N samples: N times the gradient of that over B.
-        self._scale = {"mean": 1.0 / cluster.size, "sum": 1.0}[gradient]
-        self._compress = compress
+        self._exchange_dtype = options.exchange_dtype
+        self._scale = options.gradient_scale(cluster.size)
+        self._compress = options.compress
         self.shards = placement.shards_of(cluster.rank)
         rows, whole = placement.row_wise_tables, placement.table_wise_tables
         self._parts = []
@@ -106,9 +101,9 @@ class SokEmbedding:
                 [tf.Variable(tf.zeros(v.shape[columns]), trainable=False) for v in part.variables]
                 for part in self._parts
             ]
-        self._initialize(seed)
+        self._initialize(options.seed)
 
-    def for_batch(self, local_batch_size):
+    def for_batch(self, local_batch_size: int) -> SokEmbedding:
         """Returns this embedding for batches of another size, over the same tables.
 
         Args:
@@ -127,53 +122,76 @@ class SokEmbedding:
         other._batch = local_batch_size
         return other
 
-    def route(self, categorical):
-        """Returns the `Route` of a batch.
-
-        Args:
-            categorical: int32 [b, T] ids of this rank's samples.
+    def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
+        """Checks the ids of this rank's samples, [b, T]: SOK brings them to the rows' owners.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
         with tf.control_dependencies([self._check_ids(categorical)]):
-            return Route(tf.cast(tf.identity(categorical), tf.int64))
+            return ExchangePlan.of_ids(tf.cast(tf.identity(categorical), tf.int64))
 
-    def lookup(self, route):
-        """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype.
+    def lookup_local(self, plan: ExchangePlan) -> list[LookupStep]:
+        """Has SOK look up and exchange vectors, which are one call there."""
+        return [self._lookup(part, plan.ids) for part in self._parts]
 
-        The route keeps what `update` needs.
-        """
-        mark, ids = ranges.start(phases.LOOKUP_AND_EXCHANGE, route.ids)
-        route.steps = [self._lookup(part, ids) for part in self._parts]
-        vectors = tf.concat([step.expand(self._exchange_dtype) for step in route.steps], axis=1)
+    def exchange_vectors(self, plan: ExchangePlan, rows: list[LookupStep]) -> tf.Tensor:
+        """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype."""
+        vectors = tf.concat([step.expand(self._exchange_dtype) for step in rows], axis=1)
         if self._table_order is not None:
             vectors = tf.gather(vectors, self._table_order, axis=1)
         shape = [self._batch, len(self.placement.vocab_sizes), self.placement.dimension]
-        return ranges.end(mark, tf.reshape(vectors, shape))
+        return tf.reshape(vectors, shape)
 
-    def update(self, route, gradients, learning_rate, scale=1.0):
-        """Applies the gradients of this rank's samples to the rows of all ranks.
+    def exchange_gradients(
+        self, plan: ExchangePlan, rows: list[LookupStep], gradients: tf.Tensor
+    ) -> list[list[tf.IndexedSlices]]:
+        """Returns SOK's gradients of its variables, for each part, from [b, T, D]."""
+        return [
+            step.gradients(tf.gather(gradients, part.tables, axis=1), part.variables)
+            for part, step in zip(self._parts, rows)
+        ]
 
-        Args:
-            route: as given to `lookup`, in the same step.
-            gradients: [b, T, D], the gradient of this rank's mean loss.
-            learning_rate: scalar float32.
-            scale: factor on the gradients, e.g. 1 / loss scale.
-        """
-        if route.steps is None:
-            raise ValueError("update was called with a route that lookup has not seen")
-        mark, gradients = ranges.start(phases.EXCHANGE_AND_UPDATE, gradients)
-        for index, (part, step) in enumerate(zip(self._parts, route.steps)):
-            slices = step.gradients(tf.gather(gradients, part.tables, axis=1), part.variables)
+    def update_local(
+        self,
+        plan: ExchangePlan,
+        gradients: list[list[tf.IndexedSlices]],
+        learning_rate: tf.Tensor,
+        scale: Any = 1.0,
+    ) -> None:
+        """Updates this rank's rows in place; see `Embedding.update_local`."""
+        for index, (part, slices) in enumerate(zip(self._parts, gradients)):
             with part.rows_visible():
                 for place, (variable, rows) in enumerate(zip(part.variables, slices)):
                     accumulator = None
                     if self._accumulators is not None:
                         accumulator = self._accumulators[index][place]
                     apply_rows(variable, accumulator, rows, learning_rate, self._scale * scale)
-        ranges.end_effects(mark)
-        route.steps = None
+
+    def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
+        """Returns none: SOK's rows are read while training waits."""
+        return np.zeros(0, np.int64)
+
+    def stored_tables(self) -> StoredTables:
+        """Returns what a checkpoint reads and writes of this rank's rows."""
+        return StoredTables(
+            untracked=[self._stored(s, state) for s in self.shards for state in self.states]
+        )
+
+    def _stored(self, shard, state):
+        def ids(begin, count):
+            return shard.row_offset + shard.row_stride * np.arange(begin, begin + count)
+
+        name = None if state == "table" else state
+        return StoredRows(
+            shard,
+            state,
+            (shard.rows, *self.row_shape(name)),
+            read=lambda begin, count: self.read_rows(shard.table, ids(begin, count), name),
+            write=lambda begin, values: self.write_rows(
+                shard.table, ids(begin, len(values)), values, name
+            ),
+        )
 
     @property
     def states(self):
@@ -258,7 +276,7 @@ class SokEmbedding:
         return part, variable, tf.constant(first + row)
 
     def _initialize(self, seed):
-        """Writes the own backend's initial values, computed on the host, chunk by chunk."""
+        """Writes the native backend's initial values, computed on the host, chunk by chunk."""
         sizes, dimension = self.placement.vocab_sizes, self.placement.dimension
         step = max(1, CHUNK_BYTES // (4 * dimension))
         for shard in self.shards:
@@ -292,11 +310,3 @@ class SokEmbedding:
             [table, sample, tf.reshape(ids, [-1])[first], bounds[table]],
         )
         return tf.debugging.Assert(tf.logical_not(tf.reduce_any(bad)), [text])
-
-
-class Route:
-    """A batch on its way: its ids, then what `lookup` leaves for `update`."""
-
-    def __init__(self, ids):
-        self.ids = ids
-        self.steps = None

@@ -10,7 +10,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.backend import BackendError
+from model.embedding.interface import BackendError
 from model.embedding.sok_rows import DealtTables
 
 

@@ -1,6 +1,6 @@
 """What SOK cannot do, said before anything is built; docs/sok.md has the reasons."""
 
-from model.embedding.backend import BackendError
+from model.embedding.interface import BackendError
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
 
 
@@ -19,13 +19,13 @@ def check(api, placement, cluster, compress, optimizer):
         raise BackendError(
             f"table {table} is placed {placement.assignments[table].kind!r}: SOK knows row-wise "
             "and whole tables only; go without --column_split and --replicate_below_rows, or take "
-            "--embedding_backend=own"
+            "--embedding_backend=native"
         )
     whole = placement.table_wise_tables
     if whole and api == 1:
         raise BackendError(
             f"table {whole[0]} is placed whole: SOK 1.x deals the rows of every table over all "
-            "ranks; take --placement=row, SOK 2.x or --embedding_backend=own"
+            "ranks; take --placement=row, SOK 2.x or --embedding_backend=native"
         )
     if whole and compress:
         raise BackendError(

@@ -72,8 +72,11 @@ class FusedTables:
 
     @property
     def states(self):
-        """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
-        return ("table",) if self.accumulator is None else ("table", "accumulator")
+        """{name: variable} of what there is for each row: "table", "accumulator" with Adagrad."""
+        states = {"table": self.table}
+        if self.accumulator is not None:
+            states["accumulator"] = self.accumulator
+        return states
 
     def row_range(self, index):
         """Returns the (first, one past the last) row of the variable that a shard takes up."""
@@ -83,7 +86,7 @@ class FusedTables:
     def read_rows(self, begin, end, state="table"):
         """Returns rows [begin, end) of a variable as a NumPy array of its own."""
         # Not variable[begin:end]: TensorFlow copies the whole table for it once rows were gathered.
-        return tf.gather(getattr(self, state), tf.range(begin, end)).numpy()
+        return tf.gather(self.states[state], tf.range(begin, end)).numpy()
 
     def read(self, index, begin, count, state="table"):
         """Returns rows [begin, begin + count) of a shard as a NumPy array.
@@ -105,7 +108,7 @@ class FusedTables:
         at, size, shape = self._span(index, begin, len(values), state)
         if values.shape != shape:
             raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
-        variable = getattr(self, state)
+        variable = self.states[state]
         kernels.write_rows(variable, at, values.reshape([size, *variable.shape[1:]]))
 
     def _span(self, index, begin, count, state):
@@ -114,7 +117,7 @@ class FusedTables:
             raise ValueError(
                 f"rows {begin} to {begin + count} are outside the {shard.rows} of shard {index}"
             )
-        if getattr(self, state).shape.rank == 1:
+        if self.states[state].shape.rank == 1:
             return self._first_rows[index] + begin, count, (count,)
         pieces = shard.width // self.table.shape[1]
         return self._first_rows[index] + begin * pieces, count * pieces, (count, shard.width)
@@ -169,22 +172,21 @@ class ReplicatedTables:
             placement.dimension, seed=seed, optimizer=optimizer,
         )  # fmt: skip
 
-    def lookup(self, categorical, dtype):
-        """Returns [b, tables, D] from the ids [b, T] of all tables."""
-        ids = tf.gather(categorical, self.tables, axis=1)
+    def lookup(self, ids, dtype):
+        """Returns [b, R, D] from the ids [b, R] of the replicated tables."""
         return self.fused.lookup(ids, self._base[:-1], self._sizes, dtype)
 
-    def update(self, categorical, gradients, learning_rate, scale):
-        """Applies the gradients [b, tables, D] of all ranks to every rank's copy.
+    def update(self, ids, gradients, learning_rate, scale):
+        """Applies the gradients [b, R, D] of all ranks to every rank's copy.
 
         Args:
-            categorical: [b, T].
+            ids: [b, R].
             gradients: of this rank's mean loss.
             learning_rate: scalar float32.
             scale: 1 / N for the mean over the global batch.
         """
         rows = int(self._base[-1])
-        ids = tf.cast(tf.gather(categorical, self.tables, axis=1), tf.int64) + self._base[:-1]
+        ids = tf.cast(ids, tf.int64) + self._base[:-1]
         summed = tf.math.unsorted_segment_sum(
             tf.cast(gradients, tf.float32), ids, rows
         )  # [rows, D]: these tables are small

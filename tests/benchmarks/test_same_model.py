@@ -13,11 +13,12 @@ from benchmarks.training import keras_dlrm
 from benchmarks.training.batches import random_batches
 from benchmarks.training.task import DENSE_FEATURES, Task
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
-from training.step import TrainStep
+from training.step import StepParts, TrainStep
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
@@ -41,14 +42,14 @@ def make_ours(task):
         dense_features=DENSE_FEATURES, tables=tables, bottom_mlp=task.bottom_mlp,
         top_mlp=task.top_mlp, seed=task.seed, custom_interact=True,
     )  # fmt: skip
-    embedding = OwnEmbedding(
+    embedding = ShardedEmbedding(
         plan(task.vocab_sizes, task.dimension, 1),
         SingleProcessGroup(),
         task.batches[0],
-        seed=task.seed,
+        EmbeddingOptions(seed=task.seed),
     )
     step = TrainStep(
-        model, embedding, tf.keras.optimizers.SGD(), SingleProcessGroup(), LossScale(1.0)
+        StepParts(model, embedding, tf.keras.optimizers.SGD(), SingleProcessGroup(), LossScale(1.0))
     )
     return model, embedding, step
 
@@ -63,7 +64,7 @@ def weights(task, model, embedding):
     features = len(task.vocab_sizes) + 1
     kernel, bias = found["top_0"]
     found["top_0"] = kernel[: task.dimension + features * (features - 1) // 2], bias
-    (holder,) = embedding.holders
+    (holder,) = embedding.fused_tables
     rows = holder.table.numpy()
     for shard, first in zip(holder.shards, holder._first_rows):
         found[f"table_{shard.table}"] = rows[first : first + task.vocab_sizes[shard.table]]

@@ -82,7 +82,7 @@ def placement_of(kind, size):
 def whole_tables(embedding, state):
     """Returns {table: (ids, first column, values)} of this rank's shards."""
     parts = {}
-    for holder in embedding.holders:
+    for holder in embedding.fused_tables:
         if state not in holder.states:
             continue
         for index, shard in enumerate(holder.shards):
@@ -113,18 +113,23 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
     import tensorflow as tf
 
     from model.dlrm import DenseDLRM
-    from model.embedding.own import OwnEmbedding
+    from model.embedding.interface import EmbeddingOptions
+    from model.embedding.sharded import ShardedEmbedding
     from training.precision import LossScale
-    from training.step import TrainStep
+    from training.step import StepParts, TrainStep
 
     dense_model = DenseDLRM(
         dense_features=DENSE, tables=len(VOCAB), bottom_mlp=BOTTOM, top_mlp=TOP, seed=3
     )
     cluster.broadcast(dense_model.variables)
-    embedding = OwnEmbedding(
-        placement_of(kind, cluster.size), cluster, BATCH // cluster.size, seed=3,
-        optimizer=optimizer, exchange_dtype=dtype, gradient=gradient, compress=compress,
-    )  # fmt: skip
+    embedding = ShardedEmbedding(
+        placement_of(kind, cluster.size),
+        cluster,
+        BATCH // cluster.size,
+        EmbeddingOptions(
+            seed=3, optimizer=optimizer, exchange_dtype=dtype, gradient=gradient, compress=compress
+        ),
+    )
     saved = {}
     for name, (ids, values) in whole_tables(embedding, "table").items():
         saved[f"initial_{name}"], saved[f"ids_{name}"] = values, ids
@@ -132,7 +137,9 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
         np.array([np.concatenate([v.numpy().reshape(-1) for v in mlp.variables])])
         for mlp in (dense_model.bottom, dense_model.top)
     )
-    step = TrainStep(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster, LossScale(1.0))
+    step = TrainStep(
+        StepParts(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster, LossScale(1.0))
+    )
     return step, embedding, saved
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.python.framework import load_library
 
 from model.embedding import backend
+from model.embedding.interface import EmbeddingOptions, update
 from tests.model import test_sok
 from training.runtime.process_group import HorovodProcessGroup
 
@@ -80,15 +81,19 @@ def train(choice, cluster, kind, compress, optimizer):
     ids = ((generator.zipf(1.3, shape) - 1) % np.array(vocab)).astype(np.int32)
     gradients = generator.normal(size=(*shape, test_sok.DIMENSION)).astype(np.float32)
     embedding = backend.build(
-        choice, test_sok.placement_of(kind, size), cluster, batch,
-        seed=test_sok.SEED, compress=compress, optimizer=optimizer,
-    )  # fmt: skip
+        choice,
+        test_sok.placement_of(kind, size),
+        cluster,
+        batch,
+        EmbeddingOptions(seed=test_sok.SEED, compress=compress, optimizer=optimizer),
+    )
 
     @tf.function
     def step(categorical, gradient):
-        route = embedding.route(categorical)
-        vectors = embedding.lookup(route)
-        embedding.update(route, gradient, tf.constant(RATE))
+        plan = embedding.plan_ids(categorical)
+        rows = embedding.lookup_local(plan)
+        vectors = embedding.exchange_vectors(plan, rows)
+        update(embedding, plan, gradient, tf.constant(RATE), rows)
         return vectors
 
     tables = test_sok.initial_tables()

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from model.embedding import backend, sok
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions, lookup
 from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
 from training.runtime.process_group import SingleProcessGroup
@@ -79,7 +80,7 @@ def test_an_import_that_fails_is_one_clear_line(error, words):
     for word in words:
         assert word in text
     choice = backend.choose("auto", gpus=1, importer=importer(error))
-    assert choice.name == "own" and choice.reason == text
+    assert choice.name == "native" and choice.reason == text
 
 
 def test_auto_takes_sok_only_where_it_imports_and_a_gpu_exists():
@@ -87,10 +88,10 @@ def test_auto_takes_sok_only_where_it_imports_and_a_gpu_exists():
         raise AssertionError("auto imported SOK without a GPU")
 
     without_gpu = backend.choose("auto", gpus=0, importer=must_not_import)
-    assert without_gpu.name == "own" and "sees none" in without_gpu.reason
+    assert without_gpu.name == "native" and "sees none" in without_gpu.reason
     with_gpu = backend.choose("auto", gpus=1, importer=importer(SOK_2))
     assert (with_gpu.name, with_gpu.api, with_gpu.version) == ("sok", 2, "2.1.0")
-    assert backend.choose("own", gpus=1, importer=must_not_import).name == "own"
+    assert backend.choose("own", gpus=1, importer=must_not_import).name == "native"
 
 
 def test_sok_without_a_gpu_is_refused():
@@ -123,12 +124,12 @@ def test_an_unknown_sok_or_name_is_refused():
     with pytest.raises(backend.BackendError, match="SOK 0.9 has neither"):
         other = types.SimpleNamespace(__version__="0.9")
         backend.choose("sok", gpus=1, importer=importer(other))
-    with pytest.raises(backend.BackendError, match="'torch', expected one of auto, own, sok"):
+    with pytest.raises(backend.BackendError, match="'torch', expected one of auto, native, own, sok"):
         backend.choose("torch")
 
 
 def test_the_placement_policy_follows_the_backend():
-    own, modern = backend.Choice("own"), backend.Choice("sok", None, 2, "2.1.0")
+    own, modern = backend.Choice("native"), backend.Choice("sok", None, 2, "2.1.0")
     old = backend.Choice("sok", None, 1, "1.3.0")
     assert [own.policy(p) for p in ("auto", "table", "row")] == ["auto", "table", "row"]
     assert [modern.policy(p) for p in ("auto", "table", "row")] == ["row", "table", "row"]
@@ -146,24 +147,30 @@ def test_build_initialises_sok_and_makes_the_embedding(api):
     setattr(module, name, lambda **options: (started.append(options), real(**options)))
     choice = backend.Choice("sok", module, api, module.__version__)
     placement = plan((20, 3), 4, 1, policy=choice.policy("auto"))
-    embedding = backend.build(choice, placement, cluster, 8, seed=1)
+    embedding = backend.build(choice, placement, cluster, 8, EmbeddingOptions(seed=1))
     assert isinstance(embedding, SokEmbedding)
     # Its default would replace tf.keras.optimizers for the whole process.
     expected = {"comm_tool": "horovod", "use_legacy_optimizer": False}
     assert started == [expected if api == 2 else {"global_batch_size": 8}]
     with pytest.raises(backend.BackendError, match="model-parallel input has no effect"):
-        backend.build(choice, placement, cluster, 8, seed=1, model_parallel_input=True)
+        backend.build(
+            choice, placement, cluster, 8, EmbeddingOptions(seed=1, model_parallel_input=True)
+        )
     with pytest.raises(backend.BackendError, match="--embedding_kernels .* no effect on SOK"):
-        backend.build(choice, placement, cluster, 8, seed=1, native=False)
+        backend.build(choice, placement, cluster, 8, EmbeddingOptions(seed=1, native_kernels=False))
 
 
 def test_build_makes_the_own_embedding():
     placement = plan((20, 3), 4, 1, policy="table")
     embedding = backend.build(
-        backend.Choice("own"), placement, SingleProcessGroup(), 8, seed=1, native=True
+        backend.Choice("native"),
+        placement,
+        SingleProcessGroup(),
+        8,
+        EmbeddingOptions(seed=1, native_kernels=True),
     )
-    assert isinstance(embedding, OwnEmbedding)
-    vectors = embedding.lookup(embedding.route(tf.zeros((8, 2), tf.int32)))
+    assert isinstance(embedding, ShardedEmbedding)
+    vectors = lookup(embedding, embedding.plan_ids(tf.zeros((8, 2), tf.int32)))
     assert tuple(vectors.shape) == (8, 2, 4)
 
 

@@ -42,8 +42,8 @@ def fill(placement, rank, exchange, tables):
     return np.concatenate([*flat, np.zeros(0)]).astype(np.float32).reshape(-1, width)
 
 
-def lookup(variable, route, exchange):
-    rows = route.ids.numpy() + exchange.base_rows
+def lookup(variable, plan, exchange):
+    rows = plan.ids.numpy() + exchange.base_rows
     return tf.constant(variable[rows]) if rows.size else tf.zeros([*rows.shape, variable.shape[1]])
 
 
@@ -72,11 +72,11 @@ def test_vectors_and_gradients_find_their_rows(kind, size, compress):
         else:
             exchange = RowExchange(placement, cluster, LOCAL_BATCH, compress=compress)
         variable = fill(placement, cluster.rank, exchange, tables)
-        route = exchange.route(tf.constant(ids[cluster.rank]))
-        vectors = exchange.forward(lookup(variable, route, exchange), route)
-        own = exchange.backward(tf.constant(gradients[cluster.rank]), route).numpy()
+        plan = exchange.plan_ids(tf.constant(ids[cluster.rank]))
+        vectors = exchange.exchange_vectors(plan, lookup(variable, plan, exchange))
+        own = exchange.exchange_gradients(plan, tf.constant(gradients[cluster.rank])).numpy()
         summed = np.zeros(variable.shape)
-        rows = (route.ids.numpy() + exchange.base_rows).reshape(-1)
+        rows = (plan.ids.numpy() + exchange.base_rows).reshape(-1)
         np.add.at(summed, rows, own.reshape(len(rows), variable.shape[1]))
         return vectors.numpy(), summed, len(rows)
 
@@ -109,7 +109,7 @@ def test_an_id_outside_its_table_is_named(bad):
         ids[2, 3] = bad
         exchange = RowExchange(placement, cluster, LOCAL_BATCH)
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-            exchange.route(tf.constant(ids))
+            exchange.plan_ids(tf.constant(ids))
         assert f"table 3, sample 2: id {bad} is outside [0, 3)" in str(caught.value)
 
     ThreadRanks(2).run(body)
@@ -122,8 +122,8 @@ def test_the_owner_of_dealt_rows_is_the_id_modulo_the_ranks():
     def body(cluster):
         exchange = RowExchange(placement, cluster, LOCAL_BATCH)
         ids = np.tile(np.array([[7, 0, 5, 2, 31]], np.int32), (LOCAL_BATCH, 1))
-        route = exchange.route(tf.constant(ids))
-        return route.ids.numpy().reshape(-1), exchange.first_rows
+        plan = exchange.plan_ids(tf.constant(ids))
+        return plan.ids.numpy().reshape(-1), exchange.first_rows
 
     results = ThreadRanks(3).run(body)
     for rank, (rows, first_rows) in enumerate(results):
@@ -141,8 +141,8 @@ def test_sums_beyond_float16_travel_as_its_limits(size):
 
     def body(cluster):
         exchange = RowExchange(placement, cluster, LOCAL_BATCH, compress=True)
-        route = exchange.route(tf.zeros([LOCAL_BATCH, 5], tf.int32))
-        return exchange.backward(tf.constant(values), route).numpy()[:, 0, 0]
+        plan = exchange.plan_ids(tf.zeros([LOCAL_BATCH, 5], tf.int32))
+        return exchange.exchange_gradients(plan, tf.constant(values)).numpy()[:, 0, 0]
 
     received = np.concatenate(ThreadRanks(size).run(body))
     finite = sorted(received[np.isfinite(received)])

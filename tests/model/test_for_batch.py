@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.embedding.backend import BackendError
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import BackendError, EmbeddingOptions, lookup, update
 from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
 from tests.ranks import ThreadRanks
@@ -19,7 +19,7 @@ def rows_of(embedding):
     """{(table, id): vector} of what a rank holds."""
     return {
         (shard.table, shard.row_offset + shard.row_stride * row): values
-        for holder in embedding.holders
+        for holder in embedding.fused_tables
         for index, shard in enumerate(holder.shards)
         for row, values in enumerate(holder.read(index, 0, shard.rows))
     }
@@ -37,18 +37,20 @@ def test_other_batches_see_the_same_rows(size, policy, options, compress):
     batches = {b: random.integers(0, VOCAB, (size, b, len(VOCAB)), np.int32) for b in (6, 1, 17)}
 
     def body(cluster):
-        embedding = OwnEmbedding(placement, cluster, 6, seed=5, compress=compress)
-        before = [holder.table.ref() for holder in embedding.holders]
+        embedding = ShardedEmbedding(
+            placement, cluster, 6, EmbeddingOptions(seed=5, compress=compress)
+        )
+        before = [holder.table.ref() for holder in embedding.fused_tables]
         found = {}
         for b, ids in batches.items():
             view = embedding.for_batch(b)
-            assert [holder.table.ref() for holder in view.holders] == before
-            found[b] = view.lookup(view.route(tf.constant(ids[cluster.rank]))).numpy()
+            assert [holder.table.ref() for holder in view.fused_tables] == before
+            found[b] = lookup(view, view.plan_ids(tf.constant(ids[cluster.rank]))).numpy()
         rows = rows_of(embedding)
         view = embedding.for_batch(1)
-        routed = view.route(tf.constant(batches[1][cluster.rank]))
+        planned = view.plan_ids(tf.constant(batches[1][cluster.rank]))
         if size == 1:  # ranks as threads cannot average
-            view.update(routed, tf.ones([1, len(VOCAB), DIMENSION]), 0.5)
+            update(view, planned, tf.ones([1, len(VOCAB), DIMENSION]), 0.5)
         return found, rows, rows_of(embedding)
 
     results = ThreadRanks(size).run(body) if size > 1 else [body(SingleProcessGroup())]
@@ -68,10 +70,10 @@ def test_sok_looks_up_smaller_batches_and_refuses_larger_ones(api):
     cluster = SingleProcessGroup()
     sok = fake_sok.sok2(cluster) if api == 2 else fake_sok.sok1(cluster)
     placement = plan(VOCAB, DIMENSION, 1, policy="row")
-    embedding = SokEmbedding(sok, api, placement, cluster, 6, seed=5)
+    embedding = SokEmbedding(sok, api, placement, cluster, 6, EmbeddingOptions(seed=5))
     ids = np.random.default_rng().integers(0, VOCAB, (2, len(VOCAB)), np.int32)
     view = embedding.for_batch(2)
-    found = view.lookup(view.route(tf.constant(ids))).numpy()
+    found = lookup(view, view.plan_ids(tf.constant(ids))).numpy()
     for table in range(len(VOCAB)):
         np.testing.assert_array_equal(found[:, table], embedding.read_rows(table, ids[:, table]))
     with pytest.raises(BackendError, match="batches of 6 samples, which 7 exceeds"):

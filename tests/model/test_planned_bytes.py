@@ -59,9 +59,9 @@ def measure(placement, ids, compress, per_table_files):
         else:
             exchange = RowExchange(placement, cluster, LOCAL_BATCH, compress=compress)
             width = exchange.width
-        route = exchange.route(tf.constant(own))
-        exchange.forward(tf.zeros([*route.ids.shape, width]), route)
-        exchange.backward(tf.ones([LOCAL_BATCH, len(VOCAB), DIMENSION]), route)
+        plan = exchange.plan_ids(tf.constant(own))
+        exchange.exchange_vectors(plan, tf.zeros([*plan.ids.shape, width]))
+        exchange.exchange_gradients(plan, tf.ones([LOCAL_BATCH, len(VOCAB), DIMENSION]))
         return cluster.sent, cluster.received
 
     return ThreadRanks(placement.ranks).run(body)

@@ -17,17 +17,19 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM
 from model.embedding import sok
 from model.embedding.backend import BackendError
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions, lookup, update
 from model.embedding.placement import Assignment, Placement
+from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
 from ops.embedding import create_table, embedding_initialize
-from ops.nvtx import phases, ranges
+from ops.nvtx import ranges
 from tests.model import fake_sok
 from tests.model.sok_signatures import TABLE, arguments_in_source
 from tests.ranks import ThreadRanks
+from training import phases
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
-from training.step import TrainStep
+from training.step import StepParts, TrainStep
 
 VOCAB = (13, 1, 7, 3, 50)
 DIMENSION = 8
@@ -89,7 +91,12 @@ def test_initial_rows_are_the_own_backends_bit_for_bit(monkeypatch, api, kind):
     def body(cluster):
         return read_all(
             SokEmbedding(
-                fake(api, cluster), api, placement_of(kind, 3), cluster, LOCAL_BATCH, seed=SEED
+                fake(api, cluster),
+                api,
+                placement_of(kind, 3),
+                cluster,
+                LOCAL_BATCH,
+                EmbeddingOptions(seed=SEED),
             )
         )
 
@@ -133,14 +140,19 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
 
     def body(cluster):
         embedding = SokEmbedding(
-            fake(api, cluster), api, placement, cluster, LOCAL_BATCH,
-            seed=SEED, gradient=average, compress=compress, optimizer=optimizer,
-        )  # fmt: skip
+            fake(api, cluster),
+            api,
+            placement,
+            cluster,
+            LOCAL_BATCH,
+            EmbeddingOptions(seed=SEED, gradient=average, compress=compress, optimizer=optimizer),
+        )
         seen = []
         for step in range(steps):
-            route = embedding.route(tf.constant(ids[step, cluster.rank]))
-            seen.append(embedding.lookup(route).numpy())
-            embedding.update(route, tf.constant(gradients[step, cluster.rank]), rate)
+            plan = embedding.plan_ids(tf.constant(ids[step, cluster.rank]))
+            local = embedding.lookup_local(plan)
+            seen.append(embedding.exchange_vectors(plan, local).numpy())
+            update(embedding, plan, tf.constant(gradients[step, cluster.rank]), rate, local)
         # Adagrad's rows do not show the gradients' scale, its state does.
         state = None if optimizer == "sgd" else "accumulator"
         return seen, read_all(embedding), read_all(embedding, state)
@@ -181,9 +193,14 @@ def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compres
     generator = np.random.default_rng()
     cluster, batch = SingleProcessGroup(), max(VOCAB)
     placement = placement_of(kind, 1)
-    own = OwnEmbedding(placement_of("table", 1), cluster, batch, seed=SEED)
+    own = ShardedEmbedding(placement_of("table", 1), cluster, batch, EmbeddingOptions(seed=SEED))
     theirs = SokEmbedding(
-        fake(api, cluster), api, placement, cluster, batch, seed=SEED, compress=compress
+        fake(api, cluster),
+        api,
+        placement,
+        cluster,
+        batch,
+        EmbeddingOptions(seed=SEED, compress=compress),
     )
     losses = []
     batches = [
@@ -200,19 +217,23 @@ def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compres
         dense = DenseDLRM(
             dense_features=13, tables=5, bottom_mlp=[16, DIMENSION], top_mlp=[16, 1], seed=SEED
         )
-        step = TrainStep(dense, embedding, tf.keras.optimizers.SGD(0.0), cluster, LossScale(1.0))
+        step = TrainStep(
+            StepParts(dense, embedding, tf.keras.optimizers.SGD(0.0), cluster, LossScale(1.0))
+        )
         losses.append([float(step(batch_, 0.5)[0]) for batch_ in batches])
         assert step.traces() == 1
     operations = step._function.get_concrete_function().graph.get_operations()
     labels = [op.get_attr("label") for op in operations if op.type == "Dlrm>NvtxRangeStart"]
     dense = [phases.DENSE, phases.AVERAGE, phases.UPDATE_DENSE]
-    expected = [phases.LOOKUP_AND_EXCHANGE, *dense, phases.EXCHANGE_AND_UPDATE]
+    # What SOK exchanges is part of its lookup.
+    expected = [phases.EXCHANGE_IDS, phases.LOOKUP, *dense]
+    expected += [phases.EXCHANGE_GRADIENTS, phases.UPDATE_ROWS]
     assert [label.decode() for label in labels] == (expected if heard else [])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert losses[0][0] != losses[0][1]
     # Every row of every table.
     ids = tf.constant(np.arange(batch)[:, None] % np.array(VOCAB), tf.int32)
-    rows = [embedding.lookup(embedding.route(ids)).numpy() for embedding in (own, theirs)]
+    rows = [lookup(embedding, embedding.plan_ids(ids)).numpy() for embedding in (own, theirs)]
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-4, atol=1e-6)
     initial = np.stack([table[ids.numpy()[:, t]] for t, table in enumerate(initial_tables())], 1)
     assert np.abs(rows[0] - initial).max() > 1e-3
@@ -227,15 +248,20 @@ def test_half_precision_travels_with_sok_1_and_is_cast_with_sok_2():
     expected = np.stack([tables[t][ids.numpy()[:, t]] for t in range(5)], axis=1)
     for api, dtype in ((1, tf.float16), (1, tf.bfloat16), (2, tf.float16), (2, tf.bfloat16)):
         embedding = SokEmbedding(
-            fake(api, cluster), api, placement_of("row", 1), cluster, LOCAL_BATCH,
-            seed=SEED, exchange_dtype=dtype,
-        )  # fmt: skip
-        route = embedding.route(ids)
-        vectors = embedding.lookup(route)
+            fake(api, cluster),
+            api,
+            placement_of("row", 1),
+            cluster,
+            LOCAL_BATCH,
+            EmbeddingOptions(seed=SEED, exchange_dtype=dtype),
+        )
+        plan = embedding.plan_ids(ids)
+        local = embedding.lookup_local(plan)
+        vectors = embedding.exchange_vectors(plan, local)
         assert vectors.dtype == dtype
         rounding = {tf.float16: 2**-11, tf.bfloat16: 2**-8}[dtype]
         np.testing.assert_allclose(tf.cast(vectors, tf.float32), expected, rtol=rounding)
-        embedding.update(route, tf.ones_like(vectors), 0.5)
+        update(embedding, plan, tf.ones_like(vectors), 0.5, local)
         used = ids.numpy()[0, 4]
         changed = embedding.read_rows(4, [used])[0]
         times = np.sum(ids.numpy()[:, 4] == used)
@@ -246,9 +272,13 @@ def test_half_precision_travels_with_sok_1_and_is_cast_with_sok_2():
 def test_rows_and_accumulators_are_read_and_written(api):
     def body(cluster):
         embedding = SokEmbedding(
-            fake(api, cluster), api, placement_of("row", 2), cluster, LOCAL_BATCH,
-            seed=SEED, optimizer="adagrad",
-        )  # fmt: skip
+            fake(api, cluster),
+            api,
+            placement_of("row", 2),
+            cluster,
+            LOCAL_BATCH,
+            EmbeddingOptions(seed=SEED, optimizer="adagrad"),
+        )
         ids = np.arange(cluster.rank, 50, 2)[::-3]
         before = embedding.read_rows(4, np.arange(cluster.rank, 50, 2))
         values = np.random.default_rng().normal(size=(len(ids), DIMENSION)).astype(np.float32)
@@ -278,22 +308,17 @@ def test_an_id_outside_its_table_is_named(bad):
     ids[2, 3] = bad
     cluster = SingleProcessGroup()
     embedding = SokEmbedding(
-        fake(2, cluster), 2, placement_of("row", 1), cluster, LOCAL_BATCH, seed=SEED
+        fake(2, cluster),
+        2,
+        placement_of("row", 1),
+        cluster,
+        LOCAL_BATCH,
+        EmbeddingOptions(seed=SEED),
     )
-    function = tf.function(lambda categorical: embedding.lookup(embedding.route(categorical)))
+    function = tf.function(lambda categorical: lookup(embedding, embedding.plan_ids(categorical)))
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         function(tf.constant(ids))
     assert f"table 3, sample 2: id {bad} is outside [0, 3)" in str(caught.value)
-
-
-def test_an_update_needs_a_lookup():
-    cluster = SingleProcessGroup()
-    embedding = SokEmbedding(
-        fake(2, cluster), 2, placement_of("row", 1), cluster, LOCAL_BATCH, seed=SEED
-    )
-    route = embedding.route(tf.zeros((LOCAL_BATCH, 5), tf.int32))
-    with pytest.raises(ValueError, match="lookup has not seen"):
-        embedding.update(route, tf.zeros((LOCAL_BATCH, 5, DIMENSION)), 0.1)
 
 
 class Ranks:
@@ -318,7 +343,9 @@ class Ranks:
 def test_what_cannot_take_effect_is_refused(api, assignments, size, local_size, options, message):
     placement = Placement((9,), 8, size, tuple(Assignment(*a) for a in assignments))
     with pytest.raises(BackendError) as caught:
-        SokEmbedding(None, api, placement, Ranks(size, local_size), 4, seed=1, **options)
+        SokEmbedding(
+            None, api, placement, Ranks(size, local_size), 4, EmbeddingOptions(seed=1, **options)
+        )
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from model.embedding.placement import PlacementError, plan
+from model.embedding.placement_file import placement_text
 from planner.arguments import precision_of, read_vocab_sizes, read_widths
 from planner.plan import main, render
 from planner.published_runs import VOCABULARIES
@@ -74,7 +75,7 @@ def test_rowwise_adagrad_refuses_column_halves(tmp_path, capsys):
     assert line.startswith("error: --column_split does not go with row-wise Adagrad")
     halves = plan((100,), 4, 2, policy="table", column_split="auto", bytes_per_rank=800)
     path = tmp_path / "halves.json"
-    path.write_text(halves.to_json())
+    path.write_text(placement_text(halves))
     run = {"ranks": 2, "dimension": 4, "bottom_mlp": (4,), "global_batch_size": 64}
     with pytest.raises(PlacementError, match=r"halves.json: table 0: its rows are halved by col"):
         render((100,), placement=str(path), optimizer="rowwise_adagrad", **run)
@@ -84,7 +85,7 @@ def test_rowwise_adagrad_refuses_column_halves(tmp_path, capsys):
 def test_placement_by_hand_and_adagrad(tmp_path):
     path = tmp_path / "by_hand.json"
     sizes = (100, 50, 3)
-    path.write_text(plan(sizes, 4, 2, policy="row").to_json())
+    path.write_text(placement_text(plan(sizes, 4, 2, policy="row")))
     run = {"ranks": 2, "dimension": 4, "bottom_mlp": (4,), "global_batch_size": 64}
     text = render(sizes, placement=str(path), optimizer="adagrad", **run)
     assert "0r 1r 2r" in text

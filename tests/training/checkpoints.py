@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
 from tests.ranks import ThreadRanks
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
@@ -40,8 +41,10 @@ def write(folder, vocab_sizes, *, ranks, policy="row", optimizer="sgd", steps=(7
     facts = {"flags": flags, "data": DATA, "versions": {"numpy": "x"}}
 
     def body(cluster):
-        embedding = OwnEmbedding(placement, cluster, 8 // ranks, seed=1, optimizer=optimizer)
-        fused = embedding.exchanged
+        embedding = ShardedEmbedding(
+            placement, cluster, 8 // ranks, EmbeddingOptions(seed=1, optimizer=optimizer)
+        )
+        fused = embedding.stored_tables().tracked
         for index, shard in enumerate(fused.shards):
             ids = shard.row_offset + shard.row_stride * np.arange(shard.rows)
             columns = slice(shard.column_start, shard.column_end)

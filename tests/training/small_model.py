@@ -4,11 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
-from training.step import TrainStep
+from training.step import StepParts, TrainStep
 
 VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
 
@@ -24,11 +25,17 @@ def build(
         seed=seed, dtype=dtype if dtype == "float32" else f"mixed_{dtype}", **dense_options,
     )  # fmt: skip
     cluster = SingleProcessGroup()
-    embedding = OwnEmbedding(
-        plan(VOCAB, DIMENSION, 1, policy=policy), cluster, BATCH, seed=seed, compress=compress,
-        optimizer=embedding_optimizer, exchange_dtype=dtype,
-    )  # fmt: skip
-    step = TrainStep(model, embedding, optimizer, cluster, scale or LossScale(1.0), overlap=overlap)
+    embedding = ShardedEmbedding(
+        plan(VOCAB, DIMENSION, 1, policy=policy),
+        cluster,
+        BATCH,
+        EmbeddingOptions(
+            seed=seed, compress=compress, optimizer=embedding_optimizer, exchange_dtype=dtype
+        ),
+    )
+    step = TrainStep(
+        StepParts(model, embedding, optimizer, cluster, scale or LossScale(1.0)), overlap=overlap
+    )
     return model, embedding, optimizer, step
 
 
@@ -53,8 +60,8 @@ def batches(count, generator=None):
 def state(model, embedding, optimizer):
     """Returns a copy of every number that training changes, as NumPy arrays."""
     variables = [*model.trainable_variables, *optimizer.variables]
-    for holder in embedding.holders:
-        variables += [getattr(holder, name) for name in holder.states]
+    for holder in embedding.fused_tables:
+        variables += holder.states.values()
     learning_rate = optimizer.learning_rate
     return [v.numpy().copy() for v in variables if v is not learning_rate]
 

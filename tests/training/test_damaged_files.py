@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from model.embedding.placement import Placement, PlacementError, plan
+from model.embedding.placement import PlacementError, plan
+from model.embedding.placement_file import placement_text, read_placement
 from planner.arguments import read_vocab_sizes
 from storage.structured import StructureError
 from tests.damaged_json import TEXTS, variants
@@ -147,13 +148,13 @@ def test_a_placement_that_is_none_is_one_line(tmp_path):
     path = tmp_path / "placement.json"
     run = {"vocab_sizes": (9, 4, 7), "dimension": 4, "ranks": 2}
     whole = plan(**run, policy="table")
-    path.write_text(whole.to_json())
-    content = json.loads(whole.to_json())
+    path.write_text(placement_text(whole))
+    content = json.loads(placement_text(whole))
     taken = refused = 0
     for what, changed in variants(content):
         path.write_text(json.dumps(changed))
         try:
-            found = Placement.from_json(path, **run)
+            found = read_placement(path, **run)
         except PlacementError as error:
             assert str(path) in one_line(error), what
             refused += 1
@@ -165,7 +166,7 @@ def test_a_placement_that_is_none_is_one_line(tmp_path):
     for text in TEXTS:
         path.write_bytes(text)
         with pytest.raises(PlacementError) as failure:
-            Placement.from_json(path, **run)
+            read_placement(path, **run)
         assert str(path) in one_line(failure.value)
 
 

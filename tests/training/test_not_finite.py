@@ -83,7 +83,7 @@ def check_places(layers, dtype):
             sample = int(rng.integers(BATCH))
             bad = with_value(batch, sample, feature, value)
             refused(bad, [sample], ("dense", feature, value))
-        (holder,) = embedding.holders
+        (holder,) = embedding.fused_tables
         table, ids = holder.table, batch["categorical"].numpy()
         whole = table.numpy()
         firsts = {shard.table: first for shard, first in zip(holder.shards, holder._first_rows)}
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_is_still_there_when_somebody_looks(value):
     assert not np.isfinite(losses[1])
     for variable, whole in zip(model.trainable_variables, weights):
         variable.assign(whole)
-    (holder,) = embedding.holders
+    (holder,) = embedding.fused_tables
     holder.table.assign(tf.where(tf.math.is_finite(holder.table), holder.table, 0.0))
     assert np.isfinite(train(step, [good])[0])
     assert not np.isfinite(step.last_loss())

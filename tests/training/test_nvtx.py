@@ -10,12 +10,12 @@ import types
 
 import pytest
 
-from ops.nvtx import phases, ranges
+from ops.nvtx import ranges
 from tests import launch
 from tests.gpu import build as cuda
 from tests.ops.graphs import ancestors
 from tests.training import small_model
-from training import staged_step
+from training import breakdown, phases
 
 STEPS, RANKS, BATCH, TEST_SAMPLES = 30, 2, 240, 3001
 IN_EACH_STEP = (
@@ -98,7 +98,7 @@ def read(path):
 
 
 def test_every_phase_of_every_step_is_there_once(runs):
-    staged = {*staged_step.TRACING, *staged_step.STAGED}
+    staged = {*breakdown.TRACING, *breakdown.STAGED}
     # A whole step brings the ids of the next, unless there was none before it that did so.
     alone = [s for s in range(1, STEPS + 1) if s not in staged and (s == 1 or s - 1 in staged)]
     evaluated = -(-TEST_SAMPLES // BATCH)

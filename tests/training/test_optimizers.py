@@ -92,7 +92,7 @@ def test_each_step_equals_the_reference(name, rate):
     model, embedding, _, step = build(
         int(generator.integers(1 << 30)), optimizer=OPTIMIZERS[name]()
     )
-    (holder,) = embedding.holders
+    (holder,) = embedding.fused_tables
     assert [shard.table for shard in holder.shards] == list(range(len(VOCAB)))
     reference = Follower(REFERENCES[name])
     errors = []

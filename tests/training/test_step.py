@@ -8,13 +8,13 @@ from tests.training.small_model import VOCAB, batches, build, state, train
 
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("custom_interact", [False, True])
-def test_routes_of_any_size_are_one_trace(xla, custom_interact):
+def test_plans_of_any_size_are_one_trace(xla, custom_interact):
     options = {"policy": "row", "compress": True, "xla": xla, "custom_interact": custom_interact}
     model, embedding, _, step = build(1, **options)
     made = batches(12)
     rows = [sum(len(np.unique(b["categorical"][:, t])) for t in range(len(VOCAB))) for b in made]
     assert len(set(rows)) > 2
-    assert [int(embedding.route(b["categorical"])[1].ids.shape[0]) for b in made] == rows
+    assert [int(embedding.plan_ids(b["categorical"]).ids.shape[0]) for b in made] == rows
     losses = train(step, made)
     assert np.isfinite(losses).all()
     assert step.traces() == 1
@@ -24,7 +24,7 @@ def test_routes_of_any_size_are_one_trace(xla, custom_interact):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_routing_ahead_gives_the_same_bytes(compress):
+def test_planning_ahead_gives_the_same_bytes(compress):
     made, runs = batches(10), []
     for overlap in (True, False):
         *owners, step = build(2, policy="row", compress=compress, overlap=overlap)

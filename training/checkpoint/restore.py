@@ -81,7 +81,7 @@ def load(reader, state, *, training):
                     f"expected {list(expected[0])} {expected[1]}"
                 )
             variable.assign(values)
-    for stored in state.stored:
+    for stored in state.tables.all:
         if stored.state != "table" and not training:
             continue
         shard = stored.shard

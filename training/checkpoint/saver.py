@@ -97,18 +97,18 @@ class Saver:
         found = folder.checkpoints(self._path, up_to=-1 if self._last is None else self._last)
         return found[-1][1] if found else None
 
-    def before_step(self, route, waiting=lambda: None):
+    def before_step(self, plan, waiting=lambda: None):
         """Keeps what the step is about to change, while a checkpoint is being written.
 
         Args:
-            route: what the embedding's `route` returned for the step's batch.
+            plan: the embedding's plan of the step's batch.
             waiting: called before a wait for the disk.
         """
         snapshot = self._snapshot
         if snapshot is None or not self._thread.is_alive():
             return
         begin = time.perf_counter()
-        snapshot.before_change(self._state.embedding.changing(route), waiting)
+        snapshot.before_change(self._state.embedding.touched_rows(plan), waiting)
         self._pause += time.perf_counter() - begin
 
     def begin(self, step, epoch, evaluations):
@@ -132,15 +132,15 @@ class Saver:
             # Every rank may come first; what a killed run has left is gone since `prepare`.
             partial.mkdir(exist_ok=True)
         snapshot = None
-        if self._state.fused is not None:
+        if self._state.tables.tracked is not None:
             budget = max(256 << 20, memory.available() // 4)
-            snapshot = Snapshot(self._state.fused, budget // self._cluster.local_size)
+            snapshot = Snapshot(self._state.tables.tracked, budget // self._cluster.local_size)
         copies = self._state.copies(self._cluster.rank)
         head = {"step": step, "epoch": epoch, "evaluations": list(evaluations), **self._facts}
         writer = ShardWriter(partial, self._state, copies, snapshot)
         with self._explained(partial):
             # What no snapshot can follow is written before training goes on.
-            writer.write_followed_by_none()
+            writer.write_unsnapshotted()
         self._stopping.clear()
         self._event = {"step": step, "path": str(self._path / folder.name_of(step))}
         self._pause = time.perf_counter() - begin

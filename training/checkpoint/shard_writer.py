@@ -23,9 +23,9 @@ class ShardWriter:
         self._arrays = ArrayFiles(partial)
         self._tables, self._named = [], {}
 
-    def write_followed_by_none(self):
+    def write_unsnapshotted(self):
         """Writes the shards whose changes no snapshot sees."""
-        for stored in self._state.unfollowed:
+        for stored in self._state.tables.untracked:
             self._stream([stored], stored.pieces())
 
     def write_rest(self, stopping):
@@ -37,7 +37,7 @@ class ShardWriter:
                 self._named.setdefault(group, {})[name] = entry
         for stored, values in self._copies.shards:
             self._stream([stored], [{stored.state: values}])
-        for index, group in self._state.followed:
+        for index, group in self._state.tables.tracked_shards:
             if stopping.is_set():
                 return None
             self._stream(group, self.snapshot.pieces(index))

@@ -12,6 +12,7 @@ from model.embedding.placement import PlacementError
 from ops.loader import LibraryNotBuiltError
 from ops.nvtx import ranges
 from training import precision, schedule, start
+from training.breakdown import LAST, BreakdownStep
 from training.build import build
 from training.checkpoint import compatibility, restore
 from training.checkpoint.files import DamagedError
@@ -24,9 +25,8 @@ from training.loop import Loop
 from training.modes import evaluate, export, inference_benchmark
 from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from training.staged_step import LAST, StagedStep
 from training.start import find_checkpoint, make_evaluation, run_folder, warn
-from training.step import TrainStep
+from training.step import StepParts, TrainStep
 from training.telemetry.journal import Journal, JsonLines
 from training.telemetry.mlperf_log import MLPerfLog
 from training.telemetry.profiling import StepProfile
@@ -84,8 +84,8 @@ def _train(flags, cluster, watchdog):
     journal, folder = _journal(flags, cluster)
     make_step = TrainStep
     if flags.step_breakdown:
-        make_step = functools.partial(StagedStep, functools.partial(journal.emit, "breakdown"))
-    step = make_step(
+        make_step = functools.partial(BreakdownStep, functools.partial(journal.emit, "breakdown"))
+    step_parts = StepParts(
         parts.dense_model,
         parts.embedding,
         optimizer,
@@ -95,8 +95,8 @@ def _train(flags, cluster, watchdog):
         embedding_rate=(
             1.0 if flags.embedding_lr is None else flags.embedding_lr / rates.base_rate
         ),
-        overlap=flags.overlap,
     )
+    step = make_step(step_parts, overlap=flags.overlap)
     evaluation = make_evaluation(flags, parts, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
     # Of rank 0 alone: the ranks do the same things.
@@ -150,7 +150,7 @@ def _tell_unreached(flags, steps_per_epoch, profiled, start, step, journal):
     if flags.step_breakdown and left < LAST:
         text = f"no breakdown: --step_breakdown takes {LAST} steps, and {left} are left"
         journal.emit("message", text=f"warning: {text} after step {start}")
-        step.leave_whole()
+        step.disable()
 
 
 def _last_step(flags, steps_per_epoch):

@@ -4,7 +4,11 @@ A one-rank job needs no Horovod. With several, exchanges go through `horovod.ten
 names of its operations are given here so that they agree on all ranks.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +18,7 @@ from training.runtime.environment import quick_imports
 from training.runtime.errors import UserError
 
 
-def connect(place=None):
+def connect(place: launcher.Place | None = None) -> ProcessGroup:
     """Returns a `SingleProcessGroup`, or under a launcher a `HorovodProcessGroup`.
 
     Args:
@@ -62,6 +66,56 @@ def _check_gloo(place, environment=os.environ):
     for name in ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"):
         if not environment.get(name):
             raise UserError(f"{place.shown} without {name}: {advice}, which sets it")
+
+
+class ProcessGroup(Protocol):
+    """The ranks of a job: `SingleProcessGroup` or `HorovodProcessGroup`.
+
+    Attributes:
+        rank, size: this rank's number and how many there are.
+        local_rank, local_size: the same on this host.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    def alltoall(
+        self, tensor: tf.Tensor, splits: tf.Tensor, name: str
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sends rows to every rank; returns the rows received, in rank order, and their counts.
+
+        Args:
+            tensor: [n, ...].
+            splits: [N] int32, how many rows go to each rank; their sum is n.
+            name: the operation's name, the same on all ranks and unique within a step.
+        """
+        ...
+
+    def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """Returns the tensors averaged over the ranks."""
+        ...
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives all ranks the values of rank 0."""
+        ...
+
+    def all_reduce_sum(self, values: Any) -> np.ndarray:
+        """Returns the element-wise sum over ranks (int64 or float64)."""
+        ...
+
+    def gather(self, value: float) -> list[float]:
+        """Returns every rank's float64 value, in rank order."""
+        ...
+
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Sends the 1-D array parts[k] to rank k; returns what came, joined in rank order."""
+        ...
+
+    def shutdown(self) -> None:
+        """Leaves the job."""
+        ...
 
 
 class SingleProcessGroup:

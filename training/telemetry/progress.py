@@ -49,7 +49,7 @@ def breakdown_text(breakdown):
     """Returns the table of phases as text.
 
     Args:
-        breakdown: what `training.staged_step.StagedStep` tells.
+        breakdown: the report of a `training.breakdown.BreakdownStep`.
     """
     total = breakdown["step_milliseconds"]
     lines = [f"  {'phase':<28} {'ms':>9} {'share':>7}"]

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import Assignment, Placement
+from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
 from tests.model import fake_sok
 from tests.ranks import ThreadRanks
@@ -60,10 +61,17 @@ def job(cluster, kind, optimizer, seed):
     placement = placement_of(kind, cluster.size)
     if backend:
         embedding = SokEmbedding(
-            fake_sok.sok2(cluster), 2, placement, cluster, batch, seed=seed, optimizer=optimizer
+            fake_sok.sok2(cluster),
+            2,
+            placement,
+            cluster,
+            batch,
+            EmbeddingOptions(seed=seed, optimizer=optimizer),
         )
     else:
-        embedding = OwnEmbedding(placement, cluster, batch, seed=seed, optimizer=optimizer)
+        embedding = ShardedEmbedding(
+            placement, cluster, batch, EmbeddingOptions(seed=seed, optimizer=optimizer)
+        )
     return State(dense_model, adam, LossScale(8.0, dynamic=True), embedding, cluster)
 
 

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM
-from model.embedding.own import OwnEmbedding
+from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
 from tests import launch
 from tests.reference import ReferenceDLRM
 from training.checkpoint import restore
@@ -77,7 +78,7 @@ def trainers_logits(trained, dense, ids):
         dense_features=13, tables=len(VOCAB), bottom_mlp=[16, 8], top_mlp=[16, 8, 1], seed=99,
         interact=kind != "no_interaction",
     )  # fmt: skip
-    embedding = OwnEmbedding(plan(VOCAB, 8, 1), cluster, len(dense), seed=99)
+    embedding = ShardedEmbedding(plan(VOCAB, 8, 1), cluster, len(dense), EmbeddingOptions(seed=99))
     no_optimizer = types.SimpleNamespace(variables=[])
     no_scale = types.SimpleNamespace(variables={}, dynamic=False)
     state = State(model, no_optimizer, no_scale, embedding, cluster)

@@ -8,10 +8,11 @@ import pytest
 
 from tests import launch
 from tests.training import small_model
-from training import staged_step
+from training import breakdown
+from training.breakdown import LAST
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
-from training.staged_step import LAST
+from training.step import StepParts
 
 SMALL = (
     "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.5", "--warmup_steps=5",
@@ -62,23 +63,23 @@ def test_the_same_losses_and_phases_that_add_up(small_dataset, tmp_path, ranks):
 def test_an_evaluation_is_in_no_phase(monkeypatch):
     """On a clock that only an evaluation moves."""
     clock = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr(staged_step.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(breakdown.time, "perf_counter", lambda: clock.now)
     model, embedding, optimizer, _ = small_model.build(3)
     told = []
-    step = staged_step.StagedStep(
-        lambda **breakdown: told.append(breakdown), model, embedding, optimizer,
-        SingleProcessGroup(), LossScale(1.0),
-    )  # fmt: skip
+    step = breakdown.BreakdownStep(
+        lambda **report: told.append(report),
+        StepParts(model, embedding, optimizer, SingleProcessGroup(), LossScale(1.0)),
+    )
     for batch in small_model.batches(LAST):
         clock.now += 1  # waiting for the batch
         step(batch, 0.1)
         clock.now += 100
         step.pause(100)
-    (breakdown,) = told
-    found = {phase["name"]: phase["milliseconds"] for phase in breakdown["phases"]}
+    (report,) = told
+    found = {phase["name"]: phase["milliseconds"] for phase in report["phases"]}
     assert found.pop("read and loop") == pytest.approx(1000)
     assert set(found.values()) == {0.0}
-    assert breakdown["whole_milliseconds"] == pytest.approx(1000)
+    assert report["whole_milliseconds"] == pytest.approx(1000)
 
 
 def test_a_run_that_goes_on_says_what_it_has_no_steps_for(small_dataset, tmp_path):

@@ -1,0 +1,202 @@
+"""Model-parallel embedding tables on the project's own kernels.
+
+No gradient of a large table ever exists, and no Keras optimizer sees the tables.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from model.embedding import stored_rows
+from model.embedding.exchange import TableExchange
+from model.embedding.interface import EmbeddingOptions, ExchangePlan, Ranks
+from model.embedding.placement import Placement
+from model.embedding.row_exchange import RowExchange
+from model.embedding.shards import Shard
+from model.embedding.tables import FusedTables, ReplicatedTables
+
+
+class ShardedEmbedding:
+    """Keeps the contract `model.embedding.interface.Embedding`.
+
+    Args:
+        placement: which rank holds which rows.
+        cluster: the ranks.
+        local_batch_size: b, samples of this rank in each batch.
+        options: seed, optimizer and exchange. Model-parallel input is possible only where
+            `reads_own_tables(placement, compress)`.
+    """
+
+    separable = True
+
+    def __init__(
+        self,
+        placement: Placement,
+        cluster: Ranks,
+        local_batch_size: int,
+        options: EmbeddingOptions,
+    ):
+        self.placement = placement
+        self._ranks = cluster.size
+        self._dtype = options.exchange_dtype
+        self._scale = options.gradient_scale(cluster.size)
+        self._replicated: ReplicatedTables | None = None
+        exchanged, self._exchanged_tables = placement, None
+        if placement.replicated_tables:
+            self._replicated = ReplicatedTables(
+                placement, cluster, seed=options.seed, optimizer=options.optimizer
+            )
+            exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
+        self._exchange, self._fused = None, None
+        if exchanged is not None:
+            self._place(exchanged, cluster, local_batch_size, options)
+
+    def _place(self, placement, cluster, local_batch_size, options):
+        shards = list(placement.shards_of(cluster.rank))
+        if reads_own_tables(self.placement, options.compress):
+            self._exchange = TableExchange(
+                placement, cluster, local_batch_size,
+                model_parallel_input=options.model_parallel_input,
+            )  # fmt: skip
+            width, rows = placement.dimension, placement.rows_of(cluster.rank)
+            first_rows = [shard.base_row for shard in shards]
+        else:
+            self._exchange = RowExchange(
+                placement, cluster, local_batch_size, compress=options.compress
+            )
+            width, rows = self._exchange.width, self._exchange.rows
+            first_rows = self._exchange.first_rows
+        self._width = width
+        if self._exchanged_tables is not None:
+            # Initial values depend on a table's number in the whole model.
+            shards = [_renumbered(shard, self._exchanged_tables) for shard in shards]
+        if rows:
+            self._fused = FusedTables(
+                self.placement, shards, first_rows, rows, width,
+                seed=options.seed, optimizer=options.optimizer, native=options.native_kernels,
+            )  # fmt: skip
+
+    @property
+    def fused_tables(self) -> list[FusedTables]:
+        """The variables of this rank: exchanged tables, replicated tables."""
+        replicated = None if self._replicated is None else self._replicated.fused
+        return [fused for fused in (self._fused, replicated) if fused is not None]
+
+    def for_batch(self, local_batch_size: int) -> ShardedEmbedding:
+        """Returns this embedding for batches of another size, over the same tables.
+
+        Nothing is copied: an update through either is seen by both.
+        """
+        other = copy.copy(self)
+        if self._exchange is not None:
+            other._exchange = self._exchange.for_batch(local_batch_size)
+        return other
+
+    def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
+        """Brings ids to where their rows are; see `Embedding.plan_ids`."""
+        if self._exchange is None:
+            plan = ExchangePlan.of_ids(tf.zeros([0, 0], tf.int32), self._ranks)
+        elif self._exchanged_tables is None:
+            plan = self._exchange.plan_ids(categorical)
+        else:
+            plan = self._exchange.plan_ids(tf.gather(categorical, self._exchanged_tables, axis=1))
+        if self._replicated is None:
+            return plan
+        return plan._replace(local_ids=tf.gather(categorical, self._replicated.tables, axis=1))
+
+    def lookup_local(self, plan: ExchangePlan) -> tf.Tensor:
+        """Returns the vectors that this rank's rows give to all ranks: [M, K, width]."""
+        if self._exchange is None:
+            return tf.zeros([0, 0, self.placement.dimension], self._dtype)
+        if self._fused is None:
+            return tf.zeros([*tf.unstack(tf.shape(plan.ids)), self._width], self._dtype)
+        exchange = self._exchange
+        return self._fused.lookup(plan.ids, exchange.base_rows, exchange.table_rows, self._dtype)
+
+    def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype."""
+        parts = []
+        if self._exchange is not None:
+            parts.append(self._exchange.exchange_vectors(plan, rows))
+        if self._replicated is None:
+            return parts[0]
+        parts.append(self._replicated.lookup(plan.local_ids, self._dtype))
+        order = np.argsort([*(self._exchanged_tables or []), *self._replicated.tables])
+        return tf.gather(tf.concat(parts, 1), order, axis=1)
+
+    def exchange_gradients(
+        self, plan: ExchangePlan, rows: Any, gradients: tf.Tensor
+    ) -> tuple[Any, Any]:
+        """Brings gradients [b, T, D] to the ranks of their rows.
+
+        Returns:
+            (gradients of exchanged tables [M, K, width], of replicated tables [b, R, D]), an empty
+            tuple for either where there are none.
+        """
+        gradients = tf.cast(gradients, self._dtype)
+        replicated, exchanged = (), ()
+        if self._replicated is not None:
+            replicated = tf.gather(gradients, self._replicated.tables, axis=1)
+        if self._exchange is not None:
+            if self._exchanged_tables is not None:
+                gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
+            exchanged = self._exchange.exchange_gradients(plan, gradients)
+        return exchanged, replicated
+
+    def update_local(
+        self, plan: ExchangePlan, gradients: Any, learning_rate: tf.Tensor, scale: Any = 1.0
+    ) -> None:
+        """Updates this rank's rows in place; see `Embedding.update_local`."""
+        exchanged, replicated = gradients
+        if self._replicated is not None:
+            self._replicated.update(plan.local_ids, replicated, learning_rate, self._scale * scale)
+        if self._fused is not None:
+            exchange = self._exchange
+            self._fused.update(
+                plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate,
+                self._scale * scale,
+            )  # fmt: skip
+
+    def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
+        """Returns the rows of the exchanged tables that this batch's update changes."""
+        if self._exchange is None:
+            return np.zeros(0, np.int64)
+        return (plan.ids.numpy().astype(np.int64) + self._exchange.base_rows).reshape(-1)
+
+    def stored_tables(self) -> stored_rows.StoredTables:
+        """Returns what a checkpoint reads and writes of this rank's rows."""
+        replicated = None if self._replicated is None else self._replicated.fused
+        return stored_rows.StoredTables(
+            tracked=self._fused,
+            tracked_shards=stored_rows.of_fused(self._fused),
+            replicated=[s for _, group in stored_rows.of_fused(replicated) for s in group],
+        )
+
+
+def reads_own_tables(placement: Placement, compress: bool) -> bool:
+    """Returns whether a rank needs only the ids of its own tables, for the global batch."""
+    whole = len(placement.table_wise_tables) == len(placement.vocab_sizes)
+    return whole and not compress
+
+
+def _without(placement, tables):
+    """Returns (placement without these tables or None, indices of the tables that it has)."""
+    rest = [t for t in range(len(placement.vocab_sizes)) if t not in tables]
+    if not rest:
+        return None, None
+    return Placement(
+        tuple(placement.vocab_sizes[t] for t in rest),
+        placement.dimension,
+        placement.ranks,
+        tuple(placement.assignments[t] for t in rest),
+        placement.optimizer_bytes_per_row,
+    ), rest
+
+
+def _renumbered(shard: Shard, tables: list[int]) -> Shard:
+    return dataclasses.replace(shard, table=tables[shard.table])
