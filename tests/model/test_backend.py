@@ -124,7 +124,8 @@ def test_an_unknown_sok_or_name_is_refused():
     with pytest.raises(backend.BackendError, match="SOK 0.9 has neither"):
         other = types.SimpleNamespace(__version__="0.9")
         backend.choose("sok", gpus=1, importer=importer(other))
-    with pytest.raises(backend.BackendError, match="'torch', expected one of auto, native, own, sok"):
+    names = "auto, native, own, sok"
+    with pytest.raises(backend.BackendError, match=f"'torch', expected one of {names}"):
         backend.choose("torch")
 
 
