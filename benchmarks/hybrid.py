@@ -2,7 +2,7 @@
 
     python3 -m benchmarks.hybrid [--json FILE] [--ranks 1,2,4] [--batch 8192]
 
-Runs horovodrun for each number of ranks. A step is: route the ids, look up, exchange the vectors,
+Runs horovodrun for each number of ranks. A step: exchange ids, look up, exchange vectors,
 exchange the gradients back, update the rows (SGD). The floor of a step is the larger of two times:
 the rows' (each looked-up row read once, each updated row read and written once, at the rates of
 `benchmarks.machine`) and the exchange's (the same bytes through a bare Horovod alltoall, measured
