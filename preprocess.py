@@ -23,6 +23,7 @@ from dataset.preprocessing import options as options_module
 from dataset.preprocessing import pipeline
 from dataset.preprocessing.errors import OptionError
 from dataset.preprocessing.inputs import parse_days
+from storage.arguments import first_paragraph
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -42,7 +43,7 @@ def _not_empty(text):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="preprocess.py",
-        description=__doc__.split("\n\n")[0],
+        description=first_paragraph(__doc__),
         formatter_class=_Defaults,
     )
     add = parser.add_argument

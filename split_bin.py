@@ -7,9 +7,12 @@ SRC holds records of little-endian 4-byte words: the label, 13 dense counts, one
 category.bin, or with --split_categories one narrow file per table.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from typing import Any
 
 from storage import program_start
 
@@ -25,11 +28,12 @@ from dataset.errors import DatasetError
 from dataset.opening import open_split
 from dataset.rewrite import each_chunk, rewrite
 from dataset.stored_types import Declared
+from storage.arguments import first_paragraph
 
 
 def parse_arguments(arguments):
     """Returns the parsed command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("source", metavar="SRC", type=command_line.path, help="raw binary file")
     parser.add_argument(
         "destination",
@@ -63,7 +67,7 @@ def parse_arguments(arguments):
         metavar="BOOL",
         help="the seed benchmark's name for it: True is log(x+3), False is none",
     )
-    words = {"choices": ["int32", "float32"]}
+    words: dict[str, Any] = {"choices": ["int32", "float32"]}
     parser.add_argument("--label_type", help="type of SRC's label (default: int32)", **words)
     parser.add_argument("--dense_type", help="type of SRC's dense values (default: int32)", **words)
     parser.add_argument(

@@ -15,6 +15,7 @@ from dataset.destination import Destination
 from dataset.errors import DatasetError
 from dataset.rewrite import rewrite
 from dataset.source_arguments import add_source_arguments, open_source
+from storage.arguments import first_paragraph
 from storage.claim import Claim, ClaimError
 
 #: Layouts that are written.
@@ -87,7 +88,7 @@ def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
 def main(arguments=None):
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m dataset.convert", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m dataset.convert", description=first_paragraph(__doc__)
     )
     parser.add_argument(
         "source", metavar="SRC", type=command_line.path, help="dataset, split folder or raw file"

@@ -56,7 +56,7 @@ class DirectFile:
 
     def _write_direct(self, view, offset):
         """Writes whole pages; returns how many bytes of them were written."""
-        if self._direct is None:
+        if self._direct < 0:
             return 0
         try:
             return os.pwrite(self._direct, view, offset)
@@ -72,14 +72,14 @@ class DirectFile:
     def close(self):
         """Closes it, once or more."""
         for handle in (self._direct, self._handle):
-            if handle is not None:
+            if handle >= 0:
                 os.close(handle)
-        self._direct = self._handle = None
+        self._direct = self._handle = -1
 
 
 def _open_direct(path):
-    """Returns a handle whose writes pass the page cache, None where there are none."""
+    """Returns a handle whose writes pass the page cache, -1 where there are none."""
     try:
         return os.open(path, os.O_WRONLY | os.O_DIRECT)
     except (OSError, AttributeError):
-        return None
+        return -1

@@ -78,8 +78,9 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=
 def _trains_transform(layout, content, train):
     """Returns what the train split of a test split without metadata says of stored values."""
     if content is None:
-        same = train is not None and train.layout == layout
-        return train.applied_transform if same else None
+        if train is None or train.layout != layout:
+            return None
+        return train.applied_transform
     return content.get("applied_transform") if content.get("layout") == layout else None
 
 

@@ -123,10 +123,9 @@ def check_vocab_sizes(folder: str, vocab_sizes: list, replaceable: bool) -> None
 
 def _generator_facts(path):
     """Returns what a generator.json holds; of none: that there are no files."""
-    if not os.path.lexists(path):
-        return {"files": {}}
-    check_replaceable(path, lambda: _read(path, _Generator) is not None)
-    return _read(path, _Generator)
+    stored = _read(path, _Generator)
+    check_replaceable(path, lambda: stored is not None)
+    return {"files": {}} if stored is None else stored
 
 
 def _read(path, shape):

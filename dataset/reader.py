@@ -5,6 +5,8 @@ A step's files and byte ranges follow from its number alone, so starting at step
 of what came before, and the order never depends on timing.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -200,7 +202,7 @@ def synthetic_batches(
     mine = slice(rank * local, (rank + 1) * local)
     chosen = range(len(vocab_sizes)) if tables is None else tables
     rows = mine if tables is None else slice(None)
-    dataset = None
+    drawn_batches = []
     for index in range(min(steps, SYNTHETIC_BATCHES)):
         random = np.random.default_rng([seed, index, 0])
         label = random.integers(0, 2, (global_batch_size, 1)).astype(np.float32)
@@ -210,13 +212,12 @@ def synthetic_batches(
             column = np.random.default_rng([seed, index, 1 + table])
             drawn = column.integers(0, vocab_sizes[table], global_batch_size, np.int32)
             ids[:, position] = drawn[rows]
-        batch = tf.data.Dataset.from_tensors(
-            {
-                "label": label[mine],
-                "dense": np.log1p(dense[mine]).astype(np.float32),
-                "categorical": ids,
-                "valid": np.int32(local),
-            }
-        )
-        dataset = batch if dataset is None else dataset.concatenate(batch)
+        batch = {
+            "label": label[mine],
+            "dense": np.log1p(dense[mine]).astype(np.float32),
+            "categorical": ids,
+            "valid": np.int32(local),
+        }
+        drawn_batches.append(tf.data.Dataset.from_tensors(batch))
+    dataset = functools.reduce(tf.data.Dataset.concatenate, drawn_batches)
     return dataset.repeat().take(steps)

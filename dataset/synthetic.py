@@ -18,7 +18,7 @@ from dataset.errors import DatasetError
 from dataset.hidden_model import HiddenModel
 from dataset.partial_files import PartialFiles
 from dataset.rewrite import each_chunk
-from storage.arguments import whole_number
+from storage.arguments import first_paragraph, whole_number
 from storage.claim import Claim, ClaimError
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
@@ -144,7 +144,7 @@ def _take(claim, output, vocab_sizes, overwrite):
 def main(arguments=None):
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m dataset.synthetic", description=first_paragraph(__doc__)
     )
     # No disk holds more; beyond 63 bits no file does.
     samples = whole_number(1, 1 << 40)

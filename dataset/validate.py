@@ -27,6 +27,7 @@ from dataset.digests import BlockDigest, digest_name
 from dataset.errors import DatasetError
 from dataset.rewrite import each_chunk
 from dataset.source_arguments import add_source_arguments, open_source
+from storage.arguments import first_paragraph
 
 
 class _Scan:
@@ -135,10 +136,10 @@ def validate(description, jobs=None, progress=True):
         (summary lines, problems), both lists of strings.
     """
     stored = metadata.read(description.path) if files.is_folder(description.path) else None
-    own = stored is not None and "format_version" in stored
     blocks = -(-description.samples // CHUNK_SAMPLES)
     path = os.path.join(description.path, metadata.FILE_NAME)
-    entries = stored["columns"] if own else []
+    # Data that this project did not write carries no digests.
+    entries = stored["columns"] if stored is not None and "format_version" in stored else []
     digests = [BlockDigest(blocks, digest_name(entry["digest"], path)) for entry in entries]
     scan = _Scan(description)
 
@@ -155,8 +156,7 @@ def validate(description, jobs=None, progress=True):
         what = os.path.basename(description.path)
         each_chunk(description.samples, work, description.bytes_per_sample, what, jobs, progress)
     problems = [message for _, message in scan.problems.values()]
-    if own:
-        problems += _compare(description, entries, digests)
+    problems += _compare(description, entries, digests)
     return scan.summary(), problems
 
 
@@ -178,7 +178,7 @@ def _compare(description, stored, digests):
 def main(arguments=None):
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m dataset.validate", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m dataset.validate", description=first_paragraph(__doc__)
     )
     parser.add_argument(
         "path", metavar="DIR", type=command_line.path, help="dataset, split folder or raw file"

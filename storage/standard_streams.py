@@ -5,6 +5,8 @@ A reader may go away (`| head`), a disk may be full, a descriptor may have been 
 printed goes into that file.
 """
 
+from __future__ import annotations
+
 import errno
 import io
 import os
@@ -98,7 +100,9 @@ class _Output(io.FileIO):
 
     def __init__(self, descriptor, failed):
         super().__init__(descriptor, "w", closefd=False)
-        self.failed, self.patience, self.lost = failed, None, None
+        self.failed = failed
+        self.patience: float | None = None
+        self.lost: OutputError | None = None
         self._stalled = False
 
     def write(self, data):

@@ -48,7 +48,8 @@ class HashCounters:
 
     def counts(self):
         """Returns (uint32 values in ascending order, uint32 counts); ends the counting."""
-        table, self._table = self._table, None
+        table = self._table
+        del self._table
         entries = table[table != 0]
         del table
         entries.sort()

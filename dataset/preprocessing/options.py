@@ -31,7 +31,7 @@ def parse_bytes(text, flag):
     """
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).upper()) if match else None
-    if unit is None:
+    if match is None or unit is None:
         raise OptionError(
             f"{flag}: {text!r:.60} is not a size: expected a number with a unit, such as 8GiB"
         )
@@ -49,7 +49,7 @@ def parse_fraction(text, flag):
         value = Fraction(match.group(1)) if match else None
     except ValueError:  # No digit at all.
         value = None
-    if value is None:
+    if match is None or value is None:
         raise OptionError(
             f"{flag}: {text!r:.60} is not a fraction: expected such as 0.0001 or 0.01%"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from dataset.preprocessing import parts, progress, sources
 from dataset.preprocessing.columns import CATEGORICAL, DENSE
 from dataset.preprocessing.inputs import InputFile
 from dataset.preprocessing.text_ends import decode_unterminated, without_mark
-from dataset.preprocessing.tsv import decode_lines
+from dataset.preprocessing.tsv import DecodedLines, decode_lines
 from storage.atomic import replacing
 
 
@@ -125,7 +126,7 @@ class _Pieces(NamedTuple):
     """One part to be: its index within the file, and an iterator of DecodedLines."""
 
     index: int
-    decoded: object
+    decoded: Iterator[DecodedLines]
 
 
 def _part_pieces(unit, ends):

@@ -85,7 +85,7 @@ class PartWriter:
                 self._flush()
 
     def _flush(self):
-        if self._held:
+        if self._held and self._writer is not None:
             table = pa.Table.from_batches(self._batches)
             self._writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
         self._batches, self._held = [], 0
@@ -127,8 +127,10 @@ def _to_array(column, present=None):
     """Returns int32 or uint32 `column` as an Arrow array, null where not bool `present`."""
     # Not by pa.array, which imports pandas where it is installed: half a second per process.
     kind = pa.uint32() if column.dtype == np.uint32 else pa.int32()
-    missing = 0 if present is None else column.size - int(np.count_nonzero(present))
-    bits = pa.py_buffer(np.packbits(present, bitorder="little")) if missing else None
+    missing, bits = 0, None
+    if present is not None:
+        missing = column.size - int(np.count_nonzero(present))
+        bits = pa.py_buffer(np.packbits(present, bitorder="little")) if missing else None
     data = pa.py_buffer(np.ascontiguousarray(column))
     return pa.Array.from_buffers(kind, column.size, [bits, data], missing)
 
@@ -145,7 +147,8 @@ def _open(path, schema, samples):
         schema,
         # Encodings made for small numbers: half the time and the bytes of a general compressor.
         compression="none",
-        use_dictionary=[PART_NAME, LABEL_NAME, *few],
+        # A list of names is documented; its default is a bool.
+        use_dictionary=[PART_NAME, LABEL_NAME, *few],  # pyright: ignore[reportArgumentType]
         column_encoding=dict.fromkeys([ROW_NAME, *DENSE_NAMES], "DELTA_BINARY_PACKED"),
         write_statistics=False,
     )

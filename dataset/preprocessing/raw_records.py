@@ -103,7 +103,7 @@ class RegionWriter:
 
     def write(self, records):
         """Writes int32 records [n, 40] and moves on."""
-        data = memoryview(np.ascontiguousarray(records)).cast("B")
+        data = np.ascontiguousarray(records).data.cast("B")
         self.crc32 = zlib.crc32(data, self.crc32)
         with disk.writing(self._path):
             while data:

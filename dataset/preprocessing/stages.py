@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypedDict
 
 from dataset.preprocessing import disk
@@ -65,7 +66,7 @@ class Stages:
         self._jobs = jobs
         os.makedirs(folder, exist_ok=True)
 
-    def find(self, name, key, shape=dict):
+    def find(self, name: str, key: Any, shape: Any = dict) -> Any:
         """Returns the result of a stage, or None if it must be done.
 
         Args:
@@ -90,10 +91,10 @@ class Stages:
         intact = all(Output._make(output).intact() for output in stage["outputs"])
         return stage["result"] if intact else None
 
-    def find_all(self, wanted, shape):
+    def find_all(self, wanted: Iterable[tuple[str, Any]], shape: Any) -> list[Any]:
         """Returns `find` of each (name, key) in `wanted`, several at a time."""
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
-            return list(pool.map(lambda pair: self.find(*pair, shape), wanted))
+            return list(pool.map(lambda pair: self.find(pair[0], pair[1], shape), wanted))
 
     def commit(self, name, key, result, outputs=()):
         """Records a finished stage, whose Outputs have been synced to disk."""

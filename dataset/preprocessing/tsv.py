@@ -94,7 +94,7 @@ def decode_lines_with_numpy(text):
 def _rejects(text, bad_lines):
     """Returns the Rejects of (line number, start, end) in uint8 `text`."""
     return [
-        Reject(number, explain(line), line)
+        Reject(number, explain(line) or "malformed", line)
         for number, start, end in bad_lines
         for line in [text[start:end].tobytes()]
     ]

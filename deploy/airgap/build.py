@@ -29,7 +29,7 @@ from deploy.airgap import (  # noqa: E402
     project,
     prune,
 )
-from storage.arguments import whole_number  # noqa: E402
+from storage.arguments import first_paragraph, whole_number  # noqa: E402
 from storage.claim import own_folder  # noqa: E402
 
 #: In a folder whose contents are this program's, to remove as it needs.
@@ -143,7 +143,8 @@ class Build:
         facts = {"machine": platform.machine(), "cpu_flags": "avx"}
         for name, symbol in (("glibc", "GLIBC"), ("glibcxx", "GLIBCXX")):
             facts[name], holder = elf.highest(told, symbol)
-            print(f"  {symbol} {facts[name]} or later, because of {holder.relative_to(self.tree)}")
+            because = f", because of {holder.relative_to(self.tree)}" if holder else ""
+            print(f"  {symbol} {facts[name]} or later{because}")
         facts["driver"] = project.driver_needed(self.work / "ops")
         bundle = self.work / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)
@@ -185,7 +186,7 @@ def _requirements(site_packages):
 
 
 def _arguments(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument(
         "--work", type=command_line.path, default=ROOT / "build" / "airgap",
         help="where everything is made; the bundle is in its folder bundle/ (default: %(default)s)",

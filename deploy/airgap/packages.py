@@ -35,7 +35,10 @@ _STRIP_BYTES = 2**20
 def tensorflow_version():
     """Returns the version of TensorFlow that constraints.txt pins."""
     text = (ROOT / "constraints.txt").read_text()
-    return re.search(r"^tensorflow-cpu==(\S+)", text, re.MULTILINE)[1]
+    found = re.search(r"^tensorflow-cpu==(\S+)", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("constraints.txt: expected a line tensorflow-cpu==VERSION, found none")
+    return found[1]
 
 
 def pip(*arguments, python=None):

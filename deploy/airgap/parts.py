@@ -8,12 +8,15 @@ A bundle is a folder of:
     MANIFEST         one fact a line; `part NAME BYTES SHA-256`
 """
 
+from __future__ import annotations
+
 import contextlib
 import gzip
 import hashlib
 import os
 import pathlib
 import tarfile
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -32,7 +35,8 @@ class Splitter:
 
     def __init__(self, folder, name, part_bytes):
         self._folder, self._name, self._part_bytes = pathlib.Path(folder), name, part_bytes
-        self._file = self._digest = None
+        self._file: BinaryIO | None = None
+        self._digest = hashlib.sha256()
         self._written, self._whole = 0, hashlib.sha256()
         self.parts = []
 
@@ -43,14 +47,14 @@ class Splitter:
         self._whole.update(data)
         while len(data):
             if self._file is None:
-                self._begin()
+                self._file = self._new_part()
             piece = data[: self._part_bytes - self._written]
             self._file.write(piece)
             self._digest.update(piece)
             self._written += len(piece)
             data = data[len(piece) :]
             if self._written == self._part_bytes:
-                self._end()
+                self.close()
         return length
 
     def flush(self):
@@ -59,22 +63,20 @@ class Splitter:
     def close(self):
         """Ends the last part."""
         if self._file is not None:
-            self._end()
+            self._file.close()
+            self.parts.append((self._part_name(), self._written, self._digest.hexdigest()))
+            self._file = None
 
     def sha256(self):
         """Returns the digest of all parts joined."""
         return self._whole.hexdigest()
 
-    def _begin(self):
-        path = self._folder / f"{self._name}.{len(self.parts):03d}"
-        self._file = open(path, "wb")  # noqa: SIM115  # closed when it is full
-        self._digest, self._written = hashlib.sha256(), 0
+    def _part_name(self):
+        return f"{self._name}.{len(self.parts):03d}"
 
-    def _end(self):
-        name = pathlib.Path(self._file.name).name
-        self._file.close()
-        self.parts.append((name, self._written, self._digest.hexdigest()))
-        self._file = None
+    def _new_part(self):
+        self._digest, self._written = hashlib.sha256(), 0
+        return open(self._folder / self._part_name(), "wb")  # closed when it is full
 
 
 def _anonymous(member):
@@ -128,8 +130,10 @@ def pack(tree, folder, first, facts, part_bytes=DEFAULT_PART_BYTES, level=10, th
     parts = [(start.name, len(data), hashlib.sha256(data).hexdigest())]
     splitter = Splitter(folder, "bundle", part_bytes)
     compressor = zstandard.ZstdCompressor(level=level, threads=threads)
+    # Typed as a whole file; it needs write, flush and close alone.
+    output: Any = splitter
     with contextlib.closing(splitter), \
-            compressor.stream_writer(splitter, closefd=False) as stream, \
+            compressor.stream_writer(output, closefd=False) as stream, \
             tarfile.open(fileobj=stream, mode="w|") as archive:  # fmt: skip
         for relative in everything:
             if not first(relative):

@@ -67,13 +67,19 @@ class DuckDBEngine(Engine):
     def settings(self):
         """Returns DuckDB's own view of (memory_limit, threads), as text."""
         names = "current_setting('memory_limit'), current_setting('threads')"
-        return tuple(str(value) for value in self._execute(f"SELECT {names}").fetchone())
+        return tuple(str(value) for value in self._fetch_row(f"SELECT {names}"))
 
     def _execute(self, statement):
         try:
             return self._database.execute(statement)
         except self._error as error:
             raise self._explained(error) from error
+
+    def _fetch_row(self, statement):
+        row = self._execute(statement).fetchone()
+        if row is None:
+            raise EngineError(f"DuckDB: no row: {statement}")
+        return row
 
     def _explained(self, error):
         reason = " ".join(str(error).split())
@@ -102,7 +108,7 @@ class DuckDBEngine(Engine):
 
     def row(self, statement):
         """Returns the one row."""
-        return tuple(int(value) for value in self._execute(statement).fetchone())
+        return tuple(int(value) for value in self._fetch_row(statement))
 
     def ordered(self, statement):
         """Streams the result."""
@@ -140,7 +146,7 @@ class DuckDBEngine(Engine):
         tables = self._build_tables(dictionary, rule, folder)
         passes = _fit(tables, self._limit * _TABLES_SHARE)
         rows = sum(task.part.rows for task in tasks)
-        results = [None] * len(tasks)
+        results: list[dict | None] = [None] * len(tasks)
         for number, group in enumerate(passes):
             last = number == len(passes) - 1
             work = [(task, group, number == 0) for task in tasks]
@@ -149,8 +155,9 @@ class DuckDBEngine(Engine):
                 bar.show((before + rows_done) / len(passes), before + rows_done)
 
             for index, result in processes.run(mapping.map_part, work, self._jobs, show):
-                if results[index] is not None:
-                    counts = zip(result["without_id"], results[index]["without_id"])
+                earlier = results[index]
+                if earlier is not None:
+                    counts = zip(result["without_id"], earlier["without_id"])
                     result["without_id"] = [now + before for now, before in counts]
                 results[index] = result
                 if last:

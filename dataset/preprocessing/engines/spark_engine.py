@@ -65,7 +65,8 @@ class SparkEngine(Engine):
         if master.startswith("local"):
             # The workers' Python is this one, not whichever python3 is first on the PATH.
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = SparkSession.builder.master(master)
+        # `builder` is a property of the class, by a descriptor of PySpark's own.
+        builder = SparkSession.builder.master(master)  # pyright: ignore[reportAttributeAccessIssue]
         for key, value in settings.items():
             builder = builder.config(key, value)
         joined = SparkSession.getActiveSession() is not None
