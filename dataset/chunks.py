@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset import column_kernels
-from dataset.buffers import ThreadBuffers
 from dataset.columns import TRANSFORMS, apply_transform
 from dataset.errors import DatasetError
 from storage import regular
+from storage.direct_io import ThreadBuffers
 
 #: Samples of a chunk. Digests of columns are over blocks of this many samples, so that chunks can
 #: be worked on in any order; it is part of the format of metadata.json.

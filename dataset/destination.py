@@ -90,7 +90,7 @@ class Destination:
         Args:
             source: what was written.
             encoding: how: a `dataset.encode.Encoding`.
-            digests: a `dataset.digests.BlockDigest` of each file.
+            digests: a `storage.digests.BlockDigest` of each file.
         """
         if self.raw:
             path = os.path.join(self.folder, self._mark)

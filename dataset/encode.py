@@ -5,12 +5,12 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 
 from dataset import column_kernels
-from dataset.buffers import ThreadBuffers
 from dataset.chunks import check_dense, transformed_dense
 from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, narrow_dtype
 from dataset.describe import DENSE_FEATURES
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
+from storage.direct_io import ThreadBuffers
 
 #: Counts below this have their float16 logarithms in a table that fits the cache.
 _LOOKED_UP = 65536

@@ -1,15 +1,12 @@
 """Sizes of data files, checked against the samples they should hold."""
 
-import hashlib
 import os
 import stat
 
 from dataset.columns import Segment
 from dataset.errors import DatasetError
 from storage import regular
-
-#: Bytes read from each end of a file for a sampled fingerprint.
-_SAMPLED_BYTES = 65536
+from storage.digests import sampled_sha256
 
 
 def size(path):
@@ -114,15 +111,12 @@ def whole_file(path, samples, offset=0):
 def sampled_fingerprint(paths, facts):
     """Returns a fingerprint of data that carries none of its own.
 
-    Digests `facts` and each file's name, size and both ends: cheap at any size, and different for
-    any two datasets that are not made to deceive.
+    Digests `facts` and each file's name, size and both ends (`storage.digests.sampled_sha256`).
+
+    Raises:
+        DatasetError: a file cannot be read.
     """
-    digest = hashlib.sha256(repr(facts).encode())
-    for path in paths:
-        length = size(path)
-        digest.update(f"{os.path.basename(path)}:{length}".encode())
-        with regular.open_regular(path) as file:
-            digest.update(file.read(_SAMPLED_BYTES))
-            file.seek(max(0, length - _SAMPLED_BYTES))
-            digest.update(file.read(_SAMPLED_BYTES))
-    return "sampled-sha256:" + digest.hexdigest()
+    try:
+        return "sampled-sha256:" + sampled_sha256(paths, repr(facts))
+    except OSError as error:
+        raise _unreadable(error.filename, error) from error

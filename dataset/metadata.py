@@ -1,6 +1,5 @@
 """metadata.json: what a split holds, written last, so that a folder without it is unfinished."""
 
-import hashlib
 import json
 import os
 from typing import Annotated, Any, Literal, Optional, TypedDict
@@ -11,6 +10,7 @@ from dataset import files
 from dataset.columns import TRANSFORMS
 from dataset.errors import DatasetError
 from storage import structured
+from storage.digests import sha256_of
 
 FILE_NAME = "metadata.json"
 FORMAT_VERSION = 1
@@ -97,7 +97,7 @@ def fingerprint(content):
     """
     fields = {key: value for key, value in content.items() if key != "fingerprint"}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    return "sha256:" + sha256_of(canonical)
 
 
 def check_vocab_sizes(sizes, where, tables=None):

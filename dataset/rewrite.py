@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
 from dataset.destination import Destination
-from dataset.digests import BlockDigest
 from dataset.errors import DatasetError
-from dataset.partial_files import GatheredWrites, PartialFiles
 from storage.claim import ClaimError
+from storage.digests import BlockDigest
+from storage.partial_files import GatheredWrites, PartialFiles
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -127,7 +127,9 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
     except ClaimError as error:
         raise DatasetError(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
-        raise DatasetError(f"{destination}: cannot be written: {error.strerror}") from error
+        raise DatasetError(
+            f"{error.filename or destination}: cannot be written: {error.strerror}"
+        ) from error
     return time.perf_counter() - began
 
 

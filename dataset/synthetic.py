@@ -16,10 +16,10 @@ import numpy as np
 from dataset import command_line, layouts, metadata, ownership
 from dataset.errors import DatasetError
 from dataset.hidden_model import HiddenModel
-from dataset.partial_files import PartialFiles
 from dataset.rewrite import each_chunk
 from storage.arguments import first_paragraph, whole_number
 from storage.claim import Claim, ClaimError
+from storage.partial_files import PartialFiles
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -123,6 +123,10 @@ def write_dataset(
             return ownership.record_dataset(output, vocab_sizes, files, seed=seed)
     except ClaimError as error:
         raise DatasetError(f"{error.filename}: {error.strerror}") from error
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or output}: cannot be written: {error.strerror}"
+        ) from error
 
 
 def _take(claim, output, vocab_sizes, overwrite):

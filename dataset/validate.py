@@ -23,11 +23,11 @@ from dataset.chunks import (
     transformed_dense,
 )
 from dataset.columns import CATEGORICAL, DENSE
-from dataset.digests import BlockDigest, digest_name
 from dataset.errors import DatasetError
 from dataset.rewrite import each_chunk
 from dataset.source_arguments import add_source_arguments, open_source
 from storage.arguments import first_paragraph
+from storage.digests import BlockDigest, block_digest_name
 
 
 class _Scan:
@@ -140,7 +140,10 @@ def validate(description, jobs=None, progress=True):
     path = os.path.join(description.path, metadata.FILE_NAME)
     # Data that this project did not write carries no digests.
     entries = stored["columns"] if stored is not None and "format_version" in stored else []
-    digests = [BlockDigest(blocks, digest_name(entry["digest"], path)) for entry in entries]
+    try:
+        digests = [BlockDigest(blocks, block_digest_name(entry["digest"])) for entry in entries]
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
     scan = _Scan(description)
 
     def work(block, first, count):

@@ -13,10 +13,11 @@ from typing import Annotated, Literal, TypedDict
 import msgspec
 import numpy as np
 
-from dataset.preprocessing import disk, vectors
+from dataset.preprocessing import vectors
 from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES
 from dataset.preprocessing.errors import DictionaryError
 from storage.atomic import replacing, write_json
+from storage.digests import crc32_of_file
 from storage.structured import StructureError, check_shape, read_json
 
 FORMAT_VERSION = 1
@@ -76,7 +77,7 @@ def write_manifest(folder, rule):
                 "file": os.path.basename(path),
                 "entries": entries,
                 "vocab_size": rule.vocab_size(entries),
-                "crc32": disk.checksum(path),
+                "crc32": crc32_of_file(path),
             }
         )
     manifest = {"format_version": FORMAT_VERSION, **rule.describe(), "columns": columns}
@@ -144,7 +145,7 @@ def read_manifest(folder):
 
 def _checksum(path):
     try:
-        return disk.checksum(path)
+        return crc32_of_file(path)
     except OSError as error:
         raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
 

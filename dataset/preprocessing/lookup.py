@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.preprocessing import disk, vectors
+from dataset.preprocessing import vectors
+from storage.paths import naming_errors
 
 #: Knuth's multiplicative hash, 2^32 / golden ratio, odd: a permutation of 32-bit values.
 _MULTIPLIER = np.uint32(2654435761)
@@ -61,7 +62,7 @@ def build(values, first_id):
 
 def write(path, values, first_id):
     """Builds a table and writes it to `path`; it is scratch, so nothing waits for the disk."""
-    with disk.writing(path), open(path, "wb") as file:
+    with naming_errors(path), open(path, "wb") as file:
         vectors.write(file, build(values, first_id))
 
 

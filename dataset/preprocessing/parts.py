@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.columns import (
     CATEGORICAL_NAMES,
     DENSE_NAMES,
@@ -24,6 +23,8 @@ from dataset.preprocessing.columns import (
     ROW_NAME,
 )
 from storage.atomic import replacing_name
+from storage.digests import crc32_of_file
+from storage.paths import naming_errors
 
 #: Bytes of uncompressed text that one part is made from. Lines belong to the part they begin in.
 PART_BYTES = 256 << 20
@@ -78,7 +79,7 @@ class PartWriter:
         self._batches.append(_to_batch(samples, self._number, self._rows))
         self._rows += len(samples)
         self._held += len(samples)
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             if self._writer is None:
                 self._writer = _open(self._partial, self._batches[0].schema, samples)
             if self._held >= _ROW_GROUP_ROWS:
@@ -94,11 +95,11 @@ class PartWriter:
         """Gives the part its name and returns it as a Part; None when it has no rows."""
         if self._writer is None:
             return None
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             self._flush()
             self._writer.close()
             self._replacing.__exit__(None, None, None)
-        crc32 = disk.checksum(self._path)
+        crc32 = crc32_of_file(self._path)
         return Part(self._number, self._path, self._rows, os.path.getsize(self._path), crc32)
 
     def abandon(self, error):

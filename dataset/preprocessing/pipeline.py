@@ -11,7 +11,6 @@ Each unit, dictionary and part is a committed stage (`stages`).
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -37,7 +36,7 @@ from dataset.preprocessing.progress import ProgressBar
 from dataset.preprocessing.raw_records import allocate
 from dataset.preprocessing.stage_results import ColumnSummary, MappedPart, ParsedUnit
 from dataset.preprocessing.stages import Output, Stages, check_work_folder, locked
-from storage.regular import open_regular
+from storage.digests import sha256_of, sha256_of_file
 
 #: Part of every key: raised when a stage's output changes for the same input.
 _VERSION = 2
@@ -87,7 +86,7 @@ def _clear_scratch(folder):
 
 
 def _digest(value):
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(value, sort_keys=True))
 
 
 class _Job:
@@ -328,7 +327,6 @@ def _parts_of(parsed):
 def _dictionary_digest(folder):
     path = os.path.join(folder, dictionaries.MANIFEST)
     try:
-        with open_regular(path) as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error

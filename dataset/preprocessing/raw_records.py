@@ -8,9 +8,10 @@ import zlib
 
 import numpy as np
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.columns import DENSE, FIELDS
 from dataset.preprocessing.errors import PreprocessError
+from storage.direct_io import write_all
+from storage.paths import naming_errors
 from storage.regular import open_regular_fd
 
 RECORD_BYTES = 4 * FIELDS
@@ -95,7 +96,7 @@ class RegionWriter:
 
     def read(self, records):
         """Returns the next `records` records as they are on disk, as int32 [n, 40]."""
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
         if len(data) != records * RECORD_BYTES:
             raise PreprocessError(f"{self._path}: shorter than it was made")
@@ -105,13 +106,11 @@ class RegionWriter:
         """Writes int32 records [n, 40] and moves on."""
         data = np.ascontiguousarray(records).data.cast("B")
         self.crc32 = zlib.crc32(data, self.crc32)
-        with disk.writing(self._path):
-            while data:
-                written = os.pwrite(self._descriptor, data, self._offset)
-                self._offset += written
-                data = data[written:]
+        with naming_errors(self._path):
+            write_all(self._descriptor, data, self._offset)
+        self._offset += len(data)
 
     def sync(self):
         """Waits until what was written is on disk."""
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             os.fsync(self._descriptor)

@@ -17,9 +17,10 @@ import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypedDict
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.errors import OptionError, OutputError
 from storage.atomic import write_json
+from storage.digests import crc32_of_file
+from storage.paths import naming_errors
 from storage.regular import open_regular, open_regular_fd
 from storage.structured import StructureError, check_shape, read_json
 
@@ -38,7 +39,7 @@ class Output(NamedTuple):
     @classmethod
     def whole(cls, path, crc32=None):
         """Returns the Output for all of a file, reading it if its checksum is not given."""
-        crc32 = disk.checksum(path) if crc32 is None else crc32
+        crc32 = crc32_of_file(path) if crc32 is None else crc32
         return cls(path, 0, os.path.getsize(path), crc32)
 
     def intact(self):
@@ -46,7 +47,7 @@ class Output(NamedTuple):
         try:
             if os.path.getsize(self.path) < self.offset + self.length:
                 return False
-            return disk.checksum(self.path, self.offset, self.length) == self.crc32
+            return crc32_of_file(self.path, self.offset, self.length) == self.crc32
         except OSError:
             return False
 
@@ -142,7 +143,7 @@ def locked(folder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OptionError(f"{folder}: another preprocessing run works here") from error
-        with disk.writing(path):
+        with naming_errors(path):
             if file.write(_MARK) < len(_MARK):  # Room for a part of it.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
