@@ -110,7 +110,7 @@ def find_vocab_sizes(given, source, destination):
         DatasetError: sizes are malformed, or those given are not those of the train split.
     """
     destination = os.path.abspath(destination)
-    sizes = metadata.parse_vocab_sizes(given, "--vocab_sizes") if given is not None else None
+    sizes = vocabularies.parse_sizes(given, "--vocab_sizes") if given is not None else None
     if os.path.basename(destination) == "test":
         train = os.path.join(os.path.dirname(destination), "train")
         content = metadata.read(train) if files.is_folder(train) else None
@@ -123,7 +123,7 @@ def find_vocab_sizes(given, source, destination):
             return content["vocab_sizes"]
     if sizes is not None:
         return sizes
-    return metadata.find_vocab_sizes(os.path.dirname(os.path.abspath(source)))
+    return vocabularies.find_sizes(os.path.dirname(os.path.abspath(source)))
 
 
 def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
@@ -132,7 +132,7 @@ def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     Raises:
         DatasetError: an id is negative, or the file is empty.
     """
-    description = layouts.describe_raw(path, [metadata.MAX_ROWS] * tables)
+    description = layouts.describe_raw(path, [vocabularies.MAX_ROWS] * tables)
     if not description.samples:
         raise DatasetError(f"{path}: holds no samples")
     largest = np.zeros((-(-description.samples // 65536), tables), np.int64)
@@ -143,11 +143,11 @@ def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     with ChunkReader(description) as reader:
         each_chunk(description.samples, work, description.bytes_per_sample, "scan", jobs, progress)
     sizes = largest.max(axis=0) + 1
-    if (sizes > metadata.MAX_ROWS).any():
-        table = int(np.argmax(sizes > metadata.MAX_ROWS))
+    if (sizes > vocabularies.MAX_ROWS).any():
+        table = int(np.argmax(sizes > vocabularies.MAX_ROWS))
         raise DatasetError(
             f"{path}: table {table} has a negative id ({sizes[table] - 1 - 2**32}): expected 0 "
-            f"to {metadata.MAX_ROWS - 1}"
+            f"to {vocabularies.MAX_ROWS - 1}"
         )
     return [int(size) for size in sizes]
 

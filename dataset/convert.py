@@ -10,11 +10,11 @@ import argparse
 import os
 import sys
 
-from dataset import command_line, encode, layouts, metadata, ownership, transforms
+from dataset import command_line, encode, layouts, ownership, transforms, vocabularies
+from dataset.command_line import add_source_arguments, open_source
 from dataset.destination import Destination
 from dataset.errors import DatasetError
 from dataset.rewrite import rewrite
-from dataset.source_arguments import add_source_arguments, open_source
 from storage.arguments import first_paragraph
 from storage.claim import Claim, ClaimError
 
@@ -80,7 +80,7 @@ def convert_dataset(sources, destination, layout, *, overwrite=False, **options)
 def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
     """Checks that what is written next to raw files replaces nothing of somebody else's."""
     owned = ownership.raw_files(destination) if overwrite else claim.left
-    replaceable = metadata.VOCAB_FILE_NAME in owned
+    replaceable = vocabularies.FILE_NAME in owned
     ownership.check_vocab_sizes(destination, vocab_sizes, replaceable)
     ownership.check_generator(destination)
 

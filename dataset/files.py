@@ -1,11 +1,11 @@
-"""Sizes of data files, checked against the samples they should hold."""
+"""Files of a dataset: their sizes against the samples they should hold, their JSON and YAML."""
 
 import os
 import stat
 
 from dataset.columns import Segment
 from dataset.errors import DatasetError
-from storage import regular
+from storage import regular, structured
 from storage.digests import sampled_sha256
 
 
@@ -65,6 +65,34 @@ def _unreadable(path, error):
         return DatasetError(f"{path}: cannot be read: {error.strerror}")
     # A ValueError: the text has a character that no path has.
     return DatasetError(f"{path!r:.200}: is no path: {error}")
+
+
+def read_json(path, shape):
+    """Returns the JSON value in file `path`, which has the given shape (`storage.structured`).
+
+    Raises:
+        DatasetError: the file cannot be read, is not JSON, or has another shape.
+    """
+    return _as_dataset_error(structured.read_json, path, shape)
+
+
+def read_yaml(path, shape):
+    """Returns the value in the YAML file `path`, as `read_json` does."""
+    return _as_dataset_error(structured.read_yaml, path, shape)
+
+
+def check_shape(value, where, shape):
+    """Raises `DatasetError` unless a value from such a file has the given shape."""
+    _as_dataset_error(structured.check_shape, value, where, shape)
+
+
+def _as_dataset_error(function, *arguments):
+    try:
+        return function(*arguments)
+    except OSError as error:
+        raise DatasetError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    except structured.StructureError as error:
+        raise DatasetError(str(error)) from error
 
 
 def count_samples(path, bytes_per_sample, header=0):

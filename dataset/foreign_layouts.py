@@ -1,14 +1,19 @@
-"""Layouts that other projects' scripts write: DeepLearningExamples, MLPerf v0.7, TorchRec."""
+"""What other projects' scripts write: the layouts of DeepLearningExamples, MLPerf v0.7, TorchRec.
+
+And raw records that are not read, such as with int64 or multi-hot ids, to be named in a message.
+"""
+
+from __future__ import annotations
 
 import os
 import re
 import tokenize
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from dataset import feature_spec, files, metadata
+from dataset import feature_spec, files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
 from dataset.errors import DatasetError
@@ -17,7 +22,7 @@ from storage import regular
 MODEL_SIZE = "model_size.json"
 #: {column: its largest id}.
 _ModelSize = Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
-_LargestId = Annotated[int, msgspec.Meta(ge=0, lt=metadata.MAX_ROWS)]
+_LargestId = Annotated[int, msgspec.Meta(ge=0, lt=vocabularies.MAX_ROWS)]
 _MULTI_HOT = re.compile(r"day_\d+_sparse_multi_hot\.npz")
 # What NumPy raises for a header, which is a Python literal, that is none.
 _NO_HEADER = (
@@ -25,6 +30,14 @@ _NO_HEADER = (
     tokenize.TokenError,
 )  # fmt: skip
 _DAY = re.compile(r"day_(\d+)_(dense|sparse|labels)\.npy")
+#: Records looked at, from the start of the file.
+_RECORDS = 64
+#: Ids of a sample in each table of the MLPerf benchmark's multi-hot data (DLRM-DCNv2).
+_DCNV2_HOTNESS = (
+    3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
+)  # fmt: skip
+#: A label of 1, as int32 and as float32.
+_ONES = (1, 0x3F800000)
 
 
 def recognise_nvidia(folder):
@@ -86,10 +99,10 @@ def _model_size(folder, hints):
         for around in (folder, os.path.join(folder, os.pardir)):
             path = os.path.normpath(os.path.join(around, MODEL_SIZE))
             if files.exists(path):
-                largest = metadata.read_json(path, _ModelSize)
+                largest = files.read_json(path, _ModelSize)
                 for name, value in largest.items():
-                    metadata.check_shape(value, f"{path}: {name}", _LargestId)
-                return metadata.check_vocab_sizes([v + 1 for v in largest.values()], path)
+                    files.check_shape(value, f"{path}: {name}", _LargestId)
+                return vocabularies.check_sizes([v + 1 for v in largest.values()], path)
     return hints.find_vocab_sizes(folder)
 
 
@@ -195,3 +208,60 @@ def _npy_rows(path, dtype, width):
         raise DatasetError(f"{path}: expected dtype {dtype}, found {found}")
     files.expect_samples(path, width * np.dtype(dtype).itemsize, rows, header=offset)
     return rows, offset
+
+
+class _RecordFormat(NamedTuple):
+    what: str
+    record: int
+    # Words of a record whose value is 0: the upper halves of 8-byte numbers that are not negative.
+    zeros: tuple
+
+
+def find_other_format(path: str, dense_features: int, tables: int) -> str:
+    """Returns which records of another format the file holds, or "".
+
+    A format is named if its record size divides the file's and the first records make sense in it
+    (labels are 0 or 1, upper halves of int64 are 0) but not in this project's.
+
+    Args:
+        path: a raw file; its size need not be right.
+        dense_features: dense features expected.
+        tables: tables expected.
+    """
+    words = 1 + dense_features + tables
+    with regular.open_regular(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        stored = file.read(_RECORDS * 8 * (words + sum(_DCNV2_HOTNESS)))
+    stored = np.frombuffer(stored[: len(stored) // 4 * 4], "<u4")
+    if not size or (
+        size % (4 * words) == 0 and _is_format(stored, _RecordFormat("", 4 * words, ()))
+    ):
+        return ""
+    first_id = 1 + dense_features
+    formats = [
+        _RecordFormat(
+            "int64 ids", 4 * first_id + 8 * tables,
+            tuple(range(first_id + 1, first_id + 2 * tables, 2)),
+        ),
+        _RecordFormat("8-byte values throughout", 8 * words, ()),
+        _RecordFormat("multi-hot ids of DLRM-DCNv2", 4 * (first_id + sum(_DCNV2_HOTNESS)), ()),
+    ]  # fmt: skip
+    for found in formats:
+        if size % found.record == 0 and _is_format(stored, found):
+            return (
+                f"records of {found.record} bytes, as with {found.what}: expected {4 * words} "
+                f"bytes (label, {dense_features} dense values and {tables} ids of 4 bytes each)"
+            )
+    return ""
+
+
+def _is_format(stored, form):
+    width = form.record // 4
+    records = stored[: len(stored) // width * width].reshape(-1, width)[:_RECORDS]
+    labels = records[:, 0]
+    return (
+        len(records) > 0
+        and bool(((labels == 0) | np.isin(labels, _ONES)).all())
+        and not records[:, list(form.zeros)].any()
+    )

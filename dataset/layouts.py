@@ -9,7 +9,7 @@ import os
 import re
 from typing import NamedTuple, Optional, TypedDict
 
-from dataset import files, foreign_layouts, metadata, record_hints
+from dataset import files, foreign_layouts, metadata, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, from_metadata
 from dataset.errors import DatasetError
@@ -51,11 +51,11 @@ class Hints(NamedTuple):
         if self.train is not None:
             return self.train.vocab_sizes
         around = folder if files.is_folder(folder) else os.path.dirname(folder)
-        found = metadata.find_vocab_sizes(around, os.path.join(around, os.pardir))
+        found = vocabularies.find_sizes(around, os.path.join(around, os.pardir))
         if found is None:
             raise DatasetError(
                 f"{folder}: vocabulary sizes are not known: put them as a JSON list into "
-                f"{os.path.join(around, metadata.VOCAB_FILE_NAME)} (or give --vocab_sizes to "
+                f"{os.path.join(around, vocabularies.FILE_NAME)} (or give --vocab_sizes to "
                 "split_bin.py, dataset.convert or dataset.validate)"
             )
         return found
@@ -159,7 +159,7 @@ def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES, *, label="int
     tables = len(vocab_sizes)
     record = raw_record_bytes(tables, dense_features)
     files.size(path)
-    other = record_hints.find_other_format(path, dense_features, tables)
+    other = foreign_layouts.find_other_format(path, dense_features, tables)
     if other:
         raise DatasetError(f"{path}: holds {other}")
     samples = files.count_samples(path, record)
@@ -187,7 +187,7 @@ def _generated_auc(path):
     side = os.path.join(os.path.dirname(path), GENERATOR_FILE)
     if not files.exists(side):
         return None
-    entries = metadata.read_json(side, _Generator)["files"]
+    entries = files.read_json(side, _Generator)["files"]
     return entries.get(os.path.basename(path), {}).get("attainable_auc")
 
 

@@ -49,7 +49,7 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=
     if not there and not in_spec:
         raise DatasetError(f"{folder}: no such file or folder")
     if vocab_sizes is not None:
-        vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
+        vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the vocabulary sizes given")
     content = metadata.read(folder) if files.is_folder(folder) else None
     if content is not None and "format_version" in content:
         description = _open_own(folder, layout, vocab_sizes, content)

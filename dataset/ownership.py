@@ -3,7 +3,7 @@
 import os
 from typing import Optional, TypedDict
 
-from dataset import layouts, metadata
+from dataset import layouts, metadata, vocabularies
 from storage import atomic, structured
 from storage.claim import check_replaceable
 
@@ -44,10 +44,10 @@ def raw_files(folder: str) -> frozenset:
     if stored is None:
         return frozenset()
     names = {layouts.GENERATOR_FILE, *stored["files"]}
-    path = os.path.join(folder, metadata.VOCAB_FILE_NAME)
+    path = os.path.join(folder, vocabularies.FILE_NAME)
     # Users write such a list too: ours is the one that generator.json repeats.
     if "vocab_sizes" in stored and _read(path, list) == stored["vocab_sizes"]:
-        names.add(metadata.VOCAB_FILE_NAME)
+        names.add(vocabularies.FILE_NAME)
     return frozenset(names)
 
 
@@ -91,7 +91,7 @@ def record_dataset(folder: str, vocab_sizes: list, files: dict, **facts) -> dict
     Raises:
         storage.claim.ClaimError: the generator.json is not ours.
     """
-    path = os.path.join(folder, metadata.VOCAB_FILE_NAME)
+    path = os.path.join(folder, vocabularies.FILE_NAME)
     if _read(path, list) != list(vocab_sizes):
         atomic.write_json(path, list(vocab_sizes))
     side = os.path.join(folder, layouts.GENERATOR_FILE)
@@ -117,7 +117,7 @@ def check_vocab_sizes(folder: str, vocab_sizes: list, replaceable: bool) -> None
     Raises:
         storage.claim.ClaimError: it is there, with other sizes, and may not be replaced.
     """
-    path = os.path.join(folder, metadata.VOCAB_FILE_NAME)
+    path = os.path.join(folder, vocabularies.FILE_NAME)
     check_replaceable(path, lambda: replaceable or _read(path, list) == list(vocab_sizes))
 
 

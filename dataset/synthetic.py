@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from dataset import command_line, layouts, metadata, ownership
+from dataset import command_line, layouts, ownership, vocabularies
 from dataset.errors import DatasetError
 from dataset.hidden_model import HiddenModel
 from dataset.rewrite import each_chunk
@@ -105,7 +105,7 @@ def write_dataset(
         DatasetError: the sizes are none, the folder holds a dataset already, or files that this
             project did not write.
     """
-    vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
+    vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the vocabulary sizes given")
     os.makedirs(output, exist_ok=True)
 
     def is_complete():
@@ -138,10 +138,10 @@ def _take(claim, output, vocab_sizes, overwrite):
             raise DatasetError(
                 f"{path}: is there already: remove it, or give --overwrite to replace it"
             )
-    replaceable = metadata.VOCAB_FILE_NAME in (owned if overwrite else claim.left)
+    replaceable = vocabularies.FILE_NAME in (owned if overwrite else claim.left)
     ownership.check_vocab_sizes(output, vocab_sizes, replaceable)
     ownership.check_generator(output)
-    sides = {layouts.GENERATOR_FILE, metadata.VOCAB_FILE_NAME}
+    sides = {layouts.GENERATOR_FILE, vocabularies.FILE_NAME}
     claim.take([*layouts.RAW_FILES, *sides], owned | sides)
 
 
@@ -177,7 +177,7 @@ def main(arguments=None):
 def _write(parsed):
     sizes = VOCAB_SIZES
     if parsed.vocab_sizes is not None:
-        sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
+        sizes = vocabularies.parse_sizes(parsed.vocab_sizes, "--vocab_sizes")
     facts = write_dataset(
         parsed.output, parsed.train_samples, parsed.test_samples, sizes, parsed.seed, parsed.jobs,
         overwrite=parsed.overwrite,

@@ -23,9 +23,9 @@ from dataset.chunks import (
     transformed_dense,
 )
 from dataset.columns import CATEGORICAL, DENSE
+from dataset.command_line import add_source_arguments, open_source
 from dataset.errors import DatasetError
 from dataset.rewrite import each_chunk
-from dataset.source_arguments import add_source_arguments, open_source
 from storage.arguments import first_paragraph
 from storage.digests import BlockDigest, block_digest_name
 
