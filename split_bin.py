@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from storage import program_start
@@ -31,7 +32,7 @@ from dataset.stored_types import Declared
 from storage.arguments import first_paragraph
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("source", metavar="SRC", type=command_line.path, help="raw binary file")
@@ -103,7 +104,7 @@ def _boolean(text):
     raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}")
 
 
-def find_vocab_sizes(given, source, destination):
+def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[int] | None:
     """Returns the vocabulary sizes, or None where only a scan can tell.
 
     Raises:
@@ -126,7 +127,9 @@ def find_vocab_sizes(given, source, destination):
     return vocabularies.find_sizes(os.path.dirname(os.path.abspath(source)))
 
 
-def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
+def scan_vocab_sizes(
+    path: str, tables: int = 26, jobs: int | None = None, progress: bool = True
+) -> list[int]:
     """Returns the sizes that just hold a raw file's ids: each table's largest id plus one.
 
     Raises:
@@ -152,7 +155,7 @@ def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     return [int(size) for size in sizes]
 
 
-def split(parsed):
+def split(parsed: argparse.Namespace) -> int:
     """Splits as the parsed command line says; returns the exit status."""
     files.size(parsed.source)  # Before anything is said about it.
     sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
@@ -185,7 +188,7 @@ def split(parsed):
     return 0
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parsed = parse_arguments(arguments)
     return command_line.run("split_bin.py", lambda: split(parsed))

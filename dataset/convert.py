@@ -6,11 +6,16 @@ SRC is a dataset in any layout that is read (raw, three_file, per_table, DeepLea
 MLPerf v0.7, TorchRec), or one split of it; DST is a folder, for one raw split a file.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from dataset import command_line, encode, layouts, ownership, transforms, vocabularies
+from dataset.columns import DatasetDescription
 from dataset.command_line import add_source_arguments, open_source
 from dataset.destination import Destination
 from dataset.errors import DatasetError
@@ -22,7 +27,9 @@ from storage.claim import Claim, ClaimError
 TARGETS = ("raw", "three_file", "per_table")
 
 
-def convert_split(source, destination, layout, **options):
+def convert_split(
+    source: DatasetDescription, destination: str, layout: str, **options: Any
+) -> float:
     """Writes one described split in another layout.
 
     Args:
@@ -40,7 +47,14 @@ def convert_split(source, destination, layout, **options):
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
 
-def convert_dataset(sources, destination, layout, *, overwrite=False, **options):
+def convert_dataset(
+    sources: Sequence[DatasetDescription],
+    destination: str,
+    layout: str,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> list[tuple[DatasetDescription, str, float]]:
     """Writes the described train and test splits below `destination`; options as for one split.
 
     A conversion that was broken off goes on when it is started again.
@@ -85,7 +99,7 @@ def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
     ownership.check_generator(destination)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.convert", description=first_paragraph(__doc__)

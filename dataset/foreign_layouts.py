@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tokenize
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +18,9 @@ from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescriptio
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
 from dataset.errors import DatasetError
 from storage import regular
+
+if TYPE_CHECKING:
+    from dataset.layouts import Hints
 
 MODEL_SIZE = "model_size.json"
 #: {column: its largest id}.
@@ -40,7 +43,7 @@ _DCNV2_HOTNESS = (
 _ONES = (1, 0x3F800000)
 
 
-def recognise_nvidia(folder):
+def recognise_nvidia(folder: str) -> str:
     """Tells DeepLearningExamples' files from MLPerf v0.7's, which have the same names.
 
     The former hold 1 + 26 bytes of label and dense features per sample, the latter 4 + 52.
@@ -58,7 +61,7 @@ def recognise_nvidia(folder):
     )
 
 
-def deep_learning_examples(folder, hints):
+def deep_learning_examples(folder: str, hints: Hints) -> DatasetDescription:
     """Describes a split of NVIDIA's DeepLearningExamples: narrow columns, dense transformed."""
     spec = feature_spec.find(os.path.normpath(os.path.join(folder, os.pardir)))
     if spec is not None:
@@ -74,7 +77,7 @@ def deep_learning_examples(folder, hints):
     return describe_files(folder, "deep_learning_examples", columns, sizes)
 
 
-def mlperf_v07(folder, hints):
+def mlperf_v07(folder: str, hints: Hints) -> DatasetDescription:
     """Describes a split of NVIDIA's MLPerf v0.7 split_data.py: float32 raw counts, int32 ids."""
     sizes = _model_size(folder, hints)
     check_table_files(folder, "cat_", len(sizes))
@@ -106,7 +109,7 @@ def _model_size(folder, hints):
     return hints.find_vocab_sizes(folder)
 
 
-def day_numbers(folder):
+def day_numbers(folder: str) -> list[int]:
     """Returns the sorted numbers of the TorchRec days in `folder`."""
     names = files.names_in(folder)
     matches = [match for match in map(_DAY.fullmatch, names) if match]
@@ -119,7 +122,7 @@ def day_numbers(folder):
     return sorted({int(match[1]) for match in matches})
 
 
-def torchrec(folder, hints):
+def torchrec(folder: str, hints: Hints) -> DatasetDescription:
     """Describes all of a folder's TorchRec days, in order, as one split."""
     days = day_numbers(folder)
     if not days:
@@ -127,7 +130,7 @@ def torchrec(folder, hints):
     return _describe_days(folder, days, hints.find_vocab_sizes(folder))
 
 
-def open_days(folder, hints):
+def open_days(folder: str, hints: Hints) -> tuple[DatasetDescription, DatasetDescription]:
     """Describes a flat folder of days: all but the last train, half of the last is the test set.
 
     The first half (rounded up) of the last day is the test set of the MLPerf benchmark; TorchRec's

@@ -1,7 +1,10 @@
 """metadata.json: what a split holds, written last, so that a folder without it is unfinished."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Optional, TypedDict
 
 import msgspec
@@ -15,6 +18,11 @@ FILE_NAME = "metadata.json"
 FORMAT_VERSION = 1
 #: Layouts that are written with a metadata.json.
 OWN_LAYOUTS = ("three_file", "per_table")
+
+
+#: Not `float | None`, which Python 3.9 does not evaluate.
+_Auc = Optional[float]
+_Transform = Optional[str]
 
 
 class _Column(TypedDict):
@@ -36,8 +44,8 @@ class _OwnRequired(TypedDict):
 
 
 class _Own(_OwnRequired, total=False):
-    attainable_auc: Optional[float]
-    applied_transform: Optional[str]
+    attainable_auc: _Auc
+    applied_transform: _Transform
 
 
 class _SeedRequired(TypedDict):
@@ -53,7 +61,7 @@ class _Seed(_SeedRequired, total=False):
     hotness_per_table: list[int]
 
 
-def fingerprint(content):
+def fingerprint(content: Mapping[str, Any]) -> str:
     """Returns the fingerprint of a metadata dictionary: a digest of all its other fields.
 
     The columns' digests are among them, so it stands for every byte of the split.
@@ -63,7 +71,7 @@ def fingerprint(content):
     return "sha256:" + sha256_of(canonical)
 
 
-def read(folder):
+def read(folder: str) -> dict[str, Any] | None:
     """Returns the checked content of `folder`'s metadata.json, or None where there is none.
 
     Either this project's (it has `format_version`; its fingerprint is verified) or the seed
@@ -127,14 +135,14 @@ def _check_seed(content, path):
 
 
 def build(
-    layout,
-    samples,
-    vocab_sizes,
-    dense_transform,
-    columns,
-    attainable_auc=None,
-    applied_transform=None,
-):
+    layout: str,
+    samples: int,
+    vocab_sizes: Sequence[int],
+    dense_transform: str,
+    columns: Sequence[Mapping[str, Any]],
+    attainable_auc: float | None = None,
+    applied_transform: str | None = None,
+) -> dict[str, Any]:
     """Returns the content of a metadata.json, fingerprint included.
 
     Args:

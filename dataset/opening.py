@@ -1,6 +1,9 @@
 """Opens a dataset: recognises its layout, checks files, sizes and counts, describes it."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 
 from dataset import (
     describe,
@@ -12,14 +15,21 @@ from dataset import (
     transforms,
     vocabularies,
 )
-from dataset.columns import DENSE, LABEL
+from dataset.columns import DENSE, LABEL, DatasetDescription
 from dataset.errors import DatasetError
 from storage import claim
 
 _NOTHING = stored_types.Declared()
 
 
-def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=_NOTHING):
+def open_split(
+    folder: str | os.PathLike,
+    layout: str = "auto",
+    vocab_sizes: Sequence[int] | None = None,
+    *,
+    train: DatasetDescription | None = None,
+    declared: stored_types.Declared = _NOTHING,
+) -> DatasetDescription:
     """Describes one split, after checking that its files are there and have the right sizes.
 
     What the label and dense values are stored as is checked against a sample of their bytes.
@@ -133,7 +143,13 @@ def _origins(description):
     return {}
 
 
-def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, declared=_NOTHING):
+def open_dataset(
+    data_dir: str | os.PathLike,
+    layout: str = "auto",
+    vocab_sizes: Sequence[int] | None = None,
+    *,
+    declared: stored_types.Declared = _NOTHING,
+) -> tuple[DatasetDescription, DatasetDescription]:
     """Describes train and test of a dataset and checks that they belong together.
 
     Args:
@@ -172,7 +188,7 @@ def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, declared=_NOTHING
     return train, test
 
 
-def open_train(data_dir, layout="auto"):
+def open_train(data_dir: str | os.PathLike, layout: str = "auto") -> DatasetDescription:
     """Describes the train split of a dataset, which needs no test split; as `open_dataset`."""
     data_dir = os.path.normpath(os.fspath(data_dir))
     if not files.is_folder(data_dir):
@@ -187,7 +203,7 @@ def open_train(data_dir, layout="auto"):
     return open_split(folder if has_folder else raw, layout)
 
 
-def is_dataset(folder):
+def is_dataset(folder: str) -> bool:
     """Returns whether a folder is a dataset, of two splits, rather than a split of one."""
     if feature_spec.find(folder) is not None:
         return True

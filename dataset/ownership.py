@@ -1,11 +1,17 @@
 """Which files of a folder are a dataset's that this project wrote: they alone may be replaced."""
 
+from __future__ import annotations
+
 import os
-from typing import Optional, TypedDict
+from collections.abc import Sequence
+from typing import Any, Optional, TypedDict
 
 from dataset import layouts, metadata, vocabularies
 from storage import atomic, structured
 from storage.claim import check_replaceable
+
+#: Not `float | None`, which Python 3.9 does not evaluate.
+_Auc = Optional[float]
 
 
 class _Column(TypedDict):
@@ -19,14 +25,14 @@ class _Split(TypedDict):
 
 class _RawFile(TypedDict):
     samples: int
-    attainable_auc: Optional[float]
+    attainable_auc: _Auc
 
 
 class _Generator(TypedDict):
     files: dict[str, _RawFile]
 
 
-def split_files(folder: str) -> frozenset:
+def split_files(folder: str) -> frozenset[str]:
     """Returns the names of the files of a split, metadata.json among them; none if it is not ours.
 
     A metadata.json that was changed by hand still names them; the seed benchmark's names none.
@@ -38,7 +44,7 @@ def split_files(folder: str) -> frozenset:
     return frozenset(n for n in names if os.path.basename(n) == n) | {metadata.FILE_NAME}
 
 
-def raw_files(folder: str) -> frozenset:
+def raw_files(folder: str) -> frozenset[str]:
     """Returns the names of raw files in a folder that are ours, with what stands beside them."""
     stored = _read(os.path.join(folder, layouts.GENERATOR_FILE), _Generator)
     if stored is None:
@@ -51,7 +57,7 @@ def raw_files(folder: str) -> frozenset:
     return frozenset(names)
 
 
-def record_raw(path: str, samples: int, attainable_auc: Optional[float]) -> None:
+def record_raw(path: str, samples: int, attainable_auc: float | None) -> None:
     """Writes into generator.json that we wrote a raw file: what the file cannot say itself.
 
     Args:
@@ -76,7 +82,9 @@ def forget_raw(path: str) -> None:
         atomic.write_json(side, facts)
 
 
-def record_dataset(folder: str, vocab_sizes: list, files: dict, **facts) -> dict:
+def record_dataset(
+    folder: str, vocab_sizes: Sequence[int], files: dict[str, Any], **facts: Any
+) -> dict[str, Any]:
     """Writes into generator.json, and vocab_sizes.json, what we know of a folder's raw files.
 
     Args:
@@ -106,7 +114,7 @@ def check_generator(folder: str) -> None:
     _generator_facts(os.path.join(folder, layouts.GENERATOR_FILE))
 
 
-def check_vocab_sizes(folder: str, vocab_sizes: list, replaceable: bool) -> None:
+def check_vocab_sizes(folder: str, vocab_sizes: Sequence[int], replaceable: bool) -> None:
     """Checks that `record_dataset` loses no vocab_sizes.json of somebody else's.
 
     Args:

@@ -5,13 +5,16 @@ A step's files and byte ranges follow from its number alone, so starting at step
 of what came before, and the order never depends on timing.
 """
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from dataset.batches import dealt, local_batch_size, steps
-from dataset.columns import TRANSFORMS
+from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
 from ops.read_slice.read_slice import read_slice
 
@@ -22,19 +25,19 @@ SYNTHETIC_BATCHES = 8
 
 
 def batches(
-    description,
-    global_batch_size,
-    rank=0,
-    size=1,
+    description: DatasetDescription,
+    global_batch_size: int,
+    rank: int = 0,
+    size: int = 1,
     *,
-    tables=None,
-    drop_remainder=True,
-    start_step=0,
-    shuffle_seed=None,
-    epoch=0,
-    prefetch=4,
-    parallel_reads=2,
-):
+    tables: Sequence[int] | None = None,
+    drop_remainder: bool = True,
+    start_step: int = 0,
+    shuffle_seed: int | None = None,
+    epoch: int = 0,
+    prefetch: int = 4,
+    parallel_reads: int = 2,
+) -> tf.data.Dataset:
     """Returns one epoch of batches of one rank.
 
     With B = `global_batch_size`, N = `size`, b = B / N and T tables, each element is a dictionary
@@ -174,8 +177,15 @@ def _options(parallel_reads):
 
 
 def synthetic_batches(
-    vocab_sizes, global_batch_size, rank, size, steps, seed, tables=None, dense_features=13
-):
+    vocab_sizes: Sequence[int],
+    global_batch_size: int,
+    rank: int,
+    size: int,
+    steps: int,
+    seed: int,
+    tables: Sequence[int] | None = None,
+    dense_features: int = 13,
+) -> tf.data.Dataset:
     """Returns `steps` random batches held in memory, in the form of `batches`.
 
     `SYNTHETIC_BATCHES` distinct global batches (fewer where `steps` is less) are drawn once from

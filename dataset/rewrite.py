@@ -4,15 +4,20 @@ Chunks are independent: they are read, checked, encoded, digested and written at
 offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock).
 """
 
+from __future__ import annotations
+
 import concurrent.futures
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
+from dataset.columns import DatasetDescription
 from dataset.destination import Destination
+from dataset.encode import Encoding
 from dataset.errors import DatasetError
 from storage.claim import ClaimError
 from storage.digests import BlockDigest
@@ -24,12 +29,20 @@ _MAX_THREADS = 8
 _MOST_CHUNKS = 16
 
 
-def default_jobs():
+def default_jobs() -> int:
     """Returns one thread for each core that the process may use, at most 8."""
     return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
-def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True, after_turn=None):
+def each_chunk(
+    samples: int,
+    work: Callable[[int, int, int], None],
+    bytes_per_sample: int,
+    what: str,
+    jobs: int | None = None,
+    progress: bool = True,
+    after_turn: Callable[[], None] | None = None,
+) -> None:
     """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
 
     A thread takes one chunk at a time, or with `after_turn` several successive ones. The first
@@ -92,7 +105,15 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True, 
             stop.set()
 
 
-def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progress=True):
+def rewrite(
+    source: DatasetDescription,
+    encoding: Encoding,
+    destination: str,
+    *,
+    overwrite: bool = False,
+    jobs: int | None = None,
+    progress: bool = True,
+) -> float:
     """Writes the described split `source` to `destination` as `encoding` says.
 
     Every label, id and dense value is checked on the way. Files appear under their names when all

@@ -7,9 +7,13 @@ generator.json, which keeps the AUC of the true probabilities on each file: what
 possible model reaches.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +32,7 @@ VOCAB_SIZES = (
 )  # fmt: skip
 
 
-def auc(labels, scores):
+def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Returns the area under the ROC curve, ties counting half (Mann and Whitney 1947)."""
     order = np.argsort(scores, kind="stable")
     ranked, labels = scores[order], labels[order].astype(np.int64)
@@ -43,7 +47,14 @@ def auc(labels, scores):
     return float(np.sum(positives * (below + negatives / 2.0)) / pairs)
 
 
-def write_split(path, model, samples, seed, jobs=None, progress=True):
+def write_split(
+    path: str,
+    model: HiddenModel,
+    samples: int,
+    seed: Sequence[int],
+    jobs: int | None = None,
+    progress: bool = True,
+) -> float | None:
     """Writes `samples` raw records to `path`; the same bytes for a seed on any number of cores.
 
     Args:
@@ -77,15 +88,15 @@ def write_split(path, model, samples, seed, jobs=None, progress=True):
 
 
 def write_dataset(
-    output,
-    train_samples,
-    test_samples,
-    vocab_sizes=VOCAB_SIZES,
-    seed=0,
-    jobs=None,
-    progress=True,
-    overwrite=False,
-):
+    output: str,
+    train_samples: int,
+    test_samples: int,
+    vocab_sizes: Sequence[int] = VOCAB_SIZES,
+    seed: int = 0,
+    jobs: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Writes a synthetic dataset in the raw layout.
 
     Args:
@@ -145,7 +156,7 @@ def _take(claim, output, vocab_sizes, overwrite):
     claim.take([*layouts.RAW_FILES, *sides], owned | sides)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.synthetic", description=first_paragraph(__doc__)

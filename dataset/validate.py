@@ -6,10 +6,13 @@ DIR is a dataset, one split of it, or a raw file. Prints a summary of each colum
 and every problem found, the first of its kind in each column, if something is wrong.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from dataset.chunks import (
     check_labels,
     transformed_dense,
 )
-from dataset.columns import CATEGORICAL, DENSE
+from dataset.columns import CATEGORICAL, DENSE, DatasetDescription
 from dataset.command_line import add_source_arguments, open_source
 from dataset.errors import DatasetError
 from dataset.rewrite import each_chunk
@@ -124,7 +127,9 @@ class _Scan:
         return lines
 
 
-def validate(description, jobs=None, progress=True):
+def validate(
+    description: DatasetDescription, jobs: int | None = None, progress: bool = True
+) -> tuple[list[str], list[str]]:
     """Scans one split.
 
     Args:
@@ -178,7 +183,7 @@ def _compare(description, stored, digests):
     return problems
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.validate", description=first_paragraph(__doc__)

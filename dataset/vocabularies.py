@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ MAX_ROWS = 2**31 - 1
 Sizes = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]], msgspec.Meta(min_length=1)]
 
 
-def check_sizes(sizes, where, tables=None):
+def check_sizes(sizes: Any, where: str, tables: int | None = None) -> list[int]:
     """Returns vocabulary sizes as a list of ints.
 
     Raises:
@@ -43,7 +43,7 @@ def check_sizes(sizes, where, tables=None):
     return list(sizes)
 
 
-def parse_sizes(text, where):
+def parse_sizes(text: str, where: str) -> list[int]:
     """Returns the vocabulary sizes in `text`: a JSON list, or integers with commas between."""
     text = text.strip()
     try:
@@ -57,7 +57,7 @@ def parse_sizes(text, where):
     return check_sizes(sizes, where)
 
 
-def find_sizes(*folders):
+def find_sizes(*folders: str) -> list[int] | None:
     """Returns the sizes in the first vocab_sizes.json found in `folders`, or None."""
     for folder in folders:
         path = os.path.join(folder, FILE_NAME)

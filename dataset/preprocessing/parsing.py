@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,12 +35,12 @@ class Unit(NamedTuple):
     part_bytes: int
 
     @property
-    def name(self):
+    def name(self) -> str:
         """A name for files of this unit, unique and in input order."""
         return f"{self.file_index:05d}-{self.begin:015d}"
 
     @property
-    def input_bytes(self):
+    def input_bytes(self) -> int:
         """Bytes of the input file that this unit reads, for the progress bar."""
         if self.file.form == "parquet":
             from dataset.preprocessing import parquet_input
@@ -49,7 +49,7 @@ class Unit(NamedTuple):
         return self.end - self.begin
 
 
-def plan_units(files):
+def plan_units(files: Sequence[InputFile]) -> list[Unit]:
     """Returns the Units of the InputFiles, in input order."""
     units = []
     for index, file in enumerate(files):
@@ -66,7 +66,7 @@ def plan_units(files):
     return units
 
 
-def parse_unit(unit, folder):
+def parse_unit(unit: Unit, folder: str) -> dict[str, Any]:
     """Parses a unit; writes its parts and its rejects below `folder`.
 
     Returns:

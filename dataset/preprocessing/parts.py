@@ -21,6 +21,7 @@ from dataset.preprocessing.columns import (
     NAMES,
     PART_NAME,
     ROW_NAME,
+    Samples,
 )
 from storage.atomic import replacing_name
 from storage.digests import crc32_of_file
@@ -53,7 +54,7 @@ class Part(NamedTuple):
     crc32: int
 
     @property
-    def file_index(self):
+    def file_index(self) -> int:
         """Place of its input file in the order of all input files."""
         return self.number // PARTS_PER_FILE
 
@@ -61,7 +62,7 @@ class Part(NamedTuple):
 class PartWriter:
     """Writes one part, batch by batch; holds at most about two row groups in memory."""
 
-    def __init__(self, folder, number):
+    def __init__(self, folder: str, number: int):
         """Opens part `number` below `folder`; nothing has its final name before `close`."""
         self._number = number
         self._path = os.path.join(folder, f"part-{number:010d}.parquet")
@@ -72,7 +73,7 @@ class PartWriter:
         self._held = 0
         self._rows = 0
 
-    def append(self, samples):
+    def append(self, samples: Samples) -> None:
         """Adds samples."""
         if not len(samples):
             return
@@ -91,7 +92,7 @@ class PartWriter:
             self._writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
         self._batches, self._held = [], 0
 
-    def close(self):
+    def close(self) -> Part | None:
         """Gives the part its name and returns it as a Part; None when it has no rows."""
         if self._writer is None:
             return None
@@ -102,7 +103,7 @@ class PartWriter:
         crc32 = crc32_of_file(self._path)
         return Part(self._number, self._path, self._rows, os.path.getsize(self._path), crc32)
 
-    def abandon(self, error):
+    def abandon(self, error: BaseException) -> None:
         """Removes what was written, because of `error`."""
         if self._writer is not None:
             with contextlib.suppress(OSError):  # Its last bytes have no room either.

@@ -15,6 +15,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dataset.preprocessing import (
     dictionaries,
@@ -38,11 +40,14 @@ from dataset.preprocessing.stage_results import ColumnSummary, MappedPart, Parse
 from dataset.preprocessing.stages import Output, Stages, check_work_folder, locked
 from storage.digests import sha256_of, sha256_of_file
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.options import Options
+
 #: Part of every key: raised when a stage's output changes for the same input.
 _VERSION = 2
 
 
-def run(options, say=print):
+def run(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Preprocesses what `options` says; goes on where a killed run on the same folder was.
 
     Args:
@@ -293,10 +298,10 @@ class _Job:
     def finish(self, parsed, rule, columns, plan, without_id):
         """Gives the files their names, and returns the report."""
         options = self.options
-        report, files = finishing.finish(
-            options, self.output, parsed, self.inputs, rule, columns, plan, without_id,
-            self.regions, self.say,
-        )  # fmt: skip
+        results = finishing.Results(
+            parsed, self.inputs, rule, columns, plan, without_id, self.regions
+        )
+        report, files = finishing.finish(options, self.output, results, self.say)
         self.stages.commit("complete", self.key(), report, files)
         self.output.finish()
         written = [*finishing.permanent_names(options), *finishing.partial_names(options)]

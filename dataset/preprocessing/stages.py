@@ -14,7 +14,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 from dataset.preprocessing.errors import OptionError, OutputError
@@ -37,12 +37,12 @@ class Output(NamedTuple):
     crc32: int
 
     @classmethod
-    def whole(cls, path, crc32=None):
+    def whole(cls, path: str, crc32: int | None = None) -> Output:
         """Returns the Output for all of a file, reading it if its checksum is not given."""
         crc32 = crc32_of_file(path) if crc32 is None else crc32
         return cls(path, 0, os.path.getsize(path), crc32)
 
-    def intact(self):
+    def intact(self) -> bool:
         """Tells whether the file still holds these bytes."""
         try:
             if os.path.getsize(self.path) < self.offset + self.length:
@@ -61,7 +61,7 @@ class _Stage(TypedDict):
 class Stages:
     """The committed stages below one folder."""
 
-    def __init__(self, folder, jobs=1):
+    def __init__(self, folder: str, jobs: int = 1):
         """Opens the journal in `folder`; `jobs` threads check outputs."""
         self._folder = folder
         self._jobs = jobs
@@ -97,12 +97,12 @@ class Stages:
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
             return list(pool.map(lambda pair: self.find(pair[0], pair[1], shape), wanted))
 
-    def commit(self, name, key, result, outputs=()):
+    def commit(self, name: str, key: Any, result: Any, outputs: Iterable[Output] = ()) -> None:
         """Records a finished stage, whose Outputs have been synced to disk."""
         stage = {"key": key, "outputs": [list(output) for output in outputs], "result": result}
         write_json(self._path(name), stage)
 
-    def forget(self, prefix=""):
+    def forget(self, prefix: str = "") -> None:
         """Removes the stages whose names begin with `prefix`."""
         for name in os.listdir(self._folder):
             if name.startswith(prefix):
@@ -112,7 +112,7 @@ class Stages:
         return os.path.join(self._folder, f"{name}.json")
 
 
-def check_work_folder(folder):
+def check_work_folder(folder: str) -> None:
     """Raises `OutputError` unless `folder` is new, empty, or one that `locked` has made."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     if not names:
@@ -131,7 +131,7 @@ def check_work_folder(folder):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: str) -> Iterator[None]:
     """Holds `folder` for this process; a second run on it is an error, not a race."""
     check_work_folder(folder)
     os.makedirs(folder, exist_ok=True)
