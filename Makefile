@@ -51,8 +51,9 @@ sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-
 	  && cmake --build build/kernels-sanitized --parallel >/dev/null \
 	  && build/kernels-sanitized/kernels_test && build/kernels-sanitized/preprocessing_test
 
-lint: $(VENV)/.ready ## check the style (ruff, shellcheck)
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, pyright)
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS) \
+	  && $(VENV)/bin/basedpyright --pythonpath $(PY)
 
 venv: $(VENV)/.ready ## make the virtual environment (pinned dependencies, Horovod)
 

@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 
 from storage import program_start
 
@@ -23,6 +24,7 @@ from dataset.preprocessing import options as options_module
 from dataset.preprocessing import pipeline
 from dataset.preprocessing.errors import OptionError
 from dataset.preprocessing.inputs import parse_days
+from storage.arguments import first_paragraph
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -42,7 +44,7 @@ def _not_empty(text):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="preprocess.py",
-        description=__doc__.split("\n\n")[0],
+        description=first_paragraph(__doc__),
         formatter_class=_Defaults,
     )
     add = parser.add_argument
@@ -140,7 +142,7 @@ def _options(flags):
     )
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     flags = _parser().parse_args(arguments)
 

@@ -6,6 +6,8 @@ the running interpreter has, and leaves ``ops/libdlrm_ops-tf<version>.so`` besid
 Versions are pinned in ``constraints.txt``; the ranges here say what the code is written for.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import shutil
@@ -21,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 class BuildOps(build_ext):
     """Hands the build to CMake; one build tree for each TensorFlow version."""
 
-    def run(self):
+    def run(self) -> None:
         """Configures and builds ``ops/``, then copies the library to where it is loaded from."""
         # The environment's own cmake and ninja come first: they are pinned, the system's are not.
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
@@ -98,6 +100,7 @@ setup(
         "spark": ["pyspark>=3.5,<4", "pandas>=1.5,<3"],
         "mlperf": ["mlperf-logging>=4.1"],
         "test": [
+            "basedpyright",
             "hypothesis",
             "pytest",
             "pytest-timeout",

@@ -7,9 +7,13 @@ SRC holds records of little-endian 4-byte words: the label, 13 dense counts, one
 category.bin, or with --split_categories one narrow file per table.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from storage import program_start
 
@@ -25,11 +29,12 @@ from dataset.errors import DatasetError
 from dataset.opening import open_split
 from dataset.rewrite import each_chunk, rewrite
 from dataset.stored_types import Declared
+from storage.arguments import first_paragraph
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the parsed command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("source", metavar="SRC", type=command_line.path, help="raw binary file")
     parser.add_argument(
         "destination",
@@ -63,7 +68,7 @@ def parse_arguments(arguments):
         metavar="BOOL",
         help="the seed benchmark's name for it: True is log(x+3), False is none",
     )
-    words = {"choices": ["int32", "float32"]}
+    words: dict[str, Any] = {"choices": ["int32", "float32"]}
     parser.add_argument("--label_type", help="type of SRC's label (default: int32)", **words)
     parser.add_argument("--dense_type", help="type of SRC's dense values (default: int32)", **words)
     parser.add_argument(
@@ -99,14 +104,14 @@ def _boolean(text):
     raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}")
 
 
-def find_vocab_sizes(given, source, destination):
+def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[int] | None:
     """Returns the vocabulary sizes, or None where only a scan can tell.
 
     Raises:
         DatasetError: sizes are malformed, or those given are not those of the train split.
     """
     destination = os.path.abspath(destination)
-    sizes = metadata.parse_vocab_sizes(given, "--vocab_sizes") if given is not None else None
+    sizes = vocabularies.parse_sizes(given, "--vocab_sizes") if given is not None else None
     if os.path.basename(destination) == "test":
         train = os.path.join(os.path.dirname(destination), "train")
         content = metadata.read(train) if files.is_folder(train) else None
@@ -119,16 +124,18 @@ def find_vocab_sizes(given, source, destination):
             return content["vocab_sizes"]
     if sizes is not None:
         return sizes
-    return metadata.find_vocab_sizes(os.path.dirname(os.path.abspath(source)))
+    return vocabularies.find_sizes(os.path.dirname(os.path.abspath(source)))
 
 
-def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
+def scan_vocab_sizes(
+    path: str, tables: int = 26, jobs: int | None = None, progress: bool = True
+) -> list[int]:
     """Returns the sizes that just hold a raw file's ids: each table's largest id plus one.
 
     Raises:
         DatasetError: an id is negative, or the file is empty.
     """
-    description = layouts.describe_raw(path, [metadata.MAX_ROWS] * tables)
+    description = layouts.describe_raw(path, [vocabularies.MAX_ROWS] * tables)
     if not description.samples:
         raise DatasetError(f"{path}: holds no samples")
     largest = np.zeros((-(-description.samples // 65536), tables), np.int64)
@@ -139,16 +146,16 @@ def scan_vocab_sizes(path, tables=26, jobs=None, progress=True):
     with ChunkReader(description) as reader:
         each_chunk(description.samples, work, description.bytes_per_sample, "scan", jobs, progress)
     sizes = largest.max(axis=0) + 1
-    if (sizes > metadata.MAX_ROWS).any():
-        table = int(np.argmax(sizes > metadata.MAX_ROWS))
+    if (sizes > vocabularies.MAX_ROWS).any():
+        table = int(np.argmax(sizes > vocabularies.MAX_ROWS))
         raise DatasetError(
             f"{path}: table {table} has a negative id ({sizes[table] - 1 - 2**32}): expected 0 "
-            f"to {metadata.MAX_ROWS - 1}"
+            f"to {vocabularies.MAX_ROWS - 1}"
         )
     return [int(size) for size in sizes]
 
 
-def split(parsed):
+def split(parsed: argparse.Namespace) -> int:
     """Splits as the parsed command line says; returns the exit status."""
     files.size(parsed.source)  # Before anything is said about it.
     sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
@@ -181,7 +188,7 @@ def split(parsed):
     return 0
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parsed = parse_arguments(arguments)
     return command_line.run("split_bin.py", lambda: split(parsed))

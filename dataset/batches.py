@@ -3,10 +3,15 @@
 Pure arithmetic, alike for Python integers, NumPy arrays and TensorFlow tensors.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from dataset.errors import DatasetError
 
 
-def local_batch_size(global_batch_size, size):
+def local_batch_size(global_batch_size: int, size: int) -> int:
     """Returns the samples of one rank in a full batch.
 
     Raises:
@@ -24,14 +29,16 @@ def local_batch_size(global_batch_size, size):
     return global_batch_size // size
 
 
-def steps(samples, global_batch_size, drop_remainder):
+def steps(samples: int, global_batch_size: int, drop_remainder: bool) -> int:
     """Returns the steps of one epoch, which are the same on every rank."""
     if drop_remainder:
         return samples // global_batch_size
     return -(-samples // global_batch_size)
 
 
-def dealt(remaining, first, rank, size, minimum=min):
+def dealt(
+    remaining: Any, first: Any, rank: Any, size: int, minimum: Callable[[Any, Any], Any] = min
+) -> tuple[Any, Any]:
     """Returns (first sample, count) of one rank's share of `remaining` samples from `first` on.
 
     Shares are contiguous, in rank order, and differ by one at most: rank r has remaining // size

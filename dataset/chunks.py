@@ -3,16 +3,19 @@
 This is the path of the tools (split, convert, validate); training reads with `dataset.reader`.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dataset import column_kernels
-from dataset.buffers import ThreadBuffers
-from dataset.columns import TRANSFORMS, apply_transform
+from dataset.columns import TRANSFORMS, Column, DatasetDescription, apply_transform
 from dataset.errors import DatasetError
 from storage import regular
+from storage.direct_io import ThreadBuffers
 
 #: Samples of a chunk. Digests of columns are over blocks of this many samples, so that chunks can
 #: be worked on in any order; it is part of the format of metadata.json.
@@ -35,7 +38,7 @@ class Chunk(NamedTuple):
     first: int
     label: np.ndarray
     dense: np.ndarray
-    ids: list
+    ids: list[np.ndarray]
 
 
 class ChunkReader:
@@ -44,7 +47,7 @@ class ChunkReader:
     A chunk's arrays are the thread's own and are written over by its next `read`.
     """
 
-    def __init__(self, description):
+    def __init__(self, description: DatasetDescription):
         self.description = description
         self._files = {}
         self._buffers = ThreadBuffers()
@@ -65,7 +68,7 @@ class ChunkReader:
             os.close(handle)
         self._files = {}
 
-    def read(self, first, count):
+    def read(self, first: int, count: int) -> Chunk:
         """Returns samples first .. first + count - 1 as a `Chunk`."""
         arrays = {column: self._array(column, count) for column in self.description.columns}
         if self.description.label_column.stride > self.description.label_column.bytes_per_sample:
@@ -124,7 +127,7 @@ class ChunkReader:
             )
 
 
-def check_labels(chunk, where):
+def check_labels(chunk: Chunk, where: str) -> None:
     """Raises `DatasetError` unless every label of the chunk is 0 or 1."""
     wrong = (chunk.label != 0) & (chunk.label != 1)
     if wrong.any():
@@ -134,7 +137,7 @@ def check_labels(chunk, where):
         )
 
 
-def largest_ids(ids):
+def largest_ids(ids: np.ndarray) -> np.ndarray:
     """Returns each column's largest id of [n, width] ids, negative ones counting as huge."""
     unsigned = ids.view(f"u{ids.dtype.itemsize}") if ids.dtype.kind == "i" else ids
     if ids.shape[1] == 1:
@@ -148,7 +151,7 @@ def largest_ids(ids):
     return worst
 
 
-def check_ids(chunk, columns, vocab_sizes):
+def check_ids(chunk: Chunk, columns: Sequence[Column], vocab_sizes: Sequence[int]) -> None:
     """Raises `DatasetError` unless every id lies in its table's vocabulary."""
     for column, ids in zip(columns, chunk.ids):
         bounds = np.array([vocab_sizes[table] for table in column.tables], np.int64)
@@ -164,7 +167,7 @@ def check_ids(chunk, columns, vocab_sizes):
         )
 
 
-def check_dense(chunk, column):
+def check_dense(chunk: Chunk, column: Column) -> None:
     """Raises `DatasetError` unless the transform gives a finite value for every dense value."""
     shift = TRANSFORMS[column.transform]
     dense = chunk.dense
@@ -179,7 +182,7 @@ def check_dense(chunk, column):
         transformed_dense(chunk, column)
 
 
-def transformed_dense(chunk, column):
+def transformed_dense(chunk: Chunk, column: Column) -> np.ndarray:
     """Returns the chunk's dense values [n, width] as float32, transformed and found finite.
 
     Raises:

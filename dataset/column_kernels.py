@@ -4,7 +4,10 @@ A chunk goes through each of these in one call, so that threads seldom wait for 
 The results are the same either way.
 """
 
+from __future__ import annotations
+
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +17,9 @@ from dataset.preprocessing import native
 _TILE_SAMPLES = 2048
 
 
-def split_records(records, stride, fields):
+def split_records(
+    records: np.ndarray, stride: int, fields: Sequence[tuple[int, np.ndarray]]
+) -> None:
     """Copies fields of records to columns.
 
     Args:
@@ -42,7 +47,7 @@ def split_records(records, stride, fields):
     )
 
 
-def narrow_ids(ids, columns):
+def narrow_ids(ids: Sequence[np.ndarray], columns: Sequence[np.ndarray]) -> None:
     """Copies ids to one column a table.
 
     Args:
@@ -62,7 +67,7 @@ def narrow_ids(ids, columns):
                 next(remaining)[tile] = stored[tile, position]
 
 
-def widen_ids(ids, out):
+def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
     """Copies ids side by side.
 
     Args:
@@ -85,7 +90,7 @@ def widen_ids(ids, out):
             place[tile] = stored[tile]
 
 
-def look_up(table, counts, out):
+def look_up(table: np.ndarray, counts: np.ndarray, out: np.ndarray) -> bool:
     """Fills `out` with table[counts], and with anything where that is not in the table.
 
     Args:
@@ -104,7 +109,7 @@ def look_up(table, counts, out):
     return kernels.dlrm_look_up(*addresses) > 0
 
 
-def halves_to_floats(values, out):
+def halves_to_floats(values: np.ndarray, out: np.ndarray) -> None:
     """Fills float32 `out` with finite, contiguous float16 values of the same shape."""
     kernels = native.load()
     if kernels is None:

@@ -4,8 +4,9 @@ Every layout on disk becomes one `DatasetDescription`; readers, checks and conve
 else. Nothing here touches a file.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Optional
 
 import numpy as np
 
@@ -58,26 +59,26 @@ class Column:
     """
 
     kind: str
-    segments: tuple
+    segments: tuple[Segment, ...]
     dtype: str
     width: int
     stride: int
     first_table: int = 0
     transform: str = "none"
-    applied: Optional[str] = None
+    applied: str | None = None
 
     @property
-    def samples(self):
+    def samples(self) -> int:
         """How many samples the column holds."""
         return sum(segment.samples for segment in self.segments)
 
     @property
-    def tables(self):
+    def tables(self) -> range:
         """Indices of the tables whose ids are in this column."""
         return range(self.first_table, self.first_table + self.width)
 
     @property
-    def bytes_per_sample(self):
+    def bytes_per_sample(self) -> int:
         """Stored bytes of one sample's values."""
         return self.width * np.dtype(self.dtype).itemsize
 
@@ -99,10 +100,10 @@ class DatasetDescription:
     path: str
     layout: str
     samples: int
-    vocab_sizes: list
-    columns: tuple
+    vocab_sizes: list[int]
+    columns: tuple[Column, ...]
     fingerprint: str
-    attainable_auc: Optional[float] = None
+    attainable_auc: float | None = None
 
     def __post_init__(self):
         tables = [table for column in self.table_columns for table in column.tables]
@@ -123,32 +124,32 @@ class DatasetDescription:
             )
 
     @property
-    def label_column(self):
+    def label_column(self) -> Column:
         """The label's `Column`."""
         return self._of_kind(LABEL)[0]
 
     @property
-    def dense_column(self):
+    def dense_column(self) -> Column:
         """The dense features' `Column`."""
         return self._of_kind(DENSE)[0]
 
     @property
-    def table_columns(self):
+    def table_columns(self) -> tuple[Column, ...]:
         """The categorical `Column`s in table order."""
         return self._of_kind(CATEGORICAL)
 
     @property
-    def dense_features(self):
+    def dense_features(self) -> int:
         """Dense features per sample."""
         return self.dense_column.width
 
     @property
-    def dense_transform(self):
+    def dense_transform(self) -> str:
         """Name of the transform that the reader applies to the stored dense values."""
         return self.dense_column.transform
 
     @property
-    def applied_transform(self):
+    def applied_transform(self) -> str | None:
         """Name of the transform that stored dense values have been through, None if unknown."""
         column = self.dense_column
         if column.applied is not None:
@@ -157,7 +158,7 @@ class DatasetDescription:
         return "none" if column.dtype == "int32" or column.transform != "none" else None
 
     @property
-    def effective_transform(self):
+    def effective_transform(self) -> str | None:
         """Name of the transform from counts to what a model gets, None if unknown.
 
         What was applied before the values were stored, or else what the reader applies.
@@ -165,7 +166,7 @@ class DatasetDescription:
         return self.applied_transform if self.dense_transform == "none" else self.dense_transform
 
     @property
-    def bytes_per_sample(self):
+    def bytes_per_sample(self) -> int:
         """Stored bytes of one sample over all columns."""
         return sum(column.bytes_per_sample for column in self.columns)
 
@@ -173,7 +174,7 @@ class DatasetDescription:
         return tuple(column for column in self.columns if column.kind == kind)
 
 
-def check_dtype(kind, dtype, where):
+def check_dtype(kind: str, dtype: str, where: str) -> None:
     """Raises `DatasetError` for a stored dtype that a column of this kind cannot have."""
     if dtype not in STORED_DTYPES[kind]:
         raise DatasetError(
@@ -182,7 +183,7 @@ def check_dtype(kind, dtype, where):
         )
 
 
-def check_transform(name, where):
+def check_transform(name: str, where: str) -> None:
     """Raises `DatasetError` where `name` is not a known dense transform."""
     if name not in tuple(TRANSFORMS):
         raise DatasetError(
@@ -194,7 +195,7 @@ def check_transform(name, where):
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def as_float32(values):
+def as_float32(values: np.ndarray) -> np.ndarray:
     """Returns stored dense values as a new float32 array."""
     if values.dtype == np.float16:
         # Every index lies in the table: "wrap" saves take the check and a copy of the result.
@@ -202,7 +203,7 @@ def as_float32(values):
     return values.astype(np.float32)
 
 
-def apply_transform(values, transform):
+def apply_transform(values: np.ndarray, transform: str) -> np.ndarray:
     """Returns dense values [n, width] as float32, transformed as the reader would.
 
     A logarithm of a value that is not positive comes out as NaN or -inf, which every caller
@@ -217,7 +218,7 @@ def apply_transform(values, transform):
         return np.log(values, out=values)
 
 
-def narrow_dtype(vocab_size):
+def narrow_dtype(vocab_size: int) -> str:
     """Returns the stored id dtype of the per-table layout for a table of `vocab_size` rows.
 
     The limits are those of the published split scripts: int8 below 127 rows, int16 below 32,767.

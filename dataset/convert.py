@@ -6,22 +6,30 @@ SRC is a dataset in any layout that is read (raw, three_file, per_table, DeepLea
 MLPerf v0.7, TorchRec), or one split of it; DST is a folder, for one raw split a file.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from dataset import command_line, encode, layouts, metadata, ownership, transforms
+from dataset import command_line, encode, layouts, ownership, transforms, vocabularies
+from dataset.columns import DatasetDescription
+from dataset.command_line import add_source_arguments, open_source
 from dataset.destination import Destination
 from dataset.errors import DatasetError
 from dataset.rewrite import rewrite
-from dataset.source_arguments import add_source_arguments, open_source
+from storage.arguments import first_paragraph
 from storage.claim import Claim, ClaimError
 
 #: Layouts that are written.
 TARGETS = ("raw", "three_file", "per_table")
 
 
-def convert_split(source, destination, layout, **options):
+def convert_split(
+    source: DatasetDescription, destination: str, layout: str, **options: Any
+) -> float:
     """Writes one described split in another layout.
 
     Args:
@@ -39,7 +47,14 @@ def convert_split(source, destination, layout, **options):
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
 
-def convert_dataset(sources, destination, layout, *, overwrite=False, **options):
+def convert_dataset(
+    sources: Sequence[DatasetDescription],
+    destination: str,
+    layout: str,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> list[tuple[DatasetDescription, str, float]]:
     """Writes the described train and test splits below `destination`; options as for one split.
 
     A conversion that was broken off goes on when it is started again.
@@ -79,15 +94,15 @@ def convert_dataset(sources, destination, layout, *, overwrite=False, **options)
 def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
     """Checks that what is written next to raw files replaces nothing of somebody else's."""
     owned = ownership.raw_files(destination) if overwrite else claim.left
-    replaceable = metadata.VOCAB_FILE_NAME in owned
+    replaceable = vocabularies.FILE_NAME in owned
     ownership.check_vocab_sizes(destination, vocab_sizes, replaceable)
     ownership.check_generator(destination)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m dataset.convert", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m dataset.convert", description=first_paragraph(__doc__)
     )
     parser.add_argument(
         "source", metavar="SRC", type=command_line.path, help="dataset, split folder or raw file"

@@ -1,6 +1,10 @@
 """Builds descriptions of folders whose columns each fill one file."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +23,16 @@ from dataset.errors import DatasetError
 DENSE_FEATURES = 13
 
 
-def file_column(path, kind, dtype, width, samples, first_table=0, transform="none", applied=None):
+def file_column(
+    path: str,
+    kind: str,
+    dtype: str,
+    width: int,
+    samples: int,
+    first_table: int = 0,
+    transform: str = "none",
+    applied: str | None = None,
+) -> Column:
     """Returns the `Column` that fills the file `path`, whose size must fit `samples`."""
     check_dtype(kind, dtype, path)
     stride = width * np.dtype(dtype).itemsize
@@ -38,7 +51,7 @@ def _other_size(found, values, dtype):
     return ""
 
 
-def check_table_files(folder, prefix, tables):
+def check_table_files(folder: str, prefix: str, tables: int) -> None:
     """Raises `DatasetError` where a folder has more files of ids than there are tables."""
     beyond = os.path.join(folder, f"{prefix}{tables}.bin")
     if files.exists(beyond):
@@ -48,7 +61,13 @@ def check_table_files(folder, prefix, tables):
         )
 
 
-def describe_files(folder, layout, columns, vocab_sizes, root=None):
+def describe_files(
+    folder: str,
+    layout: str,
+    columns: Sequence[tuple[str, str, str, int, int, str]],
+    vocab_sizes: list[int],
+    root: str | None = None,
+) -> DatasetDescription:
     """Describes columns that each fill one file; the label's file says how many samples.
 
     Args:
@@ -59,13 +78,15 @@ def describe_files(folder, layout, columns, vocab_sizes, root=None):
         root: the folder that file names are relative to, where that is not the split's.
     """
     root = folder if root is None else root
-    columns = [(os.path.join(root, name), *rest) for name, *rest in columns]
-    label, label_dtype = next((path, dtype) for path, kind, dtype, *_ in columns if kind == LABEL)
-    check_dtype(LABEL, label_dtype, label)
-    samples = files.count_samples(label, np.dtype(label_dtype).itemsize)
+    paths = [os.path.join(root, name) for name, *_ in columns]
+    label, dtype = next(
+        (path, column[2]) for path, column in zip(paths, columns) if column[1] == LABEL
+    )
+    check_dtype(LABEL, dtype, label)
+    samples = files.count_samples(label, np.dtype(dtype).itemsize)
     built = tuple(
         file_column(path, kind, dtype, width, samples, first_table, transform)
-        for path, kind, dtype, width, first_table, transform in columns
+        for path, (_, kind, dtype, width, first_table, transform) in zip(paths, columns)
     )
     facts = (layout, vocab_sizes, [(c.kind, c.dtype, c.width, c.transform) for c in built])
     return DatasetDescription(
@@ -74,11 +95,11 @@ def describe_files(folder, layout, columns, vocab_sizes, root=None):
         samples=samples,
         vocab_sizes=vocab_sizes,
         columns=built,
-        fingerprint=files.sampled_fingerprint([path for path, *_ in columns], facts),
+        fingerprint=files.sampled_fingerprint(paths, facts),
     )
 
 
-def from_metadata(folder, content):
+def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription:
     """Describes a split folder that this project wrote, from its checked metadata.json."""
     where = os.path.join(folder, metadata.FILE_NAME)
     samples = content["samples"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from dataset import metadata, ownership
 from dataset.columns import DatasetDescription
+from dataset.encode import Encoding
 from dataset.errors import DatasetError
 from storage import atomic
 from storage.claim import Claim
+from storage.digests import BlockDigest
 
 
 class Destination:
@@ -52,7 +55,7 @@ class Destination:
         # Of the file alone: others may be written next to it.
         return Claim(self.folder, marker=f".{self._mark}.incomplete", whole=self._is_complete)
 
-    def take(self, claim: Claim, source: DatasetDescription, names: list) -> None:
+    def take(self, claim: Claim, source: DatasetDescription, names: Sequence[str]) -> None:
         """Claims the files, before any is written.
 
         Args:
@@ -84,13 +87,15 @@ class Destination:
         if not self.raw:
             claim.remove((self._owned | claim.left) - set(self._names))
 
-    def finish(self, source: DatasetDescription, encoding, digests: list) -> None:
+    def finish(
+        self, source: DatasetDescription, encoding: Encoding, digests: Sequence[BlockDigest]
+    ) -> None:
         """Writes what says that the files are complete.
 
         Args:
             source: what was written.
             encoding: how: a `dataset.encode.Encoding`.
-            digests: a `dataset.digests.BlockDigest` of each file.
+            digests: a `storage.digests.BlockDigest` of each file.
         """
         if self.raw:
             path = os.path.join(self.folder, self._mark)

@@ -1,16 +1,26 @@
 """What a split is written as: the files of each layout that is written, and their bytes."""
 
-from typing import Callable, NamedTuple, Optional
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from dataset import column_kernels
-from dataset.buffers import ThreadBuffers
-from dataset.chunks import check_dense, transformed_dense
-from dataset.columns import CATEGORICAL, DENSE, LABEL, apply_transform, narrow_dtype
+from dataset.chunks import Chunk, check_dense, transformed_dense
+from dataset.columns import (
+    CATEGORICAL,
+    DENSE,
+    LABEL,
+    DatasetDescription,
+    apply_transform,
+    narrow_dtype,
+)
 from dataset.describe import DENSE_FEATURES
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
+from storage.direct_io import ThreadBuffers
 
 #: Counts below this have their float16 logarithms in a table that fits the cache.
 _LOOKED_UP = 65536
@@ -25,7 +35,7 @@ class OutputFile(NamedTuple):
     width: int
 
     @property
-    def bytes_per_sample(self):
+    def bytes_per_sample(self) -> int:
         """Stored bytes of one sample."""
         return self.width * np.dtype(self.dtype).itemsize
 
@@ -45,12 +55,12 @@ class Encoding(NamedTuple):
 
     layout: str
     dense_transform: str
-    applied_transform: Optional[str]
-    files: list
-    encode: Callable
+    applied_transform: str | None
+    files: list[OutputFile]
+    encode: Callable[[Chunk], list[np.ndarray]]
 
 
-def encoding(source, layout):
+def encoding(source: DatasetDescription, layout: str) -> Encoding:
     """Returns the `Encoding` of the described `source` in `layout`.
 
     Raises:

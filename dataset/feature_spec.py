@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dataset import files, metadata
+from dataset import files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, DatasetDescription
 from dataset.describe import describe_files
 from dataset.errors import DatasetError
@@ -109,7 +109,7 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
     _check_channels(path, channels, features)
     sources = _sources(path, mapping, chunks)
     sizes = [_cardinality(path, name, features[name]) for name in channels["categorical"]]
-    metadata.check_vocab_sizes(sizes, path)
+    vocabularies.check_sizes(sizes, path)
     if vocab_sizes is not None and vocab_sizes != sizes:
         raise DatasetError(
             f"{path}: vocabulary sizes given and those of the feature spec differ: expected "
@@ -141,12 +141,12 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
 
 
 def _read(path):
-    spec = metadata.read_yaml(path, dict[str, Any])
+    spec = files.read_yaml(path, dict[str, Any])
     return _checked(path, "", spec, _Spec)
 
 
 def _checked(path, field, value, shape):
-    metadata.check_shape(value, f"{path}: {field}" if field else path, shape)
+    files.check_shape(value, f"{path}: {field}" if field else path, shape)
     return value
 
 
@@ -208,9 +208,9 @@ def _cardinality(path, name, feature):
             "are not supported"
         )
     size = feature.get("cardinality")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= metadata.MAX_ROWS:
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= vocabularies.MAX_ROWS:
         raise DatasetError(
-            f"{where}: cardinality: expected an integer from 1 to {metadata.MAX_ROWS}, found "
+            f"{where}: cardinality: expected an integer from 1 to {vocabularies.MAX_ROWS}, found "
             + ("nothing" if size is None else f"{size!r:.40}")
         )
     return size

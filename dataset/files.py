@@ -1,18 +1,19 @@
-"""Sizes of data files, checked against the samples they should hold."""
+"""Files of a dataset: their sizes against the samples they should hold, their JSON and YAML."""
 
-import hashlib
+from __future__ import annotations
+
 import os
 import stat
+from collections.abc import Sequence
+from typing import Any
 
 from dataset.columns import Segment
 from dataset.errors import DatasetError
-from storage import regular
-
-#: Bytes read from each end of a file for a sampled fingerprint.
-_SAMPLED_BYTES = 65536
+from storage import regular, structured
+from storage.digests import sampled_sha256
 
 
-def size(path):
+def size(path: str | os.PathLike) -> int:
     """Returns the size in bytes of the regular, readable file `path`."""
     try:
         status = regular.check_regular(path)
@@ -25,7 +26,7 @@ def size(path):
     return status.st_size
 
 
-def exists(path):
+def exists(path: str | os.PathLike) -> bool:
     """Returns whether there is something at `path`.
 
     Unlike `os.path.exists`, which takes what may not be looked at for missing.
@@ -36,7 +37,7 @@ def exists(path):
     return _status(path) is not None
 
 
-def is_folder(path):
+def is_folder(path: str | os.PathLike) -> bool:
     """Returns whether `path` is a folder; raises as `exists`."""
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
@@ -51,7 +52,7 @@ def _status(path):
         raise _unreadable(path, error) from error
 
 
-def names_in(folder):
+def names_in(folder: str | os.PathLike) -> list[str]:
     """Returns the sorted names in `folder`.
 
     Raises:
@@ -70,7 +71,35 @@ def _unreadable(path, error):
     return DatasetError(f"{path!r:.200}: is no path: {error}")
 
 
-def count_samples(path, bytes_per_sample, header=0):
+def read_json(path: str | os.PathLike, shape: Any) -> Any:
+    """Returns the JSON value in file `path`, which has the given shape (`storage.structured`).
+
+    Raises:
+        DatasetError: the file cannot be read, is not JSON, or has another shape.
+    """
+    return _as_dataset_error(structured.read_json, path, shape)
+
+
+def read_yaml(path: str | os.PathLike, shape: Any) -> Any:
+    """Returns the value in the YAML file `path`, as `read_json` does."""
+    return _as_dataset_error(structured.read_yaml, path, shape)
+
+
+def check_shape(value: Any, where: str, shape: Any) -> None:
+    """Raises `DatasetError` unless a value from such a file has the given shape."""
+    _as_dataset_error(structured.check_shape, value, where, shape)
+
+
+def _as_dataset_error(function, *arguments):
+    try:
+        return function(*arguments)
+    except OSError as error:
+        raise DatasetError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    except structured.StructureError as error:
+        raise DatasetError(str(error)) from error
+
+
+def count_samples(path: str, bytes_per_sample: int, header: int = 0) -> int:
     """Returns how many samples the file holds; they must fill it after the header."""
     found = size(path)
     samples, rest = divmod(found - header, bytes_per_sample)
@@ -85,7 +114,9 @@ def count_samples(path, bytes_per_sample, header=0):
     return samples
 
 
-def expect_samples(path, bytes_per_sample, samples, header=0, hint=""):
+def expect_samples(
+    path: str, bytes_per_sample: int, samples: int, header: int = 0, hint: str = ""
+) -> None:
     """Raises `DatasetError` unless the file holds exactly `samples` after its header.
 
     Args:
@@ -106,23 +137,20 @@ def expect_samples(path, bytes_per_sample, samples, header=0, hint=""):
         )
 
 
-def whole_file(path, samples, offset=0):
+def whole_file(path: str | os.PathLike, samples: int, offset: int = 0) -> tuple[Segment, ...]:
     """Returns the segments of a column that lies in one file."""
     return (Segment(path=os.fspath(path), offset=offset, samples=samples),)
 
 
-def sampled_fingerprint(paths, facts):
+def sampled_fingerprint(paths: Sequence[str], facts: Any) -> str:
     """Returns a fingerprint of data that carries none of its own.
 
-    Digests `facts` and each file's name, size and both ends: cheap at any size, and different for
-    any two datasets that are not made to deceive.
+    Digests `facts` and each file's name, size and both ends (`storage.digests.sampled_sha256`).
+
+    Raises:
+        DatasetError: a file cannot be read.
     """
-    digest = hashlib.sha256(repr(facts).encode())
-    for path in paths:
-        length = size(path)
-        digest.update(f"{os.path.basename(path)}:{length}".encode())
-        with regular.open_regular(path) as file:
-            digest.update(file.read(_SAMPLED_BYTES))
-            file.seek(max(0, length - _SAMPLED_BYTES))
-            digest.update(file.read(_SAMPLED_BYTES))
-    return "sampled-sha256:" + digest.hexdigest()
+    try:
+        return "sampled-sha256:" + sampled_sha256(paths, repr(facts))
+    except OSError as error:
+        raise _unreadable(error.filename, error) from error

@@ -1,23 +1,31 @@
-"""Layouts that other projects' scripts write: DeepLearningExamples, MLPerf v0.7, TorchRec."""
+"""What other projects' scripts write: the layouts of DeepLearningExamples, MLPerf v0.7, TorchRec.
+
+And raw records that are not read, such as with int64 or multi-hot ids, to be named in a message.
+"""
+
+from __future__ import annotations
 
 import os
 import re
 import tokenize
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from dataset import feature_spec, files, metadata
+from dataset import feature_spec, files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
 from dataset.errors import DatasetError
 from storage import regular
 
+if TYPE_CHECKING:
+    from dataset.layouts import Hints
+
 MODEL_SIZE = "model_size.json"
 #: {column: its largest id}.
 _ModelSize = Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
-_LargestId = Annotated[int, msgspec.Meta(ge=0, lt=metadata.MAX_ROWS)]
+_LargestId = Annotated[int, msgspec.Meta(ge=0, lt=vocabularies.MAX_ROWS)]
 _MULTI_HOT = re.compile(r"day_\d+_sparse_multi_hot\.npz")
 # What NumPy raises for a header, which is a Python literal, that is none.
 _NO_HEADER = (
@@ -25,9 +33,17 @@ _NO_HEADER = (
     tokenize.TokenError,
 )  # fmt: skip
 _DAY = re.compile(r"day_(\d+)_(dense|sparse|labels)\.npy")
+#: Records looked at, from the start of the file.
+_RECORDS = 64
+#: Ids of a sample in each table of the MLPerf benchmark's multi-hot data (DLRM-DCNv2).
+_DCNV2_HOTNESS = (
+    3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
+)  # fmt: skip
+#: A label of 1, as int32 and as float32.
+_ONES = (1, 0x3F800000)
 
 
-def recognise_nvidia(folder):
+def recognise_nvidia(folder: str) -> str:
     """Tells DeepLearningExamples' files from MLPerf v0.7's, which have the same names.
 
     The former hold 1 + 26 bytes of label and dense features per sample, the latter 4 + 52.
@@ -45,7 +61,7 @@ def recognise_nvidia(folder):
     )
 
 
-def deep_learning_examples(folder, hints):
+def deep_learning_examples(folder: str, hints: Hints) -> DatasetDescription:
     """Describes a split of NVIDIA's DeepLearningExamples: narrow columns, dense transformed."""
     spec = feature_spec.find(os.path.normpath(os.path.join(folder, os.pardir)))
     if spec is not None:
@@ -61,7 +77,7 @@ def deep_learning_examples(folder, hints):
     return describe_files(folder, "deep_learning_examples", columns, sizes)
 
 
-def mlperf_v07(folder, hints):
+def mlperf_v07(folder: str, hints: Hints) -> DatasetDescription:
     """Describes a split of NVIDIA's MLPerf v0.7 split_data.py: float32 raw counts, int32 ids."""
     sizes = _model_size(folder, hints)
     check_table_files(folder, "cat_", len(sizes))
@@ -86,14 +102,14 @@ def _model_size(folder, hints):
         for around in (folder, os.path.join(folder, os.pardir)):
             path = os.path.normpath(os.path.join(around, MODEL_SIZE))
             if files.exists(path):
-                largest = metadata.read_json(path, _ModelSize)
+                largest = files.read_json(path, _ModelSize)
                 for name, value in largest.items():
-                    metadata.check_shape(value, f"{path}: {name}", _LargestId)
-                return metadata.check_vocab_sizes([v + 1 for v in largest.values()], path)
+                    files.check_shape(value, f"{path}: {name}", _LargestId)
+                return vocabularies.check_sizes([v + 1 for v in largest.values()], path)
     return hints.find_vocab_sizes(folder)
 
 
-def day_numbers(folder):
+def day_numbers(folder: str) -> list[int]:
     """Returns the sorted numbers of the TorchRec days in `folder`."""
     names = files.names_in(folder)
     matches = [match for match in map(_DAY.fullmatch, names) if match]
@@ -106,7 +122,7 @@ def day_numbers(folder):
     return sorted({int(match[1]) for match in matches})
 
 
-def torchrec(folder, hints):
+def torchrec(folder: str, hints: Hints) -> DatasetDescription:
     """Describes all of a folder's TorchRec days, in order, as one split."""
     days = day_numbers(folder)
     if not days:
@@ -114,7 +130,7 @@ def torchrec(folder, hints):
     return _describe_days(folder, days, hints.find_vocab_sizes(folder))
 
 
-def open_days(folder, hints):
+def open_days(folder: str, hints: Hints) -> tuple[DatasetDescription, DatasetDescription]:
     """Describes a flat folder of days: all but the last train, half of the last is the test set.
 
     The first half (rounded up) of the last day is the test set of the MLPerf benchmark; TorchRec's
@@ -195,3 +211,60 @@ def _npy_rows(path, dtype, width):
         raise DatasetError(f"{path}: expected dtype {dtype}, found {found}")
     files.expect_samples(path, width * np.dtype(dtype).itemsize, rows, header=offset)
     return rows, offset
+
+
+class _RecordFormat(NamedTuple):
+    what: str
+    record: int
+    # Words of a record whose value is 0: the upper halves of 8-byte numbers that are not negative.
+    zeros: tuple
+
+
+def find_other_format(path: str, dense_features: int, tables: int) -> str:
+    """Returns which records of another format the file holds, or "".
+
+    A format is named if its record size divides the file's and the first records make sense in it
+    (labels are 0 or 1, upper halves of int64 are 0) but not in this project's.
+
+    Args:
+        path: a raw file; its size need not be right.
+        dense_features: dense features expected.
+        tables: tables expected.
+    """
+    words = 1 + dense_features + tables
+    with regular.open_regular(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        stored = file.read(_RECORDS * 8 * (words + sum(_DCNV2_HOTNESS)))
+    stored = np.frombuffer(stored[: len(stored) // 4 * 4], "<u4")
+    if not size or (
+        size % (4 * words) == 0 and _is_format(stored, _RecordFormat("", 4 * words, ()))
+    ):
+        return ""
+    first_id = 1 + dense_features
+    formats = [
+        _RecordFormat(
+            "int64 ids", 4 * first_id + 8 * tables,
+            tuple(range(first_id + 1, first_id + 2 * tables, 2)),
+        ),
+        _RecordFormat("8-byte values throughout", 8 * words, ()),
+        _RecordFormat("multi-hot ids of DLRM-DCNv2", 4 * (first_id + sum(_DCNV2_HOTNESS)), ()),
+    ]  # fmt: skip
+    for found in formats:
+        if size % found.record == 0 and _is_format(stored, found):
+            return (
+                f"records of {found.record} bytes, as with {found.what}: expected {4 * words} "
+                f"bytes (label, {dense_features} dense values and {tables} ids of 4 bytes each)"
+            )
+    return ""
+
+
+def _is_format(stored, form):
+    width = form.record // 4
+    records = stored[: len(stored) // width * width].reshape(-1, width)[:_RECORDS]
+    labels = records[:, 0]
+    return (
+        len(records) > 0
+        and bool(((labels == 0) | np.isin(labels, _ONES)).all())
+        and not records[:, list(form.zeros)].any()
+    )

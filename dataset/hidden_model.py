@@ -9,6 +9,10 @@ that, a sum over features cannot. Scale and bias are fitted so that the best pos
 `TARGET_AUC`, whatever the vocabulary.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 from dataset.describe import DENSE_FEATURES
@@ -34,7 +38,7 @@ _PARTNERS = 2
 _CALIBRATION_SAMPLES = 60_000
 
 
-def auc_of_probabilities(probabilities):
+def auc_of_probabilities(probabilities: np.ndarray) -> float:
     """Returns the expected AUC of labels drawn with, and ranked by, the given probabilities.
 
     The chance that a positive outranks a negative: over ordered pairs, sum of p_i (1 - p_j) where
@@ -56,7 +60,7 @@ class HiddenModel:
         vocab_sizes: rows of each table.
     """
 
-    def __init__(self, vocab_sizes, seed):
+    def __init__(self, vocab_sizes: Sequence[int], seed: int):
         self.vocab_sizes = list(vocab_sizes)
         random = np.random.default_rng([seed, 0])
         # Dense features: zero where missing, else a rounded log-normal count.
@@ -111,7 +115,7 @@ class HiddenModel:
         self._scale = scale
         self._bias = bias - scale * float(self._shares @ parts.mean(axis=1))
 
-    def sample(self, random, count):
+    def sample(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws samples.
 
         Args:

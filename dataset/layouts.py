@@ -5,11 +5,14 @@ The builders in `LAYOUTS` serve folders that do not: the seed benchmark's, raw f
 other projects (`dataset.foreign_layouts`).
 """
 
+from __future__ import annotations
+
 import os
 import re
-from typing import NamedTuple, Optional, TypedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, TypedDict
 
-from dataset import files, foreign_layouts, metadata, record_hints
+from dataset import files, foreign_layouts, metadata, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
 from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, from_metadata
 from dataset.errors import DatasetError
@@ -25,9 +28,13 @@ RAW_TRANSFORM = "log(x+1)"
 SEED_TRANSFORM = "log(x+3)"
 
 
+#: Not `float | None`, which Python 3.9 does not evaluate.
+_Auc = Optional[float]
+
+
 class _GeneratedFile(TypedDict, total=False):
     samples: int
-    attainable_auc: Optional[float]
+    attainable_auc: _Auc
 
 
 class _Generator(TypedDict):
@@ -37,12 +44,12 @@ class _Generator(TypedDict):
 class Hints(NamedTuple):
     """What is known of a split besides its data files."""
 
-    vocab_sizes: Optional[list] = None
-    metadata: Optional[dict] = None
-    train: Optional[DatasetDescription] = None
+    vocab_sizes: list[int] | None = None
+    metadata: dict[str, Any] | None = None
+    train: DatasetDescription | None = None
     declared: Declared = Declared()
 
-    def find_vocab_sizes(self, folder):
+    def find_vocab_sizes(self, folder: str) -> list[int]:
         """Returns the vocabulary sizes: given, from metadata, from train, or from a side file."""
         if self.vocab_sizes is not None:
             return self.vocab_sizes
@@ -51,23 +58,23 @@ class Hints(NamedTuple):
         if self.train is not None:
             return self.train.vocab_sizes
         around = folder if files.is_folder(folder) else os.path.dirname(folder)
-        found = metadata.find_vocab_sizes(around, os.path.join(around, os.pardir))
+        found = vocabularies.find_sizes(around, os.path.join(around, os.pardir))
         if found is None:
             raise DatasetError(
                 f"{folder}: vocabulary sizes are not known: put them as a JSON list into "
-                f"{os.path.join(around, metadata.VOCAB_FILE_NAME)} (or give --vocab_sizes to "
+                f"{os.path.join(around, vocabularies.FILE_NAME)} (or give --vocab_sizes to "
                 "split_bin.py, dataset.convert or dataset.validate)"
             )
         return found
 
 
-def listing(folder):
+def listing(folder: str) -> str:
     """Returns the first names in `folder`, for a message."""
     names = files.names_in(folder)
     return (", ".join(names[:8]) + (" ..." if len(names) > 8 else "")) or "nothing"
 
 
-def recognise(path):
+def recognise(path: str) -> str:
     """Returns the name of the layout in folder or file `path`."""
     if not files.is_folder(path):
         return "raw"
@@ -141,12 +148,19 @@ def _raw(path, hints):
     )
 
 
-def raw_record_bytes(tables, dense_features=DENSE_FEATURES):
+def raw_record_bytes(tables: int, dense_features: int = DENSE_FEATURES) -> int:
     """Returns the bytes of one raw record: 160 for 13 dense features and 26 tables."""
     return 4 * (1 + dense_features + tables)
 
 
-def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES, *, label="int32", dense="int32"):
+def describe_raw(
+    path: str,
+    vocab_sizes: Sequence[int],
+    dense_features: int = DENSE_FEATURES,
+    *,
+    label: str = "int32",
+    dense: str = "int32",
+) -> DatasetDescription:
     """Describes a file of raw records: label, dense counts, ids, of 4 bytes each, little-endian.
 
     Args:
@@ -159,7 +173,7 @@ def describe_raw(path, vocab_sizes, dense_features=DENSE_FEATURES, *, label="int
     tables = len(vocab_sizes)
     record = raw_record_bytes(tables, dense_features)
     files.size(path)
-    other = record_hints.find_other_format(path, dense_features, tables)
+    other = foreign_layouts.find_other_format(path, dense_features, tables)
     if other:
         raise DatasetError(f"{path}: holds {other}")
     samples = files.count_samples(path, record)
@@ -187,18 +201,22 @@ def _generated_auc(path):
     side = os.path.join(os.path.dirname(path), GENERATOR_FILE)
     if not files.exists(side):
         return None
-    entries = metadata.read_json(side, _Generator)["files"]
+    entries = files.read_json(side, _Generator)["files"]
     return entries.get(os.path.basename(path), {}).get("attainable_auc")
 
 
-def has_days(folder):
+def has_days(folder: str) -> bool:
     """Returns whether `folder` itself holds TorchRec's day files."""
     return bool(foreign_layouts.day_numbers(folder))
 
 
-def open_days(folder, vocab_sizes):
+def open_days(
+    folder: str, vocab_sizes: Sequence[int] | None
+) -> tuple[DatasetDescription, DatasetDescription]:
     """Describes a flat folder of TorchRec's day files as (train, test)."""
-    return foreign_layouts.open_days(folder, Hints(vocab_sizes=vocab_sizes))
+    return foreign_layouts.open_days(
+        folder, Hints(None if vocab_sizes is None else list(vocab_sizes))
+    )
 
 
 #: Builders (folder, hints) -> description, by layout name.

@@ -1,29 +1,28 @@
 """metadata.json: what a split holds, written last, so that a folder without it is unfinished."""
 
-import hashlib
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Optional, TypedDict
 
 import msgspec
 
-from dataset import files
+from dataset import files, vocabularies
 from dataset.columns import TRANSFORMS
 from dataset.errors import DatasetError
-from storage import structured
+from storage.digests import sha256_of
 
 FILE_NAME = "metadata.json"
 FORMAT_VERSION = 1
 #: Layouts that are written with a metadata.json.
 OWN_LAYOUTS = ("three_file", "per_table")
-VOCAB_FILE_NAME = "vocab_sizes.json"
-#: Largest number of rows that an int32 id can address.
-MAX_ROWS = 2**31 - 1
 
 
-VocabSizes = Annotated[
-    list[Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]], msgspec.Meta(min_length=1)
-]
+#: Not `float | None`, which Python 3.9 does not evaluate.
+_Auc = Optional[float]
+_Transform = Optional[str]
 
 
 class _Column(TypedDict):
@@ -38,19 +37,19 @@ class _OwnRequired(TypedDict):
     format_version: int
     layout: str
     samples: Annotated[int, msgspec.Meta(ge=0)]
-    vocab_sizes: VocabSizes
+    vocab_sizes: vocabularies.Sizes
     dense_transform: str
     columns: list[_Column]
     fingerprint: str
 
 
 class _Own(_OwnRequired, total=False):
-    attainable_auc: Optional[float]
-    applied_transform: Optional[str]
+    attainable_auc: _Auc
+    applied_transform: _Transform
 
 
 class _SeedRequired(TypedDict):
-    vocab_sizes: VocabSizes
+    vocab_sizes: vocabularies.Sizes
 
 
 class _Seed(_SeedRequired, total=False):
@@ -62,92 +61,17 @@ class _Seed(_SeedRequired, total=False):
     hotness_per_table: list[int]
 
 
-def read_json(path, shape):
-    """Returns the JSON value in file `path`, which has the given shape (`storage.structured`).
-
-    Raises:
-        DatasetError: the file cannot be read, is not JSON, or has another shape.
-    """
-    return _as_dataset_error(structured.read_json, path, shape)
-
-
-def read_yaml(path, shape):
-    """Returns the value in the YAML file `path`, as `read_json` does."""
-    return _as_dataset_error(structured.read_yaml, path, shape)
-
-
-def check_shape(value, where, shape):
-    """Raises `DatasetError` unless a value from such a file has the given shape."""
-    _as_dataset_error(structured.check_shape, value, where, shape)
-
-
-def _as_dataset_error(function, *arguments):
-    try:
-        return function(*arguments)
-    except OSError as error:
-        raise DatasetError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    except structured.StructureError as error:
-        raise DatasetError(str(error)) from error
-
-
-def fingerprint(content):
+def fingerprint(content: Mapping[str, Any]) -> str:
     """Returns the fingerprint of a metadata dictionary: a digest of all its other fields.
 
     The columns' digests are among them, so it stands for every byte of the split.
     """
     fields = {key: value for key, value in content.items() if key != "fingerprint"}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    return "sha256:" + sha256_of(canonical)
 
 
-def check_vocab_sizes(sizes, where, tables=None):
-    """Returns vocabulary sizes as a list of ints.
-
-    Raises:
-        DatasetError: not a list of positive integers that int32 ids can address, or not `tables`
-            of them.
-    """
-    if not isinstance(sizes, (list, tuple)) or not sizes:
-        raise DatasetError(
-            f"{where}: vocabulary sizes must be a list of at least one, found {sizes!r:.80}"
-        )
-    for table, size in enumerate(sizes):
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_ROWS:
-            raise DatasetError(
-                f"{where}: vocabulary size of table {table} must be an integer from 1 to "
-                f"{MAX_ROWS}, found {size!r:.40}"
-            )
-    if tables is not None and len(sizes) != tables:
-        raise DatasetError(
-            f"{where}: expected {tables} vocabulary sizes, one per table, found {len(sizes)}"
-        )
-    return list(sizes)
-
-
-def parse_vocab_sizes(text, where):
-    """Returns the vocabulary sizes in `text`: a JSON list, or integers with commas between."""
-    text = text.strip()
-    try:
-        sizes = structured.parse_json(
-            text if text.startswith("[") else f"[{text}]", where, list[int]
-        )
-    except structured.StructureError as error:
-        raise DatasetError(
-            f"{where}: expected integers with commas between, found {text!r:.80}"
-        ) from error
-    return check_vocab_sizes(sizes, where)
-
-
-def find_vocab_sizes(*folders):
-    """Returns the sizes in the first vocab_sizes.json found in `folders`, or None."""
-    for folder in folders:
-        path = os.path.join(folder, VOCAB_FILE_NAME)
-        if files.exists(path):
-            return read_json(path, VocabSizes)
-    return None
-
-
-def read(folder):
+def read(folder: str) -> dict[str, Any] | None:
     """Returns the checked content of `folder`'s metadata.json, or None where there is none.
 
     Either this project's (it has `format_version`; its fingerprint is verified) or the seed
@@ -156,7 +80,7 @@ def read(folder):
     path = os.path.join(folder, FILE_NAME)
     if not files.exists(path) and not os.path.islink(path):
         return None
-    content = read_json(path, dict[str, Any])
+    content = files.read_json(path, dict[str, Any])
     if "format_version" in content:
         _check_own(content, path)
     else:
@@ -170,7 +94,7 @@ def _check_own(content, path):
             f"{path}: format_version {content['format_version']!r}: this release reads "
             f"{FORMAT_VERSION}"
         )
-    check_shape(content, path, _Own)
+    files.check_shape(content, path, _Own)
     for index, column in enumerate(content["columns"]):
         name = column["file"]
         if os.path.basename(name) != name or name in ("", os.curdir, os.pardir):
@@ -201,7 +125,7 @@ def _check_seed(content, path):
     own = [key for key in _OwnRequired.__annotations__ if key in content and key != "vocab_sizes"]
     if own:
         raise DatasetError(f"{path}: format_version: is missing, found {', '.join(own)}")
-    check_shape(content, path, _Seed)
+    files.check_shape(content, path, _Seed)
     hotness = content.get("hotness_per_table", [])
     if any(ids != 1 for ids in hotness):
         raise DatasetError(
@@ -211,14 +135,14 @@ def _check_seed(content, path):
 
 
 def build(
-    layout,
-    samples,
-    vocab_sizes,
-    dense_transform,
-    columns,
-    attainable_auc=None,
-    applied_transform=None,
-):
+    layout: str,
+    samples: int,
+    vocab_sizes: Sequence[int],
+    dense_transform: str,
+    columns: Sequence[Mapping[str, Any]],
+    attainable_auc: float | None = None,
+    applied_transform: str | None = None,
+) -> dict[str, Any]:
     """Returns the content of a metadata.json, fingerprint included.
 
     Args:

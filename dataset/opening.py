@@ -1,6 +1,9 @@
 """Opens a dataset: recognises its layout, checks files, sizes and counts, describes it."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 
 from dataset import (
     describe,
@@ -12,14 +15,21 @@ from dataset import (
     transforms,
     vocabularies,
 )
-from dataset.columns import DENSE, LABEL
+from dataset.columns import DENSE, LABEL, DatasetDescription
 from dataset.errors import DatasetError
 from storage import claim
 
 _NOTHING = stored_types.Declared()
 
 
-def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=_NOTHING):
+def open_split(
+    folder: str | os.PathLike,
+    layout: str = "auto",
+    vocab_sizes: Sequence[int] | None = None,
+    *,
+    train: DatasetDescription | None = None,
+    declared: stored_types.Declared = _NOTHING,
+) -> DatasetDescription:
     """Describes one split, after checking that its files are there and have the right sizes.
 
     What the label and dense values are stored as is checked against a sample of their bytes.
@@ -49,7 +59,7 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=
     if not there and not in_spec:
         raise DatasetError(f"{folder}: no such file or folder")
     if vocab_sizes is not None:
-        vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
+        vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the vocabulary sizes given")
     content = metadata.read(folder) if files.is_folder(folder) else None
     if content is not None and "format_version" in content:
         description = _open_own(folder, layout, vocab_sizes, content)
@@ -78,8 +88,9 @@ def open_split(folder, layout="auto", vocab_sizes=None, *, train=None, declared=
 def _trains_transform(layout, content, train):
     """Returns what the train split of a test split without metadata says of stored values."""
     if content is None:
-        same = train is not None and train.layout == layout
-        return train.applied_transform if same else None
+        if train is None or train.layout != layout:
+            return None
+        return train.applied_transform
     return content.get("applied_transform") if content.get("layout") == layout else None
 
 
@@ -132,7 +143,13 @@ def _origins(description):
     return {}
 
 
-def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, declared=_NOTHING):
+def open_dataset(
+    data_dir: str | os.PathLike,
+    layout: str = "auto",
+    vocab_sizes: Sequence[int] | None = None,
+    *,
+    declared: stored_types.Declared = _NOTHING,
+) -> tuple[DatasetDescription, DatasetDescription]:
     """Describes train and test of a dataset and checks that they belong together.
 
     Args:
@@ -171,7 +188,7 @@ def open_dataset(data_dir, layout="auto", vocab_sizes=None, *, declared=_NOTHING
     return train, test
 
 
-def open_train(data_dir, layout="auto"):
+def open_train(data_dir: str | os.PathLike, layout: str = "auto") -> DatasetDescription:
     """Describes the train split of a dataset, which needs no test split; as `open_dataset`."""
     data_dir = os.path.normpath(os.fspath(data_dir))
     if not files.is_folder(data_dir):
@@ -186,7 +203,7 @@ def open_train(data_dir, layout="auto"):
     return open_split(folder if has_folder else raw, layout)
 
 
-def is_dataset(folder):
+def is_dataset(folder: str) -> bool:
     """Returns whether a folder is a dataset, of two splits, rather than a split of one."""
     if feature_spec.find(folder) is not None:
         return True

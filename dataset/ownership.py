@@ -1,11 +1,17 @@
 """Which files of a folder are a dataset's that this project wrote: they alone may be replaced."""
 
-import os
-from typing import Optional, TypedDict
+from __future__ import annotations
 
-from dataset import layouts, metadata
+import os
+from collections.abc import Sequence
+from typing import Any, Optional, TypedDict
+
+from dataset import layouts, metadata, vocabularies
 from storage import atomic, structured
 from storage.claim import check_replaceable
+
+#: Not `float | None`, which Python 3.9 does not evaluate.
+_Auc = Optional[float]
 
 
 class _Column(TypedDict):
@@ -19,14 +25,14 @@ class _Split(TypedDict):
 
 class _RawFile(TypedDict):
     samples: int
-    attainable_auc: Optional[float]
+    attainable_auc: _Auc
 
 
 class _Generator(TypedDict):
     files: dict[str, _RawFile]
 
 
-def split_files(folder: str) -> frozenset:
+def split_files(folder: str) -> frozenset[str]:
     """Returns the names of the files of a split, metadata.json among them; none if it is not ours.
 
     A metadata.json that was changed by hand still names them; the seed benchmark's names none.
@@ -38,20 +44,20 @@ def split_files(folder: str) -> frozenset:
     return frozenset(n for n in names if os.path.basename(n) == n) | {metadata.FILE_NAME}
 
 
-def raw_files(folder: str) -> frozenset:
+def raw_files(folder: str) -> frozenset[str]:
     """Returns the names of raw files in a folder that are ours, with what stands beside them."""
     stored = _read(os.path.join(folder, layouts.GENERATOR_FILE), _Generator)
     if stored is None:
         return frozenset()
     names = {layouts.GENERATOR_FILE, *stored["files"]}
-    path = os.path.join(folder, metadata.VOCAB_FILE_NAME)
+    path = os.path.join(folder, vocabularies.FILE_NAME)
     # Users write such a list too: ours is the one that generator.json repeats.
     if "vocab_sizes" in stored and _read(path, list) == stored["vocab_sizes"]:
-        names.add(metadata.VOCAB_FILE_NAME)
+        names.add(vocabularies.FILE_NAME)
     return frozenset(names)
 
 
-def record_raw(path: str, samples: int, attainable_auc: Optional[float]) -> None:
+def record_raw(path: str, samples: int, attainable_auc: float | None) -> None:
     """Writes into generator.json that we wrote a raw file: what the file cannot say itself.
 
     Args:
@@ -76,7 +82,9 @@ def forget_raw(path: str) -> None:
         atomic.write_json(side, facts)
 
 
-def record_dataset(folder: str, vocab_sizes: list, files: dict, **facts) -> dict:
+def record_dataset(
+    folder: str, vocab_sizes: Sequence[int], files: dict[str, Any], **facts: Any
+) -> dict[str, Any]:
     """Writes into generator.json, and vocab_sizes.json, what we know of a folder's raw files.
 
     Args:
@@ -91,7 +99,7 @@ def record_dataset(folder: str, vocab_sizes: list, files: dict, **facts) -> dict
     Raises:
         storage.claim.ClaimError: the generator.json is not ours.
     """
-    path = os.path.join(folder, metadata.VOCAB_FILE_NAME)
+    path = os.path.join(folder, vocabularies.FILE_NAME)
     if _read(path, list) != list(vocab_sizes):
         atomic.write_json(path, list(vocab_sizes))
     side = os.path.join(folder, layouts.GENERATOR_FILE)
@@ -106,7 +114,7 @@ def check_generator(folder: str) -> None:
     _generator_facts(os.path.join(folder, layouts.GENERATOR_FILE))
 
 
-def check_vocab_sizes(folder: str, vocab_sizes: list, replaceable: bool) -> None:
+def check_vocab_sizes(folder: str, vocab_sizes: Sequence[int], replaceable: bool) -> None:
     """Checks that `record_dataset` loses no vocab_sizes.json of somebody else's.
 
     Args:
@@ -117,16 +125,15 @@ def check_vocab_sizes(folder: str, vocab_sizes: list, replaceable: bool) -> None
     Raises:
         storage.claim.ClaimError: it is there, with other sizes, and may not be replaced.
     """
-    path = os.path.join(folder, metadata.VOCAB_FILE_NAME)
+    path = os.path.join(folder, vocabularies.FILE_NAME)
     check_replaceable(path, lambda: replaceable or _read(path, list) == list(vocab_sizes))
 
 
 def _generator_facts(path):
     """Returns what a generator.json holds; of none: that there are no files."""
-    if not os.path.lexists(path):
-        return {"files": {}}
-    check_replaceable(path, lambda: _read(path, _Generator) is not None)
-    return _read(path, _Generator)
+    stored = _read(path, _Generator)
+    check_replaceable(path, lambda: stored is not None)
+    return {"files": {}} if stored is None else stored
 
 
 def _read(path, shape):

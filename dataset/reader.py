@@ -5,11 +5,16 @@ A step's files and byte ranges follow from its number alone, so starting at step
 of what came before, and the order never depends on timing.
 """
 
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from dataset.batches import dealt, local_batch_size, steps
-from dataset.columns import TRANSFORMS
+from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
 from ops.read_slice.read_slice import read_slice
 
@@ -20,19 +25,19 @@ SYNTHETIC_BATCHES = 8
 
 
 def batches(
-    description,
-    global_batch_size,
-    rank=0,
-    size=1,
+    description: DatasetDescription,
+    global_batch_size: int,
+    rank: int = 0,
+    size: int = 1,
     *,
-    tables=None,
-    drop_remainder=True,
-    start_step=0,
-    shuffle_seed=None,
-    epoch=0,
-    prefetch=4,
-    parallel_reads=2,
-):
+    tables: Sequence[int] | None = None,
+    drop_remainder: bool = True,
+    start_step: int = 0,
+    shuffle_seed: int | None = None,
+    epoch: int = 0,
+    prefetch: int = 4,
+    parallel_reads: int = 2,
+) -> tf.data.Dataset:
     """Returns one epoch of batches of one rank.
 
     With B = `global_batch_size`, N = `size`, b = B / N and T tables, each element is a dictionary
@@ -172,8 +177,15 @@ def _options(parallel_reads):
 
 
 def synthetic_batches(
-    vocab_sizes, global_batch_size, rank, size, steps, seed, tables=None, dense_features=13
-):
+    vocab_sizes: Sequence[int],
+    global_batch_size: int,
+    rank: int,
+    size: int,
+    steps: int,
+    seed: int,
+    tables: Sequence[int] | None = None,
+    dense_features: int = 13,
+) -> tf.data.Dataset:
     """Returns `steps` random batches held in memory, in the form of `batches`.
 
     `SYNTHETIC_BATCHES` distinct global batches (fewer where `steps` is less) are drawn once from
@@ -200,7 +212,7 @@ def synthetic_batches(
     mine = slice(rank * local, (rank + 1) * local)
     chosen = range(len(vocab_sizes)) if tables is None else tables
     rows = mine if tables is None else slice(None)
-    dataset = None
+    drawn_batches = []
     for index in range(min(steps, SYNTHETIC_BATCHES)):
         random = np.random.default_rng([seed, index, 0])
         label = random.integers(0, 2, (global_batch_size, 1)).astype(np.float32)
@@ -210,13 +222,12 @@ def synthetic_batches(
             column = np.random.default_rng([seed, index, 1 + table])
             drawn = column.integers(0, vocab_sizes[table], global_batch_size, np.int32)
             ids[:, position] = drawn[rows]
-        batch = tf.data.Dataset.from_tensors(
-            {
-                "label": label[mine],
-                "dense": np.log1p(dense[mine]).astype(np.float32),
-                "categorical": ids,
-                "valid": np.int32(local),
-            }
-        )
-        dataset = batch if dataset is None else dataset.concatenate(batch)
+        batch = {
+            "label": label[mine],
+            "dense": np.log1p(dense[mine]).astype(np.float32),
+            "categorical": ids,
+            "valid": np.int32(local),
+        }
+        drawn_batches.append(tf.data.Dataset.from_tensors(batch))
+    dataset = functools.reduce(tf.data.Dataset.concatenate, drawn_batches)
     return dataset.repeat().take(steps)

@@ -4,19 +4,24 @@ Chunks are independent: they are read, checked, encoded, digested and written at
 offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock).
 """
 
+from __future__ import annotations
+
 import concurrent.futures
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, check_ids, check_labels
+from dataset.columns import DatasetDescription
 from dataset.destination import Destination
-from dataset.digests import BlockDigest
+from dataset.encode import Encoding
 from dataset.errors import DatasetError
-from dataset.partial_files import GatheredWrites, PartialFiles
 from storage.claim import ClaimError
+from storage.digests import BlockDigest
+from storage.partial_files import GatheredWrites, PartialFiles
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -24,12 +29,20 @@ _MAX_THREADS = 8
 _MOST_CHUNKS = 16
 
 
-def default_jobs():
+def default_jobs() -> int:
     """Returns one thread for each core that the process may use, at most 8."""
     return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
-def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True, after_turn=None):
+def each_chunk(
+    samples: int,
+    work: Callable[[int, int, int], None],
+    bytes_per_sample: int,
+    what: str,
+    jobs: int | None = None,
+    progress: bool = True,
+    after_turn: Callable[[], None] | None = None,
+) -> None:
     """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
 
     A thread takes one chunk at a time, or with `after_turn` several successive ones. The first
@@ -92,7 +105,15 @@ def each_chunk(samples, work, bytes_per_sample, what, jobs=None, progress=True, 
             stop.set()
 
 
-def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progress=True):
+def rewrite(
+    source: DatasetDescription,
+    encoding: Encoding,
+    destination: str,
+    *,
+    overwrite: bool = False,
+    jobs: int | None = None,
+    progress: bool = True,
+) -> float:
     """Writes the described split `source` to `destination` as `encoding` says.
 
     Every label, id and dense value is checked on the way. Files appear under their names when all
@@ -127,7 +148,9 @@ def rewrite(source, encoding, destination, *, overwrite=False, jobs=None, progre
     except ClaimError as error:
         raise DatasetError(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
-        raise DatasetError(f"{destination}: cannot be written: {error.strerror}") from error
+        raise DatasetError(
+            f"{error.filename or destination}: cannot be written: {error.strerror}"
+        ) from error
     return time.perf_counter() - began
 
 

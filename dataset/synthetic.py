@@ -7,19 +7,23 @@ generator.json, which keeps the AUC of the true probabilities on each file: what
 possible model reaches.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from dataset import command_line, layouts, metadata, ownership
+from dataset import command_line, layouts, ownership, vocabularies
 from dataset.errors import DatasetError
 from dataset.hidden_model import HiddenModel
-from dataset.partial_files import PartialFiles
 from dataset.rewrite import each_chunk
-from storage.arguments import whole_number
+from storage.arguments import first_paragraph, whole_number
 from storage.claim import Claim, ClaimError
+from storage.partial_files import PartialFiles
 
 #: The vocabulary sizes of the seed benchmark's synthetic data set.
 VOCAB_SIZES = (
@@ -28,7 +32,7 @@ VOCAB_SIZES = (
 )  # fmt: skip
 
 
-def auc(labels, scores):
+def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Returns the area under the ROC curve, ties counting half (Mann and Whitney 1947)."""
     order = np.argsort(scores, kind="stable")
     ranked, labels = scores[order], labels[order].astype(np.int64)
@@ -43,7 +47,14 @@ def auc(labels, scores):
     return float(np.sum(positives * (below + negatives / 2.0)) / pairs)
 
 
-def write_split(path, model, samples, seed, jobs=None, progress=True):
+def write_split(
+    path: str,
+    model: HiddenModel,
+    samples: int,
+    seed: Sequence[int],
+    jobs: int | None = None,
+    progress: bool = True,
+) -> float | None:
     """Writes `samples` raw records to `path`; the same bytes for a seed on any number of cores.
 
     Args:
@@ -77,15 +88,15 @@ def write_split(path, model, samples, seed, jobs=None, progress=True):
 
 
 def write_dataset(
-    output,
-    train_samples,
-    test_samples,
-    vocab_sizes=VOCAB_SIZES,
-    seed=0,
-    jobs=None,
-    progress=True,
-    overwrite=False,
-):
+    output: str,
+    train_samples: int,
+    test_samples: int,
+    vocab_sizes: Sequence[int] = VOCAB_SIZES,
+    seed: int = 0,
+    jobs: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Writes a synthetic dataset in the raw layout.
 
     Args:
@@ -105,7 +116,7 @@ def write_dataset(
         DatasetError: the sizes are none, the folder holds a dataset already, or files that this
             project did not write.
     """
-    vocab_sizes = metadata.check_vocab_sizes(list(vocab_sizes), "the vocabulary sizes given")
+    vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the vocabulary sizes given")
     os.makedirs(output, exist_ok=True)
 
     def is_complete():
@@ -123,6 +134,10 @@ def write_dataset(
             return ownership.record_dataset(output, vocab_sizes, files, seed=seed)
     except ClaimError as error:
         raise DatasetError(f"{error.filename}: {error.strerror}") from error
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or output}: cannot be written: {error.strerror}"
+        ) from error
 
 
 def _take(claim, output, vocab_sizes, overwrite):
@@ -134,17 +149,17 @@ def _take(claim, output, vocab_sizes, overwrite):
             raise DatasetError(
                 f"{path}: is there already: remove it, or give --overwrite to replace it"
             )
-    replaceable = metadata.VOCAB_FILE_NAME in (owned if overwrite else claim.left)
+    replaceable = vocabularies.FILE_NAME in (owned if overwrite else claim.left)
     ownership.check_vocab_sizes(output, vocab_sizes, replaceable)
     ownership.check_generator(output)
-    sides = {layouts.GENERATOR_FILE, metadata.VOCAB_FILE_NAME}
+    sides = {layouts.GENERATOR_FILE, vocabularies.FILE_NAME}
     claim.take([*layouts.RAW_FILES, *sides], owned | sides)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m dataset.synthetic", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m dataset.synthetic", description=first_paragraph(__doc__)
     )
     # No disk holds more; beyond 63 bits no file does.
     samples = whole_number(1, 1 << 40)
@@ -173,7 +188,7 @@ def main(arguments=None):
 def _write(parsed):
     sizes = VOCAB_SIZES
     if parsed.vocab_sizes is not None:
-        sizes = metadata.parse_vocab_sizes(parsed.vocab_sizes, "--vocab_sizes")
+        sizes = vocabularies.parse_sizes(parsed.vocab_sizes, "--vocab_sizes")
     facts = write_dataset(
         parsed.output, parsed.train_samples, parsed.test_samples, sizes, parsed.seed, parsed.jobs,
         overwrite=parsed.overwrite,

@@ -6,10 +6,13 @@ DIR is a dataset, one split of it, or a raw file. Prints a summary of each colum
 and every problem found, the first of its kind in each column, if something is wrong.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,11 +25,12 @@ from dataset.chunks import (
     check_labels,
     transformed_dense,
 )
-from dataset.columns import CATEGORICAL, DENSE
-from dataset.digests import BlockDigest, digest_name
+from dataset.columns import CATEGORICAL, DENSE, DatasetDescription
+from dataset.command_line import add_source_arguments, open_source
 from dataset.errors import DatasetError
 from dataset.rewrite import each_chunk
-from dataset.source_arguments import add_source_arguments, open_source
+from storage.arguments import first_paragraph
+from storage.digests import BlockDigest, block_digest_name
 
 
 class _Scan:
@@ -123,7 +127,9 @@ class _Scan:
         return lines
 
 
-def validate(description, jobs=None, progress=True):
+def validate(
+    description: DatasetDescription, jobs: int | None = None, progress: bool = True
+) -> tuple[list[str], list[str]]:
     """Scans one split.
 
     Args:
@@ -135,11 +141,14 @@ def validate(description, jobs=None, progress=True):
         (summary lines, problems), both lists of strings.
     """
     stored = metadata.read(description.path) if files.is_folder(description.path) else None
-    own = stored is not None and "format_version" in stored
     blocks = -(-description.samples // CHUNK_SAMPLES)
     path = os.path.join(description.path, metadata.FILE_NAME)
-    entries = stored["columns"] if own else []
-    digests = [BlockDigest(blocks, digest_name(entry["digest"], path)) for entry in entries]
+    # Data that this project did not write carries no digests.
+    entries = stored["columns"] if stored is not None and "format_version" in stored else []
+    try:
+        digests = [BlockDigest(blocks, block_digest_name(entry["digest"])) for entry in entries]
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
     scan = _Scan(description)
 
     def work(block, first, count):
@@ -155,8 +164,7 @@ def validate(description, jobs=None, progress=True):
         what = os.path.basename(description.path)
         each_chunk(description.samples, work, description.bytes_per_sample, what, jobs, progress)
     problems = [message for _, message in scan.problems.values()]
-    if own:
-        problems += _compare(description, entries, digests)
+    problems += _compare(description, entries, digests)
     return scan.summary(), problems
 
 
@@ -175,10 +183,10 @@ def _compare(description, stored, digests):
     return problems
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status (see `dataset.command_line`)."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m dataset.validate", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m dataset.validate", description=first_paragraph(__doc__)
     )
     parser.add_argument(
         "path", metavar="DIR", type=command_line.path, help="dataset, split folder or raw file"

@@ -1,8 +1,69 @@
-"""How two lists of vocabulary sizes differ, in one line."""
+"""Vocabulary sizes, the rows of each table: checked, parsed, found beside data, compared."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from dataset import files
+from dataset.errors import DatasetError
+from storage import structured
+
+FILE_NAME = "vocab_sizes.json"
+#: Largest number of rows that an int32 id can address.
+MAX_ROWS = 2**31 - 1
+#: The shape of such a list in a file.
+Sizes = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]], msgspec.Meta(min_length=1)]
+
+
+def check_sizes(sizes: Any, where: str, tables: int | None = None) -> list[int]:
+    """Returns vocabulary sizes as a list of ints.
+
+    Raises:
+        DatasetError: not a list of positive integers that int32 ids can address, or not `tables`
+            of them.
+    """
+    if not isinstance(sizes, (list, tuple)) or not sizes:
+        raise DatasetError(
+            f"{where}: vocabulary sizes must be a list of at least one, found {sizes!r:.80}"
+        )
+    for table, size in enumerate(sizes):
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_ROWS:
+            raise DatasetError(
+                f"{where}: vocabulary size of table {table} must be an integer from 1 to "
+                f"{MAX_ROWS}, found {size!r:.40}"
+            )
+    if tables is not None and len(sizes) != tables:
+        raise DatasetError(
+            f"{where}: expected {tables} vocabulary sizes, one per table, found {len(sizes)}"
+        )
+    return list(sizes)
+
+
+def parse_sizes(text: str, where: str) -> list[int]:
+    """Returns the vocabulary sizes in `text`: a JSON list, or integers with commas between."""
+    text = text.strip()
+    try:
+        sizes = structured.parse_json(
+            text if text.startswith("[") else f"[{text}]", where, list[int]
+        )
+    except structured.StructureError as error:
+        raise DatasetError(
+            f"{where}: expected integers with commas between, found {text!r:.80}"
+        ) from error
+    return check_sizes(sizes, where)
+
+
+def find_sizes(*folders: str) -> list[int] | None:
+    """Returns the sizes in the first vocab_sizes.json found in `folders`, or None."""
+    for folder in folders:
+        path = os.path.join(folder, FILE_NAME)
+        if files.exists(path):
+            return files.read_json(path, Sizes)
+    return None
 
 
 def difference(

@@ -1,4 +1,4 @@
-"""Types of argparse for numbers: each has a least and a greatest value."""
+"""For command lines: types of argparse for numbers, each with a least and a greatest value."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import re
 from collections.abc import Callable
 
 LARGEST_INTEGER = 2**31 - 1
+
+
+def first_paragraph(doc: str | None) -> str:
+    """Returns the first paragraph of a module's docstring, "" of None (`python3 -OO`)."""
+    return (doc or "").partition("\n\n")[0]
 
 
 def whole_number(least: int = 0, most: int = LARGEST_INTEGER) -> Callable[[str], int]:

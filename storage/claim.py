@@ -60,7 +60,7 @@ class Claim:
         self._folder = os.fspath(folder)
         self._path = os.path.join(self._folder, marker)
         self._whole = whole
-        self._descriptor = None
+        self._descriptor = -1
         self._names = set()
         self.left = frozenset()
 

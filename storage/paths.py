@@ -1,9 +1,12 @@
-"""Paths that are on this machine: an address such as gs://bucket/data is none."""
+"""Paths: on this machine alone (gs://bucket/data is none), and named in every error."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
+from collections.abc import Iterator
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -32,3 +35,17 @@ def check_local(path: str | os.PathLike) -> None:
         f"only local paths are supported: expected a path, found an address with {scheme}://; "
         f"{advice}"
     )
+
+
+@contextlib.contextmanager
+def naming_errors(path: str | os.PathLike) -> Iterator[None]:
+    """A context in which an OSError without a file name, such as of a full disk, gets `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        number = error.errno or errno.EIO
+        # Arrow's and NumPy's own words do not say much more, and NumPy's no number.
+        reason = os.strerror(number) if error.errno else str(error)
+        raise OSError(number, reason, os.fspath(path)) from error

@@ -1,5 +1,7 @@
 """What every program of this project begins with, before anything but Python's own is imported."""
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import os
@@ -12,7 +14,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXIT_USER_ERROR = 2
 
 
-def begin():
+def begin() -> None:
     """Protects the standard streams, and makes one line of what ends a program before its work.
 
     That is a package that is not installed, and standard output that takes no more.

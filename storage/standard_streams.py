@@ -5,6 +5,8 @@ A reader may go away (`| head`), a disk may be full, a descriptor may have been 
 printed goes into that file.
 """
 
+from __future__ import annotations
+
 import errno
 import io
 import os
@@ -27,12 +29,12 @@ class OutputError(Exception):
         exit_code: the exit code of a program that ends by it.
     """
 
-    def __init__(self, what, number=None):
+    def __init__(self, what: str, number: int | None = None):
         super().__init__(f"standard output: {what}")
         self.exit_code = EXIT_BROKEN_PIPE if number == errno.EPIPE else EXIT_OUTPUT_LOST
 
 
-def reopen_closed():
+def reopen_closed() -> None:
     """Opens /dev/null under the number of each standard descriptor that is closed."""
     for descriptor in (0, 1, 2):
         try:
@@ -46,7 +48,7 @@ def reopen_closed():
                 os.set_inheritable(descriptor, True)
 
 
-def protect():
+def protect() -> None:
     """Makes standard output and standard error safe to write to, under Python and under C.
 
     Standard error never raises: what it cannot take is dropped. Standard output raises one
@@ -58,7 +60,7 @@ def protect():
     sys.stderr = _wrap(sys.stderr, 2, _ignore, line_buffering=True)
 
 
-def keep_going(patience=PATIENCE):
+def keep_going(patience: float = PATIENCE) -> None:
     """From here on a lost standard output is one line on standard error, and no error.
 
     Nor does a reader who has stopped reading stop the program: after a wait, text is dropped until
@@ -74,7 +76,7 @@ def keep_going(patience=PATIENCE):
             raw.failed, raw.patience = failed, patience
 
 
-def lost():
+def lost() -> OutputError | None:
     """Returns the `OutputError` that standard output has raised, or None.
 
     Python swallows it where it flushes the stream by itself, at the end of a program.
@@ -98,7 +100,9 @@ class _Output(io.FileIO):
 
     def __init__(self, descriptor, failed):
         super().__init__(descriptor, "w", closefd=False)
-        self.failed, self.patience, self.lost = failed, None, None
+        self.failed = failed
+        self.patience: float | None = None
+        self.lost: OutputError | None = None
         self._stalled = False
 
     def write(self, data):

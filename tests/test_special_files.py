@@ -98,7 +98,7 @@ def write_checkpoint(folder):
         "data": {"layout": "synthetic"}, "versions": {}, "written": "2026-01-01T00:00:00Z",
     })  # fmt: skip
     digests = {**arrays.digests, "manifest.json": files.write_text(path / "manifest.json", text)}
-    files.write_text(path / files.CHECKSUMS, files.checksum_text(digests))
+    files.write_checksums(path, digests)
 
 
 def write_flags(folder):

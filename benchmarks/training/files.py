@@ -25,10 +25,10 @@ def write(folder, vocab_sizes, samples, seed=1):
     Returns:
         Bytes of train/ per sample.
     """
-    from dataset import convert, layouts, metadata, open_split
+    from dataset import convert, layouts, open_split, vocabularies
 
     folder = pathlib.Path(folder)
-    atomic.write_json(str(folder / metadata.VOCAB_FILE_NAME), list(vocab_sizes))
+    atomic.write_json(str(folder / vocabularies.FILE_NAME), list(vocab_sizes))
     for name, raw, count in zip(("train", "test"), layouts.RAW_FILES, (samples, _CHUNK)):
         path = folder / raw
         random = np.random.default_rng([seed, count])

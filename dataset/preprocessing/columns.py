@@ -37,7 +37,7 @@ class Samples:
     present: np.ndarray
 
     @classmethod
-    def empty(cls, n):
+    def empty(cls, n: int) -> Samples:
         """Returns room for `n` samples."""
         return cls(
             np.empty(n, np.int32),
@@ -47,7 +47,7 @@ class Samples:
             np.empty((CATEGORICAL, n), bool),
         )
 
-    def keep(self, mask):
+    def keep(self, mask: np.ndarray) -> Samples:
         """Returns the samples that bool [n] `mask` picks."""
         return Samples(
             self.label[mask],
@@ -57,7 +57,7 @@ class Samples:
             self.present[:, mask],
         )
 
-    def first(self, n):
+    def first(self, n: int) -> Samples:
         """Returns the first `n` samples, as views."""
         return Samples(
             self.label[:n],

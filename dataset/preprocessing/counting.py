@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from dataset.preprocessing import dictionaries, sql
 from dataset.preprocessing.columns import CATEGORICAL_NAMES
+from dataset.preprocessing.dictionaries import Rule
+
+if TYPE_CHECKING:
+    from dataset.preprocessing.engines.interface import Engine
 
 #: So many values are listed in a column's summary.
 MOST_FREQUENT = 10
 
 
-def make_dictionary(engine, rule, column, folder):
+def make_dictionary(engine: Engine, rule: Rule, column: int, folder: str) -> dict[str, Any]:
     """Writes the dictionary of column `column` (from 0) to `folder`.
 
     Args:
@@ -40,13 +47,19 @@ def make_dictionary(engine, rule, column, folder):
     return summary(rule, filled, head[:MOST_FREQUENT], rare_values, rare_samples)
 
 
-def most_frequent(values, frequencies):
+def most_frequent(values: np.ndarray, frequencies: np.ndarray) -> list[list]:
     """Returns [value in hexadecimal, count] of the first ten of what is in the order of ids."""
     pairs = zip(values[:MOST_FREQUENT], frequencies[:MOST_FREQUENT])
     return [[f"{value:08x}", int(count)] for value, count in pairs]
 
 
-def summary(rule, entries, most_frequent, rare_values=0, rare_samples=0):
+def summary(
+    rule: Rule,
+    entries: int,
+    most_frequent: Sequence[list],
+    rare_values: int = 0,
+    rare_samples: int = 0,
+) -> dict[str, Any]:
     """Returns a column's summary, of JSON types.
 
     Args:

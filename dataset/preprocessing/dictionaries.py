@@ -8,15 +8,16 @@ and for each column its file, entries, vocabulary size and CRC-32.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import numpy as np
 
-from dataset.preprocessing import disk, vectors
+from dataset.preprocessing import vectors
 from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES
 from dataset.preprocessing.errors import DictionaryError
 from storage.atomic import replacing, write_json
+from storage.digests import crc32_of_file
 from storage.structured import StructureError, check_shape, read_json
 
 FORMAT_VERSION = 1
@@ -34,13 +35,13 @@ class Rule:
         first_id: 0 under modulo; 1 under frequency, where missing and rare values share 0.
     """
 
-    def __init__(self, max_rows=None, threshold=None):
+    def __init__(self, max_rows: int | None = None, threshold: int | None = None):
         self.name = "frequency" if max_rows is None else "modulo"
         self.max_rows = max_rows
         self.threshold = 1 if threshold is None else threshold
         self.first_id = 1 if max_rows is None else 0
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """Returns the rule as JSON types."""
         parameter = (
             {"frequency_threshold": self.threshold}
@@ -49,23 +50,23 @@ class Rule:
         )
         return {"rule": self.name, "first_id": self.first_id, **parameter}
 
-    def vocab_size(self, entries):
+    def vocab_size(self, entries: int) -> int:
         """Returns the rows of a table whose dictionary has `entries` values; at least 1."""
         return max(1, entries + self.first_id)
 
 
-def column_path(folder, column):
+def column_path(folder: str, column: int) -> str:
     """Returns the file of column `column` (from 0)."""
     return os.path.join(folder, f"{CATEGORICAL_NAMES[column]}.npy")
 
 
-def write_column(path, values):
+def write_column(path: str, values: np.ndarray) -> None:
     """Writes uint32 `values`, in id order, as .npy."""
     with replacing(path) as file:
         vectors.write(file, np.ascontiguousarray(values, np.uint32))
 
 
-def write_manifest(folder, rule):
+def write_manifest(folder: str, rule: Rule) -> None:
     """Writes dictionary.json for the column files in `folder`; makes the dictionary complete."""
     columns = []
     for column in range(CATEGORICAL):
@@ -76,7 +77,7 @@ def write_manifest(folder, rule):
                 "file": os.path.basename(path),
                 "entries": entries,
                 "vocab_size": rule.vocab_size(entries),
-                "crc32": disk.checksum(path),
+                "crc32": crc32_of_file(path),
             }
         )
     manifest = {"format_version": FORMAT_VERSION, **rule.describe(), "columns": columns}
@@ -104,7 +105,7 @@ class _FrequencyManifest(TypedDict):
     frequency_threshold: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
 
 
-def read_manifest(folder):
+def read_manifest(folder: str) -> tuple[Rule, dict[str, Any]]:
     """Returns (Rule, manifest) of a saved dictionary, after checking every file.
 
     Raises:
@@ -144,12 +145,12 @@ def read_manifest(folder):
 
 def _checksum(path):
     try:
-        return disk.checksum(path)
+        return crc32_of_file(path)
     except OSError as error:
         raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def load_column(folder, column):
+def load_column(folder: str, column: int) -> np.ndarray:
     """Returns the values of a column in id order: uint32, memory-mapped.
 
     Raises:

@@ -6,11 +6,15 @@ known beforehand; under the frequency rule in a hash table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow.parquet as pq
 
 from dataset.preprocessing import counting, dictionaries, native, progress
 from dataset.preprocessing.columns import CATEGORICAL_NAMES
+from dataset.preprocessing.dictionaries import Rule
 from dataset.preprocessing.hash_counters import HashCounters, TableFullError
 
 _BATCH_ROWS = 1 << 16
@@ -25,7 +29,7 @@ _COUNTERS_PER_SAMPLE = 16
 _PROCESS_BYTES = 400 << 20
 
 
-def columns_at_once(rule, rows, memory, jobs):
+def columns_at_once(rule: Rule, rows: int, memory: int, jobs: int) -> tuple[int, int]:
     """Returns how many columns may be counted at a time, and the bytes that each may take.
 
     Args:
@@ -47,7 +51,9 @@ def columns_at_once(rule, rows, memory, jobs):
     return min(jobs, memory // (room + _PROCESS_BYTES)), room
 
 
-def make_dictionary(paths, rule, column, folder, room):
+def make_dictionary(
+    paths: Sequence[str], rule: Rule, column: int, folder: str, room: int
+) -> dict[str, Any] | None:
     """Writes the dictionary of column `column` (from 0) to `folder`.
 
     Args:
@@ -58,17 +64,21 @@ def make_dictionary(paths, rule, column, folder, room):
         room: bytes that counting may take, from `columns_at_once`.
 
     Returns:
-        What `counting.make_dictionary` does; None, and nothing is written, where it has no room.
+        What `counting.make_dictionary` does; None, and nothing is written, where it has no room or
+        no native kernels.
     """
     rare_values = rare_samples = 0
+    kernels = native.load()
+    if kernels is None:
+        return None
     try:
         if rule.max_rows is None:
-            values, frequencies = _count_hashed(paths, column, room * _TABLE_SHARE)
+            values, frequencies = _count_hashed(kernels, paths, column, int(room * _TABLE_SHARE))
             rare = frequencies < rule.threshold
             rare_values, rare_samples = int(np.count_nonzero(rare)), int(frequencies[rare].sum())
             values, frequencies = values[~rare], frequencies[~rare]
         else:
-            values, frequencies = _count_reduced(paths, column, rule.max_rows)
+            values, frequencies = _count_reduced(kernels, paths, column, rule.max_rows)
     except (TableFullError, MemoryError):
         return None
     order = _order(frequencies)
@@ -87,18 +97,18 @@ def _batches(paths, column):
                 progress.advance(0, batch.num_rows)
 
 
-def _count_reduced(paths, column, max_rows):
+def _count_reduced(kernels, paths, column, max_rows):
     """Returns (uint32 values modulo max_rows, ascending; int64 frequencies)."""
-    kernels, counters = native.load(), np.zeros(max_rows, np.int64)
+    counters = np.zeros(max_rows, np.int64)
     for values in _batches(paths, column):
         native.count_values(kernels, values, max_rows, counters)
     values = np.flatnonzero(counters).astype(np.uint32)
     return values, counters[values]
 
 
-def _count_hashed(paths, column, most_bytes):
+def _count_hashed(kernels, paths, column, most_bytes):
     """Returns (uint32 values, ascending; uint32 frequencies)."""
-    counters = HashCounters(native.load(), most_bytes)
+    counters = HashCounters(kernels, most_bytes)
     for values in _batches(paths, column):
         counters.add(values)
     return counters.counts()

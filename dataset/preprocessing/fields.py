@@ -32,7 +32,7 @@ class ByteBlock:
         bytes: uint8 array, the padded text. Positions of fields count from its start.
     """
 
-    def __init__(self, text):
+    def __init__(self, text: bytes | memoryview | np.ndarray):
         """Copies `text` (bytes-like, or a uint8 array) between two paddings."""
         text = np.frombuffer(text, np.uint8)
         size = PADDING + text.size + PADDING
@@ -40,7 +40,7 @@ class ByteBlock:
         self.bytes[PADDING : PADDING + text.size] = text
         self._words = self.bytes.view("<u8")
 
-    def words_ending_at(self, ends):
+    def words_ending_at(self, ends: np.ndarray) -> np.ndarray:
         """Returns uint64 [n]: the eight bytes before each position of int64 `ends`."""
         index = ends - 8
         shift = index.view(_U64) & _U64(7)
@@ -113,7 +113,9 @@ def _decimal_words(words, lengths):
     return values, valid
 
 
-def decode_hex(block, starts, ends):
+def decode_hex(
+    block: ByteBlock, starts: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decodes hexadecimal fields of up to eight digits, in either case.
 
     Args:
@@ -147,7 +149,9 @@ def decode_hex(block, starts, ends):
     return values.astype(np.uint32), present, valid
 
 
-def decode_integers(block, starts, ends):
+def decode_integers(
+    block: ByteBlock, starts: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decodes decimal int32 fields with an optional minus sign.
 
     Arguments and results are those of `decode_hex`, with int32 values.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataset import encode, layouts, metadata, rewrite
 from dataset.errors import DatasetError
@@ -12,6 +14,12 @@ from dataset.preprocessing.errors import PreprocessError, UnseenValueError
 from dataset.preprocessing.output_folder import PARTIAL
 from dataset.preprocessing.stages import Output
 from storage.atomic import encode_json
+
+if TYPE_CHECKING:
+    from dataset.preprocessing.dictionaries import Rule
+    from dataset.preprocessing.options import Options
+    from dataset.preprocessing.output_folder import OutputFolder
+    from dataset.preprocessing.stage_results import ParsedUnit
 
 VOCAB_SIZES, REPORT, DICTIONARY = "vocab_sizes.json", "report.json", "dictionary"
 
@@ -23,7 +31,7 @@ def _record_names(options):
     return [*names, splits.VALIDATION] if options.write_validation else names
 
 
-def partial_names(options):
+def partial_names(options: Options) -> list[str]:
     """Returns the files and folders in OUTPUT that a run writes to before it is complete."""
     names = [name + PARTIAL for name in _record_names(options)]
     if options.layout == "per_table":
@@ -31,25 +39,43 @@ def partial_names(options):
     return names if options.dictionary is not None else [*names, DICTIONARY]
 
 
-def permanent_names(options):
+def permanent_names(options: Options) -> list[str]:
     """Returns the files in OUTPUT that appear when they are complete."""
     records = _record_names(options) if options.layout == "raw" else []
     return [*records, VOCAB_SIZES, REPORT, rejects.FILE_NAME]
 
 
-def finish(options, output, parsed, inputs, rule, columns, plan, without_id, regions, say):
+class Results(NamedTuple):
+    """What the stages of a run gave.
+
+    Attributes:
+        parsed: results of all units.
+        inputs: what `input_report.build` returned.
+        rule: how values became ids.
+        columns: 26 column summaries.
+        plan: where every sample went.
+        without_id: 26 counts of written samples whose value has no id of its own.
+        regions: (Destination, CRC-32) of all records.
+    """
+
+    parsed: Sequence[ParsedUnit]
+    inputs: Mapping[str, Any]
+    rule: Rule
+    columns: Sequence[Mapping[str, Any]]
+    plan: splits.Plan
+    without_id: Sequence[int]
+    regions: Sequence[tuple[splits.Destination, int]]
+
+
+def finish(
+    options: Options, output: OutputFolder, results: Results, say: Callable[[str], None]
+) -> tuple[dict[str, Any], list[Output]]:
     """Writes `vocab_sizes.json` and `report.json`, and gives the records their layout and names.
 
     Args:
-        options: Options.
-        output: OutputFolder.
-        parsed: results of all units.
-        inputs: what `input_report.build` returned.
-        rule: dictionaries.Rule.
-        columns: 26 column summaries.
-        plan: splits.Plan.
-        without_id: 26 counts.
-        regions: [(Destination, CRC-32)] of all records.
+        options: of the run.
+        output: its folder.
+        results: of its stages.
         say: called with each line for the user.
 
     Returns:
@@ -58,9 +84,17 @@ def finish(options, output, parsed, inputs, rule, columns, plan, without_id, reg
     Raises:
         UnseenValueError: a reused modulo dictionary lacks values, and `unseen` is "error".
     """
-    _check_unseen(options, rule, without_id)
-    described = report.build(options, rule, parsed, columns, without_id, plan.records, inputs)
-    vocab_sizes = [column["vocab_size"] for column in columns]
+    _check_unseen(options, results.rule, results.without_id)
+    described = report.build(
+        options,
+        results.rule,
+        results.parsed,
+        results.columns,
+        results.without_id,
+        results.plan.records,
+        results.inputs,
+    )
+    vocab_sizes = [column["vocab_size"] for column in results.columns]
     outputs = []
     for name, content in ((VOCAB_SIZES, vocab_sizes), (REPORT, described)):
         with output.replacing(name) as file:
@@ -69,9 +103,9 @@ def finish(options, output, parsed, inputs, rule, columns, plan, without_id, reg
     for line in report.table(described):
         say(line)
     if options.layout == "per_table":
-        outputs += _split(options, plan, vocab_sizes, say)
+        outputs += _split(options, results.plan, vocab_sizes, say)
     else:
-        outputs += _rename(options, output, plan, regions, say)
+        outputs += _rename(options, output, results.plan, results.regions, say)
     say(f"{sum(vocab_sizes)} table rows in all: {os.path.join(options.output, VOCAB_SIZES)}")
     return described, outputs
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataset.preprocessing import native
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LOAD = 0.7
 _FIRST_SLOTS = 1 << 12
@@ -19,13 +23,13 @@ class TableFullError(Exception):
 class HashCounters:
     """Counters of distinct values, missing ones left out, in a hash table that grows with them."""
 
-    def __init__(self, kernels, most_bytes):
+    def __init__(self, kernels: ctypes.CDLL, most_bytes: int):
         """Takes what `native.load` returned, and how large the table may get."""
         self._kernels, self._most_bytes = kernels, most_bytes
         self._used = ctypes.c_int64()
         self._table = self._empty(_FIRST_SLOTS)
 
-    def add(self, column):
+    def add(self, column: pa.Array) -> None:
         """Counts the values of an Arrow uint32 array; null for a missing value.
 
         Raises:
@@ -46,9 +50,10 @@ class HashCounters:
             if done < len(column):
                 self._grow()
 
-    def counts(self):
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (uint32 values in ascending order, uint32 counts); ends the counting."""
-        table, self._table = self._table, None
+        table = self._table
+        del self._table
         entries = table[table != 0]
         del table
         entries.sort()

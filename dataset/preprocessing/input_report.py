@@ -5,17 +5,30 @@ It is printed, and part of the report.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 from dataset.preprocessing.errors import InputError
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.inputs import InputFile
+    from dataset.preprocessing.parsing import Unit
+    from dataset.preprocessing.stage_results import ParsedUnit
 
-def check_not_empty(files):
+
+def check_not_empty(files: Sequence[InputFile]) -> None:
     """Raises `InputError` if all files of a day have no byte: a failed download, most likely."""
     for day, of_day in _by_day(files).items():
         if not any(file.size for file in of_day):
             raise InputError(_empty_day(day, of_day))
 
 
-def build(files, units, parsed, say):
+def build(
+    files: Sequence[InputFile],
+    units: Sequence[Unit],
+    parsed: Sequence[ParsedUnit],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     """Returns the report on the input files.
 
     Args:

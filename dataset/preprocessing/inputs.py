@@ -1,12 +1,18 @@
 """Finds the input files, their days and their order."""
 
+from __future__ import annotations
+
 import glob
 import os
 import re
-from typing import NamedTuple, Optional
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataset.preprocessing.errors import InputError, OptionError
 from storage.regular import open_regular
+
+if TYPE_CHECKING:
+    from dataset.preprocessing.options import Options
 
 _DAY = re.compile(r"day[_-]?(\d+)(?=$|[._])")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -32,19 +38,19 @@ class InputFile(NamedTuple):
     """
 
     path: str
-    day: Optional[int]
+    day: int | None
     form: str
     compression: str
     size: int
     modified_ns: int
 
     @property
-    def identity(self):
+    def identity(self) -> list:
         """What tells this file from a changed one: path, size, time of the last change."""
         return [self.path, self.size, self.modified_ns]
 
 
-def find_inputs(pattern):
+def find_inputs(pattern: str) -> list[InputFile]:
     """Returns the InputFiles that a folder, file or glob names: by day, then by natural name order.
 
     Raises:
@@ -82,19 +88,22 @@ def _list(folder):
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
-def select_days(files, options, say):
+def select_days(
+    files: Sequence[InputFile], options: Options, say: Callable[[str], None]
+) -> tuple[list[InputFile], list[InputFile]]:
     """Returns (training files, test files) as lists of InputFile; one list if split by rows.
 
     Raises:
         InputError: a day that was asked for is not there.
     """
     if options.test_fraction is not None:
-        return files, []
+        return list(files), []
     by_day = {}
     for file in files:
         by_day.setdefault(file.day, []).append(file)
+    train_days = options.train_days or ()
     test_days = () if options.test_day is None else (options.test_day,)
-    absent = [day for day in (*options.train_days, *test_days) if day not in by_day]
+    absent = [day for day in (*train_days, *test_days) if day not in by_day]
     if absent:
         have = ", ".join(str(day) for day in by_day if day is not None) or "none"
         raise InputError(
@@ -102,10 +111,10 @@ def select_days(files, options, say):
             f"(days found: {have}); say --train_days and --test_day, or --test_fraction to split "
             f"by rows"
         )
-    unused = sorted(set(by_day) - set(options.train_days) - set(test_days), key=str)
+    unused = sorted(set(by_day) - set(train_days) - set(test_days), key=str)
     if unused:
         say(f"not read, in neither --train_days nor --test_day: {', '.join(map(str, unused))}")
-    train = [file for day in options.train_days for file in by_day[day]]
+    train = [file for day in train_days for file in by_day[day]]
     return train, [file for day in test_days for file in by_day[day]]
 
 
@@ -149,7 +158,7 @@ def _describe(path, day):
     return InputFile(path, day, form, compression, status.st_size, status.st_mtime_ns)
 
 
-def parse_days(text, flag):
+def parse_days(text: str, flag: str) -> tuple[int, ...]:
     """Returns the sorted day numbers that text such as "0-22" or "0,2,5-7" names.
 
     Raises:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.preprocessing import disk, vectors
+from dataset.preprocessing import vectors
+from storage.paths import naming_errors
 
 #: Knuth's multiplicative hash, 2^32 / golden ratio, odd: a permutation of 32-bit values.
 _MULTIPLIER = np.uint32(2654435761)
@@ -19,7 +20,7 @@ _LOAD = 0.6
 _PIECE = 1 << 15
 
 
-def table_bytes(entries):
+def table_bytes(entries: int) -> int:
     """Returns about how many bytes the table of `entries` values takes."""
     return 8 * (int(entries / _LOAD) + 64)
 
@@ -31,7 +32,7 @@ def _home_slots(values, slots):
     return home.view(np.int64)
 
 
-def build(values, first_id):
+def build(values: np.ndarray, first_id: int) -> np.ndarray:
     """Returns the table (uint64 vector) that gives values[i] the id `first_id` + i.
 
     Args:
@@ -59,9 +60,9 @@ def build(values, first_id):
     return table
 
 
-def write(path, values, first_id):
+def write(path: str, values: np.ndarray, first_id: int) -> None:
     """Builds a table and writes it to `path`; it is scratch, so nothing waits for the disk."""
-    with disk.writing(path), open(path, "wb") as file:
+    with naming_errors(path), open(path, "wb") as file:
         vectors.write(file, build(values, first_id))
 
 
@@ -73,17 +74,17 @@ class Lookup:
         slots: home slots of the hash function.
     """
 
-    def __init__(self, table, entries):
+    def __init__(self, table: np.ndarray, entries: int):
         """Takes what `build` returned for `entries` values."""
         self.table = table
         self.slots = int(entries / _LOAD) + 1
 
     @classmethod
-    def open(cls, path, entries):
+    def open(cls, path: str, entries: int) -> Lookup:
         """Maps the table that `write` wrote."""
         return cls(vectors.load(path), entries)
 
-    def find(self, values):
+    def find(self, values: np.ndarray) -> np.ndarray:
         """Returns int32 [n]: the id of each value of uint32 [n], -1 where it has none."""
         ids = np.empty(values.size, np.int32)
         for begin in range(0, values.size, _PIECE):  # Pieces whose temporaries fit the cache.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from dataset.preprocessing.columns import (
 )
 from dataset.preprocessing.parts import Part
 from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
+from dataset.preprocessing.splits import Destination
 
 _BATCH_ROWS = 1 << 15
 
@@ -35,16 +37,16 @@ class MapTask(NamedTuple):
     """
 
     part: Part
-    destinations: tuple
+    destinations: tuple[Destination, ...]
     folder: str
     negatives: str
-    max_rows: int
+    max_rows: int | None
 
-    def path(self, destination):
+    def path(self, destination: Destination) -> str:
         """Returns the file that a destination is written to."""
         return f"{self.folder}/{destination.file}.partial"
 
-    def result(self, crc32s, without_id):
+    def result(self, crc32s: Iterable[int], without_id: Iterable[int]) -> dict[str, Any]:
         """Returns what a finished task gives, of JSON types."""
         return {"crc32": list(crc32s), "without_id": [int(n) for n in without_id]}
 
@@ -63,7 +65,7 @@ def _open(tables):
     return [lookup.Lookup.open(table.path, table.entries) for table in tables]
 
 
-def map_part(task, tables, first_pass):
+def map_part(task: MapTask, tables: tuple[Table, ...], first_pass: bool) -> dict[str, Any]:
     """Writes the records of a part with the ids of the columns that `tables` covers.
 
     Args:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataset.preprocessing.columns import Samples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
 #: What `dlrm_preprocessing_version` of a library built from these sources returns.
@@ -48,7 +52,7 @@ _FUNCTIONS = {
 
 
 @functools.cache
-def load():
+def load() -> ctypes.CDLL | None:
     """Returns the library, or None where it is not built, or was built from other sources."""
     try:
         found = ctypes.CDLL(str(PATH))
@@ -63,7 +67,7 @@ def load():
     return found
 
 
-def describe():
+def describe() -> str:
     """Returns, for the user, which kernels do the work."""
     if load() is not None:
         return "native"
@@ -71,12 +75,14 @@ def describe():
     return f"NumPy, which is slower ({PATH.name} {state}: make ops)"
 
 
-def address(array):
+def address(array: np.ndarray) -> int:
     """Returns where an array's first element lies."""
     return array.ctypes.data
 
 
-def decode_lines(kernels, text):
+def decode_lines(
+    kernels: ctypes.CDLL, text: bytes | memoryview
+) -> tuple[Samples, list[tuple[int, int, int]], int]:
     """Decodes whole lines.
 
     Args:
@@ -91,28 +97,35 @@ def decode_lines(kernels, text):
     Raises:
         MemoryError: there is none left.
     """
-    text = np.frombuffer(text, np.uint8)
-    lines = kernels.dlrm_count_lines(address(text), text.size)
-    room = min(lines, text.size // _SHORTEST_LINE)
+    content = np.frombuffer(text, np.uint8)
+    lines = kernels.dlrm_count_lines(address(content), content.size)
+    room = min(lines, content.size // _SHORTEST_LINE)
     samples = Samples.empty(room)
     bad = np.empty((lines, 3), np.int64)
     bad_lines = ctypes.c_int64()
     columns = (samples.label, samples.dense, samples.dense_present, samples.values, samples.present)
     rows = kernels.dlrm_decode_lines(
-        address(text),
-        text.size,
+        address(content),
+        content.size,
         room,
         *(address(column) for column in columns),
         address(bad),
         ctypes.addressof(bad_lines),
     )
     if rows < 0:
-        raise MemoryError(f"no memory to decode {text.size} bytes of text")
+        raise MemoryError(f"no memory to decode {content.size} bytes of text")
     found = [tuple(line) for line in bad[: bad_lines.value].tolist()]
     return samples if rows == room else samples.first(rows), found, lines
 
 
-def find_ids(kernels, column, max_rows, table, slots, ids):
+def find_ids(
+    kernels: ctypes.CDLL,
+    column: pa.Array,
+    max_rows: int | None,
+    table: np.ndarray,
+    slots: int,
+    ids: np.ndarray,
+) -> int:
     """Finds the ids of a column's values in a hash table (`lookup.build`).
 
     Args:
@@ -135,7 +148,9 @@ def find_ids(kernels, column, max_rows, table, slots, ids):
     )
 
 
-def count_values(kernels, column, max_rows, counters):
+def count_values(
+    kernels: ctypes.CDLL, column: pa.Array, max_rows: int, counters: np.ndarray
+) -> None:
     """Adds 1 to counters[value % max_rows] for each of a column's values.
 
     Args:
@@ -147,7 +162,7 @@ def count_values(kernels, column, max_rows, counters):
     kernels.dlrm_count_values(*values_and_validity(column), max_rows, address(counters))
 
 
-def values_and_validity(column):
+def values_and_validity(column: pa.Array) -> tuple[int, int | None, int, int]:
     """Returns (values, validity or None, first bit, n) of an Arrow uint32 array, for C."""
     validity, values = column.buffers()
     return (
@@ -158,7 +173,7 @@ def values_and_validity(column):
     )
 
 
-def to_records(kernels, fields):
+def to_records(kernels: ctypes.CDLL, fields: np.ndarray) -> np.ndarray:
     """Returns int32 records [n, 40] of contiguous int32 `fields` [40, n]."""
     records = np.empty(fields.shape[::-1], "<i4")
     kernels.dlrm_to_records(address(fields), fields.shape[1], address(records))

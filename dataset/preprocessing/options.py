@@ -1,10 +1,11 @@
 """What a preprocessing run is asked to do, checked."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import re
 from fractions import Fraction
-from typing import Optional
 
 from dataset.preprocessing.errors import OptionError
 
@@ -23,7 +24,7 @@ _SIZE = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*")
 _FRACTION = re.compile(r"\s*([0-9]{0,20}(?:\.[0-9]{0,20})?(?:[eE]-?[0-9]{1,2})?)\s*(%?)")
 
 
-def parse_bytes(text, flag):
+def parse_bytes(text: str, flag: str) -> int:
     """Returns the bytes that text such as "8GiB", "500MB" or "1000000" means.
 
     Raises:
@@ -31,14 +32,14 @@ def parse_bytes(text, flag):
     """
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).upper()) if match else None
-    if unit is None:
+    if match is None or unit is None:
         raise OptionError(
             f"{flag}: {text!r:.60} is not a size: expected a number with a unit, such as 8GiB"
         )
     return int(Fraction(match.group(1)) * unit)
 
 
-def parse_fraction(text, flag):
+def parse_fraction(text: str, flag: str) -> Fraction:
     """Returns the Fraction in [0, 1) that text such as "0.0001" or "0.01%" means.
 
     Raises:
@@ -49,7 +50,7 @@ def parse_fraction(text, flag):
         value = Fraction(match.group(1)) if match else None
     except ValueError:  # No digit at all.
         value = None
-    if value is None:
+    if match is None or value is None:
         raise OptionError(
             f"{flag}: {text!r:.60} is not a fraction: expected such as 0.0001 or 0.01%"
         )
@@ -89,39 +90,37 @@ class Options:
         spark_conf: dict of further Spark settings.
         memory_limit: bytes.
         jobs: processes and threads at a time.
-        work_dir: folder for parts and journal; None for `<output>/.preprocess`.
+        work_dir: folder for parts and journal; "" for `<output>/.preprocess`.
         keep_parts: leave the parsed parts, so that a run with other options need not parse again.
         overwrite: replace the complete result of an earlier run in `output`.
     """
 
     input: str
     output: str
-    train_days: Optional[tuple] = None
-    test_day: Optional[int] = None
-    test_fraction: Optional[Fraction] = None
-    max_table_rows: Optional[int] = DEFAULT_MAX_TABLE_ROWS
-    frequency_threshold: Optional[int] = None
-    dictionary: Optional[str] = None
+    train_days: tuple[int, ...] | None = None
+    test_day: int | None = None
+    test_fraction: Fraction | None = None
+    max_table_rows: int | None = DEFAULT_MAX_TABLE_ROWS
+    frequency_threshold: int | None = None
+    dictionary: str | None = None
     unseen: str = "error"
     negatives: str = "zero"
     write_validation: bool = False
     max_rejects: Fraction = Fraction(1, 10000)
     layout: str = "raw"
     engine: str = "duckdb"
-    master: Optional[str] = None
-    spark_conf: dict = dataclasses.field(default_factory=dict)
+    master: str | None = None
+    spark_conf: dict[str, str] = dataclasses.field(default_factory=dict)
     memory_limit: int = 8 << 30
     jobs: int = 1
-    work_dir: Optional[str] = None
+    work_dir: str = ""
     keep_parts: bool = False
     overwrite: bool = False
 
     def __post_init__(self):
         """Checks the options against each other; raises `OptionError`."""
         self.output = os.path.abspath(self.output)
-        if self.work_dir is None:
-            self.work_dir = os.path.join(self.output, ".preprocess")
-        self.work_dir = os.path.abspath(self.work_dir)
+        self.work_dir = os.path.abspath(self.work_dir or os.path.join(self.output, ".preprocess"))
         if self.dictionary is not None:
             self.dictionary = os.path.abspath(self.dictionary)
         _check_range("--jobs", self.jobs, 1, MOST_JOBS)

@@ -12,9 +12,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Literal, Optional, TypedDict
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.errors import OutputError
-from storage.atomic import replacing_name, sync_folder, write_json
+from storage.atomic import replace, replacing_name, write_json
+from storage.digests import crc32_of_file
+from storage.paths import naming_errors
 from storage.structured import StructureError, read_json
 
 MANIFEST = "preprocess.json"
@@ -95,7 +96,7 @@ class OutputFolder:
         """
         self.check([name])
         path = self._path(name)
-        with disk.writing(path), replacing_name(path) as partial:
+        with naming_errors(path), replacing_name(path) as partial:
             with open(partial, "wb") as file:
                 yield file
             self._list(name, partial)
@@ -109,9 +110,8 @@ class OutputFolder:
         self.check([name])
         path = self._path(name)
         self._list(name, path + PARTIAL)
-        os.replace(path + PARTIAL, path)
-        with disk.writing(self._folder):
-            sync_folder(self._folder)
+        with naming_errors(self._folder):
+            replace(path + PARTIAL, path)
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there.
@@ -164,5 +164,5 @@ class OutputFolder:
 
 def _fingerprint(path):
     size = os.stat(path).st_size
-    ends = disk.checksum(path, 0, _ENDS), disk.checksum(path, max(0, size - _ENDS), _ENDS)
+    ends = crc32_of_file(path, 0, _ENDS), crc32_of_file(path, max(0, size - _ENDS), _ENDS)
     return f"{size} bytes, crc32 of both ends {ends[0]:08x} {ends[1]:08x}"

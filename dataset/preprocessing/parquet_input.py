@@ -6,6 +6,9 @@ hexadecimal for C columns). Null and empty text are missing values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,12 +21,15 @@ from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_
 from dataset.preprocessing.tsv import DecodedLines, Reject
 from storage.regular import check_regular
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.parsing import Unit
+
 _BATCH_ROWS = 1 << 15
 #: Columns that an error names.
 _MOST_SHOWN = 45
 
 
-def ranges(path):
+def ranges(path: str) -> list[tuple[int, int]]:
     """Returns [(first row group, row group after the last)] of about `PART_ROWS` rows each."""
     metadata = _open(path).metadata
     found, begin, rows = [], 0, 0
@@ -35,13 +41,13 @@ def ranges(path):
     return found
 
 
-def bytes_of(unit):
+def bytes_of(unit: Unit) -> int:
     """Returns the file bytes of a unit's row groups."""
     metadata = _open(unit.file.path).metadata
     return sum(metadata.row_group(g).total_byte_size for g in range(unit.begin, unit.end))
 
 
-def read(path, begin, end):
+def read(path: str, begin: int, end: int) -> Iterator[DecodedLines]:
     """Yields DecodedLines of row groups [begin, end); "lines" are rows."""
     file = _open(path)
     metadata = file.metadata
@@ -87,7 +93,7 @@ def _shown(names):
     return f"{listed} and {more} more" if more > 0 else listed
 
 
-def decode_batch(batch, path):
+def decode_batch(batch: pa.RecordBatch, path: str) -> DecodedLines:
     """Decodes one Arrow record batch with the columns `NAMES`; returns DecodedLines."""
     rows = batch.num_rows
     samples = Samples.empty(rows)

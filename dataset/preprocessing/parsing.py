@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from dataset.preprocessing import parts, progress, sources
 from dataset.preprocessing.columns import CATEGORICAL, DENSE
 from dataset.preprocessing.inputs import InputFile
 from dataset.preprocessing.text_ends import decode_unterminated, without_mark
-from dataset.preprocessing.tsv import decode_lines
+from dataset.preprocessing.tsv import DecodedLines, decode_lines
 from storage.atomic import replacing
 
 
@@ -34,12 +35,12 @@ class Unit(NamedTuple):
     part_bytes: int
 
     @property
-    def name(self):
+    def name(self) -> str:
         """A name for files of this unit, unique and in input order."""
         return f"{self.file_index:05d}-{self.begin:015d}"
 
     @property
-    def input_bytes(self):
+    def input_bytes(self) -> int:
         """Bytes of the input file that this unit reads, for the progress bar."""
         if self.file.form == "parquet":
             from dataset.preprocessing import parquet_input
@@ -48,7 +49,7 @@ class Unit(NamedTuple):
         return self.end - self.begin
 
 
-def plan_units(files):
+def plan_units(files: Sequence[InputFile]) -> list[Unit]:
     """Returns the Units of the InputFiles, in input order."""
     units = []
     for index, file in enumerate(files):
@@ -65,7 +66,7 @@ def plan_units(files):
     return units
 
 
-def parse_unit(unit, folder):
+def parse_unit(unit: Unit, folder: str) -> dict[str, Any]:
     """Parses a unit; writes its parts and its rejects below `folder`.
 
     Returns:
@@ -125,7 +126,7 @@ class _Pieces(NamedTuple):
     """One part to be: its index within the file, and an iterator of DecodedLines."""
 
     index: int
-    decoded: object
+    decoded: Iterator[DecodedLines]
 
 
 def _part_pieces(unit, ends):

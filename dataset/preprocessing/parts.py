@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.columns import (
     CATEGORICAL_NAMES,
     DENSE_NAMES,
@@ -22,8 +21,11 @@ from dataset.preprocessing.columns import (
     NAMES,
     PART_NAME,
     ROW_NAME,
+    Samples,
 )
 from storage.atomic import replacing_name
+from storage.digests import crc32_of_file
+from storage.paths import naming_errors
 
 #: Bytes of uncompressed text that one part is made from. Lines belong to the part they begin in.
 PART_BYTES = 256 << 20
@@ -52,7 +54,7 @@ class Part(NamedTuple):
     crc32: int
 
     @property
-    def file_index(self):
+    def file_index(self) -> int:
         """Place of its input file in the order of all input files."""
         return self.number // PARTS_PER_FILE
 
@@ -60,7 +62,7 @@ class Part(NamedTuple):
 class PartWriter:
     """Writes one part, batch by batch; holds at most about two row groups in memory."""
 
-    def __init__(self, folder, number):
+    def __init__(self, folder: str, number: int):
         """Opens part `number` below `folder`; nothing has its final name before `close`."""
         self._number = number
         self._path = os.path.join(folder, f"part-{number:010d}.parquet")
@@ -71,37 +73,37 @@ class PartWriter:
         self._held = 0
         self._rows = 0
 
-    def append(self, samples):
+    def append(self, samples: Samples) -> None:
         """Adds samples."""
         if not len(samples):
             return
         self._batches.append(_to_batch(samples, self._number, self._rows))
         self._rows += len(samples)
         self._held += len(samples)
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             if self._writer is None:
                 self._writer = _open(self._partial, self._batches[0].schema, samples)
             if self._held >= _ROW_GROUP_ROWS:
                 self._flush()
 
     def _flush(self):
-        if self._held:
+        if self._held and self._writer is not None:
             table = pa.Table.from_batches(self._batches)
             self._writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
         self._batches, self._held = [], 0
 
-    def close(self):
+    def close(self) -> Part | None:
         """Gives the part its name and returns it as a Part; None when it has no rows."""
         if self._writer is None:
             return None
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             self._flush()
             self._writer.close()
             self._replacing.__exit__(None, None, None)
-        crc32 = disk.checksum(self._path)
+        crc32 = crc32_of_file(self._path)
         return Part(self._number, self._path, self._rows, os.path.getsize(self._path), crc32)
 
-    def abandon(self, error):
+    def abandon(self, error: BaseException) -> None:
         """Removes what was written, because of `error`."""
         if self._writer is not None:
             with contextlib.suppress(OSError):  # Its last bytes have no room either.
@@ -127,8 +129,10 @@ def _to_array(column, present=None):
     """Returns int32 or uint32 `column` as an Arrow array, null where not bool `present`."""
     # Not by pa.array, which imports pandas where it is installed: half a second per process.
     kind = pa.uint32() if column.dtype == np.uint32 else pa.int32()
-    missing = 0 if present is None else column.size - int(np.count_nonzero(present))
-    bits = pa.py_buffer(np.packbits(present, bitorder="little")) if missing else None
+    missing, bits = 0, None
+    if present is not None:
+        missing = column.size - int(np.count_nonzero(present))
+        bits = pa.py_buffer(np.packbits(present, bitorder="little")) if missing else None
     data = pa.py_buffer(np.ascontiguousarray(column))
     return pa.Array.from_buffers(kind, column.size, [bits, data], missing)
 
@@ -145,7 +149,8 @@ def _open(path, schema, samples):
         schema,
         # Encodings made for small numbers: half the time and the bytes of a general compressor.
         compression="none",
-        use_dictionary=[PART_NAME, LABEL_NAME, *few],
+        # A list of names is documented; its default is a bool.
+        use_dictionary=[PART_NAME, LABEL_NAME, *few],  # pyright: ignore[reportArgumentType]
         column_encoding=dict.fromkeys([ROW_NAME, *DENSE_NAMES], "DELTA_BINARY_PACKED"),
         write_statistics=False,
     )

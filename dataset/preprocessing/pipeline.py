@@ -11,11 +11,12 @@ Each unit, dictionary and part is a committed stage (`stages`).
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import shutil
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dataset.preprocessing import (
     dictionaries,
@@ -37,13 +38,16 @@ from dataset.preprocessing.progress import ProgressBar
 from dataset.preprocessing.raw_records import allocate
 from dataset.preprocessing.stage_results import ColumnSummary, MappedPart, ParsedUnit
 from dataset.preprocessing.stages import Output, Stages, check_work_folder, locked
-from storage.regular import open_regular
+from storage.digests import sha256_of, sha256_of_file
+
+if TYPE_CHECKING:
+    from dataset.preprocessing.options import Options
 
 #: Part of every key: raised when a stage's output changes for the same input.
 _VERSION = 2
 
 
-def run(options, say=print):
+def run(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Preprocesses what `options` says; goes on where a killed run on the same folder was.
 
     Args:
@@ -87,7 +91,7 @@ def _clear_scratch(folder):
 
 
 def _digest(value):
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(value, sort_keys=True))
 
 
 class _Job:
@@ -294,10 +298,10 @@ class _Job:
     def finish(self, parsed, rule, columns, plan, without_id):
         """Gives the files their names, and returns the report."""
         options = self.options
-        report, files = finishing.finish(
-            options, self.output, parsed, self.inputs, rule, columns, plan, without_id,
-            self.regions, self.say,
-        )  # fmt: skip
+        results = finishing.Results(
+            parsed, self.inputs, rule, columns, plan, without_id, self.regions
+        )
+        report, files = finishing.finish(options, self.output, results, self.say)
         self.stages.commit("complete", self.key(), report, files)
         self.output.finish()
         written = [*finishing.permanent_names(options), *finishing.partial_names(options)]
@@ -328,7 +332,6 @@ def _parts_of(parsed):
 def _dictionary_digest(folder):
     path = os.path.join(folder, dictionaries.MANIFEST)
     try:
-        with open_regular(path) as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error

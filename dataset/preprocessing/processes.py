@@ -8,6 +8,8 @@ import ctypes
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from dataset.preprocessing import progress
 from dataset.preprocessing.errors import PreprocessError
@@ -15,7 +17,12 @@ from dataset.preprocessing.errors import PreprocessError
 _PR_SET_PDEATHSIG = 1
 
 
-def run(function, tasks, jobs, show):
+def run(
+    function: Callable[..., Any],
+    tasks: Sequence[tuple],
+    jobs: int,
+    show: Callable[[int, int], None],
+) -> Iterator[tuple[int, Any]]:
     """Yields (index, function(*task)) for each task, as they finish.
 
     Args:

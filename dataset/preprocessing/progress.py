@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import tqdm
 
@@ -14,7 +15,7 @@ class StoppedError(Exception):
     """Another task failed, or the user stopped the run: this one need not go on."""
 
 
-def share(counters):
+def share(counters: Any) -> None:
     """Takes the array [bytes, rows, stop] of this process's tasks; None for none.
 
     The first two they count into; once the third is not 0 they end.
@@ -23,7 +24,7 @@ def share(counters):
     _counters = counters
 
 
-def advance(bytes_done, rows_done):
+def advance(bytes_done: int, rows_done: int) -> None:
     """Adds to what tasks have done.
 
     Raises:
@@ -43,7 +44,7 @@ class ProgressBar:
     A context manager.
     """
 
-    def __init__(self, title, total, unit):
+    def __init__(self, title: str, total: int, unit: str):
         """Takes what is counted (unit "B" is scaled to kB, MB ...) and how much there is."""
         scaled = unit in ("B", " rows")
         self._bar = tqdm.tqdm(
@@ -64,7 +65,7 @@ class ProgressBar:
     def __exit__(self, *_):
         self._bar.close()
 
-    def show(self, done, rows=None):
+    def show(self, done: float, rows: int | None = None) -> None:
         """Shows how much is done, all in all."""
         if rows:
             rate = rows / max(time.monotonic() - self._start, 1e-9)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.columns import DENSE, FIELDS
 from dataset.preprocessing.errors import PreprocessError
+from storage.direct_io import write_all
+from storage.paths import naming_errors
 from storage.regular import open_regular_fd
 
 RECORD_BYTES = 4 * FIELDS
@@ -18,7 +20,9 @@ RECORD_BYTES = 4 * FIELDS
 _ROWS_IN_CACHE = 1 << 10
 
 
-def new_fields(label, dense, negatives):
+def new_fields(
+    label: np.ndarray, dense: Sequence[np.ndarray] | np.ndarray, negatives: str
+) -> np.ndarray:
     """Returns int32 [40, n], field by field, with label and dense counts filled in, ids 0.
 
     Args:
@@ -33,7 +37,7 @@ def new_fields(label, dense, negatives):
     return fields
 
 
-def to_records(fields):
+def to_records(fields: np.ndarray) -> np.ndarray:
     """Returns int32 records [n, 40] of `fields` [40, n]."""
     rows = fields.shape[1]
     records = np.empty((rows, FIELDS), "<i4")
@@ -43,7 +47,7 @@ def to_records(fields):
     return records
 
 
-def set_ids(fields, column, ids):
+def set_ids(fields: np.ndarray, column: int, ids: np.ndarray) -> int:
     """Fills in the ids of categorical column `column`; -1, for a value without one, becomes 0.
 
     Returns:
@@ -54,7 +58,7 @@ def set_ids(fields, column, ids):
     return without
 
 
-def allocate(path, records):
+def allocate(path: str, records: int) -> None:
     """Makes a file of exactly `records` records; keeps what it holds already.
 
     Raises:
@@ -80,7 +84,7 @@ class RegionWriter:
         crc32: checksum of what was written so far.
     """
 
-    def __init__(self, path, record):
+    def __init__(self, path: str, record: int):
         """Opens `path` for writing from record `record` on."""
         self._descriptor = open_regular_fd(path, os.O_RDWR)
         self._path = path
@@ -93,25 +97,23 @@ class RegionWriter:
     def __exit__(self, *_):
         os.close(self._descriptor)
 
-    def read(self, records):
+    def read(self, records: int) -> np.ndarray:
         """Returns the next `records` records as they are on disk, as int32 [n, 40]."""
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
         if len(data) != records * RECORD_BYTES:
             raise PreprocessError(f"{self._path}: shorter than it was made")
         return np.frombuffer(data, "<i4").reshape(records, FIELDS).copy()
 
-    def write(self, records):
+    def write(self, records: np.ndarray) -> None:
         """Writes int32 records [n, 40] and moves on."""
-        data = memoryview(np.ascontiguousarray(records)).cast("B")
+        data = np.ascontiguousarray(records).data.cast("B")
         self.crc32 = zlib.crc32(data, self.crc32)
-        with disk.writing(self._path):
-            while data:
-                written = os.pwrite(self._descriptor, data, self._offset)
-                self._offset += written
-                data = data[written:]
+        with naming_errors(self._path):
+            write_all(self._descriptor, data, self._offset)
+        self._offset += len(data)
 
-    def sync(self):
+    def sync(self) -> None:
         """Waits until what was written is on disk."""
-        with disk.writing(self._path):
+        with naming_errors(self._path):
             os.fsync(self._descriptor)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
 from dataset.preprocessing.errors import RejectedLinesError
+
+if TYPE_CHECKING:
+    from dataset.preprocessing.output_folder import OutputFolder
+    from dataset.preprocessing.parsing import Unit
+    from dataset.preprocessing.stage_results import ParsedUnit
 
 FILE_NAME = "rejects.tsv"
 
 
-def write(output, units, parsed):
+def write(output: OutputFolder, units: Sequence[Unit], parsed: Sequence[ParsedUnit]) -> bool:
     """Writes `rejects.tsv` from the units' own reject files; removes it if none.
 
     A line of it is: file, line number from 1 (row of a Parquet file), reason, the line as it was
@@ -30,16 +39,17 @@ def write(output, units, parsed):
             source = unit.file.path
             first = before.setdefault(source, 0)
             before[source] += result["lines"]
-            if not result["rejects"]:
+            path = result["rejects_path"]
+            if path is None:
                 continue
-            with open(result["rejects_path"], "rb") as rejects:
+            with open(path, "rb") as rejects:
                 for line in rejects:
                     number, rest = line.split(b"\t", 1)
                     file.write(b"%s\t%d\t%s" % (source.encode(), first + int(number) + 1, rest))
     return True
 
 
-def check(path, parsed, max_rejects):
+def check(path: str, parsed: Sequence[ParsedUnit], max_rejects: Fraction) -> None:
     """Raises `RejectedLinesError` if more than the share `max_rejects` of lines is malformed."""
     lines = sum(result["lines"] for result in parsed)
     count = sum(result["rejects"] for result in parsed)
@@ -56,14 +66,14 @@ def check(path, parsed, max_rejects):
 class EarlyCheck:
     """Stops a run on the wrong file after its first unit, not after its last."""
 
-    def __init__(self, units, sizes, max_rejects):
+    def __init__(self, units: Sequence[Unit], sizes: Sequence[int], max_rejects: Fraction):
         """Takes all Units and the bytes of each."""
         self._units, self._sizes = units, sizes
         self._max_rejects = max_rejects
         self._results = {}
         self._bytes = self._lines = self._rejects = 0
 
-    def add(self, index, result):
+    def add(self, index: int, result: ParsedUnit) -> None:
         """Counts a finished unit; raises if even twice the limit is certain to be passed."""
         self._results[index] = result
         self._bytes += self._sizes[index]

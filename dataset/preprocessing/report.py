@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES, DENSE, DENSE_NAMES
+
+if TYPE_CHECKING:
+    from dataset.preprocessing.dictionaries import Rule
+    from dataset.preprocessing.options import Options
+    from dataset.preprocessing.stage_results import ParsedUnit
 
 FORMAT_VERSION = 1
 #: What a reader applies to the counts of a raw file.
 DENSE_TRANSFORM = "log(x+1)"
 
 
-def build(options, rule, parsed, columns, without_id, records, inputs):
+def build(
+    options: Options,
+    rule: Rule,
+    parsed: Sequence[ParsedUnit],
+    columns: Sequence[Mapping[str, Any]],
+    without_id: Sequence[int],
+    records: Mapping[str, int],
+    inputs: Mapping[str, Any],
+) -> dict[str, Any]:
     """Returns the report as JSON types; the same whatever the engine.
 
     Args:
@@ -35,10 +51,8 @@ def build(options, rule, parsed, columns, without_id, records, inputs):
         dense[DENSE_NAMES[i]] = {
             "missing": sum(unit["missing"][i] for unit in found),
             "negative": sum(unit["negative"][i] for unit in found),
-            "least": min((u["least"][i] for u in found if u["least"][i] is not None), default=None),
-            "greatest": max(
-                (u["greatest"][i] for u in found if u["greatest"][i] is not None), default=None
-            ),
+            "least": min(_present(unit["least"][i] for unit in found), default=None),
+            "greatest": max(_present(unit["greatest"][i] for unit in found), default=None),
         }
     return {
         "format_version": FORMAT_VERSION,
@@ -55,7 +69,11 @@ def build(options, rule, parsed, columns, without_id, records, inputs):
     }
 
 
-def table(report):
+def _present(values: Iterable[int | None]) -> list[int]:
+    return [value for value in values if value is not None]
+
+
+def table(report: Mapping[str, Any]) -> list[str]:
     """Returns the report's columns as lines of text."""
     counted = not report["reused_dictionary"]
     head = f"{'column':>6} {'table rows':>11}"

@@ -10,6 +10,7 @@ import contextlib
 import queue
 import threading
 import zlib
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from dataset.preprocessing.errors import InputError
@@ -37,7 +38,7 @@ class Block(NamedTuple):
     unterminated: bool = False
 
 
-def read_range(path, begin, end):
+def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
     """Yields Blocks of the lines that begin in bytes [begin, end) of a plain file.
 
     A line that begins before `begin` belongs to the range before; the last line is read to its end.
@@ -111,7 +112,7 @@ def _cut(carry, chunk, path, position):
     return b"".join((carry, memoryview(chunk)[:last])) if last else b"", rest
 
 
-def read_compressed(path, compression):
+def read_compressed(path: str, compression: str) -> Generator[Block, None, None]:
     """Yields Blocks of a whole gzip or zstd file; a thread of its own decompresses ahead."""
     with contextlib.closing(_ahead(_decompress(path, compression), depth=2)) as chunks:
         carry, bytes_read, position = b"", 0, 0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataset.preprocessing.errors import InputError
 from dataset.preprocessing.raw_records import RECORD_BYTES
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.parts import Part
+
 TRAIN, TEST, VALIDATION = "train_data.bin", "test_data.bin", "validation_data.bin"
 
 
-def folder_name(file):
+def folder_name(file: str) -> str:
     """Returns the folder that a file of records becomes in the per-table layout."""
     return file.partition("_")[0]
 
@@ -24,12 +29,12 @@ class Destination(NamedTuple):
     end: int
 
     @property
-    def offset(self):
+    def offset(self) -> int:
         """Byte in the file."""
         return self.record * RECORD_BYTES
 
     @property
-    def length(self):
+    def length(self) -> int:
         """Bytes."""
         return (self.end - self.begin) * RECORD_BYTES
 
@@ -42,11 +47,13 @@ class Plan(NamedTuple):
         destinations: part number -> list of Destination, in row order.
     """
 
-    records: dict
-    destinations: dict
+    records: dict[str, int]
+    destinations: dict[int, list[Destination]]
 
 
-def by_day(train_parts, test_parts, write_validation):
+def by_day(
+    train_parts: Sequence[Part], test_parts: Sequence[Part] | None, write_validation: bool
+) -> Plan:
     """Plans the published split: the first half of the test day (rounded up) is the test set.
 
     Args:
@@ -64,7 +71,7 @@ def by_day(train_parts, test_parts, write_validation):
     return _place([*train_parts, *(test_parts or ())], ranges)
 
 
-def by_fraction(all_parts, fraction):
+def by_fraction(all_parts: Sequence[Part], fraction: Fraction) -> Plan:
     """Plans a split by row order: the last `fraction` (a Fraction) of all rows, rounded up."""
     rows = sum(part.rows for part in all_parts)
     train = rows - -((-rows * fraction.numerator) // fraction.denominator)

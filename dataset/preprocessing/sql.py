@@ -18,7 +18,7 @@ from dataset.preprocessing.columns import (
 )
 
 
-def dictionary_key(column, max_rows):
+def dictionary_key(column: str, max_rows: int | None) -> str:
     """Returns the expression whose values a column's dictionary is made of.
 
     Args:
@@ -30,13 +30,13 @@ def dictionary_key(column, max_rows):
     return value if max_rows is None else f"COALESCE({value}, 0) % {int(max_rows)}"
 
 
-def counts(column, max_rows):
+def counts(column: str, max_rows: int | None) -> str:
     """Returns the statement that counts a column's dictionary keys over all samples."""
     key = dictionary_key(column, max_rows)
     return f"SELECT {key} AS value, COUNT(*) AS frequency FROM samples GROUP BY {key}"
 
 
-def dictionary(threshold):
+def dictionary(threshold: int) -> str:
     """Returns the statement that lists what gets an id, in the order of the ids.
 
     By descending count, ties by ascending value; a total order, so every engine gives the same.
@@ -48,7 +48,7 @@ def dictionary(threshold):
     )
 
 
-def summary(threshold):
+def summary(threshold: int) -> str:
     """Returns the statement that sums up `counts`: one row.
 
     Columns: samples, distinct values, distinct values below the threshold, samples with those.
@@ -61,7 +61,7 @@ def summary(threshold):
     )
 
 
-def mapping(max_rows):
+def mapping(max_rows: int | None) -> str:
     """Returns the statement that gives every sample its ids; NULL where a value has none."""
     plain = (PART_NAME, ROW_NAME, LABEL_NAME, *DENSE_NAMES)
     selected = [f"samples.{name} AS {name}" for name in plain]

@@ -13,7 +13,8 @@ _Crc32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 _OfCategorical = msgspec.Meta(min_length=CATEGORICAL, max_length=CATEGORICAL)
 _OfDense = msgspec.Meta(min_length=DENSE, max_length=DENSE)
 #: Not `int | None`, which Python 3.9 does not evaluate.
-_Extreme, _Path = Optional[int], Optional[str]
+_Extreme = Optional[int]
+_Path = Optional[str]
 
 
 class _Part(TypedDict):

@@ -14,11 +14,13 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
-from dataset.preprocessing import disk
 from dataset.preprocessing.errors import OptionError, OutputError
 from storage.atomic import write_json
+from storage.digests import crc32_of_file
+from storage.paths import naming_errors
 from storage.regular import open_regular, open_regular_fd
 from storage.structured import StructureError, check_shape, read_json
 
@@ -35,17 +37,17 @@ class Output(NamedTuple):
     crc32: int
 
     @classmethod
-    def whole(cls, path, crc32=None):
+    def whole(cls, path: str, crc32: int | None = None) -> Output:
         """Returns the Output for all of a file, reading it if its checksum is not given."""
-        crc32 = disk.checksum(path) if crc32 is None else crc32
+        crc32 = crc32_of_file(path) if crc32 is None else crc32
         return cls(path, 0, os.path.getsize(path), crc32)
 
-    def intact(self):
+    def intact(self) -> bool:
         """Tells whether the file still holds these bytes."""
         try:
             if os.path.getsize(self.path) < self.offset + self.length:
                 return False
-            return disk.checksum(self.path, self.offset, self.length) == self.crc32
+            return crc32_of_file(self.path, self.offset, self.length) == self.crc32
         except OSError:
             return False
 
@@ -59,13 +61,13 @@ class _Stage(TypedDict):
 class Stages:
     """The committed stages below one folder."""
 
-    def __init__(self, folder, jobs=1):
+    def __init__(self, folder: str, jobs: int = 1):
         """Opens the journal in `folder`; `jobs` threads check outputs."""
         self._folder = folder
         self._jobs = jobs
         os.makedirs(folder, exist_ok=True)
 
-    def find(self, name, key, shape=dict):
+    def find(self, name: str, key: Any, shape: Any = dict) -> Any:
         """Returns the result of a stage, or None if it must be done.
 
         Args:
@@ -90,17 +92,17 @@ class Stages:
         intact = all(Output._make(output).intact() for output in stage["outputs"])
         return stage["result"] if intact else None
 
-    def find_all(self, wanted, shape):
+    def find_all(self, wanted: Iterable[tuple[str, Any]], shape: Any) -> list[Any]:
         """Returns `find` of each (name, key) in `wanted`, several at a time."""
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
-            return list(pool.map(lambda pair: self.find(*pair, shape), wanted))
+            return list(pool.map(lambda pair: self.find(pair[0], pair[1], shape), wanted))
 
-    def commit(self, name, key, result, outputs=()):
+    def commit(self, name: str, key: Any, result: Any, outputs: Iterable[Output] = ()) -> None:
         """Records a finished stage, whose Outputs have been synced to disk."""
         stage = {"key": key, "outputs": [list(output) for output in outputs], "result": result}
         write_json(self._path(name), stage)
 
-    def forget(self, prefix=""):
+    def forget(self, prefix: str = "") -> None:
         """Removes the stages whose names begin with `prefix`."""
         for name in os.listdir(self._folder):
             if name.startswith(prefix):
@@ -110,7 +112,7 @@ class Stages:
         return os.path.join(self._folder, f"{name}.json")
 
 
-def check_work_folder(folder):
+def check_work_folder(folder: str) -> None:
     """Raises `OutputError` unless `folder` is new, empty, or one that `locked` has made."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     if not names:
@@ -129,7 +131,7 @@ def check_work_folder(folder):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: str) -> Iterator[None]:
     """Holds `folder` for this process; a second run on it is an error, not a race."""
     check_work_folder(folder)
     os.makedirs(folder, exist_ok=True)
@@ -141,7 +143,7 @@ def locked(folder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OptionError(f"{folder}: another preprocessing run works here") from error
-        with disk.writing(path):
+        with naming_errors(path):
             if file.write(_MARK) < len(_MARK):  # Room for a part of it.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield

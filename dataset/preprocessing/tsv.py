@@ -35,11 +35,11 @@ class DecodedLines(NamedTuple):
     """What `decode_lines` found: good samples, malformed lines, and the count of both."""
 
     samples: Samples
-    rejects: list
+    rejects: list[Reject]
     lines: int
 
 
-def decode_lines(text):
+def decode_lines(text: bytes | memoryview) -> DecodedLines:
     """Decodes whole lines.
 
     Args:
@@ -55,7 +55,7 @@ def decode_lines(text):
     return DecodedLines(samples, _rejects(np.frombuffer(text, np.uint8), bad_lines), lines)
 
 
-def decode_lines_with_numpy(text):
+def decode_lines_with_numpy(text: bytes | memoryview) -> DecodedLines:
     """Does what `decode_lines` does, with NumPy alone."""
     block = ByteBlock(text)
     # Tab and LF are neighbours (9, 10), so one unsigned comparison finds both.
@@ -94,7 +94,7 @@ def decode_lines_with_numpy(text):
 def _rejects(text, bad_lines):
     """Returns the Rejects of (line number, start, end) in uint8 `text`."""
     return [
-        Reject(number, explain(line), line)
+        Reject(number, explain(line) or "malformed", line)
         for number, start, end in bad_lines
         for line in [text[start:end].tobytes()]
     ]
@@ -125,7 +125,7 @@ def _decode_fields(block, first, ends):
     return samples, valid
 
 
-def explain(line):
+def explain(line: bytes) -> str | None:
     """Returns why one line (bytes without LF) is malformed, or None if it is good."""
     fields = (line[:-1] if line.endswith(b"\r") else line).split(b"\t")
     if len(fields) != FIELDS:

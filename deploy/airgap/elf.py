@@ -1,9 +1,12 @@
 """What shared libraries need from the machine they are loaded on, as objdump tells it."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
 import subprocess
+from collections.abc import Iterable, Mapping
 
 # The C library's own files: always the host's, never carried.
 GLIBC = re.compile(
@@ -13,7 +16,7 @@ GLIBC = re.compile(
 _MAGIC = b"\x7fELF"
 
 
-def is_elf(path):
+def is_elf(path: pathlib.Path) -> bool:
     """Tells whether a file is an executable or a shared library (links are not)."""
     path = pathlib.Path(path)
     if path.is_symlink() or not path.is_file():
@@ -22,23 +25,23 @@ def is_elf(path):
         return file.read(4) == _MAGIC
 
 
-def files(folder):
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the paths of all ELF files in a folder, sorted."""
     found = (pathlib.Path(root, name) for root, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if is_elf(path))
 
 
-def headers(paths):
+def headers(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, str]:
     """Returns {path: text}: what `objdump -p` prints of each file.
 
     Raises:
         RuntimeError: objdump refused a file; the message holds what it said.
     """
     told = {}
-    paths = [str(path) for path in paths]
+    names = [str(path) for path in paths]
     # In portions, so that the command line stays short.
-    for begin in range(0, len(paths), 200):
-        command = ["objdump", "-p", *paths[begin : begin + 200]]
+    for begin in range(0, len(names), 200):
+        command = ["objdump", "-p", *names[begin : begin + 200]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"objdump -p returned {done.returncode}: {done.stderr.strip()}")
@@ -47,12 +50,12 @@ def headers(paths):
     return told
 
 
-def needed(header):
+def needed(header: str) -> list[str]:
     """Returns the names of the libraries that a file asks for, in its order."""
     return re.findall(r"^\s+NEEDED\s+(\S+)", header, re.MULTILINE)
 
 
-def versions(header, symbol):
+def versions(header: str, symbol: str) -> set[tuple[int, ...]]:
     """Returns the versions of a symbol set that a file requires of others, e.g. of "GLIBC".
 
     Args:
@@ -67,7 +70,7 @@ def versions(header, symbol):
     return {tuple(map(int, version.split("."))) for version in found}
 
 
-def highest(told, symbol):
+def highest(told: Mapping[pathlib.Path, str], symbol: str) -> tuple[str, pathlib.Path | None]:
     """Returns (version, path): the highest version of a symbol set that any of the files requires.
 
     Args:
@@ -85,7 +88,7 @@ def highest(told, symbol):
     return ".".join(map(str, best)), holder
 
 
-def located(path):
+def located(path: pathlib.Path) -> dict[str, str]:
     """Returns {library name: its path on this machine} of all that a file loads (`ldd`)."""
     done = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False)
     return dict(re.findall(r"^\s+(\S+) => (/\S+)", done.stdout, re.MULTILINE))

@@ -8,4 +8,7 @@ import zstandard
 stream = zstandard.ZstdDecompressor().stream_reader(sys.stdin.buffer)
 with tarfile.open(fileobj=stream, mode="r|") as archive:
     # Python has filters since 3.11.4; what is unpacked here has had its checksums compared.
-    archive.extractall(sys.argv[1], **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
+    if hasattr(tarfile, "tar_filter"):
+        archive.extractall(sys.argv[1], filter="tar")
+    else:
+        archive.extractall(sys.argv[1])

@@ -1,5 +1,7 @@
 """Horovod for a bundle of several ranks."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 import subprocess
@@ -8,7 +10,7 @@ import sys
 from deploy.airgap.packages import ROOT
 
 
-def install(python, log):
+def install(python: pathlib.Path, log: pathlib.Path) -> None:
     """Builds Horovod against the bundle's TensorFlow: Gloo, exchanges through the processors.
 
     Args:

@@ -5,6 +5,8 @@ that nothing but the run paths of its libraries must be changed. What it needs b
 (OpenSSL, libffi, SQLite ...) comes along.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import shutil
@@ -22,7 +24,7 @@ LEFT_OUT = {
 MODULES_LEFT_OUT = ("_tkinter", "_test", "_ctypes_test", "_crypt.", "nis.", "ossaudiodev", "xx")
 
 
-def copy(target, patchelf):
+def copy(target: pathlib.Path, patchelf: pathlib.Path) -> pathlib.Path:
     """Copies the running interpreter.
 
     Args:
@@ -87,7 +89,7 @@ def _carry(target, executable, patchelf):
         set_run_path(patchelf, path, "$ORIGIN" if relative == "." else f"$ORIGIN/{relative}")
 
 
-def located_or_fail(path, executable):
+def located_or_fail(path: pathlib.Path, executable: pathlib.Path) -> dict[str, str]:
     """Returns {name: path on this machine} of what a file loads, the C library left out.
 
     Raises:
@@ -107,7 +109,7 @@ def located_or_fail(path, executable):
     }
 
 
-def set_run_path(patchelf, path, run_path):
+def set_run_path(patchelf: pathlib.Path, path: pathlib.Path, run_path: str) -> None:
     """Has a library or executable look for what it needs in a place given relative to itself."""
     done = subprocess.run(
         [str(patchelf), "--set-rpath", run_path, str(path)], capture_output=True, text=True,
@@ -117,7 +119,7 @@ def set_run_path(patchelf, path, run_path):
         raise RuntimeError(f"patchelf refused {path}: {done.stderr.strip()}")
 
 
-def relocate_scripts(folder):
+def relocate_scripts(folder: pathlib.Path) -> None:
     """Rewrites the first lines of Python scripts so that they run the Python beside them."""
     beside = (
         '#!/bin/sh\n\'\'\'exec\' "$(dirname "$(readlink -f "$0")")/python3" "$0" "$@"\n\' \'\'\'\n'

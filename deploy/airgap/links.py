@@ -4,10 +4,13 @@ Wheels may count on a few libraries of the host, zlib for one, which a bare host
 came along with the Python are made to be found; one that is nowhere is an error.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
 import subprocess
+from collections.abc import Mapping
 
 from deploy.airgap import elf
 
@@ -15,7 +18,9 @@ from deploy.airgap import elf
 _HOST = re.compile(elf.GLIBC.pattern + r"|^(libstdc\+\+|libgcc_s|libcuda)\.so")
 
 
-def plan(told, lib):
+def plan(
+    told: Mapping[pathlib.Path, str], lib: pathlib.Path
+) -> tuple[list[pathlib.Path], list[tuple[pathlib.Path, str]]]:
     """Returns what must be done for every library to be found.
 
     Args:
@@ -49,7 +54,7 @@ def _run_paths(header):
     return [entry for line in found for entry in line.split(":") if entry]
 
 
-def complete(tree, lib, patchelf):
+def complete(tree: pathlib.Path, lib: pathlib.Path, patchelf: pathlib.Path) -> list[pathlib.Path]:
     """Has every library of a bundle find what it needs.
 
     Args:

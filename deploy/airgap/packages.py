@@ -1,11 +1,14 @@
 """The Python packages of a bundle: installed by pip, then stripped."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
 from deploy.airgap import elf
 
@@ -32,13 +35,16 @@ NOT_NEEDED = ["libclang", "tensorflow-io-gcs-filesystem", "tensorboard-data-serv
 _STRIP_BYTES = 2**20
 
 
-def tensorflow_version():
+def tensorflow_version() -> str:
     """Returns the version of TensorFlow that constraints.txt pins."""
     text = (ROOT / "constraints.txt").read_text()
-    return re.search(r"^tensorflow-cpu==(\S+)", text, re.MULTILINE)[1]
+    found = re.search(r"^tensorflow-cpu==(\S+)", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("constraints.txt: expected a line tensorflow-cpu==VERSION, found none")
+    return found[1]
 
 
-def pip(*arguments, python=None):
+def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> str:
     """Runs the pip of the interpreter that runs this.
 
     Args:
@@ -59,7 +65,7 @@ def pip(*arguments, python=None):
     return done.stdout
 
 
-def install(python, groups=()):
+def install(python: pathlib.Path, groups: Sequence[str] = ()) -> pathlib.Path:
     """Installs TensorFlow with CUDA and what the trainer imports.
 
     Args:
@@ -86,7 +92,7 @@ def install(python, groups=()):
     return pathlib.Path(told.stdout.strip())
 
 
-def wheels(requirements, folder):
+def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Downloads wheels, one for each requirement, without what they need in turn.
 
     Args:
@@ -110,7 +116,7 @@ def wheels(requirements, folder):
     return found
 
 
-def strip(python, site_packages, headers):
+def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> dict[str, int]:
     """Removes what a bundle does not need.
 
     Args:
@@ -150,7 +156,7 @@ def strip(python, site_packages, headers):
     return removed
 
 
-def size(folder):
+def size(folder: pathlib.Path) -> int:
     """Returns the bytes of all files below a folder."""
     paths = (os.path.join(root, n) for root, _, names in os.walk(folder) for n in names)
     return sum(os.lstat(path).st_size for path in paths)

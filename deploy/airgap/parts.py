@@ -8,12 +8,16 @@ A bundle is a folder of:
     MANIFEST         one fact a line; `part NAME BYTES SHA-256`
 """
 
+from __future__ import annotations
+
 import contextlib
 import gzip
 import hashlib
 import os
 import pathlib
 import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -30,51 +34,50 @@ class Splitter:
         part_bytes: the size of each but the last.
     """
 
-    def __init__(self, folder, name, part_bytes):
+    def __init__(self, folder: str | os.PathLike, name: str, part_bytes: int):
         self._folder, self._name, self._part_bytes = pathlib.Path(folder), name, part_bytes
-        self._file = self._digest = None
+        self._file: BinaryIO | None = None
+        self._digest = hashlib.sha256()
         self._written, self._whole = 0, hashlib.sha256()
         self.parts = []
 
-    def write(self, data):
+    def write(self, data: bytes | memoryview) -> int:
         """Takes bytes of any length; returns their number."""
         data = memoryview(data).cast("B")
         length = len(data)
         self._whole.update(data)
         while len(data):
             if self._file is None:
-                self._begin()
+                self._file = self._new_part()
             piece = data[: self._part_bytes - self._written]
             self._file.write(piece)
             self._digest.update(piece)
             self._written += len(piece)
             data = data[len(piece) :]
             if self._written == self._part_bytes:
-                self._end()
+                self.close()
         return length
 
-    def flush(self):
+    def flush(self) -> None:
         """Does nothing: a part is closed when it is full."""
 
-    def close(self):
+    def close(self) -> None:
         """Ends the last part."""
         if self._file is not None:
-            self._end()
+            self._file.close()
+            self.parts.append((self._part_name(), self._written, self._digest.hexdigest()))
+            self._file = None
 
-    def sha256(self):
+    def sha256(self) -> str:
         """Returns the digest of all parts joined."""
         return self._whole.hexdigest()
 
-    def _begin(self):
-        path = self._folder / f"{self._name}.{len(self.parts):03d}"
-        self._file = open(path, "wb")  # noqa: SIM115  # closed when it is full
-        self._digest, self._written = hashlib.sha256(), 0
+    def _part_name(self):
+        return f"{self._name}.{len(self.parts):03d}"
 
-    def _end(self):
-        name = pathlib.Path(self._file.name).name
-        self._file.close()
-        self.parts.append((name, self._written, self._digest.hexdigest()))
-        self._file = None
+    def _new_part(self):
+        self._digest, self._written = hashlib.sha256(), 0
+        return open(self._folder / self._part_name(), "wb")  # closed when it is full
 
 
 def _anonymous(member):
@@ -88,7 +91,7 @@ def _add(archive, tree, relative):
     archive.add(tree / relative, arcname=str(relative), recursive=False, filter=_anonymous)
 
 
-def members(tree):
+def members(tree: str | os.PathLike) -> list[pathlib.Path]:
     """Returns the relative paths of all that is below a folder, sorted; links are not followed."""
     tree, found = pathlib.Path(tree), []
     for root, folders, names in os.walk(tree):
@@ -96,7 +99,15 @@ def members(tree):
     return sorted(found)
 
 
-def pack(tree, folder, first, facts, part_bytes=DEFAULT_PART_BYTES, level=10, threads=2):
+def pack(
+    tree: str | os.PathLike,
+    folder: str | os.PathLike,
+    first: Callable[[pathlib.Path], bool],
+    facts: Mapping[str, Any],
+    part_bytes: int = DEFAULT_PART_BYTES,
+    level: int = 10,
+    threads: int = 2,
+) -> list[tuple[str, int, str]]:
     """Packs a folder.
 
     Args:
@@ -128,8 +139,10 @@ def pack(tree, folder, first, facts, part_bytes=DEFAULT_PART_BYTES, level=10, th
     parts = [(start.name, len(data), hashlib.sha256(data).hexdigest())]
     splitter = Splitter(folder, "bundle", part_bytes)
     compressor = zstandard.ZstdCompressor(level=level, threads=threads)
+    # Typed as a whole file; it needs write, flush and close alone.
+    output: Any = splitter
     with contextlib.closing(splitter), \
-            compressor.stream_writer(splitter, closefd=False) as stream, \
+            compressor.stream_writer(output, closefd=False) as stream, \
             tarfile.open(fileobj=stream, mode="w|") as archive:  # fmt: skip
         for relative in everything:
             if not first(relative):
@@ -140,7 +153,9 @@ def pack(tree, folder, first, facts, part_bytes=DEFAULT_PART_BYTES, level=10, th
     return parts
 
 
-def write_manifest(folder, facts, parts):
+def write_manifest(
+    folder: str | os.PathLike, facts: Mapping[str, Any], parts: Sequence[tuple[str, int, str]]
+) -> None:
     """Writes MANIFEST: a line `name value` for each fact, then the parts.
 
     Raises:

@@ -1,11 +1,14 @@
 """The project's part of a bundle: its files, and its ops built for the bundle's TensorFlow."""
 
+from __future__ import annotations
+
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from deploy.airgap import elf, interpreter
 
@@ -16,7 +19,7 @@ _COMPILER_NOTE = "CMakeFiles/*/CMakeCUDACompiler.cmake"
 _DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}
 
 
-def copy(target):
+def copy(target: pathlib.Path) -> None:
     """Copies the files that Git knows or would add, as they are in the working tree.
 
     Raises:
@@ -36,7 +39,9 @@ def copy(target):
             shutil.copy2(source, copied)
 
 
-def build_ops(project, python, onednn, log):
+def build_ops(
+    project: pathlib.Path, python: pathlib.Path, onednn: pathlib.Path | None, log: pathlib.Path
+) -> list[pathlib.Path]:
     """Builds the op libraries in a copy of the project.
 
     Args:
@@ -78,7 +83,7 @@ def build_ops(project, python, onednn, log):
     return libraries
 
 
-def check_cuda_is_its_own(library):
+def check_cuda_is_its_own(library: pathlib.Path) -> None:
     """Checks that a library calls the CUDA runtime that is linked into it.
 
     TensorFlow exports functions of the same names, for the runtime that it was built with. Were
@@ -100,7 +105,9 @@ def check_cuda_is_its_own(library):
         )
 
 
-def relocate(libraries, bundle, patchelf):
+def relocate(
+    libraries: Sequence[pathlib.Path], bundle: pathlib.Path, patchelf: pathlib.Path
+) -> None:
     """Has the op libraries find TensorFlow, oneDNN and OpenMP within the bundle.
 
     Args:
@@ -127,7 +134,7 @@ def relocate(libraries, bundle, patchelf):
             interpreter.set_run_path(patchelf, path, "$ORIGIN")
 
 
-def driver_needed(build_tree):
+def driver_needed(build_tree: pathlib.Path) -> str:
     """Returns the oldest NVIDIA driver that runs the kernels: nvcc's CUDA release decides.
 
     Args:

@@ -7,9 +7,13 @@ compress to nothing; headers, sizes and places stay. PTX, the form that newer GP
 themselves, is never touched.
 """
 
+from __future__ import annotations
+
 import collections
 import mmap
+import os
 import struct
+from collections.abc import Collection
 
 # Container: magic, version, length of this header, bytes of all entries.
 _CONTAINER = struct.Struct("<4sHHQ")
@@ -25,7 +29,7 @@ class Unknown(RuntimeError):
     """A container has a layout that is not known here; nothing was changed."""
 
 
-def entries(data):
+def entries(data: bytes | mmap.mmap) -> list[tuple[int, int, int, int]]:
     """Returns the entries of all containers in a library.
 
     Args:
@@ -61,7 +65,7 @@ def entries(data):
     return found
 
 
-def prune(path, keep):
+def prune(path: str | os.PathLike, keep: Collection[int]) -> dict[int, int]:
     """Empties the machine code of all generations but some, in place.
 
     Args:

@@ -1,35 +1,17 @@
-"""Digests of files in blocks: their values, old ones, and what tells that a file was changed."""
+"""Digests in metadata.json: the present ones, old ones, and the change that they show."""
 
 import hashlib
 import json
 
 import numpy as np
 import pytest
-import xxhash
 
 from dataset import convert, metadata, open_split, validate
 from dataset.chunks import CHUNK_SAMPLES
-from dataset.digests import BlockDigest
 from dataset.errors import DatasetError
 from tests.dataset.hand_written import random_arrays, seed_metadata, write_three_file
 
 SAMPLES = 2 * CHUNK_SAMPLES + 77
-# Of the hash's own documentation: XXH3, 128 bits, of nothing.
-XXH3_OF_NOTHING = "99aa06d3014798d86001c324468d497f"
-
-
-def test_the_hash_is_the_documented_one():
-    assert BlockDigest(0).text() == "xxh3-128-blocks:" + XXH3_OF_NOTHING
-
-
-def test_blocks_in_any_order():
-    random = np.random.default_rng()
-    blocks = [random.integers(0, 256, size, np.uint8) for size in (100_000, 65_536, 7)]
-    digest = BlockDigest(3)
-    for block in random.permutation(3):
-        digest.add(block, blocks[block])
-    expected = xxhash.xxh3_128(b"".join(xxhash.xxh3_128(b.tobytes()).digest() for b in blocks))
-    assert digest.text() == f"xxh3-128-blocks:{expected.hexdigest()}"
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_a_failing_overwrite_changes_nothing(tmp_path, raw, tool, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    from dataset import partial_files
+    from storage import partial_files
 
     monkeypatch.setattr(partial_files.PartialFiles, "write", fail)
     assert run(tool, raw, out, "--overwrite") == 130

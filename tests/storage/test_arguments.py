@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from storage.arguments import number, whole_number, whole_numbers
+from storage.arguments import first_paragraph, number, whole_number, whole_numbers
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -38,3 +38,9 @@ def test_number_is_finite_and_in_its_range(text):
     with pytest.raises(argparse.ArgumentTypeError, match="at least 0 and at most 1, found"):
         number(0, 1)(text)
     assert number(0, 1)("0.25") == 0.25
+
+
+def test_first_paragraph_ends_at_the_first_empty_line():
+    assert first_paragraph("One line\nand another.\n\nDetails.") == "One line\nand another."
+    assert first_paragraph("Alone.") == "Alone."
+    assert first_paragraph(None) == ""

@@ -37,3 +37,59 @@ def test_new_folder_refuses_a_link(tmp_path):
     (tmp_path / "a").symlink_to("nowhere")
     with pytest.raises(FileExistsError, match="exists already"), atomic.new_folder(tmp_path / "a"):
         pass
+
+
+def test_write_new_replaces_nothing(tmp_path):
+    atomic.write_new(tmp_path / "file", b"first")
+    with pytest.raises(FileExistsError):
+        atomic.write_new(tmp_path / "file", b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+def test_replacing_under_a_given_temporary_name(tmp_path):
+    target, partial = tmp_path / "note.json", tmp_path / "note.new"
+    target.write_bytes(b"old")
+    partial.write_bytes(b"left by a killed run")
+    with atomic.replacing(target, partial) as file:
+        file.write(b"new")
+        assert sorted(os.listdir(tmp_path)) == ["note.json", "note.new"]
+        assert target.read_bytes() == b"old"
+    assert target.read_bytes() == b"new"
+    with pytest.raises(ZeroDivisionError), atomic.replacing(target, partial) as file:
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["note.json"]
+    assert target.read_bytes() == b"new"
+
+
+def test_replace_syncs_the_folder_after_the_rename(tmp_path, monkeypatch):
+    done = []
+    replace, fsync = os.replace, os.fsync
+
+    def counted_replace(*names):
+        done.append("rename")
+        replace(*names)
+
+    def counted_fsync(descriptor):
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "replace", counted_replace)
+    monkeypatch.setattr(os, "fsync", counted_fsync)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    atomic.replace(tmp_path / "a", tmp_path / "b")
+    assert done == ["rename", str(tmp_path)]
+    assert os.listdir(tmp_path / "b") == ["file"]
+
+
+def test_sync_tree_syncs_files_before_their_folder(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "one").write_bytes(b"12345")
+    (tmp_path / "below" / "two").write_bytes(b"123")
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    assert atomic.sync_tree(tmp_path) == 8
+    names = ["one", "", "below/two", "below"]
+    assert synced == [str(tmp_path / name) for name in names]

@@ -1,10 +1,12 @@
-"""Which paths are local."""
+"""Which paths are local, and which errors name theirs."""
 
+import errno
+import os
 import pathlib
 
 import pytest
 
-from storage.paths import NotLocalError, check_local
+from storage.paths import NotLocalError, check_local, naming_errors
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,20 @@ def test_check_local_says_how_a_file_address_is_written():
 def test_check_local_accepts_paths(path):
     check_local(path)
     check_local(pathlib.Path(path))
+
+
+def write_named(path, data):
+    with naming_errors(path), open(path, "wb", buffering=0) as file:
+        file.write(data)
+
+
+def test_naming_errors_adds_the_name_that_is_missing():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'") as found:
+        write_named("/dev/full", b"x")
+    assert (found.value.errno, found.value.filename) == (errno.ENOSPC, "/dev/full")
+    with pytest.raises(FileNotFoundError, match="'/none'"), naming_errors("/other"):
+        os.stat("/none")
+    # NumPy's has no number, Arrow's no words of its own.
+    with pytest.raises(OSError, match="12 items requested") as found, naming_errors("/file"):
+        raise OSError("12 items requested")
+    assert (found.value.errno, found.value.filename) == (errno.EIO, "/file")

@@ -9,6 +9,7 @@ import pytest
 from model.embedding.placement import PlacementError, plan
 from model.embedding.placement_file import placement_text, read_placement
 from planner.arguments import read_vocab_sizes
+from storage.digests import checksum_text
 from storage.structured import StructureError
 from tests.damaged_json import TEXTS, variants
 from tests.training.telemetry.report.journals import END, make_events, write_run
@@ -39,7 +40,7 @@ def write_manifest(folder, data):
     if sums.exists():
         digests = files.read_checksums(folder)
     digests[manifest.NAME] = hashlib.sha256(data).hexdigest()
-    sums.write_text(files.checksum_text(digests))
+    sums.write_text(checksum_text(digests))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def checkpoint(tmp_path_factory):
         "loss_scale": {"loss_scale": arrays.write("scale.npy", (), "float32", [np.float32(1)])},
         "tables": shards,
     }  # fmt: skip
-    (folder / files.CHECKSUMS).write_text(files.checksum_text(arrays.digests))
+    (folder / files.CHECKSUMS).write_text(checksum_text(arrays.digests))
     write_manifest(folder, json.dumps(content).encode())
     return folder, content, tables
 

@@ -1,38 +1,29 @@
 """Files of a checkpoint: written in a stream, with their SHA-256, durable before they count."""
 
+from __future__ import annotations
+
 import concurrent.futures
-import hashlib
 import io
 import math
 import os
 import pathlib
-import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from dataset.buffers import pages
-from dataset.direct_file import DirectFile
+from storage.atomic import write_new
+from storage.digested_file import DigestedFile
+from storage.digests import checksum_text, parse_checksums, sha256_of, sha256_of_file
 from storage.regular import open_regular
 
 CHECKSUMS = "SHA256SUMS"
-_READ_BYTES = 1 << 22
-# Bytes after which what was written is brought to disk: a last fsync of gigabytes would take
-# minutes in which nothing seems to happen.
-_SYNC_BYTES = 1 << 30
-# Bytes that a writer gathers, so that they can be written past the page cache: through it, each
-# page would be allocated and copied to, and push out one that training reads.
-_GATHERED_BYTES = 8 << 20
-# Bytes from which it is worth while to digest data on another thread.
+# Bytes from which it is worth while to digest a file on another thread.
 _ASIDE_BYTES = 1 << 20
 # Threads that read and digest files, at most.
 _MAX_THREADS = 8
 # Bytes of the checksums of a checkpoint of 100,000 files.
 _MAX_CHECKSUMS = 16 << 20
-_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n][^\0\n]*)")
-
-
-# Digests what a writer writes, beside it.
-_DIGESTER = concurrent.futures.ThreadPoolExecutor(1, "checkpoint-digest")
 
 
 class DamagedError(ValueError):
@@ -52,48 +43,16 @@ class NpyWriter:
         digest: its SHA-256 in hexadecimal, once closed.
     """
 
-    def __init__(self, path, shape, dtype):
-        self._path = pathlib.Path(path)
+    def __init__(self, path: str | os.PathLike, shape: Sequence[int], dtype: Any):
+        self._path = os.fspath(path)
         self._shape, self._dtype = tuple(shape), np.dtype(dtype)
         self._left = int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
-        self._hash = hashlib.sha256()
-        self.bytes, self.digest = 0, None
-        self._written = self._synced = self._filled = 0
-        self._file = DirectFile(self._path, new=True)
         header = _header(self._shape, self._dtype)
-        size = min(_GATHERED_BYTES, len(header) + self._left)
-        self._gathered = np.frombuffer(pages(size), np.uint8, size)
-        self._write(np.frombuffer(header, np.uint8))
+        self._file = DigestedFile(path, len(header) + self._left)
+        self._file.append(np.frombuffer(header, np.uint8))
+        self.bytes, self.digest = 0, ""
 
-    def _write(self, data):
-        self.bytes += len(data)
-        while len(data):
-            here = data[: len(self._gathered) - self._filled]
-            self._gathered[self._filled : self._filled + len(here)] = here
-            self._filled += len(here)
-            data = data[len(here) :]
-            if self._filled == len(self._gathered):
-                self._flush()
-
-    def _flush(self):
-        """Writes what was gathered, and digests it meanwhile."""
-        data = self._gathered[: self._filled]
-        digested = None
-        if len(data) >= _ASIDE_BYTES:
-            digested = _DIGESTER.submit(self._hash.update, data)
-        else:
-            self._hash.update(data)
-        try:
-            self._file.write(data, self._written)
-        finally:
-            if digested is not None:
-                digested.result()
-        self._written, self._filled = self._written + len(data), 0
-        if self._written - self._synced >= _SYNC_BYTES:
-            self._file.sync(data_only=True)
-            self._synced = self._written
-
-    def append(self, values):
+    def append(self, values: np.ndarray) -> None:
         """Appends the array's next values.
 
         Args:
@@ -104,46 +63,41 @@ class NpyWriter:
             raise ValueError(f"{self._path}: {values.nbytes - self._left} bytes too many")
         self._left -= values.nbytes
         if values.size:
-            self._write(values.reshape(-1).view(np.uint8))
+            self._file.append(values.reshape(-1).view(np.uint8))
 
-    def close(self):
+    def close(self) -> None:
         """Brings the file to disk."""
         if self._left:
             raise ValueError(f"{self._path}: {self._left} bytes of {self._shape} are not written")
-        self._flush()
-        self._file.sync()
         self._file.close()
-        self.digest = self._hash.hexdigest()
+        self.bytes, self.digest = self._file.bytes, self._file.digest
 
-    def abandon(self):
+    def abandon(self) -> None:
         """Closes the file as it is."""
-        self._file.close()
+        self._file.abandon()
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike, text: str) -> str:
     """Writes a new text file and brings it to disk; returns its SHA-256."""
-    data = text.encode()
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(data).hexdigest()
+    write_new(path, text.encode())
+    return sha256_of(text)
 
 
-def checksum_text(digests):
-    """Returns the content of `SHA256SUMS`.
+def write_checksums(folder: str | os.PathLike, digests: Mapping[str, str]) -> None:
+    """Writes the checksums, the last file of a checkpoint.
 
     Args:
-        digests: {name: SHA-256 in hexadecimal}.
+        folder: the checkpoint's.
+        digests: {name: SHA-256 in hexadecimal} of all its other files.
     """
-    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    write_new(pathlib.Path(folder) / CHECKSUMS, checksum_text(digests).encode())
 
 
-def read_checksums(folder):
+def read_checksums(folder: str | os.PathLike) -> dict[str, str]:
     """Returns {name: SHA-256} of a checkpoint.
 
     Raises:
-        DamagedError: the file is missing or not what `checksum_text` writes.
+        DamagedError: the file is missing or not what `storage.digests.checksum_text` writes.
     """
     path = pathlib.Path(folder) / CHECKSUMS
     try:
@@ -154,40 +108,31 @@ def read_checksums(folder):
         raise DamagedError(f"{path}: cannot be read: {reason}") from error
     if len(text) > _MAX_CHECKSUMS:
         raise DamagedError(f"{path}: expected at most {_MAX_CHECKSUMS} bytes, found more")
-    digests = {}
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        match = _LINE.fullmatch(line[:-1]) if line.endswith("\n") else None
-        if match is None:
-            raise DamagedError(f"{path}: line {number} is no checksum: {line[:80]!r}")
-        digests[match[2]] = match[1]
-    if checksum_text(digests) != text:
-        raise DamagedError(f"{path}: its lines are not in order, or repeat")
-    return digests
+    try:
+        return parse_checksums(text)
+    except ValueError as error:
+        raise DamagedError(f"{path}: {error}") from error
 
 
-def verify(folder, name, digest):
+def verify(folder: str | os.PathLike, name: str, digest: str) -> None:
     """Reads a file of a checkpoint and compares its SHA-256.
 
     Raises:
         DamagedError: it is missing, unreadable or has another content.
     """
     path = pathlib.Path(folder) / name
-    found = hashlib.sha256()
     try:
-        with open_regular(path, buffering=0) as file:
-            buffer = bytearray(_READ_BYTES)
-            while count := file.readinto(buffer):
-                found.update(memoryview(buffer)[:count])
+        found = sha256_of_file(path)
     except OSError as error:
         raise DamagedError(f"{path}: {error.strerror}") from error
-    if found.hexdigest() != digest:
+    if found != digest:
         raise DamagedError(
-            f"{path}: SHA-256 is {found.hexdigest()[:16]}..., expected {digest[:16]}... "
+            f"{path}: SHA-256 is {found[:16]}..., expected {digest[:16]}... "
             f"({path.stat().st_size} bytes)"
         )
 
 
-def verify_all(folder, digests):
+def verify_all(folder: str | os.PathLike, digests: Mapping[str, str]) -> list[DamagedError]:
     """Verifies several files, large ones on a few threads: one digests less than a disk reads.
 
     Args:
@@ -226,7 +171,7 @@ def _damage(folder, name, digest):
     return None
 
 
-def load_array(folder, entry):
+def load_array(folder: str | os.PathLike, entry: Mapping[str, Any]) -> np.ndarray:
     """Maps an array of a checkpoint into memory, read-only.
 
     Args:

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 
-from storage.atomic import sync_folder
+from storage import atomic
 from training.checkpoint import manifest, ownership
 from training.checkpoint.files import CHECKSUMS
 
@@ -48,8 +48,7 @@ def replace(partial, whole):
     old = whole.with_name(whole.name + _REPLACED)
     if whole.exists():
         whole.rename(old)
-    partial.rename(whole)
-    sync_folder(whole.parent)
+    atomic.replace(partial, whole)
     ownership.remove(old)
 
 

@@ -69,5 +69,5 @@ def _write(reader, folder):
     }
     text = encode_json(described) + "\n"
     digests = {**arrays.digests, NAME: files.write_text(folder / NAME, text)}
-    files.write_text(folder / files.CHECKSUMS, files.checksum_text(digests))
+    files.write_checksums(folder, digests)
     return arrays.bytes

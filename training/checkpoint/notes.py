@@ -7,9 +7,9 @@ folder that not all ranks see shows itself.
 import contextlib
 import time
 
-from storage.atomic import encode_json
+from storage.atomic import encode_json, replacing
 from storage.structured import StructureError, check_shape, read_json
-from training.checkpoint import files, shapes
+from training.checkpoint import shapes
 from training.runtime.errors import UserError
 
 _POLL_SECONDS = 0.05
@@ -25,8 +25,8 @@ def note_path(partial, rank):
 def leave_note(partial, rank, note):
     """Writes a rank's note: a JSON value that `collect_notes` gives to rank 0."""
     path = note_path(partial, rank)
-    files.write_text(path.with_suffix(".new"), encode_json(note, indent=None))
-    path.with_suffix(".new").rename(path)
+    with replacing(path, path.with_suffix(".new")) as file:
+        file.write(encode_json(note, indent=None).encode())
 
 
 def leave_failure(partial, rank, text):

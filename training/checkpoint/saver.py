@@ -230,7 +230,7 @@ class Saver:
             }
         )
         digests[manifest.NAME] = files.write_text(partial / manifest.NAME, text)
-        files.write_text(partial / files.CHECKSUMS, files.checksum_text(digests))
+        files.write_checksums(partial, digests)
         for rank in range(self._cluster.size):
             note_path(partial, rank).unlink()
         sync_folder(partial)

@@ -16,7 +16,7 @@ from planner.arguments import read_widths
 from storage import atomic
 from training import start
 from training.checkpoint import manifest as manifests
-from training.checkpoint.files import DamagedError, write_text
+from training.checkpoint.files import DamagedError
 from training.runtime.errors import EXIT_OK, UserError
 
 DESCRIPTION = "model.json"
@@ -108,8 +108,8 @@ def export(reader, target, transform):
                 signatures[FROM_COUNTS] = module.serve_counts
             tf.saved_model.save(module, partial, signatures=signatures)
             text = atomic.encode_json(description(reader, transform)) + "\n"
-            write_text(os.path.join(partial, DESCRIPTION), text)
-            size = _sync(partial)
+            atomic.write_new(os.path.join(partial, DESCRIPTION), text.encode())
+            size = atomic.sync_tree(partial)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"--export_dir={target}: cannot be written: {reason}") from error
@@ -218,15 +218,3 @@ def _table(reader, table):
 def _check_target(target):
     if target.exists() or target.is_symlink():
         raise UserError(f"--export_dir={target}: exists already; name a new folder")
-
-
-def _sync(folder):
-    """Brings a folder to disk; returns its bytes."""
-    size = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(path, name), "rb") as file:
-                os.fsync(file.fileno())
-                size += os.fstat(file.fileno()).st_size
-        atomic.sync_folder(path)
-    return size

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dataset.preprocessing.errors import OptionError
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.engines.interface import Engine
+    from dataset.preprocessing.options import Options
 
-def open_engine(options, scratch):
+
+def open_engine(options: Options, scratch: str) -> Engine:
     """Returns the engine that `options.engine` names.
 
     Args:

@@ -12,6 +12,8 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dataset.preprocessing import (
     dictionaries,
@@ -24,6 +26,17 @@ from dataset.preprocessing import (
 from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines.interface import Engine
 from dataset.preprocessing.errors import EngineError, MemoryLimitError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dataset.preprocessing.dictionaries import Rule
+    from dataset.preprocessing.mapping import MapTask
+    from dataset.preprocessing.options import Options
+    from dataset.preprocessing.parsing import Unit
+    from dataset.preprocessing.parts import Part
+    from dataset.preprocessing.progress import ProgressBar
+    from dataset.preprocessing.stage_results import MappedPart
 
 #: DuckDB's share of the limit: the rest is for Python, Arrow, and what an allocator keeps.
 _DUCKDB_SHARE = 0.7
@@ -40,7 +53,7 @@ _BUILD_BYTES = 56
 class DuckDBEngine(Engine):
     """See `Engine`."""
 
-    def __init__(self, options, scratch):
+    def __init__(self, options: Options, scratch: str):
         """Opens an in-memory database that spills to `scratch`."""
         try:
             import duckdb
@@ -64,16 +77,22 @@ class DuckDBEngine(Engine):
         except self._error as error:
             raise self._explained(error) from error
 
-    def settings(self):
+    def settings(self) -> tuple[str, ...]:
         """Returns DuckDB's own view of (memory_limit, threads), as text."""
         names = "current_setting('memory_limit'), current_setting('threads')"
-        return tuple(str(value) for value in self._execute(f"SELECT {names}").fetchone())
+        return tuple(str(value) for value in self._fetch_row(f"SELECT {names}"))
 
     def _execute(self, statement):
         try:
             return self._database.execute(statement)
         except self._error as error:
             raise self._explained(error) from error
+
+    def _fetch_row(self, statement):
+        row = self._execute(statement).fetchone()
+        if row is None:
+            raise EngineError(f"DuckDB: no row: {statement}")
+        return row
 
     def _explained(self, error):
         reason = " ".join(str(error).split())
@@ -85,33 +104,42 @@ class DuckDBEngine(Engine):
             )
         return EngineError(f"DuckDB: {reason}")
 
-    def parse(self, units, folder, bar):
+    def parse(
+        self, units: Sequence[Unit], folder: str, bar: ProgressBar
+    ) -> Iterator[tuple[int, Any]]:
         """Parses in worker processes."""
         tasks = [(unit, folder) for unit in units]
         yield from processes.run(parsing.parse_unit, tasks, self._jobs, bar.show)
 
-    def open_samples(self, parts):
+    def open_samples(self, parts: Sequence[Part]) -> None:
         """Reads the parts where they lie."""
         paths = ", ".join("'" + part.path.replace("'", "''") + "'" for part in parts)
         self._execute(f"CREATE OR REPLACE VIEW samples AS SELECT * FROM read_parquet([{paths}])")
 
-    def count(self, statement):
+    def count(self, statement: str) -> None:
         """Counts into a temporary table, which DuckDB spills as it must."""
         self._execute("DROP TABLE IF EXISTS counts")
         self._execute(f"CREATE TEMPORARY TABLE counts AS {statement}")
 
-    def row(self, statement):
+    def row(self, statement: str) -> tuple[int, ...]:
         """Returns the one row."""
-        return tuple(int(value) for value in self._execute(statement).fetchone())
+        return tuple(int(value) for value in self._fetch_row(statement))
 
-    def ordered(self, statement):
+    def ordered(self, statement: str) -> Iterator[pa.RecordBatch]:
         """Streams the result."""
         try:
             yield from self._execute(statement).fetch_record_batch(1 << 17)
         except self._error as error:
             raise self._explained(error) from error
 
-    def make_dictionaries(self, columns, parts, rule, folder, bar):
+    def make_dictionaries(
+        self,
+        columns: Sequence[int],
+        parts: Sequence[Part],
+        rule: Rule,
+        folder: str,
+        bar: ProgressBar,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Counts several columns at a time in memory, by SQL what has no room there."""
         rows = sum(part.rows for part in parts)
         at_once, room = direct_counting.columns_at_once(rule, rows, self._limit, self._jobs)
@@ -133,14 +161,21 @@ class DuckDBEngine(Engine):
             made = len(columns) - len(left)
             yield from super().make_dictionaries(left, parts, rule, folder, bar, made)
 
-    def map(self, tasks, dictionary, rule, commit, bar):
+    def map(
+        self,
+        tasks: Sequence[MapTask],
+        dictionary: str,
+        rule: Rule,
+        commit: Callable[[int, MappedPart], None],
+        bar: ProgressBar,
+    ) -> None:
         """Looks ids up in worker processes, in as few passes over the parts as memory allows."""
         self._execute("DROP TABLE IF EXISTS counts")  # Its memory is for the lookup tables now.
         folder = tempfile.mkdtemp(prefix="lookup-", dir=self._scratch)
         tables = self._build_tables(dictionary, rule, folder)
         passes = _fit(tables, self._limit * _TABLES_SHARE)
         rows = sum(task.part.rows for task in tasks)
-        results = [None] * len(tasks)
+        results: list[dict | None] = [None] * len(tasks)
         for number, group in enumerate(passes):
             last = number == len(passes) - 1
             work = [(task, group, number == 0) for task in tasks]
@@ -149,15 +184,16 @@ class DuckDBEngine(Engine):
                 bar.show((before + rows_done) / len(passes), before + rows_done)
 
             for index, result in processes.run(mapping.map_part, work, self._jobs, show):
-                if results[index] is not None:
-                    counts = zip(result["without_id"], results[index]["without_id"])
+                earlier = results[index]
+                if earlier is not None:
+                    counts = zip(result["without_id"], earlier["without_id"])
                     result["without_id"] = [now + before for now, before in counts]
                 results[index] = result
                 if last:
                     commit(index, result)
         shutil.rmtree(folder)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the database."""
         self._database.close()
         shutil.rmtree(os.path.join(self._scratch, "duckdb"), ignore_errors=True)

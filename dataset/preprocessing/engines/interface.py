@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dataset.preprocessing import counting
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dataset.preprocessing.dictionaries import Rule
+    from dataset.preprocessing.mapping import MapTask
+    from dataset.preprocessing.parsing import Unit
+    from dataset.preprocessing.parts import Part
+    from dataset.preprocessing.progress import ProgressBar
+    from dataset.preprocessing.stage_results import MappedPart
 
 
 class Engine(abc.ABC):
@@ -17,7 +29,9 @@ class Engine(abc.ABC):
         self.close()
 
     @abc.abstractmethod
-    def parse(self, units, folder, bar):
+    def parse(
+        self, units: Sequence[Unit], folder: str, bar: ProgressBar
+    ) -> Iterator[tuple[int, Any]]:
         """Yields (index, result) of `parsing.parse_unit` for each unit, in any order.
 
         Args:
@@ -27,22 +41,30 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def open_samples(self, parts):
+    def open_samples(self, parts: Sequence[Part]) -> None:
         """Makes the Parquet files of `parts` the table `samples`."""
 
     @abc.abstractmethod
-    def count(self, statement):
+    def count(self, statement: str) -> None:
         """Makes the result of `statement` the table `counts`, replacing the one before."""
 
     @abc.abstractmethod
-    def row(self, statement):
+    def row(self, statement: str) -> tuple[int, ...]:
         """Returns the one row of `statement` as a tuple of int."""
 
     @abc.abstractmethod
-    def ordered(self, statement):
+    def ordered(self, statement: str) -> Iterable[pa.RecordBatch]:
         """Yields the rows of `statement`, in its order, as Arrow record batches."""
 
-    def make_dictionaries(self, columns, parts, rule, folder, bar, before=0):
+    def make_dictionaries(
+        self,
+        columns: Sequence[int],
+        parts: Sequence[Part],
+        rule: Rule,
+        folder: str,
+        bar: ProgressBar,
+        before: int = 0,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields (column, summary) of `counting.make_dictionary` for each column, in any order.
 
         Args:
@@ -60,7 +82,14 @@ class Engine(abc.ABC):
             bar.show(done, done * rows)
 
     @abc.abstractmethod
-    def map(self, tasks, dictionary, rule, commit, bar):
+    def map(
+        self,
+        tasks: Sequence[MapTask],
+        dictionary: str,
+        rule: Rule,
+        commit: Callable[[int, MappedPart], None],
+        bar: ProgressBar,
+    ) -> None:
         """Writes the records of every part.
 
         Args:
@@ -73,5 +102,5 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def close(self):
+    def close(self) -> None:
         """Ends its processes and removes its temporary files."""

@@ -13,7 +13,9 @@ import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,15 @@ from dataset.preprocessing.engines import spark_tasks
 from dataset.preprocessing.engines.interface import Engine
 from dataset.preprocessing.errors import EngineError
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.dictionaries import Rule
+    from dataset.preprocessing.mapping import MapTask
+    from dataset.preprocessing.options import Options
+    from dataset.preprocessing.parsing import Unit
+    from dataset.preprocessing.parts import Part
+    from dataset.preprocessing.progress import ProgressBar
+    from dataset.preprocessing.stage_results import MappedPart
+
 #: Share of the memory limit for a JVM's heap; Python workers and what the JVM keeps beside its
 #: heap have the rest.
 _HEAP_SHARE = 0.6
@@ -34,7 +45,7 @@ _DICTIONARY_PIECE = 1 << 20
 class SparkEngine(Engine):
     """See `Engine`."""
 
-    def __init__(self, options, scratch):
+    def __init__(self, options: Options, scratch: str):
         """Starts a Spark session, or joins the one that this process has."""
         try:
             import pandas  # noqa: F401, PySpark's mapInArrow asks for it
@@ -65,7 +76,8 @@ class SparkEngine(Engine):
         if master.startswith("local"):
             # The workers' Python is this one, not whichever python3 is first on the PATH.
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = SparkSession.builder.master(master)
+        # `builder` is a property of the class, by a descriptor of PySpark's own.
+        builder = SparkSession.builder.master(master)  # pyright: ignore[reportAttributeAccessIssue]
         for key, value in settings.items():
             builder = builder.config(key, value)
         joined = SparkSession.getActiveSession() is not None
@@ -77,12 +89,14 @@ class SparkEngine(Engine):
         self._counts = None
         self._spark.sparkContext.addPyFile(_ship_package(self._scratch))
 
-    def settings(self):
+    def settings(self) -> tuple[str | None, str | None]:
         """Returns Spark's own view of (driver memory, executor memory), as text."""
         conf = self._spark.sparkContext.getConf()
         return conf.get("spark.driver.memory"), conf.get("spark.executor.memory")
 
-    def parse(self, units, folder, bar):
+    def parse(
+        self, units: Sequence[Unit], folder: str, bar: ProgressBar
+    ) -> Iterator[tuple[int, Any]]:
         """Parses on the executors, a few rounds' worth of units at a time."""
         context = self._spark.sparkContext
         step = 4 * context.defaultParallelism
@@ -99,12 +113,12 @@ class SparkEngine(Engine):
                 bar.show(done, rows)
                 yield begin + index, result
 
-    def open_samples(self, parts):
+    def open_samples(self, parts: Sequence[Part]) -> None:
         """Reads the parts where they lie."""
         frame = self._try(lambda: self._spark.read.parquet(*(part.path for part in parts)))
         frame.createOrReplaceTempView("samples")
 
-    def count(self, statement):
+    def count(self, statement: str) -> None:
         """Counts into a cached table, which Spark spills as it must."""
         self._drop_counts()
         self._counts = self._try(lambda: self._spark.sql(statement).persist())
@@ -115,12 +129,12 @@ class SparkEngine(Engine):
             self._counts.unpersist(blocking=True)
             self._counts = None
 
-    def row(self, statement):
+    def row(self, statement: str) -> tuple[int, ...]:
         """Returns the one row."""
         row = self._try(lambda: self._spark.sql(statement).collect())[0]
         return tuple(int(value) for value in row)
 
-    def ordered(self, statement):
+    def ordered(self, statement: str) -> Iterator[pa.RecordBatch]:
         """Sorts on the executors into Parquet files, whose names are in the order of the rows."""
         folder = os.path.join(self._scratch, "ordered")
         self._try(lambda: self._spark.sql(statement).write.mode("overwrite").parquet(folder))
@@ -131,7 +145,14 @@ class SparkEngine(Engine):
                     yield from file.iter_batches(1 << 17)
         shutil.rmtree(folder)
 
-    def map(self, tasks, dictionary, rule, commit, bar):
+    def map(
+        self,
+        tasks: Sequence[MapTask],
+        dictionary: str,
+        rule: Rule,
+        commit: Callable[[int, MappedPart], None],
+        bar: ProgressBar,
+    ) -> None:
         """Joins the dictionaries on the executors, one input file's parts at a time."""
         self._drop_counts()
         for column in range(CATEGORICAL):
@@ -158,7 +179,7 @@ class SparkEngine(Engine):
             if numbers:
                 raise EngineError(f"Spark: no result for the parts {sorted(numbers)}")
 
-    def close(self):
+    def close(self) -> None:
         """Ends the session, unless somebody else began it."""
         self._drop_counts()
         if self._stops:

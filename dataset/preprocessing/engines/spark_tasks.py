@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +21,14 @@ from dataset.preprocessing.columns import (
 from dataset.preprocessing.errors import PreprocessError
 from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
 
+if TYPE_CHECKING:
+    from dataset.preprocessing.mapping import MapTask
+
 
 class Parse:
     """Parses one unit; an error comes back as a value, so that the driver raises it as it is."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str):
         """Takes the folder for the parts."""
         self._folder = folder
 
@@ -43,7 +48,7 @@ class Write:
     #: One row for each part that was written.
     SCHEMA = f"{PART_NAME} int, crc32 array<bigint>, without_id array<bigint>"
 
-    def __init__(self, tasks):
+    def __init__(self, tasks: Sequence[MapTask]):
         """Takes the MapTasks of all parts that may come."""
         self._tasks = {task.part.number: task for task in tasks}
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from storage import digested_file
 from training.checkpoint import files
 
 
@@ -16,8 +17,8 @@ def test_little_is_left_for_the_last_fsync(tmp_path, monkeypatch):
         synced.append(os.fstat(descriptor).st_size)
         fdatasync(descriptor)
 
-    monkeypatch.setattr(files, "_SYNC_BYTES", 1000)
-    monkeypatch.setattr(files, "_GATHERED_BYTES", 320)
+    monkeypatch.setattr(digested_file, "_SYNC_BYTES", 1000)
+    monkeypatch.setattr(digested_file, "_GATHERED_BYTES", 320)
     monkeypatch.setattr(os, "fdatasync", sync)
     values = np.random.default_rng().normal(size=(200, 8)).astype(np.float32)
     writer = files.NpyWriter(tmp_path / "array.npy", values.shape, values.dtype)
@@ -34,7 +35,9 @@ def test_little_is_left_for_the_last_fsync(tmp_path, monkeypatch):
 
 def test_large_arrays_are_gathered_and_digested_beside(tmp_path):
     random = np.random.default_rng()
-    rows = [int(n) for n in random.integers(1, 1 << 20, 8)] + [files._GATHERED_BYTES // 4 + 5]
+    rows = [int(n) for n in random.integers(1, 1 << 20, 8)] + [
+        digested_file._GATHERED_BYTES // 4 + 5
+    ]
     values = random.normal(size=sum(rows)).astype(np.float32)
     writer = files.NpyWriter(tmp_path / "array.npy", values.shape, values.dtype)
     for piece in np.split(values, np.cumsum(rows)[:-1]):

@@ -1,52 +1,53 @@
-"""Output files that appear under their names when all of them are complete and on disk."""
+"""Several large files, written at any offset, that appear when all are complete and on disk."""
+
+from __future__ import annotations
 
 import contextlib
 import os
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
-from dataset.buffers import ThreadBuffers
-from dataset.direct_file import DirectFile
-from dataset.errors import DatasetError
-from storage import atomic
+from storage.atomic import sync_folder
 from storage.claim import PARTIAL
+from storage.direct_io import DirectFile, ThreadBuffers
 
 #: Bytes that small writes are joined to.
 _GATHERED_BYTES = 1 << 20
 
 
 class PartialFiles:
-    """Files to be written under temporary names, all renamed at the end or all removed.
+    """Files to be written under temporary names, all renamed at the end or all removed: a context.
 
     What is at the paths is replaced: `storage.claim` says whether it may be.
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths: Sequence[str]):
         self._paths = paths
-        self._files = []
+        self._files: list[DirectFile] = []
 
-    def __enter__(self):
+    def __enter__(self) -> PartialFiles:
         try:
             for path in self._paths:
                 self._files.append(DirectFile(f"{path}{PARTIAL}", new=True))
         except OSError as error:
             self.__exit__(error)
-            raise DatasetError(f"{error.filename}: cannot be written: {error.strerror}") from error
+            raise
         return self
 
-    def write(self, index, data, offset):
+    def write(self, index: int, data: np.ndarray, offset: int) -> None:
         """Writes an array's bytes to file `index` at a byte offset: see `DirectFile.write`."""
         self._files[index].write(data, offset)
 
-    def commit(self):
+    def commit(self) -> None:
         """Makes all files durable, then gives them their names."""
         for file in self._files:
             file.sync()
         for path in self._paths:
             os.replace(f"{path}{PARTIAL}", path)
         for folder in {os.path.dirname(path) or "." for path in self._paths}:
-            atomic.sync_folder(folder)
+            sync_folder(folder)
 
     def __exit__(self, *_):
         for file, path in zip(self._files, self._paths):
@@ -62,13 +63,13 @@ class GatheredWrites:
     Each thread calls `flush` after its last `write`.
     """
 
-    def __init__(self, output):
-        """Takes the `PartialFiles` to write to."""
+    def __init__(self, output: PartialFiles):
+        """Takes the files to write to."""
         self._output = output
         self._buffers = ThreadBuffers()
         self._local = threading.local()
 
-    def write(self, index, data, offset):
+    def write(self, index: int, data: np.ndarray, offset: int) -> None:
         """Writes an array's bytes to file `index` at a byte offset, now or with those after it."""
         if data.nbytes > _GATHERED_BYTES // 2:
             self._output.write(index, data, offset)
@@ -82,16 +83,16 @@ class GatheredWrites:
         buffer[filled : filled + data.nbytes] = data.reshape(-1).view(np.uint8)
         kept[index] = first, filled + data.nbytes
 
-    def flush(self):
+    def flush(self) -> None:
         """Writes what this thread has kept back."""
         for index in list(self._kept()):
             self._flush(index)
 
-    def _kept(self):
+    def _kept(self) -> dict[int, tuple[int, int]]:
         """Returns {file: (offset of the first byte, bytes)} of this thread."""
         return self._local.__dict__.setdefault("kept", {})
 
-    def _flush(self, index):
+    def _flush(self, index: int) -> None:
         first, filled = self._kept().pop(index, (0, 0))
         if filled:
             buffer = self._buffers.array(index, _GATHERED_BYTES, np.uint8)
