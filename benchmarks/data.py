@@ -83,7 +83,8 @@ def read_epoch(description, parallel_reads, **options):
     """Returns (samples/s, processor seconds per million samples) over one epoch."""
     from dataset import reader
 
-    batches = reader.batches(description, BATCH, parallel_reads=parallel_reads, **options)
+    ahead = reader.ReadAhead(parallel_reads=parallel_reads)
+    batches = reader.batches(description, BATCH, ahead=ahead, **options)
     iterator = iter(batches)
     next(iterator)  # start-up: tracing, opening, first pages of the tensors
     count = 0

@@ -7,6 +7,7 @@ of what came before, and the order never depends on timing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -18,10 +19,42 @@ from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
 from ops.read_slice.read_slice import read_slice
 
-__all__ = ["batches", "steps", "synthetic_batches"]
+__all__ = ["EpochOrder", "ReadAhead", "batches", "steps", "synthetic_batches"]
 
 #: Distinct batches that `synthetic_batches` cycles through.
 SYNTHETIC_BATCHES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochOrder:
+    """Which batches of an epoch come, and in which order.
+
+    Attributes:
+        start_step: step of the epoch to begin with.
+        shuffle_seed: where given, batches come in an order drawn from it and `epoch`, the same on
+            every rank.
+        epoch: number of the epoch, for the shuffle.
+    """
+
+    start_step: int = 0
+    shuffle_seed: int | None = None
+    epoch: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadAhead:
+    """How many batches are read before they are asked for.
+
+    Attributes:
+        prefetch: batches kept ready.
+        parallel_reads: batches read at a time.
+    """
+
+    prefetch: int = 4
+    parallel_reads: int = 2
+
+
+_IN_ORDER, _AHEAD = EpochOrder(), ReadAhead()
 
 
 def batches(
@@ -32,11 +65,8 @@ def batches(
     *,
     tables: Sequence[int] | None = None,
     drop_remainder: bool = True,
-    start_step: int = 0,
-    shuffle_seed: int | None = None,
-    epoch: int = 0,
-    prefetch: int = 4,
-    parallel_reads: int = 2,
+    order: EpochOrder = _IN_ORDER,
+    ahead: ReadAhead = _AHEAD,
 ) -> tf.data.Dataset:
     """Returns one epoch of batches of one rank.
 
@@ -63,12 +93,8 @@ def batches(
         size: number of ranks.
         tables: indices of the tables to read at the global batch; None for all of the slice.
         drop_remainder: leave the last partial batch out (training) or deal it (evaluation).
-        start_step: step of this epoch to begin with.
-        shuffle_seed: where given, batches come in an order drawn from it and `epoch`, the same on
-            every rank.
-        epoch: number of the epoch, for the shuffle.
-        prefetch: batches kept ready.
-        parallel_reads: batches read at a time.
+        order: which batches of the epoch come, and in which order.
+        ahead: how many are read before they are asked for.
 
     Raises:
         DatasetError: the batch does not fit the ranks, holds more samples than there are, or a
@@ -84,13 +110,15 @@ def batches(
             f"{description.path}: holds {description.samples} samples, fewer than one global "
             f"batch of {global_batch_size}: choose a smaller batch"
         )
-    if not 0 <= start_step <= total:
-        raise DatasetError(f"start step {start_step}: expected 0 to {total}, an epoch's steps")
-    if shuffle_seed is None:
-        order = tf.data.Dataset.range(start_step, total)
+    if not 0 <= order.start_step <= total:
+        raise DatasetError(
+            f"start step {order.start_step}: expected 0 to {total}, an epoch's steps"
+        )
+    if order.shuffle_seed is None:
+        numbers = tf.data.Dataset.range(order.start_step, total)
     else:
-        random = np.random.Generator(np.random.PCG64([shuffle_seed, epoch]))
-        order = tf.data.Dataset.from_tensor_slices(random.permutation(total)[start_step:])
+        random = np.random.Generator(np.random.PCG64([order.shuffle_seed, order.epoch]))
+        numbers = tf.data.Dataset.from_tensor_slices(random.permutation(total)[order.start_step :])
     # All ranks' shares at once; this rank's own is one row of them.
     ranks = tf.range(size, dtype=tf.int64)
     id_columns, picked = _columns_of(description, tables)
@@ -147,8 +175,8 @@ def batches(
 
     # Left as it is by AutoGraph, whose rewriting takes longer than all else here.
     read = tf.autograph.experimental.do_not_convert(read)
-    dataset = order.map(read, num_parallel_calls=parallel_reads, deterministic=True)
-    return dataset.prefetch(prefetch).with_options(_options(parallel_reads))
+    dataset = numbers.map(read, num_parallel_calls=ahead.parallel_reads, deterministic=True)
+    return dataset.prefetch(ahead.prefetch).with_options(_options(ahead.parallel_reads))
 
 
 def _columns_of(description, tables):

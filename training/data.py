@@ -68,19 +68,19 @@ class _FileData:
                 f"{flags.data_dir}/train has {self._train.samples} samples, fewer than one "
                 f"global batch of {batch}: no step can be made; lower --global_batch_size"
             )
-        options = {"tables": tables, "prefetch": flags.prefetch,
-                   "parallel_reads": flags.parallel_reads}  # fmt: skip
+        ahead = reader.ReadAhead(flags.prefetch, flags.parallel_reads)
 
         def train(epoch, start_step=0):
             return reader.batches(
-                self._train, batch, cluster.rank, cluster.size, drop_remainder=True,
-                start_step=start_step, shuffle_seed=flags.shuffle_seed, epoch=epoch, **options,
+                self._train, batch, cluster.rank, cluster.size, tables=tables,
+                order=reader.EpochOrder(start_step, flags.shuffle_seed, epoch), ahead=ahead,
             )  # fmt: skip
 
         def test():
             return reader.batches(
-                self._test, batch, cluster.rank, cluster.size, drop_remainder=False, **options
-            )
+                self._test, batch, cluster.rank, cluster.size, tables=tables,
+                drop_remainder=False, ahead=ahead,
+            )  # fmt: skip
 
         def one_batch(samples):
             samples = min(samples, self._test.samples) // cluster.size * cluster.size
@@ -90,8 +90,8 @@ class _FileData:
                     f"{cluster.size} ranks"
                 )
             found = reader.batches(
-                self._test, samples, cluster.rank, cluster.size, tables=tables, prefetch=1,
-                parallel_reads=1,
+                self._test, samples, cluster.rank, cluster.size, tables=tables,
+                ahead=reader.ReadAhead(1, 1),
             )  # fmt: skip
             return next(iter(found))
 

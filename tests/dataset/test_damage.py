@@ -253,7 +253,7 @@ def test_dense_value_without_a_finite_result(split):
 
 @pytest.mark.parametrize("act", ["remove", "truncate"])
 def test_file_lost_while_reading(split, act):
-    batches = iter(reader.batches(open_split(split), 2, prefetch=1))
+    batches = iter(reader.batches(open_split(split), 2, ahead=reader.ReadAhead(prefetch=1)))
     next(batches)
     path = split / "label.bin"
     if act == "remove":

@@ -114,8 +114,9 @@ def test_training_slices_are_the_seed_benchmarks(dataset):
         assert step == 4
 
 
-def epoch(description, **options):
-    return [one["categorical"].numpy() for one in reader.batches(description, 20, **options)]
+def epoch(description, **order):
+    batches = reader.batches(description, 20, order=reader.EpochOrder(**order))
+    return [one["categorical"].numpy() for one in batches]
 
 
 def test_restart_at_a_step_goes_on_exactly(dataset):
@@ -148,7 +149,7 @@ def test_what_came_before_is_not_read(tmp_path):
     arrays.ids[5, 0] = 77
     write_raw(tmp_path / "raw.bin", arrays)
     description = open_split(tmp_path / "raw.bin", vocab_sizes=VOCAB_SIZES)
-    assert len(list(reader.batches(description, 10, start_step=1))) == 9
+    assert len(list(reader.batches(description, 10, order=reader.EpochOrder(start_step=1)))) == 9
     with pytest.raises(Exception, match="sample 5, table 0: id 77 is outside its vocabulary"):
         list(reader.batches(description, 10))
 
@@ -169,7 +170,7 @@ def test_only_the_tables_files_are_touched(dataset, tmp_path):
     ({"global_batch_size": 231}, "holds 230 samples, fewer than one global batch of 231"),
     ({"global_batch_size": 10, "rank": 2, "size": 2}, "rank 2: expected 0 to 1"),
     ({"global_batch_size": 10, "tables": [8]}, "table 8: .* has tables 0 to 7"),
-    ({"global_batch_size": 10, "start_step": 24}, "start step 24: expected 0 to 23"),
+    ({"global_batch_size": 10, "order": reader.EpochOrder(24)}, "start step 24: expected 0 to 23"),
 ])  # fmt: skip
 def test_wrong_arguments(dataset, options, message):
     with pytest.raises(DatasetError, match=message):

@@ -146,11 +146,7 @@ def test_a_kill_while_replacing_leaves_one_of_both(tmp_path, monkeypatch, moment
         raise KilledError
 
     if moment == "before the new name":
-        rename = type(whole).rename
-        monkeypatch.setattr(
-            type(whole), "rename",
-            lambda path, to: killed() if path == partial else rename(path, to),
-        )  # fmt: skip
+        monkeypatch.setattr(folder.atomic, "replace", killed)
     else:
         monkeypatch.setattr(folder.ownership, "remove", killed)
     with pytest.raises(KilledError):

@@ -145,9 +145,7 @@ def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
     description = dataset.open_split(tmp_path / "train")
 
     def train_batches(epoch, start_step=0):
-        return reader.batches(
-            description, batch, start_step=start_step, shuffle_seed=5, epoch=epoch
-        )
+        return reader.batches(description, batch, order=reader.EpochOrder(start_step, 5, epoch))
 
     data = Data(
         vocab_sizes=[samples, 5, 7], dense_features=13, steps_per_epoch=samples // batch,
