@@ -82,7 +82,7 @@ def fill(state, seed):
             generator = np.random.default_rng([seed, len(group), number])
             values = generator.integers(-9, 9, variable.shape)
             variable.assign(tf.cast(values, variable.dtype))
-    for stored in state.stored:
+    for stored in state.tables.all:
         shard = stored.shard
         generator = np.random.default_rng([seed, shard.table, len(stored.state)])
         whole = generator.normal(size=(VOCAB[shard.table], DIMENSION)).astype(np.float32)
@@ -97,7 +97,7 @@ def everything(state):
     for group, variables in state.named.items():
         for name, variable in variables.items():
             found[f"{group}.{name}"] = variable.numpy()
-    for stored in state.stored:
+    for stored in state.tables.all:
         shard = stored.shard
         key = (shard.table, stored.state, shard.row_offset, shard.column_start)
         found[key] = stored.read(0, stored.shape[0])
@@ -179,7 +179,7 @@ def test_plain_files_with_the_sums_that_coreutils_check(tmp_path):
     listed = {line.split("  ")[1] for line in (path / "SHA256SUMS").read_text().splitlines()}
     assert listed == {p.name for p in path.iterdir()} - {"SHA256SUMS"}
     rows = np.load(path / "table_00.rank_1.npy", allow_pickle=False)
-    stored = next(s for s in states[1].stored if s.shard.table == 0)
+    stored = next(s for s in states[1].tables.all if s.shard.table == 0)
     np.testing.assert_array_equal(rows, stored.read(0, 25))
 
 
