@@ -1,7 +1,7 @@
 // Records <-> columns of the data tools (dataset/column_kernels.py).
 #include <cstring>
 
-#include "preprocessing/columns_avx2.h"
+#include "preprocessing/columns_by_eight.h"
 #include "preprocessing/preprocessing.h"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "preprocessing/columns_avx2.h"
+#include "preprocessing/columns_by_eight.h"
 
 #if defined(__x86_64__)
 
