@@ -16,10 +16,6 @@
 namespace dlrm {
 namespace {
 
-constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 // How float32 products of T are formed with V's registers.
 template <class V, class T>
 struct Float32Products {
@@ -136,7 +132,7 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
 #pragma GCC unroll 8
     for (int q = 0; q < 4; ++q) {
       const int64_t i = row + q;
-      out[q] = q < Q ? pairs + i * (i - 1) / 2 + (group + g) * V::kLanes : sink;
+      out[q] = q < Q ? pairs + PairIndex(i, (group + g) * V::kLanes) : sink;
     }
     V::SumLanes(sums[g], out);
   }
@@ -172,7 +168,7 @@ size_t ForwardScratchBytes(const DotInteractionShape& shape) {
   using V = typename P::Vector;
   const int64_t pieces =
       RoundUp(shape.features, V::kLanes) * RegistersOfRow<P>(shape) * V::kFloats;
-  const int64_t pairs = RoundUp(shape.features * (shape.features - 1) / 2 + 32, 16);
+  const int64_t pairs = RoundUp(PairCount(shape.features) + 32, 16);
   return (pieces + pairs + 16) * sizeof(float);
 }
 
@@ -184,7 +180,7 @@ void Forward(const DotInteractionShape& shape, const FeatureRows<const typename 
   const int64_t F = shape.features, D = shape.dimension;
   const int64_t registers = RegistersOfRow<P>(shape);
   const int64_t group_floats = registers * V::kLanes * V::kFloats;
-  const int64_t pair_count = F * (F - 1) / 2;
+  const int64_t pair_count = PairCount(F);
   float* pieces = static_cast<float*>(scratch);
   float* pairs = pieces + RoundUp(F, V::kLanes) * registers * V::kFloats;
   float* sink = pairs + RoundUp(pair_count + 32, 16);
