@@ -1,8 +1,10 @@
 // The dot interaction's CUDA launchers as TensorFlow's GPU kernels.
 
+// First: it prepares Eigen for GPUs.
+#include "gpu_stream.h"
+
 #include "dot_interaction/dot_interaction_kernel.h"
 #include "dot_interaction/dot_interaction_launchers.h"
-#include "gpu_stream.h"
 
 namespace dlrm {
 namespace {
