@@ -48,12 +48,22 @@ class Prefetcher {
   uintptr_t next_;
 };
 
+// Lays one register of each row of a group side by side; load(l) returns that of row l.
+template <class V, class Load>
+inline __attribute__((always_inline)) void LayRegisters(float* out, const Load& load) {
+  typename V::Register r[V::kLanes];
+  for (int l = 0; l < V::kLanes; ++l) r[l] = load(l);
+  V::TransposeLanes(r);
+  for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+}
+
 // Lays rows side by side: pieces[group][piece of the row][row in group], 16 bytes each, padded
 // with zeros. `registers` is how many registers a row takes.
 template <class P>
 void LayPieces(const DotInteractionShape& shape, const typename P::Element* bottom,
                const typename P::Element* vectors, int64_t registers, float* pieces) {
   using V = typename P::Vector;
+  constexpr int kStep = V::kLanes * V::kFloats;
   const int64_t whole = shape.dimension / P::kColumns, rest = shape.dimension % P::kColumns;
   for (int64_t first = 0; first < shape.features; first += V::kLanes) {
     const typename P::Element* rows[V::kLanes];
@@ -64,29 +74,20 @@ void LayPieces(const DotInteractionShape& shape, const typename P::Element* bott
     }
     float* out = pieces + first * registers * V::kFloats;
     if (rows[V::kLanes - 1] != nullptr) {
-      for (int64_t c = 0; c < whole; ++c, out += V::kLanes * V::kFloats) {
-        typename V::Register r[V::kLanes];
-        for (int l = 0; l < V::kLanes; ++l) r[l] = P::LoadColumns(rows[l] + c * P::kColumns);
-        V::TransposeLanes(r);
-        for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+      for (int64_t c = 0; c < whole; ++c, out += kStep) {
+        LayRegisters<V>(out, [&](int l) { return P::LoadColumns(rows[l] + c * P::kColumns); });
       }
     } else {
-      for (int64_t c = 0; c < whole; ++c, out += V::kLanes * V::kFloats) {
-        typename V::Register r[V::kLanes];
-        for (int l = 0; l < V::kLanes; ++l) {
-          r[l] = rows[l] == nullptr ? V::Zero() : P::LoadColumns(rows[l] + c * P::kColumns);
-        }
-        V::TransposeLanes(r);
-        for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+      for (int64_t c = 0; c < whole; ++c, out += kStep) {
+        LayRegisters<V>(out, [&](int l) {
+          return rows[l] == nullptr ? V::Zero() : P::LoadColumns(rows[l] + c * P::kColumns);
+        });
       }
     }
     if (rest != 0) {
-      typename V::Register r[V::kLanes];
-      for (int l = 0; l < V::kLanes; ++l) {
-        r[l] = rows[l] == nullptr ? V::Zero() : P::LoadFirst(rows[l] + whole * P::kColumns, rest);
-      }
-      V::TransposeLanes(r);
-      for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+      LayRegisters<V>(out, [&](int l) {
+        return rows[l] == nullptr ? V::Zero() : P::LoadFirst(rows[l] + whole * P::kColumns, rest);
+      });
     }
   }
 }
