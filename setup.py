@@ -96,6 +96,7 @@ setup(
         "spark": ["pyspark>=3.5,<4", "pandas>=1.5,<3"],
         "mlperf": ["mlperf-logging>=4.1"],
         "test": [
+            "clang-format",
             "hypothesis",
             "pytest",
             "pytest-timeout",

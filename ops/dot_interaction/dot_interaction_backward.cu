@@ -279,8 +279,8 @@ cudaError_t backward(const DlrmInteractionShape& shape, const FeatureRows<const 
                      const T* grad_output, const FeatureRows<T>& grads, cudaStream_t stream) {
   if (!takes_fast_kernel<T>(shape) || !IsAligned(rows, 16) || !IsAligned(grad_output, 16) ||
       !IsAligned(grads, 16)) {
-    return launch_generic(backward_generic_kernel<T>, shape.batch, stream, rows, grad_output,
-                          grads, shape.batch, shape.features, shape.dim);
+    return launch_generic(backward_generic_kernel<T>, shape.batch, stream, rows, grad_output, grads,
+                          shape.batch, shape.features, shape.dim);
   }
   const int features = static_cast<int>(shape.features), dim = static_cast<int>(shape.dim);
   return with_instance<T>(shape, [&](auto instance) {
@@ -294,11 +294,14 @@ cudaError_t backward(const DlrmInteractionShape& shape, const FeatureRows<const 
 }  // namespace
 }  // namespace dlrm::gpu
 
-extern "C" cudaError_t dlrm_dot_interaction_backward(
-    const DlrmInteractionShape* shape, const void* bottom, int64_t bottom_stride,
-    const void* vectors, int64_t vectors_stride, const void* grad_output, void* grad_bottom,
-    int64_t grad_bottom_stride, void* grad_vectors, int64_t grad_vectors_stride,
-    cudaStream_t stream) {
+extern "C" {
+
+cudaError_t dlrm_dot_interaction_backward(const DlrmInteractionShape* shape, const void* bottom,
+                                          int64_t bottom_stride, const void* vectors,
+                                          int64_t vectors_stride, const void* grad_output,
+                                          void* grad_bottom, int64_t grad_bottom_stride,
+                                          void* grad_vectors, int64_t grad_vectors_stride,
+                                          cudaStream_t stream) {
   if (!dlrm::gpu::is_valid(*shape)) return cudaErrorInvalidValue;
   return dlrm::gpu::with_element_type(shape->dtype, [&](auto element) {
     using T = decltype(element);
@@ -310,3 +313,5 @@ extern "C" cudaError_t dlrm_dot_interaction_backward(
     return dlrm::gpu::backward<T>(*shape, rows, static_cast<const T*>(grad_output), grads, stream);
   });
 }
+
+}  // extern "C"

@@ -16,8 +16,8 @@
 namespace dlrm {
 namespace {
 
-// How a unit of columns of type T becomes kRegisters float32 registers and is stored from them: here
-// in order. An instruction set may have a cheaper order: the gradient's columns do not meet.
+// How a unit of columns of type T becomes kRegisters float32 registers and is stored from them:
+// here in order. An instruction set may have a cheaper order: the gradient's columns do not meet.
 template <class V, class T>
 struct ColumnsInOrder {
   using Register = typename V::Register;
@@ -25,9 +25,7 @@ struct ColumnsInOrder {
   static void Load(const T* p, Register* r) { r[0] = V::Load(p); }
   static void LoadFirst(const T* p, int64_t count, Register* r) { r[0] = V::LoadFirst(p, count); }
   static void Store(T* p, const Register* r) { V::Store(p, r[0]); }
-  static void StoreFirst(T* p, const Register* r, int64_t count) {
-    V::StoreFirst(p, r[0], count);
-  }
+  static void StoreFirst(T* p, const Register* r, int64_t count) { V::StoreFirst(p, r[0], count); }
   static void Stream(T* p, const Register* r) { V::Stream(p, r[0]); }
 };
 
@@ -58,8 +56,7 @@ inline __attribute__((always_inline)) void AddRow(const typename V::Register (&f
 // at j (j - 1) / 2 + i for j > i.
 template <class V, int R, int C>
 inline __attribute__((always_inline)) void GradientBlock(const float* pairs, int64_t features,
-                                                         int64_t row,
-                                                         const RowsOfColumns& columns,
+                                                         int64_t row, const RowsOfColumns& columns,
                                                          typename V::Register (*sums)[C],
                                                          Prefetcher* prefetcher) {
   using Register = typename V::Register;
@@ -191,8 +188,7 @@ bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& 
 template <class V, class Columns>
 size_t BackwardScratchBytes(const DotInteractionShape& shape) {
   const int64_t pairs = RoundUp(PairCount(shape.features), 16);
-  const int64_t copy =
-      shape.features * RoundUp(shape.dimension, Columns::kRegisters * V::kFloats);
+  const int64_t copy = shape.features * RoundUp(shape.dimension, Columns::kRegisters * V::kFloats);
   return (pairs + copy) * sizeof(float);
 }
 

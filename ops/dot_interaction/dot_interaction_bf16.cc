@@ -47,8 +47,7 @@ size_t InterleavedBytes(const DotInteractionShape& shape) {
 
 size_t Scratch(const DotInteractionShape& shape) {
   const size_t forward = ForwardScratchBytes<Bf16Products>(shape);
-  const size_t matrix =
-      RoundUp(shape.features * MatrixStride(shape.features) * sizeof(Bf16), 64);
+  const size_t matrix = RoundUp(shape.features * MatrixStride(shape.features) * sizeof(Bf16), 64);
   const size_t backward = InterleavedBytes(shape) + matrix;
   return forward > backward ? forward : backward;
 }
@@ -88,8 +87,8 @@ void Unpack(const Bf16* pairs, int64_t features, int64_t stride, Bf16* matrix) {
 
 // Rows [row, row + R), pairs of registers [column / 32, column / 32 + P).
 template <int R, int P>
-void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
-           int64_t pair_floats, int64_t row, int64_t column, const GradientTarget<Bf16>& target,
+void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved, int64_t pair_floats,
+           int64_t row, int64_t column, const GradientTarget<Bf16>& target,
            Prefetcher* prefetcher) {
   Register sums[R][2 * P];
 #pragma GCC unroll 8

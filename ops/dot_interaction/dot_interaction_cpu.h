@@ -17,8 +17,8 @@ namespace dlrm {
 template <class T>
 struct DotInteractionFunctions {
   // Writes output rows [begin, end) of `width` elements.
-  void (*forward)(const DotInteractionShape& shape, const FeatureRows<const T>& features,
-                  T* output, int64_t begin, int64_t end, void* scratch);
+  void (*forward)(const DotInteractionShape& shape, const FeatureRows<const T>& features, T* output,
+                  int64_t begin, int64_t end, void* scratch);
   // Writes the gradients of the rows of samples [begin, end), given those of the output rows. They
   // may be written over the features themselves.
   void (*backward)(const DotInteractionShape& shape, const FeatureRows<const T>& features,

@@ -74,8 +74,9 @@ __device__ __forceinline__ void multiply_rows(Accumulator<T, kSplit> (&acc)[kTil
 
 // The products of rows i > j, in the order of an output row.
 template <typename T, int kTiles, bool kSplit>
-__device__ __forceinline__ void store_pairs(
-    T* pairs, const Accumulator<T, kSplit> (&acc)[kTiles][2 * kTiles], int features, int lane) {
+__device__ __forceinline__ void store_pairs(T* pairs,
+                                            const Accumulator<T, kSplit> (&acc)[kTiles][2 * kTiles],
+                                            int features, int lane) {
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
@@ -171,8 +172,8 @@ template <typename T>
 cudaError_t forward(const DlrmInteractionShape& shape, const FeatureRows<const T>& rows, T* output,
                     cudaStream_t stream) {
   if (!takes_fast_kernel<T>(shape) || !IsAligned(rows, 16) || !IsAligned(output, 16)) {
-    return launch_generic(forward_generic_kernel<T>, shape.batch, stream, rows, output,
-                          shape.batch, shape.features, shape.dim);
+    return launch_generic(forward_generic_kernel<T>, shape.batch, stream, rows, output, shape.batch,
+                          shape.features, shape.dim);
   }
   const int features = static_cast<int>(shape.features), dim = static_cast<int>(shape.dim);
   return with_instance<T>(shape, [&](auto instance) {

@@ -32,9 +32,9 @@ struct Float32Products {
   }
 };
 
-// Asks for the next sample's rows, a line at each step of the products of this one: a sample is long
-// enough for the hardware's prefetchers, but its loads and its products come one after the other.
-// Running past the rows is harmless: it reaches the sample after the next, or nothing.
+// Asks for the next sample's rows, a line at each step of the products of this one: a sample is
+// long enough for the hardware's prefetchers, but its loads and its products come one after the
+// other. Running past the rows is harmless: it reaches the sample after the next, or nothing.
 class Prefetcher {
  public:
   explicit Prefetcher(const void* next) : next_(reinterpret_cast<uintptr_t>(next)) {}
@@ -167,8 +167,7 @@ int64_t RegistersOfRow(const DotInteractionShape& shape) {
 template <class P>
 size_t ForwardScratchBytes(const DotInteractionShape& shape) {
   using V = typename P::Vector;
-  const int64_t pieces =
-      RoundUp(shape.features, V::kLanes) * RegistersOfRow<P>(shape) * V::kFloats;
+  const int64_t pieces = RoundUp(shape.features, V::kLanes) * RegistersOfRow<P>(shape) * V::kFloats;
   const int64_t pairs = RoundUp(PairCount(shape.features) + 32, 16);
   return (pieces + pairs + 16) * sizeof(float);
 }

@@ -33,9 +33,8 @@ struct GpuDotInteraction {
     const DlrmInteractionShape shape = ShapeOf(batch);
     return CudaStatus(
         dlrm_dot_interaction_backward(&shape, rows.bottom, rows.bottom_stride, rows.vectors,
-                                      rows.vectors_stride, gradient, out.bottom,
-                                      out.bottom_stride, out.vectors, out.vectors_stride,
-                                      StreamOf(c)),
+                                      rows.vectors_stride, gradient, out.bottom, out.bottom_stride,
+                                      out.vectors, out.vectors_stride, StreamOf(c)),
         "gradient of the dot interaction");
   }
 

@@ -1,4 +1,4 @@
-// The dot interaction's TensorFlow kernels for any device: input checks, outputs, views of the rows.
+// The dot interaction's TensorFlow kernels for any device: input checks, outputs, views.
 //
 // A Device (CpuDotInteraction<T>, GpuDotInteraction<T>) has
 //   Element         the kernels' type of T
@@ -84,15 +84,13 @@ class DotInteractionKernel : public OpKernel {
     DotInteractionBatch batch;
     OP_REQUIRES_OK(c, CheckFeatures(c, 0, &batch));
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(c,
-                   c->allocate_output(0, TensorShape({batch.size, batch.shape.width}), &output));
+    OP_REQUIRES_OK(c, c->allocate_output(0, TensorShape({batch.size, batch.shape.width}), &output));
     if (batch.size == 0) return;
     Device::BeforeWriting(*output);
     OP_REQUIRES_OK(
-        c, Device::Forward(
-               c, batch,
-               RowsOf<const E>(c->input(0), c->input(c->num_inputs() - 1), batch.shape),
-               MutableElementsOf<E>(*output)));
+        c, Device::Forward(c, batch,
+                           RowsOf<const E>(c->input(0), c->input(c->num_inputs() - 1), batch.shape),
+                           MutableElementsOf<E>(*output)));
   }
 };
 
@@ -129,18 +127,17 @@ class DotInteractionGradientKernel : public OpKernel {
 }  // namespace dlrm
 
 #define DLRM_REGISTER_DOT_INTERACTION_AS(NAME, DEVICE, T, KERNEL) \
-  REGISTER_KERNEL_BUILDER(                                        \
-      Name(NAME).Device(tensorflow::DEVICE).TypeConstraint<T>("T"), KERNEL)
+  REGISTER_KERNEL_BUILDER(Name(NAME).Device(tensorflow::DEVICE).TypeConstraint<T>("T"), KERNEL)
 
 // Registers the four ops for one element type of a device.
-#define DLRM_REGISTER_DOT_INTERACTION(DEVICE, Device, T)                                    \
-  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteraction", DEVICE, T,                        \
-                                   DotInteractionKernel<Device<T>>);                        \
-  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteractionSplit", DEVICE, T,                   \
-                                   DotInteractionKernel<Device<T>>);                        \
-  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteractionGrad", DEVICE, T,                    \
-                                   DotInteractionGradientKernel<Device<T>>);                \
-  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteractionSplitGrad", DEVICE, T,               \
+#define DLRM_REGISTER_DOT_INTERACTION(DEVICE, Device, T)                      \
+  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteraction", DEVICE, T,          \
+                                   DotInteractionKernel<Device<T>>);          \
+  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteractionSplit", DEVICE, T,     \
+                                   DotInteractionKernel<Device<T>>);          \
+  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteractionGrad", DEVICE, T,      \
+                                   DotInteractionGradientKernel<Device<T>>);  \
+  DLRM_REGISTER_DOT_INTERACTION_AS("Dlrm>DotInteractionSplitGrad", DEVICE, T, \
                                    DotInteractionGradientKernel<Device<T>>)
 
 #endif  // DLRM_OPS_DOT_INTERACTION_DOT_INTERACTION_KERNEL_H_

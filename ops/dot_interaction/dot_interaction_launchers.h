@@ -1,8 +1,7 @@
 // Plain launchers of the dot-interaction CUDA kernels: pointers, sizes, stream.
 //
 // Shapes: B samples, F features (the bottom MLP output first, then F - 1 embedding vectors),
-// D embedding dimension, W = (D + F (F - 1) / 2) rounded up to a multiple of 8.
-//   output[b] = [features[b, 0] (D) | <features[b, i], features[b, j]> for i > j, row by row | 0...]
+// D embedding dimension, W the width of an output row; the layout is in dot_interaction_layout.h.
 // Products accumulate in float32. All pointers are device memory; `*_stride` counts elements from
 // one sample to the next, so features [B, F, D] are (features, F * D, features + D, F * D) and two
 // separate inputs are (bottom, D, vectors, (F - 1) * D). Inputs and outputs must not overlap.

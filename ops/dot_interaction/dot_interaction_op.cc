@@ -36,10 +36,11 @@ Status FeaturesOf(InferenceContext* c, int first, Features* features) {
 Status OutputShape(InferenceContext* c) {
   Features f;
   TF_RETURN_IF_ERROR(FeaturesOf(c, 0, &f));
-  const bool known = c->ValueKnown(f.rows) && c->ValueKnown(f.dimension);
-  c->set_output(0, c->Matrix(f.batch, known ? c->MakeDim(OutputWidth(c->Value(f.rows),
-                                                                     c->Value(f.dimension)))
-                                            : c->UnknownDim()));
+  DimensionHandle width = c->UnknownDim();
+  if (c->ValueKnown(f.rows) && c->ValueKnown(f.dimension)) {
+    width = c->MakeDim(OutputWidth(c->Value(f.rows), c->Value(f.dimension)));
+  }
+  c->set_output(0, c->Matrix(f.batch, width));
   return Status();
 }
 
