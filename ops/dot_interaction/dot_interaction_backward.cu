@@ -5,7 +5,7 @@
 // sample and its upstream gradient copied meanwhile. G lives in registers only. A column block of
 // the result takes the place of the same columns of X in shared memory, from where whole rows leave
 // in 16-byte stores.
-#include "dot_interaction/dot_interaction_dispatch.cuh"
+#include "dot_interaction/dot_interaction_tiles.cuh"
 
 namespace dlrm::gpu {
 namespace {
@@ -294,24 +294,16 @@ cudaError_t backward(const DlrmInteractionShape& shape, const FeatureRows<const 
 }  // namespace
 }  // namespace dlrm::gpu
 
-extern "C" {
-
-cudaError_t dlrm_dot_interaction_backward(const DlrmInteractionShape* shape, const void* bottom,
-                                          int64_t bottom_stride, const void* vectors,
-                                          int64_t vectors_stride, const void* grad_output,
-                                          void* grad_bottom, int64_t grad_bottom_stride,
-                                          void* grad_vectors, int64_t grad_vectors_stride,
-                                          cudaStream_t stream) {
+extern "C" cudaError_t dlrm_dot_interaction_backward(const DlrmInteractionShape* shape,
+                                                     const dlrm::FeatureRows<const void>* rows,
+                                                     const void* grad_output,
+                                                     const dlrm::FeatureRows<void>* grads,
+                                                     cudaStream_t stream) {
   if (!dlrm::gpu::is_valid(*shape)) return cudaErrorInvalidValue;
   return dlrm::gpu::with_element_type(shape->dtype, [&](auto element) {
     using T = decltype(element);
-    const dlrm::FeatureRows<const T> rows{static_cast<const T*>(bottom),
-                                          static_cast<const T*>(vectors), bottom_stride,
-                                          vectors_stride};
-    const dlrm::FeatureRows<T> grads{static_cast<T*>(grad_bottom), static_cast<T*>(grad_vectors),
-                                     grad_bottom_stride, grad_vectors_stride};
-    return dlrm::gpu::backward<T>(*shape, rows, static_cast<const T*>(grad_output), grads, stream);
+    return dlrm::gpu::backward<T>(*shape, dlrm::RowsAs<const T>(*rows),
+                                  static_cast<const T*>(grad_output), dlrm::RowsAs<T>(*grads),
+                                  stream);
   });
 }
-
-}  // extern "C"

@@ -5,7 +5,7 @@
 // half of its shared memory; every element is read from device memory once and every output row
 // written once with 16-byte stores. Kernel for every other shape: one block per sample, tiles of
 // 32 x 32 pairs.
-#include "dot_interaction/dot_interaction_dispatch.cuh"
+#include "dot_interaction/dot_interaction_tiles.cuh"
 
 namespace dlrm::gpu {
 namespace {
@@ -198,17 +198,14 @@ int dlrm_dot_interaction_is_fast(const DlrmInteractionShape* shape) {
                                       : dlrm::gpu::takes_fast_kernel<__half>(*shape);
 }
 
-cudaError_t dlrm_dot_interaction_forward(const DlrmInteractionShape* shape, const void* bottom,
-                                         int64_t bottom_stride, const void* vectors,
-                                         int64_t vectors_stride, void* output,
+cudaError_t dlrm_dot_interaction_forward(const DlrmInteractionShape* shape,
+                                         const dlrm::FeatureRows<const void>* rows, void* output,
                                          cudaStream_t stream) {
   if (!dlrm::gpu::is_valid(*shape)) return cudaErrorInvalidValue;
   return dlrm::gpu::with_element_type(shape->dtype, [&](auto element) {
     using T = decltype(element);
-    const dlrm::FeatureRows<const T> rows{static_cast<const T*>(bottom),
-                                          static_cast<const T*>(vectors), bottom_stride,
-                                          vectors_stride};
-    return dlrm::gpu::forward<T>(*shape, rows, static_cast<T*>(output), stream);
+    return dlrm::gpu::forward<T>(*shape, dlrm::RowsAs<const T>(*rows), static_cast<T*>(output),
+                                 stream);
   });
 }
 

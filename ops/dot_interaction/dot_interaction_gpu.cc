@@ -21,21 +21,19 @@ struct GpuDotInteraction {
   static Status Forward(OpKernelContext* c, const DotInteractionBatch& batch,
                         const FeatureRows<const Element>& rows, Element* output) {
     const DlrmInteractionShape shape = ShapeOf(batch);
-    return CudaStatus(
-        dlrm_dot_interaction_forward(&shape, rows.bottom, rows.bottom_stride, rows.vectors,
-                                     rows.vectors_stride, output, StreamOf(c)),
-        "dot interaction");
+    const FeatureRows<const void> in = RowsAs<const void>(rows);
+    return CudaStatus(dlrm_dot_interaction_forward(&shape, &in, output, StreamOf(c)),
+                      "dot interaction");
   }
 
   static Status Backward(OpKernelContext* c, const DotInteractionBatch& batch,
                          const FeatureRows<const Element>& rows, const Element* gradient,
                          const FeatureRows<Element>& out) {
     const DlrmInteractionShape shape = ShapeOf(batch);
-    return CudaStatus(
-        dlrm_dot_interaction_backward(&shape, rows.bottom, rows.bottom_stride, rows.vectors,
-                                      rows.vectors_stride, gradient, out.bottom, out.bottom_stride,
-                                      out.vectors, out.vectors_stride, StreamOf(c)),
-        "gradient of the dot interaction");
+    const FeatureRows<const void> in = RowsAs<const void>(rows);
+    const FeatureRows<void> gradients = RowsAs<void>(out);
+    return CudaStatus(dlrm_dot_interaction_backward(&shape, &in, gradient, &gradients, StreamOf(c)),
+                      "gradient of the dot interaction");
   }
 
  private:

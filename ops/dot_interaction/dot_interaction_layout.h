@@ -40,6 +40,13 @@ struct FeatureRows {
 
 namespace {
 
+// The same rows as elements of another type, or of none (void).
+template <class To, class From>
+FeatureRows<To> RowsAs(const FeatureRows<From>& rows) {
+  return {static_cast<To*>(rows.bottom), static_cast<To*>(rows.vectors), rows.bottom_stride,
+          rows.vectors_stride};
+}
+
 template <class Integer>
 DLRM_HOST_DEVICE constexpr Integer RoundUp(Integer value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
