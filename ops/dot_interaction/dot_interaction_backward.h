@@ -16,8 +16,8 @@
 namespace dlrm {
 namespace {
 
-// How a unit of columns of type T becomes kRegisters float32 registers and is stored from them: here
-// in order. An instruction set may have a cheaper order: the gradient's columns do not meet.
+// How a unit of columns of type T becomes kRegisters float32 registers and is stored from them:
+// here in order. An instruction set may have a cheaper order: the gradient's columns do not meet.
 template <class V, class T>
 struct ColumnsInOrder {
   using Register = typename V::Register;
@@ -25,9 +25,7 @@ struct ColumnsInOrder {
   static void Load(const T* p, Register* r) { r[0] = V::Load(p); }
   static void LoadFirst(const T* p, int64_t count, Register* r) { r[0] = V::LoadFirst(p, count); }
   static void Store(T* p, const Register* r) { V::Store(p, r[0]); }
-  static void StoreFirst(T* p, const Register* r, int64_t count) {
-    V::StoreFirst(p, r[0], count);
-  }
+  static void StoreFirst(T* p, const Register* r, int64_t count) { V::StoreFirst(p, r[0], count); }
   static void Stream(T* p, const Register* r) { V::Stream(p, r[0]); }
 };
 
@@ -58,8 +56,7 @@ inline __attribute__((always_inline)) void AddRow(const typename V::Register (&f
 // at j (j - 1) / 2 + i for j > i.
 template <class V, int R, int C>
 inline __attribute__((always_inline)) void GradientBlock(const float* pairs, int64_t features,
-                                                         int64_t row,
-                                                         const RowsOfColumns& columns,
+                                                         int64_t row, const RowsOfColumns& columns,
                                                          typename V::Register (*sums)[C],
                                                          Prefetcher* prefetcher) {
   using Register = typename V::Register;
@@ -72,7 +69,7 @@ inline __attribute__((always_inline)) void GradientBlock(const float* pairs, int
   Prefetcher ahead = *prefetcher;
   const float* before[R];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) before[r] = pairs + (row + r) * (row + r - 1) / 2;
+  for (int r = 0; r < R; ++r) before[r] = pairs + PairIndex(row + r, 0);
   for (int64_t j = 0; j < row; ++j) {
     ahead.Line();
     Register factors[R];
@@ -94,7 +91,7 @@ inline __attribute__((always_inline)) void GradientBlock(const float* pairs, int
     AddRow<V, R, C>(factors, d, p, sums);
     p = columns.vectors + (row + d) * columns.stride;
   }
-  const float* after = pairs + (row + R) * (row + R - 1) / 2 + row;
+  const float* after = pairs + PairIndex(row + R, row);
   for (int64_t j = row + R; j < features; ++j) {
     ahead.Line();
     Register factors[R];
@@ -114,6 +111,8 @@ struct GradientTarget {
   const T* bottom_gradient;  // gradient of the copy of row 0
   int64_t dimension;
   bool stream;  // rows are aligned for streaming stores
+
+  T* Row(int64_t row) const { return row == 0 ? bottom : vectors + (row - 1) * dimension; }
 };
 
 // Gradient of rows [row, row + R) at columns [column, column + C registers), stored.
@@ -128,8 +127,7 @@ void StoreGradientBlock(const float* pairs, int64_t features, int64_t row, int64
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const bool is_bottom = row + r == 0;
-    T* out = (is_bottom ? target.bottom : target.vectors + (row + r - 1) * target.dimension) +
-             column;
+    T* out = target.Row(row + r) + column;
 #pragma GCC unroll 8
     for (int c = 0; c < C; c += Columns::kRegisters) {
       constexpr int64_t kUnit = Columns::kRegisters * V::kFloats;
@@ -189,9 +187,8 @@ bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& 
 // in place.
 template <class V, class Columns>
 size_t BackwardScratchBytes(const DotInteractionShape& shape) {
-  const int64_t pairs = RoundUp(shape.features * (shape.features - 1) / 2, 16);
-  const int64_t copy =
-      shape.features * RoundUp(shape.dimension, Columns::kRegisters * V::kFloats);
+  const int64_t pairs = RoundUp(PairCount(shape.features), 16);
+  const int64_t copy = shape.features * RoundUp(shape.dimension, Columns::kRegisters * V::kFloats);
   return (pairs + copy) * sizeof(float);
 }
 
@@ -215,18 +212,15 @@ void CopyRow(const T* row, int64_t dimension, float* out) {
 template <class T>
 bool CanStream(const DotInteractionShape& shape, const FeatureRows<const T>& in,
                const FeatureRows<T>& out) {
-  const uintptr_t addresses =
-      reinterpret_cast<uintptr_t>(out.bottom) | reinterpret_cast<uintptr_t>(out.vectors);
-  return in.bottom != out.bottom && in.vectors != out.vectors && addresses % 64 == 0 &&
-         shape.dimension * sizeof(T) % 64 == 0 && out.bottom_stride * sizeof(T) % 64 == 0 &&
-         out.vectors_stride * sizeof(T) % 64 == 0;
+  return in.bottom != out.bottom && in.vectors != out.vectors && IsAligned(out, 64) &&
+         shape.dimension * sizeof(T) % 64 == 0;
 }
 
 template <class V, class T, class Columns = ColumnsInOrder<V, T>>
 void Backward(const DotInteractionShape& shape, const FeatureRows<const T>& in, const T* gradient,
               const FeatureRows<T>& out, int64_t begin, int64_t end, void* scratch) {
   const int64_t F = shape.features, D = shape.dimension;
-  const int64_t pair_count = F * (F - 1) / 2;
+  const int64_t pair_count = PairCount(F);
   float* pairs_copy = static_cast<float*>(scratch);
   float* copy = pairs_copy + RoundUp(pair_count, 16);
   constexpr int kUnit = Columns::kRegisters;

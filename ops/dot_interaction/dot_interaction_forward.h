@@ -16,10 +16,6 @@
 namespace dlrm {
 namespace {
 
-constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 // How float32 products of T are formed with V's registers.
 template <class V, class T>
 struct Float32Products {
@@ -36,9 +32,9 @@ struct Float32Products {
   }
 };
 
-// Asks for the next sample's rows, a line at each step of the products of this one: a sample is long
-// enough for the hardware's prefetchers, but its loads and its products come one after the other.
-// Running past the rows is harmless: it reaches the sample after the next, or nothing.
+// Asks for the next sample's rows, a line at each step of the products of this one: a sample is
+// long enough for the hardware's prefetchers, but its loads and its products come one after the
+// other. Running past the rows is harmless: it reaches the sample after the next, or nothing.
 class Prefetcher {
  public:
   explicit Prefetcher(const void* next) : next_(reinterpret_cast<uintptr_t>(next)) {}
@@ -52,12 +48,22 @@ class Prefetcher {
   uintptr_t next_;
 };
 
+// Lays one register of each row of a group side by side; load(l) returns that of row l.
+template <class V, class Load>
+inline __attribute__((always_inline)) void LayRegisters(float* out, const Load& load) {
+  typename V::Register r[V::kLanes];
+  for (int l = 0; l < V::kLanes; ++l) r[l] = load(l);
+  V::TransposeLanes(r);
+  for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+}
+
 // Lays rows side by side: pieces[group][piece of the row][row in group], 16 bytes each, padded
 // with zeros. `registers` is how many registers a row takes.
 template <class P>
 void LayPieces(const DotInteractionShape& shape, const typename P::Element* bottom,
                const typename P::Element* vectors, int64_t registers, float* pieces) {
   using V = typename P::Vector;
+  constexpr int kStep = V::kLanes * V::kFloats;
   const int64_t whole = shape.dimension / P::kColumns, rest = shape.dimension % P::kColumns;
   for (int64_t first = 0; first < shape.features; first += V::kLanes) {
     const typename P::Element* rows[V::kLanes];
@@ -68,29 +74,20 @@ void LayPieces(const DotInteractionShape& shape, const typename P::Element* bott
     }
     float* out = pieces + first * registers * V::kFloats;
     if (rows[V::kLanes - 1] != nullptr) {
-      for (int64_t c = 0; c < whole; ++c, out += V::kLanes * V::kFloats) {
-        typename V::Register r[V::kLanes];
-        for (int l = 0; l < V::kLanes; ++l) r[l] = P::LoadColumns(rows[l] + c * P::kColumns);
-        V::TransposeLanes(r);
-        for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+      for (int64_t c = 0; c < whole; ++c, out += kStep) {
+        LayRegisters<V>(out, [&](int l) { return P::LoadColumns(rows[l] + c * P::kColumns); });
       }
     } else {
-      for (int64_t c = 0; c < whole; ++c, out += V::kLanes * V::kFloats) {
-        typename V::Register r[V::kLanes];
-        for (int l = 0; l < V::kLanes; ++l) {
-          r[l] = rows[l] == nullptr ? V::Zero() : P::LoadColumns(rows[l] + c * P::kColumns);
-        }
-        V::TransposeLanes(r);
-        for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+      for (int64_t c = 0; c < whole; ++c, out += kStep) {
+        LayRegisters<V>(out, [&](int l) {
+          return rows[l] == nullptr ? V::Zero() : P::LoadColumns(rows[l] + c * P::kColumns);
+        });
       }
     }
     if (rest != 0) {
-      typename V::Register r[V::kLanes];
-      for (int l = 0; l < V::kLanes; ++l) {
-        r[l] = rows[l] == nullptr ? V::Zero() : P::LoadFirst(rows[l] + whole * P::kColumns, rest);
-      }
-      V::TransposeLanes(r);
-      for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
+      LayRegisters<V>(out, [&](int l) {
+        return rows[l] == nullptr ? V::Zero() : P::LoadFirst(rows[l] + whole * P::kColumns, rest);
+      });
     }
   }
 }
@@ -136,7 +133,7 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
 #pragma GCC unroll 8
     for (int q = 0; q < 4; ++q) {
       const int64_t i = row + q;
-      out[q] = q < Q ? pairs + i * (i - 1) / 2 + (group + g) * V::kLanes : sink;
+      out[q] = q < Q ? pairs + PairIndex(i, (group + g) * V::kLanes) : sink;
     }
     V::SumLanes(sums[g], out);
   }
@@ -170,9 +167,8 @@ int64_t RegistersOfRow(const DotInteractionShape& shape) {
 template <class P>
 size_t ForwardScratchBytes(const DotInteractionShape& shape) {
   using V = typename P::Vector;
-  const int64_t pieces =
-      RoundUp(shape.features, V::kLanes) * RegistersOfRow<P>(shape) * V::kFloats;
-  const int64_t pairs = RoundUp(shape.features * (shape.features - 1) / 2 + 32, 16);
+  const int64_t pieces = RoundUp(shape.features, V::kLanes) * RegistersOfRow<P>(shape) * V::kFloats;
+  const int64_t pairs = RoundUp(PairCount(shape.features) + 32, 16);
   return (pieces + pairs + 16) * sizeof(float);
 }
 
@@ -184,7 +180,7 @@ void Forward(const DotInteractionShape& shape, const FeatureRows<const typename 
   const int64_t F = shape.features, D = shape.dimension;
   const int64_t registers = RegistersOfRow<P>(shape);
   const int64_t group_floats = registers * V::kLanes * V::kFloats;
-  const int64_t pair_count = F * (F - 1) / 2;
+  const int64_t pair_count = PairCount(F);
   float* pieces = static_cast<float*>(scratch);
   float* pairs = pieces + RoundUp(F, V::kLanes) * registers * V::kFloats;
   float* sink = pairs + RoundUp(pair_count + 32, 16);

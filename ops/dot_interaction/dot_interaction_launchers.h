@@ -1,21 +1,18 @@
 // Plain launchers of the dot-interaction CUDA kernels: pointers, sizes, stream.
 //
 // Shapes: B samples, F features (the bottom MLP output first, then F - 1 embedding vectors),
-// D embedding dimension, W = (D + F (F - 1) / 2) rounded up to a multiple of 8.
-//   output[b] = [features[b, 0] (D) | <features[b, i], features[b, j]> for i > j, row by row | 0...]
-// Products accumulate in float32. All pointers are device memory; `*_stride` counts elements from
-// one sample to the next, so features [B, F, D] are (features, F * D, features + D, F * D) and two
-// separate inputs are (bottom, D, vectors, (F - 1) * D). Inputs and outputs must not overlap.
+// D embedding dimension, W the width of an output row; the layout is in dot_interaction_layout.h.
+// Products accumulate in float32. All pointers but shape and rows are device memory. Inputs and
+// outputs must not overlap.
 #ifndef DLRM_OPS_DOT_INTERACTION_LAUNCHERS_H_
 #define DLRM_OPS_DOT_INTERACTION_LAUNCHERS_H_
 
 #include <cuda_runtime_api.h>
 
 #include "cuda_types.h"
+#include "dot_interaction/dot_interaction_layout.h"
 
-#ifdef __cplusplus
 extern "C" {
-#endif
 
 // How products are formed. 16-bit inputs take tensor cores in the first two modes.
 enum DlrmInteractionMode {
@@ -39,21 +36,17 @@ int64_t dlrm_dot_interaction_width(int64_t features, int64_t dim);
 int dlrm_dot_interaction_is_fast(const DlrmInteractionShape* shape);
 
 // output [B, W]. Returns cudaErrorInvalidValue for a shape out of range.
-cudaError_t dlrm_dot_interaction_forward(const DlrmInteractionShape* shape, const void* bottom,
-                                         int64_t bottom_stride, const void* vectors,
-                                         int64_t vectors_stride, void* output, cudaStream_t stream);
+cudaError_t dlrm_dot_interaction_forward(const DlrmInteractionShape* shape,
+                                         const dlrm::FeatureRows<const void>* rows, void* output,
+                                         cudaStream_t stream);
 
-// grad_output [B, W] -> grad_bottom and grad_vectors, laid out like bottom and vectors. The padding
-// columns of grad_output are not read.
-cudaError_t dlrm_dot_interaction_backward(const DlrmInteractionShape* shape, const void* bottom,
-                                          int64_t bottom_stride, const void* vectors,
-                                          int64_t vectors_stride, const void* grad_output,
-                                          void* grad_bottom, int64_t grad_bottom_stride,
-                                          void* grad_vectors, int64_t grad_vectors_stride,
+// grad_output [B, W] -> grads, of the rows. The padding columns of grad_output are not read.
+cudaError_t dlrm_dot_interaction_backward(const DlrmInteractionShape* shape,
+                                          const dlrm::FeatureRows<const void>* rows,
+                                          const void* grad_output,
+                                          const dlrm::FeatureRows<void>* grads,
                                           cudaStream_t stream);
 
-#ifdef __cplusplus
 }  // extern "C"
-#endif
 
 #endif  // DLRM_OPS_DOT_INTERACTION_LAUNCHERS_H_

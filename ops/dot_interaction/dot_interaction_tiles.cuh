@@ -1,70 +1,14 @@
-// Index maps and element conversions shared by the dot-interaction kernels.
+// What the forward and the backward CUDA kernels share: on the device copies of samples into shared
+// memory, a warp's walk over them, matrix fragments and sums; on the host the choice of a kernel by
+// element type, shape and alignment, and its launch.
 #ifndef DLRM_OPS_DOT_INTERACTION_TILES_CUH_
 #define DLRM_OPS_DOT_INTERACTION_TILES_CUH_
 
-#include "cuda_primitives.cuh"
+#include "cuda_elements.cuh"
+#include "dot_interaction/dot_interaction_launchers.h"
+#include "dot_interaction/dot_interaction_layout.h"
 
 namespace dlrm::gpu {
-
-// The tensor-core kernels hold one sample in a warp's fragments: at most two tiles of 16 rows.
-constexpr int kFastFeatures = 32;
-constexpr int kFastDim = 256;
-
-__host__ __device__ constexpr int64_t pair_count(int64_t features) {
-  return features * (features - 1) / 2;
-}
-
-// Column of the pair (i, j), i > j, counted from the first pair.
-__host__ __device__ constexpr int64_t pair_index(int64_t i, int64_t j) {
-  return i * (i - 1) / 2 + j;
-}
-
-__host__ __device__ constexpr int64_t output_width(int64_t features, int64_t dim) {
-  return (dim + pair_count(features) + 7) / 8 * 8;
-}
-
-__host__ __device__ constexpr int round_up(int value, int multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-// Where the samples lie; one set of pointers serves both the one-input and the two-input form.
-template <typename T>
-struct FeatureRows {
-  T* bottom;
-  int64_t bottom_stride;
-  T* vectors;
-  int64_t vectors_stride;
-};
-
-__device__ __forceinline__ float to_float(float value) { return value; }
-__device__ __forceinline__ float to_float(__half value) { return __half2float(value); }
-__device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
-
-template <typename T>
-__device__ __forceinline__ T from_float(float value);
-template <>
-__device__ __forceinline__ float from_float<float>(float value) {
-  return value;
-}
-template <>
-__device__ __forceinline__ __half from_float<__half>(float value) {
-  return __float2half_rn(value);
-}
-template <>
-__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
-  return __float2bfloat16_rn(value);
-}
-
-// Two neighbouring elements, stored with one instruction.
-__device__ __forceinline__ void store_pair(float* address, float first, float second) {
-  *reinterpret_cast<float2*>(address) = make_float2(first, second);
-}
-__device__ __forceinline__ void store_pair(__half* address, float first, float second) {
-  *reinterpret_cast<__half2*>(address) = __floats2half2_rn(first, second);
-}
-__device__ __forceinline__ void store_pair(__nv_bfloat16* address, float first, float second) {
-  *reinterpret_cast<__nv_bfloat162*>(address) = __floats2bfloat162_rn(first, second);
-}
 
 // A fragment as the matrix instructions take it. 16-bit elements pass as they are.
 template <typename T, bool kSplit>
@@ -137,6 +81,106 @@ __device__ __forceinline__ void copy_rows_async(uint4* tile, const FeatureRows<c
     const uint4* source = c < chunks ? bottom + c : vectors + (c - chunks);
     copy_async_16(tile + row * row_stride + (c - row * chunks), source);
   }
+}
+
+// Takes a warp through its samples with two stages of shared memory: while work(stage, sample)
+// runs, copy(stage, sample) has the next sample on its way into the other stage.
+template <typename Copy, typename Work>
+__device__ __forceinline__ void for_each_sample(int64_t batch, Copy copy, Work work) {
+  const int warps = blockDim.x / 32;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * warps;
+  int64_t sample = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+  int stage = 0;
+  if (sample < batch) copy(0, sample);
+  copy_async_commit();
+  for (; sample < batch; sample += step) {
+    if (sample + step < batch) copy(stage ^ 1, sample + step);
+    copy_async_commit();
+    copy_async_wait<1>();
+    __syncwarp();
+    work(stage, sample);
+    // The next round copies over this stage.
+    __syncwarp();
+    stage ^= 1;
+  }
+}
+
+// The kernels for every shape: 256 threads take one sample at a time, each thread four elements of
+// a 32 x 32 tile.
+constexpr int kGenericThreads = 256;
+constexpr int kTile = 32;
+constexpr int kTileRows = kGenericThreads / kTile;  // that the threads take at once
+using Tile = float[kTile][kTile + 1];
+
+// Tile 0 or 1 of the block.
+__device__ __forceinline__ Tile& tile_in_shared_memory(int index) {
+  return reinterpret_cast<Tile*>(shared_memory())[index];
+}
+
+// Element d of row i; 0 beyond the rows.
+template <typename T>
+__device__ __forceinline__ float element_or_zero(const T* bottom, const T* vectors, int64_t i,
+                                                 int64_t d, int64_t features, int64_t dim) {
+  return i < features && d < dim ? to_float(i == 0 ? bottom[d] : vectors[(i - 1) * dim + d]) : 0.0f;
+}
+
+// The tensor-core kernels hold one sample in a warp's fragments: at most two tiles of 16 rows.
+constexpr int kFastFeatures = 32;
+constexpr int kFastDim = 256;
+
+inline bool is_valid(const DlrmInteractionShape& shape) {
+  return shape.batch >= 0 && shape.features >= 1 && shape.dim >= 1 && shape.mode >= 0 &&
+         shape.mode <= DLRM_INTERACTION_SCALAR;
+}
+
+template <typename T>
+bool takes_fast_kernel(const DlrmInteractionShape& shape) {
+  return shape.mode != DLRM_INTERACTION_SCALAR && shape.features <= kFastFeatures &&
+         shape.dim <= kFastDim && shape.dim * sizeof(T) % 16 == 0;
+}
+
+// An instance of a tensor-core kernel: D, or 0 where it is known at run time; tiles of 16 rows;
+// whether float32 is split into two TF32 numbers.
+template <int dim, int tiles, bool split>
+struct Instance {
+  static constexpr int kDim = dim;
+  static constexpr int kTiles = tiles;
+  static constexpr bool kSplit = split;
+};
+
+// Calls `body` with the instance for a shape that takes the tensor-core kernel.
+template <typename T, typename Body>
+cudaError_t with_instance(const DlrmInteractionShape& shape, Body body) {
+  const auto with_split = [&](auto split) {
+    constexpr bool kSplit = decltype(split)::value;
+    if (shape.features <= 16) return body(Instance<0, 1, kSplit>());
+    if (shape.dim == 128) return body(Instance<128, 2, kSplit>());
+    return body(Instance<0, 2, kSplit>());
+  };
+  if constexpr (sizeof(T) == 4) {
+    if (shape.mode == DLRM_INTERACTION_ACCURATE) return with_split(std::true_type());
+  }
+  return with_split(std::false_type());
+}
+
+// Launches a tensor-core kernel: two warps a block, or one where their memory does not fit.
+template <typename... Parameters>
+cudaError_t launch_warps(void (*kernel)(Parameters...), int64_t batch, int warp_pieces,
+                         cudaStream_t stream, const std::common_type_t<Parameters>&... arguments) {
+  const size_t warp_bytes = warp_pieces * size_t{16};
+  size_t limit = 0;
+  const cudaError_t status = shared_memory_limit(&limit);
+  if (status != cudaSuccess) return status;
+  const int warps = 2 * warp_bytes <= limit ? 2 : 1;
+  return launch(kernel, (batch + warps - 1) / warps, 32 * warps, warps * warp_bytes, stream,
+                arguments...);
+}
+
+// Launches a kernel for every shape.
+template <typename... Parameters>
+cudaError_t launch_generic(void (*kernel)(Parameters...), int64_t batch, cudaStream_t stream,
+                           const std::common_type_t<Parameters>&... arguments) {
+  return launch(kernel, batch, kGenericThreads, 2 * sizeof(Tile), stream, arguments...);
 }
 
 }  // namespace dlrm::gpu

@@ -1,5 +1,7 @@
 """Python face of the native dot interaction: shapes, gradients, errors."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from ops import loader
@@ -7,7 +9,7 @@ from ops import loader
 _DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
 
-def dot_interaction(bottom, vectors, name=None):
+def dot_interaction(bottom: tf.Tensor, vectors: tf.Tensor, name: str | None = None) -> tf.Tensor:
     """Dot interaction of the bottom MLP's output with the embedding vectors, in one pass.
 
     Args:
@@ -36,12 +38,11 @@ def dot_interaction(bottom, vectors, name=None):
     return ops.dlrm_dot_interaction_split(bottom=bottom, vectors=vectors, name=name)
 
 
-def dot_interaction_stacked(features, name=None):
-    """Dot interaction of feature vectors in one tensor.
+def dot_interaction_stacked(features: tf.Tensor, name: str | None = None) -> tf.Tensor:
+    """Dot interaction of feature vectors in one tensor: ``dot_interaction`` of views of it.
 
     Args:
-        features: [B, F, D] with row 0 the bottom MLP's output; float32, bfloat16 or float16
-           .
+        features: [B, F, D] with row 0 the bottom MLP's output; float32, bfloat16 or float16.
         name: of the op.
 
     Returns:
@@ -58,7 +59,7 @@ def dot_interaction_stacked(features, name=None):
     return ops.dlrm_dot_interaction(features=features, name=name)
 
 
-def _check_dtype(dtype):
+def _check_dtype(dtype: tf.DType) -> None:
     if dtype not in _DTYPES:
         raise TypeError(
             f"the dot interaction takes {', '.join(d.name for d in _DTYPES)}; got {dtype.name}"

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def output_width(features, dimension):
+def output_width(features: int, dimension: int) -> int:
     """Returns W, the elements of an output row, for F feature vectors of D elements each."""
     if features < 1 or dimension < 1:
         raise ValueError(
@@ -15,7 +15,7 @@ def output_width(features, dimension):
     return (used + 7) // 8 * 8
 
 
-def dot_interaction_tensorflow(bottom, vectors):
+def dot_interaction_tensorflow(bottom: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
     """Dot interaction of the bottom MLP's output with the embedding vectors: matmul and gather.
 
     Args:

@@ -131,8 +131,8 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     const size_t buffer = Lines(chunks.rows * widest * sizeof(C));
     const size_t buffers = (same ? 2 : 3) * buffer;
     SlotMemory memory;
-    OP_REQUIRES_OK(c, memory.Allocate(c, chunks.slots,
-                                      buffers + Lines(batch.products->scratch_bytes())));
+    OP_REQUIRES_OK(
+        c, memory.Allocate(c, chunks.slots, buffers + Lines(batch.products->scratch_bytes())));
     std::vector<const S*> inputs(1, ElementsOf<S>(c->input(2)));
     for (const Tensor& activations : hidden) inputs.push_back(ElementsOf<S>(activations));
     const S* gradient = ElementsOf<S>(c->input(0));

@@ -14,8 +14,7 @@ using tensorflow::errors::InvalidArgument;
 
 std::shared_ptr<const MlpProducts> ProductsCache::Get(const std::vector<int64_t>& widths,
                                                       const Chunks& chunks,
-                                                      dnnl::memory::data_type type,
-                                                      bool backward) {
+                                                      dnnl::memory::data_type type, bool backward) {
   std::vector<int64_t> key = widths;
   key.insert(key.end(), {chunks.rows, chunks.Tail(), static_cast<int64_t>(type)});
   std::lock_guard<std::mutex> lock(mutex_);

@@ -28,10 +28,10 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
     std::vector<int64_t> widths;
     OP_REQUIRES_OK(c, CheckKernels(x, kernels, &widths));
     for (int l = 0; l < biases.size(); ++l) {
-      OP_REQUIRES(c, biases[l].dims() == 1 && biases[l].dim_size(0) == widths[l + 1],
-                  InvalidArgument("bias ", l, " must be [", widths[l + 1],
-                                  "], as wide as its kernel, got shape ",
-                                  biases[l].shape().DebugString()));
+      OP_REQUIRES(
+          c, biases[l].dims() == 1 && biases[l].dim_size(0) == widths[l + 1],
+          InvalidArgument("bias ", l, " must be [", widths[l + 1],
+                          "], as wide as its kernel, got shape ", biases[l].shape().DebugString()));
     }
     const int64_t batch = x.dim_size(0);
     Tensor* y = nullptr;
@@ -67,41 +67,42 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
     const int64_t widest = *std::max_element(widths.begin(), widths.end());
     const size_t buffer = Lines(chunks.rows * widest * sizeof(C));
     SlotMemory memory;
-    OP_REQUIRES_OK(c, memory.Allocate(c, chunks.slots,
-                                      2 * buffer + Lines(batch.products->scratch_bytes())));
+    OP_REQUIRES_OK(
+        c, memory.Allocate(c, chunks.slots, 2 * buffer + Lines(batch.products->scratch_bytes())));
     const S* x = ElementsOf<S>(c->input(0));
     S* y = MutableElementsOf<S>(*c->mutable_output(0));
     std::vector<S*> kept(layers);
     for (int l = 0; l < hidden.size(); ++l) kept[l] = MutableElementsOf<S>(*hidden[l]);
     kept[layers - 1] = y;
 
-    OP_REQUIRES_OK(c, RunSlots(c, chunks.slots, [&](int64_t slot) {
-      char* own = memory.of(slot);
-      void* scratch = own + 2 * buffer;
-      for (int64_t chunk = chunks.First(slot); chunk < chunks.First(slot + 1); ++chunk) {
-        const int64_t begin = chunk * chunks.rows, rows = chunks.Rows(chunk);
-        const C* in;
-        if constexpr (same) {
-          in = x + begin * widths[0];
-        } else {
-          C* loaded = reinterpret_cast<C*>(own + buffer);
-          functions.load(x + begin * widths[0], rows * widths[0], loaded);
-          in = loaded;
-        }
-        for (int l = 0; l < layers; ++l) {
-          S* keep = kept[l] == nullptr ? nullptr : kept[l] + begin * widths[l + 1];
-          C* out = reinterpret_cast<C*>(own + (l % 2) * buffer);
-          if constexpr (same) {
-            if (keep != nullptr) out = keep;
+    OP_REQUIRES_OK(
+        c, RunSlots(c, chunks.slots, [&](int64_t slot) {
+          char* own = memory.of(slot);
+          void* scratch = own + 2 * buffer;
+          for (int64_t chunk = chunks.First(slot); chunk < chunks.First(slot + 1); ++chunk) {
+            const int64_t begin = chunk * chunks.rows, rows = chunks.Rows(chunk);
+            const C* in;
+            if constexpr (same) {
+              in = x + begin * widths[0];
+            } else {
+              C* loaded = reinterpret_cast<C*>(own + buffer);
+              functions.load(x + begin * widths[0], rows * widths[0], loaded);
+              in = loaded;
+            }
+            for (int l = 0; l < layers; ++l) {
+              S* keep = kept[l] == nullptr ? nullptr : kept[l] + begin * widths[l + 1];
+              C* out = reinterpret_cast<C*>(own + (l % 2) * buffer);
+              if constexpr (same) {
+                if (keep != nullptr) out = keep;
+              }
+              batch.products->layers()[l].kernel[batch.Size(chunk)].Run(
+                  in, packed.of(l), biases[l].template flat<float>().data(), out, scratch);
+              const bool relu = l + 1 < layers || this->last_relu_;
+              if (relu || !same) functions.finish(out, rows * widths[l + 1], relu, keep);
+              in = out;
+            }
           }
-          batch.products->layers()[l].kernel[batch.Size(chunk)].Run(
-              in, packed.of(l), biases[l].template flat<float>().data(), out, scratch);
-          const bool relu = l + 1 < layers || this->last_relu_;
-          if (relu || !same) functions.finish(out, rows * widths[l + 1], relu, keep);
-          in = out;
-        }
-      }
-    }));
+        }));
   }
 };
 

@@ -82,8 +82,8 @@ REGISTER_OP("Dlrm>MlpForward")
     .Doc("x [B, K], kernels [K, n1], [n1, n2] ..., biases [n1], [n2] ... -> y [B, nN] and, for "
          "the gradient, M = N - 1 hidden activations [B, n1] ..., or none of them (M = 0). Layers "
          "are relu(x kernel + bias), the last one linear unless last_relu; relu of what is not "
-         "finite is NaN. Products accumulate in float32; activations are T. A thread takes chunk_rows rows through all layers (0: the "
-         "op's choice).");
+         "finite is NaN. Products accumulate in float32; activations are T. A thread takes "
+         "chunk_rows rows through all layers (0: the op's choice).");
 
 REGISTER_OP("Dlrm>MlpBackward")
     .Input("gradient: T")

@@ -157,8 +157,8 @@ void KernelGradient::Run(const void* activations, const void* gradients, float* 
 
 bool KernelGradient::is_slow() const { return IsReference(description_); }
 
-MlpProducts::MlpProducts(const std::vector<int64_t>& widths, int64_t rows, int64_t tail,
-                         Type type, bool backward) {
+MlpProducts::MlpProducts(const std::vector<int64_t>& widths, int64_t rows, int64_t tail, Type type,
+                         bool backward) {
   const auto count = [&](size_t scratch, bool slow) {
     scratch_bytes_ = std::max(scratch_bytes_, scratch);
     is_slow_ = is_slow_ || slow;

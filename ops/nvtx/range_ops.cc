@@ -31,8 +31,8 @@ void KeepShapes(InferenceContext* c, int values) {
   }
 }
 
-// Not stateful: TensorFlow makes every op of a function that is wait for the one before it, and what
-// ran side by side would not under a profiler.
+// Not stateful: TensorFlow makes every op of a function that is wait for the one before it, and
+// what ran side by side would not under a profiler.
 REGISTER_OP("Dlrm>NvtxRangeStart")
     .Input("values: T")
     .Output("same: T")
@@ -122,11 +122,9 @@ REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangesOver").Device(tensorflow::DEVICE_CP
 // The same on a GPU, whose tensors are never looked into; the numbers stay in host memory.
 REGISTER_KERNEL_BUILDER(
     Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_GPU).HostMemory("range"), RangeStartOp);
-REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeEnd")
-                            .Device(tensorflow::DEVICE_GPU)
-                            .HostMemory("range")
-                            .HostMemory("over"),
-                        RangeEndOp);
+REGISTER_KERNEL_BUILDER(
+    Name("Dlrm>NvtxRangeEnd").Device(tensorflow::DEVICE_GPU).HostMemory("range").HostMemory("over"),
+    RangeEndOp);
 REGISTER_KERNEL_BUILDER(
     Name("Dlrm>NvtxRangesOver").Device(tensorflow::DEVICE_GPU).HostMemory("over"), RangesOverOp);
 

@@ -1,7 +1,7 @@
 // Records <-> columns of the data tools (dataset/column_kernels.py).
 #include <cstring>
 
-#include "preprocessing/columns_avx2.h"
+#include "preprocessing/columns_by_eight.h"
 #include "preprocessing/preprocessing.h"
 
 namespace {
@@ -49,16 +49,21 @@ void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables, const int
   ForTiles(rows, [&](int64_t begin, int64_t end) {
     for (int64_t table = 0; table < tables; ++table) {
       switch (widths[table]) {
-        case 1: NarrowColumn<int8_t>(ids + table, tables, begin, end, columns[table]); break;
-        case 2: NarrowColumn<int16_t>(ids + table, tables, begin, end, columns[table]); break;
-        default: NarrowColumn<int32_t>(ids + table, tables, begin, end, columns[table]);
+        case 1:
+          NarrowColumn<int8_t>(ids + table, tables, begin, end, columns[table]);
+          break;
+        case 2:
+          NarrowColumn<int16_t>(ids + table, tables, begin, end, columns[table]);
+          break;
+        default:
+          NarrowColumn<int32_t>(ids + table, tables, begin, end, columns[table]);
       }
     }
   });
 }
 
-void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
-                    int64_t tables, int32_t* ids) {
+void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows, int64_t tables,
+                    int32_t* ids) {
   const int64_t eights = dlrm::UseColumnsAvx2() ? tables / 8 * 8 : 0;
   ForTiles(rows, [&](int64_t begin, int64_t end) {
     for (int64_t first = 0; first < eights; first += 8) {
@@ -66,9 +71,14 @@ void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t r
     }
     for (int64_t table = eights; table < tables; ++table) {
       switch (widths[table]) {
-        case 1: WidenColumn<int8_t>(columns[table], tables, begin, end, ids + table); break;
-        case 2: WidenColumn<int16_t>(columns[table], tables, begin, end, ids + table); break;
-        default: WidenColumn<int32_t>(columns[table], tables, begin, end, ids + table);
+        case 1:
+          WidenColumn<int8_t>(columns[table], tables, begin, end, ids + table);
+          break;
+        case 2:
+          WidenColumn<int16_t>(columns[table], tables, begin, end, ids + table);
+          break;
+        default:
+          WidenColumn<int32_t>(columns[table], tables, begin, end, ids + table);
       }
     }
   });

@@ -41,7 +41,7 @@ ReadError ColumnFile::Open() {
   } while (descriptor_ < 0 && errno == EINTR);
   if (descriptor_ >= 0) return CheckRegular();
   const int error = errno;
-  const ReadError::Kind kind = error == ENOENT                      ? ReadError::kOpen
+  const ReadError::Kind kind = error == ENOENT                     ? ReadError::kOpen
                                : error == EACCES || error == EPERM ? ReadError::kPermission
                                                                    : ReadError::kIo;
   return {kind, path_ + ": cannot be opened: " + std::strerror(error)};
@@ -77,8 +77,8 @@ ReadError ColumnFile::Read(int64_t offset, int64_t length, char* out) const {
     const ssize_t got = pread(descriptor_, out + done, length - done, offset + done);
     if (got < 0) {
       if (errno == EINTR) continue;
-      return {ReadError::kIo, Where(path_, offset + done) + ": read error: " +
-                                  std::strerror(errno)};
+      return {ReadError::kIo,
+              Where(path_, offset + done) + ": read error: " + std::strerror(errno)};
     }
     if (got == 0) {
       return {ReadError::kShort, Where(path_, offset) + ": truncated: expected " +

@@ -98,8 +98,7 @@ inline float Log(float x) {
   const float f = m - 1.0f;
   const float s = f / (2.0f + f);
   const float z = s * s;
-  const float series =
-      z * (0.66666667f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));
+  const float series = z * (0.66666667f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));
   // ln 2 in two parts, the first with trailing zeros so that e times it is exact.
   const float low = e * 1.42860677e-06f;
   // 2 s = f - s f: the series then only corrects the exact leading term f.

@@ -76,9 +76,9 @@ class ReadSliceOp : public tf::OpKernel {
                                             first.shape().DebugString(), " and ",
                                             count.shape().DebugString()));
     const int64_t parts = first.NumElements();
-    OP_REQUIRES(context, parts >= 1 && plan_.rows % parts == 0,
-                tf::errors::InvalidArgument(plan_.rows, " rows cannot be dealt to ", parts,
-                                            " parts"));
+    OP_REQUIRES(
+        context, parts >= 1 && plan_.rows % parts == 0,
+        tf::errors::InvalidArgument(plan_.rows, " rows cannot be dealt to ", parts, " parts"));
     OP_REQUIRES_OK(context, OpenAll());
     tf::Tensor* output = nullptr;
     const tf::TensorShape shape({plan_.rows, plan_.width});
@@ -209,9 +209,8 @@ class ReadSliceOp : public tf::OpKernel {
     } else {
       if (plan_.check == SlicePlan::kIds &&
           !kernels_.all_below(out, rows, plan_.width, plan_.bounds.data(), scratch->worst.data())) {
-        return Explain(first, rows, out, [this](int32_t id, int64_t j) {
-          return id >= 0 && id < plan_.bounds[j];
-        });
+        return Explain(first, rows, out,
+                       [this](int32_t id, int64_t j) { return id >= 0 && id < plan_.bounds[j]; });
       }
     }
     return {};
@@ -228,12 +227,11 @@ class ReadSliceOp : public tf::OpKernel {
         for (const SliceColumn& one : plan_.columns) {
           if (one.first_output <= j) column = &one;
         }
-        std::string what = plan_.segments[column->first_segment].path + ": sample " +
-                           std::to_string(first + row) +
-                           (plan_.tables.empty()
-                                ? ", value " + std::to_string(j - column->first_output)
-                                : ", table " + std::to_string(plan_.tables[j])) +
-                           ": ";
+        std::string what =
+            plan_.segments[column->first_segment].path + ": sample " + std::to_string(first + row) +
+            (plan_.tables.empty() ? ", value " + std::to_string(j - column->first_output)
+                                  : ", table " + std::to_string(plan_.tables[j])) +
+            ": ";
         if (plan_.check == SlicePlan::kIds) {
           what += "id " + std::to_string(value) + " is outside its vocabulary: expected 0 to " +
                   std::to_string(plan_.bounds[j] - 1);
@@ -258,8 +256,8 @@ class ReadSliceOp : public tf::OpKernel {
   bool opened_ TF_GUARDED_BY(open_mutex_) = false;
 };
 
-REGISTER_KERNEL_BUILDER(
-    Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<float>("T"), ReadSliceOp<float>);
+REGISTER_KERNEL_BUILDER(Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<float>("T"),
+                        ReadSliceOp<float>);
 REGISTER_KERNEL_BUILDER(
     Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<tf::int32>("T"),
     ReadSliceOp<int32_t>);

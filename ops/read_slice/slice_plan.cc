@@ -9,16 +9,14 @@ namespace {
 
 namespace tf = ::tensorflow;
 
-tf::Status GetInts(tf::OpKernelConstruction* context, const char* name,
-                   std::vector<int64_t>* out) {
+tf::Status GetInts(tf::OpKernelConstruction* context, const char* name, std::vector<int64_t>* out) {
   std::vector<tf::int64> values;
   TF_RETURN_IF_ERROR(context->GetAttr(name, &values));
   out->assign(values.begin(), values.end());
   return tf::Status();
 }
 
-tf::Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan,
-                       int64_t* all_segments) {
+tf::Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan, int64_t* all_segments) {
   tf::DataTypeVector stored;
   std::vector<int64_t> segments, widths, strides;
   TF_RETURN_IF_ERROR(GetInts(context, "segments", &segments));
@@ -34,10 +32,9 @@ tf::Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan,
   for (size_t i = 0; i < stored.size(); ++i) {
     const int64_t size = tf::DataTypeSize(stored[i]);
     if (widths[i] < 1 || strides[i] < size * widths[i] || segments[i] < 1) {
-      return tf::errors::InvalidArgument("column ", i, ": width ", widths[i], ", stride ",
-                                         strides[i], ", ", segments[i],
-                                         " segments: expected at least 1, ", size * widths[i],
-                                         ", 1");
+      return tf::errors::InvalidArgument(
+          "column ", i, ": width ", widths[i], ", stride ", strides[i], ", ", segments[i],
+          " segments: expected at least 1, ", size * widths[i], ", 1");
     }
     plan->columns.push_back(
         {stored[i], size, widths[i], strides[i], plan->width, *all_segments, segments[i]});
@@ -56,9 +53,8 @@ tf::Status MakeSegments(tf::OpKernelConstruction* context, int64_t expected, Sli
   if (filenames.size() != static_cast<size_t>(expected) || offsets.size() != filenames.size() ||
       samples.size() != filenames.size()) {
     return tf::errors::InvalidArgument("expected ", expected,
-                                       " filenames, offsets and samples, found ",
-                                       filenames.size(), ", ", offsets.size(), " and ",
-                                       samples.size());
+                                       " filenames, offsets and samples, found ", filenames.size(),
+                                       ", ", offsets.size(), " and ", samples.size());
   }
   for (size_t i = 0; i < filenames.size(); ++i) {
     if (offsets[i] < 0 || samples[i] < 0) {

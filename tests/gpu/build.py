@@ -73,8 +73,8 @@ def _digest(files, words):
 
 
 def _ops_files():
-    return [*OPS.glob("*.h"), *OPS.glob("*.cuh"), *OPS.glob("*/*.cu"), *OPS.glob("*/*.cuh"),
-            *OPS.glob("*/*_launchers.h")]  # fmt: skip
+    return [file for pattern in ("*.h", "*.cuh", "*/*.h", "*/*.cu", "*/*.cuh")
+            for file in OPS.glob(pattern)]  # fmt: skip
 
 
 def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):

@@ -14,6 +14,7 @@ from tests.gpu.launchers import (
     FLOAT32,
     SCALAR,
     TF32,
+    FeatureRows,
     InteractionShape,
 )
 
@@ -51,15 +52,19 @@ def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=Fals
     def place(array):
         if not split:
             buffer = memory.upload(array, offset)
-            return [buffer], (buffer.pointer, features * dim, buffer.at(dim), features * dim)
+            return [buffer], FeatureRows(
+                buffer.pointer, buffer.at(dim), features * dim, features * dim
+            )
         bottom = memory.upload(np.ascontiguousarray(array[:, 0]), offset)
         vectors = memory.upload(np.ascontiguousarray(array[:, 1:]), offset)
-        return [bottom, vectors], (bottom.pointer, dim, vectors.pointer, (features - 1) * dim)
+        return [bottom, vectors], FeatureRows(
+            bottom.pointer, vectors.pointer, dim, (features - 1) * dim
+        )
 
     inputs, input_places = place(stored)
     output = memory.empty(batch * width, stored.dtype, offset)
     library.dot_interaction_forward(
-        ctypes.byref(shape), *input_places, output.pointer, memory.stream
+        ctypes.byref(shape), input_places, output.pointer, memory.stream
     )
     found = reference.from_storage(output.download().reshape(batch, width), dtype)
     values = reference.from_storage(stored, dtype)
@@ -70,7 +75,7 @@ def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=Fals
     poison = np.full(batch * features * dim * size, 0xFF, np.uint8).view(stored.dtype)
     outputs, output_places = place(poison.reshape(batch, features, dim))
     library.dot_interaction_backward(
-        ctypes.byref(shape), *input_places, gradient.pointer, *output_places, memory.stream
+        ctypes.byref(shape), input_places, gradient.pointer, output_places, memory.stream
     )
     downloaded = [buffer.download() for buffer in outputs]
     found = downloaded[0] if not split else np.concatenate(

@@ -15,6 +15,7 @@ from tests.gpu.launchers import (
     FLOAT16,
     FLOAT32,
     TF32,
+    FeatureRows,
     InteractionShape,
 )
 
@@ -77,16 +78,16 @@ def _interaction(library, stream, batch, dtype, mode, backward):
     size = sets[0][0].element_size()
 
     def place(tensor):
-        return tensor.data_ptr(), FEATURES * DIM, tensor.data_ptr() + size * DIM, FEATURES * DIM
+        return FeatureRows.of_one_tensor(tensor.data_ptr(), FEATURES, DIM, size)
 
     def run(x, upstream, output, gradient):
         if backward:
             library.dot_interaction_backward(
-                ctypes.byref(shape), *place(x), upstream.data_ptr(), *place(gradient), stream
+                ctypes.byref(shape), place(x), upstream.data_ptr(), place(gradient), stream
             )
         else:
             library.dot_interaction_forward(
-                ctypes.byref(shape), *place(x), output.data_ptr(), stream
+                ctypes.byref(shape), place(x), output.data_ptr(), stream
             )
 
     main = batch == BATCH

@@ -6,7 +6,14 @@ import numpy as np
 
 from tests.gpu import reference
 from tests.gpu.interaction_checks import MismatchError
-from tests.gpu.launchers import ACCURATE, FLOAT16, EmbeddingBatch, InteractionShape, int64_array
+from tests.gpu.launchers import (
+    ACCURATE,
+    FLOAT16,
+    EmbeddingBatch,
+    FeatureRows,
+    InteractionShape,
+    int64_array,
+)
 
 _ROWS, _DIM, _TABLES = 18_000_000, 128, 3  # 2.3e9 elements, 9.2 GB
 _BATCH = 5_700_000  # x 3 x 128 = 2.2e9 elements, 4.4 GB in float16
@@ -91,26 +98,23 @@ def interaction(library, memory):
         width = library.width(features, dim)
         x = torch.randn((batch, features, dim), dtype=torch.float16, device="cuda")
         shape = InteractionShape(batch, features, dim, FLOAT16, ACCURATE)
-        place = (x.data_ptr(), features * dim, x.data_ptr() + 2 * dim, features * dim)
+        place = FeatureRows.of_one_tensor(x.data_ptr(), features, dim, 2)
         out = torch.full((batch, width), torch.nan, dtype=torch.float16, device="cuda")
-        library.dot_interaction_forward(ctypes.byref(shape), *place, out.data_ptr(), memory.stream)
+        library.dot_interaction_forward(ctypes.byref(shape), place, out.data_ptr(), memory.stream)
         upstream = torch.randn_like(out)
         grad = torch.full_like(x, torch.nan)
-        there = (grad.data_ptr(), features * dim, grad.data_ptr() + 2 * dim, features * dim)
+        there = FeatureRows.of_one_tensor(grad.data_ptr(), features, dim, 2)
         library.dot_interaction_backward(
-            ctypes.byref(shape), *place, upstream.data_ptr(), *there, memory.stream
+            ctypes.byref(shape), place, upstream.data_ptr(), there, memory.stream
         )
         if not (torch.isfinite(out).all() and torch.isfinite(grad).all()):
             raise MismatchError("elements were not written")
         # A race would hardly lose the same way twice.
         again, grad_again = torch.full_like(out, torch.nan), torch.full_like(x, torch.nan)
-        there = (grad_again.data_ptr(), features * dim, grad_again.data_ptr() + 2 * dim,
-                 features * dim)  # fmt: skip
-        library.dot_interaction_forward(
-            ctypes.byref(shape), *place, again.data_ptr(), memory.stream
-        )
+        there = FeatureRows.of_one_tensor(grad_again.data_ptr(), features, dim, 2)
+        library.dot_interaction_forward(ctypes.byref(shape), place, again.data_ptr(), memory.stream)
         library.dot_interaction_backward(
-            ctypes.byref(shape), *place, upstream.data_ptr(), *there, memory.stream
+            ctypes.byref(shape), place, upstream.data_ptr(), there, memory.stream
         )
         moved = int((again != out).sum()), int((grad_again != grad).sum())
         if moved != (0, 0):

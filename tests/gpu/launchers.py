@@ -24,6 +24,18 @@ class InteractionShape(ctypes.Structure):
     ]  # fmt: skip
 
 
+class FeatureRows(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("bottom", ctypes.c_void_p), ("vectors", ctypes.c_void_p),
+        ("bottom_stride", ctypes.c_int64), ("vectors_stride", ctypes.c_int64),
+    ]  # fmt: skip
+
+    @classmethod
+    def of_one_tensor(cls, address, features, dim, element_bytes):
+        """Returns the rows of a tensor [B, F, D] at an address: its slices [:, 0] and [:, 1:]."""
+        return cls(address, address + dim * element_bytes, features * dim, features * dim)
+
+
 class IdError(ctypes.Structure):
     _fields_: ClassVar = [
         ("state", ctypes.c_int32), ("table", ctypes.c_int32), ("sample", ctypes.c_int64),
@@ -43,10 +55,10 @@ class EmbeddingBatch(ctypes.Structure):
 
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _BATCH = ctypes.POINTER(EmbeddingBatch)
+_SHAPE, _ROWS = ctypes.POINTER(InteractionShape), ctypes.POINTER(FeatureRows)
 _SIGNATURES = {
-    "dot_interaction_forward": [ctypes.POINTER(InteractionShape), _P, _I, _P, _I, _P, _P],
-    "dot_interaction_backward": [ctypes.POINTER(InteractionShape), _P, _I, _P, _I, _P, _P, _I, _P,
-                                 _I, _P],
+    "dot_interaction_forward": [_SHAPE, _ROWS, _P, _P],
+    "dot_interaction_backward": [_SHAPE, _ROWS, _P, _ROWS, _P],
     "id_error_create": [ctypes.POINTER(ctypes.POINTER(IdError))],
     "id_error_destroy": [ctypes.POINTER(IdError)],
     "embedding_lookup": [_BATCH, _P, _P, _P],

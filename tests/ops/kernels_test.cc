@@ -96,15 +96,16 @@ void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, in
   const DotInteractionShape shape{F, D, W};
   Elements<T> bottom(split ? B * D : 0, aligned), rows(B * (split ? F - 1 : F) * D, aligned);
   Elements<T> gradient(B * W, aligned), output(B * W, aligned);
-  Elements<T> bottom_out(split ? B * D : 0, aligned), rows_out(B * (split ? F - 1 : F) * D, aligned);
+  Elements<T> bottom_out(split ? B * D : 0, aligned),
+      rows_out(B * (split ? F - 1 : F) * D, aligned);
   const auto layout = [&](auto* b, auto* r) {
     using E = std::remove_pointer_t<decltype(b)>;
     return split ? FeatureRows<E>{b, r, D, (F - 1) * D} : FeatureRows<E>{r, r + D, F * D, F * D};
   };
-  const FeatureRows<const T> in = layout(static_cast<const T*>(bottom.data()),
-                                         static_cast<const T*>(rows.data()));
-  const FeatureRows<T> out = over ? layout(bottom.data(), rows.data())
-                                  : layout(bottom_out.data(), rows_out.data());
+  const FeatureRows<const T> in =
+      layout(static_cast<const T*>(bottom.data()), static_cast<const T*>(rows.data()));
+  const FeatureRows<T> out =
+      over ? layout(bottom.data(), rows.data()) : layout(bottom_out.data(), rows_out.data());
   std::vector<double> x(B * F * D), dx(B * F * D);
   for (int64_t b = 0; b < B; ++b) {
     for (int64_t d = 0; d < D; ++d) {
@@ -219,7 +220,8 @@ void CheckEmbedding(const EmbeddingFunctions<T>& functions, int64_t D) {
 }
 
 template <class T>
-void CheckAll(const DotInteractionFunctions<T>& interaction, const EmbeddingFunctions<T>& embedding) {
+void CheckAll(const DotInteractionFunctions<T>& interaction,
+              const EmbeddingFunctions<T>& embedding) {
   for (int64_t F : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 27, 31, 33, 64}) {
     for (int64_t D : {1, 3, 4, 15, 16, 31, 32, 33, 64, 127, 128, 160, 256}) {
       const int variant = generator() % 8;

@@ -48,10 +48,17 @@ void Damage(std::string& text) {
   static const char kBytes[] = "\t\n\r-09afgAFG \x80\xff\0";
   const int64_t at = Random(text.size());
   switch (Random(4)) {
-    case 0: text[at] = kBytes[Random(sizeof kBytes)]; break;
-    case 1: text.erase(at, 1 + Random(20)); break;
-    case 2: text.insert(at, 1 + Random(20), kBytes[Random(sizeof kBytes)]); break;
-    default: text.resize(at);
+    case 0:
+      text[at] = kBytes[Random(sizeof kBytes)];
+      break;
+    case 1:
+      text.erase(at, 1 + Random(20));
+      break;
+    case 2:
+      text.insert(at, 1 + Random(20), kBytes[Random(sizeof kBytes)]);
+      break;
+    default:
+      text.resize(at);
   }
 }
 
@@ -92,7 +99,9 @@ int64_t Check(const std::string& text) {
 // A column of n values, of which bit first_bit + i of the validity tells whether value i is there.
 struct Column {
   explicit Column(int64_t n)
-      : n(n), first_bit(Random(20)), values(Exactly<uint32_t>(n)),
+      : n(n),
+        first_bit(Random(20)),
+        values(Exactly<uint32_t>(n)),
         validity(Exactly<uint8_t>((first_bit + n + 7) / 8)) {
     for (int64_t i = 0; i < n; ++i) values[i] = Random(4) ? Random(50) : Random(INT64_C(1) << 32);
     for (int64_t i = 0; i < (first_bit + n + 7) / 8; ++i) validity[i] = Random(256);

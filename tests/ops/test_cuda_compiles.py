@@ -47,7 +47,7 @@ def test_tensor_core_and_wide_access_instructions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", sorted(build.OPS.glob("*/*.gpu.cc")), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", sorted(build.OPS.glob("*/*gpu.cc")), ids=lambda path: path.name)
 def test_tensorflow_gpu_kernels_compile(source):
     """TensorFlow's headers are the same for CPUs and GPUs; CUDA's come with nvcc."""
     include = build.cuda_include()
@@ -114,9 +114,11 @@ def test_float32_sums_survive_the_tensor_cores_rounding(emulated):
     width = library.width(features, dim)
     rows, output = device.upload(x), device.empty(batch * width, np.float32)
     library.dot_interaction_forward(
-        ctypes.byref(shape), rows.pointer, features * dim, rows.at(dim), features * dim,
-        output.pointer, device.stream,
-    )  # fmt: skip
+        shape,
+        launchers.FeatureRows.of_one_tensor(rows.pointer, features, dim, 4),
+        output.pointer,
+        device.stream,
+    )
     expected, magnitude = reference.interaction(x.astype(np.float64))
     pairs = slice(dim, dim + features * (features - 1) // 2)
     error = (output.download().reshape(batch, width) - expected)[:, pairs]
@@ -139,10 +141,10 @@ def test_emulated_interaction_keeps_what_is_not_finite(emulated, value, mode, dt
         width = library.width(features, dim)
         stored = reference.to_storage(x, dtype)
         inputs, output = device.upload(stored), device.empty(features * width, stored.dtype)
-        library.dot_interaction_forward(
-            ctypes.byref(shape), inputs.pointer, features * dim, inputs.at(dim), features * dim,
-            output.pointer, device.stream,
-        )  # fmt: skip
+        rows_of_inputs = launchers.FeatureRows.of_one_tensor(
+            inputs.pointer, features, dim, launchers.ELEMENT_BYTES[dtype]
+        )
+        library.dot_interaction_forward(shape, rows_of_inputs, output.pointer, device.stream)
         y = reference.from_storage(output.download().reshape(features, width), dtype)
         i, j = np.tril_indices(features, -1)
         hit = (i == rows[:, None]) | (j == rows[:, None])
@@ -154,9 +156,8 @@ def test_emulated_interaction_keeps_what_is_not_finite(emulated, value, mode, dt
 def test_impossible_arguments_are_refused(emulated):
     library, device = emulated
     bad = launchers.InteractionShape(1, 0, 128, launchers.FLOAT32, launchers.ACCURATE)
-    nowhere = (None, 0, None, 0)
     with pytest.raises(launchers.CudaError, match="dot_interaction_forward returned CUDA error 1"):
-        library.dot_interaction_forward(bad, *nowhere, None, device.stream)
+        library.dot_interaction_forward(bad, launchers.FeatureRows(), None, device.stream)
     with pytest.raises(launchers.CudaError, match="embedding_initialize returned CUDA error 1"):
         library.embedding_initialize(None, 0, 1, 0, 1, 0, 0, 1.0, device.stream)
 

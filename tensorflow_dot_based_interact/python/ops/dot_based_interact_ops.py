@@ -9,12 +9,16 @@ The original runs on GPUs alone; this one runs wherever ``ops.dot_interaction`` 
 number of features and any dimension, and takes bfloat16 too.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from ops.dot_interaction import dot_interaction_stacked
 
 
-def dot_based_interact(input, bottom_mlp_output, name=None):
+def dot_based_interact(
+    input: tf.Tensor, bottom_mlp_output: tf.Tensor, name: str | None = None
+) -> tf.Tensor:
     """Dot interaction of stacked feature vectors, headed by the bottom MLP's output.
 
     Args:
@@ -39,5 +43,5 @@ def dot_based_interact(input, bottom_mlp_output, name=None):
     if bottom_mlp_output.shape[1] is not None:
         dimension = bottom_mlp_output.shape[1]
     output = tf.concat([bottom_mlp_output, interactions[:, dimension:]], axis=1, name=name)
-    # Says so here if bottom_mlp_output is not as wide as the rows, rather than in the next layer.
+    # Raises here if bottom_mlp_output is not as wide as the rows, rather than in the next layer.
     return tf.ensure_shape(output, interactions.shape)

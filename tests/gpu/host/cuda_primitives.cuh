@@ -157,7 +157,8 @@ inline void load_matrices(uint32_t (&out)[4], const void* row) {
   }
 }
 
-// ldmatrix.trans: lane l receives the 16-bit elements (2 (l % 4), l / 4) and (2 (l % 4) + 1, l / 4).
+// ldmatrix.trans: lane l receives the 16-bit elements (2 (l % 4), l / 4) and
+// (2 (l % 4) + 1, l / 4).
 inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
   require_aligned(row, 16, "matrix row");
   const auto* all = dlrm_host::meet_warp(&row, sizeof(row));
@@ -197,11 +198,11 @@ inline float toward_zero(double value) {
 }
 
 // Tensor cores do not round as float32 arithmetic does, and PTX leaves open how. This is what is
-// known of them (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ
-// Computer Science, 2021), with as little accuracy as any that has mma.sync for these types: a few
-// products at a time, exact, are aligned with the sum so far to the largest exponent among them,
-// cut to one bit more than float32 holds, added up, and the result is cut to float32. All cuts are
-// towards zero, so that errors do not cancel.
+// known of them (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores",
+// PeerJ Computer Science, 2021), with as little accuracy as any that has mma.sync for these types:
+// a few products at a time, exact, are aligned with the sum so far to the largest exponent among
+// them, cut to one bit more than float32 holds, added up, and the result is cut to float32. All
+// cuts are towards zero, so that errors do not cancel.
 inline float add_as_tensor_cores(float sum, const double* products, int count) {
   double largest = std::fabs(static_cast<double>(sum));
   for (int k = 0; k < count; ++k) largest = std::max(largest, std::fabs(products[k]));
@@ -284,7 +285,8 @@ inline cudaError_t shared_memory_limit(size_t* bytes) {
 // A device of three multiprocessors with two blocks each: grid strides are walked more than once.
 template <typename... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
-                   size_t shared_bytes, cudaStream_t, const std::common_type_t<Parameters>&... args) {
+                   size_t shared_bytes, cudaStream_t,
+                   const std::common_type_t<Parameters>&... args) {
   if (blocks_of_work <= 0) return cudaSuccess;
   if (shared_bytes > 227 * 1024) return cudaErrorInvalidConfiguration;
   dlrm_host::run_grid(static_cast<unsigned>(std::min<int64_t>(blocks_of_work, 6)),

@@ -1,4 +1,4 @@
-#include "preprocessing/columns_avx2.h"
+#include "preprocessing/columns_by_eight.h"
 
 #if defined(__x86_64__)
 
@@ -16,9 +16,12 @@ constexpr int64_t kLanes = 8;
 
 int32_t Id(const void* column, int64_t width, int64_t row) {
   switch (width) {
-    case 1: return static_cast<const int8_t*>(column)[row];
-    case 2: return static_cast<const int16_t*>(column)[row];
-    default: return static_cast<const int32_t*>(column)[row];
+    case 1:
+      return static_cast<const int8_t*>(column)[row];
+    case 2:
+      return static_cast<const int16_t*>(column)[row];
+    default:
+      return static_cast<const int32_t*>(column)[row];
   }
 }
 
@@ -26,9 +29,12 @@ int32_t Id(const void* column, int64_t width, int64_t row) {
 DLRM_AVX2 inline __m256i EightIds(const void* column, int64_t width, int64_t row) {
   const char* const from = static_cast<const char*>(column) + row * width;
   switch (width) {
-    case 1: return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-    case 2: return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-    default: return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    case 1:
+      return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    case 2:
+      return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    default:
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
 }
 

@@ -11,19 +11,25 @@ namespace {
 
 using Register = __m512;
 
+constexpr int kColumns = 32;  // of one register of pairs, or of two that are interleaved
+
 __m512bh AsPairs(Register r) { return reinterpret_cast<__m512bh>(r); }
+
+// All 32 columns, or the first `count` if they are fewer.
+__mmask32 FirstColumns(int64_t count) {
+  return count >= kColumns ? ~__mmask32{0} : static_cast<__mmask32>((uint64_t{1} << count) - 1);
+}
 
 // Forward: as in float32, but a piece holds eight columns.
 struct Bf16Products {
   using Vector = Avx512Vector;
   using Element = Bf16;
-  static constexpr int kColumns = 32;
+  static constexpr int kColumns = bf16::kColumns;
   static Register LoadColumns(const Bf16* p) {
     return Avx512Vector::Load(reinterpret_cast<const float*>(p));
   }
   static Register LoadFirst(const Bf16* p, int64_t count) {
-    const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << count) - 1);
-    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, p));
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(FirstColumns(count), p));
   }
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return _mm512_dpbf16_ps(sum, AsPairs(a), AsPairs(b));
@@ -33,8 +39,6 @@ struct Bf16Products {
 // Backward: the products of one instruction are those of rows 2k and 2k + 1, so these rows are
 // interleaved first. unpacklo / unpackhi do it within 128-bit lanes: of 32 columns, the low
 // register gets columns 8l .. 8l + 3 in lane l, the high one 8l + 4 .. 8l + 7.
-constexpr int64_t kColumns = 32;  // columns of a pair of registers
-
 int64_t MatrixStride(int64_t features) { return RoundUp(features, 2); }
 
 size_t InterleavedBytes(const DotInteractionShape& shape) {
@@ -43,8 +47,7 @@ size_t InterleavedBytes(const DotInteractionShape& shape) {
 
 size_t Scratch(const DotInteractionShape& shape) {
   const size_t forward = ForwardScratchBytes<Bf16Products>(shape);
-  const size_t matrix =
-      RoundUp(shape.features * MatrixStride(shape.features) * sizeof(Bf16), 64);
+  const size_t matrix = RoundUp(shape.features * MatrixStride(shape.features) * sizeof(Bf16), 64);
   const size_t backward = InterleavedBytes(shape) + matrix;
   return forward > backward ? forward : backward;
 }
@@ -52,9 +55,7 @@ size_t Scratch(const DotInteractionShape& shape) {
 // Rows a and b (null: zeros), interleaved, to RoundUp(D, 32) / 32 pairs of registers at out.
 void Interleave(const Bf16* a, const Bf16* b, int64_t dimension, float* out) {
   for (int64_t c = 0; c < dimension; c += kColumns, out += 32) {
-    const int64_t left = dimension - c;
-    const __mmask32 mask =
-        left >= kColumns ? ~__mmask32{0} : static_cast<__mmask32>((uint64_t{1} << left) - 1);
+    const __mmask32 mask = FirstColumns(dimension - c);
     const __m512i first = _mm512_maskz_loadu_epi16(mask, a + c);
     const __m512i second =
         b == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(mask, b + c);
@@ -86,8 +87,8 @@ void Unpack(const Bf16* pairs, int64_t features, int64_t stride, Bf16* matrix) {
 
 // Rows [row, row + R), pairs of registers [column / 32, column / 32 + P).
 template <int R, int P>
-void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
-           int64_t pair_floats, int64_t row, int64_t column, const GradientTarget<Bf16>& target,
+void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved, int64_t pair_floats,
+           int64_t row, int64_t column, const GradientTarget<Bf16>& target,
            Prefetcher* prefetcher) {
   Register sums[R][2 * P];
 #pragma GCC unroll 8
@@ -118,14 +119,11 @@ void Block(const Bf16* matrix, int64_t matrix_stride, const float* interleaved,
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const bool is_bottom = row + r == 0;
-    Bf16* out =
-        (is_bottom ? target.bottom : target.vectors + (row + r - 1) * target.dimension) + column;
+    Bf16* out = target.Row(row + r) + column;
 #pragma GCC unroll 8
     for (int c = 0; c < P; ++c) {
       Register low = sums[r][2 * c], high = sums[r][2 * c + 1];
-      const int64_t left = target.dimension - column - c * kColumns;
-      const __mmask32 mask =
-          left >= kColumns ? ~__mmask32{0} : static_cast<__mmask32>((uint64_t{1} << left) - 1);
+      const __mmask32 mask = FirstColumns(target.dimension - column - c * kColumns);
       if (is_bottom) {
         const __m512i own =
             _mm512_maskz_loadu_epi16(mask, target.bottom_gradient + column + c * kColumns);
