@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from model.dlrm import DenseDLRM
 from model.embedding import backend
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.own import reads_own_tables
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training import dense_layers, environment, precision
 from training.data import open_data
 from training.errors import UserError
-from training.flag_values import read_bytes
+from training.flag_values import read_bytes, read_row_optimizer
 from training.flags import widths
 
 
@@ -90,15 +90,15 @@ def build(flags, cluster, dense_features=None):
         native=flags.embedding_kernels == "native",
         model_parallel_input=model_parallel_input,
         compress=flags.compress,
-        optimizer=flags.embedding_optimizer,
+        optimizer=read_row_optimizer(flags.embedding_optimizer, flags.embedding_optimizer_options),
     )
     return Parts(data, dense_model, embedding, dtype)
 
 
 def _placement(flags, cluster, vocab_sizes, chosen):
-    per_column, per_row = OPTIMIZER_STATE_BYTES[flags.embedding_optimizer]
+    optimizer = OPTIMIZERS[flags.embedding_optimizer]
     limits = {
-        "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
+        "optimizer_bytes_per_row": optimizer.bytes_per_row(flags.embedding_dim),
         "bytes_per_rank": _budget(flags, cluster),
     }
     if flags.placement not in POLICIES:

@@ -131,7 +131,7 @@ def build(
         exchange_dtype: dtype of the vectors.
         gradient: "mean" or "sum".
         compress: ask for each row once a batch.
-        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
+        optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
         model_parallel_input: the own backend's alone.
         **own_options: further arguments of `OwnEmbedding`.
 

@@ -1,12 +1,12 @@
-"""A rank's tables: one float32 variable, its initial values, its optimizer's state."""
+"""A rank's tables: one float32 variable, its initial values, its optimizer's states."""
 
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from model.embedding.optimizers import find
 from model.embedding.placement import check_optimizer
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from ops import embedding as kernels
 
 # Rows that are written at once where a shard does not lie in rows of its own width.
@@ -24,56 +24,51 @@ class FusedTables:
         width: columns of the variable, D or D / 2.
         seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
             same values whatever the placement.
-        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
+        optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
         native: the project's ops; False takes TensorFlow's formulation of them.
 
     Attributes:
         shards: this rank's `Shard`s.
         table: the variable, [rows, width].
-        accumulator: Adagrad's sums of squares, [rows, width], or [rows] row-wise; None for SGD.
+        states: {name: variable} of what there is for each row: "table", then the optimizer's states
+            in its order, [rows, width] or [rows].
     """
 
     def __init__(
         self, placement, shards, first_rows, rows, width, *, seed, optimizer="sgd", native=True
     ):
-        if optimizer not in OPTIMIZER_STATE_BYTES:
-            known = ", ".join(OPTIMIZER_STATE_BYTES)
-            raise ValueError(f"optimizer {optimizer!r}: expected one of {known}")
-        check_optimizer(placement, optimizer)
+        self._optimizer = find(optimizer)
+        check_optimizer(placement, self._optimizer)
         self._placement = placement
         self.shards = list(shards)
         self._first_rows = first_rows
-        self._optimizer = optimizer
-        suffix = "" if native else "_tensorflow"
-        self._lookup = getattr(kernels, f"embedding_lookup{suffix}")
-        self._sgd = getattr(kernels, f"embedding_update_sgd{suffix}")
-        self._adagrad = getattr(kernels, f"embedding_update_adagrad{suffix}")
+        self._native = native
         self.table = kernels.create_table(rows, width)
         for shard, first in zip(shards, first_rows):
             self._initialize(shard, first, seed)
-        self.accumulator = None
-        if optimizer != "sgd":
-            shape = [rows, width] if optimizer == "adagrad" else [rows]
-            self.accumulator = tf.Variable(tf.zeros(shape), trainable=False, name="accumulator")
+        self.states = {"table": self.table}
+        for state in self._optimizer.states:
+            values = tf.fill(state.shape(rows, width), self._optimizer.initial_value(state))
+            self.states[state.name] = tf.Variable(values, trainable=False, name=state.name)
 
     def lookup(self, ids, base_rows, table_rows, dtype):
         """Returns [B, T, width]; see `ops.embedding.embedding_lookup`."""
-        return self._lookup(self.table, ids, base_rows, table_rows, dtype=dtype)
+        function = kernels.embedding_lookup if self._native else kernels.embedding_lookup_tensorflow
+        return function(self.table, ids, base_rows, table_rows, dtype=dtype)
 
     def update(self, ids, gradients, base_rows, table_rows, learning_rate, scale):
-        """Applies gradients [B, T, width]; see `ops.embedding.embedding_update_sgd`."""
-        if self.accumulator is None:
-            self._sgd(self.table, ids, gradients, base_rows, table_rows, learning_rate, scale=scale)
+        """Applies gradients [B, T, width]; see `ops.embedding.embedding_update`."""
+        table, *states = self.states.values()
+        where = kernels.RowIds(ids, base_rows, table_rows)
+        values = self._optimizer.rule_values
+        if self._native:
+            rule = kernels.RowRule(self._optimizer.name, values)
+            kernels.embedding_update(table, states, where, gradients, learning_rate, scale, rule)
         else:
-            self._adagrad(
-                self.table, self.accumulator, ids, gradients, base_rows, table_rows,
-                learning_rate, scale=scale,
+            kernels.embedding_update_tensorflow(
+                table, states, where, gradients, learning_rate, scale, self._optimizer.formula,
+                values,
             )  # fmt: skip
-
-    @property
-    def states(self):
-        """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
-        return ("table",) if self.accumulator is None else ("table", "accumulator")
 
     def row_range(self, index):
         """Returns the (first, one past the last) row of the variable that a shard takes up."""
@@ -83,7 +78,7 @@ class FusedTables:
     def read_rows(self, begin, end, state="table"):
         """Returns rows [begin, end) of a variable as a NumPy array of its own."""
         # Not variable[begin:end]: TensorFlow copies the whole table for it once rows were gathered.
-        return tf.gather(getattr(self, state), tf.range(begin, end)).numpy()
+        return tf.gather(self.states[state], tf.range(begin, end)).numpy()
 
     def read(self, index, begin, count, state="table"):
         """Returns rows [begin, begin + count) of a shard as a NumPy array.
@@ -95,7 +90,7 @@ class FusedTables:
             state: a name in `states`.
 
         Returns:
-            float32 [count, columns of the shard], or [count] for a row-wise accumulator.
+            float32 [count, columns of the shard], or [count] for a state per row.
         """
         at, size, shape = self._span(index, begin, count, state)
         return self.read_rows(at, at + size, state).reshape(shape)
@@ -105,7 +100,7 @@ class FusedTables:
         at, size, shape = self._span(index, begin, len(values), state)
         if values.shape != shape:
             raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
-        variable = getattr(self, state)
+        variable = self.states[state]
         kernels.write_rows(variable, at, values.reshape([size, *variable.shape[1:]]))
 
     def _span(self, index, begin, count, state):
@@ -114,7 +109,7 @@ class FusedTables:
             raise ValueError(
                 f"rows {begin} to {begin + count} are outside the {shard.rows} of shard {index}"
             )
-        if getattr(self, state).shape.rank == 1:
+        if self.states[state].shape.rank == 1:
             return self._first_rows[index] + begin, count, (count,)
         pieces = shard.width // self.table.shape[1]
         return self._first_rows[index] + begin * pieces, count * pieces, (count, shard.width)

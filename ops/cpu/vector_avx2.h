@@ -74,6 +74,9 @@ struct Avx2Vector {
   static Register WherePositive(Register a, Register value) {
     return _mm256_and_ps(_mm256_cmp_ps(a, Zero(), _CMP_GT_OQ), value);
   }
+  static Register Where(Register condition, Register a, Register b) {
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(condition, Zero(), _CMP_NEQ_UQ));
+  }
   static Register BroadcastLane(const float* p) {
     return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
   }

@@ -80,6 +80,9 @@ struct Avx512Vector {
   static Register WherePositive(Register a, Register value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, Zero(), _CMP_GT_OQ), value);
   }
+  static Register Where(Register condition, Register a, Register b) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(condition, Zero(), _CMP_NEQ_UQ), b, a);
+  }
   static Register BroadcastLane(const float* p) {
     return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
   }

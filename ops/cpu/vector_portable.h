@@ -93,6 +93,11 @@ struct PortableVector {
     for (int i = 0; i < 4; ++i) value[i] = a[i] > 0 ? value[i] : 0;
     return value;
   }
+  // a where the condition is not 0 (NaN included), else b.
+  static Register Where(Register condition, Register a, Register b) {
+    for (int i = 0; i < 4; ++i) a[i] = condition[i] != 0 ? a[i] : b[i];
+    return a;
+  }
   // The four floats at p in every lane.
   static Register BroadcastLane(const float* p) { return Load(p); }
   // rows[r] lane l <-> rows[l] lane r.

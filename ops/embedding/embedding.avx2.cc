@@ -7,14 +7,14 @@ namespace avx2 {
 
 FillFunction Fill() { return FillRow; }
 
-template <class T>
-EmbeddingFunctions<T> Embedding() {
-  return FunctionsOf<Avx2Vector, T>();
+template <class Row, class T>
+EmbeddingFunctions<Row, T> Embedding() {
+  return FunctionsOf<Avx2Vector, Row, T>();
 }
 
-template EmbeddingFunctions<float> Embedding<float>();
-template EmbeddingFunctions<Bf16> Embedding<Bf16>();
-template EmbeddingFunctions<Half> Embedding<Half>();
+#define DLRM_INSTANTIATE(Row, T) template EmbeddingFunctions<Row, T> Embedding<Row, T>();
+DLRM_FOR_EMBEDDING_ELEMENTS(DLRM_INSTANTIATE)
+#undef DLRM_INSTANTIATE
 
 }  // namespace avx2
 }  // namespace dlrm

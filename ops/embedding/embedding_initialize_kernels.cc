@@ -50,7 +50,7 @@ class InitializeKernel : public OpKernel {
                   seed = numbers[3], first_row = numbers[4], row_stride = numbers[5];
     const float limit = c->input(7).scalar<float>()();
     tensorflow::mutex_lock lock(*variable->mu());
-    OP_REQUIRES_OK(c, CheckVariable(*variable, 2, "table"));
+    OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DT_FLOAT, 2, "table"));
     const Tensor& table = *variable->tensor();
     OP_REQUIRES(c, table.RefCountIsOne(),
                 tensorflow::errors::FailedPrecondition(

@@ -74,7 +74,7 @@ def _digest(files, words):
 
 def _ops_files():
     return [*OPS.glob("*.h"), *OPS.glob("*.cuh"), *OPS.glob("*/*.cu"), *OPS.glob("*/*.cuh"),
-            *OPS.glob("*/*_launchers.h")]  # fmt: skip
+            *OPS.glob("*/*_launchers.h"), *OPS.glob("*/row_optimizers.h")]  # fmt: skip
 
 
 def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):

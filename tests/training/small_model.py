@@ -54,7 +54,7 @@ def state(model, embedding, optimizer):
     """Returns a copy of every number that training changes, as NumPy arrays."""
     variables = [*model.trainable_variables, *optimizer.variables]
     for holder in embedding.holders:
-        variables += [getattr(holder, name) for name in holder.states]
+        variables += holder.states.values()
     learning_rate = optimizer.learning_rate
     return [v.numpy().copy() for v in variables if v is not learning_rate]
 

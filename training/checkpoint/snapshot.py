@@ -26,7 +26,7 @@ class Snapshot:
         self._fused = fused
         rows, self._budget = fused.table.shape[0], budget
         self._row_bytes = sum(
-            4 * int(np.prod(getattr(fused, state).shape[1:])) for state in fused.states
+            values.dtype.size * int(np.prod(values.shape[1:])) for values in fused.states.values()
         )
         self._changed = threading.Condition()
         self._next = 0  # rows below are read
@@ -54,8 +54,7 @@ class Snapshot:
         if not rows.size:
             return
         values = {
-            state: tf.gather(getattr(self._fused, state), rows).numpy()
-            for state in self._fused.states
+            state: tf.gather(values, rows).numpy() for state, values in self._fused.states.items()
         }
         with self._changed:
             self._copied[rows] = True

@@ -156,7 +156,7 @@ def _shards_of_fused(fused):
     """Returns {number of a shard: [its `StoredRows`]} of fused tables."""
 
     def stored(index, shard, state):
-        vector = getattr(fused, state).shape.rank == 1
+        vector = fused.states[state].shape.rank == 1
         return StoredRows(
             shard,
             state,
