@@ -4,6 +4,13 @@ import numpy as np
 
 from model.embedding.optimizers import OPTIMIZERS
 
+# Options that make a difference, as float32 and float64 have them alike.
+OPTIONS = {
+    "adagrad": {"epsilon": 2.0**-10},
+    "rowwise_adagrad": {"epsilon": 2.0**-10},
+    "ftrl": {"l1": 0.125, "l2": 0.25, "beta": 0.5},
+}
+
 
 class ReferenceRows:
     """Rows and their states. FTRL is algorithm 1 of McMahan et al. (KDD 2013).

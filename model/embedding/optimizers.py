@@ -107,9 +107,7 @@ class RowOptimizer:
         for name, value in options.items():
             if name not in self.hyperparameters:
                 known = ", ".join(self.hyperparameters) or "none"
-                raise OptimizerError(
-                    f"{self.name} has no option {name!r}, expected one of: {known}"
-                )
+                raise OptimizerError(f"{self.name} has no option {name!r}: expected {known}")
             least = "above 0" if name in self.positive else "of at least 0"
             # As the kernels receive it: a tiny number is 0 in float32, a huge one infinite.
             single = _to_float32(value)
