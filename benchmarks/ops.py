@@ -21,17 +21,18 @@ import tensorflow as tf
 from benchmarks import machine, results_file
 from benchmarks.mlp import mlp_rows
 from benchmarks.timing import Limit, compare, timed
+from model.embedding.optimizers import OPTIMIZERS
 from ops.cpu import instruction_set
 from ops.dot_interaction import dot_interaction, dot_interaction_tensorflow, output_width
 from ops.embedding import (
+    RowIds,
+    RowRule,
     create_table,
     embedding_initialize,
     embedding_lookup,
     embedding_lookup_tensorflow,
-    embedding_update_adagrad,
-    embedding_update_adagrad_tensorflow,
-    embedding_update_sgd,
-    embedding_update_sgd_tensorflow,
+    embedding_update,
+    embedding_update_tensorflow,
 )
 from storage.arguments import whole_number
 from training.runtime import environment
@@ -157,25 +158,29 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
         ids = itertools.cycle(batches)
         return lambda: run(next(ids))
 
-    def update(function, *state):
-        @tf.function
-        def run(ids):
-            function(table, *state, ids, gradients, bases, sizes, 0.01)
+    def update(optimizer, *states):
+        values = optimizer.rule_values
+        rule, formula = RowRule(optimizer.name, values), optimizer.formula
 
-        ids = itertools.cycle(batches)
-        return lambda: run(next(ids))
+        @tf.function
+        def native(ids):
+            embedding_update(table, states, RowIds(ids, bases, sizes), gradients, 0.01, rule=rule)
+
+        @tf.function
+        def tensorflow(ids):
+            embedding_update_tensorflow(
+                table, states, RowIds(ids, bases, sizes), gradients, 0.01, 1.0, formula, values
+            )
+
+        ids, other_ids = itertools.cycle(batches), itertools.cycle(batches)
+        return lambda: native(next(ids)), lambda: tensorflow(next(other_ids))
 
     reads = Limit("row reads", lambda: probe(write=False), count)
     writes = Limit("row updates", lambda: probe(write=True), count)
     for op, limit, own, other in (
         ("lookup", reads, look(embedding_lookup), look(embedding_lookup_tensorflow)),
-        ("SGD", writes, update(embedding_update_sgd), update(embedding_update_sgd_tensorflow)),
-        (
-            "Adagrad",
-            writes,
-            update(embedding_update_adagrad, accumulator),
-            update(embedding_update_adagrad_tensorflow, accumulator),
-        ),
+        ("SGD", writes, *update(OPTIMIZERS["sgd"])),
+        ("Adagrad", writes, *update(OPTIMIZERS["rowwise_adagrad"], accumulator)),
     ):
         yield compare(op, case, [limit], own, other, rounds)
 

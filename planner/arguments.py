@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 
+from model.embedding.optimizers import divisible_optimizers, find
 from planner.published_runs import VOCABULARIES
 from storage import structured
 
@@ -82,10 +83,12 @@ def _positive_integers(text, name, largest=None):
 
 def check_column_split(optimizer):
     """Raise ValueError where tables of an optimizer cannot be halved by column."""
-    if optimizer == "rowwise_adagrad":
+    kind = find(optimizer)
+    if kind.per_row_states:
         raise ValueError(
-            "--column_split does not go with row-wise Adagrad, which keeps one number for a whole "
-            "row: leave --column_split out, or take adagrad"
+            f"--column_split does not go with {kind.description}, which keeps one number for a "
+            "whole row: leave --column_split out, or take one of "
+            f"{', '.join(divisible_optimizers())}"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import (
     POLICIES,
     PlacementError,
@@ -15,7 +16,7 @@ from model.embedding.placement import (
     plan,
 )
 from model.embedding.placement_file import read_placement
-from model.embedding.shards import OPTIMIZER_STATE_BYTES, byte_text
+from model.embedding.shards import byte_text
 from planner.arguments import (
     check_column_split,
     precision_of,
@@ -66,7 +67,7 @@ def render(
       dense_features: inputs of the bottom MLP.
       bottom_mlp: widths of the bottom layers, the last of them D.
       top_mlp: widths of the top layers.
-      optimizer: of the tables, a name in `OPTIMIZER_STATE_BYTES`.
+      optimizer: of the tables, a name in `OPTIMIZERS`.
       placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
       column_split: see `model.embedding.placement.plan`.
       replicate_below_rows: see `model.embedding.placement.plan`.
@@ -83,9 +84,9 @@ def render(
     """
     if device not in DEVICES:
         raise ValueError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
-    if optimizer not in OPTIMIZER_STATE_BYTES:
+    if optimizer not in OPTIMIZERS:
         raise ValueError(
-            f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZER_STATE_BYTES)}"
+            f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}"
         )
     if column_split:
         check_column_split(optimizer)
@@ -95,8 +96,7 @@ def render(
     budget = memory_per_rank
     if budget is None and DEVICES[device].memory_bytes is not None:
         budget = int(DEVICES[device].memory_bytes * TABLE_MEMORY_SHARE)
-    per_column, per_row = OPTIMIZER_STATE_BYTES[optimizer]
-    state = per_column * dimension + per_row
+    state = OPTIMIZERS[optimizer].bytes_per_row(dimension)
     precision = precision_of(device, amp)
 
     def place(count):
@@ -268,7 +268,7 @@ def main(arguments=None):
     add("--embedding_dim", type=whole_number(1, 1 << 20), default=128)
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
-    add("--optimizer", default="sgd", choices=list(OPTIMIZER_STATE_BYTES), help="of the tables")
+    add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true", help="halve tables where that balances better")
     add("--replicate_below_rows", type=whole_number(), default=0)

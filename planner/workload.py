@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from model.embedding.row_types import DEFAULT, ROW_TYPES
+
+ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
 ID_BYTES = 4  # of an id, or a row number of a rank's variable, on its way: int32
 
@@ -193,8 +196,8 @@ def count_step(
         matrix_flops=local * (shape.mlp_flops + shape.interaction_flops),
         mlp_bytes=local * shape.mlp_values * value,
         interaction_bytes=local * shape.interaction_values * value,
-        lookup_bytes=looked_up * dimension * (4 + value),
-        update_bytes=looked_up * (dimension * value + 2 * (4 * dimension + state)),
+        lookup_bytes=looked_up * dimension * (ROW_VALUE_BYTES + value),
+        update_bytes=looked_up * (dimension * value + 2 * (ROW_VALUE_BYTES * dimension + state)),
         reorder_bytes=2 * (1 + unique_fraction) * moved,
         vector_bytes=max(sent, received) * value if ranks > 1 else 0,
         id_bytes=0 if own_ids else unique_fraction * local * exchanged * pieces * ID_BYTES,

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.row_optimizers import ReferenceRows
+
 
 def mlp_forward(x, layers, last_linear):
     """Returns the activations of each layer, the input first."""
@@ -26,23 +28,26 @@ def mlp_backward(gradient, activations, layers, last_linear):
 
 
 class ReferenceDLRM:
-    """Trains with SGD on the dense part, SGD or Adagrad on the tables.
+    """Trains with SGD on the dense part, any row optimizer on the tables.
 
     Args:
         bottom, top: [(kernel, bias), ...].
         tables: [rows, D] arrays.
-        optimizer: "sgd", "adagrad" or "rowwise_adagrad".
+        optimizer: of the tables, a name in `model.embedding.optimizers.OPTIMIZERS`.
         table_factor: what multiplies the tables' gradients.
+        options: hyper-parameters of the optimizer.
     """
 
-    def __init__(self, bottom, top, tables, optimizer="sgd", table_factor=1.0):
+    def __init__(self, bottom, top, tables, optimizer="sgd", table_factor=1.0, options=None):
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
         self.top = [(k.astype(np.float64), b.astype(np.float64)) for k, b in top]
-        self.tables = [table.astype(np.float64) for table in tables]
-        self.accumulators = [
-            np.zeros(t.shape if optimizer == "adagrad" else len(t)) for t in self.tables
-        ]
-        self._optimizer, self._factor = optimizer, table_factor
+        self._tables = [ReferenceRows(optimizer, table, options=options) for table in tables]
+        self._factor = table_factor
+
+    @property
+    def tables(self):
+        """The rows of each table, [rows, D]."""
+        return [table.rows for table in self._tables]
 
     def forward(self, dense, ids):
         """Returns the logits [B]."""
@@ -87,22 +92,8 @@ class ReferenceDLRM:
                     layers[index][0] - learning_rate * kernel,
                     layers[index][1] - learning_rate * bias,
                 )
-        for t, table in enumerate(self.tables):
-            summed = np.zeros_like(table)
+        for t, table in enumerate(self._tables):
+            summed = np.zeros_like(table.rows)
             np.add.at(summed, ids[:, t], self._factor * feature_gradients[:, t + 1])
-            self._update(table, self.accumulators[t], summed, learning_rate)
+            table.apply(summed.any(axis=1), summed, learning_rate)
         return loss
-
-    def _update(self, table, accumulator, gradient, learning_rate):
-        if self._optimizer == "sgd":
-            table -= learning_rate * gradient
-            return
-        touched = gradient.any(axis=1)
-        square = gradient[touched] ** 2
-        if self._optimizer == "rowwise_adagrad":
-            accumulator[touched] += square.mean(axis=1)
-            root = np.sqrt(accumulator[touched])[:, None]
-        else:
-            accumulator[touched] += square
-            root = np.sqrt(accumulator[touched])
-        table[touched] -= learning_rate * gradient[touched] / (root + 1e-8)

@@ -8,13 +8,13 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM
 from model.embedding import backend
 from model.embedding.interface import EmbeddingOptions
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import POLICIES, check_optimizer, plan
 from model.embedding.placement_file import read_placement
 from model.embedding.sharded import reads_own_tables
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from training import dense_layers, precision
 from training.data import open_data
-from training.flag_values import read_bytes
+from training.flag_values import read_bytes, read_row_optimizer
 from training.flags import widths
 from training.runtime import environment
 from training.runtime.errors import UserError
@@ -89,7 +89,9 @@ def build(flags, cluster, dense_features=None):
         batch // size,
         EmbeddingOptions(
             seed=flags.seed,
-            optimizer=flags.embedding_optimizer,
+            optimizer=read_row_optimizer(
+                flags.embedding_optimizer, flags.embedding_optimizer_options
+            ),
             exchange_dtype=dtype,
             gradient=flags.embedding_gradient,
             compress=flags.compress,
@@ -101,9 +103,9 @@ def build(flags, cluster, dense_features=None):
 
 
 def _placement(flags, cluster, vocab_sizes, chosen):
-    per_column, per_row = OPTIMIZER_STATE_BYTES[flags.embedding_optimizer]
+    optimizer = OPTIMIZERS[flags.embedding_optimizer]
     limits = {
-        "optimizer_bytes_per_row": per_column * flags.embedding_dim + per_row,
+        "optimizer_bytes_per_row": optimizer.bytes_per_row(flags.embedding_dim),
         "bytes_per_rank": _budget(flags, cluster),
     }
     if flags.placement not in POLICIES:

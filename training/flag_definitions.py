@@ -7,7 +7,7 @@ from absl import flags
 
 from dataset import transforms
 from dataset.columns import TRANSFORMS
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
+from model.embedding.optimizers import OPTIMIZERS
 from training.schedule import PRESETS
 
 MODES = ("train", "evaluate", "inference_benchmark", "export", "plan")
@@ -161,7 +161,15 @@ def _define_all():
     )  # fmt: skip
     _define(
         train, "enum", "embedding_optimizer", "sgd", "optimizer of the tables",
-        enum_values=list(OPTIMIZER_STATE_BYTES),
+        enum_values=list(OPTIMIZERS),
+    )  # fmt: skip
+    _define(
+        train, "string", "embedding_optimizer_options", None,
+        "hyper-parameters of --embedding_optimizer, such as l1=0.001,beta=1; default: "
+        + "; ".join(
+            f"{name} " + ",".join(f"{key}={value:g}" for key, value in o.hyperparameters.items())
+            for name, o in OPTIMIZERS.items() if o.hyperparameters
+        ),
     )  # fmt: skip
     _define(
         train, "enum", "optimizer", "sgd", "optimizer of the MLPs",

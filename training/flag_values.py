@@ -3,6 +3,7 @@
 import math
 import re
 
+from model.embedding.optimizers import OptimizerError, RowOptimizer, find, parse_options
 from training.runtime.errors import UserError
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -71,3 +72,24 @@ def read_loss_scale(text):
     if not 1.0 <= value <= _LARGEST_SCALE:
         raise UserError(f"--loss_scale={text}: expected auto, dynamic or a number of at least 1")
     return value
+
+
+def read_row_optimizer(name: str, options: "str | None") -> RowOptimizer:
+    """Returns the `RowOptimizer` of --embedding_optimizer and --embedding_optimizer_options.
+
+    Args:
+        name: of the optimizer.
+        options: such as "l1=0.001,beta=1", or None.
+
+    Raises:
+        UserError: an option is unknown to the optimizer, or its value cannot be.
+    """
+    optimizer = find(name)
+    if options is None:
+        return optimizer
+    try:
+        if not optimizer.hyperparameters:
+            raise OptimizerError(f"--embedding_optimizer={name} has no options: leave it out")
+        return optimizer.with_options(parse_options(options))
+    except OptimizerError as error:
+        raise UserError(f"--embedding_optimizer_options={options}: {error}") from error

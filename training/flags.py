@@ -23,6 +23,7 @@ from training.flag_values import (
     read_bytes,
     read_interval,
     read_loss_scale,
+    read_row_optimizer,
     read_steps,
 )
 from training.foreign_flags import advice
@@ -232,6 +233,7 @@ def _check_texts(values):
     read_interval(values.checkpoint_interval)
     read_steps(values.profile_steps)
     read_loss_scale(values.loss_scale)
+    read_row_optimizer(values.embedding_optimizer, values.embedding_optimizer_options)
     for name in ("batch_sizes", "bottom_mlp", "top_mlp"):
         widths(name)
     if values.vocab_sizes is not None:

@@ -128,7 +128,7 @@ def adopt_model(flags, reader):
     for name in compatibility.MODEL_FLAGS:
         if not flags[name].present and name in reader.manifest["flags"]:
             setattr(flags, name, reader.manifest["flags"][name])
-    flags.embedding_optimizer = "sgd"
+    flags.embedding_optimizer, flags.embedding_optimizer_options = "sgd", None
 
 
 def load_weights(reader, parts, cluster):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
+from model.embedding.optimizers import RowOptimizer
 from model.embedding.placement import Placement
 from model.embedding.stored_rows import StoredTables
 
@@ -51,7 +52,7 @@ class EmbeddingOptions:
     Attributes:
         seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
             same values whatever the placement and the backend.
-        optimizer: name of the row optimizer.
+        optimizer: a row optimizer, or its name in `model.embedding.optimizers.OPTIMIZERS`.
         exchange_dtype: dtype in which vectors and their gradients travel.
         gradient: "mean": the loss is the mean over the global batch, so that N ranks optimise as
             one does. "sum": the gradient is N times as large, as in the SOK benchmark.
@@ -62,7 +63,7 @@ class EmbeddingOptions:
     """
 
     seed: int
-    optimizer: str = "sgd"
+    optimizer: str | RowOptimizer = "sgd"
     exchange_dtype: tf.DType = tf.float32
     gradient: str = "mean"
     compress: bool = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from model.embedding.optimizers import divisible_optimizers, find
 from model.embedding.placement_search import Search
 from model.embedding.shards import (
     KINDS,
@@ -46,9 +47,9 @@ class Placement:
       dimension: D.
       ranks: N.
       assignments: one `Assignment` per table.
-      optimizer_bytes_per_row: optimizer state beside a row of D float32 values (SGD 0, Adagrad
-        4 D, row-wise Adagrad 4). A multiple of D is taken as state per value and halves with a
-        column-wise half; anything else is state per row.
+      optimizer_bytes_per_row: optimizer state beside a row of D values
+        (`RowOptimizer.bytes_per_row`). A multiple of D is taken as state per value and halves with
+        a column-wise half; anything else is state per row.
       bytes_per_rank: memory that tables and their optimizer state may take on one rank, or None.
 
     Raises:
@@ -292,14 +293,16 @@ def check_optimizer(placement, optimizer, where="placement"):
 
     Args:
       placement: a `Placement`.
-      optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
+      optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
       where: the placement's file, for the message.
     """
-    if optimizer == "rowwise_adagrad" and placement.column_wise_tables:
+    kind = find(optimizer)
+    if kind.per_row_states and placement.column_wise_tables:
         table = placement.column_wise_tables[0]
         raise PlacementError(
-            f"{where}: table {table}: its rows are halved by column, but row-wise Adagrad keeps "
-            "one number for a whole row: place it by table or by row, or take adagrad",
+            f"{where}: table {table}: its rows are halved by column, but {kind.description} keeps "
+            "one number for a whole row: place it by table or by row, or take one of "
+            f"{', '.join(divisible_optimizers())}",
             table,
         )
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-VALUE_BYTES = 4  # tables are float32, whatever the precision of the arithmetic
+from model.embedding import row_types
+
 KINDS = ("table", "column", "row", "replicated")
-# The tables' optimizers, each with the bytes of its state as (per column, per row).
-OPTIMIZER_STATE_BYTES = {"sgd": (0, 0), "adagrad": (4, 0), "rowwise_adagrad": (0, 4)}
 
 
 class PlacementError(ValueError):
@@ -82,12 +81,20 @@ class Shard:
         return self.column_end - self.column_start
 
 
-def row_bytes(width, dimension, optimizer_bytes_per_row):
-    """Return the bytes of `width` values of one row and of the optimizer state kept beside them."""
+def row_bytes(width, dimension, optimizer_bytes_per_row, row_type=row_types.DEFAULT):
+    """Return the bytes of `width` values of one row and of the optimizer state kept beside them.
+
+    Args:
+      width: columns held.
+      dimension: D.
+      optimizer_bytes_per_row: `RowOptimizer.bytes_per_row(D)`; a multiple of D is taken as state
+        per column, of which `width` columns keep their part.
+      row_type: a name in `model.embedding.row_types.ROW_TYPES`.
+    """
     state = optimizer_bytes_per_row
     if state % dimension == 0:
         state = state * width // dimension
-    return width * VALUE_BYTES + state
+    return width * row_types.ROW_TYPES[row_type] + state
 
 
 def is_integer(value):

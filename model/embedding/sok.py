@@ -18,11 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from model.embedding.interface import BackendError, EmbeddingOptions, ExchangePlan, Ranks
+from model.embedding.optimizers import find
 from model.embedding.placement import Placement
+from model.embedding.row_types import DEFAULT, ROW_TYPES
 from model.embedding.sok1 import Sok1Rows, start_sok1
 from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
 from model.embedding.sok_checks import check
-from model.embedding.sok_steps import LookupStep, apply_rows
+from model.embedding.sok_steps import LookupStep, apply_rows, create_states
 from model.embedding.stored_rows import StoredRows, StoredTables
 from ops import embedding as kernels
 
@@ -94,13 +96,11 @@ class SokEmbedding:
                 self._parts.append(Sok2Tables(sok, placement, whole))
         order = np.concatenate([part.tables for part in self._parts])
         self._table_order = None if np.all(np.diff(order) > 0) else np.argsort(order)
-        self._accumulators = None
-        if optimizer != "sgd":
-            columns = slice(None, 1) if optimizer == "rowwise_adagrad" else slice(None)
-            self._accumulators = [
-                [tf.Variable(tf.zeros(v.shape[columns]), trainable=False) for v in part.variables]
-                for part in self._parts
-            ]
+        self._optimizer = find(optimizer)
+        # Of each part, of each of its variables: {name: the optimizer's state}.
+        self._states = [
+            [create_states(self._optimizer, v) for v in part.variables] for part in self._parts
+        ]
         self._initialize(options.seed)
 
     def for_batch(self, local_batch_size: int) -> SokEmbedding:
@@ -163,10 +163,10 @@ class SokEmbedding:
         for index, (part, slices) in enumerate(zip(self._parts, gradients)):
             with part.rows_visible():
                 for place, (variable, rows) in enumerate(zip(part.variables, slices)):
-                    accumulator = None
-                    if self._accumulators is not None:
-                        accumulator = self._accumulators[index][place]
-                    apply_rows(variable, accumulator, rows, learning_rate, self._scale * scale)
+                    apply_rows(
+                        variable, self._states[index][place], rows, learning_rate,
+                        self._scale * scale, self._optimizer,
+                    )  # fmt: skip
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
         """Returns none: SOK's rows are read while training waits."""
@@ -187,6 +187,7 @@ class SokEmbedding:
             shard,
             state,
             (shard.rows, *self.row_shape(name)),
+            tf.float32,
             read=lambda begin, count: self.read_rows(shard.table, ids(begin, count), name),
             write=lambda begin, values: self.write_rows(
                 shard.table, ids(begin, len(values)), values, name
@@ -195,24 +196,24 @@ class SokEmbedding:
 
     @property
     def states(self):
-        """Names of what there is for each row: "table", and "accumulator" with Adagrad."""
-        return ("table",) if self._accumulators is None else ("table", "accumulator")
+        """Names of what there is for each row: "table", and the optimizer's states."""
+        return ("table", *(state.name for state in self._optimizer.states))
 
     def row_shape(self, state=None):
-        """Returns the shape of one row's values, (D,), or () for row-wise Adagrad's state."""
-        if state == "accumulator" and self._accumulators[0][0].shape.rank == 1:
+        """Returns the shape of one row's values, (D,), or () for a state per row."""
+        if state in self._optimizer.per_row_states:
             return ()
         return (self.placement.dimension,)
 
     def read_rows(self, table, ids, state=None):
         """Returns rows of a table that this rank holds, as a float32 NumPy array [n, D].
 
-        The state of row-wise Adagrad is [n].
+        A state per row is [n].
 
         Args:
             table: index of the table.
             ids: n ids, all owned by this rank.
-            state: None for the rows, "accumulator" for Adagrad's state beside them.
+            state: None for the rows, or the name of one of the optimizer's states.
 
         Raises:
             IndexError: this rank does not hold one of the ids.
@@ -269,8 +270,8 @@ class SokEmbedding:
         place, first = part.place(table)
         if state is None:
             variable = part.variables[place]
-        elif state == "accumulator" and self._accumulators is not None:
-            variable = self._accumulators[index][place]
+        elif state in self._states[index][place]:
+            variable = self._states[index][place][state]
         else:
             raise KeyError(f"the optimizer keeps no {state!r}")
         return part, variable, tf.constant(first + row)
@@ -278,7 +279,7 @@ class SokEmbedding:
     def _initialize(self, seed):
         """Writes the native backend's initial values, computed on the host, chunk by chunk."""
         sizes, dimension = self.placement.vocab_sizes, self.placement.dimension
-        step = max(1, CHUNK_BYTES // (4 * dimension))
+        step = max(1, CHUNK_BYTES // (ROW_TYPES[DEFAULT] * dimension))
         for shard in self.shards:
             for begin in range(0, shard.rows, step):
                 rows = min(step, shard.rows - begin)

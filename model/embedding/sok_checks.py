@@ -1,7 +1,7 @@
 """What SOK cannot do, said before anything is built; docs/sok.md has the reasons."""
 
 from model.embedding.interface import BackendError
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
+from model.embedding.optimizers import OptimizerError, find
 
 
 def check(api, placement, cluster, compress, optimizer):
@@ -10,10 +10,10 @@ def check(api, placement, cluster, compress, optimizer):
     Raises:
         BackendError: one line with what to do instead.
     """
-    if optimizer not in OPTIMIZER_STATE_BYTES:
-        raise BackendError(
-            f"optimizer is {optimizer!r}, expected one of {', '.join(OPTIMIZER_STATE_BYTES)}"
-        )
+    try:
+        find(optimizer)
+    except OptimizerError as error:
+        raise BackendError(str(error)) from error
     if placement.column_wise_tables or placement.replicated_tables:
         table = (*placement.column_wise_tables, *placement.replicated_tables)[0]
         raise BackendError(

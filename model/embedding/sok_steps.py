@@ -5,8 +5,7 @@ Shapes: b local batch, D embedding dimension.
 
 import tensorflow as tf
 
-# As in `ops.embedding.embedding_update_adagrad`.
-ADAGRAD_EPSILON = 1e-8
+from ops.embedding import apply_slices
 
 
 class LookupStep:
@@ -40,32 +39,41 @@ class LookupStep:
         return self._tape.gradient(self._vectors, variables, output_gradients=flat)
 
 
-def apply_rows(variable, accumulator, slices, learning_rate, scale):
-    """Updates rows as `ops.embedding` does: SGD, or Adagrad with an accumulator.
+def create_states(optimizer, variable):
+    """Returns the states of an optimizer beside a variable of SOK.
+
+    Args:
+        optimizer: a `model.embedding.optimizers.RowOptimizer`.
+        variable: SOK's variable, [rows, D].
+
+    Returns:
+        {name: `tf.Variable`}, in the optimizer's order.
+    """
+    rows, width = variable.shape
+    return {
+        state.name: tf.Variable(
+            tf.fill(state.shape(rows, width), optimizer.initial_value(state)),
+            trainable=False, name=state.name,
+        )
+        for state in optimizer.states
+    }  # fmt: skip
+
+
+def apply_rows(variable, states, slices, learning_rate, scale, optimizer):
+    """Updates rows as the native backend does, in TensorFlow's ops.
+
+    These are ops on the variable's handle, because SOK 2's `OptimizerWrapper` takes dynamic
+    variables alone and SOK supports only the old Keras optimizers.
 
     Args:
         variable: SOK's variable, [rows, D].
-        accumulator: Adagrad's sums of squares, [rows, D] or row-wise [rows]; None for SGD.
+        states: what `create_states` returned for it.
         slices: gradients of the rows, `tf.IndexedSlices`.
         learning_rate: scalar float32.
         scale: factor on the gradients.
-
-    These are TensorFlow's ops on the variable's handle, because SOK 2's `OptimizerWrapper` takes
-    dynamic variables alone and the Keras optimizers that SOK knows are those of old.
+        optimizer: a `model.embedding.optimizers.RowOptimizer`.
     """
-    rows, values = slices.indices, tf.cast(slices.values, tf.float32)
-    if accumulator is None:
-        updates = (learning_rate * scale) * values
-    else:
-        rows, segments = tf.unique(rows)
-        sums = scale * tf.math.unsorted_segment_sum(values, segments, tf.size(rows))
-        squares = tf.square(sums)
-        if accumulator.shape.rank == 1:
-            squares = tf.reduce_mean(squares, axis=1)
-        state = accumulator.handle
-        tf.raw_ops.ResourceScatterAdd(resource=state, indices=rows, updates=squares)
-        squares = tf.raw_ops.ResourceGather(resource=state, indices=rows, dtype=tf.float32)
-        if accumulator.shape.rank == 1:
-            squares = squares[:, tf.newaxis]
-        updates = learning_rate * sums / (tf.sqrt(squares) + ADAGRAD_EPSILON)
-    tf.raw_ops.ResourceScatterSub(resource=variable.handle, indices=rows, updates=updates)
+    apply_slices(
+        variable, list(states.values()), slices, learning_rate, scale, optimizer.formula,
+        optimizer.rule_values,
+    )  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Callable
 
 import numpy as np
+import tensorflow as tf
 
-from model.embedding.shards import VALUE_BYTES, Shard
+from model.embedding.shards import Shard
 from model.embedding.tables import FusedTables
 
 # Rows of a shard that are read or written at once where no snapshot is taken.
@@ -23,13 +24,15 @@ class StoredRows:
         shard: whose rows.
         state: "table", or the name of an optimizer's state.
         shape: (rows, columns), or (rows,) of a state with one value a row.
-        read: function (begin, count) -> float32 array of the shard's rows [begin, begin + count).
+        dtype: of the values.
+        read: function (begin, count) -> array of the shard's rows [begin, begin + count).
         write: function (begin, values) that overwrites them.
     """
 
     shard: Shard
     state: str
     shape: tuple[int, ...]
+    dtype: tf.DType
     read: Callable[[int, int], np.ndarray]
     write: Callable[[int, np.ndarray], None]
 
@@ -48,7 +51,7 @@ class StoredRows:
     @property
     def bytes(self) -> int:
         """Bytes of its rows."""
-        return VALUE_BYTES * int(np.prod(self.shape, dtype=np.int64))
+        return self.dtype.size * int(np.prod(self.shape, dtype=np.int64))
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yields (begin, count) of pieces of bounded size."""
@@ -94,11 +97,13 @@ def of_fused(fused: FusedTables | None) -> list[tuple[int, list[StoredRows]]]:
 
     def stored(index, state):
         shard = fused.shards[index]
-        vector = fused.states[state].shape.rank == 1
+        variable = fused.states[state]
+        vector = variable.shape.rank == 1
         return StoredRows(
             shard,
             state,
             (shard.rows,) if vector else (shard.rows, shard.width),
+            variable.dtype,
             read=lambda begin, count: fused.read(index, begin, count, state),
             write=lambda begin, values: fused.write(index, begin, values, state),
         )

@@ -1,12 +1,12 @@
-"""A rank's tables: one float32 variable, its initial values, its optimizer's state."""
+"""A rank's tables: one float32 variable, its initial values, its optimizer's states."""
 
 import math
 
 import numpy as np
 import tensorflow as tf
 
+from model.embedding.optimizers import find
 from model.embedding.placement import check_optimizer
-from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from ops import embedding as kernels
 
 # Rows that are written at once where a shard does not lie in rows of its own width.
@@ -24,59 +24,51 @@ class FusedTables:
         width: columns of the variable, D or D / 2.
         seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
             same values whatever the placement.
-        optimizer: a name in `model.embedding.shards.OPTIMIZER_STATE_BYTES`.
+        optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
         native: the project's ops; False takes TensorFlow's formulation of them.
 
     Attributes:
         shards: this rank's `Shard`s.
         table: the variable, [rows, width].
-        accumulator: Adagrad's sums of squares, [rows, width], or [rows] row-wise; None for SGD.
+        states: {name: variable} of what there is for each row: "table", then the optimizer's states
+            in its order, [rows, width] or [rows].
     """
 
     def __init__(
         self, placement, shards, first_rows, rows, width, *, seed, optimizer="sgd", native=True
     ):
-        if optimizer not in OPTIMIZER_STATE_BYTES:
-            known = ", ".join(OPTIMIZER_STATE_BYTES)
-            raise ValueError(f"optimizer {optimizer!r}: expected one of {known}")
-        check_optimizer(placement, optimizer)
+        self._optimizer = find(optimizer)
+        check_optimizer(placement, self._optimizer)
         self._placement = placement
         self.shards = list(shards)
         self._first_rows = first_rows
-        self._optimizer = optimizer
-        suffix = "" if native else "_tensorflow"
-        self._lookup = getattr(kernels, f"embedding_lookup{suffix}")
-        self._sgd = getattr(kernels, f"embedding_update_sgd{suffix}")
-        self._adagrad = getattr(kernels, f"embedding_update_adagrad{suffix}")
+        self._native = native
         self.table = kernels.create_table(rows, width)
         for shard, first in zip(shards, first_rows):
             self._initialize(shard, first, seed)
-        self.accumulator = None
-        if optimizer != "sgd":
-            shape = [rows, width] if optimizer == "adagrad" else [rows]
-            self.accumulator = tf.Variable(tf.zeros(shape), trainable=False, name="accumulator")
+        self.states = {"table": self.table}
+        for state in self._optimizer.states:
+            values = tf.fill(state.shape(rows, width), self._optimizer.initial_value(state))
+            self.states[state.name] = tf.Variable(values, trainable=False, name=state.name)
 
     def lookup(self, ids, base_rows, table_rows, dtype):
         """Returns [B, T, width]; see `ops.embedding.embedding_lookup`."""
-        return self._lookup(self.table, ids, base_rows, table_rows, dtype=dtype)
+        function = kernels.embedding_lookup if self._native else kernels.embedding_lookup_tensorflow
+        return function(self.table, ids, base_rows, table_rows, dtype=dtype)
 
     def update(self, ids, gradients, base_rows, table_rows, learning_rate, scale):
-        """Applies gradients [B, T, width]; see `ops.embedding.embedding_update_sgd`."""
-        if self.accumulator is None:
-            self._sgd(self.table, ids, gradients, base_rows, table_rows, learning_rate, scale=scale)
+        """Applies gradients [B, T, width]; see `ops.embedding.embedding_update`."""
+        table, *states = self.states.values()
+        where = kernels.RowIds(ids, base_rows, table_rows)
+        values = self._optimizer.rule_values
+        if self._native:
+            rule = kernels.RowRule(self._optimizer.name, values)
+            kernels.embedding_update(table, states, where, gradients, learning_rate, scale, rule)
         else:
-            self._adagrad(
-                self.table, self.accumulator, ids, gradients, base_rows, table_rows,
-                learning_rate, scale=scale,
+            kernels.embedding_update_tensorflow(
+                table, states, where, gradients, learning_rate, scale, self._optimizer.formula,
+                values,
             )  # fmt: skip
-
-    @property
-    def states(self):
-        """{name: variable} of what there is for each row: "table", "accumulator" with Adagrad."""
-        states = {"table": self.table}
-        if self.accumulator is not None:
-            states["accumulator"] = self.accumulator
-        return states
 
     def row_range(self, index):
         """Returns the (first, one past the last) row of the variable that a shard takes up."""
@@ -98,7 +90,7 @@ class FusedTables:
             state: a name in `states`.
 
         Returns:
-            float32 [count, columns of the shard], or [count] for a row-wise accumulator.
+            float32 [count, columns of the shard], or [count] for a state per row.
         """
         at, size, shape = self._span(index, begin, count, state)
         return self.read_rows(at, at + size, state).reshape(shape)

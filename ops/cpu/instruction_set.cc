@@ -77,9 +77,7 @@ const char* InstructionSetName(InstructionSet set) { return kNames[static_cast<i
 
 }  // namespace dlrm
 
-int dlrm_select_instruction_set(const char* name) {
-  return dlrm::Selected().Select(name) ? 0 : -1;
-}
+int dlrm_select_instruction_set(const char* name) { return dlrm::Selected().Select(name) ? 0 : -1; }
 
 const char* dlrm_instruction_set() {
   return dlrm::InstructionSetName(dlrm::CurrentInstructionSet());

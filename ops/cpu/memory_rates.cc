@@ -40,8 +40,8 @@ void CopyPastCaches(char* to, const char* from, size_t bytes) {
 }
 
 // Visits `count` rows in random order: reads each, or adds to each of its numbers.
-uint64_t VisitRows(uint64_t* table, int64_t rows, int64_t row_words, int64_t count,
-                   uint64_t seed, bool write) {
+uint64_t VisitRows(uint64_t* table, int64_t rows, int64_t row_words, int64_t count, uint64_t seed,
+                   bool write) {
   constexpr int kAhead = 12;
   uint64_t* ring[kAhead] = {};
   uint64_t state = seed, sum = 0;
@@ -77,7 +77,8 @@ uint64_t VisitRows(uint64_t* table, int64_t rows, int64_t row_words, int64_t cou
 
 extern "C" {
 
-// Seconds for a copy of `bytes` (a multiple of 64 a thread; both addresses too) on `threads` threads.
+// Seconds for a copy of `bytes` (a multiple of 64 a thread; both addresses too) on `threads`
+// threads.
 __attribute__((visibility("default"))) double dlrm_copy_seconds(void* to, const void* from,
                                                                 int64_t bytes, int threads) {
   const int64_t part = bytes / threads;

@@ -6,26 +6,28 @@ B samples, T tables, D elements a row. The variable is float32 [rows, D]; table 
 
 from ops.embedding.initialize import create_table, embedding_initialize, write_rows
 from ops.embedding.native import (
+    RowIds,
+    RowRule,
     advise_huge_pages,
     embedding_lookup,
-    embedding_update_adagrad,
-    embedding_update_sgd,
+    embedding_update,
 )
 from ops.embedding.tensorflow_formulation import (
+    apply_slices,
     embedding_lookup_tensorflow,
-    embedding_update_adagrad_tensorflow,
-    embedding_update_sgd_tensorflow,
+    embedding_update_tensorflow,
 )
 
 __all__ = [
+    "RowIds",
+    "RowRule",
     "advise_huge_pages",
+    "apply_slices",
     "create_table",
     "embedding_initialize",
     "embedding_lookup",
     "embedding_lookup_tensorflow",
-    "embedding_update_adagrad",
-    "embedding_update_adagrad_tensorflow",
-    "embedding_update_sgd",
-    "embedding_update_sgd_tensorflow",
+    "embedding_update",
+    "embedding_update_tensorflow",
     "write_rows",
 ]

@@ -10,6 +10,7 @@
 
 #include "cpu/element_types.h"
 #include "cpu/instruction_set.h"
+#include "embedding/row_optimizers.h"
 
 namespace dlrm {
 
@@ -19,12 +20,14 @@ struct RowUpdate {
   int64_t gradient;  // row of the gradients, b * T + t
 };
 
-// Updates of one table row among others: first ones in order, each with a chain to its next.
+// The updates of one shard, in the order of the batch. Where a rule is applied once per row, each
+// row's updates are also linked: its first one, and from each to the next of the same row.
 struct UpdateChains {
   const RowUpdate* updates;
+  int64_t update_count;
   const int64_t* next;   // of each update, the next one of the same row, or -1
   const int64_t* first;  // the first update of each row
-  int64_t count;         // of rows
+  int64_t row_count;
 };
 
 // Of the random generator: the seed's low and high word.
@@ -33,28 +36,28 @@ struct PhiloxKey {
   uint32_t high;
 };
 
-struct AdagradStep {
-  float learning_rate;
-  float scale;
-  float epsilon;
-  bool row_wise;  // the accumulator has one element a row, not D
-};
-
-template <class T>
+// For rows of type Row, and vectors and gradients of type T.
+template <class Row, class T>
 struct EmbeddingFunctions {
   // out[k] = table[rows[k]], k < count, converted to T. With `stream` the stores bypass the
   // caches; it asks that out and D elements of T be multiples of 64 bytes.
-  void (*gather)(const float* table, int64_t dimension, const int64_t* rows, int64_t count,
+  void (*gather)(const Row* table, int64_t dimension, const int64_t* rows, int64_t count,
                  bool stream, T* out);
-  // table[row] -= step * gradient, one update after the other, rounded after the product and
-  // after the difference.
-  void (*sgd)(float* table, int64_t dimension, const RowUpdate* updates, int64_t count,
-              const T* gradients, float step);
-  // Adagrad with each chain's gradients summed first, in its order. `sum` holds RoundUp(D, 16)
+  // Applies each optimizer of RowRules to the rows of `chains`, which are linked unless the rule is
+  // applied in order. Gradients are added in the order of their chain. `sum` holds RoundUp(D, 16)
   // floats.
-  void (*adagrad)(float* table, float* accumulator, int64_t dimension, const UpdateChains& chains,
-                  const T* gradients, const AdagradStep& step, float* sum);
+  void (*update[RowRules::kCount])(const RowsAndStates<Row>& table, const UpdateChains& chains,
+                                   const T* gradients, const RowStep& step, float* sum);
 };
+
+// Calls MACRO(type of rows, type of vectors or gradients) for all that have functions.
+#define DLRM_FOR_EMBEDDING_ELEMENTS(MACRO) \
+  MACRO(float, float)                      \
+  MACRO(float, Bf16)                       \
+  MACRO(float, Half)
+
+// The facts of the optimizer of that number in RowRules.
+const RowRuleFacts& FactsOfRowRule(int optimizer);
 
 // Writes the initial values of one row of a table; see philox.h.
 using FillFunction = void (*)(PhiloxKey key, uint64_t row, uint32_t table_index, float limit,
@@ -62,24 +65,24 @@ using FillFunction = void (*)(PhiloxKey key, uint64_t row, uint32_t table_index,
 
 // The functions of one instruction set.
 FillFunction FillFor(InstructionSet set);
-template <class T>
-EmbeddingFunctions<T> EmbeddingFor(InstructionSet set);
+template <class Row, class T>
+EmbeddingFunctions<Row, T> EmbeddingFor(InstructionSet set);
 
 namespace portable {
 FillFunction Fill();
-template <class T>
-EmbeddingFunctions<T> Embedding();
-}
+template <class Row, class T>
+EmbeddingFunctions<Row, T> Embedding();
+}  // namespace portable
 namespace avx2 {
 FillFunction Fill();
-template <class T>
-EmbeddingFunctions<T> Embedding();
-}
+template <class Row, class T>
+EmbeddingFunctions<Row, T> Embedding();
+}  // namespace avx2
 namespace avx512 {
 FillFunction Fill();
-template <class T>
-EmbeddingFunctions<T> Embedding();
-}
+template <class Row, class T>
+EmbeddingFunctions<Row, T> Embedding();
+}  // namespace avx512
 
 }  // namespace dlrm
 

@@ -45,16 +45,24 @@ struct GpuBatch {
 
   // Checks ids, base_rows and table_rows against a variable of `rows` rows of `dim` elements, and
   // what earlier calls found.
-  template <class T, class Id>
+  template <class R, class T, class Id>
   tensorflow::Status Prepare(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
                              const tensorflow::Tensor& table_rows, int64_t rows, int64_t dim) {
     DlrmIdError* error = nullptr;
     TF_RETURN_IF_ERROR(IdErrorOfDevice(&error));
     TF_RETURN_IF_ERROR(CheckEarlierIds(error));
     TF_RETURN_IF_ERROR(ReadTables(ids, base_rows, table_rows, rows, &tables));
-    launch = {ids.dim_size(0),     ids.dim_size(1),     dim,   rows,
-              DeviceData(ids),     tables.base.data(),  tables.count.data(),
-              error,               CudaType<Id>::kValue, CudaType<T>::kValue};
+    launch = {ids.dim_size(0),
+              ids.dim_size(1),
+              dim,
+              rows,
+              DeviceData(ids),
+              tables.base.data(),
+              tables.count.data(),
+              error,
+              CudaType<Id>::kValue,
+              CudaType<T>::kValue,
+              CudaType<R>::kValue};
     return tensorflow::Status();
   }
 };
@@ -68,8 +76,8 @@ inline tensorflow::Status OwnDeviceBuffer(tensorflow::OpKernelContext* c,
   tensorflow::Tensor copy;
   TF_RETURN_IF_ERROR(c->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
   TF_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpyAsync(MutableDeviceData(copy), DeviceData(*tensor),
-                                 tensor->TotalBytes(), cudaMemcpyDeviceToDevice, StreamOf(c)),
+      CudaStatus(cudaMemcpyAsync(MutableDeviceData(copy), DeviceData(*tensor), tensor->TotalBytes(),
+                                 cudaMemcpyDeviceToDevice, StreamOf(c)),
                  "copying a variable that is being read"));
   *tensor = copy;
   return tensorflow::Status();

@@ -1,6 +1,6 @@
 // Plain launchers of the embedding CUDA kernels: pointers, sizes, stream.
 //
-// Shapes: T tables of float32 rows [D] lie back to back in `rows`; table t occupies rows
+// Shapes: T tables of rows [D] lie back to back in `rows`; table t occupies rows
 // [base_rows[t], base_rows[t] + table_rows[t]). ids [B, T] count from 0 within their table;
 // vectors and gradients are [B, T, D]. Row numbers and element offsets are 64-bit throughout.
 // `rows`, `ids`, `gradients`, `vectors` and `workspace` are device memory; `base_rows` and
@@ -14,10 +14,9 @@
 #include <cuda_runtime_api.h>
 
 #include "cuda_types.h"
+#include "embedding/row_optimizers.h"
 
-#ifdef __cplusplus
 extern "C" {
-#endif
 
 // Lies in host memory that the device can write; kernels touch it only for a bad id, so that a
 // step without one pays nothing and nobody has to wait for the stream.
@@ -40,7 +39,15 @@ typedef struct {
   DlrmIdError* error;         // from dlrm_id_error_create
   int32_t id_type;            // DlrmIdType
   int32_t dtype;              // DlrmDType of vectors or gradients
+  int32_t row_type;           // DlrmDType of `rows`: DLRM_FLOAT32
 } DlrmEmbeddingBatch;
+
+typedef struct {
+  int32_t optimizer;      // number in dlrm::RowRules
+  int32_t deterministic;  // 0: the sums of SGD may be formed in any order (atomics), faster
+  dlrm::RowStep step;
+  float* states[dlrm::kMaxRowStates];  // device memory: [total_rows, D], then [total_rows]
+} DlrmEmbeddingUpdate;
 
 // Allocates a cleared record.
 cudaError_t dlrm_id_error_create(DlrmIdError** error);
@@ -51,30 +58,24 @@ cudaError_t dlrm_id_error_destroy(DlrmIdError* error);
 int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found);
 
 // vectors[b, t] = rows[base_rows[t] + ids[b, t]] in the batch's dtype.
-cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const float* rows, void* vectors,
+cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const void* rows, void* vectors,
                                   cudaStream_t stream);
 
-// rows[r] -= step * gradient for every id of r, where step = learning_rate * scale. Sums that
-// meet in one row are formed in no fixed order (atomics).
-cudaError_t dlrm_embedding_sgd(const DlrmEmbeddingBatch* batch, const void* gradients, float* rows,
-                               float step, cudaStream_t stream);
+// The number of a row optimizer in dlrm::RowRules, -1 if none has that name.
+int dlrm_row_optimizer(const char* name);
 
-// Device memory that the updates below need.
-cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch, size_t* bytes);
+// Device memory that an update needs; 0 for SGD that is not deterministic.
+cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
+                                           const DlrmEmbeddingUpdate* update, size_t* bytes);
 
-// The same update, each row's gradients applied one after another in the order of the batch
-// (sample by sample): one result, bit for bit, whatever the device. B T < 2^31, total_rows < 2^32.
-cudaError_t dlrm_embedding_sgd_sorted(const DlrmEmbeddingBatch* batch, const void* gradients,
-                                      float* rows, float step, void* workspace,
-                                      size_t workspace_bytes, cudaStream_t stream);
-
-// Adagrad (Duchi et al., 2011), deterministic. With g = scale * the sum of a row's gradients:
-//   accumulator += g^2;  rows -= learning_rate * g / (sqrt(accumulator) + epsilon).
-// accumulator is [total_rows, D], or with row_wise [total_rows], which adds mean(g^2).
-cudaError_t dlrm_embedding_adagrad(const DlrmEmbeddingBatch* batch, const void* gradients,
-                                   float* rows, float* accumulator, int row_wise,
-                                   float learning_rate, float scale, float epsilon,
-                                   void* workspace, size_t workspace_bytes, cudaStream_t stream);
+// Applies a rule of row_optimizers.h to the rows of the batch. Unless SGD may take atomics, the
+// result depends on neither the device nor the launch: SGD applies each row's gradients one after
+// another in the order of the batch (sample by sample), the other rules their sum in that order,
+// once. B T < 2^31, total_rows < 2^32.
+cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
+                                  const DlrmEmbeddingUpdate* update, const void* gradients,
+                                  void* rows, void* workspace, size_t workspace_bytes,
+                                  cudaStream_t stream);
 
 // rows[k] ~ U[-limit, limit) for k < count: a function of the seed, the table's index (below 2^32),
 // the row's number first_row + k row_stride in its table, and the column alone.
@@ -82,8 +83,6 @@ cudaError_t dlrm_embedding_initialize(float* rows, int64_t dim, int64_t count, i
                                       int64_t row_stride, int64_t table_index, int64_t seed,
                                       float limit, cudaStream_t stream);
 
-#ifdef __cplusplus
 }  // extern "C"
-#endif
 
 #endif  // DLRM_OPS_EMBEDDING_LAUNCHERS_H_

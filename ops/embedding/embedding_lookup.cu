@@ -12,10 +12,10 @@ namespace {
 constexpr int kRowsAtOnce = 8;
 
 // kWholeRow: one access of the warp covers a row (D = 32 kVec), and there is a row.
-template <typename T, typename Id, int kVec, bool kWholeRow>
+template <typename R, typename T, typename Id, int kVec, bool kWholeRow>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
     lookup_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
-                  const float* __restrict__ rows, T* __restrict__ vectors) {
+                  const R* __restrict__ rows, T* __restrict__ vectors) {
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   const int64_t places = part.batch * part.tables;
@@ -65,15 +65,15 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
   }
 }
 
-template <typename T, typename Id, int kVec>
-cudaError_t lookup(const DlrmEmbeddingBatch& batch, const float* rows, T* vectors,
+template <typename R, typename T, typename Id, int kVec>
+cudaError_t lookup(const DlrmEmbeddingBatch& batch, const R* rows, T* vectors,
                    cudaStream_t stream) {
   return for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
     const int64_t places = part.batch * part.tables;
     const int64_t blocks = (places + 32 * kWarpsPerBlock - 1) / (32 * kWarpsPerBlock);
     const auto kernel = batch.dim == 32 * kVec && batch.total_rows > 0
-                            ? lookup_kernel<T, Id, kVec, true>
-                            : lookup_kernel<T, Id, kVec, false>;
+                            ? lookup_kernel<R, T, Id, kVec, true>
+                            : lookup_kernel<R, T, Id, kVec, false>;
     return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, part, ranges, rows, vectors);
   });
 }
@@ -102,14 +102,16 @@ int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found) {
   return 1;
 }
 
-cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const float* rows, void* vectors,
+cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const void* rows, void* vectors,
                                   cudaStream_t stream) {
   if (!dlrm::gpu::is_valid(*batch)) return cudaErrorInvalidValue;
-  return dlrm::gpu::with_types(*batch, vectors, rows, [&](auto element, auto id, auto columns) {
-    using T = decltype(element);
-    return dlrm::gpu::lookup<T, decltype(id), sizeof(columns) / sizeof(float)>(
-        *batch, rows, static_cast<T*>(vectors), stream);
-  });
+  return dlrm::gpu::with_types(
+      *batch, vectors, rows, [&](auto element, auto id, auto columns, auto row) {
+        using T = decltype(element);
+        using R = decltype(row);
+        return dlrm::gpu::lookup<R, T, decltype(id), sizeof(columns) / sizeof(float)>(
+            *batch, static_cast<const R*>(rows), static_cast<T*>(vectors), stream);
+      });
 }
 
 }  // extern "C"

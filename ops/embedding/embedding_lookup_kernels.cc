@@ -5,27 +5,28 @@
 
 namespace dlrm {
 
-template <class T>
-EmbeddingFunctions<T> EmbeddingFor(InstructionSet set) {
+template <class Row, class T>
+EmbeddingFunctions<Row, T> EmbeddingFor(InstructionSet set) {
   switch (set) {
     case InstructionSet::kBf16:
     case InstructionSet::kAvx512:
 #if defined(DLRM_HAVE_AVX512)
-      return avx512::Embedding<T>();
+      return avx512::Embedding<Row, T>();
 #endif
     case InstructionSet::kAvx2:
 #if defined(DLRM_HAVE_AVX2)
-      return avx2::Embedding<T>();
+      return avx2::Embedding<Row, T>();
 #endif
     case InstructionSet::kPortable:
       break;
   }
-  return portable::Embedding<T>();
+  return portable::Embedding<Row, T>();
 }
 
-template EmbeddingFunctions<float> EmbeddingFor<float>(InstructionSet);
-template EmbeddingFunctions<Bf16> EmbeddingFor<Bf16>(InstructionSet);
-template EmbeddingFunctions<Half> EmbeddingFor<Half>(InstructionSet);
+#define DLRM_INSTANTIATE(Row, T) \
+  template EmbeddingFunctions<Row, T> EmbeddingFor<Row, T>(InstructionSet);
+DLRM_FOR_EMBEDDING_ELEMENTS(DLRM_INSTANTIATE)
+#undef DLRM_INSTANTIATE
 
 namespace {
 
@@ -35,9 +36,10 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-template <class T, class Id>
+template <class R, class T, class Id>
 class LookupKernel : public OpKernel {
  public:
+  using Row = typename NativeElement<R>::Type;
   using Element = typename NativeElement<T>::Type;
 
   explicit LookupKernel(OpKernelConstruction* c) : OpKernel(c) {
@@ -49,29 +51,28 @@ class LookupKernel : public OpKernel {
     tensorflow::core::RefCountPtr<tensorflow::Var> variable;
     OP_REQUIRES_OK(c, tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, 0), &variable));
     tensorflow::tf_shared_lock lock(*variable->mu());
-    OP_REQUIRES_OK(c, CheckVariable(*variable, 2, "table"));
+    OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DataTypeToEnum<R>::value, 2, "table"));
     const Tensor& table = *variable->tensor();
     const Tensor& ids = c->input(1);
     Tables tables;
     OP_REQUIRES_OK(c, ReadTables(ids, c->input(2), c->input(3), table.dim_size(0), &tables));
     const int64_t dimension = table.dim_size(1);
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(
-        c, c->allocate_output(0, TensorShape({ids.dim_size(0), ids.dim_size(1), dimension}),
-                              &output));
+    OP_REQUIRES_OK(c, c->allocate_output(
+                          0, TensorShape({ids.dim_size(0), ids.dim_size(1), dimension}), &output));
     if (ids.NumElements() == 0) return;
     huge_pages_.Advise(table);
     AdviseHugePages(output->tensor_data().data(), output->TotalBytes());
     RowFinder<Id> finder(ids, tables);
-    const auto functions = EmbeddingFor<Element>(CurrentInstructionSet());
-    const float* rows_of_table = ElementsOf<float>(table);
+    const auto functions = EmbeddingFor<Row, Element>(CurrentInstructionSet());
+    const Row* rows_of_table = ElementsOf<Row>(table);
     Element* out = MutableElementsOf<Element>(*output);
     // What fits into the caches is better left there for whoever reads it next.
     constexpr size_t kCaches = size_t{4} << 20;
     const bool stream = output->TotalBytes() > kCaches && dimension * sizeof(Element) % 64 == 0 &&
                         reinterpret_cast<uintptr_t>(out) % 64 == 0;
     const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
-    const int64_t cycles = 20 + dimension * (sizeof(float) + sizeof(Element)) / 4;
+    const int64_t cycles = 20 + dimension * (sizeof(Row) + sizeof(Element)) / 4;
     tensorflow::Shard(workers.num_threads, workers.workers, ids.NumElements(), cycles,
                       [&](int64_t begin, int64_t end) {
                         constexpr int64_t kChunk = 512;
@@ -90,18 +91,14 @@ class LookupKernel : public OpKernel {
   HugePages huge_pages_;
 };
 
-#define DLRM_REGISTER(T, Id)                                   \
-  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")         \
-                              .Device(tensorflow::DEVICE_CPU)  \
-                              .TypeConstraint<T>("dtype")      \
-                              .TypeConstraint<Id>("Tids"),     \
-                          LookupKernel<T, Id>);
-DLRM_REGISTER(float, tensorflow::int32)
-DLRM_REGISTER(float, tensorflow::int64)
-DLRM_REGISTER(tensorflow::bfloat16, tensorflow::int32)
-DLRM_REGISTER(tensorflow::bfloat16, tensorflow::int64)
-DLRM_REGISTER(Eigen::half, tensorflow::int32)
-DLRM_REGISTER(Eigen::half, tensorflow::int64)
+#define DLRM_REGISTER(R, T, Id)                               \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")        \
+                              .Device(tensorflow::DEVICE_CPU) \
+                              .TypeConstraint<R>("row_type")  \
+                              .TypeConstraint<T>("dtype")     \
+                              .TypeConstraint<Id>("Tids"),    \
+                          LookupKernel<R, T, Id>);
+DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER
 
 class AdviseHugePagesKernel : public OpKernel {

@@ -1,8 +1,11 @@
 // Lookup and in-place update of embedding tables that lie back to back in one variable.
 //
-// `table` is a resource variable of float32 [rows, D]. Table t of T occupies its rows
+// `table` is a resource variable of row_type [rows, D]. Table t of T occupies its rows
 // [base_rows[t], base_rows[t] + table_rows[t]). ids [B, T] count from 0 within each table.
 
+#include <string>
+
+#include "embedding/embedding_cpu.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -48,19 +51,31 @@ Status LookupShape(InferenceContext* c) {
   return Status();
 }
 
-// Checks the inputs of an update; `first` is where ids stand among them.
-Status UpdateInputs(InferenceContext* c, int first) {
+// Checks the inputs of an update. Ids come after the table and the states.
+Status UpdateShapes(InferenceContext* c) {
+  int states = 0;
+  TF_RETURN_IF_ERROR(c->GetAttr("N", &states));
+  const int first = 1 + states;
   DimensionHandle dimension;
   ShapeHandle ids, gradients, merged, scalar;
   TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
   TF_RETURN_IF_ERROR(IdsAndTables(c, first, first + 2, &ids));
   TF_RETURN_IF_ERROR(c->WithRank(c->input(first + 1), 3, &gradients));
-  TF_RETURN_IF_ERROR(c->Merge(
-      gradients, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}), &merged));
+  TF_RETURN_IF_ERROR(
+      c->Merge(gradients, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}), &merged));
   for (int i = first + 4; i < first + 6; ++i) {
     TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &scalar));
   }
   return Status();
+}
+
+// The attribute that names the optimizer of an update, with the names that it may have.
+std::string OptimizerAttribute() {
+  std::string names;
+  for (int i = 0; i < RowRules::kCount; ++i) {
+    names += std::string(i > 0 ? ", '" : "'") + FactsOfRowRule(i).name + "'";
+  }
+  return "optimizer: {" + names + "}";
 }
 
 Status AllScalars(InferenceContext* c) {
@@ -79,46 +94,36 @@ REGISTER_OP("Dlrm>EmbeddingLookup")
     .Input("base_rows: int64")
     .Input("table_rows: int64")
     .Output("vectors: dtype")
+    .Attr("row_type: {float} = DT_FLOAT")
     .Attr("dtype: {float, bfloat16, half} = DT_FLOAT")
     .Attr("Tids: {int32, int64}")
     .SetIsStateful()
     .SetShapeFn(LookupShape)
     .Doc("vectors[b, t] = table[base_rows[t] + ids[b, t]], converted to dtype; [B, T, D].");
 
-REGISTER_OP("Dlrm>EmbeddingUpdateSgd")
+REGISTER_OP("Dlrm>EmbeddingUpdate")
     .Input("table: resource")
+    .Input("states: N * resource")
     .Input("ids: Tids")
     .Input("gradients: T")
     .Input("base_rows: int64")
     .Input("table_rows: int64")
     .Input("learning_rate: float")
     .Input("scale: float")
+    .Attr("N: int >= 0")
+    .Attr("row_type: {float} = DT_FLOAT")
     .Attr("T: {float, bfloat16, half}")
     .Attr("Tids: {int32, int64}")
+    .Attr(OptimizerAttribute())
+    .Attr("hyperparameters: list(float)")
     .Attr("deterministic: bool = true")
     .SetIsStateful()
-    .SetShapeFn([](InferenceContext* c) { return UpdateInputs(c, 1); })
-    .Doc("table[row] -= learning_rate * scale * gradient for each id, in place. "
-         "gradients [B, T, D]; learning_rate and scale scalars.");
-
-REGISTER_OP("Dlrm>EmbeddingUpdateAdagrad")
-    .Input("table: resource")
-    .Input("accumulator: resource")
-    .Input("ids: Tids")
-    .Input("gradients: T")
-    .Input("base_rows: int64")
-    .Input("table_rows: int64")
-    .Input("learning_rate: float")
-    .Input("scale: float")
-    .Attr("T: {float, bfloat16, half}")
-    .Attr("Tids: {int32, int64}")
-    .Attr("epsilon: float = 1e-8")
-    .Attr("deterministic: bool = true")
-    .SetIsStateful()
-    .SetShapeFn([](InferenceContext* c) { return UpdateInputs(c, 2); })
-    .Doc("Adagrad in place. With g = scale * the sum of the gradients of one row in this batch: "
-         "accumulator += g^2, table -= learning_rate * g / (sqrt(accumulator) + epsilon). "
-         "An accumulator of shape [rows] instead of [rows, D] is row-wise: it adds mean(g^2).");
+    .SetShapeFn(UpdateShapes)
+    .Doc(
+        "Updates the rows that ids [B, T] name by gradients [B, T, D], in place. The rules are in "
+        "row_optimizers.h: SGD subtracts learning_rate * scale * gradient for each id in turn; the "
+        "others apply scale * the sum of a row's gradients once. states: float32 variables, those "
+        "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars.");
 
 REGISTER_OP("Dlrm>EmbeddingInitialize")
     .Input("table: resource")

@@ -7,14 +7,23 @@ namespace portable {
 
 FillFunction Fill() { return FillRow; }
 
-template <class T>
-EmbeddingFunctions<T> Embedding() {
-  return FunctionsOf<PortableVector, T>();
+template <class Row, class T>
+EmbeddingFunctions<Row, T> Embedding() {
+  return FunctionsOf<PortableVector, Row, T>();
 }
 
-template EmbeddingFunctions<float> Embedding<float>();
-template EmbeddingFunctions<Bf16> Embedding<Bf16>();
-template EmbeddingFunctions<Half> Embedding<Half>();
+#define DLRM_INSTANTIATE(Row, T) template EmbeddingFunctions<Row, T> Embedding<Row, T>();
+DLRM_FOR_EMBEDDING_ELEMENTS(DLRM_INSTANTIATE)
+#undef DLRM_INSTANTIATE
 
 }  // namespace portable
+
+const RowRuleFacts& FactsOfRowRule(int optimizer) {
+  static const struct All {
+    All() { RowRules::Facts<PortableVector>(facts); }
+    RowRuleFacts facts[RowRules::kCount];
+  } all;
+  return all.facts[optimizer];
+}
+
 }  // namespace dlrm

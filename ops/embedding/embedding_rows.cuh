@@ -87,9 +87,9 @@ __device__ __forceinline__ void store_columns(T* address, const Columns<1>& colu
   narrow(columns.value[0], address);
 }
 __device__ __forceinline__ void store_columns(float* address, const Columns<4>& columns) {
-  store_streaming(reinterpret_cast<float4*>(address),
-                  make_float4(columns.value[0], columns.value[1], columns.value[2],
-                              columns.value[3]));
+  store_streaming(
+      reinterpret_cast<float4*>(address),
+      make_float4(columns.value[0], columns.value[1], columns.value[2], columns.value[3]));
 }
 template <typename Half>
 __device__ __forceinline__ void store_columns(Half* address, const Columns<4>& columns) {
@@ -101,6 +101,47 @@ __device__ __forceinline__ void store_columns(Half* address, const Columns<4>& c
   store_streaming(reinterpret_cast<uint2*>(address), bits);
 }
 
+// Plain accesses to rows and states, which an update's kernel also writes. With `active` false
+// nothing is touched and a load gives zeros. A row type is added here (and in with_types).
+template <int kVec>
+__device__ __forceinline__ Columns<kVec> load_row(const float* address, bool active) {
+  if (!active) return {};
+  if constexpr (kVec == 4) {
+    const float4 v = *reinterpret_cast<const float4*>(address);
+    return {{v.x, v.y, v.z, v.w}};
+  } else {
+    return {{*address}};
+  }
+}
+template <int kVec>
+__device__ __forceinline__ void store_row(float* address, const Columns<kVec>& c, bool active) {
+  if (!active) return;
+  if constexpr (kVec == 4) {
+    *reinterpret_cast<float4*>(address) =
+        make_float4(c.value[0], c.value[1], c.value[2], c.value[3]);
+  } else {
+    *address = c.value[0];
+  }
+}
+
+// The vector type of the row optimizers on a GPU: one float. Every operation rounds by itself (no
+// fused multiply-add), so that results are those of the CPU kernels.
+struct DeviceFloat {
+  using Register = float;
+  static __device__ __forceinline__ float Broadcast(float value) { return value; }
+  static __device__ __forceinline__ float Add(float a, float b) { return __fadd_rn(a, b); }
+  static __device__ __forceinline__ float Subtract(float a, float b) { return __fsub_rn(a, b); }
+  static __device__ __forceinline__ float Multiply(float a, float b) { return __fmul_rn(a, b); }
+  static __device__ __forceinline__ float Divide(float a, float b) { return a / b; }
+  static __device__ __forceinline__ float SquareRoot(float a) { return sqrtf(a); }
+  static __device__ __forceinline__ float Where(float condition, float a, float b) {
+    return condition != 0.0f ? a : b;
+  }
+  static __device__ __forceinline__ float WherePositive(float a, float value) {
+    return a > 0.0f ? value : 0.0f;
+  }
+};
+
 inline bool is_valid(const DlrmEmbeddingBatch& batch) {
   return batch.batch >= 0 && batch.tables >= 0 && batch.dim >= 1 && batch.total_rows >= 0 &&
          batch.error != nullptr;
@@ -110,35 +151,48 @@ inline bool aligned(const void* pointer, size_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
 }
 
-// Calls `body(element, id, vec)` with values of the batch's element and id types; vec is a
-// Columns<4> where rows allow accesses of four columns, else a Columns<1>.
+// Calls `body(element, id, vec, row)` with values of the batch's element, id and row types; vec is
+// a Columns<4> where rows allow accesses of four columns, else a Columns<1>.
 template <typename Body>
-cudaError_t with_types(const DlrmEmbeddingBatch& batch, const void* elements, const float* rows,
+cudaError_t with_types(const DlrmEmbeddingBatch& batch, const void* elements, const void* rows,
                        Body body) {
-  const bool wide =
-      batch.dim % 4 == 0 && aligned(rows, 16) &&
+  const bool wide_elements =
+      batch.dim % 4 == 0 &&
       aligned(elements, batch.dtype == DLRM_FLOAT32 ? 4 * sizeof(float) : 4 * sizeof(__half));
-  const auto with_vec = [&](auto element, auto id) {
-    return wide ? body(element, id, Columns<4>{}) : body(element, id, Columns<1>{});
+  const auto with_row = [&](auto element, auto id, auto row) {
+    return wide_elements && aligned(rows, 4 * sizeof(row)) ? body(element, id, Columns<4>{}, row)
+                                                           : body(element, id, Columns<1>{}, row);
   };
-  const auto with_id = [&](auto element) {
-    if (batch.id_type == DLRM_INT32) return with_vec(element, int32_t{});
-    if (batch.id_type == DLRM_INT64) return with_vec(element, int64_t{});
+  const auto with_id = [&](auto element, auto id) {
+    if (batch.row_type == DLRM_FLOAT32) return with_row(element, id, float{});
     return cudaErrorInvalidValue;
   };
-  if (batch.dtype == DLRM_FLOAT32) return with_id(float{});
-  if (batch.dtype == DLRM_FLOAT16) return with_id(__half{});
-  if (batch.dtype == DLRM_BFLOAT16) return with_id(__nv_bfloat16{});
+  const auto with_element = [&](auto element) {
+    if (batch.id_type == DLRM_INT32) return with_id(element, int32_t{});
+    if (batch.id_type == DLRM_INT64) return with_id(element, int64_t{});
+    return cudaErrorInvalidValue;
+  };
+  if (batch.dtype == DLRM_FLOAT32) return with_element(float{});
+  if (batch.dtype == DLRM_FLOAT16) return with_element(__half{});
+  if (batch.dtype == DLRM_BFLOAT16) return with_element(__nv_bfloat16{});
   return cudaErrorInvalidValue;
 }
+
+// SGD with atomics, for dlrm_embedding_update (embedding_sgd.cu).
+cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const void* gradients, void* rows,
+                             float step, cudaStream_t stream);
 
 // Calls `body(part, ranges)` for as many tables at a time as a launch takes.
 template <typename Id, typename Body>
 cudaError_t for_table_parts(const DlrmEmbeddingBatch& batch, Body body) {
   for (int64_t first = 0; first < batch.tables; first += kTablesPerLaunch) {
     const int64_t left = batch.tables - first;
-    BatchPart<Id> part{static_cast<const Id*>(batch.ids), batch.error, batch.batch, batch.dim,
-                       batch.tables, static_cast<int>(first),
+    BatchPart<Id> part{static_cast<const Id*>(batch.ids),
+                       batch.error,
+                       batch.batch,
+                       batch.dim,
+                       batch.tables,
+                       static_cast<int>(first),
                        static_cast<int>(left < kTablesPerLaunch ? left : kTablesPerLaunch)};
     TableRanges ranges = {};
     for (int t = 0; t < part.tables; ++t) {

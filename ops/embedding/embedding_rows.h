@@ -23,18 +23,18 @@ void PrefetchRow(const void* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, kWrite, 3);
 }
 
-template <class V, class T>
-void Gather(const float* table, int64_t dimension, const int64_t* rows, int64_t count,
-            bool stream, T* out) {
+template <class V, class Row, class T>
+void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t count, bool stream,
+            T* out) {
   const int64_t whole = dimension / V::kFloats * V::kFloats, rest = dimension - whole;
-  const int64_t row_bytes = dimension * sizeof(float);
+  const int64_t row_bytes = dimension * sizeof(Row);
   const int64_t first = count < kRowsAhead ? count : kRowsAhead;
   for (int64_t k = 0; k < first; ++k) PrefetchRow<0>(table + rows[k] * dimension, row_bytes);
   for (int64_t k = 0; k < count; ++k, out += dimension) {
     if (k + kRowsAhead < count) {
       PrefetchRow<0>(table + rows[k + kRowsAhead] * dimension, row_bytes);
     }
-    const float* row = table + rows[k] * dimension;
+    const Row* row = table + rows[k] * dimension;
     if (stream) {
       for (int64_t c = 0; c < whole; c += V::kFloats) V::Stream(out + c, V::Load(row + c));
     } else {
@@ -45,42 +45,13 @@ void Gather(const float* table, int64_t dimension, const int64_t* rows, int64_t 
   if (stream) V::Fence();
 }
 
-template <class V, class T>
-void Sgd(float* table, int64_t dimension, const RowUpdate* updates, int64_t count,
-         const T* gradients, float step) {
-  const int64_t whole = dimension / V::kFloats * V::kFloats, rest = dimension - whole;
-  const int64_t row_bytes = dimension * sizeof(float), gradient_bytes = dimension * sizeof(T);
-  const typename V::Register steps = V::Broadcast(step);
-  for (int64_t k = 0; k < count && k < kRowsAhead; ++k) {
-    PrefetchRow<1>(table + updates[k].row * dimension, row_bytes);
-  }
-  for (int64_t k = 0; k < count; ++k) {
-    if (k + kRowsAhead < count) {
-      const RowUpdate& ahead = updates[k + kRowsAhead];
-      PrefetchRow<1>(table + ahead.row * dimension, row_bytes);
-      PrefetchRow<0>(gradients + ahead.gradient * dimension, gradient_bytes);
-    }
-    float* row = table + updates[k].row * dimension;
-    const T* gradient = gradients + updates[k].gradient * dimension;
-    for (int64_t c = 0; c < whole; c += V::kFloats) {
-      const typename V::Register change = V::Multiply(steps, V::Load(gradient + c));
-      V::Store(row + c, V::Subtract(V::Load(row + c), change));
-    }
-    if (rest != 0) {
-      const typename V::Register change =
-          V::Multiply(steps, V::LoadFirst(gradient + whole, rest));
-      V::StoreFirst(row + whole, V::Subtract(V::LoadFirst(row + whole, rest), change), rest);
-    }
-  }
-}
-
 // The first up to kFloats elements of the rest of a row.
 template <class V, class T>
 typename V::Register LoadPart(const T* p, int64_t left) {
   return left >= V::kFloats ? V::Load(p) : V::LoadFirst(p, left);
 }
-template <class V>
-void StorePart(float* p, typename V::Register r, int64_t left) {
+template <class V, class T>
+void StorePart(T* p, typename V::Register r, int64_t left) {
   if (left >= V::kFloats) {
     V::Store(p, r);
   } else {
@@ -88,8 +59,42 @@ void StorePart(float* p, typename V::Register r, int64_t left) {
   }
 }
 
-// sum[0 .. D) = scale * the chain's gradients, added in its order; returns the sum of squares.
-template <class V, class T>
+// Applies a rule to each gradient in turn.
+template <class V, class Row, class T, class Rule>
+void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
+                   const RowStep& step) {
+  static_assert(Rule::kColumnStates == 0 && Rule::kRowStates == 0, "rules in order have no state");
+  const Rule rule(step);
+  const int64_t dimension = table.dimension, count = chains.update_count;
+  const int64_t whole = dimension / V::kFloats * V::kFloats, rest = dimension - whole;
+  const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
+  const RowUpdate* updates = chains.updates;
+  for (int64_t k = 0; k < count && k < kRowsAhead; ++k) {
+    PrefetchRow<1>(table.rows + updates[k].row * dimension, row_bytes);
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    if (k + kRowsAhead < count) {
+      const RowUpdate& ahead = updates[k + kRowsAhead];
+      PrefetchRow<1>(table.rows + ahead.row * dimension, row_bytes);
+      PrefetchRow<0>(gradients + ahead.gradient * dimension, gradient_bytes);
+    }
+    Row* row = table.rows + updates[k].row * dimension;
+    const T* gradient = gradients + updates[k].gradient * dimension;
+    const typename V::Register none = V::Zero();
+    for (int64_t c = 0; c < whole; c += V::kFloats) {
+      V::Store(row + c, rule.Apply(V::Load(row + c), V::Load(gradient + c), nullptr, none));
+    }
+    if (rest != 0) {
+      const typename V::Register changed = rule.Apply(
+          V::LoadFirst(row + whole, rest), V::LoadFirst(gradient + whole, rest), nullptr, none);
+      V::StoreFirst(row + whole, changed, rest);
+    }
+  }
+}
+
+// sum[0 .. D) = scale * the chain's gradients, added in its order. Returns the sum of squares, or 0
+// unless kSquares.
+template <bool kSquares, class V, class T>
 float SumChain(const UpdateChains& chains, int64_t update, int64_t dimension, const T* gradients,
                float scale, float* sum) {
   const typename V::Register scales = V::Broadcast(scale);
@@ -102,9 +107,10 @@ float SumChain(const UpdateChains& chains, int64_t update, int64_t dimension, co
       total = V::Add(total, LoadPart<V>(gradient + c, left));
     }
     total = V::Multiply(total, scales);
-    squares = V::Add(squares, V::Multiply(total, total));
+    if constexpr (kSquares) squares = V::Add(squares, V::Multiply(total, total));
     V::Store(sum + c, total);
   }
+  if constexpr (!kSquares) return 0;
   float parts[V::kFloats];
   V::Store(parts, squares);
   float square = 0;
@@ -112,56 +118,71 @@ float SumChain(const UpdateChains& chains, int64_t update, int64_t dimension, co
   return square;
 }
 
-template <class V, class T>
-void Adagrad(float* table, float* accumulator, int64_t dimension, const UpdateChains& chains,
-             const T* gradients, const AdagradStep& step, float* sum) {
-  const int64_t row_bytes = dimension * sizeof(float), gradient_bytes = dimension * sizeof(T);
-  const typename V::Register rate = V::Broadcast(step.learning_rate);
-  const typename V::Register epsilon = V::Broadcast(step.epsilon);
-  for (int64_t k = 0; k < chains.count; ++k) {
-    if (k + kRowsAhead / 2 < chains.count) {
+// Applies a rule once to each row, with the sum of its gradients.
+template <class V, class Row, class T, class Rule>
+void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
+                  const RowStep& step, float* sum) {
+  using Register = typename V::Register;
+  constexpr int kColumnStates = Rule::kColumnStates, kRowStates = Rule::kRowStates;
+  const Rule rule(step);
+  const int64_t dimension = table.dimension;
+  const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
+  for (int64_t k = 0; k < chains.row_count; ++k) {
+    if (k + kRowsAhead / 2 < chains.row_count) {
       const RowUpdate& ahead = chains.updates[chains.first[k + kRowsAhead / 2]];
-      PrefetchRow<1>(table + ahead.row * dimension, row_bytes);
+      PrefetchRow<1>(table.rows + ahead.row * dimension, row_bytes);
       PrefetchRow<0>(gradients + ahead.gradient * dimension, gradient_bytes);
-      if (step.row_wise) {
-        __builtin_prefetch(accumulator + ahead.row, 1, 3);
-      } else {
-        PrefetchRow<1>(accumulator + ahead.row * dimension, row_bytes);
+      for (int s = 0; s < kColumnStates; ++s) {
+        PrefetchRow<1>(table.states[s] + ahead.row * dimension, dimension * sizeof(float));
+      }
+      for (int s = kColumnStates; s < kColumnStates + kRowStates; ++s) {
+        __builtin_prefetch(table.states[s] + ahead.row, 1, 3);
       }
     }
     const int64_t update = chains.first[k];
     const int64_t row_number = chains.updates[update].row;
-    float* row = table + row_number * dimension;
+    Row* row = table.rows + row_number * dimension;
     const float square =
-        SumChain<V>(chains, update, dimension, gradients, step.scale, sum);
-    if (step.row_wise) {
-      accumulator[row_number] += square / static_cast<float>(dimension);
-      const float root = __builtin_sqrtf(accumulator[row_number]) + step.epsilon;
-      const typename V::Register factor = V::Broadcast(step.learning_rate / root);
-      for (int64_t c = 0; c < dimension; c += V::kFloats) {
-        const int64_t left = dimension - c;
-        const typename V::Register change = V::Multiply(factor, V::Load(sum + c));
-        StorePart<V>(row + c, V::Subtract(LoadPart<V>(row + c, left), change), left);
-      }
-      continue;
+        SumChain<(kRowStates > 0), V>(chains, update, dimension, gradients, step.scale, sum);
+    Register factor = V::Zero();
+    if constexpr (kRowStates > 0) {
+      float values[kRowStates];
+      for (int s = 0; s < kRowStates; ++s) values[s] = table.states[kColumnStates + s][row_number];
+      factor = V::Broadcast(rule.BeginRow(square / static_cast<float>(dimension), values));
+      for (int s = 0; s < kRowStates; ++s) table.states[kColumnStates + s][row_number] = values[s];
     }
-    float* accumulators = accumulator + row_number * dimension;
     for (int64_t c = 0; c < dimension; c += V::kFloats) {
-      const int64_t left = dimension - c;
-      const typename V::Register g = V::Load(sum + c);
-      const typename V::Register total =
-          V::Add(LoadPart<V>(accumulators + c, left), V::Multiply(g, g));
-      StorePart<V>(accumulators + c, total, left);
-      const typename V::Register change =
-          V::Divide(V::Multiply(rate, g), V::Add(V::SquareRoot(total), epsilon));
-      StorePart<V>(row + c, V::Subtract(LoadPart<V>(row + c, left), change), left);
+      const int64_t left = dimension - c, place = row_number * dimension + c;
+      Register values[kColumnStates + 1];  // one more: an array of none is none
+      for (int s = 0; s < kColumnStates; ++s)
+        values[s] = LoadPart<V>(table.states[s] + place, left);
+      const Register changed =
+          rule.Apply(LoadPart<V>(row + c, left), V::Load(sum + c), values, factor);
+      for (int s = 0; s < kColumnStates; ++s)
+        StorePart<V>(table.states[s] + place, values[s], left);
+      StorePart<V>(row + c, changed, left);
     }
   }
 }
 
-template <class V, class T>
-EmbeddingFunctions<T> FunctionsOf() {
-  return {Gather<V, T>, Sgd<V, T>, Adagrad<V, T>};
+template <class V, class Row, class T, class Rule>
+void Update(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
+            const RowStep& step, float* sum) {
+  if constexpr (Rule::kInOrder) {
+    UpdateInOrder<V, Row, T, Rule>(table, chains, gradients, step);
+  } else {
+    UpdateSummed<V, Row, T, Rule>(table, chains, gradients, step, sum);
+  }
+}
+
+template <class V, class Row, class T, template <class> class... Rules>
+EmbeddingFunctions<Row, T> FunctionsWith(RowRuleList<Rules...>) {
+  return {Gather<V, Row, T>, {Update<V, Row, T, Rules<V>>...}};
+}
+
+template <class V, class Row, class T>
+EmbeddingFunctions<Row, T> FunctionsOf() {
+  return FunctionsWith<V, Row, T>(RowRules{});
 }
 
 }  // namespace

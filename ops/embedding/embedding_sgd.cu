@@ -40,10 +40,10 @@ __device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
 }
 
 // kWholeRow: one access of the warp covers a row (D = 32 kVec).
-template <typename T, typename Id, int kVec, bool kWholeRow>
+template <typename R, typename T, typename Id, int kVec, bool kWholeRow>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, kWholeRow ? 3 : 2)
     sgd_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
-               const T* __restrict__ gradients, float* __restrict__ rows, float step) {
+               const T* __restrict__ gradients, R* __restrict__ rows, float step) {
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   const int64_t groups = (part.batch + 31) / 32 * part.tables;
@@ -90,28 +90,30 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kWholeRow ? 3 : 2)
   }
 }
 
-template <typename T, typename Id, int kVec>
-cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, float* rows, float step,
+template <typename R, typename T, typename Id, int kVec>
+cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, R* rows, float step,
                 cudaStream_t stream) {
   return for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
     const int64_t groups = (part.batch + 31) / 32 * part.tables;
     const int64_t blocks = (groups + kWarpsPerBlock - 1) / kWarpsPerBlock;
-    const auto kernel = batch.dim == 32 * kVec ? sgd_kernel<T, Id, kVec, true>
-                                               : sgd_kernel<T, Id, kVec, false>;
+    const auto kernel = batch.dim == 32 * kVec ? sgd_kernel<R, T, Id, kVec, true>
+                                               : sgd_kernel<R, T, Id, kVec, false>;
     return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, part, ranges, gradients, rows,
                   step);
   });
 }
 
 }  // namespace
-}  // namespace dlrm::gpu
 
-extern "C" cudaError_t dlrm_embedding_sgd(const DlrmEmbeddingBatch* batch, const void* gradients,
-                                          float* rows, float step, cudaStream_t stream) {
-  if (!dlrm::gpu::is_valid(*batch)) return cudaErrorInvalidValue;
-  return dlrm::gpu::with_types(*batch, gradients, rows, [&](auto element, auto id, auto columns) {
+cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const void* gradients, void* rows,
+                             float step, cudaStream_t stream) {
+  if (!is_valid(batch)) return cudaErrorInvalidValue;
+  return with_types(batch, gradients, rows, [&](auto element, auto id, auto columns, auto row) {
     using T = decltype(element);
-    return dlrm::gpu::sgd<T, decltype(id), sizeof(columns) / sizeof(float)>(
-        *batch, static_cast<const T*>(gradients), rows, step, stream);
+    using R = decltype(row);
+    return sgd<R, T, decltype(id), sizeof(columns) / sizeof(float)>(
+        batch, static_cast<const T*>(gradients), static_cast<R*>(rows), step, stream);
   });
 }
+
+}  // namespace dlrm::gpu

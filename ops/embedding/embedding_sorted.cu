@@ -1,7 +1,10 @@
 // Embedding updates that have one result: places sorted by row (stable), then one warp for each
-// row that occurs. SGD applies a row's gradients one after another, Adagrad their sum once. Every
-// operation rounds by itself (no fused multiply-add), so that SGD and full Adagrad give the bits
-// that a sequential loop gives.
+// row that occurs. Rules in order apply a row's gradients one after another, the others their sum
+// once. Every operation of a rule rounds by itself, so that all rules without state per row give
+// the bits that a sequential loop gives.
+#include <cstring>
+#include <type_traits>
+
 #include "embedding/embedding_rows.cuh"
 #include "embedding/radix_sort.cuh"
 
@@ -81,52 +84,25 @@ __device__ __forceinline__ void walk(const SortedBatch<T>& batch, const Segment&
   }
 }
 
-// Plain accesses to memory that this kernel also writes.
-template <int kVec>
-struct RowColumns {
-  float* address;
-  bool active;
-
-  __device__ __forceinline__ Columns<kVec> load() const {
-    if (!active) return {};
-    if constexpr (kVec == 4) {
-      const float4 v = *reinterpret_cast<const float4*>(address);
-      return {{v.x, v.y, v.z, v.w}};
-    } else {
-      return {{*address}};
-    }
-  }
-  __device__ __forceinline__ void store(const Columns<kVec>& c) const {
-    if (!active) return;
-    if constexpr (kVec == 4) {
-      *reinterpret_cast<float4*>(address) =
-          make_float4(c.value[0], c.value[1], c.value[2], c.value[3]);
-    } else {
-      *address = c.value[0];
-    }
-  }
-};
-
-struct Sgd {
-  float* rows;
-  float step;
-
-  template <int kVec, typename T>
-  __device__ __forceinline__ void apply(const SortedBatch<T>& batch, const Segment& segment) const {
-    for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
-      const int64_t column = block + threadIdx.x % 32 * kVec;
-      const RowColumns<kVec> row{rows + segment.row * batch.dim + column, column < batch.dim};
-      Columns<kVec> value = row.load();
-      walk<kVec>(batch, segment, column, [&](const Columns<kVec>& gradient) {
+// Applies a rule to each gradient of a row in turn.
+template <int kVec, typename Rule, typename R, typename T>
+__device__ __forceinline__ void apply_in_order(const Rule& rule, const SortedBatch<T>& batch,
+                                               const RowsAndStates<R>& table,
+                                               const Segment& segment) {
+  static_assert(Rule::kColumnStates == 0 && Rule::kRowStates == 0, "rules in order have no state");
+  for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
+    const int64_t column = block + threadIdx.x % 32 * kVec;
+    R* const row = table.rows + segment.row * batch.dim + column;
+    Columns<kVec> value = load_row<kVec>(row, column < batch.dim);
+    walk<kVec>(batch, segment, column, [&](const Columns<kVec>& gradient) {
 #pragma unroll
-        for (int v = 0; v < kVec; ++v) {
-          value.value[v] = __fsub_rn(value.value[v], __fmul_rn(step, gradient.value[v]));
-        }
-      });
-      row.store(value);
-    }
+      for (int v = 0; v < kVec; ++v) {
+        value.value[v] = rule.Apply(value.value[v], gradient.value[v], nullptr, 0.0f);
+      }
+    });
+    store_row(row, value, column < batch.dim);
   }
-};
+}
 
 template <int kVec, typename T>
 __device__ __forceinline__ Columns<kVec> sum_of(const SortedBatch<T>& batch, const Segment& segment,
@@ -141,76 +117,81 @@ __device__ __forceinline__ Columns<kVec> sum_of(const SortedBatch<T>& batch, con
   return sum;
 }
 
-struct Adagrad {
-  float* rows;
-  float* accumulator;
-  float learning_rate, scale, epsilon;
-
-  template <int kVec, typename T>
-  __device__ __forceinline__ void apply(const SortedBatch<T>& batch, const Segment& segment) const {
-    for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
-      const int64_t column = block + threadIdx.x % 32 * kVec;
-      const int64_t offset = segment.row * batch.dim + column;
-      const RowColumns<kVec> row{rows + offset, column < batch.dim};
-      const RowColumns<kVec> state{accumulator + offset, column < batch.dim};
-      Columns<kVec> value = row.load(), squares = state.load();
-      const Columns<kVec> g = sum_of<kVec>(batch, segment, column, scale);
+// The factor on a row's gradients, from the mean of the squares of their sum. Every lane has it;
+// `g` is left with the sum of the row's last block.
+template <int kVec, typename Rule, typename R, typename T>
+__device__ __forceinline__ float begin_row(const Rule& rule, const SortedBatch<T>& batch,
+                                           const RowsAndStates<R>& table, const Segment& segment,
+                                           float scale, Columns<kVec>* g) {
+  const int lane = threadIdx.x % 32;
+  float squares = 0.0f;
+  for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
+    const int64_t column = block + lane * kVec;
+    *g = sum_of<kVec>(batch, segment, column, scale);
+    if (column >= batch.dim) continue;
 #pragma unroll
-      for (int v = 0; v < kVec; ++v) {
-        squares.value[v] = __fadd_rn(squares.value[v], __fmul_rn(g.value[v], g.value[v]));
-        const float change =
-            __fmul_rn(learning_rate, g.value[v]) / (sqrtf(squares.value[v]) + epsilon);
-        value.value[v] = __fsub_rn(value.value[v], change);
-      }
-      state.store(squares);
-      row.store(value);
-    }
+    for (int v = 0; v < kVec; ++v) squares += g->value[v] * g->value[v];
   }
-};
+#pragma unroll
+  for (int other = 16; other > 0; other /= 2) {
+    squares += __shfl_xor_sync(kFullWarp, squares, other);
+  }
+  float values[Rule::kRowStates];
+#pragma unroll
+  for (int s = 0; s < Rule::kRowStates; ++s) {
+    values[s] = table.states[Rule::kColumnStates + s][segment.row];
+  }
+  const float factor = rule.BeginRow(squares / static_cast<float>(batch.dim), values);
+  __syncwarp();
+#pragma unroll
+  for (int s = 0; s < Rule::kRowStates; ++s) {
+    if (lane == 0) table.states[Rule::kColumnStates + s][segment.row] = values[s];
+  }
+  return factor;
+}
 
-struct RowWiseAdagrad {
-  float* rows;
-  float* accumulator;
-  float learning_rate, scale, epsilon;
-
-  template <int kVec, typename T>
-  __device__ __forceinline__ void apply(const SortedBatch<T>& batch, const Segment& segment) const {
-    const int lane = threadIdx.x % 32;
-    float squares = 0.0f;
-    Columns<kVec> g = {};
-    for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
-      const int64_t column = block + lane * kVec;
+// Applies a rule once to a row, with the sum of its gradients.
+template <int kVec, typename Rule, typename R, typename T>
+__device__ __forceinline__ void apply_summed(const Rule& rule, const SortedBatch<T>& batch,
+                                             const RowsAndStates<R>& table, const Segment& segment,
+                                             float scale) {
+  constexpr int kStates = Rule::kColumnStates;
+  float factor = 0.0f;
+  Columns<kVec> g = {};
+  if constexpr (Rule::kRowStates > 0) {
+    factor = begin_row<kVec>(rule, batch, table, segment, scale, &g);
+  }
+  for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
+    const int64_t column = block + threadIdx.x % 32 * kVec;
+    const bool active = column < batch.dim;
+    const int64_t offset = segment.row * batch.dim + column;
+    Columns<kVec> value = load_row<kVec>(table.rows + offset, active);
+    Columns<kVec> states[kStates + 1];  // one more: an array of none is none
+#pragma unroll
+    for (int s = 0; s < kStates; ++s) states[s] = load_row<kVec>(table.states[s] + offset, active);
+    // Rows of one block have their sum from begin_row; longer ones are summed again.
+    if (Rule::kRowStates == 0 || batch.dim > 32 * kVec) {
       g = sum_of<kVec>(batch, segment, column, scale);
-      if (column >= batch.dim) continue;
-#pragma unroll
-      for (int v = 0; v < kVec; ++v) squares += g.value[v] * g.value[v];
     }
 #pragma unroll
-    for (int other = 16; other > 0; other /= 2) {
-      squares += __shfl_xor_sync(kFullWarp, squares, other);
-    }
-    const float state = accumulator[segment.row] + squares / static_cast<float>(batch.dim);
-    __syncwarp();
-    if (lane == 0) accumulator[segment.row] = state;
-    const float factor = learning_rate / (sqrtf(state) + epsilon);
-    for (int64_t block = 0; block < batch.dim; block += 32 * kVec) {
-      const int64_t column = block + lane * kVec;
-      // Rows of one block keep their sum in registers; longer ones are summed again.
-      if (batch.dim > 32 * kVec) g = sum_of<kVec>(batch, segment, column, scale);
-      const RowColumns<kVec> row{rows + segment.row * batch.dim + column, column < batch.dim};
-      Columns<kVec> value = row.load();
+    for (int v = 0; v < kVec; ++v) {
+      float of_column[kStates + 1];
 #pragma unroll
-      for (int v = 0; v < kVec; ++v) {
-        value.value[v] = __fsub_rn(value.value[v], __fmul_rn(factor, g.value[v]));
-      }
-      row.store(value);
+      for (int s = 0; s < kStates; ++s) of_column[s] = states[s].value[v];
+      value.value[v] = rule.Apply(value.value[v], g.value[v], of_column, factor);
+#pragma unroll
+      for (int s = 0; s < kStates; ++s) states[s].value[v] = of_column[s];
     }
+#pragma unroll
+    for (int s = 0; s < kStates; ++s) store_row(table.states[s] + offset, states[s], active);
+    store_row(table.rows + offset, value, active);
   }
-};
+}
 
-template <typename T, int kVec, typename Rule>
+template <typename R, typename T, int kVec, typename Rule>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
-    update_kernel(SortedBatch<T> batch, Rule rule) {
+    update_kernel(SortedBatch<T> batch, RowsAndStates<R> table, RowStep step) {
+  const Rule rule(step);
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   int64_t window = (static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32) * 32;
@@ -228,7 +209,11 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
       heads &= heads - 1;
       const int to = heads != 0 ? __ffs(heads) - 1 : used;
       const Segment segment{window, place, __shfl_sync(kFullWarp, key, from), from, to};
-      rule.template apply<kVec>(batch, segment);
+      if constexpr (Rule::kInOrder) {
+        apply_in_order<kVec>(rule, batch, table, segment);
+      } else {
+        apply_summed<kVec>(rule, batch, table, segment, step.scale);
+      }
     }
   }
 }
@@ -262,8 +247,9 @@ struct Workspace {
 };
 
 template <typename Rule>
-cudaError_t update(const DlrmEmbeddingBatch& batch, const void* gradients, Rule rule,
-                   bool wide_state, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& what,
+                   const void* gradients, void* rows, void* workspace, size_t workspace_bytes,
+                   cudaStream_t stream) {
   Workspace plan;
   cudaError_t status = plan.plan(batch);
   if (status != cudaSuccess) return status;
@@ -277,10 +263,13 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const void* gradients, Rule 
   auto* sorted_keys = reinterpret_cast<uint32_t*>(memory + 2 * plan.array);
   auto* sorted_places = reinterpret_cast<uint32_t*>(memory + 3 * plan.array);
   const auto nowhere = static_cast<uint32_t>(batch.total_rows);
+  bool wide_states = true;
+  for (int s = 0; s < Rule::kColumnStates; ++s) wide_states &= aligned(what.states[s], 16);
 
-  return with_types(batch, gradients, rule.rows, [&](auto element, auto id, auto columns) {
+  return with_types(batch, gradients, rows, [&](auto element, auto id, auto columns, auto row) {
     using T = decltype(element);
     using Id = decltype(id);
+    using R = decltype(row);
     constexpr int kVec = sizeof(columns) / sizeof(float);
     status = for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
       const int64_t blocks = (part.batch * part.tables + 255) / 256;
@@ -290,12 +279,30 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const void* gradients, Rule 
     status = sort_pairs(memory + 4 * plan.array, plan.sort, keys, sorted_keys, places,
                         sorted_places, plan.count, plan.key_bits, stream);
     if (status != cudaSuccess) return status;
-    const SortedBatch<T> sorted{sorted_keys,  sorted_places, static_cast<const T*>(gradients),
-                                plan.count,   batch.dim,     nowhere};
+    const SortedBatch<T> sorted{sorted_keys, sorted_places, static_cast<const T*>(gradients),
+                                plan.count,  batch.dim,     nowhere};
+    RowsAndStates<R> table{static_cast<R*>(rows), {}, batch.dim};
+    for (int s = 0; s < kMaxRowStates; ++s) table.states[s] = what.states[s];
     const int64_t blocks = (int64_t{plan.count} + 32 * kWarpsPerBlock - 1) / (32 * kWarpsPerBlock);
-    const auto kernel = wide_state ? update_kernel<T, kVec, Rule> : update_kernel<T, 1, Rule>;
-    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, rule);
+    const auto kernel =
+        wide_states ? update_kernel<R, T, kVec, Rule> : update_kernel<R, T, 1, Rule>;
+    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, table, what.step);
   });
+}
+
+// Calls `body` with the rule (as a null pointer to it) of that number.
+template <template <class> class... Rules, typename Body>
+cudaError_t with_rule(RowRuleList<Rules...>, int optimizer, Body body) {
+  cudaError_t status = cudaErrorInvalidValue;
+  int number = 0;
+  ((number++ == optimizer ? void(status = body(static_cast<Rules<DeviceFloat>*>(nullptr)))
+                          : void()),
+   ...);
+  return status;
+}
+
+bool takes_atomics(const DlrmEmbeddingUpdate& what) {
+  return what.deterministic == 0 && what.optimizer == dlrm_row_optimizer(Sgd<DeviceFloat>::kName);
 }
 
 }  // namespace
@@ -303,32 +310,39 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const void* gradients, Rule 
 
 extern "C" {
 
-cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch, size_t* bytes) {
+int dlrm_row_optimizer(const char* name) {
+  dlrm::RowRuleFacts facts[dlrm::RowRules::kCount];
+  dlrm::RowRules::Facts<dlrm::gpu::DeviceFloat>(facts);
+  for (int i = 0; i < dlrm::RowRules::kCount; ++i) {
+    if (std::strcmp(facts[i].name, name) == 0) return i;
+  }
+  return -1;
+}
+
+cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
+                                           const DlrmEmbeddingUpdate* update, size_t* bytes) {
+  *bytes = 0;
+  if (dlrm::gpu::takes_atomics(*update)) return cudaSuccess;
   dlrm::gpu::Workspace plan;
   const cudaError_t status = plan.plan(*batch);
-  *bytes = status == cudaSuccess ? plan.bytes() : 0;
+  if (status == cudaSuccess) *bytes = plan.bytes();
   return status;
 }
 
-cudaError_t dlrm_embedding_sgd_sorted(const DlrmEmbeddingBatch* batch, const void* gradients,
-                                      float* rows, float step, void* workspace,
-                                      size_t workspace_bytes, cudaStream_t stream) {
-  return dlrm::gpu::update(*batch, gradients, dlrm::gpu::Sgd{rows, step}, true, workspace, workspace_bytes,
-                      stream);
-}
-
-cudaError_t dlrm_embedding_adagrad(const DlrmEmbeddingBatch* batch, const void* gradients,
-                                   float* rows, float* accumulator, int row_wise,
-                                   float learning_rate, float scale, float epsilon,
-                                   void* workspace, size_t workspace_bytes, cudaStream_t stream) {
-  if (row_wise != 0) {
-    return dlrm::gpu::update(*batch, gradients,
-                        dlrm::gpu::RowWiseAdagrad{rows, accumulator, learning_rate, scale, epsilon},
-                        true, workspace, workspace_bytes, stream);
+cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
+                                  const DlrmEmbeddingUpdate* update, const void* gradients,
+                                  void* rows, void* workspace, size_t workspace_bytes,
+                                  cudaStream_t stream) {
+  const dlrm::RowStep& step = update->step;
+  if (dlrm::gpu::takes_atomics(*update)) {
+    return dlrm::gpu::sgd_with_atomics(*batch, gradients, rows, step.learning_rate * step.scale,
+                                       stream);
   }
-  return dlrm::gpu::update(*batch, gradients,
-                      dlrm::gpu::Adagrad{rows, accumulator, learning_rate, scale, epsilon},
-                      dlrm::gpu::aligned(accumulator, 16), workspace, workspace_bytes, stream);
+  return dlrm::gpu::with_rule(dlrm::RowRules{}, update->optimizer, [&](auto* rule) {
+    using Rule = std::remove_pointer_t<decltype(rule)>;
+    return dlrm::gpu::update<Rule>(*batch, *update, gradients, rows, workspace, workspace_bytes,
+                                   stream);
+  });
 }
 
 }  // extern "C"

@@ -1,20 +1,24 @@
 #include "embedding/embedding_tables.h"
 
+#include <algorithm>
+#include <string>
+
 namespace dlrm {
 
 using tensorflow::Status;
 using tensorflow::Tensor;
 using tensorflow::errors::InvalidArgument;
 
-Status CheckVariable(const tensorflow::Var& variable, int rank, const char* name) {
+Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype, int rank,
+                     const char* name) {
   const Tensor& tensor = *const_cast<tensorflow::Var&>(variable).tensor();
   if (!tensor.IsInitialized()) {
     return tensorflow::errors::FailedPrecondition("variable ", name, " is not initialised");
   }
-  if (tensor.dtype() != tensorflow::DT_FLOAT || tensor.dims() != rank) {
-    return InvalidArgument("variable ", name, " must be float32 of rank ", rank, ", got ",
-                           tensorflow::DataTypeString(tensor.dtype()), " of shape ",
-                           tensor.shape().DebugString());
+  if (tensor.dtype() != dtype || tensor.dims() != rank) {
+    return InvalidArgument("variable ", name, " must be ", tensorflow::DataTypeString(dtype),
+                           " of rank ", rank, ", got ", tensorflow::DataTypeString(tensor.dtype()),
+                           " of shape ", tensor.shape().DebugString());
   }
   return Status();
 }
@@ -41,6 +45,88 @@ Status ReadTables(const Tensor& ids, const Tensor& base_rows, const Tensor& tabl
                              " rows does not lie within the variable's ", rows, " rows");
     }
   }
+  return Status();
+}
+
+Status UpdateAttributes::Read(tensorflow::OpKernelConstruction* c) {
+  std::string name;
+  TF_RETURN_IF_ERROR(c->GetAttr("optimizer", &name));
+  std::vector<float> values;
+  TF_RETURN_IF_ERROR(c->GetAttr("hyperparameters", &values));
+  int states = 0;
+  TF_RETURN_IF_ERROR(c->GetAttr("N", &states));
+  for (optimizer = 0; optimizer < RowRules::kCount; ++optimizer) {
+    if (name == FactsOfRowRule(optimizer).name) break;
+  }
+  if (optimizer == RowRules::kCount) return InvalidArgument("unknown row optimizer ", name);
+  const RowRuleFacts& facts = FactsOfRowRule(optimizer);
+  const int expected = facts.column_states + facts.row_states;
+  if (states != expected || static_cast<int>(values.size()) != facts.hyperparameters) {
+    return InvalidArgument(name, " takes ", expected, " states and ", facts.hyperparameters,
+                           " hyper-parameters, got ", states, " and ", values.size());
+  }
+  std::copy(values.begin(), values.end(), hyperparameters);
+  return Status();
+}
+
+Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
+                          tensorflow::DataType row_type) {
+  const RowRuleFacts& facts = FactsOfRowRule(attributes.optimizer);
+  const int states = facts.column_states + facts.row_states;
+  variables_.resize(1 + states);
+  std::vector<tensorflow::mutex*> mutexes;
+  for (int i = 0; i <= states; ++i) {
+    TF_RETURN_IF_ERROR(
+        tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, i), &variables_[i]));
+    mutexes.push_back(variables_[i]->mu());
+  }
+  // In the order of their addresses, as every op that locks several variables does.
+  std::sort(mutexes.begin(), mutexes.end());
+  if (std::adjacent_find(mutexes.begin(), mutexes.end()) != mutexes.end()) {
+    return InvalidArgument("the table and the states of ", facts.name,
+                           " must be different variables");
+  }
+  locks_.reserve(mutexes.size());
+  for (tensorflow::mutex* mutex : mutexes) locks_.emplace_back(*mutex);
+
+  TF_RETURN_IF_ERROR(CheckVariable(*table(), row_type, 2, "table"));
+  const Tensor& rows = *table()->tensor();
+  for (int s = 0; s < states; ++s) {
+    const bool of_columns = s < facts.column_states;
+    const std::string name = tensorflow::strings::StrCat("state ", s, " of ", facts.name);
+    TF_RETURN_IF_ERROR(
+        CheckVariable(*state(s), tensorflow::DT_FLOAT, of_columns ? 2 : 1, name.c_str()));
+    const Tensor& values = *state(s)->tensor();
+    if (values.dim_size(0) != rows.dim_size(0) ||
+        (of_columns && values.dim_size(1) != rows.dim_size(1))) {
+      return InvalidArgument(name, " must be ", of_columns ? "[rows, D]" : "[rows]",
+                             " of the table ", rows.shape().DebugString(), ", got ",
+                             values.shape().DebugString());
+    }
+  }
+
+  const int first = 1 + states;
+  ids_ = &c->input(first);
+  gradients_ = &c->input(first + 1);
+  base_rows_ = &c->input(first + 2);
+  table_rows_ = &c->input(first + 3);
+  const Tensor &learning_rate = c->input(first + 4), &scale = c->input(first + 5);
+  if (ids_->dims() != 2 || gradients_->dims() != 3 ||
+      gradients_->dim_size(0) != ids_->dim_size(0) ||
+      gradients_->dim_size(1) != ids_->dim_size(1) || gradients_->dim_size(2) != rows.dim_size(1)) {
+    return InvalidArgument("gradients must be [B, T, ", rows.dim_size(1), "] for ids [B, T], got ",
+                           gradients_->shape().DebugString(), " for ids ",
+                           ids_->shape().DebugString());
+  }
+  if (learning_rate.dims() != 0 || scale.dims() != 0) {
+    return InvalidArgument("learning_rate and scale must be scalars, got shapes ",
+                           learning_rate.shape().DebugString(), " and ",
+                           scale.shape().DebugString());
+  }
+  step_.learning_rate = learning_rate.scalar<float>()();
+  step_.scale = scale.scalar<float>()();
+  std::copy(std::begin(attributes.hyperparameters), std::end(attributes.hyperparameters),
+            step_.hyperparameters);
   return Status();
 }
 

@@ -21,8 +21,18 @@ struct Tables {
   std::vector<int64_t> count;
 };
 
-// Checks that `variable` is float32 of the given rank and initialised.
-tensorflow::Status CheckVariable(const tensorflow::Var& variable, int rank, const char* name);
+// Calls MACRO(type of rows, type of vectors or gradients, type of ids) for all that have kernels.
+#define DLRM_FOR_EMBEDDING_TYPES(MACRO)                 \
+  MACRO(float, float, tensorflow::int32)                \
+  MACRO(float, float, tensorflow::int64)                \
+  MACRO(float, tensorflow::bfloat16, tensorflow::int32) \
+  MACRO(float, tensorflow::bfloat16, tensorflow::int64) \
+  MACRO(float, Eigen::half, tensorflow::int32)          \
+  MACRO(float, Eigen::half, tensorflow::int64)
+
+// Checks that `variable` is initialised and has the given type and rank.
+tensorflow::Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype,
+                                 int rank, const char* name);
 
 // Checks ids [B, T], base_rows [T] and table_rows [T] against a variable of `rows` rows.
 tensorflow::Status ReadTables(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
@@ -33,7 +43,9 @@ template <class Id>
 class RowFinder {
  public:
   RowFinder(const tensorflow::Tensor& ids, const Tables& tables)
-      : ids_(ids.flat<Id>().data()), tables_(tables), bad_(ids.NumElements()),
+      : ids_(ids.flat<Id>().data()),
+        tables_(tables),
+        bad_(ids.NumElements()),
         count_(ids.NumElements()) {}
 
   // rows[k - begin] = the row of flat id k, for k in [begin, end). False if an id is out of bounds.
@@ -57,9 +69,9 @@ class RowFinder {
     const int64_t k = bad_.load();
     if (k == count_) return tensorflow::Status();
     const int64_t tables = static_cast<int64_t>(tables_.base.size());
-    return tensorflow::errors::InvalidArgument(
-        "id out of range: table ", k % tables, ", sample ", k / tables, ": id ",
-        static_cast<int64_t>(ids_[k]), " is not in [0, ", tables_.count[k % tables], ")");
+    return tensorflow::errors::InvalidArgument("id out of range: table ", k % tables, ", sample ",
+                                               k / tables, ": id ", static_cast<int64_t>(ids_[k]),
+                                               " is not in [0, ", tables_.count[k % tables], ")");
   }
 
  private:
@@ -73,6 +85,40 @@ class RowFinder {
   const Tables& tables_;
   std::atomic<int64_t> bad_;
   int64_t count_;
+};
+
+// The attributes of an update op.
+struct UpdateAttributes {
+  int optimizer = 0;  // number in RowRules
+  float hyperparameters[kMaxHyperparameters] = {};
+
+  // Reads and checks them.
+  tensorflow::Status Read(tensorflow::OpKernelConstruction* c);
+};
+
+// The variables of one call of an update op, locked while this object lives, and its checked
+// inputs. The op's inputs are the table, the optimizer's states, ids, gradients, base_rows,
+// table_rows, learning_rate and scale.
+class UpdateInputs {
+ public:
+  // Looks the variables up, locks them and checks all inputs except the values of the ids.
+  tensorflow::Status Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
+                          tensorflow::DataType row_type);
+
+  tensorflow::Var* table() const { return variables_[0].get(); }
+  tensorflow::Var* state(int index) const { return variables_[1 + index].get(); }
+  int states() const { return static_cast<int>(variables_.size()) - 1; }
+  const tensorflow::Tensor& ids() const { return *ids_; }
+  const tensorflow::Tensor& gradients() const { return *gradients_; }
+  const tensorflow::Tensor& base_rows() const { return *base_rows_; }
+  const tensorflow::Tensor& table_rows() const { return *table_rows_; }
+  const RowStep& step() const { return step_; }
+
+ private:
+  std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables_;
+  std::vector<tensorflow::mutex_lock> locks_;  // unlocked before the variables are let go
+  const tensorflow::Tensor *ids_, *gradients_, *base_rows_, *table_rows_;
+  RowStep step_;
 };
 
 // Asks for huge pages behind a large buffer, once for each buffer that is seen.

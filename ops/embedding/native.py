@@ -1,17 +1,63 @@
-"""Python faces of the native lookup and updates."""
+"""Python faces of the native lookup and update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from ops import loader
 
+_ROW_DTYPES = (tf.float32,)
 _VECTOR_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 _ID_DTYPES = (tf.int32, tf.int64)
 
 
-def embedding_lookup(table, ids, base_rows, table_rows, dtype=tf.float32, name=None):
+class RowIds(NamedTuple):
+    """The rows of a variable that a batch names.
+
+    Attributes:
+        ids: [B, T], int32 or int64, each in [0, table_rows[t]).
+        base_rows: [T] int64, row of the variable where each table starts.
+        table_rows: [T] int64, rows of each table.
+    """
+
+    ids: Any
+    base_rows: Any
+    table_rows: Any
+
+
+class RowRule(NamedTuple):
+    """How rows change by their gradients.
+
+    Attributes:
+        optimizer: name of a rule in row_optimizers.h: sgd, adagrad, rowwise_adagrad or ftrl.
+        hyperparameters: its hyper-parameters, in its order: (epsilon,) for both Adagrads,
+            (l1, l2, beta) for ftrl.
+        deterministic: False lets a GPU add the gradients of SGD in any order (faster); CPUs, and
+            the other rules, always keep the order of the batch.
+    """
+
+    optimizer: str = "sgd"
+    hyperparameters: tuple[float, ...] = ()
+    deterministic: bool = True
+
+
+SGD = RowRule()
+
+
+def embedding_lookup(
+    table: tf.Variable,
+    ids: Any,
+    base_rows: Any,
+    table_rows: Any,
+    dtype: Any = tf.float32,
+    name: str | None = None,
+) -> tf.Tensor:
     """Looks the rows of all tables up in one pass; reads the variable where it lies.
 
-    No gradient flows through it: watch the result, and hand its gradient to an update.
+    No gradient flows through it: watch the result, and pass its gradient to an update.
 
     Args:
         table: float32 variable [rows, D].
@@ -34,104 +80,57 @@ def embedding_lookup(table, ids, base_rows, table_rows, dtype=tf.float32, name=N
     ops = loader.load()
     ids = _check_ids(ids)
     return ops.dlrm_embedding_lookup(
-        table=_handle(table, "table"),
+        table=_handle(table, "table", _ROW_DTYPES),
         ids=ids,
         base_rows=base_rows,
         table_rows=table_rows,
+        row_type=table.dtype,
         dtype=_check_vector_dtype(tf.as_dtype(dtype)),
         name=name,
     )
 
 
-def embedding_update_sgd(
-    table,
-    ids,
-    gradients,
-    base_rows,
-    table_rows,
-    learning_rate,
-    scale=1.0,
-    deterministic=True,
-    name=None,
-):
-    """Stochastic gradient descent on the rows that a batch looked up, in place.
+def embedding_update(
+    table: tf.Variable,
+    states: Sequence[tf.Variable],
+    where: RowIds,
+    gradients: Any,
+    learning_rate: Any,
+    scale: Any = 1.0,
+    rule: RowRule = SGD,
+    name: str | None = None,
+) -> tf.Operation | None:
+    """Updates the rows that a batch looked up, in place.
 
-    Each id in turn, samples in order, tables in order: ``row -= (learning_rate * scale) * g`` with
-    g its gradient, in float32, rounded after each operation. The result is that sequential loop's,
-    bit for bit, for any number of threads. If any id is out of range nothing is written.
+    With ``sgd``, for each id in turn, samples in order, tables in order:
+    ``row -= (learning_rate * scale) * g`` with g its gradient, in float32, rounded after each
+    operation: the sequential loop's result, bit for bit, for any number of threads.
 
-    Args:
-        table: float32 variable [rows, D].
-        ids: [B, T], int32 or int64.
-        gradients: [B, T, D], float32, bfloat16 or float16.
-        base_rows: [T] int64.
-        table_rows: [T] int64.
-        learning_rate: scalar.
-        scale: scalar that multiplies the gradients, e.g. 1 / (ranks * loss scale).
-        deterministic: False lets a GPU add duplicates in any order (faster); CPUs always keep it.
-        name: of the op.
+    The other rules are applied once to each row that occurs, with g = ``scale`` times the sum of
+    the row's gradients in this batch (added in the order of the samples, in float32):
 
-    Returns:
-        The op in a graph, None in eager execution.
+    - ``adagrad`` (Duchi, Hazan and Singer, JMLR 12, 2011): ``accumulator += g * g``, then
+      ``row -= learning_rate * g / (sqrt(accumulator) + epsilon)``.
+    - ``rowwise_adagrad``: the same with ``accumulator += mean(g * g)``, one value per row, as in
+      FBGEMM's ``EXACT_ROWWISE_ADAGRAD``.
+    - ``ftrl``: FTRL-Proximal (McMahan et al., KDD 2013). ``n = accumulator + g * g``,
+      ``z = linear + learning_rate * g - (sqrt(n) - sqrt(accumulator)) * row``, then row = 0 where
+      ``|z| <= l1``, else ``(sign(z) * l1 - z) / (sqrt(n) + beta + 2 * l2)``; accumulator = n,
+      linear = z. A column with n = 0 keeps its value. At a constant learning rate this is
+      TensorFlow's ``ApplyFtrlV2`` with l1 / learning_rate, (l2 + beta / 2) / learning_rate and
+      linear / learning_rate.
 
-    Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
-        TypeError: a type is not supported.
-        tf.errors.InvalidArgumentError: an id is out of range, or a shape does not fit.
-    """
-    ops = loader.load()
-    ids = _check_ids(ids)
-    gradients = tf.convert_to_tensor(gradients)
-    _check_vector_dtype(gradients.dtype)
-    return ops.dlrm_embedding_update_sgd(
-        table=_handle(table, "table"),
-        ids=ids,
-        gradients=gradients,
-        base_rows=base_rows,
-        table_rows=table_rows,
-        learning_rate=tf.cast(learning_rate, tf.float32),
-        scale=tf.cast(scale, tf.float32),
-        deterministic=deterministic,
-        name=name,
-    )
-
-
-def embedding_update_adagrad(
-    table,
-    accumulator,
-    ids,
-    gradients,
-    base_rows,
-    table_rows,
-    learning_rate,
-    scale=1.0,
-    epsilon=1e-8,
-    deterministic=True,
-    name=None,
-):
-    """Adagrad on the rows that a batch looked up, in place.
-
-    With g = ``scale`` times the sum of the gradients of one row in this batch (added in the order
-    of the samples, in float32), once for each row that occurs:
-
-        accumulator += g * g                (or mean(g * g) over the row when it is row-wise)
-        row -= learning_rate * g / (sqrt(accumulator) + epsilon)
-
-    Duchi, Hazan and Singer, JMLR 12 (2011); duplicates are summed before the square, as sparse
-    Adagrad in TensorFlow and PyTorch does it; row-wise as in FBGEMM's ``EXACT_ROWWISE_ADAGRAD``.
     If any id is out of range nothing is written.
 
     Args:
         table: float32 variable [rows, D].
-        accumulator: float32 variable, [rows, D], or [rows] for row-wise Adagrad.
-        ids: [B, T], int32 or int64.
+        states: float32 variables of the rule: none for sgd, [accumulator] for adagrad [rows, D] and
+            rowwise_adagrad [rows], [accumulator, linear] for ftrl, both [rows, D].
+        where: the rows; ids [B, T].
         gradients: [B, T, D], float32, bfloat16 or float16.
-        base_rows: [T] int64.
-        table_rows: [T] int64.
         learning_rate: scalar.
-        scale: scalar that multiplies the gradients.
-        epsilon: Python float.
-        deterministic: False lets a GPU add duplicates in any order (faster); CPUs always keep it.
+        scale: scalar that multiplies the gradients, e.g. 1 / (ranks * loss scale).
+        rule: the optimizer.
         name: of the op.
 
     Returns:
@@ -140,28 +139,31 @@ def embedding_update_adagrad(
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not there.
         TypeError: a type is not supported.
-        tf.errors.InvalidArgumentError: an id is out of range, or a shape does not fit.
+        tf.errors.InvalidArgumentError: an id is out of range, a shape does not fit, or the rule is
+            unknown or takes other states or hyper-parameters.
     """
     ops = loader.load()
-    ids = _check_ids(ids)
+    ids = _check_ids(where.ids)
     gradients = tf.convert_to_tensor(gradients)
     _check_vector_dtype(gradients.dtype)
-    return ops.dlrm_embedding_update_adagrad(
-        table=_handle(table, "table"),
-        accumulator=_handle(accumulator, "accumulator"),
+    return ops.dlrm_embedding_update(
+        table=_handle(table, "table", _ROW_DTYPES),
+        states=[_handle(state, "state", (tf.float32,)) for state in states],
         ids=ids,
         gradients=gradients,
-        base_rows=base_rows,
-        table_rows=table_rows,
+        base_rows=where.base_rows,
+        table_rows=where.table_rows,
         learning_rate=tf.cast(learning_rate, tf.float32),
         scale=tf.cast(scale, tf.float32),
-        epsilon=epsilon,
-        deterministic=deterministic,
+        row_type=table.dtype,
+        optimizer=rule.optimizer,
+        hyperparameters=list(rule.hyperparameters),
+        deterministic=rule.deterministic,
         name=name,
     )
 
 
-def advise_huge_pages(table):
+def advise_huge_pages(table: tf.Variable) -> tf.Operation | None:
     """Has the operating system back a variable's memory with huge pages (Linux, CPUs alone).
 
     A table from ``create_table`` needs no call: ``embedding_initialize`` asks before it writes, so
@@ -169,13 +171,14 @@ def advise_huge_pages(table):
     example, lies in small pages: this gathers them (Linux 6.1 and later; at the speed of a copy),
     and asks for the rest. Where the system refuses, nothing changes but speed.
     """
-    return loader.load().dlrm_advise_huge_pages(table=_handle(table, "table"))
+    return loader.load().dlrm_advise_huge_pages(table=_handle(table, "table", _ROW_DTYPES))
 
 
-def _handle(variable, name):
+def _handle(variable, name, dtypes):
     handle = getattr(variable, "handle", None)
-    if handle is None or variable.dtype != tf.float32:
-        raise TypeError(f"{name} must be a float32 tf.Variable, got {variable!r}")
+    if handle is None or variable.dtype not in dtypes:
+        names = " or ".join(dtype.name for dtype in dtypes)
+        raise TypeError(f"{name} must be a {names} tf.Variable, got {variable!r}")
     return handle
 
 

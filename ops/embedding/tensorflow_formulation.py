@@ -1,60 +1,100 @@
-"""Lookup and updates in TensorFlow's own ops: the same arguments and results, no native library.
+"""Lookup and updates in TensorFlow's own ops: the same results, no native library.
 
 Ids out of range raise TensorFlow's own error on CPUs; on GPUs TensorFlow reads zeros for them.
 Duplicates are added in no particular order, so sums agree with the native ops' up to rounding.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
+from ops.embedding.native import RowIds
 
-def embedding_lookup_tensorflow(table, ids, base_rows, table_rows, dtype=tf.float32):
+
+def embedding_lookup_tensorflow(
+    table: tf.Variable, ids: Any, base_rows: Any, table_rows: Any, dtype: Any = tf.float32
+) -> tf.Tensor:
     """Looks rows up with ``tf.gather``; see ``embedding_lookup``."""
-    rows = _rows(ids, base_rows, table_rows)
+    rows = _rows(RowIds(ids, base_rows, table_rows))
     return tf.cast(tf.gather(table, rows), dtype)
 
 
-def embedding_update_sgd_tensorflow(
-    table, ids, gradients, base_rows, table_rows, learning_rate, scale=1.0
-):
-    """Subtracts each row's gradients with a scatter; see ``embedding_update_sgd``."""
-    rows = _rows(ids, base_rows, table_rows)
-    step = tf.cast(learning_rate, tf.float32) * tf.cast(scale, tf.float32)
-    return table.scatter_sub(tf.IndexedSlices(step * tf.cast(gradients, tf.float32), rows))
+def embedding_update_tensorflow(
+    table: tf.Variable,
+    states: Sequence[tf.Variable],
+    where: RowIds,
+    gradients: Any,
+    learning_rate: Any,
+    scale: Any = 1.0,
+    formula: Callable[..., tuple] | None = None,
+    hyperparameters: Sequence[float] = (),
+) -> None:
+    """Updates rows with gathers, segment sums and scatters; see ``embedding_update``.
+
+    Args:
+        table: as for ``embedding_update``, like the arguments below up to ``scale``.
+        states: variables of the rule.
+        where: the rows; ids [B, T].
+        gradients: [B, T, D].
+        learning_rate: scalar.
+        scale: scalar that multiplies the gradients.
+        formula: the rule, as in `model.embedding.optimizers.RowOptimizer.formula`.
+        hyperparameters: of the rule.
+    """
+    gradients = tf.reshape(tf.cast(gradients, tf.float32), [-1, table.shape[1]])
+    slices = tf.IndexedSlices(gradients, tf.reshape(_rows(where), [-1]))
+    apply_slices(table, states, slices, learning_rate, scale, formula, hyperparameters)
 
 
-def embedding_update_adagrad_tensorflow(
-    table,
-    accumulator,
-    ids,
-    gradients,
-    base_rows,
-    table_rows,
-    learning_rate,
-    scale=1.0,
-    epsilon=1e-8,
-):
-    """Adagrad with unique rows and segment sums; see ``embedding_update_adagrad``."""
-    rows = tf.reshape(_rows(ids, base_rows, table_rows), [-1])
-    dimension = table.shape[1]
-    gradients = tf.reshape(tf.cast(gradients, tf.float32), [-1, dimension])
-    unique, segments = tf.unique(rows)
-    sums = tf.math.unsorted_segment_sum(gradients, segments, tf.size(unique))
-    sums *= tf.cast(scale, tf.float32)
-    squares = tf.square(sums)
-    if accumulator.shape.rank == 1:
-        squares = tf.reduce_mean(squares, axis=1)
-    accumulated = accumulator.scatter_add(tf.IndexedSlices(squares, unique))
-    root = tf.sqrt(tf.gather(accumulated, unique)) + epsilon
-    if accumulator.shape.rank == 1:
-        root = root[:, tf.newaxis]
-    step = tf.cast(learning_rate, tf.float32) * sums / root
-    return table.scatter_sub(tf.IndexedSlices(step, unique))
+def apply_slices(
+    table: tf.Variable,
+    states: Sequence[tf.Variable],
+    slices: tf.IndexedSlices,
+    learning_rate: Any,
+    scale: Any = 1.0,
+    formula: Callable[..., tuple] | None = None,
+    hyperparameters: Sequence[float] = (),
+) -> None:
+    """Updates the rows of a variable by their gradients, with ops on the variables' handles.
+
+    Args:
+        table: float32 variable [rows, D].
+        states: float32 variables of the rule, [rows, D] or [rows].
+        slices: gradients [n, D] and their rows [n], repeated or not.
+        learning_rate: scalar.
+        scale: scalar that multiplies the gradients.
+        formula: the rule, as in `model.embedding.optimizers.RowOptimizer.formula`.
+        hyperparameters: of the rule.
+    """
+    rows, values = slices.indices, tf.cast(slices.values, tf.float32)
+    rate, scale = tf.cast(learning_rate, tf.float32), tf.cast(scale, tf.float32)
+    if formula is None:
+        changes = (rate * scale) * values
+    else:
+        rows, segments = tf.unique(rows)
+        sums = scale * tf.math.unsorted_segment_sum(values, segments, tf.size(rows))
+
+        def gather(variable):
+            return tf.raw_ops.ResourceGather(
+                resource=variable.handle, indices=rows, dtype=tf.float32
+            )
+
+        before = [tf.expand_dims(gather(s), 1) if s.shape.rank == 1 else gather(s) for s in states]
+        changes, after = formula(tf, lambda: gather(table), sums, before, rate, hyperparameters)
+        for state, updates in zip(states, after):
+            if state.shape.rank == 1:
+                updates = tf.squeeze(updates, 1)
+            tf.raw_ops.ResourceScatterUpdate(resource=state.handle, indices=rows, updates=updates)
+    tf.raw_ops.ResourceScatterSub(resource=table.handle, indices=rows, updates=changes)
 
 
-def _rows(ids, base_rows, table_rows):
+def _rows(where):
     """Returns rows of the variable [B, T], int64, with ids out of range made invalid rows."""
-    ids = tf.cast(ids, tf.int64)
-    base_rows = tf.cast(base_rows, tf.int64)
-    inside = (ids >= 0) & (ids < tf.cast(table_rows, tf.int64))
+    ids = tf.cast(where.ids, tf.int64)
+    base_rows = tf.cast(where.base_rows, tf.int64)
+    inside = (ids >= 0) & (ids < tf.cast(where.table_rows, tf.int64))
     # An id past its own table could be a row of the next one: -1 is a row of none.
     return tf.where(inside, ids + base_rows, tf.constant(-1, tf.int64))

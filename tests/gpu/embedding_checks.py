@@ -60,10 +60,18 @@ class Problem:
         values = reference.from_storage(self.gradients, self.dtype)
         return values.astype(np.float32).reshape(-1, self.dim)
 
-    def workspace(self):
-        """(buffer, bytes) for a sorted update."""
-        size = self.kernels.workspace_bytes(self.description)
-        return self.memory.empty(size, np.uint8), size
+    def update(self, optimizer, rows, rate, scale=1.0, options=(), states=(), deterministic=True):
+        """Runs an update; `rows` and `states` are buffers on the device."""
+        rule = self.kernels.rule(
+            optimizer, rate, scale, options, [state.pointer for state in states], deterministic
+        )
+        size = self.kernels.workspace_bytes(self.description, rule)
+        workspace = self.memory.empty(size, np.uint8)
+        self.kernels.embedding_update(
+            ctypes.byref(self.description), ctypes.byref(rule), self.device_gradients.pointer,
+            rows.pointer, workspace.pointer, size, self.memory.stream,
+        )  # fmt: skip
+        workspace.download()  # kept until the kernels have run
 
     def check_error(self, expected):
         """Compares the error record with the bad places, of which any may be recorded."""
@@ -122,10 +130,7 @@ def run_sgd(problem, bad_places):
     """Within the rounding of sums in any order."""
     step = np.float32(0.37)
     rows = problem.memory.upload(problem.rows)
-    problem.kernels.embedding_sgd(
-        ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer, step,
-        problem.memory.stream,
-    )  # fmt: skip
+    problem.update("sgd", rows, step, deterministic=False)
     numbers, gradients = problem.numbers, problem.flat_gradients().astype(np.float64)
     used = numbers >= 0
     expected = problem.rows.astype(np.float64)
@@ -149,16 +154,11 @@ def run_sgd_sorted(problem, bad_places):
     """Bit for bit what a sequential loop gives."""
     step = np.float32(0.37)
     rows = problem.memory.upload(problem.rows)
-    workspace, size = problem.workspace()
-    problem.kernels.embedding_sgd_sorted(
-        ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer, step,
-        workspace.pointer, size, problem.memory.stream,
-    )  # fmt: skip
+    problem.update("sgd", rows, step)
     expected = reference.sequential_sgd(
         problem.rows, problem.numbers, problem.flat_gradients(), step
     )
     require_equal("rows", rows.download(), expected)
-    workspace.download()
     problem.check_error(bad_places)
     return 0.0
 
@@ -170,12 +170,8 @@ def run_adagrad(problem, bad_places, row_wise):
     state = (np.abs(problem.rows[:, :1]).reshape(-1) if row_wise else np.abs(problem.rows)) + 0.1
     state = state.astype(np.float32).reshape(shape)
     rows, accumulator = problem.memory.upload(problem.rows), problem.memory.upload(state)
-    workspace, size = problem.workspace()
-    problem.kernels.embedding_adagrad(
-        ctypes.byref(problem.description), problem.device_gradients.pointer, rows.pointer,
-        accumulator.pointer, int(row_wise), rate, scale, epsilon, workspace.pointer, size,
-        problem.memory.stream,
-    )  # fmt: skip
+    name = "rowwise_adagrad" if row_wise else "adagrad"
+    problem.update(name, rows, rate, scale, [epsilon], [accumulator])
     expected = reference.adagrad(
         problem.rows, state, problem.numbers, problem.flat_gradients(), rate, scale, epsilon
     )
@@ -193,6 +189,24 @@ def run_adagrad(problem, bad_places, row_wise):
     if worst > 1:
         raise MismatchError(f"row-wise Adagrad: error {worst:.3g} times its limit")
     return worst
+
+
+def run_ftrl(problem, bad_places):
+    """Bit for bit what its operations give in float32."""
+    rate, scale, options = np.float32(0.05), np.float32(0.25), (0.02, 0.1, 0.5)
+    states = [np.abs(problem.rows) + np.float32(0.1), problem.rows * np.float32(-0.3)]
+    states[0][::2] = 0
+    rows, buffers = problem.memory.upload(problem.rows), [problem.memory.upload(s) for s in states]
+    problem.update("ftrl", rows, rate, scale, options, buffers)
+    expected, expected_states = reference.ftrl(
+        problem.rows, states, problem.numbers, problem.flat_gradients(), rate, scale, options
+    )
+    problem.check_error(bad_places)
+    for what, buffer, wanted in zip(("accumulator", "linear"), buffers, expected_states):
+        require_equal(what, buffer.download(), wanted)
+    # 0 and -0 are one value here.
+    require_equal("rows", rows.download() + np.float32(0), expected + np.float32(0))
+    return 0.0
 
 
 def run_initialize(library, memory, rng, rows, dim, first, stride, offset):
@@ -262,6 +276,7 @@ def checks(library, memory, large):
         "SGD deterministic": run_sgd_sorted,
         "Adagrad": lambda problem, bad: run_adagrad(problem, bad, False),
         "Adagrad row-wise": lambda problem, bad: run_adagrad(problem, bad, True),
+        "FTRL": run_ftrl,
     }
     for name, run in runs.items():
         for dtype in (FLOAT32, FLOAT16, BFLOAT16):

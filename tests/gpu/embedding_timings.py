@@ -24,7 +24,15 @@ CRITEO_CUT = (
 )  # fmt: skip
 GOALS = {"lookup": 0.85, "SGD atomics": 0.7}  # of the copy bandwidth, in float16 at BATCH
 STEP = 1e-3
-OPERATIONS = ("lookup", "SGD atomics", "SGD deterministic", "Adagrad row-wise", "Adagrad")
+# Each update: (optimizer, deterministic, hyper-parameters, whether each state is per row).
+UPDATES = {
+    "SGD atomics": ("sgd", False, (), ()),
+    "SGD deterministic": ("sgd", True, (), ()),
+    "Adagrad row-wise": ("rowwise_adagrad", True, (1e-8,), (True,)),
+    "Adagrad": ("adagrad", True, (1e-8,), (False,)),
+    "FTRL": ("ftrl", True, (1e-6, 0.0, 1.0), (False, False)),
+}
+OPERATIONS = ("lookup", *UPDATES)
 
 
 class Tables:
@@ -43,7 +51,7 @@ class Tables:
         # The newest few: a state of all rows is as large as the tables.
         self.ids = functools.lru_cache(maxsize=1)(self._ids)
         self.vectors = functools.lru_cache(maxsize=1)(self._vectors)
-        self.state = functools.lru_cache(maxsize=1)(self._state)
+        self.states = functools.lru_cache(maxsize=1)(self._states)
 
     def _ids(self, batch):
         """(ids of several sets, rows they name, mean number of distinct ones)."""
@@ -64,10 +72,11 @@ class Tables:
 
         return torch.randn((batch * len(self.sizes), DIM), device="cuda").to(torch_dtype(dtype))
 
-    def _state(self, row_wise):
+    def _states(self, per_row):
         import torch
 
-        return torch.rand((self.total,) if row_wise else (self.total, DIM), device="cuda")
+        return [torch.rand((self.total,) if row else (self.total, DIM), device="cuda")
+                for row in per_row]  # fmt: skip
 
     def batches(self, batch, dtype):
         """Descriptions of the sets of ids for the launchers."""
@@ -84,8 +93,7 @@ def _bytes(tables, operation, batch, dtype):
     size = places * (DIM * (4 if dtype == FLOAT32 else 2) + 4) + touched * DIM * 4
     if operation != "lookup":
         size += touched * DIM * 4
-    if "Adagrad" in operation:
-        size += 2 * touched * 4 * (1 if "row-wise" in operation else DIM)
+        size += sum(2 * touched * 4 * (1 if row else DIM) for row in UPDATES[operation][3])
     return size
 
 
@@ -110,22 +118,21 @@ def _operation(tables, operation, batch, dtype):
     library, stream, rows = tables.library, tables.stream, tables.rows.data_ptr()
     batches = tables.batches(batch, dtype)
     vectors = tables.vectors(batch, dtype)
-    size = library.workspace_bytes(batches[0])
-    workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
-    sort = workspace.data_ptr(), size, stream
+    rule, sort = None, ()
+    if operation != "lookup":
+        optimizer, deterministic, options, per_row = UPDATES[operation]
+        states = [state.data_ptr() for state in tables.states(per_row)]
+        rule = library.rule(optimizer, STEP, 1.0, options, states, deterministic)
+        size = library.workspace_bytes(batches[0], rule)
+        workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
+        sort = workspace.data_ptr(), size, stream
 
     def run(description):
-        place = ctypes.byref(description), vectors.data_ptr()
         if operation == "lookup":
-            library.embedding_lookup(place[0], rows, place[1], stream)
-        elif operation == "SGD atomics":
-            library.embedding_sgd(*place, rows, STEP, stream)
-        elif operation == "SGD deterministic":
-            library.embedding_sgd_sorted(*place, rows, STEP, *sort)
+            library.embedding_lookup(ctypes.byref(description), rows, vectors.data_ptr(), stream)
         else:
-            row_wise = "row-wise" in operation
-            library.embedding_adagrad(
-                *place, rows, tables.state(row_wise).data_ptr(), row_wise, STEP, 1.0, 1e-8, *sort
+            library.embedding_update(
+                ctypes.byref(description), ctypes.byref(rule), vectors.data_ptr(), rows, *sort
             )
 
     if operation == "lookup":  # overwrites them
@@ -136,7 +143,7 @@ def _operation(tables, operation, batch, dtype):
         library,
         _bytes(tables, operation, batch, dtype),
         [functools.partial(run, description) for description in batches],
-        peer if main and "Adagrad" not in operation else None,
+        peer if main and (operation == "lookup" or "SGD" in operation) else None,
         GOALS.get(operation) if main and dtype == FLOAT16 and tables.part == "uniform" else None,
         repeats=20,
     )

@@ -66,9 +66,11 @@ def embedding(library, memory):
         if not np.array_equal(found, expected.astype(np.float16)):
             raise MismatchError("looked-up rows are not the initial values")
         # Every gradient is its row's initial value in float16: fresh, and known without storing it.
-        library.embedding_sgd(
-            ctypes.byref(batch), out.data_ptr(), rows.data_ptr(), 1.0, memory.stream
-        )
+        rule = library.rule("sgd", 1.0, deterministic=False)
+        library.embedding_update(
+            ctypes.byref(batch), ctypes.byref(rule), out.data_ptr(), rows.data_ptr(), None, 0,
+            memory.stream,
+        )  # fmt: skip
         counts = torch.zeros(_ROWS, dtype=torch.int32, device="cuda")
         flat = (ids + torch.tensor(base, device="cuda")).reshape(-1)
         counts.index_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))

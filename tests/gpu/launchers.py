@@ -50,11 +50,20 @@ class EmbeddingBatch(ctypes.Structure):
         ("base_rows", ctypes.POINTER(ctypes.c_int64)),
         ("table_rows", ctypes.POINTER(ctypes.c_int64)),
         ("error", ctypes.POINTER(IdError)), ("id_type", ctypes.c_int32), ("dtype", ctypes.c_int32),
+        ("row_type", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+class EmbeddingUpdate(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("optimizer", ctypes.c_int32), ("deterministic", ctypes.c_int32),
+        ("learning_rate", ctypes.c_float), ("scale", ctypes.c_float),
+        ("hyperparameters", ctypes.c_float * 8), ("states", ctypes.c_void_p * 4),
     ]  # fmt: skip
 
 
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-_BATCH = ctypes.POINTER(EmbeddingBatch)
+_BATCH, _UPDATE = ctypes.POINTER(EmbeddingBatch), ctypes.POINTER(EmbeddingUpdate)
 _SHAPE, _ROWS = ctypes.POINTER(InteractionShape), ctypes.POINTER(FeatureRows)
 _SIGNATURES = {
     "dot_interaction_forward": [_SHAPE, _ROWS, _P, _P],
@@ -62,10 +71,8 @@ _SIGNATURES = {
     "id_error_create": [ctypes.POINTER(ctypes.POINTER(IdError))],
     "id_error_destroy": [ctypes.POINTER(IdError)],
     "embedding_lookup": [_BATCH, _P, _P, _P],
-    "embedding_sgd": [_BATCH, _P, _P, _F, _P],
-    "embedding_workspace_bytes": [_BATCH, ctypes.POINTER(ctypes.c_size_t)],
-    "embedding_sgd_sorted": [_BATCH, _P, _P, _F, _P, ctypes.c_size_t, _P],
-    "embedding_adagrad": [_BATCH, _P, _P, _P, _C, _F, _F, _F, _P, ctypes.c_size_t, _P],
+    "embedding_workspace_bytes": [_BATCH, _UPDATE, ctypes.POINTER(ctypes.c_size_t)],
+    "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
 }  # fmt: skip
 
@@ -84,6 +91,8 @@ class Library:
         self._width.argtypes, self._width.restype = [_I, _I], _I
         self._fast = self._library.dlrm_dot_interaction_is_fast
         self._fast.argtypes = [ctypes.POINTER(InteractionShape)]
+        self._optimizer = self._library.dlrm_row_optimizer
+        self._optimizer.argtypes = [ctypes.c_char_p]
         self._take = self._library.dlrm_id_error_take
         self._take.argtypes = [ctypes.POINTER(IdError), ctypes.POINTER(IdError)]
 
@@ -129,10 +138,20 @@ class Library:
             return {}
         return dict(zip(LAUNCH, values))
 
-    def workspace_bytes(self, batch):
-        """Device memory that the sorted updates of this batch need."""
+    def rule(self, optimizer, learning_rate, scale=1.0, hyperparameters=(), states=(),
+             deterministic=True):  # fmt: skip
+        """An `EmbeddingUpdate`; `states` are device addresses."""
+        number = self._optimizer(optimizer.encode())
+        if number < 0:
+            raise ValueError(f"the library has no row optimizer {optimizer!r}")
+        return EmbeddingUpdate(
+            number, deterministic, learning_rate, scale, tuple(hyperparameters), tuple(states)
+        )
+
+    def workspace_bytes(self, batch, rule):
+        """Device memory that an update of this batch needs."""
         size = ctypes.c_size_t()
-        self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(size))
+        self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(rule), ctypes.byref(size))
         return size.value
 
 

@@ -93,6 +93,26 @@ def adagrad(rows, accumulator, numbers, gradients, rate, scale, epsilon):
     return rows, accumulator
 
 
+def ftrl(rows, states, numbers, gradients, rate, scale, options):
+    """FTRL-Proximal on the sum of each row's gradients, every operation in float32.
+
+    states: accumulator and linear, [rows, D]; options: l1, l2, beta.
+    """
+    rows, accumulator, linear = rows.copy(), *(state.copy() for state in states)
+    l1, l2, beta = (np.float32(value) for value in options)
+    sums = sequential_sgd(np.zeros_like(rows), numbers, gradients, -1.0) * np.float32(scale)
+    touched = np.unique(numbers[numbers >= 0])
+    g, w, before = sums[touched], rows[touched], np.sqrt(accumulator[touched])
+    accumulator[touched] += g * g
+    root = np.sqrt(accumulator[touched])
+    z = linear[touched] + (np.float32(rate) * g - (root - before) * w)
+    linear[touched] = z
+    rest = np.maximum(-z - l1, np.float32(0)) - np.maximum(z - l1, np.float32(0))
+    solved = rest / (root + (beta + np.float32(2) * l2))
+    rows[touched] = np.where(accumulator[touched] == 0, w, solved)
+    return rows, [accumulator, linear]
+
+
 def philox(counter, key):
     """Philox4x32-10 (Salmon et al., SC 2011): counter uint32 [..., 4], key two words."""
     words = [counter[..., k].astype(np.uint64) for k in range(4)]

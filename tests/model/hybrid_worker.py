@@ -20,6 +20,7 @@ with environment.quick_imports():
 VOCAB, DIMENSION, DENSE = (50, 1, 7, 3, 40), 8, 5
 BATCH, STEPS, RATE = 24, 50, 0.1
 BOTTOM, TOP = (16, DIMENSION), (16, 1)
+OPTIONS = {"ftrl": {"l1": 1e-4, "l2": 1e-3, "beta": 0.05}}
 AT_ONCE = 8
 PLACEMENTS = ("table", "row", "mixed", "column")
 
@@ -42,6 +43,8 @@ def cases(size, half=False):
     found["mixed-False-float32-rowwise_adagrad-mean"] = (
         "mixed", False, "float32", "rowwise_adagrad",
     )  # fmt: skip
+    for kind, compress in (("mixed", False), ("column" if size > 1 else "table", True)):
+        found[f"{kind}-{compress}-float32-ftrl-mean"] = (kind, compress, "float32", "ftrl")
     for kind in ("table", "replicated"):
         for gradient in ("mean", "sum"):
             found[f"{kind}-False-float32-sgd-{gradient}"] = (kind, False, "float32", "sgd")
@@ -114,6 +117,7 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
 
     from model.dlrm import DenseDLRM
     from model.embedding.interface import EmbeddingOptions
+    from model.embedding.optimizers import OPTIMIZERS
     from model.embedding.sharded import ShardedEmbedding
     from training.precision import LossScale
     from training.step import StepParts, TrainStep
@@ -127,7 +131,11 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
         cluster,
         BATCH // cluster.size,
         EmbeddingOptions(
-            seed=3, optimizer=optimizer, exchange_dtype=dtype, gradient=gradient, compress=compress
+            seed=3,
+            optimizer=OPTIMIZERS[optimizer].with_options(OPTIONS.get(optimizer, {})),
+            exchange_dtype=dtype,
+            gradient=gradient,
+            compress=compress,
         ),
     )
     saved = {}

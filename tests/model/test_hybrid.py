@@ -70,6 +70,7 @@ def reference(ranks, optimizer, factor):
         assembled(ranks, "initial", "table"),
         optimizer,
         factor,
+        worker.OPTIONS.get(optimizer),
     )
     losses = [
         model.step(dense, ids, label[:, 0], worker.RATE) for dense, ids, label in worker.batches()

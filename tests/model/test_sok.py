@@ -18,6 +18,7 @@ from model.dlrm import DenseDLRM
 from model.embedding import sok
 from model.embedding.backend import BackendError
 from model.embedding.interface import EmbeddingOptions, lookup, update
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement
 from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
@@ -26,6 +27,7 @@ from ops.nvtx import ranges
 from tests.model import fake_sok
 from tests.model.sok_signatures import TABLE, arguments_in_source
 from tests.ranks import ThreadRanks
+from tests.row_optimizers import ReferenceRows
 from training import phases
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
@@ -69,21 +71,6 @@ def read_all(embedding, state=None):
     return rows
 
 
-def reference(tables, ids, gradients, rate, optimizer, accumulators):
-    """One float64 update of the tables; ids [N, b, T], gradients of the mean over the batch."""
-    for t, table in enumerate(tables):
-        total = np.zeros_like(table)
-        np.add.at(total, ids[:, :, t].reshape(-1), gradients[:, :, t].reshape(-1, DIMENSION))
-        if optimizer == "sgd":
-            table -= rate * total
-        else:
-            square = total**2
-            if optimizer == "rowwise_adagrad":
-                square = np.mean(square, axis=1, keepdims=True)
-            accumulators[t] += square
-            table -= rate * total / (np.sqrt(accumulators[t]) + 1e-8)
-
-
 @pytest.mark.parametrize(("api", "kind"), [(2, "row"), (2, "mixed"), (1, "row")])
 def test_initial_rows_are_the_own_backends_bit_for_bit(monkeypatch, api, kind):
     monkeypatch.setattr(sok, "CHUNK_BYTES", 4 * DIMENSION * 5)  # 5 rows at a time
@@ -125,14 +112,15 @@ CASES = [
     [
         (*case, optimizer)
         for case in CASES
-        for optimizer in ("sgd", "adagrad", "rowwise_adagrad")
-        if optimizer != "rowwise_adagrad" or case[2] == 2
+        for optimizer in OPTIMIZERS
+        if optimizer in ("sgd", "adagrad") or case[2] == 2
     ],
 )
 def test_training_equals_a_float64_reference(api, kind, size, compress, optimizer):
     generator = np.random.default_rng()
     placement, steps, rate = placement_of(kind, size), 3, 0.3
     average = "sum" if optimizer == "sgd" and compress else "mean"
+    options = {"l1": 0.05, "beta": 0.5} if optimizer == "ftrl" else {}
     shape = (steps, size, LOCAL_BATCH, len(VOCAB))
     # A power law: many repetitions within and across ranks.
     ids = ((generator.zipf(1.3, shape) - 1) % np.array(VOCAB)).astype(np.int32)
@@ -145,7 +133,12 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
             placement,
             cluster,
             LOCAL_BATCH,
-            EmbeddingOptions(seed=SEED, gradient=average, compress=compress, optimizer=optimizer),
+            EmbeddingOptions(
+                seed=SEED,
+                gradient=average,
+                compress=compress,
+                optimizer=OPTIMIZERS[optimizer].with_options(options),
+            ),
         )
         seen = []
         for step in range(steps):
@@ -154,31 +147,30 @@ def test_training_equals_a_float64_reference(api, kind, size, compress, optimize
             seen.append(embedding.exchange_vectors(plan, local).numpy())
             update(embedding, plan, tf.constant(gradients[step, cluster.rank]), rate, local)
         # Adagrad's rows do not show the gradients' scale, its state does.
-        state = None if optimizer == "sgd" else "accumulator"
-        return seen, read_all(embedding), read_all(embedding, state)
+        states = [read_all(embedding, state.name) for state in OPTIMIZERS[optimizer].states]
+        return seen, read_all(embedding), states
 
     results = ThreadRanks(size).run(body)
-    tables, accumulators = initial_tables(), [np.zeros((rows, DIMENSION)) for rows in VOCAB]
+    tables = [ReferenceRows(optimizer, table, options=options) for table in initial_tables()]
     scale = 1 / size if average == "mean" else 1.0
     for step in range(steps):
         for rank in range(size):
             for t in range(len(VOCAB)):
-                expected = tables[t][ids[step, rank, :, t]]
+                expected = tables[t].rows[ids[step, rank, :, t]]
                 np.testing.assert_allclose(
                     results[rank][0][step][:, t], expected, rtol=2e-5, atol=2e-6
                 )
-        reference(
-            tables, ids[step], scale * gradients[step].astype(np.float64), rate, optimizer,
-            accumulators,
-        )  # fmt: skip
+        for t, table in enumerate(tables):
+            table.scatter(ids[step, :, :, t], gradients[step, :, :, t], rate, scale)
     assert sum(len(rows) for _, rows, _ in results) == sum(VOCAB)
     for rank, (_, rows, states) in enumerate(results):
-        for (t, i), state in states.items():
-            expected = tables[t][i] if optimizer == "sgd" else accumulators[t][i]
-            expected = expected[: state.size] if optimizer == "rowwise_adagrad" else expected
-            np.testing.assert_allclose(state.reshape(-1), expected, rtol=2e-5, atol=2e-6)
+        for number, values in enumerate(states):
+            assert values.keys() == rows.keys()
+            for (t, i), state in values.items():
+                expected = tables[t].states[number][i]
+                np.testing.assert_allclose(state, expected, rtol=2e-5, atol=2e-6)
         for (t, i), row in rows.items():
-            np.testing.assert_allclose(row, tables[t][i], rtol=2e-5, atol=2e-6)
+            np.testing.assert_allclose(row, tables[t].rows[i], rtol=2e-5, atol=2e-6)
             if kind == "row":
                 assert i % size == rank
 
@@ -337,7 +329,7 @@ class Ranks:
         (2, [("table", (1,))], 1 + 1, 2, {}, "rank 0 would hold no whole table"),
         (2, [("table", (0,))], 1, 1, {"compress": True}, "--compress has no effect"),
         (1, [("row", ())], 16, 8, {}, "one host only"),
-        (2, [("row", ())], 2, 2, {"optimizer": "adam"}, "optimizer is 'adam'"),
+        (2, [("row", ())], 2, 2, {"optimizer": "adam"}, "optimizer 'adam': expected one of"),
     ],
 )
 def test_what_cannot_take_effect_is_refused(api, assignments, size, local_size, options, message):

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "dot_interaction/dot_interaction_cpu.h"
@@ -149,12 +150,48 @@ void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, in
   }
 }
 
+// One row's update by the sum of its gradients, as each optimizer's definition says. False for an
+// optimizer whose values tests/ops/test_row_optimizers.py alone checks.
+bool ApplyInDouble(const std::string& name, const RowStep& step, const std::vector<double>& g,
+                   int64_t row, std::vector<double>* rows,
+                   std::vector<std::vector<double>>* states) {
+  const int64_t D = static_cast<int64_t>(g.size());
+  const double rate = step.learning_rate, first = step.hyperparameters[0];
+  double mean = 0;
+  for (double value : g) mean += value * value / D;
+  if (name == "rowwise_adagrad") (*states)[0][row] += mean;
+  for (int64_t d = 0; d < D; ++d) {
+    double& weight = (*rows)[row * D + d];
+    if (name == "rowwise_adagrad") {
+      weight -= rate * g[d] / (std::sqrt((*states)[0][row]) + first);
+      continue;
+    }
+    double& accumulator = (*states)[0][row * D + d];
+    const double before = std::sqrt(accumulator);
+    accumulator += g[d] * g[d];
+    const double root = std::sqrt(accumulator);
+    if (name == "adagrad") {
+      weight -= rate * g[d] / (root + first);
+    } else if (name == "ftrl") {
+      double& z = (*states)[1][row * D + d];
+      z += rate * g[d] - (root - before) * weight;
+      const double sign = z < 0 ? -1 : 1;
+      weight =
+          std::abs(z) <= first
+              ? 0
+              : (sign * first - z) / (root + step.hyperparameters[2] + 2 * step.hyperparameters[1]);
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
 template <class T>
-void CheckEmbedding(const EmbeddingFunctions<T>& functions, int64_t D) {
+void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
   constexpr int64_t kRows = 37, kCount = 61;
   for (bool aligned : {true, false}) {
     Elements<float> table(kRows * D, aligned);
-    Elements<float> accumulator(kRows * D, aligned), row_accumulator(kRows, aligned);
     Elements<T> gradients(kCount * D, aligned), out(kCount * D, aligned);
     std::vector<int64_t> rows(kCount), next(kCount, -1), first, last(kRows, -1);
     std::vector<RowUpdate> updates(kCount);
@@ -174,46 +211,57 @@ void CheckEmbedding(const EmbeddingFunctions<T>& functions, int64_t D) {
       const double value = table[rows[i / D] * D + i % D];
       Expect(out[i], value, std::abs(value) * Precision<T>() + 1e-7, "lookup", i);
     }
-    std::vector<float> expected(table.data(), table.data() + kRows * D);
-    for (const RowUpdate& update : updates) {
-      for (int64_t d = 0; d < D; ++d) {
-        const float change = 0.25f * ToFloat(gradients.data()[update.gradient * D + d]);
-        expected[update.row * D + d] -= change;
-      }
-    }
-    functions.sgd(table.data(), D, updates.data(), kCount, gradients.data(), 0.25f);
-    for (int64_t i = 0; i < kRows * D; ++i) Expect(table[i], expected[i], 0, "SGD", i);
-    const UpdateChains chains{updates.data(), next.data(), first.data(),
+    const RowStep step = {0.1f, 0.5f, {1e-3f, 0.25f, 0.5f}};
+    const UpdateChains chains{updates.data(), kCount, next.data(), first.data(),
                               static_cast<int64_t>(first.size())};
-    std::vector<float> sum((D + 15) / 16 * 16);
-    for (bool row_wise : {false, true}) {
-      Elements<float>& squares = row_wise ? row_accumulator : accumulator;
-      for (int64_t i = 0; i < (row_wise ? kRows : kRows * D); ++i) {
-        squares.data()[i] = std::abs(squares.data()[i]) + 0.1f;
+    for (int optimizer = 0; optimizer < RowRules::kCount; ++optimizer) {
+      const RowRuleFacts& facts = FactsOfRowRule(optimizer);
+      std::vector<std::unique_ptr<Elements<float>>> states;
+      std::vector<std::vector<double>> wanted_states;
+      RowsAndStates<float> variables = {table.data(), {}, D};
+      for (int s = 0; s < facts.column_states + facts.row_states; ++s) {
+        const int64_t size = s < facts.column_states ? kRows * D : kRows;
+        states.push_back(std::make_unique<Elements<float>>(size, aligned));
+        variables.states[s] = states[s]->data();
+        for (int64_t i = 0; s == 0 && i < size; ++i) {
+          variables.states[s][i] = std::abs(variables.states[s][i]) + 0.1f;
+        }
+        wanted_states.push_back(states[s]->values());
       }
-      std::vector<double> rows_expected = table.values(), squares_expected = squares.values();
+      std::vector<double> wanted = table.values();
+      bool known = true;
+      if (facts.in_order) {
+        std::vector<float> rows_wanted(table.data(), table.data() + kRows * D);
+        for (const RowUpdate& update : updates) {
+          for (int64_t d = 0; d < D; ++d) {
+            rows_wanted[update.row * D + d] -=
+                0.05f * ToFloat(gradients.data()[update.gradient * D + d]);
+          }
+        }
+        functions.update[optimizer](variables, {updates.data(), kCount, nullptr, nullptr, 0},
+                                    gradients.data(), step, nullptr);
+        for (int64_t i = 0; i < kRows * D; ++i) Expect(table[i], rows_wanted[i], 0, facts.name, i);
+        continue;
+      }
       for (int64_t head : first) {
-        std::vector<double> g(D);
-        double mean = 0;
         const int64_t row = updates[head].row;
+        std::vector<double> g(D);
         for (int64_t k = head; k >= 0; k = next[k]) {
           for (int64_t d = 0; d < D; ++d) g[d] += 0.5 * gradients[updates[k].gradient * D + d];
         }
-        for (int64_t d = 0; d < D; ++d) mean += g[d] * g[d] / D;
-        if (row_wise) squares_expected[row] += mean;
-        for (int64_t d = 0; d < D; ++d) {
-          double& square = squares_expected[row_wise ? row : row * D + d];
-          if (!row_wise) square += g[d] * g[d];
-          rows_expected[row * D + d] -= 0.1 * g[d] / (std::sqrt(square) + 1e-3);
-        }
+        known = ApplyInDouble(facts.name, step, g, row, &wanted, &wanted_states);
       }
-      functions.adagrad(table.data(), squares.data(), D, chains, gradients.data(),
-                        {0.1f, 0.5f, 1e-3f, row_wise}, sum.data());
+      std::vector<float> sum((D + 15) / 16 * 16);
+      functions.update[optimizer](variables, chains, gradients.data(), step, sum.data());
+      if (!known) continue;
       for (int64_t i = 0; i < kRows * D; ++i) {
-        Expect(table[i], rows_expected[i], 1e-5 * (1 + std::abs(rows_expected[i])), "Adagrad", i);
+        Expect(table[i], wanted[i], 1e-5 * (1 + std::abs(wanted[i])), facts.name, i);
       }
-      for (size_t i = 0; i < squares_expected.size(); ++i) {
-        Expect(squares[i], squares_expected[i], 1e-5 * squares_expected[i], "accumulator", i);
+      for (size_t s = 0; s < states.size(); ++s) {
+        for (size_t i = 0; i < wanted_states[s].size(); ++i) {
+          const double value = wanted_states[s][i];
+          Expect((*states[s])[i], value, 1e-5 * (1 + std::abs(value)), "state", i);
+        }
       }
     }
   }
@@ -221,7 +269,7 @@ void CheckEmbedding(const EmbeddingFunctions<T>& functions, int64_t D) {
 
 template <class T>
 void CheckAll(const DotInteractionFunctions<T>& interaction,
-              const EmbeddingFunctions<T>& embedding) {
+              const EmbeddingFunctions<float, T>& embedding) {
   for (int64_t F : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 27, 31, 33, 64}) {
     for (int64_t D : {1, 3, 4, 15, 16, 31, 32, 33, 64, 127, 128, 160, 256}) {
       const int variant = generator() % 8;
@@ -247,31 +295,31 @@ void CheckFill(FillFunction fill) {
 int Run() {
   int sets = 1;
   const auto has = [](const char* name) { return dlrm_select_instruction_set(name) == 0; };
-  CheckAll(portable::DotInteraction<float>(), portable::Embedding<float>());
-  CheckAll(portable::DotInteraction<Bf16>(), portable::Embedding<Bf16>());
-  CheckAll(portable::DotInteraction<Half>(), portable::Embedding<Half>());
+  CheckAll(portable::DotInteraction<float>(), portable::Embedding<float, float>());
+  CheckAll(portable::DotInteraction<Bf16>(), portable::Embedding<float, Bf16>());
+  CheckAll(portable::DotInteraction<Half>(), portable::Embedding<float, Half>());
 #if defined(DLRM_HAVE_AVX2)
   if (has("avx2")) {
     ++sets;
-    CheckAll(avx2::DotInteraction<float>(), avx2::Embedding<float>());
-    CheckAll(avx2::DotInteraction<Bf16>(), avx2::Embedding<Bf16>());
-    CheckAll(avx2::DotInteraction<Half>(), avx2::Embedding<Half>());
+    CheckAll(avx2::DotInteraction<float>(), avx2::Embedding<float, float>());
+    CheckAll(avx2::DotInteraction<Bf16>(), avx2::Embedding<float, Bf16>());
+    CheckAll(avx2::DotInteraction<Half>(), avx2::Embedding<float, Half>());
     CheckFill(avx2::Fill());
   }
 #endif
 #if defined(DLRM_HAVE_AVX512)
   if (has("avx512")) {
     ++sets;
-    CheckAll(avx512::DotInteraction<float>(), avx512::Embedding<float>());
-    CheckAll(avx512::DotInteraction<Bf16>(), avx512::Embedding<Bf16>());
-    CheckAll(avx512::DotInteraction<Half>(), avx512::Embedding<Half>());
+    CheckAll(avx512::DotInteraction<float>(), avx512::Embedding<float, float>());
+    CheckAll(avx512::DotInteraction<Bf16>(), avx512::Embedding<float, Bf16>());
+    CheckAll(avx512::DotInteraction<Half>(), avx512::Embedding<float, Half>());
     CheckFill(avx512::Fill());
   }
 #endif
 #if defined(DLRM_HAVE_BF16)
   if (has("bf16")) {
     ++sets;
-    CheckAll(bf16::DotInteraction(), avx512::Embedding<Bf16>());
+    CheckAll(bf16::DotInteraction(), avx512::Embedding<float, Bf16>());
   }
 #endif
   std::printf("%lld values right on %d instruction sets\n", static_cast<long long>(checks), sets);

@@ -3,13 +3,13 @@
 What needs a device is checked and timed by ``python3 -m tests.gpu.run`` on a GPU host.
 """
 
-import ctypes
 import os
 import subprocess
 
 import numpy as np
 import pytest
 
+from model.embedding.optimizers import OPTIMIZERS
 from tests.gpu import build, embedding_checks, interaction_checks, launchers, memory, reference
 
 ARCHITECTURES = ("80", "90")
@@ -158,19 +158,39 @@ def test_impossible_arguments_are_refused(emulated):
     bad = launchers.InteractionShape(1, 0, 128, launchers.FLOAT32, launchers.ACCURATE)
     with pytest.raises(launchers.CudaError, match="dot_interaction_forward returned CUDA error 1"):
         library.dot_interaction_forward(bad, launchers.FeatureRows(), None, device.stream)
+    problem = embedding_checks.Problem(
+        library, device, np.random.default_rng(), 4, [7], 8, launchers.FLOAT32, np.int64
+    )
+    rule = library.rule("sgd", 0.1)
+    rule.optimizer = len(OPTIMIZERS)
+    size = library.workspace_bytes(problem.description, rule)
+    rows, workspace = device.upload(problem.rows), device.empty(size, np.uint8)
+    update = (problem.device_gradients.pointer, rows.pointer, workspace.pointer)
+    with pytest.raises(launchers.CudaError, match="embedding_update returned CUDA error 1"):
+        library.embedding_update(problem.description, rule, *update, size, device.stream)
+    rule.optimizer = 0
+    with pytest.raises(launchers.CudaError, match="embedding_update returned CUDA error 1"):
+        library.embedding_update(problem.description, rule, *update, size - 1, device.stream)
+    problem.description.row_type = launchers.FLOAT16
+    with pytest.raises(launchers.CudaError, match="embedding_update returned CUDA error 1"):
+        library.embedding_update(problem.description, rule, *update, size, device.stream)
+    problem.close()
     with pytest.raises(launchers.CudaError, match="embedding_initialize returned CUDA error 1"):
         library.embedding_initialize(None, 0, 1, 0, 1, 0, 0, 1.0, device.stream)
 
 
 @pytest.mark.parametrize("dtype", launchers.DTYPE_NAMES)
-def test_emulated_updates_equal_the_cpu_ops(emulated, dtype):
-    """One model trained on either device holds the same bits (row-wise Adagrad aside)."""
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_emulated_updates_equal_the_cpu_op(emulated, name, dtype):
+    """One model trained on either device holds the same bits (states per row aside)."""
     tf = pytest.importorskip("tensorflow")
     from ops import loader
+    from ops.embedding import RowIds, RowRule, embedding_update
 
     if not loader.is_built():
         pytest.skip("the op library is not built")
-    ops, (library, device) = loader.load(), emulated
+    optimizer, (library, device) = OPTIMIZERS[name], emulated
+    options = [0.01 * (k + 1) for k in range(len(optimizer.rule_values))]
     rng = np.random.default_rng()
     problem = embedding_checks.Problem(
         library, device, rng, 40, [1000, 3, 1, 40], 128, dtype, np.int64, "zipf"
@@ -178,31 +198,21 @@ def test_emulated_updates_equal_the_cpu_ops(emulated, dtype):
     gradients = tf.constant(problem.gradients)
     if dtype == launchers.BFLOAT16:
         gradients = tf.bitcast(gradients, tf.bfloat16)
-    common = {
-        "ids": problem.ids, "gradients": gradients, "base_rows": problem.base,
-        "table_rows": problem.sizes, "learning_rate": 0.7, "scale": 0.3,
-    }  # fmt: skip
-    workspace, size = problem.workspace()
-    place = ctypes.byref(problem.description), problem.device_gradients.pointer
-
-    table, rows = tf.Variable(problem.rows), device.upload(problem.rows)
-    ops.dlrm_embedding_update_sgd(table=table.handle, **common)
-    step = np.float32(0.7) * np.float32(0.3)
-    library.embedding_sgd_sorted(*place, rows.pointer, step, workspace.pointer, size, device.stream)
-    np.testing.assert_array_equal(rows.download(), table.numpy())
-
-    table, rows = tf.Variable(problem.rows), device.upload(problem.rows)
-    start = np.full(problem.rows.shape, 0.1, np.float32)
-    accumulator, squares = tf.Variable(start), device.upload(start)
-    ops.dlrm_embedding_update_adagrad(
-        table=table.handle, accumulator=accumulator.handle, epsilon=1e-8, **common
-    )
-    library.embedding_adagrad(
-        *place, rows.pointer, squares.pointer, 0, 0.7, 0.3, 1e-8, workspace.pointer, size,
-        device.stream,
-    )  # fmt: skip
-    np.testing.assert_array_equal(squares.download(), accumulator.numpy())
-    np.testing.assert_array_equal(rows.download(), table.numpy())
+    states = [
+        rng.uniform(0.1, 1, state.shape(*problem.rows.shape)).astype(np.float32)
+        for state in optimizer.states
+    ]
+    table, variables = tf.Variable(problem.rows), [tf.Variable(state) for state in states]
+    where = RowIds(problem.ids, problem.base, problem.sizes)
+    embedding_update(table, variables, where, gradients, 0.7, 0.3, RowRule(name, tuple(options)))
+    rows, buffers = device.upload(problem.rows), [device.upload(state) for state in states]
+    problem.update(name, rows, 0.7, 0.3, options, buffers)
+    found, expected = [rows, *buffers], [table, *variables]
+    for buffer, variable in zip(found, expected):
+        if optimizer.per_row_states:
+            np.testing.assert_allclose(buffer.download(), variable.numpy(), rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(buffer.download(), variable.numpy())
     problem.close()
 
 

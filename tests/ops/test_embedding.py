@@ -1,4 +1,7 @@
-"""The embedding lookup and updates against NumPy and sequential loops."""
+"""The embedding lookup and SGD against NumPy and sequential loops, and what all updates refuse.
+
+tests/ops/test_row_optimizers.py has the other optimizers.
+"""
 
 import subprocess
 import sys
@@ -10,13 +13,12 @@ import tensorflow as tf
 
 from ops import loader
 from ops.embedding import (
+    RowIds,
+    RowRule,
     create_table,
     embedding_lookup,
     embedding_lookup_tensorflow,
-    embedding_update_adagrad,
-    embedding_update_adagrad_tensorflow,
-    embedding_update_sgd,
-    embedding_update_sgd_tensorflow,
+    embedding_update,
 )
 
 SIZES = np.array([3, 50, 1, 1000], np.int64)
@@ -46,6 +48,16 @@ def sequential_sgd(table, ids, gradients, step):
         for t in range(ids.shape[1]):
             table[BASES[t] + ids[b, t]] -= step * gradients[b, t]
     return table
+
+
+def update_sgd(table, ids, gradients, rate, scale=1.0):
+    embedding_update(table, [], RowIds(ids, BASES, SIZES), gradients, rate, scale)
+
+
+def update_adagrad(table, accumulator, ids, gradients, rate):
+    kind = "adagrad" if accumulator.shape.rank == 2 else "rowwise_adagrad"
+    rule = RowRule(kind, (1e-8,))
+    embedding_update(table, [accumulator], RowIds(ids, BASES, SIZES), gradients, rate, rule=rule)
 
 
 def table_of(rng, dimension):
@@ -103,7 +115,7 @@ def test_sgd_is_the_sequential_loop_bit_for_bit(isa, make_ids, dimension):
     ids = make_ids(rng, 1000)
     gradients = random_gradients(rng, ids, dimension)
     table = tf.Variable(values)
-    embedding_update_sgd(table, ids, gradients, BASES, SIZES, 0.3, 0.7)
+    update_sgd(table, ids, gradients, 0.3, 0.7)
     step = np.float32(0.3) * np.float32(0.7)
     expected = sequential_sgd(values.copy(), ids, gradients.numpy(), step)
     np.testing.assert_array_equal(table.numpy(), expected)
@@ -118,7 +130,7 @@ def test_sgd_of_each_type(isa, dtype, id_dtype):
         ids = zipf_ids(rng, 90)
         gradients = random_gradients(rng, ids, dimension, dtype)
         table = tf.Variable(values)
-        embedding_update_sgd(table, tf.cast(ids, id_dtype), gradients, BASES, SIZES, 0.1)
+        update_sgd(table, tf.cast(ids, id_dtype), gradients, 0.1)
         wide = tf.cast(gradients, tf.float32).numpy()
         expected = sequential_sgd(values.copy(), ids, wide, np.float32(0.1))
         np.testing.assert_array_equal(table.numpy(), expected)
@@ -128,7 +140,6 @@ THREADS = """
 import sys, numpy as np, tensorflow as tf
 threads, path = int(sys.argv[1]), sys.argv[2]
 tf.config.threading.set_intra_op_parallelism_threads(threads)
-from ops.embedding import embedding_update_sgd, embedding_update_adagrad
 from tests.ops.test_embedding import *
 results = []
 for make_ids in (equal_ids, zipf_ids, uniform_ids):
@@ -136,9 +147,9 @@ for make_ids in (equal_ids, zipf_ids, uniform_ids):
     ids = make_ids(rng, 3000)
     table, accumulator = tf.Variable(table_of(rng, 96)), tf.Variable(tf.ones([ROWS, 96]))
     gradients = random_gradients(rng, ids, 96)
-    embedding_update_sgd(table, ids, gradients, BASES, SIZES, 0.3)
+    update_sgd(table, ids, gradients, 0.3)
     results.append(table.numpy())
-    embedding_update_adagrad(table, accumulator, ids, gradients, BASES, SIZES, 0.3)
+    update_adagrad(table, accumulator, ids, gradients, 0.3)
     results += [table.numpy(), accumulator.numpy()]
 np.savez(path, *results)
 """
@@ -164,60 +175,6 @@ def test_updates_are_the_same_for_any_number_of_threads(tmp_path):
     )
 
 
-@pytest.mark.parametrize("row_wise", [False, True], ids=["full", "row-wise"])
-@pytest.mark.parametrize("make_ids", [equal_ids, zipf_ids])
-def test_adagrad_against_float64(isa, make_ids, row_wise):
-    rng = np.random.default_rng(3)
-    for dimension in (1, 16, 127, 128):
-        values = table_of(rng, dimension)
-        squares = rng.uniform(0.1, 1, ROWS if row_wise else (ROWS, dimension)).astype("f4")
-        table, accumulator = tf.Variable(values), tf.Variable(squares)
-        expected, expected_squares = values.astype("f8"), squares.astype("f8")
-        for _ in range(2):
-            ids = make_ids(rng, 200)
-            gradients = random_gradients(rng, ids, dimension)
-            embedding_update_adagrad(
-                table, accumulator, ids, gradients, BASES, SIZES, 0.3, 0.5, epsilon=1e-3
-            )
-            sums = np.zeros((ROWS, dimension))
-            np.add.at(sums, BASES + ids, 0.5 * gradients.numpy().astype("f8"))
-            square = np.square(sums)
-            expected_squares += square.mean(axis=1) if row_wise else square
-            root = np.sqrt(expected_squares) + np.float32(1e-3)
-            expected -= np.float32(0.3) * sums / (root[:, np.newaxis] if row_wise else root)
-        np.testing.assert_allclose(table.numpy(), expected, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(accumulator.numpy(), expected_squares, rtol=1e-4)
-        untouched = np.setdiff1d(np.arange(ROWS), (BASES + ids).ravel())
-        if make_ids is equal_ids:
-            np.testing.assert_array_equal(table.numpy()[untouched], values[untouched])
-
-
-def test_tensorflow_formulations_are_the_same_functions():
-    rng = np.random.default_rng(4)
-    values = table_of(rng, 24)
-    ids = zipf_ids(rng, 64)
-    gradients = random_gradients(rng, ids, 24)
-    for dtype in DTYPES:
-        np.testing.assert_array_equal(
-            embedding_lookup(tf.Variable(values), ids, BASES, SIZES, dtype).numpy(),
-            embedding_lookup_tensorflow(tf.Variable(values), ids, BASES, SIZES, dtype).numpy(),
-        )
-    tables = [tf.Variable(values) for _ in range(2)]
-    embedding_update_sgd(tables[0], ids, gradients, BASES, SIZES, 0.3, 0.5)
-    embedding_update_sgd_tensorflow(tables[1], ids, gradients, BASES, SIZES, 0.3, 0.5)
-    np.testing.assert_allclose(tables[0].numpy(), tables[1].numpy(), rtol=1e-4, atol=1e-5)
-    for shape in ([ROWS], [ROWS, 24]):
-        accumulators = [tf.Variable(tf.fill(shape, 0.1)) for _ in range(2)]
-        for update, table, accumulator in zip(
-            (embedding_update_adagrad, embedding_update_adagrad_tensorflow), tables, accumulators
-        ):
-            update(table, accumulator, ids, gradients, BASES, SIZES, 0.3, 0.5)
-        np.testing.assert_allclose(tables[0].numpy(), tables[1].numpy(), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(
-            accumulators[0].numpy(), accumulators[1].numpy(), rtol=1e-4, atol=1e-6
-        )
-
-
 BAD_IDS = [-1, 1000, 2**31 - 1, -(2**31)]
 
 
@@ -233,8 +190,8 @@ def test_an_id_out_of_range_is_named_and_nothing_is_written(bad):
     message = rf"table 3, sample 17: id {bad} is not in \[0, 1000\)"
     for call in (
         lambda: embedding_lookup(table, ids, BASES, SIZES),
-        lambda: embedding_update_sgd(table, ids, gradients, BASES, SIZES, 0.1),
-        lambda: embedding_update_adagrad(table, accumulator, ids, gradients, BASES, SIZES, 0.1),
+        lambda: update_sgd(table, ids, gradients, 0.1),
+        lambda: update_adagrad(table, accumulator, ids, gradients, 0.1),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             call()
@@ -259,17 +216,34 @@ def test_tables_outside_the_variable_are_named(bases, sizes, message):
         embedding_lookup(table, tf.zeros([2, 3], tf.int32), bases, sizes)
 
 
-def test_gradients_that_do_not_fit_are_named():
+def test_inputs_that_do_not_fit_are_named():
     table = tf.Variable(tf.zeros([ROWS, 4]))
-    ids = tf.zeros([2, 4], tf.int64)
+    ids, gradients = tf.zeros([2, 4], tf.int64), tf.zeros([2, 4, 4])
+    where = RowIds(ids, BASES, SIZES)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[2,4,5\]"):
-        embedding_update_sgd(table, ids, tf.zeros([2, 4, 5]), BASES, SIZES, 0.1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"accumulator.*\[1100,4\].*\[7\]"):
-        embedding_update_adagrad(
-            table, tf.Variable(tf.zeros([7])), ids, tf.zeros([2, 4, 4]), BASES, SIZES, 0.1
-        )
+        update_sgd(table, ids, tf.zeros([2, 4, 5]), 0.1)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=r"state 0 of rowwise_adagrad must be \[rows\].*\[1100,4\].*\[7\]",
+    ):
+        update_adagrad(table, tf.Variable(tf.zeros([7])), ids, gradients, 0.1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="state 1 of ftrl must be float of"):
+        states = [tf.Variable(tf.zeros([ROWS, 4])), tf.Variable(tf.zeros([ROWS]))]
+        embedding_update(table, states, where, gradients, 0.1, rule=RowRule("ftrl", (0, 0, 0)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be different variables"):
+        embedding_update(table, [table], where, gradients, 0.1, rule=RowRule("adagrad", (1e-8,)))
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="takes 1 states and 1 hyper-parameters, got 0 and 2"
+    ):
+        embedding_update(table, [], where, gradients, 0.1, rule=RowRule("adagrad", (1e-8, 1)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="lamb.*sgd.*ftrl"):
+        embedding_update(table, [], where, gradients, 0.1, rule=RowRule("lamb"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="scalars"):
+        update_sgd(table, ids, gradients, [0.1])
     with pytest.raises(TypeError, match="float32 tf.Variable"):
         embedding_lookup(tf.zeros([ROWS, 4]), ids, BASES, SIZES)
+    with pytest.raises(TypeError, match="state must be a float32 tf.Variable"):
+        embedding_update(table, [tf.zeros([ROWS, 4])], where, gradients, 0.1)
     with pytest.raises(TypeError, match="uint32"):
         embedding_lookup(table, tf.cast(ids, tf.uint32), BASES, SIZES)
 
@@ -278,7 +252,7 @@ def test_a_value_read_before_an_update_does_not_change():
     table = tf.Variable(tf.ones([ROWS, 8]))
     before = table.read_value()
     ids = np.zeros((1, 4), np.int64)
-    embedding_update_sgd(table, ids, tf.ones([1, 4, 8]), BASES, SIZES, 1.0)
+    update_sgd(table, ids, tf.ones([1, 4, 8]), 1.0)
     np.testing.assert_array_equal(before.numpy(), 1)
     np.testing.assert_array_equal(table.numpy()[BASES], 0)
 
@@ -291,9 +265,9 @@ def test_order_within_a_function():
     @tf.function
     def step(rate):
         before = embedding_lookup(table, ids, BASES, SIZES)
-        embedding_update_sgd(table, ids, tf.ones([1, 4, 8]), BASES, SIZES, rate)
+        update_sgd(table, ids, tf.ones([1, 4, 8]), rate)
         after = embedding_lookup(table, ids, BASES, SIZES)
-        embedding_update_sgd(table, ids, tf.ones([1, 4, 8]), BASES, SIZES, rate)
+        update_sgd(table, ids, tf.ones([1, 4, 8]), rate)
         return before, after
 
     for first in (1.0, -3.0):
@@ -310,25 +284,25 @@ def test_a_variable_restored_from_a_checkpoint(tmp_path):
     path = checkpoint.save(str(tmp_path / "model"))
     ids = uniform_ids(rng, 10)
     gradients = random_gradients(rng, ids, 8)
-    embedding_update_sgd(table, ids, gradients, BASES, SIZES, 0.5)
+    update_sgd(table, ids, gradients, 0.5)
     updated = table.numpy()
     assert not np.array_equal(updated, values)
     checkpoint.restore(path).assert_consumed()
     np.testing.assert_array_equal(
         embedding_lookup(table, ids, BASES, SIZES).numpy(), values[BASES + ids]
     )
-    embedding_update_sgd(table, ids, gradients, BASES, SIZES, 0.5)
+    update_sgd(table, ids, gradients, 0.5)
     np.testing.assert_array_equal(table.numpy(), updated)
 
 
 def test_empty_batches_and_no_tables():
     table = tf.Variable(tf.ones([ROWS, 8]))
     empty = tf.zeros([0, 4], tf.int32)
-    embedding_update_sgd(table, empty, tf.zeros([0, 4, 8]), BASES, SIZES, 1.0)
+    update_sgd(table, empty, tf.zeros([0, 4, 8]), 1.0)
     none = tf.zeros([5, 0], tf.int32)
     nothing = np.zeros(0, np.int64)
     assert embedding_lookup(table, none, nothing, nothing).shape == (5, 0, 8)
-    embedding_update_sgd(table, none, tf.zeros([5, 0, 8]), nothing, nothing, 1.0)
+    embedding_update(table, [], RowIds(none, nothing, nothing), tf.zeros([5, 0, 8]), 1.0)
     np.testing.assert_array_equal(table.numpy(), 1)
 
 
@@ -348,7 +322,7 @@ def test_lookups_and_updates_from_many_python_threads():
 
     def update():
         for _ in range(50):
-            embedding_update_sgd(table, ids, gradients, BASES, SIZES, 1.0)
+            update_sgd(table, ids, gradients, 1.0)
 
     threads = [threading.Thread(target=work) for work in (look, update, look, update)]
     for thread in threads:

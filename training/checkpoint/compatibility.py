@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataset import vocabularies
+from model.embedding.optimizers import OptimizerError
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
+from training.flag_values import read_row_optimizer
 from training.runtime.errors import UserError
 
 # Layout of random batches (`training.data`).
@@ -63,7 +65,9 @@ def check(
             f"{'; '.join(wrong)}; give another --checkpoint_dir, and --restore={reader.folder} to "
             "begin from its weights"
         )
-    return _differences(found["flags"], flags, _COURSE_FLAGS)
+    return _differences(found["flags"], flags, _COURSE_FLAGS) + _option_differences(
+        found["flags"], flags
+    )
 
 
 def unchecked(reader: Reader, data: dict) -> str | None:
@@ -113,6 +117,21 @@ def _differences(found, wanted, names, flag="--"):
         for name in names
         if name in wanted and _plain(found.get(name)) != _plain(wanted.get(name))
     ]
+
+
+def _option_differences(found, wanted):
+    """As `_differences`, of the hyper-parameters that --embedding_optimizer_options leaves."""
+    name = "embedding_optimizer_options"
+    same = _hyperparameters(found) == _hyperparameters(wanted)
+    return [] if same else [f"--{name} was {found.get(name)!r}, is {wanted.get(name)!r}"]
+
+
+def _hyperparameters(flags):
+    optimizer, options = flags.get("embedding_optimizer"), flags.get("embedding_optimizer_options")
+    try:
+        return dict(read_row_optimizer(optimizer, options).hyperparameters)
+    except (OptimizerError, UserError):  # of a checkpoint by another version
+        return optimizer, options
 
 
 def _plain(value):

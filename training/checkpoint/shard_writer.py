@@ -53,7 +53,7 @@ class ShardWriter:
         """Writes the states of one shard side by side; `group` has a `StoredRows` for each."""
         of_file = {f"{stored.name}.npy": stored for stored in group}
         entries = self._arrays.write_together(
-            {name: (stored.shape, "float32") for name, stored in of_file.items()},
+            {name: (stored.shape, stored.dtype.name) for name, stored in of_file.items()},
             ({name: values[s.state] for name, s in of_file.items()} for values in pieces),
         )
         for name, stored in of_file.items():

@@ -26,7 +26,7 @@ class Snapshot:
         self._fused = fused
         rows, self._budget = fused.table.shape[0], budget
         self._row_bytes = sum(
-            v.dtype.size * int(np.prod(v.shape[1:])) for v in fused.states.values()
+            values.dtype.size * int(np.prod(values.shape[1:])) for values in fused.states.values()
         )
         self._changed = threading.Condition()
         self._next = 0  # rows below are read
@@ -54,8 +54,7 @@ class Snapshot:
         if not rows.size:
             return
         values = {
-            state: tf.gather(variable, rows).numpy()
-            for state, variable in self._fused.states.items()
+            state: tf.gather(values, rows).numpy() for state, values in self._fused.states.items()
         }
         with self._changed:
             self._copied[rows] = True

@@ -32,6 +32,10 @@ SGD = ("--lr=0.5", "--custom_interact", "--xla", "--amp")
 ADAM = (
     "--lr=0.01", "--optimizer=adam", "--embedding_optimizer=adagrad", "--loss_scale=dynamic",
 )  # fmt: skip
+FTRL = (
+    "--lr=0.5", "--embedding_lr=0.05", "--embedding_optimizer=ftrl",
+    "--embedding_optimizer_options=l1=0.00001,l2=0.0001,beta=0.001",
+)  # fmt: skip
 
 
 def train(data, work, *flags, ranks=1):
@@ -52,7 +56,9 @@ def arrays(work):
     return step, {name: np.load(path / name, allow_pickle=False) for name in names}
 
 
-@pytest.mark.parametrize("flags", [SGD, ADAM], ids=["sgd-amp-xla", "adam-adagrad"])
+@pytest.mark.parametrize(
+    "flags", [SGD, ADAM, FTRL], ids=["sgd-amp-xla", "adam-adagrad", "sgd-ftrl"]
+)
 def test_the_same_bytes_as_without_the_stop(small_dataset, tmp_path, flags):
     """Stopped after the first step, within an epoch and at the end of one."""
     _, whole = train(small_dataset, tmp_path / "whole", *flags)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement
 from model.embedding.tables import FusedTables
 from training.checkpoint import snapshot as snapshots
@@ -35,7 +36,7 @@ def change(fused, base, sizes, generator, snapshot=None, waiting=lambda: None):
     fused.update(tf.constant(ids), tf.constant(gradients), base, sizes, 0.5, 1.0)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_reads_what_was_there_while_rows_change(monkeypatch, optimizer, seed):
     monkeypatch.setattr(snapshots, "_PIECE_BYTES", 2000)  # a few dozen rows at a time

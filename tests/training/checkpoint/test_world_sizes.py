@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from model.dlrm import DenseDLRM
 from model.embedding.interface import EmbeddingOptions
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement
 from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
@@ -25,7 +26,7 @@ from training.runtime.errors import UserError
 VOCAB, DIMENSION = (50, 1, 7, 3, 40), 8
 FLAGS = {
     "embedding_dim": DIMENSION, "global_batch_size": 24, "lr": 1.0, "optimizer": "sgd",
-    "loss_scale": "dynamic",
+    "embedding_optimizer": "sgd", "loss_scale": "dynamic",
 }  # fmt: skip
 DATA = {"train_samples": 1000}
 
@@ -143,7 +144,7 @@ def test_any_ranks_write_and_any_read(tmp_path, kind, optimizer, written, read):
         assert min(counts) > 10
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("kind", "written", "kind_read", "read"),
     [("sok-row", 3, "row", 2), ("sok-table", 2, "row", 3), ("table", 3, "sok-row", 2),
@@ -274,6 +275,15 @@ def test_what_does_not_fit_is_said(tmp_path):
 
     assert check() == []
     assert check(lr=2.0) == ["--lr was 1.0, is 2.0"]
+    options = {"embedding_optimizer_options": "l1=0.5"}
+    with pytest.raises(UserError, match=r"--embedding_optimizer was 'sgd', is 'ftrl'"):
+        check(embedding_optimizer="ftrl", **options)
+    reader.manifest["flags"]["embedding_optimizer"] = "ftrl"
+    assert check(embedding_optimizer="ftrl", embedding_optimizer_options="beta=0,l1=0.0") == []
+    assert check(embedding_optimizer="ftrl", **options) == [
+        "--embedding_optimizer_options was None, is 'l1=0.5'"
+    ]
+    reader.manifest["flags"]["embedding_optimizer"] = "sgd"
     with pytest.raises(UserError, match="table 4: the checkpoint has 40 rows, the data 41$"):
         check(vocab=(*VOCAB[:4], 41))
     with pytest.raises(UserError, match="the checkpoint has 5 tables, the data 4$"):

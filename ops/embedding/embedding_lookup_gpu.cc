@@ -12,7 +12,7 @@ using tensorflow::TensorShape;
 using tensorflow::Var;
 using tensorflow::errors::InvalidArgument;
 
-template <class T, class Id>
+template <class R, class T, class Id>
 class GpuLookupKernel : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -21,39 +21,34 @@ class GpuLookupKernel : public OpKernel {
     tensorflow::core::RefCountPtr<Var> variable;
     OP_REQUIRES_OK(c, tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, 0), &variable));
     tensorflow::tf_shared_lock lock(*variable->mu());
-    OP_REQUIRES_OK(c, CheckVariable(*variable, 2, "table"));
+    OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DataTypeToEnum<R>::value, 2, "table"));
     const Tensor& table = *variable->tensor();
     const Tensor& ids = c->input(1);
     const int64_t dim = table.dim_size(1);
     GpuBatch batch;
-    OP_REQUIRES_OK(c, (batch.Prepare<T, Id>(ids, c->input(2), c->input(3), table.dim_size(0), dim)));
+    OP_REQUIRES_OK(
+        c, (batch.Prepare<R, T, Id>(ids, c->input(2), c->input(3), table.dim_size(0), dim)));
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(
-                          0, TensorShape({ids.dim_size(0), ids.dim_size(1), dim}), &output));
+    OP_REQUIRES_OK(
+        c, c->allocate_output(0, TensorShape({ids.dim_size(0), ids.dim_size(1), dim}), &output));
     if (output->NumElements() == 0) return;
-    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_lookup(
-                                     &batch.launch,
-                                     reinterpret_cast<const float*>(DeviceData(table)),
-                                     MutableDeviceData(*output), StreamOf(c)),
+    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_lookup(&batch.launch, DeviceData(table),
+                                                       MutableDeviceData(*output), StreamOf(c)),
                                  "embedding lookup"));
   }
 };
 
-#define DLRM_REGISTER(T, Id)                                  \
+#define DLRM_REGISTER(R, T, Id)                               \
   REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")        \
                               .Device(tensorflow::DEVICE_GPU) \
                               .HostMemory("table")            \
                               .HostMemory("base_rows")        \
                               .HostMemory("table_rows")       \
+                              .TypeConstraint<R>("row_type")  \
                               .TypeConstraint<T>("dtype")     \
                               .TypeConstraint<Id>("Tids"),    \
-                          GpuLookupKernel<T, Id>);
-DLRM_REGISTER(float, tensorflow::int32)
-DLRM_REGISTER(float, tensorflow::int64)
-DLRM_REGISTER(tensorflow::bfloat16, tensorflow::int32)
-DLRM_REGISTER(tensorflow::bfloat16, tensorflow::int64)
-DLRM_REGISTER(Eigen::half, tensorflow::int32)
-DLRM_REGISTER(Eigen::half, tensorflow::int64)
+                          GpuLookupKernel<R, T, Id>);
+DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER
 
 class GpuInitializeKernel : public OpKernel {
@@ -69,11 +64,11 @@ class GpuInitializeKernel : public OpKernel {
                                   c->input(i).shape().DebugString()));
     }
     const auto number = [c](int i) { return c->input(i).scalar<tensorflow::int64>()(); };
-    const int64_t base_row = number(1), rows = number(2), table_index = number(3),
-                  seed = number(4), first_row = number(5), row_stride = number(6);
+    const int64_t base_row = number(1), rows = number(2), table_index = number(3), seed = number(4),
+                  first_row = number(5), row_stride = number(6);
     const float limit = c->input(7).scalar<float>()();
     tensorflow::mutex_lock lock(*variable->mu());
-    OP_REQUIRES_OK(c, CheckVariable(*variable, 2, "table"));
+    OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DT_FLOAT, 2, "table"));
     const Tensor& table = *variable->tensor();
     OP_REQUIRES(c, table.RefCountIsOne(),
                 tensorflow::errors::FailedPrecondition(

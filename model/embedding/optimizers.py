@@ -1,0 +1,229 @@
+"""The row optimizers: their states, hyper-parameters and formulas. No TensorFlow is imported.
+
+An optimizer is an entry of `OPTIMIZERS` here, a rule of the same name in
+`ops/embedding/row_optimizers.h`, and a test. Memory budgets, checkpoints, flags, the planner and
+both backends read this registry. docs/embedding.md has the steps.
+
+Shapes: n rows that a batch touches, D columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# States are float32, whatever the type of the rows.
+STATE_VALUE_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RowState:
+    """One state of a row optimizer.
+
+    Attributes:
+        name: in checkpoints and messages, for example "accumulator".
+        per: "column": one value for each column of a row, [rows, D]; "row": one value for each
+            row, [rows].
+        initial: the initial value, or the name of the hyper-parameter that holds it.
+    """
+
+    name: str
+    per: str = "column"
+    initial: float | str = 0.0
+
+    def bytes_per_row(self, width: int) -> int:
+        """Returns the bytes beside one row of `width` columns."""
+        return STATE_VALUE_BYTES * (width if self.per == "column" else 1)
+
+    def shape(self, rows: int, width: int) -> list[int]:
+        """Returns the shape of the variable beside [rows, width] rows."""
+        return [rows, width] if self.per == "column" else [rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class RowOptimizer:
+    """A row optimizer with its hyper-parameters.
+
+    Attributes:
+        name: of the flag, the checkpoint and the kernels' rule.
+        description: what messages call it.
+        states: those with one value per column first, in the order of the rule.
+        hyperparameters: {name: value}; first those of the rule, in its order, then those that are
+            initial values of states.
+        positive: hyper-parameters that must be above 0; the others may be 0 too.
+        formula: the update in TensorFlow's ops, for a row whose gradients are summed first:
+            (tensorflow, rows, sums, states, learning_rate, values of the rule) -> (what is
+            subtracted from the rows [n, D], new states). `rows` is a function without arguments
+            that returns the rows [n, D]; `sums` is [n, D], each of `states` [n, D] or [n, 1]. None:
+            plain gradient descent, gradient by gradient.
+    """
+
+    name: str
+    description: str
+    states: tuple[RowState, ...] = ()
+    hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    positive: tuple[str, ...] = ()
+    formula: Callable[..., tuple[Any, list[Any]]] | None = None
+
+    def __post_init__(self) -> None:
+        kinds = [state.per for state in self.states]
+        if kinds != sorted(kinds):  # "column" before "row"
+            raise ValueError(f"{self.name}: states per column must come before states per row")
+
+    @property
+    def per_row_states(self) -> tuple[str, ...]:
+        """Names of the states with one value per row, which column halves cannot divide."""
+        return tuple(state.name for state in self.states if state.per == "row")
+
+    @property
+    def rule_values(self) -> tuple[float, ...]:
+        """Values of the rule's hyper-parameters, in its order."""
+        initial = {state.initial for state in self.states}
+        return tuple(v for name, v in self.hyperparameters.items() if name not in initial)
+
+    def bytes_per_row(self, dimension: int) -> int:
+        """Returns the bytes of all states beside one row of `dimension` columns."""
+        return sum(state.bytes_per_row(dimension) for state in self.states)
+
+    def initial_value(self, state: RowState) -> float:
+        """Returns the initial value of a state."""
+        if isinstance(state.initial, str):
+            return self.hyperparameters[state.initial]
+        return state.initial
+
+    def with_options(self, options: Mapping[str, float]) -> RowOptimizer:
+        """Returns this optimizer with other values of some hyper-parameters.
+
+        Args:
+            options: {name of a hyper-parameter: value}.
+
+        Raises:
+            OptimizerError: a name is unknown, or a value is not a float32 number of 0 or more
+                (above 0 for `positive`).
+        """
+        for name, value in options.items():
+            if name not in self.hyperparameters:
+                known = ", ".join(self.hyperparameters) or "none"
+                raise OptimizerError(f"{self.name} has no option {name!r}: expected {known}")
+            least = "above 0" if name in self.positive else "of at least 0"
+            # As the kernels receive it: a tiny number is 0 in float32, a huge one infinite.
+            single = _to_float32(value)
+            if not (math.isfinite(single) and single >= 0) or (
+                name in self.positive and single == 0
+            ):
+                raise OptimizerError(
+                    f"{self.name} option {name} is {value}, expected a float32 number {least}"
+                )
+        return dataclasses.replace(self, hyperparameters={**self.hyperparameters, **options})
+
+
+class OptimizerError(ValueError):
+    """An unknown row optimizer, or an option that it does not have or that cannot be."""
+
+
+def _to_float32(value: float) -> float:
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.inf
+
+
+def _adagrad(tf, rows, sums, states, learning_rate, values):
+    """Duchi, Hazan and Singer, JMLR 12 (2011)."""
+    (accumulator,), (epsilon,) = states, values
+    accumulator += tf.square(sums)
+    return learning_rate * sums / (tf.sqrt(accumulator) + epsilon), [accumulator]
+
+
+def _rowwise_adagrad(tf, rows, sums, states, learning_rate, values):
+    """Adagrad with the mean of the squares over a row."""
+    (accumulator,), (epsilon,) = states, values
+    accumulator += tf.reduce_mean(tf.square(sums), axis=1, keepdims=True)
+    return learning_rate * sums / (tf.sqrt(accumulator) + epsilon), [accumulator]
+
+
+def _ftrl(tf, rows, sums, states, learning_rate, values):
+    """FTRL-Proximal with the learning rate as a factor on gradients; see row_optimizers.h."""
+    (accumulator, linear), (l1, l2, beta), rows = states, values, rows()
+    total = accumulator + tf.square(sums)
+    root = tf.sqrt(total)
+    linear += learning_rate * sums - (root - tf.sqrt(accumulator)) * rows
+    weights = (tf.clip_by_value(linear, -l1, l1) - linear) / (root + beta + 2.0 * l2)
+    return tf.where(total != 0.0, rows - weights, 0.0), [total, linear]
+
+
+_ADAGRAD = {"epsilon": 1e-8, "initial_accumulator": 0.0}
+
+OPTIMIZERS: dict[str, RowOptimizer] = {
+    optimizer.name: optimizer
+    for optimizer in (
+        RowOptimizer("sgd", "SGD"),
+        RowOptimizer(
+            "adagrad",
+            "Adagrad",
+            (RowState("accumulator", initial="initial_accumulator"),),
+            _ADAGRAD,
+            positive=("epsilon",),
+            formula=_adagrad,
+        ),
+        RowOptimizer(
+            "rowwise_adagrad",
+            "row-wise Adagrad",
+            (RowState("accumulator", per="row", initial="initial_accumulator"),),
+            _ADAGRAD,
+            positive=("epsilon",),
+            formula=_rowwise_adagrad,
+        ),
+        # l1 and l2 are TensorFlow's and McMahan's strengths times the base learning rate, so that
+        # a schedule of the rate does not change what they do.
+        RowOptimizer(
+            "ftrl",
+            "FTRL-Proximal",
+            (RowState("accumulator", initial="initial_accumulator"), RowState("linear")),
+            {"l1": 0.0, "l2": 0.0, "beta": 0.0, "initial_accumulator": 0.0},
+            formula=_ftrl,
+        ),
+    )
+}
+
+
+def find(optimizer: str | RowOptimizer) -> RowOptimizer:
+    """Returns the optimizer of a name; a `RowOptimizer` is returned unchanged.
+
+    Raises:
+        OptimizerError: no optimizer has that name.
+    """
+    if isinstance(optimizer, RowOptimizer):
+        return optimizer
+    if optimizer not in OPTIMIZERS:
+        raise OptimizerError(f"optimizer {optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[optimizer]
+
+
+def divisible_optimizers() -> list[str]:
+    """Returns the names of the optimizers whose states can be halved by column."""
+    return [name for name, optimizer in OPTIMIZERS.items() if not optimizer.per_row_states]
+
+
+def parse_options(text: str) -> dict[str, float]:
+    """Returns the options that a text such as "l1=0.001,beta=1" gives.
+
+    Raises:
+        OptimizerError: the text is not a list of name=number, or has a name twice.
+    """
+    options: dict[str, float] = {}
+    for part in text.split(","):
+        name, separator, number = (word.strip() for word in part.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            separator = ""
+        if not (name and separator):
+            raise OptimizerError(f"expected name=number, comma-separated, found {part.strip()!r}")
+        if name in options:
+            raise OptimizerError(f"{name} is given twice")
+        options[name] = value
+    return options

@@ -1,0 +1,85 @@
+// TensorFlow's GPU kernel of the embedding update.
+
+#include "embedding/embedding_gpu.h"
+
+namespace dlrm {
+namespace {
+
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Status;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::errors::InvalidArgument;
+
+// Device memory that an update works in, from TensorFlow's allocator.
+Status AllocateWorkspace(OpKernelContext* c, const DlrmEmbeddingBatch& batch,
+                         const DlrmEmbeddingUpdate& update, Tensor* workspace) {
+  size_t bytes = 0;
+  const cudaError_t code = dlrm_embedding_workspace_bytes(&batch, &update, &bytes);
+  if (code == cudaErrorInvalidValue) {
+    return InvalidArgument("a sorted update takes fewer than 2^31 ids and 2^32 rows, got ids [",
+                           batch.batch, ", ", batch.tables, "] and ", batch.total_rows, " rows");
+  }
+  TF_RETURN_IF_ERROR(CudaStatus(code, "workspace of an embedding update"));
+  return c->allocate_temp(tensorflow::DT_UINT8, TensorShape({static_cast<int64_t>(bytes)}),
+                          workspace);
+}
+
+template <class R, class T, class Id>
+class GpuUpdateKernel : public OpKernel {
+ public:
+  explicit GpuUpdateKernel(OpKernelConstruction* c) : OpKernel(c) {
+    OP_REQUIRES_OK(c, attributes_.Read(c));
+    OP_REQUIRES_OK(c, c->GetAttr("deterministic", &deterministic_));
+  }
+
+  void Compute(OpKernelContext* c) override {
+    UpdateInputs inputs;
+    OP_REQUIRES_OK(c, inputs.Open(c, attributes_, tensorflow::DataTypeToEnum<R>::value));
+    const Tensor* rows = inputs.table()->tensor();
+    GpuBatch batch;
+    OP_REQUIRES_OK(c,
+                   (batch.Prepare<R, T, Id>(inputs.ids(), inputs.base_rows(), inputs.table_rows(),
+                                            rows->dim_size(0), rows->dim_size(1))));
+    if (inputs.gradients().NumElements() == 0) return;
+    DlrmEmbeddingUpdate update = {attributes_.optimizer, deterministic_, inputs.step(), {}};
+    OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.table()));
+    for (int s = 0; s < inputs.states(); ++s) {
+      OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.state(s)));
+      update.states[s] = reinterpret_cast<float*>(MutableDeviceData(*inputs.state(s)->tensor()));
+    }
+    Tensor workspace;
+    OP_REQUIRES_OK(c, AllocateWorkspace(c, batch.launch, update, &workspace));
+    OP_REQUIRES_OK(
+        c, CudaStatus(dlrm_embedding_update(&batch.launch, &update, DeviceData(inputs.gradients()),
+                                            MutableDeviceData(*inputs.table()->tensor()),
+                                            MutableDeviceData(workspace), workspace.TotalBytes(),
+                                            StreamOf(c)),
+                      "embedding update"));
+  }
+
+ private:
+  UpdateAttributes attributes_;
+  bool deterministic_;
+};
+
+#define DLRM_REGISTER(R, T, Id)                               \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingUpdate")        \
+                              .Device(tensorflow::DEVICE_GPU) \
+                              .HostMemory("table")            \
+                              .HostMemory("states")           \
+                              .HostMemory("base_rows")        \
+                              .HostMemory("table_rows")       \
+                              .HostMemory("learning_rate")    \
+                              .HostMemory("scale")            \
+                              .TypeConstraint<R>("row_type")  \
+                              .TypeConstraint<T>("T")         \
+                              .TypeConstraint<Id>("Tids"),    \
+                          GpuUpdateKernel<R, T, Id>);
+DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
+#undef DLRM_REGISTER
+
+}  // namespace
+}  // namespace dlrm

@@ -1,0 +1,196 @@
+// The row optimizers: how one row of a table and its state change by a gradient. Written once; the
+// CPU kernels (each instruction set) and the CUDA kernels are made from it.
+//
+// A rule is a class template over a vector type V. On CPUs V is a type of cpu/vector_*.h, on GPUs
+// one float (DeviceFloat in embedding_rows.cuh). A rule uses these members of V only: Register,
+// Broadcast, Add, Subtract, Multiply, Divide, SquareRoot, Where, WherePositive.
+//
+// A rule has
+//   kName             its name, as in model/embedding/optimizers.py;
+//   kInOrder          true: applied to each gradient of a row in turn, in the order of the batch;
+//                     false: applied once to `scale` times the sum of the row's gradients;
+//   kColumnStates     number of states with one value per column; they come first;
+//   kRowStates        number of states with one value per row;
+//   kHyperparameters  how many values it reads from RowStep::hyperparameters;
+//   a constructor     from a RowStep;
+//   Apply             (row, gradient, column states, factor) -> the new row; changes the states.
+// With kRowStates > 0 it also has
+//   BeginRow          (mean of the squares of the row's summed gradient, row states) -> the factor
+//                     that Apply receives; changes the row states.
+//
+// A new rule is added to RowRules at the end of this file: the dispatch of all kernels follows it.
+//
+// Everything is in an unnamed namespace: files of different instruction sets include this.
+
+#ifndef DLRM_OPS_EMBEDDING_ROW_OPTIMIZERS_H_
+#define DLRM_OPS_EMBEDDING_ROW_OPTIMIZERS_H_
+
+#include <math.h>
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#define DLRM_RULE __device__ __forceinline__
+#else
+#define DLRM_RULE inline
+#endif
+
+namespace dlrm {
+
+// The most states and hyper-parameters of a rule.
+constexpr int kMaxRowStates = 4;
+constexpr int kMaxHyperparameters = 8;
+
+// What an update receives beside rows and gradients.
+struct RowStep {
+  float learning_rate;
+  float scale;                                 // factor on the gradients
+  float hyperparameters[kMaxHyperparameters];  // in the order of the registry
+};
+
+// A rule's constants, without a vector type.
+struct RowRuleFacts {
+  const char* name;
+  bool in_order;
+  int column_states;
+  int row_states;
+  int hyperparameters;
+};
+
+// A table's rows and the states of its optimizer, those with one value per column first.
+template <class Row>
+struct RowsAndStates {
+  Row* rows;                     // [rows, D]
+  float* states[kMaxRowStates];  // [rows, D] or [rows]
+  int64_t dimension;             // D
+};
+
+namespace {
+
+// Stochastic gradient descent: row -= (learning_rate * scale) * gradient, for each gradient.
+template <class V>
+struct Sgd {
+  using Register = typename V::Register;
+  static constexpr const char* kName = "sgd";
+  static constexpr bool kInOrder = true;
+  static constexpr int kColumnStates = 0, kRowStates = 0, kHyperparameters = 0;
+
+  DLRM_RULE explicit Sgd(const RowStep& s) : step(V::Broadcast(s.learning_rate * s.scale)) {}
+  DLRM_RULE Register Apply(Register row, Register gradient, Register*, Register) const {
+    return V::Subtract(row, V::Multiply(step, gradient));
+  }
+
+  Register step;
+};
+
+// Adagrad (Duchi, Hazan and Singer, JMLR 12, 2011):
+//   accumulator += g^2;  row -= learning_rate * g / (sqrt(accumulator) + epsilon).
+template <class V>
+struct Adagrad {
+  using Register = typename V::Register;
+  static constexpr const char* kName = "adagrad";
+  static constexpr bool kInOrder = false;
+  static constexpr int kColumnStates = 1, kRowStates = 0, kHyperparameters = 1;
+
+  DLRM_RULE explicit Adagrad(const RowStep& s)
+      : rate(V::Broadcast(s.learning_rate)), epsilon(V::Broadcast(s.hyperparameters[0])) {}
+  DLRM_RULE Register Apply(Register row, Register g, Register* accumulator, Register) const {
+    *accumulator = V::Add(*accumulator, V::Multiply(g, g));
+    return V::Subtract(
+        row, V::Divide(V::Multiply(rate, g), V::Add(V::SquareRoot(*accumulator), epsilon)));
+  }
+
+  Register rate, epsilon;
+};
+
+// Adagrad with one accumulator per row, which adds mean(g^2): FBGEMM's EXACT_ROWWISE_ADAGRAD.
+template <class V>
+struct RowwiseAdagrad {
+  using Register = typename V::Register;
+  static constexpr const char* kName = "rowwise_adagrad";
+  static constexpr bool kInOrder = false;
+  static constexpr int kColumnStates = 0, kRowStates = 1, kHyperparameters = 1;
+
+  DLRM_RULE explicit RowwiseAdagrad(const RowStep& s)
+      : rate(s.learning_rate), epsilon(s.hyperparameters[0]) {}
+  DLRM_RULE float BeginRow(float mean_square, float* accumulator) const {
+    *accumulator += mean_square;
+    return rate / (sqrtf(*accumulator) + epsilon);
+  }
+  DLRM_RULE Register Apply(Register row, Register g, Register*, Register factor) const {
+    return V::Subtract(row, V::Multiply(factor, g));
+  }
+
+  float rate, epsilon;
+};
+
+// FTRL-Proximal (McMahan et al., KDD 2013, algorithm 1) with the learning rate as a factor on the
+// gradients, so that it may follow a schedule:
+//   n = accumulator + g^2
+//   z = linear + learning_rate * g - (sqrt(n) - sqrt(accumulator)) * row
+//   row = 0 if |z| <= l1, else (sign(z) * l1 - z) / (sqrt(n) + beta + 2 * l2)
+//   accumulator = n, linear = z
+// A column with n = 0 has had no gradient and keeps its value.
+//
+// At a constant learning rate these are the values of TensorFlow's ApplyFtrlV2 (learning-rate power
+// -1/2, no shrinkage) with l1 / learning_rate, (l2 + beta / 2) / learning_rate, and z =
+// learning_rate times its linear. Its own form divides by the current learning rate, so that each
+// change of the rate multiplies all weights by the ratio of the rates, and a rate of 0 gives NaN.
+template <class V>
+struct Ftrl {
+  using Register = typename V::Register;
+  static constexpr const char* kName = "ftrl";
+  static constexpr bool kInOrder = false;
+  static constexpr int kColumnStates = 2, kRowStates = 0, kHyperparameters = 3;
+
+  DLRM_RULE explicit Ftrl(const RowStep& s)
+      : rate(V::Broadcast(s.learning_rate)),
+        l1(V::Broadcast(s.hyperparameters[0])),
+        proximal(V::Broadcast(s.hyperparameters[2] + 2.0f * s.hyperparameters[1])) {}
+  DLRM_RULE Register Apply(Register row, Register g, Register* states, Register) const {
+    Register& accumulator = states[0];
+    Register& linear = states[1];
+    const Register sum = V::Add(accumulator, V::Multiply(g, g));
+    const Register root = V::SquareRoot(sum);
+    const Register pull = V::Multiply(V::Subtract(root, V::SquareRoot(accumulator)), row);
+    accumulator = sum;
+    linear = V::Add(linear, V::Subtract(V::Multiply(rate, g), pull));
+    // max(-z - l1, 0) - max(z - l1, 0) = sign(z) * l1 - z, or 0 if |z| <= l1. The product with 0
+    // keeps what is not finite.
+    const Register zero = V::Broadcast(0.0f);
+    const Register above = V::Subtract(linear, l1);
+    const Register below = V::Subtract(V::Subtract(zero, linear), l1);
+    const Register rest =
+        V::Add(V::Subtract(V::WherePositive(below, below), V::WherePositive(above, above)),
+               V::Multiply(zero, linear));
+    return V::Where(sum, V::Divide(rest, V::Add(root, proximal)), row);
+  }
+
+  Register rate, l1, proximal;
+};
+
+// A list of rules. The number of a rule is its place in the list.
+template <template <class> class... Rules>
+struct RowRuleList {
+  static constexpr int kCount = sizeof...(Rules);
+
+  // Writes the facts of all rules, for any vector type V.
+  template <class V>
+  static void Facts(RowRuleFacts* facts) {
+    ((*facts++ = {Rules<V>::kName, Rules<V>::kInOrder, Rules<V>::kColumnStates,
+                  Rules<V>::kRowStates, Rules<V>::kHyperparameters}),
+     ...);
+    static_assert(((Rules<V>::kColumnStates + Rules<V>::kRowStates <= kMaxRowStates &&
+                    Rules<V>::kHyperparameters <= kMaxHyperparameters) &&
+                   ...),
+                  "a rule has more states or hyper-parameters than an update can pass");
+  }
+};
+
+using RowRules = RowRuleList<Sgd, Adagrad, RowwiseAdagrad, Ftrl>;
+
+}  // namespace
+}  // namespace dlrm
+
+#undef DLRM_RULE
+
+#endif  // DLRM_OPS_EMBEDDING_ROW_OPTIMIZERS_H_

@@ -1,0 +1,64 @@
+"""The row optimizers in NumPy float64, as an independent reference."""
+
+import numpy as np
+
+from model.embedding.optimizers import OPTIMIZERS
+
+# Options that make a difference, as float32 and float64 have them alike.
+OPTIONS = {
+    "adagrad": {"epsilon": 2.0**-10},
+    "rowwise_adagrad": {"epsilon": 2.0**-10},
+    "ftrl": {"l1": 0.125, "l2": 0.25, "beta": 0.5},
+}
+
+
+class ReferenceRows:
+    """Rows and their states. FTRL is algorithm 1 of McMahan et al. (KDD 2013).
+
+    There the learning rate alpha is constant. Here alpha is 1, and a learning rate is a factor on
+    the gradients that the linear state adds.
+
+    Args:
+        name: in `OPTIMIZERS`.
+        rows: [rows, D].
+        states: the initial states, default: the registry's.
+        options: {hyper-parameter: value}, default: the registry's.
+    """
+
+    def __init__(self, name, rows, states=None, options=None):
+        optimizer = OPTIMIZERS[name]
+        self.name, self.options = name, {**optimizer.hyperparameters, **(options or {})}
+        self.rows = np.array(rows, "f8")
+        if states is None:
+            states = [
+                np.full(s.shape(*self.rows.shape), self.options.get(s.initial, s.initial))
+                for s in optimizer.states
+            ]
+        self.states = [np.array(state, "f8") for state in states]
+
+    def scatter(self, row_numbers, gradients, rate, scale=1.0):
+        """Applies gradients [..., D] to rows [...], which may repeat."""
+        sums = np.zeros_like(self.rows)
+        np.add.at(sums, row_numbers, scale * np.asarray(gradients, "f8"))
+        self.apply(np.unique(row_numbers), sums, rate)
+
+    def apply(self, touched, sums, rate):
+        """Applies the sums [rows, D] of gradients to the touched rows."""
+        rate, g, w = float(np.float32(rate)), sums[touched], self.rows[touched]
+        if self.name == "sgd":
+            self.rows[touched] = w - rate * g
+        elif self.name == "ftrl":
+            l1, l2, beta = (self.options[key] for key in ("l1", "l2", "beta"))
+            n, z = (state[touched] for state in self.states)
+            sigma = np.sqrt(n + g**2) - np.sqrt(n)
+            n, z = n + g**2, z + rate * g - sigma * w
+            with np.errstate(invalid="ignore"):
+                solved = -(z - np.sign(z) * l1) / (beta + np.sqrt(n) + 2 * l2)
+            solved = np.where(np.abs(z) <= l1, 0.0, solved)
+            self.rows[touched] = np.where(n == 0, w, solved)
+            self.states[0][touched], self.states[1][touched] = n, z
+        else:
+            square = np.mean(g**2, axis=1) if self.name == "rowwise_adagrad" else g**2
+            self.states[0][touched] += square
+            root = np.sqrt(self.states[0][touched]) + self.options["epsilon"]
+            self.rows[touched] = w - rate * g / (root[:, None] if root.ndim == 1 else root)
