@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from dataset import vocabularies
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
+from training.config import Config
 from training.runtime.errors import UserError
 
 # Layout of random batches (`training.data`).
@@ -24,14 +28,36 @@ _COURSE_FLAGS = (
 )  # fmt: skip
 
 
+def with_model_of(config: Config, reader: Reader) -> Config:
+    """Returns a configuration with a checkpoint's model, except what the user has given.
+
+    It is for a job that does not train, which keeps no state of the tables' optimizer.
+
+    Args:
+        config: the job's.
+        reader: the checkpoint.
+    """
+    written = reader.manifest["flags"]
+    adopted = {
+        name: written[name] for name in MODEL_FLAGS if name in written and name not in config.given
+    }
+    return config.with_values(**adopted, embedding_optimizer="sgd")
+
+
 def check(
-    reader: Reader, flags: dict, data: dict, vocab_sizes, *, resume: bool, training: bool = True
+    reader: Reader,
+    flags: Mapping[str, Any],
+    data: Mapping[str, Any],
+    vocab_sizes: Sequence[int],
+    *,
+    resume: bool,
+    training: bool = True,
 ) -> list[str]:
     """Compares a checkpoint with a job.
 
     Args:
         reader: the checkpoint.
-        flags: {name: value} of the job's flags.
+        flags: {name: value} of the job's settings.
         data: what identifies its data (`facts` of a `training.data.Data`).
         vocab_sizes: rows of its tables.
         resume: the job goes on where the checkpoint was made, at the same place in the data.
@@ -66,7 +92,7 @@ def check(
     return _differences(found["flags"], flags, _COURSE_FLAGS)
 
 
-def unchecked(reader: Reader, data: dict) -> str | None:
+def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
     """Returns a line about what `check` cannot compare, None where it compares everything.
 
     Args:
@@ -84,7 +110,7 @@ def unchecked(reader: Reader, data: dict) -> str | None:
     )
 
 
-def _check_dense(where, found, data):
+def _check_dense(where: str, found: dict, data: Mapping[str, Any]) -> None:
     """Raises UserError where the data's dense features are not those that the model expects."""
     features, given = manifest.dense_features(found), data.get("dense_features")
     if None not in (features, given) and features != given:
@@ -103,11 +129,13 @@ def _check_dense(where, found, data):
         )
 
 
-def _of_counts(transform):
+def _of_counts(transform: str) -> str:
     return "counts" if transform == "none" else f"{transform} of counts"
 
 
-def _differences(found, wanted, names, flag="--"):
+def _differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Sequence[str], flag: str = "--"
+) -> list[str]:
     return [
         f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
         for name in names
@@ -115,6 +143,6 @@ def _differences(found, wanted, names, flag="--"):
     ]
 
 
-def _plain(value):
-    """Returns a flag's value without what `training.flags.widths` overlooks in a list."""
+def _plain(value: Any) -> Any:
+    """Returns a value without what `planner.arguments.read_widths` overlooks in a list."""
     return value.replace(" ", "").strip("[]") if isinstance(value, str) else value

@@ -4,7 +4,11 @@ A one-rank job needs no Horovod. With several, exchanges go through `horovod.ten
 names of its operations are given here so that they agree on all ranks.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +18,51 @@ from training.runtime.environment import quick_imports
 from training.runtime.errors import UserError
 
 
-def connect(place=None):
+class ProcessGroup(Protocol):
+    """The ranks of a job, as one of them sees them; `HorovodProcessGroup` has the arguments.
+
+    Attributes:
+        rank: this process's.
+        size: N, the number of ranks.
+        local_rank: this process's on its machine.
+        local_size: the number of ranks on its machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    def alltoall(
+        self, tensor: tf.Tensor, splits: tf.Tensor, name: str
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sends rows to every rank; returns the rows received and their counts."""
+        ...
+
+    def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """Returns the tensors averaged over the ranks."""
+        ...
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives all ranks the values that rank 0 has."""
+
+    def all_reduce_sum(self, values) -> np.ndarray:
+        """Returns the element-wise sum over ranks."""
+        ...
+
+    def gather(self, value: float) -> list[float]:
+        """Returns every rank's value, in rank order."""
+        ...
+
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Sends the 1-D array parts[k] to rank k; returns what came, joined in rank order."""
+        ...
+
+    def shutdown(self) -> None:
+        """Leaves the job."""
+
+
+def connect(place: launcher.Place | None = None) -> ProcessGroup:
     """Returns a `SingleProcessGroup`, or under a launcher a `HorovodProcessGroup`.
 
     Args:
