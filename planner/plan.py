@@ -153,7 +153,7 @@ def _scale_lines(run: PlannedRun, counts: list[int]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Print a plan; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m planner.plan", description=__doc__.split("\n")[0]
+        prog="python3 -m planner.plan", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
     add("--ranks", type=whole_number(1, 1 << 16), default=1, help="number of ranks")

@@ -7,7 +7,7 @@ import dataclasses
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
 from planner.arguments import check_column_split, precision_of
-from planner.cost_model import StepCost, predict
+from planner.cost_model import Ids, Platform, StepCost, predict
 from planner.hardware import DEVICES, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape
 
@@ -135,18 +135,15 @@ class PlannedRun:
 
     def cost(self, placed: Placement) -> StepCost:
         """Return the predicted cost of a step with a placement."""
+        machines = self.machines
         return predict(
             self.shape,
             placed,
-            self.machines.device,
+            Platform(machines.device, machines.software, machines.network_bandwidth),
             placed.ranks,
             self.global_batch_size,
             self.precision,
-            compress=self.compress,
-            unique_fraction=self.unique_fraction,
-            per_table_files=self.per_table_files,
-            software=self.machines.software,
-            network_bandwidth=self.machines.network_bandwidth,
+            Ids(self.compress, self.unique_fraction, per_table_files=self.per_table_files),
         )
 
     @property

@@ -517,8 +517,10 @@ class Config:
 
 
 #: {name of the group's field in `Config`: its dataclass}, in the order of --help.
-GROUPS: dict[str, type] = {
-    field.name: field.type for field in dataclasses.fields(Config) if field.name != "given"
+GROUPS: dict[str, type[Any]] = {
+    field.name: type(getattr(Config(), field.name))
+    for field in dataclasses.fields(Config)
+    if field.name != "given"
 }
 #: {name: `Setting`}, in the order of --help.
 SETTINGS: dict[str, Setting] = {

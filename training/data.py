@@ -150,7 +150,7 @@ class _SyntheticData:
         self, data: DataConfig, training: TrainingConfig, dense_features: int | None
     ) -> None:
         self._training = training
-        self._steps = step_limit(data, training)
+        self._steps = step_limit(data, training) or SYNTHETIC_STEPS
         self._dense_features = dense_features or DENSE_FEATURES
         if data.data_dir is not None and data.vocab_sizes is None:
             train = dataset.open_train(data.data_dir, data.data_layout)

@@ -105,6 +105,8 @@ def evaluate(
     Raises:
         ScoresNotFiniteError: a logit or a label of any rank is NaN or infinite.
     """
+    if data.test is None:
+        raise ValueError("there is no test data to evaluate")
     begin = time.perf_counter()
     metric, loss, samples, positives, invalid = METRICS[auc](), 0.0, 0, 0.0, 0
     for index, batch in enumerate(data.test()):

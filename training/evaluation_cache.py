@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.runtime import memory
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from training.data import Batch
     from training.runtime.process_group import ProcessGroup
 
@@ -33,7 +31,7 @@ class CachedBatches:
 
     def __init__(
         self,
-        batches: Callable[[], tf.data.Dataset],
+        batches: Callable[[], Iterable[Batch]],
         cluster: ProcessGroup,
         tell: Callable[..., None],
         available: Callable[[], int] = memory.available,
@@ -54,7 +52,7 @@ class CachedBatches:
             self._fits = self._agree(dataset)
         return self._keeping(dataset) if self._fits else dataset
 
-    def _agree(self, dataset: tf.data.Dataset) -> bool:
+    def _agree(self, dataset: Any) -> bool:
         needed = _bytes_of(dataset)
         limit = self._available() // SHARE // self._cluster.local_size
         short = int(self._cluster.all_reduce_sum([float(needed > limit)])[0])
@@ -66,7 +64,7 @@ class CachedBatches:
             )
         return not short
 
-    def _keeping(self, dataset: tf.data.Dataset) -> Iterable[Batch]:
+    def _keeping(self, dataset: Any) -> Iterable[Batch]:
         kept = []
         for batch in dataset:
             kept.append(batch)
@@ -74,7 +72,7 @@ class CachedBatches:
         self._kept = kept
 
 
-def _bytes_of(dataset: tf.data.Dataset) -> int:
+def _bytes_of(dataset: Any) -> int:
     """Returns the bytes of all batches, all of them being of the dataset's static shapes."""
     specs = dataset.element_spec.values()
     return int(dataset.cardinality()) * sum(

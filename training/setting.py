@@ -66,7 +66,7 @@ def setting(
     )
 
 
-def settings_of(group: type, section: str) -> list[Setting]:
+def settings_of(group: type[Any], section: str) -> list[Setting]:
     """Returns the settings of a configuration dataclass, in the order of its fields.
 
     Args:

@@ -121,7 +121,7 @@ def _check_dense(where: str, found: dict, data: Mapping[str, Any]) -> None:
     if data.get("layout") == SYNTHETIC:
         return
     expected, given = manifest.expected_transform(found), data.get("effective_transform")
-    if None not in (expected, given) and expected != given:
+    if expected is not None and given is not None and expected != given:
         raise UserError(
             f"{where} expects dense values that are {_of_counts(expected)}, the data gives "
             f"{_of_counts(given)}: make the data from its counts with --dense_transform="

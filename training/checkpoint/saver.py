@@ -128,7 +128,7 @@ class Saver:
             waiting: called before a wait for the disk.
         """
         snapshot = self._snapshot
-        if snapshot is None or not self._thread.is_alive():
+        if snapshot is None or self._thread is None or not self._thread.is_alive():
             return
         begin = time.perf_counter()
         snapshot.before_change(self._state.embedding.changing(route), waiting)

@@ -58,15 +58,14 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
             )  # fmt: skip
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
-        scores = finite(
-            {
-                "auc": scored.auc,
-                "log_loss": scored.log_loss,
-                "samples": scored.samples,
-                "seconds": scored.seconds,
-            }
-        )
-        journal.emit("evaluation", step=step, **scores)
-        scores["evaluating_seconds"] = scores.pop("seconds")
+        if scored is None:
+            raise ValueError("an evaluation that nobody stops has a result")
+        scores = {
+            "auc": finite(scored.auc),
+            "log_loss": finite(scored.log_loss),
+            "samples": scored.samples,
+        }
+        journal.emit("evaluation", step=step, **scores, seconds=scored.seconds)
+        scores["evaluating_seconds"] = scored.seconds
         journal.emit("end", **scores, attainable_auc=parts.data.attainable_auc, **facts)
     return EXIT_OK

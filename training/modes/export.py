@@ -139,7 +139,7 @@ def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
             tables,
             interact=interact,
             takes_counts=transform is not None,
-            log_shift=TRANSFORMS.get(transform),
+            log_shift=None if transform is None else TRANSFORMS.get(transform),
         )
 
 
