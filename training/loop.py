@@ -13,6 +13,7 @@ from storage.nonfinite import finite
 from training.config import Config
 from training.data import Data, step_limit, with_next
 from training.evaluation import Evaluator
+from training.evaluation_schedule import EvaluationSchedule
 from training.metrics.auc_sanity import AucSanityCheck
 from training.metrics.exact_auc import ScoresNotFiniteError
 from training.precision import LossScale
@@ -122,8 +123,10 @@ class Loop:
         limit = step_limit(config.data, config.training)
         self._stops_early = limit is not None and limit == self._total
         self._start = start.step
-        self._interval = self._evaluation_interval()
-        self._evaluations = list(start.evaluations)
+        self._evaluations = EvaluationSchedule(
+            config.evaluation, self._data.steps_per_epoch, self._total, start.evaluations,
+            has_test_data=self._evaluator is not None,
+        )  # fmt: skip
         folder = config.data.data_dir or ""
         self._sanity = AucSanityCheck(self._schedule, folder, self._journal)
         self._evaluating_seconds = 0.0
@@ -142,7 +145,7 @@ class Loop:
         with self._votes.signals():
             done, stopped_by = self._train()
             scores = self._evaluator is not None and stopped_by != "signal"
-            if scores and not self._scored(done):
+            if scores and not self._evaluations.made_after(done):
                 # A last evaluation that passes the threshold is no reason why training stopped.
                 stopped_by = "signal" if self._evaluate(done) == "signal" else stopped_by
             self._save(done, wait=True)
@@ -155,10 +158,10 @@ class Loop:
         """Runs the steps; returns (number of the last one, what stopped it)."""
         done, ended = self._start, "early_stop" if self._stops_early else "epochs"
         per_epoch = self._data.steps_per_epoch
-        if self._passed(done):
+        if self._evaluations.passed_after(done):
             return done, "auc_threshold"
         # A run that was stopped in an evaluation, or just before one, makes it first.
-        if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
+        if self._evaluations.due_after(done) and (ended_by := self._evaluate(done)):
             return done, ended_by
         while done < self._total:
             epoch, first = divmod(done, per_epoch)
@@ -176,7 +179,7 @@ class Loop:
                 _, answer = self._step(batch, self._schedule(done), following, asked)
                 stop, timed = self._votes.global_vote(answer)
                 self._after_step(done, epoch)
-                if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
+                if self._evaluations.due_after(done) and (ended_by := self._evaluate(done)):
                     return done, ended_by
                 if stop:
                     return done, "signal"
@@ -238,7 +241,7 @@ class Loop:
         self._step.wait()
         if not self._step.finite():
             raise self._diverged("the weights are not finite", done)
-        self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations)
+        self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations.records)
         if wait:
             self._saver.finish()
         self._watch.beat(f"step {done + 1}")
@@ -287,36 +290,12 @@ class Loop:
         # The AUC of labels of one class is not defined.
         record = finite({"step": done, "auc": result.auc, "log_loss": result.log_loss,
                          "samples": result.samples, "seconds": seconds})  # fmt: skip
-        self._evaluations.append(record)
+        self._evaluations.records.append(record)
         self._journal.emit("evaluation", **record)
         self._journal.emit("memory", step=done, **environment.peak_memory())
         loss = self._step.last_loss() if done > self._start else None
         self._sanity.check(result, done, done == self._total, loss)
-        return "auc_threshold" if result.auc > self._config.evaluation.auc_threshold else None
-
-    def _scored(self, step: int) -> bool:
-        return bool(self._evaluations) and self._evaluations[-1]["step"] == step
-
-    def _evaluates_after(self, step: int) -> bool:
-        return self._due(step) and not self._scored(step)
-
-    def _passed(self, step: int) -> bool:
-        """Returns whether the evaluation after a step has ended training when it was made."""
-        if not (self._due(step) and self._scored(step)):
-            return False
-        auc = self._evaluations[-1]["auc"]
-        return auc is not None and auc > self._config.evaluation.auc_threshold
-
-    def _due(self, step: int) -> bool:
-        return self._interval is not None and 0 < step < self._total and step % self._interval == 0
-
-    def _evaluation_interval(self) -> int | None:
-        evaluation = self._config.evaluation
-        if evaluation.eval_in_last or self._evaluator is None:
-            return None
-        if evaluation.eval_interval is not None:
-            return evaluation.eval_interval
-        return max(1, self._data.steps_per_epoch // evaluation.evals_per_epoch)
+        return "auc_threshold" if self._evaluations.passes(result.auc) else None
 
     def _stop_clocks(self, seconds: float) -> None:
         """Takes time that was not spent on steps off the clocks of steps."""
@@ -336,21 +315,17 @@ class Loop:
         }
 
     def _result(self, done: int, stopped_by: str, begin: float, end: float) -> dict[str, Any]:
-        evaluations = self._evaluations
-        last = evaluations[-1] if evaluations else {}
         seconds = end - begin
         per_step, rate = self._pace.overall(done, end)
         result = {
-            "auc": last.get("auc"),
-            "best_auc": max((e["auc"] for e in evaluations if e["auc"] is not None), default=None),
-            "log_loss": last.get("log_loss"),
+            **self._evaluations.summary(),
             "attainable_auc": self._data.attainable_auc,
             "loss": self._step.last_loss() if done > self._start else None,
             "steps": done,
             "resumed_from_step": self._start or None,
             "samples": done * self._config.training.batch_size,
             "stopped_by": stopped_by,
-            "evaluation_interval": self._interval,
+            "evaluation_interval": self._evaluations.interval,
             "samples_per_second": rate,
             "ms_per_iteration": per_step and 1000 * per_step,
             "training_seconds": seconds - self._evaluating_seconds,
