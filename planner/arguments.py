@@ -1,4 +1,4 @@
-"""Read what a plan is asked for: table sizes, layer widths, the precision of a device."""
+"""Read what a plan is asked for: table sizes, layer widths, bytes, the precision of a device."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from storage import structured
 
 # Ids are int32.
 _LARGEST_TABLE = 2**31 - 1
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 _Numbers = Annotated[list[int], msgspec.Meta(min_length=1)]
 _Sizes = Annotated[
     list[Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_TABLE)]], msgspec.Meta(min_length=1)
@@ -24,7 +26,7 @@ class _Document(TypedDict):
     vocab_sizes: _Sizes
 
 
-def read_vocab_sizes(text):
+def read_vocab_sizes(text: str) -> tuple[int, ...]:
     """Read table sizes from a name, a comma-separated list or a JSON file.
 
     Args:
@@ -57,7 +59,7 @@ def read_vocab_sizes(text):
     return tuple(document)
 
 
-def read_widths(name, text):
+def read_widths(name: str, text: str) -> tuple[int, ...]:
     """Read layer widths such as `512,256,128`.
 
     Raises:
@@ -66,7 +68,23 @@ def read_widths(name, text):
     return tuple(_positive_integers(text, name))
 
 
-def _positive_integers(text, name, largest=None):
+def read_bytes(name: str, text: str) -> int:
+    """Read the bytes that `70GiB`, `800M` or `1073741824` stand for (binary units).
+
+    Args:
+      name: the flag's, for the error.
+      text: its value.
+
+    Raises:
+      ValueError: naming the flag, if the text is no size.
+    """
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(f"--{name}={text}: expected a size such as 70GiB or 800M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _positive_integers(text: str, name: str, largest: int | None = None) -> list[int]:
     """Returns the integers of a comma-separated list, which may have brackets around it."""
     bare = text.strip()
     try:
@@ -81,7 +99,7 @@ def _positive_integers(text, name, largest=None):
     return numbers
 
 
-def check_column_split(optimizer):
+def check_column_split(optimizer: str) -> None:
     """Raise ValueError where tables of an optimizer cannot be halved by column."""
     kind = find(optimizer)
     if kind.per_row_states:
@@ -92,7 +110,7 @@ def check_column_split(optimizer):
         )
 
 
-def precision_of(device, amp):
+def precision_of(device: str, amp: bool) -> str:
     """Return the precision of the matrix products: TensorFlow's default, or AMP's.
 
     Without AMP, TensorFlow uses TF32 where the GPU has it (from A100 on).

@@ -10,8 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from planner.hardware import DEVICES, REACHED, SOFTWARE
-from planner.workload import VALUE_BYTES, count_step, expected_unique_fraction
+from model.embedding.placement import Placement
+from planner.hardware import DEVICES, REACHED, SOFTWARE, Device, Software
+from planner.workload import (
+    VALUE_BYTES,
+    ModelShape,
+    StepCounts,
+    count_step,
+    expected_unique_fraction,
+)
 
 # Exponent of the ids' power law where nothing measured is given: the default of the synthetic
 # benchmarks of NVIDIA's distributed-embeddings (their flag alpha).
@@ -43,25 +50,25 @@ class StepCost:
 
     Attributes:
       phases: its `Phase`s in order.
-      counts: the `planner.workload.StepCounts` behind them.
+      counts: the counts behind them.
       seconds: time of the step.
       global_batch: B.
       unique_fraction: share of unique ids that was assumed (1 without compress).
     """
 
-    phases: tuple
-    counts: object
+    phases: tuple[Phase, ...]
+    counts: StepCounts
     seconds: float
     global_batch: int
     unique_fraction: float
 
     @property
-    def samples_per_second(self):
+    def samples_per_second(self) -> float:
         """Global batch over the step's time."""
         return self.global_batch / self.seconds
 
     @property
-    def bounds(self):
+    def bounds(self) -> dict[str, float]:
         """Seconds by bound, the longest first."""
         totals = {}
         for phase in self.phases:
@@ -69,56 +76,76 @@ class StepCost:
         return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     @property
-    def bound(self):
+    def bound(self) -> str:
         """The bound that takes the largest part of the step."""
         return next(iter(self.bounds))
 
 
-def predict(
-    shape,
-    placement,
-    device,
-    ranks,
-    global_batch,
-    precision,
-    *,
-    compress=False,
-    software="tensorflow",
-    unique_fraction=None,
-    row_imbalance=1.0,
-    per_table_files=True,
-    network_bandwidth=None,
-):
-    """Predict one training step.
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """What a step runs on.
 
-    Args:
-      shape: a `planner.workload.ModelShape`.
-      placement: a `model.embedding.placement.Placement` on `ranks` ranks.
-      device: a name in `planner.hardware.DEVICES`, or a `Device`.
-      ranks: N.
-      global_batch: B, which N divides.
-      precision: `fp32`, `tf32`, `fp16` or `bf16`.
+    Attributes:
+      device: a `Device`, or its name in `planner.hardware.DEVICES`.
+      software: a `Software`, or its name in `planner.hardware.SOFTWARE`.
+      network_bandwidth: bytes per second between nodes, per rank; None: the device's.
+    """
+
+    device: Device | str
+    software: Software | str = "tensorflow"
+    network_bandwidth: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ids:
+    """How the ids of a batch are spread and travel.
+
+    Attributes:
       compress: duplicate ids are removed before they and their vectors travel.
-      software: a name in `planner.hardware.SOFTWARE`, or a `Software`.
       unique_fraction: with compress, unique ids of a local batch over all its ids as measured;
         None assumes a power law with exponent `ID_EXPONENT`.
       row_imbalance: see `planner.workload.count_step`; 1 takes the ids of row-wise tables to be
         spread evenly.
       per_table_files: see `planner.workload.count_step`.
-      network_bandwidth: bytes per second between nodes, per rank; None: the device's.
+    """
 
-    Returns:
-      A `StepCost`.
+    compress: bool = False
+    unique_fraction: float | None = None
+    row_imbalance: float = 1.0
+    per_table_files: bool = True
+
+
+def predict(
+    shape: ModelShape,
+    placement: Placement,
+    platform: Platform,
+    ranks: int,
+    global_batch: int,
+    precision: str,
+    ids: Ids | None = None,
+) -> StepCost:
+    """Predict one training step.
+
+    Args:
+      shape: the model's.
+      placement: on `ranks` ranks.
+      platform: what it runs on.
+      ranks: N.
+      global_batch: B, which N divides.
+      precision: `fp32`, `tf32`, `fp16` or `bf16`.
+      ids: the batch's; default: spread evenly, none removed, from per-table files.
 
     Raises:
       ValueError: for a name that is not in the tables, or sizes that do not fit together.
     """
-    device = _look_up(DEVICES, device, "device")
-    software = _look_up(SOFTWARE, software, "software")
+    ids = ids or Ids()
+    device = _look_up(DEVICES, platform.device, "device")
+    software = _look_up(SOFTWARE, platform.software, "software")
     _look_up(device.matrix_rates, precision, f"precision of {device.name}")
     if placement.ranks != ranks:
         raise ValueError(f"the placement is for {placement.ranks} ranks, not for {ranks}")
-    if not compress:
+    unique_fraction, row_imbalance = ids.unique_fraction, ids.row_imbalance
+    if not ids.compress:
         unique_fraction = 1.0
     elif unique_fraction is None:
         local = max(1, global_batch // ranks)
@@ -134,10 +161,10 @@ def predict(
         precision,
         unique_fraction=unique_fraction,
         row_imbalance=row_imbalance,
-        per_table_files=per_table_files,
+        per_table_files=ids.per_table_files,
         gradient_bytes=4 if VALUE_BYTES[precision] == 4 else software.gradient_bytes,
     )
-    rates = _Rates(device, ranks, precision, network_bandwidth)
+    rates = _Rates(device, ranks, precision, platform.network_bandwidth)
     phases = _phases(counts, rates, software)
     return StepCost(
         phases=phases,

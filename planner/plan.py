@@ -9,165 +9,62 @@ import argparse
 import sys
 
 from model.embedding.optimizers import OPTIMIZERS
-from model.embedding.placement import (
-    POLICIES,
-    PlacementError,
-    check_optimizer,
-    plan,
-)
-from model.embedding.placement_file import read_placement
+from model.embedding.placement import Placement, PlacementError
 from model.embedding.shards import byte_text
-from planner.arguments import (
-    check_column_split,
-    precision_of,
-    read_vocab_sizes,
-    read_widths,
-)
-from planner.cost_model import ID_EXPONENT, predict
-from planner.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
+from planner.arguments import read_bytes, read_vocab_sizes, read_widths
+from planner.cost_model import ID_EXPONENT, StepCost
+from planner.hardware import DEVICES, SOFTWARE
+from planner.planned_run import Machines, PlannedRun, Tables
 from planner.workload import ModelShape, row_wise_imbalance
 from storage.arguments import number, whole_number
-from training.flag_values import read_bytes
-from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
+# A wrong argument, as for argparse.
+_EXIT_USER_ERROR = 2
 
 
-def render(
-    vocab_sizes,
-    *,
-    ranks=1,
-    device="a100-80gb",
-    global_batch_size=65536,
-    amp=False,
-    dimension=128,
-    dense_features=13,
-    bottom_mlp=(512, 256, 128),
-    top_mlp=(1024, 1024, 512, 256, 1),
-    optimizer="sgd",
-    placement="auto",
-    column_split=False,
-    replicate_below_rows=0,
-    memory_per_rank=None,
-    compress=False,
-    unique_fraction=None,
-    per_table_files=True,
-    software="tensorflow",
-    network_bandwidth=None,
-):
+def render(run: PlannedRun) -> str:
     """Return the plan of a run as text.
 
-    Args:
-      vocab_sizes: rows of each table.
-      ranks: N.
-      device: a name in `planner.hardware.DEVICES`.
-      global_batch_size: B.
-      amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
-      dimension: D.
-      dense_features: inputs of the bottom MLP.
-      bottom_mlp: widths of the bottom layers, the last of them D.
-      top_mlp: widths of the top layers.
-      optimizer: of the tables, a name in `OPTIMIZERS`.
-      placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
-      column_split: see `model.embedding.placement.plan`.
-      replicate_below_rows: see `model.embedding.placement.plan`.
-      memory_per_rank: bytes for tables on one rank; None: a share of the device's memory.
-      compress: duplicate ids are removed before they and their vectors travel.
-      unique_fraction: measured share of unique ids in a local batch, or None.
-      per_table_files: ranks read the ids of their own tables alone.
-      software: a name in `planner.hardware.SOFTWARE`.
-      network_bandwidth: bytes per second between nodes, per rank; None: the device's.
-
     Raises:
-      PlacementError: if the tables do not fit; says on how many ranks they would.
+      PlacementError: if the tables do not fit; names the numbers of ranks on which they would.
       ValueError: for sizes or names that cannot be.
     """
-    if device not in DEVICES:
-        raise ValueError(f"unknown device {device!r}, expected one of {', '.join(DEVICES)}")
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(
-            f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}"
-        )
-    if column_split:
-        check_column_split(optimizer)
-    shape = ModelShape(
-        tuple(vocab_sizes), dimension, dense_features, tuple(bottom_mlp), tuple(top_mlp)
-    )
-    budget = memory_per_rank
-    if budget is None and DEVICES[device].memory_bytes is not None:
-        budget = int(DEVICES[device].memory_bytes * TABLE_MEMORY_SHARE)
-    state = OPTIMIZERS[optimizer].bytes_per_row(dimension)
-    precision = precision_of(device, amp)
-
-    def place(count):
-        limits = {"bytes_per_rank": budget, "optimizer_bytes_per_row": state}
-        if placement not in POLICIES and count == ranks:
-            read = read_placement(
-                placement,
-                vocab_sizes=shape.vocab_sizes,
-                dimension=dimension,
-                ranks=ranks,
-                **limits,
-            )
-            check_optimizer(read, optimizer, placement)
-            return read
-        return plan(
-            shape.vocab_sizes,
-            dimension,
-            count,
-            policy=placement if placement in POLICIES else "auto",
-            column_split=column_split,
-            replicate_below_rows=replicate_below_rows,
-            **limits,
-        )
-
-    def cost(placed):
-        return predict(
-            shape,
-            placed,
-            device,
-            placed.ranks,
-            global_batch_size,
-            precision,
-            compress=compress,
-            unique_fraction=unique_fraction,
-            per_table_files=per_table_files,
-            software=software,
-            network_bandwidth=network_bandwidth,
-        )
-
+    shape, ranks, device = run.shape, run.machines.ranks, run.machines.device
     try:
-        placed = place(ranks)
+        placed = run.place(ranks)
     except PlacementError as error:
         if error.missing_bytes is None:
             raise
-        enough = [str(count) for count in SCALES if _fits(place, count)]
+        enough = [str(count) for count in SCALES if _fits(run, count)]
         hint = (
             f"They fit on {', '.join(enough)} ranks."
             if enough
             else (f"They fit on none of {', '.join(map(str, SCALES))} ranks.")
         )
         raise PlacementError(f"{error}\n{hint}", error.table, error.missing_bytes) from None
-    step = cost(placed)
-    bottom = "-".join(map(str, (dense_features, *bottom_mlp)))
-    top = "-".join(map(str, (shape.interaction_width, *top_mlp)))
+    step = run.cost(placed)
+    bottom = "-".join(map(str, (shape.dense_features, *shape.bottom_mlp)))
+    top = "-".join(map(str, (shape.interaction_width, *shape.top_mlp)))
     total = sum(placed.bytes_of(rank) for rank in range(ranks))
+    budget = run.machines.table_bytes
     limit = "no limit given" if budget is None else f"at most {byte_text(budget)} of tables a rank"
     lines = [
-        f"model      {len(vocab_sizes)} tables, {sum(vocab_sizes):,} rows of {dimension} float32, "
-        f"{byte_text(total)} with {optimizer}; MLPs {bottom} and {top}",
-        f"run        {ranks} x {device}, {limit}; global batch {global_batch_size:,} "
-        f"({global_batch_size // ranks:,} a rank), {precision}, {software}"
-        + (f", unique ids {step.unique_fraction:.0%}" if compress else ""),
+        f"model      {len(shape.vocab_sizes)} tables, {sum(shape.vocab_sizes):,} rows of "
+        f"{shape.dimension} float32, {byte_text(total)} with {run.tables.optimizer}; MLPs {bottom} "
+        f"and {top}",
+        f"run        {ranks} x {device}, {limit}; global batch {run.global_batch_size:,} "
+        f"({run.global_batch_size // ranks:,} a rank), {run.precision}, {run.machines.software}"
+        + (f", unique ids {step.unique_fraction:.0%}" if run.compress else ""),
         "",
         "Placement",
         placed.describe(),
         "",
         *_step_lines(step, ranks),
-        *_imbalance_lines(placed, compress),
+        *_imbalance_lines(placed, run.compress),
         "",
         f"The same global batch on other numbers of ranks ({device})",
-        *_scale_lines(place, cost, global_batch_size, sorted({*SCALES, ranks})),
+        *_scale_lines(run, sorted({*SCALES, ranks})),
         "",
         "Predicted from counted work and the constants of planner/hardware.py; docs/placement.md "
         "shows how far such predictions are off.",
@@ -175,15 +72,15 @@ def render(
     return "\n".join(lines)
 
 
-def _fits(place, count):
+def _fits(run: PlannedRun, count: int) -> bool:
     try:
-        place(count)
+        run.place(count)
     except PlacementError:
         return False
     return True
 
 
-def _step_lines(step, ranks):
+def _step_lines(step: StepCost, ranks: int) -> list[str]:
     counts = step.counts
     lines = ["One step (the busiest rank)", f"  {'':44}{'work':>12}{'ms':>9}  limited by"]
     for phase in step.phases:
@@ -208,7 +105,7 @@ def _step_lines(step, ranks):
     ]
 
 
-def _imbalance_lines(placed, compress):
+def _imbalance_lines(placed: Placement, compress: bool) -> list[str]:
     if compress or placed.ranks == 1 or not placed.row_wise_tables:
         return []
     sizes = [placed.vocab_sizes[table] for table in placed.row_wise_tables]
@@ -221,14 +118,15 @@ def _imbalance_lines(placed, compress):
     ]
 
 
-def _scale_lines(place, cost, global_batch, counts):
+def _scale_lines(run: PlannedRun, counts: list[int]) -> list[str]:
+    global_batch = run.global_batch_size
     lines = [
         f"{'ranks':>7}{'table/row/column':>18}{'fullest rank':>14}{'exchanged':>12}{'step ms':>10}"
         f"{'M samples/s':>13}{'a rank':>9}  largest part"
     ]
     for count in counts:
         try:
-            placed = place(count)
+            placed = run.place(count)
         except PlacementError as error:
             if error.missing_bytes is None:
                 raise
@@ -240,7 +138,7 @@ def _scale_lines(place, cost, global_batch, counts):
         if global_batch % count:
             lines.append(f"{count:>7}  does not divide the global batch of {global_batch:,}")
             continue
-        step = cost(placed)
+        step = run.cost(placed)
         kinds = (placed.table_wise_tables, placed.row_wise_tables, placed.column_wise_tables)
         fullest = max(placed.bytes_of(rank) for rank in range(count))
         rate = step.samples_per_second / 1e6
@@ -253,10 +151,10 @@ def _scale_lines(place, cost, global_batch, counts):
     return lines
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Print a plan; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m planner.plan", description=__doc__.split("\n")[0]
+        prog="python3 -m planner.plan", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
     add("--ranks", type=whole_number(1, 1 << 16), default=1, help="number of ranks")
@@ -280,33 +178,37 @@ def main(arguments=None):
     add("--network_bandwidth", help="bytes per second of a rank between nodes, such as 20GiB")
     flags = parser.parse_args(arguments)
     try:
-        text = render(
-            read_vocab_sizes(flags.vocab_sizes),
-            ranks=flags.ranks,
-            device=flags.device,
+        run = PlannedRun(
+            ModelShape(
+                read_vocab_sizes(flags.vocab_sizes),
+                dimension=flags.embedding_dim,
+                bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
+                top_mlp=read_widths("top_mlp", flags.top_mlp),
+            ),
+            Machines(
+                flags.ranks,
+                flags.device,
+                flags.software,
+                _bytes(flags, "memory_per_rank"),
+                _bytes(flags, "network_bandwidth"),
+            ),
+            Tables(
+                flags.optimizer, flags.placement, flags.column_split, flags.replicate_below_rows
+            ),
             global_batch_size=flags.global_batch_size,
             amp=flags.amp,
-            dimension=flags.embedding_dim,
-            bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
-            top_mlp=read_widths("top_mlp", flags.top_mlp),
-            optimizer=flags.optimizer,
-            placement=flags.placement,
-            column_split="auto" if flags.column_split else False,
-            replicate_below_rows=flags.replicate_below_rows,
-            memory_per_rank=_bytes(flags, "memory_per_rank"),
             compress=flags.compress,
             unique_fraction=flags.unique_fraction,
-            software=flags.software,
-            network_bandwidth=_bytes(flags, "network_bandwidth"),
         )
-    except (ValueError, UserError) as error:
+        text = render(run)
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _EXIT_USER_ERROR
     print(text)
-    return EXIT_OK
+    return 0
 
 
-def _bytes(flags, name):
+def _bytes(flags: argparse.Namespace, name: str) -> int | None:
     text = getattr(flags, name)
     return None if text is None else read_bytes(name, text)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from model.embedding.placement import plan
-from planner.cost_model import predict
+from planner.cost_model import Ids, Platform, predict
 from planner.hardware import DEVICES, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape
 
@@ -158,13 +158,11 @@ def prediction(run):
     return predict(
         shape,
         placement,
-        device,
+        Platform(device, run.software, run.network_bandwidth),
         run.ranks,
         run.global_batch,
         run.precision,
-        compress=run.compress,
-        software=run.software,
-        network_bandwidth=run.network_bandwidth,
+        Ids(run.compress),
     )
 
 

@@ -25,18 +25,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(group))
 
 
-@pytest.fixture
-def flag_values():
-    """Puts the values of main.py's flags back after a test that parses a command line."""
-    from training import flags
-
-    known = [flags.FLAGS[name] for name in flags.FLAGS]
-    kept = [(flag, flag.value, flag.present) for flag in known]
-    yield
-    for flag, value, present in kept:
-        flag.value, flag.present = value, present
-
-
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory):
     """A three-file dataset of 20,000 training and 3,001 test samples with six tables."""

@@ -9,7 +9,7 @@ import split_bin
 from dataset import convert, synthetic, validate
 from deploy.airgap import build
 from tests import launch
-from training import flags
+from training import cli
 from training.checkpoint import __main__ as checkpoint
 from training.runtime.errors import UserError
 from training.telemetry.report import __main__ as report
@@ -57,10 +57,10 @@ def test_tools_refuse_addresses(tmp_path, monkeypatch, capsys, tool, arguments, 
         "vocab_sizes", "flagfile",
     ],
 )  # fmt: skip
-def test_main_refuses_addresses(tmp_path, monkeypatch, flag_values, name, address):
+def test_main_refuses_addresses(tmp_path, monkeypatch, name, address):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as raised:
-        flags.parse(["main.py", "--global_batch_size=8", f"--{name}={address}"])
+        cli.parse(["main.py", "--global_batch_size=8", f"--{name}={address}"])
     assert str(raised.value).startswith(f"--{name}={address}: only local paths are supported")
     assert list(tmp_path.iterdir()) == []
 

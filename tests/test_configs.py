@@ -11,7 +11,9 @@ import pytest
 
 from planner.arguments import read_vocab_sizes
 from planner.plan import render
+from planner.planned_run import Machines, PlannedRun, Tables
 from planner.published_runs import PUBLISHED_RUNS
+from planner.workload import ModelShape
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(ROOT.glob("configs/*.flags"))
@@ -53,15 +55,15 @@ BATCHES = {"sok-amp-auc": 55296, "sok-amp-epoch": 65536, "sok-fp32-auc": 55296,
            "torchrec-full": 65520, "mlperf-rcp-32768": 32768, "mlperf-rcp-55296": 55296,
            "mlperf-rcp-71680": 71680, "demo": 2048}  # fmt: skip
 
-# Parses one file as main.py does, in a process of its own: flags are global.
+# Parses one file as main.py does, in a process of its own, which imports no TensorFlow.
 _PARSE = """
 import json, sys
-from training import flags, schedule
-values = flags.parse(["main.py", f"--flagfile={sys.argv[1]}", "--data_dir=x"])
-rates = schedule.from_flags(values)
+from training import cli
+config = cli.parse(["main.py", f"--flagfile={sys.argv[1]}", "--data_dir=x"])
+rates = config.training.learning_rates()
 print(json.dumps({
-    "flags": flags.chosen(),
-    "widths": [flags.widths("bottom_mlp"), flags.widths("top_mlp")],
+    "flags": config.flags(),
+    "widths": [config.model.bottom_widths, config.model.top_widths],
     "rates": {step: rates(int(step)) for step in sys.argv[2].split(",")},
     "tensorflow": "tensorflow" in sys.modules,
 }))
@@ -144,13 +146,14 @@ def test_the_plan_of_every_machine_fits(parsed, name):
     assert machines
     for machine in machines:
         sizes = read_vocab_sizes(machine["vocab_sizes"])
-        text = render(
-            sizes, ranks=int(machine["ranks"]), device=machine["device"],
+        run = PlannedRun(
+            ModelShape(sizes, flags["embedding_dim"], bottom_mlp=tuple(bottom), top_mlp=tuple(top)),
+            Machines(int(machine["ranks"]), machine["device"]),
+            Tables(flags["embedding_optimizer"], flags["placement"]),
             global_batch_size=flags["global_batch_size"], amp=flags["amp"],
-            dimension=flags["embedding_dim"], bottom_mlp=bottom, top_mlp=top,
-            optimizer=flags["embedding_optimizer"], placement=flags["placement"],
             compress=flags["compress"],
         )  # fmt: skip
+        text = render(run)
         assert f"{machine['ranks']} x {machine['device']}" in text
         assert f"global batch {flags['global_batch_size']:,}" in text
         assert f"{sum(sizes):,} rows of 128" in text

@@ -189,8 +189,9 @@ def test_mpijob_flags_are_those_of_main(job):
     command = container(job, "Launcher")["args"]
     flags = command[command.index("main.py") + 1 :]
     check = (
-        "import sys; from training import flags; v = flags.parse(['main.py', *sys.argv[1:]]); "
-        "print(v.data_dir, v.run_dir, v.checkpoint_dir, v.global_batch_size)"
+        "import sys; from training import cli; c = cli.parse(['main.py', *sys.argv[1:]]); "
+        "v = c.flags(); "
+        "print(v['data_dir'], v['run_dir'], v['checkpoint_dir'], v['global_batch_size'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", check, *flags], cwd=ROOT, text=True, capture_output=True,

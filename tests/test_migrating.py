@@ -21,23 +21,21 @@ LAUNCHERS = ("main.py", "launchers/slurm.sbatch", "launchers/docker.sh")
 # Stand in for what a page leaves out (`...`).
 ELIDED = ["--data_dir=x", "--global_batch_size=64"]
 
-# Parses each list of arguments as main.py does; what one leaves behind is undone for the next.
+# Parses each list of arguments as main.py does.
 _PARSE = """
 import json, sys
-from absl.testing import flagsaver
-from training import flags
+from training import cli
+from training.config import SETTINGS
 from training.runtime.errors import UserError
 said, values = [], []
 for arguments in json.load(sys.stdin):
-    with flagsaver.flagsaver():
-        try:
-            flags.parse(["main.py", *arguments])
-            said.append(None)
-            values.append(flags.chosen())
-        except UserError as error:
-            said.append(str(error))
-            values.append(None)
-defaults = {name: flags.FLAGS[name].default for name in flags.chosen()}
+    try:
+        values.append(cli.parse(["main.py", *arguments]).flags())
+        said.append(None)
+    except UserError as error:
+        said.append(str(error))
+        values.append(None)
+defaults = {name: found.default for name, found in SETTINGS.items()}
 print(json.dumps({"said": said, "values": values, "flags": list(defaults), "defaults": defaults,
                   "tensorflow": "tensorflow" in sys.modules}))
 """

@@ -186,9 +186,7 @@ def run(tool, folder):
 
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("name", INPUTS)
-def test_what_is_no_regular_file_is_one_line(
-    tmp_path, capsys, good, flag_values, request, name, make
-):
+def test_what_is_no_regular_file_is_one_line(tmp_path, capsys, good, request, name, make):
     write, file, tool = INPUTS[name]
     folder = tmp_path / "input"
     shutil.copytree(good(write), folder)
@@ -211,7 +209,7 @@ def test_what_is_no_regular_file_is_one_line(
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_a_link_to_a_regular_file_is_followed(tmp_path, good, flag_values, name):
+def test_a_link_to_a_regular_file_is_followed(tmp_path, good, name):
     write, file, tool = INPUTS[name]
     folder = tmp_path / "input"
     shutil.copytree(good(write), folder)

@@ -1,7 +1,11 @@
 """The batches of a job: from a dataset folder, or random ones in memory."""
 
+from __future__ import annotations
+
 import dataclasses
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dataset
 from dataset import reader
@@ -10,10 +14,22 @@ from dataset.stored_types import Declared
 from ops.nvtx import ranges
 from training import phases
 from training.checkpoint.compatibility import SYNTHETIC
-from training.flags import DEMO_VOCAB_SIZES, vocab_sizes
+from training.config import DataConfig, TrainingConfig
 from training.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from training.runtime.process_group import ProcessGroup
+
+    Batch = dict[str, tf.Tensor]
+
 SYNTHETIC_STEPS = 30
+# The vocabulary of the demo data (`dataset.synthetic`).
+DEMO_VOCAB_SIZES = (
+    "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
+    "204515,141526,199433,60919,9137,71,34"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,61 +48,68 @@ class Data:
         facts: what identifies the data, for the journal.
     """
 
-    vocab_sizes: list
+    vocab_sizes: list[int]
     dense_features: int
     steps_per_epoch: int
-    train: "object"
-    test: "object | None"
-    one_batch: "object"
-    attainable_auc: "float | None"
-    facts: dict
+    train: Callable[..., Iterable[Batch]]
+    test: Callable[[], Iterable[Batch]] | None
+    one_batch: Callable[[int], Batch]
+    attainable_auc: float | None
+    facts: dict[str, Any]
+
+
+class DataSource(Protocol):
+    """Data that is opened and checked but not read.
+
+    Attributes:
+        vocab_sizes: rows of each table.
+        separate_tables: whether each table has files of its own.
+    """
+
+    vocab_sizes: list[int]
+    separate_tables: bool
+
+    def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
+        """Returns the batches; `tables` as for `dataset.reader.batches`."""
+        ...
 
 
 class _FileData:
-    """A dataset folder, opened and checked but not read."""
+    """A dataset folder."""
 
-    def __init__(self, flags):
-        self._flags = flags
-        layout = flags.data_layout
-        if flags.use_splited_dataset:
-            layout = "per_table"
+    def __init__(self, folder: str, data: DataConfig, global_batch_size: int) -> None:
+        self._folder, self._config, self._batch_size = folder, data, global_batch_size
         self._train, self._test = dataset.open_dataset(
-            flags.data_dir,
-            layout=layout,
-            declared=Declared(applied_transform=flags.applied_transform),
+            folder,
+            layout="per_table" if data.use_splited_dataset else data.data_layout,
+            declared=Declared(applied_transform=data.applied_transform),
         )
         self.vocab_sizes = list(self._train.vocab_sizes)
         columns = self._train.table_columns
         files = {segment.path for column in columns for segment in column.segments}
         self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
 
-    def load(self, tables, cluster):
-        flags, batch = self._flags, self._flags.global_batch_size
-        steps = reader.steps(self._train.samples, batch, drop_remainder=True)
-        if not steps and flags.mode == "train":
-            raise UserError(
-                f"{flags.data_dir}/train has {self._train.samples} samples, fewer than one "
-                f"global batch of {batch}: no step can be made; lower --global_batch_size"
-            )
-        ahead = reader.ReadAhead(flags.prefetch, flags.parallel_reads)
+    def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
+        config, batch = self._config, self._batch_size
+        ahead = reader.ReadAhead(config.prefetch, config.parallel_reads)
 
-        def train(epoch, start_step=0):
+        def train(epoch: int, start_step: int = 0) -> Iterable[Batch]:
             return reader.batches(
                 self._train, batch, cluster.rank, cluster.size, tables=tables,
-                order=reader.EpochOrder(start_step, flags.shuffle_seed, epoch), ahead=ahead,
+                order=reader.EpochOrder(start_step, config.shuffle_seed, epoch), ahead=ahead,
             )  # fmt: skip
 
-        def test():
+        def test() -> Iterable[Batch]:
             return reader.batches(
                 self._test, batch, cluster.rank, cluster.size, tables=tables,
                 drop_remainder=False, ahead=ahead,
             )  # fmt: skip
 
-        def one_batch(samples):
+        def one_batch(samples: int) -> Batch:
             samples = min(samples, self._test.samples) // cluster.size * cluster.size
             if not samples:
                 raise UserError(
-                    f"{flags.data_dir}/test has {self._test.samples} samples, fewer than the "
+                    f"{self._folder}/test has {self._test.samples} samples, fewer than the "
                     f"{cluster.size} ranks"
                 )
             found = reader.batches(
@@ -98,13 +121,13 @@ class _FileData:
         return Data(
             vocab_sizes=self.vocab_sizes,
             dense_features=self._train.dense_features,
-            steps_per_epoch=steps,
+            steps_per_epoch=reader.steps(self._train.samples, batch, drop_remainder=True),
             train=train,
             test=test,
             one_batch=one_batch,
             attainable_auc=self._test.attainable_auc,
             facts={
-                "data_dir": str(pathlib.Path(flags.data_dir).resolve()),
+                "data_dir": str(pathlib.Path(self._folder).resolve()),
                 "layout": self._train.layout,
                 "vocab_sizes": self.vocab_sizes,
                 "dense_features": self._train.dense_features,
@@ -124,29 +147,31 @@ class _SyntheticData:
 
     separate_tables = True
 
-    def __init__(self, flags, dense_features):
-        self._flags = flags
+    def __init__(
+        self, data: DataConfig, training: TrainingConfig, dense_features: int | None
+    ) -> None:
+        self._training = training
+        self._steps = step_limit(data, training) or SYNTHETIC_STEPS
         self._dense_features = dense_features or DENSE_FEATURES
-        if flags.data_dir is not None and flags.vocab_sizes is None:
-            train = dataset.open_train(flags.data_dir, flags.data_layout)
+        if data.data_dir is not None and data.vocab_sizes is None:
+            train = dataset.open_train(data.data_dir, data.data_layout)
             self.vocab_sizes = list(train.vocab_sizes)
             self._dense_features = train.dense_features
         else:
-            self.vocab_sizes = vocab_sizes(DEMO_VOCAB_SIZES)
+            self.vocab_sizes = list(data.table_sizes(DEMO_VOCAB_SIZES))
 
-    def load(self, tables, cluster):
-        flags = self._flags
-        steps = early_stop(flags)
+    def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
+        steps, seed = self._steps, self._training.seed
 
-        def train(epoch, start_step=0):
+        def train(epoch: int, start_step: int = 0) -> Iterable[Batch]:
             return reader.synthetic_batches(
-                self.vocab_sizes, flags.global_batch_size, cluster.rank, cluster.size, steps,
-                flags.seed, tables=tables, dense_features=self._dense_features,
+                self.vocab_sizes, self._training.batch_size, cluster.rank, cluster.size, steps,
+                seed, tables=tables, dense_features=self._dense_features,
             ).skip(start_step)  # fmt: skip
 
-        def one_batch(samples):
+        def one_batch(samples: int) -> Batch:
             found = reader.synthetic_batches(
-                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, flags.seed,
+                self.vocab_sizes, samples, cluster.rank, cluster.size, 1, seed,
                 tables=tables, dense_features=self._dense_features,
             )  # fmt: skip
             return next(iter(found))
@@ -170,34 +195,35 @@ class _SyntheticData:
         )
 
 
-def open_data(flags, dense_features=None):
-    """Opens and checks what the flags name; reads no batch.
+def open_data(
+    data: DataConfig, training: TrainingConfig, dense_features: int | None = None
+) -> DataSource:
+    """Opens and checks the data of a configuration; reads no batch.
 
     Args:
-        flags: the parsed flags.
+        data: which data.
+        training: the global batch size, the number of steps and the seed of random batches.
         dense_features: of random batches that no dataset describes; default: 13.
-
-    Returns:
-        An object with `vocab_sizes`, `separate_tables` (each table has files of its own) and
-        `load(tables, cluster)`, which returns a `Data`: `tables` as for `dataset.reader.batches`.
 
     Raises:
         dataset.DatasetError: the folder is no dataset, or damaged.
-        UserError: the flags contradict each other.
+        UserError: there are no such data.
     """
-    if flags.use_synthetic_dataset:
-        return _SyntheticData(flags, dense_features)
-    return _FileData(flags)
+    if data.use_synthetic_dataset:
+        return _SyntheticData(data, training, dense_features)
+    if data.data_dir is None:
+        raise UserError("--data_dir is required (or --use_synthetic_dataset for random batches)")
+    return _FileData(data.data_dir, data, training.batch_size)
 
 
-def early_stop(flags):
+def step_limit(data: DataConfig, training: TrainingConfig) -> int | None:
     """Returns the number of steps after which to stop, or None."""
-    if flags.early_stop > 0:
-        return flags.early_stop
-    return SYNTHETIC_STEPS if flags.use_synthetic_dataset else None
+    if training.early_stop > 0:
+        return training.early_stop
+    return SYNTHETIC_STEPS if data.use_synthetic_dataset else None
 
 
-def with_next(batches):
+def with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
     """Yields (batch, the batch after it or None)."""
     iterator = iter(batches)
     batch = _read(iterator)
@@ -207,7 +233,7 @@ def with_next(batches):
         batch = following
 
 
-def _read(iterator):
+def _read(iterator: Iterator[Batch]) -> Batch | None:
     """Waits for the next batch, which another thread reads; returns it or None."""
     with ranges.span(phases.READ):
         return next(iterator, None)

@@ -1,12 +1,28 @@
 """Evaluation: every test sample once, over all ranks."""
 
+from __future__ import annotations
+
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from training.config import EvaluationConfig
+from training.evaluation_cache import CachedBatches
 from training.metrics.binned_auc import BinnedAuc
 from training.metrics.exact_auc import ExactAuc, ScoresNotFiniteError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from training.data import Batch, Data
+    from training.runtime.process_group import ProcessGroup
+    from training.telemetry.journal import Journal
+
+    Forward = Callable[[Batch], tf.Tensor]
 
 # What --auc chooses from.
 METRICS = {"exact": ExactAuc, "binned": BinnedAuc}
@@ -33,7 +49,43 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, auc="exact"):
+#: Function (beat, stop) -> `Evaluation`, or None where a rank wanted to stop.
+Evaluator = Callable[[Callable[[], None], Callable[[], bool]], Optional[Evaluation]]
+
+
+def evaluator(
+    evaluation: EvaluationConfig,
+    forward: Forward,
+    data: Data,
+    cluster: ProcessGroup,
+    journal: Journal | None = None,
+) -> Evaluator | None:
+    """Returns what scores a job's test data, or None without test data.
+
+    Args:
+        evaluation: the metric, and whether test data is kept in memory.
+        forward: a `training.step.Forward`.
+        data: the job's.
+        cluster: the ranks.
+        journal: of a job that evaluates often: test data is kept in memory for it.
+    """
+    if data.test is None:
+        return None
+    if journal is not None and evaluation.cache_eval_data:
+        tell = functools.partial(journal.emit, "message")
+        data = dataclasses.replace(data, test=CachedBatches(data.test, cluster, tell))
+    return functools.partial(evaluate, forward, data, cluster, auc=evaluation.auc)
+
+
+def evaluate(
+    forward: Forward,
+    data: Data,
+    cluster: ProcessGroup,
+    beat: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+    *,
+    auc: str = "exact",
+) -> Evaluation | None:
     """Runs the model over test batches and scores it.
 
     Args:
@@ -42,7 +94,7 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
             are samples, the rest being padding. Every rank has the same number of batches.
         cluster: the ranks (`training.runtime.process_group`).
         beat: called after each batch, as a sign of life.
-        stop: tells whether this rank wants to stop. All ranks agree on it every `STOP_INTERVAL`
+        stop: returns whether this rank wants to stop. All ranks agree on it every `STOP_INTERVAL`
             batches.
         auc: a name in `METRICS`.
 
@@ -53,6 +105,8 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
     Raises:
         ScoresNotFiniteError: a logit or a label of any rank is NaN or infinite.
     """
+    if data.test is None:
+        raise ValueError("there is no test data to evaluate")
     begin = time.perf_counter()
     metric, loss, samples, positives, invalid = METRICS[auc](), 0.0, 0, 0.0, 0
     for index, batch in enumerate(data.test()):
@@ -85,7 +139,7 @@ def evaluate(forward, data, cluster, beat=lambda: None, stop=lambda: False, *, a
     )
 
 
-def _summed_log_loss(logits, labels):
+def _summed_log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the sum of the binary cross-entropies in float64: NaN if a logit is not finite."""
     x = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):

@@ -1,6 +1,15 @@
 """Test batches kept in memory, so that evaluations after the first read no file."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
 from training.runtime import memory
+
+if TYPE_CHECKING:
+    from training.data import Batch
+    from training.runtime.process_group import ProcessGroup
 
 # Of the memory that is free when the first evaluation begins, for all ranks of a machine together.
 SHARE = 4
@@ -20,7 +29,13 @@ class CachedBatches:
         available: function () -> bytes that the machine has available.
     """
 
-    def __init__(self, batches, cluster, tell, available=memory.available):
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[Batch]],
+        cluster: ProcessGroup,
+        tell: Callable[..., None],
+        available: Callable[[], int] = memory.available,
+    ) -> None:
         self._batches = batches
         self._cluster = cluster
         self._tell = tell
@@ -28,7 +43,7 @@ class CachedBatches:
         self._fits = None
         self._kept = None
 
-    def __call__(self):
+    def __call__(self) -> Iterable[Batch]:
         """Returns an iterable of the batches of one pass; all ranks must ask for it together."""
         if self._kept is not None:
             return self._kept
@@ -37,7 +52,7 @@ class CachedBatches:
             self._fits = self._agree(dataset)
         return self._keeping(dataset) if self._fits else dataset
 
-    def _agree(self, dataset):
+    def _agree(self, dataset: Any) -> bool:
         needed = _bytes_of(dataset)
         limit = self._available() // SHARE // self._cluster.local_size
         short = int(self._cluster.all_reduce_sum([float(needed > limit)])[0])
@@ -49,7 +64,7 @@ class CachedBatches:
             )
         return not short
 
-    def _keeping(self, dataset):
+    def _keeping(self, dataset: Any) -> Iterable[Batch]:
         kept = []
         for batch in dataset:
             kept.append(batch)
@@ -57,7 +72,7 @@ class CachedBatches:
         self._kept = kept
 
 
-def _bytes_of(dataset):
+def _bytes_of(dataset: Any) -> int:
     """Returns the bytes of all batches, all of them being of the dataset's static shapes."""
     specs = dataset.element_spec.values()
     return int(dataset.cardinality()) * sum(

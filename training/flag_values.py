@@ -1,35 +1,25 @@
-"""Flags whose values are a text with a meaning of its own. No TensorFlow is imported."""
+"""Settings whose values are a text with a meaning of its own. No TensorFlow is imported."""
 
 import math
 import re
+from typing import NamedTuple, Optional, Union
 
 from model.embedding.optimizers import OptimizerError, RowOptimizer, find, parse_options
 from training.runtime.errors import UserError
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 #: TensorFlow's largest float32.
 _LARGEST_SCALE = 3.4028234663852886e38
 
 
-def read_bytes(name, text):
-    """Returns the bytes that "70GiB", "800M" or "1073741824" stand for (binary units).
+class CheckpointInterval(NamedTuple):
+    """Between two checkpoints: so many steps, or so many minutes, or (neither) the whole run."""
 
-    Args:
-        name: the flag's, for the error.
-        text: its value.
-
-    Raises:
-        UserError: the text is no size.
-    """
-    match = _SIZE.fullmatch(text)
-    if not match:
-        raise UserError(f"--{name}={text}: expected a size such as 70GiB or 800M")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    steps: Optional[int]
+    minutes: Optional[float]
 
 
-def read_interval(text):
-    """Returns (steps or None, minutes or None) of --checkpoint_interval.
+def read_interval(text: str) -> CheckpointInterval:
+    """Returns what --checkpoint_interval means.
 
     Raises:
         UserError: it is neither steps nor minutes.
@@ -40,10 +30,10 @@ def read_interval(text):
             f"--checkpoint_interval={text}: expected a number of steps, or minutes such as 30min"
         )
     steps, minutes = int(match[1] or 0), float(match[2] or 0)
-    return steps or None, minutes or None
+    return CheckpointInterval(steps or None, minutes or None)
 
 
-def read_steps(text):
+def read_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
     """Returns the (first, last) step of --profile_steps, or None.
 
     Raises:
@@ -57,7 +47,7 @@ def read_steps(text):
     return int(match[1]), int(match[2])
 
 
-def read_loss_scale(text):
+def read_loss_scale(text: str) -> Union[float, str]:
     """Returns "auto", "dynamic" or the number of --loss_scale.
 
     Raises:

@@ -1,19 +1,35 @@
 """The training loop: one flat pass over steps, in the order in which things happen."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
 import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from storage.nonfinite import finite
-from training.data import with_next
-from training.flags import chosen
+from training.config import Config
+from training.data import Data, step_limit, with_next
+from training.evaluation import Evaluator
+from training.evaluation_schedule import EvaluationSchedule
 from training.metrics.auc_sanity import AucSanityCheck
 from training.metrics.exact_auc import ScoresNotFiniteError
+from training.precision import LossScale
 from training.runtime import environment
+from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import DivergedError
+from training.runtime.process_group import ProcessGroup
+from training.runtime.watched import NoWatch, Watch
+from training.schedule import LearningRateSchedule
+from training.telemetry.journal import Journal
 from training.telemetry.profiling import StepProfile
 from training.telemetry.step_rate import Pace
+
+if TYPE_CHECKING:
+    from training.checkpoint.saver import Saver
+    from training.step import TrainStep
 
 # Steps between looks at the loss: every look waits for the device, and all ranks look together.
 GUARD_INTERVAL = 20
@@ -23,6 +39,57 @@ _MOST_SKIPS = 100
 _REPORT_SECONDS = 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class Trainee:
+    """What a loop trains.
+
+    Attributes:
+        data: the batches.
+        step: a training step.
+        scale: the step's loss scale.
+        schedule: the learning rate of each step.
+        evaluate: what scores the test data, or None without test data.
+    """
+
+    data: Data
+    step: TrainStep
+    scale: LossScale
+    schedule: LearningRateSchedule
+    evaluate: Evaluator | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Services:
+    """What a loop calls while it trains.
+
+    Attributes:
+        journal: gets the events.
+        votes: collects requests to stop and for a checkpoint.
+        profile: starts and stops TensorFlow's profiler.
+        watch: expects progress.
+        saver: writes checkpoints; None: none are written.
+    """
+
+    journal: Journal
+    votes: ControlVotes
+    profile: StepProfile = dataclasses.field(default_factory=lambda: StepProfile(None, ""))
+    watch: Watch = dataclasses.field(default_factory=NoWatch)
+    saver: Saver | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StartPoint:
+    """Where a loop starts.
+
+    Attributes:
+        step: of the checkpoint that the run resumes, or 0.
+        evaluations: records of the evaluations up to there.
+    """
+
+    step: int = 0
+    evaluations: Sequence[Mapping[str, Any]] = ()
+
+
 class Loop:
     """Trains, evaluates, writes checkpoints, stops.
 
@@ -30,52 +97,43 @@ class Loop:
     epochs.
 
     Args:
-        flags: the parsed flags.
-        cluster: the ranks (`training.runtime.process_group`).
-        data: a `training.data.Data`.
-        step: a `training.step.TrainStep`.
-        evaluation: function (beat, stop) -> `training.evaluation.Evaluation` or, where a rank
-            wanted to stop, None. None without test data.
-        schedule: a `training.schedule.LearningRateSchedule`.
-        scale: a `training.precision.LossScale`.
-        journal: a `training.telemetry.journal.Journal`.
-        votes: a `training.runtime.control_votes.ControlVotes`.
-        profile: a `training.telemetry.profiling.StepProfile`.
-        watchdog: a `training.runtime.watchdog.Watchdog`, or None for a single rank.
-        saver: a `training.checkpoint.saver.Saver`, or None.
-        early_stop: number of steps after which to stop, or None.
-        start: the step of the checkpoint that the weights are from, or 0.
-        evaluations: records of the evaluations up to there.
+        config: the job's.
+        cluster: the ranks.
+        trainee: what it trains.
+        services: what it calls meanwhile.
+        start: where it starts.
     """
 
     def __init__(
-        self, flags, cluster, data, step, evaluation, schedule, scale, journal, votes, *,
-        profile=None, watchdog=None, saver=None, early_stop=None, start=0, evaluations=(),
-    ):  # fmt: skip
-        self._flags = flags
+        self,
+        config: Config,
+        cluster: ProcessGroup,
+        trainee: Trainee,
+        services: Services,
+        start: StartPoint | None = None,
+    ) -> None:
+        start = start or StartPoint()
+        self._config = config
         self._cluster = cluster
-        self._data = data
-        self._step = step
-        self._evaluation = evaluation
-        self._schedule = schedule
-        self._scale = scale
-        self._journal = journal
-        self._votes = votes
-        self._profile = profile or StepProfile(None, "")
-        self._watchdog = watchdog
-        self._saver = saver
-        total = flags.epochs * data.steps_per_epoch
-        self._total = total if early_stop is None else min(total, early_stop)
-        self._stops_early = early_stop is not None and early_stop <= total
-        self._start = start
-        self._interval = self._evaluation_interval()
-        self._evaluations = list(evaluations)
-        self._sanity = AucSanityCheck(schedule, flags.data_dir, journal)
+        self._data, self._step, self._scale = trainee.data, trainee.step, trainee.scale
+        self._schedule, self._evaluator = trainee.schedule, trainee.evaluate
+        self._journal, self._votes = services.journal, services.votes
+        self._profile, self._watch, self._saver = services.profile, services.watch, services.saver
+        self._total = last_step(config, self._data.steps_per_epoch)
+        limit = step_limit(config.data, config.training)
+        self._stops_early = limit is not None and limit == self._total
+        self._start = start.step
+        self._evaluations = EvaluationSchedule(
+            config.evaluation, self._data.steps_per_epoch, self._total, start.evaluations,
+            has_test_data=self._evaluator is not None,
+        )  # fmt: skip
+        folder = config.data.data_dir or ""
+        self._sanity = AucSanityCheck(self._schedule, folder, self._journal)
         self._evaluating_seconds = 0.0
-        self._pace = Pace(start, flags.global_batch_size)
+        self._pace = Pace(self._start, config.training.batch_size)
         self._next_report = 0.0
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Runs to the end; returns the content of result.json.
 
         Raises:
@@ -83,11 +141,11 @@ class Loop:
             UserError: a checkpoint cannot be written.
         """
         begin = time.perf_counter()
-        self._journal.emit("config", **self._config())
+        self._journal.emit("config", **self._config_event())
         with self._votes.signals():
             done, stopped_by = self._train()
-            scores = self._evaluation is not None and stopped_by != "signal"
-            if scores and not self._scored(done):
+            scores = self._evaluator is not None and stopped_by != "signal"
+            if scores and not self._evaluations.made_after(done):
                 # A last evaluation that passes the threshold is no reason why training stopped.
                 stopped_by = "signal" if self._evaluate(done) == "signal" else stopped_by
             self._save(done, wait=True)
@@ -96,14 +154,14 @@ class Loop:
         self._journal.emit("end", **result)
         return result
 
-    def _train(self):
+    def _train(self) -> tuple[int, str]:
         """Runs the steps; returns (number of the last one, what stopped it)."""
         done, ended = self._start, "early_stop" if self._stops_early else "epochs"
         per_epoch = self._data.steps_per_epoch
-        if self._passed(done):
+        if self._evaluations.passed_after(done):
             return done, "auc_threshold"
         # A run that was stopped in an evaluation, or just before one, makes it first.
-        if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
+        if self._evaluations.due_after(done) and (ended_by := self._evaluate(done)):
             return done, ended_by
         while done < self._total:
             epoch, first = divmod(done, per_epoch)
@@ -112,16 +170,16 @@ class Loop:
                 done += 1
                 if self._saver is not None:
                     # This rank's disk alone may be slow.
-                    wait = functools.partial(self._pause_watch, alone=True)
+                    wait = functools.partial(self._watch.pause, alone=True)
                     self._saver.before_step(self._step.plan(batch), wait)
                 if done > self._start + 1:
-                    self._beat(f"step {done}")
+                    self._watch.beat(f"step {done}")
                 self._profile.before(done)
                 asked = self._votes.local_vote()
                 _, answer = self._step(batch, self._schedule(done), following, asked)
                 stop, timed = self._votes.global_vote(answer)
                 self._after_step(done, epoch)
-                if self._evaluates_after(done) and (ended_by := self._evaluate(done)):
+                if self._evaluations.due_after(done) and (ended_by := self._evaluate(done)):
                     return done, ended_by
                 if stop:
                     return done, "signal"
@@ -131,7 +189,7 @@ class Loop:
                     break
         return done, ended
 
-    def _after_step(self, done, epoch):
+    def _after_step(self, done: int, epoch: int) -> None:
         if self._profile.after(done):
             self._journal.emit("message", text=f"profile of steps up to {done} written")
         if done == self._start + 1:
@@ -146,12 +204,13 @@ class Loop:
             self._report(done, epoch)
             self._next_report = time.perf_counter() + _REPORT_SECONDS
 
-    def _report_due(self, done):
-        if self._flags.print_interval is not None:
-            return done % self._flags.print_interval == 0
+    def _report_due(self, done: int) -> bool:
+        interval = self._config.output.print_interval
+        if interval is not None:
+            return done % interval == 0
         return done > self._start + 1 and time.perf_counter() >= self._next_report
 
-    def _guard(self, done):
+    def _guard(self, done: int) -> None:
         """Ends a run that has diverged."""
         skipped, in_a_row = self._scale.skipped() if self._scale.skips else (0, 0)
         loss = self._step.last_loss()
@@ -164,7 +223,7 @@ class Loop:
             seen = f"the last {in_a_row} steps were not finite and left out ({skipped} in all)"
         raise self._diverged(seen, done)
 
-    def _diverged(self, seen, done):
+    def _diverged(self, seen: str, done: int) -> DivergedError:
         good = None if self._saver is None else self._saver.newest()
         return DivergedError(
             f"{seen} at step {done} (looked at every {GUARD_INTERVAL} steps), learning rate "
@@ -172,27 +231,27 @@ class Loop:
             f"checkpoint: {good or 'none'}: lower --lr, or lengthen --warmup_steps"
         )
 
-    def _save(self, done, wait):
+    def _save(self, done: int, wait: bool) -> None:
         """Begins a checkpoint; waits until it is whole where `wait` is set."""
         if self._saver is None:
             return
         self._guard(done)
         begin = time.perf_counter()
-        self._pause_watch()
+        self._watch.pause()
         self._step.wait()
         if not self._step.finite():
             raise self._diverged("the weights are not finite", done)
-        self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations)
+        self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations.records)
         if wait:
             self._saver.finish()
-        self._beat(f"step {done + 1}")
+        self._watch.beat(f"step {done + 1}")
         self._stop_clocks(time.perf_counter() - begin)
         self._votes.checkpointed()
 
-    def _report(self, done, epoch):
+    def _report(self, done: int, epoch: int) -> None:
         loss = self._step.mean_loss()
         seconds_per_step, rate = self._pace.since_last_time(done)
-        extra = {}
+        extra: dict[str, Any] = {}
         if self._scale.skips:
             extra["skipped_steps"] = self._scale.skipped()[0]
         if self._scale.dynamic:
@@ -208,19 +267,21 @@ class Loop:
             **extra,
         )
 
-    def _evaluate(self, done):
+    def _evaluate(self, done: int) -> str | None:
         """Evaluates; returns "auc_threshold" or "signal" if that ends training, else None."""
+        if self._evaluator is None:
+            raise ValueError("there is no test data to evaluate")
         self._step.wait()
         begin = time.perf_counter()
-        self._pause_watch()
+        self._watch.pause()
         try:
-            result = self._evaluation(
-                lambda: self._beat(f"the evaluation after step {done}"),
+            result = self._evaluator(
+                lambda: self._watch.beat(f"the evaluation after step {done}"),
                 lambda: self._votes.stopping,
             )
         except ScoresNotFiniteError as error:
             raise self._diverged(str(error), done) from error
-        self._pause_watch()
+        self._watch.pause()
         seconds = time.perf_counter() - begin
         self._evaluating_seconds += seconds
         self._stop_clocks(seconds)
@@ -229,53 +290,21 @@ class Loop:
         # The AUC of labels of one class is not defined.
         record = finite({"step": done, "auc": result.auc, "log_loss": result.log_loss,
                          "samples": result.samples, "seconds": seconds})  # fmt: skip
-        self._evaluations.append(record)
+        self._evaluations.records.append(record)
         self._journal.emit("evaluation", **record)
         self._journal.emit("memory", step=done, **environment.peak_memory())
         loss = self._step.last_loss() if done > self._start else None
         self._sanity.check(result, done, done == self._total, loss)
-        return "auc_threshold" if result.auc > self._flags.auc_threshold else None
+        return "auc_threshold" if self._evaluations.passes(result.auc) else None
 
-    def _scored(self, step):
-        return bool(self._evaluations) and self._evaluations[-1]["step"] == step
-
-    def _evaluates_after(self, step):
-        return self._due(step) and not self._scored(step)
-
-    def _passed(self, step):
-        """Tells whether the evaluation after a step has ended training when it was made."""
-        if not (self._due(step) and self._scored(step)):
-            return False
-        auc = self._evaluations[-1]["auc"]
-        return auc is not None and auc > self._flags.auc_threshold
-
-    def _due(self, step):
-        return bool(self._interval) and 0 < step < self._total and step % self._interval == 0
-
-    def _evaluation_interval(self):
-        flags = self._flags
-        if flags.eval_in_last or self._evaluation is None:
-            return None
-        if flags.eval_interval is not None:
-            return flags.eval_interval
-        return max(1, self._data.steps_per_epoch // flags.evals_per_epoch)
-
-    def _stop_clocks(self, seconds):
+    def _stop_clocks(self, seconds: float) -> None:
         """Takes time that was not spent on steps off the clocks of steps."""
         self._pace.pause(seconds)
         self._step.pause(seconds)
 
-    def _beat(self, doing):
-        if self._watchdog is not None:
-            self._watchdog.beat(doing)
-
-    def _pause_watch(self, alone=False):
-        if self._watchdog is not None:
-            self._watchdog.pause(alone)
-
-    def _config(self):
+    def _config_event(self) -> dict[str, Any]:
         return {
-            "flags": chosen(),
+            "flags": self._config.flags(),
             "versions": environment.versions(),
             "data": self._data.facts,
             "ranks": self._cluster.size,
@@ -285,32 +314,35 @@ class Loop:
             "resumed_from_step": self._start or None,
         }
 
-    def _result(self, done, stopped_by, begin, end):
-        evaluations = self._evaluations
-        last = evaluations[-1] if evaluations else {}
+    def _result(self, done: int, stopped_by: str, begin: float, end: float) -> dict[str, Any]:
         seconds = end - begin
         per_step, rate = self._pace.overall(done, end)
         result = {
-            "auc": last.get("auc"),
-            "best_auc": max((e["auc"] for e in evaluations if e["auc"] is not None), default=None),
-            "log_loss": last.get("log_loss"),
+            **self._evaluations.summary(),
             "attainable_auc": self._data.attainable_auc,
             "loss": self._step.last_loss() if done > self._start else None,
             "steps": done,
             "resumed_from_step": self._start or None,
-            "samples": done * self._flags.global_batch_size,
+            "samples": done * self._config.training.batch_size,
             "stopped_by": stopped_by,
-            "evaluation_interval": self._interval,
+            "evaluation_interval": self._evaluations.interval,
             "samples_per_second": rate,
             "ms_per_iteration": per_step and 1000 * per_step,
             "training_seconds": seconds - self._evaluating_seconds,
             "evaluating_seconds": self._evaluating_seconds,
             "total_seconds": seconds,
             "ranks": self._cluster.size,
-            "flags": chosen(),
+            "flags": self._config.flags(),
             "versions": environment.versions(),
             "data": self._data.facts,
         }
         if self._scale.skips:
             result["skipped_steps"] = self._scale.skipped()[0]
         return result
+
+
+def last_step(config: Config, steps_per_epoch: int) -> int:
+    """Returns the number of a run's last step, unless something ends it before."""
+    total = config.training.epochs * steps_per_epoch
+    limit = step_limit(config.data, config.training)
+    return total if limit is None else min(total, limit)

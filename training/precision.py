@@ -1,8 +1,10 @@
 """The loss scale of mixed precision, and what becomes of a step that is not finite."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
-from training.flag_values import read_loss_scale
+from training.config import SpeedConfig
 from training.runtime.errors import UserError
 
 # The published runs' static scale for float16.
@@ -12,22 +14,22 @@ STATIC_FLOAT16 = 1024.0
 INITIAL, GROWTH_INTERVAL, SMALLEST = 2.0**15, 2000, 1.0
 
 
-def compute_dtype(flags, gpus):
-    """Returns the dtype of arithmetic and exchange as `tf.DType`: float32 without --amp.
+def compute_dtype(speed: SpeedConfig, gpus: int) -> tf.DType:
+    """Returns the dtype of arithmetic and exchange: float32 without --amp.
 
     Args:
-        flags: the parsed flags.
+        speed: the precision asked for, and whether the interaction is the project's op.
         gpus: number of GPUs that this process sees.
 
     Raises:
         UserError: the device lacks the type.
     """
-    if not flags.amp:
+    if not speed.amp:
         return tf.float32
-    name = flags.amp_dtype
+    name = speed.amp_dtype
     if name == "auto":
         name = "float16" if gpus else "bfloat16"
-    if name == "float16" and not gpus and flags.custom_interact:
+    if name == "float16" and not gpus and speed.custom_interact:
         raise UserError(
             "--amp_dtype=float16 on a CPU: the interaction op has float32 and bfloat16 there; take "
             "--amp_dtype=bfloat16, or go without --custom_interact"
@@ -35,22 +37,23 @@ def compute_dtype(flags, gpus):
     return tf.as_dtype(name)
 
 
-def loss_scale(flags, dtype):
-    """Returns the `LossScale` that the flags ask for.
+def loss_scale(speed: SpeedConfig, dtype: tf.DType, *, skip_nonfinite: bool) -> LossScale:
+    """Returns the `LossScale` of a configuration.
 
     Args:
-        flags: the parsed flags.
+        speed: the scale asked for.
         dtype: what `compute_dtype` returned.
+        skip_nonfinite: as for `LossScale`.
 
     Raises:
         UserError: --loss_scale is no number of at least 1 and not dynamic.
     """
-    value, skip = read_loss_scale(flags.loss_scale), flags.nan_policy == "skip"
-    if value == "auto":
-        return LossScale(STATIC_FLOAT16 if dtype == tf.float16 else 1.0, skip_nonfinite=skip)
+    value = speed.loss_factor
     if value == "dynamic":
         return LossScale(INITIAL, dynamic=True)
-    return LossScale(value, skip_nonfinite=skip)
+    if value == "auto":
+        value = STATIC_FLOAT16 if dtype == tf.float16 else 1.0
+    return LossScale(float(value), skip_nonfinite=skip_nonfinite)
 
 
 class LossScale:
@@ -69,7 +72,9 @@ class LossScale:
         skips: steps that are not finite are left out.
     """
 
-    def __init__(self, value, *, dynamic=False, skip_nonfinite=False):
+    def __init__(
+        self, value: float, *, dynamic: bool = False, skip_nonfinite: bool = False
+    ) -> None:
         self.dynamic = dynamic
         self.skips = dynamic or skip_nonfinite
         self._scale = tf.Variable(value, dtype=tf.float32, trainable=False, name="loss_scale")
@@ -78,24 +83,24 @@ class LossScale:
         self._in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_in_a_row")
 
     @property
-    def variables(self):
+    def variables(self) -> dict[str, tf.Variable]:
         """{name: variable} of what a checkpoint keeps."""
         return {"loss_scale": self._scale, "good_steps": self._good,
                 "skipped_steps": self._skipped, "skipped_in_a_row": self._in_a_row}  # fmt: skip
 
-    def tensor(self):
+    def tensor(self) -> tf.Tensor:
         """Returns the scale of the next step, a scalar float32 tensor."""
         return self._scale.read_value()
 
-    def value(self):
+    def value(self) -> float:
         """Returns the scale as a float."""
         return float(self._scale.numpy())
 
-    def skipped(self):
+    def skipped(self) -> tuple[int, int]:
         """Returns (steps left out so far, how many of them were the last in a row)."""
         return int(self._skipped.numpy()), int(self._in_a_row.numpy())
 
-    def after_step(self, finite):
+    def after_step(self, finite: tf.Tensor) -> None:
         """Counts a step and, under dynamic scaling, moves the scale.
 
         Args:

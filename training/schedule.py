@@ -1,8 +1,8 @@
 """The learning rate: linear warm-up, constant, quadratic decay, end."""
 
-import dataclasses
+from __future__ import annotations
 
-from training.runtime.errors import UserError
+import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +15,14 @@ class Preset:
     decay_start_step: int
     decay_steps: int
 
-    def steps(self, global_batch_size):
+    def steps(self, global_batch_size: int) -> tuple[int, int, int]:
         """Returns (warm-up, decay start, decay) steps for another global batch size."""
         ratio = self.batch_size / global_batch_size
-        steps = (self.warmup_steps, self.decay_start_step, self.decay_steps)
-        return tuple(int(count * ratio) for count in steps)
+        return (
+            int(self.warmup_steps * ratio),
+            int(self.decay_start_step * ratio),
+            int(self.decay_steps * ratio),
+        )
 
 
 # MLPerf training v0.7 (NVIDIA's DLRM), NVIDIA's DeepLearningExamples (TensorFlow 2 DLRM, model
@@ -40,7 +43,7 @@ class LearningRateSchedule:
     then base up to d; then base * ((d + k - s) / k)^power, never below `end_rate`, for k steps;
     then `end_rate`, never rising again (MLPerf training v0.7, DLRM).
 
-    Args:
+    Attributes:
         base_rate: the learning rate between warm-up and decay.
         warmup_steps: 0 for none.
         decay_start_step: the last step at `base_rate`; None for no decay.
@@ -51,12 +54,12 @@ class LearningRateSchedule:
 
     base_rate: float
     warmup_steps: int = 0
-    decay_start_step: "int | None" = None
+    decay_start_step: int | None = None
     decay_steps: int = 0
     end_rate: float = 0.0
     power: float = 2.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("warmup_steps", "decay_start_step", "decay_steps"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -73,7 +76,7 @@ class LearningRateSchedule:
                 f"{self.warmup_steps} steps ends"
             )
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         """Returns the learning rate of step 1, 2, ..."""
         if step < self.warmup_steps:
             return self.base_rate * step / self.warmup_steps
@@ -83,29 +86,3 @@ class LearningRateSchedule:
         if left <= 0:
             return self.end_rate
         return max(self.base_rate * (left / self.decay_steps) ** self.power, self.end_rate)
-
-
-def from_flags(flags):
-    """Returns the learning-rate schedule of the flags.
-
-    Raises:
-        UserError: the steps do not fit together.
-    """
-    preset = PRESETS[flags.schedule]
-    warmup, start, decay = (
-        scaled if given is None else given
-        for scaled, given in zip(
-            preset.steps(flags.global_batch_size),
-            (flags.warmup_steps, flags.decay_start_step, flags.decay_steps),
-        )
-    )
-    rate = preset.rate if flags.lr is None else flags.lr
-    try:
-        return LearningRateSchedule(
-            rate, warmup, start or None, decay if start else 0, flags.end_lr, flags.decay_power
-        )
-    except ValueError as error:
-        raise UserError(
-            f"learning-rate schedule: {error} (--lr, --end_lr, --warmup_steps, --decay_start_step, "
-            "--decay_steps)"
-        ) from error

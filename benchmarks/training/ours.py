@@ -33,16 +33,18 @@ class Ours:
     """
 
     def __init__(self, task, cluster):
-        from training import flags, precision
+        from training import cli, precision
         from training.build import build
-        from training.modes import train
+        from training.optimizers import OPTIMIZERS
 
         self._task, self._cluster = task, cluster
-        self._flags = flags.parse(arguments(task))
-        self._parts = build(self._flags, cluster)
+        self._config = config = cli.parse(arguments(task))
+        self._parts = build(config, cluster)
         self._own_tables = self._model_parallel_tables()
-        self._optimizer = train.OPTIMIZERS[self._flags.optimizer]()
-        self._scale = precision.loss_scale(self._flags, self._parts.dtype)
+        self._optimizer = OPTIMIZERS[config.training.optimizer]()
+        self._scale = precision.loss_scale(
+            config.speed, self._parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"
+        )
         self._steps, self._forwards = {}, {}
 
     def _model_parallel_tables(self):
@@ -61,14 +63,14 @@ class Ours:
             self._parts.dense_model, self._parts.embedding.for_batch(local), self._optimizer,
             self._cluster, self._scale,
         )  # fmt: skip
-        return make(parts, overlap=self._flags.overlap, **options)
+        return make(parts, overlap=self._config.speed.overlap, **options)
 
     def _batches(self, batch):
         """Yields (batch, the one after it) for ever: epoch after epoch, read as training reads."""
         from training.data import open_data, with_next
 
-        self._flags.global_batch_size = batch
-        data = open_data(self._flags).load(self._own_tables, self._cluster)
+        config = self._config.with_values(global_batch_size=batch)
+        data = open_data(config.data, config.training).load(self._own_tables, self._cluster)
         for epoch in itertools.count():
             yield from with_next(data.train(epoch))
 

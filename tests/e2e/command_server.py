@@ -90,7 +90,7 @@ def _serve():
     # Threads of the parent do not exist in a fork, so none may run here.
     import tensorflow  # noqa: F401
 
-    import training.modes.train  # noqa: F401
+    from training.modes import evaluate, export, inference_benchmark, train  # noqa: F401
 
     for line in requests:
         answers.write(json.dumps(_run(*json.loads(line))) + "\n")

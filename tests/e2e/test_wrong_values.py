@@ -1,6 +1,5 @@
 """Every flag of every command with values that it cannot mean, and paths that are none."""
 
-import importlib
 import os
 import re
 
@@ -8,6 +7,7 @@ import pytest
 
 from tests.e2e import workspace
 from tests.e2e.test_wrong_inputs import TRAIN, check_refused
+from training.config import SETTINGS
 
 _TRAIN = ["--data_dir=three", *TRAIN]
 _PREPROCESS = ["--input", "days", "--output", "out/made", *workspace.DAYS]
@@ -82,12 +82,10 @@ NEVER_ZERO = ("jobs", "train_samples", "test_samples", "max_table_rows", "freque
 
 def _main_flags():
     """Returns {kind: [flag]} of main.py."""
-    definitions = importlib.import_module("training.flag_definitions")
-    flags = importlib.import_module("absl.flags")
     kinds = {}
-    for names in definitions.GROUPS.values():
-        for name in names:
-            kinds.setdefault(flags.FLAGS[name].flag_type(), []).append(name)
+    for name, found in SETTINGS.items():
+        kind = "choice" if found.choices else found.kind.__name__
+        kinds.setdefault(kind, []).append(name)
     return kinds
 
 
@@ -109,7 +107,7 @@ def _refused():
     kinds = _main_flags()
     for kind, values in (
         ("int", (*NO_NUMBER, "1.5")), ("float", NO_NUMBER), ("bool", ("maybe", "3", "")),
-        ("string enum", ("", "nonsense")),
+        ("choice", ("", "nonsense")),
     ):  # fmt: skip
         for flag in kinds[kind]:
             for value in values:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.embedding.placement import plan
 from planner import published_runs
-from planner.cost_model import predict
+from planner.cost_model import Ids, Platform, predict
 from planner.hardware import DEVICES, REACHED, SOFTWARE
 from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES, prediction
 from planner.workload import (
@@ -26,6 +26,7 @@ from planner.workload import (
 
 DOCS = Path(__file__).parents[2] / "docs" / "placement.md"
 MLPERF = VOCABULARIES["mlperf"]
+A100 = Platform("a100-80gb")
 
 
 # ---- counts ------------------------------------------------------------------------------------
@@ -162,8 +163,8 @@ def test_row_wise_imbalance_equals_that_of_the_exact_sum(exponent):
 
 def test_row_imbalance_lengthens_the_exchange_and_the_lookup():
     placement, shape = plan(MLPERF, 128, 8, policy="row"), ModelShape(MLPERF)
-    even = predict(shape, placement, "a100-80gb", 8, 65536, "tf32").counts
-    skewed = predict(shape, placement, "a100-80gb", 8, 65536, "tf32", row_imbalance=2.0).counts
+    even = predict(shape, placement, A100, 8, 65536, "tf32").counts
+    skewed = predict(shape, placement, A100, 8, 65536, "tf32", Ids(row_imbalance=2.0)).counts
     assert skewed.vector_bytes == 2 * even.vector_bytes
     assert skewed.update_bytes == 2 * even.update_bytes
     assert skewed.reorder_bytes == even.reorder_bytes
@@ -254,9 +255,13 @@ def test_step_is_never_shorter_than_a_phase_and_never_slower_on_a_faster_device(
         alltoall_bandwidth=2 * slow.alltoall_bandwidth,
         network_bandwidth=2 * slow.network_bandwidth,
     )
-    options = {"compress": compress, "software": software}
-    cost = predict(shape, placement, slow, ranks, ranks * local, "fp32", **options)
-    faster = predict(shape, placement, fast, ranks, ranks * local, "fp32", **options)
+    cost, faster = (
+        predict(
+            shape, placement, Platform(device, software), ranks, ranks * local, "fp32",
+            Ids(compress),
+        )
+        for device in (slow, fast)
+    )  # fmt: skip
     assert faster.seconds < cost.seconds
     assert all(0 <= phase.seconds <= cost.seconds for phase in cost.phases)
     visible = sum(phase.seconds for phase in cost.phases if not phase.hidden)
@@ -270,10 +275,8 @@ def test_step_is_never_shorter_than_a_phase_and_never_slower_on_a_faster_device(
 
 def test_compress_cuts_the_exchange_by_the_share_of_unique_ids():
     placement, shape = plan(MLPERF, 128, 8, policy="row"), ModelShape(MLPERF)
-    plain = predict(shape, placement, "a100-80gb", 8, 65536, "tf32")
-    packed = predict(
-        shape, placement, "a100-80gb", 8, 65536, "tf32", compress=True, unique_fraction=0.25
-    )
+    plain = predict(shape, placement, A100, 8, 65536, "tf32")
+    packed = predict(shape, placement, A100, 8, 65536, "tf32", Ids(True, 0.25))
     assert packed.counts.vector_bytes == plain.counts.vector_bytes / 4
     assert packed.counts.id_bytes == plain.counts.id_bytes / 4 == 8192 * 26
     # Each way, unique vectors on one side of the copy and all of them on the other.
@@ -299,25 +302,28 @@ def test_input_bytes_of_the_layouts():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"platform": Platform("tpu")}, "unknown device 'tpu'"),
         ({"precision": "fp8"}, "unknown precision of a100-80gb 'fp8'"),
-        ({"device": "v100-32gb", "precision": "bf16"}, "unknown precision of v100-32gb 'bf16'"),
-        ({"software": "jax"}, "unknown software 'jax'"),
+        (
+            {"platform": Platform("v100-32gb"), "precision": "bf16"},
+            "unknown precision of v100-32gb 'bf16'",
+        ),
+        ({"platform": Platform("a100-80gb", "jax")}, "unknown software 'jax'"),
         ({"ranks": 4}, "the placement is for 2 ranks, not for 4"),
         ({"global_batch": 7}, "2 ranks do not divide a global batch of 7"),
         ({"global_batch": 0}, "do not divide a global batch of 0"),
         ({"shape": ModelShape((9, 9))}, "placement is of other tables"),
-        ({"compress": True, "unique_fraction": 0.0}, "unique_fraction is 0.0"),
-        ({"compress": True, "unique_fraction": 1.5}, "unique_fraction is 1.5"),
-        ({"row_imbalance": 0.5}, "row_imbalance is 0.5"),
-        ({"row_imbalance": 3.0}, "row_imbalance is 3.0, expected 1 to the ranks, 2"),
+        ({"ids": Ids(True, 0.0)}, "unique_fraction is 0.0"),
+        ({"ids": Ids(True, 1.5)}, "unique_fraction is 1.5"),
+        ({"ids": Ids(row_imbalance=0.5)}, "row_imbalance is 0.5"),
+        ({"ids": Ids(row_imbalance=3.0)}, "row_imbalance is 3.0, expected 1 to the ranks, 2"),
     ],
 )
 def test_arguments_that_do_not_fit_together(change, message):
     arguments = {
         "shape": ModelShape((9, 8)),
         "placement": plan((9, 8), 128, 2),
-        "device": "a100-80gb",
+        "platform": A100,
         "ranks": 2,
         "global_batch": 8,
         "precision": "fp16",

@@ -1,5 +1,6 @@
 """What `--mode=plan` prints, through the command that a user would type."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,7 +12,9 @@ from model.embedding.placement import PlacementError, plan
 from model.embedding.placement_file import placement_text
 from planner.arguments import precision_of, read_vocab_sizes, read_widths
 from planner.plan import main, render
+from planner.planned_run import Machines, PlannedRun, Tables
 from planner.published_runs import VOCABULARIES
+from planner.workload import ModelShape
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR
 
 MLPERF = VOCABULARIES["mlperf"]
@@ -52,11 +55,15 @@ def test_tables_that_do_not_fit_are_an_error_that_says_how_many_ranks_would_do(c
     assert "table 19" in output.err
     assert "They fit on 4, 8, 16, 32, 64 ranks." in output.err
     with pytest.raises(PlacementError, match="They fit on none of 1, 2, 4, 8, 16, 32, 64 ranks"):
-        render(MLPERF, ranks=1, memory_per_rank=1000)
+        render(PlannedRun(ModelShape(MLPERF), Machines(memory_per_rank=1000)))
 
 
 def test_full_size_tables_on_eighty_ranks():
-    text = render(VOCABULARIES["full"], ranks=80, device="a100-40gb", global_batch_size=65520)
+    text = render(
+        PlannedRun(
+            ModelShape(VOCABULARIES["full"]), Machines(80, "a100-40gb"), global_batch_size=65520
+        )
+    )
     assert "0r 9r 19r 20r 21r" in text
     assert "the busiest rank serves" in text
     assert "     32  does not divide the global batch of 65,520" in text
@@ -76,25 +83,28 @@ def test_rowwise_adagrad_refuses_column_halves(tmp_path, capsys):
     halves = plan((100,), 4, 2, policy="table", column_split="auto", bytes_per_rank=800)
     path = tmp_path / "halves.json"
     path.write_text(placement_text(halves))
-    run = {"ranks": 2, "dimension": 4, "bottom_mlp": (4,), "global_batch_size": 64}
+    run = PlannedRun(ModelShape((100,), 4, bottom_mlp=(4,)), Machines(2), global_batch_size=64)
     with pytest.raises(PlacementError, match=r"halves.json: table 0: its rows are halved by col"):
-        render((100,), placement=str(path), optimizer="rowwise_adagrad", **run)
-    assert "0c[0:2]" in render((100,), placement=str(path), optimizer="adagrad", **run)
+        render(dataclasses.replace(run, tables=Tables("rowwise_adagrad", str(path))))
+    assert "0c[0:2]" in render(dataclasses.replace(run, tables=Tables("adagrad", str(path))))
 
 
 def test_placement_by_hand_and_adagrad(tmp_path):
     path = tmp_path / "by_hand.json"
     sizes = (100, 50, 3)
     path.write_text(placement_text(plan(sizes, 4, 2, policy="row")))
-    run = {"ranks": 2, "dimension": 4, "bottom_mlp": (4,), "global_batch_size": 64}
-    text = render(sizes, placement=str(path), optimizer="adagrad", **run)
+    run = PlannedRun(
+        ModelShape(sizes, 4, bottom_mlp=(4,)), Machines(2), Tables("adagrad", str(path)),
+        global_batch_size=64,
+    )  # fmt: skip
+    text = render(run)
     assert "0r 1r 2r" in text
     assert f"{153 * 32 / 1e3:.2f} kB with adagrad" in text
     path.write_text(path.read_text().replace('"row"', '"wide"', 1))
     with pytest.raises(PlacementError, match="table 0: kind is 'wide'"):
-        render(sizes, placement=str(path), **run)
+        render(run)
     with pytest.raises(PlacementError, match="cannot read the placement file"):
-        render(sizes, placement=str(tmp_path / "nowhere.json"), **run)
+        render(dataclasses.replace(run, tables=Tables(placement=str(tmp_path / "nowhere.json"))))
 
 
 def test_precision_follows_the_device():
@@ -106,7 +116,9 @@ def test_precision_follows_the_device():
 
 
 def test_cpu_has_no_memory_limit_of_its_own():
-    text = render((1000, 20), ranks=2, device="cpu", global_batch_size=512, compress=True)
+    text = render(
+        PlannedRun(ModelShape((1000, 20)), Machines(2, "cpu"), global_batch_size=512, compress=True)
+    )
     assert "no limit given" in text
     assert "unique ids" in text
 
@@ -181,9 +193,9 @@ def test_numbers_out_of_range_are_refused(flag, value, capsys):
 
 def test_unknown_device_and_optimizer():
     with pytest.raises(ValueError, match="unknown device 'gtx'"):
-        render((5,), device="gtx")
+        Machines(device="gtx")
     with pytest.raises(ValueError, match="unknown optimizer 'lamb'"):
-        render((5,), optimizer="lamb")
+        Tables(optimizer="lamb")
 
 
 def test_command_imports_no_tensorflow():

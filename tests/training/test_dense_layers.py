@@ -1,7 +1,6 @@
 """The fused MLPs beside TensorFlow's layers: the same training, and who takes which."""
 
 import json
-import types
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ from ops import loader
 from tests import launch
 from tests.training.conftest import LEARNABLE
 from tests.training.small_model import batches, build, train
-from training import dense_layers
+from training.build import fused_mlp
+from training.config import SpeedConfig
 from training.runtime.errors import UserError
 
 needs_library = pytest.mark.skipif(
@@ -19,8 +19,8 @@ needs_library = pytest.mark.skipif(
 )
 
 
-def flags(mlp, xla=False):
-    return types.SimpleNamespace(mlp=mlp, xla=xla)
+def fused(mlp, dtype, gpus, rank, xla=False):
+    return fused_mlp(SpeedConfig(mlp=mlp, xla=xla), dtype, gpus, rank)
 
 
 def gradients(model, batch, vectors):
@@ -98,34 +98,34 @@ def test_a_training_learns_as_with_tensorflows_layers(learnable_data, tmp_path):
 
 @needs_library
 def test_auto_is_fused_on_a_cpu_where_it_can_be():
-    assert dense_layers.fused(flags("auto"), tf.float32, 0, 0)
-    assert dense_layers.fused(flags("auto"), tf.bfloat16, 0, 0)
-    assert dense_layers.fused(flags("fused"), tf.bfloat16, 0, 0)
+    assert fused("auto", tf.float32, 0, 0)
+    assert fused("auto", tf.bfloat16, 0, 0)
+    assert fused("fused", tf.bfloat16, 0, 0)
 
 
 def test_auto_is_tensorflow_elsewhere(capsys):
-    assert not dense_layers.fused(flags("tensorflow"), tf.float32, 0, 0)
-    assert not dense_layers.fused(flags("auto", xla=True), tf.float32, 0, 0)
-    assert not dense_layers.fused(flags("auto"), tf.float32, 1, 0)
-    assert not dense_layers.fused(flags("auto"), tf.float16, 0, 0)
+    assert not fused("tensorflow", tf.float32, 0, 0)
+    assert not fused("auto", tf.float32, 0, 0, xla=True)
+    assert not fused("auto", tf.float32, 1, 0)
+    assert not fused("auto", tf.float16, 0, 0)
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match=r"--mlp=fused runs on CPUs.*--mlp=tensorflow"):
-        dense_layers.fused(flags("fused"), tf.float32, 1, 0)
+        fused("fused", tf.float32, 1, 0)
     with pytest.raises(UserError, match=r"--mlp=fused has .*not --amp_dtype=float16"):
-        dense_layers.fused(flags("fused"), tf.float16, 0, 0)
+        fused("fused", tf.float16, 0, 0)
 
 
 def test_without_the_library_auto_says_so_once_and_goes_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(loader, "path", lambda name="ops": tmp_path / f"libdlrm_{name}-tf0.0.so")
     loader.load.cache_clear()
     try:
-        assert not dense_layers.fused(flags("auto"), tf.float32, 0, 0)
-        assert not dense_layers.fused(flags("auto"), tf.float32, 0, 1)  # another rank is silent
+        assert not fused("auto", tf.float32, 0, 0)
+        assert not fused("auto", tf.float32, 0, 1)  # another rank is silent
         said = capsys.readouterr().err
         assert said.count("warning: ") == 1
         assert "pip install -c constraints.txt onednn-devel-cpu-gomp" in said
         with pytest.raises(loader.LibraryNotBuiltError, match="onednn-devel-cpu-gomp"):
-            dense_layers.fused(flags("fused"), tf.float32, 0, 0)
+            fused("fused", tf.float32, 0, 0)
     finally:
         loader.load.cache_clear()
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 from dataset import convert
 from dataset.columns import TRANSFORMS
 from tests import launch
-from training import start
 from training.checkpoint.files import DamagedError
 from training.checkpoint.reader import Reader
+from training.config import Config
 from training.modes import export
 from training.runtime.errors import UserError
 
@@ -129,9 +129,9 @@ def test_export_of_a_checkpoint_that_does_not_say_takes_a_statement(trained, tmp
 def test_export_says_that_a_checkpoint_does_not_say(trained, tmp_path, monkeypatch, capsys):
     checkpoint, _, _ = trained
     unknown = reader_of(checkpoint, effective_transform=None)
-    monkeypatch.setattr(start, "find_checkpoint", lambda flags, cluster: unknown)
-    flags = types.SimpleNamespace(export_dir=str(tmp_path / "model"), applied_transform=None)
-    assert export.run(flags, types.SimpleNamespace(size=1)) == 0
+    monkeypatch.setattr(export, "find_checkpoint", lambda checkpoint, cluster: unknown)
+    config = Config().with_values(export_dir=str(tmp_path / "model"))
+    assert export.run(config, types.SimpleNamespace(size=1)) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "does not say which transform" in line
     assert "--applied_transform" in line

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from planner.arguments import read_widths
+from planner.arguments import read_bytes, read_widths
 from tests.test_migrating import parse
-from training.flag_values import read_bytes, read_interval, read_steps
+from training.flag_values import read_interval, read_steps
 from training.foreign_flags import NAMES, WITHOUT
 
 REQUIRED = ["--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_size=8"]

@@ -7,10 +7,9 @@ import types
 import pytest
 import tensorflow as tf
 
-from training import flag_definitions  # noqa: F401  the loop records the flags
+from training.config import Config
 from training.data import Data
-from training.flags import FLAGS
-from training.loop import Loop
+from training.loop import Loop, Services, StartPoint, Trainee
 from training.precision import LossScale
 from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import DivergedError
@@ -87,22 +86,18 @@ class Watch:
 
 @pytest.fixture
 def run():
-    FLAGS.mark_as_parsed()
-    flags = types.SimpleNamespace(
-        epochs=1, eval_in_last=True, print_interval=None, global_batch_size=4, auc_threshold=1.0,
-        data_dir=None,
-    )  # fmt: skip
+    config = Config().with_values(global_batch_size=4, eval_in_last=True, auc_threshold=1.0)
     data = Data(
         vocab_sizes=[3], dense_features=2, steps_per_epoch=5,
         train=lambda epoch, first: [object()] * (5 - first), test=None, one_batch=None,
         attainable_auc=None, facts={},
     )  # fmt: skip
 
-    def make(changed=(), *, step=None, evaluation=None, **options):
-        vars(flags).update(changed)
+    def make(changed=(), *, step=None, evaluate=None, start=None, **services):
+        trainee = Trainee(data, step or Step(), LossScale(1.0), LearningRateSchedule(1.0), evaluate)
         return Loop(
-            flags, SingleProcessGroup(), data, step or Step(), evaluation,
-            LearningRateSchedule(1.0), LossScale(1.0), Journal(), ControlVotes(None, 0), **options,
+            config.with_values(**dict(changed)), SingleProcessGroup(), trainee,
+            Services(Journal(), ControlVotes(None, 0), **services), start,
         ).run()  # fmt: skip
 
     return make
@@ -119,7 +114,7 @@ def test_a_signal_does_not_break_off_the_last_checkpoint(run, number):
 
 def test_a_wait_for_the_disk_is_not_taken_for_a_standstill(run):
     watch = Watch()
-    run(saver=Saver(), watchdog=watch)
+    run(saver=Saver(), watch=watch)
     # The first step compiles: nobody watches it.
     steps = [f"step {number}" for number in range(2, 6)]
     assert watch.told[:9] == ["wait", *(word for step in steps for word in ("wait", step))]
@@ -144,7 +139,7 @@ def test_a_run_that_has_passed_the_threshold_does_not_train_on(run, threshold, i
     step, found = Step(), {"step": 2, "auc": 0.8, "log_loss": 0.5, "samples": 9, "seconds": 1.0}
     result = run(
         {"auc_threshold": threshold, "eval_in_last": in_last, "eval_interval": 2},
-        evaluation=lambda beat, stop: scores, step=step, start=2, evaluations=[found],
+        evaluate=lambda beat, stop: scores, step=step, start=StartPoint(2, [found]),
     )  # fmt: skip
     assert step.steps == steps
     assert result["steps"] == 2 + steps
@@ -155,7 +150,7 @@ def test_evaluations_and_checkpoints_are_not_in_the_time_of_steps(run):
     scores = types.SimpleNamespace(auc=0.5, log_loss=0.7, samples=9, positives=4)
     step, saver = Step(), Saver()
     run(
-        {"eval_in_last": False, "eval_interval": 2}, evaluation=lambda beat, stop: scores,
+        {"eval_in_last": False, "eval_interval": 2}, evaluate=lambda beat, stop: scores,
         step=step, saver=saver,
     )  # fmt: skip
     assert len(step.paused) == 4  # after steps 2, 4 and 5, and the checkpoint
@@ -165,8 +160,8 @@ def test_an_auc_that_is_not_defined_is_none_and_a_run_goes_on_after_it(run):
     scores = types.SimpleNamespace(auc=math.nan, log_loss=0.7, samples=9, positives=0)
     saver, found = Saver(), {"step": 2, "auc": None, "log_loss": 0.5, "samples": 9, "seconds": 1.0}
     result = run(
-        {"eval_in_last": False, "eval_interval": 2}, evaluation=lambda beat, stop: scores,
-        saver=saver, start=2, evaluations=[found],
+        {"eval_in_last": False, "eval_interval": 2}, evaluate=lambda beat, stop: scores,
+        saver=saver, start=StartPoint(2, [found]),
     )  # fmt: skip
     assert result["steps"] == 5
     assert (result["auc"], result["best_auc"], result["log_loss"]) == (None, None, 0.7)

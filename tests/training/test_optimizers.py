@@ -5,7 +5,7 @@ import pytest
 
 from tests.reference import ReferenceDLRM
 from tests.training.small_model import VOCAB, batches, build, train
-from training.modes.train import OPTIMIZERS
+from training.optimizers import OPTIMIZERS
 
 STEPS = 25
 

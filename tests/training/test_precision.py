@@ -1,24 +1,25 @@
 """Loss scales, steps that are not finite, and 16-bit arithmetic."""
 
-import types
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.training.small_model import batches, build, state, train
 from training import precision
-from training.modes.train import OPTIMIZERS
+from training.config import SpeedConfig
+from training.optimizers import OPTIMIZERS
 from training.precision import GROWTH_INTERVAL, INITIAL, LossScale
 from training.runtime.errors import UserError
 
 YES, NO = tf.constant(True), tf.constant(False)
 
 
-def flags(**given):
-    values = {"amp": True, "amp_dtype": "auto", "custom_interact": False, "loss_scale": "auto",
-              "nan_policy": "stop", **given}  # fmt: skip
-    return types.SimpleNamespace(**values)
+def speed(**given):
+    return SpeedConfig(**{"amp": True, **given})
+
+
+def scale_of(dtype, *, skip=False, **given):
+    return precision.loss_scale(speed(**given), dtype, skip_nonfinite=skip)
 
 
 def test_a_static_scale_never_moves():
@@ -175,19 +176,19 @@ def test_sixteen_bits_train_like_float32(dtype, scale, tolerance):
     assert scale.skipped() == (0, 0)
 
 
-def test_what_the_flags_mean():
+def test_configured_precision_and_scale():
     kind = precision.compute_dtype
-    assert kind(flags(amp=False), 0) == tf.float32
-    assert kind(flags(), 0) == tf.bfloat16
-    assert kind(flags(), 1) == tf.float16
-    assert kind(flags(custom_interact=True), 1) == tf.float16
-    assert kind(flags(amp_dtype="float16"), 0) == tf.float16
-    assert kind(flags(amp_dtype="bfloat16"), 1) == tf.bfloat16
+    assert kind(speed(amp=False), 0) == tf.float32
+    assert kind(speed(), 0) == tf.bfloat16
+    assert kind(speed(), 1) == tf.float16
+    assert kind(speed(custom_interact=True), 1) == tf.float16
+    assert kind(speed(amp_dtype="float16"), 0) == tf.float16
+    assert kind(speed(amp_dtype="bfloat16"), 1) == tf.bfloat16
     for dtype, value in ((tf.float16, 1024.0), (tf.bfloat16, 1.0), (tf.float32, 1.0)):
-        assert precision.loss_scale(flags(), dtype).value() == value
-    assert precision.loss_scale(flags(loss_scale="64"), tf.float32).value() == 64.0
-    assert precision.loss_scale(flags(nan_policy="skip"), tf.float32).skips
-    dynamic = precision.loss_scale(flags(loss_scale="dynamic"), tf.float16)
+        assert scale_of(dtype).value() == value
+    assert scale_of(tf.float32, loss_scale="64").value() == 64.0
+    assert scale_of(tf.float32, skip=True).skips
+    dynamic = scale_of(tf.float16, loss_scale="dynamic")
     assert (dynamic.dynamic, dynamic.skips, dynamic.value()) == (True, True, INITIAL)
 
 
@@ -200,10 +201,10 @@ def test_what_the_flags_mean():
 )  # fmt: skip
 def test_a_precision_that_cannot_be(given, words):
     with pytest.raises(UserError, match=words):
-        precision.compute_dtype(flags(**given), 0)
+        precision.compute_dtype(speed(**given), 0)
 
 
 @pytest.mark.parametrize("value", ["0", "0.5", "-1", "1e39", "inf", "nan", "big", ""])
 def test_a_scale_that_cannot_be(value):
     with pytest.raises(UserError, match=f"^--loss_scale={value}: expected auto, dynamic or a num"):
-        precision.loss_scale(flags(loss_scale=value), tf.float16)
+        scale_of(tf.float16, loss_scale=value)

@@ -1,10 +1,10 @@
 import math
-import types
 
 import pytest
 
+from training.config import TrainingConfig
 from training.runtime.errors import UserError
-from training.schedule import PRESETS, LearningRateSchedule, from_flags
+from training.schedule import PRESETS, LearningRateSchedule
 
 
 def test_published_schedule_by_hand():
@@ -52,10 +52,8 @@ def test_impossible_schedules_are_refused(arguments):
         LearningRateSchedule(**arguments)
 
 
-def flags(**given):
-    values = {"schedule": "mlperf", "global_batch_size": 65536, "decay_power": 2.0, "end_lr": 0.0}
-    unset = dict.fromkeys(("lr", "warmup_steps", "decay_start_step", "decay_steps"))
-    return types.SimpleNamespace(**{**values, **unset, **given})
+def configured(given):
+    return TrainingConfig(**{"global_batch_size": 65536, **given}).learning_rates()
 
 
 @pytest.mark.parametrize(
@@ -81,11 +79,11 @@ def flags(**given):
     ],
 )
 def test_presets_by_hand(given, rates):
-    schedule = from_flags(flags(**given))
+    schedule = configured(given)
     for step, rate in rates.items():
         assert schedule(step) == pytest.approx(rate, rel=1e-12), step
 
 
 def test_steps_that_do_not_fit_together_are_the_users_error():
     with pytest.raises(UserError, match="decay starts at step 10, before the warm-up of 2320"):
-        from_flags(flags(decay_start_step=10))
+        configured({"decay_start_step": 10})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from dataset import vocabularies
 from model.embedding.optimizers import OptimizerError
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
+from training.config import Config
 from training.flag_values import read_row_optimizer
 from training.runtime.errors import UserError
 
@@ -26,14 +30,38 @@ _COURSE_FLAGS = (
 )  # fmt: skip
 
 
+def with_model_of(config: Config, reader: Reader) -> Config:
+    """Returns a configuration with a checkpoint's model, except what the user has given.
+
+    It is for a job that does not train, which keeps no state of the tables' optimizer.
+
+    Args:
+        config: the job's.
+        reader: the checkpoint.
+    """
+    written = reader.manifest["flags"]
+    adopted = {
+        name: written[name] for name in MODEL_FLAGS if name in written and name not in config.given
+    }
+    return config.with_values(
+        **adopted, embedding_optimizer="sgd", embedding_optimizer_options=None
+    )
+
+
 def check(
-    reader: Reader, flags: dict, data: dict, vocab_sizes, *, resume: bool, training: bool = True
+    reader: Reader,
+    flags: Mapping[str, Any],
+    data: Mapping[str, Any],
+    vocab_sizes: Sequence[int],
+    *,
+    resume: bool,
+    training: bool = True,
 ) -> list[str]:
     """Compares a checkpoint with a job.
 
     Args:
         reader: the checkpoint.
-        flags: {name: value} of the job's flags.
+        flags: {name: value} of the job's settings.
         data: what identifies its data (`facts` of a `training.data.Data`).
         vocab_sizes: rows of its tables.
         resume: the job goes on where the checkpoint was made, at the same place in the data.
@@ -70,7 +98,7 @@ def check(
     )
 
 
-def unchecked(reader: Reader, data: dict) -> str | None:
+def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
     """Returns a line about what `check` cannot compare, None where it compares everything.
 
     Args:
@@ -88,7 +116,7 @@ def unchecked(reader: Reader, data: dict) -> str | None:
     )
 
 
-def _check_dense(where, found, data):
+def _check_dense(where: str, found: dict, data: Mapping[str, Any]) -> None:
     """Raises UserError where the data's dense features are not those that the model expects."""
     features, given = manifest.dense_features(found), data.get("dense_features")
     if None not in (features, given) and features != given:
@@ -99,7 +127,7 @@ def _check_dense(where, found, data):
     if data.get("layout") == SYNTHETIC:
         return
     expected, given = manifest.expected_transform(found), data.get("effective_transform")
-    if None not in (expected, given) and expected != given:
+    if expected is not None and given is not None and expected != given:
         raise UserError(
             f"{where} expects dense values that are {_of_counts(expected)}, the data gives "
             f"{_of_counts(given)}: make the data from its counts with --dense_transform="
@@ -107,11 +135,13 @@ def _check_dense(where, found, data):
         )
 
 
-def _of_counts(transform):
+def _of_counts(transform: str) -> str:
     return "counts" if transform == "none" else f"{transform} of counts"
 
 
-def _differences(found, wanted, names, flag="--"):
+def _differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Sequence[str], flag: str = "--"
+) -> list[str]:
     return [
         f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
         for name in names
@@ -119,21 +149,21 @@ def _differences(found, wanted, names, flag="--"):
     ]
 
 
-def _option_differences(found, wanted):
+def _option_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """As `_differences`, of the hyper-parameters that --embedding_optimizer_options leaves."""
     name = "embedding_optimizer_options"
     same = _hyperparameters(found) == _hyperparameters(wanted)
     return [] if same else [f"--{name} was {found.get(name)!r}, is {wanted.get(name)!r}"]
 
 
-def _hyperparameters(flags):
+def _hyperparameters(flags: Mapping[str, Any]) -> Any:
     optimizer, options = flags.get("embedding_optimizer"), flags.get("embedding_optimizer_options")
     try:
-        return dict(read_row_optimizer(optimizer, options).hyperparameters)
+        return dict(read_row_optimizer(optimizer or "", options).hyperparameters)
     except (OptimizerError, UserError):  # of a checkpoint by another version
         return optimizer, options
 
 
-def _plain(value):
-    """Returns a flag's value without what `training.flags.widths` overlooks in a list."""
+def _plain(value: Any) -> Any:
+    """Returns a value without what `planner.arguments.read_widths` overlooks in a list."""
     return value.replace(" ", "").strip("[]") if isinstance(value, str) else value

@@ -1,17 +1,63 @@
 """From a checkpoint into a job: which one, and its values."""
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from training.checkpoint import files, folder, manifest
 from training.checkpoint.reader import Reader
+from training.runtime.console import warn
+from training.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from training.checkpoint.state import State
+    from training.config import CheckpointConfig
 
 # Of the loss scale, what --loss_scale=dynamic finds while it trains.
 _FOUND_SCALE = ("loss_scale", "good_steps")
 
 
-def newest_whole(path, cluster, report):
+class Ranks(Protocol):
+    """The ranks of a job (`training.runtime.process_group`), as far as reading needs them."""
+
+    rank: int
+    size: int
+
+    def all_reduce_sum(self, values) -> np.ndarray:
+        """Returns the element-wise sum over ranks."""
+        ...
+
+
+def find_checkpoint(
+    checkpoint: CheckpointConfig, cluster: Ranks, report: Callable[[str], None] = warn
+) -> Reader:
+    """Returns a `Reader` of --restore, or of the newest whole checkpoint in --checkpoint_dir.
+
+    Args:
+        checkpoint: one of the two is given.
+        cluster: the ranks; all of them must call.
+        report: called with a line about each damaged checkpoint.
+
+    Raises:
+        UserError: there is no such folder, or no whole checkpoint in it.
+    """
+    path = checkpoint.restore or checkpoint.checkpoint_dir or ""
+    where = f"--{'restore' if checkpoint.restore else 'checkpoint_dir'}={path}"
+    if not pathlib.Path(path).is_dir():
+        raise UserError(f"{where}: no such folder; expected a checkpoint or a folder of them")
+    reader = newest_whole(path, cluster, report)
+    if reader is None:
+        raise UserError(f"{where}: there is no whole checkpoint")
+    return reader
+
+
+def newest_whole(
+    path: str | pathlib.Path, cluster: Ranks, report: Callable[[str], None]
+) -> Reader | None:
     """Finds the newest checkpoint whose every byte is as it was written.
 
     Every rank reads its share of the files. A damaged checkpoint is reported and passed over.
@@ -45,7 +91,7 @@ def newest_whole(path, cluster, report):
     return None
 
 
-def load(reader, state, *, training):
+def load(reader: Reader, state: State, *, training: bool) -> None:
     """Puts a checkpoint's values into a job.
 
     Args:
@@ -92,12 +138,12 @@ def load(reader, state, *, training):
             stored.write(begin, values)
 
 
-def _finds_scale(reader, state):
-    """Tells whether a loss scale found while training goes on: any other is what the flags say."""
+def _finds_scale(reader: Reader, state: State) -> bool:
+    """Returns whether a loss scale found while training goes on; any other is as configured."""
     return state.dynamic_scale and reader.manifest["flags"].get("loss_scale") == "dynamic"
 
 
-def _candidates(path):
+def _candidates(path: str | pathlib.Path) -> list[tuple[int, pathlib.Path]]:
     """Returns [(step, path)], oldest first, of the checkpoints at a path."""
     path = pathlib.Path(path)
     if folder.is_checkpoint(path):
@@ -105,5 +151,5 @@ def _candidates(path):
     return folder.checkpoints(path)
 
 
-def _from_rank_0(cluster, number):
+def _from_rank_0(cluster: Ranks, number: int) -> int:
     return cluster.all_reduce_sum(np.array([number if cluster.rank == 0 else 0], np.int64))[0]

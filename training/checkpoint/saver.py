@@ -6,10 +6,14 @@ waits for all notes, writes the manifest and the checksums and gives the folder 
 talks to another meanwhile, so that training's exchanges stay alone on the wire.
 """
 
+from __future__ import annotations
+
 import pathlib
 import secrets
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +25,11 @@ from training.checkpoint.shard_writer import ShardWriter
 from training.checkpoint.snapshot import Snapshot
 from training.runtime import environment, memory
 from training.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from training.checkpoint.state import State
+    from training.runtime.process_group import ProcessGroup
+    from training.telemetry.journal import Journal
 
 
 class Saver:
@@ -40,7 +49,18 @@ class Saver:
         UserError: the folder cannot be made or written, or not all ranks see it.
     """
 
-    def __init__(self, path, cluster, state, facts, *, keep, interval, patience, journal):
+    def __init__(
+        self,
+        path: str | pathlib.Path,
+        cluster: ProcessGroup,
+        state: State,
+        facts: Mapping[str, Any],
+        *,
+        keep: int,
+        interval: int | None,
+        patience: float,
+        journal: Journal,
+    ) -> None:
         self._path = pathlib.Path(path)
         self._cluster = cluster
         self._state = state
@@ -49,24 +69,27 @@ class Saver:
         self._interval = interval
         self._patience = patience
         self._journal = journal
-        self._thread, self._error, self._snapshot = None, None, None
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._snapshot: Snapshot | None = None
         self._stopping = threading.Event()
-        self._event = None
+        self._event: dict[str, Any] = {}
         self._begun, self._pause = 0.0, 0.0
         # The same on all ranks, whoever's thread is done first.
-        self._last, self._outstanding = None, False
+        self._last: int | None = None
+        self._outstanding = False
         prepare(self._path, cluster)
 
-    def due(self, step):
-        """Tells whether a checkpoint is to begin after a step."""
+    def due(self, step: int) -> bool:
+        """Returns whether a checkpoint is to begin after a step."""
         return bool(self._interval) and step % self._interval == 0
 
-    def resumed(self, step):
-        """Says that the run goes on from the checkpoint of a step in the folder."""
+    def resumed(self, step: int) -> None:
+        """Records that the run goes on from the checkpoint of a step in the folder."""
         self._last = step
 
-    def check_names(self, start, end):
-        """Says what in the folder only looks like a checkpoint, before the run's steps begin.
+    def check_names(self, start: int, end: float) -> None:
+        """Reports what in the folder only looks like a checkpoint, before the run's steps begin.
 
         Args:
             start: the last step before the run's own.
@@ -91,7 +114,7 @@ class Saver:
             f"step {step} there: move it away, or give another --checkpoint_dir"
         )
 
-    def newest(self):
+    def newest(self) -> pathlib.Path | None:
         """Returns the path of the newest checkpoint that the run went on from or wrote, or None."""
         # Of later steps there may be damaged ones, which the start has passed over.
         found = folder.checkpoints(self._path, up_to=-1 if self._last is None else self._last)
@@ -105,13 +128,13 @@ class Saver:
             waiting: called before a wait for the disk.
         """
         snapshot = self._snapshot
-        if snapshot is None or not self._thread.is_alive():
+        if snapshot is None or self._thread is None or not self._thread.is_alive():
             return
         begin = time.perf_counter()
         snapshot.before_change(self._state.embedding.touched_rows(plan), waiting)
         self._pause += time.perf_counter() - begin
 
-    def begin(self, step, epoch, evaluations):
+    def begin(self, step: int, epoch: int, evaluations: Sequence[Mapping[str, Any]]) -> None:
         """Begins the checkpoint of a step, once the one before is whole; none for a step twice.
 
         Args:
@@ -151,8 +174,8 @@ class Saver:
         )
         self._thread.start()
 
-    def check(self):
-        """Tells the journal of a checkpoint that has become whole.
+    def check(self) -> None:
+        """Sends an event for a checkpoint that has become whole.
 
         Raises:
             UserError: it cannot be written.
@@ -165,7 +188,7 @@ class Saver:
                 raise error
             self._journal.emit("checkpoint", **self._event)
 
-    def finish(self):
+    def finish(self) -> None:
         """Waits until the checkpoint that was begun is whole, on all ranks.
 
         Raises:
@@ -180,7 +203,7 @@ class Saver:
         self._cluster.all_reduce_sum([1.0])
         self._outstanding = False
 
-    def close(self):
+    def close(self) -> None:
         """Gives up what is being written."""
         self._stopping.set()
         if self._snapshot is not None:
@@ -188,7 +211,7 @@ class Saver:
         if self._thread is not None:
             self._thread.join(timeout=10)
 
-    def _run(self, partial, writer, head):
+    def _run(self, partial: pathlib.Path, writer: ShardWriter, head: Mapping[str, Any]) -> None:
         try:
             with self._explained(partial):
                 note = writer.write_rest(self._stopping)
@@ -207,7 +230,7 @@ class Saver:
             if writer.snapshot is not None:
                 writer.snapshot.end()
 
-    def _commit(self, partial, head):
+    def _commit(self, partial: pathlib.Path, head: Mapping[str, Any]) -> int:
         """Makes the checkpoint whole; returns its bytes."""
         notes = collect_notes(partial, self._cluster.size, self._patience, self._stopping)
         digests, described, size = {}, {}, 0
@@ -238,12 +261,12 @@ class Saver:
         folder.prune(self._path, self._keep, head["step"])
         return size
 
-    def _explained(self, partial):
+    def _explained(self, partial: pathlib.Path) -> Explained:
         rank = self._cluster.rank
         return Explained(partial, rank, self._state.bytes_of(rank), self.newest)
 
 
-def prepare(path, cluster):
+def prepare(path: pathlib.Path, cluster: ProcessGroup) -> None:
     """Makes the folder of checkpoints, removes a killed run's leavings, checks that all see it.
 
     Raises:
@@ -273,11 +296,11 @@ def prepare(path, cluster):
         )
 
 
-def facts(flags, data):
+def facts(flags: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the manifest says of the run.
 
     Args:
-        flags: {name: value} of the flags.
+        flags: {name: value} of the job's settings.
         data: what identifies the data.
     """
     return {

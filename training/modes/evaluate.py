@@ -1,60 +1,71 @@
 """`--mode=evaluate`: scores a checkpoint on the test data, on any number of ranks."""
 
+from __future__ import annotations
+
 import contextlib
 
 from storage.nonfinite import finite
-from training import start
 from training.build import build
 from training.checkpoint import manifest
-from training.flags import chosen
+from training.checkpoint.compatibility import with_model_of
+from training.checkpoint.restore import find_checkpoint
+from training.checkpoint.weights import load_weights
+from training.config import Config
+from training.evaluation import evaluate
 from training.metrics.exact_auc import ScoresNotFiniteError
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError
+from training.runtime.process_group import ProcessGroup
+from training.runtime.watched import Watch
+from training.step import Forward
+from training.telemetry.sinks import open_journal
 
 
-def run(flags, cluster, watch):
+def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
     """Runs the mode; returns the exit code.
 
     Raises:
-        UserError: the flags, the data or the checkpoint do not allow it.
+        UserError: the configuration, the data or the checkpoint do not allow it.
         DivergedError: the model's scores are not finite.
     """
-    reader = start.find_checkpoint(flags, cluster)
-    start.adopt_model(flags, reader)
-    if flags.global_batch_size is None:
+    reader = find_checkpoint(config.checkpoint, cluster)
+    config = with_model_of(config, reader)
+    if config.training.global_batch_size is None:
         # The batch size is no property of the model: any multiple of the ranks gives the same.
         trained = manifest.flag(reader.manifest, "global_batch_size", reader.folder)
-        flags.global_batch_size = -(-trained // cluster.size) * cluster.size
-    parts = build(flags, cluster)
-    start.load_weights(reader, parts, cluster)
-    evaluation = start.make_evaluation(flags, parts, cluster)
+        config = config.with_values(global_batch_size=-(-trained // cluster.size) * cluster.size)
+    parts = build(config, cluster)
+    load_weights(reader, parts, cluster, config.flags())
+    forward = Forward(parts.dense_model, parts.embedding)
     step = reader.manifest["step"]
-    journal = start.open_journal(flags, cluster)
+    journal = open_journal(config.output, cluster)
     with contextlib.closing(journal):
         facts = {
             "mode": "evaluate",
             "checkpoint": str(reader.folder.resolve()),
             "step": step,
             "ranks": cluster.size,
-            "flags": chosen(),
+            "flags": config.flags(),
             "versions": environment.versions(),
             "data": parts.data.facts,
         }
         journal.emit("config", steps=0, **facts)
         journal.emit("message", text=f"weights of step {step} from {reader.folder}")
         try:
-            scored = evaluation(lambda: watch.beat("the evaluation"))
+            scored = evaluate(
+                forward, parts.data, cluster, lambda: watch.beat("the evaluation"),
+                auc=config.evaluation.auc,
+            )  # fmt: skip
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
-        scores = finite(
-            {
-                "auc": scored.auc,
-                "log_loss": scored.log_loss,
-                "samples": scored.samples,
-                "seconds": scored.seconds,
-            }
-        )
-        journal.emit("evaluation", step=step, **scores)
-        scores["evaluating_seconds"] = scores.pop("seconds")
+        if scored is None:
+            raise ValueError("an evaluation that nobody stops has a result")
+        scores = {
+            "auc": finite(scored.auc),
+            "log_loss": finite(scored.log_loss),
+            "samples": scored.samples,
+        }
+        journal.emit("evaluation", step=step, **scores, seconds=scored.seconds)
+        scores["evaluating_seconds"] = scored.seconds
         journal.emit("end", **scores, attainable_auc=parts.data.attainable_auc, **facts)
     return EXIT_OK

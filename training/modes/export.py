@@ -3,10 +3,14 @@
 Reads the checkpoint's files directly: no placement, no ranks, no data.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import time
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from dataset.columns import TRANSFORMS
@@ -14,18 +18,23 @@ from model.serving import ServingDLRM
 from ops.embedding import create_table, write_rows
 from planner.arguments import read_widths
 from storage import atomic
-from training import start
 from training.checkpoint import manifest as manifests
 from training.checkpoint.files import DamagedError
+from training.checkpoint.reader import Reader
+from training.checkpoint.restore import find_checkpoint
+from training.config import Config
+from training.runtime.console import warn
 from training.runtime.errors import EXIT_OK, UserError
+from training.runtime.process_group import ProcessGroup
+from training.runtime.watched import Watch
 
 DESCRIPTION = "model.json"
 # The signature that takes counts and transforms them itself.
 FROM_COUNTS = "from_counts"
 
 
-def run(flags, cluster):
-    """Runs the mode; returns the exit code.
+def run(config: Config, cluster: ProcessGroup, watch: Watch | None = None) -> int:
+    """Runs the mode; returns the exit code. One process has nobody to watch.
 
     Raises:
         UserError: there is no whole checkpoint, or the folder cannot be made.
@@ -35,13 +44,13 @@ def run(flags, cluster):
             f"--mode=export is work for one process, {cluster.size} were started: leave "
             "horovodrun away"
         )
-    target = pathlib.Path(flags.export_dir)
+    target = pathlib.Path(config.checkpoint.export_dir or "")
     _check_target(target)
     begin = time.perf_counter()
-    reader = start.find_checkpoint(flags, cluster)
-    transform = counts_transform(reader, flags.applied_transform)
+    reader = find_checkpoint(config.checkpoint, cluster)
+    transform = counts_transform(reader, config.data.applied_transform)
     if transform is None:
-        start.warn(
+        warn(
             f"{reader.folder} does not say which transform of the dense counts its model expects: "
             f"{target} takes transformed values alone; state it with --applied_transform, one of "
             f"{', '.join(TRANSFORMS)}"
@@ -57,7 +66,7 @@ def run(flags, cluster):
     return EXIT_OK
 
 
-def counts_transform(reader, stated=None):
+def counts_transform(reader: Reader, stated: str | None = None) -> str | None:
     """Returns the transform from counts to what a checkpoint's model takes, None if unknown.
 
     Args:
@@ -84,7 +93,7 @@ def counts_transform(reader, stated=None):
     return found
 
 
-def export(reader, target, transform):
+def export(reader: Reader, target: str | pathlib.Path, transform: str | None) -> int:
     """Writes a SavedModel and `model.json`; returns their bytes.
 
     The memory it takes is that of the tables and one piece of a table.
@@ -116,7 +125,7 @@ def export(reader, target, transform):
     return size
 
 
-def serving_model(reader, transform):
+def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
     """Returns the `model.serving.ServingDLRM` of a checkpoint; `transform` as for `export`."""
     manifest = reader.manifest
     # Large tables are for the host's memory, whatever devices there are.
@@ -130,11 +139,11 @@ def serving_model(reader, transform):
             tables,
             interact=interact,
             takes_counts=transform is not None,
-            log_shift=TRANSFORMS.get(transform),
+            log_shift=None if transform is None else TRANSFORMS.get(transform),
         )
 
 
-def description(reader, transform):
+def description(reader: Reader, transform: str | None) -> dict[str, Any]:
     """Returns the content of `model.json`; `transform` as for `export`."""
     manifest = reader.manifest
     bottom, _ = _layers(reader)
@@ -171,7 +180,7 @@ def description(reader, transform):
     return described
 
 
-def _layers(reader):
+def _layers(reader: Reader) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     """Returns ([(kernel, bias), ...] of the bottom MLP, those of the top MLP)."""
     manifest = reader.manifest
     names = sorted(manifest["dense"], key=lambda name: int(name.split(".")[0]))
@@ -204,7 +213,7 @@ def _layers(reader):
     return layers
 
 
-def _table(reader, table):
+def _table(reader: Reader, table: int) -> tf.Variable:
     """Returns a table as one variable, filled piece by piece."""
     rows, dimension = reader.manifest["vocab_sizes"][table], reader.manifest["embedding_dim"]
     variable = create_table(rows, dimension, name=f"table_{table:02d}")
@@ -215,6 +224,6 @@ def _table(reader, table):
     return variable
 
 
-def _check_target(target):
+def _check_target(target: pathlib.Path) -> None:
     if target.exists() or target.is_symlink():
         raise UserError(f"--export_dir={target}: exists already; name a new folder")

@@ -5,21 +5,30 @@ is not in it. The batches of one size differ, so that rows are not in the caches
 before asked for the same ones.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from training import start
-from training.build import build
-from training.checkpoint.compatibility import SYNTHETIC
+from training.build import Parts, build
+from training.checkpoint.compatibility import SYNTHETIC, with_model_of
 from training.checkpoint.manifest import dense_features
-from training.flags import FLAGS, chosen, widths
+from training.checkpoint.reader import Reader
+from training.checkpoint.restore import find_checkpoint
+from training.checkpoint.weights import load_weights
+from training.config import Config
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError, UserError
+from training.runtime.process_group import ProcessGroup
+from training.runtime.watched import Watch
 from training.step import Forward
+from training.telemetry.sinks import open_journal
 
 PERCENTILES = (50, 90, 95, 99)
 _SECONDS, _WARM_UP_SECONDS = 5.0, 0.5
@@ -28,26 +37,29 @@ _FEWEST_CALLS, _MOST_CALLS = 20, 20_000
 _POOL_SAMPLES, _POOL_BATCHES, _MOST_BATCHES = 1 << 17, 4, 256
 
 
-def run(flags, cluster, watch):
+def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
     """Runs the mode; returns the exit code.
 
     Raises:
         UserError: the ranks do not divide a batch size, or the checkpoint does not fit.
         DivergedError: a logit is NaN or infinite.
     """
-    sizes = batch_sizes(cluster.size)
-    reader = None
-    if flags.restore or flags.checkpoint_dir:
-        reader = start.find_checkpoint(flags, cluster)
-        start.adopt_model(flags, reader)
-        if flags.data_dir is None and flags.vocab_sizes is None:
-            flags.vocab_sizes = ",".join(map(str, reader.manifest["vocab_sizes"]))
-    flags.global_batch_size = max(sizes)
-    parts = build(flags, cluster, reader and dense_features(reader.manifest))
+    sizes = batch_sizes(config, cluster.size)
+    reader, features = None, None
+    if config.checkpoint.restore or config.checkpoint.checkpoint_dir:
+        reader = find_checkpoint(config.checkpoint, cluster)
+        features = dense_features(reader.manifest)
+        config = with_model_of(config, reader)
+        if config.data.data_dir is None and config.data.vocab_sizes is None:
+            config = config.with_values(
+                vocab_sizes=",".join(map(str, reader.manifest["vocab_sizes"]))
+            )
+    config = config.with_values(global_batch_size=max(sizes))
+    parts = build(config, cluster, features)
     if reader is not None:
-        start.load_weights(reader, parts, cluster)
-    facts = _facts(flags, cluster, parts, reader)
-    journal = start.open_journal(flags, cluster)
+        load_weights(reader, parts, cluster, config.flags())
+    facts = _facts(config, cluster, parts, reader)
+    journal = open_journal(config.output, cluster)
     with contextlib.closing(journal):
         journal.emit("config", steps=0, **facts)
         if cluster.rank == 0:
@@ -55,7 +67,7 @@ def run(flags, cluster, watch):
         rows = []
         for size in sizes:
             seconds = _measure(parts, cluster, size, watch)
-            if cluster.rank == 0:
+            if seconds is not None:
                 rows.append(row_of(size, seconds))
                 journal.emit("latency", **rows[-1])
                 print(line_of(rows[-1]), flush=True)
@@ -63,7 +75,7 @@ def run(flags, cluster, watch):
     return EXIT_OK
 
 
-def batch_sizes(ranks):
+def batch_sizes(config: Config, ranks: int) -> list[int]:
     """Returns the global batch sizes of --batch_sizes.
 
     Unless the user has given them, they are rounded up to what the ranks divide.
@@ -71,18 +83,19 @@ def batch_sizes(ranks):
     Raises:
         UserError: the ranks do not divide one of them.
     """
-    sizes = widths("batch_sizes")
-    if not FLAGS["batch_sizes"].present:
+    sizes = config.job.global_batch_sizes
+    if "batch_sizes" not in config.given:
         return [-(-size // ranks) * ranks for size in sizes]
     for size in sizes:
         if size % ranks:
             raise UserError(
-                f"--batch_sizes={FLAGS.batch_sizes}: {size} is not divisible by the {ranks} ranks"
+                f"--batch_sizes={config.job.batch_sizes}: {size} is not divisible by the {ranks} "
+                "ranks"
             )
-    return sizes
+    return list(sizes)
 
 
-def row_of(batch, seconds):
+def row_of(batch: int, seconds: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Returns one row of the table.
 
     Args:
@@ -100,7 +113,7 @@ def row_of(batch, seconds):
     }
 
 
-def heading(facts):
+def heading(facts: Mapping[str, Any]) -> str:
     """Returns the lines above the table."""
     weights = "initial ones"
     if facts["checkpoint"] is not None:
@@ -120,7 +133,7 @@ def heading(facts):
     )
 
 
-def line_of(row):
+def line_of(row: Mapping[str, Any]) -> str:
     """Returns a row of the table as text."""
     times = "".join(
         f"{row[name]:>11.3f}" for name in ("mean_ms", *(f"p{p}_ms" for p in PERCENTILES))
@@ -128,27 +141,29 @@ def line_of(row):
     return f"{row['batch']:>8}{times}{row['samples_per_second']:>14,.0f}{row['calls']:>8}"
 
 
-def _facts(flags, cluster, parts, reader):
+def _facts(
+    config: Config, cluster: ProcessGroup, parts: Parts, reader: Reader | None
+) -> dict[str, Any]:
     return {
         "mode": "inference_benchmark",
         "checkpoint": None if reader is None else str(reader.folder.resolve()),
         "step": None if reader is None else reader.manifest["step"],
         "dtype": parts.dtype.name,
         "ranks": cluster.size,
-        "flags": chosen(),
+        "flags": config.flags(),
         "versions": environment.versions(),
         "data": parts.data.facts,
     }
 
 
-def _measure(parts, cluster, size, watch):
+def _measure(parts: Parts, cluster: ProcessGroup, size: int, watch: Watch) -> np.ndarray | None:
     """Returns the seconds of each timed call, the slowest rank's, on rank 0."""
     watch.pause()
     batches = _batches(parts, cluster, size)
     forward = Forward(parts.dense_model, parts.embedding.for_batch(size // cluster.size))
     invalid = 0
 
-    def call(index):
+    def call(index: int) -> float:
         nonlocal invalid
         begin = time.perf_counter()
         logits = forward(batches[index % len(batches)]).numpy()
@@ -178,13 +193,13 @@ def _measure(parts, cluster, size, watch):
     return gathered.reshape(-1, calls).max(axis=0) if cluster.rank == 0 else None
 
 
-def _agreed(cluster, wanted, fewest, most):
+def _agreed(cluster: ProcessGroup, wanted: float, fewest: int, most: int) -> int:
     """Returns rank 0's number of calls, within bounds, on all ranks."""
     calls = min(max(math.ceil(wanted), fewest), most)
     return int(cluster.all_reduce_sum(np.array([calls if cluster.rank == 0 else 0], np.int64))[0])
 
 
-def _batches(parts, cluster, size):
+def _batches(parts: Parts, cluster: ProcessGroup, size: int) -> list[dict[str, tf.Tensor]]:
     """Returns distinct batches of `size` samples over all ranks, as far as there are samples."""
     local = size // cluster.size
     count = min(max(_POOL_SAMPLES // size, _POOL_BATCHES), _MOST_BATCHES)

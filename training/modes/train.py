@@ -1,89 +1,54 @@
-"""Runs the job that the flags describe, in one of the modes."""
+"""`--mode=train`: trains and evaluates, and writes checkpoints."""
+
+from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Callable
 
-import tensorflow as tf
-
-import dataset
 from dataset.transforms import not_recorded
-from model.embedding.backend import BackendError
-from model.embedding.placement import PlacementError
-from ops.loader import LibraryNotBuiltError
-from ops.nvtx import ranges
-from training import precision, schedule, start
+from training import precision
 from training.breakdown import LAST, BreakdownStep
 from training.build import build
 from training.checkpoint import compatibility, restore
-from training.checkpoint.files import DamagedError
+from training.checkpoint.reader import Reader
 from training.checkpoint.saver import Saver, facts
 from training.checkpoint.state import State
-from training.data import early_stop
-from training.flag_values import read_interval, read_steps
-from training.flags import chosen
-from training.loop import Loop
-from training.modes import evaluate, export, inference_benchmark
+from training.config import Config
+from training.data import Data
+from training.evaluation import evaluator
+from training.loop import Loop, Services, StartPoint, Trainee, last_step
+from training.optimizers import OPTIMIZERS
+from training.runtime.console import warn
 from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from training.start import find_checkpoint, make_evaluation, run_folder, warn
-from training.step import StepParts, TrainStep
-from training.telemetry.journal import Journal, JsonLines
-from training.telemetry.mlperf_log import MLPerfLog
+from training.runtime.process_group import ProcessGroup
+from training.runtime.watched import Watch
+from training.step import Forward, StepParts, TrainStep
+from training.telemetry.journal import Journal
 from training.telemetry.profiling import StepProfile
-from training.telemetry.progress import make_progress
-from training.telemetry.summary import SummaryTable
-from training.telemetry.tensorboard import TensorBoard
-
-# Of the dense part. TensorFlow's Adagrad starts its sums at 0.1, PyTorch's and ours at 0. Keras has
-# epsilon under the root, where it keeps the first steps of tiny gradients small.
-OPTIMIZERS = {
-    "sgd": tf.keras.optimizers.SGD,
-    "adagrad": lambda: tf.keras.optimizers.Adagrad(initial_accumulator_value=0.0, epsilon=1e-8),
-    "adam": tf.keras.optimizers.Adam,
-}
+from training.telemetry.sinks import open_training_journal
 
 
-def run(flags, cluster):
-    """Runs the job; returns the exit code (`training.runtime.errors`).
+def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
+    """Runs the mode; returns the exit code.
 
     Raises:
-        UserError: the flags, the data or the machine do not allow it.
+        UserError: the configuration, the data or the machine do not allow it.
         DivergedError: the loss became NaN or infinite.
     """
-    modes = {
-        "train": _train,
-        "evaluate": evaluate.run,
-        "inference_benchmark": inference_benchmark.run,
-    }
-    if cluster.rank == 0 and (unheard := ranges.unheard()):
-        warn(unheard)
-    try:
-        if flags.mode == "export":
-            return export.run(flags, cluster)
-        with start.watched(flags, cluster) as watchdog:
-            return modes[flags.mode](flags, cluster, watchdog)
-    except (
-        dataset.DatasetError,
-        PlacementError,
-        LibraryNotBuiltError,
-        BackendError,
-        DamagedError,
-    ) as error:
-        raise UserError(str(error)) from error
-
-
-def _train(flags, cluster, watchdog):
-    # Flags first: what is wrong with them is said before anything is loaded.
-    rates = schedule.from_flags(flags)
-    steps, minutes = read_interval(flags.checkpoint_interval)
-    profiled = read_steps(flags.profile_steps)
-    parts = build(flags, cluster)
-    _check_reached(flags, parts.data.steps_per_epoch, profiled)
-    scale = precision.loss_scale(flags, parts.dtype)
-    optimizer = OPTIMIZERS[flags.optimizer]()
-    journal, folder = _journal(flags, cluster)
+    # What is wrong with the learning rate is reported before anything is loaded.
+    rates = config.training.learning_rates()
+    parts = build(config, cluster)
+    data = parts.data
+    _check_reached(config, data.steps_per_epoch)
+    scale = precision.loss_scale(
+        config.speed, parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"
+    )
+    optimizer = OPTIMIZERS[config.training.optimizer]()
+    journal, folder = open_training_journal(config, cluster)
+    embedding_lr = config.training.embedding_lr
     make_step = TrainStep
-    if flags.step_breakdown:
+    if config.output.step_breakdown:
         make_step = functools.partial(BreakdownStep, functools.partial(journal.emit, "breakdown"))
     step_parts = StepParts(
         parts.dense_model,
@@ -91,36 +56,32 @@ def _train(flags, cluster, watchdog):
         optimizer,
         cluster,
         scale,
-        update_embedding=flags.ablation != "frozen_embeddings",
-        embedding_rate=(
-            1.0 if flags.embedding_lr is None else flags.embedding_lr / rates.base_rate
-        ),
+        update_embedding=config.model.ablation != "frozen_embeddings",
+        embedding_rate=1.0 if embedding_lr is None else embedding_lr / rates.base_rate,
     )
-    step = make_step(step_parts, overlap=flags.overlap)
-    evaluation = make_evaluation(flags, parts, cluster, journal)
+    step = make_step(step_parts, overlap=config.speed.overlap)
+    forward = Forward(parts.dense_model, parts.embedding)
+    evaluate = evaluator(config.evaluation, forward, data, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
     # Of rank 0 alone: the ranks do the same things.
-    profile = StepProfile(profiled if cluster.rank == 0 else None, folder)
+    profiled = config.output.profiled_steps if cluster.rank == 0 else None
+    profile = StepProfile(profiled, folder)
     saver = None
-    if parts.data.facts["effective_transform"] is None:
-        unknown = not_recorded(flags.data_dir)
+    if data.facts["effective_transform"] is None:
+        unknown = not_recorded(config.data.data_dir or "")
         journal.emit("message", text=f"warning: {unknown}")
     try:
-        if flags.checkpoint_dir is not None:
-            saver = Saver(
-                flags.checkpoint_dir, cluster, state, facts(chosen(), parts.data.facts),
-                keep=flags.keep, interval=steps, patience=flags.stall_timeout, journal=journal,
-            )  # fmt: skip
-        first, evaluations = _begin(flags, cluster, parts.data, state, saver, journal)
+        if config.checkpoint.checkpoint_dir is not None:
+            saver = _saver(config, config.checkpoint.checkpoint_dir, cluster, state, data, journal)
+        start = _begin(config, cluster, data, state, saver, journal)
         if saver is not None:
-            saver.check_names(first, _last_step(flags, parts.data.steps_per_epoch))
-        _tell_unreached(flags, parts.data.steps_per_epoch, profiled, first, step, journal)
-        votes = ControlVotes(minutes if saver is not None else None, cluster.rank)
-        result = Loop(
-            flags, cluster, parts.data, step, evaluation, rates, scale, journal, votes,
-            profile=profile, watchdog=watchdog, saver=saver, early_stop=early_stop(flags),
-            start=first, evaluations=evaluations,
-        ).run()  # fmt: skip
+            saver.check_names(start.step, last_step(config, data.steps_per_epoch))
+        _report_unreached(config, data.steps_per_epoch, start.step, step, journal)
+        minutes = config.checkpoint.interval.minutes if saver is not None else None
+        votes = ControlVotes(minutes, cluster.rank)
+        trainee = Trainee(data, step, scale, rates, evaluate)
+        services = Services(journal, votes, profile, watch, saver)
+        result = Loop(config, cluster, trainee, services, start).run()
     finally:
         profile.close()
         if saver is not None:
@@ -129,86 +90,97 @@ def _train(flags, cluster, watchdog):
     return EXIT_INTERRUPTED if result["stopped_by"] == "signal" else EXIT_OK
 
 
-def _check_reached(flags, steps_per_epoch, profiled):
+def _saver(
+    config: Config,
+    folder: str,
+    cluster: ProcessGroup,
+    state: State,
+    data: Data,
+    journal: Journal,
+) -> Saver:
+    checkpoint = config.checkpoint
+    return Saver(
+        folder, cluster, state, facts(config.flags(), data.facts), keep=checkpoint.keep,
+        interval=checkpoint.interval.steps, patience=config.output.stall_timeout, journal=journal,
+    )  # fmt: skip
+
+
+def _check_reached(config: Config, steps_per_epoch: int) -> None:
     """Raises UserError if the run ends before the steps that are to be measured."""
-    total = _last_step(flags, steps_per_epoch)
+    total, output = last_step(config, steps_per_epoch), config.output
+    profiled = output.profiled_steps
     if profiled is not None and profiled[0] > total:
-        raise UserError(f"--profile_steps={flags.profile_steps}: the run has {total} steps")
-    if flags.step_breakdown and total < LAST:
+        raise UserError(f"--profile_steps={output.profile_steps}: the run has {total} steps")
+    if output.step_breakdown and total < LAST:
         raise UserError(f"--step_breakdown takes {LAST} steps, the run has {total}")
 
 
-def _tell_unreached(flags, steps_per_epoch, profiled, start, step, journal):
-    """Says what a run that goes on after a checkpoint has not enough steps left to measure.
+def _report_unreached(
+    config: Config, steps_per_epoch: int, start: int, step: TrainStep, journal: Journal
+) -> None:
+    """Reports what a run that goes on after a checkpoint has not enough steps left to measure.
 
     No error: the same command has to finish what it began.
     """
-    left = max(0, _last_step(flags, steps_per_epoch) - start)
+    output = config.output
+    left = max(0, last_step(config, steps_per_epoch) - start)
+    profiled = output.profiled_steps
     if profiled is not None and profiled[1] <= start:
         text = f"no profile: step {start}, after which the run goes on, is beyond --profile_steps="
-        journal.emit("message", text=f"warning: {text}{flags.profile_steps}")
-    if flags.step_breakdown and left < LAST:
+        journal.emit("message", text=f"warning: {text}{output.profile_steps}")
+    if isinstance(step, BreakdownStep) and left < LAST:
         text = f"no breakdown: --step_breakdown takes {LAST} steps, and {left} are left"
         journal.emit("message", text=f"warning: {text} after step {start}")
         step.disable()
 
 
-def _last_step(flags, steps_per_epoch):
-    return min(flags.epochs * steps_per_epoch, early_stop(flags) or math.inf)
-
-
-def _begin(flags, cluster, data, state, saver, journal):
-    """Loads what the run begins with; returns (number of the last step, its evaluations).
+def _begin(
+    config: Config,
+    cluster: ProcessGroup,
+    data: Data,
+    state: State,
+    saver: Saver | None,
+    journal: Journal,
+) -> StartPoint:
+    """Loads what the run begins with; returns where it starts.
 
     The first of: the newest whole checkpoint in --checkpoint_dir, with its place in the data;
     --restore, from step 0; the initial weights.
     """
-    if saver is not None:
-        reader = restore.newest_whole(flags.checkpoint_dir, cluster, _report(journal))
+    checkpoint, flags, report = config.checkpoint, config.flags(), _damage_report(journal)
+    if saver is not None and checkpoint.checkpoint_dir is not None:
+        reader = restore.newest_whole(checkpoint.checkpoint_dir, cluster, report)
         if reader is not None:
-            changed = compatibility.check(
-                reader, chosen(), data.facts, data.vocab_sizes, resume=True
-            )
+            changed = compatibility.check(reader, flags, data.facts, data.vocab_sizes, resume=True)
             restore.load(reader, state, training=True)
             step = reader.manifest["step"]
             saver.resumed(step)
             journal.emit("message", text=f"resuming after step {step} from {reader.folder}")
-            _say_unchecked(reader, data, journal)
+            _report_unchecked(reader, data, journal)
             for line in changed:
                 journal.emit("message", text=f"since then changed: {line}")
-            return step, reader.manifest["evaluations"]
-    if flags.restore is not None:
-        reader = find_checkpoint(flags, cluster, _report(journal))
-        compatibility.check(reader, chosen(), data.facts, data.vocab_sizes, resume=False)
+            return StartPoint(step, reader.manifest["evaluations"])
+    if checkpoint.restore is not None:
+        reader = restore.find_checkpoint(checkpoint, cluster, report)
+        compatibility.check(reader, flags, data.facts, data.vocab_sizes, resume=False)
         restore.load(reader, state, training=True)
         step = reader.manifest["step"]
         journal.emit("message", text=f"weights of step {step} from {reader.folder}")
-        _say_unchecked(reader, data, journal)
-    return 0, []
+        _report_unchecked(reader, data, journal)
+    return StartPoint()
 
 
-def _say_unchecked(reader, data, journal):
+def _report_unchecked(reader: Reader, data: Data, journal: Journal) -> None:
     line = compatibility.unchecked(reader, data.facts)
     if line is not None:
         journal.emit("message", text=f"warning: {line}")
 
 
-def _report(journal):
-    """Returns what says a line about a damaged checkpoint, on the rank that has found it."""
+def _damage_report(journal: Journal) -> Callable[[str], None]:
+    """Returns what reports a damaged checkpoint, on the rank that has found it."""
 
-    def report(text):
+    def report(text: str) -> None:
         warn(text)
         journal.emit("message", text=text)
 
     return report
-
-
-def _journal(flags, cluster):
-    """Returns (the journal, its folder or None): rank 0's alone has sinks."""
-    if cluster.rank != 0:
-        return Journal(), None
-    logs = [] if flags.mlperf_log is None else [MLPerfLog(flags.mlperf_log, flags)]
-    folder = run_folder(flags)
-    progress = make_progress(flags.print_interval)
-    sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable(), *logs]
-    return Journal(sinks), folder

@@ -5,11 +5,15 @@ was begun; `EVENTS` lists the kinds and their fields, docs/journal.md describes 
 them on rank 0 alone; sinks write files, draw the progress bar, print the final table.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pathlib
 import re
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from storage.atomic import encode_json, write_json
 from storage.nonfinite import finite
@@ -36,18 +40,28 @@ EVENTS = {
 }
 
 
+class Sink(Protocol):
+    """What keeps or shows events."""
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """Takes one event; `EVENTS` lists its fields."""
+
+    def close(self) -> None:
+        """Is called after the last event."""
+
+
 class Journal:
     """Hands each event to all sinks.
 
     Args:
-        sinks: objects with `event(record)` and `close()`.
+        sinks: each gets every event, in this order.
     """
 
-    def __init__(self, sinks=()):
+    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = list(sinks)
         self._begin = time.perf_counter()
 
-    def emit(self, event, **fields):
+    def emit(self, event: str, **fields: Any) -> None:
         """Sends one event.
 
         Args:
@@ -60,7 +74,7 @@ class Journal:
         for sink in self._sinks:
             sink.event(record)
 
-    def close(self):
+    def close(self) -> None:
         """Closes all sinks."""
         for sink in self._sinks:
             sink.close()
@@ -73,11 +87,11 @@ class JsonLines:
         folder: the run's folder.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | pathlib.Path) -> None:
         self._folder = pathlib.Path(folder)
         self._file = open(self._folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
 
-    def event(self, record):
+    def event(self, record: Mapping[str, Any]) -> None:
         """Writes one line and flushes it, so that a killed run loses none.
 
         Raises:
@@ -94,14 +108,14 @@ class JsonLines:
                 f"run folder {self._folder}: cannot be written: {error.strerror}"
             ) from error
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         # What an event could not write has been said then.
         with contextlib.suppress(OSError):
             self._file.close()
 
 
-def new_run_folder(parent):
+def new_run_folder(parent: str | pathlib.Path) -> pathlib.Path:
     """Makes `parent`/<time>; returns its path.
 
     Raises:
@@ -120,7 +134,7 @@ def new_run_folder(parent):
     return folder
 
 
-def point_latest(folder):
+def point_latest(folder: pathlib.Path) -> bool:
     """Points `latest`, next to a run's folder, to it; returns whether that was possible.
 
     What is not our link to a run stays as it is.

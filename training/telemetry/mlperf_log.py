@@ -5,14 +5,19 @@ division; docs/mlperf.md says what a log has to hold and what a small run cannot
 written by the package `mlperf-logging`, which is imported only here.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import pathlib
 import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import psutil
 
 from storage.regular import check_regular
+from training.config import Config, ModelConfig
 from training.runtime.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,18 +32,18 @@ class MLPerfLog:
     reference convergence points. A run that ends without passing --auc_threshold is "aborted".
 
     Args:
-        path: the file; one that is there is renamed to PATH.1, PATH.2, ...
-        flags: the parsed flags.
+        config: the job's. --mlperf_log is the file; one that is there is renamed to PATH.1,
+            PATH.2, ...
 
     Raises:
         UserError: the file cannot be written.
-        ImportError: the package is missing, which `training.flags.parse` has ruled out.
+        ImportError: the package is missing, which `training.config_checks` has ruled out.
     """
 
-    def __init__(self, path, flags):
+    def __init__(self, config: Config) -> None:
         from mlperf_logging.mllog import mllog
 
-        path = pathlib.Path(path)
+        path = pathlib.Path(config.mlperf.mlperf_log or "")
         try:
             _keep_old(path)
             handler = logging.FileHandler(path, mode="x", encoding="utf-8")
@@ -49,17 +54,17 @@ class MLPerfLog:
         self._logger = logging.Logger("mlperf", level=logging.INFO)
         self._logger.addHandler(handler)
         self._lines = mllog.MLLogger(self._logger, root_dir=str(_ROOT))
-        self._flags = flags
-        self._per_epoch = None
-        self._epoch = None
+        self._config = config
+        self._per_epoch = 0
+        self._epoch: int | None = None
         self._running = False
-        self._auc = None
+        self._auc: float | None = None
         begin = _milliseconds(psutil.Process().create_time())
-        self._lines.event("cache_clear", value=flags.mlperf_cache_cleared, time_ms=begin)
+        self._lines.event("cache_clear", value=config.mlperf.mlperf_cache_cleared, time_ms=begin)
         self._lines.start("init_start", time_ms=begin)
         self._submission()
 
-    def event(self, record):
+    def event(self, record: Mapping[str, Any]) -> None:
         """Writes the lines that belong to one event of the journal."""
         kind = record["event"]
         if kind == "config":
@@ -74,66 +79,67 @@ class MLPerfLog:
         elif kind == "evaluation":
             self._evaluation(record)
         elif kind == "end":
-            passed = self._auc is not None and self._auc > self._flags.auc_threshold
+            passed = self._auc is not None and self._auc > self._config.evaluation.auc_threshold
             self._end_run("success" if passed else "aborted", record["steps"])
 
-    def close(self):
+    def close(self) -> None:
         """Ends a run that had no end (a fault, a loss that is not finite) as aborted."""
         self._end_run("aborted")
         for handler in self._logger.handlers:
             handler.close()
 
-    def _submission(self):
-        flags = self._flags
+    def _submission(self) -> None:
+        mlperf = self._config.mlperf
         for key, value in (
             ("benchmark", "dlrm"),
-            ("org", flags.mlperf_org),
-            ("division", flags.mlperf_division),
-            ("status", flags.mlperf_status),
-            ("platform", flags.mlperf_platform),
+            ("org", mlperf.mlperf_org),
+            ("division", mlperf.mlperf_division),
+            ("status", mlperf.mlperf_status),
+            ("platform", mlperf.mlperf_platform),
         ):
             self._lines.event(f"submission_{key}", value=value)
 
-    def _hyperparameters(self, record):
-        flags, rates, data = self._flags, record["schedule"], record["data"]
+    def _hyperparameters(self, record: Mapping[str, Any]) -> None:
+        config, rates, data = self._config, record["schedule"], record["data"]
+        training, shuffle_seed = config.training, config.data.shuffle_seed
         event = self._lines.event
-        event("seed", value=flags.seed)
-        if flags.shuffle_seed is not None:
-            event("seed", value=flags.shuffle_seed, metadata={"of": "batch order"})
-        event("global_batch_size", value=flags.global_batch_size)
+        event("seed", value=training.seed)
+        if shuffle_seed is not None:
+            event("seed", value=shuffle_seed, metadata={"of": "batch order"})
+        event("global_batch_size", value=training.global_batch_size)
         event("gradient_accumulation_steps", value=1)
         event("train_samples", value=data["train_samples"])
         event("eval_samples", value=data["test_samples"])
-        event("opt_name", value=flags.optimizer)
+        event("opt_name", value=training.optimizer)
         event("opt_base_learning_rate", value=rates["base_rate"])
         event("opt_learning_rate_warmup_steps", value=rates["warmup_steps"])
         event("lr_decay_start_steps", value=rates["decay_start_step"] or 0)
-        if flags.embedding_optimizer != flags.optimizer:
-            event("opt_sparse_name", value=flags.embedding_optimizer)
-        if flags.embedding_lr is not None:
-            event("opt_sparse_base_learning_rate", value=flags.embedding_lr)
+        if training.embedding_optimizer != training.optimizer:
+            event("opt_sparse_name", value=training.embedding_optimizer)
+        if training.embedding_lr is not None:
+            event("opt_sparse_base_learning_rate", value=training.embedding_lr)
         # The closed division is SGD's: of another optimizer these keys would be untrue.
-        if flags.optimizer == flags.embedding_optimizer == "sgd":
+        if training.optimizer == training.embedding_optimizer == "sgd":
             event("sgd_opt_base_learning_rate", value=rates["base_rate"])
             event("sgd_opt_learning_rate_decay_poly_power", value=rates["power"])
             event("sgd_opt_learning_rate_decay_steps", value=rates["decay_steps"])
-        if record["resumed_from_step"] is None and flags.restore is None:
-            for tensor in _tensors(flags):
+        if record["resumed_from_step"] is None and config.checkpoint.restore is None:
+            for tensor in _tensors(config.model):
                 event("weights_initialization", metadata={"tensor": tensor})
 
-    def _begin_epoch(self, number):
+    def _begin_epoch(self, number: int) -> None:
         self._epoch = number
         self._lines.start("block_start", metadata={"first_epoch_num": number, "epoch_count": 1})
         self._lines.start("epoch_start", metadata={"epoch_num": number})
 
-    def _end_epoch(self):
+    def _end_epoch(self) -> None:
         if self._epoch is None:
             return
         self._lines.end("epoch_stop", metadata={"epoch_num": self._epoch})
         self._lines.end("block_stop", metadata={"first_epoch_num": self._epoch})
         self._epoch = None
 
-    def _evaluation(self, record):
+    def _evaluation(self, record: Mapping[str, Any]) -> None:
         self._auc = record["auc"]
         end = _milliseconds(time.time())
         where = {
@@ -145,7 +151,7 @@ class MLPerfLog:
         self._lines.event("eval_accuracy", value=record["auc"], metadata=where, time_ms=end)
         self._lines.end("eval_stop", metadata=where, time_ms=end)
 
-    def _end_run(self, status, step=None):
+    def _end_run(self, status: str, step: int | None = None) -> None:
         if not self._running:
             return
         self._end_epoch()
@@ -154,15 +160,15 @@ class MLPerfLog:
         self._running = False
 
 
-def _tensors(flags):
+def _tensors(model: ModelConfig) -> Iterator[str]:
     """Yields MLPerf's names of the model's weights."""
     yield "embeddings"
-    for part in ("bottom_mlp", "top_mlp"):
-        for layer in range(1, len(getattr(flags, part).split(",")) + 1):
+    for part, widths in (("bottom_mlp", model.bottom_widths), ("top_mlp", model.top_widths)):
+        for layer in range(1, len(widths) + 1):
             yield f"{part}_dense{layer}"
 
 
-def _keep_old(path):
+def _keep_old(path: pathlib.Path) -> None:
     """Renames a file that is there to the first free of PATH.1, PATH.2, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -174,5 +180,5 @@ def _keep_old(path):
     os.rename(path, old)
 
 
-def _milliseconds(seconds):
+def _milliseconds(seconds: float) -> int:
     return int(1000 * seconds)

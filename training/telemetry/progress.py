@@ -1,7 +1,11 @@
 """What a person sees while a job runs: a progress bar, or lines where there is no terminal."""
 
+from __future__ import annotations
+
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -10,7 +14,9 @@ from training.telemetry.summary import score_text
 _LINE_SECONDS = 10.0
 
 
-def make_progress(print_interval=None, stream=None):
+def make_progress(
+    print_interval: int | None = None, stream: TextIO | None = None
+) -> ProgressBar | ProgressLines:
     """Returns a `ProgressBar` on a terminal, else `ProgressLines`.
 
     Args:
@@ -21,7 +27,7 @@ def make_progress(print_interval=None, stream=None):
     return ProgressBar(stream) if stream.isatty() else ProgressLines(stream, print_interval)
 
 
-def _count(value):
+def _count(value: float) -> str:
     """Returns 1234567 as 1.23M."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if value >= size:
@@ -29,7 +35,7 @@ def _count(value):
     return f"{value:.0f}"
 
 
-def evaluation_text(record):
+def evaluation_text(record: Mapping[str, Any]) -> str:
     """Returns one line about an evaluation."""
     return (
         f"step {record['step']}: {score_text(record)}, {record['samples']} samples in "
@@ -37,7 +43,7 @@ def evaluation_text(record):
     )
 
 
-def checkpoint_text(record):
+def checkpoint_text(record: Mapping[str, Any]) -> str:
     """Returns one line about a checkpoint."""
     return (
         f"checkpoint of step {record['step']}: {record['bytes']:,} bytes in "
@@ -45,7 +51,7 @@ def checkpoint_text(record):
     )
 
 
-def breakdown_text(breakdown):
+def breakdown_text(breakdown: Mapping[str, Any]) -> str:
     """Returns the table of phases as text.
 
     Args:
@@ -62,7 +68,7 @@ def breakdown_text(breakdown):
     return "\n".join(lines)
 
 
-def _loss(record, digits):
+def _loss(record: Mapping[str, Any], digits: int) -> str:
     # None where all steps since the last event were left out.
     return "n/a" if record["loss"] is None else f"{record['loss']:.{digits}f}"
 
@@ -70,12 +76,12 @@ def _loss(record, digits):
 class ProgressBar:
     """A bar with step, loss, AUC of the last evaluation, samples/s, learning rate, time left."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bar = None
-        self._auc = None
+        self._bar: tqdm | None = None
+        self._auc: float | None = None
 
-    def event(self, record):
+    def event(self, record: Mapping[str, Any]) -> None:
         """Draws what the event changes."""
         kind = record["event"]
         if kind == "config":
@@ -103,13 +109,13 @@ class ProgressBar:
         elif kind == "end":
             self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Leaves the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _write(self, text):
+    def _write(self, text: str) -> None:
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -119,13 +125,13 @@ class ProgressBar:
 class ProgressLines:
     """The same as lines, for logs: every `print_interval` steps, or about every ten seconds."""
 
-    def __init__(self, stream, print_interval=None):
+    def __init__(self, stream: TextIO, print_interval: int | None = None) -> None:
         self._stream = stream
         self._interval = print_interval
-        self._total = None
+        self._total = 0
         self._next_time = 0.0
 
-    def event(self, record):
+    def event(self, record: Mapping[str, Any]) -> None:
         """Prints the event if its time has come."""
         kind = record["event"]
         if kind == "config":
@@ -148,13 +154,13 @@ class ProgressLines:
         elif kind == "message":
             self._print(record["text"])
 
-    def close(self):
+    def close(self) -> None:
         """Has nothing to close."""
 
-    def _due(self, step):
+    def _due(self, step: int) -> bool:
         if step == self._total or self._interval is not None:
             return True
         return time.monotonic() >= self._next_time
 
-    def _print(self, text):
+    def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

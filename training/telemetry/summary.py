@@ -1,22 +1,27 @@
 """The table at the end of a run: the SOK benchmark's columns, and the AUC."""
 
+from __future__ import annotations
 
-def _yes(value):
+from collections.abc import Mapping
+from typing import Any
+
+
+def _yes(value: Any) -> str:
     return "yes" if value else "no"
 
 
-def _number(value, form):
+def _number(value: float | None, form: str) -> str:
     # One step alone has no steady rate, test data of one class no AUC.
     return "n/a" if value is None else format(value, form)
 
 
-def score_text(record):
+def score_text(record: Mapping[str, Any]) -> str:
     """Returns an evaluation's AUC and log loss; each is None where it is not finite."""
     auc, loss = (_number(record[name], ".6f") for name in ("auc", "log_loss"))
     return f"AUC {auc}, log loss {loss}"
 
 
-def rows(result):
+def rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns [(name, text), ...] of a finished run.
 
     Args:
@@ -52,7 +57,7 @@ def rows(result):
     return table
 
 
-def render(result):
+def render(result: Mapping[str, Any]) -> str:
     """Returns the table as text for a terminal, one line a row."""
     table = rows(result)
     left = max(len(name) for name, _ in table)
@@ -65,10 +70,10 @@ def render(result):
 class SummaryTable:
     """Prints the table when the run ends."""
 
-    def event(self, record):
+    def event(self, record: Mapping[str, Any]) -> None:
         """Prints at the "end" event."""
         if record["event"] == "end":
             print(render(record), flush=True)
 
-    def close(self):
+    def close(self) -> None:
         """Has nothing to close."""

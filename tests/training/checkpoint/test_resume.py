@@ -2,7 +2,6 @@
 
 import collections
 import json
-import types
 
 import numpy as np
 import pytest
@@ -11,11 +10,10 @@ import dataset
 from dataset import reader
 from tests import launch
 from tests.training.test_loop import Step
-from training import flag_definitions  # noqa: F401  the loop records the flags
 from training.checkpoint import folder, manifest
+from training.config import Config
 from training.data import Data
-from training.flags import FLAGS
-from training.loop import Loop
+from training.loop import Loop, Services, StartPoint, Trainee
 from training.precision import LossScale
 from training.runtime.control_votes import ControlVotes
 from training.runtime.process_group import SingleProcessGroup
@@ -157,16 +155,13 @@ def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
         vocab_sizes=[samples, 5, 7], dense_features=13, steps_per_epoch=samples // batch,
         train=train_batches, test=None, one_batch=None, attainable_auc=None, facts={},
     )  # fmt: skip
-    flags = types.SimpleNamespace(
-        epochs=3, eval_in_last=True, print_interval=None, global_batch_size=batch,
-        auc_threshold=1.0, data_dir=None,
-    )  # fmt: skip
-    FLAGS.mark_as_parsed()
+    config = Config().with_values(epochs=3, eval_in_last=True, global_batch_size=batch)
     seen = collections.Counter()
-    for start, early_stop in ((0, stop), (stop, None)):
+    for start, early_stop in ((0, stop), (stop, -1)):
+        trainee = Trainee(data, CountingStep(seen), LossScale(1.0), LearningRateSchedule(1.0))
         result = Loop(
-            flags, SingleProcessGroup(), data, CountingStep(seen), None, LearningRateSchedule(1.0),
-            LossScale(1.0), Journal(), ControlVotes(None, 0), early_stop=early_stop, start=start,
+            config.with_values(early_stop=early_stop), SingleProcessGroup(), trainee,
+            Services(Journal(), ControlVotes(None, 0)), StartPoint(start),
         ).run()  # fmt: skip
     assert result["steps"] == 30
     assert seen == {sample: 3 for sample in range(samples)}

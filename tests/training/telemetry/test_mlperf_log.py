@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import time
-import types
 
 import pytest
 
 from tests import launch
+from training.config import Config
 from training.runtime.errors import UserError
 from training.telemetry.mlperf_log import MLPerfLog
 
@@ -233,16 +233,12 @@ def test_reference_convergence_check(
     assert (bool(passed), said) == (passes, message)
 
 
-def flags(**changed):
-    known = {
-        "mlperf_org": "o", "mlperf_platform": "p", "mlperf_division": "closed",
-        "mlperf_status": "research", "mlperf_cache_cleared": False, "seed": 7,
-        "shuffle_seed": None, "global_batch_size": 64, "optimizer": "sgd",
-        "embedding_optimizer": "sgd", "embedding_lr": None, "restore": None, "auc_threshold": 0.8,
-        "bottom_mlp": "512,256,128", "top_mlp": "1024,1024,512,256,1",
+def config(path, **changed):
+    values = {
+        "mlperf_org": "o", "mlperf_platform": "p", "seed": 7, "global_batch_size": 64,
+        "auc_threshold": 0.8, **changed,
     }  # fmt: skip
-    assert set(changed) <= set(known)
-    return types.SimpleNamespace(**{**known, **changed})
+    return Config().with_values(mlperf_log=str(path), **values)
 
 
 CONFIG = {
@@ -255,7 +251,7 @@ CONFIG = {
 
 def play(path, *events, close=True, **changed):
     """Writes a log of the events; returns its lines."""
-    log = MLPerfLog(path, flags(**changed))
+    log = MLPerfLog(config(path, **changed))
     for event in events:
         log.event(event)
     if close:
@@ -343,7 +339,7 @@ def test_an_old_log_is_kept(tmp_path):
 def test_a_file_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--mlperf_log=.*file/log: "):
-        MLPerfLog(tmp_path / "file" / "log", flags())
+        MLPerfLog(config(tmp_path / "file" / "log"))
 
 
 def test_a_pipe_or_device_is_not_renamed(tmp_path):
@@ -351,7 +347,7 @@ def test_a_pipe_or_device_is_not_renamed(tmp_path):
     (tmp_path / "device").symlink_to("/dev/null")
     for name, kind in (("pipe", "a named pipe"), ("device", "a character device")):
         with pytest.raises(UserError, match=f"{name}: is {kind}: expected a regular file"):
-            MLPerfLog(tmp_path / name, flags())
+            MLPerfLog(config(tmp_path / name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["device", "pipe"]
 
 
@@ -359,7 +355,7 @@ def test_a_folder_in_its_place_stays_as_it_is(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").touch()
     with pytest.raises(UserError, match="--mlperf_log=.*data: is a folder: expected a reg"):
-        MLPerfLog(tmp_path / "data", flags())
+        MLPerfLog(config(tmp_path / "data"))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (tmp_path / "data" / "train").exists()
 
@@ -389,12 +385,12 @@ found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: (
     None if name.startswith("mlperf_logging") else found(name, *rest))
 sys.modules["mlperf_logging"] = None
-from training import flags
+from training import cli
 from training.runtime import errors
 import training.telemetry.mlperf_log
-flags.parse(["main.py", "--data_dir=x", "--global_batch_size=8"])
+cli.parse(["main.py", "--data_dir=x", "--global_batch_size=8"])
 try:
-    flags.parse(["main.py", "--mlperf_log=x"])
+    cli.parse(["main.py", "--mlperf_log=x"])
 except errors.UserError as error:
     print(error)
 """

@@ -1,0 +1,60 @@
+"""Runs a job: connects the ranks and starts the mode. TensorFlow is imported here, not before."""
+
+from __future__ import annotations
+
+import importlib
+
+from training.config import Config
+from training.runtime import environment
+from training.runtime.console import warn
+from training.runtime.errors import UserError
+from training.runtime.launcher import Place
+
+
+def run(config: Config, place: Place) -> int:
+    """Runs a job on all ranks; returns the exit code (`training.runtime.errors`).
+
+    Args:
+        config: of any mode but plan, which has no ranks.
+        place: this process's.
+
+    Raises:
+        UserError: the configuration, the data or the machine do not allow it.
+        DivergedError: the loss or a score became NaN or infinite.
+        RankLostError: another rank died or stopped answering.
+    """
+    with environment.quick_imports():
+        import dataset
+        from model.embedding.backend import BackendError
+        from model.embedding.placement import PlacementError
+        from ops.loader import LibraryNotBuiltError
+        from ops.nvtx import ranges
+        from training.checkpoint.files import DamagedError
+        from training.runtime import error_translation, gpus, process_group
+        from training.runtime.watched import watched
+
+        mode = importlib.import_module(f"training.modes.{config.job.mode}")
+    user_errors = (
+        dataset.DatasetError,
+        PlacementError,
+        LibraryNotBuiltError,
+        BackendError,
+        DamagedError,
+    )
+    # Before Horovod, whose first exchange makes TensorFlow take the GPUs that it sees.
+    device = gpus.choose(place.local_rank)
+    cluster = process_group.connect(place)
+    with error_translation.translate_errors(cluster.rank, cluster.size):
+        if cluster.local_rank == 0 and (unused := gpus.unused(device)):
+            warn(unused)
+        if cluster.size > 1:
+            gpus.check(cluster, device)
+        if cluster.rank == 0 and (unheard := ranges.unheard()):
+            warn(unheard)
+        try:
+            with watched(cluster, config.output.stall_timeout) as watch:
+                code = mode.run(config, cluster, watch)
+        except user_errors as error:
+            raise UserError(str(error)) from error
+    cluster.shutdown()
+    return code
