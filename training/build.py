@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from model.dlrm import DenseDLRM
 from model.embedding import backend
-from model.embedding.interface import EmbeddingOptions
+from model.embedding.interface import Embedding, EmbeddingOptions
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.placement_file import read_placement
