@@ -77,10 +77,14 @@ class LossScale:
     ) -> None:
         self.dynamic = dynamic
         self.skips = dynamic or skip_nonfinite
-        self._scale = tf.Variable(value, dtype=tf.float32, trainable=False, name="loss_scale")
-        self._good = tf.Variable(0, dtype=tf.int64, trainable=False, name="good_steps")
-        self._skipped = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_steps")
-        self._in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_in_a_row")
+        self._scale = tf.Variable(
+            tf.constant(value, tf.float32), trainable=False, name="loss_scale"
+        )
+        self._good = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="good_steps")
+        self._skipped = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="skipped_steps")
+        self._in_a_row = tf.Variable(
+            tf.zeros([], tf.int64), trainable=False, name="skipped_in_a_row"
+        )
 
     @property
     def variables(self) -> dict[str, tf.Variable]:

@@ -51,9 +51,9 @@ class LossRecord:
     """The losses of the steps, kept where they are computed, so that no step waits for its own."""
 
     def __init__(self):
-        self._sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_sum")
-        self._last = tf.Variable(0.0, trainable=False, name="last_loss")
-        self._steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="loss_steps")
+        self._sum = tf.Variable(tf.zeros([], tf.float64), trainable=False, name="loss_sum")
+        self._last = tf.Variable(tf.zeros([]), trainable=False, name="last_loss")
+        self._steps = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="loss_steps")
 
     def add(self, loss: tf.Tensor, finite: tf.Tensor | None) -> None:
         """Adds a step's loss; `finite` is None where no step is skipped."""
@@ -266,13 +266,12 @@ class TrainStep:
         # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
         # time to the first step.
         self._plan = tf.function(self._plan_ids, autograph=False)
-        self._function = None
+        self._function: Any = None  # traced with the first batch's shapes
 
     def plan(self, batch: Batch) -> ExchangePlan:
         """Returns a batch's plan, made now unless the step before has made it."""
-        if self._planned_batch is not batch:
-            self._planned = self._plan(batch["categorical"])
-            self._planned_batch = batch
+        if self._planned is None or self._planned_batch is not batch:
+            self._planned, self._planned_batch = self._plan(batch["categorical"]), batch
         return self._planned
 
     def __call__(
@@ -296,18 +295,18 @@ class TrainStep:
             all ranks' votes; float32 tensors.
         """
         plan = self.plan(batch)
-        votes = tf.constant(votes, tf.float32)
+        local_votes = tf.constant(votes, tf.float32)
         if self._function is None:
-            self._function = self._traced(batch, votes)
+            self._function = self._traced(batch, local_votes)
         # A last batch plans itself once more, for nothing: every step is the same graph.
         following = batch if following is None else following
-        loss, votes, planned = self._function(
-            batch["dense"], plan, batch["label"], tf.constant(learning_rate, tf.float32), votes,
-            following["categorical"],
+        loss, global_votes, planned = self._function(
+            batch["dense"], plan, batch["label"], tf.constant(learning_rate, tf.float32),
+            local_votes, following["categorical"],
         )  # fmt: skip
         if self._overlap:
             self._planned_batch, self._planned = following, planned
-        return loss, votes
+        return loss, global_votes
 
     def last_loss(self) -> float:
         """Returns the last step's loss; see `LossRecord.last`."""

@@ -144,8 +144,10 @@ def build(
             "--embedding_kernels chooses among the native backend's kernels: it has no effect on "
             "SOK"
         )
-    start(choice.sok, choice.api, cluster, local_batch_size)
-    return SokEmbedding(choice.sok, choice.api, placement, cluster, local_batch_size, options)
+    api = choice.api
+    assert api is not None  # SOK was chosen
+    start(choice.sok, api, cluster, local_batch_size)
+    return SokEmbedding(choice.sok, api, placement, cluster, local_batch_size, options)
 
 
 def _import_sok(importer):

@@ -52,7 +52,8 @@ class ShardedEmbedding:
                 placement, cluster, seed=options.seed, optimizer=options.optimizer
             )
             exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
-        self._exchange, self._fused = None, None
+        self._exchange: TableExchange | RowExchange | None = None
+        self._fused: FusedTables | None = None
         if exchanged is not None:
             self._place(exchanged, cluster, local_batch_size, options)
 
@@ -155,8 +156,8 @@ class ShardedEmbedding:
         exchanged, replicated = gradients
         if self._replicated is not None:
             self._replicated.update(plan.local_ids, replicated, learning_rate, self._scale * scale)
-        if self._fused is not None:
-            exchange = self._exchange
+        exchange = self._exchange
+        if self._fused is not None and exchange is not None:
             self._fused.update(
                 plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate,
                 self._scale * scale,

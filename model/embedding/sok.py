@@ -305,7 +305,7 @@ class SokEmbedding:
         bad = tf.logical_or(ids < 0, ids >= bounds)
         tables = len(self.placement.vocab_sizes)
         first = tf.argmax(tf.reshape(bad, [-1]), output_type=tf.int32)
-        sample, table = first // tables, first % tables
+        sample, table = first // tables, tf.math.floormod(first, tables)
         text = tf.strings.format(
             "table {}, sample {}: id {} is outside [0, {})",
             [table, sample, tf.reshape(ids, [-1])[first], bounds[table]],

@@ -1,13 +1,21 @@
 """A rank's tables: one float32 variable, its initial values, its optimizer's states."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.optimizers import find
-from model.embedding.placement import check_optimizer
+from model.embedding.optimizers import RowOptimizer, find
+from model.embedding.placement import Placement, check_optimizer
+from model.embedding.shards import Shard
 from ops import embedding as kernels
+
+if TYPE_CHECKING:
+    from model.embedding.interface import Ranks
 
 # Rows that are written at once where a shard does not lie in rows of its own width.
 _CHUNK_ROWS = 1 << 16
@@ -35,7 +43,16 @@ class FusedTables:
     """
 
     def __init__(
-        self, placement, shards, first_rows, rows, width, *, seed, optimizer="sgd", native=True
+        self,
+        placement: Placement,
+        shards: Sequence[Shard],
+        first_rows: Sequence[int],
+        rows: int,
+        width: int,
+        *,
+        seed: int,
+        optimizer: str | RowOptimizer = "sgd",
+        native: bool = True,
     ):
         self._optimizer = find(optimizer)
         check_optimizer(placement, self._optimizer)
@@ -51,12 +68,22 @@ class FusedTables:
             values = tf.fill(state.shape(rows, width), self._optimizer.initial_value(state))
             self.states[state.name] = tf.Variable(values, trainable=False, name=state.name)
 
-    def lookup(self, ids, base_rows, table_rows, dtype):
+    def lookup(
+        self, ids: tf.Tensor, base_rows: np.ndarray, table_rows: np.ndarray, dtype: tf.DType
+    ) -> tf.Tensor:
         """Returns [B, T, width]; see `ops.embedding.embedding_lookup`."""
         function = kernels.embedding_lookup if self._native else kernels.embedding_lookup_tensorflow
         return function(self.table, ids, base_rows, table_rows, dtype=dtype)
 
-    def update(self, ids, gradients, base_rows, table_rows, learning_rate, scale):
+    def update(
+        self,
+        ids: Any,
+        gradients: tf.Tensor,
+        base_rows: np.ndarray,
+        table_rows: np.ndarray,
+        learning_rate: Any,
+        scale: Any,
+    ) -> None:
         """Applies gradients [B, T, width]; see `ops.embedding.embedding_update`."""
         table, *states = self.states.values()
         where = kernels.RowIds(ids, base_rows, table_rows)
@@ -70,17 +97,17 @@ class FusedTables:
                 values,
             )  # fmt: skip
 
-    def row_range(self, index):
+    def row_range(self, index: int) -> tuple[int, int]:
         """Returns the (first, one past the last) row of the variable that a shard takes up."""
         first, size, _ = self._span(index, 0, self.shards[index].rows, "table")
         return first, first + size
 
-    def read_rows(self, begin, end, state="table"):
+    def read_rows(self, begin: int, end: int, state: str = "table") -> np.ndarray:
         """Returns rows [begin, end) of a variable as a NumPy array of its own."""
         # Not variable[begin:end]: TensorFlow copies the whole table for it once rows were gathered.
         return tf.gather(self.states[state], tf.range(begin, end)).numpy()
 
-    def read(self, index, begin, count, state="table"):
+    def read(self, index: int, begin: int, count: int, state: str = "table") -> np.ndarray:
         """Returns rows [begin, begin + count) of a shard as a NumPy array.
 
         Args:
@@ -95,13 +122,13 @@ class FusedTables:
         at, size, shape = self._span(index, begin, count, state)
         return self.read_rows(at, at + size, state).reshape(shape)
 
-    def write(self, index, begin, values, state="table"):
+    def write(self, index: int, begin: int, values: np.ndarray, state: str = "table") -> None:
         """Overwrites rows [begin, ...) of a shard: the arguments are those of `read`."""
         at, size, shape = self._span(index, begin, len(values), state)
         if values.shape != shape:
             raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
         variable = self.states[state]
-        kernels.write_rows(variable, at, values.reshape([size, *variable.shape[1:]]))
+        kernels.write_rows(variable, at, values.reshape(size, *variable.shape[1:]))
 
     def _span(self, index, begin, count, state):
         shard = self.shards[index]
@@ -152,7 +179,14 @@ class ReplicatedTables:
         fused: their `FusedTables`.
     """
 
-    def __init__(self, placement, cluster, *, seed, optimizer="sgd"):
+    def __init__(
+        self,
+        placement: Placement,
+        cluster: Ranks,
+        *,
+        seed: int,
+        optimizer: str | RowOptimizer = "sgd",
+    ):
         self._cluster = cluster
         self.tables = list(placement.replicated_tables)
         shards = [s for s in placement.shards_of(cluster.rank) if s.kind == "replicated"]
@@ -164,11 +198,11 @@ class ReplicatedTables:
             placement.dimension, seed=seed, optimizer=optimizer,
         )  # fmt: skip
 
-    def lookup(self, ids, dtype):
+    def lookup(self, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Returns [b, R, D] from the ids [b, R] of the replicated tables."""
         return self.fused.lookup(ids, self._base[:-1], self._sizes, dtype)
 
-    def update(self, ids, gradients, learning_rate, scale):
+    def update(self, ids: tf.Tensor, gradients: tf.Tensor, learning_rate: Any, scale: Any) -> None:
         """Applies the gradients [b, R, D] of all ranks to every rank's copy.
 
         Args:

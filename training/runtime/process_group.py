@@ -163,8 +163,8 @@ class HorovodProcessGroup:
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._calls = 0
         with tf.device("CPU:0"):
-            self._zero = tf.Variable(0, dtype=tf.int32, trainable=False, name="zero")
-            self._received = tf.Variable(0, dtype=tf.int64, trainable=False, name="received")
+            self._zero = tf.Variable(tf.zeros([], tf.int32), trainable=False, name="zero")
+            self._received = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="received")
 
     def alltoall(self, tensor, splits, name):
         """Sends rows to every rank; returns the rows received, in rank order, and their counts.
