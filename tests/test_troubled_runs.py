@@ -142,7 +142,7 @@ def test_a_request_to_stop_breaks_off_an_evaluation(small_dataset, tmp_path):
 
 @pytest.mark.parametrize(("extra", "parts"), [((), 1), (("--custom_interact",), 2)])
 def test_xla_compiles_each_function_once(small_dataset, tmp_path, extra, parts):
-    """One part, or two with the interaction's op between them; routes differ from step to step."""
+    """One part, or two with the interaction's op between them; plans differ from step to step."""
     arguments = [
         "main.py", f"--data_dir={small_dataset}", "--global_batch_size=240", "--embedding_dim=8",
         f"--run_dir={tmp_path}", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.5",

@@ -21,7 +21,7 @@ from training.telemetry.journal import Journal
 class Step:
     """Stands where `TrainStep` does."""
 
-    def route(self, batch):
+    def plan(self, batch):
         return batch
 
     def __call__(self, batch, learning_rate, following=None, votes=(0.0, 0.0)):
@@ -60,7 +60,7 @@ class Saver:
     def check(self):
         pass
 
-    def before_step(self, route, waiting):
+    def before_step(self, plan, waiting):
         waiting()
 
     def begin(self, step, epoch, evaluations):
