@@ -82,6 +82,7 @@ def _plan(values):
             dimension=values.embedding_dim,
             bottom_mlp=flags.widths("bottom_mlp"),
             top_mlp=flags.widths("top_mlp"),
+            interaction=values.interaction,
             optimizer=values.embedding_optimizer,
             placement=values.placement,
             column_split="auto" if values.column_split else False,

@@ -10,8 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from planner.hardware import DEVICES, REACHED, SOFTWARE
-from planner.workload import VALUE_BYTES, count_step, expected_unique_fraction
+from model.embedding.placement import Placement
+from planner.hardware import DEVICES, REACHED, SOFTWARE, Device, Software
+from planner.workload import (
+    VALUE_BYTES,
+    ModelShape,
+    StepCounts,
+    count_step,
+    expected_unique_fraction,
+)
 
 # Exponent of the ids' power law where nothing measured is given: the default of the synthetic
 # benchmarks of NVIDIA's distributed-embeddings (their flag alpha).
@@ -43,25 +50,25 @@ class StepCost:
 
     Attributes:
       phases: its `Phase`s in order.
-      counts: the `planner.workload.StepCounts` behind them.
+      counts: what they do.
       seconds: time of the step.
       global_batch: B.
       unique_fraction: share of unique ids that was assumed (1 without compress).
     """
 
-    phases: tuple
-    counts: object
+    phases: tuple[Phase, ...]
+    counts: StepCounts
     seconds: float
     global_batch: int
     unique_fraction: float
 
     @property
-    def samples_per_second(self):
+    def samples_per_second(self) -> float:
         """Global batch over the step's time."""
         return self.global_batch / self.seconds
 
     @property
-    def bounds(self):
+    def bounds(self) -> dict[str, float]:
         """Seconds by bound, the longest first."""
         totals = {}
         for phase in self.phases:
@@ -69,34 +76,18 @@ class StepCost:
         return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     @property
-    def bound(self):
+    def bound(self) -> str:
         """The bound that takes the largest part of the step."""
         return next(iter(self.bounds))
 
 
-def predict(
-    shape,
-    placement,
-    device,
-    ranks,
-    global_batch,
-    precision,
-    *,
-    compress=False,
-    software="tensorflow",
-    unique_fraction=None,
-    row_imbalance=1.0,
-    per_table_files=True,
-    network_bandwidth=None,
-):
-    """Predict one training step.
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How a model is trained, as far as the time of a step depends on it.
 
-    Args:
-      shape: a `planner.workload.ModelShape`.
-      placement: a `model.embedding.placement.Placement` on `ranks` ranks.
+    Attributes:
       device: a name in `planner.hardware.DEVICES`, or a `Device`.
-      ranks: N.
-      global_batch: B, which N divides.
+      global_batch: B, which the ranks divide.
       precision: `fp32`, `tf32`, `fp16` or `bf16`.
       compress: duplicate ids are removed before they and their vectors travel.
       software: a name in `planner.hardware.SOFTWARE`, or a `Software`.
@@ -106,44 +97,60 @@ def predict(
         spread evenly.
       per_table_files: see `planner.workload.count_step`.
       network_bandwidth: bytes per second between nodes, per rank; None: the device's.
+    """
 
-    Returns:
-      A `StepCost`.
+    device: str | Device
+    global_batch: int
+    precision: str
+    compress: bool = False
+    software: str | Software = "tensorflow"
+    unique_fraction: float | None = None
+    row_imbalance: float = 1.0
+    per_table_files: bool = True
+    network_bandwidth: float | None = None
+
+
+def predict(shape: ModelShape, placement: Placement, run: RunConfig) -> StepCost:
+    """Predict one training step.
+
+    Args:
+      shape: the model.
+      placement: of its tables, on the ranks of the run.
+      run: how it is trained.
 
     Raises:
       ValueError: for a name that is not in the tables, or sizes that do not fit together.
     """
-    device = _look_up(DEVICES, device, "device")
-    software = _look_up(SOFTWARE, software, "software")
-    _look_up(device.matrix_rates, precision, f"precision of {device.name}")
-    if placement.ranks != ranks:
-        raise ValueError(f"the placement is for {placement.ranks} ranks, not for {ranks}")
-    if not compress:
+    device = _look_up(DEVICES, run.device, "device")
+    software = _look_up(SOFTWARE, run.software, "software")
+    _look_up(device.matrix_rates, run.precision, f"precision of {device.name}")
+    ranks, unique_fraction = placement.ranks, run.unique_fraction
+    if not run.compress:
         unique_fraction = 1.0
     elif unique_fraction is None:
-        local = max(1, global_batch // ranks)
+        local = max(1, run.global_batch // ranks)
         unique_fraction = expected_unique_fraction(shape.vocab_sizes, local, ID_EXPONENT)
     elif not 0 < unique_fraction <= 1:
         raise ValueError(f"unique_fraction is {unique_fraction}, expected above 0 and at most 1")
-    if not 1 <= row_imbalance <= ranks:
-        raise ValueError(f"row_imbalance is {row_imbalance}, expected 1 to the ranks, {ranks}")
+    if not 1 <= run.row_imbalance <= ranks:
+        raise ValueError(f"row_imbalance is {run.row_imbalance}, expected 1 to the ranks, {ranks}")
     counts = count_step(
         shape,
         placement,
-        global_batch,
-        precision,
+        run.global_batch,
+        run.precision,
         unique_fraction=unique_fraction,
-        row_imbalance=row_imbalance,
-        per_table_files=per_table_files,
-        gradient_bytes=4 if VALUE_BYTES[precision] == 4 else software.gradient_bytes,
+        row_imbalance=run.row_imbalance,
+        per_table_files=run.per_table_files,
+        gradient_bytes=4 if VALUE_BYTES[run.precision] == 4 else software.gradient_bytes,
     )
-    rates = _Rates(device, ranks, precision, network_bandwidth)
+    rates = _Rates(device, ranks, run.precision, run.network_bandwidth)
     phases = _phases(counts, rates, software)
     return StepCost(
         phases=phases,
         counts=counts,
         seconds=_step_seconds(phases, software),
-        global_batch=global_batch,
+        global_batch=run.global_batch,
         unique_fraction=unique_fraction,
     )
 

@@ -16,13 +16,14 @@ from model.embedding.placement import (
     plan,
 )
 from model.embedding.shards import OPTIMIZER_STATE_BYTES, byte_text
+from model.interactions import INTERACTIONS
 from planner.arguments import (
     check_column_split,
     precision_of,
     read_vocab_sizes,
     read_widths,
 )
-from planner.cost_model import ID_EXPONENT, predict
+from planner.cost_model import ID_EXPONENT, RunConfig, predict
 from planner.hardware import DEVICES, SOFTWARE, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape, row_wise_imbalance
 from storage.arguments import number, whole_number
@@ -43,6 +44,7 @@ def render(
     dense_features=13,
     bottom_mlp=(512, 256, 128),
     top_mlp=(1024, 1024, 512, 256, 1),
+    interaction="dot",
     optimizer="sgd",
     placement="auto",
     column_split=False,
@@ -66,6 +68,7 @@ def render(
       dense_features: inputs of the bottom MLP.
       bottom_mlp: widths of the bottom layers, the last of them D.
       top_mlp: widths of the top layers.
+      interaction: a name in `model.interactions.INTERACTIONS`.
       optimizer: of the tables, a name in `OPTIMIZER_STATE_BYTES`.
       placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
       column_split: see `model.embedding.placement.plan`.
@@ -90,7 +93,12 @@ def render(
     if column_split:
         check_column_split(optimizer)
     shape = ModelShape(
-        tuple(vocab_sizes), dimension, dense_features, tuple(bottom_mlp), tuple(top_mlp)
+        tuple(vocab_sizes),
+        dimension,
+        dense_features,
+        tuple(bottom_mlp),
+        tuple(top_mlp),
+        interaction,
     )
     budget = memory_per_rank
     if budget is None and DEVICES[device].memory_bytes is not None:
@@ -98,6 +106,16 @@ def render(
     per_column, per_row = OPTIMIZER_STATE_BYTES[optimizer]
     state = per_column * dimension + per_row
     precision = precision_of(device, amp)
+    run = RunConfig(
+        device,
+        global_batch_size,
+        precision,
+        compress=compress,
+        software=software,
+        unique_fraction=unique_fraction,
+        per_table_files=per_table_files,
+        network_bandwidth=network_bandwidth,
+    )
 
     def place(count):
         limits = {"bytes_per_rank": budget, "optimizer_bytes_per_row": state}
@@ -122,19 +140,7 @@ def render(
         )
 
     def cost(placed):
-        return predict(
-            shape,
-            placed,
-            device,
-            placed.ranks,
-            global_batch_size,
-            precision,
-            compress=compress,
-            unique_fraction=unique_fraction,
-            per_table_files=per_table_files,
-            software=software,
-            network_bandwidth=network_bandwidth,
-        )
+        return predict(shape, placed, run)
 
     try:
         placed = place(ranks)
@@ -150,7 +156,7 @@ def render(
         raise PlacementError(f"{error}\n{hint}", error.table, error.missing_bytes) from None
     step = cost(placed)
     bottom = "-".join(map(str, (dense_features, *bottom_mlp)))
-    top = "-".join(map(str, (shape.interaction_width, *top_mlp)))
+    top = "-".join(map(str, (shape.make_interaction().width, *top_mlp)))
     total = sum(placed.bytes_of(rank) for rank in range(ranks))
     limit = "no limit given" if budget is None else f"at most {byte_text(budget)} of tables a rank"
     lines = [
@@ -268,6 +274,7 @@ def main(arguments=None):
     add("--embedding_dim", type=whole_number(1, 1 << 20), default=128)
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
+    add("--interaction", default="dot", choices=list(INTERACTIONS))
     add("--optimizer", default="sgd", choices=list(OPTIMIZER_STATE_BYTES), help="of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true", help="halve tables where that balances better")
@@ -289,6 +296,7 @@ def main(arguments=None):
             dimension=flags.embedding_dim,
             bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
             top_mlp=read_widths("top_mlp", flags.top_mlp),
+            interaction=flags.interaction,
             optimizer=flags.optimizer,
             placement=flags.placement,
             column_split="auto" if flags.column_split else False,

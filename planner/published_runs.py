@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from model.embedding.placement import plan
-from planner.cost_model import predict
+from planner.cost_model import RunConfig, StepCost, predict
 from planner.hardware import DEVICES, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape
 
@@ -55,7 +55,8 @@ class PublishedRun:
     Attributes:
       source: who published it.
       system: the machine, in words.
-      device, ranks, global_batch, precision, compress, software: as `predict` takes them.
+      ranks: N.
+      device, global_batch, precision, compress, software: see `planner.cost_model.RunConfig`.
       vocabulary: a name in `VOCABULARIES`.
       policy: the placement policy that comes nearest to the program's own.
       rate: published samples per second.
@@ -144,8 +145,8 @@ PUBLISHED_RUNS = (
 )  # fmt: skip
 
 
-def prediction(run):
-    """Predict a published run; returns a `planner.cost_model.StepCost`."""
+def prediction(run: PublishedRun) -> StepCost:
+    """Predict a published run."""
     vocab_sizes, device = VOCABULARIES[run.vocabulary], DEVICES[run.device]
     shape = ModelShape(vocab_sizes)
     placement = plan(
@@ -155,20 +156,18 @@ def prediction(run):
         policy=run.policy,
         bytes_per_rank=int(device.memory_bytes * TABLE_MEMORY_SHARE),
     )
-    return predict(
-        shape,
-        placement,
+    config = RunConfig(
         device,
-        run.ranks,
         run.global_batch,
         run.precision,
         compress=run.compress,
         software=run.software,
         network_bandwidth=run.network_bandwidth,
     )
+    return predict(shape, placement, config)
 
 
-def comparison():
+def comparison() -> str:
     """Return the published rates beside the predicted ones as a Markdown table."""
     lines = [
         "| source | system | batch | tables | precision | published M/s | predicted M/s | error "

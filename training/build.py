@@ -5,7 +5,7 @@ import pathlib
 
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding import backend
 from model.embedding.own import reads_own_tables
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
@@ -67,18 +67,19 @@ def build(flags, cluster, dense_features=None):
         and reads_own_tables(placement, flags.compress)
     )
     data = sizes.load(own_tables if model_parallel_input else None, cluster)
-    dense_model = DenseDLRM(
+    config = DLRMConfig(
         dense_features=data.dense_features,
         tables=len(data.vocab_sizes),
         bottom_mlp=widths("bottom_mlp"),
         top_mlp=widths("top_mlp"),
+        interaction=flags.interaction,
         seed=flags.seed,
         custom_interact=flags.custom_interact,
         xla=flags.xla,
         fused_mlp=dense_layers.fused(flags, dtype, gpus, cluster.rank),
-        interact=flags.ablation != "no_interaction",
         dtype=f"mixed_{dtype.name}" if flags.amp else "float32",
     )
+    dense_model = DenseDLRM(config)
     cluster.broadcast(dense_model.variables)
     embedding = backend.build(
         chosen,

@@ -8,6 +8,7 @@ from absl import flags
 from dataset import transforms
 from dataset.columns import TRANSFORMS
 from model.embedding.shards import OPTIMIZER_STATE_BYTES
+from model.interactions import INTERACTIONS
 from training.schedule import PRESETS
 
 MODES = ("train", "evaluate", "inference_benchmark", "export", "plan")
@@ -105,8 +106,15 @@ def _define_all():
         "layer widths of the top MLP, comma-separated; the last must be 1",
     )  # fmt: skip
     _define(
+        model, "enum", "interaction", "dot",
+        "what the top MLP takes: dot: the bottom MLP's output and the products of all pairs of "
+        "vectors. cat: all vectors. none: the bottom MLP's output alone",
+        enum_values=list(INTERACTIONS),
+    )  # fmt: skip
+    _define(
         model, "enum", "ablation", "none",
-        "cut a part out, to see what it contributes",
+        "cut a part out, to see what it contributes; no_interaction: an old spelling of "
+        "--interaction=none",
         enum_values=["none", "frozen_embeddings", "no_interaction"],
     )  # fmt: skip
 

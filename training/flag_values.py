@@ -27,6 +27,26 @@ def read_bytes(name, text):
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def read_interaction(interaction, ablation):
+    """Returns (interaction, ablation) of a model; `no_interaction` is an old name of "none".
+
+    Args:
+        interaction: the value of --interaction; None where it is not given.
+        ablation: the value of --ablation; None where it is not given.
+
+    Raises:
+        UserError: the two contradict each other.
+    """
+    if ablation != "no_interaction":
+        return interaction or "dot", ablation
+    if interaction not in (None, "none"):
+        raise UserError(
+            f"--ablation=no_interaction, an old spelling of --interaction=none, contradicts "
+            f"--interaction={interaction}: leave one of them out"
+        )
+    return "none", "none"
+
+
 def read_interval(text):
     """Returns (steps or None, minutes or None) of --checkpoint_interval.
 

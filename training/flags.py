@@ -14,6 +14,7 @@ from absl import flags
 
 from dataset.layouts import LAYOUTS
 from model.embedding.placement import POLICIES
+from model.interactions import check_native
 from planner.arguments import check_column_split, read_vocab_sizes, read_widths
 from storage.paths import NotLocalError, check_local
 from storage.regular import check_regular
@@ -21,6 +22,7 @@ from training import flag_files, schedule
 from training.flag_definitions import GROUPS
 from training.flag_values import (
     read_bytes,
+    read_interaction,
     read_interval,
     read_loss_scale,
     read_steps,
@@ -143,6 +145,7 @@ def vocab_sizes(default):
 def _check(values):
     _check_values(values)
     _check_texts(values)
+    _check_interaction(values)
     if values.column_split:
         try:
             check_column_split(values.embedding_optimizer)
@@ -194,6 +197,29 @@ def _check(values):
         )
     if top[-1] != 1:
         raise UserError(f"--top_mlp={values.top_mlp} ends in {top[-1]}: the last width must be 1")
+
+
+def _check_interaction(values):
+    """Gives the interaction its one name, and checks that --custom_interact has an effect on it."""
+    cut = values.ablation == "no_interaction"
+    given = values.interaction if values["interaction"].present else None
+    interaction, values.ablation = read_interaction(given, values.ablation)
+    if not cut:
+        check_custom_interact(values)
+        return
+    if given is None:
+        values["interaction"].parse(interaction)  # As given: a checkpoint's does not replace it.
+    # Of a command that is otherwise the full model's.
+    values.custom_interact = False
+
+
+def check_custom_interact(values):
+    """Raises UserError for --custom_interact with an interaction that has no native op."""
+    if values.custom_interact:
+        try:
+            check_native(values.interaction)
+        except ValueError as error:
+            raise UserError(f"--custom_interact: {error}: leave the flag out") from error
 
 
 def _reads_values(values):

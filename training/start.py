@@ -12,7 +12,7 @@ from training.checkpoint import compatibility, restore
 from training.checkpoint.state import State
 from training.evaluation import evaluate
 from training.evaluation_cache import CachedBatches
-from training.flags import chosen
+from training.flags import check_custom_interact, chosen
 from training.runtime import error_translation
 from training.runtime.errors import RankLostError, UserError
 from training.runtime.watchdog import Watchdog
@@ -124,10 +124,15 @@ def adopt_model(flags, reader):
     Args:
         flags: the parsed flags, changed in place.
         reader: the checkpoint.
+
+    Raises:
+        UserError: --custom_interact, and the checkpoint's interaction has no native op.
     """
+    trained = compatibility.model_flags(reader.manifest["flags"])
     for name in compatibility.MODEL_FLAGS:
-        if not flags[name].present and name in reader.manifest["flags"]:
-            setattr(flags, name, reader.manifest["flags"][name])
+        if not flags[name].present and name in trained:
+            setattr(flags, name, trained[name])
+    check_custom_interact(flags)
     flags.embedding_optimizer = "sgd"
 
 

@@ -112,14 +112,12 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
     """Returns (step, embedding, arrays to save) of one model."""
     import tensorflow as tf
 
-    from model.dlrm import DenseDLRM
+    from model.dlrm import DenseDLRM, DLRMConfig
     from model.embedding.own import OwnEmbedding
     from training.precision import LossScale
     from training.step import TrainStep
 
-    dense_model = DenseDLRM(
-        dense_features=DENSE, tables=len(VOCAB), bottom_mlp=BOTTOM, top_mlp=TOP, seed=3
-    )
+    dense_model = DenseDLRM(DLRMConfig(DENSE, len(VOCAB), BOTTOM, TOP, seed=3))
     cluster.broadcast(dense_model.variables)
     embedding = OwnEmbedding(
         placement_of(kind, cluster.size), cluster, BATCH // cluster.size, seed=3,

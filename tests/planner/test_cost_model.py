@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.embedding.placement import plan
 from planner import published_runs
-from planner.cost_model import predict
+from planner.cost_model import RunConfig, predict
 from planner.hardware import DEVICES, REACHED, SOFTWARE
 from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES, prediction
 from planner.workload import (
@@ -47,7 +47,7 @@ def looped_mlp(widths, first_needs_no_gradient):
 
 def test_arithmetic_and_activations_equal_plain_loops():
     shape = ModelShape((5, 6, 7), 4, 3, (6, 4), (9, 2, 1))
-    assert shape.interaction_width == 16  # 4 + 6 pairs, padded
+    assert shape.make_interaction().width == 16  # 4 + 6 pairs, padded
     bottom = looped_mlp([3, 6, 4], first_needs_no_gradient=True)
     top = looped_mlp([16, 9, 2, 1], first_needs_no_gradient=False)
     assert shape.mlp_flops == 2 * (bottom[0] + top[0])
@@ -58,11 +58,11 @@ def test_arithmetic_and_activations_equal_plain_loops():
 def test_counts_of_the_published_model():
     """Against figures worked out by hand: 14.18 + 0.37 MFLOP and 22,845 values a sample."""
     shape = ModelShape(MLPERF)
-    assert shape.interaction_width == 480
+    assert shape.make_interaction().width == 480
     assert shape.mlp_flops == 2 * (3 * (170_496 + 2_195_712) - 13 * 512)
     assert shape.mlp_values == 22_845
-    assert shape.interaction_flops == 2 * 2 * 27 * 27 * 128
-    assert shape.interaction_values == 11_328
+    assert shape.make_interaction().flops == 2 * 2 * 27 * 27 * 128
+    assert shape.make_interaction().values == 11_328
     assert shape.dense_parameters == 2_369_921
     counts = count_step(shape, plan(MLPERF, 128, 1), 1000, "bf16")
     assert counts.lookup_bytes + counts.update_bytes == 1000 * (39_936 + 13_312)
@@ -70,6 +70,24 @@ def test_counts_of_the_published_model():
     assert counts.mlp_bytes == 1000 * 45_690
     assert counts.input_bytes == 1000 * 90
     assert counts.vector_bytes == counts.id_bytes == counts.allreduce_bytes == 0
+
+
+def test_counts_of_the_other_interactions():
+    """By hand: cat is 27 x 128 wide and copied each way; none has the width of dot, 351 zeros."""
+    placement = plan(MLPERF, 128, 1)
+    cat = ModelShape(MLPERF, interaction="cat")
+    assert cat.layers[3] == (3456, 1024)
+    assert cat.dense_parameters == 2_369_921 + (3456 - 480) * 1024
+    assert cat.mlp_flops == 2 * (3 * (170_496 + 2_195_712 + (3456 - 480) * 1024) - 13 * 512)
+    counts = count_step(cat, placement, 1000, "bf16")
+    assert counts.matrix_flops == 1000 * cat.mlp_flops
+    assert counts.interaction_bytes == 1000 * 4 * 3456 * 2
+    none, dot = ModelShape(MLPERF, interaction="none"), ModelShape(MLPERF)
+    assert none.layers == dot.layers
+    counts = count_step(none, placement, 1000, "fp32")
+    assert counts.matrix_flops == 1000 * dot.mlp_flops
+    # In and out, and zeros for the gradients of 26 vectors.
+    assert counts.interaction_bytes == 1000 * 4 * (128 + 480 + 128 + 128 + 26 * 128)
 
 
 @settings(max_examples=60, deadline=None)
@@ -162,8 +180,9 @@ def test_row_wise_imbalance_equals_that_of_the_exact_sum(exponent):
 
 def test_row_imbalance_lengthens_the_exchange_and_the_lookup():
     placement, shape = plan(MLPERF, 128, 8, policy="row"), ModelShape(MLPERF)
-    even = predict(shape, placement, "a100-80gb", 8, 65536, "tf32").counts
-    skewed = predict(shape, placement, "a100-80gb", 8, 65536, "tf32", row_imbalance=2.0).counts
+    run = RunConfig("a100-80gb", 65536, "tf32")
+    even = predict(shape, placement, run).counts
+    skewed = predict(shape, placement, dataclasses.replace(run, row_imbalance=2.0)).counts
     assert skewed.vector_bytes == 2 * even.vector_bytes
     assert skewed.update_bytes == 2 * even.update_bytes
     assert skewed.reorder_bytes == even.reorder_bytes
@@ -254,9 +273,9 @@ def test_step_is_never_shorter_than_a_phase_and_never_slower_on_a_faster_device(
         alltoall_bandwidth=2 * slow.alltoall_bandwidth,
         network_bandwidth=2 * slow.network_bandwidth,
     )
-    options = {"compress": compress, "software": software}
-    cost = predict(shape, placement, slow, ranks, ranks * local, "fp32", **options)
-    faster = predict(shape, placement, fast, ranks, ranks * local, "fp32", **options)
+    run = RunConfig(slow, ranks * local, "fp32", compress=compress, software=software)
+    cost = predict(shape, placement, run)
+    faster = predict(shape, placement, dataclasses.replace(run, device=fast))
     assert faster.seconds < cost.seconds
     assert all(0 <= phase.seconds <= cost.seconds for phase in cost.phases)
     visible = sum(phase.seconds for phase in cost.phases if not phase.hidden)
@@ -270,9 +289,10 @@ def test_step_is_never_shorter_than_a_phase_and_never_slower_on_a_faster_device(
 
 def test_compress_cuts_the_exchange_by_the_share_of_unique_ids():
     placement, shape = plan(MLPERF, 128, 8, policy="row"), ModelShape(MLPERF)
-    plain = predict(shape, placement, "a100-80gb", 8, 65536, "tf32")
+    run = RunConfig("a100-80gb", 65536, "tf32")
+    plain = predict(shape, placement, run)
     packed = predict(
-        shape, placement, "a100-80gb", 8, 65536, "tf32", compress=True, unique_fraction=0.25
+        shape, placement, dataclasses.replace(run, compress=True, unique_fraction=0.25)
     )
     assert packed.counts.vector_bytes == plain.counts.vector_bytes / 4
     assert packed.counts.id_bytes == plain.counts.id_bytes / 4 == 8192 * 26
@@ -303,7 +323,6 @@ def test_input_bytes_of_the_layouts():
         ({"precision": "fp8"}, "unknown precision of a100-80gb 'fp8'"),
         ({"device": "v100-32gb", "precision": "bf16"}, "unknown precision of v100-32gb 'bf16'"),
         ({"software": "jax"}, "unknown software 'jax'"),
-        ({"ranks": 4}, "the placement is for 2 ranks, not for 4"),
         ({"global_batch": 7}, "2 ranks do not divide a global batch of 7"),
         ({"global_batch": 0}, "do not divide a global batch of 0"),
         ({"shape": ModelShape((9, 9))}, "placement is of other tables"),
@@ -314,16 +333,10 @@ def test_input_bytes_of_the_layouts():
     ],
 )
 def test_arguments_that_do_not_fit_together(change, message):
-    arguments = {
-        "shape": ModelShape((9, 8)),
-        "placement": plan((9, 8), 128, 2),
-        "device": "a100-80gb",
-        "ranks": 2,
-        "global_batch": 8,
-        "precision": "fp16",
-    }
+    run = {"device": "a100-80gb", "global_batch": 8, "precision": "fp16", **change}
+    shape = run.pop("shape", ModelShape((9, 8)))
     with pytest.raises(ValueError, match=message):
-        predict(**{**arguments, **change})
+        predict(shape, plan((9, 8), 128, 2), RunConfig(**run))
 
 
 def test_model_shape_is_checked():
@@ -331,3 +344,5 @@ def test_model_shape_is_checked():
         ModelShape((5,), bottom_mlp=(64,))
     with pytest.raises(ValueError, match="top MLP has no layer"):
         ModelShape((5,), top_mlp=())
+    with pytest.raises(ValueError, match="unknown interaction 'fm', expected one of dot, cat"):
+        ModelShape((5,), interaction="fm")

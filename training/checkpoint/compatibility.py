@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataset import vocabularies
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
+from training.flag_values import read_interaction
 from training.runtime.errors import UserError
 
 # Layout of random batches (`training.data`).
 SYNTHETIC = "synthetic"
 
 # Flags that a model's weights are for: another value is another model.
-MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "ablation")
+MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation")
 # Flags that the optimizers' state is for.
 _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags that say which sample comes at which step.
@@ -22,6 +23,21 @@ _COURSE_FLAGS = (
     "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
     "embedding_lr", "embedding_gradient", "amp", "amp_dtype", "loss_scale", "epochs", "seed",
 )  # fmt: skip
+
+
+def model_flags(flags: dict) -> dict:
+    """Returns a checkpoint's flags with its interaction by name.
+
+    Checkpoints from before --interaction have the dot interaction, or none where --ablation says
+    so.
+
+    Args:
+        flags: {name: value} of a manifest.
+    """
+    interaction, ablation = read_interaction(
+        flags.get("interaction"), flags.get("ablation", "none")
+    )
+    return {**flags, "interaction": interaction, "ablation": ablation}
 
 
 def check(
@@ -43,7 +59,7 @@ def check(
     Raises:
         UserError: the checkpoint is of another model, or of other data.
     """
-    found = reader.manifest
+    found = {**reader.manifest, "flags": model_flags(reader.manifest["flags"])}
     where = f"checkpoint {reader.folder}"
     wrong = vocabularies.difference(found["vocab_sizes"], vocab_sizes, "the checkpoint", "the data")
     if wrong is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.own import OwnEmbedding
 from model.embedding.placement import plan
 from tests import launch
@@ -73,10 +73,10 @@ def trainers_logits(trained, dense, ids):
     kind, folder = trained
     cluster = SingleProcessGroup()
     reader = restore.newest_whole(folder, cluster, pytest.fail)
+    interaction = {"no_interaction": "none", "cat": "cat"}.get(kind, "dot")
     model = DenseDLRM(
-        dense_features=13, tables=len(VOCAB), bottom_mlp=[16, 8], top_mlp=[16, 8, 1], seed=99,
-        interact=kind != "no_interaction",
-    )  # fmt: skip
+        DLRMConfig(13, len(VOCAB), (16, 8), (16, 8, 1), interaction=interaction, seed=99)
+    )
     embedding = OwnEmbedding(plan(VOCAB, 8, 1), cluster, len(dense), seed=99)
     no_optimizer = types.SimpleNamespace(variables=[])
     no_scale = types.SimpleNamespace(variables={}, dynamic=False)
