@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    Tensors = Mapping[str, tf.Tensor]
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -86,9 +88,7 @@ class Interaction(abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def compute(
-        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Mapping[str, tf.Tensor]
-    ) -> tf.Tensor:
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
         """Returns the top MLP's input, by TensorFlow's ops alone.
 
         They have gradients, XLA compiles them, and an exported model contains them.
@@ -103,7 +103,7 @@ class Interaction(abc.ABC):
         """
 
     def compute_native(
-        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Mapping[str, tf.Tensor]
+        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
     ) -> tf.Tensor:
         """Same as `compute`, by the project's op, which XLA does not compile.
 
@@ -140,13 +140,15 @@ class DotInteraction(Interaction):
         """One pass each way: the features twice and their gradient; the output and its gradient."""
         return 3 * self.features * self.dimension + 2 * self.width
 
-    def compute(self, bottom, vectors, parameters):
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
         """See `Interaction.compute`."""
         from ops.dot_interaction import dot_interaction_tensorflow
 
         return dot_interaction_tensorflow(bottom, vectors)
 
-    def compute_native(self, bottom, vectors, parameters):
+    def compute_native(
+        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
+    ) -> tf.Tensor:
         """See `Interaction.compute_native`."""
         from ops.dot_interaction import dot_interaction
 
@@ -177,7 +179,7 @@ class Concatenation(Interaction):
         """One copy each way."""
         return 2 * 2 * self.width
 
-    def compute(self, bottom, vectors, parameters):
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
         """See `Interaction.compute`."""
         import tensorflow as tf
 
@@ -209,7 +211,7 @@ class NoInteraction(Interaction):
         """D values in, W out; backward D in, D out, and zeros for the T vectors."""
         return 3 * self.dimension + self.width + self.tables * self.dimension
 
-    def compute(self, bottom, vectors, parameters):
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
         """See `Interaction.compute`."""
         import tensorflow as tf
 

@@ -1,5 +1,7 @@
 """Flags whose values are a text with a meaning of its own. No TensorFlow is imported."""
 
+from __future__ import annotations
+
 import math
 import re
 
@@ -27,12 +29,12 @@ def read_bytes(name, text):
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def read_interaction(interaction, ablation):
+def read_interaction(interaction: str | None, ablation: str) -> tuple[str, str]:
     """Returns (interaction, ablation) of a model; `no_interaction` is an old name of "none".
 
     Args:
         interaction: the value of --interaction; None where it is not given.
-        ablation: the value of --ablation; None where it is not given.
+        ablation: the value of --ablation.
 
     Raises:
         UserError: the two contradict each other.

@@ -213,7 +213,7 @@ def _check_interaction(values):
     values.custom_interact = False
 
 
-def check_custom_interact(values):
+def check_custom_interact(values) -> None:
     """Raises UserError for --custom_interact with an interaction that has no native op."""
     if values.custom_interact:
         try:

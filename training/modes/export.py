@@ -63,11 +63,11 @@ def run(flags, cluster):
     return EXIT_OK
 
 
-def counts_transform(reader, stated=None):
+def counts_transform(reader: Reader, stated: str | None = None) -> str | None:
     """Returns the transform from counts to what a checkpoint's model takes, None if unknown.
 
     Args:
-        reader: a `training.checkpoint.reader.Reader`.
+        reader: the checkpoint.
         stated: what the user says of a checkpoint that does not say it, or None.
 
     Raises:
@@ -90,13 +90,13 @@ def counts_transform(reader, stated=None):
     return found
 
 
-def export(reader, target, transform):
+def export(reader: Reader, target: str | os.PathLike, transform: str | None) -> int:
     """Writes a SavedModel and `model.json`; returns their bytes.
 
     The memory it takes is that of the tables and one piece of a table.
 
     Args:
-        reader: a `training.checkpoint.reader.Reader`.
+        reader: the checkpoint.
         target: the folder to make. It is written under another name and renamed when whole.
         transform: what `counts_transform` returned.
 
@@ -137,7 +137,7 @@ def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
         )
 
 
-def description(reader, transform):
+def description(reader: Reader, transform: str | None) -> dict:
     """Returns the content of `model.json`; `transform` as for `export`."""
     manifest = reader.manifest
     features, tables = manifests.dense_features(manifest), len(manifest["vocab_sizes"])
