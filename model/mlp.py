@@ -1,6 +1,9 @@
 """Multi-layer perceptrons with DLRM's initial weights."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +14,13 @@ from ops.mlp import mlp, mlp_for_inference
 RELU_SLOPE = 2.0**-100
 
 
+def relu_for_inference(x: tf.Tensor) -> tf.Tensor:
+    """`relu` without its gradient, which a SavedModel would hold too."""
+    return tf.nn.leaky_relu(x, alpha=RELU_SLOPE)
+
+
 @tf.custom_gradient
-def relu(x):
+def relu(x: tf.Tensor) -> tf.Tensor:
     """ReLU that no library turns into one that loses NaN or infinity.
 
     `tf.nn.relu` is fused into the matrix product where oneDNN is on, and is then 0 for NaN: a
@@ -27,7 +35,7 @@ def relu(x):
         x where x > 0, else `RELU_SLOPE` * x: -0.0 or as good as 0 for finite x. The gradient is
         ReLU's: exactly 0 where x is not above 0.
     """
-    y = tf.nn.leaky_relu(x, alpha=RELU_SLOPE)
+    y = relu_for_inference(x)
     return y, lambda gradient: tf.raw_ops.ReluGrad(gradients=gradient, features=y)
 
 
@@ -35,7 +43,9 @@ def _normal(shape, deviation, generator):
     return generator.normal(0.0, deviation, size=shape).astype(np.float32)
 
 
-def initial_weights(sizes, inputs, seed, stream):
+def initial_weights(
+    sizes: Sequence[int], inputs: int, seed: int, stream: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns [(kernel, bias), ...] of an MLP, the same for a seed on any number of ranks.
 
     Kernels are N(0, sqrt(2 / (in + out))), biases N(0, sqrt(1 / out)), both standard deviations
@@ -58,14 +68,14 @@ def initial_weights(sizes, inputs, seed, stream):
 
 
 class _Dense(tf.keras.layers.Dense):
-    """Keras' dense layer, with a bias whose gradient is as good in bfloat16 as the kernel's."""
+    """Keras' linear layer, with a bias whose gradient is as good in bfloat16 as the kernel's."""
 
     def call(self, inputs):
         if self.compute_dtype != "bfloat16":
             return super().call(inputs)
         # On CPUs TensorFlow's BiasAddGrad adds up bfloat16 in bfloat16, 8 bits: the sum over a
         # batch stands still once it is 256 times its terms. The gradient of + adds in float32.
-        return self.activation(tf.matmul(inputs, self.kernel) + self.bias)
+        return tf.matmul(inputs, self.kernel) + self.bias
 
 
 class _FusedLayers(tf.keras.layers.Layer):
@@ -96,7 +106,17 @@ class MLP(tf.keras.layers.Layer):
             otherwise by TensorFlow's. The variables are the same.
     """
 
-    def __init__(self, sizes, inputs, *, seed, stream, last_relu=True, fused=False, **kwargs):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        inputs: int,
+        *,
+        seed: int,
+        stream: int,
+        last_relu: bool = True,
+        fused: bool = False,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         if not sizes or any(size < 1 for size in (*sizes, inputs)):
             raise ValueError(f"MLP widths must be 1 or more, got inputs {inputs}, layers {sizes}")
@@ -105,10 +125,8 @@ class MLP(tf.keras.layers.Layer):
         weights = initial_weights(sizes, inputs, seed, stream)
         self.dense_layers = []
         for index, (kernel, bias) in enumerate(weights):
-            last = index == len(weights) - 1
             layer = _Dense(
                 sizes[index],
-                activation=relu if last_relu or not last else None,
                 kernel_initializer=tf.keras.initializers.Constant(kernel),
                 bias_initializer=tf.keras.initializers.Constant(bias),
                 dtype=self._dtype_policy,
@@ -116,13 +134,17 @@ class MLP(tf.keras.layers.Layer):
             )
             layer.build((None, kernel.shape[0]))
             self.dense_layers.append(layer)
+        self._last_relu = last_relu
         self._fused = _FusedLayers(last_relu) if fused else None
         self.built = True
 
-    def call(self, inputs, for_inference=False):
-        """Applies the layers to [B, inputs]; `for_inference` needs no gradient."""
+    def call(self, inputs: tf.Tensor, for_inference: bool = False) -> tf.Tensor:
+        """Applies the layers to [B, inputs]; with `for_inference` no gradient can be taken."""
         if self._fused is not None:
             return self._fused(inputs, self.dense_layers, for_inference)
-        for layer in self.dense_layers:
+        activation = relu_for_inference if for_inference else relu
+        for index, layer in enumerate(self.dense_layers):
             inputs = layer(inputs)
+            if self._last_relu or index < len(self.dense_layers) - 1:
+                inputs = activation(inputs)
         return inputs

@@ -3,45 +3,59 @@
 Shapes: n samples, T tables, D embedding dimension.
 """
 
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
 import tensorflow as tf
 
-from model.dlrm import no_interaction
-from model.mlp import RELU_SLOPE
-from ops.dot_interaction import dot_interaction_tensorflow
+from model.dlrm import DenseDLRM
 
 
 class ServingDLRM(tf.Module):
     """Maps transformed dense features and ids to click probabilities.
 
     Args:
-        bottom, top: [(kernel, bias), ...] of the MLPs, float32 arrays.
+        dense_model: the dense part, in float32, without native ops and without XLA.
         tables: the embedding tables, a [rows, D] variable each.
-        interact: as for `model.dlrm.DenseDLRM`.
         takes_counts: there is `serve_counts` too, next to `serve`.
         log_shift: what `serve_counts` adds to counts before it takes the natural logarithm; None:
             it takes them unchanged.
 
+    Attributes:
+        dense_variables: of the dense part, in its order.
+        tables: as given.
+
     Raises:
-        ValueError: there is no table.
+        ValueError: the number of tables is not the dense part's.
     """
 
-    def __init__(self, bottom, top, tables, *, interact=True, takes_counts=False, log_shift=None):
+    def __init__(
+        self,
+        dense_model: DenseDLRM,
+        tables: Sequence[tf.Variable],
+        *,
+        takes_counts: bool = False,
+        log_shift: float | None = None,
+    ) -> None:
         super().__init__(name="dlrm")
-        if not tables:
-            raise ValueError("a model needs at least one table")
-        self.bottom = [_layer(*layer) for layer in bottom]
-        self.top = [_layer(*layer) for layer in top]
+        if len(tables) != dense_model.tables:
+            raise ValueError(f"expected {dense_model.tables} tables, got {len(tables)}")
+        # Of the dense part only the variables become attributes: with the Keras model itself a
+        # SavedModel would hold all that Keras needs to make it again.
+        self.dense_variables = list(dense_model.variables)
         self.tables = list(tables)
-        self._interact = dot_interaction_tensorflow if interact else no_interaction
+        self._logits = functools.partial(dense_model, for_inference=True)
+        self._dense_features = dense_model.dense_features
         self._log_shift = log_shift
         self.serve = self._signature(self._serve, "dense")
         if takes_counts:
             self.serve_counts = self._signature(self._serve_counts, "counts")
 
     def _signature(self, function, name):
-        dense_features = self.bottom[0][0].shape[0]
         specs = [
-            tf.TensorSpec([None, dense_features], tf.float32, name),
+            tf.TensorSpec([None, self._dense_features], tf.float32, name),
             tf.TensorSpec([None, len(self.tables)], tf.int64, "categorical"),
         ]
         return tf.function(function, input_signature=specs, autograph=False)
@@ -82,28 +96,10 @@ class ServingDLRM(tf.Module):
         with tf.control_dependencies(checks):
             dense, categorical = tf.identity(dense), tf.identity(categorical)
         vectors = [tf.gather(table, categorical[:, t]) for t, table in enumerate(self.tables)]
-        bottom = _mlp(dense, self.bottom)
-        features = self._interact(_relu(bottom), tf.stack(vectors, axis=1))
-        logits = _mlp(features, self.top)
+        logits = self._logits(dense, tf.stack(vectors, axis=1))
         # The sigmoid of an infinity would be 0 or 1.
         logits = tf.where(tf.math.is_finite(logits), logits, float("nan"))
         return {"probability": tf.sigmoid(logits)}
-
-
-def _layer(kernel, bias):
-    return tf.Variable(kernel, trainable=False), tf.Variable(bias, trainable=False)
-
-
-def _mlp(x, layers):
-    """Applies the layers with ReLU between them."""
-    for index, (kernel, bias) in enumerate(layers):
-        x = tf.matmul(x if index == 0 else _relu(x), kernel) + bias
-    return x
-
-
-def _relu(x):
-    """`model.mlp.relu` without its gradient, which a SavedModel would hold too."""
-    return tf.nn.leaky_relu(x, alpha=RELU_SLOPE)
 
 
 def _check_samples(dense, categorical):

@@ -11,6 +11,7 @@ import sys
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Placement, PlacementError
 from model.embedding.shards import byte_text
+from model.interactions import INTERACTIONS
 from planner.arguments import read_bytes, read_vocab_sizes, read_widths
 from planner.cost_model import ID_EXPONENT, StepCost
 from planner.hardware import DEVICES, SOFTWARE
@@ -45,7 +46,7 @@ def render(run: PlannedRun) -> str:
         raise PlacementError(f"{error}\n{hint}", error.table, error.missing_bytes) from None
     step = run.cost(placed)
     bottom = "-".join(map(str, (shape.dense_features, *shape.bottom_mlp)))
-    top = "-".join(map(str, (shape.interaction_width, *shape.top_mlp)))
+    top = "-".join(map(str, (shape.make_interaction().width, *shape.top_mlp)))
     total = sum(placed.bytes_of(rank) for rank in range(ranks))
     budget = run.machines.table_bytes
     limit = "no limit given" if budget is None else f"at most {byte_text(budget)} of tables a rank"
@@ -166,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--embedding_dim", type=whole_number(1, 1 << 20), default=128)
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
+    add("--interaction", default="dot", choices=list(INTERACTIONS))
     add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true", help="halve tables where that balances better")
@@ -184,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
                 dimension=flags.embedding_dim,
                 bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
                 top_mlp=read_widths("top_mlp", flags.top_mlp),
+                interaction=flags.interaction,
             ),
             Machines(
                 flags.ranks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from model.embedding.placement import plan
-from planner.cost_model import Ids, Platform, predict
+from planner.cost_model import Ids, Platform, StepCost, predict
 from planner.hardware import DEVICES, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape
 
@@ -55,7 +55,8 @@ class PublishedRun:
     Attributes:
       source: who published it.
       system: the machine, in words.
-      device, ranks, global_batch, precision, compress, software: as `predict` takes them.
+      ranks: N.
+      device, global_batch, precision, compress, software: see `planner.cost_model.predict`.
       vocabulary: a name in `VOCABULARIES`.
       policy: the placement policy that comes nearest to the program's own.
       rate: published samples per second.
@@ -144,8 +145,8 @@ PUBLISHED_RUNS = (
 )  # fmt: skip
 
 
-def prediction(run):
-    """Predict a published run; returns a `planner.cost_model.StepCost`."""
+def prediction(run: PublishedRun) -> StepCost:
+    """Predict a published run."""
     vocab_sizes, device = VOCABULARIES[run.vocabulary], DEVICES[run.device]
     shape = ModelShape(vocab_sizes)
     placement = plan(
@@ -166,7 +167,7 @@ def prediction(run):
     )
 
 
-def comparison():
+def comparison() -> str:
     """Return the published rates beside the predicted ones as a Markdown table."""
     lines = [
         "| source | system | batch | tables | precision | published M/s | predicted M/s | error "

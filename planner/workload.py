@@ -1,15 +1,18 @@
 """What one DLRM training step does, counted: operations, bytes of memory, bytes exchanged.
 
 Everything here is a count that follows from shapes; times are `planner.cost_model`'s business.
-B global batch, b = B/N local batch, N ranks, T tables, D embedding dimension, F = T + 1 features.
+B global batch, b = B/N local batch, N ranks, T tables, D embedding dimension.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
+from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
+from model.interactions import Interaction, interaction_class
 
 ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
@@ -26,13 +29,15 @@ class ModelShape:
       dense_features: inputs of the bottom MLP.
       bottom_mlp: widths of its layers.
       top_mlp: widths of its layers.
+      interaction: a name in `model.interactions.INTERACTIONS`.
     """
 
-    vocab_sizes: tuple
+    vocab_sizes: tuple[int, ...]
     dimension: int = 128
     dense_features: int = 13
-    bottom_mlp: tuple = (512, 256, 128)
-    top_mlp: tuple = (1024, 1024, 512, 256, 1)
+    bottom_mlp: tuple[int, ...] = (512, 256, 128)
+    top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
+    interaction: str = "dot"
 
     def __post_init__(self):
         if not self.bottom_mlp or self.bottom_mlp[-1] != self.dimension:
@@ -42,32 +47,27 @@ class ModelShape:
             )
         if not self.top_mlp:
             raise ValueError("the top MLP has no layer")
+        interaction_class(self.interaction)
+
+    def make_interaction(self) -> Interaction:
+        """Returns what makes the top MLP's input; it counts its own work."""
+        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension)
 
     @property
-    def features(self):
-        """F: the tables and the bottom MLP's output."""
-        return len(self.vocab_sizes) + 1
-
-    @property
-    def interaction_width(self):
-        """Columns of the interaction's output, padded to a multiple of 8."""
-        width = self.dimension + self.features * (self.features - 1) // 2
-        return -(-width // 8) * 8
-
-    @property
-    def layers(self):
+    def layers(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of each dense layer, bottom first."""
         bottom = (self.dense_features, *self.bottom_mlp)
-        top = (self.interaction_width, *self.top_mlp)
+        top = (self.make_interaction().width, *self.top_mlp)
         return [*zip(bottom[:-1], bottom[1:]), *zip(top[:-1], top[1:])]
 
     @property
-    def dense_parameters(self):
-        """Weights and biases of both MLPs."""
-        return sum((inputs + 1) * outputs for inputs, outputs in self.layers)
+    def dense_parameters(self) -> int:
+        """Weights and biases of both MLPs, and the interaction's parameters."""
+        mlps = sum((inputs + 1) * outputs for inputs, outputs in self.layers)
+        return mlps + sum(math.prod(p.shape) for p in self.make_interaction().parameters)
 
     @property
-    def mlp_flops(self):
+    def mlp_flops(self) -> int:
         """Floating-point operations of both MLPs per sample, forward and backward.
 
         Three matrix products a layer (output, weight gradient, input gradient), except that
@@ -77,23 +77,13 @@ class ModelShape:
         return 2 * (3 * sum(macs) - macs[0])
 
     @property
-    def mlp_values(self):
+    def mlp_values(self) -> int:
         """Activations that the MLPs' matrix products read and write per sample.
 
         Each product reads its input and writes its output once; bias and ReLU are taken as fused.
         """
         values = [inputs + outputs for inputs, outputs in self.layers]
         return 3 * sum(values) - values[0]
-
-    @property
-    def interaction_flops(self):
-        """Operations of the full F x F product and of its gradient per sample."""
-        return 2 * 2 * self.features**2 * self.dimension
-
-    @property
-    def interaction_values(self):
-        """Activations that the interaction reads and writes per sample: one pass each way."""
-        return 3 * self.features * self.dimension + 2 * self.interaction_width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +116,7 @@ class StepCounts:
     input_bytes: float
 
 
-def exchanged_values(placement, rank, global_batch):
+def exchanged_values(placement: Placement, rank: int, global_batch: int) -> tuple[float, float]:
     """Count the values that a rank exchanges in the forward direction of a step.
 
     Returns:
@@ -143,21 +133,21 @@ def exchanged_values(placement, rank, global_batch):
 
 
 def count_step(
-    shape,
-    placement,
-    global_batch,
-    precision,
+    shape: ModelShape,
+    placement: Placement,
+    global_batch: int,
+    precision: str,
     *,
-    unique_fraction=1.0,
-    row_imbalance=1.0,
-    per_table_files=True,
-    gradient_bytes=4,
-):
+    unique_fraction: float = 1.0,
+    row_imbalance: float = 1.0,
+    per_table_files: bool = True,
+    gradient_bytes: int = 4,
+) -> StepCounts:
     """Count one training step.
 
     Args:
-      shape: a `ModelShape`.
-      placement: a `model.embedding.placement.Placement` of its tables.
+      shape: the model.
+      placement: of its tables.
       global_batch: B; the ranks must divide it.
       precision: `fp32`, `tf32`, `fp16` or `bf16`; tables and optimizer state stay float32.
       unique_fraction: unique ids of a local batch over all its ids, where duplicates are removed
@@ -171,6 +161,7 @@ def count_step(
       The `StepCounts` of the busiest rank, term by term.
     """
     ranks, tables = placement.ranks, len(shape.vocab_sizes)
+    interaction = shape.make_interaction()
     if placement.vocab_sizes != tuple(shape.vocab_sizes):
         raise ValueError("the placement is of other tables than the model's")
     if global_batch < 1 or global_batch % ranks:
@@ -193,9 +184,9 @@ def count_step(
     moved = local * (tables - replicated) * dimension * value if ranks > 1 or compressed else 0
     replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
     return StepCounts(
-        matrix_flops=local * (shape.mlp_flops + shape.interaction_flops),
+        matrix_flops=local * (shape.mlp_flops + interaction.flops),
         mlp_bytes=local * shape.mlp_values * value,
-        interaction_bytes=local * shape.interaction_values * value,
+        interaction_bytes=local * interaction.values * value,
         lookup_bytes=looked_up * dimension * (ROW_VALUE_BYTES + value),
         update_bytes=looked_up * (dimension * value + 2 * (ROW_VALUE_BYTES * dimension + state)),
         reorder_bytes=2 * (1 + unique_fraction) * moved,
@@ -228,7 +219,7 @@ def _stored_id_bytes(rows):
     return 1 if rows < 127 else 2 if rows < 32767 else 4
 
 
-def expected_unique_fraction(vocab_sizes, samples, exponent):
+def expected_unique_fraction(vocab_sizes: Sequence[int], samples: int, exponent: float) -> float:
     """Estimate the unique ids of a batch over all its ids, if ids follow a power law.
 
     Id i of a table (counted from 1) has probability c / i**exponent, so a batch of b ids has
@@ -256,7 +247,7 @@ def expected_unique_fraction(vocab_sizes, samples, exponent):
     return min(1.0, unique / (samples * len(vocab_sizes)))
 
 
-def row_wise_imbalance(vocab_sizes, ranks, exponent):
+def row_wise_imbalance(vocab_sizes: Sequence[int], ranks: int, exponent: float) -> float:
     """Estimate the ids that the busiest rank of row-wise tables serves, over the mean.
 
     Preprocessing gives frequent values small ids, and id i lies on rank i mod N: rank 0 holds the

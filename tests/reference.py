@@ -27,6 +27,78 @@ def mlp_backward(gradient, activations, layers, last_linear):
     return gradient, gradients[::-1]
 
 
+class ReferenceInteraction:
+    """From features [B, F, D], the bottom output first, to the top MLP's input, and back.
+
+    Attributes:
+        parameters: the trainable arrays, in the order of their gradients.
+    """
+
+    def __init__(self):
+        self.parameters = []
+
+    def forward(self, features, width):
+        """Returns [B, width]."""
+        raise NotImplementedError
+
+    def backward(self, features, gradient):
+        """Returns (gradient of the features, [gradient of each parameter])."""
+        raise NotImplementedError
+
+
+class ReferenceDot(ReferenceInteraction):
+    """Scalar products of all pairs behind the bottom output, then zeros."""
+
+    def forward(self, features, width):
+        pairs = [
+            (features[:, i] * features[:, j]).sum(1)
+            for i in range(features.shape[1])
+            for j in range(i)
+        ]
+        joined = np.zeros((len(features), width))
+        dimension = features.shape[2]
+        joined[:, :dimension] = features[:, 0]
+        joined[:, dimension : dimension + len(pairs)] = np.stack(pairs, axis=1)
+        return joined
+
+    def backward(self, features, gradient):
+        count, dimension = features.shape[1:]
+        feature_gradients = np.zeros_like(features)
+        feature_gradients[:, 0] += gradient[:, :dimension]
+        column = dimension
+        for i in range(count):
+            for j in range(i):
+                feature_gradients[:, i] += gradient[:, column : column + 1] * features[:, j]
+                feature_gradients[:, j] += gradient[:, column : column + 1] * features[:, i]
+                column += 1
+        return feature_gradients, []
+
+
+class ReferenceCat(ReferenceInteraction):
+    """All vectors, one after another."""
+
+    def forward(self, features, width):
+        return np.concatenate(list(features.swapaxes(0, 1)), axis=1)
+
+    def backward(self, features, gradient):
+        return np.stack(np.split(gradient, features.shape[1], axis=1), axis=1), []
+
+
+class ReferenceNone(ReferenceInteraction):
+    """The bottom output, then zeros."""
+
+    def forward(self, features, width):
+        return np.pad(features[:, 0], [(0, 0), (0, width - features.shape[2])])
+
+    def backward(self, features, gradient):
+        feature_gradients = np.zeros_like(features)
+        feature_gradients[:, 0] = gradient[:, : features.shape[2]]
+        return feature_gradients, []
+
+
+REFERENCE_INTERACTIONS = {"dot": ReferenceDot, "cat": ReferenceCat, "none": ReferenceNone}
+
+
 class ReferenceDLRM:
     """Trains with SGD on the dense part, any row optimizer on the tables.
 
@@ -35,10 +107,14 @@ class ReferenceDLRM:
         tables: [rows, D] arrays.
         optimizer: of the tables, a name in `model.embedding.optimizers.OPTIMIZERS`.
         table_factor: what multiplies the tables' gradients.
+        interaction: a `ReferenceInteraction`; default: dot.
         options: hyper-parameters of the optimizer.
     """
 
-    def __init__(self, bottom, top, tables, optimizer="sgd", table_factor=1.0, options=None):
+    def __init__(
+        self, bottom, top, tables, optimizer="sgd", table_factor=1.0, interaction=None, options=None
+    ):
+        self.interaction = interaction or ReferenceDot()
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
         self.top = [(k.astype(np.float64), b.astype(np.float64)) for k, b in top]
         self._tables = [ReferenceRows(optimizer, table, options=options) for table in tables]
@@ -57,16 +133,7 @@ class ReferenceDLRM:
         bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)
         vectors = [table[ids[:, t]] for t, table in enumerate(self.tables)]
         features = np.stack([bottom[-1], *vectors], axis=1)
-        pairs = [
-            (features[:, i] * features[:, j]).sum(1)
-            for i in range(features.shape[1])
-            for j in range(i)
-        ]
-        width = self.top[0][0].shape[0]
-        joined = np.zeros((len(dense), width))
-        dimension = features.shape[2]
-        joined[:, :dimension] = bottom[-1]
-        joined[:, dimension : dimension + len(pairs)] = np.stack(pairs, axis=1)
+        joined = self.interaction.forward(features, self.top[0][0].shape[0])
         return features, bottom, mlp_forward(joined, self.top, last_linear=True)
 
     def step(self, dense, ids, label, learning_rate):
@@ -76,15 +143,9 @@ class ReferenceDLRM:
         loss = np.mean(np.logaddexp(0, logits) - label * logits)
         gradient = (1 / (1 + np.exp(-logits)) - label)[:, None] / len(label)
         gradient, top_gradients = mlp_backward(gradient, top, self.top, last_linear=True)
-        count, dimension = features.shape[1:]
-        feature_gradients = np.zeros_like(features)
-        feature_gradients[:, 0] += gradient[:, :dimension]
-        column = dimension
-        for i in range(count):
-            for j in range(i):
-                feature_gradients[:, i] += gradient[:, column : column + 1] * features[:, j]
-                feature_gradients[:, j] += gradient[:, column : column + 1] * features[:, i]
-                column += 1
+        feature_gradients, gradients = self.interaction.backward(features, gradient)
+        for parameter, change in zip(self.interaction.parameters, gradients):
+            parameter -= learning_rate * change
         _, bottom_gradients = mlp_backward(feature_gradients[:, 0], bottom, self.bottom, False)
         for layers, gradients in ((self.bottom, bottom_gradients), (self.top, top_gradients)):
             for index, (kernel, bias) in enumerate(gradients):

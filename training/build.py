@@ -7,7 +7,7 @@ import pathlib
 
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding import backend
 from model.embedding.interface import Embedding, EmbeddingOptions
 from model.embedding.optimizers import OPTIMIZERS
@@ -80,18 +80,19 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
             f"{config.data.data_dir}/train has {data.facts['train_samples']} samples, fewer than "
             f"one global batch of {batch}: no step can be made; lower --global_batch_size"
         )
-    dense_model = DenseDLRM(
+    dense_config = DLRMConfig(
         dense_features=data.dense_features,
         tables=len(data.vocab_sizes),
         bottom_mlp=model.bottom_widths,
         top_mlp=model.top_widths,
+        interaction=model.interaction,
         seed=training.seed,
         custom_interact=speed.custom_interact,
         xla=speed.xla,
         fused_mlp=fused_mlp(speed, dtype, gpus, cluster.rank),
-        interact=model.ablation != "no_interaction",
         dtype=f"mixed_{dtype.name}" if speed.amp else "float32",
     )
+    dense_model = DenseDLRM(dense_config)
     cluster.broadcast(dense_model.variables)
     embedding = backend.build(
         chosen,

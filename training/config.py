@@ -14,6 +14,7 @@ from dataset.columns import TRANSFORMS
 from dataset.transforms import APPLIED_HELP
 from model.embedding.optimizers import OPTIMIZERS as ROW_OPTIMIZERS
 from model.embedding.optimizers import RowOptimizer
+from model.interactions import INTERACTIONS
 from planner.arguments import read_bytes, read_vocab_sizes, read_widths
 from training.flag_values import (
     CheckpointInterval,
@@ -154,9 +155,16 @@ class ModelConfig:
     top_mlp: str = setting(
         "1024,1024,512,256,1", "layer widths of the top MLP, comma-separated; the last must be 1"
     )
+    interaction: str = setting(
+        "dot",
+        "what the top MLP takes: dot: the bottom MLP's output and the products of all pairs of "
+        "vectors. cat: all vectors. none: the bottom MLP's output alone",
+        choices=tuple(INTERACTIONS),
+    )
     ablation: str = setting(
         "none",
-        "cut a part out, to see what it contributes",
+        "cut a part out, to see what it contributes; no_interaction: an old spelling of "
+        "--interaction=none",
         choices=("none", "frozen_embeddings", "no_interaction"),
     )
 

@@ -5,16 +5,19 @@ Neither TensorFlow nor absl is imported here.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import os
 
 from dataset.layouts import LAYOUTS
 from model.embedding.placement import POLICIES
+from model.interactions import check_native
 from planner.arguments import check_column_split
 from storage.paths import NotLocalError, check_local
 from storage.regular import check_regular
 from training.config import LARGEST_INTEGER, SETTINGS, Config
+from training.flag_values import read_interaction
 from training.runtime.errors import UserError
 from training.setting import PATH
 
@@ -25,12 +28,40 @@ _PLANNED_BATCH_SIZE = 65536
 
 
 def complete(config: Config) -> Config:
-    """Returns the configuration with what its mode implies where the user has not said it."""
+    """Returns the configuration with what its mode implies where the user has not said it.
+
+    The interaction gets its one name.
+
+    Raises:
+        UserError: --ablation contradicts --interaction.
+    """
+    config = _with_interaction(config)
     if config.job.mode == "plan" and config.training.global_batch_size is None:
         return config.with_values(global_batch_size=_PLANNED_BATCH_SIZE)
     if config.job.mode == "inference_benchmark" and config.data.data_dir is None:
         return config.with_values(use_synthetic_dataset=True)
     return config
+
+
+def _with_interaction(config: Config) -> Config:
+    model = config.model
+    given = model.interaction if "interaction" in config.given else None
+    interaction, ablation = read_interaction(given, model.ablation)
+    if model.ablation != "no_interaction":
+        return config
+    # As given: a checkpoint's does not replace it. --custom_interact is of a command that is
+    # otherwise the full model's.
+    config = dataclasses.replace(config, given=config.given | {"interaction"})
+    return config.with_values(interaction=interaction, ablation=ablation, custom_interact=False)
+
+
+def check_custom_interact(config: Config) -> None:
+    """Raises UserError for --custom_interact with an interaction that has no native op."""
+    if config.speed.custom_interact:
+        try:
+            check_native(config.model.interaction)
+        except ValueError as error:
+            raise UserError(f"--custom_interact: {error}: leave the flag out") from error
 
 
 def check(config: Config) -> None:
@@ -45,6 +76,7 @@ def check(config: Config) -> None:
     mode = config.job.mode
     _check_values(config)
     _check_texts(config)
+    check_custom_interact(config)
     if config.placement.column_split:
         try:
             check_column_split(config.training.embedding_optimizer)

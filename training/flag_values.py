@@ -1,8 +1,10 @@
 """Settings whose values are a text with a meaning of its own. No TensorFlow is imported."""
 
+from __future__ import annotations
+
 import math
 import re
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 from model.embedding.optimizers import OptimizerError, RowOptimizer, find, parse_options
 from training.runtime.errors import UserError
@@ -14,8 +16,28 @@ _LARGEST_SCALE = 3.4028234663852886e38
 class CheckpointInterval(NamedTuple):
     """Between two checkpoints: so many steps, or so many minutes, or (neither) the whole run."""
 
-    steps: Optional[int]
-    minutes: Optional[float]
+    steps: int | None
+    minutes: float | None
+
+
+def read_interaction(interaction: str | None, ablation: str) -> tuple[str, str]:
+    """Returns (interaction, ablation) of a model; `no_interaction` is an old name of "none".
+
+    Args:
+        interaction: the value of --interaction; None where it is not given.
+        ablation: the value of --ablation.
+
+    Raises:
+        UserError: the two contradict each other.
+    """
+    if ablation != "no_interaction":
+        return interaction or "dot", ablation
+    if interaction not in (None, "none"):
+        raise UserError(
+            f"--ablation=no_interaction, an old spelling of --interaction=none, contradicts "
+            f"--interaction={interaction}: leave one of them out"
+        )
+    return "none", "none"
 
 
 def read_interval(text: str) -> CheckpointInterval:
@@ -33,7 +55,7 @@ def read_interval(text: str) -> CheckpointInterval:
     return CheckpointInterval(steps or None, minutes or None)
 
 
-def read_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
+def read_steps(text: str | None) -> tuple[int, int] | None:
     """Returns the (first, last) step of --profile_steps, or None.
 
     Raises:
@@ -47,7 +69,7 @@ def read_steps(text: Optional[str]) -> Optional[tuple[int, int]]:
     return int(match[1]), int(match[2])
 
 
-def read_loss_scale(text: str) -> Union[float, str]:
+def read_loss_scale(text: str) -> float | str:
     """Returns "auto", "dynamic" or the number of --loss_scale.
 
     Raises:
@@ -64,7 +86,7 @@ def read_loss_scale(text: str) -> Union[float, str]:
     return value
 
 
-def read_row_optimizer(name: str, options: "str | None") -> RowOptimizer:
+def read_row_optimizer(name: str, options: str | None) -> RowOptimizer:
     """Returns the `RowOptimizer` of --embedding_optimizer and --embedding_optimizer_options.
 
     Args:

@@ -10,6 +10,7 @@ NAMES = {
     "adagrad": "embedding_optimizer=adagrad",
     "adam_mlp_optimizer": "optimizer=adam",
     "arch_embedding_size": "vocab_sizes",
+    "arch_interaction_op": "interaction",
     "arch_mlp_bot": "bottom_mlp",
     "arch_mlp_top": "top_mlp",
     "arch_sparse_feature_size": "embedding_dim",
@@ -35,7 +36,7 @@ NAMES = {
     "in_memory_binary_criteo_path": "data_dir",
     "inference_benchmark_batch_sizes": "batch_sizes",
     "inference_only": "mode=evaluate",
-    "interaction_op": "custom_interact",
+    "interaction_op": "interaction",
     "learning_rate": "lr",
     "limit_train_batches": "early_stop",
     "load_checkpoint_path": "restore",
@@ -91,6 +92,7 @@ _NOTES = {
     "arch_embedding_size": "comma-separated, for random data and plans: a dataset has its own",
     "arch_mlp_bot": "comma-separated, without the first width, the number of dense features",
     "arch_mlp_top": "comma-separated",
+    "interaction_op": "cuda_dot is --custom_interact",
     "processed_data_file": "a folder that preprocess.py or split_bin.py wrote",
     "raw_data_file": "raw days are read by preprocess.py, whose output it takes",
 }
@@ -110,9 +112,9 @@ _WITHOUT = {
         "loss_function", "loss_weights", "loss_threshold", "round_targets",
         "activation_function",
     ),
-    "the interaction is the dot product of all pairs": (
-        "arch_interaction_op", "arch_interaction_itself", "interaction_type", "dcn_num_layers",
-        "dcn_low_rank_dim", "interaction_branch1_layer_sizes", "interaction_branch2_layer_sizes",
+    "the interaction is one of --interaction, and has no layers": (
+        "arch_interaction_itself", "interaction_type", "dcn_num_layers", "dcn_low_rank_dim",
+        "interaction_branch1_layer_sizes", "interaction_branch2_layer_sizes",
     ),
     "each table has one id in a sample": (
         "num_indices_per_lookup", "num_indices_per_lookup_fixed", "multi_hot_sizes",

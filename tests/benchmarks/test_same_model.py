@@ -12,7 +12,7 @@ import tensorflow as tf
 from benchmarks.training import keras_dlrm
 from benchmarks.training.batches import random_batches
 from benchmarks.training.task import DENSE_FEATURES, Task
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
@@ -38,10 +38,10 @@ def task():
 
 def make_ours(task):
     tables = len(task.vocab_sizes)
-    model = DenseDLRM(
-        dense_features=DENSE_FEATURES, tables=tables, bottom_mlp=task.bottom_mlp,
-        top_mlp=task.top_mlp, seed=task.seed, custom_interact=True,
-    )  # fmt: skip
+    config = DLRMConfig(
+        DENSE_FEATURES, tables, task.bottom_mlp, task.top_mlp, seed=task.seed, custom_interact=True
+    )
+    model = DenseDLRM(config)
     embedding = ShardedEmbedding(
         plan(task.vocab_sizes, task.dimension, 1),
         SingleProcessGroup(),

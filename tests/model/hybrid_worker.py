@@ -115,16 +115,14 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
     """Returns (step, embedding, arrays to save) of one model."""
     import tensorflow as tf
 
-    from model.dlrm import DenseDLRM
+    from model.dlrm import DenseDLRM, DLRMConfig
     from model.embedding.interface import EmbeddingOptions
     from model.embedding.optimizers import OPTIMIZERS
     from model.embedding.sharded import ShardedEmbedding
     from training.precision import LossScale
     from training.step import StepParts, TrainStep
 
-    dense_model = DenseDLRM(
-        dense_features=DENSE, tables=len(VOCAB), bottom_mlp=BOTTOM, top_mlp=TOP, seed=3
-    )
+    dense_model = DenseDLRM(DLRMConfig(DENSE, len(VOCAB), BOTTOM, TOP, seed=3))
     cluster.broadcast(dense_model.variables)
     embedding = ShardedEmbedding(
         placement_of(kind, cluster.size),

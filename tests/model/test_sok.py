@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding import sok
 from model.embedding.backend import BackendError
 from model.embedding.interface import EmbeddingOptions, lookup, update
@@ -206,9 +206,7 @@ def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compres
         for _ in range(6)
     ]
     for embedding in (own, theirs):
-        dense = DenseDLRM(
-            dense_features=13, tables=5, bottom_mlp=[16, DIMENSION], top_mlp=[16, 1], seed=SEED
-        )
+        dense = DenseDLRM(DLRMConfig(13, 5, (16, DIMENSION), (16, 1), seed=SEED))
         step = TrainStep(
             StepParts(dense, embedding, tf.keras.optimizers.SGD(0.0), cluster, LossScale(1.0))
         )

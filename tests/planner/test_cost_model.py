@@ -48,7 +48,7 @@ def looped_mlp(widths, first_needs_no_gradient):
 
 def test_arithmetic_and_activations_equal_plain_loops():
     shape = ModelShape((5, 6, 7), 4, 3, (6, 4), (9, 2, 1))
-    assert shape.interaction_width == 16  # 4 + 6 pairs, padded
+    assert shape.make_interaction().width == 16  # 4 + 6 pairs, padded
     bottom = looped_mlp([3, 6, 4], first_needs_no_gradient=True)
     top = looped_mlp([16, 9, 2, 1], first_needs_no_gradient=False)
     assert shape.mlp_flops == 2 * (bottom[0] + top[0])
@@ -59,11 +59,11 @@ def test_arithmetic_and_activations_equal_plain_loops():
 def test_counts_of_the_published_model():
     """Against figures worked out by hand: 14.18 + 0.37 MFLOP and 22,845 values a sample."""
     shape = ModelShape(MLPERF)
-    assert shape.interaction_width == 480
+    assert shape.make_interaction().width == 480
     assert shape.mlp_flops == 2 * (3 * (170_496 + 2_195_712) - 13 * 512)
     assert shape.mlp_values == 22_845
-    assert shape.interaction_flops == 2 * 2 * 27 * 27 * 128
-    assert shape.interaction_values == 11_328
+    assert shape.make_interaction().flops == 2 * 2 * 27 * 27 * 128
+    assert shape.make_interaction().values == 11_328
     assert shape.dense_parameters == 2_369_921
     counts = count_step(shape, plan(MLPERF, 128, 1), 1000, "bf16")
     assert counts.lookup_bytes + counts.update_bytes == 1000 * (39_936 + 13_312)
@@ -71,6 +71,24 @@ def test_counts_of_the_published_model():
     assert counts.mlp_bytes == 1000 * 45_690
     assert counts.input_bytes == 1000 * 90
     assert counts.vector_bytes == counts.id_bytes == counts.allreduce_bytes == 0
+
+
+def test_counts_of_the_other_interactions():
+    """By hand: cat is 27 x 128 wide and copied each way; none has the width of dot, 351 zeros."""
+    placement = plan(MLPERF, 128, 1)
+    cat = ModelShape(MLPERF, interaction="cat")
+    assert cat.layers[3] == (3456, 1024)
+    assert cat.dense_parameters == 2_369_921 + (3456 - 480) * 1024
+    assert cat.mlp_flops == 2 * (3 * (170_496 + 2_195_712 + (3456 - 480) * 1024) - 13 * 512)
+    counts = count_step(cat, placement, 1000, "bf16")
+    assert counts.matrix_flops == 1000 * cat.mlp_flops
+    assert counts.interaction_bytes == 1000 * 4 * 3456 * 2
+    none, dot = ModelShape(MLPERF, interaction="none"), ModelShape(MLPERF)
+    assert none.layers == dot.layers
+    counts = count_step(none, placement, 1000, "fp32")
+    assert counts.matrix_flops == 1000 * dot.mlp_flops
+    # In and out, and zeros for the gradients of 26 vectors.
+    assert counts.interaction_bytes == 1000 * 4 * (128 + 480 + 128 + 128 + 26 * 128)
 
 
 @settings(max_examples=60, deadline=None)
@@ -337,3 +355,5 @@ def test_model_shape_is_checked():
         ModelShape((5,), bottom_mlp=(64,))
     with pytest.raises(ValueError, match="top MLP has no layer"):
         ModelShape((5,), top_mlp=())
+    with pytest.raises(ValueError, match="unknown interaction 'fm', expected one of dot, cat"):
+        ModelShape((5,), interaction="fm")

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
@@ -29,9 +29,7 @@ def write(folder, vocab_sizes, *, ranks, policy="row", optimizer="sgd", steps=(7
         vocab_sizes, DIMENSION, ranks, policy=policy,
         optimizer_bytes_per_row=4 * DIMENSION * (optimizer == "adagrad"),
     )  # fmt: skip
-    dense = DenseDLRM(
-        dense_features=DENSE, tables=len(vocab_sizes), bottom_mlp=BOTTOM, top_mlp=TOP, seed=3
-    )
+    dense = DenseDLRM(DLRMConfig(DENSE, len(vocab_sizes), BOTTOM, TOP, seed=3))
     sgd = tf.keras.optimizers.SGD()
     sgd.build(dense.trainable_variables)
     flags = {

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
@@ -20,10 +20,11 @@ def build(
 ):  # fmt: skip
     """Returns (model, embedding, optimizer, step)."""
     optimizer = optimizer or tf.keras.optimizers.SGD()
-    model = DenseDLRM(
-        dense_features=DENSE, tables=len(VOCAB), bottom_mlp=(16, DIMENSION), top_mlp=(16, 1),
-        seed=seed, dtype=dtype if dtype == "float32" else f"mixed_{dtype}", **dense_options,
+    config = DLRMConfig(
+        DENSE, len(VOCAB), (16, DIMENSION), (16, 1), seed=seed,
+        dtype=dtype if dtype == "float32" else f"mixed_{dtype}", **dense_options,
     )  # fmt: skip
+    model = DenseDLRM(config)
     cluster = SingleProcessGroup()
     embedding = ShardedEmbedding(
         plan(VOCAB, DIMENSION, 1, policy=policy),

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.serving import ServingDLRM
 from ops import loader
 from ops.cpu import instruction_set
-from ops.dot_interaction import output_width
 from tests.ranks import ThreadRanks
 from tests.training.small_model import BATCH, DENSE, VOCAB, batches, build, state, train
 from training.evaluation import evaluate
@@ -216,12 +216,11 @@ class Served:
         def normal(*shape):
             return rng.normal(size=shape).astype(np.float32)
 
-        def layers(*widths):
-            return [(normal(*pair), normal(pair[1])) for pair in zip(widths, widths[1:])]
-
         self.tables = [tf.Variable(normal(rows, 8), trainable=False) for rows in VOCAB]
-        top = layers(output_width(len(VOCAB) + 1, 8), 16, 1)
-        self.model = ServingDLRM(layers(DENSE, 16, 8), top, self.tables)
+        dense = DenseDLRM(DLRMConfig(DENSE, len(VOCAB), (16, 8), (16, 1)))
+        for variable in dense.variables:
+            variable.assign(normal(*variable.shape))
+        self.model = ServingDLRM(dense, self.tables)
         self.dense = normal(40, DENSE)
         self.ids = np.stack([rng.integers(0, rows, 40) for rows in VOCAB], axis=1)
 
@@ -250,10 +249,9 @@ def test_a_served_model_gives_no_probability_of_what_is_not_finite(value):
         assert np.isnan(answer[hit]).all()
         np.testing.assert_array_equal(answer[~hit], whole[~hit])
         table.assign(rows)
-    for kernel, bias in (*served.model.bottom, *served.model.top):
-        for variable in (kernel, bias):
-            rows = variable.numpy()
-            variable.assign(np.full_like(rows, np.nan))
-            assert np.isnan(served.answer()).all()
-            variable.assign(rows)
+    for variable in served.model.dense_variables:
+        values = variable.numpy()
+        variable.assign(np.full_like(values, np.nan))
+        assert np.isnan(served.answer()).all()
+        variable.assign(values)
     np.testing.assert_array_equal(served.answer(), whole)

@@ -125,7 +125,7 @@ def copy(source, target):
     """Gives one small model the weights and tables of another."""
     for ours, theirs in zip(source[0].trainable_variables, target[0].trainable_variables):
         theirs.assign(ours)
-    for ours, theirs in zip(source[1].holders, target[1].holders):
+    for ours, theirs in zip(source[1].fused_tables, target[1].holders):
         for name in ours.states:
             getattr(theirs, name).assign(getattr(ours, name))
 

@@ -10,14 +10,15 @@ from model.embedding.optimizers import OptimizerError
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
 from training.config import Config
-from training.flag_values import read_row_optimizer
+from training.config_checks import check_custom_interact
+from training.flag_values import read_interaction, read_row_optimizer
 from training.runtime.errors import UserError
 
 # Layout of random batches (`training.data`).
 SYNTHETIC = "synthetic"
 
 # Flags that a model's weights are for: another value is another model.
-MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "ablation")
+MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation")
 # Flags that the optimizers' state is for.
 _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags that say which sample comes at which step.
@@ -38,14 +39,34 @@ def with_model_of(config: Config, reader: Reader) -> Config:
     Args:
         config: the job's.
         reader: the checkpoint.
+
+    Raises:
+        UserError: --custom_interact, and the checkpoint's interaction has no native op.
     """
-    written = reader.manifest["flags"]
+    written = model_flags(reader.manifest["flags"])
     adopted = {
         name: written[name] for name in MODEL_FLAGS if name in written and name not in config.given
     }
-    return config.with_values(
+    config = config.with_values(
         **adopted, embedding_optimizer="sgd", embedding_optimizer_options=None
     )
+    check_custom_interact(config)
+    return config
+
+
+def model_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a checkpoint's flags with its interaction by name.
+
+    Checkpoints from before --interaction have the dot interaction, or none where --ablation says
+    so.
+
+    Args:
+        flags: {name: value} of a manifest.
+    """
+    interaction, ablation = read_interaction(
+        flags.get("interaction"), flags.get("ablation", "none")
+    )
+    return {**flags, "interaction": interaction, "ablation": ablation}
 
 
 def check(
@@ -73,7 +94,7 @@ def check(
     Raises:
         UserError: the checkpoint is of another model, or of other data.
     """
-    found = reader.manifest
+    found = {**reader.manifest, "flags": model_flags(reader.manifest["flags"])}
     where = f"checkpoint {reader.folder}"
     wrong = vocabularies.difference(found["vocab_sizes"], vocab_sizes, "the checkpoint", "the data")
     if wrong is not None:

@@ -8,8 +8,9 @@ from training.telemetry.summary import score_text
 
 # Flags that say what was trained and how, in the order in which they are shown.
 _SHOWN = (
-    "embedding_dim", "bottom_mlp", "top_mlp", "ablation", "global_batch_size", "epochs", "schedule",
-    "lr", "embedding_lr", "optimizer", "embedding_optimizer", "embedding_optimizer_options",
+    "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation", "global_batch_size",
+    "epochs", "schedule", "lr", "embedding_lr", "optimizer", "embedding_optimizer",
+    "embedding_optimizer_options",
     "embedding_gradient", "amp", "amp_dtype", "loss_scale", "seed", "shuffle_seed", "placement",
     "data_dir",
 )  # fmt: skip

@@ -131,4 +131,5 @@ def expected_transform(manifest):
 def dense_features(manifest):
     """Returns the number of dense features that the model takes, None without dense variables."""
     numbered = sorted(manifest["dense"], key=lambda name: int(name.partition(".")[0]))
-    return manifest["dense"][numbered[0]]["shape"][0] if numbered else None
+    shape = manifest["dense"][numbered[0]]["shape"] if numbered else []
+    return shape[0] if shape else None

@@ -51,6 +51,7 @@ class _Flags(TypedDict, total=False):
     bottom_mlp: str
     embedding_dim: _AtLeastOne
     global_batch_size: _AtLeastOne
+    interaction: str
     loss_scale: str
     top_mlp: str
 

@@ -14,10 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from dataset.columns import TRANSFORMS
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.serving import ServingDLRM
 from ops.embedding import create_table, write_rows
 from planner.arguments import read_widths
 from storage import atomic
+from training.checkpoint import compatibility
 from training.checkpoint import manifest as manifests
 from training.checkpoint.files import DamagedError
 from training.checkpoint.reader import Reader
@@ -70,7 +72,7 @@ def counts_transform(reader: Reader, stated: str | None = None) -> str | None:
     """Returns the transform from counts to what a checkpoint's model takes, None if unknown.
 
     Args:
-        reader: a `training.checkpoint.reader.Reader`.
+        reader: the checkpoint.
         stated: what the user says of a checkpoint that does not say it, or None.
 
     Raises:
@@ -99,7 +101,7 @@ def export(reader: Reader, target: str | pathlib.Path, transform: str | None) ->
     The memory it takes is that of the tables and one piece of a table.
 
     Args:
-        reader: a `training.checkpoint.reader.Reader`.
+        reader: the checkpoint.
         target: the folder to make. It is written under another name and renamed when whole.
         transform: what `counts_transform` returned.
 
@@ -130,14 +132,11 @@ def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
     manifest = reader.manifest
     # Large tables are for the host's memory, whatever devices there are.
     with tf.device("CPU:0"):
-        bottom, top = _layers(reader)
+        dense_model = _dense_model(reader)
         tables = [_table(reader, table) for table in range(len(manifest["vocab_sizes"]))]
-        interact = manifest["flags"].get("ablation") != "no_interaction"
         return ServingDLRM(
-            bottom,
-            top,
+            dense_model,
             tables,
-            interact=interact,
             takes_counts=transform is not None,
             log_shift=None if transform is None else TRANSFORMS.get(transform),
         )
@@ -146,8 +145,7 @@ def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
 def description(reader: Reader, transform: str | None) -> dict[str, Any]:
     """Returns the content of `model.json`; `transform` as for `export`."""
     manifest = reader.manifest
-    bottom, _ = _layers(reader)
-    features, tables = len(bottom[0][0]), len(manifest["vocab_sizes"])
+    features, tables = manifests.dense_features(manifest), len(manifest["vocab_sizes"])
     ids = {"dtype": "int64", "shape": [None, tables], "values": "ids"}
     outputs = {"probability": {"dtype": "float32", "shape": [None, 1]}}
     dense = {"dtype": "float32", "shape": [None, features]}
@@ -180,37 +178,48 @@ def description(reader: Reader, transform: str | None) -> dict[str, Any]:
     return described
 
 
-def _layers(reader: Reader) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-    """Returns ([(kernel, bias), ...] of the bottom MLP, those of the top MLP)."""
-    manifest = reader.manifest
-    names = sorted(manifest["dense"], key=lambda name: int(name.split(".")[0]))
+def _dense_model(reader):
+    """Returns the checkpoint's dense part, with TensorFlow's ops, in float32."""
+    config = _config(reader)
+    names = sorted(reader.manifest["dense"], key=lambda name: int(name.split(".")[0]))
     arrays = [reader.named("dense", name) for name in names]
-    found = [list(array.shape) for array in arrays]
-    layers, expected = [], []
-    for flag in ("bottom_mlp", "top_mlp"):
-        text = manifests.flag(manifest, flag, reader.folder)
-        try:
-            widths = read_widths(flag, text)
-        except ValueError as error:
-            raise DamagedError(f"{reader.folder}: its flags are damaged: {error}") from error
-        begin, count = sum(map(len, layers)), len(widths)
-        pairs = arrays[2 * begin : 2 * (begin + count)]
-        layers.append(list(zip(pairs[::2], pairs[1::2])))
-        inputs = [pairs[0].shape[0] if pairs else 0, *widths]
-        for width, before in zip(widths, inputs):
-            expected += [[before, width], [width]]
-    if len(found) != len(expected):
+    # Before the model is made: a width from damaged flags may be any number.
+    expected = config.variable_shapes()
+    if len(arrays) != len(expected):
         raise DamagedError(
             f"{reader.folder}: expected {len(expected)} dense variables by its flags, found "
-            f"{len(found)}"
+            f"{len(arrays)}"
         )
-    for name, shape, wanted in zip(names, found, expected):
-        if shape != wanted:
+    for name, array, shape in zip(names, arrays, expected):
+        if array.shape != shape or array.dtype != np.float32:
             raise DamagedError(
-                f"{reader.folder}: dense variable {name}: expected shape {wanted} by its flags, "
-                f"found {shape}"
+                f"{reader.folder}: dense variable {name}: expected float32 {list(shape)} by its "
+                f"flags, found {array.dtype} {list(array.shape)}"
             )
-    return layers
+    model = DenseDLRM(config)
+    for variable, array in zip(model.variables, arrays):
+        variable.assign(array)
+    return model
+
+
+def _config(reader):
+    manifest, folder = reader.manifest, reader.folder
+    texts = {name: manifests.flag(manifest, name, folder) for name in ("bottom_mlp", "top_mlp")}
+    try:
+        config = DLRMConfig(
+            dense_features=manifests.dense_features(manifest) or 0,
+            tables=len(manifest["vocab_sizes"]),
+            interaction=compatibility.model_flags(manifest["flags"])["interaction"],
+            **{name: read_widths(name, text) for name, text in texts.items()},
+        )
+    except ValueError as error:
+        raise DamagedError(f"{folder}: its flags are damaged: {error}") from error
+    if config.bottom_mlp[-1] != manifest["embedding_dim"]:
+        raise DamagedError(
+            f"{folder}: its flags are damaged: expected --bottom_mlp to end in the tables' width, "
+            f"{manifest['embedding_dim']}, found {texts['bottom_mlp']}"
+        )
+    return config
 
 
 def _table(reader: Reader, table: int) -> tf.Variable:

@@ -43,6 +43,7 @@ def planned_run(config: Config) -> PlannedRun:
         dimension=model.embedding_dim,
         bottom_mlp=model.bottom_widths,
         top_mlp=model.top_widths,
+        interaction=model.interaction,
         **of_data,
     )
     placement = config.placement

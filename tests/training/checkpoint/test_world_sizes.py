@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement
@@ -52,9 +52,7 @@ def placement_of(kind, size):
 
 def job(cluster, kind, optimizer, seed):
     """Returns the `State` of a job; kind "sok-row" or "sok-table" takes SOK's tables."""
-    dense_model = DenseDLRM(
-        dense_features=5, tables=len(VOCAB), bottom_mlp=(16, DIMENSION), top_mlp=(16, 1), seed=seed
-    )
+    dense_model = DenseDLRM(DLRMConfig(5, len(VOCAB), (16, DIMENSION), (16, 1), seed=seed))
     adam = tf.keras.optimizers.Adam()
     adam.build(dense_model.trainable_variables)
     batch = 24 // cluster.size

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.dlrm import DenseDLRM
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
 from tests import launch
-from tests.reference import ReferenceDLRM
+from tests.reference import REFERENCE_INTERACTIONS, ReferenceDLRM
+from tests.training import checkpoints
 from training.checkpoint import restore
+from training.checkpoint.files import DamagedError
 from training.checkpoint.reader import Reader
 from training.checkpoint.state import State
 from training.modes import export
@@ -26,6 +28,10 @@ from training.step import Forward
 
 VOCAB = [300, 20, 7, 1000, 3, 150]
 SMALL = ("--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,8,1")
+
+
+# Of the checkpoints below; of the others it is dot.
+INTERACTIONS = {"no_interaction": "none", "cat": "cat"}
 
 
 def train(data, folder, *flags):
@@ -39,13 +45,14 @@ def train(data, folder, *flags):
     return folder / "checkpoints"
 
 
-@pytest.fixture(scope="module", params=["plain", "row", "no_interaction"])
+@pytest.fixture(scope="module", params=["plain", "row", "no_interaction", "cat"])
 def trained(request, small_dataset, tmp_path_factory):
     """Checkpoints of two ranks: (what is special, folder)."""
     flags = {
         "plain": (),
         "row": ("--placement=row", "--replicate_below_rows=10", "--amp", "--custom_interact"),
         "no_interaction": ("--ablation=no_interaction", "--embedding_optimizer=adagrad"),
+        "cat": ("--interaction=cat", "--xla"),
     }[request.param]
     return request.param, train(small_dataset, tmp_path_factory.mktemp(request.param), *flags)
 
@@ -74,10 +81,10 @@ def trainers_logits(trained, dense, ids):
     kind, folder = trained
     cluster = SingleProcessGroup()
     reader = restore.newest_whole(folder, cluster, pytest.fail)
+    interaction = INTERACTIONS.get(kind, "dot")
     model = DenseDLRM(
-        dense_features=13, tables=len(VOCAB), bottom_mlp=[16, 8], top_mlp=[16, 8, 1], seed=99,
-        interact=kind != "no_interaction",
-    )  # fmt: skip
+        DLRMConfig(13, len(VOCAB), (16, 8), (16, 8, 1), interaction=interaction, seed=99)
+    )
     embedding = ShardedEmbedding(plan(VOCAB, 8, 1), cluster, len(dense), EmbeddingOptions(seed=99))
     no_optimizer = types.SimpleNamespace(variables=[])
     no_scale = types.SimpleNamespace(variables={}, dynamic=False)
@@ -87,8 +94,9 @@ def trainers_logits(trained, dense, ids):
     return Forward(model, embedding)(batch).numpy()
 
 
-def reference_logits(folder, dense, ids):
+def reference_logits(trained, dense, ids):
     """The float64 reference, from the checkpoint's files as NumPy reads them."""
+    kind, folder = trained
     (checkpoint,) = pathlib.Path(folder).glob("step-*")
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     arrays = [np.load(path) for path in sorted(checkpoint.glob("dense.*.npy"))]
@@ -99,7 +107,9 @@ def reference_logits(folder, dense, ids):
             rows = part["row_offset"] + part["row_stride"] * np.arange(part["rows"])
             columns = slice(part["column_start"], part["column_end"])
             tables[part["table"]][rows, columns] = np.load(checkpoint / part["file"])
-    return ReferenceDLRM(layers[:2], layers[2:], tables).forward(dense, ids)[:, None]
+    interaction = REFERENCE_INTERACTIONS[INTERACTIONS.get(kind, "dot")]()
+    reference = ReferenceDLRM(layers[:2], layers[2:], tables, interaction=interaction)
+    return reference.forward(dense, ids)[:, None]
 
 
 def sigmoid(x):
@@ -137,9 +147,8 @@ def test_answers_as_the_trainer_away_from_the_project(trained, exported, tmp_pat
             continue
         logits = trainers_logits(trained, dense, ids)
         np.testing.assert_allclose(found[name], sigmoid(logits), rtol=0, atol=1e-6)
-        if trained[0] != "no_interaction":
-            expected = reference_logits(trained[1], dense, ids)
-            np.testing.assert_allclose(found[name], sigmoid(expected), rtol=0, atol=1e-6)
+        expected = reference_logits(trained, dense, ids)
+        np.testing.assert_allclose(found[name], sigmoid(expected), rtol=0, atol=1e-6)
     # Predictions that were all alike would agree with anything that is wrong in the same way.
     assert np.ptp(found["n777"]) > 0.02
     assert "table 4, sample 11: id -1 is outside [0, 3)" in str(found["low"])
@@ -166,6 +175,33 @@ def test_the_description(trained, exported):
 def reader_of(folder):
     (checkpoint,) = pathlib.Path(folder).glob("step-*")
     return Reader(checkpoint, json.loads((checkpoint / "manifest.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"interaction": "fm"}, "its flags are damaged: unknown interaction 'fm', expected one of"),
+        (
+            {"interaction": "cat"},
+            r"variable 02\.\S+: expected float32 \[12, 3\] by its flags, found float32 \[8, 3\]",
+        ),
+        ({"bottom_mlp": "5"}, r"expected --bottom_mlp to end in the tables' width, 4, found 5"),
+        ({"bottom_mlp": "1048576,4"}, "expected 8 dense variables by its flags, found 6"),
+        (
+            {"top_mlp": "1048576,1"},
+            r"expected float32 \[\d+, 1048576\] by its flags, found float32",
+        ),
+        ({"top_mlp": "3,2"}, r"must end in one logit, got widths \[3, 2\]"),
+        ({"top_mlp": "three"}, "its flags are damaged: --top_mlp=three"),
+    ],
+)
+def test_flags_that_are_not_the_checkpoints_are_refused(tmp_path, flags, message):
+    checkpoints.write(tmp_path, (9, 5), ranks=1)
+    reader = reader_of(tmp_path)
+    reader.manifest["flags"].update(flags)
+    with pytest.raises(DamagedError, match=message):
+        export.export(reader, tmp_path / "exported", "log(x+1)")
+    assert not (tmp_path / "exported").exists()
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(trained, tmp_path, monkeypatch):

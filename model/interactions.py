@@ -1,0 +1,245 @@
+"""The interactions of DLRM: how the top MLP's input is made. One class each, and their registry.
+
+Shapes: B samples, T tables, D embedding dimension (= width of the bottom MLP's output),
+F = T + 1 feature vectors, W the interaction's output width.
+
+Importing this module imports no TensorFlow: the planner counts an interaction's work from here, and
+the flags take their choices from it. A class imports what it computes with where it computes.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    Tensors = Mapping[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A trainable float32 variable of an interaction.
+
+    Attributes:
+        name: unique within the interaction.
+        shape: of the variable.
+        deviation: initial values are N(0, deviation); 0 gives zeros.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    deviation: float = 0.0
+
+
+class Interaction(abc.ABC):
+    """Maps the bottom MLP's output and the embedding vectors to the top MLP's input.
+
+    A subclass gives the properties below and `compute`; a `name` of its own and a line in
+    `INTERACTIONS` make it a value of --interaction. One with a native op sets `has_native_op` and
+    gives `compute_native` too: same parameters, same output layout.
+
+    Args:
+        tables: T, at least 1.
+        dimension: D, at least 1.
+
+    Raises:
+        ValueError: T or D is below 1.
+    """
+
+    name: ClassVar[str]
+    has_native_op: ClassVar[bool] = False
+
+    def __init__(self, tables: int, dimension: int) -> None:
+        if tables < 1 or dimension < 1:
+            raise ValueError(
+                f"an interaction needs at least 1 table of at least 1 column, got {tables} of "
+                f"{dimension}"
+            )
+        self.tables = tables
+        self.dimension = dimension
+
+    @property
+    def features(self) -> int:
+        """F, the number of feature vectors: the bottom MLP's output and one for each table."""
+        return self.tables + 1
+
+    @property
+    @abc.abstractmethod
+    def width(self) -> int:
+        """W, the columns of the output."""
+
+    @property
+    @abc.abstractmethod
+    def flops(self) -> int:
+        """Floating-point operations per sample, forward and backward."""
+
+    @property
+    @abc.abstractmethod
+    def values(self) -> int:
+        """Activations and their gradients read and written per sample, forward and backward."""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The trainable variables, in the order in which a checkpoint has them."""
+        return ()
+
+    @abc.abstractmethod
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
+        """Returns the top MLP's input, by TensorFlow's ops alone.
+
+        They have gradients, XLA compiles them, and an exported model contains them.
+
+        Args:
+            bottom: [B, D] in the compute dtype: float32, bfloat16 or float16.
+            vectors: [B, T, D], same type. T and D are static.
+            parameters: {name: tensor} of `self.parameters`, same type.
+
+        Returns:
+            [B, W], same type.
+        """
+
+    def compute_native(
+        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
+    ) -> tf.Tensor:
+        """Same as `compute`, by the project's op, which XLA does not compile.
+
+        Raises:
+            ops.loader.LibraryNotBuiltError: the native library is not there.
+        """
+        raise NotImplementedError(f"the interaction {self.name!r} has no native op")
+
+
+class DotInteraction(Interaction):
+    """Scalar products of all pairs of feature vectors, behind the bottom MLP's output.
+
+    Output: [bottom output (D) | products of vectors i > j, row-major (F (F - 1) / 2) | zeros], with
+    W the used width rounded up to a multiple of 8, for 16-bit matrix products. See
+    `ops.dot_interaction`; formula: Naumov et al. 2019, https://arxiv.org/abs/1906.00091.
+    """
+
+    name = "dot"
+    has_native_op = True
+
+    @property
+    def width(self) -> int:
+        """W: D + F (F - 1) / 2, rounded up to a multiple of 8."""
+        used = self.dimension + self.features * (self.features - 1) // 2
+        return -(-used // 8) * 8
+
+    @property
+    def flops(self) -> int:
+        """Operations of the full F x F product and of its gradient."""
+        return 2 * 2 * self.features**2 * self.dimension
+
+    @property
+    def values(self) -> int:
+        """One pass each way: the features twice and their gradient; the output and its gradient."""
+        return 3 * self.features * self.dimension + 2 * self.width
+
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
+        """See `Interaction.compute`."""
+        from ops.dot_interaction import dot_interaction_tensorflow
+
+        return dot_interaction_tensorflow(bottom, vectors)
+
+    def compute_native(
+        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
+    ) -> tf.Tensor:
+        """See `Interaction.compute_native`."""
+        from ops.dot_interaction import dot_interaction
+
+        return dot_interaction(bottom, vectors)
+
+
+class Concatenation(Interaction):
+    """The feature vectors one after another: [bottom output (D) | vectors in table order (T D)].
+
+    As `--interaction_op=cat` of NVIDIA's DeepLearningExamples. Nothing is padded: W is a multiple
+    of 8, which 16-bit matrix products prefer, whenever D is one.
+    """
+
+    name = "cat"
+
+    @property
+    def width(self) -> int:
+        """W: T D + D."""
+        return self.features * self.dimension
+
+    @property
+    def flops(self) -> int:
+        """None: values are copied."""
+        return 0
+
+    @property
+    def values(self) -> int:
+        """One copy each way."""
+        return 2 * 2 * self.width
+
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
+        """See `Interaction.compute`."""
+        import tensorflow as tf
+
+        flat = tf.reshape(vectors, [-1, self.tables * self.dimension])
+        return tf.concat([bottom, flat], axis=1)
+
+
+class NoInteraction(Interaction):
+    """The layout of `DotInteraction` with every product zero: the vectors do not reach the top MLP.
+
+    For judging what the interaction contributes. The layout is kept so that the models differ in
+    nothing else.
+    """
+
+    name = "none"
+
+    @property
+    def width(self) -> int:
+        """W: the same as of `DotInteraction`."""
+        return DotInteraction(self.tables, self.dimension).width
+
+    @property
+    def flops(self) -> int:
+        """None: values are copied."""
+        return 0
+
+    @property
+    def values(self) -> int:
+        """D values in, W out; backward D in, D out, and zeros for the T vectors."""
+        return 3 * self.dimension + self.width + self.tables * self.dimension
+
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
+        """See `Interaction.compute`."""
+        import tensorflow as tf
+
+        return tf.pad(bottom, [[0, 0], [0, self.width - self.dimension]])
+
+
+INTERACTIONS: dict[str, type[Interaction]] = {
+    interaction.name: interaction for interaction in (DotInteraction, Concatenation, NoInteraction)
+}
+
+
+def interaction_class(name: str) -> type[Interaction]:
+    """Returns the class of an interaction.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in INTERACTIONS:
+        raise ValueError(f"unknown interaction {name!r}, expected one of {', '.join(INTERACTIONS)}")
+    return INTERACTIONS[name]
+
+
+def check_native(name: str) -> None:
+    """Checks that an interaction has a native op.
+
+    Raises:
+        ValueError: it has none, or is unknown.
+    """
+    if not interaction_class(name).has_native_op:
+        native = ", ".join(n for n, kind in INTERACTIONS.items() if kind.has_native_op)
+        raise ValueError(f"the interaction {name!r} has no native op, which {native} has")
