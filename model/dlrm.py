@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -102,6 +103,18 @@ class DenseDLRM(tf.keras.Model):
             library that has the op.
     """
 
+    if TYPE_CHECKING:  # The stubs of Keras know models of one input.
+
+        def __new__(cls, config: DLRMConfig) -> DenseDLRM:
+            """Returns a new model."""
+            ...
+
+        def __call__(
+            self, dense: tf.Tensor, vectors: tf.Tensor, for_inference: bool = False
+        ) -> tf.Tensor:
+            """See `call`."""
+            ...
+
     def __init__(self, config: DLRMConfig) -> None:
         super().__init__(name="dlrm", dtype=config.dtype)
         if config.custom_interact:
@@ -185,6 +198,9 @@ class _InteractionLayer(tf.keras.layers.Layer):
         native: by its native op, not by TensorFlow's.
         seed, stream: of the initial values, see `model.mlp.initial_weights`.
     """
+
+    if TYPE_CHECKING:  # The stubs of Keras know layers of one input.
+        __call__: Any
 
     def __init__(self, interaction: Interaction, *, native, seed, stream, **kwargs):
         super().__init__(**kwargs)

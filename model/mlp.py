@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,7 @@ def relu_for_inference(x: tf.Tensor) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def relu(x: tf.Tensor) -> tf.Tensor:
+def relu(x: tf.Tensor) -> Any:  # a tensor; the decorator takes the gradient away
     """ReLU that no library turns into one that loses NaN or infinity.
 
     `tf.nn.relu` is fused into the matrix product where oneDNN is on, and is then 0 for NaN: a
@@ -81,6 +82,9 @@ class _Dense(tf.keras.layers.Dense):
 class _FusedLayers(tf.keras.layers.Layer):
     """Applies dense layers, which it does not own, by the native op."""
 
+    if TYPE_CHECKING:  # The stubs of Keras know layers of one input.
+        __call__: Any
+
     def __init__(self, last_relu):
         # A float32 layer, so that it reads float32 kernels: as bfloat16, which Keras would make of
         # them in a mixed policy, they would have bfloat16 gradients.
@@ -105,6 +109,9 @@ class MLP(tf.keras.layers.Layer):
         fused: compute all layers by the project's op (`ops.mlp`, CPUs, float32 and bfloat16);
             otherwise by TensorFlow's. The variables are the same.
     """
+
+    if TYPE_CHECKING:  # As above.
+        __call__: Any
 
     def __init__(
         self,

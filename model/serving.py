@@ -87,7 +87,7 @@ class ServingDLRM(tf.Module):
             tf.errors.InvalidArgumentError: an id is outside its table, a dense feature is NaN or
                 infinite, or the two n differ.
         """
-        sizes = tf.constant([table.shape[0] for table in self.tables], tf.int64)
+        sizes = tf.constant([int(table.shape[0] or 0) for table in self.tables], tf.int64)
         checks = [
             _check_samples(dense, categorical),
             _check_dense(dense),

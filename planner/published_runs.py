@@ -149,12 +149,13 @@ def prediction(run: PublishedRun) -> StepCost:
     """Predict a published run."""
     vocab_sizes, device = VOCABULARIES[run.vocabulary], DEVICES[run.device]
     shape = ModelShape(vocab_sizes)
+    memory = device.memory_bytes
     placement = plan(
         vocab_sizes,
         shape.dimension,
         run.ranks,
         policy=run.policy,
-        bytes_per_rank=int(device.memory_bytes * TABLE_MEMORY_SHARE),
+        bytes_per_rank=None if memory is None else int(memory * TABLE_MEMORY_SHARE),
     )
     return predict(
         shape,

@@ -262,7 +262,7 @@ class TrainStep:
         self._plan_phase, *self._phases = train_phases(parts, self._losses)
         self._overlap = overlap
         self._planned_batch: Batch | None = None
-        self._planned: ExchangePlan | None = None
+        self._planned: Any = None
         parts.optimizer.build(parts.dense_model.trainable_variables)
         # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
         # time to the first step.
@@ -271,7 +271,7 @@ class TrainStep:
 
     def plan(self, batch: Batch) -> ExchangePlan:
         """Returns a batch's plan, made now unless the step before has made it."""
-        if self._planned is None or self._planned_batch is not batch:
+        if self._planned_batch is not batch:
             self._planned, self._planned_batch = self._plan(batch["categorical"]), batch
         return self._planned
 

@@ -210,7 +210,8 @@ def _config(reader):
             dense_features=manifests.dense_features(manifest) or 0,
             tables=len(manifest["vocab_sizes"]),
             interaction=compatibility.model_flags(manifest["flags"])["interaction"],
-            **{name: read_widths(name, text) for name, text in texts.items()},
+            bottom_mlp=read_widths("bottom_mlp", texts["bottom_mlp"]),
+            top_mlp=read_widths("top_mlp", texts["top_mlp"]),
         )
     except ValueError as error:
         raise DamagedError(f"{folder}: its flags are damaged: {error}") from error

@@ -23,8 +23,8 @@ def make_progress(
         print_interval: steps between lines; None for one about every ten seconds.
         stream: where to write, default standard output.
     """
-    stream = stream or sys.stdout
-    return ProgressBar(stream) if stream.isatty() else ProgressLines(stream, print_interval)
+    output: TextIO = stream or sys.stdout
+    return ProgressBar(output) if output.isatty() else ProgressLines(output, print_interval)
 
 
 def _count(value: float) -> str:
