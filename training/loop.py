@@ -267,7 +267,7 @@ class Loop:
 
     def _beat(self, doing):
         if self._watchdog is not None:
-            self._watchdog.beat(doing)
+            self._watchdog.heartbeat(doing)
 
     def _pause_watch(self, alone=False):
         if self._watchdog is not None:

@@ -83,7 +83,7 @@ def watched(flags, cluster):
 
 
 class _Unwatched:
-    def beat(self, doing):
+    def heartbeat(self, activity):
         """Does nothing."""
 
     def pause(self, alone=False):

@@ -260,7 +260,7 @@ def test_journals_of_older_versions_have_words_that_are_no_json(tmp_path):
 
 
 def test_a_message_that_no_rank_sends_is_refused():
-    state = {"rank": 1, "pid": 7, "host": "h", "doing": "step 3", "count": 2, "idle": 0.5,
+    state = {"rank": 1, "pid": 7, "host": "h", "activity": "step 3", "count": 2, "idle": 0.5,
              "paused": False, "leaving": False}  # fmt: skip
     line = json.dumps(state).encode() + b"\n"
     assert list(read_states(line + line + b'{"rank"', 2)) == [state, state]

@@ -43,7 +43,7 @@ def run(flags, cluster, watch):
         journal.emit("config", steps=0, **facts)
         journal.emit("message", text=f"weights of step {step} from {reader.folder}")
         try:
-            scored = evaluation(lambda: watch.beat("the evaluation"))
+            scored = evaluation(lambda: watch.heartbeat("the evaluation"))
         except ScoresNotFiniteError as error:
             raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
         scores = finite(
