@@ -1,5 +1,9 @@
 """A TensorFlow profile of some steps: `tensorboard --logdir RUN`, its tab Profile."""
 
+from __future__ import annotations
+
+import os
+
 import tensorflow as tf
 
 
@@ -8,27 +12,27 @@ class StepProfile:
 
     Args:
         steps: (first, last) step to profile, or None for none.
-        folder: where the profile goes; None where there are no steps.
+        folder: folder of the profile; None without steps.
     """
 
-    def __init__(self, steps, folder):
-        self._first, self._last = steps or (None, None)
+    def __init__(self, steps: tuple[int, int] | None, folder: str | os.PathLike | None):
+        self._steps = steps
         self._folder = folder
         self._running = False
 
-    def before(self, step):
-        """Starts before the first step; one before the run's own first starts with that."""
-        if self._first is not None and self._first <= step <= self._last and not self._running:
+    def before(self, step: int) -> None:
+        """Starts before the first step to profile, or before the run's first if it is later."""
+        if self._steps and self._steps[0] <= step <= self._steps[1] and not self._running:
             tf.profiler.experimental.start(str(self._folder))
             self._running = True
 
-    def after(self, step):
+    def after(self, step: int) -> bool:
         """Stops after the last step; returns whether it did."""
-        if not self._running or step < self._last:
+        if not self._running or (self._steps and step < self._steps[1]):
             return False
         return self.close()
 
-    def close(self):
+    def close(self) -> bool:
         """Stops a profile that is still running; returns whether there was one."""
         if not self._running:
             return False

@@ -1,4 +1,6 @@
-"""How fast a run is: steps on a clock that evaluations and checkpoints stop."""
+"""The speed of a run: steps per time, without evaluations and checkpoints."""
+
+from __future__ import annotations
 
 import time
 
@@ -6,29 +8,29 @@ import time
 class Pace:
     """The clock of a run's steps.
 
-    It starts after the first step, which traces and compiles.
+    The clock starts after the first step, which traces and compiles.
 
     Args:
         start: number of the last step before the run's first.
         batch: global batch size.
     """
 
-    def __init__(self, start, batch):
+    def __init__(self, start: int, batch: int):
         self._first = start + 1
         self._batch = batch
-        self._begin = None
+        self._begin = 0.0
         self._paused = 0.0
         self._reported = (self._first, 0.0)
 
-    def first_step_is_done(self):
+    def first_step_is_done(self) -> None:
         """Starts the clock."""
         self._begin, self._paused = time.perf_counter(), 0.0
 
-    def pause(self, seconds):
-        """Takes time that was not spent on steps off the clock."""
+    def pause(self, seconds: float) -> None:
+        """Subtracts seconds that were not spent on steps."""
         self._paused += seconds
 
-    def since_last_time(self, done):
+    def since_last_time(self, done: int) -> tuple[float, float]:
         """Returns (seconds per step, samples per second) since the last call, 0.0 without a step.
 
         Args:
@@ -40,7 +42,7 @@ class Pace:
         self._reported = (done, seconds)
         return per_step, self._batch / per_step if per_step else 0.0
 
-    def overall(self, done, end):
+    def overall(self, done: int, end: float) -> tuple[float, float] | tuple[None, None]:
         """Returns (seconds per step, samples per second) of the run, None without a second step.
 
         Args:
