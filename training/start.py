@@ -105,7 +105,7 @@ def find_checkpoint(flags, cluster, report=None):
     where = f"--{'restore' if flags.restore else 'checkpoint_dir'}={path}"
     if not pathlib.Path(path).is_dir():
         raise UserError(f"{where}: no such folder; expected a checkpoint or a folder of them")
-    reader = restore.newest_whole(path, cluster, report or warn)
+    reader = restore.latest_complete(path, cluster, report or warn)
     if reader is None:
         raise UserError(f"{where}: there is no whole checkpoint")
     return reader

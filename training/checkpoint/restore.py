@@ -11,7 +11,7 @@ from training.checkpoint.reader import Reader
 _FOUND_SCALE = ("loss_scale", "good_steps")
 
 
-def newest_whole(path, cluster, report):
+def latest_complete(path, cluster, report):
     """Finds the newest checkpoint whose every byte is as it was written.
 
     Every rank reads its share of the files. A damaged checkpoint is reported and passed over.

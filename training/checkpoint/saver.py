@@ -15,8 +15,8 @@ import numpy as np
 
 from storage.atomic import sync_folder
 from training.checkpoint import files, folder, manifest
-from training.checkpoint.failures import Explained
-from training.checkpoint.notes import collect_notes, leave_note, note_path
+from training.checkpoint.failures import ErrorTranslation
+from training.checkpoint.notes import await_ranks, note_path, publish_done
 from training.checkpoint.shard_writer import ShardWriter
 from training.checkpoint.snapshot import Snapshot
 from training.runtime import environment, memory
@@ -194,7 +194,7 @@ class Saver:
                 note = writer.write_rest(self._stopping)
                 if note is None:
                     return
-                leave_note(partial, self._cluster.rank, note)
+                publish_done(partial, self._cluster.rank, note)
                 if self._cluster.rank == 0:
                     size = self._commit(partial, head)
                     self._event["bytes"] = size
@@ -209,7 +209,7 @@ class Saver:
 
     def _commit(self, partial, head):
         """Makes the checkpoint whole; returns its bytes."""
-        notes = collect_notes(partial, self._cluster.size, self._patience, self._stopping)
+        notes = await_ranks(partial, self._cluster.size, self._patience, self._stopping)
         digests, described, size = {}, {}, 0
         tables = []
         for note in notes:
@@ -240,7 +240,7 @@ class Saver:
 
     def _explained(self, partial):
         rank = self._cluster.rank
-        return Explained(partial, rank, self._state.bytes_of(rank), self.newest)
+        return ErrorTranslation(partial, rank, self._state.bytes_of(rank), self.newest)
 
 
 def prepare(path, cluster):

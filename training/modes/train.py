@@ -164,7 +164,7 @@ def _begin(flags, cluster, data, state, saver, journal):
     --restore, from step 0; the initial weights.
     """
     if saver is not None:
-        reader = restore.newest_whole(flags.checkpoint_dir, cluster, _report(journal))
+        reader = restore.latest_complete(flags.checkpoint_dir, cluster, _report(journal))
         if reader is not None:
             changed = compatibility.check(
                 reader, chosen(), data.facts, data.vocab_sizes, resume=True

@@ -73,7 +73,7 @@ def trainers_logits(trained, dense, ids):
     """The trainer's own forward pass on one rank, restored by its own code."""
     kind, folder = trained
     cluster = SingleProcessGroup()
-    reader = restore.newest_whole(folder, cluster, pytest.fail)
+    reader = restore.latest_complete(folder, cluster, pytest.fail)
     model = DenseDLRM(
         dense_features=13, tables=len(VOCAB), bottom_mlp=[16, 8], top_mlp=[16, 8, 1], seed=99,
         interact=kind != "no_interaction",
