@@ -9,12 +9,16 @@ The original runs on GPUs alone; this one runs wherever ``ops.dot_interaction`` 
 number of features and any dimension, and takes bfloat16 too.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from ops.dot_interaction import dot_interaction_stacked
 
 
-def dot_based_interact(input, bottom_mlp_output, name=None):
+def dot_based_interact(
+    input: tf.Tensor, bottom_mlp_output: tf.Tensor, name: str | None = None
+) -> tf.Tensor:
     """Dot interaction of stacked feature vectors, headed by the bottom MLP's output.
 
     Args:
@@ -28,7 +32,7 @@ def dot_based_interact(input, bottom_mlp_output, name=None):
         the first D columns goes to ``bottom_mlp_output`` alone, that of the products to ``input``.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a type is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
     """
