@@ -29,7 +29,7 @@ class RoutedRows(NamedTuple):
 
 def route_rows(
     ids: tf.Tensor,
-    vocab_sizes: Sequence[int],
+    vocab_sizes: Sequence[int] | np.ndarray,
     owners: np.ndarray,
     bases: np.ndarray,
     steps: np.ndarray,
