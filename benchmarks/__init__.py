@@ -1,4 +1,4 @@
-"""Measurements: the project's parts beside the machine's limits and beside their alternatives."""
+"""Measurements: the project's parts compared with the machine's limits and with alternatives."""
 
 import sys
 

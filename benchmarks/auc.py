@@ -1,4 +1,4 @@
-"""What the area under the ROC curve of a large test set costs, beside scikit-learn's.
+"""The cost of the AUC of a large test set, compared with scikit-learn's.
 
     python3 -m benchmarks.auc [--samples N] [--compared N] [--json FILE]
 
@@ -7,6 +7,8 @@ that most of them tie; they come in batches of 65,536, as in an evaluation. Time
 batch to the area, less that of drawing the batches; memory is what the process takes at its peak
 beyond what it took before the first batch, so the scores themselves are in it.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -17,12 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks import machine, results_file
-from storage.arguments import whole_number
+from storage.arguments import first_paragraph, whole_number
 from storage.atomic import write_json
+
+if TYPE_CHECKING:
+    from training.metrics.binned_auc import BinnedAuc
+    from training.metrics.exact_auc import ExactAuc
+    from training.runtime.process_group import ProcessGroup
 
 CRITEO_TEST_SAMPLES = 89_137_319
 BATCH = 65536
@@ -31,7 +40,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What one job gave.
+    """The result of one job.
 
     Attributes:
         method: "exact", "binned" or "scikit-learn".
@@ -50,7 +59,7 @@ class Row:
     peak_bytes: int
 
 
-def batches(samples, rank, size):
+def batches(samples: int, rank: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (float32 scores, int8 labels) of this rank's batches: the same for any `size`."""
     for number, begin in enumerate(range(0, samples, BATCH)):
         if number % size == rank:
@@ -61,7 +70,7 @@ def batches(samples, rank, size):
             yield np.round(logits, 3).astype(np.float32), labels.astype(np.int8)
 
 
-def _resident(field):
+def _resident(field: str) -> int:
     with open("/proc/self/status") as status:
         for line in status:
             if line.startswith(field):
@@ -69,7 +78,9 @@ def _resident(field):
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def _collected(metric, samples, cluster):
+def _collected(
+    metric: ExactAuc | BinnedAuc, samples: int, cluster: ProcessGroup
+) -> tuple[float, float]:
     """Returns (area, seconds) of one of the project's metrics."""
     seconds = 0.0
     for scores, labels in batches(samples, cluster.rank, cluster.size):
@@ -82,7 +93,7 @@ def _collected(metric, samples, cluster):
     return area, seconds + time.perf_counter() - begin
 
 
-def _scikit_learn(samples):
+def _scikit_learn(samples: int) -> tuple[float, float]:
     """Returns (area, seconds) of scikit-learn's function, which takes whole arrays."""
     from sklearn.metrics import roc_auc_score
 
@@ -95,7 +106,7 @@ def _scikit_learn(samples):
     return float(area), time.perf_counter() - begin
 
 
-def work(method, samples, target):
+def work(method: str, samples: int, target: str) -> None:
     """Measures on this job's ranks; rank 0 writes the row as JSON."""
     from training.runtime import environment
 
@@ -123,7 +134,7 @@ def work(method, samples, target):
     cluster.shutdown()
 
 
-def measure(method, ranks, samples):
+def measure(method: str, ranks: int, samples: int) -> Row:
     """Runs one job; returns its `Row`."""
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder, "row.json")
@@ -140,9 +151,9 @@ def measure(method, ranks, samples):
         return Row(**json.loads(target.read_text()))
 
 
-def main():
+def main() -> None:
     """Prints the table, and writes it as JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     count = whole_number(1, 1 << 40)
     parser.add_argument("--samples", type=count, default=CRITEO_TEST_SAMPLES,
                         help=f"samples of the large test set [{CRITEO_TEST_SAMPLES}]")  # fmt: skip

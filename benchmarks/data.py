@@ -1,4 +1,4 @@
-"""Speed of the data path beside what the machine itself can do.
+"""Speed of the data path, compared with the machine's limits.
 
     python3 -m benchmarks.data [--json FILE]
 
@@ -10,6 +10,8 @@ the bytes that the tool writes (two threads, past the page cache where that can 
 the median of the repeats, which go round all cases so that none has a quieter machine than
 another; the processor time per GB says what a loaded machine hides.
 """
+
+from __future__ import annotations
 
 import argparse
 import concurrent.futures
@@ -23,10 +25,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import results_file
 from dataset import command_line
-from storage.arguments import whole_number
+from storage.arguments import first_paragraph, whole_number
+
+if TYPE_CHECKING:
+    from dataset.columns import DatasetDescription
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH = 65536
@@ -35,14 +42,14 @@ BLOCK = 8 << 20
 MEMORY = "/dev/shm"
 
 
-def _files(description):
+def _files(description: DatasetDescription) -> list[str]:
     return sorted({s.path for column in description.columns for s in column.segments})
 
 
-def read_floor(paths, threads):
+def read_floor(paths: Sequence[str], threads: int) -> float:
     """Returns the bytes/s at which files are read from the page cache, block by block."""
 
-    def read(handle, offset):
+    def read(handle: int, offset: int) -> int:
         return os.preadv(handle, [buffers.setdefault(offset // BLOCK % threads, bytearray(BLOCK))],
                          offset)  # fmt: skip
 
@@ -58,7 +65,7 @@ def read_floor(paths, threads):
     return total / seconds
 
 
-def write_floor(folder, size):
+def write_floor(folder: str, size: int) -> float:
     """Returns the bytes/s at which `folder` takes large writes from two threads, fsync included."""
     block = mmap.mmap(-1, BLOCK)  # at a page boundary
     block.write(os.urandom(BLOCK))
@@ -79,7 +86,9 @@ def write_floor(folder, size):
     return written / seconds
 
 
-def read_epoch(description, parallel_reads, **options):
+def read_epoch(
+    description: DatasetDescription, parallel_reads: int, **options: Any
+) -> tuple[float, float]:
     """Returns (samples/s, processor seconds per million samples) over one epoch."""
     from dataset import reader
 
@@ -95,7 +104,7 @@ def read_epoch(description, parallel_reads, **options):
     return count / seconds, used / count * 1e6
 
 
-def _peak_memory(process):
+def _peak_memory(process: int) -> int:
     """Returns the peak resident bytes of a running process, 0 when it has ended."""
     try:
         with open(f"/proc/{process}/status", encoding="ascii") as status:
@@ -105,7 +114,7 @@ def _peak_memory(process):
     return int(lines[0].split()[1]) * 1024 if lines else 0
 
 
-def run_tool(command):
+def run_tool(command: Sequence[str]) -> tuple[float, float, int]:
     """Runs one of the tools; returns (seconds, processor seconds, peak resident bytes)."""
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -124,11 +133,13 @@ def run_tool(command):
     return seconds, usage.ru_utime + usage.ru_stime, memory
 
 
-def _median(runs):
+def _median(runs: Sequence[tuple[float, ...]]) -> list[float]:
     return [statistics.median(column) for column in zip(*runs)]
 
 
-def bench_reader(datasets, repeats, threads):
+def bench_reader(
+    datasets: Mapping[str, tuple[DatasetDescription, dict[str, Any]]], repeats: int, threads: int
+) -> list[dict[str, Any]]:
     """Measures the reader on {name: (description, options)}."""
     runs = {name: [] for name in datasets}
     floors = {name: [] for name in datasets}
@@ -155,11 +166,16 @@ def bench_reader(datasets, repeats, threads):
     return results
 
 
-def _bytes_in(folder):
+def _bytes_in(folder: str) -> int:
     return sum(entry.stat().st_size for entry in os.scandir(folder))
 
 
-def bench_tools(cases, source_bytes, folders, repeats):
+def bench_tools(
+    cases: Mapping[str, Sequence[str]],
+    source_bytes: Mapping[str, int],
+    folders: Mapping[str, str],
+    repeats: int,
+) -> list[dict[str, Any]]:
     """Measures {name: command that takes a destination} for each of {name: destination folder}."""
     runs = {(name, where): [] for where in folders for name in cases}
     floors = {where: [] for where in folders}
@@ -191,10 +207,10 @@ def bench_tools(cases, source_bytes, folders, repeats):
     return results
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark and prints a table."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m benchmarks.data", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m benchmarks.data", description=first_paragraph(__doc__)
     )
     parser.add_argument(
         "--json", metavar="FILE", type=results_file.target, help="write the figures here as well"
@@ -236,7 +252,9 @@ def main(arguments=None):
         results_file.write(parsed.json, "data", facts)
 
 
-def _run(folder, folders, parsed):
+def _run(
+    folder: str, folders: Mapping[str, str], parsed: argparse.Namespace
+) -> list[dict[str, Any]]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from dataset import convert, open_split, synthetic
 
@@ -265,7 +283,7 @@ def _run(folder, folders, parsed):
     return results + bench_tools(cases, sizes, folders, parsed.repeats)
 
 
-def _print(facts):
+def _print(facts: Mapping[str, Any]) -> None:
     print(
         f"{facts['samples']} samples, {facts['cores']} cores, medians of {facts['repeats']}, load "
         f"average {facts['load_average']:.1f} at the end"

@@ -1,4 +1,4 @@
-"""What the embedding of one step costs on several ranks of this machine, and what it must cost.
+"""The cost of one step's embedding on several ranks of this machine, and its lower bound.
 
     python3 -m benchmarks.hybrid [--json FILE] [--ranks 1,2,4] [--batch 8192]
 
@@ -9,6 +9,8 @@ the rows' (each looked-up row read once, each updated row read and written once,
 in the same run). Ids follow a power law or are uniform.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import pathlib
@@ -17,12 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import results_file
-from storage.arguments import whole_number, whole_numbers
+from storage.arguments import first_paragraph, whole_number, whole_numbers
 from storage.atomic import write_json
+
+if TYPE_CHECKING:
+    from benchmarks.machine import MachineLimits
+    from training.runtime.process_group import ProcessGroup
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
@@ -35,7 +43,9 @@ POWER = 1.05
 WARMUP = 3
 
 
-def power_law_ids(generator, batch, vocab_sizes):
+def power_law_ids(
+    generator: np.random.Generator, batch: int, vocab_sizes: Sequence[int]
+) -> np.ndarray:
     """Returns int32 [batch, T]: id i of a table with probability proportional to (i + 1)^-1.05."""
     columns = []
     for rows in vocab_sizes:
@@ -47,12 +57,14 @@ def power_law_ids(generator, batch, vocab_sizes):
     return np.minimum(ids, np.array(vocab_sizes) - 1).astype(np.int32)
 
 
-def uniform_ids(generator, batch, vocab_sizes):
+def uniform_ids(
+    generator: np.random.Generator, batch: int, vocab_sizes: Sequence[int]
+) -> np.ndarray:
     """Returns int32 [batch, T], each id of a table equally likely."""
     return generator.integers(0, np.array(vocab_sizes), (batch, len(vocab_sizes)), dtype=np.int32)
 
 
-def _time(function, repeats):
+def _time(function: Callable[[], Any], repeats: int) -> float:
     for _ in range(WARMUP):
         function()
     seconds = []
@@ -63,7 +75,7 @@ def _time(function, repeats):
     return statistics.median(seconds)
 
 
-def work(options):
+def work(options: argparse.Namespace) -> None:
     """Measures on this job's ranks; rank 0 writes the rows as JSON."""
     from training.runtime import environment
 
@@ -118,7 +130,7 @@ def work(options):
     cluster.shutdown()
 
 
-def _bare_exchange(cluster, sent, width, repeats):
+def _bare_exchange(cluster: ProcessGroup, sent: np.ndarray, width: int, repeats: int) -> float:
     """Returns seconds of two bare alltoalls of this step's vectors: forward and back."""
     import tensorflow as tf
 
@@ -136,9 +148,9 @@ def _bare_exchange(cluster, sent, width, repeats):
     return _time(lambda: both().numpy(), repeats)
 
 
-def main():
+def main() -> None:
     """Runs all numbers of ranks in turn and prints one table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--ranks", type=whole_numbers(1, 1 << 10), default="1,2,4")
     parser.add_argument("--batch", type=whole_number(1), default=8192, help="global batch")
     parser.add_argument("--repeats", type=whole_number(1), default=9)
@@ -184,7 +196,9 @@ def main():
         results_file.write(options.json, "hybrid", report)
 
 
-def _print(rows, options, limits):
+def _print(
+    rows: Sequence[dict[str, Any]], options: argparse.Namespace, limits: MachineLimits
+) -> None:
     print(
         f"{limits.processor}, {limits.threads} threads, load {limits.load:.1f} at the start; "
         f"global batch {options.batch}, {len(VOCAB)} tables, "

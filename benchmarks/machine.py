@@ -1,10 +1,12 @@
-"""What this machine can do: the limits that the project's kernels are measured against.
+"""Measures this machine's limits, for comparison with the project's kernels.
 
     python3 -m benchmarks.machine [--json FILE]
 
 Rates are of all cores together: copy bandwidth past the caches, random rows read and rewritten in
 a large table (prefetched, in huge pages and in small ones), and TensorFlow's own matrix product.
 """
+
+from __future__ import annotations
 
 import argparse
 import ctypes
@@ -20,7 +22,7 @@ import tensorflow as tf
 
 from benchmarks import results_file
 from ops import loader
-from storage.arguments import whole_number
+from storage.arguments import first_paragraph, whole_number
 
 ROW_BYTES = 512  # an embedding row of 128 float32
 
@@ -41,12 +43,12 @@ class MachineLimits:
     matmul_bfloat16_flops_per_second: float
 
 
-def threads():
+def threads() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def processor():
+def processor() -> str:
     """Returns the processor's name."""
     with open("/proc/cpuinfo") as info:
         for line in info:
@@ -55,8 +57,8 @@ def processor():
     return "unknown"
 
 
-def allocate(size, huge_pages=True):
-    """Returns uint8 memory of its own mapping, page-aligned and written to throughout."""
+def allocate(size: int, huge_pages: bool = True) -> np.ndarray:
+    """Returns uint8 memory in a mapping of its own: page-aligned, every page written."""
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     advice = "MADV_HUGEPAGE" if huge_pages else "MADV_NOHUGEPAGE"
     if hasattr(mmap, advice):
@@ -67,7 +69,7 @@ def allocate(size, huge_pages=True):
 
 
 @functools.cache
-def _native():
+def _native() -> ctypes.CDLL:
     loader.load()
     native = ctypes.CDLL(str(loader.path()))
     pointer, word, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -80,12 +82,12 @@ def _native():
 class CopyProbe:
     """Measures copy bandwidth, again at every call; holds its buffers."""
 
-    def __init__(self, size=256 << 20):
+    def __init__(self, size: int = 256 << 20):
         self._size = size // (64 * threads()) * 64 * threads()
         self.copied_bytes = 2 * self._size  # read and written, by one call
         self._source, self._target = allocate(self._size), allocate(self._size)
 
-    def __call__(self):
+    def __call__(self) -> float:
         """Returns bytes read plus bytes written per second."""
         seconds = _native().dlrm_copy_seconds(
             self._target.ctypes.data, self._source.ctypes.data, self._size, threads()
@@ -96,12 +98,12 @@ class CopyProbe:
 class RowProbe:
     """Measures random rows per second of a table, again at every call."""
 
-    def __init__(self, address, size, count=1_000_000):
+    def __init__(self, address: int, size: int, count: int = 1_000_000):
         self._address, self._rows = address, size // ROW_BYTES
         self.count = count  # rows visited by one call
         self._seed = 0
 
-    def __call__(self, write):
+    def __call__(self, write: bool) -> float:
         """Returns rows read, or read and rewritten, per second."""
         self._seed += 1
         seconds = _native().dlrm_row_seconds(
@@ -110,7 +112,7 @@ class RowProbe:
         return self.count / seconds
 
 
-def matmul_rate(dtype, size=1536, repetitions=5):
+def matmul_rate(dtype: tf.DType, size: int = 1536, repetitions: int = 5) -> float:
     """Returns floating-point operations per second of TensorFlow's matrix product, the median."""
     a, b = (tf.cast(tf.random.normal([size, size]), dtype) for _ in range(2))
     tf.linalg.matmul(a, b)
@@ -122,7 +124,7 @@ def matmul_rate(dtype, size=1536, repetitions=5):
     return statistics.median(rates)
 
 
-def measure(table_bytes=3_600_000_000, repetitions=7):
+def measure(table_bytes: int = 3_600_000_000, repetitions: int = 7) -> MachineLimits:
     """Measures everything; takes about half a minute and ``table_bytes`` of memory."""
     load = os.getloadavg()[0]
     copy = CopyProbe()
@@ -149,9 +151,9 @@ def measure(table_bytes=3_600_000_000, repetitions=7):
     )
 
 
-def main():
+def main() -> None:
     """Prints the limits, and writes them as JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--json", type=results_file.target, help="file to write the limits to")
     parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
     arguments = parser.parse_args()

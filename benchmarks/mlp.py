@@ -1,8 +1,12 @@
-"""The published DLRM's MLPs by the fused op, beside TensorFlow's own layers and beside XLA."""
+"""The published DLRM's MLPs: the fused op compared with TensorFlow's layers and XLA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import tensorflow as tf
 
-from benchmarks.timing import Limit, compare
+from benchmarks.timing import Limit, Row, compare
 from model.mlp import MLP
 from ops import loader
 
@@ -11,13 +15,13 @@ BATCHES = (2048, 8192)
 LAYERS = ((13, (512, 256, 128), True), (480, (1024, 1024, 512, 256, 1), False))
 
 
-def products():
+def products() -> int:
     """Returns multiply-adds of one sample forward; backward takes twice as many."""
     widths = [(inputs, *sizes) for inputs, sizes, _ in LAYERS]
     return sum(a * b for each in widths for a, b in zip(each, each[1:]))
 
 
-def mlp_rows(rounds):
+def mlp_rows(rounds: int) -> Iterator[Row]:
     """Yields rows of both MLPs together: forward alone, and forward and backward."""
     if not loader.is_built("mlp"):
         print("mlp         the fused op is not built: it needs oneDNN")
@@ -27,7 +31,7 @@ def mlp_rows(rounds):
             yield from _rows(batch, dtype, rounds)
 
 
-def _rows(batch, dtype, rounds):
+def _rows(batch: int, dtype: tf.DType, rounds: int) -> Iterator[Row]:
     square = tf.cast(tf.random.normal([1024, 1024]), dtype)
     inputs = [tf.cast(tf.random.normal([batch, width]), dtype) for width, _, _ in LAYERS]
     upstream = [
@@ -48,7 +52,11 @@ def _rows(batch, dtype, rounds):
 
         @tf.function(jit_compile=compiled)
         def run(inputs):
-            return [mlp(x, for_inference=True) for mlp, x in zip(mlps, inputs)]
+            # The stub of Keras hides the keywords of `call`.
+            return [
+                mlp(x, for_inference=True)  # pyright: ignore[reportCallIssue]
+                for mlp, x in zip(mlps, inputs)
+            ]
 
         return lambda: run(inputs)
 

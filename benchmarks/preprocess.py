@@ -7,6 +7,8 @@ values and 21 tables of MLPerf's sizes, runs preprocess.py on them, and prints o
 Line lengths (about 260 bytes), missing and negative values are those of Criteo's files.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -16,11 +18,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import psutil
 
-from storage.arguments import number
+from storage.arguments import first_paragraph, number
 from storage.atomic import encode_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -43,8 +46,8 @@ _LINES_AT_ONCE = 1 << 16
 _DECIMAL_DIGITS = 5
 
 
-def make_lines(rng, lines):
-    """Returns the bytes of random lines: every field at full width, then without what is unused."""
+def make_lines(rng: np.random.Generator, lines: int) -> np.ndarray:
+    """Returns the bytes of random lines: made at full width, without the unused bytes."""
     width = 2 + 13 * (_DECIMAL_DIGITS + 2) + 26 * 9
     text = np.zeros((lines, width), np.uint8)
     used = np.ones((lines, width), bool)
@@ -80,7 +83,7 @@ def make_lines(rng, lines):
     return text[used]
 
 
-def generate(folder, total_bytes):
+def generate(folder: pathlib.Path, total_bytes: float) -> int:
     """Writes day_0, day_1, ... of about one gigabyte, unless they are there; returns the days."""
     folder.mkdir(parents=True, exist_ok=True)
     days = max(2, round(total_bytes / 1e9))
@@ -92,12 +95,12 @@ def generate(folder, total_bytes):
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:
             while file.tell() < total_bytes / days:
-                file.write(make_lines(rng, _LINES_AT_ONCE))
+                file.write(make_lines(rng, _LINES_AT_ONCE).data)
         partial.rename(path)
     return days
 
 
-def _memory(process):
+def _memory(process: psutil.Process) -> tuple[int, int]:
     """Returns (resident, proportional) bytes of a process and its descendants."""
     resident = proportional = 0
     for member in [process, *process.children(recursive=True)]:
@@ -110,7 +113,7 @@ def _memory(process):
     return resident, proportional
 
 
-def _disk(folder):
+def _disk(folder: str | os.PathLike) -> int:
     """Returns the bytes that the files below a folder take."""
     total = 0
     for base, _, names in os.walk(folder):
@@ -122,8 +125,8 @@ def _disk(folder):
     return total
 
 
-def measure(command, output):
-    """Runs a command to its end; returns what it took."""
+def measure(command: Sequence[str], output: str | os.PathLike) -> dict[str, float]:
+    """Runs a command to its end; returns its time, memory and disk use."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
     child = subprocess.Popen(command)
@@ -152,10 +155,10 @@ def measure(command, output):
     }
 
 
-def main():
+def main() -> None:
     """Generates, runs, and prints the measurements."""
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0],
+        description=first_paragraph(__doc__),
         epilog="Other flags are handed to preprocess.py, such as --memory_limit 8GiB.",
     )
     parser.add_argument(

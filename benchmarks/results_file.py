@@ -1,8 +1,11 @@
 """The JSON file of a benchmark's figures: it replaces an earlier one and nothing else."""
 
+from __future__ import annotations
+
 import argparse
 import os
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from storage import atomic, paths, structured
 from storage.claim import check_replaceable
@@ -12,7 +15,7 @@ class _Report(TypedDict):
     benchmark: str
 
 
-def target(text):
+def target(text: str) -> str:
     """Returns a path that figures can be written to: a type for argparse, before all measuring."""
     try:
         paths.check_local(text)
@@ -29,7 +32,7 @@ def target(text):
     return text
 
 
-def write(path, benchmark, figures):
+def write(path: str, benchmark: str, figures: Mapping[str, Any]) -> None:
     """Writes a benchmark's figures.
 
     Args:
@@ -41,7 +44,7 @@ def write(path, benchmark, figures):
     atomic.write_json(path, {"benchmark": benchmark, **figures})
 
 
-def _is_report(path):
+def _is_report(path: str) -> bool:
     try:
         structured.read_json(path, _Report)
     except (OSError, structured.StructureError):

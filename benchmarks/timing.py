@@ -1,7 +1,11 @@
 """Times an op, TensorFlow's formulation of it and the machine's limits in turn."""
 
+from __future__ import annotations
+
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +29,13 @@ class Row:
     op: str
     case: str
     seconds: float
-    shares: tuple
+    shares: tuple[Share, ...]
     tensorflow_seconds: float
     speedup: float  # by the clock
     speedup_cpu: float  # by processor time
 
 
-def timed(call):
+def timed(call: Callable[[], Any]) -> np.ndarray:
     """Returns seconds of one call by the clock, and processor seconds per core."""
     start, start_cpu = time.perf_counter(), time.process_time()
     call()
@@ -44,13 +48,21 @@ class Limit:
     """A probe of the machine, and the op's work as a multiple of the probe's."""
 
     name: str
-    probe: object
+    probe: Callable[[], Any]
     factor: float
 
 
-def compare(op, case, limits, ours, theirs, rounds):
+def compare(
+    op: str,
+    case: str,
+    limits: Sequence[Limit],
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    rounds: int,
+) -> Row:
     """Times the limits' probes, an op and TensorFlow's formulation in turn; prints their row."""
-    ours(), theirs()
+    ours()
+    theirs()
     calls = (ours, theirs, *(limit.probe for limit in limits))
     times = np.array([[timed(call) for call in calls] for _ in range(rounds)])
     times[:, 2:] *= np.array([limit.factor for limit in limits])[:, np.newaxis]

@@ -17,7 +17,7 @@ import tensorflow as tf
 from dataset.batches import dealt, local_batch_size, steps
 from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
-from ops.read_slice.read_slice import read_slice
+from ops.read_slice.read_slice import IdCheck, read_slice
 
 __all__ = ["EpochOrder", "ReadAhead", "batches", "steps", "synthetic_batches"]
 
@@ -135,9 +135,7 @@ def batches(
             rows=rows,
             columns=id_columns,
             dtype=tf.int32,
-            check="ids",
-            bounds=bounds,
-            tables=stored,
+            check=IdCheck(bounds, stored),
         )
         return ids if picked is None else tf.gather(ids, picked, axis=1)
 

@@ -4,13 +4,16 @@ The libraries are built for one TensorFlow release (its C++ ABI is not stable be
 their file names carry that release and only a matching one is ever loaded.
 """
 
+from __future__ import annotations
+
 import functools
 import pathlib
+from types import ModuleType
 
 import tensorflow as tf
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
-# What a library needs beside TensorFlow: {name: how to get it}.
+# Requirements of a library besides TensorFlow: {name: how to install them}.
 _NEEDS = {"mlp": "python3 -m pip install -c constraints.txt onednn-devel-cpu-gomp"}
 
 
@@ -18,8 +21,8 @@ class LibraryNotBuiltError(RuntimeError):
     """A native op library for this TensorFlow is missing or cannot be loaded."""
 
 
-def path(name="ops"):
-    """Returns the path that a library for the running TensorFlow has, whether built or not.
+def path(name: str = "ops") -> pathlib.Path:
+    """Returns the path of a library for the running TensorFlow, whether it is built or not.
 
     Args:
         name: "ops", or "mlp", which is built where oneDNN is installed.
@@ -28,18 +31,18 @@ def path(name="ops"):
     return _FOLDER / f"libdlrm_{name}-tf{release}.so"
 
 
-def is_built(name="ops"):
-    """Tells whether a library for the running TensorFlow exists."""
+def is_built(name: str = "ops") -> bool:
+    """Returns whether a library for the running TensorFlow exists."""
     return path(name).exists()
 
 
 @functools.cache
-def load(name="ops"):
+def load(name: str = "ops") -> ModuleType:
     """Loads a library once and returns the module that holds its ops.
 
     Raises:
-        LibraryNotBuiltError: the library is not there, or was built for another TensorFlow, or
-            what it needs is not there any more.
+        LibraryNotBuiltError: the library or one of its requirements is missing, or it was built
+            for another TensorFlow.
     """
     library = path(name)
     build = "run `make ops` (or `python3 setup.py build_ext --inplace`) with this Python"

@@ -1,7 +1,7 @@
 """The cost model's constants, all of them, each with its source.
 
 Rates are per device and second, bandwidths in bytes per second and one direction. Peaks are the
-vendor's; what programs reach of them is `REACHED`, and what a software stack adds is `SOFTWARE`.
+vendor's; `REACHED` is the share of them that programs reach, `SOFTWARE` the overhead of software.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Device:
     name: str
     memory_bytes: int | None
     memory_bandwidth: float
-    matrix_rates: dict
+    matrix_rates: dict[str, float]
     ranks_per_node: int
     alltoall_bandwidth: float
     allreduce_bandwidth: float
@@ -44,13 +44,13 @@ class Device:
 
 @dataclasses.dataclass(frozen=True)
 class Software:
-    """What a training program adds to the device's own time.
+    """The time that a training program adds to the device's.
 
     Attributes:
       name: as in `--software`.
       step_overhead: seconds of a step that do not depend on the batch: kernel launches,
         Horovod's negotiation, host synchronisation.
-      overlaps_exchange: exchanges run beside the arithmetic.
+      overlaps_exchange: exchanges run while the device computes.
       gradient_bytes: bytes of a dense gradient's value in the all-reduce under AMP.
       source: where `step_overhead` is from.
     """
@@ -82,7 +82,7 @@ REACHED = {
     "host": 0.75,
 }
 
-# Share of a device's memory that tables may take, as the trainer takes it by default: activations,
+# Share of a device's memory that tables may take, the trainer's default: activations,
 # exchange buffers and the libraries' workspace need the rest. Assumed.
 TABLE_MEMORY_SHARE = 0.80
 

@@ -16,6 +16,7 @@ from model.interactions import Interaction, interaction_class
 
 ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
+GRADIENT_BYTES = 4  # of a replicated table, summed in float32
 ID_BYTES = 4  # of an id, or a row number of a rank's variable, on its way: int32
 
 
@@ -193,7 +194,7 @@ def count_step(
         vector_bytes=max(sent, received) * value if ranks > 1 else 0,
         id_bytes=0 if own_ids else unique_fraction * local * exchanged * pieces * ID_BYTES,
         allreduce_bytes=(
-            shape.dense_parameters * gradient_bytes + replicated_rows * dimension * 4
+            shape.dense_parameters * gradient_bytes + replicated_rows * dimension * GRADIENT_BYTES
             if ranks > 1
             else 0
         ),

@@ -173,7 +173,7 @@ class Loop:
                     wait = functools.partial(self._watch.pause, alone=True)
                     self._saver.before_step(self._step.plan(batch), wait)
                 if done > self._start + 1:
-                    self._watch.beat(f"step {done}")
+                    self._watch.heartbeat(f"step {done}")
                 self._profile.before(done)
                 asked = self._votes.local_vote()
                 _, answer = self._step(batch, self._schedule(done), following, asked)
@@ -244,7 +244,7 @@ class Loop:
         self._saver.begin(done, done // self._data.steps_per_epoch, self._evaluations.records)
         if wait:
             self._saver.finish()
-        self._watch.beat(f"step {done + 1}")
+        self._watch.heartbeat(f"step {done + 1}")
         self._stop_clocks(time.perf_counter() - begin)
         self._votes.checkpointed()
 
@@ -276,7 +276,7 @@ class Loop:
         self._watch.pause()
         try:
             result = self._evaluator(
-                lambda: self._watch.beat(f"the evaluation after step {done}"),
+                lambda: self._watch.heartbeat(f"the evaluation after step {done}"),
                 lambda: self._votes.stopping,
             )
         except ScoresNotFiniteError as error:

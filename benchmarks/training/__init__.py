@@ -1,1 +1,1 @@
-"""Whole training steps of this project and of its peers, in turn, beside the machine's limit."""
+"""Whole training steps of this project and its peers, interleaved, and the machine's limit."""

@@ -1,9 +1,11 @@
-"""Whole training steps: this project's, Keras' and TorchRec's, in turn, beside the limit.
+"""Whole training steps: this project's, Keras' and TorchRec's, interleaved, and the limit.
 
     python3 -m benchmarks.training [--precisions fp32,bf16] [--batches 8192,2048] [--rounds 5]
 
-Prints one table and writes it as JSON. docs/performance.md says how the figures are taken.
+Prints one table and writes it as JSON. docs/performance.md describes the measurement.
 """
+
+from __future__ import annotations
 
 import argparse
 import pathlib
@@ -11,14 +13,16 @@ import shlex
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 from benchmarks import results_file
 from benchmarks.hybrid import VOCAB
-from benchmarks.training import files, report, turns
-from benchmarks.training.programs import ROOT, ProgramError, Programs
+from benchmarks.training import files, interleaved, report
+from benchmarks.training.programs import ROOT, Program, ProgramError, Programs
 from benchmarks.training.task import Task
 from dataset import command_line
-from storage.arguments import number, whole_number, whole_numbers
+from storage.arguments import first_paragraph, number, whole_number, whole_numbers
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 NAMES = {
@@ -32,7 +36,7 @@ NAMES = {
 _BESIDE_TABLES = 1_500_000_000
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
@@ -52,7 +56,7 @@ def main(arguments=None):
         "rounds": options.rounds,
         "model": None, "limits": {}, "rows": [], "phases": [], "missing": missing,
     }  # fmt: skip
-    # What was made so far is cleared away when the run is ended from outside, too.
+    # So that the temporary files are removed when the run is ended from outside, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -63,7 +67,7 @@ def main(arguments=None):
                 )
                 for group in _groups(chosen, task):
                     _run_group(group, task, options, whole)
-                    # Each time: what was measured stays when a later group fails.
+                    # After each group: its results stay when a later group fails.
                     report.with_best_peer(whole["rows"])
                     results_file.write(options.json, "training", whole)
     except ProgramError as error:
@@ -73,9 +77,9 @@ def main(arguments=None):
     return 0
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python3 -m benchmarks.training", description=__doc__.partition("\n\n")[0]
+        prog="python3 -m benchmarks.training", description=first_paragraph(__doc__)
     )
     parser.add_argument(
         "--json", type=results_file.target, default=str(RESULTS), help="where to write the result"
@@ -93,7 +97,7 @@ def _parser():
         "--steps", type=whole_number(1), help="steps of a burst, instead of --seconds"
     )
     parser.add_argument(
-        "--patience", type=number(0.001), default=60.0,
+        "--timeout", "--patience", type=number(0.001), default=60.0,
         help="seconds in which a program must do three steps, or is left out",
     )  # fmt: skip
     parser.add_argument(
@@ -116,7 +120,12 @@ def _parser():
     return parser
 
 
-def _check(options, precisions, batches, chosen):
+def _check(
+    options: argparse.Namespace,
+    precisions: Sequence[str],
+    batches: Sequence[int],
+    chosen: Sequence[str],
+) -> None:
     for name, found, known in (
         ("precisions", precisions, ("fp32", "bf16")),
         ("programs", chosen, tuple(NAMES)),
@@ -128,30 +137,32 @@ def _check(options, precisions, batches, chosen):
         sys.exit(f"--samples {options.samples}: expected 20 batches, {20 * max(batches)}")
 
 
-def _groups(chosen, task):
+def _groups(chosen: Sequence[str], task: Task) -> list[list[str]]:
     """Returns lists of programs that fit in memory together with the one that measures rates.
 
-    Each but the first has ours again, so that every ratio is of one round.
+    Each list except the first has ours again, so that every ratio is of one round.
     """
     import psutil
 
     each = task.table_bytes + _BESIDE_TABLES
-    room = max(2, int(psutil.virtual_memory().available / each) - 1)
+    most = max(2, int(psutil.virtual_memory().available / each) - 1)
     programs = [name for name in NAMES if name in chosen and name != "inference"]
-    # Last, as the first that must wait for room.
+    # Last, as the first to be moved to another group.
     programs.sort(key="two_ranks".__eq__)
     if "inference" in chosen and "ours" not in programs:
         programs.insert(0, "ours")
-    groups = [programs[:room]]
-    for name in programs[room:]:
+    groups = [programs[:most]]
+    for name in programs[most:]:
         groups.append(["ours", name])
     if "inference" in chosen:
         groups[0].append("inference")
     return groups
 
 
-def _run_group(group, task, options, whole):
-    """Measures a group; adds its rows to the report, those that are there already left out."""
+def _run_group(
+    group: Sequence[str], task: Task, options: argparse.Namespace, whole: dict[str, Any]
+) -> None:
+    """Measures a group; adds its rows to the report, except those that it already has."""
     print(f"{task.precision}: starting {', '.join(group)}", flush=True)
     with Programs() as programs, tempfile.TemporaryDirectory() as folder:
         path = str(pathlib.Path(folder) / "task.json")
@@ -165,28 +176,30 @@ def _run_group(group, task, options, whole):
                 module = {"ours": "ours", "keras": "keras_dlrm", "torchrec": "torchrec_dlrm"}[name]
                 python = options.torch_python if name == "torchrec" else sys.executable
                 running[NAMES[name]] = _start(programs, NAMES[name], module, python, path)
-        cases = [turns.Case(name, "train", batch) for batch in task.batches for name in running]
+        cases = [
+            interleaved.Case(name, "train", batch) for batch in task.batches for name in running
+        ]
         if "inference" in group:
-            cases += [turns.Case("ours", "infer", batch) for batch in task.batches]
+            cases += [interleaved.Case("ours", "infer", batch) for batch in task.batches]
         whole["machine"].update({name: machine.facts[name] for name in ("processor", "cores")})
-        measured = turns.measure(
-            running, machine, cases, options.rounds, seconds=options.seconds, steps=options.steps,
-            patience=options.patience,
+        measured = interleaved.measure(
+            running, machine, cases, options.rounds,
+            burst=interleaved.Burst(options.seconds, options.steps, options.timeout),
             precisions=["fp32", "bf16"] if task.precision == "bf16" else ["fp32"],
-            tell=lambda line: print(f"{task.precision}: {line}", flush=True),
+            report=lambda line: print(f"{task.precision}: {line}", flush=True),
         )  # fmt: skip
         whole["missing"] += [{**one, "precision": task.precision} for one in measured.missing]
         there = {(row["program"], row["precision"], row["batch"]) for row in whole["rows"]}
         whole["rows"] += [
             row
-            for row in turns.rows(task, measured)
+            for row in interleaved.rows(task, measured)
             if (row["program"], row["precision"], row["batch"]) not in there
         ]
         whole["limits"].setdefault(task.precision, report.limits_of(task, measured))
         for program in running.values():
             whole["versions"].update(program.facts["versions"])
         for name, program in running.items():
-            if name in (NAMES["ours"], NAMES["two_ranks"]) and not _told(whole, name, task):
+            if name in (NAMES["ours"], NAMES["two_ranks"]) and not _has_phases(whole, name, task):
                 answers, _ = program.ask("phases", batch=task.batches[0])
                 found = {"program": name, "precision": task.precision, "batch": task.batches[0]}
                 whole["phases"].append({**found, **answers[0]})
@@ -197,27 +210,27 @@ def _run_group(group, task, options, whole):
     }  # fmt: skip
 
 
-def _told(whole, name, task):
+def _has_phases(whole: dict[str, Any], name: str, task: Task) -> bool:
     return any((p["program"], p["precision"]) == (name, task.precision) for p in whole["phases"])
 
 
-def _start(programs, name, module, python, path):
+def _start(programs: Programs, name: str, module: str, python: str, path: str) -> Program:
     command = [python, "-m", f"benchmarks.training.{module}", "SOCKET", path]
-    return _told_ready(programs.start(name, command))
+    return _report_ready(programs.start(name, command))
 
 
-def _start_ranks(programs, name, path, ranks=2):
+def _start_ranks(programs: Programs, name: str, path: str, ranks: int = 2) -> Program:
     horovodrun = str(pathlib.Path(sys.executable).parent / "horovodrun")
     command = [
         horovodrun, "--gloo", "-np", str(ranks), "./hvd_wrapper.sh", sys.executable, "-m",
         "benchmarks.training.ours", "SOCKET", path,
     ]  # fmt: skip
-    # Between its turns a rank hears nothing from the other, and must not take that for a fault.
-    patience = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400", "HOROVOD_STALL_CHECK_DISABLE": "1"}
-    return _told_ready(programs.start(name, command, ranks, **patience))
+    # Between its bursts a rank gets no message from the other, which must not count as a fault.
+    environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400", "HOROVOD_STALL_CHECK_DISABLE": "1"}
+    return _report_ready(programs.start(name, command, ranks, **environment))
 
 
-def _told_ready(program):
+def _report_ready(program: Program) -> Program:
     print(f"{program.name}: ready after {program.start_seconds:.0f} s", flush=True)
     return program
 

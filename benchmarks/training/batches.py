@@ -3,12 +3,16 @@
 NumPy alone, since programs live in several environments.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
-from benchmarks.training.task import DENSE_FEATURES
+from benchmarks.training.task import DENSE_FEATURES, Task
 
 
-def random_batches(task, batch, count=16):
+def random_batches(
+    task: Task, batch: int, count: int = 16
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns `count` batches (dense, ids, label) as NumPy arrays, ids uniform."""
     random = np.random.default_rng([task.seed, batch])
     tables = np.array(task.vocab_sizes)

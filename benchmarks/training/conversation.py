@@ -1,51 +1,59 @@
-"""How a program of the benchmark is told what to do: JSON lines over a local socket.
+"""The protocol of the benchmark's programs: JSON lines over a local socket.
 
-The program's side. Standard library alone, since programs live in several environments.
+This is the program's side. Standard library alone, since programs live in several environments.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import socket
 import time
 import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 
-def serve(address, handlers, **facts):
-    """Connects, says who is there, then does what it is told until the other side hangs up.
+def serve(
+    address: str, handlers: Mapping[str, Callable[..., dict[str, Any]]], **facts: Any
+) -> None:
+    """Connects, sends its facts, then answers requests until the other side closes.
 
     Args:
         address: path of the benchmark's socket.
         handlers: {name: function}: a line {"do": name, ...} calls it with the line's other
             entries, and the dictionary that it returns is the answer.
-        **facts: told with the greeting, beside this process's number: versions, what was chosen.
+        **facts: sent at the start with this process's number: versions, settings.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(address)
         lines = connection.makefile("rw", encoding="utf-8")
-        _say(lines, {"pid": os.getpid(), **facts})
+        _send(lines, {"pid": os.getpid(), **facts})
         for line in lines:
-            asked = json.loads(line)
-            handler = handlers[asked.pop("do")]
+            request = json.loads(line)
+            handler = handlers[request.pop("do")]
             try:
-                answer = handler(**asked)
+                answer = handler(**request)
             except Exception:
                 answer = {"error": traceback.format_exc()}
-            _say(lines, answer)
+            _send(lines, answer)
 
 
-def _say(lines, answer):
+def _send(lines: TextIO, answer: dict[str, Any]) -> None:
     lines.write(json.dumps(answer) + "\n")
     lines.flush()
 
 
-def burst(step, wait, steps, warm_up=1):
+def burst(
+    step: Callable[[], Any], wait: Callable[[], Any], steps: int, warm_up: int = 1
+) -> dict[str, Any]:
     """Runs some steps untimed, then `steps` timed ones; returns {"seconds", "steps"}.
 
     Args:
-        step: function that starts a step, or does it.
-        wait: function that returns when the last step is done.
-        steps: how many to time.
-        warm_up: how many before those, so that caches and threads are this program's again.
+        step: function that starts or runs a step.
+        wait: function that waits for the last step.
+        steps: number of timed steps.
+        warm_up: number of untimed steps, which warm up caches and threads.
     """
     for _ in range(warm_up):
         step()

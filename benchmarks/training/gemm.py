@@ -1,18 +1,25 @@
-"""How fast matrix products can be on this machine, by whichever library is asked.
+"""The rate of a library's matrix products on this machine.
 
 Standard library alone, since programs live in several environments.
 """
 
+from __future__ import annotations
+
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 #: (m, k, n): a square one, and a layer of the published model at batch 8192.
 SHAPES = ((1536, 1536, 1536), (8192, 1024, 1024))
 _SMALL = (256, 256, 256)
 _LONGEST_SECONDS = 2.0
 
+# (m, k, n) -> function that multiplies [m, k] by [k, n] once and waits.
+Maker = Callable[[int, int, int], Callable[[], Any]]
 
-def flops_per_second(make, repetitions=3):
+
+def flops_per_second(make: Maker, repetitions: int = 3) -> float:
     """Returns operations per second at the best of `SHAPES`, each the median of the repetitions.
 
     Where a library would take too long over a shape (bfloat16 without a unit for it), a small
@@ -29,12 +36,12 @@ def flops_per_second(make, repetitions=3):
     return best
 
 
-def _operations(shape):
+def _operations(shape: tuple[int, int, int]) -> int:
     m, k, n = shape
     return 2 * m * k * n
 
 
-def _rate(make, shape, repetitions):
+def _rate(make: Maker, shape: tuple[int, int, int], repetitions: int) -> float:
     multiply = make(*shape)
     multiply()
     seconds = []

@@ -7,17 +7,24 @@ interaction, plain SGD, the whole step in one `tf.function`. Gradients of tables
 (`tf.IndexedSlices`). The batches are in memory.
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import itertools
 import math
 import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.training import conversation
 from benchmarks.training.batches import random_batches
 from benchmarks.training.task import DENSE_FEATURES, Task
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def make_model(task):
+
+def make_model(task: Task) -> tf.keras.Model:
     """Returns a Keras model of (dense [B, 13], ids [B, T]) -> float32 logits [B, 1].
 
     Layers are named bottom_0 and on, table_0 and on, top_0 and on. The kernel of top_0 has rows for
@@ -54,7 +61,7 @@ def make_model(task):
     return tf.keras.Model([dense, ids], logits)
 
 
-def make_step(model, learning_rate):
+def make_step(model: tf.keras.Model, learning_rate: float) -> Callable[..., tf.Tensor]:
     """Returns a `tf.function` (dense, ids, label) -> loss that trains on one batch."""
     import tensorflow as tf
 
@@ -67,13 +74,15 @@ def make_step(model, learning_rate):
         with tf.GradientTape() as tape:
             loss = loss_of(label, model([dense, ids], training=True))
         gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        # Not in the stubs of TensorFlow.
+        apply = optimizer.apply_gradients  # pyright: ignore[reportAttributeAccessIssue]
+        apply(zip(gradients, model.trainable_variables))
         return loss
 
     return step
 
 
-def main():
+def main() -> None:
     """Serves the benchmark."""
     import os
 
@@ -82,14 +91,15 @@ def main():
 
     address, task = sys.argv[1], Task.read(sys.argv[2])
     step = make_step(make_model(task), task.learning_rate)
-    held, last = {}, [None]
+    held: dict[int, Iterator[list[tf.Tensor]]] = {}
+    last: list[tf.Tensor] = [tf.constant(0.0)]
 
-    def train(batch, steps):
+    def train(batch: int, steps: int) -> dict[str, Any]:
         if batch not in held:
             arrays = random_batches(task, batch)
             held[batch] = itertools.cycle([[tf.constant(a) for a in some] for some in arrays])
 
-        def one():
+        def one() -> None:
             last[0] = step(*next(held[batch]))
 
         done = conversation.burst(one, lambda: last[0].numpy(), steps)

@@ -1,11 +1,15 @@
-"""Matrix products of oneDNN 3 as pip installs it (onednn-devel-cpu-gomp), by its C interface.
+"""Matrix products of oneDNN 3 from pip (onednn-devel-cpu-gomp), through its C interface.
 
-The second matrix lies in the layout that oneDNN prefers, as weights do that are packed once.
+The second matrix is in the layout that oneDNN prefers, like weights that are packed once.
 """
+
+from __future__ import annotations
 
 import ctypes
 import pathlib
 import sysconfig
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +30,7 @@ class _Argument(ctypes.Structure):
     _fields_ = (("kind", ctypes.c_int), ("memory", ctypes.c_void_p))
 
 
-def load():
+def load() -> ctypes.CDLL | None:
     """Returns oneDNN's library of this environment, or None where version 3 is not installed."""
     path = pathlib.Path(sysconfig.get_path("data")) / "lib" / "libdnnl.so.3"
     if not path.exists():
@@ -42,7 +46,7 @@ def load():
     return library
 
 
-def version(library):
+def version(library: ctypes.CDLL) -> str:
     """Returns the library's version as text."""
 
     class Version(ctypes.Structure):
@@ -54,34 +58,34 @@ def version(library):
 
 
 class Products:
-    """Products in one precision; an instance is what `gemm.flops_per_second` takes.
+    """Products in one precision; an instance is an argument of `gemm.flops_per_second`.
 
     Args:
-        library: what `load` returned.
+        library: from `load`.
         precision: "fp32" or "bf16".
     """
 
-    def __init__(self, library, precision):
+    def __init__(self, library: ctypes.CDLL, precision: str):
         self._library, self._precision = library, precision
         self._engine, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
         self._do("engine_create", ctypes.byref(self._engine), _CPU, ctypes.c_size_t(0))
         self._do("stream_create", ctypes.byref(self._stream), self._engine, _IN_ORDER)
 
-    def _do(self, name, *arguments):
+    def _do(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, f"dnnl_{name}")(*arguments)
         if status == _UNIMPLEMENTED:
             raise NoProductError(f"oneDNN has no {self._precision} product on this processor")
         if status:
             raise RuntimeError(f"oneDNN's dnnl_{name}: status {status}")
 
-    def _shape(self, rows, columns, order):
+    def _shape(self, rows: int, columns: int, order: int) -> ctypes.c_void_p:
         made = ctypes.c_void_p()
         sizes = (ctypes.c_int64 * 2)(rows, columns)
         self._do("memory_desc_create_with_tag", ctypes.byref(made), 2, sizes,
                  _DTYPES[self._precision], order)  # fmt: skip
         return made
 
-    def _numbers(self, size):
+    def _numbers(self, size: int) -> np.ndarray:
         """Returns `size` bytes of numbers in [1, 2)."""
         values = np.random.default_rng(0).random(-(-size // _BYTES[self._precision]), np.float32)
         values += 1
@@ -89,11 +93,11 @@ class Products:
             return (values.view(np.uint32) >> 16).astype(np.uint16)
         return values
 
-    def __call__(self, m, k, n):
+    def __call__(self, m: int, k: int, n: int) -> Callable[[], None]:
         """Returns a function that multiplies [m, k] by [k, n] once.
 
         Raises:
-            NoProductError: the processor cannot, as far as oneDNN knows.
+            NoProductError: oneDNN does not support it on this processor.
         """
         sizes = ((m, k, _ROW_MAJOR), (k, n, _ANY), (m, n, _ROW_MAJOR))
         shapes = [self._shape(*size) for size in sizes]
@@ -115,7 +119,7 @@ class Products:
             arguments[place] = _Argument(kind, memory.value)
             held.append(numbers)
 
-        def multiply(held=held):
+        def multiply(held: list[np.ndarray] = held) -> None:
             self._do("primitive_execute", primitive, self._stream, 3, arguments)
             self._do("stream_wait", self._stream)
 

@@ -1,8 +1,10 @@
-"""The programs that take turns: processes that keep their model and stand still between turns.
+"""The measured programs: processes that keep their model and are stopped between requests.
 
-A program that is not asked is stopped (SIGSTOP), so that none of its threads runs: neither those
-that spin while they wait, nor those that read ahead.
+An idle program is stopped (SIGSTOP), so that none of its threads runs: neither those that spin
+while they wait, nor those that read ahead.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -15,15 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, TextIO
 
-from benchmarks.training import keeper
+from benchmarks.training import reaper
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ProgramError(RuntimeError):
-    """A program ended, or said that it failed."""
+    """A program ended, or reported an error."""
 
 
 class TooSlowError(ProgramError):
@@ -34,46 +39,55 @@ class Programs:
     """Starts programs and ends them all when left.
 
     Args:
-        patience: seconds that a program may take to start, or to answer.
+        timeout: seconds in which a program must start, or answer.
     """
 
-    def __init__(self, patience=600.0):
-        self._patience = patience
+    def __init__(self, timeout: float = 600.0):
+        self._timeout = timeout
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> Programs:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         self._folder = pathlib.Path(folder)
-        self._keeper = subprocess.Popen(
-            [sys.executable, keeper.__file__], stdin=subprocess.PIPE, text=True,
+        self._reaper = subprocess.Popen(
+            [sys.executable, reaper.__file__], stdin=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
-        self._stack.callback(self._keeper.wait)
-        self._stack.callback(self._let_keeper_go)
+        assert self._reaper.stdin is not None
+        self._reaper_input = self._reaper.stdin
+        self._stack.callback(self._reaper.wait)
+        self._stack.callback(self._release_reaper)
         return self
 
-    def __exit__(self, *exception):
-        return self._stack.__exit__(*exception)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, traceback)
 
-    def _let_keeper_go(self):
-        # Where it has been killed from outside, what it was not told yet is lost.
+    def _release_reaper(self) -> None:
+        # If it was killed from outside, unsent lines are lost.
         with contextlib.suppress(BrokenPipeError):
-            self._keeper.stdin.close()
+            self._reaper_input.close()
 
-    def start(self, name, command, ranks=1, **environment):
-        """Starts a program and waits until all its processes have said that they are ready.
+    def start(
+        self, name: str, command: Sequence[str], ranks: int = 1, **environment: str
+    ) -> Program:
+        """Starts a program and waits until all its processes have reported that they are ready.
 
         Args:
             name: of the program.
             command: its command line; the path of a socket is put in place of "SOCKET".
-            ranks: processes that will greet.
-            **environment: variables of it beside this process's own.
+            ranks: number of its processes that connect.
+            **environment: environment variables besides this process's own.
 
         Returns:
             A `Program`, stopped.
 
         Raises:
-            ProgramError: it ended instead; with the last lines that it wrote.
+            ProgramError: it ended instead; the message has its last output.
         """
         number = len(list(self._folder.glob("*.log")))
         address, log = (str(self._folder / f"{number}.{end}") for end in ("socket", "log"))
@@ -86,18 +100,18 @@ class Programs:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 env={**os.environ, **environment}, start_new_session=True,
             )  # fmt: skip
-            program = Program(name, process, log, self._patience, self._keep)
+            program = Program(name, process, log, self._timeout, self._keep)
             self._stack.callback(program.end)
             for _ in range(ranks):
-                program.greeted(listener)
-        program.stand_still()
+                program.accept(listener)
+        program.stop()
         program.start_seconds = time.perf_counter() - begin
         return program
 
-    def _keep(self, number):
+    def _keep(self, number: int) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._keeper.stdin.write(f"{number}\n")
-            self._keeper.stdin.flush()
+            self._reaper_input.write(f"{number}\n")
+            self._reaper_input.flush()
 
 
 class Program:
@@ -105,39 +119,50 @@ class Program:
 
     Attributes:
         name: as given.
-        facts: what its first process said of itself.
-        start_seconds: how long it took until it was ready.
+        facts: the facts that its first process reported.
+        start_seconds: seconds until it was ready.
     """
 
-    def __init__(self, name, process, log, patience, keep):
-        self.name, self.facts, self.start_seconds = name, None, 0.0
-        self._process, self._log, self._patience, self._keep = process, log, patience, keep
-        self._conversations, self._numbers = [], []
+    def __init__(
+        self,
+        name: str,
+        process: subprocess.Popen,
+        log: str,
+        timeout: float,
+        keep: Callable[[int], None],
+    ):
+        self.name, self.start_seconds = name, 0.0
+        self.facts: dict[str, Any] = {}
+        self._process, self._log, self._timeout, self._keep = process, log, timeout, keep
+        self._connections: list[tuple[socket.socket, TextIO]] = []
+        self._numbers: list[int] = []
         keep(process.pid)
 
-    def greeted(self, listener):
-        """Waits for one process's greeting."""
+    def accept(self, listener: socket.socket) -> None:
+        """Waits until one process has connected."""
         self._wait_for(listener)
         connection, _ = listener.accept()
         lines = connection.makefile("rw", encoding="utf-8")
-        self._conversations.append((connection, lines))
-        facts = self._hear(connection, lines)
+        self._connections.append((connection, lines))
+        facts = self._receive(connection, lines)
         self._numbers.append(facts.pop("pid"))
         self._keep(self._numbers[-1])
         if facts["rank"] == 0:
             self.facts = facts
 
-    def ask(self, do, *, within=None, **arguments):
-        """Lets the program do something, alone; returns every process's answer.
+    def ask(
+        self, do: str, *, within: float | None = None, **arguments: Any
+    ) -> tuple[list[dict[str, Any]], float]:
+        """Sends a request while all other programs are stopped; returns every process's answer.
 
         Args:
-            do: what.
-            within: seconds that it may take, where that is less than any answer may.
-            **arguments: of it.
+            do: name of the request.
+            within: timeout in seconds, if shorter than the usual one.
+            **arguments: of the request.
 
         Returns:
-            (answers, other): dictionaries in the order of greeting, and how many cores were busy
-            meanwhile with anything but this program.
+            (answers, other): dictionaries in the order of connection, and the number of cores that
+            were meanwhile busy with anything but this program.
 
         Raises:
             ProgramError: it failed or ended.
@@ -145,22 +170,24 @@ class Program:
         """
         self._signal(signal.SIGCONT)
         begin, busy, own = time.perf_counter(), _busy_seconds(), self._own_seconds()
-        for _, lines in self._conversations:
+        for _, lines in self._connections:
             lines.write(json.dumps({"do": do, **arguments}) + "\n")
             lines.flush()
-        answers = [self._hear(*conversation, within) for conversation in self._conversations]
+        answers = [
+            self._receive(connection, lines, within) for connection, lines in self._connections
+        ]
         own = self._own_seconds() - own
         seconds, busy = time.perf_counter() - begin, _busy_seconds() - busy
-        self.stand_still()
+        self.stop()
         return answers, max(0.0, (busy - own) / seconds)
 
-    def stand_still(self):
+    def stop(self) -> None:
         """Stops the program's processes."""
         self._signal(signal.SIGSTOP)
 
-    def end(self):
+    def end(self) -> None:
         """Ends the program."""
-        for connection, lines in self._conversations:
+        for connection, lines in self._connections:
             with contextlib.suppress(OSError):
                 lines.close()
             connection.close()
@@ -171,17 +198,19 @@ class Program:
         for number in {*self._numbers, self._process.pid}:
             self._keep(-number)
 
-    def _signal(self, number):
+    def _signal(self, number: signal.Signals) -> None:
         for process in self._numbers:
             try:
                 os.kill(process, number)
             except ProcessLookupError:
                 raise self._failed("has ended") from None
 
-    def _own_seconds(self):
+    def _own_seconds(self) -> float:
         return sum(_seconds_of(number) for number in self._numbers)
 
-    def _hear(self, connection, lines, within=None):
+    def _receive(
+        self, connection: socket.socket, lines: TextIO, within: float | None = None
+    ) -> dict[str, Any]:
         self._wait_for(connection, within)
         line = lines.readline()
         if not line:
@@ -191,29 +220,29 @@ class Program:
             raise self._failed(f"failed:\n{answer['error']}")
         return answer
 
-    def _wait_for(self, connection, within=None):
-        patience = self._patience if within is None else within
-        until = time.perf_counter() + patience
+    def _wait_for(self, connection: socket.socket, within: float | None = None) -> None:
+        timeout = self._timeout if within is None else within
+        until = time.perf_counter() + timeout
         while not select.select([connection], [], [], 0.2)[0]:
             if self._process.poll() is not None:
                 raise self._failed(f"has ended with status {self._process.returncode}")
             if time.perf_counter() > until:
-                raise self._failed(f"has not answered for {patience:.0f} s", TooSlowError)
+                raise self._failed(f"has not answered for {timeout:.0f} s", TooSlowError)
 
-    def _failed(self, what, kind=ProgramError):
+    def _failed(self, what: str, kind: type[ProgramError] = ProgramError) -> ProgramError:
         with open(self._log, encoding="utf-8", errors="replace") as log:
             last = "".join(log.readlines()[-30:])
-        return kind(f"{self.name} {what}\nthe end of what it wrote:\n{last}")
+        return kind(f"{self.name} {what}\nits last output:\n{last}")
 
 
-def _busy_seconds():
+def _busy_seconds() -> float:
     """Returns the seconds that this machine's cores have worked so far."""
     with open("/proc/stat", encoding="ascii") as stat:
         user, nice, system, _, _, interrupt, soft, *_ = map(int, stat.readline().split()[1:])
     return (user + nice + system + interrupt + soft) / _TICKS
 
 
-def _seconds_of(number):
+def _seconds_of(number: int) -> float:
     """Returns the processor seconds of a process so far."""
     with open(f"/proc/{number}/stat", encoding="utf-8") as stat:
         # Behind the name, which may hold anything: user and system time are fields 14 and 15.

@@ -1,14 +1,18 @@
-"""What the machine can do, measured in turn with the programs.
+"""Measures the machine's limits, interleaved with the programs.
 
     python3 -m benchmarks.training.rates SOCKET TASK
 
 Holds a table as large as all of the model's together, for rows that are read and rewritten.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import statistics
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from benchmarks.training import conversation, gemm, onednn
 from benchmarks.training.task import Task
@@ -16,7 +20,7 @@ from benchmarks.training.task import Task
 _REPETITIONS = 3
 
 
-def main():
+def main() -> None:
     """Serves the benchmark."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
@@ -30,14 +34,14 @@ def main():
     rows, copy = machine.RowProbe(table.ctypes.data, table.size, 500_000), machine.CopyProbe()
     library = onednn.load()
 
-    def tensorflow(dtype):
-        def make(m, k, n):
+    def tensorflow(dtype: tf.DType) -> float:
+        def make(m: int, k: int, n: int) -> Callable[[], Any]:
             a, b = (tf.cast(tf.random.normal(s), dtype) for s in ((m, k), (k, n)))
             return lambda: tf.linalg.matmul(a, b).numpy()
 
         return gemm.flops_per_second(make)
 
-    def products(precision):
+    def products(precision: str) -> dict[str, float]:
         rates = {"TensorFlow": tensorflow({"fp32": tf.float32, "bf16": tf.bfloat16}[precision])}
         if library is not None:
             with contextlib.suppress(onednn.NoProductError):
@@ -46,7 +50,7 @@ def main():
                 )
         return rates
 
-    def measure(precisions):
+    def measure(precisions: Sequence[str]) -> dict[str, Any]:
         median = statistics.median
         return {
             "copy_bytes_per_second": median(copy() for _ in range(_REPETITIONS)),

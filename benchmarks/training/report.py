@@ -1,11 +1,15 @@
 """The benchmark's result as JSON and as text."""
 
+from __future__ import annotations
+
 import os
 import platform
 import statistics
+from typing import Any
 
 from benchmarks.training import limit
-from benchmarks.training.turns import best_product
+from benchmarks.training.interleaved import Measured, best_product
+from benchmarks.training.task import Task
 
 PEERS = ("Keras", "TorchRec")
 _COLUMNS = (
@@ -14,8 +18,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def limits_of(task, measured):
-    """Returns what one precision's limit was made of: medians over the rounds."""
+def limits_of(task: Task, measured: Measured) -> dict[str, Any]:
+    """Returns the rates behind one precision's limit: medians over the rounds."""
     median, rounds = statistics.median, measured.limits
     rates = {
         name: median(one[name] for one in rounds)
@@ -42,7 +46,7 @@ def limits_of(task, measured):
     }
 
 
-def with_best_peer(rows):
+def with_best_peer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds "ratio" to rows: over the fastest peer of the same precision and batch, or None."""
     for row in rows:
         peers = {
@@ -52,14 +56,14 @@ def with_best_peer(rows):
             and other["program"] in row["ratios"]
             and (other["precision"], other["batch"]) == (row["precision"], row["batch"])
         }
-        best = max(peers, key=peers.get) if peers else None
+        best = max(peers, key=lambda name: peers[name]) if peers else None
         row["best_peer"] = best
         row["ratio"] = row["ratios"][best] if best else None
     return rows
 
 
-def machine():
-    """Returns what is known of the machine before the run, its load among it."""
+def machine() -> dict[str, Any]:
+    """Returns facts about the machine before the run, with its load."""
     with open("/proc/meminfo", encoding="ascii") as info:
         total = int(info.readline().split()[1]) * 1024
     return {
@@ -69,8 +73,8 @@ def machine():
     }
 
 
-def text(report):
-    """Returns the report as lines for people."""
+def text(report: dict[str, Any]) -> str:
+    """Returns the report as readable text."""
     there, model = report["machine"], report["model"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [
@@ -94,7 +98,7 @@ def text(report):
     return "\n".join(lines)
 
 
-def _limit_line(precision, found):
+def _limit_line(precision: str, found: dict[str, Any]) -> str:
     products = ", ".join(
         f"{library} {name} {rate / 1e9:.0f}"
         for name, libraries in found["matrix_products"].items()
@@ -110,8 +114,8 @@ def _limit_line(precision, found):
     )
 
 
-def _cells(row):
-    def ratio(name):
+def _cells(row: dict[str, Any]) -> list[str]:
+    def ratio(name: str) -> str:
         return f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "-"
 
     return [
@@ -127,7 +131,7 @@ def _cells(row):
     ]
 
 
-def _phase_lines(found):
+def _phase_lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"where a step goes: {found['program']}, {found['precision']}, batch {found['batch']}: "
         f"{found['whole_milliseconds']:.1f} ms whole, {found['step_milliseconds']:.1f} ms apart"

@@ -1,10 +1,14 @@
-"""What every program of the benchmark is asked to train: one DLRM, one precision.
+"""The task of every program of the benchmark: one DLRM in one precision.
 
-Read by programs of several environments, so nothing is imported here but Python's own library.
+Programs of several environments read it, so it imports only the standard library.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from typing import Any
 
 DENSE_FEATURES = 13
 
@@ -20,35 +24,37 @@ class Task:
         top_mlp: widths of the top MLP; the last is 1.
         precision: "fp32", or "bf16": dense arithmetic and its activations in bfloat16, tables and
             master weights in float32.
-        batches: batch sizes (global) that will be asked for, largest first.
+        batches: global batch sizes of the requests, largest first.
         data_dir: dataset folder of the program that reads files.
         learning_rate: of plain SGD, small enough that no weight leaves the usual range.
         seed: of weights and random batches.
     """
 
-    vocab_sizes: tuple
+    vocab_sizes: tuple[int, ...]
     dimension: int = 128
-    bottom_mlp: tuple = (512, 256, 128)
-    top_mlp: tuple = (1024, 1024, 512, 256, 1)
+    bottom_mlp: tuple[int, ...] = (512, 256, 128)
+    top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
     precision: str = "fp32"
-    batches: tuple = (8192, 2048)
+    batches: tuple[int, ...] = (8192, 2048)
     data_dir: str = ""
     learning_rate: float = 0.01
     seed: int = 1
 
     @property
-    def table_bytes(self):
+    def table_bytes(self) -> int:
         """Bytes of all tables in float32."""
         return sum(self.vocab_sizes) * self.dimension * 4
 
-    def write(self, path):
+    def write(self, path: str | os.PathLike) -> None:
         """Writes the task to a file."""
         with open(path, "w", encoding="utf-8") as file:
             json.dump(dataclasses.asdict(self), file)
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | os.PathLike) -> Task:
         """Returns the task that `write` wrote."""
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            values: dict[str, Any] = json.load(file)
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)

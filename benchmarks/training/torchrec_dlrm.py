@@ -7,18 +7,33 @@ own layers and SGD for the rest, bfloat16 by `torch.autocast`. The batches are i
 environment of its own: torchrec_environment.sh.
 """
 
+# PyTorch and TorchRec are in an environment of their own (torchrec_environment.sh).
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
 import contextlib
 import itertools
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from benchmarks.training import conversation
 from benchmarks.training.batches import random_batches
 from benchmarks.training.gemm import flops_per_second
 from benchmarks.training.task import DENSE_FEATURES, Task
 
+if TYPE_CHECKING:
+    import torch
+    from torchrec.models.dlrm import DLRM
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-def make_model(task):
+
+def make_model(task: Task) -> DLRM:
     """Returns TorchRec's DLRM; its tables are updated by their own backward pass."""
     import torch
     from torchrec.models.dlrm import DLRM
@@ -54,7 +69,7 @@ class Peer:
         task: the `Task`.
     """
 
-    def __init__(self, task):
+    def __init__(self, task: Task):
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -66,15 +81,18 @@ class Peer:
             if not name.startswith("sparse_arch")
         ]
         self._optimizer = torch.optim.SGD(dense, lr=task.learning_rate)
-        self._held, self._last = {}, None
+        self._held: dict[int, Iterator[tuple]] = {}
+        self._last: torch.Tensor | None = None
 
-    def precision(self):
+    def precision(self) -> AbstractContextManager:
         """Returns the context that one step runs in."""
         if self._task.precision == "fp32":
             return contextlib.nullcontext()
         return self._torch.autocast("cpu", self._torch.bfloat16)
 
-    def step(self, dense, features, label):
+    def step(
+        self, dense: torch.Tensor, features: KeyedJaggedTensor, label: torch.Tensor
+    ) -> torch.Tensor:
         """Trains on one batch; returns the loss, a scalar tensor."""
         torch = self._torch
         self._optimizer.zero_grad(set_to_none=True)
@@ -85,7 +103,9 @@ class Peer:
         self._optimizer.step()
         return loss.detach()
 
-    def batch(self, dense, ids, label):
+    def batch(
+        self, dense: np.ndarray, ids: np.ndarray, label: np.ndarray
+    ) -> tuple[torch.Tensor, KeyedJaggedTensor, torch.Tensor]:
         """Returns what `step` takes, from arrays [B, 13], [B, T], [B, 1]."""
         torch = self._torch
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -99,19 +119,20 @@ class Peer:
         features.offsets()  # Known before the step, as a data loader of its own could have it.
         return torch.from_numpy(dense), features, torch.from_numpy(label)
 
-    def train(self, batch, steps):
+    def train(self, batch: int, steps: int) -> dict[str, Any]:
         """Runs steps; returns what `conversation.burst` does, and the loss."""
         if batch not in self._held:
             made = [self.batch(*arrays) for arrays in random_batches(self._task, batch)]
             self._held[batch] = itertools.cycle(made)
 
-        def one():
+        def one() -> None:
             self._last = self.step(*next(self._held[batch]))
 
         done = conversation.burst(one, lambda: None, steps)
+        assert self._last is not None
         return {**done, "loss": float(self._last)}
 
-    def gemm(self, precisions):
+    def gemm(self, precisions: Iterable[str]) -> dict[str, float]:
         """Returns {precision: operations per second} of PyTorch's own matrix product."""
         torch = self._torch
 
@@ -126,7 +147,7 @@ class Peer:
         return {name: flops_per_second(maker(dtypes[name])) for name in precisions}
 
 
-def main():
+def main() -> None:
     """Serves the benchmark."""
     import fbgemm_gpu
     import torch

@@ -1,15 +1,17 @@
 """Decide which rank holds which part of which embedding table.
 
 Pure Python: neither TensorFlow nor NumPy is needed to compute, read, write or check a placement.
-Four ways to divide a table, as in the field: table-wise, column-wise (two halves), row-wise (id i
+Four ways to divide a table, table-wise, column-wise (two halves), row-wise (id i
 on rank i mod N as its local row i div N, the map of SparseOperationKit 2) and replicated.
-docs/placement.md says when `auto` takes which.
+docs/placement.md describes the choices of `auto`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Literal
 
 from model.embedding.optimizers import divisible_optimizers, find
 from model.embedding.placement_search import Search
@@ -56,14 +58,14 @@ class Placement:
       PlacementError: if a value is out of range or a rank holds more than `bytes_per_rank`.
     """
 
-    vocab_sizes: tuple
+    vocab_sizes: tuple[int, ...]
     dimension: int
     ranks: int
-    assignments: tuple
+    assignments: tuple[Assignment, ...]
     optimizer_bytes_per_row: int = 0
     bytes_per_rank: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_sizes(self.vocab_sizes, self.dimension, self.ranks)
         if len(self.assignments) != len(self.vocab_sizes):
             raise PlacementError(
@@ -72,10 +74,10 @@ class Placement:
         for table, assignment in enumerate(self.assignments):
             check_assignment(table, assignment, self.dimension, self.ranks)
         if self.bytes_per_rank is not None:
-            self._check_budget()
+            self._check_budget(self.bytes_per_rank)
 
     @functools.cached_property
-    def shards(self):
+    def shards(self) -> tuple[Shard, ...]:
         """All shards, ordered by rank, then kind (`KINDS`' order), table and column."""
         parts = []
         for table, assignment in enumerate(self.assignments):
@@ -90,76 +92,76 @@ class Placement:
         return tuple(shards)
 
     @functools.cached_property
-    def _shards_by_rank(self):
+    def _shards_by_rank(self) -> tuple[tuple[Shard, ...], ...]:
         groups = [[] for _ in range(self.ranks)]
         for shard in self.shards:
             groups[shard.rank].append(shard)
         return tuple(tuple(group) for group in groups)
 
     @functools.cached_property
-    def _shards_by_table(self):
+    def _shards_by_table(self) -> tuple[tuple[Shard, ...], ...]:
         groups = [[] for _ in self.vocab_sizes]
         for shard in self.shards:
             groups[shard.table].append(shard)
         return tuple(tuple(group) for group in groups)
 
-    def shards_of(self, rank):
+    def shards_of(self, rank: int) -> tuple[Shard, ...]:
         """Return the shards of one rank, in the order of its fused variable."""
         return self._shards_by_rank[rank]
 
-    def shards_of_table(self, table):
+    def shards_of_table(self, table: int) -> tuple[Shard, ...]:
         """Return the shards of one table, by rank."""
         return self._shards_by_table[table]
 
-    def tables_of(self, rank):
+    def tables_of(self, rank: int) -> tuple[int, ...]:
         """Return the indices of the table-wise tables of one rank, ascending."""
         return tuple(s.table for s in self.shards_of(rank) if s.kind == "table")
 
-    def _tables_of_kind(self, kind):
+    def _tables_of_kind(self, kind: str) -> tuple[int, ...]:
         return tuple(t for t, a in enumerate(self.assignments) if a.kind == kind)
 
     @property
-    def table_wise_tables(self):
-        """Indices of tables that lie whole on one rank."""
+    def table_wise_tables(self) -> tuple[int, ...]:
+        """Indices of tables that one rank holds whole."""
         return self._tables_of_kind("table")
 
     @property
-    def row_wise_tables(self):
-        """Indices of tables whose rows are dealt over all ranks."""
+    def row_wise_tables(self) -> tuple[int, ...]:
+        """Indices of tables whose rows are partitioned over all ranks."""
         return self._tables_of_kind("row")
 
     @property
-    def column_wise_tables(self):
-        """Indices of tables whose two halves lie on two ranks."""
+    def column_wise_tables(self) -> tuple[int, ...]:
+        """Indices of tables whose two halves are on two ranks."""
         return self._tables_of_kind("column")
 
     @property
-    def replicated_tables(self):
+    def replicated_tables(self) -> tuple[int, ...]:
         """Indices of tables that every rank holds whole."""
         return self._tables_of_kind("replicated")
 
-    def rows_of(self, rank, width=None):
+    def rows_of(self, rank: int, width: int | None = None) -> int:
         """Return the rows of a rank's fused variable of the given width (default D)."""
         width = self.dimension if width is None else width
         return sum(s.rows for s in self.shards_of(rank) if s.width == width)
 
-    def columns_of(self, rank):
+    def columns_of(self, rank: int) -> int:
         """Return the columns that a rank looks up for each sample of the global batch.
 
         Its table- and column-wise shards: D times the number of its tables if none is halved.
         """
         return sum(s.width for s in self.shards_of(rank) if s.kind in ("table", "column"))
 
-    def shard_bytes(self, shard):
+    def shard_bytes(self, shard: Shard) -> int:
         """Return the bytes of a shard's rows and of their optimizer state."""
         return shard.rows * row_bytes(shard.width, self.dimension, self.optimizer_bytes_per_row)
 
-    def bytes_of(self, rank):
+    def bytes_of(self, rank: int) -> int:
         """Return the bytes of a rank's tables and of their optimizer state."""
         return sum(self.shard_bytes(s) for s in self.shards_of(rank))
 
-    def locate(self, table, row, column=0):
-        """Find where one value lies.
+    def locate(self, table: int, row: int, column: int = 0) -> tuple[Shard, int]:
+        """Find the shard and the fused row of one value.
 
         Args:
           table: index of the table.
@@ -177,11 +179,11 @@ class Placement:
                 return shard, shard.base_row + (row - shard.row_offset) // shard.row_stride
         raise IndexError(f"table {table}: column {column} is not in [0, {self.dimension})")
 
-    def owner(self, table, row, column=0):
+    def owner(self, table: int, row: int, column: int = 0) -> int:
         """Return the rank that holds an id (of a replicated table: rank 0, which also saves it)."""
         return self.locate(table, row, column)[0].rank
 
-    def describe(self):
+    def describe(self) -> str:
         """Return a printable table: one line per rank."""
         lines = [
             f"{'rank':>5}  {'bytes':>10}  {'rows':>13}  shards (table, r = row-wise, c = column)"
@@ -195,7 +197,7 @@ class Placement:
             )
         return "\n".join(lines)
 
-    def _parts(self, table, assignment):
+    def _parts(self, table: int, assignment: Assignment) -> list[Shard]:
         rows, width, size = self.vocab_sizes[table], self.dimension, self.ranks
 
         def part(rank, count, offset=0, stride=1, start=0, end=width):
@@ -212,14 +214,14 @@ class Placement:
             return [part(r, (rows - r + size - 1) // size, r, size) for r in range(size)]
         return [part(r, rows) for r in range(size)]
 
-    def _check_budget(self):
+    def _check_budget(self, budget: int) -> None:
         for rank in range(self.ranks):
-            missing = self.bytes_of(rank) - self.bytes_per_rank
+            missing = self.bytes_of(rank) - budget
             if missing > 0:
                 largest = max(self.shards_of(rank), key=self.shard_bytes)
                 raise PlacementError(
                     f"rank {rank} would hold {self.bytes_of(rank):,} bytes of tables but has "
-                    f"{self.bytes_per_rank:,}: {missing:,} bytes are missing; its largest part is "
+                    f"{budget:,}: {missing:,} bytes are missing; its largest part is "
                     f"of table {largest.table} ({self.shard_bytes(largest):,} bytes)",
                     largest.table,
                     missing,
@@ -227,16 +229,16 @@ class Placement:
 
 
 def plan(
-    vocab_sizes,
-    dimension,
-    ranks,
+    vocab_sizes: Sequence[int],
+    dimension: int,
+    ranks: int,
     *,
-    policy="auto",
-    bytes_per_rank=None,
-    optimizer_bytes_per_row=0,
-    replicate_below_rows=0,
-    column_split=False,
-):
+    policy: str = "auto",
+    bytes_per_rank: int | None = None,
+    optimizer_bytes_per_row: int = 0,
+    replicate_below_rows: int = 0,
+    column_split: Literal["auto", False] = False,
+) -> Placement:
     """Place T tables of dimension D on N ranks; same arguments, same placement.
 
     Args:
@@ -288,8 +290,8 @@ def plan(
     )
 
 
-def check_optimizer(placement, optimizer, where="placement"):
-    """Raise PlacementError where an optimizer's state cannot be divided as the tables are.
+def check_optimizer(placement: Placement, optimizer: str, where: str = "placement") -> None:
+    """Raise PlacementError if an optimizer's state cannot be divided like the tables.
 
     Args:
       placement: a `Placement`.
@@ -307,7 +309,7 @@ def check_optimizer(placement, optimizer, where="placement"):
         )
 
 
-def _shard_text(shard):
+def _shard_text(shard: Shard) -> str:
     suffix = {"table": "", "row": "r", "replicated": "*"}.get(shard.kind)
     if suffix is None:
         suffix = f"c[{shard.column_start}:{shard.column_end}]"

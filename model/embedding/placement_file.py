@@ -1,8 +1,8 @@
-"""Placements as JSON files, read with a check for everything that a hand can get wrong."""
+"""Placements as JSON files, checked when they are read: they may be edited by hand."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Optional, TypedDict, Union
 
 import msgspec
@@ -38,14 +38,19 @@ class _Document(TypedDict, total=False):
     tables: list[dict[str, Any]]
 
 
-_RANK_KEYS = {"table": {"rank"}, "column": {"ranks"}, "row": set(), "replicated": set()}
+_RANK_KEYS: dict[str, set[str]] = {
+    "table": {"rank"},
+    "column": {"ranks"},
+    "row": set(),
+    "replicated": set(),
+}
 
 
 def placement_text(placement: Placement) -> str:
     """Return a placement as JSON text, one line per table; `read_placement` reads it."""
     tables = []
     for table, assignment in enumerate(placement.assignments):
-        entry = {"table": table, "kind": assignment.kind}
+        entry: dict[str, Any] = {"table": table, "kind": assignment.kind}
         if assignment.kind == "table":
             entry["rank"] = assignment.ranks[0]
         elif assignment.kind == "column":
@@ -84,7 +89,7 @@ def read_placement(
       bytes_per_rank: overrides the file's.
 
     Raises:
-      PlacementError: naming what is wrong in which table.
+      PlacementError: the placement is wrong; the message names the table.
     """
     document, name = _load(source)
     if not isinstance(document, dict):
@@ -102,12 +107,13 @@ def read_placement(
     except StructureError as error:
         raise PlacementError(str(error)) from None
     sizes = _agreed(document, "vocab_sizes", vocab_sizes, name)
-    if optimizer_bytes_per_row is None:
-        optimizer_bytes_per_row = document.get("optimizer_bytes_per_row", 0)
+    state_bytes = optimizer_bytes_per_row
+    if state_bytes is None:
+        state_bytes = int(document.get("optimizer_bytes_per_row", 0))
     if bytes_per_rank is None:
         bytes_per_rank = document.get("bytes_per_rank")
     for key, value in (
-        ("optimizer_bytes_per_row", optimizer_bytes_per_row),
+        ("optimizer_bytes_per_row", state_bytes),
         ("bytes_per_rank", 0 if bytes_per_rank is None else bytes_per_rank),
     ):
         if not is_integer(value) or value < 0:
@@ -118,15 +124,15 @@ def read_placement(
             dimension=_agreed(document, "dimension", dimension, name),
             ranks=_agreed(document, "ranks", ranks, name),
             assignments=_assignments(document.get("tables"), len(sizes)),
-            optimizer_bytes_per_row=optimizer_bytes_per_row,
+            optimizer_bytes_per_row=state_bytes,
             bytes_per_rank=bytes_per_rank,
         )
     except PlacementError as error:
         raise PlacementError(f"{name}: {error}", error.table, error.missing_bytes) from None
 
 
-def _load(source):
-    """Return the JSON object of a placement and what to call it."""
+def _load(source: Union[str, os.PathLike]) -> tuple[Any, str]:
+    """Return the JSON object of a placement and its name for messages."""
     if isinstance(source, str) and source.lstrip().startswith("{"):
         return _parsed(parse_json, source, "placement"), "placement"
     name = os.fspath(source)
@@ -136,14 +142,14 @@ def _load(source):
         raise PlacementError(f"{name}: cannot read the placement file: {error.strerror}") from None
 
 
-def _parsed(read, *source):
+def _parsed(read: Callable[..., Any], *source: Any) -> Any:
     try:
         return read(*source, Any)
     except StructureError as error:
         raise PlacementError(str(error)) from None
 
 
-def _agreed(document, key, expected, name):
+def _agreed(document: dict[str, Any], key: str, expected: Any, name: str) -> Any:
     if key not in document:
         if expected is None:
             raise PlacementError(f"{name}: {key} is missing")
@@ -165,7 +171,7 @@ def _agreed(document, key, expected, name):
     return found
 
 
-def _assignments(entries, count):
+def _assignments(entries: Any, count: int) -> tuple[Assignment, ...]:
     if not isinstance(entries, list):
         raise PlacementError("'tables' is missing or not a list with one object per table")
     placed = {}
@@ -189,7 +195,7 @@ def _assignments(entries, count):
     return tuple(placed[table] for table in range(count))
 
 
-def _assignment(table, entry):
+def _assignment(table: int, entry: dict[str, Any]) -> Assignment:
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise PlacementError(

@@ -4,36 +4,45 @@ SOK 1.x has its own variables, of which TensorFlow sees the rows inside `sok.Opt
 its own NCCL communicator. It numbers GPUs by their local rank: one host only.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import ModuleType
 
 import tensorflow as tf
 
-from model.embedding.sok_rows import DealtTables
+from model.embedding.interface import Ranks
+from model.embedding.placement import Placement
+from model.embedding.sok_rows import RowWiseTables
 
 
-def start_sok1(sok, cluster, local_batch_size):
-    """Initialises SOK; with Horovod where that is imported, else on one GPU.
+def start_sok1(sok: ModuleType, cluster: Ranks, local_batch_size: int) -> None:
+    """Initialises SOK; with Horovod if that is imported, else on one GPU.
 
     Args:
         sok: the module.
         cluster: the ranks.
-        local_batch_size: b, the most samples that one rank looks up at once.
+        local_batch_size: b, the largest number of samples that one rank looks up at once.
     """
     hvd = sys.modules.get("horovod.tensorflow")
     if hvd is not None and not hvd.is_initialized():
-        # SOK asks Horovod for the rank wherever the module is loaded.
+        # SOK reads the rank from Horovod if the module is loaded.
         hvd.init()
     sok.Init(global_batch_size=local_batch_size * cluster.size)
 
 
-class Sok1Rows(DealtTables):
+class Sok1Rows(RowWiseTables):
     """Row-wise tables in one `All2AllDenseEmbedding`.
 
     Attributes:
         variables: [the layer's variable], float32 [rows of this rank, D].
     """
 
-    def __init__(self, sok, placement, tables, exchange_dtype):
+    def __init__(
+        self, sok: ModuleType, placement: Placement, tables: Sequence[int], exchange_dtype: tf.DType
+    ):
         super().__init__(placement, tables)
         self._sok = sok
         half = exchange_dtype == tf.float16
@@ -49,10 +58,10 @@ class Sok1Rows(DealtTables):
         )
         self.variables = [self._layer.embedding_variable]
 
-    def embed(self, keys):
+    def embed(self, keys: tf.Tensor) -> tf.Tensor:
         """Returns the rows of keys that any rank may own: [n] -> [n, D]."""
         return self._layer(keys, training=True)
 
-    def rows_visible(self):
+    def rows_visible(self) -> AbstractContextManager:
         """Returns a context in which the variable's handle is that of its rows."""
         return self._sok.OptimizerScope(self.variables)

@@ -5,16 +5,22 @@ rows. Row-wise tables go through `sok.all2all_dense_embedding`, whose ids and ve
 `hvd.alltoall` each; whole tables through `sok.lookup_sparse`, which gathers all ids on all ranks.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import ModuleType
 
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.interface import BackendError
-from model.embedding.sok_rows import DealtTables
+from model.embedding.interface import BackendError, Ranks
+from model.embedding.placement import Placement
+from model.embedding.sok_rows import RowWiseTables
 
 
-def start_sok2(sok, cluster):
+def start_sok2(sok: ModuleType, cluster: Ranks) -> None:
     """Initialises SOK on the ranks of Horovod, once a process.
 
     Raises:
@@ -23,9 +29,9 @@ def start_sok2(sok, cluster):
     try:
         import horovod.tensorflow as hvd
     except ImportError as error:
-        raise BackendError(f"SOK 2.x talks through Horovod, which does not import: {error}") from (
-            error
-        )
+        raise BackendError(
+            f"SOK 2.x communicates through Horovod, which does not import: {error}"
+        ) from (error)
     if not hvd.is_initialized():
         hvd.init()
     if hvd.size() != cluster.size:
@@ -38,38 +44,38 @@ def start_sok2(sok, cluster):
             raise
 
 
-class Sok2Rows(DealtTables):
-    """Row-wise tables in one variable whose rows SOK deals over the ranks.
+class Sok2Rows(RowWiseTables):
+    """Row-wise tables in one variable whose rows SOK partitions over the ranks.
 
     Attributes:
         variables: [the variable], float32 [rows of this rank, D].
     """
 
-    def __init__(self, sok, placement, tables):
+    def __init__(self, sok: ModuleType, placement: Placement, tables: Sequence[int]):
         super().__init__(placement, tables)
         self._sok = sok
         shape = (self.ranks * self.rows, self.dimension)
         self.variables = [_variable(sok, shape, "sok_rows")]
 
-    def embed(self, keys):
+    def embed(self, keys: tf.Tensor) -> tf.Tensor:
         """Returns the rows of keys that any rank may own: [n] -> [n, D]."""
         lookup = tf.autograph.experimental.do_not_convert(self._sok.all2all_dense_embedding)
         return lookup(self.variables[0], keys)
 
-    def rows_visible(self):
+    def rows_visible(self) -> AbstractContextManager:
         """Returns a context in which the variable's handle is that of its rows: always."""
         return contextlib.nullcontext()
 
 
 class Sok2Tables:
-    """Whole tables, one variable each, localized on the rank that the placement says.
+    """Whole tables, one variable each, localized on the rank from the placement.
 
     Attributes:
         tables: indices of the tables.
-        variables: one for each table; of no rows where another rank holds it.
+        variables: one for each table; empty if another rank holds the table.
     """
 
-    def __init__(self, sok, placement, tables):
+    def __init__(self, sok: ModuleType, placement: Placement, tables: Sequence[int]):
         self._sok = sok
         self.tables = np.array(tables)
         self.variables = [
@@ -82,15 +88,18 @@ class Sok2Tables:
             for table in tables
         ]
 
-    def keys(self, ids):
+    def keys(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the ids of these tables: int64 [b, T] -> [b, tables]."""
         return tf.gather(ids, self.tables, axis=1)
 
-    def embed(self, keys):
+    def embed(self, keys: tf.Tensor) -> tf.Tensor:
         """Returns the rows of ids: [b, tables] -> [b, tables, D]."""
         splits = tf.range(tf.shape(keys, tf.int64)[0] + 1)
         columns = [
-            tf.RaggedTensor.from_row_splits(column, splits, validate=False)
+            # Not in the stubs of TensorFlow.
+            tf.RaggedTensor.from_row_splits(  # pyright: ignore[reportAttributeAccessIssue]
+                column, splits, validate=False
+            )
             for column in tf.unstack(keys, axis=1)
         ]
         combiners = ["sum"] * len(columns)
@@ -98,16 +107,16 @@ class Sok2Tables:
         found = lookup(self.variables, columns, combiners=combiners)
         return tf.stack(found, axis=1)
 
-    def place(self, table):
+    def place(self, table: int) -> tuple[int, int]:
         """Returns (index of the variable, its row) where a table starts."""
         return int(np.flatnonzero(self.tables == table)[0]), 0
 
-    def rows_visible(self):
+    def rows_visible(self) -> AbstractContextManager:
         """Returns a context in which the variables' handles are those of their rows: always."""
         return contextlib.nullcontext()
 
 
-def _variable(sok, shape, name, **mode):
+def _variable(sok: ModuleType, shape: tuple[int, int], name: str, **mode: str) -> tf.Variable:
     return sok.Variable(
         shape=shape,
         dtype=tf.float32,

@@ -1,1 +1,1 @@
-"""What the CPU kernels share: the choice of instruction set."""
+"""Shared by the CPU kernels: the choice of instruction set."""

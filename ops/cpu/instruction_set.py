@@ -1,8 +1,10 @@
-"""Which instruction set the CPU kernels use: portable, avx2, avx512 or bf16 (AVX-512 with BF16).
+"""The instruction set of the CPU kernels: portable, avx2, avx512 or bf16 (AVX-512 with BF16).
 
 The best that the processor has is taken, unless the environment variable ``DLRM_CPU_ISA`` names
 another when the library is first used. The calls below are for tests and benchmarks.
 """
+
+from __future__ import annotations
 
 import ctypes
 import functools
@@ -17,8 +19,8 @@ class InstructionSetError(ValueError):
 
 
 @functools.cache
-def _libraries():
-    """Returns the libraries that are built, as ctypes sees them: each has a choice of its own."""
+def _libraries() -> list[ctypes.CDLL]:
+    """Returns the built libraries as ctypes objects; each has its own instruction set."""
     loader.load()
     names = ["ops", "mlp"] if loader.is_built("mlp") else ["ops"]
     libraries = []
@@ -31,18 +33,18 @@ def _libraries():
     return libraries
 
 
-def _select(name):
-    """Returns whether all libraries, which are built alike, have taken the set."""
+def _select(name: str) -> bool:
+    """Selects a set in all libraries, which are built alike; returns whether they have it."""
     codes = [library.dlrm_select_instruction_set(name.encode()) for library in _libraries()]
     return not any(codes)
 
 
-def current():
+def current() -> str:
     """Returns the name of the instruction set in use."""
     return _libraries()[0].dlrm_instruction_set().decode()
 
 
-def select(name):
+def select(name: str) -> None:
     """Makes the kernels use an instruction set from now on. Not while ops are running.
 
     Raises:
@@ -54,7 +56,7 @@ def select(name):
         )
 
 
-def available():
+def available() -> tuple[str, ...]:
     """Returns the names of the instruction sets that this processor and this build have."""
     before = current()
     found = [name for name in INSTRUCTION_SETS if _select(name)]

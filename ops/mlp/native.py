@@ -1,4 +1,8 @@
-"""Python face of the native MLP: shapes, gradients, errors."""
+"""Python wrapper of the native MLP: shapes, gradients, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -7,8 +11,15 @@ from ops import loader
 _DTYPES = (tf.float32, tf.bfloat16)
 
 
-def mlp(x, kernels, biases, last_relu=False, chunk_rows=0, name=None):
-    """Applies an MLP and keeps what its gradient needs.
+def mlp(
+    x: tf.Tensor,
+    kernels: Sequence[tf.Tensor],
+    biases: Sequence[tf.Tensor],
+    last_relu: bool = False,
+    chunk_rows: int = 0,
+    name: str | None = None,
+) -> tf.Tensor:
+    """Applies an MLP; keeps the activations for its gradient.
 
     Args:
         x: [B, K], float32 or bfloat16.
@@ -23,19 +34,34 @@ def mlp(x, kernels, biases, last_relu=False, chunk_rows=0, name=None):
         [B, nN], x's type. Differentiable once with respect to x, kernels and biases.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there (it needs oneDNN).
-        TypeError: x is of no supported type.
+        ops.loader.LibraryNotBuiltError: the native library is not built (it needs oneDNN).
+        TypeError: the type of x is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
     """
     return _forward(x, kernels, biases, last_relu, chunk_rows, len(kernels) - 1, name)
 
 
-def mlp_for_inference(x, kernels, biases, last_relu=False, chunk_rows=0, name=None):
+def mlp_for_inference(
+    x: tf.Tensor,
+    kernels: Sequence[tf.Tensor],
+    biases: Sequence[tf.Tensor],
+    last_relu: bool = False,
+    chunk_rows: int = 0,
+    name: str | None = None,
+) -> tf.Tensor:
     """Applies an MLP as `mlp` does, but keeps no hidden activation: it has no gradient."""
     return _forward(x, kernels, biases, last_relu, chunk_rows, 0, name)
 
 
-def _forward(x, kernels, biases, last_relu, chunk_rows, keep, name):
+def _forward(
+    x: tf.Tensor,
+    kernels: Sequence[tf.Tensor],
+    biases: Sequence[tf.Tensor],
+    last_relu: bool,
+    chunk_rows: int,
+    keep: int,
+    name: str | None,
+) -> tf.Tensor:
     ops = loader.load("mlp")
     x = tf.convert_to_tensor(x)
     if x.dtype not in _DTYPES:
@@ -55,7 +81,7 @@ def _forward(x, kernels, biases, last_relu, chunk_rows, keep, name):
 
 
 @tf.RegisterGradient("Dlrm>MlpForward")
-def _gradient(op, gradient, *_):
+def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
     layers = op.get_attr("N")
     y, hidden = op.outputs[0], op.outputs[1:]
     if len(hidden) != layers - 1:

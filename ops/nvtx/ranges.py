@@ -1,32 +1,38 @@
 """NVTX ranges around parts of a graph, and around Python code.
 
-They are there only where a tool listens, as under `nsys profile`; otherwise a graph has no op more
-than it would have without, and `span` does nothing. All of them are ranges of the process in the
+They exist only while a tool records them, as under `nsys profile`; otherwise a graph gets no
+additional op, and `span` does nothing. All of them are ranges of the process in the
 domain "dlrm": TensorFlow may start one on one thread and end it on another.
 
-In a graph a range starts when its part's inputs are there and ends when its outputs are. On a GPU
+In a graph a range starts when its part's inputs are ready and ends when its outputs are. On a GPU
 that covers the launches: the kernels may still run when it ends.
 
     mark, rows = ranges.start("exchange", rows)
     vectors = ranges.end(mark, exchange(rows))
 
-The ops order nothing but what they hand on, and one whose outputs nobody needs is left out. They
-have no gradient: keep them outside of a `tf.GradientTape`, and of what XLA compiles.
+The ops order only the tensors that they pass on, and an op with unused outputs is pruned. They have
+no gradient: keep them outside of a `tf.GradientTape` and of functions that XLA compiles.
 """
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
 import dataclasses
 import functools
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from ops import loader
 
-# Of a graph: the ends that no tensor waits for.
+# Collection of a graph: the ends that no tensor waits for.
 _ENDS = "dlrm_nvtx_ends"
-# What tells NVTX which tool to load, and what nsys sets besides.
+# A tensor or a structure of them.
+_Tensors = TypeVar("_Tensors")
+# Set to select NVTX's tool, and by nsys besides.
 _ASKED_BY = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
 
 
@@ -39,24 +45,25 @@ class Mark:
         before: how many operations the graph had then; 0 where there is no graph.
     """
 
-    number: "tf.Tensor"
+    number: tf.Tensor
     before: int
 
 
 @functools.cache
-def listening():
-    """Tells whether a tool takes ranges. What it says first holds for the whole process."""
+def listening() -> bool:
+    """Returns whether a tool records ranges. The first answer holds for the whole process."""
     native = _native()
     return native is not None and bool(native.dlrm_nvtx_listens())
 
 
-def is_built():
-    """Tells whether the op library is there and was built with NVTX's headers."""
-    return _native() is not None and bool(_native().dlrm_nvtx_is_built())
+def is_built() -> bool:
+    """Returns whether the op library is built, with NVTX's headers."""
+    native = _native()
+    return native is not None and bool(native.dlrm_nvtx_is_built())
 
 
-def unheard():
-    """Returns why a tool that seems to be there gets no ranges, in one line, or None."""
+def unheard() -> str | None:
+    """Returns a line on why an active tool gets no ranges, or None."""
     asked = next((name for name in _ASKED_BY if os.environ.get(name)), None)
     if asked is None:
         return None
@@ -74,16 +81,16 @@ def unheard():
     return None
 
 
-def start(name, values):
-    """Starts a range when all of the tensors are there.
+def start(name: str, values: _Tensors) -> tuple[Mark | None, _Tensors]:
+    """Starts a range when all of the tensors are ready.
 
     Args:
         name: of the range, ASCII.
         values: a tensor or a structure of them, of any types, on any one device.
 
     Returns:
-        (a mark for `end` or `end_effects`, the same values): what is to come within the range takes
-        the latter. The mark is None where no tool listens.
+        (a mark for `end` or `end_effects`, the same values): operations within the range take
+        the latter. The mark is None if no tool records ranges.
     """
     if not listening():
         return None, values
@@ -92,16 +99,16 @@ def start(name, values):
     return Mark(number, before), _packed(values, same)
 
 
-def end(mark, values):
-    """Ends a range when all of the tensors are there.
+def end(mark: Mark | None, values: _Tensors) -> _Tensors:
+    """Ends a range when all of the tensors are ready.
 
     Args:
         mark: from `start`.
         values: as for `start`.
 
     Returns:
-        The same values: what is to come after the range takes them, what need not wait for all of
-        them takes the originals.
+        The same values: operations after the range take them; those that need not wait for all of
+        them take the originals.
     """
     if mark is None:
         return values
@@ -109,11 +116,10 @@ def end(mark, values):
     return _packed(values, same)
 
 
-def end_effects(mark):
-    """Ends a range when all is done that was added since its start and has an effect.
+def end_effects(mark: Mark | None) -> None:
+    """Ends a range when all stateful operations since its start, such as assignments, are done.
 
-    Such as assigning variables. In a graph nothing waits for that end: give what the graph returns
-    to `settle`.
+    In a graph nothing waits for that end: pass the graph's result to `settle`.
 
     Args:
         mark: from `start`.
@@ -130,8 +136,8 @@ def end_effects(mark):
     graph.add_to_collection(_ENDS, over)
 
 
-def settle(tensor):
-    """Returns the tensor, there when all ranges are over that `end_effects` ends in this graph."""
+def settle(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the tensor, ready when all ranges of `end_effects` in this graph have ended."""
     if tf.executing_eagerly():
         return tensor
     ends = tf.compat.v1.get_default_graph().get_collection(_ENDS)
@@ -139,25 +145,26 @@ def settle(tensor):
 
 
 @contextlib.contextmanager
-def span(name):
+def span(name: str) -> Iterator[None]:
     """Makes the body of a `with` statement a range.
 
     Args:
         name: of the range, ASCII.
     """
-    if not listening():
+    native = _native() if listening() else None
+    if native is None:
         yield
         return
-    number = _native().dlrm_nvtx_start(name.encode("ascii"))
+    number = native.dlrm_nvtx_start(name.encode("ascii"))
     try:
         yield
     finally:
-        _native().dlrm_nvtx_end(number)
+        native.dlrm_nvtx_end(number)
 
 
 @functools.cache
-def _native():
-    """Returns the op library as what C calls, or None where it is not built."""
+def _native() -> ctypes.CDLL | None:
+    """Returns the op library as a ctypes object, or None if it is not built."""
     try:
         loader.load()
     except loader.LibraryNotBuiltError:
@@ -170,13 +177,13 @@ def _native():
     return native
 
 
-def _operations():
+def _operations() -> int:
     return len(tf.compat.v1.get_default_graph().get_operations())
 
 
-def _flat(values):
+def _flat(values: Any) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(value) for value in tf.nest.flatten(values)]
 
 
-def _packed(values, same):
+def _packed(values: _Tensors, same: Sequence[tf.Tensor]) -> _Tensors:
     return tf.nest.pack_sequence_as(values, same)

@@ -1,23 +1,82 @@
-"""Python face of `Dlrm>ReadSlice`."""
+"""Python wrapper of `Dlrm>ReadSlice`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from ops import loader
 
 
+class Segment(Protocol):
+    """Consecutive samples of a column in one file.
+
+    Attributes:
+        path: of the file.
+        offset: of the first sample, in bytes.
+        samples: their number.
+    """
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+
+    @property
+    def samples(self) -> int: ...  # noqa: D102
+
+
+class Column(Protocol):
+    """The place of a column of samples in files.
+
+    Attributes:
+        segments: its `Segment`s, in the order of the samples.
+        dtype: stored type: bool, int8, uint8, int16, int32, float16 or float32.
+        width: values per sample.
+        stride: bytes from sample to sample.
+    """
+
+    @property
+    def segments(self) -> Sequence[Segment]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+    @property
+    def stride(self) -> int: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True)
+class IdCheck:
+    """Checks that ids are inside their tables.
+
+    Attributes:
+        bounds: for each of the W result columns, one past its largest id.
+        tables: for each of them, the table's number, for the message about a bad id.
+    """
+
+    bounds: Sequence[int]
+    tables: Sequence[int] = ()
+
+
 def read_slice(
-    first,
-    count,
+    first: Sequence[int] | tf.Tensor,
+    count: Sequence[int] | tf.Tensor,
     *,
-    rows,
-    columns,
-    dtype,
-    check="none",
-    bounds=(),
-    tables=(),
-    log_shift=-1.0,
-    name=None,
-):
+    rows: int,
+    columns: Sequence[Column],
+    dtype: tf.DType,
+    check: str | IdCheck = "none",
+    log_shift: float = -1.0,
+    name: str | None = None,
+) -> tf.Tensor:
     """Reads samples from column files into one tensor.
 
     Part p of P fills rows p * rows / P onwards with samples first[p] .. first[p] + count[p] - 1;
@@ -28,14 +87,10 @@ def read_slice(
         first: int64 [P], each part's first sample.
         count: int64 [P], samples to read, at most rows / P.
         rows: rows of the result; P must divide it.
-        columns: objects with `segments` (each `path`, byte `offset`, `samples`), stored `dtype`
-            (bool, int8, uint8, int16, int32, float16 or float32), `width` (values per sample) and
-            `stride` (bytes from sample to sample). Their values stand side by side.
+        columns: the columns to read; their values are concatenated for each sample.
         dtype: tf.float32 or tf.int32.
-        check: "finite" or "binary" (float32), "ids" (int32; needs `bounds`), or "none".
-        bounds: for each of the W result columns, what its ids must stay below.
-        tables: for each of them, the table's number, for the message about a bad id.
-        log_shift: where not negative, the result is log(value + log_shift).
+        check: "finite" or "binary" (float32), an `IdCheck` (int32), or "none".
+        log_shift: if not negative, the result is log(value + log_shift).
         name: name of the op.
 
     Returns:
@@ -48,6 +103,7 @@ def read_slice(
         tf.errors.DataLossError: a file is too short, or could not be read.
         tf.errors.InvalidArgumentError: a value did not pass the check.
     """
+    ids = check if isinstance(check, IdCheck) else IdCheck(())
     segments = [segment for column in columns for segment in column.segments]
     return loader.load().dlrm_read_slice(
         first=tf.convert_to_tensor(first, tf.int64),
@@ -61,9 +117,9 @@ def read_slice(
         stored=[tf.as_dtype(column.dtype) for column in columns],
         widths=[column.width for column in columns],
         strides=[column.stride for column in columns],
-        check=check,
-        bounds=list(bounds),
-        tables=list(tables),
+        check="ids" if isinstance(check, IdCheck) else check,
+        bounds=list(ids.bounds),
+        tables=list(ids.tables),
         log_shift=log_shift,
         name=name,
     )

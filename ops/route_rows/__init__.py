@@ -1,10 +1,43 @@
-"""Python face of `Dlrm>RouteRows`."""
+"""Python wrapper of `Dlrm>RouteRows`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
 
 from ops import loader
 
 
-def route_rows(ids, vocab_sizes, owners, bases, steps, ranks, unique, name=None):
-    """Returns which rows to ask for, from whom, and how the answers belong to the samples.
+class RoutedRows(NamedTuple):
+    """The requests of one batch.
+
+    Attributes:
+        rows: int32 [n], rows of the owners' variables, sorted by owner.
+        requested: int32 [N], number of rows of each owner.
+        position: int32 [b * T * P], index in `rows` of each needed row.
+        order: int32 [n], the inverse of `position` where `unique` is False.
+    """
+
+    rows: tf.Tensor
+    requested: tf.Tensor
+    position: tf.Tensor
+    order: tf.Tensor
+
+
+def route_rows(
+    ids: tf.Tensor,
+    vocab_sizes: Sequence[int] | np.ndarray,
+    owners: np.ndarray,
+    bases: np.ndarray,
+    steps: np.ndarray,
+    ranks: int,
+    unique: bool,
+    name: str | None = None,
+) -> RoutedRows:
+    """Returns the rows to request from each rank, and their positions among the samples.
 
     Shapes: b samples, T tables, P pieces of each table (1, or 2 where tables are halved by
     columns), N ranks, n requests: b * T * P of them, or fewer with `unique`.
@@ -12,8 +45,8 @@ def route_rows(ids, vocab_sizes, owners, bases, steps, ranks, unique, name=None)
     Args:
         ids: int32 [b, T].
         vocab_sizes: [T], rows of each table.
-        owners: [T, P], the rank that holds a piece, -1 where its rows are dealt over the ranks
-            (owner = id mod N, local row = id div N).
+        owners: [T, P], the rank that holds a piece, -1 where its rows are partitioned over the
+            ranks (owner = id mod N, local row = id div N).
         bases: [T, P, N], row of each rank's variable where the piece's rows begin.
         steps: [T, P], rows of the variable from one local row to the next.
         ranks: N.
@@ -21,12 +54,10 @@ def route_rows(ids, vocab_sizes, owners, bases, steps, ranks, unique, name=None)
         name: of the op.
 
     Returns:
-        A namedtuple: `rows` int32 [n], rows of the owners' variables, sorted by owner; `requested`
-        int32 [N], how many of each owner; `position` int32 [b * T * P], where in `rows` each
-        needed row is; `order` int32 [n], the inverse of `position` where `unique` is False.
+        The `RoutedRows`.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         tf.errors.InvalidArgumentError: an id is outside its table (table, sample, id and bound).
     """
     return loader.load().dlrm_route_rows(

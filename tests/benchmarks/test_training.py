@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hybrid import VOCAB
-from benchmarks.training import keeper, limit, report, turns
+from benchmarks.training import interleaved, limit, reaper, report
 from benchmarks.training.programs import ProgramError, Programs, TooSlowError
 from benchmarks.training.task import Task
 from tests import launch
@@ -68,13 +68,13 @@ def test_medians_and_ratios_are_of_rounds():
     ]  # fmt: skip
     programs = {name: Scripted([9.0, *times]) for name, times in seconds.items()}
     machine = Scripted([{}, *measured_limits])
-    cases = [turns.Case(name, "train", batch) for name in programs]
-    measured = turns.measure(
-        programs, machine, cases, rounds, precisions=["fp32", "bf16"], steps=steps,
-        tell=lambda line: None,
+    cases = [interleaved.Case(name, "train", batch) for name in programs]
+    measured = interleaved.measure(
+        programs, machine, cases, rounds, precisions=["fp32", "bf16"],
+        burst=interleaved.Burst(steps=steps), report=lambda line: None,
     )  # fmt: skip
     task = Task(vocab_sizes=(5, 6), precision="bf16", batches=(batch,))
-    ours, keras = report.with_best_peer(turns.rows(task, measured))
+    ours, keras = report.with_best_peer(interleaved.rows(task, measured))
     rates = {name: batch * steps / times for name, times in seconds.items()}
     assert ours["samples_per_second"] == pytest.approx(statistics.median(rates["ours"]))
     assert (
@@ -114,10 +114,13 @@ class Endless:
 def test_a_program_that_is_too_slow_is_left_out():
     ours, endless, told = Scripted([1.0] * 6), Endless(32), []
     limits = {"products": {"fp32": {"A": 1e9}}}
-    measured = turns.measure(
+    measured = interleaved.measure(
         {"ours": ours, "TorchRec": endless}, Scripted([{}, limits, limits]),
-        [turns.Case(name, "train", batch) for batch in (32, 64) for name in ("ours", "TorchRec")],
-        2, precisions=["fp32"], steps=1, patience=7, tell=told.append,
+        [
+            interleaved.Case(name, "train", batch)
+            for batch in (32, 64) for name in ("ours", "TorchRec")
+        ],
+        2, precisions=["fp32"], burst=interleaved.Burst(steps=1, timeout=7), report=told.append,
     )  # fmt: skip
     assert endless.ended
     (missing,) = measured.missing
@@ -143,8 +146,8 @@ def test_a_program_that_does_not_answer_in_time(tmp_path):
 
 def test_float32_knows_no_bfloat16_product():
     limits = {"products": {"fp32": {"A": 1.0, "C": 3.0}, "bf16": {"B": 7.0}}}
-    assert turns.best_product(limits, "fp32") == (3.0, "C, fp32")
-    assert turns.best_product(limits, "bf16") == (7.0, "B, bf16")
+    assert interleaved.best_product(limits, "fp32") == (3.0, "C, fp32")
+    assert interleaved.best_product(limits, "bf16") == (7.0, "B, bf16")
 
 
 def test_a_program_that_ends_is_said_with_its_last_words():
@@ -159,7 +162,7 @@ def test_stopped_programs_end_with_the_benchmark():
     try:
         child.send_signal(19)  # SIGSTOP
         lines = f"{child.pid}\n{spared.pid}\n-{spared.pid}\n"
-        done = subprocess.run([sys.executable, keeper.__file__], input=lines, text=True)
+        done = subprocess.run([sys.executable, reaper.__file__], input=lines, text=True)
         assert done.returncode == 0
         assert child.wait(timeout=20) == -9
         time.sleep(0.2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ops.read_slice.read_slice import read_slice
+from ops.read_slice.read_slice import IdCheck, read_slice
 
 
 class Segment(NamedTuple):
@@ -151,14 +151,12 @@ def test_id_beyond_its_bound_is_named(tmp_path, wrong):
         match=rf"ids.bin: sample 2500, value 1: id {wrong} is outside its vocabulary: "
         "expected 0 to 6",
     ):
-        read_slice(
-            [0], [3000], rows=3000, columns=[column], dtype=tf.int32, check="ids", bounds=[7, 7]
-        )
+        read_slice([0], [3000], rows=3000, columns=[column], dtype=tf.int32, check=IdCheck([7, 7]))
 
 
 def test_ids_below_their_bounds_pass(tmp_path):
     column = ids_column(tmp_path, [[0, 6], [2, 0]])
-    read_slice([0], [2], rows=2, columns=[column], dtype=tf.int32, check="ids", bounds=[3, 7])
+    read_slice([0], [2], rows=2, columns=[column], dtype=tf.int32, check=IdCheck([3, 7]))
 
 
 @pytest.mark.parametrize("stored", ["bool", "int32", "float32"])

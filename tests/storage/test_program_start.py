@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = ["main.py", "preprocess.py", "split_bin.py"]
 PACKAGES = ["benchmarks", "dataset", "deploy", "model", "training"]
 # No programs for users: each is started by another one.
-WORKERS = {"benchmarks.training.keeper", "benchmarks.training.ours",
+WORKERS = {"benchmarks.training.reaper", "benchmarks.training.ours",
            "benchmarks.training.keras_dlrm", "benchmarks.training.torchrec_dlrm"}  # fmt: skip
 
 

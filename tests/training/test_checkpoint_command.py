@@ -58,15 +58,15 @@ def places(checkpoint, most):
 def test_every_flipped_byte_is_found(copied, most):
     """Bytes of all files, each changed by random bits."""
     checkpoint = copied / "step-000000007"
-    assert damage.find(checkpoint) == []
+    assert damage.find_problems(checkpoint) == []
     random = np.random.default_rng()
     chosen = places(checkpoint, most)
     for path, position in chosen:
         bits = int(random.integers(1, 256))
         flip(path, position, bits)
-        assert damage.find(checkpoint), f"{path.name}, byte {position}, bits {bits:08b}"
+        assert damage.find_problems(checkpoint), f"{path.name}, byte {position}, bits {bits:08b}"
         flip(path, position, bits)
-    assert damage.find(checkpoint) == []
+    assert damage.find_problems(checkpoint) == []
     print(f"{len(chosen)} flipped bytes, all found")
 
 
@@ -78,14 +78,14 @@ def test_every_truncation_is_found(copied, most):
     for path, length in chosen:
         content = path.read_bytes()
         os.truncate(path, length)
-        assert damage.find(checkpoint), f"{path.name} cut to {length} bytes"
+        assert damage.find_problems(checkpoint), f"{path.name} cut to {length} bytes"
         path.write_bytes(content)
     for path in sorted(checkpoint.iterdir()):
         content = path.read_bytes()
         path.unlink()
-        assert damage.find(checkpoint), f"{path.name} removed"
+        assert damage.find_problems(checkpoint), f"{path.name} removed"
         path.write_bytes(content)
-    assert damage.find(checkpoint) == []
+    assert damage.find_problems(checkpoint) == []
     print(f"{len(chosen)} truncations, all found")
 
 
@@ -159,7 +159,7 @@ def test_a_part_that_is_missing_from_the_manifest_is_damage(copied, tmp_path):
     path.write_text(json.dumps(manifest))
     after = hashlib.sha256(path.read_bytes()).hexdigest()
     sums.write_text(sums.read_text().replace(before, after))
-    (line,) = damage.find(checkpoint)
+    (line,) = damage.find_problems(checkpoint)
     assert f"table {gone['table']}" in line
     assert command.main(["export", str(checkpoint), str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()

@@ -114,14 +114,14 @@ def test_no_manifest_is_more_than_a_damaged_one(checkpoint):
         taken += 1
         for table, values in zip(found, tables):
             np.testing.assert_array_equal(values[: len(table)], table, err_msg=what)
-        damage.find(folder)
+        damage.find_problems(folder)
     assert taken > 50 and refused > 500
     for text in TEXTS:
         write_manifest(folder, text)
         with pytest.raises(DamagedError, match=r"manifest\.json: ") as found:
             take_in(folder)
         one_line(found.value)
-        assert damage.find(folder)
+        assert damage.find_problems(folder)
 
 
 def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
@@ -134,7 +134,7 @@ def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
     for what, changed in variants(note):
         path.write_text(json.dumps(changed))
         try:
-            notes.collect_notes(tmp_path, 1, 5, None)
+            notes.await_ranks(tmp_path, 1, 5, None)
         except UserError as error:
             assert str(path) in one_line(error), what
             refused += 1
@@ -142,7 +142,7 @@ def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
     for text in TEXTS:
         path.write_bytes(text)
         with pytest.raises(UserError, match="note of a rank"):
-            notes.collect_notes(tmp_path, 1, 5, None)
+            notes.await_ranks(tmp_path, 1, 5, None)
 
 
 def test_a_placement_that_is_none_is_one_line(tmp_path):
@@ -260,7 +260,7 @@ def test_journals_of_older_versions_have_words_that_are_no_json(tmp_path):
 
 
 def test_a_message_that_no_rank_sends_is_refused():
-    state = {"rank": 1, "pid": 7, "host": "h", "doing": "step 3", "count": 2, "idle": 0.5,
+    state = {"rank": 1, "pid": 7, "host": "h", "activity": "step 3", "count": 2, "idle": 0.5,
              "paused": False, "leaving": False}  # fmt: skip
     line = json.dumps(state).encode() + b"\n"
     assert list(read_states(line + line + b'{"rank"', 2)) == [state, state]

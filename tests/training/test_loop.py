@@ -77,8 +77,8 @@ class Watch:
     def __init__(self):
         self.told = []
 
-    def beat(self, doing):
-        self.told.append(doing)
+    def heartbeat(self, activity):
+        self.told.append(activity)
 
     def pause(self, alone=False):
         self.told.append("wait" if alone else "pause")

@@ -1,13 +1,19 @@
-"""Looks into checkpoints: `python3 -m training.checkpoint inspect|verify|export DIR [OUT]`.
+"""Inspects checkpoints: `python3 -m training.checkpoint inspect|verify|export DIR [OUT]`.
 
 Imports no TensorFlow: it runs wherever NumPy does.
 """
 
+from __future__ import annotations
+
 import argparse
+import os
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from dataset import command_line
 from storage.atomic import encode_json
@@ -15,23 +21,26 @@ from training.checkpoint import damage, description, folder, manifest, merge, re
 from training.checkpoint.files import DamagedError
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
+if TYPE_CHECKING:
+    from training.runtime.process_group import ProcessGroup
+
 
 class _Alone:
     """The only rank (`training.runtime.process_group.SingleProcessGroup`, without TensorFlow)."""
 
     rank, size = 0, 1
 
-    def all_reduce_sum(self, values):
+    def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
         """Returns the values."""
         return np.asarray(values)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns its exit code: 0, or 2 for damage and wrong arguments."""
     parser = argparse.ArgumentParser(prog="python3 -m training.checkpoint", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in (
-        ("inspect", "say what a checkpoint holds (of several, the newest)"),
+        ("inspect", "print the content of a checkpoint (of several, the newest)"),
         ("verify", "read every byte of a checkpoint, or of all in a folder"),
         ("export", "write the whole tables and the dense variables as .npy files"),
     ):
@@ -59,7 +68,7 @@ def main(arguments):
     return EXIT_USER_ERROR
 
 
-def _paths(path):
+def _paths(path: str | os.PathLike) -> list[pathlib.Path]:
     """Returns the checkpoints at a path, oldest first.
 
     Raises:
@@ -75,7 +84,7 @@ def _paths(path):
     return found
 
 
-def _inspect(path, as_json):
+def _inspect(path: str | os.PathLike, as_json: bool) -> int:
     newest = _paths(path)[-1]
     read, _ = manifest.read(newest)
     facts = description.describe(newest, read)
@@ -83,10 +92,10 @@ def _inspect(path, as_json):
     return EXIT_OK
 
 
-def _verify(path):
+def _verify(path: str | os.PathLike) -> int:
     code = EXIT_OK
     for checkpoint in _paths(path):
-        found = damage.find(checkpoint)
+        found = damage.find_problems(checkpoint)
         for line in found:
             print(f"damaged: {line}")
         print(f"{checkpoint}: {f'{len(found)} damaged' if found else 'whole'}")
@@ -94,13 +103,13 @@ def _verify(path):
     return code
 
 
-def _export(path, out):
+def _export(path: str | os.PathLike, out: str | os.PathLike) -> int:
     _paths(path)
 
-    def report(text):
+    def report(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
-    reader = restore.newest_whole(path, _Alone(), report)
+    reader = restore.latest_complete(path, cast("ProcessGroup", _Alone()), report)
     if reader is None:
         raise UserError(f"{path}: there is no whole checkpoint")
     size = merge.export(reader, out)

@@ -1,6 +1,14 @@
-"""Arrays written into one folder as .npy files, with what a manifest says of them."""
+"""Writes arrays into one folder as .npy files and returns their manifest entries."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from training.checkpoint.files import NpyWriter
 
@@ -9,22 +17,25 @@ class ArrayFiles:
     """Writes arrays into a folder.
 
     Args:
-        folder: where to; it exists.
+        folder: an existing folder.
 
     Attributes:
         digests: {name: SHA-256 in hexadecimal} of the files written.
         bytes: their size together.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self._folder = pathlib.Path(folder)
-        self.digests, self.bytes = {}, 0
+        self.digests: dict[str, str] = {}
+        self.bytes = 0
 
-    def write(self, name, shape, dtype, pieces):
+    def write(
+        self, name: str, shape: Sequence[int], dtype: npt.DTypeLike, pieces: Iterable[np.ndarray]
+    ) -> dict[str, Any]:
         """Writes one array.
 
         Args:
-            name: the file's, with folders below this one.
+            name: of the file, relative to the folder.
             shape: shape of the whole array.
             dtype: its NumPy dtype.
             pieces: iterable of its consecutive values.
@@ -38,8 +49,12 @@ class ArrayFiles:
         """
         return self.write_together({name: (shape, dtype)}, ({name: p} for p in pieces))[name]
 
-    def write_together(self, arrays, pieces):
-        """Writes several arrays side by side.
+    def write_together(
+        self,
+        arrays: Mapping[str, tuple[Sequence[int], npt.DTypeLike]],
+        pieces: Iterable[Mapping[str, np.ndarray]],
+    ) -> dict[str, dict[str, Any]]:
+        """Writes several arrays in alternation.
 
         Args:
             arrays: {name: (shape, dtype)}.
@@ -51,7 +66,7 @@ class ArrayFiles:
         Raises:
             FileExistsError, ValueError: as `write`.
         """
-        writers = {}
+        writers: dict[str, NpyWriter] = {}
         try:
             for name, (shape, dtype) in arrays.items():
                 writers[name] = NpyWriter(self._folder / name, shape, dtype)

@@ -1,14 +1,19 @@
-"""What is wrong with a checkpoint: every file is read."""
+"""Finds the damage of a checkpoint by reading every file."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from training.checkpoint import files, manifest
 
 
-def find(folder):
-    """Reads every byte of a checkpoint and returns a line for each thing that is wrong.
+def find_problems(folder: str | os.PathLike) -> list[str]:
+    """Reads every byte of a checkpoint and returns a line for each problem.
 
     Args:
         folder: the checkpoint.
@@ -30,13 +35,13 @@ def find(folder):
     except files.DamagedError as error:
         return [*found, str(error)]
     if not found:
-        # Bytes as they were written; were they the right ones?
+        # The bytes are as they were written; this checks that they fit together.
         found += _inconsistencies(folder, read)
     return found
 
 
-def _inconsistencies(folder, read):
-    """Yields what the arrays do not hold though the manifest says so."""
+def _inconsistencies(folder: pathlib.Path, read: dict[str, Any]) -> Iterator[str]:
+    """Yields a line for each contradiction between the arrays and the manifest."""
     for entry in manifest.entries(read):
         try:
             files.load_array(folder, entry)

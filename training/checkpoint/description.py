@@ -1,12 +1,15 @@
-"""What `inspect` says of a checkpoint."""
+"""The output of `inspect` for a checkpoint."""
 
-import math
+from __future__ import annotations
+
+import os
 import pathlib
+from typing import Any
 
 from training.checkpoint import manifest as manifests
 from training.telemetry.summary import score_text
 
-# Flags that say what was trained and how, in the order in which they are shown.
+# Flags of the model and its training, in the order in which they are shown.
 _SHOWN = (
     "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation", "global_batch_size",
     "epochs", "schedule", "lr", "embedding_lr", "optimizer", "embedding_optimizer",
@@ -16,23 +19,23 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def describe(folder, manifest):
+def describe(folder: str | os.PathLike, manifest: dict[str, Any]) -> dict[str, Any]:
     """Returns a checkpoint's facts as a dictionary of JSON values.
 
     Args:
         folder: the checkpoint.
-        manifest: what `training.checkpoint.manifest.read` returned first.
+        manifest: its manifest (`training.checkpoint.manifest.read`).
     """
-    folder, flags = pathlib.Path(folder), manifest["flags"]
+    flags = manifest["flags"]
     tables = [_table(manifest, table, rows) for table, rows in enumerate(manifest["vocab_sizes"])]
     return {
-        "checkpoint": str(folder),
+        "checkpoint": str(pathlib.Path(folder)),
         "step": manifest["step"],
         "epoch": manifest["epoch"],
         "written": manifest.get("written"),
         "ranks": manifest["ranks"],
         "embedding_dim": manifest["embedding_dim"],
-        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "bytes": sum(path.stat().st_size for path in pathlib.Path(folder).iterdir()),
         "tables": tables,
         "expected_transform": manifests.expected_transform(manifest),
         "dense": {name: entry["shape"] for name, entry in manifest["dense"].items()},
@@ -43,8 +46,8 @@ def describe(folder, manifest):
     }
 
 
-def text_of(facts):
-    """Returns what `describe` returned, for people."""
+def text_of(facts: dict[str, Any]) -> str:
+    """Returns the facts from `describe` as readable text."""
     versions, machine = dict(facts["versions"]), []
     for name, unit in (("processor", ""), ("cores", " cores"), ("gpu", "")):
         value = versions.pop(name, None)
@@ -78,14 +81,14 @@ def text_of(facts):
     return "\n".join(lines)
 
 
-def _table(manifest, table, rows):
+def _table(manifest: dict[str, Any], table: int, rows: int) -> dict[str, Any]:
     parts = [entry for entry in manifest["tables"] if entry["table"] == table]
     states = sorted({entry["state"] for entry in parts}, reverse=True)
     return {
         "table": table,
         "rows": rows,
-        # One row-wise part a rank, whatever there is beside the rows.
+        # One row-wise part a rank, whatever optimizer states there are.
         "parts": sum(entry["state"] == "table" for entry in parts),
-        "bytes": sum(4 * math.prod(entry["shape"]) for entry in parts),
+        "bytes": sum(manifests.array_bytes(entry) for entry in parts),
         "states": states,
     }

@@ -1,6 +1,11 @@
-"""Makes one clear error of whatever keeps a checkpoint from being written."""
+"""Turns any failure to write a checkpoint into one clear error."""
+
+from __future__ import annotations
 
 import contextlib
+import pathlib
+from collections.abc import Callable
+from types import TracebackType
 
 import psutil
 
@@ -9,11 +14,11 @@ from training.checkpoint.notes import leave_failure
 from training.runtime.errors import UserError
 
 
-class Explained:
-    """Makes one clear error of whatever keeps a checkpoint from being written; removes it.
+class ErrorTranslation:
+    """A context that turns any failure to write a checkpoint into one `UserError`.
 
-    Rank 0 removes the folder. Another rank leaves a note of what went wrong with it: were the
-    folder to vanish under rank 0, that is all that rank 0 could say.
+    Rank 0 removes the folder. Another rank publishes its error instead: if the folder vanished,
+    rank 0 could only report that.
 
     Args:
         partial: the checkpoint's folder while it is being written.
@@ -22,14 +27,25 @@ class Explained:
         newest: function () -> path of the newest whole checkpoint, or None.
     """
 
-    def __init__(self, partial, rank, needed, newest):
+    def __init__(
+        self,
+        partial: pathlib.Path,
+        rank: int,
+        needed: int,
+        newest: Callable[[], pathlib.Path | None],
+    ):
         self._partial, self._rank = partial, rank
         self._needed, self._newest = needed, newest
 
-    def __enter__(self):
+    def __enter__(self) -> ErrorTranslation:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if isinstance(error, UserError) and self._rank == 0:
             ownership.remove(self._partial)
         if not isinstance(error, OSError):
@@ -45,7 +61,7 @@ class Explained:
         self._clear(text)
         raise UserError(text) from error
 
-    def _clear(self, text):
+    def _clear(self, text: str) -> None:
         if self._rank != 0:
             with contextlib.suppress(OSError):
                 leave_failure(self._partial, self._rank, text)

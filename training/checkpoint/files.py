@@ -156,14 +156,14 @@ def verify_all(folder: str | os.PathLike, digests: Mapping[str, str]) -> list[Da
     return [error for error in errors if error is not None]
 
 
-def _is_large(path):
+def _is_large(path: pathlib.Path) -> bool:
     try:
         return path.stat().st_size >= _ASIDE_BYTES
     except OSError:
         return False
 
 
-def _damage(folder, name, digest):
+def _damage(folder: str | os.PathLike, name: str, digest: str) -> DamagedError | None:
     try:
         verify(folder, name, digest)
     except DamagedError as error:
@@ -200,7 +200,7 @@ def load_array(folder: str | os.PathLike, entry: Mapping[str, Any]) -> np.ndarra
         raise DamagedError(f"{path}: {error.strerror}") from error
 
 
-def _header(shape, dtype):
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     """Returns the bytes before a .npy file's values: what NumPy writes, for comparing with."""
     header = io.BytesIO()
     described = {

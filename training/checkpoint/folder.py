@@ -1,4 +1,6 @@
-"""The folder of checkpoints: which there are, which is newest, which go."""
+"""The folder of checkpoints: lists them, and removes old and unfinished ones."""
+
+from __future__ import annotations
 
 import contextlib
 import math
@@ -17,19 +19,21 @@ _REPLACED = ".replaced"
 _ANY = re.compile(rf"{_WHOLE.pattern}({PARTIAL}|{_REMOVED}|{_REPLACED})?")
 
 
-def name_of(step):
+def name_of(step: int) -> str:
     """Returns the name of the checkpoint of a step."""
     return f"step-{step:09d}"
 
 
-def checkpoints(folder, up_to=math.inf):
+def checkpoints(
+    folder: str | os.PathLike, up_to: float = math.inf
+) -> list[tuple[int, pathlib.Path]]:
     """Returns [(step, path)] of the checkpoints in a folder, oldest first; [] without a folder.
 
-    Damaged ones are among them, folders of somebody else's with such a name are not.
+    Damaged checkpoints are included; other folders with such a name are not.
 
     Args:
-        folder: where they lie.
-        up_to: last step to look for.
+        folder: of the checkpoints.
+        up_to: the last step to include.
     """
     found = []
     with contextlib.suppress(FileNotFoundError):
@@ -37,14 +41,14 @@ def checkpoints(folder, up_to=math.inf):
             match = _WHOLE.fullmatch(path.name)
             if match is None or int(match[1]) > up_to:
                 continue
-            told = any(os.path.lexists(path / name) for name in (CHECKSUMS, manifest.NAME))
-            if told or ownership.foreign(path) is None:
+            complete = any(os.path.lexists(path / name) for name in (CHECKSUMS, manifest.NAME))
+            if complete or ownership.foreign(path) is None:
                 found.append((int(match[1]), path))
     return sorted(found)
 
 
-def replace(partial, whole):
-    """Gives a complete folder its name, in place of one that was there: a damaged one."""
+def replace(partial: pathlib.Path, whole: pathlib.Path) -> None:
+    """Renames a complete folder to its final name, replacing a damaged checkpoint there."""
     old = whole.with_name(whole.name + _REPLACED)
     if whole.exists():
         whole.rename(old)
@@ -52,16 +56,16 @@ def replace(partial, whole):
     ownership.remove(old)
 
 
-def prune(folder, keep, step):
-    """Removes old checkpoints; one that somebody else removes is no error.
+def prune(folder: str | os.PathLike, keep: int, step: int) -> None:
+    """Removes old checkpoints; ignores one that another process removes meanwhile.
 
-    One that holds files of somebody else's stays, and does not count.
+    A checkpoint that holds foreign files stays, and does not count.
 
     Args:
-        folder: where they lie.
+        folder: of the checkpoints.
         keep: how many of the newest stay.
-        step: the newest whole one. Later ones are damaged ones that this run has passed over:
-            they do not count, and stay.
+        step: the newest complete one. Later ones are damaged; this run skipped them, so they do
+            not count, and stay.
     """
     ours = [path for _, path in checkpoints(folder, step) if ownership.foreign(path) is None]
     for path in ours[:-keep]:
@@ -76,8 +80,8 @@ def prune(folder, keep, step):
         ownership.remove(doomed)
 
 
-def clean(folder):
-    """Removes what a killed run has left half written or half removed."""
+def clean(folder: str | os.PathLike) -> None:
+    """Removes the unfinished and half-removed checkpoints of a killed run."""
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
             if not _ANY.fullmatch(path.name) or _WHOLE.fullmatch(path.name):
@@ -89,8 +93,8 @@ def clean(folder):
                 ownership.remove(path)
 
 
-def foreign(folder):
-    """Returns [(step, path, why)] of what has a checkpoint's name and is not wholly a checkpoint's.
+def foreign(folder: str | os.PathLike) -> list[tuple[int, pathlib.Path, str]]:
+    """Returns [(step, path, why)] of paths with a checkpoint's name but foreign content.
 
     Names of unfinished checkpoints count too: a run that reaches the step would write there.
     """
@@ -99,11 +103,11 @@ def foreign(folder):
         for path in sorted(pathlib.Path(folder).iterdir()):
             match = _ANY.fullmatch(path.name)
             why = ownership.foreign(path) if match else None
-            if why is not None:
+            if match and why is not None:
                 found.append((int(match[1]), path, why))
     return found
 
 
-def is_checkpoint(path):
-    """Tells whether a path is the folder of one checkpoint rather than of several."""
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Returns whether a path is one checkpoint rather than a folder of several."""
     return (pathlib.Path(path) / CHECKSUMS).is_file()

@@ -1,7 +1,14 @@
-"""The manifest of a checkpoint: what its files hold."""
+"""The manifest of a checkpoint: the content of its files."""
+
+from __future__ import annotations
 
 import math
+import os
 import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
 
 from storage.atomic import encode_json
 from storage.nonfinite import with_nulls
@@ -16,13 +23,18 @@ FORMAT, VERSION = "dlrm-checkpoint", 1
 _MOST_BYTES = 256 << 20
 
 
-def text_of(manifest):
-    """Returns the manifest as it is written, format and version included."""
+def array_bytes(entry: dict[str, Any]) -> int:
+    """Returns the bytes of an array's values, from its entry in a manifest."""
+    return math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
+
+
+def text_of(manifest: Mapping[str, Any]) -> str:
+    """Returns the manifest as JSON text, with format and version."""
     return encode_json({"format": FORMAT, "version": VERSION, **manifest}) + "\n"
 
 
-def read(folder):
-    """Reads a checkpoint's manifest and verifies it, though none of the arrays.
+def read(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads and verifies a checkpoint's manifest, without the arrays.
 
     Returns:
         (the manifest, {name: SHA-256} of all files).
@@ -61,21 +73,22 @@ def read(folder):
     return manifest, digests
 
 
-def flag(manifest, name, folder):
+def flag(manifest: Mapping[str, Any], name: str, folder: str | os.PathLike) -> Any:
     """Returns the value of a flag that the checkpoint in `folder` was trained with.
 
     Raises:
-        DamagedError: the manifest does not say it.
+        DamagedError: the manifest does not have it.
     """
     if name not in manifest["flags"]:
         raise DamagedError(f"{pathlib.Path(folder) / NAME}: flags.{name}: is missing")
     return manifest["flags"][name]
 
 
-def _check_shards(manifest, path):
+def _check_shards(manifest: Mapping[str, Any], path: pathlib.Path) -> None:
     """Raises DamagedError if the shards of tables contradict themselves or each other."""
     sizes, dimension = manifest["vocab_sizes"], manifest["embedding_dim"]
-    seen, axes = set(), {}
+    seen: set[tuple] = set()
+    axes: dict[tuple[int, str], int] = {}
     for index, entry in enumerate(manifest["tables"]):
         where = f"{path}: tables[{index}]"
         if entry["table"] >= len(sizes):
@@ -105,30 +118,30 @@ def _check_shards(manifest, path):
         seen.add(key)
 
 
-def entries(manifest):
+def entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the entries of all arrays: {file, shape, dtype, ...}."""
     named = (manifest["dense"], manifest["optimizer"], manifest["loss_scale"])
     return [entry for group in named for entry in group.values()] + manifest["tables"]
 
 
-def largest_first(manifest, names):
-    """Returns the names of files in the order of what the manifest says they hold, then by name."""
+def largest_first(manifest: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Returns the names of files, largest array first, then by name."""
     sizes = {entry["file"]: math.prod(entry["shape"]) for entry in entries(manifest)}
     return sorted(names, key=lambda name: (-sizes.get(name, 0), name))
 
 
-def expected_transform(manifest):
+def expected_transform(manifest: Mapping[str, Any]) -> str | None:
     """Returns the name of the transform from counts to the model's dense input, None if unknown."""
     data = manifest["data"]
     if "effective_transform" in data:
         return data["effective_transform"]
-    # Written before this was recorded: what the reader took logarithms of were counts, but of
-    # values that it took as they were, none knows what they had been through.
+    # Written before this was recorded: the reader took logarithms of counts only, but values that
+    # it left unchanged may have been transformed before.
     transform = data.get("dense_transform")
     return None if transform == "none" else transform
 
 
-def dense_features(manifest):
+def dense_features(manifest: Mapping[str, Any]) -> int | None:
     """Returns the number of dense features that the model takes, None without dense variables."""
     numbered = sorted(manifest["dense"], key=lambda name: int(name.partition(".")[0]))
     shape = manifest["dense"][numbered[0]]["shape"] if numbered else []

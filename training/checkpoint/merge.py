@@ -1,8 +1,10 @@
-"""A checkpoint as plain arrays: each table whole, whichever ranks have held it.
+"""A checkpoint as plain arrays: each table in one file, whatever its placement was.
 
 The folder holds `table_00.npy` ... [rows, D] float32, `dense/*.npy`, `manifest.json` and
 `SHA256SUMS` (which `sha256sum -c` reads).
 """
+
+from __future__ import annotations
 
 import os
 import pathlib
@@ -12,19 +14,20 @@ from storage.atomic import encode_json
 from training.checkpoint import files
 from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.manifest import NAME, expected_transform
+from training.checkpoint.reader import Reader
 from training.runtime.errors import UserError
 
 FORMAT, VERSION = "dlrm-arrays", 1
 
 
-def export(reader, target):
+def export(reader: Reader, target: str | os.PathLike) -> int:
     """Writes the arrays of a checkpoint's weights; returns their bytes.
 
     One piece of a table is in memory at a time.
 
     Args:
-        reader: a `training.checkpoint.reader.Reader`.
-        target: the folder to make. It is written under another name and renamed when whole.
+        reader: of the checkpoint.
+        target: the folder to make. It is written under another name and renamed when complete.
 
     Raises:
         UserError: the folder exists or cannot be written.
@@ -43,7 +46,7 @@ def export(reader, target):
     return size
 
 
-def _write(reader, folder):
+def _write(reader: Reader, folder: pathlib.Path) -> int:
     manifest, arrays = reader.manifest, ArrayFiles(folder)
     (folder / "dense").mkdir()
     tables = [

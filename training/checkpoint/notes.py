@@ -1,11 +1,17 @@
-"""The notes by which rank 0 learns what the other ranks have written.
+"""Notes for rank 0 about the files that the other ranks have written.
 
-A note lies in the checkpoint's folder while it is being written: no message between ranks, and a
-folder that not all ranks see shows itself.
+A note is a file in the checkpoint's folder while the checkpoint is being written: this needs no
+message between ranks, and detects a folder that not all ranks share.
 """
 
+from __future__ import annotations
+
 import contextlib
+import pathlib
+import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from storage.atomic import encode_json, replacing
 from storage.structured import StructureError, check_shape, read_json
@@ -17,39 +23,42 @@ _POLL_SECONDS = 0.05
 _MOST_BYTES = 64 << 20
 
 
-def note_path(partial, rank):
-    """Returns where a rank's note lies."""
+def note_path(partial: pathlib.Path, rank: int) -> pathlib.Path:
+    """Returns the path of a rank's note."""
     return partial / f".rank-{rank}.json"
 
 
-def leave_note(partial, rank, note):
-    """Writes a rank's note: a JSON value that `collect_notes` gives to rank 0."""
+def publish_done(partial: pathlib.Path, rank: int, note: Mapping[str, Any]) -> None:
+    """Writes a rank's note, which `await_ranks` returns on rank 0."""
     path = note_path(partial, rank)
     with replacing(path, path.with_suffix(".new")) as file:
         file.write(encode_json(note, indent=None).encode())
 
 
-def leave_failure(partial, rank, text):
-    """Writes in place of a rank's note why there is none; removes what the rank has written.
+def leave_failure(partial: pathlib.Path, rank: int, text: str) -> None:
+    """Removes a rank's files and writes a note with its error.
 
     Raises:
-        OSError: that cannot be written either.
+        OSError: the note cannot be written either.
     """
-    # A note needs room too.
+    # The note needs disk space too.
     for path in partial.glob(f"*.rank_{rank}.npy"):
         path.unlink()
-    leave_note(partial, rank, {"failure": text})
+    publish_done(partial, rank, {"failure": text})
 
 
-def collect_notes(partial, ranks, patience, stopping):
+def await_ranks(
+    partial: pathlib.Path, ranks: int, timeout: float, stopping: threading.Event
+) -> list[dict[str, Any]]:
     """Waits for the notes of all ranks and returns them.
 
     Raises:
-        UserError: a rank has failed, has written nothing for `patience` seconds, or has left
-            something else than its note.
+        UserError: a rank has failed, has written nothing for `timeout` seconds, or its note
+            is malformed.
     """
-    deadline = time.monotonic() + patience
-    notes, last = {}, 0
+    deadline = time.monotonic() + timeout
+    notes: dict[int, dict[str, Any]] = {}
+    last = 0
     while len(notes) < ranks:
         for rank in range(ranks):
             if rank not in notes and note_path(partial, rank).exists():
@@ -59,19 +68,19 @@ def collect_notes(partial, ranks, patience, stopping):
         written = _bytes_in(partial)
         if written > last:
             # A slow disk is no reason to give up, as long as bytes arrive.
-            deadline, last = time.monotonic() + patience, written
+            deadline, last = time.monotonic() + timeout, written
         if len(notes) < ranks:
             if time.monotonic() > deadline or stopping.is_set():
                 missing = sorted(set(range(ranks)) - set(notes))
                 raise UserError(
                     f"checkpoint {partial}: rank {missing[0]} has not written its part for "
-                    f"{patience} s"
+                    f"{timeout} s"
                 )
             time.sleep(_POLL_SECONDS)
     return [notes[rank] for rank in range(ranks)]
 
 
-def _read(path):
+def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         note = read_json(path, dict, max_bytes=_MOST_BYTES)
         check_shape(note, str(path), shapes.Failure if "failure" in note else shapes.Note)
@@ -80,7 +89,7 @@ def _read(path):
     return note
 
 
-def _bytes_in(folder):
+def _bytes_in(folder: pathlib.Path) -> int:
     total = 0
     for path in folder.iterdir():
         # Another rank may have renamed it since.

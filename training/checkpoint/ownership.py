@@ -1,9 +1,12 @@
-"""What in a checkpoint's folder is a checkpoint's: everything else is somebody's, and stays."""
+"""Recognizes a checkpoint's own files; foreign files in its folder are never removed."""
+
+from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
 import re
+from collections.abc import Container
 
 from training.checkpoint.files import CHECKSUMS, DamagedError, read_checksums
 
@@ -14,11 +17,11 @@ _OURS = re.compile(
 )
 
 
-def foreign(path):
-    """Returns why a path is not wholly a checkpoint's, such as "holds keep.txt"; None if it is.
+def foreign(path: str | os.PathLike) -> str | None:
+    """Returns why a path is not only a checkpoint, such as "holds keep.txt"; None if it is.
 
     Args:
-        path: what has a checkpoint's name, perhaps that of an unfinished one.
+        path: a path with a checkpoint's name, finished or not.
     """
     path = pathlib.Path(path)
     if path.is_symlink():
@@ -32,10 +35,10 @@ def foreign(path):
     return None
 
 
-def remove(path):
-    """Removes a checkpoint's files, and its folder unless somebody's files are in it.
+def remove(path: str | os.PathLike) -> None:
+    """Removes a checkpoint's files, and its folder unless it holds foreign files.
 
-    What is gone already is no error, and what cannot be removed neither.
+    Files that are gone already or cannot be removed are no error.
     """
     path = pathlib.Path(path)
     if path.is_symlink():
@@ -50,7 +53,7 @@ def remove(path):
         path.rmdir()
 
 
-def _listed(path):
+def _listed(path: pathlib.Path) -> set[str]:
     """Returns the names that a folder's checksums list."""
     try:
         return set(read_checksums(path))
@@ -58,6 +61,6 @@ def _listed(path):
         return set()
 
 
-def _is_ours(entry, known):
+def _is_ours(entry: os.DirEntry[str], known: Container[str]) -> bool:
     is_known = entry.name in known or _OURS.fullmatch(entry.name)
     return bool(is_known) and entry.is_file(follow_symlinks=False)

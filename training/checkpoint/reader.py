@@ -1,6 +1,11 @@
-"""Reads rows of a checkpoint's tables, whichever ranks have written them."""
+"""Reads rows of a checkpoint's tables, whatever their placement was."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +23,13 @@ class Reader:
         manifest: its manifest (`training.checkpoint.manifest.read`).
     """
 
-    def __init__(self, folder, manifest):
+    def __init__(self, folder: str | os.PathLike, manifest: dict[str, Any]):
         self.folder = pathlib.Path(folder)
         self.manifest = manifest
-        self._arrays = {}
+        self._arrays: dict[str, np.ndarray] = {}
 
-    def named(self, group, name):
-        """Returns an array that all ranks have alike.
+    def named(self, group: str, name: str) -> np.ndarray:
+        """Returns an array that is the same on all ranks.
 
         Args:
             group: "dense", "optimizer" or "loss_scale".
@@ -32,11 +37,11 @@ class Reader:
         """
         return np.asarray(load_array(self.folder, self.manifest[group][name]))
 
-    def states(self):
-        """Returns the names of what there is for each row: "table", and Adagrad's sums."""
+    def states(self) -> list[str]:
+        """Returns the names of the states of each row: "table", and the optimizer's."""
         return sorted({entry["state"] for entry in self.manifest["tables"]}, reverse=True)
 
-    def row_shape(self, table, state):
+    def row_shape(self, table: int, state: str) -> tuple[int, ...]:
         """Returns the shape of one row's values: (D,) or ().
 
         Raises:
@@ -45,12 +50,20 @@ class Reader:
         entry = self._parts(table, state)[0]
         return () if len(entry["shape"]) == 1 else (self.manifest["embedding_dim"],)
 
-    def rows(self, table, state, first, stride, count, columns=None):
+    def rows(
+        self,
+        table: int,
+        state: str,
+        first: int,
+        stride: int,
+        count: int,
+        columns: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """Returns rows first, first + stride, ... of a table.
 
         Args:
             table: its index.
-            state: "table" or "accumulator".
+            state: "table", or an optimizer's state.
             first: the first id.
             stride: distance between two ids.
             count: number of ids.
@@ -60,7 +73,7 @@ class Reader:
             float32 [count, columns], or [count] for row-wise sums.
 
         Raises:
-            DamagedError: not all of these rows are there.
+            DamagedError: some of these rows are missing.
         """
         vector = self.row_shape(table, state) == ()
         low, high = columns or (0, self.manifest["embedding_dim"])
@@ -93,14 +106,15 @@ class Reader:
             )
         return values
 
-    def table(self, table, state="table"):
+    def table(self, table: int, state: str = "table") -> Iterator[np.ndarray]:
         """Yields the rows of a whole table in consecutive pieces, float32 [n, D] or [n]."""
         rows = self.manifest["vocab_sizes"][table]
-        step = max(1, _PIECE_BYTES // (4 * self.manifest["embedding_dim"]))
+        row_bytes = np.dtype(np.float32).itemsize * self.manifest["embedding_dim"]
+        step = max(1, _PIECE_BYTES // row_bytes)
         for begin in range(0, rows, step):
             yield self.rows(table, state, begin, 1, min(step, rows - begin))
 
-    def _parts(self, table, state):
+    def _parts(self, table: int, state: str) -> list[dict[str, Any]]:
         parts = [
             entry
             for entry in self.manifest["tables"]
@@ -110,14 +124,14 @@ class Reader:
             raise DamagedError(f"{self.folder}: holds no {state} of table {table}")
         return parts
 
-    def _array(self, entry):
+    def _array(self, entry: dict[str, Any]) -> np.ndarray:
         if entry["file"] not in self._arrays:
             self._arrays[entry["file"]] = load_array(self.folder, entry)
         return self._arrays[entry["file"]]
 
 
-def _as_slice(positions):
-    """Returns evenly spaced positions as a slice, others as they are."""
+def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
+    """Returns evenly spaced positions as a slice, others unchanged."""
     if positions.size == 1:
         return slice(int(positions[0]), int(positions[0]) + 1)
     steps = np.diff(positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -49,14 +50,14 @@ def find_checkpoint(
     where = f"--{'restore' if checkpoint.restore else 'checkpoint_dir'}={path}"
     if not pathlib.Path(path).is_dir():
         raise UserError(f"{where}: no such folder; expected a checkpoint or a folder of them")
-    reader = newest_whole(path, cluster, report)
+    reader = latest_complete(path, cluster, report)
     if reader is None:
         raise UserError(f"{where}: there is no whole checkpoint")
     return reader
 
 
-def newest_whole(
-    path: str | pathlib.Path, cluster: Ranks, report: Callable[[str], None]
+def latest_complete(
+    path: str | os.PathLike, cluster: Ranks, report: Callable[[str], None]
 ) -> Reader | None:
     """Finds the newest checkpoint whose every byte is as it was written.
 
@@ -143,7 +144,7 @@ def _finds_scale(reader: Reader, state: State) -> bool:
     return state.dynamic_scale and reader.manifest["flags"].get("loss_scale") == "dynamic"
 
 
-def _candidates(path: str | pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+def _candidates(path: str | os.PathLike) -> list[tuple[int, pathlib.Path]]:
     """Returns [(step, path)], oldest first, of the checkpoints at a path."""
     path = pathlib.Path(path)
     if folder.is_checkpoint(path):

@@ -19,8 +19,8 @@ import numpy as np
 
 from storage.atomic import sync_folder
 from training.checkpoint import files, folder, manifest
-from training.checkpoint.failures import Explained
-from training.checkpoint.notes import collect_notes, leave_note, note_path
+from training.checkpoint.failures import ErrorTranslation
+from training.checkpoint.notes import await_ranks, note_path, publish_done
 from training.checkpoint.shard_writer import ShardWriter
 from training.checkpoint.snapshot import Snapshot
 from training.runtime import environment, memory
@@ -217,7 +217,7 @@ class Saver:
                 note = writer.write_rest(self._stopping)
                 if note is None:
                     return
-                leave_note(partial, self._cluster.rank, note)
+                publish_done(partial, self._cluster.rank, note)
                 if self._cluster.rank == 0:
                     size = self._commit(partial, head)
                     self._event["bytes"] = size
@@ -232,7 +232,7 @@ class Saver:
 
     def _commit(self, partial: pathlib.Path, head: Mapping[str, Any]) -> int:
         """Makes the checkpoint whole; returns its bytes."""
-        notes = collect_notes(partial, self._cluster.size, self._patience, self._stopping)
+        notes = await_ranks(partial, self._cluster.size, self._patience, self._stopping)
         digests, described, size = {}, {}, 0
         tables = []
         for note in notes:
@@ -261,9 +261,9 @@ class Saver:
         folder.prune(self._path, self._keep, head["step"])
         return size
 
-    def _explained(self, partial: pathlib.Path) -> Explained:
+    def _explained(self, partial: pathlib.Path) -> ErrorTranslation:
         rank = self._cluster.rank
-        return Explained(partial, rank, self._state.bytes_of(rank), self.newest)
+        return ErrorTranslation(partial, rank, self._state.bytes_of(rank), self.newest)
 
 
 def prepare(path: pathlib.Path, cluster: ProcessGroup) -> None:

@@ -1,4 +1,4 @@
-"""What the manifest of a checkpoint and the notes of its ranks must hold: types and ranges."""
+"""The fields of a checkpoint's manifest and of its ranks' notes: types and ranges."""
 
 from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
@@ -26,7 +26,7 @@ class Array(TypedDict):
 
 
 class Shard(Array):
-    """A .npy file of some rows of a table, or of what the optimizer keeps for them."""
+    """A .npy file of some rows of a table, or of an optimizer state of them."""
 
     dtype: Literal["float32"]
     table: _Count
@@ -82,7 +82,7 @@ class Manifest(TypedDict):
 
 
 class Header(TypedDict, total=False):
-    """What says whether a JSON file is a manifest, and of which version."""
+    """The fields that identify a JSON file as a manifest, and its version."""
 
     format: Any
     version: Any

@@ -1,7 +1,19 @@
 """Writes one rank's files of one checkpoint."""
 
+from __future__ import annotations
+
+import pathlib
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from model.embedding.stored_rows import StoredRows
 from storage.atomic import sync_folder
 from training.checkpoint.array_files import ArrayFiles
+from training.checkpoint.snapshot import Snapshot
+from training.checkpoint.state import Copies, State
 
 
 class ShardWriter:
@@ -11,25 +23,28 @@ class ShardWriter:
         partial: the checkpoint's folder while it is being written.
         state: the rank's `training.checkpoint.state.State`.
         copies: a `training.checkpoint.state.Copies`.
-        snapshot: a `training.checkpoint.snapshot.Snapshot`, or None where no table is followed.
+        snapshot: a `training.checkpoint.snapshot.Snapshot`, or None where no table is tracked.
 
     Attributes:
         snapshot: as given.
     """
 
-    def __init__(self, partial, state, copies, snapshot):
+    def __init__(
+        self, partial: pathlib.Path, state: State, copies: Copies, snapshot: Snapshot | None
+    ):
         self._partial, self._state, self._copies = partial, state, copies
         self.snapshot = snapshot
         self._arrays = ArrayFiles(partial)
-        self._tables, self._named = [], {}
+        self._tables: list[dict[str, Any]] = []
+        self._named: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def write_unsnapshotted(self):
-        """Writes the shards whose changes no snapshot sees."""
+    def write_unsnapshotted(self) -> None:
+        """Writes the shards that no snapshot tracks."""
         for stored in self._state.tables.untracked:
             self._stream([stored], stored.pieces())
 
-    def write_rest(self, stopping):
-        """Writes everything else; returns the note of all files, None when told to stop."""
+    def write_rest(self, stopping: threading.Event) -> dict[str, Any] | None:
+        """Writes everything else; returns the note of all files, None if `stopping` is set."""
         for group, arrays in self._copies.named.items():
             for name, values in arrays.items():
                 file = f"{group}.{name}.npy"
@@ -40,6 +55,7 @@ class ShardWriter:
         for index, group in self._state.tables.tracked_shards:
             if stopping.is_set():
                 return None
+            assert self.snapshot is not None  # a tracked table has one
             self._stream(group, self.snapshot.pieces(index))
         sync_folder(self._partial)
         return {
@@ -49,8 +65,8 @@ class ShardWriter:
             "bytes": self._arrays.bytes,
         }
 
-    def _stream(self, group, pieces):
-        """Writes the states of one shard side by side; `group` has a `StoredRows` for each."""
+    def _stream(self, group: Sequence[StoredRows], pieces: Iterable[dict[str, np.ndarray]]) -> None:
+        """Writes the states of one shard in alternation; `group` has a `StoredRows` for each."""
         of_file = {f"{stored.name}.npy": stored for stored in group}
         entries = self._arrays.write_together(
             {name: (stored.shape, stored.dtype.name) for name, stored in of_file.items()},

@@ -1,14 +1,20 @@
-"""Rows as they were at one moment, read while training goes on changing them.
+"""The rows of one moment, read while training continues to change them.
 
-Before a step changes rows that have not been read yet, they are copied aside. Whoever reads a
-range of rows puts the copies over what it has read: a row that a step changed meanwhile had been
+Before a step changes rows that have not been read yet, they are copied. The reader of a range of
+rows replaces the rows that it has read by their copies: a row that a step changed meanwhile was
 copied before that step began. So training waits only for copies of rows about to change.
 """
 
+from __future__ import annotations
+
 import threading
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
+
+from model.embedding.tables import FusedTables
 
 # Rows are read in pieces of about this many bytes.
 _PIECE_BYTES = 32 << 20
@@ -22,25 +28,26 @@ class Snapshot:
         budget: bytes of copies to hold at most, beyond which `before_change` waits for `pieces`.
     """
 
-    def __init__(self, fused, budget):
+    def __init__(self, fused: FusedTables, budget: int):
         self._fused = fused
-        rows, self._budget = fused.table.shape[0], budget
+        self._budget = budget
         self._row_bytes = sum(
-            values.dtype.size * int(np.prod(values.shape[1:])) for values in fused.states.values()
+            v.dtype.size * int(np.prod(_sizes(v)[1:])) for v in fused.states.values()
         )
         self._changed = threading.Condition()
-        self._next = 0  # rows below are read
-        self._copied = np.zeros(rows, bool)
-        self._copies = []  # (sorted rows, {state: their values})
+        self._next = 0  # rows below it are read
+        self._copied = np.zeros(_sizes(fused.table)[0], bool)
+        # (sorted rows, {state: their values})
+        self._copies: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self._held = 0
         self._ended = False
 
-    def before_change(self, rows, waiting=lambda: None):
+    def before_change(self, rows: np.ndarray, waiting: Callable[[], None] = lambda: None) -> None:
         """Copies rows that are about to change, unless that is done or they are read already.
 
         Args:
             rows: int64 row numbers of the fused variable, in any order, repeated or not; those
-                outside it are left alone (the step itself refuses them).
+                outside it are ignored (the step itself rejects them).
             waiting: called before a wait, which lasts as long as the disk takes.
         """
         with self._changed:
@@ -61,7 +68,7 @@ class Snapshot:
             self._copies.append((rows, values))
             self._held += rows.size * self._row_bytes
 
-    def pieces(self, index):
+    def pieces(self, index: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields {state: values} of consecutive ranges of a shard's rows; shards in their order.
 
         Args:
@@ -84,14 +91,14 @@ class Snapshot:
                 self._changed.notify_all()
             yield values
 
-    def end(self):
-        """Lets go of the copies, and of whoever waits."""
+    def end(self) -> None:
+        """Drops the copies and ends all waits."""
         with self._changed:
             self._ended = True
             self._copies = []
             self._changed.notify_all()
 
-    def _forget(self):
+    def _forget(self) -> None:
         """Drops the copies of rows that are read."""
         kept = []
         for rows, copied in self._copies:
@@ -101,3 +108,8 @@ class Snapshot:
                 kept.append((rows[low:].copy(), rest))
         self._copies = kept
         self._held = sum(rows.size for rows, _ in kept) * self._row_bytes
+
+
+def _sizes(variable: tf.Variable) -> list[int]:
+    """Returns a variable's shape, all of which is known."""
+    return cast("list[int]", variable.shape.as_list())

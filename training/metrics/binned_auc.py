@@ -6,9 +6,17 @@ ranks. Thresholds are 0, 1/7999, ... 1, so that probabilities fall into 7999 bin
 Mann-Whitney statistic with all scores of a bin tied. So counts are all that is kept, as integers.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+import numpy.typing as npt
 
 from training.metrics.exact_auc import area, flat, refuse_nan
+
+if TYPE_CHECKING:
+    from training.runtime.process_group import ProcessGroup
 
 THRESHOLDS = 8000
 
@@ -20,12 +28,12 @@ class BinnedAuc:
         thresholds: number of thresholds, one more than there are bins.
     """
 
-    def __init__(self, thresholds=THRESHOLDS):
+    def __init__(self, thresholds: int = THRESHOLDS):
         self._counts = np.zeros((2, thresholds - 1), np.int64)
         self._invalid = 0
 
-    def add(self, logits, labels):
-        """Takes samples.
+    def add(self, logits: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+        """Adds samples.
 
         Args:
             logits: [n] float32.
@@ -46,7 +54,7 @@ class BinnedAuc:
         for row, chosen in zip(self._counts, (positive & valid, ~positive & valid)):
             row += np.bincount(index[chosen], minlength=bins)
 
-    def result(self, cluster=None):
+    def result(self, cluster: ProcessGroup | None = None) -> float:
         """Returns the area over all ranks' samples; NaN where all labels are equal.
 
         Args:

@@ -5,13 +5,21 @@ With P positives and M negatives, AUC = (#{pairs with positive above negative} +
 holds one range of values; a rank then counts the pairs within its range, and pairs across ranges
 follow from the counts alone.
 
-A rank keeps its scores once, 4 bytes each, and sorts them where they lie. With several ranks those
-that arrive, as many on average, stand beside them while they travel. docs/training.md has figures.
+A rank keeps its scores once, 4 bytes each, and sorts them in place. With several ranks, a second
+array of about the same size holds the received scores during the exchange. docs/training.md has
+figures.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from training.runtime.process_group import ProcessGroup
 
 _SPLITTER_SAMPLES = 1024
 # 64 MiB: more than malloc ever takes from its heap, so that a freed block goes back at once, and of
@@ -25,7 +33,9 @@ class ScoresNotFiniteError(ValueError):
     """A score is NaN, so that it has no order."""
 
 
-def exact_auc(scores, labels, cluster=None):
+def exact_auc(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, cluster: ProcessGroup | None = None
+) -> float:
     """Returns the area under the ROC curve over all ranks' samples.
 
     Args:
@@ -53,8 +63,8 @@ class ExactAuc:
         self._positives, self._negatives = _Scores(), _Scores()
         self._invalid = 0
 
-    def add(self, scores, labels):
-        """Takes samples.
+    def add(self, scores: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+        """Adds samples.
 
         Args:
             scores: [n] float32, higher is more positive.
@@ -68,10 +78,10 @@ class ExactAuc:
         self._positives.append(scores[positive])
         self._negatives.append(scores[~positive])
 
-    def result(self, cluster=None):
+    def result(self, cluster: ProcessGroup | None = None) -> float:
         """Returns the area over all ranks' samples, and forgets them.
 
-        Args, returned value and errors are those of `exact_auc`.
+        Arguments, result and errors are as for `exact_auc`.
         """
         refuse_nan(self._invalid, cluster)
         # Both are whole arrays of this object's own: sorted in place, gone with the last use.
@@ -81,7 +91,7 @@ class ExactAuc:
         if cluster is None or cluster.size == 1:
             counts, rank = np.array([[scores.size for scores in pair]], np.int64), 0
         else:
-            cuts = _cuts(*pair, cluster)
+            cuts = _cuts(pair[0], pair[1], cluster)
             for index in (0, 1):
                 pair[index] = _by_range(pair, index, cuts, cluster)
             counts, rank = np.zeros((cluster.size, 2), np.int64), cluster.rank
@@ -92,16 +102,18 @@ class ExactAuc:
         # Twice the number of won pairs, so that a tie's half stays an integer; 63 bits are enough
         # for four billion samples.
         doubled = _doubled_wins(positives, negatives) + 2 * below * positives.size
-        return area(summed(doubled, cluster), *counts.sum(axis=0))
+        all_positives, all_negatives = counts.sum(axis=0)
+        return area(summed(doubled, cluster), all_positives, all_negatives)
 
 
 class _Scores:
     """A growing array of float32 that becomes one array without a second copy of the whole."""
 
     def __init__(self):
-        self._blocks, self._used = [], _BLOCK
+        self._blocks: list[np.ndarray] = []
+        self._used = _BLOCK
 
-    def append(self, values):
+    def append(self, values: np.ndarray) -> None:
         while values.size:
             if self._used == _BLOCK:
                 self._blocks.append(np.empty(_BLOCK, np.float32))
@@ -111,7 +123,7 @@ class _Scores:
             self._used += part.size
             values = values[part.size :]
 
-    def take(self):
+    def take(self) -> np.ndarray:
         """Returns all values as one array and forgets them."""
         blocks, self._blocks = self._blocks, []
         used, self._used = self._used, _BLOCK
@@ -125,7 +137,7 @@ class _Scores:
         return whole
 
 
-def flat(scores, labels):
+def flat(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Returns (scores as float32 [n], whether each is a positive's as bool [n]).
 
     Raises:
@@ -138,27 +150,27 @@ def flat(scores, labels):
     return scores, positive
 
 
-def refuse_nan(invalid, cluster):
+def refuse_nan(invalid: int, cluster: ProcessGroup | None) -> None:
     """Raises ScoresNotFiniteError, on all ranks, if `invalid` is above 0 on any."""
     invalid = summed(invalid, cluster)
     if invalid:
         raise ScoresNotFiniteError(f"the AUC is not defined: {invalid} scores are NaN")
 
 
-def summed(count, cluster):
+def summed(count: int, cluster: ProcessGroup | None) -> int:
     """Returns an integer's sum over ranks."""
     if cluster is None or cluster.size == 1:
         return count
     return int(cluster.all_reduce_sum(np.array([count], np.int64))[0])
 
 
-def area(doubled, positives, negatives):
+def area(doubled: int, positives: int, negatives: int) -> float:
     """Returns doubled / (2 P M), NaN where there is no pair."""
     pairs = int(positives) * int(negatives)
     return doubled / (2 * pairs) if pairs else math.nan
 
 
-def _doubled_wins(positives, negatives):
+def _doubled_wins(positives: np.ndarray, negatives: np.ndarray) -> int:
     """Returns 2 * #{negative < positive} + #{negative == positive}; both arrays sorted."""
     total = 0
     for begin in range(0, positives.size, _CHUNK):
@@ -168,22 +180,22 @@ def _doubled_wins(positives, negatives):
     return total
 
 
-def _cuts(positives, negatives, cluster):
+def _cuts(positives: np.ndarray, negatives: np.ndarray, cluster: ProcessGroup) -> np.ndarray:
     """Returns N - 1 values that cut all ranks' sorted scores into N ranges of about one size."""
     count = positives.size + negatives.size
-    mine = []
+    chosen = []
     if count:
         share = round(_SPLITTER_SAMPLES * positives.size / count)
         for scores, taken in ((positives, share), (negatives, _SPLITTER_SAMPLES - share)):
             # As many of each class as there are in all; the middle of each of equal parts.
             if scores.size:
-                mine.append(scores[(2 * np.arange(taken) + 1) * scores.size // (2 * taken)])
-    mine = np.concatenate(mine) if mine else np.zeros(0, np.float32)
+                chosen.append(scores[(2 * np.arange(taken) + 1) * scores.size // (2 * taken)])
+    local = np.concatenate(chosen) if chosen else np.zeros(0, np.float32)
     table = np.zeros((cluster.size, _SPLITTER_SAMPLES + 1))
     # A rank's samples stand for as many scores as it has; NaN fills up.
     table[cluster.rank] = np.nan
     table[cluster.rank, 0] = count
-    table[cluster.rank, 1 : 1 + mine.size] = mine
+    table[cluster.rank, 1 : 1 + local.size] = local
     table = cluster.all_reduce_sum(table)
     values, weights = table[:, 1:], np.repeat(table[:, :1], _SPLITTER_SAMPLES, axis=1)
     known = ~np.isnan(values)
@@ -196,12 +208,14 @@ def _cuts(positives, negatives, cluster):
     return values[order][np.searchsorted(below, targets)].astype(np.float32)
 
 
-def _by_range(pair, index, cuts, cluster):
+def _by_range(
+    pair: list[np.ndarray], index: int, cuts: np.ndarray, cluster: ProcessGroup
+) -> np.ndarray:
     """Returns, sorted, the scores of all ranks that are in this rank's range; empties pair[index].
 
     They travel in pieces, so that little more is needed than room for what is sent and received.
     """
-    values, pair[index] = pair[index], None
+    values, pair[index] = pair[index], np.empty(0, np.float32)
     # Equal scores never part: a cut value goes to the range below it, on every rank.
     bounds = np.array([0, *np.searchsorted(values, cuts, side="right"), values.size])
     counts = np.zeros((cluster.size, cluster.size), np.int64)

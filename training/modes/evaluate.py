@@ -53,7 +53,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
         journal.emit("message", text=f"weights of step {step} from {reader.folder}")
         try:
             scored = evaluate(
-                forward, parts.data, cluster, lambda: watch.beat("the evaluation"),
+                forward, parts.data, cluster, lambda: watch.heartbeat("the evaluation"),
                 auc=config.evaluation.auc,
             )  # fmt: skip
         except ScoresNotFiniteError as error:

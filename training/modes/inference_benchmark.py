@@ -177,12 +177,12 @@ def _measure(parts: Parts, cluster: ProcessGroup, size: int, watch: Watch) -> np
     warm = []
     for index in range(calls):
         warm.append(call(index))
-        watch.beat(f"batches of {size}")
+        watch.heartbeat(f"batches of {size}")
     calls = _agreed(cluster, _SECONDS / float(np.mean(warm)), _FEWEST_CALLS, _MOST_CALLS)
     seconds = np.empty(calls)
     for index in range(calls):
         seconds[index] = call(index)
-        watch.beat(f"batches of {size}")
+        watch.heartbeat(f"batches of {size}")
     if invalid := int(cluster.all_reduce_sum([float(invalid)])[0]):
         raise DivergedError(
             f"{invalid} calls with {size} samples gave logits that are NaN or infinite: the "

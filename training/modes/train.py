@@ -149,7 +149,7 @@ def _begin(
     """
     checkpoint, flags, report = config.checkpoint, config.flags(), _damage_report(journal)
     if saver is not None and checkpoint.checkpoint_dir is not None:
-        reader = restore.newest_whole(checkpoint.checkpoint_dir, cluster, report)
+        reader = restore.latest_complete(checkpoint.checkpoint_dir, cluster, report)
         if reader is not None:
             changed = compatibility.check(reader, flags, data.facts, data.vocab_sizes, resume=True)
             restore.load(reader, state, training=True)

@@ -1,10 +1,12 @@
-"""What `hvd_wrapper.sh` asks, as a program: which local rank this is, and which GPU it takes.
+"""The program behind `hvd_wrapper.sh`: prints the local rank and the GPU for it.
 
     python3 -m training.runtime.binding
 
-prints the local rank, the local size, the value for CUDA_VISIBLE_DEVICES ("" to leave it alone) and
-words about it, one a line. It takes the standard library alone.
+prints the local rank, the local size, the value for CUDA_VISIBLE_DEVICES ("" to leave it unset) and
+an explanation, one a line. It needs only the standard library.
 """
+
+from __future__ import annotations
 
 import os
 import sys
@@ -13,7 +15,7 @@ from training.runtime import gpus, launcher
 from training.runtime.errors import UserError
 
 
-def main():
+def main() -> int:
     """Prints the binding; returns the exit code."""
     try:
         place = launcher.read()
@@ -25,7 +27,7 @@ def main():
     return 0
 
 
-def _device(place):
+def _device(place: launcher.Place) -> tuple[str, str]:
     given = os.environ.get(gpus.VARIABLE)
     if given is not None:
         return "", f"{gpus.VARIABLE}={given} (as given)"

@@ -1,32 +1,37 @@
-"""What one rank may ask of all: to stop, or to write a checkpoint.
+"""Requests of one rank to all ranks: to stop, or to write a checkpoint.
 
-All ranks must do either at the same step. So a rank puts what it asks for beside its gradients
-(`training.step`), whose average all ranks see: anything above 0 has been asked for by somebody.
-The answer to a step is read while the next one runs, so that reading it waits for nothing.
+All ranks must do either at the same step. So each rank averages its votes along with its gradients
+(`training.step`): a mean above 0 is a request of some rank. The result of a step is read while the
+next one runs, so that reading it does not wait.
 """
+
+from __future__ import annotations
 
 import contextlib
 import signal
 import time
+from collections.abc import Iterator
+
+import tensorflow as tf
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ControlVotes:
-    """Collects this rank's votes and reads everybody's.
+    """Collects this rank's votes and reads the votes of all ranks.
 
     Args:
-        minutes: rank 0 asks for a checkpoint this often; None: it does not.
+        minutes: interval of the checkpoints that rank 0 requests; None: no such requests.
         rank: this rank.
     """
 
-    def __init__(self, minutes, rank):
+    def __init__(self, minutes: float | None, rank: int):
         self._seconds = 60 * minutes if minutes is not None and rank == 0 else None
         self._next = None if self._seconds is None else time.monotonic() + self._seconds
         self._stop = False
-        self._answers = []
+        self._answers: list[tf.Tensor] = []
 
-    def local_vote(self):
+    def local_vote(self) -> tuple[float, float]:
         """Returns this rank's (stop, checkpoint) for the next step, each 0.0 or 1.0."""
         due = self._next is not None and time.monotonic() >= self._next
         if due:
@@ -35,14 +40,14 @@ class ControlVotes:
         return float(self._stop), float(due)
 
     @property
-    def stopping(self):
+    def stopping(self) -> bool:
         """Whether this rank has been asked to stop."""
         return self._stop
 
-    def global_vote(self, answer):
-        """Takes a step's answer, a [2] tensor; returns the (stop, checkpoint) of the one before.
+    def global_vote(self, answer: tf.Tensor) -> tuple[bool, bool]:
+        """Adds a step's averaged votes, [2]; returns (stop, checkpoint) of the step before.
 
-        The first step's answer is known after the second.
+        The first step's votes are known after the second.
         """
         self._answers.append(answer)
         if len(self._answers) < 2:
@@ -50,17 +55,17 @@ class ControlVotes:
         stop, checkpoint = self._answers.pop(0).numpy()
         return bool(stop > 0), bool(checkpoint > 0)
 
-    def checkpointed(self):
+    def checkpointed(self) -> None:
         """Starts the wait for the next timed checkpoint."""
         if self._seconds is not None:
             self._next = time.monotonic() + self._seconds
 
-    def stop(self):
-        """Asks all ranks to stop after the step that they are in."""
+    def stop(self) -> None:
+        """Requests that all ranks stop after their current step."""
         self._stop = True
 
     @contextlib.contextmanager
-    def signals(self):
+    def signals(self) -> Iterator[None]:
         """Takes SIGTERM and SIGINT as votes to stop; a second one ends the process at once."""
 
         def handle(number, frame):

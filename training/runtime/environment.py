@@ -1,4 +1,6 @@
-"""What must be set before TensorFlow is imported, and what is known about this machine."""
+"""Settings that must precede TensorFlow's import, and facts about this machine."""
+
+from __future__ import annotations
 
 import contextlib
 import gc
@@ -7,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from training.runtime import gpus, memory
 
@@ -14,8 +17,8 @@ from training.runtime import gpus, memory
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
 
 
-def prepare():
-    """Silences TensorFlow's start-up chatter and has it keep memory; what the user has set stays.
+def prepare() -> None:
+    """Silences TensorFlow's start-up messages and makes it keep memory; user settings stay.
 
     Without its own allocator, TensorFlow gives every large activation back to the operating system
     and takes fresh pages at each step, and their page faults cost more than the interaction
@@ -31,7 +34,7 @@ def prepare():
 
 
 @contextlib.contextmanager
-def quick_imports():
+def quick_imports() -> Iterator[None]:
     """A context in which TensorFlow is imported in two thirds to three quarters of the time.
 
     Python's garbage collector would go over what is being imported again and again, and then at
@@ -40,7 +43,8 @@ def quick_imports():
     """
     collected = gc.isenabled()
     gc.disable()
-    absent = sys.modules.setdefault("pandas", None) is None
+    # None makes `import pandas` fail; typeshed does not know of it.
+    absent = sys.modules.setdefault("pandas", None) is None  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:
@@ -51,7 +55,7 @@ def quick_imports():
             gc.enable()
 
 
-def _processor_flags():
+def _processor_flags() -> set[str]:
     try:
         with open("/proc/cpuinfo") as info:
             return set(next((line for line in info if line.startswith("flags")), "").split())
@@ -59,10 +63,10 @@ def _processor_flags():
         return set()
 
 
-def memory_per_rank(local_size):
-    """Returns bytes that one rank's tables may take: 80 % of what its device has free.
+def memory_per_rank(local_size: int) -> int | None:
+    """Returns the bytes available to one rank's tables: 80 % of its device's free memory.
 
-    None where the driver does not tell: then nothing is checked.
+    None if the driver does not report it: then nothing is checked.
     """
     import tensorflow as tf
 
@@ -72,7 +76,7 @@ def memory_per_rank(local_size):
     return None if free is None else int(free * 0.8)
 
 
-def peak_memory():
+def peak_memory() -> dict[str, int | None]:
     """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter None without."""
     import tensorflow as tf
 
@@ -81,25 +85,25 @@ def peak_memory():
         gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]
     # Not getrusage: its peak begins with that of the process which started this one.
     with open("/proc/self/status") as status:
-        resident = int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) * 1024
+        resident = int(re.findall(r"VmHWM:\s+(\d+) kB", status.read())[0]) * 1024
     return {"peak_resident_bytes": resident, "peak_gpu_bytes": gpu}
 
 
-def code_version():
-    """Returns what tells this code: the Git commit, "+" if it was changed; None outside of Git."""
+def code_version() -> str | None:
+    """Returns the Git commit, with "+" if files were changed; None outside of Git."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", folder, "describe", "--always", "--dirty=+", "--abbrev=12"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() or None
+    return described.stdout.strip() or None
 
 
-def hardware():
-    """Returns {processor, cores, gpu}: what this rank runs on; gpu is None without one."""
+def hardware() -> dict[str, str | int | None]:
+    """Returns this rank's hardware as {processor, cores, gpu}; gpu is None without one."""
     import tensorflow as tf
 
     processor = platform.processor() or platform.machine()
@@ -120,7 +124,7 @@ def hardware():
     }
 
 
-def versions():
+def versions() -> dict[str, str | int | None]:
     """Returns the versions, and the hardware, that a result depends on."""
     import numpy
     import tensorflow as tf

@@ -1,13 +1,16 @@
-"""Turns what TensorFlow and Horovod raise into one line that says what happened."""
+"""Turns the errors of TensorFlow and Horovod into one line about what happened."""
+
+from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from training.runtime.errors import RankLostError, UserError
 
-# What Horovod's exchanges say when another rank has gone.
+# Messages of Horovod's exchanges when another rank has gone.
 _LOST = re.compile(
     r"HorovodInternalError|Horovod has been shut down|Connection (reset|closed)|"
     r"Read error|Write error|Broken pipe|Timed out waiting|Socket closed|gloo",
@@ -25,10 +28,10 @@ _OF_THE_USER = (
 
 
 @contextlib.contextmanager
-def translate_errors(rank, size):
-    """Raises `UserError` and `RankLostError` for what TensorFlow, Horovod and NumPy raise.
+def translate_errors(rank: int, size: int) -> Iterator[None]:
+    """Raises `UserError` or `RankLostError` in place of errors of TensorFlow, Horovod and NumPy.
 
-    The former is for bad data met on the way and for too little memory, the latter for a lost rank.
+    `UserError` means bad data or too little memory, `RankLostError` a lost rank.
 
     Args:
         rank: this rank, for the message.
@@ -50,7 +53,7 @@ def translate_errors(rank, size):
         raise
 
 
-def _first_line(message):
+def _first_line(message: str) -> str:
     lines = [line for line in message.splitlines() if line.strip()]
     # Grappler prefixes a failed node's location: "{{node ...}} text" or "[[{{node ...}}]]".
     text = re.sub(r"^\s*\{\{[^}]*\}\}\s*", "", lines[0]) if lines else message
@@ -58,5 +61,5 @@ def _first_line(message):
     return text or message
 
 
-def _lost_text(rank, message):
+def _lost_text(rank: int, message: str) -> str:
     return f"rank {rank} lost the connection to another rank: {_first_line(message)[:300]}"

@@ -1,4 +1,4 @@
-"""What can end a job, and the exit code that says so."""
+"""The errors that end a job, and their exit codes."""
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
@@ -9,7 +9,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something the user can put right: a flag, a file, a machine that is too small."""
+    """Something the user can fix: a flag, a file, a machine that is too small."""
 
     exit_code = EXIT_USER_ERROR
 

@@ -1,14 +1,20 @@
 """The GPUs of this host: which are there, which one a rank takes, and that no two share one."""
 
+from __future__ import annotations
+
 import ctypes
 import glob
 import os
 import re
 import subprocess
 import uuid
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from training.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from training.runtime.process_group import ProcessGroup
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _RECORD_BYTES = 256
@@ -17,15 +23,15 @@ _RECORD_BYTES = 256
 class Device(NamedTuple):
     """The device that a rank computes on.
 
-    `ordinal` is CUDA's number of it, None for the CPU; `identity` is its UUID, or what is known.
+    `ordinal` is its CUDA device number, None for the CPU; `identity` is its UUID if known.
     """
 
-    ordinal: "int | None"
+    ordinal: int | None
     identity: str = ""
 
 
-def listed():
-    """Returns what `CUDA_VISIBLE_DEVICES` calls each device that nvidia-smi lists.
+def listed() -> list[str]:
+    """Returns the name in `CUDA_VISIBLE_DEVICES` of each device that nvidia-smi lists.
 
     An instance of a GPU that is divided (MIG) counts as a device, and the GPU itself does not.
     """
@@ -38,7 +44,7 @@ def listed():
     return parse_listing(found.stdout)
 
 
-def parse_listing(text):
+def parse_listing(text: str) -> list[str]:
     """Returns the same from the output of `nvidia-smi --list-gpus`."""
     devices, whole = [], None
     for line in text.splitlines():
@@ -52,8 +58,8 @@ def parse_listing(text):
     return devices
 
 
-def on_host(root="/"):
-    """Returns a text that says which GPUs this host has and who says so, or None without any.
+def on_host(root: str | os.PathLike = "/") -> str | None:
+    """Returns evidence that this host has a GPU, as text; None if it has none.
 
     Args:
         root: where to look for the driver's files.
@@ -68,14 +74,14 @@ def on_host(root="/"):
     return None
 
 
-def cpu_is_wanted(environment=os.environ):
+def cpu_is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
     """Returns whether the user has hidden all GPUs: CUDA_VISIBLE_DEVICES is empty or -1."""
     value = environment.get(VARIABLE)
     return value is not None and value.strip() in ("", "-1", "NoDevFiles")
 
 
-def choose(local_rank):
-    """Gives this process one GPU, where TensorFlow sees any; returns its `Device`.
+def choose(local_rank: int) -> Device:
+    """Selects one GPU for this process, if TensorFlow sees any; returns its `Device`.
 
     `hvd_wrapper.sh` has done the choice already by CUDA_VISIBLE_DEVICES; without it each rank takes
     the GPU of its local rank. Nothing may have used a GPU before. `check` finds two ranks on one.
@@ -93,8 +99,8 @@ def choose(local_rank):
     return Device(ordinal, _identity(ordinal))
 
 
-def check(cluster, device):
-    """Makes sure that the ranks have GPUs of their own, or none of them has one.
+def check(cluster: ProcessGroup, device: Device) -> None:
+    """Checks that each rank has its own GPU, or that no rank has one.
 
     Args:
         cluster: the ranks (`training.runtime.process_group`); all of them must call.
@@ -111,10 +117,10 @@ def check(cluster, device):
     fields = (kind, device.identity, os.uname().nodename[:64], visible, str(cluster.local_size))
     record = "\0".join(fields).encode()[:_RECORD_BYTES].ljust(_RECORD_BYTES, b"\0")
     with tf.device("CPU:0"):
-        told = cluster.alltoallv([np.frombuffer(record, np.uint8)] * cluster.size)
+        gathered = cluster.alltoallv([np.frombuffer(record, np.uint8)] * cluster.size)
     ranks = [
         bytes(one).rstrip(b"\0").decode(errors="replace").split("\0")
-        for one in told.reshape(cluster.size, _RECORD_BYTES)
+        for one in gathered.reshape(cluster.size, _RECORD_BYTES)
     ]
     kinds = [fields[0] for fields in ranks]
     if len(set(kinds)) > 1:
@@ -135,7 +141,9 @@ def check(cluster, device):
             raise UserError(_shared(other, rank, *fields[1:]))
 
 
-def _shared(first, second, identity, host, visible, local_size):
+def _shared(
+    first: int, second: int, identity: str, host: str, visible: str, local_size: str
+) -> str:
     if visible == "unset":
         given = f"{VARIABLE} is not set, and TensorFlow sees too few"
         advice = "start them with ./hvd_wrapper.sh, and no more than there are GPUs"
@@ -147,7 +155,7 @@ def _shared(first, second, identity, host, visible, local_size):
     return f"{who}: {given}; {advice}"
 
 
-def unused(device):
+def unused(device: Device) -> str | None:
     """Returns a line about GPUs of this host that TensorFlow does not use, or None.
 
     Args:
@@ -164,7 +172,7 @@ def unused(device):
     )
 
 
-def _why_unseen():
+def _why_unseen() -> str:
     import tensorflow as tf
 
     if not tf.test.is_built_with_cuda():
@@ -180,24 +188,24 @@ def _why_unseen():
     return "a CUDA library or the driver does not load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
 
 
-def free_memory():
-    """Returns the bytes that are free on the GPU of this process; None where nothing says so."""
+def free_memory() -> int | None:
+    """Returns the bytes that are free on the GPU of this process; None if that is unknown."""
     import tensorflow as tf
 
     (gpu,) = tf.config.get_visible_devices("GPU")
     name = _identity(int(gpu.name.rpartition(":")[2]))
     query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", name]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
-        return int(float(told.stdout.split()[0]) * 2**20)
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
+        return int(float(answer.stdout.split()[0]) * 2**20)
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
-def _identity(ordinal):
-    """Returns "GPU-<UUID>" of a device of this process, as CUDA's driver says it.
+def _identity(ordinal: int) -> str:
+    """Returns "GPU-<UUID>" of a device of this process, from CUDA's driver.
 
-    Without the driver's word it is the device's part of CUDA_VISIBLE_DEVICES, or its number.
+    Without the driver it is the device's part of CUDA_VISIBLE_DEVICES, or its number.
     """
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     fallback = names[ordinal] if ordinal < len(names) else str(ordinal)
@@ -213,5 +221,5 @@ def _identity(ordinal):
     return f"GPU-{uuid.UUID(bytes=raw.raw)}"
 
 
-def _count(number, noun):
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,11 +1,14 @@
-"""What the launcher says of this process: its rank, how many there are, and the same on this host.
+"""The rank of this process and the number of ranks, in the job and on this host, from the launcher.
 
 One definition for `main.py` and `hvd_wrapper.sh` (`training.runtime.binding`), with the standard
 library alone: it is read before TensorFlow is imported.
 """
 
+from __future__ import annotations
+
 import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from training.runtime.errors import UserError
@@ -17,7 +20,7 @@ _SET_ALL = f"set {', '.join(_ALL[:-1])} and {_ALL[-1]}"
 class Place(NamedTuple):
     """The place of this process in the job.
 
-    `launcher` is the program that started it, "" without one; `shown` are the variables that say
+    `launcher` is the program that started it, "" without one; `shown` lists the variables that hold
     rank and size, with their values.
     """
 
@@ -33,10 +36,10 @@ class _Launcher(NamedTuple):
     """The variables that a launcher sets; of several names the first that is set counts."""
 
     name: str
-    rank: tuple
-    size: tuple
-    local_rank: tuple = ()
-    local_size: tuple = ()
+    rank: tuple[str, ...]
+    size: tuple[str, ...]
+    local_rank: tuple[str, ...] = ()
+    local_size: tuple[str, ...] = ()
 
 
 _HOROVOD = _Launcher("horovodrun", *((name,) for name in _ALL))
@@ -63,18 +66,18 @@ _MANAGERS = (
 )
 
 
-def read(environment=os.environ):
-    """Returns this process's `Place`: that of a job of one process where no launcher is visible.
+def read(environment: Mapping[str, str] = os.environ) -> Place:
+    """Returns this process's `Place`; without a visible launcher, the job has one process.
 
     Args:
         environment: a mapping like os.environ.
 
     Raises:
         UserError: a variable is no number or out of range, two sets contradict each other, or a
-            launcher is visible but does not say enough.
+            launcher is visible but its variables are incomplete.
     """
-    own = _Said(_HOROVOD, environment)
-    others = [_Said(launcher, environment) for launcher in (*_MPI, *_MANAGERS)]
+    own = _Variables(_HOROVOD, environment)
+    others = [_Variables(launcher, environment) for launcher in (*_MPI, *_MANAGERS)]
     if own.rank is None and own.size is None:
         chosen = _choose(others)
     else:
@@ -85,7 +88,7 @@ def read(environment=os.environ):
                 f"{_SET_ALL}, or unset them all; horovodrun sets them"
             )
         _check_agreement(own, others[: len(_MPI)], others[len(_MPI) :])
-    if chosen is None:
+    if chosen is None or chosen.rank is None or chosen.size is None:
         if own.local_rank is not None or own.local_size is not None:
             raise UserError(f"{own.shown()} without HOROVOD_RANK: {_SET_ALL}, or unset them all")
         return Place()
@@ -100,10 +103,15 @@ def read(environment=os.environ):
     return place
 
 
-class _Said:
-    """What one launcher's variables say: numbers, or None for what is not set."""
+class _Variables:
+    """The values of one launcher's variables: numbers, or None where a variable is not set."""
 
-    def __init__(self, launcher, environment):
+    rank: int | None
+    size: int | None
+    local_rank: int | None
+    local_size: int | None
+
+    def __init__(self, launcher: _Launcher, environment: Mapping[str, str]):
         self.launcher = launcher
         self._names = {}
         given = {
@@ -127,14 +135,18 @@ class _Said:
         self._check("local_rank", "local_size")
 
     @property
-    def complete(self):
+    def complete(self) -> bool:
         return self.rank is not None and self.size is not None
 
     @property
-    def visible(self):
+    def several(self) -> bool:
+        return self.complete and self.size is not None and self.size > 1
+
+    @property
+    def visible(self) -> bool:
         return "rank" in self._names or "local_rank" in self._names
 
-    def shown(self):
+    def shown(self) -> str:
         """Returns "HOROVOD_RANK=1 HOROVOD_SIZE=2", of what is set."""
         return " ".join(
             f"{name}={getattr(self, field)}"
@@ -142,7 +154,7 @@ class _Said:
             if field in ("rank", "size") or not self.complete
         )
 
-    def _check(self, which, of):
+    def _check(self, which: str, of: str) -> None:
         number, bound = getattr(self, which), getattr(self, of)
         if number is not None and bound is not None and number >= bound:
             bounded = self._names.get(of, f"{which.replace('rank', 'ranks')} of the host")
@@ -152,7 +164,7 @@ class _Said:
             )
 
 
-def _number(name, text, positive):
+def _number(name: str, text: str, positive: bool) -> int:
     # Digits alone, and few: int() takes "1_0", " 1" and any length.
     if not re.fullmatch("[0-9]{1,9}", text) or (positive and int(text) == 0):
         least = 1 if positive else 0
@@ -163,7 +175,7 @@ def _number(name, text, positive):
     return int(text)
 
 
-def _slurm_local_size(environment):
+def _slurm_local_size(environment: Mapping[str, str]) -> int | None:
     """Returns how many tasks of the step run on this node, from "8" or "8(x2),4"; None without."""
     text = environment.get("SLURM_STEP_TASKS_PER_NODE")
     if not text:
@@ -180,13 +192,13 @@ def _slurm_local_size(environment):
     return max(counts)
 
 
-def _choose(others):
+def _choose(others: Sequence[_Variables]) -> _Variables | None:
     """Returns the first complete set, of several ranks if there is one; None if none is visible."""
-    complete = [said for said in others if said.complete]
-    chosen = next((said for said in complete if said.size > 1), None)
+    complete = [other for other in others if other.complete]
+    chosen = next((other for other in complete if other.several), None)
     if chosen is None and complete:
         chosen = complete[0]
-    visible = next((said for said in others if said.visible), None)
+    visible = next((other for other in others if other.visible), None)
     if chosen is None and visible is not None:
         lacking = "size" if visible.size is None else "rank"
         raise UserError(
@@ -196,29 +208,31 @@ def _choose(others):
     return chosen
 
 
-def _check_agreement(own, others, managers):
+def _check_agreement(
+    own: _Variables, others: Sequence[_Variables], managers: Sequence[_Variables]
+) -> None:
     # PMI that repeats a Slurm step's numbers may be of a shell in that step, as Slurm's are.
-    steps = [(said.rank, said.size) for said in managers if said.complete]
-    for said in others:
-        if said.complete and said.size > 1 and (said.rank, said.size) not in steps:
-            if (said.rank, said.size) != (own.rank, own.size):
+    steps = [(other.rank, other.size) for other in managers if other.complete]
+    for other in others:
+        if other.several and (other.rank, other.size) not in steps:
+            if (other.rank, other.size) != (own.rank, own.size):
                 raise UserError(
-                    f"{own.shown()}, but {said.shown()} ({said.launcher.name}): expected the same "
-                    "rank and size; unset the variables that are left from another job"
+                    f"{own.shown()}, but {other.shown()} ({other.launcher.name}): expected the "
+                    "same rank and size; unset the variables that are left from another job"
                 )
             return
 
 
-def _local(chosen, own, others):
+def _local(chosen: _Variables, own: _Variables, others: Sequence[_Variables]) -> tuple[int, int]:
     """Returns (local rank, local size), from other sets that agree where its own lacks them."""
-    agreeing = [said for said in others if (said.rank, said.size) == (chosen.rank, chosen.size)]
+    agreeing = [other for other in others if (other.rank, other.size) == (chosen.rank, chosen.size)]
     if own.rank is None:
         agreeing.append(own)
     numbers = []
     for field, only in (("local_rank", 0), ("local_size", 1)):
-        values = (getattr(said, field) for said in (chosen, *agreeing))
+        values = (getattr(other, field) for other in (chosen, *agreeing))
         number = next((value for value in values if value is not None), None)
-        if number is None and chosen.size > 1:
+        if number is None and chosen.several:
             raise UserError(
                 f"{chosen.shown()} without a {field.replace('_', ' ')}: set "
                 f"HOROVOD_{field.upper()} for each rank"
@@ -229,4 +243,4 @@ def _local(chosen, own, others):
             f"{chosen.shown()}: local rank {numbers[0]} of {numbers[1]}: expected a local rank "
             f"from 0 to {numbers[1] - 1}"
         )
-    return numbers
+    return numbers[0], numbers[1]

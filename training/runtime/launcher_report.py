@@ -1,4 +1,6 @@
-"""What a launcher prints on standard error about the rank that it lost first."""
+"""Parses a launcher's report, on standard error, about the rank that it lost first."""
+
+from __future__ import annotations
 
 import os
 import re
@@ -27,22 +29,22 @@ _WORDS = {"Killed": signal.SIGKILL, "Segmentation fault": signal.SIGSEGV, "Abort
 
 
 class Failure(NamedTuple):
-    """How a launcher says that a rank ended: by a signal, else with an exit code."""
+    """How a rank ended, as its launcher reports it: by a signal, else with an exit code."""
 
     rank: int
     code: int
     signal: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         how = f"was killed by {self.signal}" if self.signal else f"ended with exit code {self.code}"
         return f"rank {self.rank} {how}"
 
 
-def first_failure(text):
+def first_failure(text: str) -> Failure | None:
     """Returns the `Failure` that a launcher reports first in a text, or None.
 
     Args:
-        text: what the launcher and its ranks have printed on standard error.
+        text: the standard error of the launcher and its ranks.
     """
     matches = [match for match in (report.search(text) for report in _REPORTS) if match]
     if not matches:
@@ -62,7 +64,7 @@ def first_failure(text):
 
 
 class Relay:
-    """Passes a job's standard error on to ours and keeps its end.
+    """Relays a job's standard error to ours and keeps the end of it.
 
     `write_end` is the descriptor to start the job with; `started` closes it here.
     """
@@ -72,18 +74,18 @@ class Relay:
         self._kept = b""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def started(self):
-        """Begins to pass on: the job has its copy of the descriptor, or could not be started."""
+    def started(self) -> None:
+        """Starts relaying: the job has its copy of the descriptor, or could not be started."""
         os.close(self.write_end)
         self._thread.start()
 
-    def text(self):
+    def text(self) -> str:
         """Returns the end of what was printed, once all of the job's processes have ended."""
         # Something of the job that is still there may hold the descriptor.
         self._thread.join(timeout=5)
         return self._kept.decode(errors="replace")
 
-    def _run(self):
+    def _run(self) -> None:
         shown = True
         while piece := os.read(self._read_end, 1 << 16):
             self._kept = (self._kept + piece)[-_KEPT_BYTES:]

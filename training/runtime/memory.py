@@ -1,6 +1,10 @@
-"""Memory that this process may still take: the machine's, or what its container leaves of it."""
+"""Memory available to this process: the machine's, or what its container's limit leaves."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Iterator
 
 import psutil
 
@@ -14,8 +18,8 @@ _GROUPS = {
 }  # fmt: skip
 
 
-def available(root="/"):
-    """Returns bytes that can be allocated without swapping, or an end by the kernel.
+def available(root: str | os.PathLike = "/") -> int:
+    """Returns the bytes that can be allocated without swapping or an out-of-memory kill.
 
     The least of what the machine has available and what each memory limit of a control group above
     this process (a container's, Slurm's) leaves, pages of files not counted as taken.
@@ -26,7 +30,7 @@ def available(root="/"):
     return min([psutil.virtual_memory().available, *_left_by_groups(pathlib.Path(root))])
 
 
-def _left_by_groups(root):
+def _left_by_groups(root: pathlib.Path) -> Iterator[int]:
     """Yields bytes that each control group with a limit has left."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -46,13 +50,13 @@ def _left_by_groups(root):
                     yield from _left_by(folder, *names)
 
 
-def _left_by(folder, limit, usage, prefix):
+def _left_by(folder: pathlib.Path, limit: str, usage: str, prefix: str) -> Iterator[int]:
     try:
         most = int((folder / limit).read_text())
         taken = int((folder / usage).read_text())
-        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        counters = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         # No such group here, or one without a limit ("max").
         return
-    files = sum(int(told.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+    files = sum(int(counters.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
     yield max(0, most - max(0, taken - files))

@@ -7,10 +7,12 @@ names of its operations are given here so that they agree on all ranks.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from training.runtime import launcher
@@ -22,7 +24,7 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
     """Returns a `SingleProcessGroup`, or under a launcher a `HorovodProcessGroup`.
 
     Args:
-        place: a `training.runtime.launcher.Place`, this process's in the job; default: it is read.
+        place: this process's place in the job; None: read from the environment.
 
     Raises:
         UserError: several ranks were started but Horovod is missing or does not see them.
@@ -51,7 +53,7 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
     return HorovodProcessGroup(hvd)
 
 
-def _check_gloo(place, environment=os.environ):
+def _check_gloo(place: launcher.Place, environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError where Horovod with Gloo alone could not connect these ranks.
 
     It reads what horovodrun sets, and where that is missing it ends the process or runs alone.
@@ -101,7 +103,7 @@ class ProcessGroup(Protocol):
         """Gives all ranks the values of rank 0."""
         ...
 
-    def all_reduce_sum(self, values: Any) -> np.ndarray:
+    def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
         """Returns the element-wise sum over ranks (int64 or float64)."""
         ...
 
@@ -123,30 +125,32 @@ class SingleProcessGroup:
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
-    def alltoall(self, tensor, splits, name):
+    def alltoall(
+        self, tensor: tf.Tensor, splits: tf.Tensor, name: str
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns (tensor, splits): all rows are for this rank."""
         return tensor, splits
 
-    def all_reduce_mean(self, tensors, name):
+    def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         """Returns the tensors themselves."""
         return list(tensors)
 
-    def broadcast(self, variables):
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Leaves the variables as they are."""
 
-    def all_reduce_sum(self, values):
+    def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
         """Returns a NumPy array of the values."""
         return np.asarray(values)
 
-    def gather(self, value):
+    def gather(self, value: float) -> list[float]:
         """Returns [value]."""
         return [value]
 
-    def alltoallv(self, parts):
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Returns parts[0]."""
         return parts[0]
 
-    def shutdown(self):
+    def shutdown(self) -> None:
         """Has nothing to shut down."""
 
 
@@ -157,7 +161,7 @@ class HorovodProcessGroup:
         hvd: the initialised module `horovod.tensorflow`.
     """
 
-    def __init__(self, hvd):
+    def __init__(self, hvd: ModuleType):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
@@ -166,7 +170,9 @@ class HorovodProcessGroup:
             self._zero = tf.Variable(tf.zeros([], tf.int32), trainable=False, name="zero")
             self._received = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="received")
 
-    def alltoall(self, tensor, splits, name):
+    def alltoall(
+        self, tensor: tf.Tensor, splits: tf.Tensor, name: str
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Sends rows to every rank; returns the rows received, in rank order, and their counts.
 
         Args:
@@ -191,37 +197,37 @@ class HorovodProcessGroup:
             received = tf.bitcast(received, dtype)
         return received, counts
 
-    def all_reduce_mean(self, tensors, name):
+    def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         """Returns the tensors averaged over the ranks, in one grouped allreduce."""
         return self._hvd.grouped_allreduce(list(tensors), name=name, op=self._hvd.Average)
 
-    def broadcast(self, variables):
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Gives all ranks the values that rank 0 has."""
         self._hvd.broadcast_variables(variables, root_rank=0)
 
-    def all_reduce_sum(self, values):
+    def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
         """Returns the element-wise sum over ranks as a NumPy array (int64 or float64)."""
         array = np.asarray(values)
         total = self._hvd.allreduce(tf.constant(array), name=self._name("sum"), op=self._hvd.Sum)
         return total.numpy()
 
-    def gather(self, value):
+    def gather(self, value: float) -> list[float]:
         """Returns a list with every rank's float64 value, in rank order."""
-        mine = tf.constant([value], tf.float64)
-        return list(self._hvd.allgather(mine, name=self._name("gather")).numpy())
+        local = tf.constant([value], tf.float64)
+        return list(self._hvd.allgather(local, name=self._name("gather")).numpy())
 
-    def alltoallv(self, parts):
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Sends the 1-D NumPy array parts[k] to rank k; returns what came, joined in rank order."""
         splits = tf.constant([len(part) for part in parts], tf.int32)
         joined = tf.constant(np.concatenate(parts))
         received, _ = self._hvd.alltoall(joined, splits=splits, name=self._name("exchange"))
         return received.numpy()
 
-    def shutdown(self):
+    def shutdown(self) -> None:
         """Leaves the job."""
         self._hvd.shutdown()
 
-    def _name(self, kind):
+    def _name(self, kind: str) -> str:
         # All ranks make the same calls in the same order, so a counter gives equal names.
         self._calls += 1
         return f"dlrm_{kind}_{self._calls}"

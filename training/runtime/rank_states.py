@@ -1,49 +1,54 @@
-"""The ranks of a job as their watch sees them: what each does, and which is lost."""
+"""The states of a job's ranks: the activity of each, and which one is lost."""
 
+from __future__ import annotations
+
+import socket
 import time
 from typing import NamedTuple
 
-# A closed connection says no more.
+from training.runtime.watchdog_messages import State
+
+# A closed connection gives no reason.
 CAUSE_UNKNOWN = "it was killed, or it crashed"
 
 
 class Loss(NamedTuple):
-    """A lost rank, and the line that says what is known about it."""
+    """A lost rank, and a line about how it was lost."""
 
     rank: int
     text: str
 
 
 class RankStates:
-    """What rank 0 knows of each rank, and which of them is lost.
+    """The last state of each rank, on rank 0; finds the rank that is lost.
 
     Args:
         timeout: seconds without a sign of life, or without progress, after which a rank is lost.
     """
 
-    def __init__(self, timeout):
+    def __init__(self, timeout: float):
         self._timeout = timeout
-        self._states = {}
-        self._heard = {}
-        self._rank_of = {}
-        self._died = None
-        self._left = None
+        self._states: dict[int, State] = {}
+        self._last_message: dict[int, float] = {}
+        self._rank_of: dict[socket.socket | None, int] = {}
+        self._died: int | None = None
+        self._left: str | None = None
 
-    def hear(self, connection, state):
-        """Takes the state that a rank has sent; None as the connection is rank 0 itself."""
+    def update(self, connection: socket.socket | None, state: State) -> None:
+        """Records a rank's state; the connection is None for rank 0 itself."""
         self._states[state["rank"]] = state
-        self._heard[state["rank"]] = time.monotonic()
+        self._last_message[state["rank"]] = time.monotonic()
         self._rank_of[connection] = state["rank"]
 
-    def closed(self, connection):
-        """Takes note that the other end has closed a connection; returns whether a rank died."""
+    def closed(self, connection: socket.socket) -> bool:
+        """Records that the other end closed a connection; returns whether a rank died."""
         rank = self._rank_of.pop(connection, None)
         if rank is not None and not self._states[rank]["leaving"] and self._died is None:
             self._died = rank
             return True
         return False
 
-    def left(self):
+    def left(self) -> str | None:
         """Returns a line about the first rank that has left the job, or None.
 
         The others leave because of it.
@@ -53,20 +58,20 @@ class RankStates:
             self._left = f"{name_of(gone, self._states[gone])} ended with an error"
         return self._left
 
-    def lost(self):
+    def lost(self) -> Loss | None:
         """Returns a `Loss`, or None."""
         if self._died is not None:
-            doing = self._states[self._died]["doing"]
-            return self._loss(self._died, death(doing))
+            activity = self._states[self._died]["activity"]
+            return self._loss(self._died, death(activity))
         now = time.monotonic()
         watched = {r: s for r, s in self._states.items() if not s["leaving"]}
         for rank in watched:
-            silent = now - self._heard[rank]
+            silent = now - self._last_message[rank]
             if silent > self._timeout:
                 return self._loss(
                     rank,
                     f"has not answered for {silent:.0f} s (last heard during "
-                    f"{watched[rank]['doing']}); --stall_timeout sets the limit",
+                    f"{watched[rank]['activity']}); --stall_timeout sets the limit",
                 )
         # Ranks that wait in a collective stand still with the one that they wait for: that is
         # the one which has come least far. So do those that have come further and pause there.
@@ -79,20 +84,20 @@ class RankStates:
         ):
             return self._loss(
                 behind["rank"],
-                f"has made no progress for {behind['idle']:.0f} s in {behind['doing']} and the "
+                f"has made no progress for {behind['idle']:.0f} s in {behind['activity']} and the "
                 "others wait; --stall_timeout sets the limit",
             )
         return None
 
-    def _loss(self, rank, text):
+    def _loss(self, rank: int, text: str) -> Loss:
         return Loss(rank, f"{name_of(rank, self._states[rank])} {text}")
 
 
-def death(doing):
-    """Returns what is known of a rank that died while it was doing something."""
-    return f"died during {doing}: {CAUSE_UNKNOWN}"
+def death(activity: str) -> str:
+    """Returns the message about a rank that died during an activity."""
+    return f"died during {activity}: {CAUSE_UNKNOWN}"
 
 
-def name_of(rank, state):
-    """Returns "rank 1 (process 4711 on node3)", without what the state does not say."""
+def name_of(rank: int, state: State | None) -> str:
+    """Returns "rank 1 (process 4711 on node3)", or "rank 1" without a state."""
     return f"rank {rank} (process {state['pid']} on {state['host']})" if state else f"rank {rank}"

@@ -1,32 +1,35 @@
-"""What each rank tells `training.runtime.restart` of itself: that it runs, and how it ended.
+"""The files from which `training.runtime.restart` learns that a rank runs and how it ended.
 
 horovodrun turns every failure into exit code 1, so the ranks leave their own codes in files.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 # The folder for it, set by `training.runtime.restart`.
 VARIABLE = "DLRM_STATUS_DIR"
 
 
-def running(rank):
-    """Says that this process is a rank."""
+def running(rank: int) -> None:
+    """Records that this process is a rank."""
     _write(f"rank-{rank}.pid", os.getpid())
 
 
-def ended(rank, code):
-    """Says with which exit code a rank ends."""
+def ended(rank: int, code: int) -> None:
+    """Records the exit code of a rank."""
     _write(f"rank-{rank}.code", code)
 
 
-def lost(rank, other, text):
-    """Says that a rank's watch has lost another rank, and the line about it."""
+def lost(rank: int, other: int, text: str) -> None:
+    """Records that a rank's watchdog has lost another rank, with the line about it."""
     _write(f"rank-{rank}.lost", f"{other} {text}")
 
 
-def read(folder, kind):
+def read(folder: str | os.PathLike, kind: str) -> dict[int, int]:
     """Returns {rank: number} of the files of a kind, "pid" or "code"."""
     found = {}
     for rank, text in _texts(folder, kind):
@@ -35,8 +38,8 @@ def read(folder, kind):
     return found
 
 
-def read_losses(folder):
-    """Returns {lost rank: the line about it} as the other ranks have left it."""
+def read_losses(folder: str | os.PathLike) -> dict[int, str]:
+    """Returns {lost rank: the line about it} from the files of the other ranks."""
     found = {}
     for _, text in _texts(folder, "lost"):
         rank, _, line = text.partition(" ")
@@ -45,17 +48,17 @@ def read_losses(folder):
     return found
 
 
-def _texts(folder, kind):
+def _texts(folder: str | os.PathLike, kind: str) -> Iterator[tuple[int, str]]:
     for path in sorted(pathlib.Path(folder).glob(f"rank-*.{kind}")):
         with contextlib.suppress(OSError, ValueError):
             yield int(path.stem.partition("-")[2]), path.read_text()
 
 
-def _write(name, content):
+def _write(name: str, content: str | int) -> None:
     folder = os.environ.get(VARIABLE)
     if folder is None:
         return
-    # The launcher may have gone; a rank's end must not hang on it.
+    # The launcher may have gone; that must not keep a rank from ending.
     with contextlib.suppress(OSError):
         path = pathlib.Path(folder) / name
         path.with_suffix(".new").write_text(str(content))

@@ -8,6 +8,8 @@ again. SIGTERM and SIGINT go to the ranks themselves, which finish their step an
 checkpoint: horovodrun would leave them five seconds.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import dataclasses
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 
 import psutil
 
@@ -33,14 +36,14 @@ from training.runtime.rank_states import CAUSE_UNKNOWN
 
 # A job that ended so would end so again.
 _FINAL = {
-    EXIT_USER_ERROR: "an error that the user must put right",
+    EXIT_USER_ERROR: "an error that the user must fix",
     EXIT_DIVERGED: "a diverged loss",
     EXIT_INTERRUPTED: "a request to stop",
 }
 _POLL_SECONDS = 0.2
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code of its last run."""
     parser = argparse.ArgumentParser(
         prog="python3 -m training.restart",
@@ -66,22 +69,22 @@ def main(arguments=None):
         code, reason = _run(command, stopping, options.grace)
         if code == EXIT_OK or reason in _FINAL.values():
             if code != EXIT_OK:
-                _say(f"the job ended by {reason}: not started again")
+                _log(f"the job ended by {reason}: not started again")
             return code
         if restart == options.max_restarts:
-            _say(f"{reason}: given up after {restart} restarts")
+            _log(f"{reason}: given up after {restart} restarts")
             return code
-        _say(f"{reason}: restart {restart + 1} of {options.max_restarts}")
+        _log(f"{reason}: restart {restart + 1} of {options.max_restarts}")
     return EXIT_RANK_LOST
 
 
-def _count(text):
+def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
     return int(text)
 
 
-def _run(command, stopping, grace):
+def _run(command: Sequence[str], stopping: threading.Event, grace: float) -> tuple[int, str]:
     """Runs the command once; returns (exit code, why it ended)."""
     if stopping.is_set():
         return EXIT_INTERRUPTED, _FINAL[EXIT_INTERRUPTED]
@@ -95,11 +98,12 @@ def _run(command, stopping, grace):
                 start_new_session=True,
             )
         except OSError as error:
-            _say(f"{command[0]}: {error.strerror}")
+            _log(f"{command[0]}: {error.strerror}")
             return EXIT_USER_ERROR, _FINAL[EXIT_USER_ERROR]
         finally:
             relay.started()
-        family, deaths = {}, []
+        family: dict[int, psutil.Process] = {}
+        deaths: list[int] = []
         try:
             _wait(process, folder, stopping, grace, family, deaths)
         finally:
@@ -126,20 +130,27 @@ class _Facts:
         reported: a `launcher_report.Failure`, or None.
     """
 
-    started: "set"
-    codes: "dict"
-    losses: "dict"
-    deaths: "list"
-    reported: "launcher_report.Failure | None"
+    started: set[int]
+    codes: dict[int, int]
+    losses: dict[int, str]
+    deaths: list[int]
+    reported: launcher_report.Failure | None
 
 
-def _wait(process, folder, stopping, grace, family, deaths):
+def _wait(
+    process: subprocess.Popen,
+    folder: str,
+    stopping: threading.Event,
+    grace: float,
+    family: dict[int, psutil.Process],
+    deaths: list[int],
+) -> None:
     """Waits for the end of the job; hands a request to stop to each of its ranks once.
 
     `family` gathers the job's processes: once their parents are gone nothing tells them apart.
     `deaths` gathers the ranks whose processes have ended, in that order.
     """
-    deadline, asked = None, set()
+    deadline, asked = None, set[int]()
     while process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
@@ -150,7 +161,7 @@ def _wait(process, folder, stopping, grace, family, deaths):
         if stopping.is_set():
             if deadline is None:
                 deadline = time.monotonic() + grace
-                _say("asking the ranks to stop")
+                _log("asking the ranks to stop")
             # Again and again: a rank may only be starting.
             for pid in set(rank_status.read(folder, "pid").values()) - asked:
                 if pid in family or pid == process.pid:
@@ -158,12 +169,12 @@ def _wait(process, folder, stopping, grace, family, deaths):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGTERM)
         if deadline is not None and time.monotonic() > deadline:
-            _say(f"the ranks have not stopped within {grace} s")
+            _log(f"the ranks have not stopped within {grace} s")
             return
         time.sleep(_POLL_SECONDS)
 
 
-def _verdict(code, facts, stopped):
+def _verdict(code: int, facts: _Facts, stopped: bool) -> tuple[int, str]:
     """Returns (exit code, why) of a run from what is known about its ranks."""
     if code == EXIT_OK:
         return EXIT_OK, "done"
@@ -177,7 +188,7 @@ def _verdict(code, facts, stopped):
     return EXIT_RANK_LOST, _who_was_lost(facts) or f"the job ended with exit code {code}"
 
 
-def _who_was_lost(facts):
+def _who_was_lost(facts: _Facts) -> str | None:
     """Returns a text that names the lost rank and says how it ended, as far as that is known.
 
     The watch of the other ranks knows best: it sees which rank is gone or stuck. Without it, a rank
@@ -202,14 +213,14 @@ def _who_was_lost(facts):
     return str(reported) if reported else None
 
 
-def _alive(process):
+def _alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def _end(process, family):
+def _end(process: subprocess.Popen, family: dict[int, psutil.Process]) -> None:
     """Ends what is left of a run, so that nothing of it disturbs the next."""
     if process.poll() is None:
         process.kill()
@@ -220,5 +231,5 @@ def _end(process, family):
     psutil.wait_procs(list(family.values()), timeout=10)
 
 
-def _say(text):
+def _log(text: str) -> None:
     print(f"restart: {text}", file=sys.stderr, flush=True)

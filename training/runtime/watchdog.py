@@ -1,11 +1,14 @@
-"""Ends a job in which a rank has died or makes no progress, and says which rank it was.
+"""Ends a job in which a rank has died or makes no progress, and names that rank.
 
 A collective waits for all ranks: with one of them gone or stuck, the others would wait for ever.
-So each rank tells rank 0 once a second, from a thread and over a TCP connection of its own, what
-it is doing and for how long. Rank 0 sees a closed connection (died), a silent one (stopped) and
-the rank that is behind the others when nobody moves any more (stuck); it tells all ranks at once,
-and each prints that and exits with `EXIT_RANK_LOST`. Losing rank 0 is seen by all.
+So each rank sends its activity, and for how long it has lasted, to rank 0 once a second, from a
+thread and over its own TCP connection. Rank 0 detects a closed connection (died), a silent one
+(stopped) and the rank that is behind the others when no rank makes progress (stuck). It informs all
+ranks at once; each prints the message and exits with `EXIT_RANK_LOST`. All ranks detect the loss of
+rank 0.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -15,6 +18,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,14 +27,17 @@ from storage.structured import StructureError
 from training.runtime import rank_status
 from training.runtime.errors import EXIT_RANK_LOST
 from training.runtime.rank_states import Loss, RankStates, death, name_of
-from training.runtime.watchdog_messages import read_states
+from training.runtime.watchdog_messages import State, read_states
+
+if TYPE_CHECKING:
+    from training.runtime.process_group import ProcessGroup
 
 # A launcher names the rank that ends first: the lost one, if the others give it this long (s).
 _LINGER = 2.0
 
 
 class Watchdog:
-    """Watches over all ranks from a thread. Every rank of the job must make one.
+    """Monitors all ranks from a thread. Every rank of the job must create one.
 
     Args:
         cluster: the ranks (`training.runtime.process_group`), two or more.
@@ -38,13 +46,25 @@ class Watchdog:
         tick: seconds between two messages of a rank.
     """
 
-    def __init__(self, cluster, timeout, on_loss=None, tick=1.0):
+    def __init__(
+        self,
+        cluster: ProcessGroup,
+        timeout: float,
+        on_loss: Callable[[Loss], None] | None = None,
+        tick: float = 1.0,
+    ):
         self._rank, self._size = cluster.rank, cluster.size
         self._timeout, self._tick = timeout, tick
         self._on_loss = on_loss or self._exit
-        self._doing, self._count, self._since, self._paused = "the start", 0, time.monotonic(), True
-        self._closing, self._left = threading.Event(), None
-        self._first = {}  # what rank 0 has last said of itself
+        self._activity, self._count, self._since, self._paused = (
+            "the start",
+            0,
+            time.monotonic(),
+            True,
+        )
+        self._closing = threading.Event()
+        self._left: str | None = None
+        self._first: State | None = None  # the last state that rank 0 sent
         self._wake, self._woken = socket.socketpair()
         if self._rank == 0:
             server = socket.create_server((_own_address(cluster), 0), backlog=self._size)
@@ -58,17 +78,17 @@ class Watchdog:
             self._thread = threading.Thread(target=self._report, args=(connection,), daemon=True)
         self._thread.start()
 
-    def beat(self, doing):
-        """Says that the rank goes on.
+    def heartbeat(self, activity: str) -> None:
+        """Records progress of this rank.
 
         Args:
-            doing: what comes next, e.g. "step 12".
+            activity: what comes next, e.g. "step 12".
         """
-        self._doing, self._since, self._paused = doing, time.monotonic(), False
+        self._activity, self._since, self._paused = activity, time.monotonic(), False
         self._count += 1
 
-    def pause(self, alone=False):
-        """Expects no progress until the next `beat`, e.g. while a function is compiled.
+    def pause(self, alone: bool = False) -> None:
+        """Expects no progress until the next `heartbeat`, e.g. while a function is compiled.
 
         A rank that dies or stops meanwhile is still noticed, and so is one that never comes here.
 
@@ -79,8 +99,8 @@ class Watchdog:
         if not alone:
             self._count += 1
 
-    def close(self):
-        """Leaves the watch, once the job is done or has failed with an error of its own."""
+    def close(self) -> None:
+        """Stops monitoring, once the job is done or has failed with its own error."""
         self._closing.set()
         with contextlib.suppress(OSError):
             self._wake.send(b".")
@@ -89,11 +109,11 @@ class Watchdog:
             self._wake.close()
             self._woken.close()
 
-    def find_loss(self, seconds):
-        """Waits until the watch knows why an exchange failed; returns what it knows, or None.
+    def find_loss(self, seconds: float) -> str | None:
+        """Waits for the reason why an exchange failed; returns it as a line, or None.
 
-        A rank that died is named by the watch, which then ends this process. What is returned is
-        about a rank that has left the job by itself, with an error of its own.
+        If a rank died, the watchdog names it and ends this process. The returned line is about a
+        rank that has left the job by itself, with its own error.
 
         Args:
             seconds: how long to wait.
@@ -105,28 +125,28 @@ class Watchdog:
                 break
         return self._left
 
-    def sever(self):
-        """Closes all connections without a word, as the death of this process would."""
+    def sever(self) -> None:
+        """Closes all connections without a message, as the death of this process would."""
         self._on_loss = lambda message: None
         for connection in self._sockets:
             connection.close()
 
-    def _state(self):
+    def _state(self) -> State:
         return {
             "rank": self._rank,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "doing": self._doing,
+            "activity": self._activity,
             "count": self._count,
             "idle": 0.0 if self._paused else time.monotonic() - self._since,
             "paused": self._paused,
             "leaving": self._closing.is_set(),
         }
 
-    def _answer(self, lost=None, leaving=False):
+    def _answer(self, lost: Loss | None = None, leaving: bool = False) -> dict[str, Any]:
         return {"lost": lost, "leaving": leaving, "left": self._left, "first": self._state()}
 
-    def _exit(self, loss):
+    def _exit(self, loss: Loss) -> None:
         # A thread that is stuck in a collective cannot be unwound: leave at once.
         print(f"error: {loss.text}", file=sys.stderr, flush=True)
         rank_status.lost(self._rank, loss.rank, loss.text)
@@ -134,8 +154,8 @@ class Watchdog:
         time.sleep(_LINGER)
         os._exit(EXIT_RANK_LOST)
 
-    def _report(self, connection):
-        """Sends rank 0 this rank's state each tick and takes what it answers."""
+    def _report(self, connection: socket.socket) -> None:
+        """Sends this rank's state to rank 0 each tick and handles its answers."""
         connection.settimeout(self._tick)
         heard, buffer, next_round = time.monotonic(), b"", 0.0
         with selectors.DefaultSelector() as selector:
@@ -172,17 +192,17 @@ class Watchdog:
                 except OSError:
                     if self._closing.is_set():
                         return None
-                    doing = self._first["doing"] if self._first else "the start"
-                    text = f"{name_of(0, self._first)} {death(doing)}"
+                    activity = self._first["activity"] if self._first else "the start"
+                    text = f"{name_of(0, self._first)} {death(activity)}"
                     return self._on_loss(Loss(0, text))
 
-    def _serve(self, server):
-        """Takes the states of all ranks; decides who is lost and tells the others."""
+    def _serve(self, server: socket.socket) -> None:
+        """Receives the states of all ranks, finds lost ranks and informs the others."""
         selector = selectors.DefaultSelector()
         for source in (server, self._woken):
             selector.register(source, selectors.EVENT_READ)
         ranks = RankStates(self._timeout)
-        buffers = {}
+        buffers: dict[socket.socket, bytes] = {}
         next_round = time.monotonic()
         while True:
             leaving = self._closing.is_set()
@@ -197,7 +217,7 @@ class Watchdog:
                     buffers[connection] = b""
                     _try_send(connection, self._answer())
                     continue
-                connection = key.fileobj
+                connection = cast(socket.socket, key.fileobj)
                 try:
                     received = connection.recv(4096)
                 except OSError:
@@ -205,13 +225,13 @@ class Watchdog:
                 buffers[connection] += received
                 try:
                     for state in read_states(buffers[connection], self._size):
-                        ranks.hear(connection, state)
+                        ranks.update(connection, state)
                 except StructureError:
                     received = b""  # No rank speaks so: a stranger, such as a scan of ports.
                 buffers[connection] = buffers[connection].rpartition(b"\n")[2]
                 if not received:
                     if ranks.closed(connection):
-                        # A launcher ends the others very soon: the death is told at once.
+                        # A launcher ends the others very soon: the death is reported at once.
                         next_round = 0.0
                     selector.unregister(connection)
                     connection.close()
@@ -219,7 +239,7 @@ class Watchdog:
             if time.monotonic() < next_round and not leaving:
                 continue
             next_round = time.monotonic() + self._tick
-            ranks.hear(None, self._state())
+            ranks.update(None, self._state())
             lost, self._left = None if leaving else ranks.lost(), ranks.left()
             answer = self._answer(lost, leaving)
             for connection in buffers:
@@ -230,17 +250,17 @@ class Watchdog:
                 return self._on_loss(lost)
 
 
-def _agree_on_address(cluster, mine):
-    """Tells all ranks the (host, port) where rank 0 listens; the others pass None."""
+def _agree_on_address(cluster: ProcessGroup, local: tuple[str, int] | None) -> tuple[str, int]:
+    """Returns, on all ranks, the (host, port) of rank 0; `local` is None on the others."""
     numbers = np.zeros(5, np.int64)
-    if mine is not None:
-        numbers[:4] = list(socket.inet_aton(mine[0]))
-        numbers[4] = mine[1]
+    if local is not None:
+        numbers[:4] = list(socket.inet_aton(local[0]))
+        numbers[4] = local[1]
     numbers = cluster.all_reduce_sum(numbers)
     return ".".join(str(int(n)) for n in numbers[:4]), int(numbers[4])
 
 
-def _own_address(cluster):
+def _own_address(cluster: ProcessGroup) -> str:
     """Returns the IPv4 address at which the other ranks reach this one."""
     if cluster.local_size == cluster.size:
         return "127.0.0.1"
@@ -255,15 +275,15 @@ def _own_address(cluster):
     return socket.gethostbyname(socket.gethostname())
 
 
-def _line(message):
+def _line(message: Any) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def _lines(buffer):
+def _lines(buffer: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in buffer.split(b"\n")[:-1] if line]
 
 
-def _try_send(connection, message):
+def _try_send(connection: socket.socket, message: dict[str, Any]) -> None:
     # A rank that does not read is found by its silence.
     with contextlib.suppress(OSError):
         connection.sendall(_line(message))

@@ -1,31 +1,34 @@
-"""What a rank sends to the watch over the job, read as if anybody could have sent it."""
+"""The messages that a rank sends to the watchdog, parsed as untrusted input."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from typing import Annotated, TypedDict
 
 import msgspec
 
 from storage.structured import StructureError, parse_json
 
-# Of one line: the longest words in it are a host's name and what a rank does.
+# Of one line: its longest fields are a host's name and a rank's activity.
 _MOST_BYTES = 1 << 16
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class State(TypedDict):
-    """What a rank does: see `training.runtime.watchdog.Watchdog`."""
+    """The state of a rank: see `training.runtime.watchdog.Watchdog`."""
 
     rank: _Count
     pid: _Count
     host: str
-    doing: str
+    activity: str
     count: _Count
     idle: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
     paused: bool
     leaving: bool
 
 
-def read_states(buffer, ranks):
-    """Yields the `State`s in the complete lines of what has come over a connection to rank 0.
+def read_states(buffer: bytes, ranks: int) -> Iterator[State]:
+    """Yields the `State`s in the complete lines received over a connection to rank 0.
 
     Args:
         buffer: the bytes.

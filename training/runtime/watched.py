@@ -22,17 +22,17 @@ _DEATH_SECONDS = 1.0
 class Watch(Protocol):
     """What a job calls while it runs: of a `Watchdog`, or of `NoWatch`."""
 
-    def beat(self, doing: str) -> None:
-        """Reports progress; `doing` is what comes next, e.g. "step 12"."""
+    def heartbeat(self, activity: str) -> None:
+        """Reports progress; `activity` is what comes next, e.g. "step 12"."""
 
     def pause(self, alone: bool = False) -> None:
-        """Expects no progress until the next `beat`; `alone`: the other ranks need not pause."""
+        """Expects no progress until the next `heartbeat`; `alone`: the other ranks need not pause."""
 
 
 class NoWatch:
     """The `Watch` of a single rank: does nothing."""
 
-    def beat(self, doing: str) -> None:
+    def heartbeat(self, activity: str) -> None:
         """Does nothing."""
 
     def pause(self, alone: bool = False) -> None:

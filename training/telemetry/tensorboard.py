@@ -1,10 +1,15 @@
 """TensorBoard scalars of a run: `tensorboard --logdir runs`."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
-# Of which event, which fields, under which name.
+# {event: ((field, name of the scalar), ...)}.
 _SCALARS = {
     "step": (
         ("loss", "train/loss"),
@@ -33,10 +38,10 @@ class TensorBoard:
         folder: the run's folder; the files go into its `tensorboard`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(folder) / "tensorboard"))
 
-    def event(self, record):
+    def event(self, record: Mapping[str, Any]) -> None:
         """Writes the event's numbers; a field that is absent or None is left out."""
         with self._writer.as_default():
             for field, name in _SCALARS.get(record["event"], ()):
@@ -45,6 +50,6 @@ class TensorBoard:
         if record["event"] != "step":
             self._writer.flush()
 
-    def close(self):
-        """Brings what is left to disk."""
+    def close(self) -> None:
+        """Writes the remaining scalars to disk."""
         self._writer.close()

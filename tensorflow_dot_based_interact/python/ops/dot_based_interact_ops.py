@@ -32,7 +32,7 @@ def dot_based_interact(
         the first D columns goes to ``bottom_mlp_output`` alone, that of the products to ``input``.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a type is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
     """

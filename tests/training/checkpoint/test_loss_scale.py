@@ -53,6 +53,6 @@ def test_a_scale_that_was_found_goes_on_and_any_other_is_the_flags(
     saver.begin(9, 0, [])
     saver.finish()
     scale, state = make(after)
-    reader = restore.newest_whole(tmp_path, SingleProcessGroup(), pytest.fail)
+    reader = restore.latest_complete(tmp_path, SingleProcessGroup(), pytest.fail)
     restore.load(reader, state, training=True)
     assert values(scale) == {**expected, "skipped_steps": 7, "skipped_in_a_row": 0}

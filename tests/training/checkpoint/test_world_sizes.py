@@ -117,7 +117,7 @@ def save(cluster, path, kind, optimizer, step=7, keep=9):
 
 
 def load(cluster, path, kind, optimizer):
-    reader = restore.newest_whole(path, cluster, pytest.fail)
+    reader = restore.latest_complete(path, cluster, pytest.fail)
     state = job(cluster, kind, optimizer, seed=2)
     restore.load(reader, state, training=True)
     expected = job(cluster, kind, optimizer, seed=3)
@@ -228,13 +228,13 @@ def test_a_damaged_one_is_named_and_the_older_taken(tmp_path):
     content[-3] ^= 1
     victim.write_bytes(content)
     reports = []
-    readers = ThreadRanks(2).run(lambda c: restore.newest_whole(tmp_path, c, reports.append))
+    readers = ThreadRanks(2).run(lambda c: restore.latest_complete(tmp_path, c, reports.append))
     assert [reader.manifest["step"] for reader in readers] == [5, 5]
     assert len(reports) == 1
     assert "table_03.rank_1.npy" in reports[0]
     # Its place is taken when training comes there again.
     ThreadRanks(2).run(lambda c: save(c, tmp_path, "table", "sgd", 9) and None)
-    (reader,) = ThreadRanks(1).run(lambda c: restore.newest_whole(tmp_path, c, pytest.fail))
+    (reader,) = ThreadRanks(1).run(lambda c: restore.latest_complete(tmp_path, c, pytest.fail))
     assert reader.manifest["step"] == 9
 
 
@@ -259,7 +259,9 @@ def test_going_on_before_a_damaged_one_keeps_what_is_whole(tmp_path):
     assert [before for before, _ in found] == [written] * 2
     assert [after for _, after in found] == ["step-000000007"] * 2
     assert [step for step, _ in folder.checkpoints(tmp_path)] == [7, 9]
-    (reader,) = ThreadRanks(1).run(lambda c: restore.newest_whole(tmp_path, c, lambda text: None))
+    (reader,) = ThreadRanks(1).run(
+        lambda c: restore.latest_complete(tmp_path, c, lambda text: None)
+    )
     assert reader.manifest["step"] == 7
 
 

@@ -80,7 +80,7 @@ def trainers_logits(trained, dense, ids):
     """The trainer's own forward pass on one rank, restored by its own code."""
     kind, folder = trained
     cluster = SingleProcessGroup()
-    reader = restore.newest_whole(folder, cluster, pytest.fail)
+    reader = restore.latest_complete(folder, cluster, pytest.fail)
     interaction = INTERACTIONS.get(kind, "dot")
     model = DenseDLRM(
         DLRMConfig(13, len(VOCAB), (16, 8), (16, 8, 1), interaction=interaction, seed=99)

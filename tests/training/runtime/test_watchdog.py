@@ -33,7 +33,7 @@ def watch(size, body, timeout=1, tick=0.1):
 def test_all_well():
     def body(cluster, watchdog, told):
         for step in range(20):  # longer than the timeout, which a busy machine may not fill
-            watchdog.beat(f"step {step}")
+            watchdog.heartbeat(f"step {step}")
             time.sleep(0.2 + 0.02 * cluster.rank)
 
     assert watch(3, body, timeout=3) == [None] * 3
@@ -41,7 +41,7 @@ def test_all_well():
 
 def test_a_pause_is_no_stall():
     def body(cluster, watchdog, told):
-        watchdog.beat("step 1")
+        watchdog.heartbeat("step 1")
         watchdog.pause()
         time.sleep(2)
 
@@ -52,7 +52,7 @@ def test_a_pause_is_no_stall():
 def test_the_rank_that_is_behind_is_named(stuck):
     def body(cluster, watchdog, told):
         for step in range(3 if cluster.rank == stuck else 5):
-            watchdog.beat(f"step {step}")
+            watchdog.heartbeat(f"step {step}")
             time.sleep(0.1)
         assert told.wait(60)
 
@@ -68,7 +68,7 @@ def test_a_rank_that_hangs_while_the_others_pause_is_named(stuck):
     """As in a step after which the others are about to write a checkpoint or to evaluate."""
 
     def body(cluster, watchdog, told):
-        watchdog.beat("step 8")
+        watchdog.heartbeat("step 8")
         if cluster.rank != stuck:
             watchdog.pause()
         assert told.wait(60)
@@ -83,12 +83,12 @@ def test_a_rank_that_hangs_while_the_others_pause_is_named(stuck):
 @pytest.mark.parametrize("steps_ahead", [0, 1])
 def test_a_rank_that_waits_for_its_own_disk_is_not_taken_for_stuck(steps_ahead):
     def body(cluster, watchdog, told):
-        watchdog.beat("step 8")
+        watchdog.heartbeat("step 8")
         if cluster.rank == 1:
             watchdog.pause(alone=True)
         else:
             for step in range(steps_ahead):
-                watchdog.beat(f"step {9 + step}")
+                watchdog.heartbeat(f"step {9 + step}")
         time.sleep(3)  # the others wait in a collective, longer than the timeout
 
     assert watch(3, body, timeout=1) == [None] * 3
@@ -112,7 +112,7 @@ def test_a_stranger_disturbs_nobody(said):
             with socket.create_connection(address, timeout=30) as stranger:
                 stranger.sendall(said)
         for step in range(40):  # longer than the timeout: beats still come through
-            watchdog.beat(f"step {step}")
+            watchdog.heartbeat(f"step {step}")
             time.sleep(0.1)
         assert not told.is_set()
         cluster.gather(0)
@@ -130,7 +130,7 @@ def test_a_stranger_disturbs_nobody(said):
 @pytest.mark.parametrize("dead", [0, 2])
 def test_a_rank_that_dies_is_named(dead):
     def body(cluster, watchdog, told):
-        watchdog.beat("step 7")
+        watchdog.heartbeat("step 7")
         time.sleep(0.5)
         if cluster.rank == dead:
             # What the kernel does to a killed process's connections.
@@ -148,7 +148,7 @@ def test_a_death_is_told_at_once(dead):
     """A launcher ends all ranks some milliseconds after the first: no tick may pass before."""
 
     def body(cluster, watchdog, told):
-        watchdog.beat("step 7")
+        watchdog.heartbeat("step 7")
         time.sleep(1)
         if cluster.rank == dead:
             watchdog.sever()
@@ -165,7 +165,7 @@ def test_find_loss_names_a_rank_that_left_by_itself(gone):
     found = [None] * 3
 
     def body(cluster, watchdog, told):
-        watchdog.beat("step 7")
+        watchdog.heartbeat("step 7")
         time.sleep(0.5)
         if cluster.rank != gone:
             found[cluster.rank] = watchdog.find_loss(20)
@@ -186,7 +186,7 @@ def test_find_loss_gives_up():
 
 def test_a_rank_that_leaves_is_no_loss():
     def body(cluster, watchdog, told):
-        watchdog.beat("the end")
+        watchdog.heartbeat("the end")
         if cluster.rank == 1:
             return
         time.sleep(1)

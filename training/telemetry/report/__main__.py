@@ -2,26 +2,31 @@
 
     python3 -m training.report RUN [RUN ...] [--output FILE] [--png FOLDER]
 
-A RUN is a folder with a journal.jsonl. Two or more are laid over each other; one that resumed from
-the checkpoints of a run given before it continues that one's lines.
+A RUN is a folder with a journal.jsonl. Two or more are drawn in the same plots; one that resumed
+from the checkpoints of a run given before it continues that one's lines.
 """
 
+from __future__ import annotations
+
 import argparse
+import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from dataset import command_line
 from storage import atomic
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.telemetry.report import targets
-from training.telemetry.report.runs import read_runs
+from training.telemetry.report.layers import Plot
+from training.telemetry.report.runs import Run, read_runs
 
-# What is most worth seeing in one picture.
+# The most useful plots, for the picture of several.
 _OVERVIEW = ("auc", "loss", "throughput", "breakdown", "memory", "learning-rate")
 _OVERVIEW_PLOTS = 4
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python3 -m training.report", description="Writes a report about runs as an HTML page."
@@ -56,7 +61,11 @@ def main(arguments=None):
     return EXIT_OK
 
 
-def write(folders, output=None, png=None):
+def write(
+    folders: Sequence[str | os.PathLike],
+    output: str | os.PathLike | None = None,
+    png: str | os.PathLike | None = None,
+) -> list[str]:
     """Writes the page, and pictures where a folder for them is given.
 
     Args:
@@ -65,11 +74,11 @@ def write(folders, output=None, png=None):
         png: folder of pictures, or None.
 
     Returns:
-        A list of lines that say what was written.
+        A line for each file written.
 
     Raises:
-        UserError: a folder is no run, or something cannot be written: nothing is replaced but an
-            earlier report.
+        UserError: a folder is no run, or something cannot be written: only an
+            earlier report is ever replaced.
     """
     runs = read_runs(folders)
     try:
@@ -99,7 +108,7 @@ def write(folders, output=None, png=None):
     return lines
 
 
-def _pictures(runs, folder):
+def _pictures(runs: Sequence[Run], folder: pathlib.Path) -> dict[pathlib.Path, list[Plot]]:
     """Returns {path: its plots} of the pictures of runs."""
     from training.telemetry.report.plots import make_plots
 
@@ -111,7 +120,7 @@ def _pictures(runs, folder):
     return pictures
 
 
-def _draw(pictures):
+def _draw(pictures: dict[pathlib.Path, list[Plot]]) -> list[str]:
     from training.telemetry.report.drawing import write_png
 
     for path, plots in pictures.items():

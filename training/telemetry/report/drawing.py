@@ -1,8 +1,14 @@
 """Draws a `training.telemetry.report.layers.Plot` with matplotlib, as SVG or as PNG files."""
 
+from __future__ import annotations
+
 import io
+import os
+from collections.abc import Sequence
+from typing import Union
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -12,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from storage import atomic
 from training.telemetry.report import palette, svg, targets
+from training.telemetry.report.layers import Layer, Plot
 
 # Width and height in inches; a point of these is about 1.3 pixels on the page.
 WIDE, NARROW = (6.0, 3.5), (3.75, 3.1)
@@ -36,15 +43,17 @@ _STYLE = {
     "legend.labelcolor": palette.INK,
 }
 _NAME_LETTERS = 44
+# A layer, or a phase of bars with its number.
+LegendEntry = Union[Layer, tuple[str, int]]
 
 
-def to_svg(plot, prefix, narrow):
+def to_svg(plot: Plot, prefix: str, narrow: bool) -> tuple[str, tuple[float, float, float, float]]:
     """Draws a plot for the page.
 
     Args:
         plot: a `Plot` that is not empty.
-        prefix: what to put before its ids, unique on the page.
-        narrow: whether it is for a phone.
+        prefix: prefix of its ids, unique on the page.
+        narrow: draw it for a phone.
 
     Returns:
         (SVG text, (left, right, lowest x, highest x) of the axes: the first two as fractions of
@@ -60,17 +69,22 @@ def to_svg(plot, prefix, narrow):
         draw(axes, plot, narrow)
         text = io.StringIO()
         canvas.print_svg(text)
-        box, limits = axes.get_position(), axes.get_xlim()
-    return svg.inline(text.getvalue(), prefix, plot.title), (box.x0, box.x1, *map(float, limits))
+        box, (low, high) = axes.get_position(), axes.get_xlim()
+    return svg.inline(text.getvalue(), prefix, plot.title), (
+        box.x0,
+        box.x1,
+        float(low),
+        float(high),
+    )
 
 
-def write_png(plots, path, columns=1):
+def write_png(plots: Sequence[Plot], path: str | os.PathLike, columns: int = 1) -> None:
     """Draws plots side by side into one PNG file, each with its legend.
 
     Args:
         plots: those that are not empty.
         path: of the file.
-        columns: how many stand side by side.
+        columns: number of plots in a row.
 
     Raises:
         OSError: the file cannot be written.
@@ -91,7 +105,7 @@ def write_png(plots, path, columns=1):
             figure.savefig(partial, format="png", metadata={"Software": targets.PROGRAM})
 
 
-def draw(axes, plot, narrow):
+def draw(axes: Axes, plot: Plot, narrow: bool) -> None:
     """Draws a plot into matplotlib axes."""
     if plot.bars:
         _draw_bars(axes, plot, narrow)
@@ -114,7 +128,7 @@ def draw(axes, plot, narrow):
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
 
 
-def _draw_layer(axes, layer):
+def _draw_layer(axes: Axes, layer: Layer) -> None:
     common = {"color": layer.colour, "alpha": layer.alpha}
     if layer.kind == "spans":
         for begin, end in zip(layer.x, layer.y):
@@ -122,10 +136,10 @@ def _draw_layer(axes, layer):
     elif layer.kind == "level":
         axes.axhline(layer.y[0], linestyle=layer.dash, linewidth=layer.width, **common)
     elif layer.kind == "marks":
-        axes.plot(layer.x, layer.y, layer.marker, markersize=5, clip_on=False,
+        axes.plot(layer.x, layer.y, layer.marker or "", markersize=5, clip_on=False,
                   transform=axes.get_xaxis_transform(), **common)  # fmt: skip
     elif layer.kind == "points":
-        axes.plot(layer.x, layer.y, layer.marker, markersize=6.5, markeredgewidth=1.0,
+        axes.plot(layer.x, layer.y, layer.marker or "", markersize=6.5, markeredgewidth=1.0,
                   markeredgecolor=palette.CARD, zorder=3, **common)  # fmt: skip
     else:
         axes.plot(layer.x, layer.y, marker=layer.marker, markersize=5, linestyle=layer.dash,
@@ -133,7 +147,7 @@ def _draw_layer(axes, layer):
                   **common)  # fmt: skip
 
 
-def _draw_bars(axes, plot, narrow):
+def _draw_bars(axes: Axes, plot: Plot, narrow: bool) -> None:
     letters = 34 if narrow else 68
     for row, (name, phases) in enumerate(plot.bars):
         left = 0.0
@@ -149,27 +163,30 @@ def _draw_bars(axes, plot, narrow):
     axes.spines["left"].set_visible(False)
 
 
-def short(name, letters=_NAME_LETTERS):
-    """Returns a name without its middle, where it is longer."""
+def short(name: str, letters: int = _NAME_LETTERS) -> str:
+    """Returns a name, shortened in the middle to at most `letters`."""
     if len(name) <= letters:
         return name
     half = (letters - 1) // 2
     return f"{name[:half]}\u2026{name[-half:]}"
 
 
-def legend(plot):
+def legend(plot: Plot) -> list[LegendEntry]:
     """Returns the layers, and for bars (phase, number), that a legend names, each once."""
-    entries = {layer.label: layer for layer in plot.layers if layer.label is not None}
+    entries: dict[str, LegendEntry] = {
+        layer.label: layer for layer in plot.layers if layer.label is not None
+    }
     for _, phases in plot.bars:
         entries.update({name: (name, number) for name, _, number in phases})
     return list(entries.values())
 
 
-def _handle(entry):
+def _handle(entry: LegendEntry) -> Patch | Line2D:
     if isinstance(entry, tuple):
         return Patch(facecolor=palette.colour(entry[1]), edgecolor=palette.CARD,
                      hatch=palette.hatch(entry[1]), label=" " + short(entry[0]))  # fmt: skip
     lone = entry.kind in ("points", "marks")
     # A label that begins with an underscore would be left out.
+    label = " " + short(entry.label or "")
     return Line2D([], [], color=entry.colour, linestyle="none" if lone else entry.dash,
-                  marker=entry.marker, markersize=5, label=" " + short(entry.label))  # fmt: skip
+                  marker=entry.marker, markersize=5, label=label)  # fmt: skip

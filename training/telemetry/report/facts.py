@@ -1,8 +1,13 @@
-"""The report's tables: what a run reached, how it was set, what it wrote."""
+"""The report's tables: results, settings, evaluations, checkpoints and phases."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from training.telemetry.report.published import hardware, precision
+from training.telemetry.report.runs import Run
 
 # A dash for what is not known.
 NONE = "\u2013"
@@ -10,12 +15,12 @@ _ENDS = {"epochs": "all epochs done", "auc_threshold": "AUC threshold passed",
          "early_stop": "step limit reached", "signal": "asked to stop"}  # fmt: skip
 
 
-def number(value, digits=0):
+def number(value: float | None, digits: int = 0) -> str:
     """Returns a number with separators, a dash for none and for NaN."""
     return NONE if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def duration(seconds):
+def duration(seconds: float | None) -> str:
     """Returns seconds as text: 12.3 s, 4 min 05 s, 2 h 03 min."""
     if seconds is None:
         return NONE
@@ -27,20 +32,20 @@ def duration(seconds):
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
-def ended(run):
-    """Returns how a run ended, as far as its folder tells."""
+def ended(run: Run) -> str:
+    """Returns how a run ended, as far as its folder shows."""
     if run.result is None:
         return f"no result: killed, or still running; last seen at step {run.last_step():,}"
-    stopped_by = run.result["stopped_by"]
+    stopped_by: str = run.result["stopped_by"]
     return _ENDS.get(stopped_by, stopped_by)
 
 
-def _best(run):
+def _best(run: Run) -> dict[str, Any] | None:
     scores = [e for e in run.of("evaluation") if not math.isnan(e["auc"])]
     return max(scores, key=lambda e: e["auc"]) if scores else None
 
 
-def summary(runs):
+def summary(runs: Sequence[Run]) -> list[tuple[str, list[str], bool]]:
     """Returns [(name, [text of each run], False)], as of `settings`."""
     best = [_best(run) for run in runs]
     results = [run.result or {} for run in runs]
@@ -73,7 +78,7 @@ def summary(runs):
     return [(name, texts, False) for name, texts in rows if set(texts) != {NONE}]
 
 
-def _data(run):
+def _data(run: Run) -> str:
     data = run.config["data"]
     counts = [
         f"{data[f'{part}_samples']:,} {name}"
@@ -84,7 +89,7 @@ def _data(run):
     return ", ".join([*counts, *([f"layout {layout}"] if layout else [])]) or NONE
 
 
-def settings(runs):
+def settings(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, list[str], bool]]]]:
     """Returns [(group, [(name, [text of each run], whether they differ)])] of the config events."""
     groups = []
     for key, title in (("flags", "Flags"), ("versions", "Versions"), ("data", "Data")):
@@ -98,7 +103,7 @@ def settings(runs):
     return groups
 
 
-def _text(value, separated):
+def _text(value: Any, separated: bool) -> str:
     if value is None:
         return NONE
     if isinstance(value, bool):
@@ -110,7 +115,7 @@ def _text(value, separated):
     return str(value)
 
 
-def evaluations(run):
+def evaluations(run: Run) -> list[tuple[str, ...]]:
     """Returns rows of (step, samples, AUC, log loss, test samples, time) as texts."""
     return [
         (number(e["step"]), number(e["samples"]), number(e["auc"], 6), number(e["log_loss"], 6),
@@ -119,7 +124,7 @@ def evaluations(run):
     ]  # fmt: skip
 
 
-def checkpoints(run):
+def checkpoints(run: Run) -> list[tuple[str, ...]]:
     """Returns rows of (step, gigabytes, time to write, pause of training, path) as texts."""
     return [
         (number(e["step"]), f"{e['bytes'] / 1e9:,.3f}", duration(e["seconds"]),
@@ -128,7 +133,7 @@ def checkpoints(run):
     ]  # fmt: skip
 
 
-def phases(run):
+def phases(run: Run) -> list[tuple[str, str, str]]:
     """Returns the last breakdown as rows of (phase, milliseconds, share of all) as texts."""
     event = run.of("breakdown")[-1]
     total = sum(p["milliseconds"] for p in event["phases"])

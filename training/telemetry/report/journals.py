@@ -3,8 +3,13 @@
 A run that was killed has no result.json, and its last line may be cut: both are no errors.
 """
 
+from __future__ import annotations
+
 import math
+import os
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 from storage.nonfinite import with_nulls
 from storage.regular import open_regular
@@ -18,13 +23,13 @@ _MOST_BYTES = 16 << 20
 _LASTING = ("evaluation", "checkpoint")
 
 
-def read_journal(folder):
+def read_journal(folder: str | os.PathLike) -> tuple[list[dict[str, Any]], bool]:
     """Reads and checks `folder`/journal.jsonl.
 
     Events of a kind that is not known are left out: a newer version may have written them. Journals
     of older versions have "seconds" for "time", and no time where "seconds" is a duration; and NaN
     and Infinity, which are no JSON, where there is a null now. An evaluation's AUC and log loss are
-    NaN in what is returned where they are null in the file.
+    NaN in the returned events where they are null in the file.
 
     Args:
         folder: a run's folder.
@@ -64,7 +69,7 @@ def read_journal(folder):
     return events, cut
 
 
-def read_result(folder):
+def read_result(folder: str | os.PathLike) -> dict[str, Any] | None:
     """Returns the content of `folder`/result.json; None without one.
 
     Raises:
@@ -86,7 +91,7 @@ def read_result(folder):
         raise UserError(str(error)) from error
 
 
-def _lines(folder, path):
+def _lines(folder: pathlib.Path, path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """Yields (number, line) of a journal."""
     if not folder.exists():
         raise UserError(f"{folder}: no such folder; expected the folder of a run")
@@ -110,8 +115,8 @@ def _lines(folder, path):
         raise UserError(f"{path}: {error.strerror}") from error
 
 
-def _checked(record, where):
-    """Returns an event as the report takes it."""
+def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns an event, checked and in the form of the newest version."""
     kind = record["event"]
     if "time" not in record and "seconds" in record and kind not in _LASTING:
         record["time"] = record.pop("seconds")

@@ -1,6 +1,12 @@
 """A plot as data: layers of numbers, before anything is drawn."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Union
+
+# A line style as matplotlib takes it: "-", or (offset, lengths of dashes and gaps in points).
+Dash = Union[str, tuple[float, tuple[float, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,20 +21,20 @@ class Layer:
         label: for the legend; None leaves it out there.
         dash, width, alpha, marker: as matplotlib takes them.
         step: hold each y until the next x.
-        hover: what to call its points where the pointer is, or None.
+        hover: name of its points under the pointer, or None.
     """
 
     kind: str
-    x: list
-    y: list
+    x: list[float]
+    y: list[float]
     colour: str
-    label: "str | None" = None
-    dash: "str | tuple" = "-"
+    label: str | None = None
+    dash: Dash = "-"
     width: float = 1.8
     alpha: float = 1.0
-    marker: "str | None" = None
+    marker: str | None = None
     step: bool = False
-    hover: "str | None" = None
+    hover: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Plot:
         key: its name in links and files.
         title, x_label, y_label: axes are named with their units.
         layers: what is drawn; empty if there is nothing to draw.
-        note: what the reader should know, below the plot; why it is empty, where it is.
+        note: a remark below the plot; the reason if it is empty.
         x_limits, y_limits: (low, high), or None.
         bars: stacked bars instead of layers: [(run's name, [(phase, milliseconds, its number)])].
     """
@@ -48,13 +54,13 @@ class Plot:
     title: str
     x_label: str
     y_label: str
-    layers: tuple = ()
+    layers: tuple[Layer, ...] = ()
     note: str = ""
-    x_limits: "tuple | None" = None
-    y_limits: "tuple | None" = None
-    bars: tuple = ()
+    x_limits: tuple[float, float] | None = None
+    y_limits: tuple[float, float] | None = None
+    bars: tuple[tuple[str, list[tuple[str, float, int]]], ...] = ()
 
     @property
-    def empty(self):
+    def empty(self) -> bool:
         """Whether there is nothing to draw."""
         return not self.layers and not self.bars

@@ -1,14 +1,20 @@
-"""Puts plots and tables together into one HTML page that needs nothing else."""
+"""Combines plots and tables into one self-contained HTML page."""
+
+from __future__ import annotations
 
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from storage.atomic import encode_json
 from training.telemetry.report import drawing, facts, palette, published
+from training.telemetry.report.layers import Plot
 from training.telemetry.report.plots import make_plots
+from training.telemetry.report.runs import Run
 
 # Published rows that are shown at once; the others unfold.
 _NEAREST = 6
@@ -16,7 +22,7 @@ _GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚
            ">": "▶"}  # fmt: skip
 
 
-def render(runs):
+def render(runs: Sequence[Run]) -> str:
     """Returns the page about some runs as text.
 
     Args:
@@ -45,13 +51,13 @@ def render(runs):
     )
 
 
-def _plain(path):
+def _plain(path: pathlib.Path) -> Markup:
     # The project's own text: nothing from a run is in it.
     return Markup(path.read_text(encoding="utf-8"))
 
 
-def _figure(plot):
-    """Returns what the template needs of a plot."""
+def _figure(plot: Plot) -> dict[str, Any]:
+    """Returns the template's variables for a plot."""
     canvases = []
     if not plot.empty:
         for narrow in (False, True):
@@ -66,36 +72,36 @@ def _figure(plot):
     }
 
 
-def _swatch(entry):
+def _swatch(entry: drawing.LegendEntry) -> tuple[str, str | None, str, str | None]:
     """Returns a legend's entry: (CSS variable, dash pattern or None for no line, glyph, label)."""
     names = palette.variables()
     if isinstance(entry, tuple):
         glyph = "▨" if palette.hatch(entry[1]) else "■"
         return names[palette.colour(entry[1])], None, glyph, entry[0]
-    glyph = _GLYPHS.get(entry.marker, "")
+    glyph = _GLYPHS.get(entry.marker or "", "")
     if entry.kind in ("points", "marks"):
         return names[entry.colour], None, glyph, entry.label
     dash = "" if entry.dash == "-" else " ".join(f"{2 * part:g}" for part in entry.dash[1])
     return names[entry.colour], dash, glyph, entry.label
 
 
-def _points(plot):
-    """Returns [{name, colour, x, y}] of the layers that the pointer tells about."""
+def _points(plot: Plot) -> list[dict[str, Any]]:
+    """Returns [{name, colour, x, y}] of the layers with a text under the pointer."""
     names = palette.variables()
     lines = []
     for layer in plot.layers:
         if layer.hover is not None:
-            told = [(x, y) for x, y in zip(layer.x, layer.y) if math.isfinite(y)]
+            finite = [(x, y) for x, y in zip(layer.x, layer.y) if math.isfinite(y)]
             lines.append({
                 "name": layer.hover, "colour": f"var({names[layer.colour]})",
-                "x": [float(f"{x:.7g}") for x, _ in told],
-                "y": [float(f"{y:.6g}") for _, y in told],
+                "x": [float(f"{x:.7g}") for x, _ in finite],
+                "y": [float(f"{y:.6g}") for _, y in finite],
             })  # fmt: skip
     return lines
 
 
-def _script_json(value):
-    """Returns JSON that no text in it can end the script element of."""
+def _script_json(value: Any) -> Markup:
+    """Returns JSON that cannot end the script element around it."""
     text = encode_json(value, indent=None)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")

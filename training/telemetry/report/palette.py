@@ -1,5 +1,9 @@
 """Colours in light and dark, told apart with any colour vision; each run has a marker too."""
 
+from __future__ import annotations
+
+from training.telemetry.report.layers import Dash
+
 # (CSS variable, light, dark). The light ones are also what pictures are drawn with, so that each
 # must be unique: `training.telemetry.report.svg` finds them by their value.
 ROLES = (
@@ -28,17 +32,17 @@ HATCHES = ("", "////", "....")
 INK, MUTED, GRID, CARD, PAGE = (light for _, light, _ in ROLES)
 
 
-def colour(number):
+def colour(number: int) -> str:
     """Returns the colour of the run or phase with this number, from 0."""
     return SERIES[number % len(SERIES)][1]
 
 
-def marker(number):
+def marker(number: int) -> str:
     """Returns the marker of the run with this number, from 0."""
     return MARKERS[number % len(MARKERS)]
 
 
-def dash(number):
+def dash(number: int) -> Dash:
     """Returns the line style of the run with this number.
 
     Four colours are well apart with any colour vision; the next four runs are dashed as well.
@@ -46,17 +50,17 @@ def dash(number):
     return DASHES[number // 4 % len(DASHES)]
 
 
-def hatch(number):
+def hatch(number: int) -> str:
     """Returns the hatching of the phase with this number: it is new where colours repeat."""
     return HATCHES[number // len(SERIES) % len(HATCHES)]
 
 
-def variables():
+def variables() -> dict[str, str]:
     """Returns {light colour: CSS variable's name}."""
     return {light: f"--{name}" for name, light, _ in (*ROLES, *SERIES)}
 
 
-def css(dark):
+def css(dark: bool) -> str:
     """Returns the declarations of all variables for one mode."""
     return " ".join(
         f"--{name}: {black if dark else white};" for name, white, black in (*ROLES, *SERIES)

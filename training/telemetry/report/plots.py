@@ -1,25 +1,39 @@
-"""What each plot of the report shows."""
+"""The plots of the report."""
+
+from __future__ import annotations
 
 import bisect
 import dataclasses
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from training.telemetry.report import palette, published, series
 from training.telemetry.report.layers import Layer, Plot
+from training.telemetry.report.runs import Run
 
 
-def make_plots(runs):
+def make_plots(runs: Sequence[Run]) -> list[Plot]:
     """Returns the report's plots, those without anything to draw last, as a list of `Plot`."""
     plots = [_auc(runs), _loss(runs), _throughput(runs), _memory(runs), _breakdown(runs),
              _learning_rate(runs)]  # fmt: skip
     return sorted(plots, key=lambda plot: plot.empty)
 
 
-def _most(runs, kinds, field="samples"):
+def _most(runs: Sequence[Run], kinds: Iterable[str], field: str = "samples") -> int:
     return max((e[field] for r in runs for k in kinds for e in r.of(k)), default=1)
 
 
-def _smoothed(number, run, events, field, scale, weight, unit, value_scale=1.0):
+def _smoothed(
+    number: int,
+    run: Run,
+    events: Sequence[dict[str, Any]],
+    field: str,
+    scale: tuple[str, float],
+    weight: str,
+    unit: str,
+    value_scale: float = 1.0,
+) -> tuple[tuple[Layer, ...], str, list[float]]:
     """Returns the two layers of one noisy line, and how it was thinned, in words."""
     kept = [e for e in events if e[field] is not None and math.isfinite(e[field])]
     x, y, weights, size = series.thin(
@@ -40,7 +54,7 @@ def _smoothed(number, run, events, field, scale, weight, unit, value_scale=1.0):
     return layers, f"Pale: {points}; bold: running mean of {window:,} points.", list(y)
 
 
-def _loss(runs):
+def _loss(runs: Sequence[Run]) -> Plot:
     size, unit = series.sample_unit(_most(runs, ("step", "evaluation")))
     layers, values, tested, notes = [], [], [], {}
     for number, run in enumerate(runs):
@@ -68,7 +82,7 @@ def _loss(runs):
                 note if layers else "No step has been reported.", y_limits=(low, high))  # fmt: skip
 
 
-def _auc(runs):
+def _auc(runs: Sequence[Run]) -> Plot:
     most = _most(runs, ("evaluation",))
     terabyte = any(published.is_terabyte(run) for run in runs)
     if terabyte:
@@ -118,7 +132,7 @@ def _auc(runs):
                 tuple(layers) if scored or terabyte else (), note, x_limits=limit)  # fmt: skip
 
 
-def _throughput(runs):
+def _throughput(runs: Sequence[Run]) -> Plot:
     timed = [
         sorted(
             (e for e in [*run.of("step"), *run.redone] if e["samples_per_second"] > 0),
@@ -135,11 +149,11 @@ def _throughput(runs):
     )
     layers, values, note = [], [], ""
     for number, (run, events) in enumerate(zip(runs, timed)):
-        drawn, said, y = _smoothed(
+        drawn, remark, y = _smoothed(
             number, run, events, "samples_per_second", ("clock", seconds), "covers_seconds",
             rate_name, rate,
         )  # fmt: skip
-        note = note or said
+        note = note or remark
         gaps = [clock / seconds for clock, _ in run.resumes]
         drawn = [dataclasses.replace(d, **_broken(d, gaps)) for d in drawn]
         layers += drawn
@@ -153,7 +167,7 @@ def _throughput(runs):
                 y_limits=(0, high * 1.12))  # fmt: skip
 
 
-def _broken(layer, gaps):
+def _broken(layer: Layer, gaps: Sequence[float]) -> dict[str, list[float]]:
     """Returns the x and y of a layer with a point that is not a number at each gap."""
     x, y = list(layer.x), list(layer.y)
     for gap in gaps:
@@ -163,7 +177,7 @@ def _broken(layer, gaps):
     return {"x": x, "y": y}
 
 
-def _happenings(number, run, seconds):
+def _happenings(number: int, run: Run, seconds: float) -> list[Layer]:
     """Returns the layers of a run's evaluations, checkpoints and resumes on an axis of time."""
     colour, height = palette.colour(number), 0.04 + 0.05 * (number % 8)
     layers = []
@@ -196,7 +210,7 @@ def _happenings(number, run, seconds):
     return layers
 
 
-def _memory(runs):
+def _memory(runs: Sequence[Run]) -> Plot:
     size, unit = series.sample_unit(_most(runs, ("memory",)))
     peaks = [
         e[name] for r in runs for e in r.of("memory")
@@ -211,20 +225,20 @@ def _memory(runs):
             ("peak_resident_bytes", "main memory", palette.dash(number)),
             ("peak_gpu_bytes", "GPU", (0, (5, 2))),
         ):
-            told = [e for e in run.of("memory") if e[field] is not None]
-            if told:
+            measured = [e for e in run.of("memory") if e[field] is not None]
+            if measured:
                 label = f"{run.name}, {where}"
                 layers.append(
-                    Layer("line", [e["samples"] / size for e in told],
-                          [e[field] / scale for e in told], palette.colour(number), label, dash,
+                    Layer("line", [e["samples"] / size for e in measured],
+                          [e[field] / scale for e in measured], palette.colour(number), label, dash,
                           marker=palette.marker(number), step=True, hover=f"{label}: {name}")
                 )  # fmt: skip
     return Plot("memory", "Memory", unit, f"peak so far of rank 0 ({name})", tuple(layers),
-                "The most that rank 0 has taken until then.",
+                "The highest memory use of rank 0 so far.",
                 y_limits=(0, max(peaks) / scale * 1.12))  # fmt: skip
 
 
-def _learning_rate(runs):
+def _learning_rate(runs: Sequence[Run]) -> Plot:
     size, unit = series.sample_unit(_most(runs, ("step",)))
     layers = []
     for number, run in enumerate(runs):
@@ -242,7 +256,7 @@ def _learning_rate(runs):
                 "" if layers else "No step has been reported.")  # fmt: skip
 
 
-def _breakdown(runs):
+def _breakdown(runs: Sequence[Run]) -> Plot:
     names = []
     for run in runs:
         for event in run.of("breakdown")[-1:]:
@@ -254,6 +268,6 @@ def _breakdown(runs):
         ])
         for run in runs if run.of("breakdown")
     )  # fmt: skip
-    note = "No run was asked where a step's time goes: train with --step_breakdown."
+    note = "No run has a step breakdown: train with --step_breakdown."
     return Plot("breakdown", "Where a step's time goes", "milliseconds per step", "", bars=bars,
                 note="" if bars else note)  # fmt: skip

@@ -1,8 +1,12 @@
-"""A run beside what others have published: rates, and the AUC of MLPerf runs on Criteo Terabyte."""
+"""A run compared with published results: rates, and the AUC of MLPerf runs on Criteo Terabyte."""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
-from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES
+from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES, PublishedRun
+from training.telemetry.report.runs import Run
 
 # Days 0 to 22.
 TERABYTE_TRAIN_SAMPLES = 4195197692
@@ -27,26 +31,26 @@ _ALIKE = {"float32": ("fp32",), "float32 or tf32": ("fp32", "tf32"), "float16": 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A run beside one published row.
+    """A run compared with one published row.
 
     Attributes:
         row: the `planner.published_runs.PublishedRun`.
         ratio: the run's samples per second over the row's, or None.
-        differences: what is not the same, in words. Not which GPU it was: no journal has that.
+        differences: one text for each difference. Not the GPU model: no journal has it.
     """
 
-    row: object
-    ratio: "float | None"
-    differences: tuple
+    row: PublishedRun
+    ratio: float | None
+    differences: tuple[str, ...]
 
 
-def curve_points(aucs):
+def curve_points(aucs: Sequence[float]) -> tuple[list[float], list[float]]:
     """Returns ([samples], [AUC]) of one of `AUC_CURVES`."""
     step = _EPOCH_PART * TERABYTE_TRAIN_SAMPLES
     return [step * (i + 1) for i in range(len(aucs))], list(aucs)
 
 
-def is_terabyte(run):
+def is_terabyte(run: Run) -> bool:
     """Returns whether a run's data is Criteo Terabyte: by sample counts, or by table sizes."""
     data = run.config["data"]
     if data.get("layout") == "synthetic":
@@ -56,7 +60,7 @@ def is_terabyte(run):
     return vocabulary(run) is not None
 
 
-def vocabulary(run):
+def vocabulary(run: Run) -> str | None:
     """Returns the name in `VOCABULARIES` of a run's table sizes, or None.
 
     Some tools count one row more for missing categories.
@@ -70,24 +74,24 @@ def vocabulary(run):
     return None
 
 
-def precision(run):
-    """Returns the precision of a run's matrix products, as far as its journal tells."""
+def precision(run: Run) -> str:
+    """Returns the precision of a run's matrix products, as far as its journal records it."""
     machine = run.machine()
     if not run.flags.get("amp"):
         return "float32 or tf32" if machine == "GPU" else "float32"
     chosen = run.flags.get("amp_dtype", "auto")
     if chosen != "auto":
         return chosen
-    return {"CPU": "bfloat16", "GPU": "float16"}.get(machine, "16 bits")
+    return {"CPU": "bfloat16", "GPU": "float16"}.get(machine or "", "16 bits")
 
 
-def hardware(run):
-    """Returns a run's machine in words, as far as its journal tells."""
+def hardware(run: Run) -> str:
+    """Returns a run's machine in words, as far as its journal records it."""
     ranks = run.config["ranks"]
     return f"{ranks:,} rank{'s' if ranks > 1 else ''} on {run.machine() or 'unknown device'}"
 
 
-def compare(run):
+def compare(run: Run) -> list[Comparison]:
     """Compares a run with all published rows.
 
     Returns:
@@ -101,7 +105,7 @@ def compare(run):
     return sorted(found, key=lambda c: (len(c.differences), _apart(run, c.row)))
 
 
-def _differences(run, row):
+def _differences(run: Run, row: PublishedRun) -> Iterator[str]:
     if run.machine() != "GPU" or run.config["ranks"] != row.ranks:
         yield f"{hardware(run)}, not {row.system}"
     if run.batch != row.global_batch:
@@ -117,7 +121,7 @@ def _differences(run, row):
         yield "other model"
 
 
-def _apart(run, row):
+def _apart(run: Run, row: PublishedRun) -> float:
     """Returns how far a row's ranks and batch are from the run's."""
     pairs = ((run.config["ranks"], row.ranks), (run.batch, row.global_batch))
     return sum(max(a, b) / min(a, b) for a, b in pairs)

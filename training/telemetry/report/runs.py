@@ -1,12 +1,20 @@
-"""A run as the report shows it: the events of its journals on one axis of steps and of time."""
+"""Runs for the report: the events of a run's journals on one axis of steps and of time."""
+
+from __future__ import annotations
 
 import bisect
 import collections
 import dataclasses
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from training.runtime.errors import UserError
 from training.telemetry.report.journals import read_journal, read_result
+
+# A run's folder, its events, and whether its journal ends in a cut line.
+_Part = tuple[pathlib.Path, list[dict[str, Any]], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,34 +35,34 @@ class Run:
     """
 
     name: str
-    folders: tuple
-    config: dict
-    result: "dict | None"
-    events: dict
-    redone: tuple
-    resumes: tuple
-    cut: tuple
+    folders: tuple[str, ...]
+    config: dict[str, Any]
+    result: dict[str, Any] | None
+    events: dict[str, list[dict[str, Any]]]
+    redone: tuple[dict[str, Any], ...]
+    resumes: tuple[tuple[float, int], ...]
+    cut: tuple[str, ...]
 
     @property
-    def flags(self):
+    def flags(self) -> dict[str, Any]:
         """The flags of the last start."""
         return self.config["flags"]
 
     @property
-    def batch(self):
+    def batch(self) -> int:
         """The global batch in samples."""
         return self.flags["global_batch_size"]
 
-    def of(self, kind):
+    def of(self, kind: str) -> list[dict[str, Any]]:
         """Returns the events of one kind, in order."""
         return self.events.get(kind, [])
 
-    def last_step(self):
-        """Returns the last step that the journal tells of."""
+    def last_step(self) -> int:
+        """Returns the last step in the journal."""
         steps = [e["step"] for kind in ("step", "evaluation") for e in self.of(kind)]
         return max(steps, default=self.config.get("resumed_from_step") or 0)
 
-    def samples_per_second(self):
+    def samples_per_second(self) -> float | None:
         """Returns the mean rate: the result's, else the journal's own; None without steps."""
         if self.result is not None and self.result.get("samples_per_second"):
             return self.result["samples_per_second"]
@@ -62,15 +70,15 @@ class Run:
         seconds = sum(e["covers_seconds"] for e in timed)
         return sum(e["covers_steps"] for e in timed) * self.batch / seconds if seconds else None
 
-    def machine(self):
-        """Returns "CPU", "GPU", or None where the journal does not tell."""
+    def machine(self) -> str | None:
+        """Returns "CPU", "GPU", or None if the journal does not record it."""
         memory = self.of("memory")
         if not memory:
             return None
         return "CPU" if memory[-1]["peak_gpu_bytes"] is None else "GPU"
 
 
-def read_runs(folders):
+def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     """Reads run folders; joins each that resumed from the checkpoints of one given before it.
 
     Args:
@@ -82,7 +90,8 @@ def read_runs(folders):
     Raises:
         UserError: a folder is no run, its journal is damaged, or it is given twice.
     """
-    groups, seen = [], set()
+    groups: list[list[_Part]] = []
+    seen: set[pathlib.Path] = set()
     for folder in folders:
         path = pathlib.Path(folder)
         events, cut = read_journal(path)
@@ -99,11 +108,11 @@ def read_runs(folders):
     return [_run(name, group) for name, group in zip(names, groups)]
 
 
-def _config(events, index):
+def _config(events: list[dict[str, Any]], index: int) -> dict[str, Any]:
     return [e for e in events if e["event"] == "config"][index]
 
 
-def _resumes(part, earlier):
+def _resumes(part: _Part, earlier: _Part) -> bool:
     config, before = _config(part[1], 0), _config(earlier[1], -1)
     place = config["flags"].get("checkpoint_dir")
     return bool(
@@ -114,7 +123,7 @@ def _resumes(part, earlier):
     )
 
 
-def _names(groups):
+def _names(groups: list[list[pathlib.Path]]) -> list[str]:
     """Returns a name for each group of folders: the first one's own, longer where two share it."""
     names = []
     for depth in range(1, 20):
@@ -127,7 +136,7 @@ def _names(groups):
     ]
 
 
-def _segments(group):
+def _segments(group: list[_Part]) -> list[list[dict[str, Any]]]:
     """Returns the events of each start, over all folders; messages may come before its config."""
     segments = []
     for _, events, _ in group:
@@ -141,7 +150,7 @@ def _segments(group):
     return segments
 
 
-def _run(name, group):
+def _run(name: str, group: list[_Part]) -> Run:
     segments = _segments(group)
     kinds, redone, resumes = collections.defaultdict(list), [], []
     offset = 0.0
@@ -181,13 +190,13 @@ def _run(name, group):
 
 
 class _Clock:
-    """Gives the events of one start their time in the run.
+    """Sets the times, in the run, of the events of one start.
 
     A checkpoint's own time is when it became whole, an evaluation's is its end, and older journals
     have neither: both are placed where their step was made, between the "step" events around it.
     """
 
-    def __init__(self, offset, start, batch):
+    def __init__(self, offset: float, start: int, batch: int):
         self._offset = offset
         self._batch = batch
         # Of each "step" event, and of the start: step, clock, seconds per step.
@@ -195,7 +204,7 @@ class _Clock:
         self._clocks = [(offset, 0.0)]
         self.latest = offset
 
-    def place(self, event):
+    def place(self, event: dict[str, Any]) -> dict[str, Any]:
         """Sets `clock`, and for a "step" event `covers_steps` and `covers_seconds`."""
         kind = event["event"]
         if kind in ("evaluation", "checkpoint"):

@@ -1,15 +1,21 @@
-"""Numbers for plots: thinned to what a screen can show, smoothed, in units that read well."""
+"""Numbers for plots: thinned to a screen's resolution, smoothed, in readable units."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 # Points of one line: more only make the page larger.
 MOST_POINTS = 400
 _WINDOW = 0.05  # of a line, for its running mean
 
 
-def thin(x, y, weight):
+def thin(
+    x: npt.ArrayLike, y: npt.ArrayLike, weight: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Returns at most `MOST_POINTS` points, each the weighted mean of neighbours.
 
     Args:
@@ -20,7 +26,8 @@ def thin(x, y, weight):
     Returns:
         (x, y, weight, points in each), arrays of m <= n numbers. Each x is the last of its points.
     """
-    x, y, weight = (np.asarray(a, dtype=np.float64) for a in (x, y, weight))
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    weight = np.asarray(weight, dtype=np.float64)
     if not len(x):
         return x, y, weight, 1
     size = math.ceil(len(x) / MOST_POINTS)
@@ -31,7 +38,7 @@ def thin(x, y, weight):
     return x[ends], means, sums, size
 
 
-def running_mean(y, weight):
+def running_mean(y: npt.ArrayLike, weight: npt.ArrayLike) -> tuple[np.ndarray, int]:
     """Returns (the weighted mean of the points around each, 5 % of all; how many these are).
 
     At both ends the window is cut off.
@@ -46,28 +53,28 @@ def running_mean(y, weight):
     return (products[high] - products[low]) / np.where(total > 0, total, 1.0), 2 * half + 1
 
 
-def limits(values, extra=()):
+def limits(values: Iterable[float], extra: Sequence[float] = ()) -> tuple[float, float, int]:
     """Returns (lowest, highest, values above) of an axis that shows all but rare high outliers.
 
     Args:
         values: of the lines.
-        extra: values that must be seen whatever they are.
+        extra: values that are always shown.
     """
-    values = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
-    seen = np.concatenate([values, np.asarray(list(extra), dtype=np.float64)])
+    finite = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
+    seen = np.concatenate([finite, np.asarray(list(extra), dtype=np.float64)])
     if not len(seen):
         return 0.0, 1.0, 0
     low, high = seen.min(), seen.max()
-    if len(values) >= 20:
-        usual = np.quantile(values, 0.98)
-        spread = usual - np.quantile(values, 0.02)
-        if values.max() > usual + spread:
+    if len(finite) >= 20:
+        usual = np.quantile(finite, 0.98)
+        spread = usual - np.quantile(finite, 0.02)
+        if finite.max() > usual + spread:
             high = max([usual + 0.2 * spread, *extra])
     margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
-    return low - margin, high + margin, int((values > high + margin).sum())
+    return float(low - margin), float(high + margin), int((finite > high + margin).sum())
 
 
-def sample_unit(most):
+def sample_unit(most: float) -> tuple[float, str]:
     """Returns (divisor, name) for numbers of samples up to `most`."""
     for size, name in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
         if most >= size:
@@ -75,13 +82,13 @@ def sample_unit(most):
     return 1.0, "samples"
 
 
-def rate_unit(most):
+def rate_unit(most: float) -> tuple[float, str]:
     """Returns (divisor, name) for samples per second up to `most`."""
     size, name = sample_unit(most)
     return size, f"{name} per second"
 
 
-def time_unit(most):
+def time_unit(most: float) -> tuple[float, str]:
     """Returns (divisor, name) for seconds up to `most`."""
     for size, name in ((10800.0, "hours"), (180.0, "minutes")):
         if most >= size:
@@ -89,6 +96,6 @@ def time_unit(most):
     return 1.0, "seconds"
 
 
-def byte_unit(most):
+def byte_unit(most: float) -> tuple[float, str]:
     """Returns (divisor, name) for bytes up to `most`."""
     return (2.0**30, "GiB") if most >= 2**30 else (2.0**20, "MiB")

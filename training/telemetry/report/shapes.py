@@ -1,4 +1,4 @@
-"""What the report relies on in each event of a journal, and in a result: types and ranges.
+"""The fields that the report reads from journals and results: types and ranges.
 
 Further fields are allowed: docs/journal.md lists all that are written.
 """
@@ -17,7 +17,7 @@ _Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Event(TypedDict):
-    """What every line has."""
+    """The field of every line."""
 
     event: str
 

@@ -1,4 +1,6 @@
-"""Makes matplotlib's SVG fit into an HTML page: ids of its own, colours of the page's mode."""
+"""Adapts matplotlib's SVG to an HTML page: unique ids, and the colours of the page's mode."""
+
+from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -10,16 +12,16 @@ _FONT = re.compile(r"font: ([\d.]+)px [^;]*")
 _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 
 
-def inline(text, prefix, title):
+def inline(text: str, prefix: str, title: str) -> str:
     """Returns an SVG document as an element of an HTML page.
 
     Namespaces and metadata go, the size is the container's, the font is the page's, and each colour
     of the palette becomes its CSS variable.
 
     Args:
-        text: what matplotlib has written.
-        prefix: what to put before each id.
-        title: what a screen reader says.
+        text: an SVG document from matplotlib.
+        prefix: put before each id.
+        title: the accessible name.
     """
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
@@ -49,5 +51,5 @@ def inline(text, prefix, title):
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
-def _bare(name):
+def _bare(name: str) -> str:
     return name.rpartition("}")[2]

@@ -1,22 +1,27 @@
-"""Lets programs take turns, and says what came of it.
+"""Measures programs in interleaved rounds.
 
-In every round each program trains once at each batch size, and the machine is measured once. What
-else the machine does then falls on all of them alike, and a ratio is of two figures of one round.
+In every round each program trains once at each batch size, and the machine is measured once. Other
+load on the machine then affects all of them alike, and a ratio is of two figures of one round.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import math
 import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.training.limit import seconds_per_sample
-from benchmarks.training.programs import TooSlowError
+from benchmarks.training.programs import Program, TooSlowError
+from benchmarks.training.task import Task
 
 _CALIBRATION_STEPS, _FEWEST_STEPS = 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured of a program.
+    """One measurement of a program.
 
     Attributes:
         program: name of it.
@@ -29,71 +34,91 @@ class Case:
     batch: int
 
     @property
-    def name(self):
-        """What the table calls it."""
+    def name(self) -> str:
+        """Its name in the table."""
         return self.program + (", forward only" if self.do == "infer" else "")
 
 
 @dataclasses.dataclass
 class Measured:
-    """What the rounds gave, one entry a round.
+    """The results of the rounds, one entry a round.
 
     Attributes:
         rates: {Case: samples per second}.
         others: {Case: cores that were busy with anything else}.
-        limits: what `rates` said, with "products" as {precision: {library: operations/s}}.
+        limits: the answers of `rates`, with "products" as {precision: {library: operations/s}}.
         steps: {Case: steps of a burst}.
         losses: {Case: the last step's loss}.
         missing: [{"program", "why"}, ...]: those that were too slow to be measured.
     """
 
-    rates: dict
-    others: dict
-    limits: list
-    steps: dict
-    losses: dict
-    missing: list
+    rates: dict[Case, list[float]]
+    others: dict[Case, list[float]]
+    limits: list[dict[str, Any]]
+    steps: dict[Case, int]
+    losses: dict[Case, float | None]
+    missing: list[dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Burst:
+    """The length of a burst of steps.
+
+    Attributes:
+        seconds: its length.
+        steps: its number of steps, which replaces `seconds`; or None.
+        timeout: seconds in which a program must do three steps. A program that does not is ended
+            and left out: arithmetic that a processor only emulates would take hours.
+    """
+
+    seconds: float = 2.0
+    steps: int | None = None
+    timeout: float = 60.0
 
 
 def measure(
-    programs, machine, cases, rounds, *, precisions, seconds=2.0, steps=None, patience=60.0,
-    tell=print,
-):  # fmt: skip
+    programs: dict[str, Program],
+    machine: Program,
+    cases: Sequence[Case],
+    rounds: int,
+    *,
+    precisions: Sequence[str],
+    burst: Burst,
+    report: Callable[[str], None] = print,
+) -> Measured:
     """Measures all cases, round after round.
 
     Args:
         programs: {name: `Program`}.
         machine: the `Program` that measures rates.
         cases: list of `Case`.
-        rounds: how many.
+        rounds: number of rounds.
         precisions: of the products that the machine is measured with.
-        seconds: length of a burst.
-        steps: steps of a burst instead, a number.
-        patience: seconds in which a program must do three steps: one that does not is ended and
-            left out, as arithmetic that a processor only imitates would take hours.
-        tell: function (line) that says how far it is.
+        burst: the length of the bursts.
+        report: called with a line about the progress.
 
     Returns:
         A `Measured`.
     """
-    counts, missing = {}, {}
+    counts: dict[Case, int] = {}
+    missing: dict[str, dict[str, str]] = {}
     for case in cases:
         if case.program in missing:
             continue
         try:
             # A burst's untimed step traces and touches memory.
             answers, _ = programs[case.program].ask(
-                case.do, within=patience, batch=case.batch, steps=_CALIBRATION_STEPS
+                case.do, within=burst.timeout, batch=case.batch, steps=_CALIBRATION_STEPS
             )
         except TooSlowError:
             programs.pop(case.program).end()
             steps_done = f"{_CALIBRATION_STEPS + 1} steps of {case.batch} samples"
-            why = f"{steps_done} took more than {patience:.0f} s"
+            why = f"{steps_done} took more than {burst.timeout:.0f} s"
             missing[case.program] = {"program": case.name, "why": why}
-            tell(f"{case.name}: left out: {why}")
+            report(f"{case.name}: left out: {why}")
             continue
         step = max(answer["seconds"] for answer in answers) / _CALIBRATION_STEPS
-        counts[case] = steps or max(_FEWEST_STEPS, math.ceil(seconds / step))
+        counts[case] = burst.steps or max(_FEWEST_STEPS, math.ceil(burst.seconds / step))
     cases = [case for case in cases if case.program not in missing]
     counts = {case: counts[case] for case in cases}
     machine.ask("measure", precisions=precisions)
@@ -108,7 +133,7 @@ def measure(
             for precision, rate in products.items():
                 limits["products"][precision]["PyTorch"] = rate
         measured.limits.append(limits)
-        # Every other round goes the other way: nobody always follows the same neighbour.
+        # Every other round goes the other way: no case always follows the same other one.
         for case in cases if turn % 2 == 0 else cases[::-1]:
             answers, other = programs[case.program].ask(
                 case.do, batch=case.batch, steps=counts[case]
@@ -121,11 +146,11 @@ def measure(
             f"{case.name} {case.batch}: {rates[-1]:,.0f}/s"
             for case, rates in measured.rates.items()
         )
-        tell(f"round {turn + 1} of {rounds}: {found}")
+        report(f"round {turn + 1} of {rounds}: {found}")
     return measured
 
 
-def best_product(limits, precision):
+def best_product(limits: Mapping[str, Any], precision: str) -> tuple[float, str]:
     """Returns (operations per second, which library and precision) of the fastest product.
 
     bfloat16 numbers may be multiplied in float32 too: where that is faster, it is what a bfloat16
@@ -139,7 +164,7 @@ def best_product(limits, precision):
     )
 
 
-def rows(task, measured):
+def rows(task: Task, measured: Measured) -> list[dict[str, Any]]:
     """Returns one dictionary for each case.
 
     Args:

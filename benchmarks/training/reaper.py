@@ -1,20 +1,22 @@
-"""Ends the programs of a benchmark that has died: stopped ones could not see it themselves.
+"""Kills the programs of a benchmark that has died: stopped ones cannot detect it themselves.
 
-    python3 keeper.py
+    python3 reaper.py
 
-Reads numbers of processes, one a line, each counted from then on, or with a minus no longer. When
-its input ends, those still counted are killed.
+Reads process numbers, one a line: a positive one adds the process to the set, a negative one
+removes it. When its input ends, the processes in the set are killed.
 """
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
 
 
-def main():
+def main() -> None:
     """Waits for the end of the input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kept = set()
+    kept: set[int] = set()
     for line in sys.stdin:
         number = int(line)
         (kept.add if number > 0 else kept.discard)(abs(number))
