@@ -68,9 +68,7 @@ struct Avx2Vector {
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return _mm256_fmadd_ps(a, b, sum);
   }
-  static Register Relu(Register a) {
-    return _mm256_fmadd_ps(a, Zero(), _mm256_max_ps(Zero(), a));
-  }
+  static Register Relu(Register a) { return _mm256_fmadd_ps(a, Zero(), _mm256_max_ps(Zero(), a)); }
   static Register WherePositive(Register a, Register value) {
     return _mm256_and_ps(_mm256_cmp_ps(a, Zero(), _CMP_GT_OQ), value);
   }
@@ -86,10 +84,10 @@ struct Avx2Vector {
     rows[0] = low;
   }
   static void SumLanes(const Register* sums, float* const* out) {
-    const Register s01 = _mm256_add_ps(_mm256_unpacklo_ps(sums[0], sums[1]),
-                                       _mm256_unpackhi_ps(sums[0], sums[1]));
-    const Register s23 = _mm256_add_ps(_mm256_unpacklo_ps(sums[2], sums[3]),
-                                       _mm256_unpackhi_ps(sums[2], sums[3]));
+    const Register s01 =
+        _mm256_add_ps(_mm256_unpacklo_ps(sums[0], sums[1]), _mm256_unpackhi_ps(sums[0], sums[1]));
+    const Register s23 =
+        _mm256_add_ps(_mm256_unpacklo_ps(sums[2], sums[3]), _mm256_unpackhi_ps(sums[2], sums[3]));
     // Lane l: the sums of lane l of sums[0], sums[1], sums[2], sums[3].
     const Register all =
         _mm256_add_ps(_mm256_shuffle_ps(s01, s23, 0x44), _mm256_shuffle_ps(s01, s23, 0xee));

@@ -74,18 +74,14 @@ struct Avx512Vector {
   static Register MultiplyAdd(Register a, Register b, Register sum) {
     return _mm512_fmadd_ps(a, b, sum);
   }
-  static Register Relu(Register a) {
-    return _mm512_fmadd_ps(a, Zero(), _mm512_max_ps(Zero(), a));
-  }
+  static Register Relu(Register a) { return _mm512_fmadd_ps(a, Zero(), _mm512_max_ps(Zero(), a)); }
   static Register WherePositive(Register a, Register value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, Zero(), _CMP_GT_OQ), value);
   }
   static Register Where(Register condition, Register a, Register b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(condition, Zero(), _CMP_NEQ_UQ), b, a);
   }
-  static Register BroadcastLane(const float* p) {
-    return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
-  }
+  static Register BroadcastLane(const float* p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
   static void TransposeLanes(Register* rows) {
     const Register a = _mm512_shuffle_f32x4(rows[0], rows[1], 0x88);  // r0.0 r0.2 r1.0 r1.2
     const Register b = _mm512_shuffle_f32x4(rows[0], rows[1], 0xdd);  // r0.1 r0.3 r1.1 r1.3
@@ -97,10 +93,10 @@ struct Avx512Vector {
     rows[3] = _mm512_shuffle_f32x4(b, d, 0xdd);
   }
   static void SumLanes(const Register* sums, float* const* out) {
-    const Register s01 = _mm512_add_ps(_mm512_unpacklo_ps(sums[0], sums[1]),
-                                       _mm512_unpackhi_ps(sums[0], sums[1]));
-    const Register s23 = _mm512_add_ps(_mm512_unpacklo_ps(sums[2], sums[3]),
-                                       _mm512_unpackhi_ps(sums[2], sums[3]));
+    const Register s01 =
+        _mm512_add_ps(_mm512_unpacklo_ps(sums[0], sums[1]), _mm512_unpackhi_ps(sums[0], sums[1]));
+    const Register s23 =
+        _mm512_add_ps(_mm512_unpacklo_ps(sums[2], sums[3]), _mm512_unpackhi_ps(sums[2], sums[3]));
     // Lane l: the sums of lane l of sums[0], sums[1], sums[2], sums[3].
     const Register all =
         _mm512_add_ps(_mm512_shuffle_ps(s01, s23, 0x44), _mm512_shuffle_ps(s01, s23, 0xee));
@@ -127,8 +123,7 @@ struct Avx512Vector {
     const __m512i rounded =
         _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     const __mmask16 is_nan = _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q);
-    const __m512i kept =
-        _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x400000));
+    const __m512i kept = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
   }
 };

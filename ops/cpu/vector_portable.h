@@ -19,8 +19,8 @@ namespace {
 struct PortableVector {
   // Four floats as GCC and Clang keep them in one register, on every processor that has such.
   typedef float Register __attribute__((vector_size(16)));
-  static constexpr int kFloats = 4;  // floats in a register
-  static constexpr int kLanes = 1;   // 128-bit lanes in a register
+  static constexpr int kFloats = 4;           // floats in a register
+  static constexpr int kLanes = 1;            // 128-bit lanes in a register
   static constexpr int kGradientRows = 2;     // register block of the interaction's gradient:
   static constexpr int kGradientColumns = 4;  // rows x registers of columns
 
@@ -80,9 +80,7 @@ struct PortableVector {
     return a;
   }
   // sum + a * b, rounded once or twice.
-  static Register MultiplyAdd(Register a, Register b, Register sum) {
-    return sum + a * b;
-  }
+  static Register MultiplyAdd(Register a, Register b, Register sum) { return sum + a * b; }
   // max(a, 0) where a is finite, NaN where it is not: 0 * a is NaN for an infinity too.
   static Register Relu(Register a) {
     for (int i = 0; i < 4; ++i) a[i] = (a[i] > 0 ? a[i] : 0) + 0 * a[i];

@@ -72,17 +72,17 @@ namespace portable {
 FillFunction Fill();
 template <class Row, class T>
 EmbeddingFunctions<Row, T> Embedding();
-}
+}  // namespace portable
 namespace avx2 {
 FillFunction Fill();
 template <class Row, class T>
 EmbeddingFunctions<Row, T> Embedding();
-}
+}  // namespace avx2
 namespace avx512 {
 FillFunction Fill();
 template <class Row, class T>
 EmbeddingFunctions<Row, T> Embedding();
-}
+}  // namespace avx512
 
 }  // namespace dlrm
 

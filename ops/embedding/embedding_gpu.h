@@ -52,9 +52,16 @@ struct GpuBatch {
     TF_RETURN_IF_ERROR(IdErrorOfDevice(&error));
     TF_RETURN_IF_ERROR(CheckEarlierIds(error));
     TF_RETURN_IF_ERROR(ReadTables(ids, base_rows, table_rows, rows, &tables));
-    launch = {ids.dim_size(0),     ids.dim_size(1),     dim,   rows,
-              DeviceData(ids),     tables.base.data(),  tables.count.data(),
-              error,               CudaType<Id>::kValue, CudaType<T>::kValue,
+    launch = {ids.dim_size(0),
+              ids.dim_size(1),
+              dim,
+              rows,
+              DeviceData(ids),
+              tables.base.data(),
+              tables.count.data(),
+              error,
+              CudaType<Id>::kValue,
+              CudaType<T>::kValue,
               CudaType<R>::kValue};
     return tensorflow::Status();
   }
@@ -69,8 +76,8 @@ inline tensorflow::Status OwnDeviceBuffer(tensorflow::OpKernelContext* c,
   tensorflow::Tensor copy;
   TF_RETURN_IF_ERROR(c->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
   TF_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpyAsync(MutableDeviceData(copy), DeviceData(*tensor),
-                                 tensor->TotalBytes(), cudaMemcpyDeviceToDevice, StreamOf(c)),
+      CudaStatus(cudaMemcpyAsync(MutableDeviceData(copy), DeviceData(*tensor), tensor->TotalBytes(),
+                                 cudaMemcpyDeviceToDevice, StreamOf(c)),
                  "copying a variable that is being read"));
   *tensor = copy;
   return tensorflow::Status();

@@ -78,13 +78,15 @@ extern "C" cudaError_t dlrm_embedding_initialize(float* rows, int64_t dim, int64
     return cudaErrorInvalidValue;
   }
   const auto bits = static_cast<uint64_t>(seed);
-  const dlrm::gpu::RowNumbers numbers{count,
-                                 first_row,
-                                 row_stride,
-                                 static_cast<uint32_t>(table_index),
-                                 {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)}};
+  const dlrm::gpu::RowNumbers numbers{
+      count,
+      first_row,
+      row_stride,
+      static_cast<uint32_t>(table_index),
+      {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)}};
   const int64_t blocks = (count * ((dim + 3) / 4) + 255) / 256;
-  const auto kernel = dim % 4 == 0 && dlrm::gpu::aligned(rows, 16) ? dlrm::gpu::initialize_kernel<true>
-                                                              : dlrm::gpu::initialize_kernel<false>;
+  const auto kernel = dim % 4 == 0 && dlrm::gpu::aligned(rows, 16)
+                          ? dlrm::gpu::initialize_kernel<true>
+                          : dlrm::gpu::initialize_kernel<false>;
   return dlrm::gpu::launch(kernel, blocks, 256, 0, stream, numbers, dim, limit, rows);
 }

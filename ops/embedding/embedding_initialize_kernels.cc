@@ -43,9 +43,9 @@ class InitializeKernel : public OpKernel {
                                   c->input(i + 1).shape().DebugString()));
       numbers[i] = c->input(i + 1).scalar<tensorflow::int64>()();
     }
-    OP_REQUIRES(c, c->input(7).dims() == 0,
-                InvalidArgument("limit must be a scalar, got shape ",
-                                c->input(7).shape().DebugString()));
+    OP_REQUIRES(
+        c, c->input(7).dims() == 0,
+        InvalidArgument("limit must be a scalar, got shape ", c->input(7).shape().DebugString()));
     const int64_t base_row = numbers[0], rows = numbers[1], table_index = numbers[2],
                   seed = numbers[3], first_row = numbers[4], row_stride = numbers[5];
     const float limit = c->input(7).scalar<float>()();
@@ -72,14 +72,13 @@ class InitializeKernel : public OpKernel {
     float* out = MutableElementsOf<float>(table) + base_row * dimension;
     const FillFunction fill = FillFor(CurrentInstructionSet());
     const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
-    tensorflow::Shard(workers.num_threads, workers.workers, rows, 4 * dimension,
-                      [&](int64_t begin, int64_t end) {
-                        for (int64_t k = begin; k < end; ++k) {
-                          fill(key, static_cast<uint64_t>(first_row + k * row_stride),
-                               static_cast<uint32_t>(table_index), limit, dimension,
-                               out + k * dimension);
-                        }
-                      });
+    tensorflow::Shard(
+        workers.num_threads, workers.workers, rows, 4 * dimension, [&](int64_t begin, int64_t end) {
+          for (int64_t k = begin; k < end; ++k) {
+            fill(key, static_cast<uint64_t>(first_row + k * row_stride),
+                 static_cast<uint32_t>(table_index), limit, dimension, out + k * dimension);
+          }
+        });
   }
 };
 

@@ -29,12 +29,11 @@ class GpuLookupKernel : public OpKernel {
     OP_REQUIRES_OK(
         c, (batch.Prepare<R, T, Id>(ids, c->input(2), c->input(3), table.dim_size(0), dim)));
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(
-                          0, TensorShape({ids.dim_size(0), ids.dim_size(1), dim}), &output));
+    OP_REQUIRES_OK(
+        c, c->allocate_output(0, TensorShape({ids.dim_size(0), ids.dim_size(1), dim}), &output));
     if (output->NumElements() == 0) return;
-    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_lookup(
-                                     &batch.launch, DeviceData(table),
-                                     MutableDeviceData(*output), StreamOf(c)),
+    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_lookup(&batch.launch, DeviceData(table),
+                                                       MutableDeviceData(*output), StreamOf(c)),
                                  "embedding lookup"));
   }
 };
@@ -65,8 +64,8 @@ class GpuInitializeKernel : public OpKernel {
                                   c->input(i).shape().DebugString()));
     }
     const auto number = [c](int i) { return c->input(i).scalar<tensorflow::int64>()(); };
-    const int64_t base_row = number(1), rows = number(2), table_index = number(3),
-                  seed = number(4), first_row = number(5), row_stride = number(6);
+    const int64_t base_row = number(1), rows = number(2), table_index = number(3), seed = number(4),
+                  first_row = number(5), row_stride = number(6);
     const float limit = c->input(7).scalar<float>()();
     tensorflow::mutex_lock lock(*variable->mu());
     OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DT_FLOAT, 2, "table"));

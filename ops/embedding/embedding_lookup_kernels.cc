@@ -23,7 +23,8 @@ EmbeddingFunctions<Row, T> EmbeddingFor(InstructionSet set) {
   return portable::Embedding<Row, T>();
 }
 
-#define DLRM_INSTANTIATE(Row, T) template EmbeddingFunctions<Row, T> EmbeddingFor<Row, T>(InstructionSet);
+#define DLRM_INSTANTIATE(Row, T) \
+  template EmbeddingFunctions<Row, T> EmbeddingFor<Row, T>(InstructionSet);
 DLRM_FOR_EMBEDDING_ELEMENTS(DLRM_INSTANTIATE)
 #undef DLRM_INSTANTIATE
 
@@ -57,9 +58,8 @@ class LookupKernel : public OpKernel {
     OP_REQUIRES_OK(c, ReadTables(ids, c->input(2), c->input(3), table.dim_size(0), &tables));
     const int64_t dimension = table.dim_size(1);
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(
-        c, c->allocate_output(0, TensorShape({ids.dim_size(0), ids.dim_size(1), dimension}),
-                              &output));
+    OP_REQUIRES_OK(c, c->allocate_output(
+                          0, TensorShape({ids.dim_size(0), ids.dim_size(1), dimension}), &output));
     if (ids.NumElements() == 0) return;
     huge_pages_.Advise(table);
     AdviseHugePages(output->tensor_data().data(), output->TotalBytes());
@@ -91,12 +91,12 @@ class LookupKernel : public OpKernel {
   HugePages huge_pages_;
 };
 
-#define DLRM_REGISTER(R, T, Id)                                \
-  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")         \
-                              .Device(tensorflow::DEVICE_CPU)  \
-                              .TypeConstraint<R>("row_type")   \
-                              .TypeConstraint<T>("dtype")      \
-                              .TypeConstraint<Id>("Tids"),     \
+#define DLRM_REGISTER(R, T, Id)                               \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")        \
+                              .Device(tensorflow::DEVICE_CPU) \
+                              .TypeConstraint<R>("row_type")  \
+                              .TypeConstraint<T>("dtype")     \
+                              .TypeConstraint<Id>("Tids"),    \
                           LookupKernel<R, T, Id>);
 DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER

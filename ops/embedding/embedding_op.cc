@@ -61,8 +61,8 @@ Status UpdateShapes(InferenceContext* c) {
   TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
   TF_RETURN_IF_ERROR(IdsAndTables(c, first, first + 2, &ids));
   TF_RETURN_IF_ERROR(c->WithRank(c->input(first + 1), 3, &gradients));
-  TF_RETURN_IF_ERROR(c->Merge(
-      gradients, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}), &merged));
+  TF_RETURN_IF_ERROR(
+      c->Merge(gradients, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}), &merged));
   for (int i = first + 4; i < first + 6; ++i) {
     TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &scalar));
   }
@@ -119,10 +119,11 @@ REGISTER_OP("Dlrm>EmbeddingUpdate")
     .Attr("deterministic: bool = true")
     .SetIsStateful()
     .SetShapeFn(UpdateShapes)
-    .Doc("Updates the rows that ids [B, T] name by gradients [B, T, D], in place. The rules are in "
-         "row_optimizers.h: SGD subtracts learning_rate * scale * gradient for each id in turn; the "
-         "others apply scale * the sum of a row's gradients once. states: float32 variables, those "
-         "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars.");
+    .Doc(
+        "Updates the rows that ids [B, T] name by gradients [B, T, D], in place. The rules are in "
+        "row_optimizers.h: SGD subtracts learning_rate * scale * gradient for each id in turn; the "
+        "others apply scale * the sum of a row's gradients once. states: float32 variables, those "
+        "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars.");
 
 REGISTER_OP("Dlrm>EmbeddingInitialize")
     .Input("table: resource")

@@ -40,13 +40,12 @@ tensorflow::Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads&
   std::vector<int64_t> places(blocks * shards, 0);  // first counts, then where to write next
   RowFinder<Id> finder(ids, tables);
   const auto each_block = [&](const auto& work) {
-    tensorflow::Shard(workers.num_threads, workers.workers, blocks, kBlock * 8,
-                      [&](int64_t begin, int64_t end) {
-                        for (int64_t b = begin; b < end; ++b) {
-                          work(b * kBlock, std::min(count, (b + 1) * kBlock),
-                               places.data() + b * shards);
-                        }
-                      });
+    tensorflow::Shard(
+        workers.num_threads, workers.workers, blocks, kBlock * 8, [&](int64_t begin, int64_t end) {
+          for (int64_t b = begin; b < end; ++b) {
+            work(b * kBlock, std::min(count, (b + 1) * kBlock), places.data() + b * shards);
+          }
+        });
   };
   each_block([&](int64_t begin, int64_t end, int64_t* counts) {
     if (!finder.Find(begin, end, rows.data() + begin)) return;

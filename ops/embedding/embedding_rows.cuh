@@ -87,9 +87,9 @@ __device__ __forceinline__ void store_columns(T* address, const Columns<1>& colu
   narrow(columns.value[0], address);
 }
 __device__ __forceinline__ void store_columns(float* address, const Columns<4>& columns) {
-  store_streaming(reinterpret_cast<float4*>(address),
-                  make_float4(columns.value[0], columns.value[1], columns.value[2],
-                              columns.value[3]));
+  store_streaming(
+      reinterpret_cast<float4*>(address),
+      make_float4(columns.value[0], columns.value[1], columns.value[2], columns.value[3]));
 }
 template <typename Half>
 __device__ __forceinline__ void store_columns(Half* address, const Columns<4>& columns) {
@@ -187,8 +187,12 @@ template <typename Id, typename Body>
 cudaError_t for_table_parts(const DlrmEmbeddingBatch& batch, Body body) {
   for (int64_t first = 0; first < batch.tables; first += kTablesPerLaunch) {
     const int64_t left = batch.tables - first;
-    BatchPart<Id> part{static_cast<const Id*>(batch.ids), batch.error, batch.batch, batch.dim,
-                       batch.tables, static_cast<int>(first),
+    BatchPart<Id> part{static_cast<const Id*>(batch.ids),
+                       batch.error,
+                       batch.batch,
+                       batch.dim,
+                       batch.tables,
+                       static_cast<int>(first),
                        static_cast<int>(left < kTablesPerLaunch ? left : kTablesPerLaunch)};
     TableRanges ranges = {};
     for (int t = 0; t < part.tables; ++t) {

@@ -142,8 +142,8 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
     const int64_t update = chains.first[k];
     const int64_t row_number = chains.updates[update].row;
     Row* row = table.rows + row_number * dimension;
-    const float square = SumChain<(kRowStates > 0), V>(chains, update, dimension, gradients,
-                                                       step.scale, sum);
+    const float square =
+        SumChain<(kRowStates > 0), V>(chains, update, dimension, gradients, step.scale, sum);
     Register factor = V::Zero();
     if constexpr (kRowStates > 0) {
       float values[kRowStates];
@@ -154,10 +154,12 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
     for (int64_t c = 0; c < dimension; c += V::kFloats) {
       const int64_t left = dimension - c, place = row_number * dimension + c;
       Register values[kColumnStates + 1];  // one more: an array of none is none
-      for (int s = 0; s < kColumnStates; ++s) values[s] = LoadPart<V>(table.states[s] + place, left);
+      for (int s = 0; s < kColumnStates; ++s)
+        values[s] = LoadPart<V>(table.states[s] + place, left);
       const Register changed =
           rule.Apply(LoadPart<V>(row + c, left), V::Load(sum + c), values, factor);
-      for (int s = 0; s < kColumnStates; ++s) StorePart<V>(table.states[s] + place, values[s], left);
+      for (int s = 0; s < kColumnStates; ++s)
+        StorePart<V>(table.states[s] + place, values[s], left);
       StorePart<V>(row + c, changed, left);
     }
   }

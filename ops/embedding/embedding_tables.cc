@@ -17,9 +17,8 @@ Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype
   }
   if (tensor.dtype() != dtype || tensor.dims() != rank) {
     return InvalidArgument("variable ", name, " must be ", tensorflow::DataTypeString(dtype),
-                           " of rank ", rank, ", got ",
-                           tensorflow::DataTypeString(tensor.dtype()), " of shape ",
-                           tensor.shape().DebugString());
+                           " of rank ", rank, ", got ", tensorflow::DataTypeString(tensor.dtype()),
+                           " of shape ", tensor.shape().DebugString());
   }
   return Status();
 }
@@ -114,8 +113,7 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
   const Tensor &learning_rate = c->input(first + 4), &scale = c->input(first + 5);
   if (ids_->dims() != 2 || gradients_->dims() != 3 ||
       gradients_->dim_size(0) != ids_->dim_size(0) ||
-      gradients_->dim_size(1) != ids_->dim_size(1) ||
-      gradients_->dim_size(2) != rows.dim_size(1)) {
+      gradients_->dim_size(1) != ids_->dim_size(1) || gradients_->dim_size(2) != rows.dim_size(1)) {
     return InvalidArgument("gradients must be [B, T, ", rows.dim_size(1), "] for ids [B, T], got ",
                            gradients_->shape().DebugString(), " for ids ",
                            ids_->shape().DebugString());

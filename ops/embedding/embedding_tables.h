@@ -22,12 +22,12 @@ struct Tables {
 };
 
 // Calls MACRO(type of rows, type of vectors or gradients, type of ids) for all that have kernels.
-#define DLRM_FOR_EMBEDDING_TYPES(MACRO)                \
-  MACRO(float, float, tensorflow::int32)               \
-  MACRO(float, float, tensorflow::int64)               \
+#define DLRM_FOR_EMBEDDING_TYPES(MACRO)                 \
+  MACRO(float, float, tensorflow::int32)                \
+  MACRO(float, float, tensorflow::int64)                \
   MACRO(float, tensorflow::bfloat16, tensorflow::int32) \
   MACRO(float, tensorflow::bfloat16, tensorflow::int64) \
-  MACRO(float, Eigen::half, tensorflow::int32)         \
+  MACRO(float, Eigen::half, tensorflow::int32)          \
   MACRO(float, Eigen::half, tensorflow::int64)
 
 // Checks that `variable` is initialised and has the given type and rank.
@@ -43,7 +43,9 @@ template <class Id>
 class RowFinder {
  public:
   RowFinder(const tensorflow::Tensor& ids, const Tables& tables)
-      : ids_(ids.flat<Id>().data()), tables_(tables), bad_(ids.NumElements()),
+      : ids_(ids.flat<Id>().data()),
+        tables_(tables),
+        bad_(ids.NumElements()),
         count_(ids.NumElements()) {}
 
   // rows[k - begin] = the row of flat id k, for k in [begin, end). False if an id is out of bounds.
@@ -67,9 +69,9 @@ class RowFinder {
     const int64_t k = bad_.load();
     if (k == count_) return tensorflow::Status();
     const int64_t tables = static_cast<int64_t>(tables_.base.size());
-    return tensorflow::errors::InvalidArgument(
-        "id out of range: table ", k % tables, ", sample ", k / tables, ": id ",
-        static_cast<int64_t>(ids_[k]), " is not in [0, ", tables_.count[k % tables], ")");
+    return tensorflow::errors::InvalidArgument("id out of range: table ", k % tables, ", sample ",
+                                               k / tables, ": id ", static_cast<int64_t>(ids_[k]),
+                                               " is not in [0, ", tables_.count[k % tables], ")");
   }
 
  private:

@@ -40,9 +40,9 @@ class GpuUpdateKernel : public OpKernel {
     OP_REQUIRES_OK(c, inputs.Open(c, attributes_, tensorflow::DataTypeToEnum<R>::value));
     const Tensor* rows = inputs.table()->tensor();
     GpuBatch batch;
-    OP_REQUIRES_OK(c, (batch.Prepare<R, T, Id>(inputs.ids(), inputs.base_rows(),
-                                               inputs.table_rows(), rows->dim_size(0),
-                                               rows->dim_size(1))));
+    OP_REQUIRES_OK(c,
+                   (batch.Prepare<R, T, Id>(inputs.ids(), inputs.base_rows(), inputs.table_rows(),
+                                            rows->dim_size(0), rows->dim_size(1))));
     if (inputs.gradients().NumElements() == 0) return;
     DlrmEmbeddingUpdate update = {attributes_.optimizer, deterministic_, inputs.step(), {}};
     OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.table()));

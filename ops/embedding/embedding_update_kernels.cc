@@ -113,8 +113,8 @@ class UpdateKernel : public OpKernel {
     // Below this many updates a shard is not worth a thread's wake-up.
     constexpr int64_t kWorthAShard = 256;
     const int64_t shards = std::max<int64_t>(
-        1, std::min<int64_t>(workers.num_threads * kShardsAThread,
-                             ids.NumElements() / kWorthAShard));
+        1,
+        std::min<int64_t>(workers.num_threads * kShardsAThread, ids.NumElements() / kWorthAShard));
     return MakePartition<Id>(workers, ids, tables, shards, partition);
   }
 
@@ -129,8 +129,7 @@ class UpdateKernel : public OpKernel {
                       [&](int64_t begin, int64_t end) {
                         for (int64_t s = begin; s < end; ++s) {
                           const int64_t start = partition.starts[s];
-                          work(partition.updates.data() + start,
-                               partition.starts[s + 1] - start);
+                          work(partition.updates.data() + start, partition.starts[s + 1] - start);
                         }
                       });
   }

@@ -50,9 +50,9 @@ void FillRow(PhiloxKey key, uint64_t row, uint32_t table_index, float limit, int
     Philox<kBlocks>(key, row, static_cast<uint32_t>(c / 4), table_index, words);
     for (int word = 0; word < 4; ++word) {
       for (int i = 0; i < kBlocks; ++i) {
-        const float unit = static_cast<float>(static_cast<int32_t>(words[word][i] >> 8)) *
-                               (1.0f / 8388608.0f) -
-                           1.0f;
+        const float unit =
+            static_cast<float>(static_cast<int32_t>(words[word][i] >> 8)) * (1.0f / 8388608.0f) -
+            1.0f;
         values[4 * i + word] = limit * unit;
       }
     }

@@ -43,7 +43,7 @@ constexpr int kMaxHyperparameters = 8;
 // What an update receives beside rows and gradients.
 struct RowStep {
   float learning_rate;
-  float scale;  // factor on the gradients
+  float scale;                                 // factor on the gradients
   float hyperparameters[kMaxHyperparameters];  // in the order of the registry
 };
 
@@ -95,8 +95,8 @@ struct Adagrad {
       : rate(V::Broadcast(s.learning_rate)), epsilon(V::Broadcast(s.hyperparameters[0])) {}
   DLRM_RULE Register Apply(Register row, Register g, Register* accumulator, Register) const {
     *accumulator = V::Add(*accumulator, V::Multiply(g, g));
-    return V::Subtract(row, V::Divide(V::Multiply(rate, g),
-                                      V::Add(V::SquareRoot(*accumulator), epsilon)));
+    return V::Subtract(
+        row, V::Divide(V::Multiply(rate, g), V::Add(V::SquareRoot(*accumulator), epsilon)));
   }
 
   Register rate, epsilon;
@@ -143,7 +143,8 @@ struct Ftrl {
   static constexpr int kColumnStates = 2, kRowStates = 0, kHyperparameters = 3;
 
   DLRM_RULE explicit Ftrl(const RowStep& s)
-      : rate(V::Broadcast(s.learning_rate)), l1(V::Broadcast(s.hyperparameters[0])),
+      : rate(V::Broadcast(s.learning_rate)),
+        l1(V::Broadcast(s.hyperparameters[0])),
         proximal(V::Broadcast(s.hyperparameters[2] + 2.0f * s.hyperparameters[1])) {}
   DLRM_RULE Register Apply(Register row, Register g, Register* states, Register) const {
     Register& accumulator = states[0];
@@ -158,9 +159,9 @@ struct Ftrl {
     const Register zero = V::Broadcast(0.0f);
     const Register above = V::Subtract(linear, l1);
     const Register below = V::Subtract(V::Subtract(zero, linear), l1);
-    const Register rest = V::Add(
-        V::Subtract(V::WherePositive(below, below), V::WherePositive(above, above)),
-        V::Multiply(zero, linear));
+    const Register rest =
+        V::Add(V::Subtract(V::WherePositive(below, below), V::WherePositive(above, above)),
+               V::Multiply(zero, linear));
     return V::Where(sum, V::Divide(rest, V::Add(root, proximal)), row);
   }
 
