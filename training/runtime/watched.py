@@ -26,7 +26,7 @@ class Watch(Protocol):
         """Reports progress; `activity` is what comes next, e.g. "step 12"."""
 
     def pause(self, alone: bool = False) -> None:
-        """Expects no progress until the next `heartbeat`; `alone`: the other ranks need not pause."""
+        """Expects no progress until the next heartbeat; `alone`: other ranks need not pause."""
 
 
 class NoWatch:
