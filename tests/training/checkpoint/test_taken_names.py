@@ -9,7 +9,7 @@ from training.checkpoint.saver import Saver
 from training.runtime.errors import UserError
 from training.telemetry.journal import Journal
 
-ALONE = types.SimpleNamespace(rank=0, size=1, sum=np.asarray)
+ALONE = types.SimpleNamespace(rank=0, size=1, all_reduce_sum=np.asarray)
 
 
 @pytest.fixture
