@@ -62,7 +62,7 @@ def test_all_ranks_end_when_a_name_is_taken(tmp_path, saver):
         counted.append(values)
         return np.asarray([1.0])
 
-    other = types.SimpleNamespace(rank=1, size=2, sum=add)
+    other = types.SimpleNamespace(rank=1, size=2, all_reduce_sum=add)
     saver._cluster = other
     with pytest.raises(UserError, match="rank 0 cannot write its checkpoints"):
         saver.check_names(10, 50)
