@@ -1,6 +1,7 @@
 """The configuration: its settings, the flags made of them, and what replaces a value."""
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import random
@@ -11,9 +12,11 @@ import typing
 
 import pytest
 
+from model.embedding.backend import BACKENDS
 from training import cli, config_checks
 from training.checkpoint.compatibility import with_model_of
 from training.config import GROUPS, SETTINGS, Config, DataConfig
+from training.evaluation import METRICS
 from training.runtime.errors import UserError
 from training.setting import setting, settings_of
 
@@ -37,6 +40,13 @@ def test_defaults_are_values_that_their_settings_allow():
             assert found.maximum is None or value <= found.maximum, name
         assert found.help
         assert not found.help.endswith("."), name
+
+
+def test_choices_are_what_the_program_has():
+    assert set(SETTINGS["auc"].choices) == set(METRICS)
+    assert set(SETTINGS["embedding_backend"].choices) == set(BACKENDS)
+    for mode in SETTINGS["mode"].choices:
+        assert importlib.util.find_spec(f"training.modes.{mode}") is not None
 
 
 def test_configuration_cannot_be_assigned_to():

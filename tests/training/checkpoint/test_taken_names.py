@@ -9,7 +9,7 @@ from training.checkpoint.saver import Saver
 from training.runtime.errors import UserError
 from training.telemetry.journal import Journal
 
-ALONE = types.SimpleNamespace(rank=0, size=1, sum=np.asarray)
+ALONE = types.SimpleNamespace(rank=0, size=1, all_reduce_sum=np.asarray)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_all_ranks_end_when_a_name_is_taken(tmp_path, saver):
         counted.append(values)
         return np.asarray([1.0])
 
-    other = types.SimpleNamespace(rank=1, size=2, sum=add)
+    other = types.SimpleNamespace(rank=1, size=2, all_reduce_sum=add)
     saver._cluster = other
     with pytest.raises(UserError, match="rank 0 cannot write its checkpoints"):
         saver.check_names(10, 50)
