@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import pathlib
 
 import tensorflow as tf
 
@@ -12,23 +12,24 @@ class StepProfile:
 
     Args:
         steps: (first, last) step to profile, or None for none.
-        folder: folder of the profile; None without steps.
+        folder: where the profile goes; None where there are no steps.
     """
 
-    def __init__(self, steps: tuple[int, int] | None, folder: str | os.PathLike | None):
-        self._steps = steps
+    def __init__(self, steps: tuple[int, int] | None, folder: str | pathlib.Path | None) -> None:
+        # Without steps: a range that no step is in.
+        self._first, self._last = steps or (1, 0)
         self._folder = folder
         self._running = False
 
     def before(self, step: int) -> None:
-        """Starts before the first step to profile, or before the run's first if it is later."""
-        if self._steps and self._steps[0] <= step <= self._steps[1] and not self._running:
+        """Starts before the first step; one before the run's own first starts with that."""
+        if self._first <= step <= self._last and not self._running:
             tf.profiler.experimental.start(str(self._folder))
             self._running = True
 
     def after(self, step: int) -> bool:
         """Stops after the last step; returns whether it did."""
-        if not self._running or (self._steps and step < self._steps[1]):
+        if not self._running or step < self._last:
             return False
         return self.close()
 

@@ -1,4 +1,4 @@
-"""The speed of a run: steps per time, without evaluations and checkpoints."""
+"""How fast a run is: steps on a clock that evaluations and checkpoints stop."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 class Pace:
     """The clock of a run's steps.
 
-    The clock starts after the first step, which traces and compiles.
+    It starts after the first step, which traces and compiles.
 
     Args:
         start: number of the last step before the run's first.
         batch: global batch size.
     """
 
-    def __init__(self, start: int, batch: int):
+    def __init__(self, start: int, batch: int) -> None:
         self._first = start + 1
         self._batch = batch
         self._begin = 0.0
@@ -27,7 +27,7 @@ class Pace:
         self._begin, self._paused = time.perf_counter(), 0.0
 
     def pause(self, seconds: float) -> None:
-        """Subtracts seconds that were not spent on steps."""
+        """Takes time that was not spent on steps off the clock."""
         self._paused += seconds
 
     def since_last_time(self, done: int) -> tuple[float, float]:
@@ -42,7 +42,7 @@ class Pace:
         self._reported = (done, seconds)
         return per_step, self._batch / per_step if per_step else 0.0
 
-    def overall(self, done: int, end: float) -> tuple[float, float] | tuple[None, None]:
+    def overall(self, done: int, end: float) -> tuple[float | None, float | None]:
         """Returns (seconds per step, samples per second) of the run, None without a second step.
 
         Args:
