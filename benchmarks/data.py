@@ -8,7 +8,7 @@ uses). split_bin and convert: bytes of source per second and peak memory, each i
 own, from the page cache to the disk and to memory (/dev/shm), beside the rate at which that takes
 the bytes that the tool writes (two threads, past the page cache where that can be). Every figure is
 the median of the repeats, which go round all cases so that none has a quieter machine than
-another; the processor time per GB says what a loaded machine hides.
+another; the processor time per GB is meaningful on a loaded machine too.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ POLICIES = ("auto", "table", "row")
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Which rank holds which part of T tables of dimension D on N ranks.
+    """The placement of T tables of dimension D on N ranks: which rank holds which part.
 
     Attributes:
       vocab_sizes: rows of each table.

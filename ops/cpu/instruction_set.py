@@ -45,7 +45,7 @@ def current() -> str:
 
 
 def select(name: str) -> None:
-    """Makes the kernels use an instruction set from now on. Not while ops are running.
+    """Selects the kernels' instruction set. Must not be called while ops are running.
 
     Raises:
         InstructionSetError: ``name`` is unknown, or not available here.

@@ -146,7 +146,7 @@ def settle(tensor: tf.Tensor) -> tf.Tensor:
 
 @contextlib.contextmanager
 def span(name: str) -> Iterator[None]:
-    """Makes the body of a `with` statement a range.
+    """A context whose body is a range.
 
     Args:
         name: of the range, ASCII.

@@ -1,6 +1,6 @@
 """Inspects checkpoints: `python3 -m training.checkpoint inspect|verify|export DIR [OUT]`.
 
-Imports no TensorFlow: it runs wherever NumPy does.
+It needs NumPy but not TensorFlow.
 """
 
 from __future__ import annotations

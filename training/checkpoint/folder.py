@@ -41,8 +41,8 @@ def checkpoints(
             match = _WHOLE.fullmatch(path.name)
             if match is None or int(match[1]) > up_to:
                 continue
-            complete = any(os.path.lexists(path / name) for name in (CHECKSUMS, manifest.NAME))
-            if complete or ownership.foreign(path) is None:
+            marked = any(os.path.lexists(path / name) for name in (CHECKSUMS, manifest.NAME))
+            if marked or ownership.foreign(path) is None:
                 found.append((int(match[1]), path))
     return sorted(found)
 

@@ -66,7 +66,7 @@ class ControlVotes:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Takes SIGTERM and SIGINT as votes to stop; a second one ends the process at once."""
+        """Handles SIGTERM and SIGINT as votes to stop; a second one ends the process at once."""
 
         def handle(number, frame):
             if self._stop:

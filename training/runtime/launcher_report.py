@@ -94,5 +94,5 @@ class Relay:
                     sys.stderr.buffer.write(piece)
                     sys.stderr.flush()
                 except (OSError, ValueError):
-                    shown = False  # nobody reads it any more; the job goes on
+                    shown = False  # its reader is gone; the job continues
         os.close(self._read_end)

@@ -100,7 +100,7 @@ class ProcessGroup(Protocol):
         ...
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Gives all ranks the values of rank 0."""
+        """Sets the values of rank 0 on all ranks."""
         ...
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
@@ -112,7 +112,7 @@ class ProcessGroup(Protocol):
         ...
 
     def alltoallv(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Sends the 1-D array parts[k] to rank k; returns what came, joined in rank order."""
+        """Sends the 1-D array parts[k] to rank k; returns those received, joined in rank order."""
         ...
 
     def shutdown(self) -> None:
@@ -136,7 +136,7 @@ class SingleProcessGroup:
         return list(tensors)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Leaves the variables as they are."""
+        """Changes nothing."""
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
         """Returns a NumPy array of the values."""
@@ -186,10 +186,10 @@ class HorovodProcessGroup:
         dtype = tensor.dtype
         if dtype == tf.bfloat16:
             tensor = tf.bitcast(tensor, tf.float16)
-        # Horovod does not tell TensorFlow that an exchange has an effect. On a rank without tables
-        # a graph would leave out what nobody needs there, such as gradients, and compute once and
-        # for all what is constant, such as no rows for anybody; the other ranks would wait for
-        # ever. A variable's value is not constant, and what is assigned is needed.
+        # TensorFlow does not know that an exchange of Horovod has an effect. On a rank without
+        # tables, a graph would prune exchanges with unused results, such as gradients, and fold
+        # constant ones, such as those of no rows; the other ranks would wait for ever. A
+        # variable's value is not constant, and an assigned value is not pruned.
         splits = splits + self._zero
         received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
         self._received.assign(tf.size(received, tf.int64))
@@ -202,7 +202,7 @@ class HorovodProcessGroup:
         return self._hvd.grouped_allreduce(list(tensors), name=name, op=self._hvd.Average)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Gives all ranks the values that rank 0 has."""
+        """Sets the values of rank 0 on all ranks."""
         self._hvd.broadcast_variables(variables, root_rank=0)
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
@@ -217,7 +217,7 @@ class HorovodProcessGroup:
         return list(self._hvd.allgather(local, name=self._name("gather")).numpy())
 
     def alltoallv(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Sends the 1-D NumPy array parts[k] to rank k; returns what came, joined in rank order."""
+        """Sends the 1-D array parts[k] to rank k; returns those received, joined in rank order."""
         splits = tf.constant([len(part) for part in parts], tf.int32)
         joined = tf.constant(np.concatenate(parts))
         received, _ = self._hvd.alltoall(joined, splits=splits, name=self._name("exchange"))

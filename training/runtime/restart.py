@@ -120,7 +120,7 @@ def _run(command: Sequence[str], stopping: threading.Event, grace: float) -> tup
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-    """What is known about the ranks of a run that has ended.
+    """Facts about the ranks of a run that has ended.
 
     Attributes:
         started: ranks that have begun.
@@ -147,7 +147,7 @@ def _wait(
 ) -> None:
     """Waits for the end of the job; hands a request to stop to each of its ranks once.
 
-    `family` gathers the job's processes: once their parents are gone nothing tells them apart.
+    `family` gathers the job's processes: they cannot be identified once their parents are gone.
     `deaths` gathers the ranks whose processes have ended, in that order.
     """
     deadline, asked = None, set[int]()
@@ -189,11 +189,12 @@ def _verdict(code: int, facts: _Facts, stopped: bool) -> tuple[int, str]:
 
 
 def _who_was_lost(facts: _Facts) -> str | None:
-    """Returns a text that names the lost rank and says how it ended, as far as that is known.
+    """Returns a text with the lost rank and how it ended, as far as that is known.
 
-    The watch of the other ranks knows best: it sees which rank is gone or stuck. Without it, a rank
-    that ended before the others, without an exit code of its own, is the lost one: a launcher ends
-    the others after it. The launcher says by which signal, and of other hosts' ranks too.
+    The watchdog of the other ranks is the best source: it detects which rank is gone or stuck.
+    Without it, a rank that ended before the others, without an exit code of its own, is the lost
+    one: a launcher ends the others after it. The launcher reports the signal, and also knows the
+    ranks of other hosts.
     """
     reported = facts.reported
     if facts.losses:

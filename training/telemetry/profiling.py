@@ -12,7 +12,7 @@ class StepProfile:
 
     Args:
         steps: (first, last) step to profile, or None for none.
-        folder: folder of the profile; None without steps.
+        folder: where the profile goes; None where there are no steps.
     """
 
     def __init__(self, steps: tuple[int, int] | None, folder: str | pathlib.Path | None) -> None:

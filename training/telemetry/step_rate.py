@@ -1,4 +1,4 @@
-"""The speed of a run: steps per time, without evaluations and checkpoints."""
+"""How fast a run is: steps on a clock that evaluations and checkpoints stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 class Pace:
     """The clock of a run's steps.
 
-    The clock starts after the first step, which traces and compiles.
+    It starts after the first step, which traces and compiles.
 
     Args:
         start: number of the last step before the run's first.
@@ -27,7 +27,7 @@ class Pace:
         self._begin, self._paused = time.perf_counter(), 0.0
 
     def pause(self, seconds: float) -> None:
-        """Subtracts seconds that were not spent on steps."""
+        """Takes time that was not spent on steps off the clock."""
         self._paused += seconds
 
     def since_last_time(self, done: int) -> tuple[float, float]:

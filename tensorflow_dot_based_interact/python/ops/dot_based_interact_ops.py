@@ -5,7 +5,7 @@ Code written for that op imports this module unchanged:
     from tensorflow_dot_based_interact.python.ops import dot_based_interact_ops
     interact = dot_based_interact_ops.dot_based_interact
 
-The original runs on GPUs alone; this one runs wherever ``ops.dot_interaction`` does, for any
+The original runs on GPUs alone; this one runs on the devices of ``ops.dot_interaction``, for any
 number of features and any dimension, and takes bfloat16 too.
 """
 
