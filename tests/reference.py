@@ -112,7 +112,15 @@ class ReferenceDLRM:
     """
 
     def __init__(
-        self, bottom, top, tables, optimizer="sgd", table_factor=1.0, interaction=None, options=None
+        self,
+        bottom,
+        top,
+        tables,
+        optimizer="sgd",
+        table_factor=1.0,
+        options=None,
+        *,
+        interaction=None,
     ):
         self.interaction = interaction or ReferenceDot()
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
