@@ -2,13 +2,14 @@
 
 import math
 import re
+from typing import Any
 
 # A text, or a number that is none in JSON. A text without an end goes to the end of the data, so
 # that nothing is looked at twice.
 _NOT_FINITE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|-?Infinity|NaN', re.DOTALL)
 
 
-def finite(value):
+def finite(value: Any) -> Any:
     """Returns a JSON-serialisable value with None for each number that is NaN or infinite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -19,7 +20,7 @@ def finite(value):
     return value
 
 
-def with_nulls(data):
+def with_nulls(data: bytes) -> bytes:
     """Returns what Python's `json` wrote, with null for its NaN, Infinity and -Infinity.
 
     Older versions wrote these into journals, results and manifests.

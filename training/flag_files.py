@@ -3,8 +3,11 @@
 absl reads such files too, whatever they are: a named pipe keeps it waiting, a device never ends.
 """
 
+from __future__ import annotations
+
 import os
 import re
+from collections.abc import Sequence
 
 from storage.paths import NotLocalError, check_local
 from storage.regular import open_regular
@@ -14,7 +17,7 @@ _FLAG = re.compile(r"--?flagfile(=(.*))?", re.DOTALL)
 _MAX_BYTES = 1 << 20
 
 
-def expand(arguments):
+def expand(arguments: Sequence[str]) -> list[str]:
     """Returns the command line with the flags that its --flagfile files hold, theirs included.
 
     As absl does: empty lines and those that begin with # or // are left out, and what follows the

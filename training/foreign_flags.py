@@ -4,7 +4,10 @@ docs/migrating.md has the differences in meaning. Names are written with undersc
 `dlrm_s_pytorch.py` of facebookresearch/dlrm has dashes.
 """
 
+from __future__ import annotations
+
 import difflib
+from collections.abc import Sequence
 
 NAMES = {
     "adagrad": "embedding_optimizer=adagrad",
@@ -181,7 +184,7 @@ _WITHOUT = {
 WITHOUT = {name: why for why, names in _WITHOUT.items() for name in names}
 
 
-def advice(name, known, booleans):
+def advice(name: str, known: Sequence[str], booleans: Sequence[str]) -> str:
     """Returns what to say after "unknown flag --NAME", an empty text if nothing is known of it.
 
     Args:

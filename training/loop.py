@@ -288,7 +288,7 @@ class Loop:
         if result is None:
             return "signal"
         # The AUC of labels of one class is not defined.
-        record = finite({"step": done, "auc": result.auc, "log_loss": result.log_loss,
+        record: dict[str, Any] = finite({"step": done, "auc": result.auc, "log_loss": result.log_loss,
                          "samples": result.samples, "seconds": seconds})  # fmt: skip
         self._evaluations.records.append(record)
         self._journal.emit("evaluation", **record)

@@ -186,7 +186,9 @@ class _DensePhases:
         self._cluster, self._scale = parts.cluster, parts.scale
         self._losses = losses
 
-    def forward_and_backward(self, dense, vectors, label):
+    def forward_and_backward(
+        self, dense: tf.Tensor, vectors: tf.Tensor, label: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns (this rank's loss, gradients of variables and of vectors, the loss scale).
 
         The gradients are those of the scaled loss.
@@ -204,7 +206,14 @@ class _DensePhases:
         )
         return loss, gradients, vector_gradients, scale
 
-    def average(self, loss, gradients, vector_gradients, scale, local_votes):
+    def average(
+        self,
+        loss: tf.Tensor,
+        gradients: list[tf.Tensor],
+        vector_gradients: tf.Tensor,
+        scale: tf.Tensor,
+        local_votes: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor | None]:
         """Returns (loss, votes, unscaled dense gradients) of all ranks, and whether finite.
 
         The last is None where no step is skipped.
@@ -223,7 +232,13 @@ class _DensePhases:
         numbers += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
         return loss, votes, gradients, tf.reduce_all(tf.stack(numbers))
 
-    def update(self, gradients, loss, learning_rate, finite):
+    def update(
+        self,
+        gradients: list[tf.Tensor],
+        loss: tf.Tensor,
+        learning_rate: tf.Tensor,
+        finite: tf.Tensor | None,
+    ) -> tuple[()]:
         """Applies the dense gradients and records the loss."""
         self._optimizer.learning_rate.assign(learning_rate)
         self._apply(gradients, finite)

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Sequence
 from typing import Literal
 
-from model.embedding.optimizers import divisible_optimizers, find
+from model.embedding.optimizers import RowOptimizer, divisible_optimizers, find
 from model.embedding.placement_search import Search
 from model.embedding.shards import (
     KINDS,
@@ -290,7 +290,9 @@ def plan(
     )
 
 
-def check_optimizer(placement: Placement, optimizer: str, where: str = "placement") -> None:
+def check_optimizer(
+    placement: Placement, optimizer: str | RowOptimizer, where: str = "placement"
+) -> None:
     """Raise PlacementError if an optimizer's state cannot be divided like the tables.
 
     Args:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from model.embedding import row_types
 
@@ -17,13 +19,15 @@ class PlacementError(ValueError):
       missing_bytes: bytes that the rank in question lacks, or None.
     """
 
-    def __init__(self, message, table=None, missing_bytes=None):
+    def __init__(
+        self, message: str, table: int | None = None, missing_bytes: int | None = None
+    ) -> None:
         super().__init__(message)
         self.table = table
         self.missing_bytes = missing_bytes
 
 
-def byte_text(count):
+def byte_text(count: int) -> str:
     """Write bytes for people: `20.42 GB` (decimal units)."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if abs(count) >= size:
@@ -76,12 +80,14 @@ class Shard:
     base_row: int
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Number of columns held."""
         return self.column_end - self.column_start
 
 
-def row_bytes(width, dimension, optimizer_bytes_per_row, row_type=row_types.DEFAULT):
+def row_bytes(
+    width: int, dimension: int, optimizer_bytes_per_row: int, row_type: str = row_types.DEFAULT
+) -> int:
     """Return the bytes of `width` values of one row and of the optimizer state kept beside them.
 
     Args:
@@ -97,12 +103,12 @@ def row_bytes(width, dimension, optimizer_bytes_per_row, row_type=row_types.DEFA
     return width * row_types.ROW_TYPES[row_type] + state
 
 
-def is_integer(value):
+def is_integer(value: Any) -> bool:
     """Tell whether a value read from a file is an integer (True and False are not)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_sizes(vocab_sizes, dimension, ranks):
+def check_sizes(vocab_sizes: Sequence[int], dimension: int, ranks: int) -> None:
     """Raise PlacementError unless all table sizes, D and N are positive integers."""
     if not vocab_sizes:
         raise PlacementError("there is no table to place: vocab_sizes is empty")
@@ -116,7 +122,7 @@ def check_sizes(vocab_sizes, dimension, ranks):
             raise PlacementError(f"{name} is {value!r}, expected an integer of at least 1")
 
 
-def check_assignment(table, assignment, dimension, ranks):
+def check_assignment(table: int, assignment: Assignment, dimension: int, ranks: int) -> None:
     """Raise PlacementError, naming the table, unless the assignment is possible."""
     if assignment.kind not in KINDS:
         raise PlacementError(

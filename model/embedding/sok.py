@@ -195,17 +195,17 @@ class SokEmbedding:
         )
 
     @property
-    def states(self):
+    def states(self) -> tuple[str, ...]:
         """Names of what there is for each row: "table", and the optimizer's states."""
         return ("table", *(state.name for state in self._optimizer.states))
 
-    def row_shape(self, state=None):
+    def row_shape(self, state: str | None = None) -> tuple[int, ...]:
         """Returns the shape of one row's values, (D,), or () for a state per row."""
         if state in self._optimizer.per_row_states:
             return ()
         return (self.placement.dimension,)
 
-    def read_rows(self, table, ids, state=None):
+    def read_rows(self, table: int, ids: Any, state: str | None = None) -> np.ndarray:
         """Returns rows of a table that this rank holds, as a float32 NumPy array [n, D].
 
         A state per row is [n].
@@ -225,7 +225,7 @@ class SokEmbedding:
             )
         return values.numpy()
 
-    def write_rows(self, table, ids, values, state=None):
+    def write_rows(self, table: int, ids: Any, values: Any, state: str | None = None) -> None:
         """Overwrites rows of a table that this rank holds.
 
         Args:

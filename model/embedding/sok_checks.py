@@ -1,10 +1,15 @@
 """What SOK cannot do, said before anything is built; docs/sok.md has the reasons."""
 
-from model.embedding.interface import BackendError
-from model.embedding.optimizers import OptimizerError, find
+from __future__ import annotations
+
+from model.embedding.interface import BackendError, Ranks
+from model.embedding.optimizers import OptimizerError, RowOptimizer, find
+from model.embedding.placement import Placement
 
 
-def check(api, placement, cluster, compress, optimizer):
+def check(
+    api: int, placement: Placement, cluster: Ranks, compress: bool, optimizer: str | RowOptimizer
+) -> None:
     """Refuses what cannot take effect with SOK; arguments as for `SokEmbedding`.
 
     Raises:

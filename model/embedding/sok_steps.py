@@ -3,8 +3,14 @@
 Shapes: b local batch, D embedding dimension.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import tensorflow as tf
 
+from model.embedding.optimizers import RowOptimizer
 from ops.embedding import apply_slices
 
 
@@ -18,18 +24,24 @@ class LookupStep:
         shape: [b, tables, D].
     """
 
-    def __init__(self, tape, vectors, repeated, shape):
+    def __init__(
+        self,
+        tape: tf.GradientTape,
+        vectors: tf.Tensor,
+        repeated: tf.Tensor | None,
+        shape: Sequence[int],
+    ):
         self._tape, self._vectors = tape, vectors
         self._repeated, self._shape = repeated, shape
 
-    def expand(self, dtype):
+    def expand(self, dtype: tf.DType) -> tf.Tensor:
         """Returns the vectors of all samples, [b, tables, D]."""
         vectors = tf.cast(self._vectors, dtype)
         if self._repeated is not None:
             vectors = tf.gather(vectors, self._repeated)
         return tf.reshape(vectors, self._shape)
 
-    def gradients(self, gradients, variables):
+    def gradients(self, gradients: tf.Tensor, variables: Sequence[Any]) -> list[tf.IndexedSlices]:
         """Returns SOK's gradients of its variables, as `tf.IndexedSlices`, from [b, tables, D]."""
         flat = tf.cast(tf.reshape(gradients, [-1, self._shape[-1]]), tf.float32)
         if self._repeated is not None:
@@ -39,7 +51,7 @@ class LookupStep:
         return self._tape.gradient(self._vectors, variables, output_gradients=flat)
 
 
-def create_states(optimizer, variable):
+def create_states(optimizer: RowOptimizer, variable: Any) -> dict[str, tf.Variable]:
     """Returns the states of an optimizer beside a variable of SOK.
 
     Args:
@@ -59,7 +71,14 @@ def create_states(optimizer, variable):
     }  # fmt: skip
 
 
-def apply_rows(variable, states, slices, learning_rate, scale, optimizer):
+def apply_rows(
+    variable: Any,
+    states: Mapping[str, tf.Variable],
+    slices: tf.IndexedSlices,
+    learning_rate: Any,
+    scale: Any,
+    optimizer: RowOptimizer,
+) -> None:
     """Updates rows as the native backend does, in TensorFlow's ops.
 
     These are ops on the variable's handle, because SOK 2's `OptimizerWrapper` takes dynamic

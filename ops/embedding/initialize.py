@@ -1,11 +1,15 @@
 """Initial values of embedding tables, written in place: a 90 GiB table never exists twice."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 from ops import loader
 
 
-def create_table(rows, dimension, name="embedding"):
+def create_table(rows: int, dimension: int, name: str = "embedding") -> tf.Variable:
     """Creates a float32 variable [rows, dimension] without touching its memory.
 
     The values are undefined until ``embedding_initialize`` (or a restore) writes them; pages are
@@ -26,7 +30,7 @@ def create_table(rows, dimension, name="embedding"):
     )
 
 
-def write_rows(variable, begin, values):
+def write_rows(variable: tf.Variable, begin: int, values: Any) -> None:
     """Overwrites rows [begin, begin + n) of a variable, in place.
 
     `variable[begin:end].assign(values)` copies the whole variable each time, because it holds a
@@ -44,8 +48,15 @@ def write_rows(variable, begin, values):
 
 
 def embedding_initialize(
-    table, base_row, rows, table_index, seed, limit, first_row=0, row_stride=1, name=None
-):
+    table: tf.Variable,
+    base_row: int,
+    rows: int,
+    table_index: int,
+    seed: int,
+    limit: float,
+    first_row: int = 0,
+    row_stride: int = 1,
+) -> None:
     """Fills the rows of one table (or of one rank's part of it) with U[-limit, limit), in place.
 
     The value of (table, row, column) depends on ``seed``, ``table_index``, the row's number in its
@@ -64,14 +75,13 @@ def embedding_initialize(
         first_row: number within its table of the part's first row.
         row_stride: from one row of the part to the next, within its table; with rows dealt out
             over N ranks, rank r has first_row = r and row_stride = N.
-        name: of the op.
 
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not there.
         tf.errors.InvalidArgumentError: the part does not lie within the variable.
         tf.errors.FailedPreconditionError: somebody holds a value read from the variable.
     """
-    return loader.load().dlrm_embedding_initialize(
+    loader.load().dlrm_embedding_initialize(
         table=table.handle,
         base_row=base_row,
         rows=rows,
@@ -80,5 +90,4 @@ def embedding_initialize(
         first_row=first_row,
         row_stride=row_stride,
         limit=limit,
-        name=name,
     )

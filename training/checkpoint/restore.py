@@ -74,21 +74,21 @@ def latest_complete(
     candidates = _candidates(path)
     # Rank 0 says which there are: a shared file system may show the others an older list.
     for _ in range(int(_from_rank_0(cluster, len(candidates)))):
-        step, candidate = candidates.pop() if candidates else (-1, None)
-        told = int(_from_rank_0(cluster, step))
-        if step != told:
-            candidate = pathlib.Path(path) / folder.name_of(told)
-        read, damage = None, None
+        step, local = candidates.pop() if candidates else (-1, None)
+        wanted = int(_from_rank_0(cluster, step))
+        if local is None or step != wanted:
+            local = pathlib.Path(path) / folder.name_of(wanted)
+        read, damage = {}, None
         try:
-            read, digests = manifest.read(candidate)
+            read, digests = manifest.read(local)
             share = manifest.largest_first(read, digests)[cluster.rank :: cluster.size]
-            damage = next(iter(files.verify_all(candidate, {n: digests[n] for n in share})), None)
+            damage = next(iter(files.verify_all(local, {n: digests[n] for n in share})), None)
         except files.DamagedError as error:
             damage = error
         if damage is not None:
-            report(f"checkpoint {candidate} is damaged and passed over: {damage}")
+            report(f"checkpoint {local} is damaged and passed over: {damage}")
         if not cluster.all_reduce_sum([float(damage is not None)])[0]:
-            return Reader(candidate, read)
+            return Reader(local, read)
     return None
 
 

@@ -12,7 +12,7 @@ import pathlib
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from training.runtime import environment, memory
 from training.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from model.embedding.interface import ExchangePlan
     from training.checkpoint.state import State
     from training.runtime.process_group import ProcessGroup
     from training.telemetry.journal import Journal
@@ -120,7 +121,7 @@ class Saver:
         found = folder.checkpoints(self._path, up_to=-1 if self._last is None else self._last)
         return found[-1][1] if found else None
 
-    def before_step(self, plan, waiting=lambda: None):
+    def before_step(self, plan: ExchangePlan, waiting: Callable[[], None] = lambda: None) -> None:
         """Keeps what the step is about to change, while a checkpoint is being written.
 
         Args:
