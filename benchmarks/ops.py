@@ -34,7 +34,7 @@ from ops.embedding import (
     embedding_update,
     embedding_update_tensorflow,
 )
-from storage.arguments import whole_number
+from storage.arguments import first_paragraph, whole_number
 from training.runtime import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
@@ -187,7 +187,7 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
 
 def main():
     """Prints the table, and writes it as JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--rounds", type=whole_number(1), default=15)
     parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)

@@ -288,8 +288,13 @@ class Loop:
         if result is None:
             return "signal"
         # The AUC of labels of one class is not defined.
-        record: dict[str, Any] = finite({"step": done, "auc": result.auc, "log_loss": result.log_loss,
-                         "samples": result.samples, "seconds": seconds})  # fmt: skip
+        record: dict[str, Any] = {
+            "step": done,
+            "auc": finite(result.auc),
+            "log_loss": finite(result.log_loss),
+            "samples": result.samples,
+            "seconds": seconds,
+        }
         self._evaluations.records.append(record)
         self._journal.emit("evaluation", **record)
         self._journal.emit("memory", step=done, **environment.peak_memory())

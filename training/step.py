@@ -188,7 +188,7 @@ class _DensePhases:
 
     def forward_and_backward(
         self, dense: tf.Tensor, vectors: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, list[Any], Any, tf.Tensor]:
         """Returns (this rank's loss, gradients of variables and of vectors, the loss scale).
 
         The gradients are those of the scaled loss.

@@ -49,7 +49,7 @@ class Ours:
 
     def _model_parallel_tables(self):
         # What `build` has read decides; a batch of it shows.
-        shape = self._parts.data.train(0).element_spec["categorical"].shape
+        shape = next(iter(self._parts.data.train(0)))["categorical"].shape
         local = max(self._task.batches) // self._cluster.size
         if shape[0] == local and shape[1] == len(self._task.vocab_sizes):
             return None

@@ -27,7 +27,7 @@ class PlacementError(ValueError):
         self.missing_bytes = missing_bytes
 
 
-def byte_text(count: int) -> str:
+def byte_text(count: float) -> str:
     """Write bytes for people: `20.42 GB` (decimal units)."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if abs(count) >= size:

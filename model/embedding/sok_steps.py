@@ -48,7 +48,8 @@ class LookupStep:
             count = tf.shape(self._vectors)[0]
             flat = tf.math.unsorted_segment_sum(flat, self._repeated, count)
         flat = tf.reshape(tf.cast(flat, self._vectors.dtype), tf.shape(self._vectors))
-        return self._tape.gradient(self._vectors, variables, output_gradients=flat)
+        tape: Any = self._tape  # the stubs have no single output gradient
+        return tape.gradient(self._vectors, variables, output_gradients=flat)
 
 
 def create_states(optimizer: RowOptimizer, variable: Any) -> dict[str, tf.Variable]:
