@@ -13,7 +13,7 @@ from model.embedding.interface import Embedding, EmbeddingOptions
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.placement_file import read_placement
-from model.embedding.sharded import reads_own_tables
+from model.embedding.sharded import exchanges_whole_tables
 from ops import loader
 from training import precision
 from training.config import Config, SpeedConfig
@@ -72,7 +72,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         size > 1
         and source.separate_tables
         and chosen.name == "native"
-        and reads_own_tables(placement, speed.compress)
+        and exchanges_whole_tables(placement, speed.compress)
     )
     data = source.load(own_tables if model_parallel_input else None, cluster)
     if config.job.mode == "train" and not data.steps_per_epoch:

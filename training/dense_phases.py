@@ -77,7 +77,7 @@ class LossRecord:
 
 
 class DensePhases:
-    """The phases of the dense part.
+    """The functions of the dense part's phases.
 
     Args:
         parts: what the step works on.
@@ -161,8 +161,3 @@ class DensePhases:
         # Skipped entirely: a gradient of zeros would still move Adam's averages.
         tf.cond(finite, apply, lambda: False)
         self._scale.after_step(finite)
-
-
-def finite_or_zero(gradients: tf.Tensor, finite: tf.Tensor | None) -> tf.Tensor:
-    """Returns zeros in place of a step's gradients that are not finite; unchanged if None."""
-    return gradients if finite is None else tf.where(finite, gradients, tf.zeros_like(gradients))

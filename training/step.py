@@ -1,7 +1,8 @@
 """One training step, and one forward pass, as lists of phases.
 
-`train_phases` is the step: nothing else knows the order. `TrainStep` runs the list in one
-`tf.function`, `training.breakdown.BreakdownStep` runs each phase by itself.
+`train_phases` is the training step, its phases in their order, which nothing else repeats.
+`TrainStep` runs the list in one `tf.function`, `training.breakdown.BreakdownStep` runs each phase
+by itself.
 
 Shapes: b local batch, B global batch, T tables, D embedding dimension.
 """
@@ -17,7 +18,7 @@ from model.dlrm import DenseDLRM
 from model.embedding.interface import Embedding, ExchangePlan
 from ops.nvtx import ranges
 from training import phases
-from training.dense_phases import DensePhases, LossRecord, StepParts, finite_or_zero
+from training.dense_phases import DensePhases, LossRecord, StepParts
 from training.phases import HOST, Phase
 
 Batch = dict[str, tf.Tensor]
@@ -90,27 +91,31 @@ def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
     if not parts.update_embedding:
         return forward_and_dense
 
-    def exchange_gradients(plan, rows, gradients, finite):
-        return (embedding.exchange_gradients(plan, rows, finite_or_zero(gradients, finite)),)
+    def update_rows(plan, gradients, learning_rate, loss_scale, finite):
+        def apply():
+            rate = parts.embedding_rate * learning_rate
+            embedding.update_local(plan, gradients, rate, 1.0 / loss_scale)
+            return True
 
-    def update_rows(plan, gradients, learning_rate, loss_scale):
-        rate = parts.embedding_rate * learning_rate
-        embedding.update_local(plan, gradients, rate, 1.0 / loss_scale)
+        if finite is None:
+            apply()
+        else:
+            tf.cond(finite, apply, lambda: False)
         return ()
 
     return (
         *forward_and_dense,
         Phase(
             phases.EXCHANGE_GRADIENTS,
-            exchange_gradients,
-            ("plan", "rows", "vector_gradients", "finite"),
+            lambda plan, rows, gradients: (embedding.exchange_gradients(plan, rows, gradients),),
+            ("plan", "rows", "vector_gradients"),
             ("row_gradients",),
             waits_for="vector_gradients",
         ),
         Phase(
             phases.UPDATE_ROWS,
             update_rows,
-            ("plan", "row_gradients", "learning_rate", "loss_scale"),
+            ("plan", "row_gradients", "learning_rate", "loss_scale", "finite"),
             waits_for="row_gradients",
         ),
     )
@@ -170,7 +175,7 @@ class TrainStep:
         local_votes = tf.constant(votes, tf.float32)
         if self._function is None:
             self._function = self._traced(batch, local_votes)
-        # A last batch plans itself once more, for nothing: every step is the same graph.
+        # With overlap, a last batch plans itself once more: every step is the same graph.
         following = batch if following is None else following
         loss, global_votes, planned = self._function(
             batch["dense"], plan, batch["label"], tf.constant(learning_rate, tf.float32),

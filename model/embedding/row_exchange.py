@@ -124,7 +124,7 @@ class RowExchange:
                 tf.cast(flat, tf.float32), plan.inverse_permutation, tf.size(plan.permutation)
             )
             if gradients.dtype == tf.float16:
-                # Each term is finite (the step has looked), their sum may be beyond float16.
+                # The sum of finite terms may be beyond float16.
                 summed = tf.clip_by_value(summed, tf.float16.min, tf.float16.max)
             flat = tf.cast(summed, gradients.dtype)
         else:

@@ -29,7 +29,7 @@ class ShardedEmbedding:
         cluster: the ranks.
         local_batch_size: b, samples of this rank in each batch.
         options: seed, optimizer and exchange. Model-parallel input is possible only where
-            `reads_own_tables(placement, compress)`.
+            `exchanges_whole_tables(placement, compress)`.
     """
 
     separable = True
@@ -49,8 +49,9 @@ class ShardedEmbedding:
         exchanged, self._exchanged_tables = placement, None
         if placement.replicated_tables:
             self._replicated = ReplicatedTables(
-                placement, cluster, seed=options.seed, optimizer=options.optimizer
-            )
+                placement, cluster, seed=options.seed, optimizer=options.optimizer,
+                native=options.native_kernels,
+            )  # fmt: skip
             exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
         self._exchange: TableExchange | RowExchange | None = None
         self._fused: FusedTables | None = None
@@ -59,7 +60,7 @@ class ShardedEmbedding:
 
     def _place(self, placement, cluster, local_batch_size, options):
         shards = list(placement.shards_of(cluster.rank))
-        if reads_own_tables(self.placement, options.compress):
+        if exchanges_whole_tables(self.placement, options.compress):
             self._exchange = TableExchange(
                 placement, cluster, local_batch_size,
                 model_parallel_input=options.model_parallel_input,
@@ -136,13 +137,14 @@ class ShardedEmbedding:
         """Brings gradients [b, T, D] to the ranks of their rows.
 
         Returns:
-            (gradients of exchanged tables [M, K, width], of replicated tables [b, R, D]), an empty
-            tuple for either where there are none.
+            (gradients of exchanged tables [M, K, width], what `ReplicatedTables.exchange_gradients`
+            returned), an empty tuple for either where there are none.
         """
         gradients = tf.cast(gradients, self._dtype)
         replicated, exchanged = (), ()
         if self._replicated is not None:
-            replicated = tf.gather(gradients, self._replicated.tables, axis=1)
+            local = tf.gather(gradients, self._replicated.tables, axis=1)
+            replicated = self._replicated.exchange_gradients(plan.local_ids, local)
         if self._exchange is not None:
             if self._exchanged_tables is not None:
                 gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
@@ -155,7 +157,7 @@ class ShardedEmbedding:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
         exchanged, replicated = gradients
         if self._replicated is not None:
-            self._replicated.update(plan.local_ids, replicated, learning_rate, self._scale * scale)
+            self._replicated.update(replicated, learning_rate, self._scale * scale)
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
             self._fused.update(
@@ -179,8 +181,12 @@ class ShardedEmbedding:
         )
 
 
-def reads_own_tables(placement: Placement, compress: bool) -> bool:
-    """Returns whether a rank needs only the ids of its own tables, for the global batch."""
+def exchanges_whole_tables(placement: Placement, compress: bool) -> bool:
+    """Returns whether every table lies whole on one rank and every id asks for its row.
+
+    Then it is known before the run which rank sends how many rows to which, and a rank can read the
+    ids of its own tables for the global batch (model-parallel input).
+    """
     whole = len(placement.table_wise_tables) == len(placement.vocab_sizes)
     return whole and not compress
 

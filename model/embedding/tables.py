@@ -172,7 +172,7 @@ class ReplicatedTables:
     Args:
         placement: a placement with replicated tables.
         cluster: the ranks (`training.runtime.process_group`).
-        seed, optimizer: as for `FusedTables`.
+        seed, optimizer, native: as for `FusedTables`.
 
     Attributes:
         tables: indices of the replicated tables.
@@ -186,6 +186,7 @@ class ReplicatedTables:
         *,
         seed: int,
         optimizer: str | RowOptimizer = "sgd",
+        native: bool = True,
     ):
         self._cluster = cluster
         self.tables = list(placement.replicated_tables)
@@ -195,31 +196,38 @@ class ReplicatedTables:
         self._sizes = np.array(sizes, np.int64)
         self.fused = FusedTables(
             placement, shards, [int(b) for b in self._base[:-1]], int(self._base[-1]),
-            placement.dimension, seed=seed, optimizer=optimizer,
+            placement.dimension, seed=seed, optimizer=optimizer, native=native,
         )  # fmt: skip
 
     def lookup(self, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Returns [b, R, D] from the ids [b, R] of the replicated tables."""
         return self.fused.lookup(ids, self._base[:-1], self._sizes, dtype)
 
-    def update(self, ids: tf.Tensor, gradients: tf.Tensor, learning_rate: Any, scale: Any) -> None:
-        """Applies the gradients [b, R, D] of all ranks to every rank's copy.
+    def exchange_gradients(
+        self, ids: tf.Tensor, gradients: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sums the gradients of all ranks by row; a collective call.
 
         Args:
             ids: [b, R].
-            gradients: of this rank's mean loss.
-            learning_rate: scalar float32.
-            scale: 1 / N for the mean over the global batch.
+            gradients: [b, R, D], of this rank's mean loss.
+
+        Returns:
+            (rows, sums): the rows that any rank's samples name, int32 [n, 1], and the sums of
+            their gradients, float32 [n, 1, D].
         """
-        rows = int(self._base[-1])
-        ids = tf.cast(ids, tf.int64) + self._base[:-1]
-        summed = tf.math.unsorted_segment_sum(
-            tf.cast(gradients, tf.float32), ids, rows
-        )  # [rows, D]: these tables are small
-        (averaged,) = self._cluster.all_reduce_mean([summed], "replicated_gradients")
-        everywhere = np.arange(rows, dtype=np.int32)[None, :]
-        # Every row once, as a batch of one sample with a table for each row.
-        self.fused.update(
-            everywhere, averaged[None], np.zeros(rows, np.int64), np.full(rows, rows, np.int64),
-            learning_rate, scale * self._cluster.size,
-        )  # fmt: skip
+        count = int(self._base[-1])  # these tables are small
+        rows = tf.cast(ids, tf.int64) + self._base[:-1]
+        sums = tf.math.unsorted_segment_sum(tf.cast(gradients, tf.float32), rows, count)
+        named = tf.math.unsorted_segment_sum(tf.ones_like(rows, tf.float32), rows, count)
+        mean, named = self._cluster.all_reduce_mean([sums, named], "replicated_gradients")
+        # Others keep their bytes: not every optimizer leaves a row alone at a gradient of 0.
+        touched = tf.where(named > 0)
+        return tf.cast(touched, tf.int32), tf.gather(mean, touched) * self._cluster.size
+
+    def update(
+        self, gradients: tuple[tf.Tensor, tf.Tensor], learning_rate: Any, scale: Any
+    ) -> None:
+        """Applies what `exchange_gradients` returned to this rank's copy."""
+        rows, sums = gradients
+        self.fused.update(rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale)

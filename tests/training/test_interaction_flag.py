@@ -8,15 +8,15 @@ import pytest
 from planner.workload import ModelShape
 from tests import launch
 from tests.test_migrating import parse as parse_all
-from training import flags, start
-from training.checkpoint.compatibility import check, model_flags
+from training import cli
+from training.checkpoint.compatibility import check, model_flags, with_model_of
 from training.runtime.errors import UserError
 
 REQUIRED = ("main.py", "--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_size=8")
 
 
 def parse(*arguments):
-    return flags.parse([*REQUIRED, *arguments])
+    return cli.parse([*REQUIRED, *arguments])
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def parse(*arguments):
         (["--custom_interact", "--ablation=no_interaction"], "none", False),
     ],
 )
-def test_old_and_new_spelling_give_one_interaction(flag_values, arguments, interaction, custom):
-    values = parse(*arguments)
-    assert (values.interaction, values.custom_interact) == (interaction, custom)
+def test_old_and_new_spelling_give_one_interaction(arguments, interaction, custom):
+    config = parse(*arguments)
+    assert (config.model.interaction, config.speed.custom_interact) == (interaction, custom)
     frozen = "--ablation=frozen_embeddings" in arguments
-    assert values.ablation == ("frozen_embeddings" if frozen else "none")
+    assert config.model.ablation == ("frozen_embeddings" if frozen else "none")
 
 
 WRONG = [
@@ -80,19 +80,18 @@ def reader_of(written):
     return types.SimpleNamespace(folder="CHECKPOINT", manifest=manifest)
 
 
-def fits(written, values):
-    job = {name: getattr(values, name) for name in ("interaction", "bottom_mlp")}
+def fits(written, config):
+    job = {name: config.flags()[name] for name in ("interaction", "bottom_mlp")}
     check(reader_of(written), job, {}, (30, 20), resume=False, training=False)
 
 
 @pytest.mark.parametrize(("written", "interaction"), CHECKPOINTS)
-def test_a_checkpoints_interaction_is_adopted(flag_values, written, interaction):
+def test_a_checkpoints_interaction_is_adopted(written, interaction):
     assert model_flags(written)["interaction"] == interaction
-    values = parse()
-    start.adopt_model(values, reader_of(written))
-    assert values.interaction == interaction
-    assert values.ablation in ("none", "frozen_embeddings")
-    fits(written, values)
+    config = with_model_of(parse(), reader_of(written))
+    assert config.model.interaction == interaction
+    assert config.model.ablation in ("none", "frozen_embeddings")
+    fits(written, config)
 
 
 @pytest.mark.parametrize(("written", "interaction"), CHECKPOINTS)
@@ -105,25 +104,22 @@ def test_a_checkpoints_interaction_is_adopted(flag_values, written, interaction)
         ("--ablation=no_interaction", "none"),
     ],
 )
-def test_a_given_interaction_must_be_the_checkpoints(
-    flag_values, written, interaction, given, wanted
-):
-    values = parse(given)
-    start.adopt_model(values, reader_of(written))
-    assert values.interaction == wanted
+def test_a_given_interaction_must_be_the_checkpoints(written, interaction, given, wanted):
+    config = with_model_of(parse(given), reader_of(written))
+    assert config.model.interaction == wanted
     if wanted == interaction:
-        fits(written, values)
+        fits(written, config)
     else:
         message = f"another model: --interaction was '{interaction}', is '{wanted}'"
         with pytest.raises(UserError, match=message):
-            fits(written, values)
+            fits(written, config)
 
 
-def test_custom_interact_needs_a_checkpoint_whose_interaction_has_the_op(flag_values):
-    values = parse("--custom_interact")
-    start.adopt_model(values, reader_of(OLD))
+def test_custom_interact_needs_a_checkpoint_whose_interaction_has_the_op():
+    config = parse("--custom_interact")
+    with_model_of(config, reader_of(OLD))
     with pytest.raises(UserError, match="--custom_interact: the interaction 'none' has no native"):
-        start.adopt_model(values, reader_of({**OLD, "ablation": "no_interaction"}))
+        with_model_of(config, reader_of({**OLD, "ablation": "no_interaction"}))
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_latencies_of_a_model_that_is_not_finite_are_no_result(monkeypatch):
     monkeypatch.setattr(inference_benchmark, "_WARM_UP_SECONDS", 0.01)
     model, embedding, *_ = build(3)
     (batch,) = batches(1)
-    watch = types.SimpleNamespace(pause=lambda: None, beat=lambda doing: None)
+    watch = types.SimpleNamespace(pause=lambda: None, heartbeat=lambda activity: None)
     data = types.SimpleNamespace(one_batch=lambda samples: batch)
     parts = types.SimpleNamespace(data=data, dense_model=model, embedding=embedding)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.embedding import optimizers as row_optimizers
 from tests.training.small_model import batches, build, state, train
 from training import precision
 from training.config import SpeedConfig
@@ -68,7 +69,15 @@ def test_finite_steps_in_a_row_double_a_dynamic_scale():
     assert scale.value() == 2.0**24
 
 
-@pytest.mark.parametrize("embedding_optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+@pytest.mark.parametrize(
+    "embedding_optimizer",
+    [
+        "sgd", "adagrad", "rowwise_adagrad",
+        # With this option a gradient of 0 changes a row.
+        row_optimizers.OPTIMIZERS["ftrl"].with_options({"initial_accumulator": 0.1}),
+    ],
+    ids=lambda optimizer: getattr(optimizer, "name", optimizer),
+)  # fmt: skip
 @pytest.mark.parametrize("bad_value", [3e38, np.inf, np.nan])
 def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
     """It leaves the same run as if its batch had never come; the scale, halved, is exact."""
@@ -125,7 +134,7 @@ def copy(source, target):
     """Gives one small model the weights and tables of another."""
     for ours, theirs in zip(source[0].trainable_variables, target[0].trainable_variables):
         theirs.assign(ours)
-    for ours, theirs in zip(source[1].fused_tables, target[1].holders):
+    for ours, theirs in zip(source[1].fused_tables, target[1].fused_tables):
         for name in ours.states:
             getattr(theirs, name).assign(getattr(ours, name))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from model.interactions import interaction_class
 from storage.regular import check_regular
 from training.config import Config, ModelConfig
 from training.runtime.errors import UserError
@@ -166,6 +167,9 @@ def _tensors(model: ModelConfig) -> Iterator[str]:
     for part, widths in (("bottom_mlp", model.bottom_widths), ("top_mlp", model.top_widths)):
         for layer in range(1, len(widths) + 1):
             yield f"{part}_dense{layer}"
+    # The names do not depend on the sizes.
+    for parameter in interaction_class(model.interaction)(1, 1).parameters:
+        yield f"interaction_{parameter.name}"
 
 
 def _keep_old(path: pathlib.Path) -> None:
