@@ -38,8 +38,8 @@ class Parameter:
 class Interaction(abc.ABC):
     """Maps the bottom MLP's output and the embedding vectors to the top MLP's input.
 
-    A subclass gives the properties below and `compute`; a `name` of its own and a line in
-    `INTERACTIONS` make it a value of --interaction. One with a native op sets `has_native_op` and
+    A subclass gives the properties below and `compute`; a `name` and a `summary` of its own and a
+    line in `INTERACTIONS` make it a value of --interaction. One with a native op sets `has_native_op` and
     gives `compute_native` too: same parameters, same output layout.
 
     Args:
@@ -51,6 +51,8 @@ class Interaction(abc.ABC):
     """
 
     name: ClassVar[str]
+    #: What the top MLP takes, in the help of --interaction.
+    summary: ClassVar[str]
     has_native_op: ClassVar[bool] = False
 
     def __init__(self, tables: int, dimension: int) -> None:
@@ -122,6 +124,7 @@ class DotInteraction(Interaction):
     """
 
     name = "dot"
+    summary = "the bottom MLP's output and the products of all pairs of vectors"
     has_native_op = True
 
     @property
@@ -163,6 +166,7 @@ class Concatenation(Interaction):
     """
 
     name = "cat"
+    summary = "all vectors"
 
     @property
     def width(self) -> int:
@@ -195,6 +199,7 @@ class NoInteraction(Interaction):
     """
 
     name = "none"
+    summary = "the bottom MLP's output alone"
 
     @property
     def width(self) -> int:

@@ -157,8 +157,8 @@ class ModelConfig:
     )
     interaction: str = setting(
         "dot",
-        "what the top MLP takes: dot: the bottom MLP's output and the products of all pairs of "
-        "vectors. cat: all vectors. none: the bottom MLP's output alone",
+        "what the top MLP takes: "
+        + ". ".join(f"{name}: {kind.summary}" for name, kind in INTERACTIONS.items()),
         choices=tuple(INTERACTIONS),
     )
     ablation: str = setting(

@@ -14,7 +14,7 @@ import tensorflow as tf
 from model.embedding.interface import ExchangePlan
 from ops.nvtx import ranges
 
-# Names of phases, as tools and --step_breakdown show them.
+# Names of phases, as tools show them; --step_breakdown counts reading with the loop.
 READ = "read"
 EXCHANGE_IDS = "exchange ids"
 LOOKUP = "lookup"
@@ -40,8 +40,7 @@ class Phase:
         run: function from the values of `inputs` to a tuple of those of `outputs`.
         inputs: names of the values that it takes.
         outputs: names of the values that it returns; none: it has only effects.
-        waits_for: the input whose presence starts the range: the others are there earlier, or the
-            phase can begin without them. Default: the first.
+        waits_for: the range starts when this input is ready; default: the first.
         early: outputs that later phases may use before the whole phase has ended.
         device: `HOST` or `ACCELERATOR`.
     """
@@ -101,7 +100,7 @@ def _start(name, value):
     # Of a plan, the lookup takes the ids first; the rest is for later phases, on other devices.
     main = value.ids if isinstance(value, ExchangePlan) else value
     tensors = _tensors(main)
-    if not tensors:  # SOK's lookup has done this phase's work
+    if not tensors:  # SOK's rows are no tensors: its lookup has exchanged the vectors too
         return None, value
     mark, tensors = ranges.start(name, tensors)
     main = _with_tensors(main, tensors)

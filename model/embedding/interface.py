@@ -1,10 +1,11 @@
 """The contract between a training step and whatever holds the embedding tables.
 
 `model.embedding.sharded.ShardedEmbedding` (the project's kernels) and
-`model.embedding.sok.SokEmbedding` (SparseOperationKit) keep it; nothing outside this folder knows
-which of them a job has.
+`model.embedding.sok.SokEmbedding` (SparseOperationKit) keep it; the step, checkpoints and
+evaluation know this contract alone.
 
-Shapes: B global batch, b = B / N local batch, N ranks, T tables, D embedding dimension.
+Shapes: B global batch, b = B / N local batch, N ranks, T tables of which rank r holds T_r and R are
+replicated, D embedding dimension, M requests of K rows each that arrive at a rank.
 """
 
 from __future__ import annotations
@@ -90,11 +91,12 @@ class ExchangePlan(NamedTuple):
     Attributes:
         ids: int32 [M, K] or int64 [b, T]: what this rank looks up.
         local_ids: int32 [b, R]: ids of this rank's samples in the R replicated tables.
-        send_splits: int32 [N]: rows that this rank's vectors bring to each rank.
-        recv_splits: int32 [N]: rows that each rank's vectors bring here.
-        permutation: int32: for each requested row, its (sample, table) pair.
-        inverse_permutation: int32 [b * T * pieces of a row]: for each (sample, table) pair, its
-            requested row.
+        send_splits: int32 [N]: how many vectors this rank sends to each rank.
+        recv_splits: int32 [N]: how many vectors this rank receives from each rank.
+        permutation: int32: for each vector received, the (sample, table) pair that it is for; with
+            `compress` the first of several.
+        inverse_permutation: int32 [b * T * pieces of a row]: for each (sample, table) pair, the
+            vector received for it.
     """
 
     ids: tf.Tensor
@@ -106,7 +108,12 @@ class ExchangePlan(NamedTuple):
 
     @classmethod
     def of_ids(cls, ids: tf.Tensor, ranks: int = 0) -> ExchangePlan:
-        """Returns a plan of ids alone: nothing is exchanged by it."""
+        """Returns a plan of ids alone: nothing is exchanged.
+
+        Args:
+            ids: as for the class.
+            ranks: N, the length of the splits.
+        """
         none = tf.zeros([0], tf.int32)
         splits = tf.zeros([ranks], tf.int32)
         return cls(ids, tf.zeros([0, 0], tf.int32), splits, splits, none, none)
@@ -116,8 +123,8 @@ class Embedding(Protocol):
     """All tables of a model, of which this rank holds its share.
 
     A step calls `plan_ids`, `lookup_local`, `exchange_vectors`, `exchange_gradients` and
-    `update_local`, in this order. What one of the three in the middle returns is opaque to the
-    step, which passes it on.
+    `update_local`, in this order, on every rank. What `lookup_local` and `exchange_gradients`
+    return is opaque to the step, which passes it on.
 
     Attributes:
         placement: which rank holds which rows.
@@ -129,7 +136,11 @@ class Embedding(Protocol):
     separable: bool
 
     def for_batch(self, local_batch_size: int) -> Embedding:
-        """Returns this embedding for batches of another size, over the same tables."""
+        """Returns this embedding for batches of another size, over the same tables.
+
+        Raises:
+            BackendError: the backend cannot take batches of that size.
+        """
         ...
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
@@ -145,7 +156,7 @@ class Embedding(Protocol):
         ...
 
     def lookup_local(self, plan: ExchangePlan) -> Any:
-        """Returns what this rank's rows give to all ranks."""
+        """Returns the vectors of this rank's rows for all ranks; SOK exchanges them here too."""
         ...
 
     def exchange_vectors(self, plan: ExchangePlan, rows: Any) -> tf.Tensor:
@@ -163,14 +174,14 @@ class Embedding(Protocol):
         Args:
             plan: of the batch.
             rows: what `lookup_local` returned.
-            gradients: [b, T, D], the gradient of this rank's mean loss.
+            gradients: [b, T, D], the gradient of this rank's mean loss times the loss scale.
         """
         ...
 
     def update_local(
         self, plan: ExchangePlan, gradients: Any, learning_rate: tf.Tensor, scale: Any = 1.0
     ) -> None:
-        """Updates this rank's rows in place.
+        """Updates this rank's rows in place. It exchanges nothing, so that a step can skip it.
 
         Args:
             plan: of the batch.
@@ -197,7 +208,7 @@ class Embedding(Protocol):
 
 
 def lookup(embedding: Embedding, plan: ExchangePlan) -> tf.Tensor:
-    """Returns the vectors of this rank's samples, [b, T, D]: the whole forward pass."""
+    """Returns the vectors of a plan's samples, [b, T, D]: lookup and exchange in one call."""
     return embedding.exchange_vectors(plan, embedding.lookup_local(plan))
 
 
@@ -209,7 +220,7 @@ def update(
     rows: Any | None = None,
     scale: Any = 1.0,
 ) -> None:
-    """Applies gradients [b, T, D] to the rows of all ranks: the whole backward pass.
+    """Applies gradients [b, T, D] to the rows of all ranks: exchange and update in one call.
 
     Args:
         embedding: the tables.

@@ -1,8 +1,9 @@
 """The row optimizers: their states, hyper-parameters and formulas. No TensorFlow is imported.
 
 An optimizer is an entry of `OPTIMIZERS` here, a rule of the same name in
-`ops/embedding/row_optimizers.h`, and a test. Memory budgets, checkpoints, flags, the planner and
-both backends read this registry. docs/embedding.md has the steps.
+`ops/embedding/row_optimizers.h`, and its reference in `tests/row_optimizers.py`. Memory budgets,
+checkpoints, flags, the planner and both backends read this registry. docs/embedding.md has the
+steps.
 
 Shapes: n rows that a batch touches, D columns.
 """

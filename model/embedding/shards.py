@@ -85,9 +85,7 @@ class Shard:
         return self.column_end - self.column_start
 
 
-def row_bytes(
-    width: int, dimension: int, optimizer_bytes_per_row: int, row_type: str = row_types.DEFAULT
-) -> int:
+def row_bytes(width: int, dimension: int, optimizer_bytes_per_row: int) -> int:
     """Return the bytes of `width` values of one row and of the optimizer state kept beside them.
 
     Args:
@@ -95,12 +93,11 @@ def row_bytes(
       dimension: D.
       optimizer_bytes_per_row: `RowOptimizer.bytes_per_row(D)`; a multiple of D is taken as state
         per column, of which `width` columns keep their part.
-      row_type: a name in `model.embedding.row_types.ROW_TYPES`.
     """
     state = optimizer_bytes_per_row
     if state % dimension == 0:
         state = state * width // dimension
-    return width * row_types.ROW_TYPES[row_type] + state
+    return width * row_types.ROW_TYPES[row_types.DEFAULT] + state
 
 
 def is_integer(value: Any) -> bool:

@@ -37,6 +37,7 @@ class Cross(Interaction):
     """One cross layer, y = x * (x W + b) + x of all vectors (DCN V2, Wang et al. 2021)."""
 
     name = "cross"
+    summary = "one cross layer"
 
     @property
     def width(self):
