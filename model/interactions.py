@@ -39,8 +39,8 @@ class Interaction(abc.ABC):
     """Maps the bottom MLP's output and the embedding vectors to the top MLP's input.
 
     A subclass gives the properties below and `compute`; a `name` and a `summary` of its own and a
-    line in `INTERACTIONS` make it a value of --interaction. One with a native op sets `has_native_op` and
-    gives `compute_native` too: same parameters, same output layout.
+    line in `INTERACTIONS` make it a value of --interaction. One with a native op sets
+    `has_native_op` and gives `compute_native` too: same parameters, same output layout.
 
     Args:
         tables: T, at least 1.
