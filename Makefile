@@ -55,7 +55,7 @@ sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-
 lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, clang-format, pyright)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS) \
 	  && $(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES) \
-	  && $(VENV)/bin/basedpyright --pythonpath $(PY)
+	  && $(VENV)/bin/basedpyright --project . --pythonpath $(PY)
 
 venv: $(VENV)/.ready ## make the virtual environment (pinned dependencies, Horovod)
 
