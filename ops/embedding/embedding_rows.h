@@ -68,19 +68,21 @@ void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, 
   const int64_t dimension = table.dimension, count = chains.update_count;
   const int64_t whole = dimension / V::kFloats * V::kFloats, rest = dimension - whole;
   const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
-  const RowUpdate* updates = chains.updates;
+  // Stores of vectors may alias anything: what the loop reads stays in registers as locals.
+  Row* const rows = table.rows;
+  const RowUpdate* const updates = chains.updates;
+  const typename V::Register none = V::Zero();
   for (int64_t k = 0; k < count && k < kRowsAhead; ++k) {
-    PrefetchRow<1>(table.rows + updates[k].row * dimension, row_bytes);
+    PrefetchRow<1>(rows + updates[k].row * dimension, row_bytes);
   }
   for (int64_t k = 0; k < count; ++k) {
     if (k + kRowsAhead < count) {
       const RowUpdate& ahead = updates[k + kRowsAhead];
-      PrefetchRow<1>(table.rows + ahead.row * dimension, row_bytes);
+      PrefetchRow<1>(rows + ahead.row * dimension, row_bytes);
       PrefetchRow<0>(gradients + ahead.gradient * dimension, gradient_bytes);
     }
-    Row* row = table.rows + updates[k].row * dimension;
+    Row* row = rows + updates[k].row * dimension;
     const T* gradient = gradients + updates[k].gradient * dimension;
-    const typename V::Register none = V::Zero();
     for (int64_t c = 0; c < whole; c += V::kFloats) {
       V::Store(row + c, rule.Apply(V::Load(row + c), V::Load(gradient + c), nullptr, none));
     }

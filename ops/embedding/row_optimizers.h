@@ -31,7 +31,7 @@
 #if defined(__CUDACC__)
 #define DLRM_RULE __device__ __forceinline__
 #else
-#define DLRM_RULE inline
+#define DLRM_RULE inline __attribute__((always_inline))
 #endif
 
 namespace dlrm {
