@@ -3,7 +3,8 @@
 #   NP=4 make train           four ranks on this machine
 #   make report               runs/latest/report.html: the last run as a page
 #   PYTHON=python3.10 make …  the interpreter that the virtual environment is made from
-#   TENSORFLOW=2.12.1 make …  another TensorFlow than the pinned one, in an environment of its own
+#   TENSORFLOW=2.15.1 make …  another TensorFlow of locks/matrix.txt, in an environment of its own
+#   DEVICE=cpu make …         TensorFlow without CUDA, even where there is a GPU
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -11,9 +12,9 @@ SHELL := /bin/bash
 NP ?= 1
 # Tests that run at a time. Most of a test is one core's work: starting TensorFlow, tracing a step.
 WORKERS ?= 2
-PINNED := $(shell sed -n 's/^tensorflow-cpu==//p' constraints.txt)
-TENSORFLOW ?= $(PINNED)
-VENV ?= $(if $(filter $(PINNED),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
+DEFAULT := $(shell awk '!/^\#/ && $$NF == "default" {print $$1}' locks/matrix.txt)
+TENSORFLOW ?= $(DEFAULT)
+VENV ?= $(if $(filter $(DEFAULT),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
 DATA ?= data/demo
 DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
@@ -63,7 +64,8 @@ ops: $(OPS) ## build the native op library
 
 data: $(DATA)/test/metadata.json ## write the demo data
 
-$(VENV)/.ready: constraints.txt bootstrap.sh
+# The lock changes with the packages that pyproject.toml asks for.
+$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*)
 	@./bootstrap.sh $(VENV) $(TENSORFLOW)
 	@touch $@
 

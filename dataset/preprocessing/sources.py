@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from dataset.preprocessing.errors import InputError
+from storage.install_advice import install_command
 from storage.regular import open_regular
 
 #: Bytes read and decoded at a time; the decoder's working set then stays in the last-level cache.
@@ -176,9 +177,7 @@ def _zstandard():
     try:
         import zstandard
     except ImportError as error:
-        raise InputError(
-            "reading .zst needs zstandard: pip install -c constraints.txt zstandard"
-        ) from error
+        raise InputError(f"reading .zst needs zstandard: {install_command('zstandard')}") from error
     return zstandard
 
 

@@ -26,6 +26,7 @@ from dataset.preprocessing import (
 from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines.interface import Engine
 from dataset.preprocessing.errors import EngineError, MemoryLimitError
+from storage.install_advice import install_command
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +60,7 @@ class DuckDBEngine(Engine):
             import duckdb
         except ImportError as error:
             raise EngineError(
-                "--engine=duckdb needs DuckDB: pip install -c constraints.txt duckdb"
+                f"--engine=duckdb needs DuckDB: {install_command('duckdb')}"
             ) from error
         self._error = duckdb.Error
         self._limit = options.memory_limit

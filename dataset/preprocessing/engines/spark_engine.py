@@ -26,6 +26,7 @@ from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines import spark_tasks
 from dataset.preprocessing.engines.interface import Engine
 from dataset.preprocessing.errors import EngineError
+from storage.install_advice import install_command
 
 if TYPE_CHECKING:
     from dataset.preprocessing.dictionaries import Rule
@@ -53,7 +54,7 @@ class SparkEngine(Engine):
         except ImportError as error:
             raise EngineError(
                 f"--engine=spark needs PySpark and pandas ({error}): "
-                "pip install -c constraints.txt pyspark pandas"
+                f"{install_command('pyspark', 'pandas')}"
             ) from error
         java = os.environ.get("JAVA_HOME")
         if not (

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from dataset import command_line
 from storage import atomic
+from storage.install_advice import install_command
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.telemetry.report import targets
 from training.telemetry.report.layers import Plot
@@ -85,8 +86,7 @@ def write(
         from training.telemetry.report import page  # with matplotlib, which takes a second
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the package {error.name} is missing: "
-            "python3 -m pip install -c constraints.txt jinja2 matplotlib"
+            f"the package {error.name} is missing: " + install_command("jinja2", "matplotlib")
         ) from error
 
     path = pathlib.Path(output) if output is not None else pathlib.Path(folders[0], "report.html")

@@ -1,0 +1,16 @@
+"""How a missing package is installed, for the messages that name one."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+
+def install_command(*packages: str) -> str:
+    """Returns the command that installs packages for the running Python.
+
+    In an environment that `make` made, with the versions that are pinned there.
+    """
+    pins = pathlib.Path(sys.prefix) / "constraints.txt"
+    constraint = f"-c {pins} " if pins.exists() else ""
+    return f"{sys.executable} -m pip install {constraint}{' '.join(packages)}"
