@@ -129,7 +129,10 @@ class DuckDBEngine(Engine):
     def ordered(self, statement: str) -> Iterator[pa.RecordBatch]:
         """Streams the result."""
         try:
-            yield from self._execute(statement).fetch_record_batch(1 << 17)
+            result = self._execute(statement)
+            # DuckDB 2 has it by the first name alone, DuckDB before 1.5 by the second.
+            read = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch
+            yield from read(1 << 17)
         except self._error as error:
             raise self._explained(error) from error
 
