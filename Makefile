@@ -28,7 +28,7 @@ OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*
 # How `make train` starts its ranks: one needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun --gloo -np $(NP)) ./hvd_wrapper.sh $(PY)
 
-.PHONY: help train report test bench sanitize lint airgap clean distclean venv ops data
+.PHONY: help train report test bench sanitize matrix locks lint airgap clean distclean venv ops data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -52,6 +52,13 @@ sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-
 	  cmake -S tests/ops -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
 	  && cmake --build build/kernels-sanitized --parallel >/dev/null \
 	  && build/kernels-sanitized/kernels_test && build/kernels-sanitized/preprocessing_test
+
+# In a Python that has nothing yet, as each cell makes an environment of its own.
+matrix: ## test the oldest and newest TensorFlow and Python, each in a new environment (CELLS="2.15.1:3.11" for some, FLAGS=--all)
+	@$(or $(PYTHON),python3) -m deploy.matrix $(CELLS) $(FLAGS)
+
+locks: ## write the pins anew that pyproject.toml's packages resolve to (FLAGS=--upgrade: the newest; needs uv)
+	@$(or $(PYTHON),python3) -m deploy.locks $(FLAGS)
 
 lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, clang-format, pyright)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/shellcheck $(SHELL_SCRIPTS) \

@@ -1,0 +1,163 @@
+"""Tests the supported TensorFlows and Pythons: `python3 -m deploy.matrix [TENSORFLOW:PYTHON ...]`.
+
+For each cell a new environment from its lock, Horovod and the op library built for it, then two
+tiers of tests: those that start no ranks, and some that do. A cell whose Python is not on this
+machine is listed as such. Runs for hours where every cell is asked for; `make matrix` takes the
+ends of the table, an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from deploy.requirements import ROOT, default_tensorflow, supported
+
+FOLDER = ROOT / "build" / "matrix"
+#: The tests that start no ranks; and those of ranks that touch every exchange.
+TIERS = {
+    "unit": ["-m", "not slow and not launches", "tests"],
+    "ranks": [
+        "-m", "not slow", "tests/deploy/test_horovod_ranks.py", "tests/model/test_hybrid.py",
+        "tests/training/checkpoint/test_world_sizes.py", "tests/training/test_step.py",
+    ],
+}  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What became of a cell: one line of the table."""
+
+    tensorflow: str
+    python: str
+    passed: bool
+    words: str
+    seconds: float
+
+
+def ends() -> list[tuple[str, str]]:
+    """Returns the cells that `make matrix` tests: [(TensorFlow, Python)].
+
+    The oldest TensorFlow on its oldest Python, the last with Keras 2 on its newest, and the default
+    on its oldest and on its newest.
+    """
+    table = supported()
+    oldest, default = next(iter(table)), default_tensorflow()
+    keras_2 = [v for v in table if tuple(map(int, v.split(".")[:2])) < (2, 16)][-1]
+    return [
+        (oldest, table[oldest][0]), (keras_2, table[keras_2][-1]),
+        (default, table[default][0]), (default, table[default][-1]),
+    ]  # fmt: skip
+
+
+def find_python(version: str) -> str | None:
+    """Returns the path of an interpreter of a version ("3.9"), on PATH or of pyenv, or None."""
+    name = f"python{version}"
+    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    candidates = [shutil.which(name), *sorted(pyenv.glob(f"versions/{version}.*/bin/{name}"))]
+    for candidate in filter(None, candidates):
+        # pyenv has a name on PATH for each version that it knows, whether it is chosen or not.
+        done = subprocess.run([str(candidate), "-c", ""], capture_output=True, check=False)
+        if done.returncode == 0:
+            return str(candidate)
+    return None
+
+
+def test(tensorflow: str, python: str, keep: bool = False) -> Outcome:
+    """Builds one cell's environment and runs the tiers in it.
+
+    Args:
+        tensorflow: the version of a cell.
+        python: its Python, "3.9" for example.
+        keep: leave the environment there.
+    """
+    interpreter, begin = find_python(python), time.monotonic()
+
+    def outcome(passed, words):
+        return Outcome(tensorflow, python, passed, words, time.monotonic() - begin)
+
+    if interpreter is None:
+        return outcome(False, f"not run: there is no python{python} here")
+    name = f"tf{tensorflow}-py{python}"
+    venv, log = FOLDER / name, FOLDER / f"{name}.log"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    variables = {"TENSORFLOW": tensorflow, "PYTHON": interpreter, "VENV": str(venv)}
+    make = ["make", "ops", *(f"{key}={value}" for key, value in variables.items())]
+    environment = {**os.environ, "DEVICE": "cpu"}
+    if _run(make, log, environment) != 0:
+        return outcome(False, f"not built: {log}")
+    environment["PATH"] = f"{venv / 'bin'}:{os.environ['PATH']}"
+    words, passed = [], True
+    for tier, tests in TIERS.items():
+        pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+        passed &= _run([*pytest, *tests], log, environment) == 0
+        words.append(f"{tier}: {_counts(log.read_text())}")
+    if passed and not keep:
+        shutil.rmtree(venv)
+    return outcome(passed, "; ".join(words) + ("" if passed else f" ({log})"))
+
+
+def _run(command, log, environment):
+    with open(log, "a") as file:
+        return subprocess.run(
+            list(map(str, command)), stdout=file, stderr=subprocess.STDOUT, cwd=ROOT,
+            env=environment, stdin=subprocess.DEVNULL, check=False,
+        ).returncode  # fmt: skip
+
+
+def _counts(log):
+    """Returns what pytest's last line says: "123 passed, 4 skipped"."""
+    found = re.findall(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s", log, re.MULTILINE)
+    return found[-1] if found else "no result"
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Returns the outcomes as a table in Markdown."""
+    lines = ["| TensorFlow | Python | outcome | minutes |", "|---|---|---|---|"]
+    for o in outcomes:
+        word = "passed" if o.passed else "**failed**"
+        word = o.words if o.words.startswith("not ") else f"{word}: {o.words}"
+        lines.append(f"| {o.tensorflow} | {o.python} | {word} | {o.seconds / 60:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text):
+    tensorflow, _, python = text.partition(":")
+    if python not in supported().get(tensorflow, ()):
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected TENSORFLOW:PYTHON of locks/matrix.txt, 2.21.0:3.13 for example"
+        )
+    return tensorflow, python
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tests cells and prints their table; returns 0 if all of them passed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("cells", nargs="*", type=_cell, metavar="TENSORFLOW:PYTHON",
+        help="none: the ends of the table")  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="every cell of the table")
+    parser.add_argument("--keep", action="store_true", help="keep the environments")
+    options = parser.parse_args(arguments)
+    cells = options.cells or ends()
+    if options.all:
+        cells = [(version, python) for version, row in supported().items() for python in row]
+    outcomes = []
+    for tensorflow, python in cells:
+        print(f"TensorFlow {tensorflow}, Python {python}: ", end="", flush=True)
+        outcomes.append(test(tensorflow, python, options.keep))
+        print(f"{outcomes[-1].words} ({outcomes[-1].seconds / 60:.0f} min)", flush=True)
+        (FOLDER / "table.md").write_text(table(outcomes))
+    print(f"\n{table(outcomes)}", end="")
+    return int(not all(o.passed for o in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
