@@ -277,7 +277,7 @@ def _run(
         "convert three_file to per_table": [*turn, "per_table", os.path.join(folder, "three_file")],
         "convert per_table to three_file": [*turn, "three_file", per_table.path],
     }
-    sizes = {name: raw.samples * raw.bytes_per_sample for name in cases}
+    sizes = dict.fromkeys(cases, raw.samples * raw.bytes_per_sample)
     sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
     results = bench_reader(datasets, parsed.repeats, parsed.threads)
     return results + bench_tools(cases, sizes, folders, parsed.repeats)

@@ -67,7 +67,7 @@ def test_split_categories_narrows_and_transforms(tmp_path, raw):
 
 
 def test_seed_arguments(tmp_path, raw):
-    path, arrays = raw
+    path, _arrays = raw
     status = split(
         path, tmp_path / "train", "--slot_size_array", str(VOCAB_SIZES), "--dense_type", "int32",
         "--label_type", "int32", "--category_type", "int32", "--dense_log", "True",

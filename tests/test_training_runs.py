@@ -138,7 +138,7 @@ def test_evaluates_twenty_times_an_epoch_and_at_the_end(small_dataset, tmp_path)
 
 
 def test_stops_at_the_auc_threshold(small_dataset, tmp_path):
-    done, events, result = train(small_dataset, tmp_path, flags=("--auc_threshold=0.51",))
+    done, _events, result = train(small_dataset, tmp_path, flags=("--auc_threshold=0.51",))
     assert done.returncode == 0, done.stderr
     assert result["stopped_by"] == "auc_threshold"
     assert result["auc"] > 0.51

@@ -90,7 +90,7 @@ def install(
                 raise RuntimeError(f"{wheel} does not hold {', '.join(absent) or 'a library'}")
             for name in [*wanted, *licences]:
                 _extract(archive, name, site_packages)
-            placed.update({name: package for name in wanted})
+            placed.update(dict.fromkeys(wanted, package))
     if not complete:
         for package, (name, callers) in PLACEHOLDERS.items():
             placeholder(site_packages / name)

@@ -74,14 +74,14 @@ def test_missing_file(split):
 def test_folder_in_place_of_a_file(split):
     (split / "label.bin").unlink()
     (split / "label.bin").mkdir()
-    with pytest.raises(DatasetError, match="label.bin: .*is a folder: expected a regular file"):
+    with pytest.raises(DatasetError, match=r"label.bin: .*is a folder: expected a regular file"):
         open_split(split)
 
 
 def test_unreadable_file(split, monkeypatch):
     # The super user may read everything, so the answer of the system is replaced.
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("dense.bin"))
-    with pytest.raises(DatasetError, match="dense.bin: cannot be read: Permission denied"):
+    with pytest.raises(DatasetError, match=r"dense.bin: cannot be read: Permission denied"):
         open_split(split)
 
 
@@ -178,7 +178,7 @@ def test_swapped_columns(split):
         os.rename(split / "label.bin", split / "away")
         os.rename(split / "dense.bin", split / "label.bin")
         os.rename(split / "away", split / "dense.bin")
-        with pytest.raises(DatasetError, match="label.bin: too long"):
+        with pytest.raises(DatasetError, match=r"label.bin: too long"):
             open_split(split)
         return
     # Tables 2 and 3 are stored alike: only the content tells them apart.
@@ -229,7 +229,7 @@ def test_label_2(split):
     labels.flush()
     assert any("label.bin: sample 599: label 2: expected 0 or 1" in p for p in problems(split))
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="label.bin: sample 599, .*expected 0 or"
+        tf.errors.InvalidArgumentError, match=r"label.bin: sample 599, .*expected 0 or"
     ):
         list(reader.batches(open_split(split), 64))
 
@@ -270,7 +270,7 @@ def test_file_lost_while_reading(split, act):
 def test_file_removed_after_opening(split):
     description = open_split(split)
     (split / "dense.bin").unlink()
-    with pytest.raises(tf.errors.NotFoundError, match="dense.bin: cannot be opened: No such file"):
+    with pytest.raises(tf.errors.NotFoundError, match=r"dense.bin: cannot be opened: No such file"):
         list(reader.batches(description, 64))
 
 
@@ -287,7 +287,7 @@ def test_missing_folders(tmp_path, split):
         open_split(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="test: missing: .* has no such split"):
+    with pytest.raises(DatasetError, match=r"test: missing: .* has no such split"):
         open_dataset(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="is not a dataset: expected folders train and test"):

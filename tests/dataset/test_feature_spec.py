@@ -175,7 +175,7 @@ def test_what_is_not_understood_is_refused(tmp_path, case):
 def test_a_file_that_is_no_spec(tmp_path, text):
     Written(tmp_path)
     (tmp_path / "feature_spec.yaml").write_text(text)
-    with pytest.raises(DatasetError, match="feature_spec.yaml: "):
+    with pytest.raises(DatasetError, match=r"feature_spec.yaml: "):
         open_dataset(tmp_path)
 
 

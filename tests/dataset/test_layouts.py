@@ -185,7 +185,7 @@ def test_test_vocabulary_must_be_trains(tmp_path, arrays):
     write_three_file(tmp_path / "train", arrays, seed_metadata())
     larger = [*VOCAB_SIZES[:-1], VOCAB_SIZES[-1] + 1]
     write_three_file(tmp_path / "test", arrays, seed_metadata(larger))
-    with pytest.raises(DatasetError, match="table 7: train has 3 rows, test 4$"):
+    with pytest.raises(DatasetError, match=r"table 7: train has 3 rows, test 4$"):
         open_dataset(tmp_path)
 
 

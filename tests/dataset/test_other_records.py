@@ -74,11 +74,13 @@ def test_column_files_of_int64(tmp_path):
     arrays = random_arrays(50)
     write_three_file(tmp_path / "a", arrays, seed_metadata())
     arrays.ids.astype(np.int64).tofile(tmp_path / "a" / "category.bin")
-    with pytest.raises(DatasetError, match="category.bin: .*values of 8 bytes, expected int32: in"):
+    with pytest.raises(
+        DatasetError, match=r"category.bin: .*values of 8 bytes, expected int32: in"
+    ):
         open_split(tmp_path / "a")
     write_narrow(tmp_path / "b", arrays, "dense.bin", "category_{}.bin")
     arrays.ids[:, 3].astype(np.int32).tofile(tmp_path / "b" / "category_3.bin")
-    with pytest.raises(DatasetError, match="category_3.bin: .*values of 4 bytes, expected int16"):
+    with pytest.raises(DatasetError, match=r"category_3.bin: .*values of 4 bytes, expected int16"):
         open_split(tmp_path / "b", vocab_sizes=VOCAB_SIZES)
 
 
@@ -103,6 +105,6 @@ def test_multi_hot_days(tmp_path, others):
     np.savez(tmp_path / "day_0_sparse_multi_hot.npz", arrays.ids)
     for open_it in (open_split, open_dataset):
         with pytest.raises(
-            DatasetError, match="day_0_sparse_multi_hot.npz: .*multi-hot data is not supported"
+            DatasetError, match=r"day_0_sparse_multi_hot.npz: .*multi-hot data is not supported"
         ):
             open_it(tmp_path, vocab_sizes=VOCAB_SIZES)

@@ -175,7 +175,7 @@ def test_a_feature_of_times_needs_a_declaration(tmp_path):
     raw_dataset(tmp_path, arrays)
     path = tmp_path / "train_data.bin"
     with pytest.raises(
-        DatasetError, match="may be int32 or float32 .*--dense_type int32 or --dense_type float32"
+        DatasetError, match=r"may be int32 or float32 .*--dense_type int32 or --dense_type float32"
     ):
         open_split(path)
     assert open_split(path, declared=Declared(dense="int32")).samples == SAMPLES
@@ -261,11 +261,13 @@ def test_days_whose_header_the_bytes_contradict(tmp_path):
     arrays = random_arrays(SAMPLES)
     write_days(tmp_path, arrays, [SAMPLES])
     np.save(tmp_path / "day_0_dense.npy", arrays.dense.view(np.float32))
-    with pytest.raises(DatasetError, match="header of .*day_0_dense.npy says float32, found int32"):
+    with pytest.raises(
+        DatasetError, match=r"header of .*day_0_dense.npy says float32, found int32"
+    ):
         open_split(tmp_path, vocab_sizes=VOCAB_SIZES)
 
 
 def test_a_layout_of_one_type_takes_no_other(tmp_path):
     write_days(tmp_path, random_arrays(SAMPLES), [SAMPLES])
-    with pytest.raises(DatasetError, match="--dense_type int32: .*are stored as float32"):
+    with pytest.raises(DatasetError, match=r"--dense_type int32: .*are stored as float32"):
         open_split(tmp_path, vocab_sizes=VOCAB_SIZES, declared=Declared(dense="int32"))

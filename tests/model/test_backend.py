@@ -95,7 +95,7 @@ def test_auto_takes_sok_only_where_it_imports_and_a_gpu_exists():
 
 
 def test_sok_without_a_gpu_is_refused():
-    with pytest.raises(backend.BackendError, match="--embedding_backend=sok: .* sees none"):
+    with pytest.raises(backend.BackendError, match=r"--embedding_backend=sok: .* sees none"):
         backend.choose("sok", gpus=0, importer=importer(SOK_2))
     # What does not import is said first: it is the nearer cause.
     with pytest.raises(backend.BackendError, match="not installed"):
@@ -114,14 +114,14 @@ def test_sok_as_this_machine_has_it():
 
 def test_sok_1_goes_with_tensorflow_2_12_alone(monkeypatch):
     monkeypatch.setattr(tf, "__version__", "2.13.1")
-    with pytest.raises(backend.BackendError, match="2.12 or older, found 2.13.1"):
+    with pytest.raises(backend.BackendError, match=r"2.12 or older, found 2.13.1"):
         backend.choose("sok", gpus=1, importer=importer(SOK_1))
     monkeypatch.setattr(tf, "__version__", "2.12.0")
     assert backend.choose("sok", gpus=1, importer=importer(SOK_1)).api == 1
 
 
 def test_an_unknown_sok_or_name_is_refused():
-    with pytest.raises(backend.BackendError, match="SOK 0.9 has neither"):
+    with pytest.raises(backend.BackendError, match=r"SOK 0.9 has neither"):
         other = types.SimpleNamespace(__version__="0.9")
         backend.choose("sok", gpus=1, importer=importer(other))
     names = "auto, native, own, sok"
@@ -157,7 +157,7 @@ def test_build_initialises_sok_and_makes_the_embedding(api):
         backend.build(
             choice, placement, cluster, 8, EmbeddingOptions(seed=1, model_parallel_input=True)
         )
-    with pytest.raises(backend.BackendError, match="--embedding_kernels .* no effect on SOK"):
+    with pytest.raises(backend.BackendError, match=r"--embedding_kernels .* no effect on SOK"):
         backend.build(choice, placement, cluster, 8, EmbeddingOptions(seed=1, native_kernels=False))
 
 

@@ -82,7 +82,7 @@ def test_every_case_trains_like_the_reference(trained):
     size, cases = trained
     references = {}
     for name, ranks in cases.items():
-        kind, compress, dtype, optimizer, gradient = name.split("-")
+        _kind, _compress, dtype, optimizer, gradient = name.split("-")
         factor = size if gradient == "sum" else 1
         if (optimizer, factor) not in references:
             references[optimizer, factor] = reference(ranks, optimizer, factor)

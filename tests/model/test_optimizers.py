@@ -64,7 +64,7 @@ def test_column_halves_go_with_states_per_column_alone():
     placement = Placement((9,), 8, 2, (Assignment("column", (0, 1)),))
     for name, optimizer in OPTIMIZERS.items():
         if optimizer.per_row_states:
-            with pytest.raises(PlacementError, match="row-wise Adagrad keeps one number .* ftrl"):
+            with pytest.raises(PlacementError, match=r"row-wise Adagrad keeps one number .* ftrl"):
                 check_optimizer(placement, name)
         else:
             check_optimizer(placement, name)
@@ -98,7 +98,7 @@ def test_options_leave_the_registry_alone():
     assert changed.rule_values == (0.002, 0.0, 1.0)
     assert OPTIMIZERS["ftrl"].rule_values == (0.0, 0.0, 0.0)
     assert optimizers.find(changed) is changed and optimizers.find("sgd") is OPTIMIZERS["sgd"]
-    with pytest.raises(OptimizerError, match="optimizer 'adam': expected one of sgd, .*ftrl"):
+    with pytest.raises(OptimizerError, match=r"optimizer 'adam': expected one of sgd, .*ftrl"):
         optimizers.find("adam")
 
 

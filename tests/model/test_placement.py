@@ -375,7 +375,7 @@ def test_text_that_is_no_placement(text, message):
 
 
 def test_unreadable_file(tmp_path):
-    with pytest.raises(PlacementError, match="nowhere.json: cannot read"):
+    with pytest.raises(PlacementError, match=r"nowhere.json: cannot read"):
         read_placement(tmp_path / "nowhere.json")
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(PlacementError, match="expected a JSON object, found list"):

@@ -329,7 +329,7 @@ def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
 
 
 def test_unknown_instruction_set_is_named():
-    with pytest.raises(instruction_set.InstructionSetError, match="'sse9'.*portable"):
+    with pytest.raises(instruction_set.InstructionSetError, match=r"'sse9'.*portable"):
         instruction_set.select("sse9")
 
 

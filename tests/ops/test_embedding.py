@@ -236,13 +236,13 @@ def test_inputs_that_do_not_fit_are_named():
         tf.errors.InvalidArgumentError, match="takes 1 states and 1 hyper-parameters, got 0 and 2"
     ):
         embedding_update(table, [], where, gradients, 0.1, rule=RowRule("adagrad", (1e-8, 1)))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="lamb.*sgd.*ftrl"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"lamb.*sgd.*ftrl"):
         embedding_update(table, [], where, gradients, 0.1, rule=RowRule("lamb"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="scalars"):
         update_sgd(table, ids, gradients, [0.1])
-    with pytest.raises(TypeError, match="float32 tf.Variable"):
+    with pytest.raises(TypeError, match=r"float32 tf.Variable"):
         embedding_lookup(tf.zeros([ROWS, 4]), ids, BASES, SIZES)
-    with pytest.raises(TypeError, match="state must be a float32 tf.Variable"):
+    with pytest.raises(TypeError, match=r"state must be a float32 tf.Variable"):
         embedding_update(table, [tf.zeros([ROWS, 4])], where, gradients, 0.1)
     with pytest.raises(TypeError, match="uint32"):
         embedding_lookup(table, tf.cast(ids, tf.uint32), BASES, SIZES)

@@ -108,9 +108,9 @@ def test_parts_outside_the_variable_are_named():
     for base_row, rows in ((-1, 3), (0, 11), (10, 1), (3, -1)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="10 rows"):
             embedding_initialize(table, base_row, rows, 0, 0, 1.0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="row_stride.* 0 and 0"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"row_stride.* 0 and 0"):
         embedding_initialize(table, 0, 1, 0, 0, 1.0, row_stride=0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="table_index.*-1"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"table_index.*-1"):
         embedding_initialize(table, 0, 1, -1, 0, 1.0)
 
 

@@ -237,7 +237,7 @@ def test_what_does_not_fit_is_named():
         mlp(x, kernels, [biases[0], tf.zeros([3])])
     with pytest.raises(invalid, match=r"x must be \[B, K\].*\[4\]"):
         mlp(tf.zeros([4]), kernels, biases)
-    with pytest.raises(ValueError, match="must be equal|must be rank"):
+    with pytest.raises(ValueError, match=r"must be equal|must be rank"):
         tf.function(lambda: mlp(x, [tf.zeros([4, 2])], [tf.zeros([2])]))()
     with pytest.raises(invalid, match=r"gradient must be \[4, 2\], got shape \[4,3\]"):
         loader.load("mlp").dlrm_mlp_backward(

@@ -177,7 +177,7 @@ def test_dense_value_that_is_not_finite_is_named(tmp_path, stored, wrong):
     values[99, 12] = wrong
     column = write_column(tmp_path / "dense.bin", values)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="dense.bin: sample 99, value 12: dense value is not"
+        tf.errors.InvalidArgumentError, match=r"dense.bin: sample 99, value 12: dense value is not"
     ):
         read_slice([0], [100], rows=100, columns=[column], dtype=tf.float32, check="finite")
 
@@ -200,14 +200,14 @@ def test_short_file_names_offset_expected_and_found(tmp_path):
     os.truncate(tmp_path / "ids.bin", 11)
     with pytest.raises(
         tf.errors.DataLossError,
-        match="ids.bin: at byte 8: truncated: expected 12 bytes, found 3",
+        match=r"ids.bin: at byte 8: truncated: expected 12 bytes, found 3",
     ):
         read_slice([4], [6], rows=6, columns=[column], dtype=tf.int32)
 
 
 def test_missing_file_is_named(tmp_path):
     column = Column([Segment(str(tmp_path / "none.bin"), 0, 1)], "int8", 1, 1)
-    with pytest.raises(tf.errors.NotFoundError, match="none.bin: cannot be opened: No such file"):
+    with pytest.raises(tf.errors.NotFoundError, match=r"none.bin: cannot be opened: No such file"):
         read_slice([0], [1], rows=1, columns=[column], dtype=tf.int32)
 
 

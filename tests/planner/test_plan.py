@@ -21,7 +21,10 @@ MLPERF = VOCABULARIES["mlperf"]
 
 
 def test_plan_of_the_seed_benchmark_run(capsys):
-    assert main("--ranks 8 --device a100-80gb --global_batch_size 65536 --amp".split()) == EXIT_OK
+    assert (
+        main(["--ranks", "8", "--device", "a100-80gb", "--global_batch_size", "65536", "--amp"])
+        == EXIT_OK
+    )
     text = capsys.readouterr().out
     assert "26 tables, 187,767,399 rows of 128 float32, 96.14 GB with sgd" in text
     assert "8 x a100-80gb, at most 64.00 GB of tables a rank; global batch 65,536" in text
@@ -48,7 +51,7 @@ def test_plan_of_the_seed_benchmark_run(capsys):
 
 
 def test_tables_that_do_not_fit_are_an_error_that_says_how_many_ranks_would_do(capsys):
-    assert main("--ranks 2 --device a100-40gb".split()) == EXIT_USER_ERROR
+    assert main(["--ranks", "2", "--device", "a100-40gb"]) == EXIT_USER_ERROR
     output = capsys.readouterr()
     assert output.out == ""
     assert "16,068,456,960 bytes (16.07 GB) are missing per rank" in output.err
@@ -74,7 +77,7 @@ def test_full_size_tables_on_eighty_ranks():
 
 
 def test_rowwise_adagrad_refuses_column_halves(tmp_path, capsys):
-    words = "--ranks 2 --optimizer rowwise_adagrad --column_split".split()
+    words = ["--ranks", "2", "--optimizer", "rowwise_adagrad", "--column_split"]
     assert main(words) == EXIT_USER_ERROR
     output = capsys.readouterr()
     assert output.out == ""
@@ -153,10 +156,10 @@ def test_table_sizes_from_name_list_and_files(tmp_path):
      "1_0", "01", "99999999999", "1;2", "\u0661,\u0662"],
 )  # fmt: skip
 def test_lists_that_are_none_are_refused(text):
-    with pytest.raises(ValueError, match="--vocab_sizes=.*: expected"):
+    with pytest.raises(ValueError, match=r"--vocab_sizes=.*: expected"):
         read_vocab_sizes(text)
     if text != "99999999999":
-        with pytest.raises(ValueError, match="--top_mlp=.*: expected positive integers"):
+        with pytest.raises(ValueError, match=r"--top_mlp=.*: expected positive integers"):
             read_widths("top_mlp", text)
 
 

@@ -13,7 +13,7 @@ from storage.paths import NotLocalError, check_local, naming_errors
     "address", ["gs://b/d", "s3://b", "hdfs://host:9000/d", "S3A://b", "x-y+z.1://"]
 )
 def test_check_local_refuses_addresses(address):
-    with pytest.raises(NotLocalError, match="mount the .*://.* storage"):
+    with pytest.raises(NotLocalError, match=r"mount the .*://.* storage"):
         check_local(address)
 
 

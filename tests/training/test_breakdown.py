@@ -89,7 +89,7 @@ def test_a_run_that_goes_on_says_what_it_has_no_steps_for(small_dataset, tmp_pat
         f"--early_stop={LAST + 9}",
     )  # fmt: skip
     train(small_dataset, tmp_path / "first", 1, flags[0], "--early_stop=10")
-    events, printed = train(small_dataset, tmp_path / "second", 1, *flags)
+    events, _printed = train(small_dataset, tmp_path / "second", 1, *flags)
     texts = [event["text"] for event in events if event["event"] == "message"]
     assert "warning: no breakdown: --step_breakdown takes 25 steps, and 24 are left after step 10" \
         in texts  # fmt: skip

@@ -112,7 +112,7 @@ def test_export_of_a_checkpoint_that_does_not_say_takes_a_statement(trained, tmp
     unknown = reader_of(checkpoint, effective_transform=None)
     assert export.counts_transform(unknown) is None
     assert export.counts_transform(unknown, "log(x+3)") == "log(x+3)"
-    with pytest.raises(UserError, match="--applied_transform=none: checkpoint .* says log"):
+    with pytest.raises(UserError, match=r"--applied_transform=none: checkpoint .* says log"):
         export.counts_transform(reader_of(checkpoint), "none")
     assert export.counts_transform(reader_of(checkpoint), transform) == transform
     with pytest.raises(DamagedError, match="dense transform is 'log2', expected one of none, log"):

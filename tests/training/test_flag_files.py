@@ -38,7 +38,7 @@ def test_the_home_folder_is_found(tmp_path, monkeypatch):
 def test_a_file_that_names_itself_is_an_error(tmp_path):
     (tmp_path / "a").write_text(f"--flagfile={tmp_path}/b")
     (tmp_path / "b").write_text(f"--flagfile={tmp_path}/a")
-    with pytest.raises(UserError, match="a: names itself: .*a -> .*b -> .*a$"):
+    with pytest.raises(UserError, match=r"a: names itself: .*a -> .*b -> .*a$"):
         expand([f"--flagfile={tmp_path}/a"])
 
 

@@ -71,7 +71,7 @@ def _spelled(name):
 
 
 def test_wrong_values_are_refused_before_tensorflow_is_imported(told):
-    lists, answer = told
+    _lists, answer = told
     assert not answer["tensorflow"]
     for (arguments, message), said in zip(WRONG, answer["said"]):
         assert said is not None, arguments
@@ -80,7 +80,7 @@ def test_wrong_values_are_refused_before_tensorflow_is_imported(told):
 
 
 def test_every_integer_flag_has_a_largest_value(told):
-    lists, answer = told
+    _lists, answer = told
     assert set(INTEGERS) == {
         name for name in answer["flags"] if isinstance(_default(answer, name), int)
     } | {"shuffle_seed", "global_batch_size", "warmup_steps", "decay_start_step", "decay_steps",
@@ -97,7 +97,7 @@ def _default(answer, name):
 
 
 def test_flags_of_other_trainers_get_the_right_hint(told):
-    lists, answer = told
+    _lists, answer = told
     begin = len(WRONG) + len(INTEGERS)
     for (name, ours), said in zip(NAMES.items(), answer["said"][begin:]):
         assert said.startswith(f"unknown flag --{_spelled(name)}; did you mean --{ours}"), said
@@ -110,7 +110,7 @@ def test_flags_of_other_trainers_get_the_right_hint(told):
 
 
 def test_hinted_values_are_values_of_the_flag(told):
-    lists, answer = told
+    _lists, answer = told
     for ours, said in zip(NAMES.values(), answer["said"][-len(NAMES) :]):
         if "=" in ours:
             # Whatever else is missing, it is not the value that is wrong.

@@ -152,7 +152,7 @@ def test_no_instruction_set_loses_what_is_not_finite(isa):
 @pytest.mark.parametrize("value", VALUES)
 def test_a_loss_that_is_not_finite_is_still_there_when_somebody_looks(value):
     """The loop looks every 20 steps: until then the weights may have become finite again."""
-    model, embedding, optimizer, step = build(7)
+    model, embedding, _optimizer, step = build(7)
     weights = [variable.numpy() for variable in model.trainable_variables]
     good, bad = batches(2)
     bad = with_value(bad, 3, 1, value)

@@ -102,7 +102,7 @@ def test_no_reject_is_allowed_where_none_is(tmp_path, preprocess):
     line = _whole_line(8)
     _write(tmp_path, "".join(f"{line}\n" for _ in range(20000)).encode() + b"2\n")
     with pytest.raises(
-        RejectedLinesError, match="1 of 20001 lines are malformed .*day_0:20001: 1 field,"
+        RejectedLinesError, match=r"1 of 20001 lines are malformed .*day_0:20001: 1 field,"
     ):
         preprocess(train_days=(0,), max_rejects=Fraction(0))
     report, _ = preprocess(train_days=(0,))

@@ -87,12 +87,12 @@ def test_what_older_checkpoints_expect(data, expected):
 
 
 def test_another_number_of_dense_features_is_another_model():
-    with pytest.raises(UserError, match="takes 13 dense features, the data has 10$"):
+    with pytest.raises(UserError, match=r"takes 13 dense features, the data has 10$"):
         check(reader(told("none")), FLAGS, told("none", dense_features=10), (5, 7), resume=False)
 
 
 def test_the_table_that_differs_is_named():
-    with pytest.raises(UserError, match="table 1: the checkpoint has 7 rows, the data 1,300$"):
+    with pytest.raises(UserError, match=r"table 1: the checkpoint has 7 rows, the data 1,300$"):
         check(reader(told("none")), FLAGS, told("none"), (5, 1300), resume=False)
 
 

@@ -164,4 +164,4 @@ def test_each_sample_once_an_epoch_over_both_halves(tmp_path, stop):
             Services(Journal(), ControlVotes(None, 0)), StartPoint(start),
         ).run()  # fmt: skip
     assert result["steps"] == 30
-    assert seen == {sample: 3 for sample in range(samples)}
+    assert seen == dict.fromkeys(range(samples), 3)

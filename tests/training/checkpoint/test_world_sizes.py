@@ -284,9 +284,9 @@ def test_what_does_not_fit_is_said(tmp_path):
         "--embedding_optimizer_options was None, is 'l1=0.5'"
     ]
     reader.manifest["flags"]["embedding_optimizer"] = "sgd"
-    with pytest.raises(UserError, match="table 4: the checkpoint has 40 rows, the data 41$"):
+    with pytest.raises(UserError, match=r"table 4: the checkpoint has 40 rows, the data 41$"):
         check(vocab=(*VOCAB[:4], 41))
-    with pytest.raises(UserError, match="the checkpoint has 5 tables, the data 4$"):
+    with pytest.raises(UserError, match=r"the checkpoint has 5 tables, the data 4$"):
         check(vocab=VOCAB[:4])
     with pytest.raises(UserError, match=r"--embedding_dim was 8, is 16"):
         check(embedding_dim=16, resume=False)

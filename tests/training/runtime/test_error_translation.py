@@ -30,7 +30,7 @@ def test_a_failed_ops_place_is_left_out():
     error = tf.errors.InvalidArgumentError(
         None, None, "{{function_node __inference_f_1}} table 2: id 7 [[{{node read}}]]\nmore"
     )
-    with pytest.raises(UserError, match="^table 2: id 7$"), translate_errors(0, 1):
+    with pytest.raises(UserError, match=r"^table 2: id 7$"), translate_errors(0, 1):
         raise error
 
 

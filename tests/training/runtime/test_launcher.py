@@ -128,7 +128,7 @@ def test_read_refuses_what_it_does_not_understand(environment, text):
 def test_horovod_with_gloo_alone_refuses_other_launchers():
     rendezvous = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "h", "HOROVOD_GLOO_RENDEZVOUS_PORT": "7"}
     _check_gloo(launcher.read(HOROVOD_1_OF_4), rendezvous)
-    with pytest.raises(UserError, match="Open MPI started 4 ranks, .* horovodrun -np 4 "):
+    with pytest.raises(UserError, match=r"Open MPI started 4 ranks, .* horovodrun -np 4 "):
         _check_gloo(launcher.read(MPI_1_OF_4), rendezvous)
     for name in rendezvous:
         left = {key: value for key, value in rendezvous.items() if key != name}
@@ -172,7 +172,9 @@ def test_connect_takes_an_mpi_launcher_where_horovod_has_mpi(horovod):
 
 def test_connect_without_mpi_starts_nothing_under_an_mpi_launcher(horovod):
     fake = horovod(False, 0, 1)
-    with pytest.raises(UserError, match="^OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4: Open MPI"):
+    with pytest.raises(
+        UserError, match=r"^OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4: Open MPI"
+    ):
         connect(launcher.read(MPI_1_OF_4))
     assert not fake.started
 

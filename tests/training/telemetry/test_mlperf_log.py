@@ -338,7 +338,7 @@ def test_an_old_log_is_kept(tmp_path):
 
 def test_a_file_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--mlperf_log=.*file/log: "):
+    with pytest.raises(UserError, match=r"--mlperf_log=.*file/log: "):
         MLPerfLog(config(tmp_path / "file" / "log"))
 
 
@@ -354,7 +354,7 @@ def test_a_pipe_or_device_is_not_renamed(tmp_path):
 def test_a_folder_in_its_place_stays_as_it_is(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").touch()
-    with pytest.raises(UserError, match="--mlperf_log=.*data: is a folder: expected a reg"):
+    with pytest.raises(UserError, match=r"--mlperf_log=.*data: is a folder: expected a reg"):
         MLPerfLog(config(tmp_path / "data"))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert (tmp_path / "data" / "train").exists()
