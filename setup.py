@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = pathlib.Path(__file__).resolve().parent
 

@@ -47,6 +47,8 @@ _TABLES_SHARE = 0.5
 _WORKER_BYTES = 400 << 20
 #: What DuckDB says of a disk that is full, before or while it writes.
 _FULL_DISK = ("max_temp_directory_size", os.strerror(errno.ENOSPC))
+#: What streams a result as Arrow: DuckDB 2 has it by the first name alone, before 1.5 by the second.
+_ARROW_READERS = ("to_arrow_reader", "fetch_record_batch")
 #: Memory to build a lookup table, per entry.
 _BUILD_BYTES = 56
 
@@ -130,8 +132,7 @@ class DuckDBEngine(Engine):
         """Streams the result."""
         try:
             result = self._execute(statement)
-            # DuckDB 2 has it by the first name alone, DuckDB before 1.5 by the second.
-            read = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch
+            read = next(getattr(result, name) for name in _ARROW_READERS if hasattr(result, name))
             yield from read(1 << 17)
         except self._error as error:
             raise self._explained(error) from error

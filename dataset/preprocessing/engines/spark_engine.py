@@ -109,6 +109,7 @@ class SparkEngine(Engine):
             for index, (error, result) in enumerate(self._try(tasks.map(function).collect)):
                 if error is not None:
                     raise error
+                assert result is not None  # One of the two is None.
                 done += group[index].input_bytes
                 rows += result["lines"]
                 bar.show(done, rows)

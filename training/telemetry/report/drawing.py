@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from typing import Union
+from typing import Any, Union
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ from training.telemetry.report.layers import Layer, Plot
 
 # Width and height in inches; a point of these is about 1.3 pixels on the page.
 WIDE, NARROW = (6.0, 3.5), (3.75, 3.1)
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.parse_math": False,
@@ -188,5 +188,7 @@ def _handle(entry: LegendEntry) -> Patch | Line2D:
     lone = entry.kind in ("points", "marks")
     # A label that begins with an underscore would be left out.
     label = " " + short(entry.label or "")
-    return Line2D([], [], color=entry.colour, linestyle="none" if lone else entry.dash,
+    # matplotlib's stubs name each style, and a dash may be any.
+    style: Any = "none" if lone else entry.dash
+    return Line2D([], [], color=entry.colour, linestyle=style,
                   marker=entry.marker, markersize=5, label=label)  # fmt: skip
