@@ -47,7 +47,7 @@ _TABLES_SHARE = 0.5
 _WORKER_BYTES = 400 << 20
 #: What DuckDB says of a disk that is full, before or while it writes.
 _FULL_DISK = ("max_temp_directory_size", os.strerror(errno.ENOSPC))
-#: What streams a result as Arrow: DuckDB 2 has it by the first name alone, before 1.5 by the second.
+#: What streams a result as Arrow: DuckDB 2 has the first name alone, before 1.5 the second.
 _ARROW_READERS = ("to_arrow_reader", "fetch_record_batch")
 #: Memory to build a lookup table, per entry.
 _BUILD_BYTES = 56
