@@ -22,6 +22,8 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = pathlib.Path(__file__).resolve().parent
+#: Environment variables that ops/CMakeLists.txt takes as they are.
+_SWITCHES = ("DLRM_SANITIZE", "DLRM_CUDA_ARCHITECTURES")
 
 
 class BuildOps(build_ext):
@@ -38,16 +40,15 @@ class BuildOps(build_ext):
         tree.mkdir(parents=True, exist_ok=True)
         configure = [
             cmake, "-S", str(ROOT / "ops"), "-B", str(tree), f"-DDLRM_PYTHON={sys.executable}",
-            f"-DDLRM_SANITIZE={os.environ.get('DLRM_SANITIZE', '')}",
+            *(f"-D{name}={os.environ.get(name, '')}" for name in _SWITCHES),
         ]  # fmt: skip
         if shutil.which("ninja", path=path) and not (tree / "CMakeCache.txt").exists():
             configure += ["-G", "Ninja"]
         environment = {**os.environ, "PATH": path}
-        subprocess.run(configure, check=True, env=environment)
         jobs = str(self.parallel or os.cpu_count() or 1)
-        subprocess.run(
-            [cmake, "--build", str(tree), "--parallel", jobs], check=True, env=environment
-        )
+        for command in (configure, [cmake, "--build", str(tree), "--parallel", jobs]):
+            if subprocess.run(command, check=False, env=environment).returncode != 0:
+                sys.exit("setup.py: CMake built no op library; what it printed above says why")
         target = ROOT if self.inplace else pathlib.Path(self.build_lib).resolve()
         for library in (*tree.glob("libdlrm_*-tf*.so"), tree / "libdlrm_preprocessing.so"):
             (target / "ops").mkdir(parents=True, exist_ok=True)

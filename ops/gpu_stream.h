@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include "cuda_types.h"
+#include "status.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "unsupported/Eigen/CXX11/Tensor"
 
@@ -17,10 +18,9 @@ inline cudaStream_t StreamOf(tensorflow::OpKernelContext* c) {
   return c->eigen_gpu_device().stream();
 }
 
-inline tensorflow::Status CudaStatus(cudaError_t code, const char* what) {
-  if (code == cudaSuccess) return tensorflow::Status();
-  return tensorflow::errors::Internal(what, ": ", cudaGetErrorName(code), ": ",
-                                      cudaGetErrorString(code));
+inline Status CudaStatus(cudaError_t code, const char* what) {
+  if (code == cudaSuccess) return Status();
+  return Internal(what, ": ", cudaGetErrorName(code), ": ", cudaGetErrorString(code));
 }
 
 template <class T>
@@ -38,11 +38,11 @@ struct CudaType<tensorflow::bfloat16> {
   static constexpr int32_t kValue = DLRM_BFLOAT16;
 };
 template <>
-struct CudaType<tensorflow::int32> {
+struct CudaType<int32_t> {
   static constexpr int32_t kValue = DLRM_INT32;
 };
 template <>
-struct CudaType<tensorflow::int64> {
+struct CudaType<int64_t> {
   static constexpr int32_t kValue = DLRM_INT64;
 };
 

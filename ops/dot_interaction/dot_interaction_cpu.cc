@@ -1,6 +1,7 @@
 // The dot interaction's CPU kernels as TensorFlow's: choice of functions, threads.
 
 #include <memory>
+#include <new>
 #include <type_traits>
 
 #include "cpu/huge_pages.h"
@@ -35,8 +36,10 @@ DotInteractionFunctions<E> FunctionsFor(InstructionSet set) {
   return portable::DotInteraction<E>();
 }
 
+constexpr std::align_val_t kScratchAlignment{64};
+
 struct ScratchDeleter {
-  void operator()(void* p) const { tensorflow::port::AlignedFree(p); }
+  void operator()(void* p) const { ::operator delete(p, kScratchAlignment); }
 };
 
 template <class T>
@@ -82,7 +85,7 @@ struct CpuDotInteraction {
     tensorflow::Shard(workers.num_threads, workers.workers, batch.size, cycles,
                       [&](int64_t begin, int64_t end) {
                         std::unique_ptr<void, ScratchDeleter> scratch(
-                            tensorflow::port::AlignedMalloc(scratch_bytes, 64));
+                            ::operator new(scratch_bytes, kScratchAlignment));
                         work(functions, begin, end, scratch.get());
                       });
     return Status();

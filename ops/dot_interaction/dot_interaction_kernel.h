@@ -13,6 +13,7 @@
 
 #include "cpu/tensor_elements.h"
 #include "dot_interaction/dot_interaction_layout.h"
+#include "status.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace dlrm {
@@ -20,10 +21,8 @@ namespace {
 
 using tensorflow::OpKernel;
 using tensorflow::OpKernelContext;
-using tensorflow::Status;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
 
 struct DotInteractionBatch {
   int64_t size;  // B

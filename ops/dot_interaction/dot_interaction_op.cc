@@ -4,6 +4,7 @@
 // ops take row 0 and the other rows apart, so that nothing has to be concatenated before them.
 
 #include "dot_interaction/dot_interaction_layout.h"
+#include "status.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -11,7 +12,6 @@
 namespace dlrm {
 namespace {
 
-using tensorflow::Status;
 using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;

@@ -4,6 +4,8 @@
 
 #include "gpu_stream.h"
 
+#include <mutex>
+
 #include "embedding/embedding_launchers.h"
 #include "embedding/embedding_tables.h"
 
@@ -11,31 +13,30 @@ namespace dlrm {
 
 // The record that kernels on the current device write bad ids to: one for all embedding ops of the
 // process, so that whichever runs next reports them. Allocated on first use, kept to the end.
-inline tensorflow::Status IdErrorOfDevice(DlrmIdError** error) {
+inline Status IdErrorOfDevice(DlrmIdError** error) {
   constexpr int kDevices = 64;
-  static tensorflow::mutex mu;
+  static std::mutex mu;
   static DlrmIdError* errors[kDevices] = {};
   int device = 0;
   TF_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "current device"));
-  if (device >= kDevices) return tensorflow::errors::Internal("CUDA device ", device);
-  tensorflow::mutex_lock lock(mu);
+  if (device >= kDevices) return Internal("CUDA device ", device);
+  std::lock_guard<std::mutex> lock(mu);
   if (errors[device] == nullptr) {
     TF_RETURN_IF_ERROR(
         CudaStatus(dlrm_id_error_create(&errors[device]), "allocating the record of bad ids"));
   }
   *error = errors[device];
-  return tensorflow::Status();
+  return Status();
 }
 
 // Reports a bad id that an earlier embedding op met. Nobody waits for the GPU: an id is reported
 // by the first embedding op that starts after the kernel that met it has run.
-inline tensorflow::Status CheckEarlierIds(DlrmIdError* error) {
+inline Status CheckEarlierIds(DlrmIdError* error) {
   DlrmIdError found;
-  if (dlrm_id_error_take(error, &found) == 0) return tensorflow::Status();
-  return tensorflow::errors::InvalidArgument(
-      "id out of range: table ", found.table, ", sample ", found.sample, ": id ", found.id,
-      " is not in [0, ", found.bound,
-      ") (met on the GPU by an earlier call, which took zeros for its row)");
+  if (dlrm_id_error_take(error, &found) == 0) return Status();
+  return InvalidArgument("id out of range: table ", found.table, ", sample ", found.sample, ": id ",
+                         found.id, " is not in [0, ", found.bound,
+                         ") (met on the GPU by an earlier call, which took zeros for its row)");
 }
 
 // The launchers' description of a batch and what keeps its host arrays alive.
@@ -46,8 +47,8 @@ struct GpuBatch {
   // Checks ids, base_rows and table_rows against a variable of `rows` rows of `dim` elements, and
   // what earlier calls found.
   template <class R, class T, class Id>
-  tensorflow::Status Prepare(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
-                             const tensorflow::Tensor& table_rows, int64_t rows, int64_t dim) {
+  Status Prepare(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
+                 const tensorflow::Tensor& table_rows, int64_t rows, int64_t dim) {
     DlrmIdError* error = nullptr;
     TF_RETURN_IF_ERROR(IdErrorOfDevice(&error));
     TF_RETURN_IF_ERROR(CheckEarlierIds(error));
@@ -63,16 +64,15 @@ struct GpuBatch {
               CudaType<Id>::kValue,
               CudaType<T>::kValue,
               CudaType<R>::kValue};
-    return tensorflow::Status();
+    return Status();
   }
 };
 
 // Gives the variable a buffer of its own if a reader still holds the one it has: a value that was
 // read before the update must not change.
-inline tensorflow::Status OwnDeviceBuffer(tensorflow::OpKernelContext* c,
-                                          tensorflow::Var* variable) {
+inline Status OwnDeviceBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable) {
   tensorflow::Tensor* tensor = variable->tensor();
-  if (tensor->RefCountIsOne()) return tensorflow::Status();
+  if (tensor->RefCountIsOne()) return Status();
   tensorflow::Tensor copy;
   TF_RETURN_IF_ERROR(c->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
   TF_RETURN_IF_ERROR(
@@ -80,7 +80,7 @@ inline tensorflow::Status OwnDeviceBuffer(tensorflow::OpKernelContext* c,
                                  cudaMemcpyDeviceToDevice, StreamOf(c)),
                  "copying a variable that is being read"));
   *tensor = copy;
-  return tensorflow::Status();
+  return Status();
 }
 
 }  // namespace dlrm

@@ -27,7 +27,6 @@ namespace {
 using tensorflow::OpKernel;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
-using tensorflow::errors::InvalidArgument;
 
 class InitializeKernel : public OpKernel {
  public:
@@ -41,7 +40,7 @@ class InitializeKernel : public OpKernel {
       OP_REQUIRES(c, c->input(i + 1).dims() == 0,
                   InvalidArgument("input ", i + 1, " must be a scalar, got shape ",
                                   c->input(i + 1).shape().DebugString()));
-      numbers[i] = c->input(i + 1).scalar<tensorflow::int64>()();
+      numbers[i] = c->input(i + 1).scalar<int64_t>()();
     }
     OP_REQUIRES(
         c, c->input(7).dims() == 0,
@@ -53,7 +52,7 @@ class InitializeKernel : public OpKernel {
     OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DT_FLOAT, 2, "table"));
     const Tensor& table = *variable->tensor();
     OP_REQUIRES(c, table.RefCountIsOne(),
-                tensorflow::errors::FailedPrecondition(
+                FailedPrecondition(
                     "the table's value is held by a reader: initialise it before it is read"));
     OP_REQUIRES(c,
                 base_row >= 0 && rows >= 0 && base_row <= table.dim_size(0) &&

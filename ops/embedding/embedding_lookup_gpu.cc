@@ -10,7 +10,6 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::Var;
-using tensorflow::errors::InvalidArgument;
 
 template <class R, class T, class Id>
 class GpuLookupKernel : public OpKernel {
@@ -63,7 +62,7 @@ class GpuInitializeKernel : public OpKernel {
                   InvalidArgument("input ", i, " must be a scalar, got shape ",
                                   c->input(i).shape().DebugString()));
     }
-    const auto number = [c](int i) { return c->input(i).scalar<tensorflow::int64>()(); };
+    const auto number = [c](int i) { return c->input(i).scalar<int64_t>()(); };
     const int64_t base_row = number(1), rows = number(2), table_index = number(3), seed = number(4),
                   first_row = number(5), row_stride = number(6);
     const float limit = c->input(7).scalar<float>()();
@@ -71,7 +70,7 @@ class GpuInitializeKernel : public OpKernel {
     OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DT_FLOAT, 2, "table"));
     const Tensor& table = *variable->tensor();
     OP_REQUIRES(c, table.RefCountIsOne(),
-                tensorflow::errors::FailedPrecondition(
+                FailedPrecondition(
                     "the table's value is held by a reader: initialise it before it is read"));
     OP_REQUIRES(c,
                 base_row >= 0 && rows >= 0 && base_row <= table.dim_size(0) &&

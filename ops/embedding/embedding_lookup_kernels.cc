@@ -43,8 +43,7 @@ class LookupKernel : public OpKernel {
   using Element = typename NativeElement<T>::Type;
 
   explicit LookupKernel(OpKernelConstruction* c) : OpKernel(c) {
-    OP_REQUIRES(c, InstructionSetError()[0] == '\0',
-                tensorflow::errors::InvalidArgument(InstructionSetError()));
+    OP_REQUIRES(c, InstructionSetError()[0] == '\0', InvalidArgument(InstructionSetError()));
   }
 
   void Compute(OpKernelContext* c) override {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "embedding/embedding_cpu.h"
+#include "status.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -13,7 +14,6 @@
 namespace dlrm {
 namespace {
 
-using tensorflow::Status;
 using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeAndType;

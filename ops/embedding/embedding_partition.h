@@ -30,9 +30,9 @@ inline int64_t ShardOf(int64_t row, int64_t shards) {
 
 // A counting sort by shard in two parallel passes over the ids, which are all checked in the first.
 template <class Id>
-tensorflow::Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads& workers,
-                                 const tensorflow::Tensor& ids, const Tables& tables,
-                                 int64_t shards, Partition* partition) {
+Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads& workers,
+                     const tensorflow::Tensor& ids, const Tables& tables, int64_t shards,
+                     Partition* partition) {
   const int64_t count = ids.NumElements();
   constexpr int64_t kBlock = 4096;
   const int64_t blocks = (count + kBlock - 1) / kBlock;
@@ -69,7 +69,7 @@ tensorflow::Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads&
       partition->updates[next[ShardOf(rows[k], shards)]++] = RowUpdate{rows[k], k};
     }
   });
-  return tensorflow::Status();
+  return Status();
 }
 
 // Links the updates of each row in their order; for one shard's updates.

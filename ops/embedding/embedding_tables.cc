@@ -5,15 +5,13 @@
 
 namespace dlrm {
 
-using tensorflow::Status;
 using tensorflow::Tensor;
-using tensorflow::errors::InvalidArgument;
 
 Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype, int rank,
                      const char* name) {
   const Tensor& tensor = *const_cast<tensorflow::Var&>(variable).tensor();
   if (!tensor.IsInitialized()) {
-    return tensorflow::errors::FailedPrecondition("variable ", name, " is not initialised");
+    return FailedPrecondition("variable ", name, " is not initialised");
   }
   if (tensor.dtype() != dtype || tensor.dims() != rank) {
     return InvalidArgument("variable ", name, " must be ", tensorflow::DataTypeString(dtype),
@@ -35,8 +33,8 @@ Status ReadTables(const Tensor& ids, const Tensor& base_rows, const Tensor& tabl
                            ids.shape().DebugString(), ", got ", base_rows.shape().DebugString(),
                            " and ", table_rows.shape().DebugString());
   }
-  const auto base = base_rows.flat<tensorflow::int64>();
-  const auto size = table_rows.flat<tensorflow::int64>();
+  const auto base = base_rows.flat<int64_t>();
+  const auto size = table_rows.flat<int64_t>();
   tables->base.assign(base.data(), base.data() + count);
   tables->count.assign(size.data(), size.data() + count);
   for (int64_t t = 0; t < count; ++t) {
@@ -74,7 +72,7 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
   const RowRuleFacts& facts = FactsOfRowRule(attributes.optimizer);
   const int states = facts.column_states + facts.row_states;
   variables_.resize(1 + states);
-  std::vector<tensorflow::mutex*> mutexes;
+  std::vector<decltype(variables_[0]->mu())> mutexes;
   for (int i = 0; i <= states; ++i) {
     TF_RETURN_IF_ERROR(
         tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, i), &variables_[i]));
@@ -87,13 +85,13 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
                            " must be different variables");
   }
   locks_.reserve(mutexes.size());
-  for (tensorflow::mutex* mutex : mutexes) locks_.emplace_back(*mutex);
+  for (auto* mutex : mutexes) locks_.emplace_back(*mutex);
 
   TF_RETURN_IF_ERROR(CheckVariable(*table(), row_type, 2, "table"));
   const Tensor& rows = *table()->tensor();
   for (int s = 0; s < states; ++s) {
     const bool of_columns = s < facts.column_states;
-    const std::string name = tensorflow::strings::StrCat("state ", s, " of ", facts.name);
+    const std::string name = absl::StrCat("state ", s, " of ", facts.name);
     TF_RETURN_IF_ERROR(
         CheckVariable(*state(s), tensorflow::DT_FLOAT, of_columns ? 2 : 1, name.c_str()));
     const Tensor& values = *state(s)->tensor();

@@ -9,6 +9,7 @@
 #include "cpu/huge_pages.h"
 #include "cpu/tensor_elements.h"
 #include "embedding/embedding_cpu.h"
+#include "status.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
@@ -22,21 +23,21 @@ struct Tables {
 };
 
 // Calls MACRO(type of rows, type of vectors or gradients, type of ids) for all that have kernels.
-#define DLRM_FOR_EMBEDDING_TYPES(MACRO)                 \
-  MACRO(float, float, tensorflow::int32)                \
-  MACRO(float, float, tensorflow::int64)                \
-  MACRO(float, tensorflow::bfloat16, tensorflow::int32) \
-  MACRO(float, tensorflow::bfloat16, tensorflow::int64) \
-  MACRO(float, Eigen::half, tensorflow::int32)          \
-  MACRO(float, Eigen::half, tensorflow::int64)
+#define DLRM_FOR_EMBEDDING_TYPES(MACRO)       \
+  MACRO(float, float, int32_t)                \
+  MACRO(float, float, int64_t)                \
+  MACRO(float, tensorflow::bfloat16, int32_t) \
+  MACRO(float, tensorflow::bfloat16, int64_t) \
+  MACRO(float, Eigen::half, int32_t)          \
+  MACRO(float, Eigen::half, int64_t)
 
 // Checks that `variable` is initialised and has the given type and rank.
-tensorflow::Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype,
-                                 int rank, const char* name);
+Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype, int rank,
+                     const char* name);
 
 // Checks ids [B, T], base_rows [T] and table_rows [T] against a variable of `rows` rows.
-tensorflow::Status ReadTables(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
-                              const tensorflow::Tensor& table_rows, int64_t rows, Tables* tables);
+Status ReadTables(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
+                  const tensorflow::Tensor& table_rows, int64_t rows, Tables* tables);
 
 // Turns ids into rows of the variable and remembers the first id out of bounds; for many threads.
 template <class Id>
@@ -65,13 +66,13 @@ class RowFinder {
   }
 
   // The error of the first id out of bounds, if there was one.
-  tensorflow::Status status() const {
+  Status status() const {
     const int64_t k = bad_.load();
-    if (k == count_) return tensorflow::Status();
+    if (k == count_) return Status();
     const int64_t tables = static_cast<int64_t>(tables_.base.size());
-    return tensorflow::errors::InvalidArgument("id out of range: table ", k % tables, ", sample ",
-                                               k / tables, ": id ", static_cast<int64_t>(ids_[k]),
-                                               " is not in [0, ", tables_.count[k % tables], ")");
+    return InvalidArgument("id out of range: table ", k % tables, ", sample ", k / tables, ": id ",
+                           static_cast<int64_t>(ids_[k]), " is not in [0, ",
+                           tables_.count[k % tables], ")");
   }
 
  private:
@@ -93,7 +94,7 @@ struct UpdateAttributes {
   float hyperparameters[kMaxHyperparameters] = {};
 
   // Reads and checks them.
-  tensorflow::Status Read(tensorflow::OpKernelConstruction* c);
+  Status Read(tensorflow::OpKernelConstruction* c);
 };
 
 // The variables of one call of an update op, locked while this object lives, and its checked
@@ -102,8 +103,8 @@ struct UpdateAttributes {
 class UpdateInputs {
  public:
   // Looks the variables up, locks them and checks all inputs except the values of the ids.
-  tensorflow::Status Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
-                          tensorflow::DataType row_type);
+  Status Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
+              tensorflow::DataType row_type);
 
   tensorflow::Var* table() const { return variables_[0].get(); }
   tensorflow::Var* state(int index) const { return variables_[1 + index].get(); }

@@ -8,10 +8,8 @@ namespace {
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
-using tensorflow::Status;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
 
 // Device memory that an update works in, from TensorFlow's allocator.
 Status AllocateWorkspace(OpKernelContext* c, const DlrmEmbeddingBatch& batch,

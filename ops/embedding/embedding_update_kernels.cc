@@ -40,10 +40,8 @@ namespace {
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
-using tensorflow::Status;
 using tensorflow::Tensor;
 using tensorflow::Var;
-using tensorflow::errors::InvalidArgument;
 
 // Gives the variable a buffer of its own if a reader still holds the one it has: a value that was
 // read before the update must not change.

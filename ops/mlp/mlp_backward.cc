@@ -14,7 +14,6 @@ using tensorflow::OpKernelContext;
 using tensorflow::OpOutputList;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
 
 // The sums of slot 0 are in the output tensors, those of the others in memory of their own.
 struct Sums {
@@ -22,8 +21,7 @@ struct Sums {
   std::vector<int64_t> sizes;           // [kernel 0, bias 0, kernel 1, ...]
   SlotMemory memory;
 
-  tensorflow::Status Allocate(OpKernelContext* c, int64_t slots, OpOutputList* kernels,
-                              OpOutputList* biases) {
+  Status Allocate(OpKernelContext* c, int64_t slots, OpOutputList* kernels, OpOutputList* biases) {
     of.resize(std::max<int64_t>(1, slots));
     size_t bytes = 0;
     for (int l = 0; l < kernels->size(); ++l) {
@@ -41,7 +39,7 @@ struct Sums {
         next += Lines(size * sizeof(float));
       }
     }
-    return tensorflow::Status();
+    return Status();
   }
 
   // Adds the other slots' sums to the first's, in order.
@@ -83,7 +81,7 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
                                 " hidden activations, got ", hidden.size()));
     const auto check = [&](const char* what, const Tensor& tensor, int64_t width) {
       return tensor.shape() == TensorShape({batch, width})
-                 ? tensorflow::Status()
+                 ? Status()
                  : InvalidArgument(what, " must be [", batch, ", ", width, "], got shape ",
                                    tensor.shape().DebugString());
     };

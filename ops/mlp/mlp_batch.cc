@@ -6,11 +6,8 @@ namespace dlrm {
 
 using tensorflow::OpInputList;
 using tensorflow::OpKernelContext;
-using tensorflow::Status;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-using tensorflow::errors::Internal;
-using tensorflow::errors::InvalidArgument;
 
 std::shared_ptr<const MlpProducts> ProductsCache::Get(const std::vector<int64_t>& widths,
                                                       const Chunks& chunks,
@@ -74,7 +71,7 @@ Status SlotMemory::Allocate(OpKernelContext* c, int64_t slots, size_t bytes) {
   bytes_ = Lines(bytes);
   const int64_t total = slots * static_cast<int64_t>(bytes_);
   TF_RETURN_IF_ERROR(c->allocate_temp(tensorflow::DT_INT8, TensorShape({total + 64}), &memory_));
-  char* data = reinterpret_cast<char*>(memory_.flat<tensorflow::int8>().data());
+  char* data = reinterpret_cast<char*>(memory_.flat<int8_t>().data());
   data_ = data + (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64;
   return Status();
 }

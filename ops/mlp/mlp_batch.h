@@ -15,6 +15,7 @@
 
 #include "mlp/mlp_cpu.h"
 #include "mlp/mlp_products.h"
+#include "status.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace dlrm {
@@ -57,13 +58,13 @@ class ProductsCache {
 };
 
 // Checks x [B, K] and kernels [K, n1], [n1, n2] ...; gives widths {K, n1, n2 ...}.
-tensorflow::Status CheckKernels(const tensorflow::Tensor& x, const tensorflow::OpInputList& kernels,
-                                std::vector<int64_t>* widths);
+Status CheckKernels(const tensorflow::Tensor& x, const tensorflow::OpInputList& kernels,
+                    std::vector<int64_t>* widths);
 
 // Runs work(slot) for every slot on TensorFlow's threads, single-threaded oneDNN in each; an
 // exception in one of them is the returned error.
-tensorflow::Status RunSlots(tensorflow::OpKernelContext* c, int64_t slots,
-                            const std::function<void(int64_t)>& work);
+Status RunSlots(tensorflow::OpKernelContext* c, int64_t slots,
+                const std::function<void(int64_t)>& work);
 
 // Bytes rounded up to whole cache lines, so that what follows is aligned.
 inline size_t Lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -71,7 +72,7 @@ inline size_t Lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 // Memory of one part for each slot, 64-byte aligned.
 class SlotMemory {
  public:
-  tensorflow::Status Allocate(tensorflow::OpKernelContext* c, int64_t slots, size_t bytes);
+  Status Allocate(tensorflow::OpKernelContext* c, int64_t slots, size_t bytes);
   char* of(int64_t slot) { return data_ + slot * bytes_; }
 
  private:
@@ -84,9 +85,9 @@ class SlotMemory {
 class PackedKernels {
  public:
   // `round` is null, or rounds `count` floats to what the products may take.
-  tensorflow::Status Pack(tensorflow::OpKernelContext* c, const MlpProducts& products,
-                          const tensorflow::OpInputList& kernels,
-                          void (*round)(const float* in, int64_t count, float* out));
+  Status Pack(tensorflow::OpKernelContext* c, const MlpProducts& products,
+              const tensorflow::OpInputList& kernels,
+              void (*round)(const float* in, int64_t count, float* out));
   const void* of(size_t layer) const { return kernels_[layer]; }
 
  private:

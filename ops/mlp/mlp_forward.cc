@@ -10,7 +10,6 @@ using tensorflow::OpKernelContext;
 using tensorflow::OpOutputList;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
 
 template <class T>
 class MlpForward : public MlpKernel<T, MlpForward<T>> {

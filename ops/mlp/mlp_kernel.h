@@ -20,8 +20,7 @@ class MlpKernel : public tensorflow::OpKernel {
   using S = typename NativeElement<T>::Type;
 
   explicit MlpKernel(tensorflow::OpKernelConstruction* c) : OpKernel(c) {
-    OP_REQUIRES(c, InstructionSetError()[0] == '\0',
-                tensorflow::errors::InvalidArgument(InstructionSetError()));
+    OP_REQUIRES(c, InstructionSetError()[0] == '\0', InvalidArgument(InstructionSetError()));
     OP_REQUIRES_OK(c, c->GetAttr("last_relu", &last_relu_));
     OP_REQUIRES_OK(c, c->GetAttr("chunk_rows", &chunk_rows_));
   }
@@ -37,7 +36,7 @@ class MlpKernel : public tensorflow::OpKernel {
       }
       RunIn<float>(c, widths, batch);
     } catch (const std::exception& caught) {
-      c->CtxFailure(tensorflow::errors::Internal("oneDNN failed in an MLP: ", caught.what()));
+      c->CtxFailure(Internal("oneDNN failed in an MLP: ", caught.what()));
     }
   }
 

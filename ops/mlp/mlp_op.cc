@@ -1,5 +1,6 @@
 // Whole MLPs (dense layers with ReLU between them) and their gradients.
 
+#include "status.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -7,7 +8,6 @@
 namespace dlrm {
 namespace {
 
-using tensorflow::Status;
 using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;

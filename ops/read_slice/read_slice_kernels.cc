@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -12,8 +13,6 @@
 #include "read_slice/decode_kernels.h"
 #include "read_slice/slice_plan.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/platform/errors.h"
-#include "tensorflow/core/platform/mutex.h"
 
 namespace dlrm {
 namespace {
@@ -25,20 +24,20 @@ constexpr int64_t kBlockRows = 4096;
 // Rows decoded at a time when several columns interleave: their output fits the first-level cache.
 constexpr int64_t kTileRows = 128;
 
-tf::Status ToStatus(const ReadError& error) {
+Status ToStatus(const ReadError& error) {
   switch (error.kind) {
     case ReadError::kNone:
-      return tf::Status();
+      return Status();
     case ReadError::kOpen:
     case ReadError::kReplaced:
-      return tf::errors::NotFound(error.message);
+      return NotFound(error.message);
     case ReadError::kPermission:
-      return tf::errors::PermissionDenied(error.message);
+      return PermissionDenied(error.message);
     case ReadError::kValue:
-      return tf::errors::InvalidArgument(error.message);
+      return InvalidArgument(error.message);
     default:
       // OutOfRange would end a tf.data pipeline in silence.
-      return tf::errors::DataLoss(error.message);
+      return DataLoss(error.message);
   }
 }
 
@@ -72,13 +71,11 @@ class ReadSliceOp : public tf::OpKernel {
     const tf::Tensor& first = context->input(0);
     const tf::Tensor& count = context->input(1);
     OP_REQUIRES(context, first.dims() == 1 && first.shape() == count.shape(),
-                tf::errors::InvalidArgument("first and count must be vectors of one length, found ",
-                                            first.shape().DebugString(), " and ",
-                                            count.shape().DebugString()));
+                InvalidArgument("first and count must be vectors of one length, found ",
+                                first.shape().DebugString(), " and ", count.shape().DebugString()));
     const int64_t parts = first.NumElements();
-    OP_REQUIRES(
-        context, parts >= 1 && plan_.rows % parts == 0,
-        tf::errors::InvalidArgument(plan_.rows, " rows cannot be dealt to ", parts, " parts"));
+    OP_REQUIRES(context, parts >= 1 && plan_.rows % parts == 0,
+                InvalidArgument(plan_.rows, " rows cannot be dealt to ", parts, " parts"));
     OP_REQUIRES_OK(context, OpenAll());
     tf::Tensor* output = nullptr;
     const tf::TensorShape shape({plan_.rows, plan_.width});
@@ -87,11 +84,11 @@ class ReadSliceOp : public tf::OpKernel {
     Out* out = output->flat<Out>().data();
     Scratch scratch(*this);
     for (int64_t part = 0; part < parts; ++part, out += part_rows * plan_.width) {
-      const int64_t begin = first.vec<tf::int64>()(part);
-      const int64_t samples = count.vec<tf::int64>()(part);
+      const int64_t begin = first.vec<int64_t>()(part);
+      const int64_t samples = count.vec<int64_t>()(part);
       OP_REQUIRES(context, begin >= 0 && samples >= 0 && samples <= part_rows,
-                  tf::errors::InvalidArgument("part ", part, ": first sample ", begin, ", count ",
-                                              samples, ": expected a count of 0 to ", part_rows));
+                  InvalidArgument("part ", part, ": first sample ", begin, ", count ", samples,
+                                  ": expected a count of 0 to ", part_rows));
       for (int64_t done = 0; done < samples; done += kBlockRows) {
         const int64_t block = std::min(kBlockRows, samples - done);
         const ReadError error = ReadBlock(begin + done, block, out + done * plan_.width, &scratch);
@@ -118,9 +115,9 @@ class ReadSliceOp : public tf::OpKernel {
     std::vector<uint32_t> worst;
   };
 
-  tf::Status OpenAll() {
+  Status OpenAll() {
     {
-      tf::mutex_lock lock(open_mutex_);
+      std::lock_guard<std::mutex> lock(open_mutex_);
       if (!opened_) {
         for (ColumnFile& file : files_) {
           if (const ReadError error = file.Open()) return ToStatus(error);
@@ -131,7 +128,7 @@ class ReadSliceOp : public tf::OpKernel {
     for (const ColumnFile& file : files_) {
       if (const ReadError error = file.StillThere()) return ToStatus(error);
     }
-    return tf::Status();
+    return Status();
   }
 
   // Reads a column's stored values of samples [first, first + rows) as one strided run.
@@ -252,15 +249,14 @@ class ReadSliceOp : public tf::OpKernel {
   const DecodeKernels& kernels_ = BestDecodeKernels();
   SlicePlan plan_;
   std::vector<ColumnFile> files_;
-  tf::mutex open_mutex_;
-  bool opened_ TF_GUARDED_BY(open_mutex_) = false;
+  std::mutex open_mutex_;
+  bool opened_ = false;  // guarded by open_mutex_
 };
 
 REGISTER_KERNEL_BUILDER(Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<float>("T"),
                         ReadSliceOp<float>);
-REGISTER_KERNEL_BUILDER(
-    Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<tf::int32>("T"),
-    ReadSliceOp<int32_t>);
+REGISTER_KERNEL_BUILDER(Name("Dlrm>ReadSlice").Device(tf::DEVICE_CPU).TypeConstraint<int32_t>("T"),
+                        ReadSliceOp<int32_t>);
 
 }  // namespace
 }  // namespace dlrm

@@ -1,6 +1,7 @@
 // Registers Dlrm>ReadSlice: its signature, shape function and documentation.
 #include <vector>
 
+#include "status.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
@@ -27,18 +28,18 @@ REGISTER_OP("Dlrm>ReadSlice")
     .Attr("tables: list(int) = []")
     .Attr("log_shift: float = -1.0")
     .SetIsStateful()
-    .SetShapeFn([](tf::shape_inference::InferenceContext* context) -> tf::Status {
+    .SetShapeFn([](tf::shape_inference::InferenceContext* context) -> Status {
       tf::shape_inference::ShapeHandle first;
       TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 1, &first));
       TF_RETURN_IF_ERROR(context->Merge(first, context->input(1), &first));
-      tf::int64 rows;
+      int64_t rows;
       TF_RETURN_IF_ERROR(context->GetAttr("rows", &rows));
       std::vector<int> widths;
       TF_RETURN_IF_ERROR(context->GetAttr("widths", &widths));
-      tf::int64 width = 0;
+      int64_t width = 0;
       for (int one : widths) width += one;
       context->set_output(0, context->Matrix(rows, width));
-      return tf::Status();
+      return Status();
     })
     .Doc(R"doc(
 Reads samples from column files into a [rows, sum(widths)] tensor.

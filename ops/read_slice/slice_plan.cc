@@ -2,76 +2,66 @@
 
 #include <string>
 
-#include "tensorflow/core/platform/errors.h"
-
 namespace dlrm {
 namespace {
 
 namespace tf = ::tensorflow;
 
-tf::Status GetInts(tf::OpKernelConstruction* context, const char* name, std::vector<int64_t>* out) {
-  std::vector<tf::int64> values;
-  TF_RETURN_IF_ERROR(context->GetAttr(name, &values));
-  out->assign(values.begin(), values.end());
-  return tf::Status();
-}
-
-tf::Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan, int64_t* all_segments) {
+Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan, int64_t* all_segments) {
   tf::DataTypeVector stored;
   std::vector<int64_t> segments, widths, strides;
-  TF_RETURN_IF_ERROR(GetInts(context, "segments", &segments));
+  TF_RETURN_IF_ERROR(context->GetAttr("segments", &segments));
   TF_RETURN_IF_ERROR(context->GetAttr("stored", &stored));
-  TF_RETURN_IF_ERROR(GetInts(context, "widths", &widths));
-  TF_RETURN_IF_ERROR(GetInts(context, "strides", &strides));
+  TF_RETURN_IF_ERROR(context->GetAttr("widths", &widths));
+  TF_RETURN_IF_ERROR(context->GetAttr("strides", &strides));
   if (stored.empty() || widths.size() != stored.size() || strides.size() != stored.size() ||
       segments.size() != stored.size()) {
-    return tf::errors::InvalidArgument(
-        "expected as many widths, strides and segments as stored dtypes, found ", widths.size(),
-        ", ", strides.size(), ", ", segments.size(), " and ", stored.size());
+    return InvalidArgument("expected as many widths, strides and segments as stored dtypes, found ",
+                           widths.size(), ", ", strides.size(), ", ", segments.size(), " and ",
+                           stored.size());
   }
   for (size_t i = 0; i < stored.size(); ++i) {
     const int64_t size = tf::DataTypeSize(stored[i]);
     if (widths[i] < 1 || strides[i] < size * widths[i] || segments[i] < 1) {
-      return tf::errors::InvalidArgument(
-          "column ", i, ": width ", widths[i], ", stride ", strides[i], ", ", segments[i],
-          " segments: expected at least 1, ", size * widths[i], ", 1");
+      return InvalidArgument("column ", i, ": width ", widths[i], ", stride ", strides[i], ", ",
+                             segments[i], " segments: expected at least 1, ", size * widths[i],
+                             ", 1");
     }
     plan->columns.push_back(
         {stored[i], size, widths[i], strides[i], plan->width, *all_segments, segments[i]});
     plan->width += widths[i];
     *all_segments += segments[i];
   }
-  return tf::Status();
+  return Status();
 }
 
-tf::Status MakeSegments(tf::OpKernelConstruction* context, int64_t expected, SlicePlan* plan) {
+Status MakeSegments(tf::OpKernelConstruction* context, int64_t expected, SlicePlan* plan) {
   std::vector<std::string> filenames;
   std::vector<int64_t> offsets, samples;
   TF_RETURN_IF_ERROR(context->GetAttr("filenames", &filenames));
-  TF_RETURN_IF_ERROR(GetInts(context, "offsets", &offsets));
-  TF_RETURN_IF_ERROR(GetInts(context, "samples", &samples));
+  TF_RETURN_IF_ERROR(context->GetAttr("offsets", &offsets));
+  TF_RETURN_IF_ERROR(context->GetAttr("samples", &samples));
   if (filenames.size() != static_cast<size_t>(expected) || offsets.size() != filenames.size() ||
       samples.size() != filenames.size()) {
-    return tf::errors::InvalidArgument("expected ", expected,
-                                       " filenames, offsets and samples, found ", filenames.size(),
-                                       ", ", offsets.size(), " and ", samples.size());
+    return InvalidArgument("expected ", expected, " filenames, offsets and samples, found ",
+                           filenames.size(), ", ", offsets.size(), " and ", samples.size());
   }
   for (size_t i = 0; i < filenames.size(); ++i) {
     if (offsets[i] < 0 || samples[i] < 0) {
-      return tf::errors::InvalidArgument(filenames[i], ": offset ", offsets[i], ", samples ",
-                                         samples[i], ": neither may be negative");
+      return InvalidArgument(filenames[i], ": offset ", offsets[i], ", samples ", samples[i],
+                             ": neither may be negative");
     }
     plan->segments.push_back({filenames[i], offsets[i], samples[i]});
   }
-  return tf::Status();
+  return Status();
 }
 
-tf::Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePlan* plan) {
+Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePlan* plan) {
   std::string check;
   std::vector<int64_t> bounds;
   TF_RETURN_IF_ERROR(context->GetAttr("check", &check));
-  TF_RETURN_IF_ERROR(GetInts(context, "bounds", &bounds));
-  TF_RETURN_IF_ERROR(GetInts(context, "tables", &plan->tables));
+  TF_RETURN_IF_ERROR(context->GetAttr("bounds", &bounds));
+  TF_RETURN_IF_ERROR(context->GetAttr("tables", &plan->tables));
   TF_RETURN_IF_ERROR(context->GetAttr("log_shift", &plan->log_shift));
   const bool ids = check == "ids";
   plan->check = ids                 ? SlicePlan::kIds
@@ -79,26 +69,25 @@ tf::Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePla
                 : check == "binary" ? SlicePlan::kBinary
                                     : SlicePlan::kNone;
   if (plan->check != SlicePlan::kNone && is_float == ids) {
-    return tf::errors::InvalidArgument("check '", check, "' does not fit the output dtype");
+    return InvalidArgument("check '", check, "' does not fit the output dtype");
   }
   const int64_t expected = ids ? plan->width : 0;
   if (bounds.size() != static_cast<size_t>(expected)) {
-    return tf::errors::InvalidArgument("expected ", expected, " bounds, found ", bounds.size());
+    return InvalidArgument("expected ", expected, " bounds, found ", bounds.size());
   }
   if (!plan->tables.empty() && plan->tables.size() != bounds.size()) {
-    return tf::errors::InvalidArgument("expected ", bounds.size(), " tables, found ",
-                                       plan->tables.size());
+    return InvalidArgument("expected ", bounds.size(), " tables, found ", plan->tables.size());
   }
   if (plan->log_shift >= 0 && !is_float) {
-    return tf::errors::InvalidArgument("log_shift needs a float output");
+    return InvalidArgument("log_shift needs a float output");
   }
   plan->bounds.assign(bounds.begin(), bounds.end());
-  return tf::Status();
+  return Status();
 }
 
 }  // namespace
 
-tf::Status SlicePlan::Make(tf::OpKernelConstruction* context, bool is_float, SlicePlan* plan) {
+Status SlicePlan::Make(tf::OpKernelConstruction* context, bool is_float, SlicePlan* plan) {
   TF_RETURN_IF_ERROR(context->GetAttr("rows", &plan->rows));
   int64_t all_segments = 0;
   TF_RETURN_IF_ERROR(MakeColumns(context, plan, &all_segments));

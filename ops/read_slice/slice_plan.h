@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "read_slice/column_files.h"
+#include "status.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace dlrm {
@@ -25,8 +26,7 @@ struct SlicePlan {
   enum Check { kNone, kFinite, kBinary, kIds };
 
   // Reads and checks a kernel's attributes; `is_float` says which dtype its output has.
-  static tensorflow::Status Make(tensorflow::OpKernelConstruction* context, bool is_float,
-                                 SlicePlan* plan);
+  static Status Make(tensorflow::OpKernelConstruction* context, bool is_float, SlicePlan* plan);
 
   int64_t rows = 0;
   int64_t width = 0;  // values of an output row

@@ -29,10 +29,47 @@ def sources():
 
 
 def nvcc():
-    """Returns the path of nvcc, or None."""
-    found = shutil.which("nvcc")
-    usual = pathlib.Path("/usr/local/cuda/bin/nvcc")
-    return found or (str(usual) if usual.exists() else None)
+    """Returns the path of nvcc, or None: of CUDA_HOME, of PATH, or the usual place."""
+    home = os.environ.get("CUDA_HOME")
+    places = [f"{home}/bin"] * bool(home) + [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(places))
+
+
+def known_architectures():
+    """Returns the numbers that nvcc compiles for, as strings, the smallest first."""
+    listed = _run([nvcc(), "--list-gpu-arch"], 60)
+    return sorted(re.findall(r"compute_(\d+)$", listed, re.MULTILINE), key=int)
+
+
+def generations():
+    """Returns the architectures that the op library is built for by default, as strings.
+
+    Those of `ops/cuda_architectures.cmake`, less the ones that nvcc does not know; [] without nvcc.
+    """
+    if nvcc() is None:
+        return []
+    text = (OPS / "cuda_architectures.cmake").read_text()
+    named = re.search(r"set\(DLRM_CUDA_GENERATIONS ([\d ]+)\)", text)[1].split()
+    known = known_architectures()
+    return [architecture for architecture in named if architecture in known]
+
+
+def architecture_for(capability):
+    """Returns the architecture to compile for a GPU: its own, or the newest before it.
+
+    Args:
+        capability: (major, minor) of the GPU.
+
+    Raises:
+        BuildError: nvcc knows none that the GPU runs and the kernels support (8.0 or later).
+    """
+    number = int("{}{}".format(*capability))
+    usable = [a for a in known_architectures() if 80 <= int(a) <= number]
+    if not usable:
+        raise BuildError(
+            f"nvcc knows no architecture from 8.0 that a GPU of {capability[0]}.{capability[1]} runs"
+        )
+    return usable[-1]
 
 
 def nvcc_flags(architecture, ptx=False, to_run=False):
@@ -149,8 +186,9 @@ def ptx(architecture):
 
 
 def build_for_gpu(architecture, jobs, timeout=600):
-    """Returns (libdlrm_cuda_kernels.so for a GPU of that compute capability, resource report)."""
-    objects, report = compile_objects(architecture, jobs, to_run=True, timeout=timeout)
+    """Returns (libdlrm_cuda_kernels.so for an architecture and newer ones, resource report)."""
+    # PTX as well: the GPU may be newer than all that nvcc knows.
+    objects, report = compile_objects(architecture, jobs, ptx=True, to_run=True, timeout=timeout)
     digest = objects[0].stem.rsplit("-", 1)[1]
     library = CACHE / f"libdlrm_cuda_kernels-sm{architecture}-{digest}.so"
     if not library.exists():

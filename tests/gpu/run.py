@@ -123,10 +123,10 @@ def build_library(results, deadline):
     """Returns the path of the library for this GPU."""
     import torch
 
-    major, minor = torch.cuda.get_device_capability()
+    architecture = build.architecture_for(torch.cuda.get_device_capability())
     begin = time.monotonic()
     library_path, report = build.build_for_gpu(
-        f"{major}{minor}", os.cpu_count() or 2, min(BUILD_SECONDS, deadline - begin)
+        architecture, os.cpu_count() or 2, min(BUILD_SECONDS, deadline - begin)
     )
     seconds = time.monotonic() - begin
     spilled = build.spilled_kernels(report)

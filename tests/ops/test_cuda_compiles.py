@@ -12,7 +12,11 @@ import pytest
 from model.embedding.optimizers import OPTIMIZERS
 from tests.gpu import build, embedding_checks, interaction_checks, launchers, memory, reference
 
-ARCHITECTURES = ("80", "90")
+# In every run the oldest and the one with instructions of its own; the others are slow tests.
+ALWAYS = ("80", "90")
+ARCHITECTURES = [
+    pytest.param(a, marks=[] if a in ALWAYS else pytest.mark.slow) for a in build.generations()
+]
 
 needs_nvcc = pytest.mark.skipif(
     build.nvcc() is None, reason="nvcc was not found: the CUDA kernels are neither compiled nor run"
@@ -22,7 +26,8 @@ needs_nvcc = pytest.mark.skipif(
 @needs_nvcc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_compiles_without_warnings_or_spills(architecture):
-    objects, report = build.compile_objects(architecture, jobs=2, ptx=architecture == "90")
+    newest = architecture == build.generations()[-1]
+    objects, report = build.compile_objects(architecture, jobs=2, ptx=newest)
     assert len(objects) == len(build.sources()) > 0
     own = [line for line in report.splitlines() if "Compiling entry function" in line]
     assert any("forward_kernel" in line for line in own), "the compiler's report is not understood"

@@ -1,0 +1,78 @@
+# Where nvcc is: of a CUDA toolkit, or of pip's wheels (nvidia-cuda-nvcc and its companions, CUDA 13
+# and later; those of CUDA 12 hold no nvcc).
+
+# The oldest Linux driver for each CUDA release, from NVIDIA's table.
+set(DLRM_CUDA_DRIVER_12 525.60.13)
+set(DLRM_CUDA_DRIVER_13 580.65.06)
+
+# Puts nvcc's path into `result`, or an empty string. Keeps DLRM_NVCC if it is set.
+function(dlrm_find_nvcc site_packages result)
+  if(NOT DLRM_NVCC)
+    unset(DLRM_NVCC CACHE)
+    find_program(DLRM_NVCC nvcc
+      HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin PATHS /usr/local/cuda
+      DOC "nvcc of a CUDA toolkit")
+  endif()
+  if(DLRM_NVCC)
+    set(found ${DLRM_NVCC})
+  else()
+    set(found "")
+    file(GLOB wheels ${site_packages}/nvidia/cu[1-9][0-9]/bin/nvcc)
+    if(wheels)
+      list(SORT wheels COMPARE NATURAL ORDER DESCENDING)
+      list(GET wheels 0 nvcc)
+      dlrm_toolkit_of_wheels(${nvcc} found)
+    endif()
+  endif()
+  if(found)
+    dlrm_check_driver(${found})
+  endif()
+  set(${result} "${found}" PARENT_SCOPE)
+endfunction()
+
+# Wheels keep libraries in lib/, where nvcc expects lib64/: links in the layout of a toolkit. nvcc
+# takes its place from the name it is started by, so that bin/ must be a folder of its own.
+function(dlrm_toolkit_of_wheels nvcc result)
+  get_filename_component(bin ${nvcc} DIRECTORY)
+  get_filename_component(wheels ${bin} DIRECTORY)
+  set(toolkit ${CMAKE_BINARY_DIR}/cuda_toolkit)
+  file(REMOVE_RECURSE ${toolkit})
+  file(MAKE_DIRECTORY ${toolkit}/bin)
+  file(GLOB programs ${bin}/*)
+  foreach(program IN LISTS programs)
+    get_filename_component(name ${program} NAME)
+    file(CREATE_LINK ${program} ${toolkit}/bin/${name} SYMBOLIC)
+  endforeach()
+  foreach(folder include nvvm lib)
+    file(CREATE_LINK ${wheels}/${folder} ${toolkit}/${folder} SYMBOLIC)
+  endforeach()
+  file(CREATE_LINK ${wheels}/lib ${toolkit}/lib64 SYMBOLIC)
+  foreach(needed include/cuda_runtime.h include/cccl/cub/cub.cuh nvvm/bin/cicc
+      lib/libcudart_static.a)
+    if(NOT EXISTS ${toolkit}/${needed})
+      message(FATAL_ERROR " ${wheels} has nvcc but not ${needed}: install nvidia-cuda-nvcc "
+        "nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl of one CUDA release")
+    endif()
+  endforeach()
+  set(${result} ${toolkit}/bin/nvcc PARENT_SCOPE)
+endfunction()
+
+# Warns where this host's driver is older than nvcc's CUDA: its kernels would not start here.
+function(dlrm_check_driver nvcc)
+  find_program(DLRM_NVIDIA_SMI nvidia-smi)
+  if(NOT DLRM_NVIDIA_SMI)
+    return()
+  endif()
+  execute_process(COMMAND ${nvcc} --version OUTPUT_VARIABLE version ERROR_QUIET)
+  execute_process(COMMAND ${DLRM_NVIDIA_SMI} --query-gpu=driver_version --format=csv,noheader
+    OUTPUT_VARIABLE listed ERROR_QUIET TIMEOUT 30)
+  if(NOT version MATCHES "release ([0-9]+)\\.")
+    return()
+  endif()
+  set(release ${CMAKE_MATCH_1})
+  set(oldest "${DLRM_CUDA_DRIVER_${release}}")
+  if(listed MATCHES "^([0-9]+[0-9.]*)" AND oldest AND CMAKE_MATCH_1 VERSION_LESS oldest)
+    message(WARNING "${nvcc} is of CUDA ${release}, which needs driver ${oldest} or later; this "
+      "host has ${CMAKE_MATCH_1}: build with nvcc of an earlier CUDA release")
+  endif()
+endfunction()
