@@ -1,0 +1,106 @@
+"""What one rank does in test_horovod_build.py: horovod_ranks.py (collectives | die FOLDER)."""
+
+import os
+import pathlib
+import sys
+import time
+
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+
+
+def values(rank, shape, dtype=np.float32):
+    """Returns what a rank contributes; every rank can say what another's is."""
+    return np.random.default_rng(rank).integers(-99, 99, shape).astype(dtype)
+
+
+def rows(source, target):
+    """Returns how many rows one rank sends to another: uneven, none for some pairs."""
+    return (3 * source + 2 * target + 1) % 4
+
+
+def broadcasts(rank, size):
+    for root in range(size):
+        for dtype in (np.float32, np.float16, np.int64, np.uint8):
+            mine = tf.constant(values(rank, (5, 3), dtype))
+            got = hvd.broadcast(mine, root_rank=root, name=f"broadcast.{root}.{np.dtype(dtype)}")
+            yield got, values(root, (5, 3), dtype)
+
+
+def alltoalls(rank, size):
+    splits = [rows(rank, target) for target in range(size)]
+    mine = tf.constant(values(rank, (sum(splits), 4)))
+    got, counts = hvd.alltoall(mine, splits=tf.constant(splits, tf.int32), name="alltoall")
+    yield counts, np.array([rows(source, rank) for source in range(size)])
+    parts = []
+    for source in range(size):
+        sent = [rows(source, target) for target in range(size)]
+        parts.append(np.split(values(source, (sum(sent), 4)), np.cumsum(sent)[:-1])[rank])
+    yield got, np.concatenate(parts)
+
+
+def grouped_allreduces(rank, size):
+    shapes = [(7,), (2, 3), (1000,), ()]
+    for op, divisor in ((hvd.Sum, 1), (hvd.Average, size)):
+        mine = [tf.constant(values(rank, shape)) for shape in shapes]
+        got = hvd.grouped_allreduce(mine, op=op, name=f"grouped.{divisor}.{op}")
+        for tensor, shape in zip(got, shapes):
+            yield tensor, sum(values(other, shape) for other in range(size)) / divisor
+
+
+def allgathers(rank, size):
+    got = hvd.allgather(tf.constant(values(rank, (rank + 1, 2))), name="allgather")
+    yield got, np.concatenate([values(other, (other + 1, 2)) for other in range(size)])
+
+
+def check(function, compiled, rank, size):
+    """Compares what a function's collectives give with what it expects of them."""
+    expected = []
+
+    def run():
+        got = []
+        for tensor, value in function(rank, size):
+            got.append(tensor)
+            expected.append(value)
+        return got
+
+    got = (tf.function(run, autograph=False) if compiled else run)()
+    assert len(got) == len(expected) > 0
+    for tensor, value in zip(got, expected):
+        np.testing.assert_allclose(tensor.numpy(), value, rtol=1e-6, atol=1e-5)
+
+
+def collectives(rank, size):
+    for function in (broadcasts, alltoalls, grouped_allreduces, allgathers):
+        for compiled in (False, True):
+            check(function, compiled, rank, size)
+    # Variables of ranks that started differently end as the root's.
+    variables = [tf.Variable(values(rank, (4, 2))), tf.Variable(values(rank, (3,)))]
+    hvd.broadcast_variables(variables, root_rank=size - 1)
+    for variable, shape in zip(variables, [(4, 2), (3,)]):
+        np.testing.assert_array_equal(variable.numpy(), values(size - 1, shape))
+    print(f"rank {rank} of {size}: collectives agree with NumPy", flush=True)
+
+
+def die(rank, folder):
+    """The last rank dies after three steps; the others write what they saw of it."""
+    (folder / f"pid.{rank}.{os.getpid()}").touch()
+    for step in range(10_000):
+        if step == 3 and rank == hvd.size() - 1:
+            (folder / "died").write_text(str(time.time()))
+            os.kill(os.getpid(), 9)
+        try:
+            hvd.allreduce(tf.ones([4]), name="step", op=hvd.Sum)
+        except tf.errors.OpError as error:
+            (folder / f"error.{rank}").write_text(type(error).__name__)
+            raise
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    hvd.init()
+    if sys.argv[1] == "collectives":
+        collectives(hvd.rank(), hvd.size())
+    else:
+        die(hvd.rank(), pathlib.Path(sys.argv[2]))
