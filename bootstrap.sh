@@ -144,16 +144,11 @@ install --group "$packages" --group environment
 echo "$device" >"$folder/.device"
 rm -f "$unfinished" "$updating"
 
-# Horovod's extension fits one TensorFlow only, so no cached wheel of it is ever used.
+# Horovod's extension fits one TensorFlow only.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
-  echo "bootstrap: building Horovod against TensorFlow $tensorflow (2 to 5 minutes)"
-  log=$folder/horovod-build.log
-  HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
-    HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
-    MAKEFLAGS=-j$(nproc) PATH="$(cd "$folder/bin" && pwd):$PATH" \
-    "$python" -m pip install --disable-pip-version-check --no-build-isolation --no-cache-dir \
-    --no-binary horovod --force-reinstall --no-deps horovod==0.28.1 >"$log" 2>&1 \
-    || { tail -n 30 "$log" >&2; fail "Horovod did not build; the whole log is $log"; }
+  echo "bootstrap: installing Horovod, built for TensorFlow $tensorflow"
+  wheel=$(deploy/horovod/build.sh --environment "$folder") || fail "$folder has no Horovod: see above"
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall "$wheel" \
+    || fail "pip did not install $wheel"
 fi
-"$python" -c 'import horovod.tensorflow' 2>/dev/null || fail "Horovod was installed but does not import; see $folder/horovod-build.log"
 echo "bootstrap: ready"

@@ -22,7 +22,7 @@ case "$*" in
     if [[ -e "{killer}" ]]; then kill -9 $PPID; fi
     if [[ -e "{offline}" ]]; then exit 1; fi ;;
   "-c import horovod.tensorflow") test -e "{horovod}" ;;
-  *"--no-binary horovod"*) touch "{horovod}" ;;
+  *deploy/horovod/environment.py*) echo "nothing to build Horovod for"; exit 1 ;;
 esac
 """
 
@@ -33,6 +33,7 @@ class Machine:
         files = {name: folder / name for name in names}
         self.log, self.killer, self.horovod, self.offline = files.values()
         self.environment = folder / "new" / "environment"
+        self.horovod.touch()
         (folder / "bin").mkdir()
         self.python = self._program(folder / "bin" / "python3", PYTHON.format(**files))
         self.path = f"{folder / 'bin'}:{os.environ['PATH']}"
@@ -65,11 +66,21 @@ def machine(tmp_path):
 def test_a_second_time_keeps_the_environment(machine):
     status, said, asked = machine.bootstrap()
     assert status == 0 and said.endswith("bootstrap: ready\n"), said
-    assert asked.count("-m venv") == 1 and asked.count("--no-binary horovod") == 1
+    assert asked.count("-m venv") == 1
     status, said, asked = machine.bootstrap()
     assert status == 0, said
-    assert "-m venv" not in asked and "--no-binary horovod" not in asked
+    assert "-m venv" not in asked
     assert asked.count("--group cpu") == 1  # what the lock pins may be new
+
+
+def test_horovod_is_built_where_it_does_not_import(machine, tmp_path):
+    machine.horovod.unlink()
+    status, said, asked = machine.bootstrap(DLRM_HOROVOD_WHEELS=str(tmp_path / "wheels"))
+    assert status == 1 and "deploy/horovod/environment.py" in asked
+    assert said.endswith(
+        "horovod: nothing to build Horovod for\n"
+        f"bootstrap: {machine.environment} has no Horovod: see above\n"
+    )
 
 
 def test_an_environment_left_half_made_is_made_again(machine):
