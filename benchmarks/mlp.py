@@ -39,24 +39,17 @@ def _rows(batch: int, dtype: tf.DType, rounds: int) -> Iterator[Row]:
     ]
 
     def made(fused):
-        policy = "float32" if dtype == tf.float32 else f"mixed_{dtype.name}"
         return [
-            MLP(
-                sizes, width, seed=1, stream=1, last_relu=last, fused=fused, dtype=policy,
-            )
+            MLP(sizes, width, seed=1, stream=1, last_relu=last, fused=fused)
             for width, sizes, last in LAYERS
-        ]  # fmt: skip
+        ]
 
     def forward(fused, compiled=False):
         mlps = made(fused)
 
         @tf.function(jit_compile=compiled)
         def run(inputs):
-            # The stub of Keras hides the keywords of `call`.
-            return [
-                mlp(x, for_inference=True)  # pyright: ignore[reportCallIssue]
-                for mlp, x in zip(mlps, inputs)
-            ]
+            return [mlp(x, for_inference=True) for mlp, x in zip(mlps, inputs)]
 
         return lambda: run(inputs)
 

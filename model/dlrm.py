@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +16,7 @@ from model.interactions import Interaction, check_native, interaction_class
 from model.mlp import MLP
 from ops import loader
 
+COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 _BOTTOM_STREAM, _TOP_STREAM, _INTERACTION_STREAM = 1, 2, 3
 
 
@@ -36,11 +36,12 @@ class DLRMConfig:
         xla: compile the dense parts. A native op stays outside the compiled functions.
         fused_mlp: compute each MLP by the project's op (CPUs); otherwise by TensorFlow's own
             layers. The variables are the same. Not with `xla`, nor in float16.
-        dtype: a Keras dtype policy, e.g. "float32" or "mixed_bfloat16".
+        compute_dtype: name of the dtype of arithmetic, one of `COMPUTE_DTYPES`. Variables and
+            logits are float32 in any case.
 
     Raises:
-        ValueError: the widths do not fit together, the interaction is unknown, or `fused_mlp` or
-            `custom_interact` is not possible.
+        ValueError: the widths do not fit together, the interaction or the dtype is unknown, or
+            `fused_mlp` or `custom_interact` is not possible.
     """
 
     dense_features: int
@@ -52,7 +53,7 @@ class DLRMConfig:
     custom_interact: bool = False
     xla: bool = False
     fused_mlp: bool = False
-    dtype: str = "float32"
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
         for name in ("bottom_mlp", "top_mlp"):
@@ -65,7 +66,12 @@ class DLRMConfig:
             check_native(self.interaction)
         if self.fused_mlp and self.xla:
             raise ValueError("XLA compiles TensorFlow's layers, not the fused MLP: take either")
-        if self.fused_mlp and "float16" in self.dtype and "bfloat16" not in self.dtype:
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise ValueError(
+                f"compute_dtype: expected one of {', '.join(COMPUTE_DTYPES)}, got "
+                f"{self.compute_dtype!r}"
+            )
+        if self.fused_mlp and self.compute_dtype == "float16":
             raise ValueError("the fused MLP has float32 and bfloat16, not float16")
 
     def make_interaction(self) -> Interaction:
@@ -90,33 +96,24 @@ def _mlp_shapes(inputs, widths):
     return shapes
 
 
-class DenseDLRM(tf.keras.Model):
+class DenseDLRM(tf.Module):
     """Maps dense features and embedding vectors to logits.
-
-    Its variables, in the order in which a checkpoint has them: bottom MLP, interaction, top MLP.
 
     Args:
         config: what it is.
+
+    Attributes:
+        dense_features, tables, dimension: the widths of its inputs.
+        compute_dtype: the dtype of arithmetic.
+        bottom, interaction, top: its parts.
 
     Raises:
         ops.loader.LibraryNotBuiltError: `custom_interact` or `fused_mlp` without the native op
             library that has the op.
     """
 
-    if TYPE_CHECKING:  # The stubs of Keras know models of one input.
-
-        def __new__(cls, config: DLRMConfig) -> DenseDLRM:
-            """Returns a new model."""
-            ...
-
-        def __call__(
-            self, dense: tf.Tensor, vectors: tf.Tensor, for_inference: bool = False
-        ) -> tf.Tensor:
-            """See `call`."""
-            ...
-
     def __init__(self, config: DLRMConfig) -> None:
-        super().__init__(name="dlrm", dtype=config.dtype)
+        super().__init__(name="dlrm")
         if config.custom_interact:
             loader.load()
         if config.fused_mlp:
@@ -124,33 +121,29 @@ class DenseDLRM(tf.keras.Model):
         self.dense_features = config.dense_features
         self.dimension = config.bottom_mlp[-1]
         self.tables = config.tables
+        self.compute_dtype = tf.as_dtype(config.compute_dtype)
         # XLA would compile the same function once more for inference.
         self._heeds_inference = not config.xla
         interaction = config.make_interaction()
-        common = {"seed": config.seed, "dtype": self._dtype_policy}
         self.bottom = MLP(
             config.bottom_mlp,
             config.dense_features,
+            seed=config.seed,
             stream=_BOTTOM_STREAM,
             fused=config.fused_mlp,
             name="bottom",
-            **common,
         )
         self.interaction = _InteractionLayer(
-            interaction,
-            native=config.custom_interact,
-            stream=_INTERACTION_STREAM,
-            name="interaction",
-            **common,
+            interaction, native=config.custom_interact, seed=config.seed, name="interaction"
         )
         self.top = MLP(
             config.top_mlp,
             interaction.width,
+            seed=config.seed,
             stream=_TOP_STREAM,
             fused=config.fused_mlp,
             last_relu=False,
             name="top",
-            **common,
         )
         self._forward = self._plain_forward
         if config.xla and config.custom_interact:
@@ -162,7 +155,19 @@ class DenseDLRM(tf.keras.Model):
         elif config.xla:
             self._forward = tf.function(self._plain_forward, jit_compile=True, autograph=False)
 
-    def call(self, dense: tf.Tensor, vectors: tf.Tensor, for_inference: bool = False) -> tf.Tensor:
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """In the order in which a checkpoint has them: bottom MLP, interaction, top MLP."""
+        return (*self.bottom.variables, *self.interaction.variables, *self.top.variables)
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """All variables."""
+        return self.variables
+
+    def __call__(
+        self, dense: tf.Tensor, vectors: tf.Tensor, for_inference: bool = False
+    ) -> tf.Tensor:
         """Returns float32 logits.
 
         Args:
@@ -173,7 +178,8 @@ class DenseDLRM(tf.keras.Model):
         Returns:
             [B, 1] float32.
         """
-        return self._forward(dense, vectors, for_inference and self._heeds_inference)
+        with tf.name_scope(self.name):
+            return self._forward(dense, vectors, for_inference and self._heeds_inference)
 
     def _bottom_part(self, dense, for_inference):
         return self.bottom(tf.cast(dense, self.compute_dtype), for_inference=for_inference)
@@ -190,34 +196,33 @@ class DenseDLRM(tf.keras.Model):
         return self._compiled_top(self.interaction(bottom, vectors), for_inference)
 
 
-class _InteractionLayer(tf.keras.layers.Layer):
+class _InteractionLayer(tf.Module):
     """Holds an interaction's variables and applies it: [B, D], [B, T, D] -> [B, W].
 
     Args:
         interaction: what to apply.
         native: by its native op, not by TensorFlow's.
-        seed, stream: of the initial values, see `model.mlp.initial_weights`.
+        seed: the run's, of the initial values.
     """
 
-    if TYPE_CHECKING:  # The stubs of Keras know layers of one input.
-        __call__: Any
-
-    def __init__(self, interaction: Interaction, *, native, seed, stream, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, interaction: Interaction, *, native: bool, seed: int, name: str) -> None:
+        super().__init__(name=name)
         self._compute = interaction.compute_native if native else interaction.compute
-        generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
+        generator = np.random.Generator(np.random.Philox(key=[seed, _INTERACTION_STREAM]))
         self._parameters = {}
         for parameter in interaction.parameters:
             values = generator.normal(0.0, parameter.deviation, size=parameter.shape)
-            self._parameters[parameter.name] = self.add_weight(
-                name=f"{self.name}_{parameter.name}",
-                shape=parameter.shape,
-                dtype=tf.float32,
-                initializer=tf.keras.initializers.Constant(values.astype(np.float32)),
+            self._parameters[parameter.name] = tf.Variable(
+                values.astype(np.float32), name=f"{name}_{parameter.name}"
             )
-        self.built = True
 
-    def call(self, bottom, vectors):
-        # Within `call` Keras reads its variables in the compute dtype.
-        parameters = {name: tf.convert_to_tensor(v) for name, v in self._parameters.items()}
-        return self._compute(bottom, tf.cast(vectors, bottom.dtype), parameters)
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """In the order of `Interaction.parameters`."""
+        return tuple(self._parameters.values())
+
+    def __call__(self, bottom: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        with tf.name_scope(self.name):
+            tensors = {name: tf.convert_to_tensor(v) for name, v in self._parameters.items()}
+            parameters = {name: tf.cast(v, bottom.dtype) for name, v in tensors.items()}
+            return self._compute(bottom, tf.cast(vectors, bottom.dtype), parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -68,38 +68,38 @@ def initial_weights(
     return weights
 
 
-class _Dense(tf.keras.layers.Dense):
-    """Keras' linear layer, with a bias whose gradient is as good in bfloat16 as the kernel's."""
+class Dense(tf.Module):
+    """A linear layer with float32 variables: [B, in] -> [B, out], computed in the input's dtype.
 
-    def call(self, inputs):
-        if self.compute_dtype != "bfloat16":
-            return super().call(inputs)
-        # On CPUs TensorFlow's BiasAddGrad adds up bfloat16 in bfloat16, 8 bits: the sum over a
-        # batch stands still once it is 256 times its terms. The gradient of + adds in float32.
-        return tf.matmul(inputs, self.kernel) + self.bias
+    Args:
+        kernel: [in, out] float32, initial value.
+        bias: [out] float32, initial value.
 
+    Attributes:
+        kernel, bias: the variables, of these names.
+    """
 
-class _FusedLayers(tf.keras.layers.Layer):
-    """Applies dense layers, which it does not own, by the native op."""
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray, name: str) -> None:
+        super().__init__(name=name)
+        self.kernel = tf.Variable(kernel, name="kernel")
+        self.bias = tf.Variable(bias, name="bias")
 
-    if TYPE_CHECKING:  # The stubs of Keras know layers of one input.
-        __call__: Any
-
-    def __init__(self, last_relu):
-        # A float32 layer, so that it reads float32 kernels: as bfloat16, which Keras would make of
-        # them in a mixed policy, they would have bfloat16 gradients.
-        super().__init__(dtype="float32", autocast=False)
-        self._last_relu = last_relu
-
-    def call(self, inputs, layers, for_inference):
-        function = mlp_for_inference if for_inference else mlp
-        kernels = [tf.convert_to_tensor(layer.kernel) for layer in layers]
-        biases = [tf.convert_to_tensor(layer.bias) for layer in layers]
-        return function(inputs, kernels, biases, last_relu=self._last_relu)
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns inputs @ kernel + bias, [B, out] in the dtype of the inputs, [B, in]."""
+        with tf.name_scope(self.name):
+            kernel, bias = (tf.cast(v, inputs.dtype) for v in (self.kernel, self.bias))
+            outputs = tf.matmul(inputs, kernel)
+            if inputs.dtype != tf.bfloat16:
+                return tf.nn.bias_add(outputs, bias)
+            # On CPUs TensorFlow's BiasAddGrad adds up bfloat16 in bfloat16, 8 bits: the sum over a
+            # batch stands still once it is 256 times its terms. The gradient of + adds in float32.
+            return outputs + bias
 
 
-class MLP(tf.keras.layers.Layer):
+class MLP(tf.Module):
     """Dense layers with ReLU between them: [B, inputs] -> [B, sizes[-1]].
+
+    The variables are float32 whatever dtype the inputs have, which is the one it computes in.
 
     Args:
         sizes: output width of each layer.
@@ -108,10 +108,11 @@ class MLP(tf.keras.layers.Layer):
         last_relu: False leaves the last layer linear.
         fused: compute all layers by the project's op (`ops.mlp`, CPUs, float32 and bfloat16);
             otherwise by TensorFlow's. The variables are the same.
-    """
+        name: of the module and of its scope in graphs.
 
-    if TYPE_CHECKING:  # As above.
-        __call__: Any
+    Attributes:
+        dense_layers: a `Dense` each, whichever way they are computed.
+    """
 
     def __init__(
         self,
@@ -122,36 +123,53 @@ class MLP(tf.keras.layers.Layer):
         stream: int,
         last_relu: bool = True,
         fused: bool = False,
-        **kwargs,
+        name: str = "mlp",
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(name=name)
         if not sizes or any(size < 1 for size in (*sizes, inputs)):
             raise ValueError(f"MLP widths must be 1 or more, got inputs {inputs}, layers {sizes}")
         self.inputs = inputs
         self.sizes = tuple(sizes)
-        weights = initial_weights(sizes, inputs, seed, stream)
-        self.dense_layers = []
-        for index, (kernel, bias) in enumerate(weights):
-            layer = _Dense(
-                sizes[index],
-                kernel_initializer=tf.keras.initializers.Constant(kernel),
-                bias_initializer=tf.keras.initializers.Constant(bias),
-                dtype=self._dtype_policy,
-                name=f"dense_{index}",
-            )
-            layer.build((None, kernel.shape[0]))
-            self.dense_layers.append(layer)
+        self.dense_layers = [
+            Dense(kernel, bias, name=f"dense_{index}")
+            for index, (kernel, bias) in enumerate(initial_weights(sizes, inputs, seed, stream))
+        ]
         self._last_relu = last_relu
-        self._fused = _FusedLayers(last_relu) if fused else None
-        self.built = True
+        self._fused = fused
 
-    def call(self, inputs: tf.Tensor, for_inference: bool = False) -> tf.Tensor:
-        """Applies the layers to [B, inputs]; with `for_inference` no gradient can be taken."""
-        if self._fused is not None:
-            return self._fused(inputs, self.dense_layers, for_inference)
-        activation = relu_for_inference if for_inference else relu
-        for index, layer in enumerate(self.dense_layers):
-            inputs = layer(inputs)
-            if self._last_relu or index < len(self.dense_layers) - 1:
-                inputs = activation(inputs)
-        return inputs
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """Kernel and bias of each layer in turn, in the order in which a checkpoint has them."""
+        return tuple(v for layer in self.dense_layers for v in (layer.kernel, layer.bias))
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """All variables."""
+        return self.variables
+
+    def __call__(self, inputs: tf.Tensor, for_inference: bool = False) -> tf.Tensor:
+        """Applies the layers.
+
+        Args:
+            inputs: [B, inputs] float32, bfloat16 or float16 (not `fused`).
+            for_inference: no gradient can be taken; nothing is kept for it.
+
+        Returns:
+            [B, sizes[-1]] in the dtype of the inputs.
+        """
+        with tf.name_scope(self.name):
+            if self._fused:
+                return self._apply_fused(inputs, for_inference)
+            activation = relu_for_inference if for_inference else relu
+            for index, layer in enumerate(self.dense_layers):
+                inputs = layer(inputs)
+                if self._last_relu or index < len(self.dense_layers) - 1:
+                    inputs = activation(inputs)
+            return inputs
+
+    def _apply_fused(self, inputs, for_inference):
+        function = mlp_for_inference if for_inference else mlp
+        # Float32 kernels in either dtype: as bfloat16 they would have bfloat16 gradients.
+        kernels = [tf.convert_to_tensor(layer.kernel) for layer in self.dense_layers]
+        biases = [tf.convert_to_tensor(layer.bias) for layer in self.dense_layers]
+        return function(inputs, kernels, biases, last_relu=self._last_relu)

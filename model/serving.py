@@ -42,8 +42,8 @@ class ServingDLRM(tf.Module):
         super().__init__(name="dlrm")
         if len(tables) != dense_model.tables:
             raise ValueError(f"expected {dense_model.tables} tables, got {len(tables)}")
-        # Of the dense part only the variables become attributes: with the Keras model itself a
-        # SavedModel would hold all that Keras needs to make it again.
+        # Of the dense part only the variables become attributes, in their order: that of a
+        # SavedModel's variables does not depend on how the dense part is divided into modules.
         self.dense_variables = list(dense_model.variables)
         self.tables = list(tables)
         self._logits = functools.partial(dense_model, for_inference=True)

@@ -3,12 +3,17 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
 import psutil
 
+_LOG = re.compile(
+    r"(\[\d+\]<stderr>:)?"
+    r"(WARNING: All log messages before absl::InitializeLog\(\)|[IW]0000 \d\d:\d\d:\d+\.\d+ )"
+)
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -45,7 +50,15 @@ def run(ranks, *arguments, timeout=300, **extra):
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, without_logs(err))
+
+
+def without_logs(text):
+    """Returns standard error without TensorFlow's lines about itself.
+
+    Newer ones print some before they read the log level, with and without horovodrun's prefix.
+    """
+    return "".join(line for line in text.splitlines(True) if not _LOG.match(line))
 
 
 def ranks_of(process):

@@ -90,7 +90,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         custom_interact=speed.custom_interact,
         xla=speed.xla,
         fused_mlp=fused_mlp(speed, dtype, gpus, cluster.rank),
-        dtype=f"mixed_{dtype.name}" if speed.amp else "float32",
+        compute_dtype=dtype.name,
     )
     dense_model = DenseDLRM(dense_config)
     cluster.broadcast(dense_model.variables)

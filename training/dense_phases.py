@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from model.dlrm import DenseDLRM
 from model.embedding.interface import Embedding
+from training.optimizers import DenseOptimizer
 from training.precision import LossScale
 from training.runtime.process_group import ProcessGroup
 
@@ -23,7 +24,7 @@ class StepParts:
     Attributes:
         dense_model: the data-parallel part.
         embedding: the model-parallel part.
-        optimizer: a Keras optimizer for the dense variables.
+        optimizer: of the dense variables, made with `dense_model.trainable_variables`.
         cluster: the ranks.
         scale: the loss scale.
         update_embedding: False freezes the tables at their initial values.
@@ -32,7 +33,7 @@ class StepParts:
 
     dense_model: DenseDLRM
     embedding: Embedding
-    optimizer: tf.keras.optimizers.Optimizer
+    optimizer: DenseOptimizer
     cluster: ProcessGroup
     scale: LossScale
     update_embedding: bool = True
@@ -143,19 +144,17 @@ class DensePhases:
         finite: tf.Tensor | None,
     ) -> tuple[()]:
         """Applies the dense gradients and records the loss."""
-        self._optimizer.learning_rate.assign(learning_rate)
-        self._apply(gradients, finite)
+        self._apply(gradients, learning_rate, finite)
         self._losses.add(loss, finite)
         return ()
 
-    def _apply(self, gradients, finite):
-        variables = self._model.trainable_variables
+    def _apply(self, gradients, learning_rate, finite):
         if finite is None:
-            self._optimizer.apply_gradients(zip(gradients, variables))
+            self._optimizer.apply(gradients, learning_rate)
             return
 
         def apply():
-            self._optimizer.apply_gradients(zip(gradients, variables))
+            self._optimizer.apply(gradients, learning_rate)
             return True
 
         # Skipped entirely: a gradient of zeros would still move Adam's averages.

@@ -139,7 +139,6 @@ class TrainStep:
         self._overlap = overlap
         self._planned_batch: Batch | None = None
         self._planned: Any = None
-        parts.optimizer.build(parts.dense_model.trainable_variables)
         # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
         # time to the first step.
         self._plan = tf.function(self._plan_ids, autograph=False)

@@ -1,5 +1,7 @@
 """The peer that needs nothing but TensorFlow: DLRM from Keras' own layers, as its users write it.
 
+With Keras 2 and 3, whichever `tf.keras` is.
+
     python3 -m benchmarks.training.keras_dlrm SOCKET TASK
 
 One `tf.keras.layers.Embedding` a table, `Dense` layers, a batched product and a gather for the
@@ -48,12 +50,18 @@ def make_model(task: Task) -> tf.keras.Model:
         start = tf.keras.initializers.RandomUniform(-bound, bound, seed=task.seed + table)
         lookup = layers.Embedding(rows, width, embeddings_initializer=start, name=f"table_{table}")
         vectors.append(lookup(ids[:, table]))
-    features = tf.stack([bottom, *vectors], axis=1)
-    products = tf.matmul(features, features, transpose_b=True)
     i, j = np.tril_indices(tables + 1, k=-1)
-    flat = tf.reshape(products, [-1, (tables + 1) ** 2])
-    pairs = tf.gather(flat, i * (tables + 1) + j, axis=1)
-    top = tf.concat([bottom, pairs], axis=1)
+
+    # Keras 3 has no TensorFlow op outside of a layer.
+    class Interaction(layers.Layer):
+        def call(self, vectors):
+            features = tf.stack(vectors, axis=1)
+            products = tf.matmul(features, features, transpose_b=True)
+            flat = tf.reshape(products, [-1, (tables + 1) ** 2])
+            pairs = tf.gather(flat, i * (tables + 1) + j, axis=1)
+            return tf.concat([vectors[0], pairs], axis=1)
+
+    top = Interaction(name="interaction")([bottom, *vectors])
     for place, size in enumerate(task.top_mlp):
         activation = "relu" if place < len(task.top_mlp) - 1 else None
         top = layers.Dense(size, activation=activation, name=f"top_{place}")(top)
@@ -65,8 +73,11 @@ def make_step(model: tf.keras.Model, learning_rate: float) -> Callable[..., tf.T
     """Returns a `tf.function` (dense, ids, label) -> loss that trains on one batch."""
     import tensorflow as tf
 
-    # Keras' newer SGD first sums the gradients of repeated ids; this one adds them as they come.
-    optimizer = tf.keras.optimizers.legacy.SGD(learning_rate)
+    # Keras 2's newer SGD first sums the gradients of repeated ids; its older one and Keras 3's add
+    # them as they come.
+    keras_2 = tf.keras.__version__.startswith("2.")
+    optimizers = tf.keras.optimizers.legacy if keras_2 else tf.keras.optimizers
+    optimizer = optimizers.SGD(learning_rate)
     loss_of = tf.keras.losses.BinaryCrossentropy(from_logits=True)
 
     @tf.function

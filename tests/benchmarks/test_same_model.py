@@ -16,6 +16,7 @@ from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
+from training.optimizers import SGD
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
 from training.step import StepParts, TrainStep
@@ -49,7 +50,9 @@ def make_ours(task):
         EmbeddingOptions(seed=task.seed),
     )
     step = TrainStep(
-        StepParts(model, embedding, tf.keras.optimizers.SGD(), SingleProcessGroup(), LossScale(1.0))
+        StepParts(
+            model, embedding, SGD(model.trainable_variables), SingleProcessGroup(), LossScale(1.0)
+        )
     )
     return model, embedding, step
 
@@ -59,8 +62,7 @@ def weights(task, model, embedding):
     found = {}
     for part in ("bottom", "top"):
         for place, layer in enumerate(getattr(model, part).dense_layers):
-            kernel, bias = (variable.numpy() for variable in layer.weights)
-            found[f"{part}_{place}"] = kernel, bias
+            found[f"{part}_{place}"] = layer.kernel.numpy(), layer.bias.numpy()
     features = len(task.vocab_sizes) + 1
     kernel, bias = found["top_0"]
     found["top_0"] = kernel[: task.dimension + features * (features - 1) // 2], bias

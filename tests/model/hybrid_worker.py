@@ -113,12 +113,11 @@ class OfOneModel:
 
 def build(cluster, kind, compress, dtype, optimizer, gradient):
     """Returns (step, embedding, arrays to save) of one model."""
-    import tensorflow as tf
-
     from model.dlrm import DenseDLRM, DLRMConfig
     from model.embedding.interface import EmbeddingOptions
     from model.embedding.optimizers import OPTIMIZERS
     from model.embedding.sharded import ShardedEmbedding
+    from training.optimizers import SGD
     from training.precision import LossScale
     from training.step import StepParts, TrainStep
 
@@ -144,7 +143,9 @@ def build(cluster, kind, compress, dtype, optimizer, gradient):
         for mlp in (dense_model.bottom, dense_model.top)
     )
     step = TrainStep(
-        StepParts(dense_model, embedding, tf.keras.optimizers.SGD(RATE), cluster, LossScale(1.0))
+        StepParts(
+            dense_model, embedding, SGD(dense_model.trainable_variables), cluster, LossScale(1.0)
+        )
     )
     return step, embedding, saved
 

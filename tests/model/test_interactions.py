@@ -117,7 +117,7 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("name", "how"),
     [
@@ -135,7 +135,7 @@ def test_logits_and_gradients_equal_the_reference(name, how, dtype):
     print(f"seed {seed}")
     generator = np.random.default_rng(seed)
     config = DLRMConfig(
-        DENSE, TABLES, BOTTOM, TOP, interaction=name, seed=seed, dtype=dtype, **options
+        DENSE, TABLES, BOTTOM, TOP, interaction=name, seed=seed, compute_dtype=dtype, **options
     )
     model = DenseDLRM(config)
     dense = generator.normal(size=(BATCH, DENSE)).astype(np.float32)
@@ -318,7 +318,11 @@ def test_what_cannot_be_is_named():
         ({"bottom_mlp": ()}, "the bottom MLP has no layer"),
         ({"top_mlp": (4, 2)}, r"must end in one logit, got widths \[4, 2\]"),
         ({"fused_mlp": True, "xla": True}, "not the fused MLP"),
-        ({"fused_mlp": True, "dtype": "mixed_float16"}, "float32 and bfloat16, not float16"),
+        (
+            {"compute_dtype": "mixed_bfloat16"},
+            "compute_dtype: expected one of float32, bfloat16, float16, got 'mixed_bfloat16'",
+        ),
+        ({"fused_mlp": True, "compute_dtype": "float16"}, "float32 and bfloat16, not float16"),
     ):
         options = {"bottom_mlp": BOTTOM, "top_mlp": TOP, **wrong}
         with pytest.raises(ValueError, match=message):

@@ -29,6 +29,7 @@ from tests.model.sok_signatures import TABLE, arguments_in_source
 from tests.ranks import ThreadRanks
 from tests.row_optimizers import ReferenceRows
 from training import phases
+from training.optimizers import SGD
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
 from training.step import StepParts, TrainStep
@@ -208,7 +209,7 @@ def test_one_traced_step_equals_the_own_backends(monkeypatch, api, kind, compres
     for embedding in (own, theirs):
         dense = DenseDLRM(DLRMConfig(13, 5, (16, DIMENSION), (16, 1), seed=SEED))
         step = TrainStep(
-            StepParts(dense, embedding, tf.keras.optimizers.SGD(0.0), cluster, LossScale(1.0))
+            StepParts(dense, embedding, SGD(dense.trainable_variables), cluster, LossScale(1.0))
         )
         losses.append([float(step(batch_, 0.5)[0]) for batch_ in batches])
         assert step.traces() == 1

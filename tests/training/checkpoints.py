@@ -1,7 +1,6 @@
 """Writes small checkpoints of known values, with ranks as threads."""
 
 import numpy as np
-import tensorflow as tf
 
 from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
@@ -10,6 +9,7 @@ from model.embedding.sharded import ShardedEmbedding
 from tests.ranks import ThreadRanks
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
+from training.optimizers import SGD
 from training.precision import LossScale
 from training.telemetry.journal import Journal
 
@@ -30,8 +30,7 @@ def write(folder, vocab_sizes, *, ranks, policy="row", optimizer="sgd", steps=(7
         optimizer_bytes_per_row=4 * DIMENSION * (optimizer == "adagrad"),
     )  # fmt: skip
     dense = DenseDLRM(DLRMConfig(DENSE, len(vocab_sizes), BOTTOM, TOP, seed=3))
-    sgd = tf.keras.optimizers.SGD()
-    sgd.build(dense.trainable_variables)
+    sgd = SGD(dense.trainable_variables)
     flags = {
         "embedding_dim": DIMENSION, "bottom_mlp": "4", "top_mlp": "3,1", "ablation": "none",
         "global_batch_size": 8, "optimizer": "sgd", "embedding_optimizer": optimizer, "lr": None,

@@ -7,6 +7,7 @@ from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
+from training.optimizers import OPTIMIZERS
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
 from training.step import StepParts, TrainStep
@@ -15,16 +16,16 @@ VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
 
 
 def build(
-    seed, *, scale=None, optimizer=None, embedding_optimizer="sgd", dtype="float32",
+    seed, *, scale=None, optimizer="sgd", embedding_optimizer="sgd", dtype="float32",
     policy="table", compress=False, overlap=True, **dense_options,
 ):  # fmt: skip
     """Returns (model, embedding, optimizer, step)."""
-    optimizer = optimizer or tf.keras.optimizers.SGD()
     config = DLRMConfig(
-        DENSE, len(VOCAB), (16, DIMENSION), (16, 1), seed=seed,
-        dtype=dtype if dtype == "float32" else f"mixed_{dtype}", **dense_options,
+        DENSE, len(VOCAB), (16, DIMENSION), (16, 1), seed=seed, compute_dtype=dtype,
+        **dense_options,
     )  # fmt: skip
     model = DenseDLRM(config)
+    optimizer = OPTIMIZERS[optimizer](model.trainable_variables)
     cluster = SingleProcessGroup()
     embedding = ShardedEmbedding(
         plan(VOCAB, DIMENSION, 1, policy=policy),
@@ -63,8 +64,7 @@ def state(model, embedding, optimizer):
     variables = [*model.trainable_variables, *optimizer.variables]
     for holder in embedding.fused_tables:
         variables += holder.states.values()
-    learning_rate = optimizer.learning_rate
-    return [v.numpy().copy() for v in variables if v is not learning_rate]
+    return [v.numpy().copy() for v in variables]
 
 
 def train(step, made, rate=0.1):

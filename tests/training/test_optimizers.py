@@ -1,7 +1,8 @@
-"""The dense part's optimizers against float64 NumPy, by the formulas of Keras."""
+"""The dense part's optimizers against float64 NumPy, by the formulas of Keras 2.15."""
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.reference import ReferenceDLRM
 from tests.training.small_model import VOCAB, batches, build, train
@@ -89,9 +90,7 @@ class Follower(ReferenceDLRM):
 @pytest.mark.parametrize(("name", "rate"), [("sgd", 0.2), ("adagrad", 0.02), ("adam", 0.01)])
 def test_each_step_equals_the_reference(name, rate):
     generator = np.random.default_rng()
-    model, embedding, _, step = build(
-        int(generator.integers(1 << 30)), optimizer=OPTIMIZERS[name]()
-    )
+    model, embedding, _, step = build(int(generator.integers(1 << 30)), optimizer=name)
     (holder,) = embedding.fused_tables
     assert [shard.table for shard in holder.shards] == list(range(len(VOCAB)))
     reference = Follower(REFERENCES[name])
@@ -120,3 +119,65 @@ def test_each_step_equals_the_reference(name, rate):
     *each, together = np.median(errors, axis=0)
     assert max(each) < 1e-3
     assert together < 2e-5
+
+
+def shapes_of(drawn):
+    return [tuple(int(n) for n in drawn.integers(1, 9, rank)) for rank in (2, 1, 2, 1)]
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_equal_the_formula_without_a_second_trace(name, how):
+    """Random gradients, many of them 0 or tiny, and another learning rate at each step."""
+    seed = int(np.random.default_rng().integers(1 << 30))
+    print(f"seed {seed}")
+    drawn = np.random.default_rng(seed)
+    initial = [drawn.normal(size=shape).astype(np.float32) for shape in shapes_of(drawn)]
+    variables = [tf.Variable(value) for value in initial]
+    optimizer = OPTIMIZERS[name](variables)
+    references = [REFERENCES[name]() for _ in variables]
+    expected = [value.astype(np.float64) for value in initial]
+    moved = [np.zeros(value.shape) for value in initial]
+    apply = optimizer.apply
+    if how != "eager":
+        apply = tf.function(apply, jit_compile=how == "xla", autograph=False)
+    for step in range(30):
+        rate = np.float32(drawn.uniform(0.001, 0.1))
+        gradients = [
+            (drawn.normal(size=value.shape) * 10.0 ** drawn.integers(-7, 2, value.shape)
+             * drawn.integers(0, 2, value.shape)).astype(np.float32)
+            for value in initial
+        ]  # fmt: skip
+        apply([tf.constant(gradient) for gradient in gradients], tf.constant(rate))
+        for index, gradient in enumerate(gradients):
+            change = references[index].change(gradient.astype(np.float64), float(rate))
+            expected[index] = expected[index] - change
+            moved[index] += np.abs(change)
+        assert int(optimizer.variables[0]) == step + 1
+    if how != "eager":
+        assert apply.experimental_get_tracing_count() == 1
+    for variable, value, distance in zip(variables, expected, moved):
+        # Weights are float32: a step is rounded to what is left of a weight of about 1.
+        np.testing.assert_allclose(variable.numpy() - value, 0, atol=3e-6)
+        assert np.all(np.abs(variable.numpy() - value) <= 2e-5 * distance + 3e-6)
+        assert distance.max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "states"), [("sgd", []), ("adagrad", ["accumulator"]), ("adam", ["m", "v"])]
+)
+def test_variables_have_the_names_that_checkpoints_know(name, states):
+    variables = [tf.Variable(tf.ones([2, 3]), name="kernel"), tf.Variable([1.0], name="bias")]
+    optimizer = OPTIMIZERS[name](variables)
+    found = [variable.name for variable in optimizer.variables]
+    assert found == [
+        "iteration:0", *(f"{state}_{name}:0" for name in ("kernel", "bias") for state in states)
+    ]  # fmt: skip
+    assert [v.dtype for v in optimizer.variables[1:]] == [tf.float32] * 2 * len(states)
+    assert not any(np.any(v.numpy()) for v in optimizer.variables)
+
+
+def test_a_gradient_too_few_is_an_error():
+    optimizer = OPTIMIZERS["sgd"]([tf.Variable(1.0), tf.Variable(2.0)])
+    with pytest.raises(ValueError, match="expected 2 gradients, got 1"):
+        optimizer.apply([tf.constant(1.0)], tf.constant(0.1))

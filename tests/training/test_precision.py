@@ -8,7 +8,6 @@ from model.embedding import optimizers as row_optimizers
 from tests.training.small_model import batches, build, state, train
 from training import precision
 from training.config import SpeedConfig
-from training.optimizers import OPTIMIZERS
 from training.precision import GROWTH_INTERVAL, INITIAL, LossScale
 from training.runtime.errors import UserError
 
@@ -87,7 +86,7 @@ def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
     for sequence in ([*made[:3], bad, *made[3:]], made):
         scale = LossScale(INITIAL, dynamic=True)
         parts = build(
-            5, scale=scale, optimizer=OPTIMIZERS["adam"](),
+            5, scale=scale, optimizer="adam",
             embedding_optimizer=embedding_optimizer,
         )  # fmt: skip
         *owners, step = parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from training.checkpoint import files, folder, manifest
+from training.checkpoint import files, folder, keras_names, manifest
 from training.checkpoint.reader import Reader
 from training.runtime.console import warn
 from training.runtime.errors import UserError
@@ -107,6 +107,8 @@ def load(reader: Reader, state: State, *, training: bool) -> None:
         if group != "dense" and not training:
             continue
         there, here = set(reader.manifest[group]), set(variables)
+        if group == "optimizer":
+            there = keras_names.without_momentum(there)
         if there != here:
             wrong = [
                 f"{what} {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"

@@ -30,7 +30,7 @@ class State:
 
     Args:
         dense_model: a `model.dlrm.DenseDLRM`.
-        optimizer: its Keras optimizer, built.
+        optimizer: its `training.optimizers.DenseOptimizer`.
         scale: a `training.precision.LossScale`.
         embedding: the model-parallel part.
         cluster: the ranks.
@@ -90,6 +90,6 @@ class State:
 
 
 def _name(variable, index):
-    """Returns a file name's part for a Keras variable: "03.bottom_dense_1_bias"."""
+    """Returns a file name's part for a variable: "03.bias"; its scope's and its own name count."""
     kept = "".join(c if c.isalnum() else "_" for c in variable.name.split(":")[0])
     return f"{index:02d}.{kept}"

@@ -44,7 +44,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
     scale = precision.loss_scale(
         config.speed, parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"
     )
-    optimizer = OPTIMIZERS[config.training.optimizer]()
+    optimizer = OPTIMIZERS[config.training.optimizer](parts.dense_model.trainable_variables)
     journal, folder = open_training_journal(config, cluster)
     embedding_lr = config.training.embedding_lr
     make_step = TrainStep

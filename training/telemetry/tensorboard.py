@@ -30,6 +30,9 @@ _SCALARS = {
     "memory": (("peak_resident_bytes", "memory/peak_resident_bytes"),),
 }
 
+# As `tf.summary.scalar` writes it, which needs TensorBoard's package: TensorFlow 2.21 has none.
+_METADATA = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
+
 
 class TensorBoard:
     """Writes the journal's numbers as scalars over steps.
@@ -46,7 +49,8 @@ class TensorBoard:
         with self._writer.as_default():
             for field, name in _SCALARS.get(record["event"], ()):
                 if record.get(field) is not None:
-                    tf.summary.scalar(name, record[field], step=record["step"])
+                    value = tf.cast(record[field], tf.float32)
+                    tf.summary.write(name, value, step=record["step"], metadata=_METADATA)
         if record["event"] != "step":
             self._writer.flush()
 

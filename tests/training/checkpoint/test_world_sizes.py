@@ -20,6 +20,7 @@ from training.checkpoint.array_files import ArrayFiles
 from training.checkpoint.reader import Reader
 from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
+from training.optimizers import Adam
 from training.precision import LossScale
 from training.runtime.errors import UserError
 
@@ -53,8 +54,7 @@ def placement_of(kind, size):
 def job(cluster, kind, optimizer, seed):
     """Returns the `State` of a job; kind "sok-row" or "sok-table" takes SOK's tables."""
     dense_model = DenseDLRM(DLRMConfig(5, len(VOCAB), (16, DIMENSION), (16, 1), seed=seed))
-    adam = tf.keras.optimizers.Adam()
-    adam.build(dense_model.trainable_variables)
+    adam = Adam(dense_model.trainable_variables)
     batch = 24 // cluster.size
     backend, _, kind = kind.rpartition("-")
     placement = placement_of(kind, cluster.size)
