@@ -170,7 +170,8 @@ unset HOROVOD_LOCAL_VERSION
 # Everything that decides what comes out.
 key=$(
   {
-    cat "$here/source.txt" "$here/toolchain.cmake"
+    cat "$here/source.txt"
+    grep -v '^#' "$here/toolchain.cmake"
     for patch in "$here"/patches/*.patch; do sed -n '/^--- a/,$p' "$patch"; done
     echo "$facts" | grep -v '^nccl '
     "$compiler" --version
