@@ -147,7 +147,16 @@ rm -f "$unfinished" "$updating"
 # Horovod's extension fits one TensorFlow only.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
   echo "bootstrap: installing Horovod, built for TensorFlow $tensorflow"
-  wheel=$(deploy/horovod/build.sh --environment "$folder") || fail "$folder has no Horovod: see above"
+  collectives=()
+  if [[ $device == gpu ]]; then
+    if [[ -x ${HOROVOD_CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]] || command -v nvcc >/dev/null; then
+      collectives=(--nccl)
+    else
+      echo "bootstrap: nvcc was not found: Horovod is built without NCCL, and exchanges through the host's memory"
+    fi
+  fi
+  wheel=$(deploy/horovod/build.sh --environment "$folder" ${collectives[@]+"${collectives[@]}"}) \
+    || fail "$folder has no Horovod: see above"
   "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall "$wheel" \
     || fail "pip did not install $wheel"
 fi

@@ -170,7 +170,9 @@ unset HOROVOD_LOCAL_VERSION
 # Everything that decides what comes out.
 key=$(
   {
-    cat "$here/source.txt" "$here/toolchain.cmake" "$here"/patches/*.patch
+    cat "$here/source.txt"
+    grep -v '^#' "$here/toolchain.cmake"
+    for patch in "$here"/patches/*.patch; do sed -n '/^--- a/,$p' "$patch"; done
     echo "$facts" | grep -v '^nccl '
     "$compiler" --version
     uname -m

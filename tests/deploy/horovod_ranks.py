@@ -80,7 +80,22 @@ def collectives(rank, size):
     hvd.broadcast_variables(variables, root_rank=size - 1)
     for variable, shape in zip(variables, [(4, 2), (3,)]):
         np.testing.assert_array_equal(variable.numpy(), values(size - 1, shape))
+    keras_model(rank, size)
     print(f"rank {rank} of {size}: collectives agree with NumPy", flush=True)
+
+
+def keras_model(rank, size):
+    """A model of tf.keras, Keras 2 or 3: its variables are broadcast, its gradients averaged."""
+    model = tf.keras.Sequential([tf.keras.layers.Dense(3, use_bias=False)])
+    model.build((None, 2))
+    (kernel,) = model.trainable_variables
+    kernel.assign(tf.fill([2, 3], float(rank)))
+    hvd.broadcast_variables(model.variables, root_rank=size - 1)
+    np.testing.assert_array_equal(kernel.numpy(), np.full((2, 3), size - 1))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(tf.fill([4, 2], rank + 1.0)))
+    (gradient,) = hvd.DistributedGradientTape(tape).gradient(loss, model.trainable_variables)
+    np.testing.assert_allclose(gradient.numpy(), np.full((2, 3), 4 * (size + 1) / 2), rtol=1e-6)
 
 
 def die(rank, folder):

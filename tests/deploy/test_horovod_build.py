@@ -213,13 +213,13 @@ def test_ranks_end_when_one_dies(tmp_path, elastic):
     options = []
     if elastic:
         hosts = tmp_path / "hosts.sh"
-        hosts.write_text("#!/bin/sh\necho localhost:3\n")
+        hosts.write_text("#!/bin/sh\necho localhost:2\n")
         hosts.chmod(0o755)
-        options = ["--min-np", "3", "--host-discovery-script", str(hosts),
+        options = ["--min-np", "2", "--host-discovery-script", str(hosts),
                    "--network-interface", "lo", "--elastic-timeout", "60"]  # fmt: skip
     launcher = [sys.executable, str(launch.ROOT / "tests" / "quick_horovodrun.py")]
     process = subprocess.Popen(
-        [*launcher, "--gloo", "-np", "3", *options, sys.executable, WORKER, "die", str(tmp_path)],
+        [*launcher, "--gloo", "-np", "2", *options, sys.executable, WORKER, "die", str(tmp_path)],
         cwd=launch.ROOT, env=launch.environment(), text=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
@@ -236,4 +236,4 @@ def test_ranks_end_when_one_dies(tmp_path, elastic):
     assert set(errors) <= {"UnknownError"} and (errors or not elastic)
     assert ended - float((tmp_path / "died").read_text()) < 60
     pids = [int(path.name.split(".")[2]) for path in tmp_path.glob("pid.*")]
-    assert len(pids) == 3 and not any(psutil.pid_exists(pid) for pid in pids)
+    assert len(pids) == 2 and not any(psutil.pid_exists(pid) for pid in pids)
