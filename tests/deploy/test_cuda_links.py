@@ -1,0 +1,43 @@
+"""Links that let TensorFlow find pip's CUDA libraries."""
+
+from deploy import cuda_links
+
+
+def _installed(site_packages, name="libcusolver.so.11"):
+    library = site_packages / "nvidia" / "cusolver" / "lib" / name
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"cusolver")
+    (site_packages / "nvidia" / "cusparse" / "lib").mkdir(parents=True)
+    return site_packages / "nvidia" / "cusparse" / "lib" / name
+
+
+def test_links_library_into_a_folder_that_tensorflow_searches(tmp_path):
+    place = _installed(tmp_path / "site-packages")
+    assert cuda_links.link(tmp_path / "site-packages") == [place]
+    assert place.read_bytes() == b"cusolver"
+    (tmp_path / "site-packages").rename(tmp_path / "moved")
+    assert (tmp_path / "moved/nvidia/cusparse/lib" / place.name).read_bytes() == b"cusolver"
+
+
+def test_second_run_changes_nothing(tmp_path):
+    _installed(tmp_path)
+    cuda_links.link(tmp_path)
+    assert cuda_links.link(tmp_path) == []
+
+
+def test_dangling_link_is_replaced(tmp_path):
+    place = _installed(tmp_path)
+    place.symlink_to("nowhere")
+    assert cuda_links.link(tmp_path) == [place]
+    assert place.read_bytes() == b"cusolver"
+
+
+def test_library_of_another_origin_stays(tmp_path):
+    place = _installed(tmp_path)
+    place.write_bytes(b"another")
+    assert cuda_links.link(tmp_path) == []
+    assert place.read_bytes() == b"another"
+
+
+def test_no_cuda_packages_is_nothing_to_do(tmp_path):
+    assert cuda_links.link(tmp_path) == []
