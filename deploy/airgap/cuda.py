@@ -1,9 +1,10 @@
 """Which CUDA libraries a bundle carries.
 
-TensorFlow 2.15 opens seven libraries by name before it registers a GPU, and registers none if one
-of them does not open (`docs/airgap.md` says how that was found out). Of those, training calls the
-runtime, cuBLAS, cuBLASLt and cuDNN's handle. The others must open, but nothing of them is called: a
-placeholder, a library of the right name without a single function, stands for each.
+TensorFlow opens CUDA libraries by name before it registers a GPU, and registers none if one of them
+does not open (`docs/airgap.md` says how that was found out, for each release in `RELEASES`). Of
+those, training calls the runtime, cuBLAS, cuBLASLt and cuDNN's handle. The others must open, but
+nothing of them is called: a placeholder, a library of the right name without a single function,
+stands for each.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ import pathlib
 import re
 import subprocess
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
-# {package: files taken from its wheel}. Where TensorFlow looks for them is where pip puts them.
-CARRIED = {
+from deploy import cuda_links
+
+# The same for every release of CUDA 12. Where TensorFlow looks for them is where pip puts them.
+_CUDA_12 = {
     "nvidia-cuda-runtime-cu12": ["nvidia/cuda_runtime/lib/libcudart.so.12"],
     "nvidia-cublas-cu12": [
         "nvidia/cublas/lib/libcublas.so.12",
         "nvidia/cublas/lib/libcublasLt.so.12",
-    ],
-    # The face that TensorFlow opens, and the part that making a handle loads.
-    "nvidia-cudnn-cu12": [
-        "nvidia/cudnn/lib/libcudnn.so.8",
-        "nvidia/cudnn/lib/libcudnn_ops_infer.so.8",
     ],
     # --profile records GPU kernels through it.
     "nvidia-cuda-cupti-cu12": ["nvidia/cuda_cupti/lib/libcupti.so.12"],
@@ -34,40 +33,99 @@ CARRIED = {
         "nvidia/cuda_nvcc/nvvm/libdevice/libdevice.10.bc",
     ],
 }
-# {package: (path, what would call it)}. The whole libraries come with --complete.
-PLACEHOLDERS = {
+_PLACEHOLDERS_12 = {
     "nvidia-cufft-cu12": ("nvidia/cufft/lib/libcufft.so.11", "tf.signal.*fft*"),
     "nvidia-cusolver-cu12": ("nvidia/cusolver/lib/libcusolver.so.11", "tf.linalg"),
     "nvidia-cusparse-cu12": ("nvidia/cusparse/lib/libcusparse.so.12", "tf.sparse"),
 }
+_CUDNN = "nvidia-cudnn-cu12"
 
 
-def pins_of(requirements: Iterable[str]) -> dict[str, str]:
-    """Returns {package: "package==version"} of the extra `and-cuda` among requirement lines."""
-    found = {}
-    for line in requirements:
-        match = re.match(r"([\w.-]+)\s*\(?==\s*([\w.]+)\)?\s*;.*extra == ['\"]and-cuda['\"]", line)
-        if match:
-            found[match[1]] = f"{match[1]}=={match[2]}"
-    return found
+class Release(NamedTuple):
+    """The CUDA libraries of a TensorFlow release.
+
+    Attributes:
+        carried: {package: files taken from its wheel}.
+        placeholders: {package: (path, what would call it)}; the whole libraries come with
+            `--complete`.
+        needed_in_turn: packages that only whole libraries need.
+    """
+
+    carried: Mapping[str, list[str]]
+    placeholders: Mapping[str, tuple[str, str]]
+    needed_in_turn: tuple[str, ...]
 
 
-def packages(complete: bool) -> list[str]:
+#: By TensorFlow's major.minor. Of cuDNN: what TensorFlow opens, and what making a handle loads.
+RELEASES = {
+    "2.15": Release(
+        {
+            **_CUDA_12,
+            _CUDNN: [
+                "nvidia/cudnn/lib/libcudnn.so.8",
+                "nvidia/cudnn/lib/libcudnn_ops_infer.so.8",
+            ],
+        },
+        _PLACEHOLDERS_12,
+        ("nvidia-nvjitlink-cu12",),
+    ),
+    "2.21": Release(
+        {
+            **_CUDA_12,
+            _CUDNN: ["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/cudnn/lib/libcudnn_graph.so.9"],
+        },
+        _PLACEHOLDERS_12,
+        ("nvidia-nvjitlink-cu12", "nvidia-cuda-nvrtc-cu12", "nvidia-nccl-cu12"),
+    ),
+}
+
+
+def release(tensorflow: str) -> Release:
+    """Returns the libraries of a TensorFlow version, "2.21.0" for example.
+
+    Raises:
+        RuntimeError: which libraries that release opens is not known here.
+    """
+    minor = ".".join(tensorflow.split(".")[:2])
+    if minor not in RELEASES:
+        raise RuntimeError(
+            f"which CUDA libraries TensorFlow {tensorflow} opens is not known: expected "
+            f"{' or '.join(RELEASES)}; make a bundle of one of those (make TENSORFLOW=... airgap)"
+        )
+    return RELEASES[minor]
+
+
+def pins_of(lock: str) -> dict[str, str]:
+    """Returns {package: "package==version"} of NVIDIA's packages in the text of a lock."""
+    found = re.finditer(r"^(nvidia-[\w.-]+)==([^\s;]+)", lock, re.MULTILINE)
+    return {match[1]: match[0] for match in found}
+
+
+def packages(tensorflow: str, complete: bool) -> list[str]:
     """Returns the names of the packages whose wheels are needed.
 
     Args:
+        tensorflow: its version.
         complete: whole libraries instead of placeholders, and those that they need in turn.
+
+    Raises:
+        RuntimeError: of `release`.
     """
-    return [*CARRIED, *PLACEHOLDERS, "nvidia-nvjitlink-cu12"] if complete else list(CARRIED)
+    carried, placeholders, needed_in_turn = release(tensorflow)
+    return [*carried, *placeholders, *needed_in_turn] if complete else list(carried)
 
 
 def install(
-    wheels: Mapping[str, pathlib.Path], site_packages: pathlib.Path, complete: bool
+    tensorflow: str,
+    wheels: Mapping[str, pathlib.Path],
+    site_packages: pathlib.Path,
+    complete: bool,
 ) -> dict[str, str]:
     """Puts the libraries where TensorFlow looks for them.
 
     Args:
-        wheels: {package: path of its wheel}, one for each of `packages(complete)`.
+        tensorflow: its version.
+        wheels: {package: path of its wheel}, one for each of `packages(tensorflow, complete)`.
         site_packages: the folder that holds `tensorflow/`.
         complete: as in `packages`.
 
@@ -77,12 +135,13 @@ def install(
     Raises:
         RuntimeError: a wheel lacks a file; no C compiler makes a placeholder.
     """
+    carried, placeholders, _ = release(tensorflow)
     site_packages, placed = pathlib.Path(site_packages), {}
     for package, wheel in wheels.items():
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
-            wanted = CARRIED.get(package)
-            if wanted is None or (complete and package == "nvidia-cudnn-cu12"):
+            wanted = carried.get(package)
+            if wanted is None or (complete and package == _CUDNN):
                 wanted = sorted(name for name in names if re.search(r"\.so(\.\d+)*$", name))
             licences = [n for n in names if re.search(r"dist-info/(.*/)?licen[sc]e", n, re.I)]
             absent = [name for name in wanted if name not in names]
@@ -92,9 +151,10 @@ def install(
                 _extract(archive, name, site_packages)
             placed.update(dict.fromkeys(wanted, package))
     if not complete:
-        for package, (name, callers) in PLACEHOLDERS.items():
+        for package, (name, callers) in placeholders.items():
             placeholder(site_packages / name)
             placed[name] = f"placeholder for {package} ({callers})"
+    cuda_links.link(site_packages)
     return placed
 
 

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 
 from deploy.airgap import elf
+from deploy.requirements import ROOT, lock_path, supported
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-RUN_TIME = [
-    "absl-py", "cloudpickle", "msgspec", "numpy", "onednn-cpu-gomp", "packaging", "pip",
-    "psutil", "pyyaml", "setuptools", "tqdm", "xxhash", "zstandard",
-]  # fmt: skip
+# Groups of pyproject.toml that every bundle has. TensorFlow, with CUDA, comes by itself.
+RUN_TIME = ("run", "horovod", "pip")
+# And of other groups: what builds the ops brings oneDNN's library along, and unpacking takes
+# Zstandard.
+ALSO = ("onednn-cpu-gomp", "setuptools", "zstandard")
 # Installed without what they need in turn: that of MLPerf's checkers, not of its log.
-ALONE = ["mlperf-logging"]
-# What --with adds.
+ALONE = ("mlperf",)
+# What --with adds: groups again.
 GROUPS = {
-    "report": ["jinja2", "matplotlib"],
-    "preprocess": ["duckdb", "pyarrow"],
-    "test": [
-        "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "scikit-learn", "scipy",
-    ],
-    "build": ["cmake", "ninja", "onednn-devel-cpu-gomp"],
-}  # fmt: skip
+    "report": ("report",),
+    "preprocess": ("preprocess",),
+    "test": ("test",),
+    "build": ("build", "onednn"),
+}
 # TensorFlow asks for these, and runs without: Clang for its own developers, Google's cloud storage,
 # and the TensorBoard server's data half.
 NOT_NEEDED = ["libclang", "tensorflow-io-gcs-filesystem", "tensorboard-data-server"]
@@ -36,12 +35,22 @@ _STRIP_BYTES = 2**20
 
 
 def tensorflow_version() -> str:
-    """Returns the version of TensorFlow that constraints.txt pins."""
-    text = (ROOT / "constraints.txt").read_text()
-    found = re.search(r"^tensorflow-cpu==(\S+)", text, re.MULTILINE)
-    if found is None:
-        raise RuntimeError("constraints.txt: expected a line tensorflow-cpu==VERSION, found none")
-    return found[1]
+    """Returns the version of TensorFlow in the environment that runs this: the bundle's, too.
+
+    Raises:
+        RuntimeError: there is none, or it has no lock.
+    """
+    for name in ("tensorflow-cpu", "tensorflow"):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if not lock_path(version).exists():
+            raise RuntimeError(
+                f"TensorFlow {version} is not supported: expected one of {', '.join(supported())}"
+            )
+        return version
+    raise RuntimeError("this Python has no TensorFlow: run it in the environment that make venv makes")
 
 
 def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> str:
@@ -78,18 +87,31 @@ def install(python: pathlib.Path, groups: Sequence[str] = ()) -> pathlib.Path:
     Raises:
         RuntimeError: pip failed.
     """
-    wanted = [f"tensorflow=={tensorflow_version()}", *RUN_TIME]
-    for group in groups:
-        wanted += GROUPS[group]
-    options = ["--no-compile", "--no-warn-script-location"]
-    options += ["--constraint", ROOT / "constraints.txt"]
-    pip("install", *options, *wanted, python=python)
-    pip("install", *options, "--no-deps", *ALONE, python=python)
+    version = tensorflow_version()
+    options = ["--no-compile", "--no-warn-script-location", "--constraint", lock_path(version)]
+    wanted = [name for key in groups for name in GROUPS[key]]
+    pip("install", *options, *_groups(*RUN_TIME, *wanted), *ALSO, f"tensorflow=={version}",
+        python=python)  # fmt: skip
+    pip("install", *options, "--no-deps", *_groups(*ALONE), python=python)
     told = subprocess.run(
         [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return pathlib.Path(told.stdout.strip())
+
+
+def _groups(*names):
+    return [word for name in names for word in ("--group", f"{ROOT / 'pyproject.toml'}:{name}")]
+
+
+def tools(folder: pathlib.Path) -> None:
+    """Installs what changes the libraries of a bundle (group `airgap`) into a folder of its own.
+
+    Raises:
+        RuntimeError: pip failed.
+    """
+    pip("install", "--quiet", "--target", folder, "--upgrade", "--constraint",
+        lock_path(tensorflow_version()), *_groups("airgap"))  # fmt: skip
 
 
 def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -40,7 +40,11 @@ def copy(target: pathlib.Path) -> None:
 
 
 def build_ops(
-    project: pathlib.Path, python: pathlib.Path, onednn: pathlib.Path | None, log: pathlib.Path
+    project: pathlib.Path,
+    python: pathlib.Path,
+    onednn: pathlib.Path | None,
+    architectures: Sequence[int],
+    log: pathlib.Path,
 ) -> list[pathlib.Path]:
     """Builds the op libraries in a copy of the project.
 
@@ -48,6 +52,7 @@ def build_ops(
         project: the copy.
         python: path of an interpreter that has the bundle's TensorFlow, with headers.
         onednn: prefix where oneDNN's headers and library are, or None.
+        architectures: GPUs to build for, 90 for sm_90; none: all that nvcc and the kernels know.
         log: file for what the build prints.
 
     Returns:
@@ -61,6 +66,7 @@ def build_ops(
     tree = pathlib.Path(log).parent / "ops"
     source = pathlib.Path(project) / "ops"
     configure = ["cmake", "-S", source, "-B", tree, "-G", "Ninja", f"-DDLRM_PYTHON={python}"]
+    configure.append(f"-DDLRM_CUDA_ARCHITECTURES={';'.join(map(str, architectures)) or 'all'}")
     if onednn is not None:
         configure.append(f"-DDLRM_ONEDNN={onednn}")
     commands = [configure, ["cmake", "--build", tree, "--parallel", os.cpu_count() or 1]]

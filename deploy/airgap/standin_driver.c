@@ -1,11 +1,16 @@
 // A CUDA driver that says there is one GPU and can do nothing with it.
 //
 // TensorFlow lists a GPU only after it has opened every CUDA library that it wants. With this in
-// the place of libcuda.so.1, a machine without a GPU tells whether a bundle holds them all.
+// the place of libcuda.so.1, and of libnvidia-ml.so.1, which newer releases ask before they count
+// GPUs, a machine without a GPU tells whether a bundle holds them all.
 #include <stddef.h>
 #include <string.h>
 
 enum { kMultiprocessors = 16, kWarp = 10, kMajor = 75, kMinor = 76 };
+
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+const char* nvmlErrorString(int code) { return "a stand-in driver"; }
 
 int cuInit(unsigned flags) { return 0; }
 int cuDriverGetVersion(int* version) { *version = 12020; return 0; }

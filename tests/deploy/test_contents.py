@@ -13,6 +13,7 @@ import zipfile
 import pytest
 
 from deploy.airgap import cuda, elf, interpreter, packages, project
+from deploy.requirements import ROOT, lock_path, supported
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("cc") is None or shutil.which("objdump") is None, reason="no compiler, no objdump"
@@ -107,16 +108,22 @@ def test_the_driver_follows_from_the_compiler(tmp_path):
         project.driver_needed(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "nvidia-cublas-cu12 (==12.2.5.6) ; extra == 'and-cuda'",
-        'nvidia-cublas-cu12==12.2.5.6; extra == "and-cuda"',
-    ],
-)
-def test_pins_are_tensorflows_own(line):
-    others = ["numpy (<2.0.0,>=1.23.5)", "keras==2.15.0", "nvidia-foo-cu12==1.0; extra == 'other'"]
-    assert cuda.pins_of([*others, line]) == {"nvidia-cublas-cu12": "nvidia-cublas-cu12==12.2.5.6"}
+def test_pins_are_the_locks_nvidia_packages():
+    lock = "numpy==2.4.6\nnvidia-cublas-cu12==12.9.3.13 ; python_full_version < '3.14'\n"
+    assert cuda.pins_of(lock) == {"nvidia-cublas-cu12": "nvidia-cublas-cu12==12.9.3.13"}
+
+
+@pytest.mark.parametrize("minor", cuda.RELEASES)
+def test_locks_pin_every_cuda_package_of_a_bundle(minor):
+    version = next(v for v in supported() if v.startswith(f"{minor}."))
+    assert set(cuda.packages(version, complete=True)) <= set(
+        cuda.pins_of(lock_path(version).read_text())
+    )
+
+
+def test_release_without_a_table_is_refused():
+    with pytest.raises(RuntimeError, match=r"TensorFlow 2\.99\.1 .*: expected 2\.15 or 2\.21"):
+        cuda.packages("2.99.1", complete=False)
 
 
 def wheel(path, names):
@@ -128,14 +135,16 @@ def wheel(path, names):
 
 
 @needs_compiler
-def test_only_the_libraries_that_are_called_are_taken(tmp_path):
+@pytest.mark.parametrize("minor", cuda.RELEASES)
+def test_only_the_libraries_that_are_called_are_taken(tmp_path, minor):
+    version, release = f"{minor}.0", cuda.RELEASES[minor]
     wheels = {
         name: wheel(tmp_path / f"{name}.whl", [*files, "nvidia/other/lib/libother.so.1"])
-        for name, files in cuda.CARRIED.items()
+        for name, files in release.carried.items()
     }
-    placed = cuda.install(wheels, tmp_path / "site", complete=False)
-    wanted = {name for names in cuda.CARRIED.values() for name in names}
-    empty = {name for name, _ in cuda.PLACEHOLDERS.values()}
+    placed = cuda.install(version, wheels, tmp_path / "site", complete=False)
+    wanted = {name for names in release.carried.values() for name in names}
+    empty = {name for name, _ in release.placeholders.values()}
     assert set(placed) == wanted | empty
     for name in wanted:
         assert (tmp_path / "site" / name).read_text() == f"this is {name}"
@@ -148,7 +157,7 @@ def test_only_the_libraries_that_are_called_are_taken(tmp_path):
 def test_a_wheel_without_its_library_is_refused(tmp_path):
     made = wheel(tmp_path / "a.whl", ["nvidia/cublas/lib/libcublas.so.12"])
     with pytest.raises(RuntimeError, match=r"does not hold nvidia/cublas/lib/libcublasLt\.so\.12"):
-        cuda.install({"nvidia-cublas-cu12": made}, tmp_path / "site", complete=False)
+        cuda.install("2.21.0", {"nvidia-cublas-cu12": made}, tmp_path / "site", complete=False)
 
 
 def test_scripts_run_the_python_beside_them(tmp_path):
@@ -168,14 +177,15 @@ def test_scripts_run_the_python_beside_them(tmp_path):
     assert (moved / "shell").read_text() == "#!/bin/sh\necho shell\n"
 
 
-def test_all_packages_are_pinned():
-    pinned = set(re.findall(r"^([\w-]+)==", (packages.ROOT / "constraints.txt").read_text(), re.M))
-    named = {
-        *packages.RUN_TIME,
-        *packages.ALONE,
-        *(name for group in packages.GROUPS.values() for name in group),
-    }
-    assert named <= pinned
+def test_groups_exist_and_single_packages_are_pinned():
+    project = (ROOT / "pyproject.toml").read_text()
+    named = {*packages.RUN_TIME, *packages.ALONE, "airgap"}.union(*packages.GROUPS.values())
+    for group in named:
+        assert re.search(rf"^{group} = \[", project, re.MULTILINE), group
+    for version in supported():
+        lock = lock_path(version).read_text()
+        for name in packages.ALSO:
+            assert re.search(rf"^{name}==", lock, re.MULTILINE), (version, name)
 
 
 def test_the_launcher_sets_the_environment(tmp_path):
