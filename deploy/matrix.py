@@ -26,8 +26,8 @@ FOLDER = ROOT / "build" / "matrix"
 TIERS = {
     "unit": ["-m", "not slow and not launches", "tests"],
     "ranks": [
-        "-m", "not slow", "tests/deploy/test_horovod_ranks.py", "tests/model/test_hybrid.py",
-        "tests/training/checkpoint/test_world_sizes.py", "tests/training/test_step.py",
+        "-m", "launches and not slow", "tests/deploy/test_horovod_build.py",
+        "tests/model/test_hybrid.py", "tests/training/checkpoint/test_world_sizes.py",
     ],
 }  # fmt: skip
 

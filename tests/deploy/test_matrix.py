@@ -35,6 +35,11 @@ def test_the_ends_are_of_the_table():
     assert all(python in supported()[tensorflow] for tensorflow, python in cells)
 
 
+def test_the_tiers_are_tests_of_this_tree():
+    paths = [word for tests in matrix.TIERS.values() for word in tests if word.startswith("tests")]
+    assert len(paths) == 4 and all((matrix.ROOT / path).exists() for path in paths)
+
+
 def test_a_cell_builds_then_tests(commands, tmp_path, capsys):
     ran, answers = commands
     answers += [("not launches", "....\n10 passed, 2 skipped in 3.21s\n", 0)]
