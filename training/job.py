@@ -23,7 +23,7 @@ def run(config: Config, place: Place) -> int:
         DivergedError: the loss or a score became NaN or infinite.
         RankLostError: another rank died or stopped answering.
     """
-    with environment.quick_imports():
+    with environment.quick_imports(), environment.notices_withheld():
         import dataset
         from model.embedding.backend import BackendError
         from model.embedding.placement import PlacementError

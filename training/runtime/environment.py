@@ -16,6 +16,10 @@ from training.runtime import gpus, memory
 # Packages that TensorFlow imports where it finds them, and goes on without: its Keras, for whoever
 # uses that, and pandas, for Keras' inputs.
 _UNUSED = ("keras", "tf_keras", "pandas")
+_NOTICE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
+    rb"|I\d{4} .*\bport\.cc:\d+\] oneDNN custom operations are on"
+)
 # On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
 
@@ -60,6 +64,35 @@ def quick_imports(without: Sequence[str] = _UNUSED) -> Iterator[None]:
         gc.freeze()
         if collected:
             gc.enable()
+
+
+@contextlib.contextmanager
+def notices_withheld() -> Iterator[None]:
+    """A context for imports in which what TensorFlow always prints is not printed.
+
+    From 2.17 on it reports at every start that oneDNN is on, whatever TF_CPP_MIN_LOG_LEVEL is.
+    Other lines on standard error appear when the context ends, however it ends; all appear, and at
+    once, where TF_CPP_MIN_LOG_LEVEL is 0.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
+        return
+    sys.stderr.flush()
+    # TensorFlow writes past Python, to the file descriptor.
+    stderr = os.dup(2)
+    try:
+        with open(os.memfd_create("stderr"), "w+b") as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(stderr, 2)
+                held.seek(0)
+                sys.stderr.buffer.write(b"".join(x for x in held if not _NOTICE.match(x)))
+                sys.stderr.flush()
+    finally:
+        os.close(stderr)
 
 
 def _processor_flags() -> set[str]:

@@ -67,6 +67,45 @@ assert again is pandas and gc.isenabled()
 """
 
 
+WITHHELD = """
+import os
+import sys
+from training.runtime import environment
+with environment.notices_withheld():
+    os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written\\n"
+                b"I0000 00:00:1795922876.129890 11590 port.cc:153] oneDNN custom operations are on."
+                b" You may\\n")
+    os.write(2, b"a library that is missing\\n")
+    print("printed by Python", file=sys.stderr)
+    import tensorflow
+    {ending}
+print("afterwards", file=sys.stderr)
+"""
+
+
+def told_at_import(ending, level):
+    return subprocess.run(
+        [sys.executable, "-c", WITHHELD.format(ending=ending)], capture_output=True, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": level},
+    )  # fmt: skip
+
+
+def test_tensorflows_notices_are_withheld_and_nothing_else():
+    done = told_at_import("pass", "2")
+    assert done.returncode == 0
+    assert done.stderr == "a library that is missing\nprinted by Python\nafterwards\n"
+
+
+def test_what_was_printed_before_an_error_is_not_lost():
+    done = told_at_import("raise SystemExit('the error')", "2")
+    assert done.returncode == 1
+    assert done.stderr == "a library that is missing\nprinted by Python\nthe error\n"
+
+
+def test_notices_are_printed_to_who_asks_for_them():
+    assert "oneDNN custom operations are on. You may" in told_at_import("pass", "0").stderr
+
+
 def test_a_training_run_imports_no_keras(tmp_path):
     done = launch.run(
         1, "-X", "importtime", "main.py", "--use_synthetic_dataset", "--vocab_sizes=5,3",
