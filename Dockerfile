@@ -1,20 +1,80 @@
-# The trainer in a Merlin TensorFlow container, which brings TensorFlow with CUDA, Horovod with
-# NCCL, and the SparseOperationKit:
+# The trainer on a CUDA image: TensorFlow, CUDA's libraries and NCCL from pip, as the locks pin them;
+# our build of Horovod with NCCL and MPI; the ops for all GPUs that nvcc knows.
 #
 #   docker build -t dlrm .
 #   docker run --gpus=all --ipc=host --ulimit memlock=-1 --rm -it -v /path/to/data:/data dlrm
+#   docker build --target test -t dlrm-test . && docker run --gpus=all --rm dlrm-test make test
 #
-# Merlin's tags up to 23.08 carry TensorFlow 2.12 or older; the ops are built against what is there.
-ARG BASE=nvcr.io/nvidia/merlin/merlin-tensorflow:23.08
-FROM ${BASE}
+# It runs as any user (--user). Build arguments:
+#   TENSORFLOW               a version of locks/matrix.txt that has Python 3.12 and CUDA packages
+#   DLRM_CUDA_ARCHITECTURES  docs/gpu.md; "80 90" builds faster than all
+#   SOK                      a version of merlin-sok to compile, for --embedding_backend=sok
+#   CUDA                     the image's CUDA: what nvcc, the driver and SOK decide (docs/gpu.md)
+ARG CUDA=12.9.1
 
+FROM nvidia/cuda:${CUDA}-devel-ubuntu24.04 AS environment
+ARG TENSORFLOW=2.21.0
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# Ubuntu's archive keeps one version of a package.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      g++ git libopenmpi-dev make openmpi-bin openssh-client python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/dlrm
-COPY constraints.txt setup.py pyproject.toml ./
-# Only what the container lacks: its TensorFlow, NumPy and Horovod stay as they are.
-RUN sed '/^# begin tensorflow/,/^# end tensorflow/d; /^horovod==/d' constraints.txt >/tmp/constraints.txt \
- && python3 -m pip install --no-cache-dir -c /tmp/constraints.txt \
-      absl-py cmake duckdb jinja2 matplotlib msgspec ninja psutil pyarrow pyyaml tqdm xxhash zstandard \
- && python3 -m pip install --no-cache-dir --no-deps -c /tmp/constraints.txt mlperf-logging
+ENV PATH=/opt/dlrm/.venv/bin:$PATH
+COPY pyproject.toml ./
+COPY locks locks
+# The largest layer first: it changes with TensorFlow alone.
+RUN python3 -m venv .venv \
+ && python -m pip install -c "locks/tensorflow-$TENSORFLOW.txt" pip \
+ && python -m pip install -c "locks/tensorflow-$TENSORFLOW.txt" --group gpu
+RUN python -m pip install -c "locks/tensorflow-$TENSORFLOW.txt" --group run --group onednn \
+      --group horovod --group preprocess --group report --group mlperf --group build
+COPY deploy/__init__.py deploy/cuda_links.py deploy/
+COPY deploy/horovod deploy/horovod
+RUN python -m deploy.cuda_links \
+ && deploy/horovod/build.sh --environment .venv --nccl --mpi --output /tmp/wheel \
+ && python -m pip install --no-deps --no-index /tmp/wheel/*.whl \
+ && rm -rf /tmp/wheel build
+ARG SOK=
+# It knows these two of the project's GPUs. NCCL's headers are the image's. No lock has its tools.
+# hadolint ignore=DL3013
+RUN if [ -n "$SOK" ]; then \
+      python -m pip install scikit-build \
+      && SOK_COMPILE_GPU_SM="80;90" python -m pip install --no-build-isolation --no-deps "merlin-sok==$SOK"; \
+    fi
+
+FROM environment AS build
+ARG DLRM_CUDA_ARCHITECTURES=all
 COPY . .
-RUN python3 setup.py -q build_ext --inplace
+RUN python setup.py -q build_ext --inplace && rm -rf build
+
+# With compilers, tests and linters. make takes the environment and the ops as up to date.
+FROM build AS test
+ARG TENSORFLOW=2.21.0
+RUN python -m pip install -c "locks/tensorflow-$TENSORFLOW.txt" --group environment \
+ && cp "locks/tensorflow-$TENSORFLOW.txt" .venv/constraints.txt \
+ && echo gpu >.venv/.device && touch .venv/.ready && touch ops/*.so
+CMD ["/bin/bash"]
+
+FROM nvidia/cuda:${CUDA}-base-ubuntu24.04
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# sshd: Kubernetes' MPI operator and horovodrun start ranks on other machines through it.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      libgomp1 openmpi-bin openssh-client openssh-server python3 \
+ && rm -rf /var/lib/apt/lists/* \
+ && mkdir -p /run/sshd \
+ && sed -i 's/^#\?StrictModes .*/StrictModes no/' /etc/ssh/sshd_config \
+ && echo '    StrictHostKeyChecking no' >>/etc/ssh/ssh_config
+WORKDIR /opt/dlrm
+ENV PATH=/opt/dlrm/.venv/bin:$PATH HOME=/home/dlrm
+COPY --from=environment /opt/dlrm/.venv .venv
+COPY . .
+COPY --from=build /opt/dlrm/ops/*.so ops/
+# Any user's home, data and runs.
+RUN mkdir -m 1777 /home/dlrm data runs
 CMD ["/bin/bash"]

@@ -8,9 +8,12 @@ rows. Row-wise tables go through `sok.all2all_dense_embedding`, whose ids and ve
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
@@ -36,12 +39,21 @@ def start_sok2(sok: ModuleType, cluster: Ranks) -> None:
         hvd.init()
     if hvd.size() != cluster.size:
         raise BackendError(f"Horovod sees {hvd.size()} ranks, this job has {cluster.size}")
+    _restore_find_loader(sok)
     try:
         # Left to its default it replaces tf.keras.optimizers by the legacy ones for everybody.
         sok.init(comm_tool="horovod", use_legacy_optimizer=False)
     except RuntimeError as error:
         if "more than once" not in str(error):
             raise
+
+
+def _restore_find_loader(sok: ModuleType) -> None:
+    """Has SOK's lookups find modules by `find_spec`: Python 3.12 removed `importlib.find_loader`."""
+    lookup = sys.modules.get(f"{sok.__name__}.lookup")
+    if lookup is not None and not hasattr(importlib, "find_loader"):
+        # SOK's module alone: nobody else sees another importlib.
+        setattr(lookup, "importlib", SimpleNamespace(find_loader=importlib.util.find_spec))  # noqa: B010
 
 
 class Sok2Rows(RowWiseTables):

@@ -5,10 +5,12 @@ its source is at hand (DLRM_SOK_SOURCE=folder of an unpacked merlin-sok, or an i
 is checked against it.
 """
 
+import importlib
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement
 from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
+from model.embedding.sok2 import start_sok2
 from ops.embedding import create_table, embedding_initialize
 from ops.nvtx import ranges
 from tests.model import fake_sok
@@ -338,6 +341,23 @@ def test_what_cannot_take_effect_is_refused(api, assignments, size, local_size, 
             None, api, placement, Ranks(size, local_size), 4, EmbeddingOptions(seed=1, **options)
         )
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sok2_lookups_run_without_find_loader(monkeypatch):
+    """Python 3.12 removed importlib.find_loader, which SOK 2's lookup module calls."""
+    monkeypatch.delattr(importlib, "find_loader", raising=False)
+    module, cluster = types.ModuleType("some_sok"), SingleProcessGroup()
+    module.lookup = types.ModuleType("some_sok.lookup")
+    exec("import importlib", module.lookup.__dict__)
+    module.init = lambda comm_tool, use_legacy_optimizer: None
+    monkeypatch.setitem(sys.modules, "some_sok.lookup", module.lookup)
+    horovod = types.SimpleNamespace(is_initialized=lambda: True, size=lambda: 1)
+    monkeypatch.setitem(sys.modules, "horovod", types.ModuleType("horovod"))
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", horovod)
+    start_sok2(module, cluster)
+    assert module.lookup.importlib.find_loader("tensorflow.python.ops.array_ops")
+    assert not module.lookup.importlib.find_loader("tensorflow.python.ops.kv_variable_ops")
+    assert not hasattr(importlib, "find_loader")
 
 
 def source():
