@@ -133,7 +133,35 @@ def test_what_is_wrong_is_one_line(tmp_path, arguments, variables, words):
     assert done.stderr.count("\n") == 1
 
 
-TOOLS = ["as", "awk", "basename", "bash", "cat", "cp", "cut", "dirname", "env", "g++", "gcc", "grep", "head", "ld", "make", "mkdir", "mktemp", "mv", "nproc", "printf", "rm", "sed", "sha256sum", "sort", "tail", "tr", "uname"]
+TOOLS = [
+    "as",
+    "awk",
+    "basename",
+    "bash",
+    "cat",
+    "cp",
+    "cut",
+    "dirname",
+    "env",
+    "g++",
+    "gcc",
+    "grep",
+    "head",
+    "ld",
+    "make",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "nproc",
+    "printf",
+    "rm",
+    "sed",
+    "sha256sum",
+    "sort",
+    "tail",
+    "tr",
+    "uname",
+]
 
 
 @pytest.mark.parametrize("missing", ["make", "mpicxx", "CMake"])

@@ -135,5 +135,5 @@ def test_only_the_unused_momentum_of_sgd_may_be_there(written):
     adam = {"00.iteration", "01.m_kernel", "02.v_kernel"}
     assert without_momentum(adam) == adam
     # Of another optimizer they are missed.
-    with pytest.raises(DamagedError, match="optimizer state lacks 01.accumulator_kernel"):
+    with pytest.raises(DamagedError, match=r"optimizer state lacks 01.accumulator_kernel"):
         restore.load(reader_of(folder), job("adagrad"), training=True)
