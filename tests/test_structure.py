@@ -105,3 +105,22 @@ def test_package_does_not_import_tensorflow(package):
         if name.split(".")[0] == package and "import tensorflow" in path.read_text("utf-8")
     ]
     assert not wrong
+
+
+def _uses_keras(node):
+    if isinstance(node, ast.Import):
+        return any("keras" in alias.name.split(".") for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return "keras" in (node.module or "").split(".")
+    return isinstance(node, ast.Attribute) and node.attr == "keras"
+
+
+def test_the_product_uses_no_keras():
+    """Keras 2 and 3 differ, and TensorFlow starts faster without either."""
+    wrong = [
+        f"{name}, line {node.lineno}"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if _uses_keras(node)
+    ]
+    assert not wrong

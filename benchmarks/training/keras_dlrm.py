@@ -75,7 +75,7 @@ def make_step(model: tf.keras.Model, learning_rate: float) -> Callable[..., tf.T
 
     # Keras 2's newer SGD first sums the gradients of repeated ids; its older one and Keras 3's add
     # them as they come.
-    keras_2 = tf.keras.__version__.startswith("2.")
+    keras_2 = importlib.metadata.version("keras").startswith("2.")
     optimizers = tf.keras.optimizers.legacy if keras_2 else tf.keras.optimizers
     optimizer = optimizers.SGD(learning_rate)
     loss_of = tf.keras.losses.BinaryCrossentropy(from_logits=True)

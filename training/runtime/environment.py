@@ -9,10 +9,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from training.runtime import gpus, memory
 
+# Packages that TensorFlow imports where it finds them, and goes on without: its Keras, for whoever
+# uses that, and pandas, for Keras' inputs.
+_UNUSED = ("keras", "tf_keras", "pandas")
 # On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
 
@@ -34,22 +37,26 @@ def prepare() -> None:
 
 
 @contextlib.contextmanager
-def quick_imports() -> Iterator[None]:
-    """A context in which TensorFlow is imported in two thirds to three quarters of the time.
+def quick_imports(without: Sequence[str] = _UNUSED) -> Iterator[None]:
+    """A context in which TensorFlow is imported in half to three quarters of the time.
 
     Python's garbage collector would go over what is being imported again and again, and then at
-    any step of a training: none of it is garbage. pandas, which Keras imports where it finds it, is
-    for its DataFrame inputs alone; it can be imported afterwards.
+    any step of a training: none of it is garbage.
+
+    Args:
+        without: packages that are not found meanwhile. They can be imported afterwards.
     """
     collected = gc.isenabled()
     gc.disable()
-    # None makes `import pandas` fail; typeshed does not know of it.
-    absent = sys.modules.setdefault("pandas", None) is None  # pyright: ignore[reportArgumentType]
+    absent = [name for name in without if name not in sys.modules]
+    for name in absent:
+        # None makes an import fail; typeshed does not know of it.
+        sys.modules[name] = None  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:
-        if absent:
-            sys.modules.pop("pandas", None)
+        for name in absent:
+            sys.modules.pop(name, None)
         gc.freeze()
         if collected:
             gc.enable()

@@ -35,7 +35,8 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
     # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
     try:
-        with quick_imports():
+        # Horovod's releases cannot be imported without Keras.
+        with quick_imports(without=("pandas",)):
             import horovod.tensorflow as hvd
     except ImportError as error:
         raise UserError(

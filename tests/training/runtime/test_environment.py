@@ -1,10 +1,12 @@
 """What is set before TensorFlow is imported."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
 
+from tests import launch
 from training.runtime import environment
 
 SCRIPT = """
@@ -49,17 +51,33 @@ def test_what_the_user_has_set_stays(monkeypatch):
 
 QUICK = """
 import gc
+import sys
 from training.runtime import environment
 with environment.quick_imports():
     import tensorflow
     assert not gc.isenabled()
 assert gc.isenabled() and gc.get_freeze_count() > 50_000
+assert not {"keras", "tf_keras", "pandas"} & set(sys.modules)
+assert tensorflow.keras.layers.Dense(3)(tensorflow.ones([1, 2])).shape == (1, 3)
 import pandas
 assert list(pandas.DataFrame({"a": [1, 2]})["a"]) == [1, 2]
 with environment.quick_imports():
     import pandas as again
 assert again is pandas and gc.isenabled()
 """
+
+
+def test_a_training_run_imports_no_keras(tmp_path):
+    done = launch.run(
+        1, "-X", "importtime", "main.py", "--use_synthetic_dataset", "--vocab_sizes=5,3",
+        "--embedding_dim=2", "--bottom_mlp=4,2", "--top_mlp=3,1", "--global_batch_size=8",
+        "--early_stop=2", "--optimizer=adam", f"--checkpoint_dir={tmp_path / 'checkpoints'}",
+        f"--run_dir={tmp_path / 'runs'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    imported = set(re.findall(r"\|\s+([\w.]+)$", done.stderr, re.MULTILINE))
+    assert {"tensorflow", "training.optimizers"} <= imported
+    assert not {name for name in imported if name.split(".")[0] in ("keras", "tf_keras")}
 
 
 def test_quick_imports_leave_everything_as_it_was():
