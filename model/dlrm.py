@@ -213,7 +213,7 @@ class _InteractionLayer(tf.Module):
         for parameter in interaction.parameters:
             values = generator.normal(0.0, parameter.deviation, size=parameter.shape)
             self._parameters[parameter.name] = tf.Variable(
-                values.astype(np.float32), name=f"{name}_{parameter.name}"
+                tf.constant(values, tf.float32), name=f"{name}_{parameter.name}"
             )
 
     @property

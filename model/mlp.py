@@ -81,8 +81,8 @@ class Dense(tf.Module):
 
     def __init__(self, kernel: np.ndarray, bias: np.ndarray, name: str) -> None:
         super().__init__(name=name)
-        self.kernel = tf.Variable(kernel, name="kernel")
-        self.bias = tf.Variable(bias, name="bias")
+        self.kernel = tf.Variable(tf.constant(kernel), name="kernel")
+        self.bias = tf.Variable(tf.constant(bias), name="bias")
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns inputs @ kernel + bias, [B, out] in the dtype of the inputs, [B, in]."""

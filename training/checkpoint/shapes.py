@@ -13,7 +13,7 @@ _File = Annotated[
     str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.?(/|\Z))[^\0\n]+\Z", max_length=4096)
 ]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-# Variables have a number, which gives their order: "03.bottom_dense_1_bias".
+# Variables have a number, which gives their order: "03.bias".
 _Numbered = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,9}\.")]
 
 

@@ -90,6 +90,6 @@ class State:
 
 
 def _name(variable, index):
-    """Returns a file name's part for a variable: "03.bias"; its scope's and its own name count."""
+    """Returns a variable's name in a checkpoint, its number and its own name: "03.bias"."""
     kept = "".join(c if c.isalnum() else "_" for c in variable.name.split(":")[0])
     return f"{index:02d}.{kept}"
