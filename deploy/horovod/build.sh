@@ -215,6 +215,8 @@ if ! compgen -G "$kept/horovod-*.whl" >/dev/null; then
   wheel=$(compgen -G "$work/wheel/horovod-*.whl")
   # A wheel that does not work is not kept.
   "$python" -m zipfile -e "$wheel" "$work/installed"
+  # Where the wheel looks for pip's NCCL, relative to itself.
+  [[ ! -e $work/nccl ]] || ln -s "$(dirname "$folder")" "$work/installed/nvidia"
   (cd / && PYTHONPATH=$work/installed logged "the wheel was built but does not import" \
     "$python" -c "import horovod.tensorflow as hvd
 assert hvd.gloo_built() and bool(hvd.mpi_built()) == bool('$mpi') and bool(hvd.nccl_built()) == bool('$nccl')")
