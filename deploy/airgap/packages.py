@@ -50,7 +50,7 @@ def tensorflow_version() -> str:
                 f"TensorFlow {version} is not supported: expected one of {', '.join(supported())}"
             )
         return version
-    raise RuntimeError("this Python has no TensorFlow: run it in the environment that make venv makes")
+    raise RuntimeError("this Python has no TensorFlow: run it in what make venv makes")
 
 
 def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> str:

@@ -227,9 +227,9 @@ def test_the_launcher_sets_the_environment(tmp_path):
 
 def test_segments_that_cannot_be_mapped_are_seen():
     line = "    LOAD off    0x{:016x} vaddr 0x{:016x} paddr 0x{:016x} align 2**12\n"
-    good = line.format(0x1000, 0x401000, 0x401000) + line.format(0x2abc, 0x5abc, 0x5abc)
+    good = line.format(0x1000, 0x401000, 0x401000) + line.format(0x2ABC, 0x5ABC, 0x5ABC)
     assert elf.mappable(good)
-    assert not elf.mappable(good + line.format(0x2040, 0x9abc, 0x9abc))
+    assert not elf.mappable(good + line.format(0x2040, 0x9ABC, 0x9ABC))
 
 
 @needs_compiler
