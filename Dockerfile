@@ -6,13 +6,17 @@
 #   docker build --target test -t dlrm-test . && docker run --gpus=all --rm dlrm-test make test
 #
 # It runs as any user (--user). Build arguments:
-#   TENSORFLOW               a version of locks/matrix.txt that has Python 3.12 and CUDA packages
+#   TENSORFLOW               a version of locks/matrix.txt from 2.15.1 that has Ubuntu's Python
 #   DLRM_CUDA_ARCHITECTURES  docs/gpu.md; "80 90" builds faster than all
-#   SOK                      a version of merlin-sok to compile, for --embedding_backend=sok
-#   CUDA                     the image's CUDA: what nvcc, the driver and SOK decide (docs/gpu.md)
+#   CUDA, UBUNTU             the base image's; Ubuntu 24.04 has Python 3.12, 22.04 has 3.10
+#   SOK                      a version of merlin-sok to compile, for --embedding_backend=sok: up to
+#                            TensorFlow 2.15 (docs/sok.md), and it needs the CUDA of --target build:
+#                              docker build --target build --build-arg UBUNTU=22.04 \
+#                                --build-arg TENSORFLOW=2.15.1 --build-arg SOK=2.1.0 -t dlrm-sok .
 ARG CUDA=12.9.1
+ARG UBUNTU=24.04
 
-FROM nvidia/cuda:${CUDA}-devel-ubuntu24.04 AS environment
+FROM nvidia/cuda:${CUDA}-devel-ubuntu${UBUNTU} AS environment
 ARG TENSORFLOW=2.21.0
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -59,7 +63,7 @@ RUN python -m pip install -c "locks/tensorflow-$TENSORFLOW.txt" --group environm
  && echo gpu >.venv/.device && touch .venv/.ready && touch ops/*.so
 CMD ["/bin/bash"]
 
-FROM nvidia/cuda:${CUDA}-base-ubuntu24.04
+FROM nvidia/cuda:${CUDA}-base-ubuntu${UBUNTU}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # sshd: Kubernetes' MPI operator and horovodrun start ranks on other machines through it.
 # hadolint ignore=DL3008

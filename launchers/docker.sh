@@ -6,7 +6,7 @@
 #
 # DATA    dataset folder, seen read-only as /data (--data_dir=/data is passed)
 # RUNS    folder that takes the run's files, seen as /runs (default: ./runs)
-# IMAGE   image (default: dlrm)
+# IMAGE   image (default: dlrm), of Dockerfile or Dockerfile.merlin
 # RANKS   ranks (default: the number of GPUs and MIG instances, or 1)
 # DOCKER  docker, or a program that takes its options, such as podman (default: docker)
 set -euo pipefail

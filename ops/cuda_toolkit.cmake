@@ -30,25 +30,33 @@ function(dlrm_find_nvcc site_packages result)
   set(${result} "${found}" PARENT_SCOPE)
 endfunction()
 
-# Wheels keep libraries in lib/, where nvcc expects lib64/: links in the layout of a toolkit. nvcc
-# takes its place from the name it is started by, so that bin/ must be a folder of its own.
+# Wheels keep libraries in lib/, where nvcc expects lib64/, and have no libcudart.so: links in the
+# layout of a toolkit. nvcc takes its place from the name it is started by, so that bin/ must be a
+# folder of its own.
 function(dlrm_toolkit_of_wheels nvcc result)
   get_filename_component(bin ${nvcc} DIRECTORY)
   get_filename_component(wheels ${bin} DIRECTORY)
   set(toolkit ${CMAKE_BINARY_DIR}/cuda_toolkit)
   file(REMOVE_RECURSE ${toolkit})
-  file(MAKE_DIRECTORY ${toolkit}/bin)
+  file(MAKE_DIRECTORY ${toolkit}/bin ${toolkit}/lib64)
+  foreach(folder include nvvm)
+    file(CREATE_LINK ${wheels}/${folder} ${toolkit}/${folder} SYMBOLIC)
+  endforeach()
   file(GLOB programs ${bin}/*)
   foreach(program IN LISTS programs)
     get_filename_component(name ${program} NAME)
     file(CREATE_LINK ${program} ${toolkit}/bin/${name} SYMBOLIC)
   endforeach()
-  foreach(folder include nvvm lib)
-    file(CREATE_LINK ${wheels}/${folder} ${toolkit}/${folder} SYMBOLIC)
+  file(GLOB libraries ${wheels}/lib/lib*)
+  foreach(library IN LISTS libraries)
+    get_filename_component(name ${library} NAME)
+    file(CREATE_LINK ${library} ${toolkit}/lib64/${name} SYMBOLIC)
+    if(name MATCHES "^libcudart\\.so\\.[0-9]+$")
+      file(CREATE_LINK ${library} ${toolkit}/lib64/libcudart.so SYMBOLIC)
+    endif()
   endforeach()
-  file(CREATE_LINK ${wheels}/lib ${toolkit}/lib64 SYMBOLIC)
   foreach(needed include/cuda_runtime.h include/cccl/cub/cub.cuh nvvm/bin/cicc
-      lib/libcudart_static.a)
+      lib64/libcudart.so lib64/libcudart_static.a)
     if(NOT EXISTS ${toolkit}/${needed})
       message(FATAL_ERROR " ${wheels} has nvcc but not ${needed}: install nvidia-cuda-nvcc "
         "nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl of one CUDA release")

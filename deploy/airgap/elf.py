@@ -55,6 +55,15 @@ def needed(header: str) -> list[str]:
     return re.findall(r"^\s+NEEDED\s+(\S+)", header, re.MULTILINE)
 
 
+def mappable(header: str) -> bool:
+    """Tells whether the loader can map every segment: offset and address agree by its alignment."""
+    segments = re.findall(
+        r"^\s+LOAD off\s+0x([0-9a-f]+) vaddr 0x([0-9a-f]+) paddr 0x[0-9a-f]+ align 2\*\*(\d+)",
+        header, re.MULTILINE,
+    )  # fmt: skip
+    return all((int(v, 16) - int(o, 16)) % 2 ** int(a) == 0 for o, v, a in segments)
+
+
 def versions(header: str, symbol: str) -> set[tuple[int, ...]]:
     """Returns the versions of a symbol set that a file requires of others, e.g. of "GLIBC".
 

@@ -50,7 +50,7 @@ def tensorflow_version() -> str:
                 f"TensorFlow {version} is not supported: expected one of {', '.join(supported())}"
             )
         return version
-    raise RuntimeError("no TensorFlow in this Python: use the environment that make venv makes")
+    raise RuntimeError("this Python has no TensorFlow: run it in what make venv makes")
 
 
 def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> str:
@@ -173,9 +173,24 @@ def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> d
             path.unlink()
     for path in elf.files(site_packages):
         if path.stat().st_size >= _STRIP_BYTES and "nvidia" not in path.parts:
-            subprocess.run(["strip", "--strip-unneeded", str(path)], check=True)
+            _strip_symbols(path)
     note("symbol tables that only debuggers read")
     return removed
+
+
+def _strip_symbols(path):
+    """Removes symbol tables; leaves a file alone that the loader would refuse afterwards.
+
+    Wheels hold libraries that patchelf has changed, and strip may put their segments where they
+    cannot be mapped.
+    """
+    stripped = path.with_name(path.name + ".stripped")
+    subprocess.run(["strip", "--strip-unneeded", "-o", str(stripped), str(path)], check=True)
+    if elf.mappable(elf.headers([stripped])[stripped]):
+        shutil.copymode(path, stripped)
+        os.replace(stripped, path)
+    else:
+        stripped.unlink()
 
 
 def size(folder: pathlib.Path) -> int:

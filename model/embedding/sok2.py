@@ -49,7 +49,7 @@ def start_sok2(sok: ModuleType, cluster: Ranks) -> None:
 
 
 def _restore_find_loader(sok: ModuleType) -> None:
-    """Has SOK find modules by `find_spec`: Python 3.12 removed `importlib.find_loader`."""
+    """Gives SOK's lookups `find_spec` for `importlib.find_loader`, which Python 3.12 removed."""
     lookup = sys.modules.get(f"{sok.__name__}.lookup")
     if lookup is not None and not hasattr(importlib, "find_loader"):
         # SOK's module alone: nobody else sees another importlib.

@@ -223,3 +223,23 @@ def test_the_launcher_sets_the_environment(tmp_path):
     assert told["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={nvcc} --mine"
     assert "PYTHONPATH" not in told
     assert lines[-1] == "<main.py><--a b>"
+
+
+def test_segments_that_cannot_be_mapped_are_seen():
+    line = "    LOAD off    0x{:016x} vaddr 0x{:016x} paddr 0x{:016x} align 2**12\n"
+    good = line.format(0x1000, 0x401000, 0x401000) + line.format(0x2ABC, 0x5ABC, 0x5ABC)
+    assert elf.mappable(good)
+    assert not elf.mappable(good + line.format(0x2040, 0x9ABC, 0x9ABC))
+
+
+@needs_compiler
+@pytest.mark.parametrize("mappable", [True, False])
+def test_a_library_that_would_not_load_keeps_its_symbols(tmp_path, monkeypatch, mappable):
+    path = library(tmp_path / "liba.so", "static int hidden(void) { return 1; }\n"
+                   "int f(void) { return hidden(); }\n", "-O0", "-g")  # fmt: skip
+    before = path.read_bytes()
+    monkeypatch.setattr(elf, "mappable", lambda header: mappable)
+    packages._strip_symbols(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["liba.so"]
+    assert (path.read_bytes() == before) == (not mappable)
+    assert ctypes.CDLL(str(path)).f() == 1

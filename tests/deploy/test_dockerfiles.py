@@ -14,7 +14,7 @@ from deploy import requirements
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("Dockerfile*"))
-# Of the image's Ubuntu.
+# Of the image's Ubuntu, by default.
 PYTHONS = {"Dockerfile": "3.12", "Dockerfile.merlin": "3.10"}
 
 
@@ -117,6 +117,14 @@ def test_commands_are_bash_and_name_files_that_exist(path):
         for module in re.findall(r"python3? -m ([\w.]+)", command):
             if module not in ("pip", "venv"):
                 assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_the_command_for_sok_is_supported():
+    """Ubuntu 22.04 has Python 3.10."""
+    _, _, after = (ROOT / "Dockerfile").read_text().partition("--build-arg UBUNTU=22.04")
+    version = re.search(r"--build-arg TENSORFLOW=([\d.]+)", after)[1]
+    assert "3.10" in requirements.supported()[version]
+    assert "nvidia-nccl-cu12==" in requirements.lock_path(version).read_text()
 
 
 def test_horovod_is_ours_with_nccl_and_mpi():

@@ -67,7 +67,8 @@ def architecture_for(capability):
     usable = [a for a in known_architectures() if 80 <= int(a) <= number]
     if not usable:
         raise BuildError(
-            f"nvcc knows no architecture from 8.0 on for a GPU of {capability[0]}.{capability[1]}"
+            f"nvcc {nvcc()} knows no architecture from 8.0 that a GPU of "
+            f"{capability[0]}.{capability[1]} runs"
         )
     return usable[-1]
 
