@@ -70,4 +70,4 @@ class BinnedAuc:
         below = np.cumsum(negatives) - negatives
         # Python's integers: 63 bits hold the product of one bin, not the sum over bins times N.
         doubled = sum(int(p) * int(2 * b + n) for p, b, n in zip(positives, below, negatives))
-        return area(doubled, positives.sum(), negatives.sum())
+        return area(doubled, int(positives.sum()), int(negatives.sum()))
