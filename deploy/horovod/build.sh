@@ -6,7 +6,7 @@
 #
 # The first installs that TensorFlow into a temporary environment; the second uses what is installed
 # in the environment FOLDER. --nccl: collectives of GPU tensors through NCCL (needs the CUDA
-# toolkit). --mpi: MPI besides Gloo (needs an MPI's compiler wrappers). docs/horovod.md says more.
+# toolkit). --mpi: MPI in addition to Gloo (needs an MPI's compiler wrappers). docs/horovod.md says more.
 #
 # A wheel is kept in build/horovod (or DLRM_HOROVOD_WHEELS) and used again while the source, the
 # patches, the flags and the versions of TensorFlow, Python, the compiler, CUDA, NCCL and MPI stay.
@@ -135,9 +135,10 @@ local_version=tf$tensorflow
 if [[ -n $nccl ]]; then
   local_version+=.nccl
   export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_CUDA_HOME=$cuda
-  if [[ -n ${DLRM_CUDA_ARCHITECTURES:-} && -z ${HOROVOD_BUILD_CUDA_CC_LIST:-} ]]; then
-    HOROVOD_BUILD_CUDA_CC_LIST=$(tr -cs '0-9\n' , <<<"$DLRM_CUDA_ARCHITECTURES" | sed 's/^,//; s/,$//')
-    export HOROVOD_BUILD_CUDA_CC_LIST
+  # "80;90", "80 90"; "native" and "all" leave Horovod's default, all that nvcc knows.
+  architectures=$(tr -cs '0-9\n' , <<<"${DLRM_CUDA_ARCHITECTURES:-}" | sed 's/^,//; s/,$//')
+  if [[ -n $architectures && -z ${HOROVOD_BUILD_CUDA_CC_LIST:-} ]]; then
+    export HOROVOD_BUILD_CUDA_CC_LIST=$architectures
   fi
   if [[ -z ${HOROVOD_NCCL_HOME:-}${HOROVOD_NCCL_INCLUDE:-} ]]; then
     folder=$(fact nccl)

@@ -1,4 +1,4 @@
-"""What one rank does in test_horovod_build.py: horovod_ranks.py (collectives | die FOLDER)."""
+"""What one rank does in test_horovod_build.py: horovod_ranks.py collectives|die|resume [FOLDER]."""
 
 import os
 import pathlib
@@ -96,6 +96,14 @@ def keras_model(rank, size):
         loss = tf.reduce_sum(model(tf.fill([4, 2], rank + 1.0)))
     (gradient,) = hvd.DistributedGradientTape(tape).gradient(loss, model.trainable_variables)
     np.testing.assert_allclose(gradient.numpy(), np.full((2, 3), 4 * (size + 1) / 2), rtol=1e-6)
+    keras_3 = hasattr(tf.keras, "ops")
+    try:
+        hvd.SyncBatchNormalization()
+        import horovod.tensorflow.keras  # noqa: F401
+    except ImportError as error:
+        assert keras_3 and "needs Keras 2, found Keras 3" in str(error)
+    else:
+        assert not keras_3
 
 
 def die(rank, folder):
@@ -117,5 +125,9 @@ if __name__ == "__main__":
     hvd.init()
     if sys.argv[1] == "collectives":
         collectives(hvd.rank(), hvd.size())
-    else:
+    elif sys.argv[1] == "die":
         die(hvd.rank(), pathlib.Path(sys.argv[2]))
+    else:
+        # The survivors would go on from here, with fewer ranks, if --min-np allowed it.
+        state = hvd.elastic.TensorFlowState(variables=[tf.Variable(0.0)])
+        hvd.elastic.run(lambda state: die(hvd.rank(), pathlib.Path(sys.argv[2])))(state)
