@@ -12,11 +12,9 @@ from types import ModuleType
 
 import tensorflow as tf
 
-from storage.install_advice import install_command
-
 _FOLDER = pathlib.Path(__file__).resolve().parent
-# The package that a library needs besides TensorFlow: {name: package}.
-_NEEDS = {"mlp": "onednn-devel-cpu-gomp"}
+# What a library needs besides TensorFlow: {name: dependency group of pyproject.toml}.
+_NEEDS = {"mlp": "onednn"}
 
 
 class LibraryNotBuiltError(RuntimeError):
@@ -49,7 +47,8 @@ def load(name: str = "ops") -> ModuleType:
     library = path(name)
     build = "run `make ops` (or `python3 setup.py build_ext --inplace`) with this Python"
     if name in _NEEDS:
-        build = f"run `{install_command(_NEEDS[name])}`, then {build.removeprefix('run ')}"
+        need = f"run `python3 -m pip install --group {_NEEDS[name]}`"
+        build = f"{need}, then {build.removeprefix('run ')}"
     if not library.exists():
         others = sorted(p.name for p in _FOLDER.glob(f"libdlrm_{name}-tf*.so"))
         found = f"; found only {', '.join(others)}" if others else ""

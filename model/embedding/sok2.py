@@ -39,7 +39,7 @@ def start_sok2(sok: ModuleType, cluster: Ranks) -> None:
         hvd.init()
     if hvd.size() != cluster.size:
         raise BackendError(f"Horovod sees {hvd.size()} ranks, this job has {cluster.size}")
-    _restore_find_loader(sok)
+    _restore_find_loader()
     try:
         # Left to its default it replaces tf.keras.optimizers by the legacy ones for everybody.
         sok.init(comm_tool="horovod", use_legacy_optimizer=False)
@@ -48,9 +48,9 @@ def start_sok2(sok: ModuleType, cluster: Ranks) -> None:
             raise
 
 
-def _restore_find_loader(sok: ModuleType) -> None:
+def _restore_find_loader() -> None:
     """Gives SOK's lookups `find_spec` for `importlib.find_loader`, which Python 3.12 removed."""
-    lookup = sys.modules.get(f"{sok.__name__}.lookup")
+    lookup = sys.modules.get("sparse_operation_kit.lookup")
     if lookup is not None and not hasattr(importlib, "find_loader"):
         # SOK's module alone: nobody else sees another importlib.
         setattr(lookup, "importlib", SimpleNamespace(find_loader=importlib.util.find_spec))  # noqa: B010

@@ -252,7 +252,7 @@ def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
     try:
         with pytest.raises(
             loader.LibraryNotBuiltError,
-            match=r"libdlrm_mlp.*is not built.*pip install .*onednn-devel.*make ops",
+            match=r"libdlrm_mlp.*is not built.*pip install --group onednn.*make ops",
         ):
             mlp(tf.zeros([1, 1]), [tf.zeros([1, 1])], [tf.zeros([1])])
     finally:

@@ -12,7 +12,8 @@ SCRIPTS = ["main.py", "preprocess.py", "split_bin.py"]
 PACKAGES = ["benchmarks", "dataset", "deploy", "model", "training"]
 # No programs for users: each is started by another one.
 WORKERS = {"benchmarks.training.reaper", "benchmarks.training.ours",
-           "benchmarks.training.keras_dlrm", "benchmarks.training.torchrec_dlrm"}  # fmt: skip
+           "benchmarks.training.keras_dlrm", "benchmarks.training.torchrec_dlrm",
+           "deploy.horovod.apply_patches", "deploy.horovod.environment"}  # fmt: skip
 
 
 def _modules():

@@ -396,4 +396,4 @@ except errors.UserError as error:
 """
     done = launch.run(1, "-c", script)
     assert done.returncode == 0, done.stderr
-    assert "needs the package mlperf-logging, which is not installed: python3 -m pip" in done.stdout
+    assert f"mlperf-logging, which is not installed: {sys.executable} -m pip" in done.stdout

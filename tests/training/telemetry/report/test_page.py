@@ -198,4 +198,6 @@ def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.delattr("training.telemetry.report.page", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main([str(run)]) == EXIT_USER_ERROR
-    assert "the package jinja2 is missing: python3 -m pip install" in capsys.readouterr().err
+    assert (
+        f"the package jinja2 is missing: {sys.executable} -m pip install" in capsys.readouterr().err
+    )
