@@ -72,7 +72,7 @@ ops: $(OPS) ## build the native op library
 data: $(DATA)/test/metadata.json ## write the demo data
 
 # The lock changes with the packages that pyproject.toml asks for.
-$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*)
+$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/* deploy/horovod/patches/*)
 	@./bootstrap.sh $(VENV) $(TENSORFLOW)
 	@touch $@
 
