@@ -1,7 +1,7 @@
 """Tests the supported TensorFlows and Pythons: `python3 -m deploy.matrix [TENSORFLOW:PYTHON ...]`.
 
 For each cell a new environment from its lock, Horovod and the op library built for it, then two
-tiers of tests: those that start no ranks, and some that do. A cell whose Python is not on this
+tiers of tests: one of kernels, data and single-rank training, one of several ranks. A cell whose Python is not on this
 machine is listed as such. Runs for hours where every cell is asked for; `make matrix` takes the
 ends of the table, an hour on two cores.
 """
@@ -22,12 +22,17 @@ from typing import NamedTuple
 from deploy.requirements import ROOT, default_tensorflow, supported
 
 FOLDER = ROOT / "build" / "matrix"
-#: The tests that start no ranks; and those of ranks that touch every exchange.
+#: What depends on TensorFlow, Python and the packages most; and what several ranks do together.
 TIERS = {
-    "unit": ["-m", "not slow and not launches", "tests"],
+    "unit": [
+        "-m", "not slow", "tests/ops", "tests/dataset", "tests/storage", "tests/planner",
+        "tests/training/test_dense_layers.py", "tests/training/test_optimizers.py",
+        "tests/training/test_precision.py", "tests/training/test_step.py",
+        "tests/training/modes/test_export.py",
+    ],
     "ranks": [
-        "-m", "launches and not slow", "tests/deploy/test_horovod_build.py",
-        "tests/model/test_hybrid.py", "tests/training/checkpoint/test_world_sizes.py",
+        "-m", "not slow", "tests/deploy/test_horovod_build.py", "tests/model",
+        "tests/training/checkpoint/test_world_sizes.py",
     ],
 }  # fmt: skip
 
