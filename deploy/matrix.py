@@ -1,9 +1,9 @@
 """Tests the supported TensorFlows and Pythons: `python3 -m deploy.matrix [TENSORFLOW:PYTHON ...]`.
 
 For each cell a new environment from its lock, Horovod and the op library built for it, then two
-tiers of tests: one of kernels, data and single-rank training, one of several ranks. A cell whose Python is not on this
-machine is listed as such. Runs for hours where every cell is asked for; `make matrix` takes the
-ends of the table, an hour on two cores.
+tiers of tests: one of kernels, data and single-rank training, one of several ranks. A cell whose
+Python is not on this machine is listed as such. Runs for hours where every cell is asked for;
+`make matrix` takes the ends of the table, an hour on two cores.
 """
 
 from __future__ import annotations
