@@ -346,11 +346,11 @@ def test_what_cannot_take_effect_is_refused(api, assignments, size, local_size, 
 def test_sok2_lookups_run_without_find_loader(monkeypatch):
     """Python 3.12 removed importlib.find_loader, which SOK 2's lookup module calls."""
     monkeypatch.delattr(importlib, "find_loader", raising=False)
-    module, cluster = types.ModuleType("some_sok"), SingleProcessGroup()
-    module.lookup = types.ModuleType("some_sok.lookup")
+    module, cluster = types.ModuleType("sparse_operation_kit"), SingleProcessGroup()
+    module.lookup = types.ModuleType("sparse_operation_kit.lookup")
     exec("import importlib", module.lookup.__dict__)
     module.init = lambda comm_tool, use_legacy_optimizer: None
-    monkeypatch.setitem(sys.modules, "some_sok.lookup", module.lookup)
+    monkeypatch.setitem(sys.modules, "sparse_operation_kit.lookup", module.lookup)
     horovod = types.SimpleNamespace(is_initialized=lambda: True, size=lambda: 1)
     monkeypatch.setitem(sys.modules, "horovod", types.ModuleType("horovod"))
     monkeypatch.setitem(sys.modules, "horovod.tensorflow", horovod)

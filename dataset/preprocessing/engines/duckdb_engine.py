@@ -47,8 +47,8 @@ _TABLES_SHARE = 0.5
 _WORKER_BYTES = 400 << 20
 #: What DuckDB says of a disk that is full, before or while it writes.
 _FULL_DISK = ("max_temp_directory_size", os.strerror(errno.ENOSPC))
-#: What streams a result as Arrow: DuckDB 2 has the first name alone, before 1.5 the second.
-_ARROW_READERS = ("to_arrow_reader", "fetch_record_batch")
+#: What streams a result as Arrow: the first name since DuckDB 1.5, the second before.
+_ARROW_READERS = ("to_arrow_reader", "fetch_arrow_reader")
 #: Memory to build a lookup table, per entry.
 _BUILD_BYTES = 56
 
@@ -86,16 +86,17 @@ class DuckDBEngine(Engine):
         return tuple(str(value) for value in self._fetch_row(f"SELECT {names}"))
 
     def _execute(self, statement):
+        """Returns all rows: DuckDB 2 does nothing else on a connection that has some left."""
         try:
-            return self._database.execute(statement)
+            return self._database.execute(statement).fetchall()
         except self._error as error:
             raise self._explained(error) from error
 
     def _fetch_row(self, statement):
-        row = self._execute(statement).fetchone()
-        if row is None:
+        rows = self._execute(statement)
+        if not rows:
             raise EngineError(f"DuckDB: no row: {statement}")
-        return row
+        return rows[0]
 
     def _explained(self, error):
         reason = " ".join(str(error).split())
@@ -131,7 +132,7 @@ class DuckDBEngine(Engine):
     def ordered(self, statement: str) -> Iterator[pa.RecordBatch]:
         """Streams the result."""
         try:
-            result = self._execute(statement)
+            result = self._database.sql(statement)
             read = next(getattr(result, name) for name in _ARROW_READERS if hasattr(result, name))
             yield from read(1 << 17)
         except self._error as error:
