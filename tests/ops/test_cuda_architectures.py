@@ -26,7 +26,7 @@ def program(path, script):
 
 @pytest.fixture
 def choose(tmp_path):
-    """Returns a function (choice, nvcc's architectures, nvidia-smi's script) -> CompletedProcess."""
+    """Returns a function (choice, nvcc's architectures, nvidia-smi's script): CMake's process."""
 
     def run(choice, known=NVCC_13, smi="exit 9"):
         names = "\\n".join(f"compute_{number}" for number in known)
@@ -40,7 +40,8 @@ def choose(tmp_path):
             'message("chosen ${chosen}")\n'
         )
         return subprocess.run(
-            [CMAKE, f"-DNVCC={nvcc}", f"-DCHOICE={choice}", f"-DDLRM_NVIDIA_SMI={smi}", "-P", script],
+            [CMAKE, f"-DNVCC={nvcc}", f"-DCHOICE={choice}", f"-DDLRM_NVIDIA_SMI={smi}",
+             "-P", script],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
