@@ -121,7 +121,7 @@ def test_a_folder_without_permission_is_one_line(tool, closed, tmp_path, capsys)
         validate: [str(data)],
     }
     # A folder above, or the tool could not get there at all.
-    for parent in (tmp_path, *tmp_path.parents[:-2]):
+    for parent in (tmp_path, *list(tmp_path.parents)[:-2]):
         parent.chmod(parent.stat().st_mode | 0o011)
     with without_permission(data / closed):
         assert tool.main(words[tool]) == 2
