@@ -23,7 +23,7 @@ SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name
 CXX_SOURCES = $(shell find ops tests -type f \( -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print)
 BENCHES := $(or $(BENCH),machine ops data hybrid training)
 TORCH_VENV := .venv-torch
-OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
+OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*.cmake ops/*/*.cc ops/*/*.h ops/*/*.cu ops/*/*.cuh ops/*.h ops/*.cuh)
 
 # How `make train` starts its ranks: one needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun --gloo -np $(NP)) ./hvd_wrapper.sh $(PY)

@@ -141,6 +141,10 @@ echo "bootstrap: installing TensorFlow $tensorflow ($device) and what it is pinn
 # The pip of the interpreter may know no dependency groups.
 install pip
 install --group "$packages" --group environment
+if [[ $packages == gpu ]]; then
+  # TensorFlow registers no GPU if one of pip's CUDA libraries is not where it looks.
+  "$python" -m deploy.cuda_links || fail "CUDA's libraries could not be linked in $folder"
+fi
 echo "$device" >"$folder/.device"
 rm -f "$unfinished" "$updating"
 

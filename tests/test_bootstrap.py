@@ -137,7 +137,8 @@ def test_an_update_that_fails_costs_no_environment(machine, killed):
 
 def test_a_gpu_brings_the_tensorflow_that_uses_it(machine):
     found = {"FAKE_GPUS": "GPU 0: NVIDIA H200 (UUID: GPU-1)\n"}
-    assert "--group gpu --group environment" in machine.bootstrap(**found)[2]
+    asked = machine.bootstrap(**found)[2]
+    assert "--group gpu --group environment" in asked and "-m deploy.cuda_links" in asked
     # It stays what it is where the GPU is not seen for once, and says so to who wants another.
     assert "--group gpu --group environment" in machine.bootstrap()[2]
     status, said, asked = machine.bootstrap(DEVICE="cpu")
@@ -153,7 +154,7 @@ def test_device_outranks_the_gpu_that_is_found(machine):
 def test_a_tensorflow_without_cuda_packages_says_who_must_bring_cuda(machine):
     status, said, asked = machine.bootstrap("2.13.1", DEVICE="gpu")
     assert status == 0 and "the machine must have it" in said
-    assert "--group gpu-alone" in asked
+    assert "--group gpu-alone" in asked and "deploy.cuda_links" not in asked
 
 
 def test_each_tensorflow_is_installed_from_its_lock(machine):
