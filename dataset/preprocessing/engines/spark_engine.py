@@ -50,6 +50,7 @@ class SparkEngine(Engine):
         """Starts a Spark session, or joins the one that this process has."""
         try:
             import pandas  # noqa: F401, PySpark's mapInArrow asks for it
+            import pyspark
             from pyspark.sql import SparkSession
         except ImportError as error:
             raise EngineError(
@@ -61,7 +62,8 @@ class SparkEngine(Engine):
             os.path.exists(os.path.join(java, "bin", "java")) if java else shutil.which("java")
         ):
             where = f"JAVA_HOME={java} has no bin/java" if java else "no java on the PATH"
-            raise EngineError(f"--engine=spark needs Java 8, 11 or 17: {where}")
+            versions = "8, 11 or 17" if pyspark.__version__.startswith("3.") else "17 or later"
+            raise EngineError(f"--engine=spark needs Java {versions}: {where}")
         self._scratch = os.path.join(scratch, "spark")
         os.makedirs(self._scratch, exist_ok=True)
         heap = f"{int(options.memory_limit * _HEAP_SHARE) >> 20}m"
