@@ -28,10 +28,11 @@ def groups(tensorflow: str) -> tuple[str, ...]:
     """Returns the dependency groups that the lock of a TensorFlow pins.
 
     CUDA's libraries come from pip with 2.15.1 and later: 2.12 and 2.13 have no such extra, and
-    that of 2.14 asks for a TensorRT that no longer installs.
+    that of 2.14 asks for a TensorRT that no longer installs. NumPy 2 came with 2.18.
     """
     release = tuple(int(number) for number in tensorflow.split("."))
-    return _GROUPS if release < (2, 15, 1) else (*_GROUPS, "gpu")
+    gpu = ("gpu",) if release >= (2, 15, 1) else ()
+    return (*_GROUPS, *gpu, *(("numpy-1",) if release < (2, 18) else ()))
 
 
 def groups_digest() -> str:

@@ -96,3 +96,11 @@ def test_an_unknown_tensorflow_is_one_line(capsys):
     with pytest.raises(SystemExit):
         locks.main(["2.11.0"])
     assert "TensorFlow 2.11.0: expected one of 2.12.1, 2.13.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tensorflow, python", [(t, p) for t, row in ROWS.items() for p in row])
+def test_pyarrow_imports_with_the_numpy_beside_it(tensorflow, python):
+    """Wheels of pyarrow 26 refuse NumPy 1, and no resolver knows."""
+    pins = pins_of(tensorflow, python)
+    major = {name: int(pins[name].partition(".")[0]) for name in ("numpy", "pyarrow")}
+    assert major["numpy"] >= 2 or major["pyarrow"] < 26, major
