@@ -179,7 +179,9 @@ def test_logits_and_gradients_equal_the_reference(name, how, dtype):
     close(gradients[-1], before[-1] - after[-1])
     assert (np.linalg.norm(before[-1] - after[-1]) == 0) == (name == "none")
     inference = tf.function(lambda: model(dense, vectors, for_inference=True), autograph=False)()
-    np.testing.assert_allclose(inference, logits, rtol=0, atol=1e-6 if dtype == "float32" else 0.02)
+    # Other kernels add in another order, which shows in the last bits of the largest logits.
+    rounding = (1e-6 if dtype == "float32" else 0.01) * np.abs(logits).max()
+    np.testing.assert_allclose(inference, logits, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("name", ["dot", "cat", "none", "cross"])
