@@ -1,9 +1,11 @@
 """Builds the CUDA kernels as a plain shared library: for a GPU by nvcc, or emulated on the CPU.
 
 A library's name carries the hash of all that it is made from: an unchanged tree builds nothing.
+Several processes may ask for the same one at a time: one makes it, the others wait.
 """
 
 import concurrent.futures
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -11,6 +13,9 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
+
+from tests.gpu import launchers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPS = ROOT / "ops"
@@ -103,6 +108,21 @@ def _run(command, timeout):
     return output
 
 
+def made(target, make):
+    """Returns the path ``target``; ``make(path)`` writes the file unless it is there.
+
+    No process sees a file that is half written, which a linker takes for an empty one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_name(target.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            partial = target.with_name("partial-" + target.name)
+            make(partial)
+            os.replace(partial, target)
+    return target
+
+
 def _digest(files, words):
     digest = hashlib.sha256("\0".join(words).encode())
     for file in sorted(files):
@@ -131,17 +151,15 @@ def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
     files = sorted(sources(), key=lambda source: "sorted" not in source.name)
     files += [RECORD] * to_run
     digest = _digest([*_ops_files(), RECORD], [*flags[:2], *flags[3:], version])
-    CACHE.mkdir(parents=True, exist_ok=True)
 
     def one(source):
         target = CACHE / f"{source.stem}-sm{architecture}-{digest}.o"
         report = target.with_suffix(".txt")
-        if not (target.exists() and report.exists()):
-            partial = target.with_suffix(f".{os.getpid()}.o")
-            text = _run([compiler, *flags, "-c", source, "-o", partial], timeout)
-            report.write_text(text)
-            os.replace(partial, target)
-        return target, report.read_text()
+
+        def make(path):
+            report.write_text(_run([compiler, *flags, "-c", source, "-o", path], timeout))
+
+        return made(target, make), report.read_text()
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         results = list(pool.map(one, files))
@@ -172,18 +190,21 @@ def ptx(architecture):
     """Returns the PTX of all sources for one architecture."""
     flags = [f"-I{OPS}", "-std=c++17", "-O3", f"-arch=compute_{architecture}", "-ptx"]
     digest = _digest(_ops_files(), flags[1:])
-    target = CACHE / f"kernels-compute{architecture}-{digest}.ptx"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        partial = target.with_suffix(f".{os.getpid()}.part")
+
+    def make(path):
         text = []
         # CUB's sort is not ours to inspect, and slow to compile.
         for source in (source for source in sources() if "sorted" not in source.name):
-            _run([nvcc(), *flags, source, "-o", partial], 300)
-            text.append(partial.read_text())
-        partial.write_text("\n".join(text))
-        os.replace(partial, target)
-    return target.read_text()
+            _run([nvcc(), *flags, source, "-o", path], 300)
+            text.append(path.read_text())
+        path.write_text("\n".join(text))
+
+    return made(CACHE / f"kernels-compute{architecture}-{digest}.ptx", make).read_text()
+
+
+def _required():
+    """Flags of the linker: a library that lacks a launcher is not linked."""
+    return [f"--require-defined={name}" for name in launchers.SYMBOLS]
 
 
 def build_for_gpu(architecture, jobs, timeout=600):
@@ -192,10 +213,8 @@ def build_for_gpu(architecture, jobs, timeout=600):
     objects, report = compile_objects(architecture, jobs, ptx=True, to_run=True, timeout=timeout)
     digest = objects[0].stem.rsplit("-", 1)[1]
     library = CACHE / f"libdlrm_cuda_kernels-sm{architecture}-{digest}.so"
-    if not library.exists():
-        partial = library.with_suffix(f".{os.getpid()}.so")
-        _run([nvcc(), "-shared", "-o", partial, *objects], 300)
-        os.replace(partial, library)
+    link = [nvcc(), "-shared", *(f"-Xlinker={word}" for word in _required())]
+    made(library, lambda path: _run([*link, "-o", path, *objects], 300))
     return library, report
 
 
@@ -217,23 +236,24 @@ def build_emulation(sanitize=""):
     """Compiles the kernels with the host's C++ compiler against the emulation in ``host/``."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
     flags = [
-        "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-Wall", "-Werror",
+        "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-pipe", "-Wall", "-Werror",
         "-Wno-unknown-pragmas", "-Wno-attributes", f"-I{HOST}", f"-I{OPS}",
         "-isystem", str(cuda_include()), *([f"-fsanitize={sanitize}"] if sanitize else []),
     ]  # fmt: skip
     host_files = [file for file in HOST.rglob("*") if file.is_file()]
-    digest = _digest([*_ops_files(), *host_files], [compiler, *flags[:9], sanitize])
-    CACHE.mkdir(parents=True, exist_ok=True)
-    library = CACHE / f"libdlrm_cuda_kernels-emulated-{digest}.so"
-    if library.exists():
-        return library
-    objects = []
-    for source in [*sources(), *sorted(HOST.glob("*.cc"))]:
-        target = CACHE / f"{source.stem}-emulated-{digest}.o"
-        _run([compiler, *flags, "-x", "c++", "-c", source, "-o", target], 300)
-        objects.append(target)
-    partial = library.with_suffix(f".{os.getpid()}.so")
-    link = [f"-fsanitize={sanitize}"] if sanitize else []
-    _run([compiler, "-shared", *link, "-o", partial, *objects], 60)
-    os.replace(partial, library)
-    return library
+    digest = _digest([*_ops_files(), *host_files], [compiler, *flags[:10], sanitize])
+    link = [*([f"-fsanitize={sanitize}"] if sanitize else []), *(f"-Wl,{w}" for w in _required())]
+
+    def make(path):
+        with tempfile.TemporaryDirectory() as folder:
+
+            def compiled(source):
+                target = pathlib.Path(folder) / f"{source.stem}.o"
+                _run([compiler, *flags, "-x", "c++", "-c", source, "-o", target], 300)
+                return target
+
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(compiled, [*sources(), *sorted(HOST.glob("*.cc"))]))
+            _run([compiler, "-shared", *link, "-o", path, *objects], 60)
+
+    return made(CACHE / f"libdlrm_cuda_kernels-emulated-{digest}.so", make)

@@ -75,6 +75,8 @@ _SIGNATURES = {
     "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
 }  # fmt: skip
+#: Functions that every library has.
+SYMBOLS = tuple(f"dlrm_{name}" for name in _SIGNATURES)
 
 
 class Library:

@@ -3,8 +3,10 @@
 What needs a device is checked and timed by ``python3 -m tests.gpu.run`` on a GPU host.
 """
 
+import concurrent.futures
 import os
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +23,34 @@ ARCHITECTURES = [
 needs_nvcc = pytest.mark.skipif(
     build.nvcc() is None, reason="nvcc was not found: the CUDA kernels are neither compiled nor run"
 )
+
+
+def test_one_of_several_builders_makes_a_file_and_none_sees_half_of_it(tmp_path):
+    makers = []
+
+    def make(path):
+        makers.append(path)
+        path.write_text("half")
+        time.sleep(0.2)
+        path.write_text("the whole file")
+
+    def ask(_):
+        return build.made(tmp_path / "folder" / "library.so", make).read_text()
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == ["the whole file"] * 4
+    assert len(makers) == 1
+
+
+def test_a_file_whose_making_failed_is_made_by_the_next(tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise build.BuildError("refused")
+
+    with pytest.raises(build.BuildError, match="refused"):
+        build.made(tmp_path / "library.so", fail)
+    target = build.made(tmp_path / "library.so", lambda path: path.write_text("whole"))
+    assert target.read_text() == "whole"
 
 
 @needs_nvcc
