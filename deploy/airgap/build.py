@@ -96,11 +96,11 @@ class Build:
 
     def cuda(self) -> None:
         """Brings in the CUDA libraries."""
-        version, complete = packages.tensorflow_version(), self.options.complete
+        version, contents = packages.tensorflow_version(), self.options.contents
         pins = cuda.pins_of(lock_path(version).read_text())
-        wanted = {name: pins[name] for name in cuda.packages(version, complete)}
+        wanted = {name: pins[name] for name in cuda.packages(version, contents)}
         wheels = packages.wheels(wanted, self.work / "wheels")
-        for name, what in cuda.install(version, wheels, self.site_packages, complete).items():
+        for name, what in cuda.install(version, wheels, self.site_packages, contents).items():
             size = (self.site_packages / name).stat().st_size
             print(f"  {size / parts.MIB:7.1f} MiB {name}: {what}")
 
@@ -111,7 +111,8 @@ class Build:
             return
         for path in elf.files(self.site_packages):
             if "nvidia" in path.parts or path.name.startswith("libtensorflow"):
-                size = sum(prune.prune(path, keep).values())
+                lean = self.options.contents == "lean"
+                size = sum(prune.prune(path, keep, keep_ptx=not lean).values())
                 if size:
                     print(f"  {size / parts.MIB:7.1f} MiB emptied in {path.name}")
 
@@ -143,7 +144,8 @@ class Build:
 
     def check(self) -> None:
         """Starts TensorFlow in the tree and loads the ops; a stand-in driver counts the GPUs."""
-        if check.gpus(self.tree) == 0:
+        # A lean bundle takes most libraries from the host.
+        if check.gpus(self.tree) == 0 and self.options.contents != "lean":
             check.all_libraries_open(self.tree, self.work / "standin")
         for folder in self.tree.rglob("__pycache__"):
             shutil.rmtree(folder)
@@ -202,9 +204,15 @@ def _arguments(arguments):
         "--with", dest="groups", nargs="*", choices=sorted(packages.GROUPS), default=[],
         help="more packages: build keeps what building the ops there takes but for nvcc and g++",
     )  # fmt: skip
-    parser.add_argument(
-        "--complete", action="store_true",
+    contents = parser.add_mutually_exclusive_group()
+    contents.add_argument(
+        "--complete", dest="contents", action="store_const", const="complete", default="called",
         help="every CUDA library whole, for programs that call more than this trainer does",
+    )  # fmt: skip
+    contents.add_argument(
+        "--lean", dest="contents", action="store_const", const="lean",
+        help="no CUDA library but the runtime, and no PTX in TensorFlow: the host's own cuBLAS and "
+        "cuDNN, of CUDA 12 or 13, are linked there (python -m deploy.airgap.host_cuda)",
     )  # fmt: skip
     parser.add_argument(
         "--architectures", type=whole_number(10, 999), nargs="*", default=[80, 90, 100],

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from deploy import cuda_links
 
+_RUNTIME = "nvidia-cuda-runtime-cu12"
 # The same for every release of CUDA 12. Where TensorFlow looks for them is where pip puts them.
 _CUDA_12 = {
-    "nvidia-cuda-runtime-cu12": ["nvidia/cuda_runtime/lib/libcudart.so.12"],
+    _RUNTIME: ["nvidia/cuda_runtime/lib/libcudart.so.12"],
     "nvidia-cublas-cu12": [
         "nvidia/cublas/lib/libcublas.so.12",
         "nvidia/cublas/lib/libcublasLt.so.12",
@@ -39,6 +40,9 @@ _PLACEHOLDERS_12 = {
     "nvidia-cusparse-cu12": ("nvidia/cusparse/lib/libcusparse.so.12", "tf.sparse"),
 }
 _CUDNN = "nvidia-cudnn-cu12"
+#: What a bundle carries: "called" the libraries that training calls; "complete" every library
+#: whole; "lean" the runtime alone, the rest being the host's (`deploy.airgap.host_cuda`).
+CONTENTS = ("called", "complete", "lean")
 
 
 class Release(NamedTuple):
@@ -101,33 +105,35 @@ def pins_of(lock: str) -> dict[str, str]:
     return {match[1]: match[0] for match in found}
 
 
-def packages(tensorflow: str, complete: bool) -> list[str]:
+def packages(tensorflow: str, contents: str = "called") -> list[str]:
     """Returns the names of the packages whose wheels are needed.
 
     Args:
         tensorflow: its version.
-        complete: whole libraries instead of placeholders, and those that they need in turn.
+        contents: one of `CONTENTS`.
 
     Raises:
         RuntimeError: of `release`.
     """
     carried, placeholders, needed_in_turn = release(tensorflow)
-    return [*carried, *placeholders, *needed_in_turn] if complete else list(carried)
+    if contents == "lean":
+        return [_RUNTIME]
+    return [*carried, *placeholders, *needed_in_turn] if contents == "complete" else list(carried)
 
 
 def install(
     tensorflow: str,
     wheels: Mapping[str, pathlib.Path],
     site_packages: pathlib.Path,
-    complete: bool,
+    contents: str = "called",
 ) -> dict[str, str]:
     """Puts the libraries where TensorFlow looks for them.
 
     Args:
         tensorflow: its version.
-        wheels: {package: path of its wheel}, one for each of `packages(tensorflow, complete)`.
+        wheels: {package: path of its wheel}, one for each of `packages(tensorflow, contents)`.
         site_packages: the folder that holds `tensorflow/`.
-        complete: as in `packages`.
+        contents: one of `CONTENTS`.
 
     Returns:
         {path relative to site_packages: what it is}, for the bundle's listing.
@@ -136,6 +142,7 @@ def install(
         RuntimeError: a wheel lacks a file; no C compiler makes a placeholder.
     """
     carried, placeholders, _ = release(tensorflow)
+    complete = contents == "complete"
     site_packages, placed = pathlib.Path(site_packages), {}
     for package, wheel in wheels.items():
         with zipfile.ZipFile(wheel) as archive:

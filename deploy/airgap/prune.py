@@ -4,7 +4,7 @@ CUDA libraries hold each kernel once for every GPU generation, in containers ("f
 entries: a header that names the generation, then the code. The driver reads the headers and loads
 the entry that fits its GPU. Here the code of other generations is overwritten with zeros, which
 compress to nothing; headers, sizes and places stay. PTX, the form that newer GPUs compile for
-themselves, is never touched.
+themselves, stays unless it is asked to go too.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _CONTAINER = struct.Struct("<4sHHQ")
 _MAGIC = b"\x50\xed\x55\xba"
 # Entry: kind, flags, length of this header, bytes of code, six of others, generation (90 is sm_90).
 _ENTRY = struct.Struct("<HHIQ12xI")
-_MACHINE_CODE = 2
-_KINDS = {1, _MACHINE_CODE, 4, 8, 16}
+_PTX, _MACHINE_CODE = 1, 2
+_KINDS = {_PTX, _MACHINE_CODE, 4, 8, 16}
 _ZEROS = bytes(2**20)
 
 
@@ -65,12 +65,13 @@ def entries(data: bytes | mmap.mmap) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def prune(path: str | os.PathLike, keep: Collection[int]) -> dict[int, int]:
+def prune(path: str | os.PathLike, keep: Collection[int], keep_ptx: bool = True) -> dict[int, int]:
     """Empties the machine code of all generations but some, in place.
 
     Args:
         path: of a library.
         keep: generations to keep, e.g. {80, 90}.
+        keep_ptx: False empties PTX too: GPUs of other generations cannot run what is left.
 
     Returns:
         {generation: bytes emptied}.
@@ -81,7 +82,8 @@ def prune(path: str | os.PathLike, keep: Collection[int]) -> dict[int, int]:
     emptied = collections.Counter()
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as data:
         for kind, generation, begin, size in entries(data):
-            if kind != _MACHINE_CODE or generation in keep:
+            kept = keep_ptx if kind == _PTX else kind != _MACHINE_CODE or generation in keep
+            if kept:
                 continue
             for offset in range(begin, begin + size, len(_ZEROS)):
                 length = min(len(_ZEROS), begin + size - offset)

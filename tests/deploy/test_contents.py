@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from deploy.airgap import cuda, elf, interpreter, packages, project
+from deploy.airgap import cuda, elf, host_cuda, interpreter, packages, project
 from deploy.requirements import ROOT, lock_path, supported
 
 needs_compiler = pytest.mark.skipif(
@@ -116,14 +116,14 @@ def test_pins_are_the_locks_nvidia_packages():
 @pytest.mark.parametrize("minor", cuda.RELEASES)
 def test_locks_pin_every_cuda_package_of_a_bundle(minor):
     version = next(v for v in supported() if v.startswith(f"{minor}."))
-    assert set(cuda.packages(version, complete=True)) <= set(
+    assert set(cuda.packages(version, "complete")) <= set(
         cuda.pins_of(lock_path(version).read_text())
     )
 
 
 def test_release_without_a_table_is_refused():
     with pytest.raises(RuntimeError, match=r"TensorFlow 2\.99\.1 .*: expected 2\.15 or 2\.21"):
-        cuda.packages("2.99.1", complete=False)
+        cuda.packages("2.99.1")
 
 
 def wheel(path, names):
@@ -142,7 +142,7 @@ def test_only_the_libraries_that_are_called_are_taken(tmp_path, minor):
         name: wheel(tmp_path / f"{name}.whl", [*files, "nvidia/other/lib/libother.so.1"])
         for name, files in release.carried.items()
     }
-    placed = cuda.install(version, wheels, tmp_path / "site", complete=False)
+    placed = cuda.install(version, wheels, tmp_path / "site")
     wanted = {name for names in release.carried.values() for name in names}
     empty = {name for name, _ in release.placeholders.values()}
     assert set(placed) == wanted | empty
@@ -157,7 +157,56 @@ def test_only_the_libraries_that_are_called_are_taken(tmp_path, minor):
 def test_a_wheel_without_its_library_is_refused(tmp_path):
     made = wheel(tmp_path / "a.whl", ["nvidia/cublas/lib/libcublas.so.12"])
     with pytest.raises(RuntimeError, match=r"does not hold nvidia/cublas/lib/libcublasLt\.so\.12"):
-        cuda.install("2.21.0", {"nvidia-cublas-cu12": made}, tmp_path / "site", complete=False)
+        cuda.install("2.21.0", {"nvidia-cublas-cu12": made}, tmp_path / "site")
+
+
+@needs_compiler
+@pytest.mark.parametrize("minor", cuda.RELEASES)
+def test_a_lean_bundle_takes_the_runtime_alone(tmp_path, minor):
+    version = f"{minor}.0"
+    assert cuda.packages(version, "lean") == ["nvidia-cuda-runtime-cu12"]
+    runtime = "nvidia/cuda_runtime/lib/libcudart.so.12"
+    wheels = {"nvidia-cuda-runtime-cu12": wheel(tmp_path / "runtime.whl", [runtime])}
+    placed = cuda.install(version, wheels, tmp_path / "site", "lean")
+    empty = {name for name, _ in cuda.RELEASES[minor].placeholders.values()}
+    assert set(placed) == {runtime, *empty}
+
+
+def host_libraries(folder, *names):
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text(f"the host's {name}")
+    return folder
+
+
+def test_a_host_lends_its_cuda_libraries_under_the_names_that_tensorflow_opens(tmp_path):
+    later = host_libraries(tmp_path / "13", "libcublas.so.13", "libcublasLt.so.13")
+    networks = host_libraries(
+        tmp_path / "dnn", "libcudnn.so.9", "libcudnn_graph.so.9", "libcudnn.so.8"
+    )
+    nvidia = tmp_path / "site" / "nvidia"
+    for _ in range(2):  # again: links are made anew
+        found = host_cuda.link([tmp_path / "none", later, networks], tmp_path / "site")
+    assert found["cuBLAS"] == later / "libcublas.so.13"
+    read = {path.name: path.read_text() for path in nvidia.glob("*/lib/*")}
+    assert read == {
+        "libcublas.so.12": "the host's libcublas.so.13",
+        "libcublas.so.13": "the host's libcublas.so.13",
+        "libcublasLt.so.12": "the host's libcublasLt.so.13",
+        "libcublasLt.so.13": "the host's libcublasLt.so.13",
+        "libcudnn.so.9": "the host's libcudnn.so.9",
+        "libcudnn_graph.so.9": "the host's libcudnn_graph.so.9",
+    }
+    # CUDA 12's own is better than CUDA 13's under its name.
+    exact = host_libraries(tmp_path / "12", "libcublas.so.12", "libcublasLt.so.12")
+    host_cuda.link([later, networks, exact], tmp_path / "site")
+    assert (nvidia / "cublas/lib/libcublas.so.12").read_text() == "the host's libcublas.so.12"
+
+
+def test_a_library_that_a_host_lacks_is_named(tmp_path):
+    later = host_libraries(tmp_path / "13", "libcublas.so.13", "libcublasLt.so.13")
+    with pytest.raises(RuntimeError, match=r"^cuDNN: expected libcudnn\.so\.9 in one of: .*13$"):
+        host_cuda.link([later], tmp_path / "site")
 
 
 def test_scripts_run_the_python_beside_them(tmp_path):

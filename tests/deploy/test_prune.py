@@ -47,6 +47,14 @@ def test_empties_the_other_generations_alone(tmp_path, codes):
     assert prune.entries(expected) == prune.entries(before)
 
 
+def test_empties_ptx_where_it_is_asked_to(tmp_path, codes):
+    path = tmp_path / "library"
+    before = container(entry(PTX, 90, codes[1]), entry(CODE, 90, codes[2]), entry(8, 0, codes[3]))
+    path.write_bytes(before)
+    assert prune.prune(path, {90}, keep_ptx=False) == {90: len(codes[1])}
+    assert path.read_bytes() == before.replace(codes[1], bytes(len(codes[1])))
+
+
 def test_reads_entries_where_they_are(codes):
     data = b"x" + container(entry(CODE, 75, codes[1]), entry(PTX, 90, codes[2]))
     first = 1 + 16 + 64

@@ -1,6 +1,7 @@
 """The plain library's functions, by ctypes."""
 
 import ctypes
+from collections.abc import Callable
 from typing import ClassVar
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
@@ -81,6 +82,15 @@ SYMBOLS = tuple(f"dlrm_{name}" for name in _SIGNATURES)
 
 class Library:
     """Calls the launchers; a code other than 0 raises ``CudaError``."""
+
+    dot_interaction_forward: Callable[..., None]
+    dot_interaction_backward: Callable[..., None]
+    id_error_create: Callable[..., None]
+    id_error_destroy: Callable[..., None]
+    embedding_lookup: Callable[..., None]
+    embedding_workspace_bytes: Callable[..., None]
+    embedding_update: Callable[..., None]
+    embedding_initialize: Callable[..., None]
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
