@@ -1,6 +1,5 @@
 """What goes into a bundle, and what it needs of a host."""
 
-import ctypes
 import os
 import pathlib
 import re
@@ -29,15 +28,32 @@ def library(path, source, *options):
     return path
 
 
+def called(path, function):
+    """Returns what a library's function gives, in words, or the name of the error.
+
+    In a process of its own: a library that this one opens stays open, and the loader takes a file
+    with its inode's number for it, on file systems that give the number of a removed file again.
+    """
+    program = (
+        "import ctypes, sys\n"
+        "library = ctypes.CDLL(sys.argv[1])\n"
+        "try:\n    print(getattr(library, sys.argv[2])())\n"
+        "except AttributeError as error:\n    print(type(error).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path), function], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
 @needs_compiler
 def test_a_placeholder_opens_and_holds_nothing(tmp_path):
     path = tmp_path / "lib" / "libnothing.so.7"
     cuda.placeholder(path)
     assert re.search(r"SONAME +libnothing\.so\.7", elf.headers([path])[path])
     assert elf.needed(elf.headers([path])[path]) == []
-    opened = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-    with pytest.raises(AttributeError):
-        _ = opened.anything
+    assert called(path, "anything") == "AttributeError"
 
 
 @needs_compiler
@@ -291,4 +307,4 @@ def test_a_library_that_would_not_load_keeps_its_symbols(tmp_path, monkeypatch, 
     packages._strip_symbols(path)
     assert [p.name for p in tmp_path.iterdir()] == ["liba.so"]
     assert (path.read_bytes() == before) == (not mappable)
-    assert ctypes.CDLL(str(path)).f() == 1
+    assert called(path, "f") == "1"
