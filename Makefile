@@ -40,8 +40,8 @@ train: $(OPS) $(DATA)/test/metadata.json ## train the demo DLRM (NP=4 for four r
 report: $(VENV)/.ready ## write a page about runs (RUNS="runs/A runs/B" for some, FLAGS='--png FOLDER' for pictures)
 	@$(PY) -m training.report $(or $(RUNS),runs/latest) $(FLAGS)
 
-test: $(OPS) lint ## run the tests (TESTS=tests/... for some, TESTS='-m slow' for the slow ones, WORKERS=1 one by one)
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(or $(TESTS),-m 'not slow')
+test: $(OPS) lint ## run the tests (TIER=unit, ranks or e2e for one tier, TESTS=tests/... for some, TESTS='-m slow' for the slow ones, WORKERS=1 one by one)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(or $(TESTS),-m 'not slow' $(if $(TIER),tests/$(TIER)))
 
 bench: $(OPS) $(if $(filter training,$(BENCHES)),$(TORCH_VENV)/.ready) ## measure machine, ops, data path, hybrid step, training beside its peers (BENCH=ops for one)
 	@for name in $(BENCHES); do echo "== benchmarks.$$name"; \
@@ -49,7 +49,7 @@ bench: $(OPS) $(if $(filter training,$(BENCHES)),$(TORCH_VENV)/.ready) ## measur
 
 sanitize: $(VENV)/.ready ## run the CPU kernels under the address and undefined-behaviour sanitizers
 	@export PATH="$(abspath $(VENV))/bin:$$PATH"; \
-	  cmake -S tests/ops -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
+	  cmake -S tests/native -B build/kernels-sanitized -DDLRM_SANITIZE=address,undefined >/dev/null \
 	  && cmake --build build/kernels-sanitized --parallel >/dev/null \
 	  && build/kernels-sanitized/kernels_test && build/kernels-sanitized/preprocessing_test
 

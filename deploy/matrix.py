@@ -24,17 +24,9 @@ from deploy.requirements import ROOT, default_tensorflow, supported
 FOLDER = ROOT / "build" / "matrix"
 #: What depends on TensorFlow, Python and the packages most; and what several ranks do together.
 TIERS = {
-    "unit": [
-        "-m", "not slow", "tests/ops", "tests/dataset", "tests/storage", "tests/planner",
-        "tests/training/test_dense_layers.py", "tests/training/test_optimizers.py",
-        "tests/training/test_precision.py", "tests/training/test_step.py",
-        "tests/training/modes/test_export.py",
-    ],
-    "ranks": [
-        "-m", "not slow", "tests/deploy/test_horovod_build.py", "tests/model",
-        "tests/training/checkpoint/test_world_sizes.py",
-    ],
-}  # fmt: skip
+    "unit": ["-m", "not slow", "tests/unit", "tests/e2e/training/modes/test_export.py"],
+    "ranks": ["-m", "not slow", "tests/ranks"],
+}
 
 
 class Outcome(NamedTuple):

@@ -8,10 +8,12 @@ import os
 import re
 from collections.abc import Iterator
 
+from storage.errors import ReportedError
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class NotLocalError(ValueError):
+class NotLocalError(ReportedError, ValueError):
     """An address where a local path is expected; str() says what to do instead."""
 
 

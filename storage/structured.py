@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from storage.errors import ReportedError
 from storage.regular import open_regular
 
 MAX_JSON_BYTES = 16 << 20
@@ -32,7 +33,7 @@ _AT = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
 
 
-class StructureError(ValueError):
+class StructureError(ReportedError, ValueError):
     """A structured file, or one field of it, that is not what it should be.
 
     Attributes:
@@ -41,9 +42,9 @@ class StructureError(ValueError):
     """
 
     def __init__(self, path: str, problem: str, field: str | None = None):
-        self.path = path
+        text = f"{path}: {problem}" if field is None else f"{path}: {field}: {problem}"
+        super().__init__(text, path=path)
         self.field = field
-        super().__init__(f"{path}: {problem}" if field is None else f"{path}: {field}: {problem}")
 
 
 def read_json(

@@ -1,16 +1,49 @@
-import pathlib
+"""One seed for every random test; fixtures that several folders share."""
 
+import hashlib
+import secrets
+
+import numpy as np
 import pytest
 
-from tests import launch
-
-VOCAB = "300,20,7,1000,3,150"
+pytest_plugins = [
+    "tests.support.dataset.fixtures",
+    "tests.support.deploy.fixtures",
+    "tests.support.ops.fixtures",
+    "tests.support.training.fixtures",
+]
 # Fixtures that take whole runs to make, and how far they are shared. The tests that use the same
 # one go to the same of `make test`'s workers, so that it is made once.
 EXPENSIVE = {
     "checkpoint": "module", "emulated": "module", "learnable_run": "session", "spark": "module",
     "thirty_steps": "module", "trained": "module",
 }  # fmt: skip
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--seed", type=int, help="seed of every random test; a failed run prints the one it used"
+    )
+
+
+def pytest_configure(config):
+    # Workers take the seed of the process that started them.
+    given = getattr(config, "workerinput", {}).get("seed", config.getoption("--seed"))
+    config.test_seed = secrets.randbits(32) if given is None else given
+
+
+def pytest_report_header(config):
+    return f"seed: {config.test_seed} (--seed={config.test_seed} draws the same numbers)"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["seed"] = node.config.test_seed
+
+
+def pytest_runtest_makereport(item, call):
+    if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
+        item.add_report_section(call.when, "seed", f"--seed={item.config.test_seed}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -26,16 +59,26 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory):
-    """A three-file dataset of 20,000 training and 3,001 test samples with six tables."""
-    folder = tmp_path_factory.mktemp("data")
-    raw = folder / "raw"
-    made = launch.run(
-        1, "-m", "dataset.synthetic", "--output", raw, "--train_samples", 20000,
-        "--test_samples", 3001, "--vocab_sizes", VOCAB,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    for part in ("train", "test"):
-        split = launch.run(1, "split_bin.py", raw / f"{part}_data.bin", folder / part)
-        assert split.returncode == 0, split.stderr
-    return pathlib.Path(folder)
+def seed_of(request):
+    """Returns a function (*names) -> a seed of 32 bits, another for other names.
+
+    For fixtures that several tests share. A test takes `rng` or `seed`.
+    """
+
+    def seed(*names):
+        text = "/".join([str(request.config.test_seed), *map(str, names)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    return seed
+
+
+@pytest.fixture
+def seed(request, seed_of):
+    """A seed of 32 bits for this test alone: the same in any order, on any worker."""
+    return seed_of(request.node.nodeid)
+
+
+@pytest.fixture
+def rng(seed):
+    """A `numpy.random.Generator` for this test alone."""
+    return np.random.default_rng(seed)

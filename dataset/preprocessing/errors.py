@@ -1,7 +1,9 @@
 """What can go wrong on the way from raw days to records, one exception class for each kind."""
 
+from storage.errors import ReportedError
 
-class PreprocessError(Exception):
+
+class PreprocessError(ReportedError):
     """Base of every error that preprocessing reports to its user."""
 
 

@@ -20,11 +20,12 @@ import tensorflow as tf
 from model.embedding.optimizers import RowOptimizer
 from model.embedding.placement import Placement
 from model.embedding.stored_rows import StoredTables
+from storage.errors import ReportedError
 
 GRADIENTS = ("mean", "sum")
 
 
-class BackendError(ValueError):
+class BackendError(ReportedError, ValueError):
     """A backend that does not run here, or that cannot do what is asked of it."""
 
 

@@ -1,9 +1,9 @@
 """The row optimizers: their states, hyper-parameters and formulas. No TensorFlow is imported.
 
 An optimizer is an entry of `OPTIMIZERS` here, a rule of the same name in
-`ops/embedding/row_optimizers.h`, and its reference in `tests/row_optimizers.py`. Memory budgets,
-checkpoints, flags, the planner and both backends read this registry. docs/embedding.md has the
-steps.
+`ops/embedding/row_optimizers.h`, and its reference in `tests/support/row_optimizers.py`. Memory
+budgets, checkpoints, flags, the planner and both backends read this registry. docs/embedding.md has
+the steps.
 
 Shapes: n rows that a batch touches, D columns.
 """
@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 # States are float32, whatever the type of the rows.
+from storage.errors import ReportedError
+
 STATE_VALUE_BYTES = 4
 
 
@@ -121,7 +123,7 @@ class RowOptimizer:
         return dataclasses.replace(self, hyperparameters={**self.hyperparameters, **options})
 
 
-class OptimizerError(ValueError):
+class OptimizerError(ReportedError, ValueError):
     """An unknown row optimizer, or an option that it does not have or that cannot be."""
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from model.embedding import row_types
+from storage.errors import ReportedError
 
 KINDS = ("table", "column", "row", "replicated")
 
 
-class PlacementError(ValueError):
+class PlacementError(ReportedError, ValueError):
     """A placement that cannot be: it does not fit, or it is not described correctly.
 
     Attributes:

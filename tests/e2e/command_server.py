@@ -20,7 +20,8 @@ import time
 import traceback
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 # A command that reads a device to its end is ended by this before the machine is.
 _MEMORY_BYTES = 12 << 30
 _FILE_BYTES = 1 << 30

@@ -15,6 +15,7 @@ import numpy as np
 from storage.atomic import write_new
 from storage.digested_file import DigestedFile
 from storage.digests import checksum_text, parse_checksums, sha256_of, sha256_of_file
+from storage.errors import ReportedError
 from storage.regular import open_regular
 
 CHECKSUMS = "SHA256SUMS"
@@ -26,7 +27,7 @@ _MAX_THREADS = 8
 _MAX_CHECKSUMS = 16 << 20
 
 
-class DamagedError(ValueError):
+class DamagedError(ReportedError, ValueError):
     """A checkpoint's file is missing, cut or changed; the message names it."""
 
 

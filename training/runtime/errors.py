@@ -1,5 +1,7 @@
 """The errors that end a job, and their exit codes."""
 
+from storage.errors import ReportedError
+
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3
@@ -8,7 +10,7 @@ EXIT_RANK_LOST = 4
 EXIT_INTERRUPTED = 130
 
 
-class UserError(Exception):
+class UserError(ReportedError):
     """Something the user can fix: a flag, a file, a machine that is too small."""
 
     exit_code = EXIT_USER_ERROR

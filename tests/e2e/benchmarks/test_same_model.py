@@ -1,0 +1,150 @@
+"""What the benchmark compares is one model: from equal weights all programs have equal losses."""
+
+import json
+import math
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks.training import keras_dlrm
+from benchmarks.training.batches import random_batches
+from benchmarks.training.task import DENSE_FEATURES, Task
+from model.dlrm import DenseDLRM, DLRMConfig
+from model.embedding.interface import EmbeddingOptions
+from model.embedding.placement import plan
+from model.embedding.sharded import ShardedEmbedding
+from tests.support.paths import ROOT
+from training.optimizers import SGD
+from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
+from training.step import StepParts, TrainStep
+
+TORCH = ROOT / ".venv-torch" / "bin" / "python"
+STEPS = 6
+# Far from diverging: a loss that grows step by step grows its rounding differences with it.
+LEARNING_RATE = 0.05
+
+
+@pytest.fixture
+def task():
+    return Task(
+        vocab_sizes=(40, 3, 200, 1), dimension=16, bottom_mlp=(24, 16), top_mlp=(32, 8, 1),
+        batches=(64,), learning_rate=LEARNING_RATE,
+        seed=int(np.random.default_rng().integers(1 << 20)),
+    )  # fmt: skip
+
+
+def make_ours(task):
+    tables = len(task.vocab_sizes)
+    config = DLRMConfig(
+        DENSE_FEATURES, tables, task.bottom_mlp, task.top_mlp, seed=task.seed, custom_interact=True
+    )
+    model = DenseDLRM(config)
+    embedding = ShardedEmbedding(
+        plan(task.vocab_sizes, task.dimension, 1),
+        SingleProcessGroup(),
+        task.batches[0],
+        EmbeddingOptions(seed=task.seed),
+    )
+    step = TrainStep(
+        StepParts(
+            model, embedding, SGD(model.trainable_variables), SingleProcessGroup(), LossScale(1.0)
+        )
+    )
+    return model, embedding, step
+
+
+def weights(task, model, embedding):
+    """Returns {"bottom_0" ...: (kernel, bias), "table_0" ...: rows} of ours, padding cut off."""
+    found = {}
+    for part in ("bottom", "top"):
+        for place, layer in enumerate(getattr(model, part).dense_layers):
+            found[f"{part}_{place}"] = layer.kernel.numpy(), layer.bias.numpy()
+    features = len(task.vocab_sizes) + 1
+    kernel, bias = found["top_0"]
+    found["top_0"] = kernel[: task.dimension + features * (features - 1) // 2], bias
+    (holder,) = embedding.fused_tables
+    rows = holder.table.numpy()
+    for shard, first in zip(holder.shards, holder._first_rows):
+        found[f"table_{shard.table}"] = rows[first : first + task.vocab_sizes[shard.table]]
+    return found
+
+
+def our_losses(task, step, batches):
+    names = ("dense", "categorical", "label")
+    made = [dict(zip(names, map(tf.constant, arrays))) for arrays in batches]
+    return [float(step(batch, task.learning_rate)[0]) for batch in made]
+
+
+def test_keras(task):
+    model, embedding, step = make_ours(task)
+    peer = keras_dlrm.make_model(task)
+    given = weights(task, model, embedding)
+    assert {layer.name for layer in peer.layers if layer.weights} == set(given)
+    for name, values in given.items():
+        peer.get_layer(name).set_weights(values if isinstance(values, tuple) else [values])
+    batches = random_batches(task, task.batches[0], STEPS)
+    train = keras_dlrm.make_step(peer, task.learning_rate)
+    theirs = [float(train(*map(tf.constant, arrays))) for arrays in batches]
+    ours = our_losses(task, step, batches)
+    np.testing.assert_allclose(theirs, ours, rtol=2e-5)
+    assert len(set(ours)) == STEPS
+    for name, values in weights(task, model, embedding).items():
+        after = peer.get_layer(name).get_weights()
+        before = given[name] if isinstance(values, tuple) else [given[name]]
+        for theirs_, ours_, was in zip(after, values if len(after) == 2 else [values], before):
+            np.testing.assert_allclose(theirs_, ours_, rtol=1e-3, atol=2e-5)
+            assert not np.array_equal(theirs_, was), name
+
+
+def test_keras_gradients_of_tables_stay_sparse(task):
+    peer = keras_dlrm.make_model(task)
+    dense, ids, label = map(tf.constant, random_batches(task, 64, 1)[0])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((peer([dense, ids]) - label) ** 2)
+    tables = [peer.get_layer(f"table_{t}").embeddings for t in range(len(task.vocab_sizes))]
+    assert all(isinstance(g, tf.IndexedSlices) for g in tape.gradient(loss, tables))
+
+
+@pytest.mark.skipif(
+    not TORCH.exists(), reason="needs benchmarks/training/torchrec_environment.sh's environment"
+)
+def test_torchrec(task, tmp_path):
+    model, embedding, step = make_ours(task)
+    given = weights(task, model, embedding)
+    features, width = len(task.vocab_sizes) + 1, task.dimension
+    # TorchRec has the pairs i < j row-major.
+    order = [j * (j - 1) // 2 + i for i in range(features) for j in range(i + 1, features)]
+    kernel, bias = given["top_0"]
+    given["top_0"] = kernel[[*range(width), *(width + np.array(order))]], bias
+    arrays = {"steps": np.array(STEPS)}
+    last = len(task.top_mlp) - 1
+    for name, values in given.items():
+        part, _, place = name.partition("_")
+        if part == "table":
+            tables = "sparse_arch.embedding_bag_collection.embedding_bags"
+            arrays[f"{tables}.{name}.weight"] = values
+            continue
+        layer = {
+            "bottom": f"dense_arch.model._mlp.{place}._linear",
+            "top": f"over_arch.model.0._mlp.{place}._linear",
+        }[part]
+        if name == f"top_{last}":
+            layer = "over_arch.model.1"
+        arrays[f"{layer}.weight"], arrays[f"{layer}.bias"] = values[0].T.copy(), values[1]
+    batches = random_batches(task, task.batches[0], STEPS)
+    for index, parts in enumerate(batches):
+        arrays.update({f"{n}_{index}": a for n, a in zip(("dense", "ids", "label"), parts)})
+    np.savez(tmp_path / "given.npz", **arrays)
+    task.write(tmp_path / "task.json")
+    command = [TORCH, "-m", "tests.support.benchmarks.torchrec_losses"]
+    done = subprocess.run(
+        [*command, tmp_path / "task.json", tmp_path / "given.npz"], cwd=ROOT, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(theirs, our_losses(task, step, batches), rtol=2e-5)
+    assert all(math.isfinite(loss) for loss in theirs)

@@ -1,0 +1,218 @@
+"""Whatever a file that is read turns out to be: one line, never a hang, never a device read.
+
+Each row replaces one file of a good input by a named pipe, a socket, a folder, a device, a link to
+nothing and a file without permission, and runs the tool that reads it.
+"""
+
+import functools
+import os
+import resource
+import shutil
+import socket
+
+import numpy as np
+import psutil
+import pytest
+
+import main
+import split_bin
+from dataset import convert, validate
+from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_days
+from tests.unit.dataset import test_layouts as layouts
+from training.checkpoint import __main__ as checkpoint
+from training.checkpoint import files, manifest
+from training.checkpoint.array_files import ArrayFiles
+
+pytestmark = pytest.mark.timeout(60)
+SIZES = ",".join(map(str, VOCAB_SIZES))
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    server = socket.socket(socket.AF_UNIX)
+    here = os.getcwd()
+    os.chdir(path.parent)  # A socket's path is short.
+    server.bind(path.name)
+    os.chdir(here)
+    server.close()
+
+
+def make_folder(path):
+    path.mkdir()
+
+
+def make_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def make_dangling_link(path):
+    path.symlink_to("nowhere")
+
+
+def make_unreadable(path):
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    path.write_bytes(b"")
+    path.chmod(0)
+
+
+KINDS = (
+    make_pipe, make_socket, make_folder, make_device, make_dangling_link, make_unreadable,
+)  # fmt: skip
+
+
+@functools.lru_cache(None)
+def write_dataset(layout):
+    return lambda folder: layout(folder, random_arrays(300), random_arrays(100))
+
+
+@functools.lru_cache(None)
+def own(layout):
+    def write(folder):
+        layouts.raw(folder / "raw", random_arrays(300), random_arrays(100))
+        arguments = [str(folder / "raw"), str(folder / "data"), f"--layout={layout}"]
+        assert convert.main(arguments) == 0
+
+    return write
+
+
+def write_checkpoint(folder):
+    path = folder / STEP
+    path.mkdir()
+    arrays = ArrayFiles(path)
+    dense = {}
+    for number, shape in enumerate([(13, 4), (4,), (7, 1), (1,)]):
+        name = f"{number:02d}.x"
+        entry = arrays.write(f"dense.{name}.npy", shape, "float32", [np.ones(shape)])
+        dense[name] = entry
+    entry = arrays.write("table_00.rank_0.npy", (9, 4), "float32", [np.ones((9, 4))])
+    table = {"table": 0, "state": "table", "row_offset": 0, "row_stride": 1, "rows": 9,
+             "column_start": 0, "column_end": 4, **entry}  # fmt: skip
+    text = manifest.text_of({
+        "step": 3, "epoch": 0, "ranks": 1, "vocab_sizes": [9], "embedding_dim": 4, "dense": dense,
+        "optimizer": {}, "loss_scale": {}, "tables": [table], "evaluations": [],
+        "flags": {"bottom_mlp": "4", "top_mlp": "1", "embedding_dim": 4},
+        "data": {"layout": "synthetic"}, "versions": {}, "written": "2026-01-01T00:00:00Z",
+    })  # fmt: skip
+    digests = {**arrays.digests, "manifest.json": files.write_text(path / "manifest.json", text)}
+    files.write_checksums(path, digests)
+
+
+def write_flags(folder):
+    (folder / "a.flags").write_text(f"--flagfile={folder}/b.flags\n--mode=plan\n")
+    (folder / "b.flags").write_text("--ranks=2\n")
+
+
+def on(tool, *arguments):
+    """Returns the call of a tool on a folder, whose path replaces {}."""
+    return lambda folder: tool.main([str(a).replace("{}", str(folder)) for a in arguments])
+
+
+def run_main(*arguments):
+    return on(main, "main.py", *arguments)
+
+
+STEP = "step-000000003"
+VALIDATE, VALIDATE_OWN = on(validate, "{}"), on(validate, "{}/data")
+# name: (writer, file, call)
+INPUTS = {
+    "raw": (write_dataset(layouts.raw), "train_data.bin", VALIDATE),
+    "raw test": (write_dataset(layouts.raw), "test_data.bin", VALIDATE),
+    "three files": (own("three_file"), "data/train/category.bin", VALIDATE_OWN),
+    "three files' label": (own("three_file"), "data/test/label.bin", VALIDATE_OWN),
+    "per table": (own("per_table"), "data/train/category_3.bin", VALIDATE_OWN),
+    "per table's dense": (own("per_table"), "data/train/dense.bin", VALIDATE_OWN),
+    "NVIDIA's columns": (write_dataset(layouts.mlperf), "train/cat_2.bin", VALIDATE),
+    "NVIDIA's label": (write_dataset(layouts.mlperf), "train/label.bin", VALIDATE),
+    "NVIDIA's dense": (write_dataset(layouts.mlperf), "train/numerical.bin", VALIDATE),
+    "day": (
+        lambda folder: write_days(folder, random_arrays(90), [40, 30, 20]), "day_1_dense.npy",
+        on(validate, "{}", f"--vocab_sizes={SIZES}"),
+    ),
+    "split_bin's source": (
+        write_dataset(layouts.raw), "train_data.bin", on(split_bin, "{}/train_data.bin", "{}/out")
+    ),
+    "convert's source": (
+        write_dataset(layouts.raw), "test_data.bin", on(convert, "{}", "{}/out", "--layout=raw")
+    ),
+    "inspected sums": (write_checkpoint, f"{STEP}/SHA256SUMS", on(checkpoint, "inspect", "{}")),
+    "verified sums": (write_checkpoint, f"{STEP}/SHA256SUMS", on(checkpoint, "verify", "{}")),
+    "manifest": (write_checkpoint, f"{STEP}/manifest.json", on(checkpoint, "inspect", "{}")),
+    "verified array": (
+        write_checkpoint, f"{STEP}/dense.00.x.npy", on(checkpoint, "verify", "{}")
+    ),
+    "exported table": (
+        write_checkpoint, f"{STEP}/table_00.rank_0.npy", on(checkpoint, "export", "{}", "{}/out")
+    ),
+    "flags": (write_flags, "a.flags", run_main("--flagfile={}/a.flags")),
+    "flags in flags": (write_flags, "b.flags", run_main("--flagfile={}/a.flags")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Returns function (writer) -> folder that it has written, once for all tests."""
+    written = {}
+
+    def folder(write):
+        if write not in written:
+            written[write] = tmp_path_factory.mktemp("good")
+            write(written[write])
+        return written[write]
+
+    return folder
+
+
+@pytest.fixture
+def little_memory():
+    """Lets the process take half a GiB more: who reads a device fails before the machine does."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def run(tool, folder):
+    """Runs a tool; returns its exit status, whichever way it ends."""
+    try:
+        return tool(folder)
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_what_is_no_regular_file_is_one_line(tmp_path, capsys, good, request, name, make):
+    write, file, tool = INPUTS[name]
+    folder = tmp_path / "input"
+    shutil.copytree(good(write), folder)
+    request.getfixturevalue("little_memory")
+    if write is write_flags:
+        write(folder)
+    (folder / file).unlink()
+    make(folder / file)
+    before = sorted(str(path) for path in folder.rglob("*"))
+    status = run(tool, folder)
+    told = capsys.readouterr()
+    assert status == 2, told
+    # A verified checkpoint is told of on standard output.
+    lines = [line for line in (told.out + told.err).splitlines() if file in line]
+    assert lines, told
+    if make in (make_pipe, make_socket, make_device):
+        assert "expected a regular file" in lines[-1]
+    after = sorted(str(path) for path in folder.rglob("*"))
+    assert [path for path in after if not path.endswith("/out")] == before
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_link_to_a_regular_file_is_followed(tmp_path, good, name):
+    write, file, tool = INPUTS[name]
+    folder = tmp_path / "input"
+    shutil.copytree(good(write), folder)
+    (folder / file).rename(folder / "elsewhere")
+    (folder / file).symlink_to(folder / "elsewhere")
+    assert run(tool, folder) == 0

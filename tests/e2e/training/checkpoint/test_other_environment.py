@@ -1,0 +1,106 @@
+"""Checkpoints and exported models between this environment and one with another TensorFlow.
+
+DLRM_OTHER_PYTHON names the other environment's Python, for whose TensorFlow the op libraries must
+be built in this checkout:
+
+    DLRM_OTHER_PYTHON=.venv-tf2.15.1/bin/python python3 -m pytest THIS_FILE
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.e2e.training.checkpoint.test_keras_checkpoints import FLAGS, VOCAB
+from tests.support import launch
+from training.optimizers import OPTIMIZERS
+
+OTHER = os.environ.get("DLRM_OTHER_PYTHON")
+SERVE = launch.ROOT / "tests" / "training" / "modes" / "serve_alone.py"
+
+pytestmark = pytest.mark.skipif(
+    OTHER is None, reason="DLRM_OTHER_PYTHON does not name another environment's Python"
+)
+
+
+@pytest.fixture(params=["this to other", "other to this"])
+def pythons(request):
+    """(the Python that writes, the one that reads)."""
+    both = [sys.executable, str(pathlib.Path(OTHER).absolute())]
+    return both if request.param == "this to other" else both[::-1]
+
+
+def run(python, *arguments, cwd=launch.ROOT):
+    """Runs a Python, as one rank; returns what it printed."""
+    environment = {
+        **launch.environment(),
+        "PATH": f"{pathlib.Path(python).parent}:{os.environ['PATH']}",
+        "HOROVOD_RANK": "0", "HOROVOD_SIZE": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [python, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def train(python, folder, optimizer, steps):
+    """Trains to a step, from the folder's checkpoint if it has one; returns the new one."""
+    run(
+        python, "main.py", *FLAGS, f"--optimizer={optimizer}", f"--early_stop={steps}",
+        f"--checkpoint_dir={folder}", f"--run_dir={folder}-runs", "--embedding_optimizer=sgd",
+    )  # fmt: skip
+    return folder / f"step-{steps:09d}"
+
+
+def arrays(folder):
+    found = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    return {name: values for name, values in found.items() if not name.startswith("loss_scale")}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_checkpoint_of_one_is_the_others_bit_for_bit(pythons, tmp_path, optimizer):
+    writer, reader = pythons
+    folder = train(writer, tmp_path / "written", optimizer, 3)
+    script = "tests.support.training.checkpoint.restored_values"
+    run(reader, "-m", script, folder, optimizer, tmp_path / "values.npz")
+    found, expected = dict(np.load(tmp_path / "values.npz")), arrays(folder)
+    version = str(found.pop("tensorflow"))
+    assert f'"tensorflow": "{version}"' not in (folder / "manifest.json").read_text()
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert found[name].tobytes() == values.tobytes(), name
+    # And both go on alike, but for the order of their sums.
+    shutil.copytree(folder, tmp_path / "other" / folder.name)
+    one = arrays(train(writer, tmp_path / "written", optimizer, 6))
+    two = arrays(train(reader, tmp_path / "other", optimizer, 6))
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        change = np.linalg.norm(values - expected[name])
+        assert np.linalg.norm(two[name] - values) <= 1e-4 * change + 1e-6 * np.linalg.norm(values)
+    assert sum(np.any(values != expected[name]) for name, values in one.items()) >= 6
+
+
+def test_a_model_exported_by_one_answers_alike_in_the_other(pythons, tmp_path):
+    writer, reader = pythons
+    folder = train(writer, tmp_path / "written", "sgd", 3)
+    exported = tmp_path / "exported"
+    run(writer, "main.py", "--mode=export", f"--restore={folder}", f"--export_dir={exported}")
+    random = np.random.default_rng()
+    ids = np.stack([random.integers(0, rows, 200) for rows in VOCAB], axis=1).astype(np.int64)
+    dense = random.uniform(0, 5, (200, 13)).astype(np.float32)
+    np.savez(tmp_path / "cases.npz", **{"all.dense": dense, "all.ids": ids})
+    answers = []
+    for python in (writer, reader):
+        target = tmp_path / f"answers{len(answers)}.npz"
+        run(python, "-I", SERVE, exported, tmp_path / "cases.npz", target, cwd=tmp_path)
+        answers.append(np.load(target)["all"])
+    assert answers[0].dtype == np.float32, answers[0]
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-6)
+    assert np.ptp(answers[0]) > 0.001

@@ -1,0 +1,77 @@
+"""Starts a Python script on several ranks with horovodrun, as a user would."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import psutil
+
+from tests.support.paths import ROOT
+
+_LOG = re.compile(
+    r"(\[\d+\]<stderr>:)?"
+    r"(WARNING: All log messages before absl::InitializeLog\(\)|[IW]0000 \d\d:\d\d:\d+\.\d+ )"
+)
+
+
+def command(ranks, *arguments, wrapper=True, quick=True):
+    """Returns the command line that starts `python3 arguments` on the ranks.
+
+    Unless `quick`, horovodrun itself starts them, which takes 5 s of processor time longer.
+    """
+    program = [*(["./hvd_wrapper.sh"] if wrapper else []), sys.executable, *map(str, arguments)]
+    if ranks == 1:
+        return program
+    horovodrun = [str(pathlib.Path(sys.executable).parent / "horovodrun")]
+    if quick:
+        horovodrun = [sys.executable, str(ROOT / "tests" / "support" / "quick_horovodrun.py")]
+    return [*horovodrun, "--gloo", "-np", str(ranks), *program]
+
+
+def environment(**extra):
+    """Returns the environment for it: the interpreter's own tools first, TensorFlow quiet."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_"))}
+    path = f"{pathlib.Path(sys.executable).parent}:{clean['PATH']}"
+    return {**clean, "PATH": path, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **extra}
+
+
+def run(ranks, *arguments, timeout=300, **extra):
+    """Runs to the end; returns the CompletedProcess with what it printed."""
+    process = subprocess.Popen(
+        command(ranks, *arguments), cwd=ROOT, env=environment(**extra), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, without_logs(err))
+
+
+def without_logs(text):
+    """Returns standard error without TensorFlow's lines about itself.
+
+    Newer ones print some before they read the log level, with and without horovodrun's prefix.
+    """
+    return "".join(line for line in text.splitlines(True) if not _LOG.match(line))
+
+
+def ranks_of(process):
+    """Returns {rank: psutil.Process} of the ranks of main.py that a started launcher has now."""
+    found = {}
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return found
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            rank = child.environ().get("HOROVOD_RANK")
+            if rank and child.name().startswith("python") and "main.py" in child.cmdline():
+                found[int(rank)] = child
+    return found

@@ -1,0 +1,168 @@
+"""DLRM in NumPy float64, forward and backward, as an independent reference for training."""
+
+import numpy as np
+
+from tests.support.row_optimizers import ReferenceRows
+
+
+def mlp_forward(x, layers, last_linear):
+    """Returns the activations of each layer, the input first."""
+    activations = [x]
+    for index, (kernel, bias) in enumerate(layers):
+        x = x @ kernel + bias
+        if not (last_linear and index == len(layers) - 1):
+            x = np.maximum(x, 0)
+        activations.append(x)
+    return activations
+
+
+def mlp_backward(gradient, activations, layers, last_linear):
+    """Returns (gradient of the input, [(kernel gradient, bias gradient), ...])."""
+    gradients = []
+    for index in reversed(range(len(layers))):
+        if not (last_linear and index == len(layers) - 1):
+            gradient = gradient * (activations[index + 1] > 0)
+        gradients.append((activations[index].T @ gradient, gradient.sum(0)))
+        gradient = gradient @ layers[index][0].T
+    return gradient, gradients[::-1]
+
+
+class ReferenceInteraction:
+    """From features [B, F, D], the bottom output first, to the top MLP's input, and back.
+
+    Attributes:
+        parameters: the trainable arrays, in the order of their gradients.
+    """
+
+    def __init__(self):
+        self.parameters = []
+
+    def forward(self, features, width):
+        """Returns [B, width]."""
+        raise NotImplementedError
+
+    def backward(self, features, gradient):
+        """Returns (gradient of the features, [gradient of each parameter])."""
+        raise NotImplementedError
+
+
+class ReferenceDot(ReferenceInteraction):
+    """Scalar products of all pairs behind the bottom output, then zeros."""
+
+    def forward(self, features, width):
+        pairs = [
+            (features[:, i] * features[:, j]).sum(1)
+            for i in range(features.shape[1])
+            for j in range(i)
+        ]
+        joined = np.zeros((len(features), width))
+        dimension = features.shape[2]
+        joined[:, :dimension] = features[:, 0]
+        joined[:, dimension : dimension + len(pairs)] = np.stack(pairs, axis=1)
+        return joined
+
+    def backward(self, features, gradient):
+        count, dimension = features.shape[1:]
+        feature_gradients = np.zeros_like(features)
+        feature_gradients[:, 0] += gradient[:, :dimension]
+        column = dimension
+        for i in range(count):
+            for j in range(i):
+                feature_gradients[:, i] += gradient[:, column : column + 1] * features[:, j]
+                feature_gradients[:, j] += gradient[:, column : column + 1] * features[:, i]
+                column += 1
+        return feature_gradients, []
+
+
+class ReferenceCat(ReferenceInteraction):
+    """All vectors, one after another."""
+
+    def forward(self, features, width):
+        return np.concatenate(list(features.swapaxes(0, 1)), axis=1)
+
+    def backward(self, features, gradient):
+        return np.stack(np.split(gradient, features.shape[1], axis=1), axis=1), []
+
+
+class ReferenceNone(ReferenceInteraction):
+    """The bottom output, then zeros."""
+
+    def forward(self, features, width):
+        return np.pad(features[:, 0], [(0, 0), (0, width - features.shape[2])])
+
+    def backward(self, features, gradient):
+        feature_gradients = np.zeros_like(features)
+        feature_gradients[:, 0] = gradient[:, : features.shape[2]]
+        return feature_gradients, []
+
+
+REFERENCE_INTERACTIONS = {"dot": ReferenceDot, "cat": ReferenceCat, "none": ReferenceNone}
+
+
+class ReferenceDLRM:
+    """Trains with SGD on the dense part, any row optimizer on the tables.
+
+    Args:
+        bottom, top: [(kernel, bias), ...].
+        tables: [rows, D] arrays.
+        optimizer: of the tables, a name in `model.embedding.optimizers.OPTIMIZERS`.
+        table_factor: what multiplies the tables' gradients.
+        interaction: a `ReferenceInteraction`; default: dot.
+        options: hyper-parameters of the optimizer.
+    """
+
+    def __init__(
+        self,
+        bottom,
+        top,
+        tables,
+        optimizer="sgd",
+        table_factor=1.0,
+        options=None,
+        *,
+        interaction=None,
+    ):
+        self.interaction = interaction or ReferenceDot()
+        self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
+        self.top = [(k.astype(np.float64), b.astype(np.float64)) for k, b in top]
+        self._tables = [ReferenceRows(optimizer, table, options=options) for table in tables]
+        self._factor = table_factor
+
+    @property
+    def tables(self):
+        """The rows of each table, [rows, D]."""
+        return [table.rows for table in self._tables]
+
+    def forward(self, dense, ids):
+        """Returns the logits [B]."""
+        return self._forward(dense, ids)[-1][-1][:, 0]
+
+    def _forward(self, dense, ids):
+        bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)
+        vectors = [table[ids[:, t]] for t, table in enumerate(self.tables)]
+        features = np.stack([bottom[-1], *vectors], axis=1)
+        joined = self.interaction.forward(features, self.top[0][0].shape[0])
+        return features, bottom, mlp_forward(joined, self.top, last_linear=True)
+
+    def step(self, dense, ids, label, learning_rate):
+        """Trains on one batch; returns the mean loss before the update."""
+        features, bottom, top = self._forward(dense, ids)
+        logits, label = top[-1][:, 0], label.astype(np.float64)
+        loss = np.mean(np.logaddexp(0, logits) - label * logits)
+        gradient = (1 / (1 + np.exp(-logits)) - label)[:, None] / len(label)
+        gradient, top_gradients = mlp_backward(gradient, top, self.top, last_linear=True)
+        feature_gradients, gradients = self.interaction.backward(features, gradient)
+        for parameter, change in zip(self.interaction.parameters, gradients):
+            parameter -= learning_rate * change
+        _, bottom_gradients = mlp_backward(feature_gradients[:, 0], bottom, self.bottom, False)
+        for layers, gradients in ((self.bottom, bottom_gradients), (self.top, top_gradients)):
+            for index, (kernel, bias) in enumerate(gradients):
+                layers[index] = (
+                    layers[index][0] - learning_rate * kernel,
+                    layers[index][1] - learning_rate * bias,
+                )
+        for t, table in enumerate(self._tables):
+            summed = np.zeros_like(table.rows)
+            np.add.at(summed, ids[:, t], self._factor * feature_gradients[:, t + 1])
+            table.apply(summed.any(axis=1), summed, learning_rate)
+        return loss

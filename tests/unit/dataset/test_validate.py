@@ -1,0 +1,68 @@
+"""The full scan's summary, against NumPy; its command line."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dataset import open_split, validate
+from dataset.chunks import CHUNK_SAMPLES, largest_ids
+from tests.support.dataset.hand_written import (
+    VOCAB_SIZES,
+    random_arrays,
+    seed_metadata,
+    write_three_file,
+)
+
+
+@pytest.fixture
+def split(tmp_path):
+    arrays = random_arrays(CHUNK_SAMPLES + 1234)
+    write_three_file(tmp_path / "train", arrays, seed_metadata())
+    return tmp_path / "train", arrays
+
+
+def test_summary_is_right(split):
+    folder, arrays = split
+    lines, problems = validate.validate(open_split(folder), progress=False)
+    assert problems == []
+    assert len(lines) == 2 + 13 + len(VOCAB_SIZES)
+    assert f"{arrays.label.mean():.4%} ones" in lines[1]
+    dense = np.log(arrays.dense + 3.0)
+    for feature in range(13):
+        values = dense[:, feature]
+        expected = f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}, "
+        expected += f"stored as zero {np.mean(arrays.dense[:, feature] == 0):.2%}"
+        assert expected in lines[2 + feature]
+    for table, rows in enumerate(VOCAB_SIZES):
+        seen = len(np.unique(arrays.ids[:, table]))
+        expected = f"ids 0 to {rows - 1} of {rows} rows, {seen} seen"
+        assert expected in lines[15 + table]
+
+
+def test_command_line(split, capsys):
+    folder, _ = split
+    assert validate.main([str(folder)]) == 0
+    assert capsys.readouterr().out.endswith(f"{folder}: valid\n")
+    ids = np.memmap(folder / "category.bin", np.int32, "r+").reshape(-1, len(VOCAB_SIZES))
+    ids[66000, 2], ids[3, 2] = -1, 999
+    ids.flush()
+    assert validate.main([str(folder)]) == 2
+    output = capsys.readouterr()
+    assert output.out.endswith(f"{folder}: 1 problems\n")
+    # The first one in the file, whichever thread found its chunk first.
+    assert "table 2, sample 3: id 999 is outside the vocabulary: expected 0 to 126" in output.err
+    assert validate.main([str(folder / "none")]) == 2
+    assert re.search("dataset.validate: .*none: no such file or folder", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("samples", [1, 63, 64, 65, 1000])
+@pytest.mark.parametrize(
+    ("dtype", "width"), [("int8", 1), ("int16", 1), ("int32", 8), ("uint8", 3)]
+)
+def test_largest_ids(samples, dtype, width):
+    info = np.iinfo(dtype)
+    random = np.random.default_rng(samples)
+    ids = random.integers(info.min, info.max, (samples, width), dtype=dtype, endpoint=True)
+    unsigned = ids.astype(np.int64) % (1 << 8 * ids.dtype.itemsize)
+    np.testing.assert_array_equal(largest_ids(ids), unsigned.max(axis=0))

@@ -1,0 +1,259 @@
+"""The fused MLP against float64 NumPy: every type, odd shapes, gradients, determinism, errors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ops import loader
+from ops.mlp import mlp, mlp_for_inference
+from tests.support.reference import mlp_backward, mlp_forward
+
+pytestmark = pytest.mark.skipif(
+    not loader.is_built("mlp"), reason="the library of the MLP ops is not built: it needs oneDNN"
+)
+
+DTYPES = (tf.float32, tf.bfloat16)
+# Of the norm of the sums of the terms' magnitudes. In bfloat16 each layer rounds what it gives on,
+# by up to 2^-9 of it.
+TOLERANCE = {tf.float32: 2e-6, tf.bfloat16: 0.02}
+# (B, widths): the published MLPs, one row, one layer, single columns, sizes that fill no register
+# and no chunk, more layers than buffers.
+SHAPES = (
+    (2048, (13, 512, 256, 128)), (700, (480, 1024, 1024, 512, 256, 1)), (1, (13, 32, 8)),
+    (1, (1, 1)), (3, (5, 1, 7)), (97, (33, 17, 1, 9, 31, 2)), (130, (7, 7)), (1025, (16, 3, 64)),
+)  # fmt: skip
+
+
+class Case:
+    """Random inputs of an MLP, as tensors and as the float64 numbers that these hold."""
+
+    def __init__(self, batch, widths, dtype, last_relu, seed=None):
+        rng = np.random.default_rng(seed)
+        self.last_relu = last_relu
+        self.x = tf.cast(rng.standard_normal((batch, widths[0]), np.float32), dtype)
+        self.kernels, self.biases = [], []
+        for inputs, outputs in zip(widths, widths[1:]):
+            kernel = rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)
+            self.kernels.append(tf.Variable(kernel, dtype=tf.float32))
+            self.biases.append(tf.Variable(0.3 * rng.standard_normal(outputs), dtype=tf.float32))
+        self.upstream = tf.cast(rng.standard_normal((batch, widths[-1]), np.float32), dtype)
+
+    def run(self, **options):
+        """Returns (y, [gradient of x, of the kernels, of the biases])."""
+        with tf.GradientTape() as tape:
+            tape.watch(self.x)
+            y = mlp(self.x, self.kernels, self.biases, self.last_relu, **options)
+        return y, tape.gradient(y, [self.x, *self.kernels, *self.biases], self.upstream)
+
+    def layers(self):
+        """[(kernel, bias), ...] in float64, kernels as the products take them: in the type of x."""
+        return [
+            (float64(tf.cast(kernel, self.x.dtype)), float64(bias))
+            for kernel, bias in zip(self.kernels, self.biases)
+        ]
+
+    def check(self, **options):
+        """Checks every layer and every gradient against float64, from the op's own activations.
+
+        Of the op's own, because a unit whose sign hangs on rounding has another gradient.
+        """
+        y, hidden = loader.load("mlp").dlrm_mlp_forward(
+            x=self.x, kernels=self.kernels, biases=self.biases, M=len(self.kernels) - 1,
+            last_relu=self.last_relu, **options,
+        )  # fmt: skip
+        kept = [float64(tensor) for tensor in (self.x, *hidden, y)]
+        layers, tolerance = self.layers(), TOLERANCE[self.x.dtype]
+        for index, (before, after, (kernel, bias)) in enumerate(zip(kept, kept[1:], layers)):
+            linear = index == len(layers) - 1 and not self.last_relu
+            (expected,) = mlp_forward(before, [(kernel, bias)], last_linear=linear)[1:]
+            close(after, expected, np.abs(before) @ np.abs(kernel) + np.abs(bias), tolerance)
+        same, gradients = self.run(**options)
+        assert same.numpy().tobytes() == y.numpy().tobytes()
+        assert [g.dtype for g in gradients] == [self.x.dtype] + [tf.float32] * 2 * len(layers)
+        upstream, linear = float64(self.upstream), not self.last_relu
+        expected = flat(mlp_backward(upstream, kept, layers, linear))
+        sizes = flat(
+            mlp_backward(
+                np.abs(upstream), [np.abs(kept[0]), *kept[1:]],
+                [(np.abs(kernel), bias) for kernel, bias in layers], linear,
+            )
+        )  # fmt: skip
+        for ours, reference, size in zip(gradients, expected, sizes):
+            close(float64(ours), reference, size, tolerance)
+
+
+def flat(backward):
+    """What `mlp_backward` returns as [gradient of x, of the kernels, of the biases]."""
+    x_gradient, gradients = backward
+    kernels, biases = zip(*gradients)
+    return [x_gradient, *kernels, *biases]
+
+
+def float64(tensor):
+    return tf.cast(tensor, tf.float64).numpy()
+
+
+def close(ours, reference, size, tolerance):
+    assert ours.shape == reference.shape
+    error, scale = np.linalg.norm(ours - reference), np.linalg.norm(size)
+    assert error <= tolerance * scale, (error, scale)
+
+
+@pytest.mark.parametrize("last_relu", [False, True], ids=["linear", "relu"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize(("batch", "widths"), SHAPES, ids=str)
+def test_outputs_and_gradients(batch, widths, dtype, last_relu):
+    Case(batch, widths, dtype, last_relu).check()
+
+
+def away_from_zero(batch, widths):
+    """A float32 case in which no unit's sign hangs on rounding."""
+    for _ in range(1000):
+        case = Case(batch, widths, tf.float32, False)
+        z, least = float64(case.x), np.inf
+        for kernel, bias in case.layers():
+            z = (np.maximum(z, 0) if least < np.inf else z) @ kernel + bias
+            least = min(least, np.abs(z).min())
+        if least > 1e-5:
+            return case
+    raise AssertionError("no such case in 1000 draws")
+
+
+def test_against_finite_differences():
+    case = away_from_zero(6, (5, 8, 3))
+    _, gradients = case.run()
+    rng = np.random.default_rng()
+    held = [case.x, *case.kernels, *case.biases]
+    step = 1e-7  # in float64, and less than any unit is from zero
+
+    def loss(values):
+        layers = list(zip(values[1:3], values[3:]))
+        return (mlp_forward(values[0], layers, last_linear=True)[-1] * float64(case.upstream)).sum()
+
+    for index, gradient in enumerate(gradients):
+        direction = rng.standard_normal(gradient.shape)
+        ends = []
+        for sign in (1, -1):
+            values = [float64(tensor) for tensor in held]
+            values[index] = values[index] + sign * step * direction
+            ends.append(loss(values))
+        slope = (ends[0] - ends[1]) / (2 * step)
+        size = np.linalg.norm(float64(gradient)) * np.linalg.norm(direction)
+        assert abs(slope - (float64(gradient) * direction).sum()) < 1e-5 * size
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_relu_is_zero_below_and_nan_where_its_input_is_not_finite(dtype, isa):
+    """A NaN or an infinity that a ReLU made 0 would hide a training that has diverged."""
+    del isa
+    values = np.array([-3.0, -0.0, 0.0, 2.0, np.nan, np.inf, -np.inf])
+    expected = np.array([0, 0, 0, 2, np.nan, np.nan, np.nan])
+    # Of one input, as many units as fill registers and leave a rest: every place sees every value.
+    for width in (1, 7, 16, 35):
+        x = tf.cast(values[:, None], dtype)
+        ones, zeros = tf.ones([1, width]), tf.zeros([width])
+        y = float64(mlp(x, [ones], [zeros], last_relu=True))
+        np.testing.assert_array_equal(y, np.tile(expected[:, None], width))
+        y = float64(mlp_for_inference(x, [ones, -tf.eye(width)], [zeros, zeros]))
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(y[finite], np.tile(-expected[finite, None], width))
+        assert np.isnan(y[~finite]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("batch", [0, 1, 65, 4096])
+def test_inference_gives_the_same_bytes_without_the_gradient(batch, dtype):
+    case = Case(batch, (13, 64, 32, 1), dtype, False)
+    y, _ = case.run()
+    assert mlp_for_inference(case.x, case.kernels, case.biases).numpy().tobytes() == (
+        y.numpy().tobytes()
+    )
+    with tf.GradientTape() as tape:
+        y = mlp_for_inference(case.x, case.kernels, case.biases)
+    with pytest.raises(ValueError, match=r"needs 2 hidden activations.*kept 0.*ops\.mlp\.mlp"):
+        tape.gradient(y, case.kernels)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_an_empty_batch_has_zero_gradients(dtype):
+    y, gradients = Case(0, (13, 64, 2), dtype, True).run()
+    assert y.shape == (0, 2)
+    assert gradients[0].shape == (0, 13)
+    assert all(not g.numpy().any() for g in gradients[1:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("batch", [63, 1000, 2049])
+def test_the_same_bytes_each_time(batch, dtype):
+    case = Case(batch, (13, 96, 40, 1), dtype, False)
+    first = case.run()
+    for _ in range(3):
+        for ours, before in zip(tf.nest.flatten(case.run()), tf.nest.flatten(first)):
+            assert ours.numpy().tobytes() == before.numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("chunk_rows", [1, 16, 33, 500, 10_000])
+def test_chunks_change_no_more_than_rounding(chunk_rows, dtype):
+    Case(777, (13, 48, 20, 3), dtype, True).check(chunk_rows=chunk_rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_in_a_function_for_batches_of_any_size(dtype):
+    case = Case(1, (13, 32, 4), dtype, False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 13], dtype)])
+    def run(x):
+        with tf.GradientTape() as tape:
+            y = mlp(x, case.kernels, case.biases)
+        return y, tape.gradient(y, case.kernels)
+
+    assert run.get_concrete_function().output_shapes[0].as_list() == [None, 4]
+    for batch in (5, 0, 1, 300, 5, *range(20, 44)):  # more sizes than are kept
+        case.x = tf.cast(tf.random.normal([batch, 13]), dtype)
+        case.upstream = tf.ones([batch, 4], dtype)
+        y, gradients = run(case.x)
+        expected_y, expected = case.run()
+        assert y.numpy().tobytes() == expected_y.numpy().tobytes()
+        for ours, reference in zip(gradients, expected[1:3]):
+            assert ours.numpy().tobytes() == reference.numpy().tobytes()
+
+
+def test_what_does_not_fit_is_named():
+    x = tf.zeros([4, 3])
+    kernels, biases = [tf.zeros([3, 5]), tf.zeros([5, 2])], [tf.zeros([5]), tf.zeros([2])]
+    invalid = (ValueError, tf.errors.InvalidArgumentError)
+    with pytest.raises(TypeError, match="float32, bfloat16; got float16"):
+        mlp(tf.cast(x, tf.float16), kernels, biases)
+    with pytest.raises(ValueError, match="2 kernels and 1 biases"):
+        mlp(x, kernels, biases[:1])
+    with pytest.raises(ValueError, match="at least one; got 0 kernels"):
+        mlp(x, [], [])
+    with pytest.raises(invalid, match=r"kernel 0 must be \[4, N >= 1\].*\[3,5\]"):
+        mlp(tf.zeros([4, 4]), kernels, biases)
+    with pytest.raises(invalid, match=r"kernel 1 must be \[5, N >= 1\].*\[4,2\]"):
+        mlp(x, [kernels[0], tf.zeros([4, 2])], biases)
+    with pytest.raises(invalid, match=r"bias 1 must be \[2\].*\[3\]"):
+        mlp(x, kernels, [biases[0], tf.zeros([3])])
+    with pytest.raises(invalid, match=r"x must be \[B, K\].*\[4\]"):
+        mlp(tf.zeros([4]), kernels, biases)
+    with pytest.raises(ValueError, match=r"must be equal|must be rank"):
+        tf.function(lambda: mlp(x, [tf.zeros([4, 2])], [tf.zeros([2])]))()
+    with pytest.raises(invalid, match=r"gradient must be \[4, 2\], got shape \[4,3\]"):
+        loader.load("mlp").dlrm_mlp_backward(
+            gradient=tf.zeros([4, 3]), y=tf.zeros([4, 2]), x=x, hidden=[tf.zeros([4, 5])],
+            kernels=kernels, last_relu=False,
+        )  # fmt: skip
+
+
+def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(loader, "path", lambda name="ops": tmp_path / f"libdlrm_{name}-tf0.0.so")
+    loader.load.cache_clear()
+    try:
+        with pytest.raises(
+            loader.LibraryNotBuiltError,
+            match=r"libdlrm_mlp.*is not built.*pip install --group onednn.*make ops",
+        ):
+            mlp(tf.zeros([1, 1]), [tf.zeros([1, 1])], [tf.zeros([1])])
+    finally:
+        loader.load.cache_clear()

@@ -1,0 +1,204 @@
+"""The row optimizers with state: native, TensorFlow's formulation and the registry, in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
+
+from model.embedding.optimizers import OPTIMIZERS
+from ops import loader
+from ops.embedding import (
+    RowIds,
+    RowRule,
+    embedding_lookup,
+    embedding_lookup_tensorflow,
+    embedding_update,
+    embedding_update_tensorflow,
+)
+from tests.support.row_optimizers import OPTIONS, ReferenceRows
+from tests.unit.ops.test_embedding import (
+    BASES,
+    DTYPES,
+    ROWS,
+    SIZES,
+    equal_ids,
+    random_gradients,
+    table_of,
+    zipf_ids,
+)
+
+STATEFUL = [name for name, optimizer in OPTIMIZERS.items() if optimizer.states]
+
+
+def start(rng, name, dimension):
+    """Returns (rows, states): random, as an optimizer could have left them."""
+    rows, states = table_of(rng, dimension), []
+    for state in OPTIMIZERS[name].states:
+        values = rng.uniform(0.25, 1, state.shape(ROWS, dimension)).astype("f4")
+        states.append(values - np.float32(0.5) if state.name == "linear" else values)
+    return rows, states
+
+
+def rule_of(name, options=None):
+    options = OPTIONS.get(name, {}) if options is None else options
+    return RowRule(name, OPTIMIZERS[name].with_options(options).rule_values)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("make_ids", [equal_ids, zipf_ids])
+def test_native_against_float64(isa, make_ids, name):
+    rng = np.random.default_rng(3)
+    for dimension in (1, 16, 127, 128):
+        rows, states = start(rng, name, dimension)
+        reference = ReferenceRows(name, rows, states, OPTIONS.get(name))
+        table, variables = tf.Variable(rows), [tf.Variable(state) for state in states]
+        for rate in (0.3, 0.1):
+            ids = make_ids(rng, 200)
+            gradients = random_gradients(rng, ids, dimension)
+            where = RowIds(ids, BASES, SIZES)
+            embedding_update(table, variables, where, gradients, rate, 0.5, rule_of(name))
+            reference.scatter(BASES + ids, gradients.numpy(), rate, 0.5)
+        np.testing.assert_allclose(table.numpy(), reference.rows, rtol=1e-4, atol=1e-4)
+        for variable, expected in zip(variables, reference.states):
+            np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-4)
+        if make_ids is equal_ids:
+            untouched = np.setdiff1d(np.arange(ROWS), (BASES + ids).ravel())
+            np.testing.assert_array_equal(table.numpy()[untouched], rows[untouched])
+        if name == "ftrl":
+            touched = np.unique(BASES + ids)
+            zeros = table.numpy()[touched] == 0
+            np.testing.assert_array_equal(zeros, reference.rows[touched] == 0)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("id_dtype", [tf.int32, tf.int64], ids=lambda d: d.name)
+def test_native_with_each_type(isa, name, dtype, id_dtype):
+    rng = np.random.default_rng(5)
+    rows, states = start(rng, name, 33)
+    reference = ReferenceRows(name, rows, states, OPTIONS.get(name))
+    table, variables = tf.Variable(rows), [tf.Variable(state) for state in states]
+    ids = zipf_ids(rng, 90)
+    gradients = random_gradients(rng, ids, 33, dtype)
+    where = RowIds(tf.cast(ids, id_dtype), BASES, SIZES)
+    embedding_update(table, variables, where, gradients, 0.3, 0.5, rule_of(name))
+    reference.scatter(BASES + ids, tf.cast(gradients, tf.float32).numpy(), 0.3, 0.5)
+    np.testing.assert_allclose(table.numpy(), reference.rows, rtol=1e-4, atol=1e-5)
+    for variable, expected in zip(variables, reference.states):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_tensorflow_formulation_is_the_same_function(name):
+    rng = np.random.default_rng(4)
+    rows, states = start(rng, name, 24)
+    rule, formula = rule_of(name), OPTIMIZERS[name].formula
+    tables = [tf.Variable(rows) for _ in range(2)]
+    variables = [[tf.Variable(state) for state in states] for _ in range(2)]
+    for rate in (0.3, 0.1):
+        ids = zipf_ids(rng, 64)
+        where, gradients = RowIds(ids, BASES, SIZES), random_gradients(rng, ids, 24)
+        embedding_update(tables[0], variables[0], where, gradients, rate, 0.5, rule)
+        embedding_update_tensorflow(
+            tables[1], variables[1], where, gradients, rate, 0.5, formula, rule.hyperparameters
+        )
+    np.testing.assert_allclose(tables[0].numpy(), tables[1].numpy(), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(*variables):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_tensorflow_lookup_is_the_same_function():
+    rng = np.random.default_rng(4)
+    table, ids = tf.Variable(table_of(rng, 24)), zipf_ids(rng, 64)
+    for dtype in DTYPES:
+        np.testing.assert_array_equal(
+            embedding_lookup(table, ids, BASES, SIZES, dtype).numpy(),
+            embedding_lookup_tensorflow(table, ids, BASES, SIZES, dtype).numpy(),
+        )
+
+
+def test_ftrl_equals_tensorflows_kernel_at_a_constant_rate(isa):
+    """`ResourceApplyFtrlV2` with l1 / rate, (l2 + beta / 2) / rate, and linear / rate."""
+    rng = np.random.default_rng(6)
+    rate, (l1, l2, beta) = 0.25, OPTIONS["ftrl"].values()
+    rows = table_of(rng, 16)
+    ours = [tf.Variable(rows), tf.Variable(tf.zeros_like(rows)), tf.Variable(tf.zeros_like(rows))]
+    theirs = [tf.Variable(variable) for variable in ours]
+    ids = np.arange(ROWS)[:, None]
+    for _ in range(5):
+        gradients = rng.standard_normal(rows.shape, dtype=np.float32)
+        embedding_update(
+            ours[0], ours[1:], RowIds(ids, [0], [ROWS]), gradients[:, None], rate,
+            rule=rule_of("ftrl"),
+        )  # fmt: skip
+        tf.raw_ops.ResourceApplyFtrlV2(
+            var=theirs[0].handle, accum=theirs[1].handle, linear=theirs[2].handle, grad=gradients,
+            lr=rate, l1=l1 / rate, l2=(l2 + beta / 2) / rate, l2_shrinkage=0.0, lr_power=-0.5,
+        )  # fmt: skip
+    np.testing.assert_allclose(ours[0].numpy(), theirs[0].numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours[1].numpy(), theirs[1].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(ours[2].numpy(), rate * theirs[2].numpy(), rtol=1e-4, atol=1e-5)
+    zeros = np.mean(ours[0].numpy() == 0)
+    assert 0.01 < zeros < 0.5, zeros
+
+
+def test_ftrl_without_regularisation_is_adagrad_on_any_schedule(isa):
+    """Initial rows count, whatever the rate does: it doubles, decays and ends at 0."""
+    rng = np.random.default_rng(7)
+    rows = table_of(rng, 32)
+    ftrl, adagrad = tf.Variable(rows), tf.Variable(rows)
+    states = [tf.Variable(tf.zeros_like(rows)) for _ in range(2)]
+    accumulator = tf.Variable(tf.zeros_like(rows))
+    for rate in (0.001, 0.1, 0.2, 0.2, 0.05, 0.0, 0.0):
+        ids = zipf_ids(rng, 100)
+        where, gradients = RowIds(ids, BASES, SIZES), random_gradients(rng, ids, 32)
+        before = ftrl.numpy()
+        embedding_update(ftrl, states, where, gradients, rate, rule=RowRule("ftrl", (0, 0, 0)))
+        embedding_update(
+            adagrad, [accumulator], where, gradients, rate, rule=RowRule("adagrad", (1e-30,))
+        )
+        np.testing.assert_allclose(ftrl.numpy(), adagrad.numpy(), rtol=1e-4, atol=1e-5)
+        if rate == 0:
+            np.testing.assert_allclose(ftrl.numpy(), before, rtol=1e-5, atol=1e-6)
+
+
+def test_ftrl_at_rate_0_changes_no_regularised_row(isa):
+    rng = np.random.default_rng(8)
+    rows = table_of(rng, 32)
+    table, states = tf.Variable(rows), [tf.Variable(tf.zeros_like(rows)) for _ in range(2)]
+    ids = zipf_ids(rng, 100)
+    where = RowIds(ids, BASES, SIZES)
+    for rate in (0.1, 0.1, 0.0):
+        before = table.numpy()
+        update = random_gradients(rng, ids, 32)
+        rule = RowRule("ftrl", (0.05, 0.0, 0.0))
+        embedding_update(table, states, where, update, rate, rule=rule)
+    assert (before[BASES + ids] == 0).any()
+    np.testing.assert_allclose(table.numpy(), before, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(table.numpy() == 0, before == 0)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
+def test_ftrl_keeps_columns_without_a_gradient_and_passes_nan_on(isa, native):
+    rows = np.full((3, 21), 0.5, np.float32)
+    gradients = np.zeros((2, 1, 21), np.float32)
+    gradients[:, 0, 3], gradients[1, 0, 4], gradients[0, 0, 20] = 1.0, np.nan, np.inf
+    table, states = tf.Variable(rows), [tf.Variable(tf.zeros([3, 21])) for _ in range(2)]
+    where, values = RowIds([[1], [2]], [0], [3]), (0.01, 0.01, 1.0)
+    if native:
+        embedding_update(table, states, where, gradients, 0.1, rule=RowRule("ftrl", values))
+    else:
+        formula = OPTIMIZERS["ftrl"].formula
+        embedding_update_tensorflow(table, states, where, gradients, 0.1, 1.0, formula, values)
+    changed = table.numpy() != rows
+    np.testing.assert_array_equal(np.argwhere(changed), [[1, 3], [1, 20], [2, 3], [2, 4]])
+    assert np.isnan(table.numpy()[1, 20]) and np.isnan(table.numpy()[2, 4])
+    assert np.isfinite(table.numpy()[:, :4]).all()
+
+
+def test_the_kernels_have_the_optimizers_of_the_registry():
+    loader.load()
+    definition = op_def_registry.get("Dlrm>EmbeddingUpdate")
+    (attribute,) = [a for a in definition.attr if a.name == "optimizer"]
+    allowed = [value.decode() for value in attribute.allowed_values.list.s]
+    assert allowed == list(OPTIMIZERS)

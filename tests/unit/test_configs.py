@@ -1,0 +1,207 @@
+"""Every flagfile in configs/: its header, its flags, its plan, its learning rates."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from planner.arguments import read_vocab_sizes
+from planner.plan import render
+from planner.planned_run import Machines, PlannedRun, Tables
+from planner.published_runs import PUBLISHED_RUNS
+from planner.workload import ModelShape
+from tests.support.paths import ROOT
+
+FILES = sorted(ROOT.glob("configs/*.flags"))
+NAMES = sorted(file.stem for file in FILES)
+
+# {step: learning rate} by hand, at batch sizes as published: in the warm-up and at its end, at the
+# start of the decay, half-way down (a quarter of the rate is left of (1/2)^2), and after its end.
+_EPOCH_65536 = {1160: 12, 2320: 24, 41609: 24, 53325: 6, 65041: 0}
+_MLPERF = {1375: 12, 2750: 24, 49315: 24, 63201: 6, 77087: 0, 90000: 0}
+_ILUVATAR = {1375: 0.05, 2750: 0.1, 49315: 0.1, 63201: 0.025, 77087: 0, 90000: 0}
+_DLE_SMALL = {3200: 14, 6400: 28, 64000: 28, 104000: 7, 144000: 0}
+_DLE_LARGE = {4000: 12, 8000: 24, 48000: 24, 60000: 6, 72000: 0}
+_TORCHREC = {1: 15, 64013: 15}
+RATES = {
+    "demo": {25: 0.5, 50: 1, 450: 1, 650: 0.25, 850: 0},
+    "dle-large": _DLE_LARGE,
+    "dle-large-amp": _DLE_LARGE,
+    "dle-small": _DLE_SMALL,
+    "dle-small-amp": _DLE_SMALL,
+    "iluvatar": _ILUVATAR,
+    "iluvatar-amp": _ILUVATAR,
+    "mlperf-rcp-32768": {4000: 9, 8000: 18, 70000: 18, 85000: 4.5, 100000: 0},
+    "mlperf-rcp-55296": _MLPERF,
+    "mlperf-rcp-71680": {1250: 13, 2500: 26, 46821: 26, 54524: 6.5, 62227: 0},
+    "mlperf-v0.7-nvidia": _MLPERF,
+    "sok-amp-auc": _MLPERF,
+    "sok-amp-epoch": _EPOCH_65536,
+    "sok-fp32-auc": _MLPERF,
+    "sok-fp32-epoch": _EPOCH_65536,
+    "torchrec-full": _TORCHREC,
+    "torchrec-mlperf": _TORCHREC,
+    "torchrec-x2": _TORCHREC,
+}
+# What the sources publish that no flag may change by accident.
+BATCHES = {"sok-amp-auc": 55296, "sok-amp-epoch": 65536, "sok-fp32-auc": 55296,
+           "sok-fp32-epoch": 65536, "mlperf-v0.7-nvidia": 55296, "iluvatar": 2048,
+           "iluvatar-amp": 2048, "dle-small": 32768, "dle-small-amp": 32768, "dle-large": 65536,
+           "dle-large-amp": 65536, "torchrec-mlperf": 65536, "torchrec-x2": 65536,
+           "torchrec-full": 65520, "mlperf-rcp-32768": 32768, "mlperf-rcp-55296": 55296,
+           "mlperf-rcp-71680": 71680, "demo": 2048}  # fmt: skip
+
+# Parses one file as main.py does, in a process of its own, which imports no TensorFlow.
+_PARSE = """
+import json, sys
+from training import cli
+config = cli.parse(["main.py", f"--flagfile={sys.argv[1]}", "--data_dir=x"])
+rates = config.training.learning_rates()
+print(json.dumps({
+    "flags": config.flags(),
+    "widths": [config.model.bottom_widths, config.model.top_widths],
+    "rates": {step: rates(int(step)) for step in sys.argv[2].split(",")},
+    "tensorflow": "tensorflow" in sys.modules,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed():
+    """{name: what `_PARSE` prints}, all files at once."""
+    running = {}
+    for file in FILES:
+        steps = ",".join(map(str, RATES[file.stem]))
+        running[file.stem] = subprocess.Popen(
+            [sys.executable, "-c", _PARSE, str(file), steps], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    done = {}
+    for name, process in running.items():
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{name}: {err}"
+        done[name] = json.loads(out)
+    return done
+
+
+def header(name):
+    lines = (ROOT / "configs" / f"{name}.flags").read_text().splitlines()
+    return [line for line in lines if line.startswith("#")]
+
+
+def plans(name):
+    """Yields {flag: text} of each `# plan:` line."""
+    for line in header(name):
+        if line.startswith("# plan: "):
+            yield dict(item.lstrip("-").split("=") for item in shlex.split(line[8:]))
+
+
+def test_every_file_is_known():
+    assert sorted(RATES) == sorted(BATCHES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flags_are_the_published_ones(parsed, name):
+    flags = parsed[name]["flags"]
+    assert flags["global_batch_size"] == BATCHES[name]
+    assert not parsed[name]["tensorflow"]
+    assert parsed[name]["rates"] == {
+        str(step): pytest.approx(rate, rel=1e-12, abs=1e-12) for step, rate in RATES[name].items()
+    }
+    assert flags["amp"] == ("amp" in name or name == "mlperf-v0.7-nvidia")
+    assert flags["compress"] == name.startswith("sok-fp32")
+    assert (flags["embedding_gradient"] == "sum") == name.startswith("sok")
+    if name.endswith("-auc") or name.startswith("mlperf"):
+        assert flags["auc_threshold"] == 0.8025
+        assert not flags["eval_in_last"]
+    if name.startswith("iluvatar"):
+        assert (flags["auc_threshold"], flags["epochs"]) == (0.75, 5)
+    if name.startswith(("dle", "torchrec")) or name.endswith("-epoch"):
+        assert (flags["eval_in_last"], flags["epochs"]) == (True, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_the_schedule_stand_in_the_file(parsed, name):
+    text = (ROOT / "configs" / f"{name}.flags").read_text()
+    for flag in ("global_batch_size", "lr", "warmup_steps", "decay_start_step", "decay_steps"):
+        assert len(re.findall(rf"^--{flag}=", text, re.MULTILINE)) == 1, flag
+    # A number that a reader sees is one that the job takes.
+    for line in text.splitlines():
+        if line.startswith("--") and "=" in line:
+            flag, value = line[2:].split("=")
+            taken = parsed[name]["flags"][flag]
+            assert (str(taken) if isinstance(taken, str) else float(taken)) == (
+                value if isinstance(taken, str) else float(value)
+            ), line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_of_every_machine_fits(parsed, name):
+    flags, (bottom, top) = parsed[name]["flags"], parsed[name]["widths"]
+    machines = list(plans(name))
+    assert machines
+    for machine in machines:
+        sizes = read_vocab_sizes(machine["vocab_sizes"])
+        run = PlannedRun(
+            ModelShape(sizes, flags["embedding_dim"], bottom_mlp=tuple(bottom), top_mlp=tuple(top)),
+            Machines(int(machine["ranks"]), machine["device"]),
+            Tables(flags["embedding_optimizer"], flags["placement"]),
+            global_batch_size=flags["global_batch_size"], amp=flags["amp"],
+            compress=flags["compress"],
+        )  # fmt: skip
+        text = render(run)
+        assert f"{machine['ranks']} x {machine['device']}" in text
+        assert f"global batch {flags['global_batch_size']:,}" in text
+        assert f"{sum(sizes):,} rows of 128" in text
+        placement = text.split("Placement\n")[1].split("\n\n")[0].splitlines()[1:]
+        assert len([line for line in placement if line.split()[0].isdigit()]) == int(
+            machine["ranks"]
+        )
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"demo"}))
+def test_header_says_where_it_is_from_and_what_came_out(name):
+    lines = header(name)
+    fields = {line.split()[1] for line in lines if line.startswith("#   ") and line[4] != " "}
+    assert {"source", "data", "command"} <= fields
+    command = next(line for line in lines if line.startswith("#   command"))
+    assert f"--flagfile=configs/{name}.flags" in command
+    assert "--data_dir=$DATA" in command
+    ranks = next(plans(name))["ranks"]
+    assert (f"-np {ranks} ./hvd_wrapper.sh" in command) == (ranks != "1")
+    rows = [line for line in lines if "samples/s" in line and line.startswith("#   ")]
+    assert rows
+    assert any("AUC 0." in row or "AUC >" in row or "AUC not published" in row for row in rows)
+    for row in rows:
+        assert re.search(r"\d (min|s)\b|minutes (and AUC |and samples/s )?not published", row), row
+        assert re.search(r"\d (M )?samples/s|samples/s not published", row), row
+
+
+def test_published_rates_are_those_of_the_cost_model():
+    """The same published figure was typed twice, here and there: they must agree."""
+    rates = {
+        (run.ranks, run.global_batch, run.precision, run.rate)
+        for run in PUBLISHED_RUNS
+        if run.source.startswith(("SOK", "TorchRec"))
+    }
+    seen = set()
+    for name in NAMES:
+        if not name.startswith(("sok", "torchrec")):
+            continue
+        for line in header(name):
+            row = re.match(r"#   (\d+) x (\w+) .*?([\d.]+) M samples/s", line)
+            if row:
+                precision = "fp16" if "amp" in name else "fp32"
+                if row[2] == "A100" and "sok-fp32" in name:
+                    precision = "tf32"
+                matches = {
+                    key for key in rates
+                    if key[:3] == (int(row[1]), BATCHES[name], precision)
+                    and abs(key[3] / 1e6 - float(row[3])) < 1e-3
+                }  # fmt: skip
+                assert len(matches) == 1, line
+                seen |= matches
+    assert seen == rates

@@ -1,0 +1,87 @@
+"""The report's numbers: means, limits, texts, and the comparison with published runs."""
+
+import numpy as np
+import pytest
+
+from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES
+from tests.support.training.telemetry.report.journals import END, make_events, write_run
+from training.telemetry.report import facts, published, series
+from training.telemetry.report.plots import make_plots
+from training.telemetry.report.runs import read_runs
+
+
+def test_published_curves_only_beside_criteo_terabyte(tmp_path):
+    counts = {"layout": "raw", "train_samples": 4195197692, "test_samples": 89137319}
+    sizes = [size + (size > 3e7) for size in VOCABULARIES["mlperf"]]
+    cases = [(counts, True), ({"layout": "raw", "vocab_sizes": sizes}, True),
+             ({"layout": "synthetic", "vocab_sizes": sizes}, False),
+             ({"layout": "raw", "train_samples": 4195197691}, False)]  # fmt: skip
+    for number, (data, expected) in enumerate(cases):
+        events = make_events(data=data)
+        runs = read_runs([write_run(tmp_path / str(number), events)])
+        assert published.is_terabyte(runs[0]) is expected
+        plot = make_plots(runs)[0]
+        assert plot.key == "auc"
+        labels = [layer.label for layer in plot.layers]
+        assert (labels[-1] == "MLPerf's target: 0.8025") is expected
+        assert sum("MLPerf" in label for label in labels) == (3 if expected else 0)
+    samples, aucs = published.curve_points(published.AUC_CURVES["MLPerf, HugeCTR on 8 x A100"])
+    assert (samples[-1], aucs[-1]) == (pytest.approx(0.9 * 4195197692), 0.8026)
+    # The published evaluations are 3,793 steps of 55,296 samples apart.
+    assert samples[0] == pytest.approx(3793 * 55296, rel=2e-4)
+
+
+def test_comparison_names_differences_and_ratio(tmp_path):
+    rate = float(np.random.default_rng().uniform(5e6, 20e6))
+    data = {"layout": "raw", "train_samples": 4195197692}
+    flags = {"global_batch_size": 65536, "amp": True, "amp_dtype": "auto", "embedding_dim": 128}
+    events = make_events(data=data, flags=flags, ranks=8, gpu=True)
+    run = read_runs([write_run(tmp_path / "run", events, {**END, "samples_per_second": rate})])[0]
+    found = published.compare(run)
+    assert len(found) == len(PUBLISHED_RUNS)
+    nearest = found[0]
+    assert nearest.differences == ()
+    assert (nearest.row.ranks, nearest.row.global_batch) == (8, 65536)
+    assert nearest.row.precision == "fp16"
+    for comparison in found:
+        assert comparison.ratio == pytest.approx(rate / comparison.row.rate)
+    row = next(c for c in found if c.row.system == "16 x V100" and c.row.precision == "fp32")
+    assert row.differences == ("8 ranks on GPU, not 16 x V100", "float16, not fp32")
+    small = read_runs([write_run(tmp_path / "small", make_events(flags={"embedding_dim": 16}))])[0]
+    differences = published.compare(small)[0].differences
+    assert "other data" in differences and "other model" in differences
+    assert any(text.startswith("1 rank on CPU, not ") for text in differences)
+
+
+def test_thinning_and_smoothing_keep_weighted_means():
+    rng = np.random.default_rng()
+    n = int(rng.integers(2000, 3000))
+    x, y, weight = np.sort(rng.random(n)), rng.normal(size=n), rng.random(n) + 0.1
+    thin_x, thin_y, sums, size = series.thin(x, y, weight)
+    assert len(thin_x) <= series.MOST_POINTS < n <= len(thin_x) * size
+    assert np.dot(thin_y, sums) == pytest.approx(np.dot(y, weight))
+    assert thin_x[-1] == x[-1]
+    mean, window = series.running_mean(y[:100], weight[:100])
+    half = window // 2
+    for i in range(100):
+        around = slice(max(0, i - half), i + half + 1)
+        expected = np.average(y[:100][around], weights=weight[:100][around])
+        assert mean[i] == pytest.approx(expected)
+
+
+def test_axis_limits_leave_out_rare_outliers_only():
+    rng = np.random.default_rng()
+    values = rng.uniform(0.4, 0.5, 200)
+    low, high, above = series.limits([*values, 9.0, 8.0])
+    assert low < values.min() and values.max() < high < 1 and above == 2
+    low, high, above = series.limits(values, extra=[0.9])
+    assert high > 0.9 and above == 0
+    assert series.limits([])[2] == 0
+
+
+def test_text_of_numbers():
+    assert facts.number(1234567.8) == "1,234,568"
+    assert facts.number(None) == facts.duration(None) == "\u2013"
+    assert [facts.duration(s) for s in (1.25, 59.97, 125, 7265)] == [
+        "1.2 s", "60.0 s", "2 min 05 s", "2 h 01 min",
+    ]  # fmt: skip

@@ -1,0 +1,287 @@
+"""Files of JSON with wrong values: either they mean what they did, or the error is one line."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from model.embedding.placement import PlacementError, plan
+from model.embedding.placement_file import placement_text, read_placement
+from planner.arguments import read_vocab_sizes
+from storage.digests import checksum_text
+from storage.structured import StructureError
+from tests.support.damaged_json import TEXTS, variants
+from tests.support.training.telemetry.report.journals import END, make_events, write_run
+from training.checkpoint import damage, description, files, manifest, notes
+from training.checkpoint.array_files import ArrayFiles
+from training.checkpoint.files import DamagedError
+from training.checkpoint.reader import Reader
+from training.runtime.errors import UserError
+from training.runtime.watchdog_messages import read_states
+from training.telemetry.report import facts, published
+from training.telemetry.report.plots import make_plots
+from training.telemetry.report.runs import read_runs
+
+VOCAB, DIMENSION = [5, 3], 2
+
+
+def one_line(error):
+    text = str(error)
+    assert "\n" not in text and len(text) < 2000, text[:300]
+    return text
+
+
+def write_manifest(folder, data):
+    """Replaces a checkpoint's manifest, with a checksum of its own."""
+    (folder / manifest.NAME).write_bytes(data)
+    sums = folder / files.CHECKSUMS
+    digests = {}
+    if sums.exists():
+        digests = files.read_checksums(folder)
+    digests[manifest.NAME] = hashlib.sha256(data).hexdigest()
+    sums.write_text(checksum_text(digests))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """(folder, its manifest, its tables): one table on one rank, one dealt over two."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    random = np.random.default_rng()
+    tables = [random.standard_normal((rows, DIMENSION), np.float32) for rows in VOCAB]
+    arrays = ArrayFiles(folder)
+    shards = []
+    for table, offset, stride in ((0, 0, 2), (0, 1, 2), (1, 0, 1)):
+        values = np.ascontiguousarray(tables[table][offset::stride])
+        name = f"table_{table:02d}.rank_{offset}.npy"
+        entry = arrays.write(name, values.shape, "float32", [values])
+        shards.append({"state": "table", "table": table, "row_offset": offset,
+                       "row_stride": stride, "rows": len(values), "column_start": 0,
+                       "column_end": DIMENSION, **entry})  # fmt: skip
+    dense = np.ones((2, 3), np.float32)
+    content = {
+        "format": manifest.FORMAT, "version": manifest.VERSION, "step": 7, "epoch": 0,
+        "evaluations": [{"step": 7, "auc": 0.6, "log_loss": 0.5, "samples": 40, "seconds": 1.0}],
+        "flags": {"embedding_dim": DIMENSION, "bottom_mlp": "3,2", "top_mlp": "1", "lr": None,
+                  "ablation": "none", "global_batch_size": 8, "loss_scale": "auto"},
+        "data": {"layout": "synthetic", "dense_transform": "none", "vocab_sizes": VOCAB},
+        "versions": {"numpy": "x", "cores": 2, "gpu": None}, "written": "2026-01-01T00:00:00Z",
+        "ranks": 2, "vocab_sizes": VOCAB, "embedding_dim": DIMENSION,
+        "dense": {"00.kernel": arrays.write("dense.00.npy", dense.shape, "float32", [dense])},
+        "optimizer": {"00.iteration": arrays.write("step.npy", (), "int64", [np.int64(3)])},
+        "loss_scale": {"loss_scale": arrays.write("scale.npy", (), "float32", [np.float32(1)])},
+        "tables": shards,
+    }  # fmt: skip
+    (folder / files.CHECKSUMS).write_text(checksum_text(arrays.digests))
+    write_manifest(folder, json.dumps(content).encode())
+    return folder, content, tables
+
+
+def take_in(folder):
+    """Reads a checkpoint as the programs do; returns its tables."""
+    read, _ = manifest.read(folder)
+    description.text_of(description.describe(folder, read))
+    reader = Reader(folder, read)
+    for group in ("dense", "optimizer", "loss_scale"):
+        for name in read[group]:
+            reader.named(group, name)
+    for name in ("bottom_mlp", "global_batch_size"):
+        manifest.flag(read, name, folder)
+    return [np.concatenate(list(reader.table(t))) for t in range(len(read["vocab_sizes"]))]
+
+
+def test_a_whole_manifest_is_taken(checkpoint):
+    folder, content, tables = checkpoint
+    for found, table in zip(take_in(folder), tables):
+        np.testing.assert_array_equal(found, table)
+    content["evaluations"][0]["auc"] = float("nan")  # as older versions wrote it
+    write_manifest(folder, json.dumps(content).encode())
+    assert manifest.read(folder)[0]["evaluations"][0]["auc"] is None
+    content["evaluations"][0]["auc"] = 0.6
+
+
+def test_no_manifest_is_more_than_a_damaged_one(checkpoint):
+    folder, content, tables = checkpoint
+    taken = refused = 0
+    for what, changed in variants(content):
+        write_manifest(folder, json.dumps(changed).encode())
+        try:
+            found = take_in(folder)
+        except DamagedError as error:
+            assert str(folder) in one_line(error), what
+            refused += 1
+            continue
+        taken += 1
+        for table, values in zip(found, tables):
+            np.testing.assert_array_equal(values[: len(table)], table, err_msg=what)
+        damage.find_problems(folder)
+    assert taken > 50 and refused > 500
+    for text in TEXTS:
+        write_manifest(folder, text)
+        with pytest.raises(DamagedError, match=r"manifest\.json: ") as found:
+            take_in(folder)
+        one_line(found.value)
+        assert damage.find_problems(folder)
+
+
+def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
+    _, content, _ = checkpoint
+    digests = {entry["file"]: "0" * 64 for entry in content["tables"]}
+    note = {"digests": digests, "tables": content["tables"], "bytes": 99,
+            "named": {"dense": content["dense"]}}  # fmt: skip
+    refused = 0
+    path = notes.note_path(tmp_path, 0)
+    for what, changed in variants(note):
+        path.write_text(json.dumps(changed))
+        try:
+            notes.await_ranks(tmp_path, 1, 5, None)
+        except UserError as error:
+            assert str(path) in one_line(error), what
+            refused += 1
+    assert refused > 100
+    for text in TEXTS:
+        path.write_bytes(text)
+        with pytest.raises(UserError, match="note of a rank"):
+            notes.await_ranks(tmp_path, 1, 5, None)
+
+
+def test_a_placement_that_is_none_is_one_line(tmp_path):
+    path = tmp_path / "placement.json"
+    run = {"vocab_sizes": (9, 4, 7), "dimension": 4, "ranks": 2}
+    whole = plan(**run, policy="table")
+    path.write_text(placement_text(whole))
+    content = json.loads(placement_text(whole))
+    taken = refused = 0
+    for what, changed in variants(content):
+        path.write_text(json.dumps(changed))
+        try:
+            found = read_placement(path, **run)
+        except PlacementError as error:
+            assert str(path) in one_line(error), what
+            refused += 1
+        else:
+            taken += 1
+            covered = sum(s.rows for s in found.shards if s.kind != "replicated")
+            assert covered <= 2 * sum(run["vocab_sizes"]), what
+    assert taken > 5 and refused > 150
+    for text in TEXTS:
+        path.write_bytes(text)
+        with pytest.raises(PlacementError) as failure:
+            read_placement(path, **run)
+        assert str(path) in one_line(failure.value)
+
+
+def test_vocabulary_files_that_are_none_are_one_line(tmp_path):
+    path = tmp_path / "vocab_sizes.json"
+    for content in ([3, 4, 5], {"vocab_sizes": [3, 4, 5], "samples": 7}):
+        for what, changed in variants(content):
+            path.write_text(json.dumps(changed))
+            try:
+                found = read_vocab_sizes(str(path))
+            except ValueError as error:
+                assert str(path) in one_line(error), what
+            else:
+                assert all(type(size) is int and size > 0 for size in found), what
+    for text in TEXTS:
+        path.write_bytes(text)
+        with pytest.raises(ValueError, match=r"vocab_sizes\.json: "):
+            read_vocab_sizes(str(path))
+
+
+def show(run):
+    """Does everything of a report but drawing."""
+    make_plots([run])
+    facts.summary([run]), facts.settings([run]), facts.evaluations(run), facts.checkpoints(run)
+    if run.of("breakdown"):
+        facts.phases(run)
+    published.compare(run)
+
+
+@pytest.mark.parametrize("kind", ["config", "breakdown", "step", "evaluation", "memory",
+                                  "checkpoint", "message", "end"])  # fmt: skip
+def test_an_event_that_is_none_is_one_line(tmp_path, kind):
+    flags = {"checkpoint_dir": "c", "embedding_dim": 8, "bottom_mlp": "8", "amp_dtype": "auto"}
+    data = {"layout": "raw", "train_samples": 100, "test_samples": 10, "vocab_sizes": [3, 4]}
+    events = [*make_events(stop=40, flags=flags, data=data), {"event": "message", "text": "x"},
+              {"event": "end", "time": 9.0, **END}]  # fmt: skip
+    folder = write_run(tmp_path / "run", [])
+    path = folder / "journal.jsonl"
+    at = next(i for i, event in enumerate(events) if event["event"] == kind)
+    lines = [json.dumps(event) for event in events]
+    refused = 0
+    for what, changed in variants(events[at]):
+        path.write_text("\n".join([*lines[:at], json.dumps(changed), *lines[at + 1 :], ""]))
+        try:
+            (run,) = read_runs([folder])
+        except UserError as error:
+            assert str(path) in one_line(error), what
+            refused += 1
+        else:
+            show(run)
+    assert refused > 15
+
+
+def test_a_result_that_is_none_is_one_line(tmp_path):
+    folder = write_run(tmp_path / "run", make_events(stop=40))
+    path = folder / "result.json"
+    refused = 0
+    for what, changed in variants(END):
+        path.write_text(json.dumps(changed))
+        try:
+            (run,) = read_runs([folder])
+        except UserError as error:
+            assert str(path) in one_line(error), what
+            refused += 1
+        else:
+            show(run)
+    assert refused > 15
+    for text in TEXTS:
+        path.write_bytes(text)
+        with pytest.raises(UserError, match=r"result\.json: "):
+            read_runs([folder])
+
+
+def test_journals_of_older_versions_have_words_that_are_no_json(tmp_path):
+    events = make_events(stop=40)
+    folder = write_run(tmp_path / "run", [])
+    scores = [event for event in events if event["event"] == "evaluation"]
+    scores[0]["auc"] = scores[1]["log_loss"] = float("nan")
+    events.append({"event": "message", "text": 'a "NaN", -Infinity and \\'})
+    text = "".join(json.dumps(event) + "\n" for event in events)
+    assert "NaN," in text
+    (folder / "journal.jsonl").write_text(text)
+    (folder / "result.json").write_text(json.dumps({**END, "loss": float("-inf")}))
+    (run,) = read_runs([folder])
+    assert [np.isnan(e["auc"]) for e in run.of("evaluation")] == [True, False]
+    assert run.of("message")[0]["text"] == events[-1]["text"]
+    assert run.result["loss"] is None
+    show(run)
+    assert facts.evaluations(run)[0][2] == facts.NONE
+
+
+def test_a_message_that_no_rank_sends_is_refused():
+    state = {"rank": 1, "pid": 7, "host": "h", "activity": "step 3", "count": 2, "idle": 0.5,
+             "paused": False, "leaving": False}  # fmt: skip
+    line = json.dumps(state).encode() + b"\n"
+    assert list(read_states(line + line + b'{"rank"', 2)) == [state, state]
+    assert list(read_states(b"\n", 2)) == list(read_states(b"", 2)) == []
+    refused = 0
+    for what, changed in variants(state):
+        try:
+            (found,) = read_states(json.dumps(changed).encode() + b"\n", 2)
+        except StructureError as error:
+            one_line(error)
+            refused += 1
+        else:
+            assert found.keys() == state.keys(), what
+            assert all(type(found[name]) in (int, float, str, bool) for name in found), what
+    assert refused > 60
+    for text in TEXTS:
+        if text:
+            with pytest.raises(StructureError):
+                list(read_states(text + b"\n", 2))
+    for rank in (0, 2, 3):
+        with pytest.raises(StructureError, match="rank: expected 1 to 1"):
+            list(read_states(json.dumps({**state, "rank": rank}).encode() + b"\n", 2))
+    with pytest.raises(StructureError, match="expected at most 65536 bytes in a line"):
+        list(read_states(b"x" * 70_000, 2))

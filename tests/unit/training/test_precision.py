@@ -1,0 +1,218 @@
+"""Loss scales, steps that are not finite, and 16-bit arithmetic."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.embedding import optimizers as row_optimizers
+from tests.support.training.small_model import batches, build, state, train
+from training import precision
+from training.config import SpeedConfig
+from training.precision import GROWTH_INTERVAL, INITIAL, LossScale
+from training.runtime.errors import UserError
+
+YES, NO = tf.constant(True), tf.constant(False)
+
+
+def speed(**given):
+    return SpeedConfig(**{"amp": True, **given})
+
+
+def scale_of(dtype, *, skip=False, **given):
+    return precision.loss_scale(speed(**given), dtype, skip_nonfinite=skip)
+
+
+def test_a_static_scale_never_moves():
+    scale = LossScale(1024.0)
+    assert not scale.skips
+    assert not scale.dynamic
+    assert float(scale.tensor()) == scale.value() == 1024.0
+    scale = LossScale(8.0, skip_nonfinite=True)
+    assert scale.skips
+    for finite in (YES, NO, NO, YES, NO):
+        scale.after_step(finite)
+    assert scale.value() == 8.0
+    assert scale.skipped() == (3, 1)
+
+
+def test_an_overflow_halves_a_dynamic_scale():
+    scale = LossScale(INITIAL, dynamic=True)
+    assert scale.skips
+    for finite, value, skipped in (
+        (YES, 32768, (0, 0)), (NO, 16384, (1, 1)), (NO, 8192, (2, 2)), (YES, 8192, (2, 0)),
+        (NO, 4096, (3, 1)),
+    ):  # fmt: skip
+        scale.after_step(finite)
+        assert (scale.value(), scale.skipped()) == (value, skipped)
+    for _ in range(20):
+        scale.after_step(NO)
+    assert scale.value() == 1.0
+
+
+def test_finite_steps_in_a_row_double_a_dynamic_scale():
+    scale = LossScale(INITIAL, dynamic=True)
+    run = tf.function(scale.after_step)
+    for _ in range(GROWTH_INTERVAL - 1):
+        run(YES)
+    assert scale.value() == 32768
+    run(NO)  # one short: the count begins anew
+    for _ in range(GROWTH_INTERVAL - 1):
+        run(YES)
+    assert scale.value() == 16384
+    run(YES)
+    assert scale.value() == 32768
+    assert int(scale.variables["good_steps"]) == 0
+    scale.variables["loss_scale"].assign(2.0**24)
+    scale.variables["good_steps"].assign(GROWTH_INTERVAL - 1)
+    run(YES)
+    assert scale.value() == 2.0**24
+
+
+@pytest.mark.parametrize(
+    "embedding_optimizer",
+    [
+        "sgd", "adagrad", "rowwise_adagrad",
+        # With this option a gradient of 0 changes a row.
+        row_optimizers.OPTIMIZERS["ftrl"].with_options({"initial_accumulator": 0.1}),
+    ],
+    ids=lambda optimizer: getattr(optimizer, "name", optimizer),
+)  # fmt: skip
+@pytest.mark.parametrize("bad_value", [3e38, np.inf, np.nan])
+def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
+    """It leaves the same run as if its batch had never come; the scale, halved, is exact."""
+    made = batches(8)
+    bad = dict(made[3], dense=tf.sign(made[3]["dense"]) * np.float32(bad_value))
+    runs = []
+    for sequence in ([*made[:3], bad, *made[3:]], made):
+        scale = LossScale(INITIAL, dynamic=True)
+        parts = build(
+            5, scale=scale, optimizer="adam",
+            embedding_optimizer=embedding_optimizer,
+        )  # fmt: skip
+        *owners, step = parts
+        initial = state(*owners)
+        losses = train(step, sequence[:3], 0.05)
+        before = state(*owners)
+        if sequence[3] is bad:
+            assert not np.isfinite(train(step, [bad], 0.05))
+            for ours, expected in zip(state(*owners), before):
+                assert ours.tobytes() == expected.tobytes()
+            assert (scale.value(), scale.skipped()) == (INITIAL / 2, (1, 1))
+        losses += train(step, made[3:], 0.05)
+        assert step.mean_loss() == pytest.approx(np.mean(losses), rel=1e-6)
+        final = state(*owners)
+        # Every variable takes part: weights, Adam's averages, tables and their sums.
+        assert all((a != b).any() for a, b in zip(initial, final))
+        runs.append((losses, final))
+    (losses, final), (expected_losses, expected) = runs
+    assert losses == expected_losses
+    for ours, other in zip(final, expected):
+        assert ours.tobytes() == other.tobytes()
+
+
+def test_without_skipping_an_overflow_spoils_the_weights():
+    made = batches(2)
+    bad = dict(made[0], dense=made[0]["dense"] * np.float32(np.nan))
+    *owners, step = build(5)
+    train(step, [bad, made[1]])
+    assert not all(np.isfinite(values).all() for values in state(*owners))
+
+
+@pytest.mark.parametrize("embedding_optimizer", ["sgd", "adagrad"])
+def test_a_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer):
+    made, runs = batches(10), []
+    for value in (1.0, 1024.0):
+        *owners, step = build(9, scale=LossScale(value), embedding_optimizer=embedding_optimizer)
+        runs.append((train(step, made), state(*owners)))
+    assert runs[0][0] == runs[1][0]
+    for ours, expected in zip(runs[1][1], runs[0][1]):
+        assert ours.tobytes() == expected.tobytes()
+
+
+def copy(source, target):
+    """Gives one small model the weights and tables of another."""
+    for ours, theirs in zip(source[0].trainable_variables, target[0].trainable_variables):
+        theirs.assign(ours)
+    for ours, theirs in zip(source[1].fused_tables, target[1].fused_tables):
+        for name in ours.states:
+            getattr(theirs, name).assign(getattr(ours, name))
+
+
+SIXTEEN_BITS = [
+    # Of losses around 0.7, and of a step's change as a whole.
+    ("float16", lambda: LossScale(1024.0), 0.001, 0.002),
+    ("bfloat16", lambda: LossScale(1.0), 0.01, 0.02),
+    ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.001, 0.002),
+]
+
+
+@pytest.mark.parametrize(("dtype", "scale", "loss_limit", "change_limit"), SIXTEEN_BITS)
+def test_each_step_in_sixteen_bits_is_that_of_float32(dtype, scale, loss_limit, change_limit):
+    """From the same weights each time: over many steps rounding makes another run of any run."""
+    exact, rounded = build(3), build(3, dtype=dtype, scale=scale())
+    differences = []
+    for batch in batches(40):
+        copy(exact, rounded)
+        before = state(*exact[:3])
+        (expected,), (loss,) = train(exact[3], [batch], 0.3), train(rounded[3], [batch], 0.3)
+        assert loss == pytest.approx(expected, abs=loss_limit)
+        change, difference = (
+            np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(state(*exact[:3]), other)))
+            for other in (before, state(*rounded[:3]))
+        )
+        assert 0 < difference < 0.2 * change
+        differences.append(difference / change)
+    assert np.median(differences) < change_limit
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "tolerance"),
+    [("float16", lambda: LossScale(1024.0), 0.004), ("bfloat16", lambda: LossScale(1.0), 0.01),
+     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.004)],
+)  # fmt: skip
+def test_sixteen_bits_train_like_float32(dtype, scale, tolerance):
+    made = batches(40)
+    *_, step = build(3)
+    expected = train(step, made, 0.3)
+    scale = scale()
+    *_, step = build(3, dtype=dtype, scale=scale)
+    losses = train(step, made, 0.3)
+    assert np.mean(expected[-8:]) < np.mean(expected[:8]) - 0.05
+    for part in (slice(0, 8), slice(-8, None), slice(None)):
+        assert np.mean(losses[part]) == pytest.approx(np.mean(expected[part]), abs=tolerance)
+    assert losses != expected
+    assert scale.skipped() == (0, 0)
+
+
+def test_configured_precision_and_scale():
+    kind = precision.compute_dtype
+    assert kind(speed(amp=False), 0) == tf.float32
+    assert kind(speed(), 0) == tf.bfloat16
+    assert kind(speed(), 1) == tf.float16
+    assert kind(speed(custom_interact=True), 1) == tf.float16
+    assert kind(speed(amp_dtype="float16"), 0) == tf.float16
+    assert kind(speed(amp_dtype="bfloat16"), 1) == tf.bfloat16
+    for dtype, value in ((tf.float16, 1024.0), (tf.bfloat16, 1.0), (tf.float32, 1.0)):
+        assert scale_of(dtype).value() == value
+    assert scale_of(tf.float32, loss_scale="64").value() == 64.0
+    assert scale_of(tf.float32, skip=True).skips
+    dynamic = scale_of(tf.float16, loss_scale="dynamic")
+    assert (dynamic.dynamic, dynamic.skips, dynamic.value()) == (True, True, INITIAL)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"amp_dtype": "float16", "custom_interact": True},
+         "float16 on a CPU.*--amp_dtype=bfloat16.*without --custom_interact"),
+    ],
+)  # fmt: skip
+def test_a_precision_that_cannot_be(given, words):
+    with pytest.raises(UserError, match=words):
+        precision.compute_dtype(speed(**given), 0)
+
+
+@pytest.mark.parametrize("value", ["0", "0.5", "-1", "1e39", "inf", "nan", "big", ""])
+def test_a_scale_that_cannot_be(value):
+    with pytest.raises(UserError, match=f"^--loss_scale={value}: expected auto, dynamic or a num"):
+        scale_of(tf.float16, loss_scale=value)

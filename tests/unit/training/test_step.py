@@ -1,0 +1,34 @@
+"""The step as a TensorFlow function: traced once, whatever its batches hold."""
+
+import numpy as np
+import pytest
+
+from tests.support.training.small_model import VOCAB, batches, build, state, train
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("custom_interact", [False, True])
+def test_plans_of_any_size_are_one_trace(xla, custom_interact):
+    options = {"policy": "row", "compress": True, "xla": xla, "custom_interact": custom_interact}
+    model, embedding, _, step = build(1, **options)
+    made = batches(12)
+    rows = [sum(len(np.unique(b["categorical"][:, t])) for t in range(len(VOCAB))) for b in made]
+    assert len(set(rows)) > 2
+    assert [int(embedding.plan_ids(b["categorical"]).ids.shape[0]) for b in made] == rows
+    losses = train(step, made)
+    assert np.isfinite(losses).all()
+    assert step.traces() == 1
+    compiled = [f for f in vars(model).values() if hasattr(f, "experimental_get_tracing_count")]
+    assert len(compiled) == (1 + custom_interact) * xla
+    assert all(f.experimental_get_tracing_count() == 1 for f in compiled)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_planning_ahead_gives_the_same_bytes(compress):
+    made, runs = batches(10), []
+    for overlap in (True, False):
+        *owners, step = build(2, policy="row", compress=compress, overlap=overlap)
+        runs.append((train(step, made), state(*owners)))
+    assert runs[0][0] == runs[1][0]
+    for ours, expected in zip(runs[0][1], runs[1][1]):
+        assert ours.tobytes() == expected.tobytes()
