@@ -1,24 +1,31 @@
-"""The base of every error that a user sees as one line."""
+"""The base class of every error that a program reports to its user in one line."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+_FIELDS = (
+    "flag", "path", "field", "line", "table", "sample", "expected", "found", "bound",
+)  # fmt: skip
+
 
 class ReportedError(Exception):
-    """Something the user can fix: one line of text, and its facts as fields.
+    """An error that the user can fix: a one-line message, and its facts as fields.
 
-    The text says what failed, what was expected and what was found. The fields are for programs,
-    tests among them, so that the wording can change. Fields that do not apply are None.
+    The message says what failed, what was expected and what was found. Programs and tests read the
+    fields, so that the wording can change. Fields that do not apply are None.
 
     Attributes:
         flag: name of the flag, as in `--help`, without dashes.
         path: the file or folder.
+        field: the field of a JSON or YAML file, such as "columns[0].width".
+        line: line number in a text file, from 1.
         table: index of the embedding table.
-        expected: what would have been right.
-        found: what was there.
-        bound: the limit that `found` crosses.
+        sample: index of the sample in its split.
+        expected: the valid value or values.
+        found: the invalid value.
+        bound: the limit that `found` exceeds.
     """
 
     def __init__(
@@ -27,18 +34,31 @@ class ReportedError(Exception):
         *,
         flag: str | None = None,
         path: str | os.PathLike[str] | None = None,
+        field: str | None = None,
+        line: int | None = None,
         table: int | None = None,
+        sample: int | None = None,
         expected: Any = None,
         found: Any = None,
         bound: Any = None,
     ) -> None:
         super().__init__(message)
-        self.flag, self.table = flag, table
+        self.flag, self.field, self.line = flag, field, line
         self.path = None if path is None else os.fspath(path)
+        self.table, self.sample = table, sample
         self.expected, self.found, self.bound = expected, found, bound
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields that are not None, as the constructor takes them."""
-        names = ("flag", "path", "table", "expected", "found", "bound")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        """The fields that are not None, as keyword arguments of the constructor."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+
+    def __reduce__(self) -> Any:
+        # Bypasses the constructor: those of subclasses take other arguments.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[ReportedError], arguments: tuple, state: dict[str, Any]) -> ReportedError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error

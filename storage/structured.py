@@ -1,8 +1,8 @@
-"""JSON and YAML from files that users and other programs write: bounded, and of a declared shape.
+"""Reads JSON and YAML that users and other programs wrote: of bounded size, of a declared shape.
 
-A shape is a type as msgspec understands it (https://jcristharif.com/msgspec/supported-types.html):
-`list[int]`, a `TypedDict`, `Annotated[int, msgspec.Meta(ge=1)]`. Numbers must have their type: a
-string is no int, a bool neither. Keys that a `TypedDict` does not declare are allowed and kept.
+A shape is a type that msgspec supports (https://jcristharif.com/msgspec/supported-types.html):
+`list[int]`, a `TypedDict`, `Annotated[int, msgspec.Meta(ge=1)]`. Types are strict: neither a string
+nor a bool passes as an int. Keys that a `TypedDict` does not declare are allowed and kept.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from storage.errors import ReportedError
 from storage.regular import open_regular
 
 MAX_JSON_BYTES = 16 << 20
-# PyYAML reads about 1 MB in a second.
+# PyYAML reads about 1 MB per second.
 MAX_YAML_BYTES = 1 << 20
 MAX_DEPTH = 32
 _MAX_STRING = 1 << 16
-# Of a YAML file: aliases make a short text a large value ("billion laughs").
+# Aliases let a short YAML text expand to a huge value ("billion laughs").
 _MAX_YAML_VALUES = 1 << 20
-# Of a number: more than 64 bits and any float need.
+# More than any 64-bit integer or float needs.
 _MAX_DIGITS = 400
 _AT = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
 
 
 class StructureError(ReportedError, ValueError):
-    """A structured file, or one field of it, that is not what it should be.
+    """A structured text, or one field of it, is invalid.
 
-    Attributes:
-        path: the file, or what else holds the text.
-        field: the field such as "columns[0].width"; None for the whole file.
+    Args:
+        path: the file, or another name of the text's origin.
+        problem: what is wrong.
+        field: the field, such as "columns[0].width"; None if the whole text is invalid.
+        **fields: more fields of `ReportedError`.
     """
 
-    def __init__(self, path: str, problem: str, field: str | None = None):
+    def __init__(self, path: str, problem: str, field: str | None = None, **fields: Any):
         text = f"{path}: {problem}" if field is None else f"{path}: {field}: {problem}"
-        super().__init__(text, path=path)
-        self.field = field
+        super().__init__(text, path=path, field=field, **fields)
 
 
 def read_json(
@@ -59,28 +60,28 @@ def read_json(
     Args:
         path: a regular file in UTF-8.
         shape: the type that the value must have.
-        max_bytes: size of the largest file that is read.
-        max_depth: how many lists and objects may contain each other.
+        max_bytes: the largest accepted file size.
+        max_depth: how deep lists and objects may nest.
 
     Raises:
         OSError: the file cannot be read; `filename` and `strerror` are set.
-        StructureError: it is too large, not JSON, or of another shape.
+        StructureError: the file is too large, not JSON, or of another shape.
     """
     name = os.fspath(path)
     return parse_json(_read(name, max_bytes), name, shape, max_depth=max_depth)
 
 
 def parse_json(data: bytes | str, where: str, shape: Any, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Returns the value that a JSON text holds.
+    """Returns the value of a JSON text.
 
     Args:
-        data: the text, as bytes in UTF-8.
-        where: what it is from, for errors: a file, a line of it, a flag.
+        data: the text; bytes are UTF-8.
+        where: its origin, for errors: a file, a line of a file, a flag.
         shape: the type that the value must have.
-        max_depth: how many lists and objects may contain each other.
+        max_depth: how deep lists and objects may nest.
 
     Raises:
-        StructureError: it is not JSON, or of another shape.
+        StructureError: the text is not JSON, or of another shape.
     """
     text = _decode(data, where)
     try:
@@ -106,20 +107,20 @@ def read_yaml(
     max_bytes: int = MAX_YAML_BYTES,
     max_depth: int = MAX_DEPTH,
 ) -> Any:
-    """Returns the value in a YAML file; dates are text, tags of Python are refused.
+    """Returns the value in a YAML file. Dates stay text; Python tags are refused.
 
-    Aliases are read, as PyYAML writes them wherever one list is used twice; what they expand to is
-    bounded.
+    Aliases are allowed, because PyYAML writes them where one list occurs twice. The number of
+    values that they expand to is bounded.
 
     Args:
         path: a regular file in UTF-8.
         shape: the type that the value must have.
-        max_bytes: size of the largest file that is read.
-        max_depth: how many lists and mappings may contain each other.
+        max_bytes: the largest accepted file size.
+        max_depth: how deep lists and mappings may nest.
 
     Raises:
         OSError: the file cannot be read; `filename` and `strerror` are set.
-        StructureError: it is too large, not YAML, or of another shape.
+        StructureError: the file is too large, not YAML, or of another shape.
     """
     name = os.fspath(path)
     text = _decode(_read(name, max_bytes), name)
@@ -142,19 +143,20 @@ def check_shape(value: Any, where: str, shape: Any, *, max_depth: int = MAX_DEPT
     """Checks a parsed value.
 
     Args:
-        value: of lists, dictionaries, strings and numbers.
-        where: what it is from, for errors.
+        value: lists, dictionaries, strings and numbers.
+        where: its origin, for errors.
         shape: the type that the value must have.
-        max_depth: how many lists and objects may contain each other.
+        max_depth: how deep lists and objects may nest.
 
     Raises:
-        StructureError: it is nested too deep, has a text that no file could hold, or another shape.
+        StructureError: the value nests too deep, holds a text that is too long or not Unicode, or
+            has another shape.
     """
     _check_bounds(value, where, max_depth)
     try:
         msgspec.convert(value, shape, strict=True)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), value, where, shape) from None
+        raise _translated(str(error), value, where, shape) from None
 
 
 def _read(path: str, max_bytes: int) -> bytes:
@@ -162,7 +164,9 @@ def _read(path: str, max_bytes: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise StructureError(path, f"expected at most {max_bytes} bytes, found {size}")
+        raise StructureError(
+            path, f"expected at most {max_bytes} bytes, found {size}", found=size, bound=max_bytes
+        )
     return data
 
 
@@ -191,7 +195,7 @@ def _real(text: str) -> float:
 
 
 def _refuse_constant(name: str):
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _without_duplicates(pairs: list) -> dict:
@@ -204,10 +208,10 @@ def _without_duplicates(pairs: list) -> dict:
 
 
 def _check_bounds(value: Any, where: str, max_depth: int, max_values: int | None = None) -> None:
-    # A list of what is left to do: recursion would end at Python's limit, not at this one.
-    left, found = [(value, 1)], 1
-    while left:
-        item, depth = left.pop()
+    # An explicit stack: recursion would stop at Python's limit instead of `max_depth`.
+    stack, found = [(value, 1)], 1
+    while stack:
+        item, depth = stack.pop()
         if isinstance(item, str):
             _check_text(item, where)
         elif isinstance(item, (dict, list)):
@@ -216,18 +220,23 @@ def _check_bounds(value: Any, where: str, max_depth: int, max_values: int | None
             found += len(item)
             if max_values is not None and found > max_values:
                 raise StructureError(
-                    where, f"expected at most {max_values} values, found more (by aliases)"
+                    where,
+                    f"expected at most {max_values} values, found more (by aliases)",
+                    bound=max_values,
                 )
             if isinstance(item, dict):
-                left += ((key, depth) for key in item)
+                stack += ((key, depth) for key in item)
                 item = item.values()
-            left += ((part, depth + 1) for part in item)
+            stack += ((part, depth + 1) for part in item)
 
 
 def _check_text(text: str, where: str) -> None:
     if len(text) > _MAX_STRING:
         raise StructureError(
-            where, f"expected texts of at most {_MAX_STRING} characters, found one of {len(text)}"
+            where,
+            f"expected texts of at most {_MAX_STRING} characters, found one of {len(text)}",
+            found=len(text),
+            bound=_MAX_STRING,
         )
     try:
         text.encode()
@@ -242,9 +251,9 @@ def _too_deep(max_depth: int) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without what makes a small file large or slow."""
+    """PyYAML's safe loader, without the features that make a small file large or slow."""
 
-    # Dates stay text: 2001-02-30 is one, and none of our files has a date.
+    # Dates stay text: PyYAML fails on 2001-02-30, and no file of this project has a date.
     yaml_implicit_resolvers: typing.ClassVar = {
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -257,7 +266,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent, index):
         self._depth += 1
-        # One more than containers: a scalar is a node as well.
+        # One more than `max_depth`, which counts containers only: a scalar is a node too.
         if self._depth > self._max_depth + 1:
             raise yaml.YAMLError(_too_deep(self._max_depth))
         node = super().compose_node(parent, index)
@@ -302,32 +311,35 @@ def _one_line(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
-def _explained(message: str, value: Any, where: str, shape: Any) -> StructureError:
-    """Returns the error for msgspec's message, with the field and the value found there."""
+def _translated(message: str, value: Any, where: str, shape: Any) -> StructureError:
+    """Returns the error for msgspec's message, with the field and the value found in it."""
     at = _AT.search(message)
     problem = message[: at.start()] if at else message
     path = at[1] if at else ""
     missing = re.fullmatch(r"Object missing required field `(.*)`", problem)
     if missing:
         return StructureError(where, "is missing", _field(f"{path}.{missing[1]}"))
-    found = _found_at(value, path)
+    located = _value_at(value, path)
     if problem.startswith("Invalid enum value"):
         values = _literals(shape, path)
-        problem = f"expected one of {values}" if values else "is no value that is known"
+        problem = f"expected one of {values}" if values else "has an unknown value"
     else:
         problem = problem.partition(", got ")[0].replace("`", "")
         problem = (problem[0].lower() + problem[1:]).replace("array", "list")
-    if found is not None:
-        problem += f", found {found}"
-    return StructureError(where, problem, _field(path) or None)
+    if located is None:
+        return StructureError(where, problem, _field(path) or None)
+    (found,) = located
+    return StructureError(
+        where, f"{problem}, found {_shown(found)}", _field(path) or None, found=found
+    )
 
 
 def _field(path: str) -> str:
     return path[1:] if path.startswith(".") else path
 
 
-def _found_at(value: Any, path: str) -> str | None:
-    """Returns the value at msgspec's path, to be shown; None where the path does not say which."""
+def _value_at(value: Any, path: str) -> tuple[Any] | None:
+    """Returns the value at msgspec's path in a tuple; None if the path is ambiguous."""
     for name, index, any_value in _STEP.findall(path):
         try:
             if any_value:
@@ -335,18 +347,22 @@ def _found_at(value: Any, path: str) -> str | None:
             value = value[name] if name else value[int(index)]
         except (KeyError, IndexError, TypeError):
             return None
+    return (value,)
+
+
+def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return f"an object of {len(value)} fields"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _literals(shape: Any, path: str) -> str:
-    """Returns the values of the Literal at a path of a shape, "" where there is none."""
+    """Returns the values of the Literal at a path of a shape, "" if there is none."""
     for name, *_ in _STEP.findall(path):
         shape = _without_options(shape)
         if name:
@@ -360,7 +376,7 @@ def _literals(shape: Any, path: str) -> str:
 
 
 def _without_options(shape: Any) -> Any:
-    """Returns X of Annotated[X, ...] and of Optional[X]."""
+    """Returns X for Annotated[X, ...] and for Optional[X]."""
     while typing.get_origin(shape) is typing.Annotated or (
         typing.get_origin(shape) is typing.Union and type(None) in typing.get_args(shape)
     ):

@@ -1,0 +1,48 @@
+"""ReportedError: its fields survive pickling, copies and translation into another error."""
+
+import copy
+import pathlib
+import pickle
+
+import pytest
+
+from dataset.errors import DatasetError
+from storage.errors import ReportedError
+from storage.paths import NotLocalError
+from storage.structured import StructureError
+
+FIELDS = {
+    "flag": "lr", "path": "a/b", "field": "columns[0]", "line": 7, "table": 3, "sample": 0,
+    "expected": [1, 2], "found": "x", "bound": 1000,
+}  # fmt: skip
+
+
+def test_reported_error_has_its_message_and_none_for_fields_not_given():
+    error = ReportedError("a: too small", path=pathlib.Path("a"), table=0)
+    assert str(error) == "a: too small"
+    assert (error.path, error.table) == ("a", 0)
+    assert error.fields == {"path": "a", "table": 0}
+    assert error.flag is error.sample is error.expected is error.found is error.bound is None
+
+
+@pytest.mark.parametrize("restore", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReportedError("wrong", **FIELDS),
+        DatasetError("wrong", **FIELDS),
+        NotLocalError("wrong", **FIELDS),
+        StructureError("a/b", "is missing", "columns[0]", expected=3),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_reported_error_survives_pickling(error, restore):
+    restored = restore(error)
+    assert type(restored) is type(error)
+    assert str(restored) == str(error)
+    assert restored.fields == error.fields
+
+
+def test_fields_are_kept_when_an_error_is_translated():
+    first = ReportedError("wrong", **FIELDS)
+    assert DatasetError(f"again: {first}", **first.fields).fields == FIELDS
