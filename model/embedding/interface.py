@@ -34,7 +34,6 @@ class Ranks(Protocol):
 
     rank: int
     size: int
-    local_size: int
 
     def alltoall(
         self, tensor: tf.Tensor, splits: tf.Tensor, name: str
@@ -137,11 +136,7 @@ class Embedding(Protocol):
     separable: bool
 
     def for_batch(self, local_batch_size: int) -> Embedding:
-        """Returns this embedding for batches of another size, over the same tables.
-
-        Raises:
-            BackendError: the backend cannot take batches of that size.
-        """
+        """Returns this embedding for batches of another size, over the same tables."""
         ...
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:

@@ -2,8 +2,8 @@
 
 An optimizer is an entry of `OPTIMIZERS` here, a rule of the same name in
 `ops/embedding/row_optimizers.h`, and its reference in `tests/support/row_optimizers.py`. Memory
-budgets, checkpoints, flags, the planner and both backends read this registry. docs/embedding.md has
-the steps.
+budgets, checkpoints, flags, the planner and both backends read this registry. docs/embedding.md
+lists the steps to add one.
 
 Shapes: n rows that a batch touches, D columns.
 """
@@ -16,9 +16,9 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# States are float32, whatever the type of the rows.
 from storage.errors import ReportedError
 
+# States are float32, whatever the type of the rows.
 STATE_VALUE_BYTES = 4
 
 
@@ -27,7 +27,7 @@ class RowState:
     """One state of a row optimizer.
 
     Attributes:
-        name: in checkpoints and messages, for example "accumulator".
+        name: its name in checkpoints and messages, for example "accumulator".
         per: "column": one value for each column of a row, [rows, D]; "row": one value for each
             row, [rows].
         initial: the initial value, or the name of the hyper-parameter that holds it.
@@ -38,11 +38,11 @@ class RowState:
     initial: float | str = 0.0
 
     def bytes_per_row(self, width: int) -> int:
-        """Returns the bytes beside one row of `width` columns."""
+        """Returns the bytes of this state for one row of `width` columns."""
         return STATE_VALUE_BYTES * (width if self.per == "column" else 1)
 
     def shape(self, rows: int, width: int) -> list[int]:
-        """Returns the shape of the variable beside [rows, width] rows."""
+        """Returns the shape of the state's variable for [rows, width] rows."""
         return [rows, width] if self.per == "column" else [rows]
 
 
@@ -51,17 +51,17 @@ class RowOptimizer:
     """A row optimizer with its hyper-parameters.
 
     Attributes:
-        name: of the flag, the checkpoint and the kernels' rule.
-        description: what messages call it.
-        states: those with one value per column first, in the order of the rule.
+        name: its name in flags and checkpoints, and of the kernels' rule.
+        description: its name in messages.
+        states: in the order of the rule, states with one value per column first.
         hyperparameters: {name: value}; first those of the rule, in its order, then those that are
             initial values of states.
-        positive: hyper-parameters that must be above 0; the others may be 0 too.
-        formula: the update in TensorFlow's ops, for a row whose gradients are summed first:
-            (tensorflow, rows, sums, states, learning_rate, values of the rule) -> (what is
-            subtracted from the rows [n, D], new states). `rows` is a function without arguments
-            that returns the rows [n, D]; `sums` is [n, D], each of `states` [n, D] or [n, 1]. None:
-            plain gradient descent, gradient by gradient.
+        positive: hyper-parameters that must be above 0; the others may be 0.
+        formula: the update in TensorFlow's ops, after the gradients of each row are summed:
+            (tensorflow, rows, sums, states, learning_rate, values of the rule) -> (the decrement
+            of the rows [n, D], new states). `rows` is a function without arguments that returns the
+            rows [n, D]; `sums` is [n, D], each of `states` [n, D] or [n, 1]. None: plain gradient
+            descent, gradient by gradient.
     """
 
     name: str
@@ -78,17 +78,17 @@ class RowOptimizer:
 
     @property
     def per_row_states(self) -> tuple[str, ...]:
-        """Names of the states with one value per row, which column halves cannot divide."""
+        """Names of the states with one value per row, which cannot be split by column."""
         return tuple(state.name for state in self.states if state.per == "row")
 
     @property
     def rule_values(self) -> tuple[float, ...]:
-        """Values of the rule's hyper-parameters, in its order."""
+        """Values of the rule's hyper-parameters, in the rule's order."""
         initial = {state.initial for state in self.states}
         return tuple(v for name, v in self.hyperparameters.items() if name not in initial)
 
     def bytes_per_row(self, dimension: int) -> int:
-        """Returns the bytes of all states beside one row of `dimension` columns."""
+        """Returns the bytes of all states for one row of `dimension` columns."""
         return sum(state.bytes_per_row(dimension) for state in self.states)
 
     def initial_value(self, state: RowState) -> float:
@@ -109,22 +109,29 @@ class RowOptimizer:
         """
         for name, value in options.items():
             if name not in self.hyperparameters:
-                known = ", ".join(self.hyperparameters) or "none"
-                raise OptimizerError(f"{self.name} has no option {name!r}: expected {known}")
+                known = ", ".join(self.hyperparameters) or "no option"
+                raise OptimizerError(
+                    f"options of {self.name}: expected {known}, found {name!r}",
+                    expected=tuple(self.hyperparameters),
+                    found=name,
+                )
             least = "above 0" if name in self.positive else "of at least 0"
-            # As the kernels receive it: a tiny number is 0 in float32, a huge one infinite.
+            # The kernels take float32: a tiny number becomes 0, a huge one infinite.
             single = _to_float32(value)
             if not (math.isfinite(single) and single >= 0) or (
                 name in self.positive and single == 0
             ):
                 raise OptimizerError(
-                    f"{self.name} option {name} is {value}, expected a float32 number {least}"
+                    f"option {name} of {self.name}: expected a float32 number {least}, "
+                    f"found {value}",
+                    found=value,
+                    bound=0,
                 )
         return dataclasses.replace(self, hyperparameters={**self.hyperparameters, **options})
 
 
 class OptimizerError(ReportedError, ValueError):
-    """An unknown row optimizer, or an option that it does not have or that cannot be."""
+    """The row optimizer is unknown, or one of its options is unknown or out of range."""
 
 
 def _to_float32(value: float) -> float:
@@ -181,7 +188,7 @@ OPTIMIZERS: dict[str, RowOptimizer] = {
             formula=_rowwise_adagrad,
         ),
         # l1 and l2 are TensorFlow's and McMahan's strengths times the base learning rate, so that
-        # a schedule of the rate does not change what they do.
+        # a learning rate schedule does not change their effect.
         RowOptimizer(
             "ftrl",
             "FTRL-Proximal",
@@ -202,20 +209,24 @@ def find(optimizer: str | RowOptimizer) -> RowOptimizer:
     if isinstance(optimizer, RowOptimizer):
         return optimizer
     if optimizer not in OPTIMIZERS:
-        raise OptimizerError(f"optimizer {optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+        raise OptimizerError(
+            f"optimizer: expected one of {', '.join(OPTIMIZERS)}, found {optimizer!r}",
+            expected=tuple(OPTIMIZERS),
+            found=optimizer,
+        )
     return OPTIMIZERS[optimizer]
 
 
 def divisible_optimizers() -> list[str]:
-    """Returns the names of the optimizers whose states can be halved by column."""
+    """Returns the names of the optimizers whose states can be split by column."""
     return [name for name, optimizer in OPTIMIZERS.items() if not optimizer.per_row_states]
 
 
 def parse_options(text: str) -> dict[str, float]:
-    """Returns the options that a text such as "l1=0.001,beta=1" gives.
+    """Parses options such as "l1=0.001,beta=1".
 
     Raises:
-        OptimizerError: the text is not a list of name=number, or has a name twice.
+        OptimizerError: the text is not a list of name=number, or a name occurs twice.
     """
     options: dict[str, float] = {}
     for part in text.split(","):
@@ -225,8 +236,10 @@ def parse_options(text: str) -> dict[str, float]:
         except ValueError:
             separator = ""
         if not (name and separator):
-            raise OptimizerError(f"expected name=number, comma-separated, found {part.strip()!r}")
+            raise OptimizerError(
+                f"expected name=number,name=number,..., found {part.strip()!r}", found=part.strip()
+            )
         if name in options:
-            raise OptimizerError(f"{name} is given twice")
+            raise OptimizerError(f"option {name} occurs twice", found=name)
         options[name] = value
     return options

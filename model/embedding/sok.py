@@ -1,9 +1,9 @@
-"""Model-parallel embedding tables held by SparseOperationKit (SOK).
+"""Model-parallel embedding tables held by SparseOperationKit (SOK) 2.x.
 
-SOK brings ids to rows and vectors back, and computes the gradients of its variables; the rest is
-here: keys, duplicates, scale, the update of the rows, initial values, reading and writing rows.
-`sok2` and `sok1` make the calls to SOK 2.x and 1.x. docs/sok.md says what was run and what was
-only read.
+SOK routes ids to rows, returns vectors and computes the gradients of its variables. This module
+adds keys, deduplication, the gradients' scale, row updates, initial values, and reading and writing
+of rows. `model.embedding.sok_tables` makes the calls to SOK. docs/sok.md lists what has been run
+and what was only read in SOK's source.
 
 Shapes: b local batch, T tables, D embedding dimension, N ranks.
 """
@@ -12,53 +12,38 @@ from __future__ import annotations
 
 import copy
 import math
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from model.embedding.interface import BackendError, EmbeddingOptions, ExchangePlan, Ranks
-from model.embedding.optimizers import find
+from model.embedding.optimizers import OptimizerError, find
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
-from model.embedding.sok1 import Sok1Rows, start_sok1
-from model.embedding.sok2 import Sok2Rows, Sok2Tables, start_sok2
-from model.embedding.sok_checks import check
-from model.embedding.sok_steps import LookupStep, apply_rows, create_states
+from model.embedding.sok_tables import RecordedLookup, RowWiseTables, TableWiseTables
 from model.embedding.stored_rows import StoredRows, StoredTables
 from ops import embedding as kernels
 
 CHUNK_BYTES = 64 << 20
 
 
-def start(sok: Any, api: int, cluster: Ranks, local_batch_size: int) -> None:
-    """Initialises SOK, before the first `SokEmbedding`; arguments as for that.
-
-    Raises:
-        BackendError: Horovod is missing or sees other ranks.
-    """
-    if api == 1:
-        start_sok1(sok, cluster, local_batch_size)
-    else:
-        start_sok2(sok, cluster)
-
-
 class SokEmbedding:
-    """Keeps the contract `model.embedding.interface.Embedding`; SOK keeps this rank's rows.
+    """Implements `model.embedding.interface.Embedding`; SOK holds this rank's rows.
 
-    Row-wise tables lie in one SOK variable. Table t has the keys first_key[t] + id with
-    first_key[t] a multiple of N, so that SOK's map of a key (owner = key mod N, row = key div N)
-    gives each id the owner and the order that a row-wise `Placement` gives it. Whole tables
-    (SOK 2.x) are one variable each.
+    Row-wise tables are in one SOK variable. Table t has the keys first_key[t] + id, where
+    first_key[t] is a multiple of N, so that SOK's map of a key (owner = key mod N, row = key div N)
+    gives each id the owner and the order that a row-wise `Placement` gives it. Table-wise tables
+    are one variable each.
 
     Args:
-        sok: the module `sparse_operation_kit`, initialised by `start`.
-        api: 2 or 1, whose calls it has.
-        placement: a `model.embedding.placement.Placement` of row-wise or whole tables.
+        sok: the module `sparse_operation_kit`, initialised by `model.embedding.sok_tables.start`.
+        placement: a placement of row-wise and table-wise tables.
         cluster: the ranks.
         local_batch_size: b.
-        options: seed, optimizer and exchange. SOK's vectors travel as float32, except with SOK 1.x
-            in float16; `compress` is for row-wise tables only.
+        options: seed, optimizer and exchange. SOK exchanges vectors as float32; `compress` is for
+            row-wise tables only.
 
     Raises:
         BackendError: the placement or an option cannot take effect with SOK.
@@ -69,61 +54,54 @@ class SokEmbedding:
 
     def __init__(
         self,
-        sok: Any,
-        api: int,
+        sok: ModuleType,
         placement: Placement,
         cluster: Ranks,
         local_batch_size: int,
         options: EmbeddingOptions,
     ):
-        optimizer = options.optimizer
-        check(api, placement, cluster, options.compress, optimizer)
+        _check(placement, options)
         self.placement = placement
-        self._cluster = cluster
+        self._rank = cluster.rank
         self._batch = local_batch_size
         self._exchange_dtype = options.exchange_dtype
         self._scale = options.gradient_scale(cluster.size)
         self._compress = options.compress
         self.shards = placement.shards_of(cluster.rank)
-        rows, whole = placement.row_wise_tables, placement.table_wise_tables
-        self._parts = []
-        if api == 1:
-            self._parts.append(Sok1Rows(sok, placement, rows, self._exchange_dtype))
-        else:
-            if rows:
-                self._parts.append(Sok2Rows(sok, placement, rows))
-            if whole:
-                self._parts.append(Sok2Tables(sok, placement, whole))
+        row_wise, table_wise = placement.row_wise_tables, placement.table_wise_tables
+        self._parts: list[RowWiseTables | TableWiseTables] = []
+        if row_wise:
+            self._parts.append(RowWiseTables(sok, placement, row_wise))
+        if table_wise:
+            self._parts.append(TableWiseTables(sok, placement, table_wise))
         order = np.concatenate([part.tables for part in self._parts])
         self._table_order = None if np.all(np.diff(order) > 0) else np.argsort(order)
-        self._optimizer = find(optimizer)
-        # Of each part, of each of its variables: {name: the optimizer's state}.
+        self._optimizer = find(options.optimizer)
+        # For each part, for each of its variables: {name: the optimizer's state}.
         self._states = [
-            [create_states(self._optimizer, v) for v in part.variables] for part in self._parts
+            [self._create_states(variable) for variable in part.variables] for part in self._parts
         ]
         self._initialize(options.seed)
 
-    def for_batch(self, local_batch_size: int) -> SokEmbedding:
-        """Returns this embedding for batches of another size, over the same tables.
-
-        Args:
-            local_batch_size: samples of this rank in each batch, at most those that it was made
-                for: SOK 1.x reserves its memory for them.
-
-        Raises:
-            BackendError: the batch is larger.
-        """
-        if local_batch_size > self._batch:
-            raise BackendError(
-                f"SOK was started for local batches of {self._batch} samples, which "
-                f"{local_batch_size} exceeds"
+    def _create_states(self, variable):
+        rows, width = variable.shape
+        return {
+            state.name: tf.Variable(
+                tf.fill(state.shape(rows, width), self._optimizer.initial_value(state)),
+                trainable=False,
+                name=state.name,
             )
+            for state in self._optimizer.states
+        }
+
+    def for_batch(self, local_batch_size: int) -> SokEmbedding:
+        """Returns this embedding for batches of another size, over the same tables."""
         other = copy.copy(self)
         other._batch = local_batch_size
         return other
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
-        """Checks the ids of this rank's samples, [b, T]: SOK brings them to the rows' owners.
+        """Checks the ids of this rank's samples, [b, T]; SOK sends them to the rows' owners.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
@@ -131,25 +109,33 @@ class SokEmbedding:
         with tf.control_dependencies([self._check_ids(categorical)]):
             return ExchangePlan.of_ids(tf.cast(tf.identity(categorical), tf.int64))
 
-    def lookup_local(self, plan: ExchangePlan) -> list[LookupStep]:
-        """Has SOK look up and exchange vectors, which are one call there."""
-        return [self._lookup(part, plan.ids) for part in self._parts]
+    def lookup_local(self, plan: ExchangePlan) -> list[RecordedLookup]:
+        """Looks up and exchanges vectors, which is one call to SOK."""
+        return [
+            RecordedLookup(
+                part,
+                plan.ids,
+                [self._batch, len(part.tables), self.placement.dimension],
+                self._compress,
+            )
+            for part in self._parts
+        ]
 
-    def exchange_vectors(self, plan: ExchangePlan, rows: list[LookupStep]) -> tf.Tensor:
+    def exchange_vectors(self, plan: ExchangePlan, rows: list[RecordedLookup]) -> tf.Tensor:
         """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype."""
-        vectors = tf.concat([step.expand(self._exchange_dtype) for step in rows], axis=1)
+        vectors = tf.concat([found.expand(self._exchange_dtype) for found in rows], axis=1)
         if self._table_order is not None:
             vectors = tf.gather(vectors, self._table_order, axis=1)
         shape = [self._batch, len(self.placement.vocab_sizes), self.placement.dimension]
         return tf.reshape(vectors, shape)
 
     def exchange_gradients(
-        self, plan: ExchangePlan, rows: list[LookupStep], gradients: tf.Tensor
+        self, plan: ExchangePlan, rows: list[RecordedLookup], gradients: tf.Tensor
     ) -> list[list[tf.IndexedSlices]]:
-        """Returns SOK's gradients of its variables, for each part, from [b, T, D]."""
+        """Returns SOK's gradients of its variables, per part, from those of vectors [b, T, D]."""
         return [
-            step.gradients(tf.gather(gradients, part.tables, axis=1), part.variables)
-            for part, step in zip(self._parts, rows)
+            found.gradients(tf.gather(gradients, part.tables, axis=1), part.variables)
+            for part, found in zip(self._parts, rows)
         ]
 
     def update_local(
@@ -160,50 +146,41 @@ class SokEmbedding:
         scale: Any = 1.0,
     ) -> None:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
-        for index, (part, slices) in enumerate(zip(self._parts, gradients)):
-            with part.rows_visible():
-                for place, (variable, rows) in enumerate(zip(part.variables, slices)):
-                    apply_rows(
-                        variable, self._states[index][place], rows, learning_rate,
-                        self._scale * scale, self._optimizer,
-                    )  # fmt: skip
+        # Updates go through the variables' handles: SOK's OptimizerWrapper accepts dynamic
+        # variables only, and Keras optimizers of before TensorFlow 2.11.
+        for part, states, slices in zip(self._parts, self._states, gradients):
+            for variable, state, rows in zip(part.variables, states, slices):
+                kernels.apply_slices(
+                    variable, list(state.values()), rows, learning_rate, self._scale * scale,
+                    self._optimizer.formula, self._optimizer.rule_values,
+                )  # fmt: skip
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
-        """Returns none: SOK's rows are read while training waits."""
+        """Returns no row: checkpoints read SOK's rows only while training waits."""
         return np.zeros(0, np.int64)
 
     def stored_tables(self) -> StoredTables:
         """Returns what a checkpoint reads and writes of this rank's rows."""
+        states = [None, *(state.name for state in self._optimizer.states)]
         return StoredTables(
-            untracked=[self._stored(s, state) for s in self.shards for state in self.states]
+            untracked=[self._stored(shard, state) for shard in self.shards for state in states]
         )
 
     def _stored(self, shard, state):
         def ids(begin, count):
             return shard.row_offset + shard.row_stride * np.arange(begin, begin + count)
 
-        name = None if state == "table" else state
+        per_row = state in self._optimizer.per_row_states
         return StoredRows(
             shard,
-            state,
-            (shard.rows, *self.row_shape(name)),
+            state or "table",
+            (shard.rows,) if per_row else (shard.rows, self.placement.dimension),
             tf.float32,
-            read=lambda begin, count: self.read_rows(shard.table, ids(begin, count), name),
+            read=lambda begin, count: self.read_rows(shard.table, ids(begin, count), state),
             write=lambda begin, values: self.write_rows(
-                shard.table, ids(begin, len(values)), values, name
+                shard.table, ids(begin, len(values)), values, state
             ),
         )
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        """Names of what there is for each row: "table", and the optimizer's states."""
-        return ("table", *(state.name for state in self._optimizer.states))
-
-    def row_shape(self, state: str | None = None) -> tuple[int, ...]:
-        """Returns the shape of one row's values, (D,), or () for a state per row."""
-        if state in self._optimizer.per_row_states:
-            return ()
-        return (self.placement.dimension,)
 
     def read_rows(self, table: int, ids: Any, state: str | None = None) -> np.ndarray:
         """Returns rows of a table that this rank holds, as a float32 NumPy array [n, D].
@@ -218,11 +195,8 @@ class SokEmbedding:
         Raises:
             IndexError: this rank does not hold one of the ids.
         """
-        part, variable, rows = self._find(table, ids, state)
-        with part.rows_visible():
-            values = tf.raw_ops.ResourceGather(
-                resource=variable.handle, indices=rows, dtype=tf.float32
-            )
+        variable, rows = self._find(table, ids, state)
+        values = tf.raw_ops.ResourceGather(resource=variable.handle, indices=rows, dtype=tf.float32)
         return values.numpy()
 
     def write_rows(self, table: int, ids: Any, values: Any, state: str | None = None) -> None:
@@ -237,47 +211,34 @@ class SokEmbedding:
         Raises:
             IndexError: this rank does not hold one of the ids.
         """
-        part, variable, rows = self._find(table, ids, state)
-        with part.rows_visible():
-            tf.raw_ops.ResourceScatterUpdate(
-                resource=variable.handle, indices=rows, updates=tf.convert_to_tensor(values)
-            )
-
-    def _lookup(self, part, ids):
-        keys = part.keys(ids)
-        repeated = None
-        if self._compress:
-            keys, repeated = tf.unique(keys)
-        with tf.GradientTape() as tape:
-            vectors = part.embed(keys)
-        shape = [self._batch, len(part.tables), self.placement.dimension]
-        return LookupStep(tape, vectors, repeated, shape)
+        variable, rows = self._find(table, ids, state)
+        tf.raw_ops.ResourceScatterUpdate(
+            resource=variable.handle, indices=rows, updates=tf.convert_to_tensor(values)
+        )
 
     def _find(self, table, ids, state):
-        """Returns (part, variable, its rows) of ids, of the rows or of their state."""
+        """Returns (variable, its rows) that hold ids of a table, or one of their states."""
         index = next((i for i, part in enumerate(self._parts) if table in part.tables), None)
         if index is None:
             raise IndexError(f"table {table}: there are {len(self.placement.vocab_sizes)} tables")
-        part, ids = self._parts[index], np.asarray(ids, np.int64)
+        ids = np.asarray(ids, np.int64)
         shard = next((s for s in self.shards if s.table == table), None)
         row = np.zeros(0, np.int64)
         if shard is not None:
             row, rest = np.divmod(ids - shard.row_offset, shard.row_stride)
         if shard is None or np.any((rest != 0) | (row < 0) | (row >= shard.rows)):
-            raise IndexError(
-                f"table {table}: not all of the ids asked for are on rank {self._cluster.rank}"
-            )
-        place, first = part.place(table)
+            raise IndexError(f"table {table}: rank {self._rank} does not hold all of the ids")
+        place, first = self._parts[index].place(table)
         if state is None:
-            variable = part.variables[place]
+            variable = self._parts[index].variables[place]
         elif state in self._states[index][place]:
             variable = self._states[index][place][state]
         else:
-            raise KeyError(f"the optimizer keeps no {state!r}")
-        return part, variable, tf.constant(first + row)
+            raise KeyError(f"the optimizer has no state {state!r}")
+        return variable, tf.constant(first + row)
 
     def _initialize(self, seed):
-        """Writes the native backend's initial values, computed on the host, chunk by chunk."""
+        """Writes the native backend's initial values, computed on the host in chunks."""
         sizes, dimension = self.placement.vocab_sizes, self.placement.dimension
         step = max(1, CHUNK_BYTES // (ROW_TYPES[DEFAULT] * dimension))
         for shard in self.shards:
@@ -300,7 +261,7 @@ class SokEmbedding:
                 self.write_rows(shard.table, ids, chunk)
 
     def _check_ids(self, ids):
-        """Returns an op that fails if an id is outside its table: SOK would read other memory."""
+        """Returns an op that fails if an id is outside its table; SOK would read other memory."""
         bounds = tf.constant(self.placement.vocab_sizes, ids.dtype)
         bad = tf.logical_or(ids < 0, ids >= bounds)
         tables = len(self.placement.vocab_sizes)
@@ -311,3 +272,38 @@ class SokEmbedding:
             [table, sample, tf.reshape(ids, [-1])[first], bounds[table]],
         )
         return tf.debugging.Assert(tf.logical_not(tf.reduce_any(bad)), [text])
+
+
+def _check(placement, options):
+    """Raises `BackendError` for what cannot take effect with SOK; docs/sok.md has the reasons."""
+    try:
+        find(options.optimizer)
+    except OptimizerError as error:
+        raise BackendError(str(error), **error.fields) from error
+    unsupported = (*placement.column_wise_tables, *placement.replicated_tables)
+    if unsupported:
+        table = unsupported[0]
+        kind = placement.assignments[table].kind
+        raise BackendError(
+            f"table {table}: SOK supports the placements 'table' and 'row', found {kind!r}; leave "
+            "out --column_split and --replicate_below_rows, or use --embedding_backend=native",
+            flag="placement",
+            table=table,
+            expected=("table", "row"),
+            found=kind,
+        )
+    table_wise = placement.table_wise_tables
+    if table_wise and options.compress:
+        raise BackendError(
+            f"table {table_wise[0]}: --compress has no effect on table-wise tables with SOK, whose "
+            "lookup_sparse takes the same number of ids on every rank; use --placement=row",
+            flag="compress",
+            table=table_wise[0],
+        )
+    empty = [rank for rank in range(placement.ranks) if not placement.tables_of(rank)]
+    if table_wise and empty:
+        raise BackendError(
+            f"rank {empty[0]} holds no table: SOK's lookup_sparse needs a table-wise table on "
+            "every rank; use --placement=row or fewer ranks",
+            flag="placement",
+        )

@@ -1,6 +1,6 @@
-"""The signatures of SOK that the project's calls are written against, and how to read others.
+"""The recorded signatures of SOK that the project's calls must match, and a reader for others.
 
-sok_signatures.json records them from the sources of merlin-sok 2.1.0 and 1.3.0.
+sok_signatures.json records them from the source of merlin-sok 2.1.0.
 """
 
 import ast
@@ -14,10 +14,10 @@ TABLE = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 _PARSER = threading.Lock()
 
 
-def signature(api, name):
+def signature(name):
     """Returns the recorded `inspect.Signature`; defaults are source text."""
-    arguments = TABLE[api]["functions"][name]["arguments"]
-    # Python 3.11's parser counts its depth for all threads at once and may fail in two of them.
+    arguments = TABLE["functions"][name]["arguments"]
+    # Python 3.11's parser shares one depth counter among threads and may fail if two parse.
     with _PARSER:
         node = ast.parse(f"def f({arguments}): pass").body[0].args
     kind = inspect.Parameter
@@ -39,7 +39,7 @@ def signature(api, name):
 
 
 def arguments_in_source(root, file, definition):
-    """Returns the source text of a function's arguments in an unpacked source or an install."""
+    """Returns the source text of a function's arguments in an unpacked source or install."""
     body = ast.parse(pathlib.Path(root, file).read_text()).body
     node = None
     for part in definition.split("."):

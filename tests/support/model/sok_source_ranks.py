@@ -1,8 +1,8 @@
-"""Trains with SOK 2.x's own Python on the ranks of Horovod, its CUDA ops alone replaced.
+"""Trains with SOK 2.x's own Python on the ranks of Horovod, with only its CUDA ops replaced.
 
-Run by test_sok.py under horovodrun where DLRM_SOK_SOURCE names SOK's source. Variables, routing,
-exchange through Horovod and gradients are then SOK's own code; `select`, `reorder`, and what
-`lookup_sparse` does on the GPU are TensorFlow's ops here, so it runs without one.
+tests/ranks/model/test_sok_source.py runs it as `sok_source_ranks SEED` if DLRM_SOK_SOURCE is the
+folder of SOK's source. Variables, routing, exchange through Horovod and gradients are SOK's code;
+its CUDA ops (select, reorder, the parts of `lookup_sparse`) are TensorFlow's, so no GPU is needed.
 """
 
 import os
@@ -16,8 +16,9 @@ from tensorflow.python.framework import load_library
 
 from model.embedding import backend
 from model.embedding.interface import EmbeddingOptions, update
+from tests.support.model import sok_rows
+from tests.support.model.placements import placement_of
 from tests.support.row_optimizers import ReferenceRows
-from tests.unit.model import test_sok
 from training.runtime.process_group import HorovodProcessGroup
 
 STEPS, RATE = 4, 0.3
@@ -74,19 +75,18 @@ def replace_native_libraries():
     os.path.exists = lambda path: "libsparse_operation_kit" in str(path) or exists(path)
 
 
-def train(choice, cluster, kind, compress, optimizer):
+def train(choice, cluster, kind, compress, optimizer, seed):
     """Trains a few steps in one traced function; checks vectors and rows against float64."""
-    size, generator = cluster.size, np.random.default_rng(9)
-    vocab, batch = test_sok.VOCAB, test_sok.LOCAL_BATCH
-    shape = (STEPS, size, batch, len(vocab))
-    ids = ((generator.zipf(1.3, shape) - 1) % np.array(vocab)).astype(np.int32)
-    gradients = generator.normal(size=(*shape, test_sok.DIMENSION)).astype(np.float32)
+    size, rng = cluster.size, np.random.default_rng(seed)
+    vocab, batch = sok_rows.VOCAB, sok_rows.LOCAL_BATCH
+    ids = sok_rows.power_law_ids(rng, STEPS, size, batch)
+    gradients = rng.normal(size=(*ids.shape, sok_rows.DIMENSION)).astype(np.float32)
     embedding = backend.build(
         choice,
-        test_sok.placement_of(kind, size),
+        placement_of(kind, size, vocab, sok_rows.DIMENSION),
         cluster,
         batch,
-        EmbeddingOptions(seed=test_sok.SEED, compress=compress, optimizer=optimizer),
+        EmbeddingOptions(seed=seed, compress=compress, optimizer=optimizer),
     )
 
     @tf.function
@@ -97,15 +97,15 @@ def train(choice, cluster, kind, compress, optimizer):
         update(embedding, plan, gradient, tf.constant(RATE), rows)
         return vectors
 
-    tables = [ReferenceRows(optimizer, table) for table in test_sok.initial_tables()]
+    tables = [ReferenceRows(optimizer, table) for table in sok_rows.initial_tables(seed)]
     for s in range(STEPS):
-        mine = tf.constant(ids[s, cluster.rank]), tf.constant(gradients[s, cluster.rank])
-        vectors = step(*mine).numpy()
+        local = tf.constant(ids[s, cluster.rank]), tf.constant(gradients[s, cluster.rank])
+        vectors = step(*local).numpy()
         for t, table in enumerate(tables):
             expected = table.rows[ids[s, cluster.rank, :, t]]
             np.testing.assert_allclose(vectors[:, t], expected, rtol=2e-5, atol=2e-6)
             table.scatter(ids[s, :, :, t], gradients[s, :, :, t], RATE, 1 / size)
-    for (t, i), row in test_sok.read_all(embedding).items():
+    for (t, i), row in sok_rows.held_rows(embedding).items():
         np.testing.assert_allclose(row, tables[t].rows[i], rtol=2e-5, atol=2e-6)
     print(f"rank {cluster.rank} of {size}: {kind}, compress {compress}, {optimizer}: equal")
 
@@ -117,10 +117,9 @@ def main():
     sys.path.insert(0, os.environ["DLRM_SOK_SOURCE"])
     keras_optimizers = tf.keras.optimizers
     choice = backend.choose("sok", gpus=1)
-    assert choice.api == 2, choice
     for kind, compress in (("row", False), ("row", True), ("table", False), ("mixed", False)):
         for optimizer in ("sgd", "adagrad"):
-            train(choice, cluster, kind, compress, optimizer)
+            train(choice, cluster, kind, compress, optimizer, int(sys.argv[1]))
     assert tf.keras.optimizers is keras_optimizers, "SOK replaced Keras' optimizers"
     print(f"SOK {choice.version} on {cluster.size} ranks: all equal")
 

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.embedding.interface import BackendError, EmbeddingOptions, lookup, update
+from model.embedding.interface import EmbeddingOptions, lookup, update
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
-from model.embedding.sok import SokEmbedding
-from tests.support.model import fake_sok
 from tests.support.thread_ranks import ThreadRanks
 from training.runtime.process_group import SingleProcessGroup
 
@@ -16,7 +14,7 @@ VOCAB, DIMENSION = [40, 3, 11, 25], 4
 
 
 def rows_of(embedding):
-    """{(table, id): vector} of what a rank holds."""
+    """Returns {(table, id): vector} of what a rank holds."""
     return {
         (shard.table, shard.row_offset + shard.row_stride * row): values
         for holder in embedding.fused_tables
@@ -31,14 +29,13 @@ def rows_of(embedding):
     [("table", {}, False), ("table", {}, True), ("row", {}, False),
      ("auto", {"replicate_below_rows": 12}, False), ("auto", {"replicate_below_rows": 99}, False)],
 )  # fmt: skip
-def test_other_batches_see_the_same_rows(size, policy, options, compress):
+def test_for_batch_shares_the_tables(size, policy, options, compress, seed, rng):
     placement = plan(VOCAB, DIMENSION, size, policy=policy, **options)
-    random = np.random.default_rng()
-    batches = {b: random.integers(0, VOCAB, (size, b, len(VOCAB)), np.int32) for b in (6, 1, 17)}
+    batches = {b: rng.integers(0, VOCAB, (size, b, len(VOCAB)), np.int32) for b in (6, 1, 17)}
 
     def body(cluster):
         embedding = ShardedEmbedding(
-            placement, cluster, 6, EmbeddingOptions(seed=5, compress=compress)
+            placement, cluster, 6, EmbeddingOptions(seed=seed, compress=compress)
         )
         before = [holder.table.ref() for holder in embedding.fused_tables]
         found = {}
@@ -49,7 +46,7 @@ def test_other_batches_see_the_same_rows(size, policy, options, compress):
         rows = rows_of(embedding)
         view = embedding.for_batch(1)
         planned = view.plan_ids(tf.constant(batches[1][cluster.rank]))
-        if size == 1:  # ranks as threads cannot average
+        if size == 1:  # thread ranks have no all_reduce_mean
             update(view, planned, tf.ones([1, len(VOCAB), DIMENSION]), 0.5)
         return found, rows, rows_of(embedding)
 
@@ -63,18 +60,3 @@ def test_other_batches_see_the_same_rows(size, policy, options, compress):
         after, touched = results[0][2], set(enumerate(batches[1][0, 0]))
         for key, values in rows.items():
             np.testing.assert_allclose(after[key], values - 0.5 * (key in touched), atol=1e-7)
-
-
-@pytest.mark.parametrize("api", [1, 2])
-def test_sok_looks_up_smaller_batches_and_refuses_larger_ones(api):
-    cluster = SingleProcessGroup()
-    sok = fake_sok.sok2(cluster) if api == 2 else fake_sok.sok1(cluster)
-    placement = plan(VOCAB, DIMENSION, 1, policy="row")
-    embedding = SokEmbedding(sok, api, placement, cluster, 6, EmbeddingOptions(seed=5))
-    ids = np.random.default_rng().integers(0, VOCAB, (2, len(VOCAB)), np.int32)
-    view = embedding.for_batch(2)
-    found = lookup(view, view.plan_ids(tf.constant(ids))).numpy()
-    for table in range(len(VOCAB)):
-        np.testing.assert_array_equal(found[:, table], embedding.read_rows(table, ids[:, table]))
-    with pytest.raises(BackendError, match="batches of 6 samples, which 7 exceeds"):
-        embedding.for_batch(7)

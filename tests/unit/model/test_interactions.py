@@ -271,7 +271,7 @@ def save(folder, name, model, optimizer, embedding):
     cluster = SingleProcessGroup()
     state = State(model, optimizer, LossScale(1.0), embedding, cluster)
     saver = Saver(
-        folder, cluster, state, facts, keep=9, interval=None, patience=30, journal=Journal()
+        folder, cluster, state, facts, keep=9, interval=None, timeout=30, journal=Journal()
     )
     saver.begin(6, 0, [])
     saver.finish()

@@ -60,8 +60,7 @@ def job(cluster, kind, optimizer, seed):
     placement = placement_of(kind, cluster.size)
     if backend:
         embedding = SokEmbedding(
-            fake_sok.sok2(cluster),
-            2,
+            fake_sok.module(cluster),
             placement,
             cluster,
             batch,
