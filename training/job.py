@@ -1,4 +1,4 @@
-"""Runs a job: connects the ranks and starts the mode. TensorFlow is imported here, not before."""
+"""Runs a job: imports TensorFlow, connects the ranks and starts the mode."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def run(config: Config, place: Place) -> int:
     """Runs a job on all ranks; returns the exit code (`training.runtime.errors`).
 
     Args:
-        config: of any mode but plan, which has no ranks.
-        place: this process's.
+        config: a configuration of any mode except plan, which has no ranks.
+        place: rank and size of this process.
 
     Raises:
-        UserError: the configuration, the data or the machine do not allow it.
+        UserError: the configuration, the data or the machine does not allow the job.
         DivergedError: the loss or a score became NaN or infinite.
         RankLostError: another rank died or stopped answering.
     """
@@ -29,7 +29,7 @@ def run(config: Config, place: Place) -> int:
         from model.embedding.placement import PlacementError
         from ops.loader import LibraryNotBuiltError
         from ops.nvtx import ranges
-        from training.checkpoint.files import DamagedError
+        from training.checkpoint.errors import DamagedError
         from training.runtime import error_translation, gpus, process_group
         from training.runtime.watched import watched
 
@@ -41,7 +41,7 @@ def run(config: Config, place: Place) -> int:
         BackendError,
         DamagedError,
     )
-    # Before Horovod, whose first exchange makes TensorFlow take the GPUs that it sees.
+    # Before Horovod: its first exchange makes TensorFlow claim all visible GPUs.
     device = gpus.choose(place.local_rank)
     cluster = process_group.connect(place)
     with error_translation.translate_errors(cluster.rank, cluster.size):
@@ -49,12 +49,12 @@ def run(config: Config, place: Place) -> int:
             warn(unused)
         if cluster.size > 1:
             gpus.check(cluster, device)
-        if cluster.rank == 0 and (unheard := ranges.unheard()):
-            warn(unheard)
+        if cluster.rank == 0 and (problem := ranges.explain_missing_ranges()):
+            warn(problem)
         try:
             with watched(cluster, config.output.stall_timeout) as watch:
                 code = mode.run(config, cluster, watch)
         except user_errors as error:
-            raise UserError(str(error)) from error
+            raise UserError(str(error), **getattr(error, "fields", {})) from error
     cluster.shutdown()
     return code

@@ -20,8 +20,8 @@ from dataset import convert, validate
 from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_days
 from tests.unit.dataset import test_layouts as layouts
 from training.checkpoint import __main__ as checkpoint
-from training.checkpoint import files, manifest
-from training.checkpoint.array_files import ArrayFiles
+from training.checkpoint import checksums, manifest
+from training.checkpoint.npy_files import ArrayFiles
 
 pytestmark = pytest.mark.timeout(60)
 SIZES = ",".join(map(str, VOCAB_SIZES))
@@ -97,8 +97,11 @@ def write_checkpoint(folder):
         "flags": {"bottom_mlp": "4", "top_mlp": "1", "embedding_dim": 4},
         "data": {"layout": "synthetic"}, "versions": {}, "written": "2026-01-01T00:00:00Z",
     })  # fmt: skip
-    digests = {**arrays.digests, "manifest.json": files.write_text(path / "manifest.json", text)}
-    files.write_checksums(path, digests)
+    digests = {
+        **arrays.digests,
+        "manifest.json": checksums.write_text(path / "manifest.json", text),
+    }
+    checksums.write_checksums(path, digests)
 
 
 def write_flags(folder):

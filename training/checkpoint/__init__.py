@@ -1,6 +1,6 @@
-"""Checkpoints: whole or absent, of any number of ranks, in files that NumPy reads.
+"""Checkpoints: atomic, readable on any number of ranks, stored as NumPy files.
 
-A checkpoint is a folder `step-000000123` of .npy files, one for each part of each table and each
-dense variable, with `manifest.json`, which says what they are, and `SHA256SUMS`, which
-`sha256sum -c` reads. It is written under another name and renamed when the last byte is on disk.
+A checkpoint is a folder `step-000000123` with one .npy file per table shard and dense variable,
+`manifest.json`, which describes them, and `SHA256SUMS`, which `sha256sum -c` checks. It is written
+under a temporary name and renamed when the last byte is on disk.
 """

@@ -1,6 +1,6 @@
 """Inspects checkpoints: `python3 -m training.checkpoint inspect|verify|export DIR [OUT]`.
 
-It needs NumPy but not TensorFlow.
+Does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,42 +17,45 @@ import numpy.typing as npt
 
 from dataset import command_line
 from storage.atomic import encode_json
-from training.checkpoint import damage, description, folder, manifest, merge, restore
-from training.checkpoint.files import DamagedError
+from training.checkpoint import array_export, folder, inspection, manifest, restore, verify
+from training.checkpoint.errors import DamagedError
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from training.runtime.process_group import ProcessGroup
 
 
-class _Alone:
-    """The only rank (`training.runtime.process_group.SingleProcessGroup`, without TensorFlow)."""
+class _SingleRank:
+    """`training.runtime.process_group.SingleProcessGroup` without TensorFlow."""
 
     rank, size = 0, 1
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
-        """Returns the values."""
+        """Returns the values as an array."""
         return np.asarray(values)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; returns its exit code: 0, or 2 for damage and wrong arguments."""
+    """Runs the command; returns the exit code: 0, or 2 for damage and wrong arguments."""
     parser = argparse.ArgumentParser(prog="python3 -m training.checkpoint", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, what in (
-        ("inspect", "print the content of a checkpoint (of several, the newest)"),
-        ("verify", "read every byte of a checkpoint, or of all in a folder"),
-        ("export", "write the whole tables and the dense variables as .npy files"),
+    for name, text in (
+        ("inspect", "print the contents of a checkpoint (of a folder: the newest)"),
+        ("verify", "read and verify every byte of a checkpoint (of a folder: of all)"),
+        ("export", "write each table and dense variable as one .npy file"),
     ):
-        command = commands.add_parser(name, help=what, description=what)
+        command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
-            "dir", metavar="DIR", type=command_line.path, help="a checkpoint, or a folder of them"
+            "dir",
+            metavar="DIR",
+            type=command_line.path,
+            help="a checkpoint or a folder of checkpoints",
         )
         if name == "inspect":
-            command.add_argument("--json", action="store_true", help="as JSON")
+            command.add_argument("--json", action="store_true", help="print JSON")
         if name == "export":
             command.add_argument(
-                "out", metavar="OUT", type=command_line.path, help="the folder to make"
+                "out", metavar="OUT", type=command_line.path, help="the new folder to write"
             )
     chosen = parser.parse_args(arguments)
     try:
@@ -72,33 +75,33 @@ def _paths(path: str | os.PathLike) -> list[pathlib.Path]:
     """Returns the checkpoints at a path, oldest first.
 
     Raises:
-        UserError: there is none.
+        UserError: the path is neither a checkpoint nor a folder of checkpoints.
     """
     path = pathlib.Path(path)
-    found = [whole for _, whole in folder.checkpoints(path)]
-    # A checkpoint that has lost one of these two is a damaged one.
+    found = [checkpoint for _, checkpoint in folder.checkpoints(path)]
+    # A checkpoint without one of these two files is a damaged one.
     if folder.is_checkpoint(path) or (path / manifest.NAME).is_file():
         found = [path]
     if not found:
-        raise UserError(f"{path}: is no checkpoint, and no folder of checkpoints")
+        raise UserError(f"{path}: expected a checkpoint or a folder of checkpoints", path=path)
     return found
 
 
 def _inspect(path: str | os.PathLike, as_json: bool) -> int:
     newest = _paths(path)[-1]
     read, _ = manifest.read(newest)
-    facts = description.describe(newest, read)
-    print(encode_json(facts) if as_json else description.text_of(facts))
+    facts = inspection.describe(newest, read)
+    print(encode_json(facts) if as_json else inspection.as_text(facts))
     return EXIT_OK
 
 
 def _verify(path: str | os.PathLike) -> int:
     code = EXIT_OK
     for checkpoint in _paths(path):
-        found = damage.find_problems(checkpoint)
+        found = verify.find_problems(checkpoint)
         for line in found:
             print(f"damaged: {line}")
-        print(f"{checkpoint}: {f'{len(found)} damaged' if found else 'whole'}")
+        print(f"{checkpoint}: {f'{len(found)} damaged' if found else 'complete'}")
         code = EXIT_USER_ERROR if found else code
     return code
 
@@ -109,10 +112,10 @@ def _export(path: str | os.PathLike, out: str | os.PathLike) -> int:
     def report(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
-    reader = restore.latest_complete(path, cast("ProcessGroup", _Alone()), report)
+    reader = restore.latest_complete(path, cast("ProcessGroup", _SingleRank()), report)
     if reader is None:
-        raise UserError(f"{path}: there is no whole checkpoint")
-    size = merge.export(reader, out)
+        raise UserError(f"{path}: has no complete checkpoint", path=path)
+    size = array_export.export(reader, out)
     print(
         f"{out}: step {reader.manifest['step']} of {reader.folder}, "
         f"{len(reader.manifest['vocab_sizes'])} tables, {size:,} bytes"

@@ -1,9 +1,9 @@
-"""Whether a checkpoint fits a job: its model, its data, its place in the data."""
+"""Checks that a checkpoint matches a job: its model, its data, its position in the data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset import vocabularies
 from model.embedding.optimizers import OptimizerError
@@ -14,34 +14,34 @@ from training.config_checks import check_custom_interact
 from training.flag_values import read_interaction, read_row_optimizer
 from training.runtime.errors import UserError
 
-# Layout of random batches (`training.data`).
+# The layout of random batches (`training.data`).
 SYNTHETIC = "synthetic"
 
-# Flags that a model's weights are for: another value is another model.
+# Flags that define the model: weights fit only if these are equal.
 MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation")
-# Flags that the optimizers' state is for.
+# Flags that define the optimizers' state.
 _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
-# Flags that say which sample comes at which step.
+# Flags, and facts about the data, that define which samples a step reads.
 _POSITION_FLAGS = ("global_batch_size", "shuffle_seed", "use_synthetic_dataset")
 _POSITION_DATA = ("train_samples", "train_fingerprint")
-# Flags whose change alters what is learned from here on: allowed, and told.
-_COURSE_FLAGS = (
+# Flags that may change when a run resumes; a change is reported.
+_CHANGEABLE_FLAGS = (
     "schedule", "lr", "warmup_steps", "decay_start_step", "decay_steps", "decay_power", "end_lr",
     "embedding_lr", "embedding_gradient", "amp", "amp_dtype", "loss_scale", "epochs", "seed",
 )  # fmt: skip
 
 
 def with_model_of(config: Config, reader: Reader) -> Config:
-    """Returns a configuration with a checkpoint's model, except what the user has given.
+    """Returns a configuration with a checkpoint's model flags, except those that the user gave.
 
-    It is for a job that does not train, which keeps no state of the tables' optimizer.
+    For a job that does not train: it keeps no optimizer state of the tables.
 
     Args:
-        config: the job's.
+        config: the configuration of the job.
         reader: the checkpoint.
 
     Raises:
-        UserError: --custom_interact, and the checkpoint's interaction has no native op.
+        UserError: --custom_interact is set, but the checkpoint's interaction has no native op.
     """
     written = model_flags(reader.manifest["flags"])
     adopted = {
@@ -55,10 +55,9 @@ def with_model_of(config: Config, reader: Reader) -> Config:
 
 
 def model_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a checkpoint's flags with its interaction by name.
+    """Returns a checkpoint's flags with the name of its interaction.
 
-    Checkpoints from before --interaction have the dot interaction, or none where --ablation says
-    so.
+    Checkpoints older than --interaction have the dot interaction, or none if --ablation says so.
 
     Args:
         flags: {name: value} of a manifest.
@@ -83,108 +82,140 @@ def check(
     Args:
         reader: the checkpoint.
         flags: {name: value} of the job's settings.
-        data: what identifies its data (`facts` of a `training.data.Data`).
+        data: facts that identify its data (`training.data.Data.facts`).
         vocab_sizes: rows of its tables.
-        resume: the job goes on where the checkpoint was made, at the same place in the data.
-        training: the optimizers' state is wanted too.
+        resume: whether the job continues from the checkpoint's position in the data.
+        training: whether the job loads the optimizers' state too.
 
     Returns:
-        Lines about flags that have changed and may.
+        One line per changed flag that is allowed to change.
 
     Raises:
-        UserError: the checkpoint is of another model, or of other data.
+        UserError: the checkpoint belongs to another model or other data.
     """
     found = {**reader.manifest, "flags": model_flags(reader.manifest["flags"])}
     where = f"checkpoint {reader.folder}"
     wrong = vocabularies.difference(found["vocab_sizes"], vocab_sizes, "the checkpoint", "the data")
     if wrong is not None:
-        raise UserError(f"{where} is of other tables: {wrong}")
-    _check_dense(where, found, data)
+        pairs = enumerate(zip(found["vocab_sizes"], vocab_sizes))
+        raise UserError(
+            f"{where} has other tables: {wrong}",
+            path=reader.folder,
+            table=next((table for table, (theirs, ours) in pairs if theirs != ours), None),
+            expected=found["vocab_sizes"],
+            found=list(vocab_sizes),
+        )
+    _check_dense(reader, found, data)
     names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
     wrong = _differences(found["flags"], flags, names)
     if wrong:
-        raise UserError(f"{where} is of another model: {'; '.join(wrong)}")
+        text = f"{where} belongs to another model: {'; '.join(map(str, wrong))}"
+        raise UserError(text, path=reader.folder, **wrong[0].fields)
     if not resume:
         return []
     wrong = _differences(found["flags"], flags, _POSITION_FLAGS)
-    wrong += _differences(found["data"], data, _POSITION_DATA, flag="")
+    wrong += _differences(found["data"], data, _POSITION_DATA, prefix="")
     if wrong:
         raise UserError(
-            f"{where} was made with other batches, so that its place in the data means nothing: "
-            f"{'; '.join(wrong)}; give another --checkpoint_dir, and --restore={reader.folder} to "
-            "begin from its weights"
+            f"{where} was written with other batches, so the run cannot continue from its position "
+            f"in the data: {'; '.join(map(str, wrong))}; give another --checkpoint_dir, and "
+            f"--restore={reader.folder} to start from its weights",
+            path=reader.folder,
+            **wrong[0].fields,
         )
-    return _differences(found["flags"], flags, _COURSE_FLAGS) + _option_differences(
-        found["flags"], flags
-    )
+    changed = _differences(found["flags"], flags, _CHANGEABLE_FLAGS)
+    return list(map(str, changed + _option_differences(found["flags"], flags)))
 
 
 def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
-    """Returns a line about what `check` cannot compare, None where it compares everything.
+    """Returns a line if `check` cannot compare the dense transforms, else None.
 
     Args:
         reader: the checkpoint.
-        data: what identifies the job's data.
+        data: facts that identify the job's data.
     """
     expected, given = manifest.expected_transform(reader.manifest), data.get("effective_transform")
     if data.get("layout") == SYNTHETIC or None not in (expected, given):
         return None
     where = f"checkpoint {reader.folder}"
-    ours = f"expects {expected}" if expected else "does not say which dense transform it expects"
-    theirs = f"has {given}" if given else "does not say what its dense values have been through"
-    return f"the dense transform is not checked: {where} {ours}, the data {theirs}" + (
-        "" if given else " (state it with --applied_transform)"
-    )
+    ours = f"expects {expected}" if expected else "does not record its dense transform"
+    theirs = f"has {given}" if given else "does not record its own (set --applied_transform)"
+    return f"the dense transform is not checked: {where} {ours}, the data {theirs}"
 
 
-def _check_dense(where: str, found: dict, data: Mapping[str, Any]) -> None:
-    """Raises UserError where the data's dense features are not those that the model expects."""
+def _check_dense(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
+    """Raises UserError if number or transform of the dense features do not match the model."""
+    where = f"checkpoint {reader.folder}"
     features, given = manifest.dense_features(found), data.get("dense_features")
     if None not in (features, given) and features != given:
         raise UserError(
-            f"{where} is of another model: it takes {features} dense features, the data has {given}"
+            f"{where} belongs to another model: expected {features} dense features, found {given} "
+            "in the data",
+            path=reader.folder,
+            expected=features,
+            found=given,
         )
-    # Random values are as good as any other.
     if data.get("layout") == SYNTHETIC:
         return
     expected, given = manifest.expected_transform(found), data.get("effective_transform")
     if expected is not None and given is not None and expected != given:
         raise UserError(
-            f"{where} expects dense values that are {_of_counts(expected)}, the data gives "
-            f"{_of_counts(given)}: make the data from its counts with --dense_transform="
-            f"'{expected}' (split_bin.py, dataset.convert)"
+            f"{where} expects dense values with the transform {expected}, found {given} in the "
+            f"data: write the data from its counts with --dense_transform='{expected}' "
+            "(split_bin.py, dataset.convert)",
+            flag="dense_transform",
+            path=reader.folder,
+            expected=expected,
+            found=given,
         )
 
 
-def _of_counts(transform: str) -> str:
-    return "counts" if transform == "none" else f"{transform} of counts"
+class _Difference(NamedTuple):
+    """A flag, or a fact about the data, that differs between checkpoint and job."""
+
+    prefix: str
+    name: str
+    written: Any
+    current: Any
+
+    def __str__(self) -> str:
+        return f"{self.prefix}{self.name} was {self.written!r}, is {self.current!r}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields for a `ReportedError`."""
+        flag = {"flag": self.name} if self.prefix else {}
+        return {**flag, "expected": self.written, "found": self.current}
 
 
 def _differences(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], names: Sequence[str], flag: str = "--"
-) -> list[str]:
+    written: Mapping[str, Any], current: Mapping[str, Any], names: Sequence[str], prefix: str = "--"
+) -> list[_Difference]:
     return [
-        f"{flag}{name} was {found.get(name)!r}, is {wanted.get(name)!r}"
+        _Difference(prefix, name, written.get(name), current.get(name))
         for name in names
-        if name in wanted and _plain(found.get(name)) != _plain(wanted.get(name))
+        if name in current and _normalized(written.get(name)) != _normalized(current.get(name))
     ]
 
 
-def _option_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """As `_differences`, of the hyper-parameters that --embedding_optimizer_options leaves."""
+def _option_differences(
+    written: Mapping[str, Any], current: Mapping[str, Any]
+) -> list[_Difference]:
+    """Compares the hyperparameters that result from --embedding_optimizer_options."""
+    if _hyperparameters(written) == _hyperparameters(current):
+        return []
     name = "embedding_optimizer_options"
-    same = _hyperparameters(found) == _hyperparameters(wanted)
-    return [] if same else [f"--{name} was {found.get(name)!r}, is {wanted.get(name)!r}"]
+    return [_Difference("--", name, written.get(name), current.get(name))]
 
 
 def _hyperparameters(flags: Mapping[str, Any]) -> Any:
     optimizer, options = flags.get("embedding_optimizer"), flags.get("embedding_optimizer_options")
     try:
         return dict(read_row_optimizer(optimizer or "", options).hyperparameters)
-    except (OptimizerError, UserError):  # of a checkpoint by another version
+    except (OptimizerError, UserError):  # Another version wrote the checkpoint.
         return optimizer, options
 
 
-def _plain(value: Any) -> Any:
-    """Returns a value without what `planner.arguments.read_widths` overlooks in a list."""
+def _normalized(value: Any) -> Any:
+    """Returns a value without the characters of a list that `read_widths` ignores."""
     return value.replace(" ", "").strip("[]") if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The folder of checkpoints: lists them, and removes old and unfinished ones."""
+"""The folder of checkpoints: lists, replaces and removes them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import re
 
 from storage import atomic
 from training.checkpoint import manifest, ownership
-from training.checkpoint.files import CHECKSUMS
+from training.checkpoint.checksums import CHECKSUMS
 
-_WHOLE = re.compile(r"step-(\d{9,})")
+_COMPLETE = re.compile(r"step-(\d{9,})")
 PARTIAL = ".partial"
 _REMOVED = ".removed"
 _REPLACED = ".replaced"
-_ANY = re.compile(rf"{_WHOLE.pattern}({PARTIAL}|{_REMOVED}|{_REPLACED})?")
+_ANY = re.compile(rf"{_COMPLETE.pattern}({PARTIAL}|{_REMOVED}|{_REPLACED})?")
 
 
 def name_of(step: int) -> str:
-    """Returns the name of the checkpoint of a step."""
+    """Returns the folder name of the checkpoint of a step."""
     return f"step-{step:09d}"
 
 
 def checkpoints(
     folder: str | os.PathLike, up_to: float = math.inf
 ) -> list[tuple[int, pathlib.Path]]:
-    """Returns [(step, path)] of the checkpoints in a folder, oldest first; [] without a folder.
+    """Returns [(step, path)] of the checkpoints in a folder, oldest first; [] if it is missing.
 
-    Damaged checkpoints are included; other folders with such a name are not.
+    Includes damaged checkpoints, but no other folders with a checkpoint's name.
 
     Args:
-        folder: of the checkpoints.
+        folder: the folder of checkpoints.
         up_to: the last step to include.
     """
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
-            match = _WHOLE.fullmatch(path.name)
+            match = _COMPLETE.fullmatch(path.name)
             if match is None or int(match[1]) > up_to:
                 continue
             marked = any(os.path.lexists(path / name) for name in (CHECKSUMS, manifest.NAME))
@@ -47,64 +47,62 @@ def checkpoints(
     return sorted(found)
 
 
-def replace(partial: pathlib.Path, whole: pathlib.Path) -> None:
-    """Renames a complete folder to its final name, replacing a damaged checkpoint there."""
-    old = whole.with_name(whole.name + _REPLACED)
-    if whole.exists():
-        whole.rename(old)
-    atomic.replace(partial, whole)
+def replace(partial: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a written checkpoint to its final name, replacing a damaged one there."""
+    old = target.with_name(target.name + _REPLACED)
+    if target.exists():
+        target.rename(old)
+    atomic.replace(partial, target)
     ownership.remove(old)
 
 
 def prune(folder: str | os.PathLike, keep: int, step: int) -> None:
-    """Removes old checkpoints; ignores one that another process removes meanwhile.
-
-    A checkpoint that holds foreign files stays, and does not count.
+    """Removes old checkpoints, but none that holds foreign files.
 
     Args:
-        folder: of the checkpoints.
-        keep: how many of the newest stay.
-        step: the newest complete one. Later ones are damaged; this run skipped them, so they do
-            not count, and stay.
+        folder: the folder of checkpoints.
+        keep: how many of the newest to keep, not counting those with foreign files.
+        step: step of the newest complete checkpoint. Later ones are damaged and were skipped by
+            this run: they are neither counted nor removed.
     """
     ours = [path for _, path in checkpoints(folder, step) if ownership.foreign(path) is None]
     for path in ours[:-keep]:
-        # Renamed first: half a checkpoint must not have a checkpoint's name.
+        # Rename first: a half-removed checkpoint must not have a checkpoint's name.
         doomed = path.with_name(path.name + _REMOVED)
         try:
             path.rename(doomed)
-        except FileNotFoundError:
+        except FileNotFoundError:  # Another process removed it.
             continue
-        except OSError:  # The other name is taken, by what is not ours.
+        except OSError:  # A foreign file has the other name.
             doomed = path
         ownership.remove(doomed)
 
 
 def clean(folder: str | os.PathLike) -> None:
-    """Removes the unfinished and half-removed checkpoints of a killed run."""
+    """Removes unfinished and half-removed checkpoints of a killed run."""
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
-            if not _ANY.fullmatch(path.name) or _WHOLE.fullmatch(path.name):
+            if not _ANY.fullmatch(path.name) or _COMPLETE.fullmatch(path.name):
                 continue
-            whole = path.with_suffix("")
-            if path.suffix == _REPLACED and not os.path.lexists(whole):
-                path.rename(whole)  # killed before the new one had the name
+            target = path.with_suffix("")
+            if path.suffix == _REPLACED and not os.path.lexists(target):
+                path.rename(target)  # The run was killed before it renamed the new one.
             elif ownership.foreign(path) is None:
                 ownership.remove(path)
 
 
 def foreign(folder: str | os.PathLike) -> list[tuple[int, pathlib.Path, str]]:
-    """Returns [(step, path, why)] of paths with a checkpoint's name but foreign content.
+    """Returns [(step, path, reason)] of paths with a checkpoint's name but foreign content.
 
-    Names of unfinished checkpoints count too: a run that reaches the step would write there.
+    Includes names of unfinished checkpoints: a run that reaches the step would write there.
     """
     found = []
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(pathlib.Path(folder).iterdir()):
             match = _ANY.fullmatch(path.name)
-            why = ownership.foreign(path) if match else None
-            if match and why is not None:
-                found.append((int(match[1]), path, why))
+            reason = ownership.foreign(path) if match else None
+            if match and reason is not None:
+                found.append((int(match[1]), path, reason))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: the content of its files."""
+"""The manifest of a checkpoint, which describes its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from storage.atomic import encode_json
 from storage.nonfinite import with_nulls
 from storage.regular import open_regular
 from storage.structured import StructureError, check_shape, parse_json
-from training.checkpoint import shapes
-from training.checkpoint.files import DamagedError, read_checksums, verify
+from training.checkpoint import manifest_schema
+from training.checkpoint.checksums import CHECKSUMS, read_checksums, verify_file
+from training.checkpoint.errors import DamagedError
 
 NAME = "manifest.json"
 FORMAT, VERSION = "dlrm-checkpoint", 1
-# About 400 bytes a shard: of 26 tables on 16,384 ranks.
-_MOST_BYTES = 256 << 20
+# At about 400 bytes per shard, enough for 26 tables on 16,384 ranks.
+_MAX_BYTES = 256 << 20
 
 
 def array_bytes(entry: dict[str, Any]) -> int:
@@ -46,30 +47,31 @@ def read(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
     digests = read_checksums(folder)
     path = folder / NAME
     if NAME not in digests:
-        raise DamagedError(f"{folder}: its checksums have no line for {NAME}")
-    verify(folder, NAME, digests[NAME])
+        raise DamagedError(f"{folder}: {CHECKSUMS} has no line for {NAME}", path=path)
+    verify_file(folder, NAME, digests[NAME])
     try:
         with open_regular(path) as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise DamagedError(f"{path}: expected at most {_MOST_BYTES} bytes, found more")
-        manifest = parse_json(with_nulls(data), str(path), shapes.Header)
-        if manifest.get("format") != FORMAT:
-            raise DamagedError(f"{path}: is no manifest of a {FORMAT}")
-        if manifest.get("version") != VERSION:
-            raise DamagedError(
-                f"{path}: format version {str(manifest.get('version'))[:40]}, this program reads "
-                f"{VERSION}"
-            )
-        check_shape(manifest, str(path), shapes.Manifest)
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            text = f"{path}: expected at most {_MAX_BYTES} bytes, found more"
+            raise DamagedError(text, path=path, bound=_MAX_BYTES)
+        manifest = parse_json(with_nulls(data), str(path), manifest_schema.Header)
+        for field, expected in (("format", FORMAT), ("version", VERSION)):
+            found = str(manifest.get(field))[:40]
+            if manifest.get(field) != expected:
+                text = f"{path}: {field}: expected {expected}, found {found}"
+                raise DamagedError(text, path=path, expected=expected, found=found)
+        check_shape(manifest, str(path), manifest_schema.Manifest)
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror}") from error
+        raise DamagedError(f"{path}: {error.strerror}", path=path) from error
     except StructureError as error:
-        raise DamagedError(str(error)) from error
+        raise DamagedError(str(error), **error.fields) from error
     _check_shards(manifest, path)
     for entry in entries(manifest):
         if entry["file"] not in digests:
-            raise DamagedError(f"{path}: names {entry['file']}, which has no checksum")
+            raise DamagedError(
+                f"{path}: {entry['file']} has no line in {CHECKSUMS}", path=folder / entry["file"]
+            )
     return manifest, digests
 
 
@@ -80,41 +82,45 @@ def flag(manifest: Mapping[str, Any], name: str, folder: str | os.PathLike) -> A
         DamagedError: the manifest does not have it.
     """
     if name not in manifest["flags"]:
-        raise DamagedError(f"{pathlib.Path(folder) / NAME}: flags.{name}: is missing")
+        path = pathlib.Path(folder) / NAME
+        raise DamagedError(f"{path}: flags.{name}: is missing", flag=name, path=path)
     return manifest["flags"][name]
 
 
 def _check_shards(manifest: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raises DamagedError if the shards of tables contradict themselves or each other."""
+    """Raises DamagedError if shards are inconsistent in themselves or with each other."""
+
+    def fail(index: int, text: str, **fields: Any) -> NoReturn:
+        table = manifest["tables"][index]["table"]
+        raise DamagedError(f"{path}: tables[{index}]{text}", path=path, table=table, **fields)
+
     sizes, dimension = manifest["vocab_sizes"], manifest["embedding_dim"]
     seen: set[tuple] = set()
     axes: dict[tuple[int, str], int] = {}
     for index, entry in enumerate(manifest["tables"]):
-        where = f"{path}: tables[{index}]"
         if entry["table"] >= len(sizes):
-            raise DamagedError(
-                f"{where}.table: expected 0 to {len(sizes) - 1}, found {entry['table']}"
-            )
+            last = len(sizes) - 1
+            fail(index, f".table: expected 0 to {last}, found {entry['table']}", bound=last)
         width = entry["column_end"] - entry["column_start"]
         if not 0 < width <= entry["column_end"] <= dimension:
-            raise DamagedError(
-                f"{where}: columns {entry['column_start']} to {entry['column_end']}, expected "
-                f"some of {dimension}"
-            )
+            columns = f"{entry['column_start']} to {entry['column_end']}"
+            fail(index, f": expected columns within 0 to {dimension}, found {columns}",
+                 found=columns, bound=dimension)  # fmt: skip
         last = entry["row_offset"] + entry["row_stride"] * (entry["rows"] - 1)
         if entry["rows"] and last >= sizes[entry["table"]]:
-            raise DamagedError(
-                f"{where}: its last row is {last}, expected at most {sizes[entry['table']] - 1}"
-            )
-        # The optimizer may keep one number for a row; all parts are alike in that.
+            bound = sizes[entry["table"]] - 1
+            text = f": expected a last row of at most {bound}, found {last}"
+            fail(index, text, found=last, bound=bound)
+        # An optimizer state is a vector or one number per row, the same in all parts of a table.
         shape = [entry["rows"], width]
         if entry["state"] != "table":
             shape = shape[: axes.setdefault((entry["table"], entry["state"]), len(entry["shape"]))]
         if entry["shape"] != shape:
-            raise DamagedError(f"{where}.shape: expected {shape}, found {entry['shape']}")
+            text = f".shape: expected {shape}, found {entry['shape']}"
+            fail(index, text, expected=shape, found=entry["shape"])
         key = tuple(entry[name] for name in ("table", "state", "row_offset", "column_start"))
         if key in seen and entry["rows"]:
-            raise DamagedError(f"{where}: another part of table {key[0]} begins where it does")
+            fail(index, f": another part of table {key[0]} starts at the same row and column")
         seen.add(key)
 
 
@@ -131,18 +137,18 @@ def largest_first(manifest: Mapping[str, Any], names: Iterable[str]) -> list[str
 
 
 def expected_transform(manifest: Mapping[str, Any]) -> str | None:
-    """Returns the name of the transform from counts to the model's dense input, None if unknown."""
+    """Returns the name of the transform from counts to the model's dense input; None if unknown."""
     data = manifest["data"]
     if "effective_transform" in data:
         return data["effective_transform"]
-    # Written before this was recorded: the reader took logarithms of counts only, but values that
-    # it left unchanged may have been transformed before.
+    # Older checkpoints record only what the reader did. It took logarithms of counts only, but
+    # values that it left unchanged may have been transformed earlier.
     transform = data.get("dense_transform")
     return None if transform == "none" else transform
 
 
 def dense_features(manifest: Mapping[str, Any]) -> int | None:
-    """Returns the number of dense features that the model takes, None without dense variables."""
+    """Returns the model's number of dense features; None without dense variables."""
     numbered = sorted(manifest["dense"], key=lambda name: int(name.partition(".")[0]))
     shape = manifest["dense"][numbered[0]]["shape"] if numbered else []
     return shape[0] if shape else None

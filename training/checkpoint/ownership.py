@@ -8,9 +8,10 @@ import pathlib
 import re
 from collections.abc import Container
 
-from training.checkpoint.files import CHECKSUMS, DamagedError, read_checksums
+from training.checkpoint.checksums import CHECKSUMS, read_checksums
+from training.checkpoint.errors import DamagedError
 
-# Files of a checkpoint, whole or not; .nfs...: what a network file system keeps of a removed one.
+# Files of a checkpoint, complete or not. NFS keeps a removed file that is open as .nfs...
 _OURS = re.compile(
     r"table_\d+(\.\w+)?\.rank_\d+\.npy|(dense|optimizer|loss_scale)\.[\w.]+\.npy"
     r"|\.rank-\d+\.(json|new)|manifest\.json|SHA256SUMS|\.nfs[0-9a-f]+"
@@ -18,16 +19,16 @@ _OURS = re.compile(
 
 
 def foreign(path: str | os.PathLike) -> str | None:
-    """Returns why a path is not only a checkpoint, such as "holds keep.txt"; None if it is.
+    """Returns why a path is not purely a checkpoint, e.g. "holds keep.txt"; None if it is.
 
     Args:
-        path: a path with a checkpoint's name, finished or not.
+        path: a path with the name of a checkpoint, complete or not.
     """
     path = pathlib.Path(path)
     if path.is_symlink():
         return "is a symbolic link"
     if not path.is_dir():
-        return "is no folder"
+        return "is not a folder"
     known = _listed(path)
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         if not _is_ours(entry, known):
@@ -38,7 +39,7 @@ def foreign(path: str | os.PathLike) -> str | None:
 def remove(path: str | os.PathLike) -> None:
     """Removes a checkpoint's files, and its folder unless it holds foreign files.
 
-    Files that are gone already or cannot be removed are no error.
+    Ignores files that are already gone or cannot be removed.
     """
     path = pathlib.Path(path)
     if path.is_symlink():
@@ -46,7 +47,7 @@ def remove(path: str | os.PathLike) -> None:
     with contextlib.suppress(OSError):
         known = _listed(path)
         entries = [entry for entry in os.scandir(path) if _is_ours(entry, known)]
-        # First what makes it a checkpoint: one that is half removed must not look whole.
+        # Checksums first: a half-removed checkpoint must not look complete.
         for entry in sorted(entries, key=lambda entry: entry.name != CHECKSUMS):
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)

@@ -1,4 +1,4 @@
-"""Reads rows of a checkpoint's tables, whatever their placement was."""
+"""Reads rows of a checkpoint's tables, independent of the placement that wrote them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from training.checkpoint.files import DamagedError, load_array
+from training.checkpoint.errors import DamagedError
+from training.checkpoint.npy_files import load_array
 
-# Rows of a whole table that are yielded at once.
+# `Reader.table` yields pieces of about this many bytes.
 _PIECE_BYTES = 32 << 20
 
 
 class Reader:
-    """The arrays of a checkpoint, mapped into memory as they are needed.
+    """The arrays of a checkpoint, mapped into memory on first use.
 
     Args:
         folder: the checkpoint.
@@ -29,23 +30,23 @@ class Reader:
         self._arrays: dict[str, np.ndarray] = {}
 
     def named(self, group: str, name: str) -> np.ndarray:
-        """Returns an array that is the same on all ranks.
+        """Returns an array that all ranks share.
 
         Args:
             group: "dense", "optimizer" or "loss_scale".
-            name: its name there.
+            name: its name within the group.
         """
         return np.asarray(load_array(self.folder, self.manifest[group][name]))
 
     def states(self) -> list[str]:
-        """Returns the names of the states of each row: "table", and the optimizer's."""
+        """Returns the names of the states of a row: "table", then the optimizer's."""
         return sorted({entry["state"] for entry in self.manifest["tables"]}, reverse=True)
 
     def row_shape(self, table: int, state: str) -> tuple[int, ...]:
         """Returns the shape of one row's values: (D,) or ().
 
         Raises:
-            DamagedError: no rank has written that state of the table.
+            DamagedError: the checkpoint lacks this state of the table.
         """
         entry = self._parts(table, state)[0]
         return () if len(entry["shape"]) == 1 else (self.manifest["embedding_dim"],)
@@ -62,18 +63,18 @@ class Reader:
         """Returns rows first, first + stride, ... of a table.
 
         Args:
-            table: its index.
-            state: "table", or an optimizer's state.
+            table: index of the table.
+            state: "table", or the name of an optimizer state.
             first: the first id.
-            stride: distance between two ids.
+            stride: distance between consecutive ids.
             count: number of ids.
             columns: (first, one past the last); None for all.
 
         Returns:
-            float32 [count, columns], or [count] for row-wise sums.
+            float32 [count, columns], or [count] for a state with one number per row.
 
         Raises:
-            DamagedError: some of these rows are missing.
+            DamagedError: the checkpoint lacks some of these values.
         """
         vector = self.row_shape(table, state) == ()
         low, high = columns or (0, self.manifest["embedding_dim"])
@@ -86,7 +87,7 @@ class Reader:
             if not here.any():
                 continue
             array = self._array(entry)
-            # All of a stretch is the common case; a slice of the file is its fastest way.
+            # Usually one file has all the rows; a slice is the fastest way to read them.
             which = slice(None) if here.all() else here
             taken = array[_as_slice(local[which])]
             if vector:
@@ -101,13 +102,17 @@ class Reader:
             missing -= taken.size
         if missing:
             raise DamagedError(
-                f"{self.folder}: {missing} values of table {table} ({state}) among rows {first} to "
-                f"{first + stride * (count - 1)} are in none of its files"
+                f"{self.folder}: table {table} ({state}), rows {first} to "
+                f"{first + stride * (count - 1)}: {missing} of {values.size} values are missing",
+                path=self.folder,
+                table=table,
+                expected=values.size,
+                found=values.size - missing,
             )
         return values
 
     def table(self, table: int, state: str = "table") -> Iterator[np.ndarray]:
-        """Yields the rows of a whole table in consecutive pieces, float32 [n, D] or [n]."""
+        """Yields all rows of a table in consecutive pieces, float32 [n, D] or [n]."""
         rows = self.manifest["vocab_sizes"][table]
         row_bytes = np.dtype(np.float32).itemsize * self.manifest["embedding_dim"]
         step = max(1, _PIECE_BYTES // row_bytes)
@@ -121,7 +126,8 @@ class Reader:
             if entry["table"] == table and entry["state"] == state
         ]
         if not parts:
-            raise DamagedError(f"{self.folder}: holds no {state} of table {table}")
+            text = f"{self.folder}: has no {state} of table {table}"
+            raise DamagedError(text, path=self.folder, table=table, expected=state)
         return parts
 
     def _array(self, entry: dict[str, Any]) -> np.ndarray:

@@ -1,15 +1,17 @@
-"""From a checkpoint into a job: which one, and its values."""
+"""Selects a checkpoint and loads its values into a job."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from training.checkpoint import files, folder, keras_names, manifest
+from training.checkpoint import checksums, folder, manifest
+from training.checkpoint.errors import DamagedError
 from training.checkpoint.reader import Reader
 from training.runtime.console import warn
 from training.runtime.errors import UserError
@@ -18,61 +20,62 @@ if TYPE_CHECKING:
     from training.checkpoint.state import State
     from training.config import CheckpointConfig
 
-# Of the loss scale, what --loss_scale=dynamic finds while it trains.
-_FOUND_SCALE = ("loss_scale", "good_steps")
+# Loss scale variables that --loss_scale=dynamic adapts during training.
+_ADAPTED_SCALE = ("loss_scale", "good_steps")
 
 
 class Ranks(Protocol):
-    """The ranks of a job (`training.runtime.process_group`), as far as reading needs them."""
+    """The part of `training.runtime.process_group.ProcessGroup` that reading needs."""
 
     rank: int
     size: int
 
     def all_reduce_sum(self, values) -> np.ndarray:
-        """Returns the element-wise sum over ranks."""
+        """Returns the element-wise sum over the ranks."""
         ...
 
 
 def find_checkpoint(
     checkpoint: CheckpointConfig, cluster: Ranks, report: Callable[[str], None] = warn
 ) -> Reader:
-    """Returns a `Reader` of --restore, or of the newest whole checkpoint in --checkpoint_dir.
+    """Returns a `Reader` of --restore, or of the newest complete checkpoint in --checkpoint_dir.
 
     Args:
-        checkpoint: one of the two is given.
+        checkpoint: flags, of which --restore or --checkpoint_dir is set.
         cluster: the ranks; all of them must call.
         report: called with a line about each damaged checkpoint.
 
     Raises:
-        UserError: there is no such folder, or no whole checkpoint in it.
+        UserError: the folder does not exist or has no complete checkpoint.
     """
     path = checkpoint.restore or checkpoint.checkpoint_dir or ""
-    where = f"--{'restore' if checkpoint.restore else 'checkpoint_dir'}={path}"
+    flag = "restore" if checkpoint.restore else "checkpoint_dir"
     if not pathlib.Path(path).is_dir():
-        raise UserError(f"{where}: no such folder; expected a checkpoint or a folder of them")
+        text = f"--{flag}={path}: no such folder; expected a checkpoint or a folder of checkpoints"
+        raise UserError(text, flag=flag, path=path)
     reader = latest_complete(path, cluster, report)
     if reader is None:
-        raise UserError(f"{where}: there is no whole checkpoint")
+        raise UserError(f"--{flag}={path}: has no complete checkpoint", flag=flag, path=path)
     return reader
 
 
 def latest_complete(
     path: str | os.PathLike, cluster: Ranks, report: Callable[[str], None]
 ) -> Reader | None:
-    """Finds the newest checkpoint whose every byte is as it was written.
+    """Finds the newest checkpoint whose files all match their checksums.
 
-    Every rank reads its share of the files. A damaged checkpoint is reported and passed over.
+    Each rank verifies its share of the files. Damaged checkpoints are reported and skipped.
 
     Args:
-        path: folder of checkpoints, or one checkpoint.
+        path: a folder of checkpoints, or one checkpoint.
         cluster: the ranks; all of them must call.
         report: called with a line about each damaged checkpoint, on the rank that found it.
 
     Returns:
-        A `Reader`, the same checkpoint on all ranks, or None.
+        A `Reader` of the same checkpoint on all ranks, or None.
     """
     candidates = _candidates(path)
-    # Rank 0 says which there are: a shared file system may show the others an older list.
+    # Rank 0 decides: a shared file system may show an older list to the others.
     for _ in range(int(_from_rank_0(cluster, len(candidates)))):
         step, local = candidates.pop() if candidates else (-1, None)
         wanted = int(_from_rank_0(cluster, step))
@@ -82,52 +85,46 @@ def latest_complete(
         try:
             read, digests = manifest.read(local)
             share = manifest.largest_first(read, digests)[cluster.rank :: cluster.size]
-            damage = next(iter(files.verify_all(local, {n: digests[n] for n in share})), None)
-        except files.DamagedError as error:
+            damage = next(iter(checksums.verify_files(local, {n: digests[n] for n in share})), None)
+        except DamagedError as error:
             damage = error
         if damage is not None:
-            report(f"checkpoint {local} is damaged and passed over: {damage}")
+            report(f"skipping damaged checkpoint {local}: {damage}")
         if not cluster.all_reduce_sum([float(damage is not None)])[0]:
             return Reader(local, read)
     return None
 
 
 def load(reader: Reader, state: State, *, training: bool) -> None:
-    """Puts a checkpoint's values into a job.
+    """Loads a checkpoint's values into a job.
 
     Args:
         reader: the checkpoint.
-        state: the job's `training.checkpoint.state.State`.
-        training: load optimizer, loss scale and Adagrad's sums too.
+        state: the job's state.
+        training: whether to load the states of the optimizers and the loss scale too.
 
     Raises:
-        DamagedError: a value that the job has is not there, or has another shape.
+        DamagedError: the checkpoint lacks a value of the job, or has it in another shape.
     """
     for group, variables in state.named.items():
         if group != "dense" and not training:
             continue
-        there, here = set(reader.manifest[group]), set(variables)
-        if group == "optimizer":
-            there = keras_names.without_momentum(there)
-        if there != here:
-            wrong = [
-                f"{what} {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
-                for what, names in (("lacks", here - there), ("has unexpected", there - here))
-                if names
-            ]
-            raise files.DamagedError(
-                f"{reader.folder}: {group} state {' and '.join(wrong)} (expected {len(here)} "
-                f"arrays, found {len(there)})"
-            )
+        _check_names(reader, group, set(variables))
         for name, variable in variables.items():
-            if name in _FOUND_SCALE and not _finds_scale(reader, state):
+            if name in _ADAPTED_SCALE and not _keeps_adapted_scale(reader, state):
                 continue
             values = reader.named(group, name)
-            expected = (tuple(variable.shape), getattr(variable.dtype, "name", variable.dtype))
-            if (values.shape, values.dtype.name) != expected:
-                raise files.DamagedError(
-                    f"{reader.folder}: {group} {name} is {list(values.shape)} {values.dtype}, "
-                    f"expected {list(expected[0])} {expected[1]}"
+            dtype = getattr(variable.dtype, "name", variable.dtype)
+            expected, found = (
+                f"{dtype} {list(variable.shape)}",
+                f"{values.dtype} {list(values.shape)}",
+            )
+            if found != expected:
+                raise DamagedError(
+                    f"{reader.folder}: {group} {name}: expected {expected}, found {found}",
+                    path=reader.folder,
+                    expected=expected,
+                    found=found,
                 )
             variable.assign(values)
     for stored in state.tables.all:
@@ -141,8 +138,43 @@ def load(reader: Reader, state: State, *, training: bool) -> None:
             stored.write(begin, values)
 
 
-def _finds_scale(reader: Reader, state: State) -> bool:
-    """Returns whether a loss scale found while training goes on; any other is as configured."""
+def without_unused_momentum(names: Iterable[str]) -> set[str]:
+    """Returns the names of a checkpoint's dense optimizer state, except momentum of SGD.
+
+    In older releases Keras 2's optimizers trained the MLPs. Keras' Adagrad and Adam had the same
+    variables as `training.optimizers`, in names, values and order. Its SGD without momentum stored
+    a momentum that it never read: "01.m_kernel".
+
+    Args:
+        names: the keys of the manifest's "optimizer".
+    """
+    names = set(names)
+    adam = any(re.match(r"\d+\.v_", name) for name in names)
+    return names if adam else {name for name in names if not re.match(r"\d+\.m_", name)}
+
+
+def _check_names(reader: Reader, group: str, expected: set[str]) -> None:
+    found = set(reader.manifest[group])
+    if group == "optimizer":
+        found = without_unused_momentum(found)
+    if found == expected:
+        return
+    wrong = [
+        f"{verb} {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+        for verb, names in (("lacks", expected - found), ("has unexpected", found - expected))
+        if names
+    ]
+    raise DamagedError(
+        f"{reader.folder}: {group} state {' and '.join(wrong)} (expected {len(expected)} arrays, "
+        f"found {len(found)})",
+        path=reader.folder,
+        expected=sorted(expected),
+        found=sorted(found),
+    )
+
+
+def _keeps_adapted_scale(reader: Reader, state: State) -> bool:
+    """Returns whether both jobs adapt their loss scale; otherwise the flag's value applies."""
     return state.dynamic_scale and reader.manifest["flags"].get("loss_scale") == "dynamic"
 
 

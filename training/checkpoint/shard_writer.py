@@ -11,7 +11,7 @@ import numpy as np
 
 from model.embedding.stored_rows import StoredRows
 from storage.atomic import sync_folder
-from training.checkpoint.array_files import ArrayFiles
+from training.checkpoint.npy_files import ArrayFiles
 from training.checkpoint.snapshot import Snapshot
 from training.checkpoint.state import Copies, State
 
@@ -21,9 +21,9 @@ class ShardWriter:
 
     Args:
         partial: the checkpoint's folder while it is being written.
-        state: the rank's `training.checkpoint.state.State`.
-        copies: a `training.checkpoint.state.Copies`.
-        snapshot: a `training.checkpoint.snapshot.Snapshot`, or None where no table is tracked.
+        state: the rank's state.
+        copies: the values that `State.copies` has copied.
+        snapshot: of the tracked tables; None if there are none.
 
     Attributes:
         snapshot: as given.
@@ -39,12 +39,12 @@ class ShardWriter:
         self._named: dict[str, dict[str, dict[str, Any]]] = {}
 
     def write_unsnapshotted(self) -> None:
-        """Writes the shards that no snapshot tracks."""
+        """Writes the shards that a `Snapshot` cannot track."""
         for stored in self._state.tables.untracked:
             self._stream([stored], stored.pieces())
 
     def write_rest(self, stopping: threading.Event) -> dict[str, Any] | None:
-        """Writes everything else; returns the note of all files, None if `stopping` is set."""
+        """Writes all other files; returns the completion record, or None if `stopping` is set."""
         for group, arrays in self._copies.named.items():
             for name, values in arrays.items():
                 file = f"{group}.{name}.npy"
@@ -55,7 +55,7 @@ class ShardWriter:
         for index, group in self._state.tables.tracked_shards:
             if stopping.is_set():
                 return None
-            assert self.snapshot is not None  # a tracked table has one
+            assert self.snapshot is not None
             self._stream(group, self.snapshot.pieces(index))
         sync_folder(self._partial)
         return {
@@ -66,7 +66,7 @@ class ShardWriter:
         }
 
     def _stream(self, group: Sequence[StoredRows], pieces: Iterable[dict[str, np.ndarray]]) -> None:
-        """Writes the states of one shard in alternation; `group` has a `StoredRows` for each."""
+        """Writes all states of one shard, given as one `StoredRows` each."""
         of_file = {f"{stored.name}.npy": stored for stored in group}
         entries = self._arrays.write_together(
             {name: (stored.shape, stored.dtype.name) for name, stored in of_file.items()},

@@ -1,8 +1,9 @@
-"""The rows of one moment, read while training continues to change them.
+"""A consistent snapshot of the tables, read while training continues to update them.
 
-Before a step changes rows that have not been read yet, they are copied. The reader of a range of
-rows replaces the rows that it has read by their copies: a row that a step changed meanwhile was
-copied before that step began. So training waits only for copies of rows about to change.
+Before a step updates rows that have not been read yet, their old values are copied (copy on
+write). The reader of a range of rows overwrites what it has read with these copies: a row that a
+step updated meanwhile was copied before that step began. So training waits only for the copies of
+rows that it is about to update.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import tensorflow as tf
 
 from model.embedding.tables import FusedTables
 
-# Rows are read in pieces of about this many bytes.
+# `pieces` yields about this many bytes at a time.
 _PIECE_BYTES = 32 << 20
 
 
 class Snapshot:
-    """The rows of a rank's fused tables at the moment of construction.
+    """The rows of a rank's fused tables at the time of construction.
 
     Args:
-        fused: a `model.embedding.tables.FusedTables`; no step may be running.
-        budget: bytes of copies to hold at most, beyond which `before_change` waits for `pieces`.
+        fused: the tables; no step may be running.
+        budget: bytes of copies to hold; beyond it `before_change` waits for `pieces`.
     """
 
     def __init__(self, fused: FusedTables, budget: int):
@@ -35,24 +36,24 @@ class Snapshot:
             v.dtype.size * int(np.prod(_sizes(v)[1:])) for v in fused.states.values()
         )
         self._changed = threading.Condition()
-        self._next = 0  # rows below it are read
+        self._next = 0  # All rows below are read.
         self._copied = np.zeros(_sizes(fused.table)[0], bool)
         # (sorted rows, {state: their values})
         self._copies: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self._held = 0
         self._ended = False
 
-    def before_change(self, rows: np.ndarray, waiting: Callable[[], None] = lambda: None) -> None:
-        """Copies rows that are about to change, unless that is done or they are read already.
+    def before_change(self, rows: np.ndarray, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Copies rows that are about to change, except those already copied or read.
 
         Args:
-            rows: int64 row numbers of the fused variable, in any order, repeated or not; those
-                outside it are ignored (the step itself rejects them).
-            waiting: called before a wait, which lasts as long as the disk takes.
+            rows: int64 row numbers of the fused variable, in any order, possibly repeated. Rows
+                out of range are ignored: the step itself rejects them.
+            on_wait: called before a wait for the disk.
         """
         with self._changed:
             while self._held > self._budget and not self._ended:
-                waiting()
+                on_wait()
                 self._changed.wait()
             if self._ended:
                 return
@@ -69,10 +70,10 @@ class Snapshot:
             self._held += rows.size * self._row_bytes
 
     def pieces(self, index: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields {state: values} of consecutive ranges of a shard's rows; shards in their order.
+        """Yields {state: values} of consecutive ranges of a shard's rows.
 
         Args:
-            index: number of the shard in the rank's fused tables.
+            index: number of the shard in the rank's fused tables. Call with 0, 1, ... in order.
         """
         first, end = self._fused.row_range(index)
         step = max(1, _PIECE_BYTES // self._row_bytes)
@@ -99,7 +100,7 @@ class Snapshot:
             self._changed.notify_all()
 
     def _forget(self) -> None:
-        """Drops the copies of rows that are read."""
+        """Drops the copies of rows that have been read."""
         kept = []
         for rows, copied in self._copies:
             low = np.searchsorted(rows, self._next)
@@ -111,5 +112,5 @@ class Snapshot:
 
 
 def _sizes(variable: tf.Variable) -> list[int]:
-    """Returns a variable's shape, all of which is known."""
+    """Returns a variable's shape, which is fully known."""
     return cast("list[int]", variable.shape.as_list())

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a job: dense variables, optimizer, loss scale, rows of tables."""
+"""The state of a job that a checkpoint stores: dense variables, optimizer, loss scale, tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.runtime.process_group import ProcessGroup
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
-    """Values that were copied at the moment of a checkpoint.
+    """Values copied when a checkpoint begins.
 
     Attributes:
         named: {group: {name: array}}.
@@ -32,13 +32,13 @@ class State:
         dense_model: a `model.dlrm.DenseDLRM`.
         optimizer: its `training.optimizers.DenseOptimizer`.
         scale: a `training.precision.LossScale`.
-        embedding: the model-parallel part.
+        embedding: the embedding backend.
         cluster: the ranks.
 
     Attributes:
         embedding: as given.
-        tables: its `StoredTables`.
-        dynamic_scale: whether the job finds its loss scale while it trains.
+        tables: the embedding's `StoredTables`.
+        dynamic_scale: whether the job adapts its loss scale (`--loss_scale=dynamic`).
     """
 
     def __init__(
@@ -58,11 +58,14 @@ class State:
 
     @property
     def named(self) -> dict[str, dict[str, Any]]:
-        """{group: {name: variable}} of what all ranks have alike."""
+        """{group: {name: variable}} of the variables that are equal on all ranks."""
         return {"dense": self._dense, "optimizer": self._optimizer, "loss_scale": self._scale}
 
     def copies(self, rank: int) -> Copies:
-        """Copies what all ranks have alike, each part on the rank that writes it."""
+        """Returns copies of the replicated values that this rank writes.
+
+        Rank 0 writes the dense variables; rank t mod N the replicated table t.
+        """
         named = {}
         if rank == 0:
             named = {
@@ -73,15 +76,15 @@ class State:
         return Copies(named, [(stored, stored.read(0, stored.shape[0])) for stored in local])
 
     def bytes_of(self, rank: int) -> int:
-        """Returns the bytes that a rank writes, without headers."""
+        """Returns the number of bytes that a rank writes, without file headers."""
         named = 0
         if rank == 0:
-            every = [v for variables in self.named.values() for v in variables.values()]
-            named = sum(int(np.prod(v.shape)) * v.dtype.size for v in every)
+            variables = [v for group in self.named.values() for v in group.values()]
+            named = sum(int(np.prod(v.shape)) * v.dtype.size for v in variables)
         return named + sum(stored.bytes for stored in self.tables.all)
 
     def description(self) -> dict[str, Any]:
-        """Returns what the manifest says of the model."""
+        """Returns the manifest's fields about the tables."""
         placement = self.embedding.placement
         return {
             "vocab_sizes": [int(rows) for rows in placement.vocab_sizes],
@@ -90,6 +93,6 @@ class State:
 
 
 def _name(variable, index):
-    """Returns a variable's name in a checkpoint, its number and its own name: "03.bias"."""
-    kept = "".join(c if c.isalnum() else "_" for c in variable.name.split(":")[0])
-    return f"{index:02d}.{kept}"
+    """Returns a variable's name in a checkpoint: its index and its own name, e.g. "03.bias"."""
+    own = "".join(c if c.isalnum() else "_" for c in variable.name.split(":")[0])
+    return f"{index:02d}.{own}"

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, for a job that does not train."""
+"""Loads the weights of a checkpoint into a job that does not train."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 def load_weights(
     reader: Reader, parts: Parts, cluster: ProcessGroup, flags: Mapping[str, Any]
 ) -> None:
-    """Puts a checkpoint's weights into a job that does not train.
+    """Loads a checkpoint's weights into a job that does not train.
 
     Args:
         reader: the checkpoint.
-        parts: of the job.
+        parts: the model and data of the job.
         cluster: the ranks.
         flags: {name: value} of the job's settings.
 
     Raises:
-        UserError: it is of another model.
-        DamagedError: it does not hold what the model needs.
+        UserError: the checkpoint belongs to another model.
+        DamagedError: the checkpoint lacks values that the model needs.
     """
     data = parts.data
     compatibility.check(reader, flags, data.facts, data.vocab_sizes, resume=False, training=False)

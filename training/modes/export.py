@@ -21,7 +21,7 @@ from planner.arguments import read_widths
 from storage import atomic
 from training.checkpoint import compatibility
 from training.checkpoint import manifest as manifests
-from training.checkpoint.files import DamagedError
+from training.checkpoint.errors import DamagedError
 from training.checkpoint.reader import Reader
 from training.checkpoint.restore import find_checkpoint
 from training.config import Config

@@ -101,7 +101,7 @@ def _saver(
     checkpoint = config.checkpoint
     return Saver(
         folder, cluster, state, facts(config.flags(), data.facts), keep=checkpoint.keep,
-        interval=checkpoint.interval.steps, patience=config.output.stall_timeout, journal=journal,
+        interval=checkpoint.interval.steps, timeout=config.output.stall_timeout, journal=journal,
     )  # fmt: skip
 
 

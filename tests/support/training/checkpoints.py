@@ -48,7 +48,7 @@ def write(folder, vocab_sizes, *, ranks, policy="row", optimizer="sgd", steps=(7
             fused.write(index, 0, tables[shard.table][ids][:, columns])
         state = State(dense, sgd, LossScale(1.0), embedding, cluster)
         saver = Saver(
-            folder, cluster, state, facts, keep=9, interval=None, patience=30, journal=Journal()
+            folder, cluster, state, facts, keep=9, interval=None, timeout=30, journal=Journal()
         )
         for step in steps:
             evaluation = {"step": step, "auc": 0.625, "log_loss": 0.5, "samples": 40, "seconds": 1}

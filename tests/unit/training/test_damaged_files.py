@@ -13,9 +13,9 @@ from storage.digests import checksum_text
 from storage.structured import StructureError
 from tests.support.damaged_json import TEXTS, variants
 from tests.support.training.telemetry.report.journals import END, make_events, write_run
-from training.checkpoint import damage, description, files, manifest, notes
-from training.checkpoint.array_files import ArrayFiles
-from training.checkpoint.files import DamagedError
+from training.checkpoint import checksums, completion_records, inspection, manifest, verify
+from training.checkpoint.errors import DamagedError
+from training.checkpoint.npy_files import ArrayFiles
 from training.checkpoint.reader import Reader
 from training.runtime.errors import UserError
 from training.runtime.watchdog_messages import read_states
@@ -35,10 +35,10 @@ def one_line(error):
 def write_manifest(folder, data):
     """Replaces a checkpoint's manifest, with a checksum of its own."""
     (folder / manifest.NAME).write_bytes(data)
-    sums = folder / files.CHECKSUMS
+    sums = folder / checksums.CHECKSUMS
     digests = {}
     if sums.exists():
-        digests = files.read_checksums(folder)
+        digests = checksums.read_checksums(folder)
     digests[manifest.NAME] = hashlib.sha256(data).hexdigest()
     sums.write_text(checksum_text(digests))
 
@@ -72,7 +72,7 @@ def checkpoint(tmp_path_factory):
         "loss_scale": {"loss_scale": arrays.write("scale.npy", (), "float32", [np.float32(1)])},
         "tables": shards,
     }  # fmt: skip
-    (folder / files.CHECKSUMS).write_text(checksum_text(arrays.digests))
+    (folder / checksums.CHECKSUMS).write_text(checksum_text(arrays.digests))
     write_manifest(folder, json.dumps(content).encode())
     return folder, content, tables
 
@@ -80,7 +80,7 @@ def checkpoint(tmp_path_factory):
 def take_in(folder):
     """Reads a checkpoint as the programs do; returns its tables."""
     read, _ = manifest.read(folder)
-    description.text_of(description.describe(folder, read))
+    inspection.as_text(inspection.describe(folder, read))
     reader = Reader(folder, read)
     for group in ("dense", "optimizer", "loss_scale"):
         for name in read[group]:
@@ -114,14 +114,14 @@ def test_no_manifest_is_more_than_a_damaged_one(checkpoint):
         taken += 1
         for table, values in zip(found, tables):
             np.testing.assert_array_equal(values[: len(table)], table, err_msg=what)
-        damage.find_problems(folder)
+        verify.find_problems(folder)
     assert taken > 50 and refused > 500
     for text in TEXTS:
         write_manifest(folder, text)
         with pytest.raises(DamagedError, match=r"manifest\.json: ") as found:
             take_in(folder)
         one_line(found.value)
-        assert damage.find_problems(folder)
+        assert verify.find_problems(folder)
 
 
 def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
@@ -130,19 +130,19 @@ def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
     note = {"digests": digests, "tables": content["tables"], "bytes": 99,
             "named": {"dense": content["dense"]}}  # fmt: skip
     refused = 0
-    path = notes.note_path(tmp_path, 0)
+    path = completion_records.record_path(tmp_path, 0)
     for what, changed in variants(note):
         path.write_text(json.dumps(changed))
         try:
-            notes.await_ranks(tmp_path, 1, 5, None)
+            completion_records.await_ranks(tmp_path, 1, 5, None)
         except UserError as error:
             assert str(path) in one_line(error), what
             refused += 1
     assert refused > 100
     for text in TEXTS:
         path.write_bytes(text)
-        with pytest.raises(UserError, match="note of a rank"):
-            notes.await_ranks(tmp_path, 1, 5, None)
+        with pytest.raises(UserError, match="completion record"):
+            completion_records.await_ranks(tmp_path, 1, 5, None)
 
 
 def test_a_placement_that_is_none_is_one_line(tmp_path):

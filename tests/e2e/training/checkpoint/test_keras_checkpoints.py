@@ -14,7 +14,7 @@ from model.embedding.sharded import ShardedEmbedding
 from tests.support import launch
 from tests.support.paths import ROOT
 from training.checkpoint import manifest, restore
-from training.checkpoint.files import DamagedError
+from training.checkpoint.errors import DamagedError
 from training.checkpoint.keras_names import without_momentum
 from training.checkpoint.reader import Reader
 from training.checkpoint.state import State

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 from tests.support.reference import REFERENCE_INTERACTIONS, ReferenceDLRM
 from tests.support.training import checkpoints
 from training.checkpoint import restore
-from training.checkpoint.files import DamagedError
+from training.checkpoint.errors import DamagedError
 from training.checkpoint.reader import Reader
 from training.checkpoint.state import State
 from training.modes import export

@@ -1,4 +1,4 @@
-"""The output of `inspect` for a checkpoint."""
+"""The facts that `python3 -m training.checkpoint inspect` prints about a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 from training.checkpoint import manifest as manifests
 from training.telemetry.summary import score_text
 
-# Flags of the model and its training, in the order in which they are shown.
+# Flags to print, in this order.
 _SHOWN = (
     "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation", "global_batch_size",
     "epochs", "schedule", "lr", "embedding_lr", "optimizer", "embedding_optimizer",
-    "embedding_optimizer_options",
-    "embedding_gradient", "amp", "amp_dtype", "loss_scale", "seed", "shuffle_seed", "placement",
-    "data_dir",
+    "embedding_optimizer_options", "embedding_gradient", "amp", "amp_dtype", "loss_scale",
+    "seed", "shuffle_seed", "placement", "data_dir",
 )  # fmt: skip
 
 
@@ -46,7 +45,7 @@ def describe(folder: str | os.PathLike, manifest: dict[str, Any]) -> dict[str, A
     }
 
 
-def text_of(facts: dict[str, Any]) -> str:
+def as_text(facts: dict[str, Any]) -> str:
     """Returns the facts from `describe` as readable text."""
     versions, machine = dict(facts["versions"]), []
     for name, unit in (("processor", ""), ("cores", " cores"), ("gpu", "")):
@@ -54,7 +53,7 @@ def text_of(facts: dict[str, Any]) -> str:
         machine += [] if value is None else [f"{value}{unit}"]
     written = "" if facts["written"] is None else f", written {facts['written']}"
     lines = [
-        f"{facts['checkpoint']}: step {facts['step']} (epochs complete: {facts['epoch']}){written}",
+        f"{facts['checkpoint']}: step {facts['step']} ({facts['epoch']} complete epochs){written}",
         f"  {facts['ranks']} ranks, {facts['bytes']:,} bytes, versions "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         *([f"  written on {', '.join(machine)}"] if machine else []),
@@ -87,7 +86,7 @@ def _table(manifest: dict[str, Any], table: int, rows: int) -> dict[str, Any]:
     return {
         "table": table,
         "rows": rows,
-        # One row-wise part a rank, whatever optimizer states there are.
+        # Each part has one file per state; count it once.
         "parts": sum(entry["state"] == "table" for entry in parts),
         "bytes": sum(manifests.array_bytes(entry) for entry in parts),
         "states": states,

@@ -1,19 +1,19 @@
-"""The fields of a checkpoint's manifest and of its ranks' notes: types and ranges."""
+"""Types and ranges of the fields of a checkpoint's manifest and completion records."""
 
 from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
 import msgspec
 
-# Of an array, of a table, of a step.
-_MOST = 2**53
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
-_AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
-# A file in the checkpoint's folder or below it.
+# The largest integer that every JSON reader represents exactly.
+_MAX = 2**53
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX)]
+_AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=_MAX)]
+# A relative path without "." and "..".
 _File = Annotated[
     str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.?(/|\Z))[^\0\n]+\Z", max_length=4096)
 ]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-# Variables have a number, which gives their order: "03.bias".
+# A variable's number, which gives the order, and its name: "03.bias".
 _Numbered = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,9}\.")]
 
 
@@ -26,7 +26,7 @@ class Array(TypedDict):
 
 
 class Shard(Array):
-    """A .npy file of some rows of a table, or of an optimizer state of them."""
+    """A .npy file with some rows of a table, or of one of their optimizer states."""
 
     dtype: Literal["float32"]
     table: _Count
@@ -64,7 +64,7 @@ class _Data(TypedDict, total=False):
 
 
 class Manifest(TypedDict):
-    """`manifest.json`, without its format and version."""
+    """`manifest.json`, except its format and version."""
 
     step: _Count
     epoch: _Count
@@ -82,20 +82,20 @@ class Manifest(TypedDict):
 
 
 class Header(TypedDict, total=False):
-    """The fields that identify a JSON file as a manifest, and its version."""
+    """The fields that identify a JSON file as a manifest of a version."""
 
     format: Any
     version: Any
 
 
 class Failure(TypedDict):
-    """The note of a rank that could not write its part."""
+    """The completion record of a rank that failed to write its part."""
 
     failure: str
 
 
-class Note(TypedDict):
-    """The note of a rank that has written its part."""
+class Done(TypedDict):
+    """The completion record of a rank that has written its part."""
 
     digests: dict[_File, _Digest]
     tables: list[Shard]

@@ -1,6 +1,6 @@
-"""A checkpoint as plain arrays: each table in one file, whatever its placement was.
+"""Exports a checkpoint as plain arrays: one file per table, independent of the placement.
 
-The folder holds `table_00.npy` ... [rows, D] float32, `dense/*.npy`, `manifest.json` and
+The target folder holds `table_00.npy` ... [rows, D] float32, `dense/*.npy`, `manifest.json` and
 `SHA256SUMS` (which `sha256sum -c` reads).
 """
 
@@ -11,9 +11,9 @@ import pathlib
 
 from storage import atomic
 from storage.atomic import encode_json
-from training.checkpoint import files
-from training.checkpoint.array_files import ArrayFiles
+from training.checkpoint import checksums
 from training.checkpoint.manifest import NAME, expected_transform
+from training.checkpoint.npy_files import ArrayFiles
 from training.checkpoint.reader import Reader
 from training.runtime.errors import UserError
 
@@ -21,28 +21,29 @@ FORMAT, VERSION = "dlrm-arrays", 1
 
 
 def export(reader: Reader, target: str | os.PathLike) -> int:
-    """Writes the arrays of a checkpoint's weights; returns their bytes.
+    """Writes a checkpoint's weights into a new folder; returns the bytes of its arrays.
 
-    One piece of a table is in memory at a time.
+    Holds one piece of a table in memory at a time.
 
     Args:
-        reader: of the checkpoint.
-        target: the folder to make. It is written under another name and renamed when complete.
+        reader: the checkpoint.
+        target: the new folder. It is written under a temporary name and renamed when complete.
 
     Raises:
         UserError: the folder exists or cannot be written.
-        DamagedError: rows are in none of the checkpoint's files.
+        DamagedError: the checkpoint lacks rows.
     """
     target = pathlib.Path(target)
     if os.path.lexists(target):
-        raise UserError(f"{target}: exists already; name a new folder")
+        raise UserError(f"{target}: already exists; give a new folder", path=target)
     try:
         with atomic.new_folder(target) as partial:
             size = _write(reader, pathlib.Path(partial))
             atomic.sync_folder(os.path.join(partial, "dense"))
             atomic.sync_folder(partial)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written: {error.strerror}") from error
+        text = f"{target}: cannot be written: {error.strerror}"
+        raise UserError(text, path=target) from error
     return size
 
 
@@ -71,6 +72,6 @@ def _write(reader: Reader, folder: pathlib.Path) -> int:
         "dense": dense,
     }
     text = encode_json(described) + "\n"
-    digests = {**arrays.digests, NAME: files.write_text(folder / NAME, text)}
-    files.write_checksums(folder, digests)
+    digests = {**arrays.digests, NAME: checksums.write_text(folder / NAME, text)}
+    checksums.write_checksums(folder, digests)
     return arrays.bytes
