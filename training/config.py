@@ -1,9 +1,9 @@
 """The configuration of a job: frozen dataclasses of settings, grouped by subject.
 
-A setting is a field with its help text, bounds, choices and unit (`training.setting`);
-`training.cli` makes a flag of each, of the same name. Adding a flag is adding a field. Nothing is
-assigned to a configuration: `Config.with_values` returns another one. Neither TensorFlow nor absl
-is imported here.
+A setting is a dataclass field with a help text, bounds, choices and a unit (`training.setting`);
+`training.cli` turns each setting into a flag of the same name, so a new field is a new flag.
+Configurations are immutable: `Config.with_values` returns a changed copy. This module imports
+neither TensorFlow nor absl.
 """
 
 import dataclasses
@@ -29,32 +29,36 @@ from training.runtime.errors import UserError
 from training.schedule import PRESETS, LearningRateSchedule
 from training.setting import PATH, PATH_OR_WORD, Setting, setting, settings_of
 
-# A plan for so many takes ten seconds.
+# Planning for this many ranks takes ten seconds.
 _MOST_RANKS = 1 << 16
-# TensorFlow starts a thread for each batch that is read at the same time.
+# TensorFlow starts one thread for each batch that is being read.
 _MOST_BATCHES = 1024
-# What numpy.random.Philox and the initial values of tables take.
+# The largest seed that numpy.random.Philox and the initial values of tables accept.
 _LARGEST_SEED = 2**63 - 1
-# Of a number of steps, samples, rows or seconds.
+# The largest number of steps, samples, rows or seconds.
 LARGEST_INTEGER = 2**31 - 1
-# Of a layer or an embedding vector; no machine has the memory for a kernel of two such.
+# The largest width of a layer or an embedding vector: a kernel of twice this width fits no machine.
 LARGEST_WIDTH = 1 << 20
 
 _Value = TypeVar("_Value")
 
 
-def _read(read: Callable[..., _Value], *arguments: str) -> _Value:
-    """Calls a parser of a text; what is wrong with the text is the user's error."""
+def _read(flag: str, text: str, read: Callable[[str], _Value]) -> _Value:
+    """Returns the parsed text of a flag; turns the parser's ValueError into a UserError."""
     try:
-        return read(*arguments)
+        return read(text)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        fields = {"flag": flag, "found": text, **getattr(error, "fields", {})}
+        raise UserError(str(error), **fields) from None
 
 
 def _widths(name: str, text: str, largest: int) -> tuple[int, ...]:
-    values = _read(read_widths, name, text)
+    values = _read(name, text, lambda value: read_widths(name, value))
     if max(values) > largest:
-        raise UserError(f"--{name}={text:.80}: expected numbers up to {largest}")
+        raise UserError(
+            f"--{name}={text:.80}: expected numbers up to {largest}, found {max(values)}",
+            flag=name, found=max(values), bound=largest,
+        )  # fmt: skip
     return values
 
 
@@ -67,18 +71,19 @@ class JobConfig:
     mode: str = setting(
         "train",
         "train: train and evaluate. evaluate: score a checkpoint on the test data. "
-        "inference_benchmark: time the forward pass. export: write a checkpoint as a SavedModel"
-        " that needs nothing but TensorFlow. plan: print where tables go, what a step costs and"
-        " how long it would take, without touching data",
+        "inference_benchmark: time the forward pass. export: convert a checkpoint to a SavedModel "
+        "that runs with TensorFlow alone. plan: print the placement of the tables and the "
+        "predicted cost of a step and of the run, without reading data",
         choices=MODES,
     )
     batch_sizes: str = setting(
-        "1,64,4096,65536", "global batch sizes of --mode=inference_benchmark, comma-separated"
+        "1,64,4096,65536",
+        "global batch sizes to time with --mode=inference_benchmark, comma-separated",
     )
     ranks: int = setting(
-        1, "ranks to plan for (--mode=plan)", minimum=1, maximum=_MOST_RANKS, unit="ranks"
+        1, "number of ranks to plan for (--mode=plan)", minimum=1, maximum=_MOST_RANKS, unit="ranks"
     )
-    device: str = setting("a100-80gb", "GPU or CPU to plan for (--mode=plan)")
+    device: str = setting("a100-80gb", "type of GPU or CPU to plan for (--mode=plan)")
 
     @property
     def global_batch_sizes(self) -> tuple[int, ...]:
@@ -88,57 +93,58 @@ class JobConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The data, and how it is read."""
+    """Which data is read, and how."""
 
     title: ClassVar[str] = "Data"
 
     data_dir: Optional[str] = setting(
         None,
-        "dataset folder, holding train/ and test/ (docs/data.md); required to train and "
-        "evaluate, but for --use_synthetic_dataset",
+        "dataset folder with train/ and test/ (docs/data.md); required to train and evaluate, "
+        "except with --use_synthetic_dataset",
         path=PATH,
     )
     data_layout: str = setting(
         "auto",
         "layout of the files: raw, three_file, per_table, deep_learning_examples, mlperf_v0.7 "
-        "or torchrec (docs/data.md); auto recognises it",
+        "or torchrec (docs/data.md); auto: detect it",
     )
     applied_transform: Optional[str] = setting(
         None,
-        f"{APPLIED_HELP}. With --mode=export, of a checkpoint that does not say. "
-        "Default: what the data says, else unknown",
+        f"{APPLIED_HELP}. With --mode=export: the transform of a checkpoint that does not "
+        "record one. Default: the transform recorded with the data, else unknown",
         choices=tuple(TRANSFORMS),
     )
     use_splited_dataset: bool = setting(
         False,
-        "the dataset has one file per table (the seed benchmark's spelling; auto finds out too)",
+        "the dataset has one file per table; the SOK benchmark's flag for --data_layout=per_table",
     )
     use_synthetic_dataset: bool = setting(
-        False, "random batches in memory: speed without a dataset, no AUC"
+        False, "train on random batches in memory: measures speed without a dataset, has no AUC"
     )
     vocab_sizes: Optional[str] = setting(
         None,
-        "rows of each table, for --use_synthetic_dataset and --mode=plan: comma-separated, a "
-        "JSON file, or a name such as mlperf; default: those of --data_dir, else the demo's "
-        "(plan: mlperf)",
+        "number of rows of each table, for --use_synthetic_dataset and --mode=plan: a "
+        "comma-separated list, a JSON file, or a name such as mlperf; default: the sizes of "
+        "--data_dir, else of the demo data (plan: mlperf)",
         path=PATH_OR_WORD,
     )
     shuffle_seed: Optional[int] = setting(
         None,
-        "read the batches of each epoch in an order drawn from this seed; default: file order",
+        "read the batches of each epoch in a random order with this seed; default: file order",
         minimum=0,
         maximum=_LARGEST_SEED,
     )
     prefetch: int = setting(
-        4, "batches read ahead of the step", minimum=1, maximum=_MOST_BATCHES, unit="batches"
+        4, "batches to read ahead of the step", minimum=1, maximum=_MOST_BATCHES, unit="batches"
     )
     parallel_reads: int = setting(
-        2, "batches read at the same time", minimum=1, maximum=_MOST_BATCHES, unit="batches"
+        2, "batches to read in parallel", minimum=1, maximum=_MOST_BATCHES, unit="batches"
     )
 
     def table_sizes(self, default: str) -> tuple[int, ...]:
-        """Returns the rows of each table that --vocab_sizes names, else those `default` names."""
-        return _read(read_vocab_sizes, default if self.vocab_sizes is None else self.vocab_sizes)
+        """Returns the number of rows of each table: --vocab_sizes, else the sizes of `default`."""
+        text = default if self.vocab_sizes is None else self.vocab_sizes
+        return _read("vocab_sizes", text, read_vocab_sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,35 +153,35 @@ class ModelConfig:
 
     title: ClassVar[str] = "Model"
 
-    embedding_dim: int = setting(128, "numbers in a row of a table", minimum=1, unit="numbers")
+    embedding_dim: int = setting(128, "width of an embedding vector", minimum=1, unit="numbers")
     bottom_mlp: str = setting(
         "512,256,128",
-        "layer widths of the bottom MLP, comma-separated; the last must be --embedding_dim",
+        "layer widths of the bottom MLP, comma-separated; the last must equal --embedding_dim",
     )
     top_mlp: str = setting(
         "1024,1024,512,256,1", "layer widths of the top MLP, comma-separated; the last must be 1"
     )
     interaction: str = setting(
         "dot",
-        "what the top MLP takes: "
+        "input of the top MLP. "
         + ". ".join(f"{name}: {kind.summary}" for name, kind in INTERACTIONS.items()),
         choices=tuple(INTERACTIONS),
     )
     ablation: str = setting(
         "none",
-        "cut a part out, to see what it contributes; no_interaction: an old spelling of "
-        "--interaction=none",
+        "remove a part of the model to measure its contribution. frozen_embeddings: do not train "
+        "the tables. no_interaction: the old name of --interaction=none",
         choices=("none", "frozen_embeddings", "no_interaction"),
     )
 
     @property
     def bottom_widths(self) -> tuple[int, ...]:
-        """Widths of the bottom MLP's layers."""
+        """Layer widths of the bottom MLP."""
         return _widths("bottom_mlp", self.bottom_mlp, LARGEST_WIDTH)
 
     @property
     def top_widths(self) -> tuple[int, ...]:
-        """Widths of the top MLP's layers."""
+        """Layer widths of the top MLP."""
         return _widths("top_mlp", self.top_mlp, LARGEST_WIDTH)
 
 
@@ -187,44 +193,47 @@ class TrainingConfig:
 
     global_batch_size: Optional[int] = setting(
         None,
-        "samples in one step over all ranks, which divide it; required to train. Default of "
-        "--mode=evaluate: the checkpoint's, of plan: 65536",
+        "samples per step over all ranks, a multiple of their number; required to train. Default "
+        "with --mode=evaluate: the checkpoint's; with --mode=plan: 65536",
         minimum=1,
         unit="samples",
     )
     epochs: int = setting(1, "passes over the training data", minimum=1, unit="epochs")
     early_stop: int = setting(
         -1,
-        "stop after this many steps; -1: do not. With --use_synthetic_dataset the default is 30",
+        "stop after this many steps; -1: train all epochs, or 30 steps with "
+        "--use_synthetic_dataset",
         unit="steps",
     )
     schedule: str = setting(
         "mlperf",
-        "a published learning rate with its steps, these scaled to the global batch; --lr, "
-        "--warmup_steps, --decay_start_step and --decay_steps replace one number each, unscaled",
+        "published learning-rate schedule; its steps are scaled to the global batch size. --lr, "
+        "--warmup_steps, --decay_start_step and --decay_steps each replace one of its numbers, "
+        "unscaled",
         choices=tuple(PRESETS),
     )
     lr: Optional[float] = setting(
         None,
-        "learning rate between warm-up and decay; default: the schedule's, 24 for mlperf",
+        "learning rate between warm-up and decay; default: from --schedule (mlperf: 24)",
         minimum=0.0,
     )
     warmup_steps: Optional[int] = setting(
         None,
-        "steps of linear warm-up; default: the schedule's (mlperf: 2750 x 55296 / global batch)",
+        "length of the linear warm-up; default: from --schedule (mlperf: 2750 x 55296 / global "
+        "batch size)",
         minimum=0,
         unit="steps",
     )
     decay_start_step: Optional[int] = setting(
         None,
-        "last step before the decay, 0: no decay; default: the schedule's (mlperf: 49315 x "
-        "55296 / global batch)",
+        "last step before the decay; 0: no decay. Default: from --schedule (mlperf: 49315 x "
+        "55296 / global batch size)",
         minimum=0,
         unit="step",
     )
     decay_steps: Optional[int] = setting(
         None,
-        "steps of decay; default: the schedule's (mlperf: 27772 x 55296 / global batch)",
+        "length of the decay; default: from --schedule (mlperf: 27772 x 55296 / global batch size)",
         minimum=0,
         unit="steps",
     )
@@ -232,45 +241,51 @@ class TrainingConfig:
     end_lr: float = setting(0.0, "learning rate after the decay", minimum=0.0)
     embedding_gradient: str = setting(
         "mean",
-        "mean: the loss is the mean over the global batch. sum: the SOK benchmark's behaviour, "
-        "an embedding learning rate as many times larger as there are ranks",
+        "mean: gradient of the mean loss over the global batch. sum: as in the SOK benchmark, the "
+        "table gradients are summed over the ranks, so the learning rate of the tables is in "
+        "effect multiplied by the number of ranks",
         choices=("mean", "sum"),
     )
     embedding_lr: Optional[float] = setting(
-        None, "learning rate of the tables, on the same schedule; default: --lr", minimum=0.0
+        None, "learning rate of the tables, with the schedule of --lr; default: --lr", minimum=0.0
     )
     embedding_optimizer: str = setting(
         "sgd", "optimizer of the tables", choices=tuple(ROW_OPTIMIZERS)
     )
     embedding_optimizer_options: Optional[str] = setting(
         None,
-        "hyper-parameters of --embedding_optimizer, such as l1=0.001,beta=1; default: "
+        "hyper-parameters of --embedding_optimizer, such as l1=0.001,beta=1; defaults: "
         + "; ".join(
-            f"{name} " + ",".join(f"{key}={value:g}" for key, value in o.hyperparameters.items())
+            f"{name}: " + ",".join(f"{key}={value:g}" for key, value in o.hyperparameters.items())
             for name, o in ROW_OPTIMIZERS.items()
             if o.hyperparameters
         ),
     )
     optimizer: str = setting("sgd", "optimizer of the MLPs", choices=tuple(OPTIMIZERS))
-    seed: int = setting(12345, "seed of the initial weights", minimum=0, maximum=_LARGEST_SEED)
+    seed: int = setting(
+        12345,
+        "seed of the initial weights and of the batches of --use_synthetic_dataset",
+        minimum=0,
+        maximum=_LARGEST_SEED,
+    )
 
     @property
     def row_optimizer(self) -> RowOptimizer:
-        """The optimizer of the tables, with its hyper-parameters."""
+        """The optimizer of the tables with its hyper-parameters."""
         return read_row_optimizer(self.embedding_optimizer, self.embedding_optimizer_options)
 
     @property
     def batch_size(self) -> int:
-        """The global batch size, in samples, of a mode that has one."""
+        """The global batch size in samples; ValueError while it is None."""
         if self.global_batch_size is None:
-            raise ValueError("the global batch size is not known yet")
+            raise ValueError("global_batch_size: expected a number, found None")
         return self.global_batch_size
 
     def learning_rates(self) -> LearningRateSchedule:
-        """Returns the learning rate of each step.
+        """Returns the learning-rate schedule.
 
         Raises:
-            UserError: the steps do not fit together.
+            UserError: the rates or steps contradict each other.
         """
         preset = PRESETS[self.schedule]
         given = (self.warmup_steps, self.decay_start_step, self.decay_steps)
@@ -285,8 +300,8 @@ class TrainingConfig:
             )
         except ValueError as error:
             raise UserError(
-                f"learning-rate schedule: {error} (--lr, --end_lr, --warmup_steps, "
-                "--decay_start_step, --decay_steps)"
+                f"learning-rate schedule: {error}; check --lr, --end_lr, --warmup_steps, "
+                "--decay_start_step, --decay_steps"
             ) from error
 
 
@@ -294,11 +309,12 @@ class TrainingConfig:
 class SpeedConfig:
     """Precision, kernels and exchange."""
 
-    title: ClassVar[str] = "Speed (never changes the result beyond rounding)"
+    title: ClassVar[str] = "Speed (results are the same up to rounding)"
 
     amp: bool = setting(
         False,
-        "mixed precision: 16-bit arithmetic and exchange, float32 weights, tables, loss and AUC",
+        "mixed precision: arithmetic and exchange in 16 bits; weights, tables, loss and AUC in "
+        "float32",
     )
     amp_dtype: str = setting(
         "auto",
@@ -307,59 +323,66 @@ class SpeedConfig:
     )
     loss_scale: str = setting(
         "auto",
-        "factor on the loss before the backward pass, 1 or more, or dynamic: found while "
-        "training, steps that overflow are skipped and counted. auto: 1024 with float16, else 1",
+        "factor on the loss before the backward pass: a number of at least 1, auto or dynamic. "
+        "auto: 1024 with float16, else 1. dynamic: adjusted during training; steps that overflow "
+        "are skipped and counted",
     )
     xla: bool = setting(False, "compile the dense layers with XLA")
     mlp: str = setting(
         "auto",
-        "layers of the MLPs. fused: each MLP is one op (CPUs, needs oneDNN). tensorflow: "
-        "TensorFlow's own. auto: fused on a CPU where its library is built, without --xla",
+        "implementation of the MLPs. fused: one oneDNN op per MLP, on CPUs. tensorflow: "
+        "TensorFlow's ops. auto: fused on a CPU if its library is built and --xla is off, else "
+        "tensorflow",
         choices=("auto", "fused", "tensorflow"),
     )
-    custom_interact: bool = setting(False, "take the project's dot-interaction op")
+    custom_interact: bool = setting(False, "use this project's dot-interaction op")
     embedding_kernels: str = setting(
         "native",
-        "kernels of the tables: the project's, or TensorFlow's formulation of them",
+        "kernels of the tables. native: this project's. tensorflow: TensorFlow's ops",
         choices=("native", "tensorflow"),
     )
     embedding_backend: str = setting(
         "auto",
-        "native (or own): this project's kernels. sok: SparseOperationKit. auto: SOK where it "
-        "imports and a GPU is there, else native",
+        "library that holds the tables. native (old name: own): this project's. sok: "
+        "SparseOperationKit. auto: sok if it can be imported and there is a GPU, else native",
         choices=("auto", "native", "own", "sok"),
     )
     overlap: bool = setting(True, "exchange the next batch's ids while this one computes")
-    compress: bool = setting(False, "remove duplicate ids before they and their vectors travel")
+    dedup_ids: bool = setting(
+        False,
+        "exchange each distinct id of a rank's batch, and its vector, only once",
+        alias="compress",
+    )
 
     @property
     def loss_factor(self) -> Union[float, str]:
-        """What --loss_scale means: a number, "auto" or "dynamic"."""
+        """--loss_scale as a number, "auto" or "dynamic"."""
         return read_loss_scale(self.loss_scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class PlacementConfig:
-    """Which rank holds which rows."""
+    """Which rank owns which rows."""
 
     title: ClassVar[str] = "Embedding placement"
 
     placement: str = setting(
         "auto",
-        "auto: whole tables if they fit, else large ones row by row over all ranks. table, row:"
-        " all of them so. Or a JSON file that says it for each table",
+        "auto: each table on one rank; tables that do not fit are sharded by rows over all "
+        "ranks. table: every table on one rank. row: every table sharded by rows. Or a JSON file "
+        "with the placement of each table (docs/placement.md)",
         path=PATH_OR_WORD,
     )
     memory_per_rank: Optional[str] = setting(
         None,
-        "memory that tables may take on one rank, such as 70GiB; default: 80 % of what the "
-        "machine has free",
+        "memory for tables on one rank, such as 70GiB; default: 80 % of the free memory of the "
+        "rank's GPU, else of the machine divided by its ranks",
     )
     replicate_below_rows: int = setting(
-        0, "keep tables of fewer rows whole on every rank", minimum=0, unit="rows"
+        0, "replicate tables with fewer rows than this on every rank", minimum=0, unit="rows"
     )
     column_split: bool = setting(
-        False, "--placement=auto may halve tables by columns where that evens out the ranks"
+        False, "let --placement=auto split tables in two by columns where that balances the ranks"
     )
 
     @property
@@ -367,135 +390,142 @@ class PlacementConfig:
         """The bytes of --memory_per_rank, or None."""
         if self.memory_per_rank is None:
             return None
-        return _read(read_bytes, "memory_per_rank", self.memory_per_rank)
+        return _read(
+            "memory_per_rank",
+            self.memory_per_rank,
+            lambda text: read_bytes("memory_per_rank", text),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """When the test data is scored, how, and when that ends training."""
+    """When and how the test data is scored, and which AUC ends training."""
 
     title: ClassVar[str] = "Evaluation and stopping"
 
-    evals_per_epoch: int = setting(20, "evaluations in each epoch", minimum=1, unit="evaluations")
+    evals_per_epoch: int = setting(20, "evaluations per epoch", minimum=1, unit="evaluations")
     eval_interval: Optional[int] = setting(
         None,
         "steps between evaluations; default: as --evals_per_epoch says",
         minimum=1,
         unit="steps",
     )
-    eval_in_last: bool = setting(False, "evaluate once, at the end")
+    eval_in_last: bool = setting(False, "evaluate only once, at the end")
     auc_threshold: float = setting(
         0.8025,
-        "stop when an evaluation's AUC is above this; 1 never stops",
+        "stop when the AUC of an evaluation is above this; 1: never",
         minimum=0.0,
         maximum=1.0,
     )
     auc: str = setting(
         "exact",
-        "exact: from all scores, equal to scikit-learn's. binned: from 8000 thresholds, as the "
-        "SOK benchmark's",
+        "exact: from all scores, equal to scikit-learn's. binned: from 8000 thresholds, as in the "
+        "SOK benchmark",
         choices=("exact", "binned"),
     )
     cache_eval_data: bool = setting(
-        True, "keep the test batches in memory after the first evaluation, where they fit"
+        True, "keep the test batches in memory after the first evaluation if they fit"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Checkpoints that are written and read, and what is made of one."""
+    """Which checkpoints are written, read and exported."""
 
     title: ClassVar[str] = "Checkpoints"
 
     checkpoint_dir: Optional[str] = setting(
         None,
-        "folder of checkpoints, on storage that all ranks see; default: none are written. A run"
-        " begins with the first of: the newest whole checkpoint in here; --restore; the initial"
-        " weights",
+        "folder for checkpoints, on storage that all ranks share; default: write none. A run "
+        "starts from the newest complete checkpoint in this folder, else from --restore, else "
+        "from initial weights",
         path=PATH,
     )
     restore: Optional[str] = setting(
         None,
-        "a checkpoint or a folder of them: its weights and optimizer state, from step 0, where "
-        "--checkpoint_dir holds none; default: the initial weights. Also the checkpoint of "
-        "--mode=evaluate, export and inference_benchmark",
+        "checkpoint, or folder of checkpoints, to start from: its weights and optimizer state, at "
+        "step 0; ignored if --checkpoint_dir has a complete checkpoint. With --mode=evaluate, "
+        "export and inference_benchmark: the checkpoint to load. Default: none",
         path=PATH,
     )
     checkpoint_interval: str = setting(
         "30min",
-        "between two checkpoints: a number of steps, or minutes such as 30min; 0: only at the end",
+        "steps between checkpoints, or minutes such as 30min; 0: write one at the end only",
     )
-    keep: int = setting(2, "checkpoints to keep, the newest", minimum=1, unit="checkpoints")
+    keep: int = setting(2, "number of newest checkpoints to keep", minimum=1, unit="checkpoints")
     export_dir: Optional[str] = setting(
-        None, "folder that --mode=export makes; required with it", path=PATH
+        None, "folder that --mode=export creates; required with it", path=PATH
     )
 
     @property
     def interval(self) -> CheckpointInterval:
-        """What --checkpoint_interval means."""
+        """--checkpoint_interval in steps or minutes."""
         return read_interval(self.checkpoint_interval)
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:
-    """What a run writes and prints, and what it does about faults."""
+    """What a run writes and prints, and how it reacts to faults."""
 
     title: ClassVar[str] = "Output and faults"
 
-    run_dir: str = setting("runs", "folder in which each run gets a folder", path=PATH)
+    run_dir: str = setting("runs", "folder for output; each run creates a folder in it", path=PATH)
     profile_steps: Optional[str] = setting(
         None,
-        "steps of which TensorFlow's profiler writes a profile into the run's folder, such as "
-        "100-110; default: none",
+        "range of steps to record with TensorFlow's profiler, such as 100-110; the profile is "
+        "written into the run's folder. Default: none",
     )
     step_breakdown: bool = setting(
-        False, "time the phases of a step (7 steps of the first 25), each by itself, and print them"
+        False,
+        "time each phase of a step separately, in 7 of the first 25 steps, and print the times",
     )
     print_interval: Optional[int] = setting(
         None,
-        "steps between lines where the output is no terminal; default: one line every ten seconds",
+        "steps between progress lines if the output is not a terminal; default: one line every "
+        "ten seconds",
         minimum=1,
         unit="steps",
     )
     stall_timeout: int = setting(
-        60, "seconds without progress after which a rank is given up", minimum=1, unit="seconds"
+        60, "end the job when a rank makes no progress for this long", minimum=1, unit="seconds"
     )
     nan_policy: str = setting(
         "stop",
-        "stop: a loss that is no number ends the run. skip: the step is left out and counted",
+        "what to do with a loss that is NaN or infinite. stop: end the run. skip: skip the step "
+        "and count it",
         choices=("stop", "skip"),
     )
 
     @property
     def profiled_steps(self) -> Optional[tuple[int, int]]:
-        """The (first, last) step of --profile_steps, or None."""
+        """(first step, last step) of --profile_steps, or None."""
         return read_steps(self.profile_steps)
 
 
 @dataclasses.dataclass(frozen=True)
 class MLPerfConfig:
-    """The run as MLPerf's log lines."""
+    """The log in MLPerf's format."""
 
     title: ClassVar[str] = "MLPerf log"
 
     mlperf_log: Optional[str] = setting(
         None,
-        "file that gets the run as MLPerf's log lines (docs/mlperf.md), an old one is renamed; "
-        "default: none",
+        "file for the run's log in MLPerf's format (docs/mlperf.md); an existing file is renamed. "
+        "Default: none",
         path=PATH,
     )
-    mlperf_org: str = setting("unnamed", "who ran it, for --mlperf_log")
-    mlperf_platform: str = setting("unnamed", "machine in words, for --mlperf_log")
+    mlperf_org: str = setting("unnamed", "submitting organization, for --mlperf_log")
+    mlperf_platform: str = setting("unnamed", "name of the machine, for --mlperf_log")
     mlperf_division: str = setting(
-        "closed", "division, for --mlperf_log", choices=("closed", "open")
+        "closed", "MLPerf division, for --mlperf_log", choices=("closed", "open")
     )
     mlperf_status: str = setting(
         "research",
-        "availability, for --mlperf_log",
+        "availability of the system, for --mlperf_log",
         choices=("cloud", "onprem", "preview", "research"),
     )
     mlperf_cache_cleared: bool = setting(
-        False, "the operating system's caches were cleared before the start, for --mlperf_log"
+        False, "the operating system's caches were cleared before the run, for --mlperf_log"
     )
 
 
@@ -504,7 +534,7 @@ class Config:
     """All settings of a job.
 
     Attributes:
-        given: names of the settings that the user has given, even if they equal the defaults.
+        given: names of the settings that the user set, also to their default values.
     """
 
     # In the order of --help.
@@ -521,17 +551,17 @@ class Config:
     given: frozenset[str] = frozenset()
 
     def flags(self) -> dict[str, Any]:
-        """Returns {name: value} of all settings, as journals and checkpoints record them."""
+        """Returns {name: value} of all settings, as recorded in journals and checkpoints."""
         return {name: getattr(getattr(self, s.section), name) for name, s in SETTINGS.items()}
 
     def with_values(self, **values: Any) -> "Config":
-        """Returns a configuration with other values of some settings.
+        """Returns a copy with new values of some settings.
 
         Args:
             **values: {name of a setting: value}.
 
         Raises:
-            KeyError: there is no setting of such a name.
+            KeyError: a name is not a setting.
         """
         by_section: dict[str, dict[str, Any]] = {}
         for name, value in values.items():

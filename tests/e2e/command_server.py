@@ -1,9 +1,9 @@
-"""Runs the project's commands in forks of one process that has imported TensorFlow already.
+"""Runs the project's commands in forks of one process that has already imported TensorFlow.
 
-A command that starts a Python of its own spends four seconds of processor time on importing
-TensorFlow; a fork spends none, and is as separate: its own memory, signals and exit status.
+A new Python needs four seconds of processor time to import TensorFlow. A fork needs none and is as
+isolated: it has its own memory, signals and exit status.
 
-    python -m tests.e2e.command_server   reads one JSON request a line and answers each with one.
+    python -m tests.e2e.command_server   reads one JSON request per line, answers each with one line
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from tests.support.paths import ROOT
 
-# A command that reads a device to its end is ended by this before the machine is.
+# Stops a command that reads an endless device before it takes the machine's memory.
 _MEMORY_BYTES = 12 << 30
 _FILE_BYTES = 1 << 30
 _SHOWN_BYTES = 1 << 16
@@ -32,11 +32,11 @@ class Result(NamedTuple):
     """How a command ended.
 
     Attributes:
-        code: its exit status; minus the signal's number, as `subprocess` has it.
-        out: what it printed.
-        err: what it printed as errors.
-        timed_out: it was ended by force.
-        seconds: how long it ran.
+        code: its exit status, or minus the signal that ended it, as in `subprocess`.
+        out: its standard output.
+        err: its standard error.
+        timed_out: it was killed after the timeout.
+        seconds: its running time.
     """
 
     code: int
@@ -47,7 +47,7 @@ class Result(NamedTuple):
 
 
 class CommandServer:
-    """The server, as its client sees it: a context manager."""
+    """Client of the server: a context manager."""
 
     def __enter__(self):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
@@ -69,9 +69,9 @@ class CommandServer:
         Args:
             program: the script or module.
             arguments: its command line.
-            cwd: the folder that it runs in.
+            cwd: its working directory.
             timeout: seconds after which it and its children are killed.
-            environment: variables that are added.
+            environment: additional environment variables.
 
         Returns:
             A `Result`.
@@ -86,9 +86,9 @@ def _serve():
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    # Threads of the parent do not exist in a fork, so none may run here.
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    # A fork has none of its parent's threads, so none may run here.
     import tensorflow  # noqa: F401
 
     from training.modes import evaluate, export, inference_benchmark, train  # noqa: F401
@@ -126,7 +126,7 @@ def _wait(child, deadline):
 
 
 def _become(program, arguments, cwd, environment, out, err):
-    """Runs the command in this process and ends it."""
+    """Runs the command in this process, then exits."""
     code = 1
     try:
         os.setpgid(0, 0)

@@ -1,5 +1,6 @@
-"""One server, and one set of files, for all tests of a process."""
+"""One command server and one set of files for all tests of a worker."""
 
+import numpy as np
 import pytest
 
 from tests.e2e import workspace
@@ -14,16 +15,16 @@ def server():
 
 
 @pytest.fixture(scope="session")
-def files(server, tmp_path_factory):
-    """What `workspace.make` writes; not to be changed."""
+def files(server, tmp_path_factory, seed_of):
+    """The folder that `workspace.make` writes. Tests must not change it."""
     folder = tmp_path_factory.mktemp("files")
-    workspace.make(server, folder)
+    workspace.make(server, folder, np.random.default_rng(seed_of("files")))
     return folder
 
 
 @pytest.fixture
 def here(files, tmp_path):
-    """The files once more, with an empty folder `out` for what a command writes."""
+    """A copy of `files`, with an empty folder `out` that commands write to."""
     folder = tmp_path / "here"
     workspace.link(files, folder)
     (folder / "out").mkdir()

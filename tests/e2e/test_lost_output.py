@@ -1,4 +1,4 @@
-"""main.py whose standard output or error is lost: the run, its journal and its result are not."""
+"""main.py without a working standard output: the run completes, with its journal and result."""
 
 import json
 import os
@@ -16,40 +16,41 @@ RUN = (
 
 
 @pytest.mark.parametrize(
-    ("redirection", "said"),
+    ("redirection", "reason"),
     [
         ("| head -n 1", "Broken pipe"),
         (">/dev/full 2>/dev/full", None),
         (">&- 2>&- <&-", None),
     ],
 )
-def test_a_run_goes_on_without_its_output(tmp_path, redirection, said):
+def test_run_continues_without_its_output(tmp_path, redirection, reason):
     command = [sys.executable, "main.py", *RUN, f"--run_dir={tmp_path}"]
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$@" {redirection}', "bash", *command], cwd=launch.ROOT,
         env=launch.environment(PYTHONUNBUFFERED="1"), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("warning: standard")]
-    expected = f"warning: standard output: {said}: the job goes on without it"
-    assert lines == ([expected] if said else [])
+    lines = [line for line in done.stderr.splitlines() if "standard output" in line]
+    assert len(lines) == bool(reason)
+    assert all(reason in line for line in lines)
     assert "Traceback" not in done.stderr
-    # All lines are events: what is printed has not gone into the file.
+    # Every line is an event: printed text has not gone into the file.
     events = [json.loads(line) for line in (tmp_path / "latest" / "journal.jsonl").open()]
     assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 61))
     assert json.loads((tmp_path / "latest" / "result.json").read_text())["steps"] == 60
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--mode=plan",)])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_what_is_there_to_be_read_fails_unread(arguments, unbuffered):
+# Without buffering the error occurs at the first line, otherwise at the end of the program.
+@pytest.mark.parametrize(("argument", "unbuffered"), [("--help", "1"), ("--mode=plan", "")])
+def test_program_that_only_prints_fails_without_its_output(argument, unbuffered):
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    command = [sys.executable, "main.py", *arguments]
+    command = [sys.executable, "main.py", argument]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=launch.ROOT, env=environment, stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=100)  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "error: standard output: No space left on device\n"
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(command, cwd=launch.ROOT, env=environment, stdout=writing,

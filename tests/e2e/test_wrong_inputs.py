@@ -1,10 +1,9 @@
-"""Every command against every kind of wrong file: one clear line, no file of the user's changed.
+"""Every command with every kind of wrong file: it prints one line and changes no other file.
 
-Each case replaces one file that a command reads, and runs the command as a user would.
+Each case replaces one file that the command reads.
 """
 
 import os
-import random
 import re
 import shutil
 import socket
@@ -12,6 +11,7 @@ import socket
 import pytest
 
 from tests.e2e import workspace
+from tests.e2e.workspace import check_refused, contents_without_out
 
 TRAIN = [*workspace.MODEL, "--run_dir=out/runs", "--early_stop=3"]
 SCORE = ["--run_dir=out/runs"]
@@ -22,7 +22,7 @@ _COLUMNS = {
     "dle": ["label.bin", "numerical.bin", "cat_1.bin"],
 }
 _DAY_FILES = [f"torchrec/day_0_{name}.npy" for name in ("dense", "sparse", "labels")]
-#: {data: the files that a reader of it opens}.
+#: {dataset: the files that its reader opens}.
 DATA = {
     **{
         name: [*(f"{name}/train/{file}" for file in files), f"{name}/test/{files[0]}"]
@@ -37,7 +37,7 @@ _CHECKPOINT_FILES = [
     for name in ("manifest.json", "SHA256SUMS", "table_01.rank_0.npy", "dense.00.kernel.npy")
 ]
 _PREPROCESS = ["--input", "days", "--output", "out/made", *workspace.DAYS]
-#: {name: (program, arguments, the files that it reads)}.
+#: {name: (program, arguments, files that it reads)}.
 COMMANDS = {
     **{f"train {d}": ("main.py", [f"--data_dir={d}", *TRAIN], f) for d, f in DATA.items()},
     **{f"validate {d}": ("-m dataset.validate", [d], files) for d, files in DATA.items()},
@@ -85,7 +85,7 @@ COMMANDS = {
 
 
 def _special(make):
-    def replace(path):
+    def replace(path, rng):
         path.unlink()
         make(path)
 
@@ -95,7 +95,7 @@ def _special(make):
 def _socket(path):
     with socket.socket(socket.AF_UNIX) as server:
         here = os.getcwd()
-        os.chdir(path.parent)  # a socket's address has 107 characters at most
+        os.chdir(path.parent)  # a socket's address has at most 107 characters
         try:
             server.bind(path.name)
         finally:
@@ -103,47 +103,47 @@ def _socket(path):
 
 
 def _bytes(change):
-    def replace(path):
+    def replace(path, rng):
         data = path.read_bytes()
         path.unlink()
-        path.write_bytes(change(data))
+        path.write_bytes(change(data, rng))
 
     return replace
 
 
-#: {kind of wrong file: what makes it of a right one}.
+#: {kind of wrong file: function (path, rng) that makes it from a good one}.
 WRONG = {
-    "missing": lambda path: path.unlink(),
+    "missing": lambda path, rng: path.unlink(),
     "dangling link": _special(lambda path: path.symlink_to("nowhere")),
     "folder": _special(lambda path: path.mkdir()),
     "pipe": _special(os.mkfifo),
     "socket": _special(_socket),
     "endless device": _special(lambda path: path.symlink_to("/dev/zero")),
-    "empty": _bytes(lambda data: b""),
-    "cut": _bytes(lambda data: data[: len(data) // 2 - 1]),
-    "scrambled": _bytes(lambda data: random.Random(len(data)).randbytes(len(data))),
-    "deep": _bytes(lambda data: b"[" * 100_000),
-    "long": _bytes(lambda data: b'{"' + b"x" * (10 << 20) + b'": 1}'),
-    "list": _bytes(lambda data: b"[1, 2]"),
-    "object": _bytes(lambda data: b"{}"),
-    "not a number": _bytes(lambda data: re.sub(rb"\d+", b"NaN", data, count=1)),
-    "not utf-8": _bytes(lambda data: b"\xff\xfe" + data),
+    "empty": _bytes(lambda data, rng: b""),
+    "cut": _bytes(lambda data, rng: data[: len(data) // 2 - 1]),
+    "scrambled": _bytes(lambda data, rng: rng.bytes(len(data))),
+    "deep": _bytes(lambda data, rng: b"[" * 100_000),
+    "long": _bytes(lambda data, rng: b'{"' + b"x" * (10 << 20) + b'": 1}'),
+    "list": _bytes(lambda data, rng: b"[1, 2]"),
+    "object": _bytes(lambda data, rng: b"{}"),
+    "not a number": _bytes(lambda data, rng: re.sub(rb"\d+", b"NaN", data, count=1)),
+    "not utf-8": _bytes(lambda data, rng: b"\xff\xfe" + data),
 }
 _TEXT = (".json", ".yaml", ".flags", ".jsonl", "SHA256SUMS")
 _TEXT_KINDS = ("deep", "long", "list", "object", "not a number", "not utf-8")
 _RESUME = ["--data_dir=three", *workspace.MODEL, "--run_dir=out/runs", "--epochs=2",
            "--checkpoint_dir=checkpoints"]  # fmt: skip
-#: (file, kind) with which a command does its work all the same.
+#: (file, kind) that commands accept.
 FINE = {
-    # Where the test split has no metadata, the training split's says what it holds.
+    # The training split's metadata describes the test split too.
     ("three/test/metadata.json", "missing"),
     ("tables/test/metadata.json", "missing"),
-    # A file next to the data that it does without.
+    # Optional.
     ("raw/generator.json", "missing"),
     ("raw/generator.json", "dangling link"),
-    # [1, 2] are the sizes of two tables.
+    # A list of two table sizes.
     ("sizes.json", "list"),
-    # A run that was killed leaves half a line.
+    # A killed run leaves an incomplete last line.
     ("one_run/journal.jsonl", "cut"),
 }
 
@@ -159,28 +159,15 @@ def _cases():
                 yield pytest.param(command, file, kind, id=f"{command}-{file}-{kind}")
 
 
-def check_refused(result):
-    """Asserts that a command ended by one clear line."""
-    assert not result.timed_out, "hangs"
-    assert "Traceback" not in result.err + result.out, result.err
-    assert result.code == 2, (result.code, result.err, result.out)
-    lines = [line for line in result.err.splitlines() if line.strip()]
-    assert lines, "no message"
-    # argparse prints the usage before its line.
-    assert len(lines) <= 3 or lines[0].startswith("usage:"), result.err
-    assert max(map(len, lines)) < 1000, result.err
-
-
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("command", "file", "kind"), _cases())
-def test_wrong_file_is_one_line(server, here, command, file, kind):
+@pytest.mark.parametrize(("command", "file", "kind"), list(_cases()))
+def test_command_refuses_wrong_file_in_one_line(server, here, rng, command, file, kind):
     program, arguments, _ = COMMANDS[command]
-    WRONG[kind](here / file)
-    before = workspace.contents(here)
+    WRONG[kind](here / file, rng)
+    before = contents_without_out(here)
     result = server.run(program, *arguments, cwd=here, timeout=20)
-    after = {k: v for k, v in workspace.contents(here).items() if k == "out" or k[:4] != "out/"}
-    assert after == before, "files of the user's have changed"
-    if command == "verify":  # What is damaged is its output.
+    assert contents_without_out(here) == before, "the command changed its user's files"
+    if command == "verify":  # Prints its finding on standard output.
         assert result.out.startswith("damaged: ") and not result.err
         result = result._replace(err=result.out)
     check_refused(result)
@@ -189,9 +176,8 @@ def test_wrong_file_is_one_line(server, here, command, file, kind):
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("file", _CHECKPOINT_FILES)
 @pytest.mark.parametrize("kind", [kind for kind in WRONG if kind not in _TEXT_KINDS])
-def test_damaged_checkpoint_is_named_and_passed_over(server, here, file, kind):
-    """A run whose only checkpoint is damaged says so and begins with the initial weights."""
-    WRONG[kind](here / file)
+def test_run_skips_damaged_checkpoint_and_names_it(server, here, rng, file, kind):
+    WRONG[kind](here / file, rng)
     result = server.run("main.py", *_RESUME, cwd=here, timeout=40)
     assert "Traceback" not in result.err + result.out, result.err
     assert not result.timed_out
@@ -201,8 +187,8 @@ def test_damaged_checkpoint_is_named_and_passed_over(server, here, file, kind):
 
 
 @pytest.mark.parametrize(("file", "kind"), sorted(FINE))
-def test_files_that_are_not_needed_are_not_missed(server, here, file, kind):
-    WRONG[kind](here / file)
+def test_commands_run_without_optional_files(server, here, rng, file, kind):
+    WRONG[kind](here / file, rng)
     for program, arguments, files in COMMANDS.values():
         if file in files:
             result = server.run(program, *arguments, cwd=here, timeout=40)

@@ -1,31 +1,31 @@
-"""A small set of what users hand to a command: data in each layout, days, a checkpoint."""
+"""A small set of the files that commands read: data in every layout, days, a checkpoint, a run."""
 
 import hashlib
 import json
 import os
 import pathlib
-import random
 import shutil
 
 import numpy as np
 import yaml
 
 VOCAB = (30, 20, 7)
-#: The smallest model that trains on it; ten steps an epoch.
+#: The smallest model; an epoch has ten steps.
 MODEL = (
     "--global_batch_size=64", "--embedding_dim=4", "--bottom_mlp=4", "--top_mlp=4,1",
     "--print_interval=5",
 )  # fmt: skip
-#: What preprocess.py needs for so few lines.
+#: Options of preprocess.py for the days.
 DAYS = ("--train_days", "0", "--test_day", "1", "--jobs", "1", "--memory_limit", "1GiB")
 
 
-def make(server, folder):
+def make(server, folder, rng):
     """Fills a folder.
 
     Args:
         server: a `CommandServer`.
         folder: an empty folder.
+        rng: a `numpy.random.Generator`.
     """
 
     def run(program, *arguments):
@@ -41,8 +41,8 @@ def make(server, folder):
     (folder / "sizes.json").write_text(json.dumps(list(VOCAB)))
     (folder / "run.flags").write_text("\n".join(MODEL) + "\n")
     _deep_learning_examples(folder)
-    _torchrec(folder)
-    _days(folder)
+    _torchrec(folder, rng)
+    _days(folder, rng)
     run("preprocess.py", "--input", "days", "--output", "done", *DAYS, "--frequency_threshold", 1)
     run("main.py", "--data_dir=three", *MODEL, "--checkpoint_dir=checkpoints", "--run_dir=runs")
     (folder / "run").symlink_to(os.path.realpath(folder / "runs" / "latest"))
@@ -87,9 +87,8 @@ def _deep_learning_examples(folder):
     (folder / "dle" / "feature_spec.yaml").write_text(yaml.safe_dump(spec))
 
 
-def _torchrec(folder):
+def _torchrec(folder, rng):
     (folder / "torchrec").mkdir()
-    rng = np.random.default_rng(1)
     for day in range(2):
         stem = folder / "torchrec" / f"day_{day}"
         np.save(f"{stem}_dense.npy", rng.random((100, 13), np.float32))
@@ -99,15 +98,16 @@ def _torchrec(folder):
     (folder / "torchrec" / "vocab_sizes.json").write_text(json.dumps(list(VOCAB)))
 
 
-def _days(folder):
-    rng = random.Random(2)
+def _days(folder, rng):
     (folder / "days").mkdir()
     for day in range(2):
         lines = [
             "\t".join(
-                [str(rng.randint(0, 1))]
-                + [str(rng.randint(0, 99)) for _ in range(13)]
-                + [f"{rng.randint(0, 5):08x}" for _ in range(26)]
+                [
+                    str(rng.integers(2)),
+                    *map(str, rng.integers(100, size=13)),
+                    *(f"{value:08x}" for value in rng.integers(6, size=26)),
+                ]
             )
             for _ in range(300)
         ]
@@ -115,7 +115,7 @@ def _days(folder):
 
 
 def link(source, target):
-    """Makes a copy of a folder whose files are links to the originals: quick, and no bytes.
+    """Copies a folder; its files become hard links to the originals.
 
     A command that writes into one of them changes the original, which `contents` shows.
     """
@@ -123,7 +123,7 @@ def link(source, target):
 
 
 def contents(folder):
-    """Returns {path: digest, target or kind} of everything below a folder."""
+    """Returns {path: digest, link target or mode} of everything in a folder."""
     found = {}
     for path in sorted(pathlib.Path(folder).rglob("*")):
         name = str(path.relative_to(folder))
@@ -134,3 +134,20 @@ def contents(folder):
         else:
             found[name] = f"{path.lstat().st_mode:o}"
     return found
+
+
+def contents_without_out(folder):
+    """Returns `contents` without what a command wrote into the folder `out`."""
+    return {name: v for name, v in contents(folder).items() if not name.startswith("out/")}
+
+
+def check_refused(result):
+    """Asserts that a command ended with exit code 2 and a one-line message."""
+    assert not result.timed_out, "the command hangs"
+    assert "Traceback" not in result.err + result.out, result.err
+    assert result.code == 2, (result.code, result.err, result.out)
+    lines = [line for line in result.err.splitlines() if line.strip()]
+    assert lines, "no message"
+    # argparse prints the usage first, TensorFlow up to two lines of its own.
+    assert len(lines) <= 3 or lines[0].startswith("usage:"), result.err
+    assert max(map(len, lines)) < 1000, result.err
