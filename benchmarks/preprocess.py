@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import command_line  # noqa: E402
-from storage.claim import own_folder  # noqa: E402
+from storage.claim import make_owned_folder  # noqa: E402
 
 #: In a folder whose contents are this program's, to remove as it needs.
 MARKER = ".preprocess-benchmark"
@@ -170,7 +170,7 @@ def main() -> None:
     known, flags = parser.parse_known_args()
     known.folder = pathlib.Path(known.folder)
     try:
-        own_folder(known.folder, MARKER)
+        make_owned_folder(known.folder, MARKER)
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}")
     days = generate(known.folder / "days", known.gigabytes * 1e9)

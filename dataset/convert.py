@@ -74,7 +74,7 @@ def convert_dataset(
     done = []
     try:
         with Claim(destination) as claim:
-            allowed = [overwrite or name in claim.left for name in names]
+            allowed = [overwrite or name in claim.leftovers for name in names]
             for path, may_replace in zip(paths, allowed):
                 if not may_replace:
                     Destination(path, layout).refuse_complete()
@@ -93,7 +93,7 @@ def convert_dataset(
 
 def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
     """Checks that what is written next to raw files replaces nothing of somebody else's."""
-    owned = ownership.raw_files(destination) if overwrite else claim.left
+    owned = ownership.raw_files(destination) if overwrite else claim.leftovers
     replaceable = vocabularies.FILE_NAME in owned
     ownership.check_vocab_sizes(destination, vocab_sizes, replaceable)
     ownership.check_generator(destination)

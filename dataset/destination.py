@@ -51,9 +51,9 @@ class Destination:
     def claim(self) -> Claim:
         """Returns the claim of the files, a context to write them in."""
         if not self.raw:
-            return Claim(self.folder, whole=self._is_complete)
+            return Claim(self.folder, is_complete=self._is_complete)
         # Of the file alone: others may be written next to it.
-        return Claim(self.folder, marker=f".{self._mark}.incomplete", whole=self._is_complete)
+        return Claim(self.folder, marker=f".{self._mark}.incomplete", is_complete=self._is_complete)
 
     def take(self, claim: Claim, source: DatasetDescription, names: Sequence[str]) -> None:
         """Claims the files, before any is written.
@@ -85,7 +85,7 @@ class Destination:
     def remove_superseded(self, claim: Claim) -> None:
         """Removes files that only the split that was replaced had."""
         if not self.raw:
-            claim.remove((self._owned | claim.left) - set(self._names))
+            claim.remove((self._owned | claim.leftovers) - set(self._names))
 
     def finish(
         self, source: DatasetDescription, encoding: Encoding, digests: Sequence[BlockDigest]

@@ -21,7 +21,7 @@ from dataset.encode import Encoding
 from dataset.errors import DatasetError
 from storage.claim import ClaimError
 from storage.digests import BlockDigest
-from storage.partial_files import GatheredWrites, PartialFiles
+from storage.partial_files import BufferedWrites, PartialFiles
 
 #: Threads at most: more than these wait for memory.
 _MAX_THREADS = 8
@@ -172,7 +172,7 @@ def _write_columns(source, encoding, target, claim, jobs, progress):
 
     paths = [target.path_of(file.name) for file in encoding.files]
     with ChunkReader(source) as reader, PartialFiles(paths) as output:
-        gathered = GatheredWrites(output)
+        gathered = BufferedWrites(output)
         what = os.path.basename(os.path.normpath(target.path))
         each_chunk(
             source.samples, work, source.bytes_per_sample, what, jobs, progress, gathered.flush

@@ -123,7 +123,7 @@ def write_dataset(
         return ownership.raw_files(output).issuperset(layouts.RAW_FILES)
 
     try:
-        with Claim(output, whole=is_complete) as claim:
+        with Claim(output, is_complete=is_complete) as claim:
             _take(claim, output, vocab_sizes, overwrite)
             model = HiddenModel(vocab_sizes, seed)
             files = {}
@@ -149,7 +149,7 @@ def _take(claim, output, vocab_sizes, overwrite):
             raise DatasetError(
                 f"{path}: is there already: remove it, or give --overwrite to replace it"
             )
-    replaceable = vocabularies.FILE_NAME in (owned if overwrite else claim.left)
+    replaceable = vocabularies.FILE_NAME in (owned if overwrite else claim.leftovers)
     ownership.check_vocab_sizes(output, vocab_sizes, replaceable)
     ownership.check_generator(output)
     sides = {layouts.GENERATOR_FILE, vocabularies.FILE_NAME}

@@ -9,8 +9,8 @@ from dataset.errors import DatasetError
 
 #: What `--applied_transform` means, for the help of each tool that has it.
 APPLIED_HELP = (
-    "what the stored dense values have been through, for data that does not say (docs/data.md); "
-    "none: they are counts"
+    "transform already applied to the stored dense values, for data that does not record it "
+    "(docs/data.md); none: the values are counts"
 )
 
 

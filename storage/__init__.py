@@ -1,10 +1,12 @@
-"""Files on disk, for every other package: regular, bounded, digested, written atomically.
+"""File input and output for every other package, and what every program does at its start.
 
-Reading: `regular` opens what users and other programs name, `structured` reads their JSON and YAML.
-Writing: `atomic` writes files and folders that are there whole or not at all; `claim` keeps two
-programs from writing the same ones; `direct_io` writes past the page cache, `partial_files` several
-files so at any offset, `digested_file` one in a stream. `digests` has every digest and checksum.
+Reading: `regular` opens files that users and other programs name; `structured` reads their JSON and
+YAML.
 
-What every program begins with is here too: `program_start` and `standard_streams`, and for command
-lines `arguments` and `paths`. It imports no other package of this project.
+Writing: `atomic` writes files and folders atomically; `claim` keeps two programs from writing the
+same files; `direct_io` writes past the page cache; `partial_files` does so for several files at any
+offset, `digested_file` for one file in a stream. `digests` computes every digest and checksum.
+
+Programs: `program_start`, `standard_streams`, `arguments`, `paths`, and the base class of reported
+errors in `errors`. This package imports no other package of this project.
 """

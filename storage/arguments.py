@@ -1,4 +1,4 @@
-"""For command lines: types of argparse for numbers, each with a least and a greatest value."""
+"""Argument types for argparse: numbers with a lower and an upper bound."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ LARGEST_INTEGER = 2**31 - 1
 
 
 def first_paragraph(doc: str | None) -> str:
-    """Returns the first paragraph of a module's docstring, "" of None (`python3 -OO`)."""
+    """Returns the first paragraph of a module's docstring; "" for None (`python3 -OO`)."""
     return (doc or "").partition("\n\n")[0]
 
 
 def whole_number(least: int = 0, most: int = LARGEST_INTEGER) -> Callable[[str], int]:
-    """Returns a type for argparse: a whole number in decimal digits from `least` to `most`."""
+    """Returns an argparse type: an integer in decimal digits from `least` to `most`."""
 
     def read(text: str) -> int:
-        # int() takes 1_0 and digits of other scripts, and refuses more than 4300 digits.
+        # int() accepts 1_0 and digits of other scripts, and refuses more than 4300 digits.
         value = int(text) if re.fullmatch(r"-?[0-9]{1,400}", text) else None
         if value is None or not least <= value <= most:
             raise argparse.ArgumentTypeError(
@@ -31,13 +31,13 @@ def whole_number(least: int = 0, most: int = LARGEST_INTEGER) -> Callable[[str],
 
 
 def whole_numbers(least: int = 0, most: int = LARGEST_INTEGER) -> Callable[[str], list[int]]:
-    """Returns a type for argparse: whole numbers from `least` to `most`, comma-separated."""
+    """Returns an argparse type: comma-separated integers from `least` to `most`."""
     read = whole_number(least, most)
     return lambda text: [read(word) for word in text.split(",")]
 
 
 def number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    """Returns a type for argparse: a finite number from `least` to `most`."""
+    """Returns an argparse type: a finite number from `least` to `most`."""
 
     def read(text: str) -> float:
         try:

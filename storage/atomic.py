@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, durable when they have their names."""
+"""Atomic writes: a file or folder appears under its name complete and on disk, or not at all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from storage.paths import naming_errors
 
 
 def sync_folder(folder: str | os.PathLike) -> None:
-    """Makes the names in `folder` durable."""
+    """Brings the names in `folder` to disk."""
     _sync(folder, os.O_DIRECTORY)
 
 
 def sync_tree(folder: str | os.PathLike) -> int:
-    """Makes a folder durable that a library has written; returns the bytes of its files."""
+    """Brings a folder that a library has written to disk; returns the bytes of its files."""
     size = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -39,10 +39,10 @@ def _sync(path: str | os.PathLike, flags: int = 0) -> int:
 
 
 def write_new(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file that must not be there yet, in a folder that gets its name later.
+    """Writes a file that must not exist yet, in a folder that is renamed later.
 
     Raises:
-        OSError: it is there, or cannot be written; `filename` is set.
+        OSError: the file exists or cannot be written; `filename` is set.
     """
     with naming_errors(path), open(path, "xb") as file:
         file.write(data)
@@ -51,7 +51,7 @@ def write_new(path: str | os.PathLike, data: bytes) -> None:
 
 
 def replace(partial: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Gives what is complete and on disk its name, durably."""
+    """Renames a complete, synced file or folder to `path`, and syncs the parent folder."""
     os.replace(partial, path)
     sync_folder(os.path.dirname(path) or ".")
 
@@ -62,13 +62,13 @@ def replacing_name(
 ) -> Iterator[str]:
     """A context that yields a temporary name next to `path`, for a library that opens by name.
 
-    When the block ends without an error, what was written there is fsynced and becomes `path`;
-    otherwise it is removed and `path` is as before.
+    When the block ends without an error, the temporary file is synced and renamed to `path`. After
+    an error it is removed and `path` is unchanged.
 
     Args:
         path: the file.
-        partial: the temporary name. By default one of the process's own, so that two processes that
-            write one file do not write one temporary file.
+        partial: the temporary name. The default contains the process id, so that two processes
+            that write the same file use different temporary files.
     """
     path = os.fspath(path)
     partial = f"{path}.{os.getpid()}.partial" if partial is None else os.fspath(partial)
@@ -89,11 +89,11 @@ def replacing(
 ) -> Iterator[BinaryIO]:
     """A context that yields a binary file, which becomes `path` when the block ends.
 
-    On an error `path` is as before. An OSError without a file name gets that of `path`.
+    After an error `path` is unchanged. An OSError without a file name gets `path` as its name.
 
     Args:
         path: the file.
-        partial: as of `replacing_name`.
+        partial: as for `replacing_name`.
     """
     with naming_errors(path), replacing_name(path, partial) as name, open(name, "wb") as file:
         yield file
@@ -104,10 +104,10 @@ def replacing(
 def new_folder(path: str | os.PathLike) -> Iterator[str]:
     """A context that yields the path of an empty folder, which becomes `path` when the block ends.
 
-    On an error it is removed with all that is in it. Folders above are made.
+    After an error the folder and its content are removed. Missing parent folders are created.
 
     Raises:
-        FileExistsError: there is something at `path`.
+        FileExistsError: `path` exists.
     """
     path = os.path.abspath(path)
     parent, name = os.path.split(path)
@@ -126,20 +126,20 @@ def new_folder(path: str | os.PathLike) -> Iterator[str]:
 
 
 def encode_json(value: Any, indent: int | None = 1) -> str:
-    """Returns `value` as standard JSON, which has no NaN and no infinity.
+    """Returns `value` as standard JSON, which has neither NaN nor infinity.
 
     Raises:
-        ValueError: a number in it is not finite.
+        ValueError: `value` contains a number that is not finite.
     """
     return json.dumps(value, indent=indent, allow_nan=False)
 
 
 def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> None:
-    """Writes `value` to `path` as standard JSON, whole or not at all.
+    """Writes `value` to `path` as standard JSON, atomically.
 
     Raises:
-        OSError: it cannot be written.
-        ValueError: a number in it is not finite.
+        OSError: the file cannot be written.
+        ValueError: `value` contains a number that is not finite.
     """
     text = encode_json(value, indent)
     with replacing(path) as file:

@@ -1,8 +1,8 @@
-"""Claims of files that are about to be written: nobody else's file is replaced, nor written twice.
+"""Claims: a program replaces only its own files, and only one process writes them at a time.
 
-A claim is a marker file that exists while files are being written. It is locked, so a second
-process does not write the same files, and names them, so what a killed process leaves is
-recognised and replaced when it is started again.
+A claim is a marker file that exists while files are being written. The process holds a lock on it,
+so that a second process does not write the same files. The marker lists the files' names, so that
+the next run recognises and replaces what a killed process left behind.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ from collections.abc import Callable, Collection, Iterable
 
 from storage.atomic import sync_folder
 
-#: The marker of a claim of a whole folder.
+#: Name of the marker that claims a whole folder.
 MARKER = ".incomplete"
-#: Added to a file's name while it is being written.
+#: Suffix of a file's name while it is being written.
 PARTIAL = ".partial"
 
 _HEADER = b"DLRM: files whose writing is not finished; it goes on when it is started again"
-#: A marker names files of one folder: a longer one is none.
+#: Largest marker that is read: it lists the files of one folder.
 _MAX_BYTES = 4 << 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class ClaimError(OSError):
-    """Files that cannot be claimed: `filename` and `strerror` say which and why."""
+    """A file cannot be claimed: `filename` names it, `strerror` gives the reason."""
 
 
 class Claim:
-    """Files of one folder that this process writes: a context.
+    """A context in which this process alone writes certain files of one folder.
 
-    On success the marker is removed. On an error it is removed where nothing that it names is
-    left, or where `whole` says that the files are as complete as they were before.
+    The marker is removed at the end of the block. After an error it stays, unless none of the files
+    that it lists exists or `is_complete` returns True.
 
     Args:
-        folder: where the files are; it exists.
+        folder: the folder of the files; it must exist.
         marker: name of the marker.
-        whole: function () -> whether the files, after an error, are complete.
+        is_complete: called after an error; returns whether the files are complete nevertheless.
 
     Attributes:
-        left: names that an earlier claim, which did not end, has left.
+        leftovers: names listed by an earlier claim whose process was killed.
 
     Raises:
-        ClaimError: another process holds the claim, or the marker is somebody else's file.
+        ClaimError: another process holds the claim, or this program did not write the file with
+            the marker's name.
         OSError: the marker cannot be written.
     """
 
@@ -55,91 +56,90 @@ class Claim:
         folder: str | os.PathLike,
         *,
         marker: str = MARKER,
-        whole: Callable[[], bool] = lambda: False,
+        is_complete: Callable[[], bool] = lambda: False,
     ):
         self._folder = os.fspath(folder)
         self._path = os.path.join(self._folder, marker)
-        self._whole = whole
+        self._is_complete = is_complete
         self._descriptor = -1
         self._names = set()
-        self.left = frozenset()
+        self.leftovers = frozenset()
 
     def __enter__(self) -> Claim:
         self._descriptor = _locked(self._path)
         try:
-            self.left = frozenset(_names_in(self._descriptor, self._path))
+            self.leftovers = frozenset(_names_in(self._descriptor, self._path))
         except BaseException:
             os.close(self._descriptor)
             raise
-        self._names = set(self.left)
+        self._names = set(self.leftovers)
         return self
 
     def __exit__(self, kind, error, traceback):
         try:
-            if error is None or self._whole() or not any(map(self._is_there, self._names)):
-                # Removed before the lock is released: who waits for it must find a new marker.
+            if error is None or self._is_complete() or not any(map(self._exists, self._names)):
+                # Before the lock is released: the next process must create a new marker.
                 with contextlib.suppress(OSError):
                     os.unlink(self._path)
         finally:
             os.close(self._descriptor)
 
     def take(self, names: Iterable[str], owned: Collection[str] = ()) -> None:
-        """Claims files, before anything is written, and removes what is half written of them.
+        """Claims files before anything is written; removes partial files of an earlier claim.
 
         Args:
             names: the files' names in the folder.
-            owned: those that are there, were written by this program and may be replaced.
+            owned: existing files that this program wrote and may replace.
 
         Raises:
-            ClaimError: one of them is there and is neither owned nor left by an earlier claim.
+            ClaimError: a file exists that is neither owned nor a leftover of an earlier claim.
         """
         names = list(names)
         for name in names:
-            self._check(name, name in owned or name in self.left)
-            self._check(name + PARTIAL, name in self.left)
+            self._check(name, name in owned or name in self.leftovers)
+            self._check(name + PARTIAL, name in self.leftovers)
         self.record(names)
-        self.remove(name + PARTIAL for name in self.left)
+        self.remove(name + PARTIAL for name in self.leftovers)
 
     def record(self, names: Iterable[str]) -> None:
-        """Names files or folders that are complete, while others of the same write are not yet."""
+        """Adds the names of files or folders to the marker."""
         added = [name for name in names if name not in self._names]
         _append(self._descriptor, added)
         self._names.update(added)
         sync_folder(self._folder)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes those of the named files that are there, as regular files."""
+        """Removes the named files, where they exist and are regular files."""
         for name in names:
             path = os.path.join(self._folder, name)
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISREG(os.lstat(path).st_mode):
                     os.unlink(path)
 
-    def _check(self, name, ours):
-        path = os.path.join(self._folder, name)
-        check_replaceable(path, lambda: ours)
+    def _check(self, name, owned):
+        check_replaceable(os.path.join(self._folder, name), lambda: owned)
 
-    def _is_there(self, name):
+    def _exists(self, name):
         path = os.path.join(self._folder, name)
         return os.path.lexists(path) or os.path.lexists(path + PARTIAL)
 
 
-def own_folder(folder: str | os.PathLike, marker: str) -> None:
-    """Makes a folder for what will be removed again, or finds one that was made so before.
+def make_owned_folder(folder: str | os.PathLike, marker: str) -> None:
+    """Creates a folder whose content the caller will remove, or accepts one created before.
 
     Args:
-        folder: the folder; folders above it are made.
-        marker: name of a file in it that says so.
+        folder: the folder; missing parent folders are created.
+        marker: name of the file that marks the folder as owned.
 
     Raises:
-        ClaimError: it holds something, and no marker.
+        ClaimError: the folder holds files but no marker.
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, marker)
     if not os.path.isfile(path) and os.listdir(folder):
         raise ClaimError(
             errno.ENOTEMPTY,
-            "holds files that this program did not write, and would remove: name a new folder",
+            "holds files that this program did not write and would remove: name a new folder",
             os.fspath(folder),
         )
     with open(path, "ab"):
@@ -147,14 +147,14 @@ def own_folder(folder: str | os.PathLike, marker: str) -> None:
 
 
 def check_replaceable(path: str | os.PathLike, is_ours: Callable[[], bool]) -> None:
-    """Checks that nothing is at `path`, or a regular file that this program wrote.
+    """Checks that `path` does not exist, or is a regular file that this program wrote.
 
     Args:
-        path: what is about to be written.
-        is_ours: says whether the regular file at `path` was written by this program.
+        path: the file to write.
+        is_ours: returns whether this program wrote the regular file at `path`.
 
     Raises:
-        ClaimError: something else is there.
+        ClaimError: another file, a link or a folder is at `path`.
     """
     path = os.fspath(path)
     try:
@@ -177,12 +177,12 @@ def check_replaceable(path: str | os.PathLike, is_ours: Callable[[], bool]) -> N
 
 
 def is_unfinished(folder: str | os.PathLike, marker: str = MARKER) -> bool:
-    """Returns whether a claim of files in `folder` is held, or was left by a killed process."""
+    """Returns whether `folder` holds a marker: of a running process, or left by a killed one."""
     return os.path.lexists(os.path.join(folder, marker))
 
 
 def _locked(path):
-    """Returns a descriptor of the marker, made where there is none, with its lock held."""
+    """Opens or creates the marker and locks it; returns its descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         try:
@@ -201,7 +201,7 @@ def _locked(path):
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # of a claim that ended meanwhile
+        os.close(descriptor)  # The marker of a claim that has just ended: try again.
 
 
 def _lock(descriptor, path):
@@ -210,17 +210,17 @@ def _lock(descriptor, path):
     except BlockingIOError:
         raise ClaimError(
             errno.EBUSY,
-            "another process is writing here: wait until it has ended",
+            "another process is writing here: wait until it ends",
             os.path.dirname(path) or ".",
         ) from None
     except OSError as error:
-        # Some network file systems have no locks: the names in the marker are of use all the same.
+        # Some network file systems have no locks; the names in the marker still help.
         if error.errno not in _NO_LOCKS:
             raise
 
 
 def _names_in(descriptor, path):
-    """Returns the names in a marker; of one that a power failure has cut, those that are whole."""
+    """Returns the names in a marker; if a power failure truncated it, the complete ones."""
     data = os.pread(descriptor, _MAX_BYTES, 0)
     header, _, rest = data.partition(b"\n")
     if data and not (header and _HEADER.startswith(header)):
@@ -232,7 +232,7 @@ def _names_in(descriptor, path):
 
 
 def _append(descriptor, names):
-    """Adds names to a marker; those that are in it stay in it whatever happens meanwhile."""
+    """Appends names to a marker; the names already in it are never lost."""
     data = os.pread(descriptor, _MAX_BYTES, 0)
     end = data.rfind(b"\n") + 1
     lines = [] if end else [_HEADER]

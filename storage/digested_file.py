@@ -1,4 +1,4 @@
-"""A large file that is written in one stream, past the page cache, with its SHA-256."""
+"""Writes a large file as one stream past the page cache, and computes its SHA-256 meanwhile."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 
 from storage.direct_io import DirectFile, page_aligned
 
-#: Bytes after which what was written is brought to disk: a last fsync of gigabytes would take
-#: minutes in which nothing seems to happen.
+#: Bytes between two syncs: one fsync of many gigabytes at the end would take minutes without
+#: visible progress.
 _SYNC_BYTES = 1 << 30
-#: Bytes that are gathered, so that they can be written past the page cache: through it, each page
-#: would be allocated and copied to, and push out one that training reads.
-_GATHERED_BYTES = 8 << 20
-#: Bytes from which it is worth while to digest data on another thread.
-_ASIDE_BYTES = 1 << 20
+#: Size of the write buffer. Large writes can bypass the page cache; through it, each page would
+#: be allocated, copied, and evict one that training reads.
+_BUFFER_BYTES = 8 << 20
+#: From this size on, digesting on another thread pays off.
+_THREADED_BYTES = 1 << 20
 
-# Digests what is written, beside it.
+# Digests the buffer while it is being written.
 _DIGESTER = concurrent.futures.ThreadPoolExecutor(1, "digest")
 
 
 class DigestedFile:
-    """A new file of known size, written from its begin to its end.
+    """A new file, written from beginning to end.
 
     Args:
-        path: where to; the file must not exist.
-        size: its bytes, at least.
+        path: the file; it must not exist.
+        size: its size in bytes.
 
     Attributes:
-        bytes: how many were appended.
-        digest: their SHA-256 in hexadecimal, once closed.
+        bytes: number of bytes appended.
+        digest: SHA-256 of these bytes in hexadecimal, after `close`.
 
     Raises:
-        OSError: it cannot be opened; `filename` is set.
+        OSError: the file cannot be opened; `filename` is set.
     """
 
     def __init__(self, path: str | os.PathLike, size: int):
@@ -43,25 +43,25 @@ class DigestedFile:
         self.bytes, self.digest = 0, ""
         self._written = self._synced = self._filled = 0
         self._file = DirectFile(path, new=True)
-        size = min(_GATHERED_BYTES, size)
-        self._gathered = np.frombuffer(page_aligned(size), np.uint8, size)
+        size = min(_BUFFER_BYTES, size)
+        self._buffer = np.frombuffer(page_aligned(size), np.uint8, size)
 
     def append(self, data: np.ndarray) -> None:
         """Appends bytes: uint8 [n]."""
         self.bytes += len(data)
         while len(data):
-            here = data[: len(self._gathered) - self._filled]
-            self._gathered[self._filled : self._filled + len(here)] = here
+            here = data[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(here)] = here
             self._filled += len(here)
             data = data[len(here) :]
-            if self._filled == len(self._gathered):
+            if self._filled == len(self._buffer):
                 self._flush()
 
     def _flush(self) -> None:
-        """Writes what was gathered, and digests it meanwhile."""
-        data = self._gathered[: self._filled]
+        """Writes and digests the buffer."""
+        data = self._buffer[: self._filled]
         digested = None
-        if len(data) >= _ASIDE_BYTES:
+        if len(data) >= _THREADED_BYTES:
             digested = _DIGESTER.submit(self._hash.update, data.data)
         else:
             self._hash.update(data.data)
@@ -76,12 +76,12 @@ class DigestedFile:
             self._synced = self._written
 
     def close(self) -> None:
-        """Brings the file to disk."""
+        """Writes the rest, syncs the file and sets `digest`."""
         self._flush()
         self._file.sync()
         self._file.close()
         self.digest = self._hash.hexdigest()
 
     def abandon(self) -> None:
-        """Closes the file as it is, once or more."""
+        """Closes the incomplete file. May be called more than once."""
         self._file.close()

@@ -1,8 +1,8 @@
 """Digests of files, texts and blocks, and the checksum file that `sha256sum -c` reads.
 
-SHA-256 where a file is checked as a whole. XXH3 for what is digested in blocks while it is
-written: it detects accidents (a flipped bit, a lost page, files swapped), not forgeries, in an
-eighth of the processor time. CRC-32 for what a killed run has written already.
+SHA-256 for complete files. XXH3 for files that are digested in blocks while they are written: it
+detects accidents (a flipped bit, a lost page, swapped files), not forgeries, in an eighth of the
+processor time. CRC-32 for the output of a run that was killed and is restarted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _READ_BYTES = 1 << 22
 #: Bytes read from each end of a file for a sampled digest.
 _SAMPLED_BYTES = 65536
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0\n][^\0\n]*)")
-#: What `BlockDigest` writes.
+#: Name of the digest that `BlockDigest` computes by default.
 WRITTEN = "xxh3-128-blocks"
 _SHA256_BLOCKS = "sha256-blocks"
 
 
 def sha256_of(data: bytes | str) -> str:
-    """Returns the SHA-256 of bytes, or of a text in UTF-8, in hexadecimal."""
+    """Returns the SHA-256 of bytes, or of a text encoded as UTF-8, in hexadecimal."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
@@ -36,7 +36,7 @@ def sha256_of_file(path: str | os.PathLike) -> str:
     """Returns the SHA-256 of a regular file in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
     with open_regular(path, buffering=0) as file:
@@ -46,14 +46,14 @@ def sha256_of_file(path: str | os.PathLike) -> str:
 
 
 def sampled_sha256(paths: Iterable[str], facts: str) -> str:
-    """Returns a SHA-256 of files that is cheap at any size, in hexadecimal.
+    """Returns a SHA-256 of files in hexadecimal, whose cost does not depend on their size.
 
-    Digests `facts` and each file's name, size and both ends: different for any two lists of files
-    that are not made to deceive.
+    Digests `facts` and each file's name, size, first and last 64 KiB. It misses changes elsewhere
+    in a file.
 
     Args:
         paths: regular files.
-        facts: what else the digest stands for.
+        facts: text to digest in addition.
 
     Raises:
         OSError: a file cannot be read.
@@ -73,7 +73,7 @@ def crc32_of_file(path: str | os.PathLike, offset: int = 0, length: int | None =
     """Returns the CRC-32 of `length` bytes (default: all) of a regular file from `offset`.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     crc = 0
     with open_regular(path, buffering=0) as file:
@@ -101,59 +101,61 @@ def parse_checksums(text: str) -> dict[str, str]:
     """Returns {name: SHA-256} of a checksum file's content.
 
     Raises:
-        ValueError: it is not what `checksum_text` writes.
+        ValueError: the text is not what `checksum_text` writes.
     """
     digests = {}
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         match = _CHECKSUM_LINE.fullmatch(line[:-1]) if line.endswith("\n") else None
         if match is None:
-            raise ValueError(f"line {number} is no checksum: {line[:80]!r}")
+            raise ValueError(f"line {number} is not a checksum: {line[:80]!r}")
         digests[match[2]] = match[1]
     if checksum_text(digests) != text:
-        raise ValueError("its lines are not in order, or repeat")
+        raise ValueError("its lines are not sorted, or repeat")
     return digests
 
 
 class BlockDigest:
     """A hash over the hashes of a file's successive blocks.
 
-    Blocks may be added in any order, from several threads, so that they can be worked on side by
-    side.
+    Several threads may add blocks, in any order.
+
+    Args:
+        blocks: number of blocks.
+        name: name of the digest (`block_digest_name`).
     """
 
     def __init__(self, blocks: int, name: str = WRITTEN):
-        """Takes the number of blocks and the digest's name (`block_digest_name`)."""
         self._name, self._hash = name, _block_hash(name)
         self._digests = [b""] * blocks
 
     def add(self, block: int, data: np.ndarray) -> None:
         """Adds the bytes of one block, a contiguous array."""
         block_hash = self._hash()
-        # Other threads go on meanwhile; a hash of all in one call would hold them up.
+        # `update` releases the interpreter lock; a constructor with data would hold it.
         block_hash.update(data)
         self._digests[block] = block_hash.digest()
 
     def text(self) -> str:
-        """Returns the digest as a text that begins with its name."""
+        """Returns "NAME:HASH"."""
         return f"{self._name}:{self._hash(b''.join(self._digests)).hexdigest()}"
 
 
 def block_digest_name(text: str) -> str:
-    """Returns the name in a `BlockDigest.text`.
+    """Returns the name in a text from `BlockDigest.text`.
 
     Raises:
-        ValueError: this release does not know it.
+        ValueError: this release does not support the digest.
     """
     name = text.partition(":")[0]
     if name not in (WRITTEN, _SHA256_BLOCKS):
-        raise ValueError(f"digest {text!r:.40}: this release reads {WRITTEN} and {_SHA256_BLOCKS}")
+        raise ValueError(f"digest: expected {WRITTEN} or {_SHA256_BLOCKS}, found {name!r:.40}")
     return name
 
 
 def _block_hash(name: str) -> Callable[..., Any]:
-    if name == _SHA256_BLOCKS:  # Was written before.
+    if name == _SHA256_BLOCKS:  # Earlier releases wrote it.
         return hashlib.sha256
-    # Not above: executors of a Spark cluster take CRC-32s alone, and may not have it.
+    # Imported here: executors of a Spark cluster need only CRC-32 and may lack this package.
     import xxhash
 
     return xxhash.xxh3_128

@@ -1,4 +1,4 @@
-"""Large writes past the page cache, and the page-aligned memory that they are made from."""
+"""Large writes past the page cache, and the page-aligned memory that they need."""
 
 from __future__ import annotations
 
@@ -14,45 +14,43 @@ import numpy as np
 
 from storage.paths import naming_errors
 
-#: What offset, length and address of a write past the page cache must be multiples of.
+#: Alignment in bytes of offset, length and address of a write past the page cache.
 _UNIT = 4096
-#: Bytes below which a write goes through the page cache: for each of them, a thread would wait.
+#: Smaller writes go through the page cache: each direct write makes its thread wait.
 _LARGE = 256 << 10
 
 
 class DirectFile:
-    """A file to write, past the page cache where its file system lets large writes do so.
+    """A file whose large writes bypass the page cache where its file system allows that.
 
-    They take a fifth of the processor time or less, do not push other files out of memory, and
-    leave the final fsync nothing to wait for.
+    Direct writes take at most a fifth of the processor time, do not evict other files from memory,
+    and leave little to do for the final fsync.
+
+    Args:
+        path: the file; an existing one is truncated.
+        new: fail if the file exists.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike, *, new: bool = False):
-        """Opens it, empty.
-
-        Args:
-            path: where it is.
-            new: it must not be there yet.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
         self._path = os.fspath(path)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if new else os.O_TRUNC)
         self._handle = os.open(path, flags, 0o666)
         self._direct = _open_direct(path)
 
     def write(self, data: np.ndarray, offset: int) -> None:
-        """Writes an array's bytes at a byte offset. Safe from several threads.
+        """Writes an array's bytes at a byte offset. Several threads may call it.
 
-        An array at a page boundary (`ThreadBuffers`) and such an offset are written fastest.
+        Fastest if the array (`ThreadBuffers`) and the offset are page-aligned.
 
         Args:
-            data: contiguous, of any shape and dtype.
-            offset: where its first byte goes.
+            data: contiguous array of any shape and dtype.
+            offset: byte offset of its first byte.
 
         Raises:
-            OSError: it cannot be written; `filename` is set.
+            OSError: the data cannot be written; `filename` is set.
         """
         view = data.data.cast("B")
         if len(view) >= _LARGE and not (data.ctypes.data | offset) % _UNIT:
@@ -62,22 +60,22 @@ class DirectFile:
             write_all(self._handle, view, offset)
 
     def _write_direct(self, view: memoryview, offset: int) -> int:
-        """Writes whole pages; returns how many bytes of them were written."""
+        """Writes complete pages; returns the number of bytes written."""
         if self._direct < 0:
             return 0
         try:
             return os.pwrite(self._direct, view, offset)
         except OSError:
-            # Not for this file system after all; if it is anything else, `write_all` says so.
+            # The file system may not support it after all; `write_all` raises any other error.
             return 0
 
     def sync(self, *, data_only: bool = False) -> None:
-        """Brings to disk what was written; with `data_only` not the times of the file."""
+        """Syncs the file; with `data_only`, without its timestamps."""
         with naming_errors(self._path):
             (os.fdatasync if data_only else os.fsync)(self._handle)
 
     def close(self) -> None:
-        """Closes it, once or more."""
+        """Closes the file. May be called more than once."""
         for handle in (self._direct, self._handle):
             if handle >= 0:
                 os.close(handle)
@@ -85,7 +83,7 @@ class DirectFile:
 
 
 def _open_direct(path: str | os.PathLike) -> int:
-    """Returns a handle whose writes pass the page cache, -1 where there are none."""
+    """Returns a descriptor whose writes bypass the page cache, -1 if that is not possible."""
     try:
         return os.open(path, os.O_WRONLY | os.O_DIRECT)
     except (OSError, AttributeError):
@@ -93,27 +91,26 @@ def _open_direct(path: str | os.PathLike) -> int:
 
 
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Writes all of `data`, bytes, at a byte offset: pwrite(2) may write a part alone."""
+    """Writes all of `data` at a byte offset: pwrite(2) alone may write only a part."""
     while data:
         done = os.pwrite(descriptor, data, offset)
         data, offset = data[done:], offset + done
 
 
 class ThreadBuffers:
-    """Arrays by key, a thread's own: the same memory each time a thread asks for the same key.
+    """Reusable arrays by thread and key, page-aligned for `DirectFile`.
 
-    New arrays for every chunk would cost more in page faults than reading does. Page boundaries
-    let `DirectFile` write them past the page cache.
+    New arrays for every chunk would cost more in page faults than reading does.
     """
 
     def __init__(self):
         self._known = threading.local()
 
     def array(self, key: Hashable, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Returns an array of `shape`, holding whatever this thread left in it.
+        """Returns this thread's array for `key`, with its previous content.
 
         Args:
-            key: what it is for.
+            key: names the array.
             shape: its dimensions.
             dtype: its dtype.
         """
@@ -127,7 +124,7 @@ class ThreadBuffers:
 
 
 def page_aligned(size: int) -> mmap.mmap:
-    """Returns new private memory of at least `size` bytes, in huge pages where there are some."""
+    """Returns new private memory of at least `size` bytes, in huge pages if available."""
     memory = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""How a missing package is installed, for the messages that name one."""
+"""The command that installs a missing package, for error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 def install_command(*packages: str) -> str:
     """Returns the command that installs packages for the running Python.
 
-    In an environment that `make` made, with the versions that are pinned there.
+    In an environment that `make venv` created, the command uses the versions pinned there.
     """
     pins = pathlib.Path(sys.prefix) / "constraints.txt"
     constraint = f"-c {pins} " if pins.exists() else ""

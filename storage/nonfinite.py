@@ -1,32 +1,24 @@
-"""Numbers that are not finite, which JSON does not have: null stands for them."""
+"""NaN and infinity, which JSON does not have, become null."""
+
+from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
-# A text, or a number that is none in JSON. A text without an end goes to the end of the data, so
-# that nothing is looked at twice.
+# A string, or a number that JSON does not have. An unterminated string matches up to the end of
+# the data, so that the time is linear.
 _NOT_FINITE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|-?Infinity|NaN', re.DOTALL)
 
 
-def finite(value: Any) -> Any:
-    """Returns a JSON-serialisable value with None for each number that is NaN or infinite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(part) for part in value]
-    return value
+def finite_or_none(value: float) -> float | None:
+    """Returns `value`, or None if it is NaN or infinite."""
+    return value if math.isfinite(value) else None
 
 
 def with_nulls(data: bytes) -> bytes:
-    """Returns what Python's `json` wrote, with null for its NaN, Infinity and -Infinity.
+    """Returns a JSON text with its NaN, Infinity and -Infinity replaced by null.
 
-    Older versions wrote these into journals, results and manifests.
-
-    Args:
-        data: the text, as bytes.
+    Earlier releases wrote these into journals, results and manifests.
     """
     if b"NaN" not in data and b"Infinity" not in data:
         return data

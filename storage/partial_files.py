@@ -1,4 +1,4 @@
-"""Several large files, written at any offset, that appear when all are complete and on disk."""
+"""Writes several large files at any offset; they appear when all are complete and on disk."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from storage.atomic import sync_folder
 from storage.claim import PARTIAL
 from storage.direct_io import DirectFile, ThreadBuffers
 
-#: Bytes that small writes are joined to.
-_GATHERED_BYTES = 1 << 20
+#: Small writes are buffered up to this size.
+_BUFFER_BYTES = 1 << 20
 
 
 class PartialFiles:
-    """Files to be written under temporary names, all renamed at the end or all removed: a context.
+    """A context that writes files under temporary names: `commit` renames all, its end removes all.
 
-    What is at the paths is replaced: `storage.claim` says whether it may be.
+    `commit` replaces existing files; `storage.claim` checks whether that is allowed.
     """
 
     def __init__(self, paths: Sequence[str]):
@@ -41,7 +41,7 @@ class PartialFiles:
         self._files[index].write(data, offset)
 
     def commit(self) -> None:
-        """Makes all files durable, then gives them their names."""
+        """Syncs all files, then renames them to their final names."""
         for file in self._files:
             file.sync()
         for path in self._paths:
@@ -57,43 +57,42 @@ class PartialFiles:
         self._files = []
 
 
-class GatheredWrites:
-    """Joins a thread's small writes at successive offsets to ones that pass the page cache.
+class BufferedWrites:
+    """Joins each thread's small writes at successive offsets into writes past the page cache.
 
     Each thread calls `flush` after its last `write`.
     """
 
     def __init__(self, output: PartialFiles):
-        """Takes the files to write to."""
         self._output = output
         self._buffers = ThreadBuffers()
         self._local = threading.local()
 
     def write(self, index: int, data: np.ndarray, offset: int) -> None:
-        """Writes an array's bytes to file `index` at a byte offset, now or with those after it."""
-        if data.nbytes > _GATHERED_BYTES // 2:
+        """Writes an array's bytes to file `index` at a byte offset, now or at a later call."""
+        if data.nbytes > _BUFFER_BYTES // 2:
             self._output.write(index, data, offset)
             return
-        kept = self._kept()
-        first, filled = kept.get(index, (offset, 0))
-        if offset != first + filled or filled + data.nbytes > _GATHERED_BYTES:
+        buffered = self._buffered()
+        first, filled = buffered.get(index, (offset, 0))
+        if offset != first + filled or filled + data.nbytes > _BUFFER_BYTES:
             self._flush(index)
             first, filled = offset, 0
-        buffer = self._buffers.array(index, _GATHERED_BYTES, np.uint8)
+        buffer = self._buffers.array(index, _BUFFER_BYTES, np.uint8)
         buffer[filled : filled + data.nbytes] = data.reshape(-1).view(np.uint8)
-        kept[index] = first, filled + data.nbytes
+        buffered[index] = first, filled + data.nbytes
 
     def flush(self) -> None:
-        """Writes what this thread has kept back."""
-        for index in list(self._kept()):
+        """Writes what this thread has buffered."""
+        for index in list(self._buffered()):
             self._flush(index)
 
-    def _kept(self) -> dict[int, tuple[int, int]]:
+    def _buffered(self) -> dict[int, tuple[int, int]]:
         """Returns {file: (offset of the first byte, bytes)} of this thread."""
-        return self._local.__dict__.setdefault("kept", {})
+        return self._local.__dict__.setdefault("buffered", {})
 
     def _flush(self, index: int) -> None:
-        first, filled = self._kept().pop(index, (0, 0))
+        first, filled = self._buffered().pop(index, (0, 0))
         if filled:
-            buffer = self._buffers.array(index, _GATHERED_BYTES, np.uint8)
+            buffer = self._buffers.array(index, _BUFFER_BYTES, np.uint8)
             self._output.write(index, buffer[:filled], first)

@@ -1,4 +1,4 @@
-"""Paths: on this machine alone (gs://bucket/data is none), and named in every error."""
+"""Paths: only local ones are accepted (not gs://bucket/data), and every error names its path."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class NotLocalError(ReportedError, ValueError):
-    """An address where a local path is expected; str() says what to do instead."""
+    """A remote address was given where a local path is required."""
 
 
 def check_local(path: str | os.PathLike) -> None:
-    """Checks that a path names no remote storage.
+    """Checks that a path does not name remote storage.
 
-    Python would take gs://bucket/data for a folder "gs:" below the current one, and make it.
+    Python would take gs://bucket/data for a path below a folder "gs:" and create that.
 
     Raises:
-        NotLocalError: it begins with a scheme.
+        NotLocalError: the path begins with a scheme such as gs://.
     """
     found = _SCHEME.match(os.fspath(path))
     if found is None:
@@ -35,19 +35,21 @@ def check_local(path: str | os.PathLike) -> None:
         advice = f"mount the {scheme}:// storage as a folder, or copy it to a local disk"
     raise NotLocalError(
         f"only local paths are supported: expected a path, found an address with {scheme}://; "
-        f"{advice}"
+        f"{advice}",
+        path=path,
+        found=f"{scheme}://",
     )
 
 
 @contextlib.contextmanager
 def naming_errors(path: str | os.PathLike) -> Iterator[None]:
-    """A context in which an OSError without a file name, such as of a full disk, gets `path`."""
+    """A context that adds `path` to an OSError without a file name, such as on a full disk."""
     try:
         yield
     except OSError as error:
         if error.filename is not None:
             raise
         number = error.errno or errno.EIO
-        # Arrow's and NumPy's own words do not say much more, and NumPy's no number.
+        # Arrow's messages add little to strerror; NumPy's errors have no errno.
         reason = os.strerror(number) if error.errno else str(error)
         raise OSError(number, reason, os.fspath(path)) from error

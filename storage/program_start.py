@@ -1,4 +1,4 @@
-"""What every program of this project begins with, before anything but Python's own is imported."""
+"""The start of every program of this project, before it imports any third-party package."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ EXIT_USER_ERROR = 2
 
 
 def begin() -> None:
-    """Protects the standard streams, and makes one line of what ends a program before its work.
+    """Protects the standard streams, and reports two common failures in one line each.
 
-    That is a package that is not installed, and standard output that takes no more.
+    These are a package that is not installed and a standard output that cannot be written.
     """
     standard_streams.protect()
-    sys.excepthook = _explain
+    sys.excepthook = _report
     # Registered first, it runs last: nothing is printed after it.
     atexit.register(_end)
 
 
-def _explain(kind, error, traceback):
+def _report(kind, error, traceback):
     if isinstance(error, standard_streams.OutputError):
-        return  # `_end` says it.
+        return  # `_end` reports it.
     if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
-        # In an environment already, it is one of the packages that few programs need.
+        # Inside an environment, it is an optional package that few programs need.
         advice = (
-            "activate the environment that `make venv` makes (source .venv/bin/activate)"
+            "activate the environment that `make venv` creates (source .venv/bin/activate)"
             if sys.prefix == sys.base_prefix
             else install_command(error.name or "")
         )
@@ -52,10 +52,10 @@ def _is_ours(module):
 def _end():
     with contextlib.suppress(standard_streams.OutputError):
         sys.stdout.flush()
-    error = standard_streams.lost()
+    error = standard_streams.output_error()
     if error is None:
         return
     if error.exit_code != standard_streams.EXIT_BROKEN_PIPE:
         print(f"error: {error}", file=sys.stderr)
-    # Nothing else gives another exit code now.
+    # At this point only `os._exit` can change the exit code.
     os._exit(error.exit_code)

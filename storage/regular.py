@@ -1,4 +1,4 @@
-"""Opens regular files alone: a named pipe would block for ever, a device would never end."""
+"""Opens regular files only: a named pipe could block forever, a device might never end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _KINDS = (
 
 
 def check_regular(path: str | os.PathLike) -> os.stat_result:
-    """Returns the status of a file that a library opens by itself.
+    """Returns the status of a file that a library will open by its name.
 
-    Prefer `open_regular`: between this check and the library's opening the file can change.
+    Prefer `open_regular`: the file can change between this check and the library's open.
 
     Raises:
-        OSError: it does not exist or is no regular file; `filename` and `strerror` are set.
+        OSError: the file does not exist or is not regular; `filename` and `strerror` are set.
     """
     return _check(os.stat(path), path)
 
@@ -32,13 +32,13 @@ def open_regular_fd(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
 
     Args:
         path: the file; a symbolic link is followed.
-        flags: of open(2). Nothing is created.
+        flags: flags of open(2), without O_CREAT.
 
     Raises:
-        OSError: it cannot be opened or is no regular file; `filename` and `strerror` are set.
+        OSError: the file cannot be opened or is not regular; `filename` and `strerror` are set.
     """
     if not stat.S_ISSOCK(os.stat(path).st_mode):
-        # O_NONBLOCK: opening a named pipe would wait for its other end.
+        # O_NONBLOCK: otherwise opening a named pipe would wait for its other end.
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             _check(os.fstat(descriptor), path)
@@ -47,7 +47,7 @@ def open_regular_fd(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
             os.close(descriptor)
             raise
         return descriptor
-    # open(2) fails on a socket with a reason that does not say so.
+    # The error of open(2) for a socket does not mention that it is a socket.
     raise _refusal(path, errno.EINVAL, "a socket")
 
 
@@ -56,10 +56,10 @@ def open_regular(path: str | os.PathLike, *, buffering: int = -1) -> BinaryIO:
 
     Args:
         path: the file; a symbolic link is followed.
-        buffering: as of `open`.
+        buffering: as for `open`.
 
     Raises:
-        OSError: it cannot be opened or is no regular file; `filename` and `strerror` are set.
+        OSError: the file cannot be opened or is not regular; `filename` and `strerror` are set.
     """
     return open(open_regular_fd(path), "rb", buffering=buffering)
 

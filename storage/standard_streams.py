@@ -1,8 +1,8 @@
-"""Standard input, output and error of a program: always open, whatever their other end does.
+"""Keeps standard input, output and error usable, whatever happens at their other end.
 
-A reader may go away (`| head`), a disk may be full, a descriptor may have been closed by the caller
-(`>&-`). A closed one is the worst: the next file that is opened gets its number, and what is
-printed goes into that file.
+A reader may exit (`| head`), a disk may be full, or the caller may have closed a descriptor
+(`>&-`). A closed descriptor is the most dangerous case: the next file that the program opens gets
+its number, and printed text goes into that file.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ import os
 import select
 import sys
 
-#: What a shell reports of a program whose reader went away.
+#: Exit code that a shell reports for a program whose reader exited.
 EXIT_BROKEN_PIPE = 141
 EXIT_OUTPUT_LOST = 2
-
-
-# Seconds that a job waits for a reader who has stopped reading.
-PATIENCE = 5.0
+#: Seconds that a job waits for a reader that has stopped reading.
+WRITE_TIMEOUT = 5.0
 
 
 class OutputError(Exception):
-    """Standard output takes no more. No OSError: it is none of the files that a program works on.
+    """Standard output cannot be written. Not an OSError: those concern the program's own files.
 
     Attributes:
-        exit_code: the exit code of a program that ends by it.
+        exit_code: exit code of a program that this error ends.
     """
 
-    def __init__(self, what: str, number: int | None = None):
-        super().__init__(f"standard output: {what}")
+    def __init__(self, reason: str, number: int | None = None):
+        super().__init__(f"standard output: {reason}")
         self.exit_code = EXIT_BROKEN_PIPE if number == errno.EPIPE else EXIT_OUTPUT_LOST
 
 
@@ -49,10 +47,10 @@ def reopen_closed() -> None:
 
 
 def protect() -> None:
-    """Makes standard output and standard error safe to write to, under Python and under C.
+    """Makes standard output and standard error safe to write to, from Python and from C.
 
-    Standard error never raises: what it cannot take is dropped. Standard output raises one
-    `OutputError` and drops what comes after it, or only drops once `keep_going` was called.
+    Standard error drops what cannot be written. Standard output raises one `OutputError` and drops
+    everything after it; after `keep_going` it only drops.
     """
     reopen_closed()
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -60,81 +58,78 @@ def protect() -> None:
     sys.stderr = _wrap(sys.stderr, 2, _ignore, line_buffering=True)
 
 
-def keep_going(patience: float = PATIENCE) -> None:
-    """From here on a lost standard output is one line on standard error, and no error.
+def keep_going(timeout: float = WRITE_TIMEOUT) -> None:
+    """From now on, a failed standard output only prints one warning on standard error.
 
-    Nor does a reader who has stopped reading stop the program: after a wait, text is dropped until
-    there is room again. (So it is under horovodrun whose own reader has gone: the pipe to it stays
-    open, and nobody empties it.)
+    A reader that stops reading does not block the program either: after `timeout`, text is dropped
+    until the pipe is writable again. (This happens under a horovodrun whose own reader has exited:
+    the pipe stays open and fills up.)
 
     Args:
-        patience: seconds to wait for room.
+        timeout: seconds to wait until the pipe is writable.
     """
-    for stream, failed in ((sys.stdout, _warn), (sys.stderr, _ignore)):
+    for stream, on_error in ((sys.stdout, _warn), (sys.stderr, _ignore)):
         raw = _raw(stream)
         if raw is not None:
-            raw.failed, raw.patience = failed, patience
+            raw.on_error, raw.timeout = on_error, timeout
 
 
-def lost() -> OutputError | None:
+def output_error() -> OutputError | None:
     """Returns the `OutputError` that standard output has raised, or None.
 
-    Python swallows it where it flushes the stream by itself, at the end of a program.
+    Python swallows this error when it flushes the stream at the end of a program.
     """
     raw = _raw(sys.stdout)
-    return raw.lost if raw is not None and raw.failed is _raise else None
+    return raw.error if raw is not None and raw.on_error is _raise else None
 
 
 def _raw(stream):
-    """Returns the `_Output` under a stream, or None where a caller has put another in its place."""
+    """Returns the `_Output` under a stream, or None if a caller has replaced the stream."""
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     return raw if isinstance(raw, _Output) else None
 
 
 class _Output(io.FileIO):
-    """A descriptor of which `failed` is called with the first text that it does not take.
+    """A descriptor whose first failed write calls `on_error`; later failures drop their text."""
 
-    All other text that it does not take is dropped.
-    """
-
-    def __init__(self, descriptor, failed):
+    def __init__(self, descriptor, on_error):
         super().__init__(descriptor, "w", closefd=False)
-        self.failed = failed
-        self.patience: float | None = None
-        self.lost: OutputError | None = None
+        self.on_error = on_error
+        self.timeout: float | None = None
+        self.error: OutputError | None = None
         self._stalled = False
 
     def write(self, data):
-        left = memoryview(data).cast("B")
-        size = len(left)
-        while len(left):
-            if not self._has_room():
-                self._lose("nobody reads it")
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while len(rest):
+            if not self._wait_writable():
+                self._fail("nobody reads it")
                 break
             try:
-                # So much never blocks where there is room.
-                written = super().write(left if self.patience is None else left[: select.PIPE_BUF])
+                # A write of PIPE_BUF bytes never blocks on a writable pipe.
+                written = super().write(rest if self.timeout is None else rest[: select.PIPE_BUF])
             except OSError as error:
-                self._lose(error.strerror, error.errno)
+                self._fail(error.strerror, error.errno)
                 break
-            # None: a pipe that does not block is full.
-            left = left[written or 0 :]
-            if written is None and self.patience is None:
+            # None: a nonblocking pipe is full.
+            rest = rest[written or 0 :]
+            if written is None and self.timeout is None:
                 select.select([], [self], [])
         return size
 
-    def _has_room(self):
-        if self.patience is None:
+    def _wait_writable(self):
+        if self.timeout is None:
             return True
-        _, ready, _ = select.select([], [self], [], 0 if self._stalled else self.patience)
+        _, ready, _ = select.select([], [self], [], 0 if self._stalled else self.timeout)
         self._stalled = not ready
         return bool(ready)
 
-    def _lose(self, *why):
-        if self.lost is None:
-            self.lost = OutputError(*why)
-            self.failed(self.lost)
+    def _fail(self, *reason):
+        if self.error is None:
+            self.error = OutputError(*reason)
+            self.on_error(self.error)
 
 
 def _raise(error):
@@ -142,16 +137,16 @@ def _raise(error):
 
 
 def _warn(error):
-    print(f"warning: {error}: the job goes on without it", file=sys.stderr, flush=True)
+    print(f"warning: {error}: the job continues without it", file=sys.stderr, flush=True)
 
 
 def _ignore(error):
     pass
 
 
-def _wrap(stream, descriptor, failed, line_buffering):
-    """Returns a text stream over a descriptor, in encoding and buffering like an old one."""
-    raw = _Output(descriptor, failed)
+def _wrap(stream, descriptor, on_error, line_buffering):
+    """Returns a text stream over a descriptor, with the encoding and buffering of `stream`."""
+    raw = _Output(descriptor, on_error)
     unbuffered = stream is not None and stream.write_through
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),

@@ -34,7 +34,7 @@ from deploy.airgap import (  # noqa: E402
 )
 from deploy.requirements import default_tensorflow, lock_path  # noqa: E402
 from storage.arguments import first_paragraph, whole_number  # noqa: E402
-from storage.claim import own_folder  # noqa: E402
+from storage.claim import make_owned_folder  # noqa: E402
 
 #: In a folder whose contents are this program's, to remove as it needs.
 MARKER = ".airgap-build"
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the bundle; returns the exit code."""
     build = Build(_arguments(arguments))
     try:
-        own_folder(build.work, MARKER)
+        make_owned_folder(build.work, MARKER)
     except OSError as error:
         print(f"airgap: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2

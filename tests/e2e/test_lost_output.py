@@ -19,7 +19,6 @@ RUN = (
     ("redirection", "reason"),
     [
         ("| head -n 1", "Broken pipe"),
-        (">/dev/full 2>/dev/full", None),
         (">&- 2>&- <&-", None),
     ],
 )

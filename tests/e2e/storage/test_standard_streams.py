@@ -1,4 +1,4 @@
-"""Programs whose standard streams are closed, full, broken or not read."""
+"""Programs whose standard streams are closed, full, broken or unread."""
 
 import os
 import subprocess
@@ -15,7 +15,11 @@ import sys
 from storage import program_start, standard_streams
 program_start.begin()
 """
-_WARNING = "warning: standard output: {}: the job goes on without it\n"
+
+
+def is_warning(text, reason):
+    """Returns whether `text` is the one line that warns about standard output."""
+    return text.startswith("warning: ") and text.count("\n") == 1 and reason in text
 
 
 def program(tmp_path, body):
@@ -25,7 +29,7 @@ def program(tmp_path, body):
 
 
 def run(command, redirection="", **options):
-    """Runs a command by a shell, which can close descriptors."""
+    """Runs a command in a shell, which can close descriptors."""
     return subprocess.run(
         ["sh", "-c", f'"$@" {redirection}', "sh", *command], cwd=ROOT, text=True, timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, **options,
@@ -39,7 +43,7 @@ def broken_pipe():
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path, closed):
+def test_protect_reserves_the_numbers_of_closed_streams(tmp_path, closed):
     data = tmp_path / "data"
     body = f"""
 with open({str(data)!r}, "w") as file:
@@ -57,7 +61,7 @@ with open({str(data)!r}, "w") as file:
 
 @pytest.mark.parametrize("lines", [1, 20000])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_tool_ends_quietly_with_its_reader(tmp_path, lines, unbuffered, monkeypatch):
+def test_tool_exits_quietly_when_its_reader_exits(tmp_path, lines, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     writing = broken_pipe()
     command = program(tmp_path, f"for i in range({lines}): print(i)")
@@ -68,32 +72,32 @@ def test_a_tool_ends_quietly_with_its_reader(tmp_path, lines, unbuffered, monkey
 
 @pytest.mark.parametrize("lines", [1, 20000])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_tool_says_in_one_line_that_its_output_is_full(tmp_path, lines, unbuffered, monkeypatch):
+def test_tool_reports_full_output_in_one_line(tmp_path, lines, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = program(tmp_path, f"for i in range({lines}): print(i)")
     done = run(command, ">/dev/full", stderr=subprocess.PIPE)
     assert done.returncode == 2
-    assert done.stderr == "error: standard output: No space left on device\n"
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
-def test_a_lost_standard_error_changes_no_exit_code(tmp_path, redirection):
-    body = "print('why', file=sys.stderr)\nprint('out')\nsys.exit(7)"
+def test_failing_standard_error_keeps_the_exit_code(tmp_path, redirection):
+    body = "print('reason', file=sys.stderr)\nprint('out')\nsys.exit(7)"
     done = run(program(tmp_path, body), redirection, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (7, "out\n")
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
-    ("redirection", "said"),
+    ("redirection", "unbuffered", "reason"),
     [
-        (">/dev/full", _WARNING.format("No space left on device")),
-        (">&-", ""),
-        (">/dev/full 2>/dev/full", ""),
-        (">&- 2>&- <&-", ""),
+        (">/dev/full", "", "No space left on device"),
+        (">/dev/full", "1", "No space left on device"),
+        (">/dev/full 2>/dev/full", "", None),
+        (">&- 2>&- <&-", "1", None),
     ],
 )
-def test_a_job_goes_on_without_its_output(tmp_path, redirection, said, unbuffered, monkeypatch):
+def test_job_continues_without_its_output(tmp_path, redirection, unbuffered, reason, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     journal = tmp_path / "journal"
     body = f"""
@@ -105,26 +109,26 @@ sys.exit(130)
 """
     done = run(program(tmp_path, body), redirection, stderr=subprocess.PIPE)
     assert done.returncode == 130
-    assert done.stderr == said
+    assert is_warning(done.stderr, reason) if reason else done.stderr == ""
     assert journal.read_text() == "done"
 
 
-def test_a_job_goes_on_when_its_reader_went_away(tmp_path):
+def test_job_continues_when_its_reader_exits(tmp_path):
     body = "standard_streams.keep_going()\nfor i in range(9999): print(i)\nsys.exit(3)"
     writing = broken_pipe()
     done = run(program(tmp_path, body), stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert done.returncode == 3
-    assert done.stderr == _WARNING.format("Broken pipe")
+    assert is_warning(done.stderr, "Broken pipe")
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_job_does_not_wait_for_a_reader_who_reads_no_more(tmp_path, blocking):
+def test_job_drops_text_when_its_reader_stops_reading(tmp_path, blocking):
     body = f"""
 import time
-standard_streams.keep_going(patience=0.3)
+standard_streams.keep_going(timeout=0.3)
 for i in range(50_000): print(i, flush=True)
-print("room", end="", file=open({str(tmp_path / "full")!r}, "w"))
+print("x", end="", file=open({str(tmp_path / "full")!r}, "w"))
 while sys.stdin.read(1) != "": pass
 print("the end", flush=True)
 """
@@ -139,7 +143,7 @@ print("the end", flush=True)
     while not (tmp_path / "full").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     first = os.read(reading, 1 << 20)
-    process.stdin.close()  # from here on there is room
+    process.stdin.close()  # from here on the pipe is writable
     rest = b""
     while piece := os.read(reading, 1 << 20):
         rest += piece
@@ -147,12 +151,12 @@ print("the end", flush=True)
     error = process.stderr.read()
     process.stderr.close()
     assert process.wait(60) == 0
-    assert error == _WARNING.format("nobody reads it")
+    assert is_warning(error, "standard output")
     assert first.startswith(b"0\n1\n2\n") and b"49999" not in first + rest
     assert rest.endswith(b"the end\n")
 
 
-def test_a_tool_waits_for_its_reader(tmp_path):
+def test_tool_waits_for_its_reader(tmp_path):
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     process = subprocess.Popen(

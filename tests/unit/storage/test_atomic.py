@@ -1,4 +1,4 @@
-"""Folders and files that are there whole or not at all."""
+"""Atomic files and folders: complete under their name, or absent."""
 
 import os
 
@@ -16,7 +16,7 @@ def test_new_folder_appears_when_it_is_complete(tmp_path):
     assert os.listdir(target.parent) == ["b"]
 
 
-def test_new_folder_is_gone_after_an_error(tmp_path):
+def test_new_folder_removes_its_folder_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic.new_folder(tmp_path / "a") as partial:
         open(os.path.join(partial, "file"), "x").close()
         raise ZeroDivisionError
@@ -24,7 +24,7 @@ def test_new_folder_is_gone_after_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a", ".a.PID.partial"])
-def test_new_folder_leaves_what_is_there(tmp_path, name):
+def test_new_folder_keeps_existing_files(tmp_path, name):
     name = name.replace("PID", str(os.getpid()))
     (tmp_path / name).mkdir()
     (tmp_path / name / "keep.txt").write_text("theirs")
@@ -35,18 +35,18 @@ def test_new_folder_leaves_what_is_there(tmp_path, name):
 
 def test_new_folder_refuses_a_link(tmp_path):
     (tmp_path / "a").symlink_to("nowhere")
-    with pytest.raises(FileExistsError, match="exists already"), atomic.new_folder(tmp_path / "a"):
+    with pytest.raises(FileExistsError), atomic.new_folder(tmp_path / "a"):
         pass
 
 
-def test_write_new_replaces_nothing(tmp_path):
+def test_write_new_refuses_an_existing_file(tmp_path):
     atomic.write_new(tmp_path / "file", b"first")
     with pytest.raises(FileExistsError):
         atomic.write_new(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
 
 
-def test_replacing_under_a_given_temporary_name(tmp_path):
+def test_replacing_uses_the_given_temporary_name(tmp_path):
     target, partial = tmp_path / "note.json", tmp_path / "note.new"
     target.write_bytes(b"old")
     partial.write_bytes(b"left by a killed run")

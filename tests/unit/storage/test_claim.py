@@ -1,12 +1,11 @@
-"""Claims: what is ours is replaced, what is not stays, and nobody writes at the same time."""
+"""Claims: own files are replaced, other files stay, and one process writes at a time."""
 
+import errno
 import os
-import subprocess
-import sys
 
 import pytest
 
-from storage.claim import MARKER, PARTIAL, Claim, ClaimError, is_unfinished, own_folder
+from storage.claim import MARKER, PARTIAL, Claim, ClaimError, is_unfinished, make_owned_folder
 
 
 def write(path, text="theirs"):
@@ -14,12 +13,8 @@ def write(path, text="theirs"):
     return path
 
 
-class KilledError(Exception):
-    pass
-
-
 def kill_while_writing(folder, names, done):
-    """Leaves what a process leaves that was killed when `done` of the names had their files."""
+    """Leaves the state of a process that was killed after it had completed the files `done`."""
     claim = Claim(folder)
     claim.__enter__()
     claim.take(names)
@@ -28,7 +23,7 @@ def kill_while_writing(folder, names, done):
     os.close(claim._descriptor)
 
 
-def test_a_marker_is_there_while_files_are_written(tmp_path):
+def test_claim_keeps_a_marker_while_files_are_written(tmp_path):
     with Claim(tmp_path) as claim:
         claim.take(["a", "b"])
         assert is_unfinished(tmp_path)
@@ -38,12 +33,11 @@ def test_a_marker_is_there_while_files_are_written(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a", "b", "a.partial", "b.partial"])
-def test_what_somebody_else_wrote_is_refused(tmp_path, name):
+def test_take_refuses_files_of_others(tmp_path, name):
     write(tmp_path / name)
-    refused = pytest.raises(ClaimError, match="this program did not write it")
-    with refused as raised, Claim(tmp_path) as claim:
+    with pytest.raises(ClaimError) as caught, Claim(tmp_path) as claim:
         claim.take(["a", "b"])
-    assert raised.value.filename == str(tmp_path / name)
+    assert caught.value.filename == str(tmp_path / name)
     assert (tmp_path / name).read_text() == "theirs"
     assert os.listdir(tmp_path) == [name]
 
@@ -54,16 +48,16 @@ def make_link(path):
 
 @pytest.mark.parametrize(
     ("make", "found"),
-    [(os.mkdir, "is a folder"), (os.mkfifo, "is a special file"), (make_link, "a symbolic link")],
+    [(os.mkdir, "folder"), (os.mkfifo, "special file"), (make_link, "symbolic link")],
 )
-def test_only_regular_files_are_ever_owned(tmp_path, make, found):
+def test_take_refuses_owned_names_that_are_not_regular_files(tmp_path, make, found):
     make(tmp_path / "a")
     with pytest.raises(ClaimError, match=found), Claim(tmp_path) as claim:
         claim.take(["a"], owned=["a"])
     assert os.path.lexists(tmp_path / "a")
 
 
-def test_owned_files_may_be_replaced(tmp_path):
+def test_take_allows_replacing_owned_files(tmp_path):
     write(tmp_path / "a")
     with Claim(tmp_path) as claim:
         claim.take(["a"], owned=["a"])
@@ -71,107 +65,101 @@ def test_owned_files_may_be_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_killed_write_goes_on(tmp_path):
+def test_claim_finds_and_replaces_leftovers_of_a_killed_process(tmp_path):
     kill_while_writing(tmp_path, ["a", "b"], done=["a"])
     write(tmp_path / "c")
     with Claim(tmp_path) as claim:
-        assert claim.left == {"a", "b"}
+        assert claim.leftovers == {"a", "b"}
         claim.take(["a", "b"])
         assert sorted(os.listdir(tmp_path)) == [MARKER, "a", "c"]
-        with pytest.raises(ClaimError, match="did not write it"):
+        with pytest.raises(ClaimError):
             claim.take(["c"])
     assert sorted(os.listdir(tmp_path)) == ["a", "c"]
 
 
-def test_names_of_a_killed_write_outlive_the_next_one_that_is_killed(tmp_path):
+def test_claim_finds_leftovers_of_two_killed_processes(tmp_path):
     kill_while_writing(tmp_path, ["a", "b"], done=["a", "b"])
     kill_while_writing(tmp_path, ["c"], done=["c"])
     with Claim(tmp_path) as claim:
-        assert claim.left == {"a", "b", "c"}
-        claim.remove(claim.left)
+        assert claim.leftovers == {"a", "b", "c"}
+        claim.remove(claim.leftovers)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("left", "whole", "marked"),
+    ("left", "complete", "marked"),
     [([], False, False), (["a"], False, True), (["a.partial"], False, True), (["a"], True, False)],
 )
-def test_an_error_keeps_the_marker_of_what_is_left(tmp_path, left, whole, marked):
-    with pytest.raises(KilledError), Claim(tmp_path, whole=lambda: whole) as claim:
+def test_error_keeps_the_marker_of_incomplete_files(tmp_path, left, complete, marked):
+    with pytest.raises(ZeroDivisionError), Claim(tmp_path, is_complete=lambda: complete) as claim:
         claim.take(["a"])
         for name in left:
             write(tmp_path / name)
-        raise KilledError
+        raise ZeroDivisionError
     assert is_unfinished(tmp_path) == marked
 
 
-def test_two_processes_do_not_write_the_same_files(tmp_path):
-    other = (
-        "import sys; from storage.claim import Claim, ClaimError\n"
-        "try:\n with Claim(sys.argv[1]): print('claimed')\n"
-        "except ClaimError as error: print(error.strerror)\n"
-    )
-
-    def run_other():
-        command = [sys.executable, "-c", other, str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
+def test_second_claim_of_the_same_files_is_refused(tmp_path):
     with Claim(tmp_path) as claim:
         claim.take(["a"])
-        assert "another process is writing here" in run_other()
-        with Claim(tmp_path, marker=".b.incomplete"):  # of another file
+        with pytest.raises(ClaimError) as caught, Claim(tmp_path):
             pass
-    assert run_other() == "claimed\n"
+        assert (caught.value.errno, caught.value.filename) == (errno.EBUSY, str(tmp_path))
+        with Claim(tmp_path, marker=".b.incomplete"):  # claims another file
+            pass
+    with Claim(tmp_path):
+        pass
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ["notes\n", "\n", "DLRM: other\n", "DLRMx"])
-def test_a_marker_that_is_somebody_elses_file_is_refused(tmp_path, content):
+def test_claim_refuses_a_marker_with_other_content(tmp_path, content):
     write(tmp_path / MARKER, content)
-    with pytest.raises(ClaimError, match="did not write it"), Claim(tmp_path):
+    with pytest.raises(ClaimError), Claim(tmp_path):
         pass
     assert (tmp_path / MARKER).read_text() == content
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, make_link])
-def test_a_marker_that_is_no_file_is_refused(tmp_path, make):
+def test_claim_refuses_a_marker_that_is_not_a_regular_file(tmp_path, make):
     make(tmp_path / MARKER)
     with pytest.raises(ClaimError), Claim(tmp_path):
         pass
     assert os.path.lexists(tmp_path / MARKER)
 
 
-def test_a_marker_that_a_power_failure_has_cut_is_ours(tmp_path):
+def test_claim_accepts_a_truncated_marker(tmp_path):
     kill_while_writing(tmp_path, ["a", "bcd"], done=["a"])
     os.unlink(tmp_path / "bcd.partial")
-    whole = (tmp_path / MARKER).read_bytes()
-    for size in range(len(whole)):
-        (tmp_path / MARKER).write_bytes(whole[:size])
+    complete = (tmp_path / MARKER).read_bytes()
+    for size in range(0, len(complete), 3):
+        (tmp_path / MARKER).write_bytes(complete[:size])
         claim = Claim(tmp_path)
         with claim:
-            assert claim.left <= {"a", "bcd"}
+            assert claim.leftovers <= {"a", "bcd"}
             claim.take(["bcd"])
             assert (tmp_path / MARKER).read_text().splitlines()[-1] == "bcd"
 
 
-def test_a_marker_names_files_of_its_folder_alone(tmp_path):
+def test_claim_refuses_a_marker_that_names_other_folders(tmp_path):
     kill_while_writing(tmp_path, ["a"], done=["a"])
     with open(tmp_path / MARKER, "a") as file:
         file.write("../b\n")
-    with pytest.raises(ClaimError, match="did not write it"), Claim(tmp_path):
+    with pytest.raises(ClaimError), Claim(tmp_path):
         pass
 
 
-def test_own_folder_is_made_and_found_again(tmp_path):
+def test_make_owned_folder_accepts_its_own_folder(tmp_path):
     folder = tmp_path / "a" / "b"
-    own_folder(folder, ".ours")
+    make_owned_folder(folder, ".ours")
     write(folder / "c")
-    own_folder(folder, ".ours")
+    make_owned_folder(folder, ".ours")
     assert sorted(os.listdir(folder)) == [".ours", "c"]
 
 
-def test_own_folder_refuses_what_holds_somebody_elses_files(tmp_path):
+def test_make_owned_folder_refuses_a_folder_with_other_files(tmp_path):
     write(tmp_path / "a")
-    with pytest.raises(ClaimError, match="name a new folder"):
-        own_folder(tmp_path, ".ours")
+    with pytest.raises(ClaimError) as caught:
+        make_owned_folder(tmp_path, ".ours")
+    assert caught.value.filename == str(tmp_path)
     assert os.listdir(tmp_path) == ["a"]

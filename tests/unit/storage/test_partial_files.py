@@ -1,4 +1,4 @@
-"""Output files: every byte where it belongs, past the page cache or through it; all or none."""
+"""Partial files: every byte at its offset, with and without the page cache; all files or none."""
 
 import os
 import threading
@@ -8,28 +8,26 @@ import pytest
 
 from storage import direct_io
 from storage.direct_io import ThreadBuffers
-from storage.partial_files import GatheredWrites, PartialFiles
+from storage.partial_files import BufferedWrites, PartialFiles
 
 PAGE = 4096
-
-
 direct = direct_io._open_direct
 
 
-def none(path):
+def unsupported(path):
     return -1
 
 
-def refusing(path):
+def failing(path):
     return os.open(path, os.O_RDONLY)  # every write to it fails
 
 
-@pytest.mark.parametrize("opening", [direct, none, refusing])
+@pytest.mark.parametrize("opening", [direct, unsupported, failing])
 @pytest.mark.parametrize("shift", [0, 2])
-def test_bytes_lie_where_they_were_put(tmp_path, monkeypatch, opening, shift):
-    # A page-aligned array, and one beside it; an end that fills no page; parts out of order.
+def test_partial_files_writes_at_any_offset(tmp_path, monkeypatch, rng, opening, shift):
+    # Aligned and unaligned arrays; the last page is partial; the parts come in reverse order.
     size = 3 * (1 << 20) + 3 * PAGE + 1234
-    content = np.frombuffer(np.random.default_rng().bytes(size), np.uint8)
+    content = np.frombuffer(rng.bytes(size), np.uint8)
     paths = [str(tmp_path / "one"), str(tmp_path / "other")]
     monkeypatch.setattr(direct_io, "_open_direct", opening)
     buffer = ThreadBuffers().array("any", size + shift, np.uint8)[shift:]
@@ -46,7 +44,7 @@ def test_bytes_lie_where_they_were_put(tmp_path, monkeypatch, opening, shift):
     np.testing.assert_array_equal(np.fromfile(paths[1], np.uint8)[7:], content[:10])
 
 
-def test_nothing_is_left_of_what_was_not_committed(tmp_path):
+def test_partial_files_removes_uncommitted_files(tmp_path):
     with pytest.raises(ZeroDivisionError), PartialFiles([str(tmp_path / "one")]) as output:
         output.write(0, np.zeros(9), 0)
         raise ZeroDivisionError
@@ -55,9 +53,8 @@ def test_nothing_is_left_of_what_was_not_committed(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_joined_writes_lie_where_they_were_put(tmp_path):
-    """Two files by two threads, each from its own place; also large writes, gaps, and none."""
-    rng = np.random.default_rng()
+def test_buffered_writes_writes_at_any_offset(tmp_path, rng):
+    """Two threads write two files, each from its own offset; also large and empty writes, gaps."""
     sizes = [5_000_000, 3_000_000]
     contents = [np.frombuffer(rng.bytes(size), np.uint8) for size in sizes]
     paths = [str(tmp_path / name) for name in ("one", "other")]
@@ -68,35 +65,29 @@ def test_joined_writes_lie_where_they_were_put(tmp_path):
             written.append(data.nbytes)
             super().write(index, data, offset)
 
-    def work(begin_and_end):
-        places = list(begin_and_end)
+    def work(parts, thread_rng):
+        places = list(parts)
         while any(at < end for at, end in places):
             for index, (at, end) in enumerate(places):
-                size = min(int(rng_of[threading.get_ident()].integers(0, 70_000)), end - at)
-                gathered.write(index, contents[index][at : at + size].reshape(-1, 1), at)
+                size = min(int(thread_rng.integers(0, 70_000)), end - at)
+                buffered.write(index, contents[index][at : at + size].reshape(-1, 1), at)
                 places[index] = at + size, end
-        gathered.flush()
-        gathered.flush()
+        buffered.flush()
+        buffered.flush()
 
     halves = [size // 2 // PAGE * PAGE for size in sizes]
-    rng_of = {}
-
-    def thread(places, seed):
-        rng_of[threading.get_ident()] = np.random.default_rng(seed)
-        work(places)
-
     with Counted(paths) as output:
-        gathered = GatheredWrites(output)
-        gathered.write(1, contents[1][: 600 << 10], 0)  # too large to be joined
-        gathered.write(0, contents[0][:10], 0)
-        gathered.write(0, contents[0][100:110], 100)  # not where the one before ends
-        gathered.flush()
+        buffered = BufferedWrites(output)
+        buffered.write(1, contents[1][: 600 << 10], 0)  # too large to be joined
+        buffered.write(0, contents[0][:10], 0)
+        buffered.write(0, contents[0][100:110], 100)  # leaves a gap
+        buffered.flush()
         assert written == [600 << 10, 10, 10]
         first = [(0, half) for half in halves]
         second = [(half, size) for half, size in zip(halves, sizes)]
         threads = [
-            threading.Thread(target=thread, args=(places, seed))
-            for places, seed in ((first, rng.integers(1 << 30)), (second, rng.integers(1 << 30)))
+            threading.Thread(target=work, args=(parts, thread_rng))
+            for parts, thread_rng in zip((first, second), rng.spawn(2))
         ]
         for each in threads:
             each.start()
@@ -105,6 +96,6 @@ def test_joined_writes_lie_where_they_were_put(tmp_path):
         output.commit()
     for path, content in zip(paths, contents):
         np.testing.assert_array_equal(np.fromfile(path, np.uint8), content)
-    # Joined: some hundred writes became about one for each MiB and half of a file.
+    # Some hundred small writes became about one for each MiB.
     assert len(written) < 3 + 8 + 8
     assert 0 not in written

@@ -1,4 +1,4 @@
-"""Special files are refused, and none of them is waited for."""
+"""Special files are refused without waiting for them."""
 
 import os
 import socket
@@ -42,16 +42,16 @@ def special(tmp_path, request):
         lambda path: read_json(path, dict),
     ],
 )
-def test_special_files_are_refused(special, read):
+def test_open_and_check_refuse_special_files(special, read):
     path, kind = special
     with pytest.raises(OSError) as caught:
         read(path)
     assert caught.value.filename == str(path)
-    assert caught.value.strerror == f"is {kind}: expected a regular file"
+    assert kind in caught.value.strerror
 
 
 @pytest.mark.parametrize("read", [regular.open_regular, regular.check_regular])
-def test_missing_files_are_named(tmp_path, read):
+def test_missing_file_error_has_its_path(tmp_path, read):
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("missing", "link"):
         with pytest.raises(FileNotFoundError) as caught:
@@ -71,7 +71,7 @@ def test_open_regular_reads_and_follows_links(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_write_json_is_whole_or_not_at_all(tmp_path):
+def test_write_json_is_atomic(tmp_path):
     path = tmp_path / "file.json"
     write_json(path, {"a": 1})
     for value, error in (({"a": float("nan")}, ValueError), ({"a": object()}, TypeError)):
