@@ -1,6 +1,6 @@
-"""Trains DLRM: `python3 main.py --data_dir=DIR --global_batch_size=N`, alone or under horovodrun.
+"""Trains DLRM: `python3 main.py --data_dir=DIR --global_batch_size=N`, also under horovodrun.
 
-Flags are parsed before TensorFlow is imported, so that a wrong one is reported at once.
+Flags are parsed before TensorFlow is imported, so that wrong ones are reported at once.
 """
 
 import os
@@ -18,7 +18,7 @@ from training.runtime.errors import EXIT_INTERRUPTED, DivergedError, RankLostErr
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the job; returns its exit code (see `training.runtime.errors`).
+    """Runs the job; returns its exit code (`training.runtime.errors`).
 
     Args:
         arguments: like sys.argv.
@@ -29,13 +29,13 @@ def main(arguments: list[str]) -> int:
         place = launcher.read()
     except UserError as wrong:
         error = wrong
-    rank_status.running(place.rank)
+    rank_status.record_start(place.rank)
     if error is None:
         code = _main(arguments, place)
     else:
         console.print_error(0, str(error))
         code = error.exit_code
-    rank_status.ended(place.rank, code)
+    rank_status.record_exit(place.rank, code)
     return code
 
 
@@ -43,14 +43,13 @@ def _main(arguments: list[str], place: launcher.Place) -> int:
     begin = time.perf_counter()
     try:
         config = cli.parse(arguments)
-        plans = config.job.mode == "plan"
-        if not plans:
-            # What a job does is worth more than what it prints.
+        planning = config.job.mode == "plan"
+        if not planning:
+            # A closed output must not end the job.
             standard_streams.keep_going()
         if place.rank == 0:
-            shown = " ".join(arguments[1:])
-            print(f"[Info] args: {shown}", flush=True)
-        if plans:
+            print(f"[Info] args: {' '.join(arguments[1:])}", flush=True)
+        if planning:
             from training.modes import plan
 
             return plan.run(config)
@@ -72,6 +71,6 @@ if __name__ == "__main__":
     code = main(sys.argv)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: Horovod's shutdown at interpreter exit waits for ranks that may be gone.
+    # sys.exit would run Horovod's shutdown, which waits for ranks that may be gone.
     if code:
         os._exit(code)

@@ -114,7 +114,7 @@ def _imbalance_lines(placed: Placement, compress: bool) -> list[str]:
     return [
         f"  Ids of row-wise tables are taken as evenly spread. If small ids are the frequent ones "
         f"(power law {ID_EXPONENT}),",
-        f"  the busiest rank serves {imbalance:.2f} times the mean of them; --compress evens that "
+        f"  the busiest rank serves {imbalance:.2f} times the mean of them; --dedup_ids evens that "
         "out.",
     ]
 
@@ -173,7 +173,13 @@ def main(arguments: list[str] | None = None) -> int:
     add("--column_split", action="store_true", help="halve tables where that balances better")
     add("--replicate_below_rows", type=whole_number(), default=0)
     add("--memory_per_rank", help="for tables, such as 40GiB")
-    add("--compress", action="store_true", help="remove duplicate ids before they travel")
+    add(
+        "--dedup_ids",
+        "--compress",
+        dest="compress",
+        action="store_true",
+        help="remove duplicate ids before they travel",
+    )
     add("--unique_fraction", type=number(0, 1),
         help="measured unique ids over ids of a local batch")  # fmt: skip
     add("--software", default="tensorflow", choices=list(SOFTWARE))

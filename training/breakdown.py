@@ -1,7 +1,7 @@
-"""Times the phases of a training step, each run by itself.
+"""Times the phases of a training step by running them one at a time.
 
-The phases are those of `training.step.train_phases`, so the results are the same; but phases do not
-overlap, and the device is waited for after each. NVTX ranges are those of whole steps.
+It runs the phases of `training.step.train_phases`, so results do not change. Phases do not overlap
+here: each waits for the device. NVTX ranges are the same as in a fused step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ops.nvtx import ranges
 from training.runtime.errors import UserError
 from training.step import Batch, StepParts, TrainStep, train_phases
 
-# Steps by number within the run. The first four trace both forms. Then, in turn: one that plans the
-# next batch, a fused one that is timed, one phase by phase. So a machine that gets slower or faster
-# meanwhile does so for both.
+# Numbers of steps within the run. The first four trace both forms. Then three kinds of step
+# alternate: one plans the next batch, one is fused and timed, one runs phase by phase. Alternating
+# them makes both timings see the same changes in the machine's speed.
 TRACING = (3, 4)
 FUSED, STAGED = range(6, 26, 3), range(7, 26, 3)
 LAST = STAGED[-1]
@@ -29,28 +29,29 @@ class BreakdownStep(TrainStep):
     """A `TrainStep` that runs some steps phase by phase.
 
     Args:
-        report: called after step `LAST` with phases=[{"name", "milliseconds"}, ...],
-            step_milliseconds and whole_milliseconds: means over the staged steps, their sum, and
-            the mean of the fused ones.
-        parts, overlap: as for `TrainStep`.
+        report: called after step `LAST` with phases=[{"name", "milliseconds"}, ...], the means over
+            the staged steps; step_milliseconds, their sum; whole_milliseconds, the mean over the
+            fused steps.
+        parts, overlap: see `TrainStep`.
 
     Raises:
-        UserError: the phases cannot run each by itself.
+        UserError: the embedding backend cannot run its phases separately.
     """
 
     def __init__(self, report: Callable[..., None], parts: StepParts, *, overlap: bool = True):
         super().__init__(parts, overlap=overlap)
         if not parts.embedding.separable:
             raise UserError(
-                "--step_breakdown needs the native backend: with SOK profile the step by "
-                "--profile_steps"
+                "--step_breakdown needs --embedding_backend=native; profile SOK with "
+                "--profile_steps",
+                flag="step_breakdown",
             )
         self._report = report
         self._number = 0
         self._seconds: dict[str, float] = {}
         self._fused_seconds = 0.0
         self._entered = self._left = time.perf_counter()
-        # Plans differ in their rows from batch to batch: shapes are relaxed after the second.
+        # The number of rows in a plan varies: the second call relaxes the shapes.
         self._functions = [
             (phase, tf.function(phase.run_on_device, reduce_retracing=True, autograph=False))
             for phase in train_phases(parts, self._losses)
@@ -81,15 +82,15 @@ class BreakdownStep(TrainStep):
         return result
 
     def pause(self, seconds: float) -> None:
-        """Takes seconds spent outside steps off the clock."""
+        """Excludes seconds spent outside steps from the timings."""
         self._left += seconds
 
     def disable(self) -> None:
-        """Runs no step phase by phase: there are not enough of them."""
+        """Runs all further steps fused, without timing them."""
         self._number = LAST
 
     def _since_last(self, number):
-        """Counts the time since the last step: waiting for the batch, and the loop itself."""
+        """Adds the time since the last step: the loop, and waiting for the batch."""
         now = time.perf_counter()
         if number in FUSED:
             self._fused_seconds += now - self._left
@@ -134,6 +135,6 @@ class BreakdownStep(TrainStep):
 
 
 def _wait_for_device():
-    # On CPUs a function has done its work when it returns.
+    # On CPUs, functions return after their work is done.
     if tf.config.list_logical_devices("GPU"):
         tf.test.experimental.sync_devices()

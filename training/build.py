@@ -1,4 +1,4 @@
-"""Builds what every job needs from a configuration: data, placement, dense part, embedding."""
+"""Builds the data, the placement, the dense model and the embedding of a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.embedding.interface import Embedding, EmbeddingOptions
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.placement_file import read_placement
-from model.embedding.sharded import exchanges_whole_tables
+from model.embedding.sharded import exchanges_complete_tables
 from ops import loader
 from training import precision
 from training.config import Config, SpeedConfig
@@ -26,13 +26,13 @@ from training.runtime.process_group import ProcessGroup
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a job is made of.
+    """The parts of a job.
 
     Attributes:
         data: the batches.
-        dense_model: the same values on all ranks.
-        embedding: what `model.embedding.backend.build` returned.
-        dtype: of arithmetic and exchange.
+        dense_model: the data-parallel part, equal on all ranks.
+        embedding: the model-parallel part.
+        dtype: type of arithmetic and exchange.
     """
 
     data: Data
@@ -42,44 +42,52 @@ class Parts:
 
 
 def build(config: Config, cluster: ProcessGroup, dense_features: int | None = None) -> Parts:
-    """Returns the `Parts` of the job that a configuration describes, with initial weights.
+    """Returns the `Parts` of a configuration, with initial weights.
 
     Args:
-        config: the job's; the global batch size must be known.
+        config: the configuration; its global batch size must be set.
         cluster: the ranks.
-        dense_features: of random batches that no dataset describes; default: 13.
+        dense_features: number of dense features of random batches if no dataset gives it; default:
+            13.
 
     Raises:
-        UserError: the batch is not divisible by the ranks, the training data has no whole batch, or
-            a flag has no effect.
-        dataset.DatasetError, PlacementError, BackendError, LibraryNotBuiltError: as they say.
+        UserError: the ranks do not divide the batch, the training data is smaller than one batch,
+            or a flag has no effect.
+        dataset.DatasetError: the folder is not a dataset, or is damaged.
+        PlacementError: the tables do not fit.
+        BackendError: the embedding backend cannot be used.
+        LibraryNotBuiltError: a native library is missing.
     """
     model, speed, training = config.model, config.speed, config.training
     batch, size = training.batch_size, cluster.size
     if batch % size:
         raise UserError(
-            f"--global_batch_size={batch} is not divisible by the {size} ranks: the nearest that "
-            f"are: {batch // size * size or size} and {(batch // size + 1) * size}"
-        )
+            f"--global_batch_size={batch}: expected a multiple of the {size} ranks; try "
+            f"{batch // size * size or size} or {(batch // size + 1) * size}",
+            flag="global_batch_size", found=batch, bound=size,
+        )  # fmt: skip
     gpus = len(tf.config.list_physical_devices("GPU"))
     dtype = precision.compute_dtype(speed, gpus)
     source = open_data(config.data, training, dense_features)
     chosen = backend.choose(speed.embedding_backend)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
-    # Where every table has files of its own, a rank reads its tables' ids for all samples.
+    # If every table has separate files, each rank reads the ids of its tables for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
     model_parallel_input = (
         size > 1
         and source.separate_tables
         and chosen.name == "native"
-        and exchanges_whole_tables(placement, speed.compress)
+        and exchanges_complete_tables(placement, speed.dedup_ids)
     )
     data = source.load(own_tables if model_parallel_input else None, cluster)
     if config.job.mode == "train" and not data.steps_per_epoch:
+        samples = data.facts["train_samples"]
         raise UserError(
-            f"{config.data.data_dir}/train has {data.facts['train_samples']} samples, fewer than "
-            f"one global batch of {batch}: no step can be made; lower --global_batch_size"
-        )
+            f"{config.data.data_dir}/train: expected at least one global batch of {batch} samples, "
+            f"found {samples}; lower --global_batch_size",
+            flag="global_batch_size", path=f"{config.data.data_dir}/train", found=samples,
+            bound=batch,
+        )  # fmt: skip
     dense_config = DLRMConfig(
         dense_features=data.dense_features,
         tables=len(data.vocab_sizes),
@@ -104,7 +112,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
             optimizer=training.row_optimizer,
             exchange_dtype=dtype,
             gradient=training.embedding_gradient,
-            compress=speed.compress,
+            compress=speed.dedup_ids,
             model_parallel_input=model_parallel_input,
             native_kernels=speed.embedding_kernels == "native",
         ),
@@ -113,30 +121,33 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
 
 
 def fused_mlp(speed: SpeedConfig, dtype: tf.DType, gpus: int, rank: int) -> bool:
-    """Returns whether the MLPs are computed by the project's fused op, not by TensorFlow's layers.
+    """Returns whether to compute the MLPs with the fused op instead of TensorFlow's layers.
 
-    Where --mlp=auto would take it but cannot load it, rank 0 prints a warning.
+    If --mlp=auto cannot load the op's library, rank 0 prints a warning.
 
     Args:
-        speed: the layers asked for.
-        dtype: of arithmetic.
+        speed: the settings.
+        dtype: type of arithmetic.
         gpus: number of GPUs that this process sees.
-        rank: this process's.
+        rank: this process's rank.
 
     Raises:
-        UserError: --mlp=fused, which this device or type does not have.
-        ops.loader.LibraryNotBuiltError: --mlp=fused without its library.
+        UserError: --mlp=fused does not support the device or `dtype`.
+        ops.loader.LibraryNotBuiltError: --mlp=fused, but its library is not built.
     """
     if speed.mlp == "tensorflow" or (speed.mlp == "auto" and speed.xla):
         return False
     why_not = None
     if gpus:
-        why_not = "runs on CPUs alone, and this rank has a GPU"
+        why_not = "expected a CPU, found a GPU"
     elif dtype == tf.float16:
-        why_not = "has float32 and bfloat16, not --amp_dtype=float16"
+        why_not = "expected float32 or bfloat16, found float16"
     if why_not is not None:
         if speed.mlp == "fused":
-            raise UserError(f"--mlp=fused {why_not}: take --mlp=tensorflow")
+            raise UserError(
+                f"--mlp=fused: {why_not}; use --mlp=tensorflow",
+                flag="mlp", found="GPU" if gpus else dtype.name,
+            )  # fmt: skip
         return False
     try:
         loader.load("mlp")
@@ -144,7 +155,7 @@ def fused_mlp(speed: SpeedConfig, dtype: tf.DType, gpus: int, rank: int) -> bool
         if speed.mlp == "fused":
             raise
         if rank == 0:
-            warn(f"the MLPs are TensorFlow's own layers, which are slower: {error}")
+            warn(f"the MLPs use TensorFlow's layers, which are slower than the fused op: {error}")
         return False
     return True
 

@@ -1,7 +1,7 @@
-"""The command line: a flag for each setting of `training.config`, parsed into a `Config`.
+"""Parses the command line into a `Config`: one flag for each setting of `training.config`.
 
-The only module that imports absl. Importing it imports no TensorFlow, so that a wrong flag is an
-error within a second.
+Only this module imports absl. It does not import TensorFlow, so a wrong flag is reported within a
+second.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from training.foreign_flags import advice
 from training.runtime.errors import UserError
 from training.setting import Setting
 
-# What Python says of a text that is no number.
+# (messages of absl and Python, replacement)
 _CONVERSIONS = (
-    (r"invalid literal for int\(\) with base 10: .*", "expected a whole number"),
+    (r"invalid literal for int\(\) with base 10: .*", "expected an integer"),
     (r"could not convert string to float: .*", "expected a number"),
     (r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false"),
     (r"(--no(\w+)=.*) does not take an argument", r"\1 takes no value: expected --no\2 or --\2"),
@@ -42,9 +42,8 @@ def parse(arguments: Sequence[str]) -> Config:
         arguments: like sys.argv.
 
     Raises:
-        UserError: an unknown flag (with the nearest known one), a bad value, a combination that
-            cannot take effect.
-        SystemExit: --help, which is printed.
+        UserError: a flag is unknown, has a wrong value, or cannot take effect.
+        SystemExit: for --help, after printing it.
     """
     if any(a in ("--help", "-help", "-h", "--helpfull") for a in arguments[1:]):
         print(help_text())
@@ -53,13 +52,21 @@ def parse(arguments: Sequence[str]) -> Config:
     try:
         rest = values(flag_files.expand(arguments))
     except flags.UnrecognizedFlagError as error:
-        booleans = [name for name, found in SETTINGS.items() if found.kind is bool]
-        hint = advice(error.flagname, list(SETTINGS), booleans)
-        raise UserError(f"unknown flag --{error.flagname}{hint} (--help lists all)") from error
-    except (flags.Error, ValueError) as error:  # The latter of --noNAME with a value.
-        raise UserError(_in_words(str(error))) from error
+        booleans = [name for name in values if values[name].boolean]
+        hint = advice(error.flagname, list(values), booleans)
+        raise UserError(
+            f"unknown flag --{error.flagname}{hint} (--help lists all flags)", flag=error.flagname
+        ) from error
+    except (flags.Error, ValueError) as error:  # ValueError: --noNAME has a value.
+        text = _plain(str(error))
+        named = re.search(r"--(\w+)=", text)
+        raise UserError(text, flag=named and named[1]) from error
     if rest[1:]:
-        raise UserError(f"unexpected arguments {' '.join(rest[1:]):.80}: flags start with --")
+        raise UserError(
+            f"unexpected arguments {' '.join(rest[1:]):.80}: expected flags, which start with --",
+            found=rest[1:],
+        )
+    _resolve_aliases(values)
     config = Config(given=frozenset(name for name in SETTINGS if values[name].present))
     config = config.with_values(**{name: values[name].value for name in SETTINGS})
     config = config_checks.complete(config)
@@ -68,13 +75,13 @@ def parse(arguments: Sequence[str]) -> Config:
 
 
 def help_text() -> str:
-    """Returns the flags in groups, each with its default, its unit and what it means."""
+    """Returns the text of --help: all flags by group with default, unit and meaning."""
     lines = [
         "usage: python3 main.py --data_dir=DIR --global_batch_size=N [flag ...]",
         "       horovodrun -np N ./hvd_wrapper.sh python3 main.py ...",
         "",
-        "Trains DLRM. --flagfile=FILE reads flags from a file, one a line; flags after it replace",
-        "its own. Defaults stand in brackets. --NAME turns a true/false flag on, --noNAME off.",
+        "Trains DLRM. --flagfile=FILE reads flags from a file, one per line; later flags override",
+        "earlier ones. Defaults are in brackets. --NAME turns a switch on, --noNAME turns it off.",
     ]
     for section, group in GROUPS.items():
         lines += ["", f"{group.title}:"]
@@ -90,7 +97,8 @@ def _help_lines(found: Setting) -> list[str]:
         default = str(default).lower()
     shown = "" if default is None else f" [{default}]"
     unit = f" ({found.unit})" if found.unit else ""
-    lines = [f"  --{found.name}{shown}{unit}"]
+    alias = f" (alias --{found.alias})" if found.alias else ""
+    lines = [f"  --{found.name}{shown}{unit}{alias}"]
     if found.choices:
         lines.append(f"      one of {', '.join(found.choices)}")
     return lines + textwrap.wrap(
@@ -100,7 +108,7 @@ def _help_lines(found: Setting) -> list[str]:
 
 
 def _flag_values() -> flags.FlagValues:
-    """Returns a flag for each setting, none of them in absl's global `FLAGS`."""
+    """Returns a flag for each setting and alias, none of them in absl's global `FLAGS`."""
     values = flags.FlagValues()
     for name, found in SETTINGS.items():
         options: dict[str, Any] = {"help": found.help, "flag_values": values}
@@ -112,11 +120,34 @@ def _flag_values() -> flags.FlagValues:
         if found.maximum is not None:
             options["upper_bound"] = found.maximum
         _DEFINE[found.kind](name, found.default, **options)
+        if found.alias:
+            _DEFINE[found.kind](found.alias, None, **options)
     return values
 
 
-def _in_words(text: str) -> str:
-    """Returns absl's message about a flag's value without Python's words for it."""
-    for pattern, what in _CONVERSIONS:
-        text = re.sub(pattern, what, text)
+def _resolve_aliases(values: flags.FlagValues) -> None:
+    """Moves the value of each alias that is given to the flag that it stands for.
+
+    Raises:
+        UserError: flag and alias have different values.
+    """
+    for name, found in SETTINGS.items():
+        if not found.alias or not values[found.alias].present:
+            continue
+        value, other = values[found.alias].value, values[name].value
+        if values[name].present and other != value:
+            raise UserError(
+                f"--{name}={other} contradicts its alias --{found.alias}={value}: give one of them",
+                flag=name,
+                expected=value,
+                found=other,
+            )
+        values[name].value = value
+        values[name].present = 1
+
+
+def _plain(text: str) -> str:
+    """Returns absl's message about a value without Python's technical terms."""
+    for pattern, replacement in _CONVERSIONS:
+        text = re.sub(pattern, replacement, text)
     return text

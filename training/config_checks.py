@@ -1,6 +1,6 @@
-"""What is wrong with a configuration: values, and combinations that cannot take effect.
+"""Checks a configuration: values, and combinations that cannot take effect.
 
-Neither TensorFlow nor absl is imported here.
+Imports neither TensorFlow nor absl.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from training.flag_values import read_interaction
 from training.runtime.errors import UserError
 from training.setting import PATH
 
-# Of a setting's value; a longer one is not read back from a checkpoint's manifest.
+# Largest length of a value: a checkpoint's manifest cannot hold longer ones.
 LONGEST_TEXT = 1 << 16
-# Of --mode=plan.
-_PLANNED_BATCH_SIZE = 65536
+_PLANNED_BATCH_SIZE = 65536  # default of --mode=plan
 
 
 def complete(config: Config) -> Config:
-    """Returns the configuration with what its mode implies where the user has not said it.
+    """Returns the configuration with the defaults that its mode implies.
 
-    The interaction gets its one name.
+    Replaces --ablation=no_interaction by --interaction=none.
 
     Raises:
         UserError: --ablation contradicts --interaction.
@@ -50,8 +49,8 @@ def _with_interaction(config: Config) -> Config:
     interaction, ablation = read_interaction(given, model.ablation)
     if model.ablation != "no_interaction":
         return config
-    # As given: a checkpoint's does not replace it. --custom_interact is of a command that is
-    # otherwise the full model's.
+    # Marked as given, so that a checkpoint's interaction does not replace it. The flag may be added
+    # to the command of the full model: --custom_interact is ignored then.
     config = dataclasses.replace(config, given=config.given | {"interaction"})
     return config.with_values(interaction=interaction, ablation=ablation, custom_interact=False)
 
@@ -62,17 +61,21 @@ def check_custom_interact(config: Config) -> None:
         try:
             check_native(config.model.interaction)
         except ValueError as error:
-            raise UserError(f"--custom_interact: {error}: leave the flag out") from error
+            raise UserError(
+                f"--custom_interact: {error}; leave the flag out",
+                flag="custom_interact",
+                found=config.model.interaction,
+            ) from error
 
 
 def check(config: Config) -> None:
-    """Checks all that can be checked without opening a file of data.
+    """Checks everything that can be checked without opening a data file.
 
     Args:
-        config: as `complete` returns it.
+        config: a result of `complete`.
 
     Raises:
-        UserError: one line that names the flag, the value and what to do.
+        UserError: one line with the flag, its value and what to do.
     """
     mode = config.job.mode
     _check_values(config)
@@ -82,7 +85,7 @@ def check(config: Config) -> None:
         try:
             check_column_split(config.training.embedding_optimizer)
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(str(error), flag="column_split") from error
     _check_mlperf(config)
     _check_transform(config)
     if mode == "plan":
@@ -90,8 +93,9 @@ def check(config: Config) -> None:
     for name in ("ranks", "device"):
         if name in config.given:
             raise UserError(
-                f"--{name} only goes with --mode=plan: --mode={mode} runs on the ranks that "
-                "horovodrun -np N starts, and on the devices that they find"
+                f"--{name} only works with --mode=plan: --mode={mode} runs on the ranks that "
+                "horovodrun -np N starts, and on the devices that they find",
+                flag=name,
             )
     _check_mode(config)
     if mode != "export":
@@ -101,35 +105,44 @@ def check(config: Config) -> None:
 
 
 def _check_values(config: Config) -> None:
-    """Checks what a parser's bounds let through: NaN is below no bound, and "" is a path for it."""
+    """Checks what the parser accepts: NaN passes every bound, and "" is a valid text."""
     values = config.flags()
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{name}={value}: expected a finite number")
+            raise UserError(f"--{name}={value}: expected a finite number", flag=name, found=value)
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             raise UserError(
                 f"--{name}={value[:40]}...: expected at most {LONGEST_TEXT} characters, found "
-                f"{len(value)}"
+                f"{len(value)}",
+                flag=name,
+                found=len(value),
+                bound=LONGEST_TEXT,
             )
         largest = SETTINGS[name].maximum or LARGEST_INTEGER
         if isinstance(value, int) and value > largest:
-            raise UserError(f"--{name}={value}: expected at most {largest}")
-    paths = [found for found in SETTINGS.values() if found.path]
-    for found in paths:
+            raise UserError(
+                f"--{name}={value}: expected at most {largest}",
+                flag=name,
+                found=value,
+                bound=largest,
+            )
+    for name, found in SETTINGS.items():
+        if not found.path:
+            continue
         # Such as --checkpoint_dir=$UNSET.
-        if found.path == PATH and values[found.name] == "":
-            raise UserError(f"--{found.name}= is empty: expected a path")
-    for found in paths:
+        if found.path == PATH and values[name] == "":
+            raise UserError(f"--{name}=: expected a path, found nothing", flag=name)
         try:
-            check_local(values[found.name] or "")
+            check_local(values[name] or "")
         except NotLocalError as error:
-            raise UserError(f"--{found.name}={values[found.name]}: {error}") from error
+            fields = {**error.fields, "flag": name, "path": values[name]}
+            raise UserError(f"--{name}={values[name]}: {error}", **fields) from error
 
 
 def _check_texts(config: Config) -> None:
-    """Parses the settings that are texts, so that TensorFlow is not imported for a wrong one."""
+    """Parses structured text values, so that a wrong one fails before TensorFlow is imported."""
     data, speed, placement = config.data, config.speed, config.placement.placement
-    # Each of these raises UserError for a text that it cannot read.
+    # Each property raises UserError for text that it cannot parse.
     _ = config.placement.memory_bytes
     _ = config.checkpoint.interval
     _ = config.output.profiled_steps
@@ -142,15 +155,29 @@ def _check_texts(config: Config) -> None:
         data.table_sizes(data.vocab_sizes)
     if placement not in POLICIES and not os.path.isfile(placement):
         raise UserError(
-            f"--placement={placement}: expected {', '.join(POLICIES)} or a JSON file; there "
-            "is no such file"
+            f"--placement={placement}: expected {', '.join(POLICIES)} or an existing JSON file",
+            flag="placement",
+            path=placement,
+            expected=POLICIES,
         )
     if data.data_layout not in ("auto", *LAYOUTS):
-        raise UserError(f"--data_layout={data.data_layout}: expected auto, {', '.join(LAYOUTS)}")
+        raise UserError(
+            f"--data_layout={data.data_layout}: expected auto, {', '.join(LAYOUTS)}",
+            flag="data_layout",
+            expected=("auto", *LAYOUTS),
+            found=data.data_layout,
+        )
     if data.use_splited_dataset and data.data_layout not in ("auto", "per_table"):
-        raise UserError(f"--use_splited_dataset contradicts --data_layout={data.data_layout}")
+        raise UserError(
+            f"--use_splited_dataset contradicts --data_layout={data.data_layout}: leave one out",
+            flag="use_splited_dataset",
+            expected="per_table",
+            found=data.data_layout,
+        )
     if not speed.amp and speed.amp_dtype != "auto":
-        raise UserError(f"--amp_dtype={speed.amp_dtype} has no effect without --amp")
+        raise UserError(
+            f"--amp_dtype={speed.amp_dtype} has no effect without --amp", flag="amp_dtype"
+        )
     if config.job.mode == "train" and config.training.global_batch_size is not None:
         config.training.learning_rates()
 
@@ -161,24 +188,35 @@ def _check_mlperf(config: Config) -> None:
     if path is None:
         for name in names:
             if name in config.given:
-                raise UserError(f"--{name} only goes with --mlperf_log=FILE")
+                raise UserError(f"--{name} only works with --mlperf_log=FILE", flag=name)
         return
     if os.path.exists(path):
         try:
-            check_regular(path)  # It is renamed.
+            check_regular(path)  # The existing file is renamed.
         except OSError as error:
-            raise UserError(f"--mlperf_log={path}: {error.strerror}") from error
+            raise UserError(
+                f"--mlperf_log={path}: {error.strerror}", flag="mlperf_log", path=path
+            ) from error
     if config.job.mode != "train":
-        raise UserError(f"--mlperf_log is of a training, not of --mode={config.job.mode}")
+        raise UserError(
+            f"--mlperf_log only works with --mode=train, found --mode={config.job.mode}",
+            flag="mlperf_log",
+            expected="train",
+            found=config.job.mode,
+        )
     if config.data.use_synthetic_dataset:
-        raise UserError("--mlperf_log needs evaluations: --use_synthetic_dataset has no test data")
+        raise UserError(
+            "--mlperf_log needs evaluations: --use_synthetic_dataset has no test data",
+            flag="mlperf_log",
+        )
     for name in ("mlperf_org", "mlperf_platform"):
         if not getattr(config.mlperf, name).strip():
-            raise UserError(f"--{name} is empty: MLPerf's log wants a name")
+            raise UserError(f"--{name}=: expected a name, found nothing", flag=name)
     if importlib.util.find_spec("mlperf_logging") is None:
         raise UserError(
             "--mlperf_log needs the package mlperf-logging, which is not installed: "
-            + install_command("mlperf-logging")
+            + install_command("mlperf-logging"),
+            flag="mlperf_log",
         )
 
 
@@ -189,71 +227,111 @@ def _check_transform(config: Config) -> None:
     reads_values = data.data_dir is not None or mode == "export"
     if data.use_synthetic_dataset or mode == "plan" or not reads_values:
         raise UserError(
-            f"--applied_transform={data.applied_transform} has no effect: it is of a dataset's "
-            "stored values, or with --mode=export of a checkpoint's"
+            f"--applied_transform={data.applied_transform} has no effect: it describes the stored "
+            "values of --data_dir, or with --mode=export the values that a checkpoint expects",
+            flag="applied_transform",
         )
 
 
 def _check_mode(config: Config) -> None:
-    """Checks the settings that only some modes take."""
+    """Checks the settings that only some modes use."""
     mode, checkpoint = config.job.mode, config.checkpoint
     if mode == "export" and checkpoint.export_dir is None:
-        raise UserError("--export_dir is required: the folder that --mode=export makes")
+        raise UserError(
+            "--export_dir is required with --mode=export: the folder to create", flag="export_dir"
+        )
     if mode != "export" and checkpoint.export_dir is not None:
-        raise UserError(f"--export_dir only goes with --mode=export, not with --mode={mode}")
+        raise UserError(
+            f"--export_dir only works with --mode=export, found --mode={mode}",
+            flag="export_dir",
+            expected="export",
+            found=mode,
+        )
     if mode != "inference_benchmark" and "batch_sizes" in config.given:
-        raise UserError("--batch_sizes only goes with --mode=inference_benchmark")
+        raise UserError(
+            f"--batch_sizes only works with --mode=inference_benchmark, found --mode={mode}",
+            flag="batch_sizes",
+            expected="inference_benchmark",
+            found=mode,
+        )
     if mode == "train":
         if checkpoint.checkpoint_dir is None:
             for name in ("checkpoint_interval", "keep"):
                 if name in config.given:
-                    raise UserError(f"--{name} has no effect without --checkpoint_dir")
+                    raise UserError(f"--{name} has no effect without --checkpoint_dir", flag=name)
         return
     for name in ("profile_steps", "step_breakdown"):
         if getattr(config.output, name):
-            raise UserError(f"--{name} is of training's steps, not of --mode={mode}")
+            raise UserError(
+                f"--{name} only works with --mode=train, found --mode={mode}",
+                flag=name,
+                expected="train",
+                found=mode,
+            )
     if checkpoint.restore is not None and checkpoint.checkpoint_dir is not None:
         raise UserError(
             f"--mode={mode} reads one checkpoint: give --restore, or --checkpoint_dir for the "
-            "newest in it"
+            "newest in a folder",
+            flag="restore",
         )
     if mode == "inference_benchmark":
         if config.training.global_batch_size is not None:
             raise UserError(
-                "--global_batch_size has no effect on --mode=inference_benchmark: give "
-                "--batch_sizes"
+                "--global_batch_size has no effect with --mode=inference_benchmark: give "
+                "--batch_sizes",
+                flag="global_batch_size",
             )
     elif checkpoint.restore is None and checkpoint.checkpoint_dir is None:
         raise UserError(
             f"--mode={mode} needs a checkpoint: give --restore, or --checkpoint_dir for the newest "
-            "in it"
+            "in a folder",
+            flag="restore",
         )
     elif mode == "evaluate" and config.data.use_synthetic_dataset:
-        raise UserError("--mode=evaluate scores test data: random batches have no score")
+        raise UserError(
+            "--mode=evaluate needs test data: --use_synthetic_dataset has none",
+            flag="use_synthetic_dataset",
+        )
 
 
 def _check_data(config: Config) -> None:
     data, training = config.data, config.training
     if training.global_batch_size is None and config.job.mode == "train":
-        raise UserError("--global_batch_size is required: samples in one step over all ranks")
+        raise UserError(
+            "--global_batch_size is required: samples per step over all ranks",
+            flag="global_batch_size",
+        )
     if data.data_dir is None and not data.use_synthetic_dataset:
-        raise UserError("--data_dir is required (or --use_synthetic_dataset for random batches)")
+        raise UserError(
+            "--data_dir is required (or --use_synthetic_dataset for random batches)",
+            flag="data_dir",
+        )
     if training.early_stop == 0 or training.early_stop < -1:
-        raise UserError(f"--early_stop={training.early_stop}: expected a number of steps, or -1")
+        raise UserError(
+            f"--early_stop={training.early_stop}: expected a number of steps, or -1",
+            flag="early_stop",
+            found=training.early_stop,
+        )
     if data.vocab_sizes is not None and not data.use_synthetic_dataset:
         raise UserError(
-            "--vocab_sizes only goes with --use_synthetic_dataset: a dataset's metadata has its own"
+            "--vocab_sizes only works with --use_synthetic_dataset: the metadata of --data_dir has "
+            "the sizes of its tables",
+            flag="vocab_sizes",
         )
 
 
 def _check_speed(config: Config) -> None:
     if config.speed.mlp == "fused" and config.speed.xla:
         raise UserError(
-            "--mlp=fused goes past XLA, which compiles TensorFlow's layers: leave --xla away, or "
-            "take --mlp=tensorflow"
+            "--mlp=fused contradicts --xla, which compiles TensorFlow's layers: leave --xla out, "
+            "or use --mlp=tensorflow",
+            flag="mlp",
         )
     if config.training.embedding_lr is not None and config.training.lr == 0:
-        raise UserError("--embedding_lr is on the schedule of --lr, which is 0: nothing would move")
+        raise UserError(
+            "--embedding_lr has no effect with --lr=0: it follows the schedule of --lr",
+            flag="embedding_lr",
+        )
 
 
 def _check_widths(config: Config) -> None:
@@ -261,8 +339,16 @@ def _check_widths(config: Config) -> None:
     bottom, top = model.bottom_widths, model.top_widths
     if bottom[-1] != model.embedding_dim:
         raise UserError(
-            f"--bottom_mlp={model.bottom_mlp} ends in {bottom[-1]}, but --embedding_dim is "
-            f"{model.embedding_dim}: the interaction needs them equal"
+            f"--bottom_mlp={model.bottom_mlp}: expected the last width to equal "
+            f"--embedding_dim={model.embedding_dim}, found {bottom[-1]}",
+            flag="bottom_mlp",
+            expected=model.embedding_dim,
+            found=bottom[-1],
         )
     if top[-1] != 1:
-        raise UserError(f"--top_mlp={model.top_mlp} ends in {top[-1]}: the last width must be 1")
+        raise UserError(
+            f"--top_mlp={model.top_mlp}: expected the last width to be 1, found {top[-1]}",
+            flag="top_mlp",
+            expected=1,
+            found=top[-1],
+        )

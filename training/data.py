@@ -1,4 +1,4 @@
-"""The batches of a job: from a dataset folder, or random ones in memory."""
+"""Opens the batches of a job: from a dataset folder, or random ones in memory."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Data:
     Attributes:
         vocab_sizes: rows of each table.
         dense_features: dense features per sample.
-        steps_per_epoch: whole global batches in the training data.
+        steps_per_epoch: complete global batches in the training data.
         train: function (epoch, start_step) -> iterable of this rank's training batches.
         test: function () -> iterable of this rank's test batches, or None without test data.
-        one_batch: function (samples) -> this rank's part of one batch of at most that many
-            samples over all ranks: of the test data, or random ones without it.
-        attainable_auc: what the data's generator stored, or None.
-        facts: what identifies the data, for the journal.
+        one_batch: function (samples) -> this rank's part of one batch with at most that many
+            samples over all ranks, from the test data if there is any, else random.
+        attainable_auc: the best possible AUC that the data's generator stored, or None.
+        facts: description of the data for the journal.
     """
 
     vocab_sizes: list[int]
@@ -59,18 +59,18 @@ class Data:
 
 
 class DataSource(Protocol):
-    """Data that is opened and checked but not read.
+    """Data that is opened and checked, but not read yet.
 
     Attributes:
         vocab_sizes: rows of each table.
-        separate_tables: whether each table has files of its own.
+        separate_tables: whether each table has separate files.
     """
 
     vocab_sizes: list[int]
     separate_tables: bool
 
     def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
-        """Returns the batches; `tables` as for `dataset.reader.batches`."""
+        """Returns the batches; see `dataset.reader.batches` for `tables`."""
         ...
 
 
@@ -109,9 +109,10 @@ class _FileData:
             samples = min(samples, self._test.samples) // cluster.size * cluster.size
             if not samples:
                 raise UserError(
-                    f"{self._folder}/test has {self._test.samples} samples, fewer than the "
-                    f"{cluster.size} ranks"
-                )
+                    f"{self._folder}/test: expected at least one sample for each of "
+                    f"{cluster.size} ranks, found {self._test.samples}",
+                    path=f"{self._folder}/test", found=self._test.samples, bound=cluster.size,
+                )  # fmt: skip
             found = reader.batches(
                 self._test, samples, cluster.rank, cluster.size, tables=tables,
                 ahead=reader.ReadAhead(1, 1),
@@ -201,23 +202,23 @@ def open_data(
     """Opens and checks the data of a configuration; reads no batch.
 
     Args:
-        data: which data.
+        data: which data to open.
         training: the global batch size, the number of steps and the seed of random batches.
-        dense_features: of random batches that no dataset describes; default: 13.
+        dense_features: number of dense features of random batches if no dataset gives it; default:
+            13.
 
     Raises:
-        dataset.DatasetError: the folder is no dataset, or damaged.
-        UserError: there are no such data.
+        dataset.DatasetError: the folder is not a dataset, or is damaged.
     """
     if data.use_synthetic_dataset:
         return _SyntheticData(data, training, dense_features)
     if data.data_dir is None:
-        raise UserError("--data_dir is required (or --use_synthetic_dataset for random batches)")
+        raise ValueError("data_dir: expected a folder, found None")
     return _FileData(data.data_dir, data, training.batch_size)
 
 
 def step_limit(data: DataConfig, training: TrainingConfig) -> int | None:
-    """Returns the number of steps after which to stop, or None."""
+    """Returns the number of steps after which the run stops, or None for all epochs."""
     if training.early_stop > 0:
         return training.early_stop
     return SYNTHETIC_STEPS if data.use_synthetic_dataset else None
@@ -234,6 +235,6 @@ def with_next(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
 
 
 def _read(iterator: Iterator[Batch]) -> Batch | None:
-    """Waits for the next batch, which another thread reads; returns it or None."""
+    """Returns the next batch or None; waits for the thread that reads it."""
     with ranges.span(phases.READ):
         return next(iterator, None)

@@ -1,4 +1,4 @@
-"""What a training step works on, its losses, and the phases of its dense part.
+"""The dense phases of a training step, the objects that a step uses, and the record of its losses.
 
 Shapes: b local batch, B global batch, T tables, D embedding dimension.
 """
@@ -19,16 +19,16 @@ from training.runtime.process_group import ProcessGroup
 
 @dataclasses.dataclass(frozen=True)
 class StepParts:
-    """What a training step works on.
+    """The objects that a training step uses.
 
     Attributes:
         dense_model: the data-parallel part.
         embedding: the model-parallel part.
-        optimizer: of the dense variables, made with `dense_model.trainable_variables`.
+        optimizer: the optimizer of `dense_model.trainable_variables`.
         cluster: the ranks.
         scale: the loss scale.
         update_embedding: False freezes the tables at their initial values.
-        embedding_rate: the tables' learning rate in units of the dense part's.
+        embedding_rate: learning rate of the tables divided by the learning rate of the MLPs.
     """
 
     dense_model: DenseDLRM
@@ -41,7 +41,7 @@ class StepParts:
 
 
 class LossRecord:
-    """The losses of the steps, kept where they are computed, so that no step waits for its own."""
+    """Losses of past steps, kept on the device so that no step waits for its loss."""
 
     def __init__(self):
         self._sum = tf.Variable(tf.zeros([], tf.float64), trainable=False, name="loss_sum")
@@ -49,10 +49,10 @@ class LossRecord:
         self._steps = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="loss_steps")
 
     def add(self, loss: tf.Tensor, finite: tf.Tensor | None) -> None:
-        """Adds a step's loss; `finite` is None where no step is skipped."""
+        """Adds the loss of a step; `finite` is None if steps are never skipped."""
         one = tf.constant(1, tf.int64)
         if finite is None:
-            # A loss that is not finite has spoilt the weights: it stays until somebody looks.
+            # After a loss that is not finite the weights are invalid: keep it until it is read.
             last = self._last.read_value()
             self._last.assign(tf.where(tf.math.is_finite(last), loss, last))
         else:
@@ -62,14 +62,14 @@ class LossRecord:
         self._steps.assign_add(one)
 
     def last(self) -> float:
-        """Returns the last step's mean loss over the global batch, waiting for it.
+        """Waits for the last step; returns its mean loss over the global batch.
 
-        Unless steps that are not finite are skipped, the first loss that is not finite stays.
+        If steps are never skipped, returns the first loss that was not finite, once there is one.
         """
         return float(self._last.numpy())
 
     def mean(self) -> float:
-        """Returns the mean loss of the steps since the last call, waiting for them."""
+        """Waits for the last step; returns the mean loss of the steps since the last call."""
         steps = int(self._steps.numpy())
         mean = float(self._sum.numpy()) / steps if steps else float("nan")
         self._sum.assign(0.0)
@@ -78,11 +78,11 @@ class LossRecord:
 
 
 class DensePhases:
-    """The functions of the dense part's phases.
+    """The functions of the dense phases.
 
     Args:
-        parts: what the step works on.
-        losses: gets each step's loss.
+        parts: the objects that the step uses.
+        losses: records the loss of each step.
     """
 
     def __init__(self, parts: StepParts, losses: LossRecord):
@@ -93,9 +93,14 @@ class DensePhases:
     def forward_and_backward(
         self, dense: tf.Tensor, vectors: tf.Tensor, label: tf.Tensor
     ) -> tuple[tf.Tensor, list[Any], Any, tf.Tensor]:
-        """Returns (this rank's loss, gradients of variables and of vectors, the loss scale).
+        """Returns (loss of this rank, dense gradients, vector gradients, loss scale).
 
-        The gradients are those of the scaled loss.
+        The gradients are of the scaled loss.
+
+        Args:
+            dense: [b, dense features] float32.
+            vectors: [b, T, D] in the exchange dtype.
+            label: [b, 1] float32.
         """
         variables = self._model.trainable_variables
         scale = self._scale.tensor()
@@ -118,23 +123,23 @@ class DensePhases:
         scale: tf.Tensor,
         local_votes: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor | None]:
-        """Returns (loss, votes, unscaled dense gradients) of all ranks, and whether finite.
+        """Returns (loss, votes, unscaled dense gradients, finite), averaged over ranks.
 
-        The last is None where no step is skipped.
+        `finite` is a scalar bool, or None if steps are never skipped.
         """
-        # Loss and votes travel with the gradients: averaged over ranks at no cost of their own.
-        travelling = [*gradients, loss, local_votes]
+        # Loss and votes share the all-reduce of the gradients, so they cost no extra exchange.
+        local = [*gradients, loss, local_votes]
         if self._scale.skips:
             bad = tf.logical_not(tf.reduce_all(tf.math.is_finite(vector_gradients)))
-            travelling.append(tf.cast(bad, tf.float32))
-        travelled = self._cluster.all_reduce_mean(travelling, "dense_gradients")
-        gradients = [gradient / scale for gradient in travelled[: len(gradients)]]
-        loss, votes = travelled[len(gradients) : len(gradients) + 2]
+            local.append(tf.cast(bad, tf.float32))
+        averaged = self._cluster.all_reduce_mean(local, "dense_gradients")
+        gradients = [gradient / scale for gradient in averaged[: len(gradients)]]
+        loss, votes = averaged[len(gradients) : len(gradients) + 2]
         if not self._scale.skips:
             return loss, votes, gradients, None
-        numbers = [travelled[-1] == 0, tf.math.is_finite(loss)]
-        numbers += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
-        return loss, votes, gradients, tf.reduce_all(tf.stack(numbers))
+        finite = [averaged[-1] == 0, tf.math.is_finite(loss)]
+        finite += [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+        return loss, votes, gradients, tf.reduce_all(tf.stack(finite))
 
     def update(
         self,
@@ -157,6 +162,6 @@ class DensePhases:
             self._optimizer.apply(gradients, learning_rate)
             return True
 
-        # Skipped entirely: a gradient of zeros would still move Adam's averages.
+        # Skip the update completely: zero gradients would still change Adam's averages.
         tf.cond(finite, apply, lambda: False)
         self._scale.after_step(finite)

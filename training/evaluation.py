@@ -1,4 +1,4 @@
-"""Evaluation: every test sample once, over all ranks."""
+"""Scores every test sample once, over all ranks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
     Forward = Callable[[Batch], tf.Tensor]
 
-# What --auc chooses from.
+# {value of --auc: metric}
 METRICS = {"exact": ExactAuc, "binned": BinnedAuc}
-# Batches between agreements on a request to stop: the longest that one waits.
+# The ranks agree on whether to stop once in this many batches.
 STOP_INTERVAL = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one pass over the test data gave.
+    """The scores of one pass over the test data.
 
     Attributes:
         auc: area under the ROC curve over all samples of all ranks.
         log_loss: mean binary cross-entropy, natural logarithm.
         samples: number of samples over all ranks.
-        positives: those whose label is 1.
+        positives: number of samples with label 1.
         seconds: wall-clock time of the pass.
     """
 
@@ -49,7 +49,7 @@ class Evaluation:
     seconds: float
 
 
-#: Function (beat, stop) -> `Evaluation`, or None where a rank wanted to stop.
+#: Function (heartbeat, stop) -> `Evaluation`, or None if a rank requested to stop.
 Evaluator = Callable[[Callable[[], None], Callable[[], bool]], Optional[Evaluation]]
 
 
@@ -58,22 +58,22 @@ def evaluator(
     forward: Forward,
     data: Data,
     cluster: ProcessGroup,
-    journal: Journal | None = None,
+    journal: Journal,
 ) -> Evaluator | None:
-    """Returns what scores a job's test data, or None without test data.
+    """Returns a function that scores the test data of a job, or None if there is none.
 
     Args:
-        evaluation: the metric, and whether test data is kept in memory.
+        evaluation: the metric, and whether to keep test data in memory.
         forward: a `training.step.Forward`.
-        data: the job's.
+        data: the data of the job.
         cluster: the ranks.
-        journal: of a job that evaluates often: test data is kept in memory for it.
+        journal: gets a message if the test data does not fit into memory.
     """
     if data.test is None:
         return None
-    if journal is not None and evaluation.cache_eval_data:
-        tell = functools.partial(journal.emit, "message")
-        data = dataclasses.replace(data, test=CachedBatches(data.test, cluster, tell))
+    if evaluation.cache_eval_data:
+        report = functools.partial(journal.emit, "message")
+        data = dataclasses.replace(data, test=CachedBatches(data.test, cluster, report))
     return functools.partial(evaluate, forward, data, cluster, auc=evaluation.auc)
 
 
@@ -81,32 +81,33 @@ def evaluate(
     forward: Forward,
     data: Data,
     cluster: ProcessGroup,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
     *,
     auc: str = "exact",
 ) -> Evaluation | None:
-    """Runs the model over test batches and scores it.
+    """Runs the model over the test batches and computes the scores.
 
     Args:
         forward: a `training.step.Forward`.
-        data: a `training.data.Data` with test batches; "valid" says how many of a batch's rows
-            are samples, the rest being padding. Every rank has the same number of batches.
-        cluster: the ranks (`training.runtime.process_group`).
-        beat: called after each batch, as a sign of life.
-        stop: returns whether this rank wants to stop. All ranks agree on it every `STOP_INTERVAL`
-            batches.
+        data: a `training.data.Data` with test batches. "valid" in a batch is its number of samples;
+            the other rows are padding. Every rank has the same number of batches.
+        cluster: the ranks.
+        heartbeat: called after each batch.
+        stop: returns whether this rank requests to stop. The ranks agree on it every
+            `STOP_INTERVAL` batches.
         auc: a name in `METRICS`.
 
     Returns:
-        An `Evaluation`, the same on all ranks but for `seconds`; None, on all ranks, where one
-        wanted to stop.
+        An `Evaluation`, equal on all ranks except for `seconds`; None on all ranks if one requested
+        to stop.
 
     Raises:
-        ScoresNotFiniteError: a logit or a label of any rank is NaN or infinite.
+        ScoresNotFiniteError: a logit or label on any rank is NaN or infinite.
+        ValueError: there is no test data.
     """
     if data.test is None:
-        raise ValueError("there is no test data to evaluate")
+        raise ValueError("expected test data, found none")
     begin = time.perf_counter()
     metric, loss, samples, positives, invalid = METRICS[auc](), 0.0, 0, 0.0, 0
     for index, batch in enumerate(data.test()):
@@ -120,14 +121,14 @@ def evaluate(
         loss += _summed_log_loss(logits, labels)
         samples += valid
         positives += float(labels.sum(dtype=np.float64))
-        beat()
+        heartbeat()
     loss, samples, positives, invalid = cluster.all_reduce_sum(
         [loss, float(samples), positives, float(invalid)]
     )
     if invalid:
         raise ScoresNotFiniteError(
-            f"the AUC is not defined: the score or label of {invalid:.0f} of {samples:.0f} samples "
-            "is NaN or infinite"
+            f"the AUC is undefined: {invalid:.0f} of {samples:.0f} test samples have a score or "
+            "label that is NaN or infinite"
         )
     score = metric.result(cluster)
     return Evaluation(
@@ -140,7 +141,7 @@ def evaluate(
 
 
 def _summed_log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the sum of the binary cross-entropies in float64: NaN if a logit is not finite."""
+    """Returns the sum of the binary cross-entropies in float64; NaN if a logit is not finite."""
     x = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):
         return float(np.sum(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x)))))

@@ -1,4 +1,4 @@
-"""Test batches kept in memory, so that evaluations after the first read no file."""
+"""Keeps test batches in memory, so that only the first evaluation reads files."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ if TYPE_CHECKING:
     from training.data import Batch
     from training.runtime.process_group import ProcessGroup
 
-# Of the memory that is free when the first evaluation begins, for all ranks of a machine together.
+# All ranks of a machine together keep at most 1 / SHARE of its available memory.
 SHARE = 4
 
 
 class CachedBatches:
-    """The batches of `training.data.Data.test`; after the first whole pass, from memory.
+    """The batches of `training.data.Data.test`, from memory after the first complete pass.
 
-    They are kept where one pass fits on every rank: its bytes, known from the batches' shapes and
-    number, are at most a quarter of the machine's available memory divided by its ranks. Ranks
-    agree on it when the first pass begins; a pass that is broken off keeps nothing.
+    The batches are kept if they fit on every rank, that is if they take at most a quarter of the
+    machine's available memory divided by its ranks. The ranks agree on this at the start of the
+    first pass. An interrupted pass keeps nothing.
 
     Args:
         batches: function () -> `tf.data.Dataset` of known length and shapes.
-        cluster: the ranks (`training.runtime.process_group`).
-        tell: function (text=...), called once where the batches do not fit.
-        available: function () -> bytes that the machine has available.
+        cluster: the ranks.
+        report: function (text=...), called once if the batches do not fit.
+        available: function () -> available bytes of the machine.
     """
 
     def __init__(
         self,
         batches: Callable[[], Iterable[Batch]],
         cluster: ProcessGroup,
-        tell: Callable[..., None],
+        report: Callable[..., None],
         available: Callable[[], int] = memory.available,
     ) -> None:
         self._batches = batches
         self._cluster = cluster
-        self._tell = tell
+        self._report = report
         self._available = available
         self._fits = None
         self._kept = None
 
     def __call__(self) -> Iterable[Batch]:
-        """Returns an iterable of the batches of one pass; all ranks must ask for it together."""
+        """Returns an iterable over the batches of one pass; a collective call of all ranks."""
         if self._kept is not None:
             return self._kept
         dataset = self._batches()
@@ -57,10 +57,10 @@ class CachedBatches:
         limit = self._available() // SHARE // self._cluster.local_size
         short = int(self._cluster.all_reduce_sum([float(needed > limit)])[0])
         if short:
-            self._tell(
-                text="test data is read anew in each evaluation: "
-                f"{needed / 1e9:.2f} GB a rank do not fit into a quarter of the available memory "
-                f"of {short} of {self._cluster.size} ranks ({limit / 1e9:.2f} GB on this one)"
+            self._report(
+                text="each evaluation reads the test data from files: keeping it takes "
+                f"{needed / 1e9:.2f} GB per rank, but {short} of {self._cluster.size} ranks have "
+                f"less (limit on this rank: {limit / 1e9:.2f} GB)"
             )
         return not short
 
@@ -73,7 +73,7 @@ class CachedBatches:
 
 
 def _bytes_of(dataset: Any) -> int:
-    """Returns the bytes of all batches, all of them being of the dataset's static shapes."""
+    """Returns the bytes of all batches, which have the static shapes of the dataset."""
     specs = dataset.element_spec.values()
     return int(dataset.cardinality()) * sum(
         spec.shape.num_elements() * spec.dtype.size for spec in specs

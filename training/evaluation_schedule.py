@@ -1,4 +1,4 @@
-"""The evaluations of a run: after which steps they are made, and what they gave."""
+"""Decides after which steps to evaluate, and records the scores."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from training.config import EvaluationConfig
 
 
 class EvaluationSchedule:
-    """When to evaluate, and the records of the evaluations made.
+    """The steps to evaluate after, and the records of past evaluations.
 
     Args:
-        evaluation: how often, and the threshold that ends training.
-        steps_per_epoch: of the training data.
-        last_step: of the run; the evaluation after it is not one of these.
-        records: those of a run that this one resumes: {step, auc, log_loss, samples, seconds}.
-        has_test_data: without any, no evaluation is due.
+        evaluation: the interval, and the AUC threshold that ends training.
+        steps_per_epoch: steps in one epoch.
+        last_step: last step of the run. The evaluation after it is never due here.
+        records: evaluations of the run that this one resumes: {step, auc, log_loss, samples,
+            seconds}.
+        has_test_data: if False, no evaluation is due.
 
     Attributes:
-        interval: steps between two evaluations; None: at the end alone, or never.
-        records: one of each evaluation, in order.
+        interval: steps between evaluations; None: only at the end, or never.
+        records: one record per evaluation, in order.
     """
 
     def __init__(
@@ -40,25 +41,25 @@ class EvaluationSchedule:
         self.records = list(records)
 
     def due_after(self, step: int) -> bool:
-        """Returns whether an evaluation is to be made after a step and has not been."""
+        """Returns whether an evaluation is due after a step and has not been made yet."""
         return self._planned(step) and not self.made_after(step)
 
     def made_after(self, step: int) -> bool:
-        """Returns whether the last evaluation was made after this step."""
+        """Returns whether the last evaluation was made after the step."""
         return bool(self.records) and self.records[-1]["step"] == step
 
     def passed_after(self, step: int) -> bool:
-        """Returns whether the evaluation after a step has ended training when it was made."""
+        """Returns whether the evaluation after a step passed the threshold and ended training."""
         return (
             self._planned(step) and self.made_after(step) and self.passes(self.records[-1]["auc"])
         )
 
     def passes(self, auc: float | None) -> bool:
-        """Returns whether an AUC ends training; None is one that is not defined."""
+        """Returns whether an AUC ends training; None is an undefined AUC."""
         return auc is not None and auc > self._threshold
 
     def summary(self) -> dict[str, Any]:
-        """Returns the last and the best scores; each is None where there is none."""
+        """Returns {"auc", "best_auc", "log_loss"}, each None if there is no such score."""
         last = self.records[-1] if self.records else {}
         scores = [record["auc"] for record in self.records if record["auc"] is not None]
         return {

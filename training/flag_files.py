@@ -1,6 +1,6 @@
-"""--flagfile: the flags in a file, one a line, in the place of the flag that names it.
+"""Replaces each --flagfile=FILE by the flags in FILE, one per line.
 
-absl reads such files too, whatever they are: a named pipe keeps it waiting, a device never ends.
+absl can read such files too, but it would block on a named pipe and never finish with a device.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _MAX_BYTES = 1 << 20
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Returns the command line with the flags that its --flagfile files hold, theirs included.
+    """Returns the command line with each --flagfile, also in such a file, replaced by its flags.
 
-    As absl does: empty lines and those that begin with # or // are left out, and what follows the
-    argument "--" is no flag.
+    As in absl, empty lines and lines that begin with # or // are skipped, and nothing after the
+    argument "--" is a flag.
 
     Args:
         arguments: like sys.argv.
 
     Raises:
-        UserError: a file cannot be read, is no text, or names itself.
+        UserError: a file cannot be read, is not UTF-8 text, or includes itself.
     """
     expanded, left = [], list(arguments)
     while left:
@@ -39,16 +39,20 @@ def expand(arguments: Sequence[str]) -> list[str]:
                 break
             continue
         if match[1] is None and not left:
-            raise UserError("--flagfile names no file")
+            raise UserError("--flagfile: expected --flagfile=FILE, found no file", flag="flagfile")
         expanded += _flags_in(match[2] if match[1] is not None else left.pop(0), ())
     return expanded + left
 
 
 def _flags_in(name, above):
-    """Returns the flags in a file that the files `above` name."""
+    """Returns the flags in a file; `above` are the files that include it."""
     path = os.path.expanduser(name)
     if path in above:
-        raise UserError(f"--flagfile={name}: names itself: {' -> '.join([*above, path])}")
+        raise UserError(
+            f"--flagfile={name}: the file includes itself: {' -> '.join([*above, path])}",
+            flag="flagfile",
+            path=path,
+        )
     found = []
     for number, line in enumerate(_text_of(path).splitlines(), 1):
         line = line.strip()
@@ -58,7 +62,12 @@ def _flags_in(name, above):
         if match is None:
             found.append(line)
         elif match[1] is None:
-            raise UserError(f"{path}: line {number}: expected --flagfile=FILE, found {line!r:.60}")
+            raise UserError(
+                f"{path}: line {number}: expected --flagfile=FILE, found {line!r:.60}",
+                flag="flagfile",
+                path=path,
+                found=line,
+            )
         else:
             found += _flags_in(match[2], (*above, path))
     return found
@@ -70,15 +79,27 @@ def _text_of(path):
         with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
     except NotLocalError as error:
-        raise UserError(f"--flagfile={path}: {error}") from error
+        fields = {**error.fields, "flag": "flagfile", "path": path}
+        raise UserError(f"--flagfile={path}: {error}", **fields) from error
     except OSError as error:
-        raise UserError(f"--flagfile: cannot be read: {path}: {error.strerror}") from error
+        raise UserError(
+            f"--flagfile={path}: cannot be read: {error.strerror}", flag="flagfile", path=path
+        ) from error
     if len(data) > _MAX_BYTES:
-        raise UserError(f"--flagfile={path}: expected at most {_MAX_BYTES} bytes, found more")
+        raise UserError(
+            f"--flagfile={path}: expected at most {_MAX_BYTES} bytes, found more",
+            flag="flagfile",
+            path=path,
+            bound=_MAX_BYTES,
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        found = f"0x{data[error.start]:02x}"
         raise UserError(
-            f"--flagfile={path}: is no text in UTF-8: byte {error.start} is "
-            f"0x{data[error.start]:02x}: expected a flag in each line"
+            f"--flagfile={path}: expected UTF-8 text with one flag per line, found byte {found} "
+            f"at offset {error.start}",
+            flag="flagfile",
+            path=path,
+            found=found,
         ) from error

@@ -1,4 +1,4 @@
-"""Settings whose values are a text with a meaning of its own. No TensorFlow is imported."""
+"""Parses settings whose value is structured text. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _LARGEST_SCALE = 3.4028234663852886e38
 
 
 class CheckpointInterval(NamedTuple):
-    """Between two checkpoints: so many steps, or so many minutes, or (neither) the whole run."""
+    """The interval between checkpoints in steps or minutes; neither: only at the end of the run."""
 
     steps: int | None
     minutes: float | None
 
 
 def read_interaction(interaction: str | None, ablation: str) -> tuple[str, str]:
-    """Returns (interaction, ablation) of a model; `no_interaction` is an old name of "none".
+    """Returns (interaction, ablation); ablation "no_interaction" becomes interaction "none".
 
     Args:
-        interaction: the value of --interaction; None where it is not given.
+        interaction: the value of --interaction, or None if it is not set.
         ablation: the value of --ablation.
 
     Raises:
@@ -34,46 +34,56 @@ def read_interaction(interaction: str | None, ablation: str) -> tuple[str, str]:
         return interaction or "dot", ablation
     if interaction not in (None, "none"):
         raise UserError(
-            f"--ablation=no_interaction, an old spelling of --interaction=none, contradicts "
-            f"--interaction={interaction}: leave one of them out"
+            f"--ablation=no_interaction, the old name of --interaction=none, contradicts "
+            f"--interaction={interaction}: leave one of them out",
+            flag="ablation",
+            expected="none",
+            found=interaction,
         )
     return "none", "none"
 
 
 def read_interval(text: str) -> CheckpointInterval:
-    """Returns what --checkpoint_interval means.
+    """Returns the interval of --checkpoint_interval.
 
     Raises:
-        UserError: it is neither steps nor minutes.
+        UserError: the text is neither steps nor minutes.
     """
     match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?) ?min", text.strip())
     if match is None:
         raise UserError(
-            f"--checkpoint_interval={text}: expected a number of steps, or minutes such as 30min"
+            f"--checkpoint_interval={text:.80}: expected a number of steps, or minutes such as "
+            "30min",
+            flag="checkpoint_interval",
+            found=text,
         )
     steps, minutes = int(match[1] or 0), float(match[2] or 0)
     return CheckpointInterval(steps or None, minutes or None)
 
 
 def read_steps(text: str | None) -> tuple[int, int] | None:
-    """Returns the (first, last) step of --profile_steps, or None.
+    """Returns (first step, last step) of --profile_steps, or None.
 
     Raises:
-        UserError: the text is no range of steps.
+        UserError: the text is not a range of steps.
     """
     if text is None:
         return None
     match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--profile_steps={text}: expected a range of steps such as 100-110")
+        raise UserError(
+            f"--profile_steps={text:.80}: expected a range of steps such as 100-110",
+            flag="profile_steps",
+            found=text,
+        )
     return int(match[1]), int(match[2])
 
 
 def read_loss_scale(text: str) -> float | str:
-    """Returns "auto", "dynamic" or the number of --loss_scale.
+    """Returns --loss_scale as "auto", "dynamic" or a number.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the text is not one of these, or the number is below 1 or too large.
     """
     if text in ("auto", "dynamic"):
         return text
@@ -82,7 +92,11 @@ def read_loss_scale(text: str) -> float | str:
     except ValueError:
         value = math.nan
     if not 1.0 <= value <= _LARGEST_SCALE:
-        raise UserError(f"--loss_scale={text}: expected auto, dynamic or a number of at least 1")
+        raise UserError(
+            f"--loss_scale={text:.80}: expected auto, dynamic or a number of at least 1",
+            flag="loss_scale",
+            found=text,
+        )
     return value
 
 
@@ -90,18 +104,22 @@ def read_row_optimizer(name: str, options: str | None) -> RowOptimizer:
     """Returns the `RowOptimizer` of --embedding_optimizer and --embedding_optimizer_options.
 
     Args:
-        name: of the optimizer.
-        options: such as "l1=0.001,beta=1", or None.
+        name: a name in `model.embedding.optimizers.OPTIMIZERS`.
+        options: text such as "l1=0.001,beta=1", or None.
 
     Raises:
-        UserError: an option is unknown to the optimizer, or its value cannot be.
+        UserError: the optimizer has no such option, or a value is out of range.
     """
     optimizer = find(name)
     if options is None:
         return optimizer
     try:
         if not optimizer.hyperparameters:
-            raise OptimizerError(f"--embedding_optimizer={name} has no options: leave it out")
+            raise OptimizerError(
+                f"--embedding_optimizer={name} has no options: leave the flag out", found=options
+            )
         return optimizer.with_options(parse_options(options))
     except OptimizerError as error:
-        raise UserError(f"--embedding_optimizer_options={options}: {error}") from error
+        flag = "embedding_optimizer_options"
+        fields = {**error.fields, "flag": flag}
+        raise UserError(f"--{flag}={options:.80}: {error}", **fields) from error

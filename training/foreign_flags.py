@@ -1,7 +1,7 @@
-"""What flags of other DLRM trainers are called here, for the hint at an unknown flag.
+"""Maps flags of other DLRM trainers to ours, for the hint after an unknown flag.
 
-docs/migrating.md has the differences in meaning. Names are written with underscores;
-`dlrm_s_pytorch.py` of facebookresearch/dlrm has dashes.
+docs/migrating.md lists the differences in meaning. Names are spelled with underscores here;
+`dlrm_s_pytorch.py` of facebookresearch/dlrm uses dashes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ NAMES = {
     "display_interval": "print_interval",
     "dot_interaction": "custom_interact",
     "enable_profiling": "profile_steps=100-110",
+    "eps": "embedding_optimizer_options=epsilon=1e-8",
     "ev_size": "embedding_dim",
     "freeze_embeddings": "ablation=frozen_embeddings",
     "in_memory_binary_criteo_path": "data_dir",
@@ -90,93 +91,92 @@ NAMES = {
     "validation_freq_within_epoch": "eval_interval",
 }
 
-# What else to know about a flag of NAMES.
+# Remarks on flags in NAMES.
 _NOTES = {
-    "arch_embedding_size": "comma-separated, for random data and plans: a dataset has its own",
-    "arch_mlp_bot": "comma-separated, without the first width, the number of dense features",
+    "arch_embedding_size": "comma-separated; only for random data and plans",
+    "arch_mlp_bot": "comma-separated, without the number of dense features",
     "arch_mlp_top": "comma-separated",
     "interaction_op": "cuda_dot is --custom_interact",
-    "processed_data_file": "a folder that preprocess.py or split_bin.py wrote",
-    "raw_data_file": "raw days are read by preprocess.py, whose output it takes",
+    "processed_data_file": "a folder written by preprocess.py or split_bin.py",
+    "raw_data_file": "a folder; preprocess.py converts raw days to one",
 }
 
-# Flags without a counterpart, by what is so here.
+# Flags without a counterpart, by the reason.
 _WITHOUT = {
-    "horovodrun starts the ranks, one for each GPU": (
+    "horovodrun starts one rank per GPU": (
         "dist_backend", "local_rank", "backend", "num_gpus_per_node",
     ),
-    "GPUs are used where TensorFlow sees them": ("use_gpu", "base_device", "cpu"),
+    "TensorFlow uses the GPUs that it finds": ("use_gpu", "base_device", "cpu"),
     "the test data is read in batches of --global_batch_size": (
         "test_batch_size", "test_mini_batch_size", "test_num_workers", "valid_batch_size",
         "batchsize_eval",
     ),
     "all test data is scored": ("limit_val_batches", "limit_test_batches", "max_eval_batches"),
-    "the loss is binary cross-entropy of labels 0 and 1": (
+    "the loss is the binary cross-entropy of labels 0 and 1": (
         "loss_function", "loss_weights", "loss_threshold", "round_targets",
         "activation_function",
     ),
-    "the interaction is one of --interaction, and has no layers": (
+    "--interaction selects the interaction, which has no layers": (
         "arch_interaction_itself", "interaction_type", "dcn_num_layers", "dcn_low_rank_dim",
         "interaction_branch1_layer_sizes", "interaction_branch2_layer_sizes",
     ),
-    "each table has one id in a sample": (
+    "each sample has one id per table": (
         "num_indices_per_lookup", "num_indices_per_lookup_fixed", "multi_hot_sizes",
         "multi_hot_distribution_type", "collect_multi_hot_freqs_stats",
         "synthetic_multi_hot_criteo_path", "weighted_pooling",
     ),
-    "all tables have --embedding_dim columns": (
+    "every table has --embedding_dim columns": (
         "md_flag", "md_threshold", "md_temperature", "md_round_dims", "qr_flag", "qr_threshold",
         "qr_operation", "qr_collisions",
     ),
-    "the layout and the sizes are those of the files in --data_dir": (
+    "the files in --data_dir determine layout and sizes": (
         "data_set", "dataset_name", "mlperf_bin_loader", "num_numerical_features", "feature_spec",
         "num_embeddings", "synthetic_dataset_use_feature_spec",
         "synthetic_dataset_numerical_features", "synthetic_dataset_num_numerical_features",
         "synthetic_dataset_valid_batches",
     ),
-    "files are read while training, --prefetch batches ahead": (
+    "files are read during training, --prefetch batches ahead": (
         "memory_map", "mmap_mode", "pin_memory", "dataset_multiprocessing",
     ),
-    "dataset.synthetic writes random data": (
+    "python3 -m dataset.synthetic writes random data": (
         "data_size", "data_trace_file", "data_trace_enable_padding", "rand_data_dist",
         "rand_data_min", "rand_data_max", "rand_data_mu", "rand_data_sigma",
     ),
-    "all samples are trained on, in the order of the files or of --shuffle_seed": (
+    "training uses all samples, in file order or as --shuffle_seed orders the batches": (
         "data_sub_sample_rate", "undersampling_rate", "shuffle_training_set", "dataset_subset",
         "drop_last_training_batch",
     ),
-    "an id outside its table is an error: preprocess.py --max_table_rows limits tables": (
+    "an id outside its table is an error; preprocess.py --max_table_rows limits tables": (
         "max_ind_range", "max_table_size", "hash_indices",
     ),
-    "times are always printed, and in the run's journal": (
+    "times are always printed and recorded in the journal": (
         "print_time", "print_wall_time", "print_precision", "print_lr", "gen_loss_summary",
         "debug_mode", "plot_compute_graph",
     ),
-    "a run stops at an AUC, --auc_threshold": ("mlperf_acc_threshold",),
-    "a step has one batch": ("mlperf_grad_accum_iter",),
-    "the MLPs are equal on all ranks": (
+    "--auc_threshold stops a run at an AUC": ("mlperf_acc_threshold",),
+    "every step updates the weights": ("mlperf_grad_accum_iter",),
+    "the MLPs are always data-parallel": (
         "sync_dense_params", "data_parallel_bottom_mlp", "bottom_features_ordered",
     ),
-    "--mode=export writes a SavedModel of float32": (
+    "--mode=export writes a float32 SavedModel": (
         "save_onnx", "quantize_mlp_with_bit", "quantize_emb_with_bit", "fp16",
         "save_input_signature", "saved_model_input_path",
     ),
-    "TensorFlow takes TF32 where the GPU has it": ("allow_tf32", "enable_tf32_compute"),
-    "the kernels are found from the machine and the data": (
+    "TensorFlow uses TF32 if the GPU has it": ("allow_tf32", "enable_tf32_compute"),
+    "the machine and the data determine the kernels": (
         "optimized_mlp", "embedding_type", "gpu_embedding_type", "cpu_embedding_type",
         "cuda_graphs", "disable_algorithm_search", "tf_gpu_memory_limit_gb", "auc_device",
         "run_eagerly", "dummy_model", "profiled_rank",
     ),
-    "warm-up begins at 0, and one schedule of the rate holds for the run": (
+    "warm-up starts at 0, and the schedule does not change during a run": (
         "warmup_factor", "change_lr", "lr_change_point", "lr_after_change_point",
     ),
-    "speed leaves out the first step": ("benchmark_warmup_steps", "inference_benchmark_steps"),
-    "evaluations are made as --evals_per_epoch says": (
+    "timings exclude warm-up": ("benchmark_warmup_steps", "inference_benchmark_steps"),
+    "--evals_per_epoch sets the number of evaluations": (
         "test_after", "evaluate_on_epoch_end", "evaluate_on_training_end", "validation_auroc",
     ),
-    "it is 1e-8 for the tables": ("eps",),
-    "tables have --embedding_optimizer": ("adam_embedding_optimizer",),
-    "MLPs are always trained": ("freeze_mlps",),
+    "--embedding_optimizer has no Adam": ("adam_embedding_optimizer",),
+    "the MLPs are always trained": ("freeze_mlps",),
     "hvd_wrapper.sh sets the number of threads": (
         "inter_op_parallelism", "intra_op_parallelism",
     ),
@@ -185,12 +185,12 @@ WITHOUT = {name: why for why, names in _WITHOUT.items() for name in names}
 
 
 def advice(name: str, known: Sequence[str], booleans: Sequence[str]) -> str:
-    """Returns what to say after "unknown flag --NAME", an empty text if nothing is known of it.
+    """Returns the hint that follows "unknown flag --NAME" in an error, or "".
 
     Args:
-        name: as the user wrote it, without the leading dashes.
+        name: the unknown flag as the user wrote it, without leading dashes.
         known: names of this project's flags.
-        booleans: those of them that take no value.
+        booleans: the names in `known` that take no value.
     """
     plain = name.replace("-", "_").lower()
     if plain.removeprefix("no_") in booleans and plain.startswith("no_"):
@@ -201,6 +201,6 @@ def advice(name: str, known: Sequence[str], booleans: Sequence[str]) -> str:
         note = f" ({_NOTES[plain]})" if plain in _NOTES else ""
         return f"; did you mean --{NAMES[plain]}{note}?"
     if plain in WITHOUT:
-        return f" of another trainer: leave it out, {WITHOUT[plain]}"
+        return f", which another trainer has: leave it out; {WITHOUT[plain]}"
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
     return f"; did you mean --{near[0]}?" if near else ""

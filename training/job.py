@@ -23,7 +23,7 @@ def run(config: Config, place: Place) -> int:
         DivergedError: the loss or a score became NaN or infinite.
         RankLostError: another rank died or stopped answering.
     """
-    with environment.quick_imports(), environment.notices_withheld():
+    with environment.quick_imports(), environment.suppress_notices():
         import dataset
         from model.embedding.backend import BackendError
         from model.embedding.placement import PlacementError
@@ -31,7 +31,7 @@ def run(config: Config, place: Place) -> int:
         from ops.nvtx import ranges
         from training.checkpoint.errors import DamagedError
         from training.runtime import error_translation, gpus, process_group
-        from training.runtime.watched import watched
+        from training.runtime.monitor import monitored
 
         mode = importlib.import_module(f"training.modes.{config.job.mode}")
     user_errors = (
@@ -52,7 +52,7 @@ def run(config: Config, place: Place) -> int:
         if cluster.rank == 0 and (problem := ranges.explain_missing_ranges()):
             warn(problem)
         try:
-            with watched(cluster, config.output.stall_timeout) as watch:
+            with monitored(cluster, config.output.stall_timeout) as watch:
                 code = mode.run(config, cluster, watch)
         except user_errors as error:
             raise UserError(str(error), **getattr(error, "fields", {})) from error

@@ -1,4 +1,4 @@
-"""The training loop: one flat pass over steps, in the order in which things happen."""
+"""The training loop: steps, evaluations and checkpoints in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from storage.nonfinite import finite
+from storage.nonfinite import finite_or_none
 from training.config import Config
 from training.data import Data, step_limit, with_next
 from training.evaluation import Evaluator
@@ -20,35 +20,35 @@ from training.precision import LossScale
 from training.runtime import environment
 from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import DivergedError
+from training.runtime.monitor import Monitor, NullMonitor
 from training.runtime.process_group import ProcessGroup
-from training.runtime.watched import NoWatch, Watch
 from training.schedule import LearningRateSchedule
 from training.telemetry.journal import Journal
 from training.telemetry.profiling import StepProfile
-from training.telemetry.step_rate import Pace
+from training.telemetry.step_rate import StepRate
 
 if TYPE_CHECKING:
     from training.checkpoint.saver import Saver
     from training.step import TrainStep
 
-# Steps between looks at the loss: every look waits for the device, and all ranks look together.
+# Steps between checks of the loss. Each check waits for the device; all ranks check together.
 GUARD_INTERVAL = 20
-# So many steps left out in a row mean that the weights themselves are not finite.
+# After this many skipped steps in a row, the weights themselves must be invalid.
 _MOST_SKIPS = 100
-# Seconds between the events that move the progress bar.
+# Seconds between updates of the progress bar.
 _REPORT_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainee:
-    """What a loop trains.
+    """The data, model and schedule that a loop trains.
 
     Attributes:
         data: the batches.
         step: a training step.
-        scale: the step's loss scale.
+        scale: the loss scale of the step.
         schedule: the learning rate of each step.
-        evaluate: what scores the test data, or None without test data.
+        evaluate: scores the test data; None without test data.
     """
 
     data: Data
@@ -60,30 +60,30 @@ class Trainee:
 
 @dataclasses.dataclass(frozen=True)
 class Services:
-    """What a loop calls while it trains.
+    """The services that a loop calls during training.
 
     Attributes:
-        journal: gets the events.
-        votes: collects requests to stop and for a checkpoint.
+        journal: records events.
+        votes: collects requests to stop or to write a checkpoint.
         profile: starts and stops TensorFlow's profiler.
-        watch: expects progress.
-        saver: writes checkpoints; None: none are written.
+        watch: monitors progress.
+        saver: writes checkpoints; None: no checkpoints.
     """
 
     journal: Journal
     votes: ControlVotes
     profile: StepProfile = dataclasses.field(default_factory=lambda: StepProfile(None, ""))
-    watch: Watch = dataclasses.field(default_factory=NoWatch)
+    watch: Monitor = dataclasses.field(default_factory=NullMonitor)
     saver: Saver | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class StartPoint:
-    """Where a loop starts.
+    """The step at which a loop starts.
 
     Attributes:
-        step: of the checkpoint that the run resumes, or 0.
-        evaluations: records of the evaluations up to there.
+        step: step of the checkpoint that the run resumes, or 0.
+        evaluations: records of the evaluations up to this step.
     """
 
     step: int = 0
@@ -91,17 +91,17 @@ class StartPoint:
 
 
 class Loop:
-    """Trains, evaluates, writes checkpoints, stops.
+    """Trains, evaluates and writes checkpoints.
 
-    Stops at the first of: a request to stop, the AUC threshold, the step limit, the end of the
-    epochs.
+    Stops at a request to stop, the AUC threshold, the step limit or the last epoch, whichever comes
+    first.
 
     Args:
-        config: the job's.
+        config: the configuration of the job.
         cluster: the ranks.
-        trainee: what it trains.
-        services: what it calls meanwhile.
-        start: where it starts.
+        trainee: data, model and schedule.
+        services: journal, votes, profiler, watchdog and checkpoints.
+        start: the step to start at; default: 0.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class Loop:
         folder = config.data.data_dir or ""
         self._sanity = AucSanityCheck(self._schedule, folder, self._journal)
         self._evaluating_seconds = 0.0
-        self._pace = Pace(self._start, config.training.batch_size)
+        self._rate = StepRate(self._start, config.training.batch_size)
         self._next_report = 0.0
 
     def run(self) -> dict[str, Any]:
-        """Runs to the end; returns the content of result.json.
+        """Runs all steps; returns the content of result.json.
 
         Raises:
             DivergedError: the loss is NaN or infinite.
@@ -146,7 +146,7 @@ class Loop:
             done, stopped_by = self._train()
             scores = self._evaluator is not None and stopped_by != "signal"
             if scores and not self._evaluations.made_after(done):
-                # A last evaluation that passes the threshold is no reason why training stopped.
+                # Training has already stopped, so passing the threshold now is not the reason.
                 stopped_by = "signal" if self._evaluate(done) == "signal" else stopped_by
             self._save(done, wait=True)
         self._step.wait()
@@ -155,12 +155,12 @@ class Loop:
         return result
 
     def _train(self) -> tuple[int, str]:
-        """Runs the steps; returns (number of the last one, what stopped it)."""
+        """Runs the steps; returns (last step, reason for stopping)."""
         done, ended = self._start, "early_stop" if self._stops_early else "epochs"
         per_epoch = self._data.steps_per_epoch
         if self._evaluations.passed_after(done):
             return done, "auc_threshold"
-        # A run that was stopped in an evaluation, or just before one, makes it first.
+        # A run that was stopped before or during an evaluation makes that evaluation first.
         if self._evaluations.due_after(done) and (ended_by := self._evaluate(done)):
             return done, ended_by
         while done < self._total:
@@ -169,21 +169,21 @@ class Loop:
             for batch, following in with_next(self._data.train(epoch, first)):
                 done += 1
                 if self._saver is not None:
-                    # This rank's disk alone may be slow.
+                    # Only the disk of this rank may be slow.
                     wait = functools.partial(self._watch.pause, alone=True)
                     self._saver.before_step(self._step.plan(batch), wait)
                 if done > self._start + 1:
                     self._watch.heartbeat(f"step {done}")
                 self._profile.before(done)
-                asked = self._votes.local_vote()
-                _, answer = self._step(batch, self._schedule(done), following, asked)
-                stop, timed = self._votes.global_vote(answer)
+                vote = self._votes.local_vote()
+                _, votes = self._step(batch, self._schedule(done), following, vote)
+                stop, checkpoint = self._votes.global_vote(votes)
                 self._after_step(done, epoch)
                 if self._evaluations.due_after(done) and (ended_by := self._evaluate(done)):
                     return done, ended_by
                 if stop:
                     return done, "signal"
-                if timed or (self._saver is not None and self._saver.due(done)):
+                if checkpoint or (self._saver is not None and self._saver.due(done)):
                     self._save(done, wait=False)
                 if done == self._total:
                     break
@@ -191,10 +191,10 @@ class Loop:
 
     def _after_step(self, done: int, epoch: int) -> None:
         if self._profile.after(done):
-            self._journal.emit("message", text=f"profile of steps up to {done} written")
+            self._journal.emit("message", text=f"wrote the profile of the steps up to {done}")
         if done == self._start + 1:
             self._step.wait()
-            self._pace.first_step_is_done()
+            self._rate.start_clock()
         last = done == self._total
         if done % GUARD_INTERVAL == 0 or last:
             self._guard(done)
@@ -211,28 +211,30 @@ class Loop:
         return done > self._start + 1 and time.perf_counter() >= self._next_report
 
     def _guard(self, done: int) -> None:
-        """Ends a run that has diverged."""
+        """Raises DivergedError if the loss is not finite or too many steps were skipped."""
         skipped, in_a_row = self._scale.skipped() if self._scale.skips else (0, 0)
         loss = self._step.last_loss()
         if self._scale.skips and in_a_row < _MOST_SKIPS:
             return
         if math.isfinite(loss) and not self._scale.skips:
             return
-        seen = f"the loss is {loss}"
+        problem = f"the loss is {loss}"
         if self._scale.skips:
-            seen = f"the last {in_a_row} steps were not finite and left out ({skipped} in all)"
-        raise self._diverged(seen, done)
+            problem = (
+                f"the last {in_a_row} steps were not finite and were skipped ({skipped} in all)"
+            )
+        raise self._diverged(problem, done)
 
-    def _diverged(self, seen: str, done: int) -> DivergedError:
+    def _diverged(self, problem: str, done: int) -> DivergedError:
         good = None if self._saver is None else self._saver.newest()
         return DivergedError(
-            f"{seen} at step {done} (looked at every {GUARD_INTERVAL} steps), learning rate "
-            f"{self._schedule(done):.6g}, loss scale {self._scale.value():g}; last good "
-            f"checkpoint: {good or 'none'}: lower --lr, or lengthen --warmup_steps"
+            f"{problem} at step {done} (checked every {GUARD_INTERVAL} steps), learning rate "
+            f"{self._schedule(done):.6g}, loss scale {self._scale.value():g}, last good "
+            f"checkpoint: {good or 'none'}; lower --lr, or raise --warmup_steps"
         )
 
     def _save(self, done: int, wait: bool) -> None:
-        """Begins a checkpoint; waits until it is whole where `wait` is set."""
+        """Starts writing a checkpoint; if `wait`, returns when it is complete."""
         if self._saver is None:
             return
         self._guard(done)
@@ -250,7 +252,7 @@ class Loop:
 
     def _report(self, done: int, epoch: int) -> None:
         loss = self._step.mean_loss()
-        seconds_per_step, rate = self._pace.since_last_time(done)
+        seconds_per_step, rate = self._rate.since_last_call(done)
         extra: dict[str, Any] = {}
         if self._scale.skips:
             extra["skipped_steps"] = self._scale.skipped()[0]
@@ -270,7 +272,7 @@ class Loop:
     def _evaluate(self, done: int) -> str | None:
         """Evaluates; returns "auc_threshold" or "signal" if that ends training, else None."""
         if self._evaluator is None:
-            raise ValueError("there is no test data to evaluate")
+            raise ValueError("expected test data, found none")
         self._step.wait()
         begin = time.perf_counter()
         self._watch.pause()
@@ -287,11 +289,11 @@ class Loop:
         self._stop_clocks(seconds)
         if result is None:
             return "signal"
-        # The AUC of labels of one class is not defined.
+        # The AUC is undefined if all labels are equal.
         record: dict[str, Any] = {
             "step": done,
-            "auc": finite(result.auc),
-            "log_loss": finite(result.log_loss),
+            "auc": finite_or_none(result.auc),
+            "log_loss": finite_or_none(result.log_loss),
             "samples": result.samples,
             "seconds": seconds,
         }
@@ -303,8 +305,8 @@ class Loop:
         return "auc_threshold" if self._evaluations.passes(result.auc) else None
 
     def _stop_clocks(self, seconds: float) -> None:
-        """Takes time that was not spent on steps off the clocks of steps."""
-        self._pace.pause(seconds)
+        """Excludes time spent outside steps from the step timings."""
+        self._rate.pause(seconds)
         self._step.pause(seconds)
 
     def _config_event(self) -> dict[str, Any]:
@@ -321,7 +323,7 @@ class Loop:
 
     def _result(self, done: int, stopped_by: str, begin: float, end: float) -> dict[str, Any]:
         seconds = end - begin
-        per_step, rate = self._pace.overall(done, end)
+        per_step, rate = self._rate.overall(done, end)
         result = {
             **self._evaluations.summary(),
             "attainable_auc": self._data.attainable_auc,
@@ -347,7 +349,7 @@ class Loop:
 
 
 def last_step(config: Config, steps_per_epoch: int) -> int:
-    """Returns the number of a run's last step, unless something ends it before."""
+    """Returns the number of the last step of a run that nothing ends early."""
     total = config.training.epochs * steps_per_epoch
     limit = step_limit(config.data, config.training)
     return total if limit is None else min(total, limit)

@@ -1,7 +1,7 @@
-"""The optimizers of the dense part, by name. Importing this module imports no TensorFlow.
+"""The optimizers of the MLPs. Importing this module does not import TensorFlow.
 
-Formulas, hyper-parameters and rounding are those of Keras' optimizers of the same names with
-float32 variables, so a run does not depend on which Keras TensorFlow comes with.
+Formulas, hyper-parameters and rounding equal those of Keras' optimizers with float32 variables, but
+no Keras is used: results do not depend on the installed version.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class DenseOptimizer(abc.ABC):
-    """Updates float32 variables in place, from gradients and a learning rate that are tensors.
+    """Updates float32 variables in place, given gradients and a learning rate as tensors.
 
-    A subclass names the states that it keeps of each variable, which start at 0, and gives
-    `_update`; a line in `OPTIMIZERS` makes it a value of --optimizer.
+    A subclass lists the states that it keeps for each variable, which start at 0, and implements
+    `_update`. An entry in `OPTIMIZERS` makes it a value of --optimizer.
 
     Args:
-        variables: what it updates; their names become part of its states' names.
+        variables: the variables to update; names of states contain their names.
     """
 
-    #: What is kept of each variable: a float32 variable of its shape each.
+    #: Names of the states: for each variable, one float32 variable of the same shape per name.
     states: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, variables: Sequence[tf.Variable]) -> None:
@@ -39,30 +39,30 @@ class DenseOptimizer(abc.ABC):
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """What a checkpoint keeps, in its order: the number of updates, each variable's states."""
+        """The number of updates and the states of each variable, in the order of checkpoints."""
         return [self._iteration, *(state for _, states in self._updated for state in states)]
 
     def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> None:
-        """Updates every variable once. Makes no variable, so it can be part of any `tf.function`.
+        """Updates every variable once. Creates no variables, so any `tf.function` can call it.
 
         Args:
-            gradients: of the variables, in their order, with their shapes, float32.
+            gradients: float32 gradients of the variables, in their order and with their shapes.
             learning_rate: scalar float32.
 
         Raises:
-            ValueError: there are more or fewer gradients than variables.
+            ValueError: the number of gradients is not the number of variables.
         """
         if len(gradients) != len(self._updated):
-            raise ValueError(f"expected {len(self._updated)} gradients, got {len(gradients)}")
+            raise ValueError(f"expected {len(self._updated)} gradients, found {len(gradients)}")
         factors = self._factors(self._iteration.assign_add(1), learning_rate)
         for gradient, (variable, states) in zip(gradients, self._updated):
             self._update(variable, states, gradient, factors)
 
     def _factors(self, iteration: tf.Tensor, learning_rate: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns the scalars that all variables share.
+        """Returns the scalars that the updates of all variables share.
 
         Args:
-            iteration: number of this update, from 1, scalar int64.
+            iteration: number of this update, scalar int64, starting at 1.
             learning_rate: scalar float32.
         """
         return (learning_rate,)
@@ -75,11 +75,11 @@ class DenseOptimizer(abc.ABC):
         gradient: tf.Tensor,
         factors: tuple[tf.Tensor, ...],
     ) -> None:
-        """Updates one variable and its states in place; `factors` as `_factors` returns them."""
+        """Updates one variable and its states in place; `factors` is the result of `_factors`."""
 
 
 class SGD(DenseOptimizer):
-    """w -= rate g, one op of TensorFlow's for each variable."""
+    """w -= rate g, one TensorFlow op per variable."""
 
     def _update(self, variable, states, gradient, factors):
         import tensorflow as tf
@@ -91,9 +91,9 @@ class SGD(DenseOptimizer):
 class Adagrad(DenseOptimizer):
     """a += g^2, w -= rate g / sqrt(a + 1e-8) (Duchi et al. 2011).
 
-    The sums start at 0, like PyTorch's and those of the tables' Adagrad; TensorFlow's start at 0.1.
-    Epsilon is under the root, as in Keras, where it keeps the first steps of tiny gradients small:
-    TensorFlow's ResourceApplyAdagradV2 adds it to the root, so these are plain ops.
+    The sums start at 0, as in PyTorch and in the tables' Adagrad; TensorFlow starts at 0.1. Epsilon
+    is under the root, as in Keras, which keeps the first steps of tiny gradients small. This rules
+    out TensorFlow's ResourceApplyAdagradV2, which adds it to the root.
     """
 
     states = ("accumulator",)
@@ -107,12 +107,12 @@ class Adagrad(DenseOptimizer):
 
 
 class Adam(DenseOptimizer):
-    """Adam in the order of Kingma and Ba 2015, end of section 2, with Keras' hyper-parameters.
+    """Adam in the form at the end of section 2 of Kingma and Ba 2015, with Keras' constants.
 
     m += (g - m) (1 - b1), v += (g^2 - v) (1 - b2),
-    w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + 1e-7), with b1 = 0.9, b2 = 0.999; one op of
-    TensorFlow's for each variable. It takes b2 as a float32 and subtracts it from 1 in float32,
-    where Keras rounds the difference: steps differ by 7 parts in a million.
+    w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + 1e-7), with b1 = 0.9, b2 = 0.999. One
+    TensorFlow op per variable, which computes 1 - b2 in float32. Keras rounds the exact difference
+    instead, so the steps differ by 7 parts in a million.
     """
 
     states = ("m", "v")
@@ -133,5 +133,5 @@ class Adam(DenseOptimizer):
         )  # fmt: skip
 
 
-#: {value of --optimizer: the optimizer}.
+#: {value of --optimizer: optimizer}
 OPTIMIZERS: dict[str, type[DenseOptimizer]] = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}

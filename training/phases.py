@@ -1,7 +1,7 @@
-"""Phases of a step as data, and how one of them runs: with its device and its NVTX range.
+"""Describes the phases of a step and runs them on their devices, with NVTX ranges.
 
-A phase reads named values and gives names to what it returns; whoever has the list of phases
-decides whether they run in one `tf.function` or each by itself.
+A phase reads named values and returns named values. The caller decides whether to run a list of
+phases in one `tf.function` or separately.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 from model.embedding.interface import ExchangePlan
 from ops.nvtx import ranges
 
-# Names of phases, as tools show them; --step_breakdown counts reading with the loop.
+# Names of phases in tools; --step_breakdown includes reading in "read and loop".
 READ = "read"
 EXCHANGE_IDS = "exchange ids"
 LOOKUP = "lookup"
@@ -26,9 +26,9 @@ EXCHANGE_GRADIENTS = "exchange gradients"
 UPDATE_ROWS = "update rows"
 DENSE_FORWARD = "dense forward"  # of evaluation and inference
 
-# Where a phase runs. Batches come from the host, and so do their ids.
+# Devices of phases. Batches and their ids are in host memory.
 HOST = "CPU:0"
-ACCELERATOR = None  # TensorFlow's own choice: a GPU where there is one and the op runs on it
+ACCELERATOR = None  # TensorFlow chooses: a GPU if there is one and the op supports it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Phase:
     """One phase of a step.
 
     Attributes:
-        name: also of its NVTX range.
-        run: function from the values of `inputs` to a tuple of those of `outputs`.
-        inputs: names of the values that it takes.
-        outputs: names of the values that it returns; none: it has only effects.
-        waits_for: the range starts when this input is ready; default: the first.
-        early: outputs that later phases may use before the whole phase has ended.
+        name: name of the phase and of its NVTX range.
+        run: function from the values of `inputs` to a tuple of the values of `outputs`.
+        inputs: names of the input values.
+        outputs: names of the returned values; empty: the phase only has side effects.
+        waits_for: the input whose arrival starts the range; default: the first.
+        early: outputs that later phases may use before the phase has ended.
         device: `HOST` or `ACCELERATOR`.
     """
 
@@ -54,28 +54,28 @@ class Phase:
     device: str | None = ACCELERATOR
 
     def run_on_device(self, *inputs: Any) -> tuple:
-        """Returns the outputs for inputs in their order, without a range."""
+        """Returns the outputs for inputs in order, without an NVTX range."""
         with tf.device(self.device):
             return self.run(*inputs)
 
     def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Returns the outputs by name, without a range."""
+        """Returns the outputs by name, without an NVTX range."""
         results = self.run_on_device(*(values[name] for name in self.inputs))
         return dict(zip(self.outputs, results))
 
 
 def run_with_ranges(phases: tuple[Phase, ...], values: dict[str, Any]) -> dict[str, Any]:
-    """Runs phases in a graph, each within its NVTX range; returns all values.
+    """Runs phases in a graph, each in an NVTX range; returns all values by name.
 
-    The ranges change nothing about which operations may overlap.
+    The ranges do not change which operations may overlap.
 
     Args:
-        phases: in their order.
-        values: {name: value} of what the phases do not make themselves.
+        phases: the phases in order.
+        values: {name: value} of the inputs that no phase returns.
     """
     values = dict(values)
     for phase in phases:
-        if ranges.listening():
+        if ranges.is_tool_attached():
             values.update(_in_range(phase, values))
         else:
             values.update(phase(values))
@@ -96,11 +96,11 @@ def _in_range(phase, values):
 
 
 def _start(name, value):
-    """Starts a range when a value is there; returns (its mark, the value that is within it)."""
-    # Of a plan, the lookup takes the ids first; the rest is for later phases, on other devices.
+    """Starts a range when a value is ready; returns (mark of the range, the value inside it)."""
+    # The lookup uses only the ids of a plan; the rest is for later phases on other devices.
     main = value.ids if isinstance(value, ExchangePlan) else value
     tensors = _tensors(main)
-    if not tensors:  # SOK's rows are no tensors: its lookup has exchanged the vectors too
+    if not tensors:  # SOK's lookup also exchanges the vectors, and returns no rows
         return None, value
     mark, tensors = ranges.start(name, tensors)
     main = _with_tensors(main, tensors)
@@ -108,7 +108,7 @@ def _start(name, value):
 
 
 def _end(mark, outputs):
-    """Ends a range when all outputs are there; returns the outputs of then."""
+    """Ends a range when all outputs are ready; returns the outputs."""
     main = {k: v.ids if isinstance(v, ExchangePlan) else v for k, v in outputs.items()}
     tensors = _tensors(main)
     if not tensors:
@@ -127,7 +127,7 @@ def _tensors(structure):
 
 
 def _with_tensors(structure, tensors):
-    """Returns a structure with these in place of its tensors, other values as they were."""
+    """Returns a structure with its tensors replaced, and other values unchanged."""
     rest = iter(tensors)
     flat = tf.nest.flatten(structure, expand_composites=True)
     flat = [next(rest) if tf.is_tensor(value) else value for value in flat]

@@ -1,4 +1,4 @@
-"""The loss scale of mixed precision, and what becomes of a step that is not finite."""
+"""The loss scale of mixed precision, and the skipping of steps that are not finite."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import tensorflow as tf
 from training.config import SpeedConfig
 from training.runtime.errors import UserError
 
-# The published runs' static scale for float16.
+# Static scale for float16 in the published runs.
 STATIC_FLOAT16 = 1024.0
-# Dynamic scaling: Micikevicius et al. 2018 (https://arxiv.org/abs/1710.03740), with the numbers of
-# TensorFlow's and NVIDIA's implementations.
+# Dynamic scaling after Micikevicius et al. 2018 (https://arxiv.org/abs/1710.03740), with the
+# constants of TensorFlow's and NVIDIA's implementations.
 INITIAL, GROWTH_INTERVAL, SMALLEST = 2.0**15, 2000, 1.0
 
 
@@ -18,11 +18,11 @@ def compute_dtype(speed: SpeedConfig, gpus: int) -> tf.DType:
     """Returns the dtype of arithmetic and exchange: float32 without --amp.
 
     Args:
-        speed: the precision asked for, and whether the interaction is the project's op.
+        speed: the settings.
         gpus: number of GPUs that this process sees.
 
     Raises:
-        UserError: the device lacks the type.
+        UserError: the interaction op does not support the type on a CPU.
     """
     if not speed.amp:
         return tf.float32
@@ -31,8 +31,11 @@ def compute_dtype(speed: SpeedConfig, gpus: int) -> tf.DType:
         name = "float16" if gpus else "bfloat16"
     if name == "float16" and not gpus and speed.custom_interact:
         raise UserError(
-            "--amp_dtype=float16 on a CPU: the interaction op has float32 and bfloat16 there; take "
-            "--amp_dtype=bfloat16, or go without --custom_interact"
+            "--amp_dtype=float16: expected bfloat16 for --custom_interact on a CPU, found float16; "
+            "use --amp_dtype=bfloat16, or leave --custom_interact out",
+            flag="amp_dtype",
+            expected="bfloat16",
+            found="float16",
         )
     return tf.as_dtype(name)
 
@@ -41,12 +44,9 @@ def loss_scale(speed: SpeedConfig, dtype: tf.DType, *, skip_nonfinite: bool) -> 
     """Returns the `LossScale` of a configuration.
 
     Args:
-        speed: the scale asked for.
-        dtype: what `compute_dtype` returned.
-        skip_nonfinite: as for `LossScale`.
-
-    Raises:
-        UserError: --loss_scale is no number of at least 1 and not dynamic.
+        speed: the settings.
+        dtype: the result of `compute_dtype`.
+        skip_nonfinite: see `LossScale`.
     """
     value = speed.loss_factor
     if value == "dynamic":
@@ -57,19 +57,19 @@ def loss_scale(speed: SpeedConfig, dtype: tf.DType, *, skip_nonfinite: bool) -> 
 
 
 class LossScale:
-    """A factor on the loss, divided out of the gradients again.
+    """A factor on the loss; the gradients are divided by it again.
 
-    Under dynamic scaling a step with an infinite or NaN loss or gradient is left out on all ranks
-    and halves the scale; `GROWTH_INTERVAL` finite steps in a row double it.
+    With dynamic scaling, all ranks skip a step whose loss or gradients are infinite or NaN, and
+    halve the scale. `GROWTH_INTERVAL` finite steps in a row double it.
 
     Args:
-        value: the scale, or the first one.
-        dynamic: find the scale while training.
-        skip_nonfinite: leave such steps out under a static scale too.
+        value: the scale; with dynamic scaling, the initial one.
+        dynamic: whether to adjust the scale during training.
+        skip_nonfinite: whether to skip such steps also with a static scale.
 
     Attributes:
-        dynamic: as given.
-        skips: steps that are not finite are left out.
+        dynamic: whether the scale is adjusted during training.
+        skips: whether steps that are not finite are skipped.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LossScale:
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
-        """{name: variable} of what a checkpoint keeps."""
+        """{name: variable}, as stored in checkpoints."""
         return {"loss_scale": self._scale, "good_steps": self._good,
                 "skipped_steps": self._skipped, "skipped_in_a_row": self._in_a_row}  # fmt: skip
 
@@ -101,14 +101,14 @@ class LossScale:
         return float(self._scale.numpy())
 
     def skipped(self) -> tuple[int, int]:
-        """Returns (steps left out so far, how many of them were the last in a row)."""
+        """Returns (skipped steps so far, skipped steps since the last finite one)."""
         return int(self._skipped.numpy()), int(self._in_a_row.numpy())
 
     def after_step(self, finite: tf.Tensor) -> None:
-        """Counts a step and, under dynamic scaling, moves the scale.
+        """Counts a step and, with dynamic scaling, adjusts the scale.
 
         Args:
-            finite: scalar bool tensor, the same on all ranks.
+            finite: scalar bool tensor, equal on all ranks.
         """
         one, none = tf.constant(1, tf.int64), tf.constant(0, tf.int64)
         self._skipped.assign_add(tf.where(finite, none, one))
@@ -118,6 +118,6 @@ class LossScale:
         good = tf.where(finite, self._good + 1, none)
         grown = good >= GROWTH_INTERVAL
         scale = tf.where(finite, self._scale, tf.maximum(self._scale / 2, SMALLEST))
-        # 2^127 doubled would be infinite; no gradient needs more than this.
+        # Limits the scale: 2^127 doubled would be infinite, and no gradient needs more than 2^24.
         self._scale.assign(tf.where(grown, tf.minimum(scale * 2, 2.0**24), scale))
         self._good.assign(tf.where(grown, none, good))

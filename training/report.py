@@ -1,4 +1,4 @@
-"""`python3 -m training.report`: writes one HTML page about runs."""
+"""`python3 -m training.report`: writes an HTML report of runs."""
 
 import sys
 

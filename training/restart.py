@@ -1,4 +1,4 @@
-"""`python3 -m training.restart`: starts a job again when it loses a rank."""
+"""`python3 -m training.restart`: restarts a job after the loss of a rank."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The learning rate: linear warm-up, constant, quadratic decay, end."""
+"""The learning-rate schedule: linear warm-up, constant rate, polynomial decay, end rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A published learning rate and its steps at the global batch size it was published for."""
+    """A published schedule, with its steps at the published global batch size."""
 
     rate: float
     batch_size: int
@@ -25,8 +25,8 @@ class Preset:
         )
 
 
-# MLPerf training v0.7 (NVIDIA's DLRM), NVIDIA's DeepLearningExamples (TensorFlow 2 DLRM, model
-# sizes small and large) and TorchRec's DLRM example; decay 0: none.
+# Sources: MLPerf training v0.7 (NVIDIA's DLRM); NVIDIA's DeepLearningExamples (TensorFlow 2 DLRM,
+# model sizes small and large); TorchRec's DLRM example, which has no warm-up and no decay.
 PRESETS = {
     "mlperf": Preset(24.0, 55296, 2750, 49315, 27772),
     "deeplearningexamples_small": Preset(28.0, 32768, 6400, 64000, 80000),
@@ -40,16 +40,16 @@ class LearningRateSchedule:
     """The learning rate of each step, counted from 1.
 
     With s the step, w `warmup_steps`, d `decay_start_step`, k `decay_steps`: base * s / w up to w;
-    then base up to d; then base * ((d + k - s) / k)^power, never below `end_rate`, for k steps;
-    then `end_rate`, never rising again (MLPerf training v0.7, DLRM).
+    then base up to d; then base * ((d + k - s) / k)^power for k steps, but at least `end_rate`;
+    then `end_rate` (MLPerf training v0.7, DLRM).
 
     Attributes:
-        base_rate: the learning rate between warm-up and decay.
-        warmup_steps: 0 for none.
-        decay_start_step: the last step at `base_rate`; None for no decay.
-        decay_steps: length of the decay; 0 drops straight to `end_rate`.
-        end_rate: the learning rate after the decay.
-        power: the decay's exponent.
+        base_rate: learning rate between warm-up and decay.
+        warmup_steps: length of the warm-up; 0: no warm-up.
+        decay_start_step: last step at `base_rate`; None: no decay.
+        decay_steps: length of the decay; 0: drop to `end_rate` at once.
+        end_rate: learning rate after the decay.
+        power: exponent of the decay.
     """
 
     base_rate: float
@@ -63,21 +63,23 @@ class LearningRateSchedule:
         for name in ("warmup_steps", "decay_start_step", "decay_steps"):
             value = getattr(self, name)
             if value is not None and value < 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+                raise ValueError(f"{name}: expected 0 or more, found {value}")
         for name in ("base_rate", "end_rate", "power"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and 0 or more, got {value}")
+                raise ValueError(f"{name}: expected a finite number of 0 or more, found {value}")
         if self.end_rate > self.base_rate:
-            raise ValueError(f"end_rate {self.end_rate} is above base_rate {self.base_rate}")
+            raise ValueError(
+                f"end_rate: expected at most base_rate {self.base_rate}, found {self.end_rate}"
+            )
         if self.decay_start_step is not None and self.decay_start_step < self.warmup_steps:
             raise ValueError(
-                f"the decay starts at step {self.decay_start_step}, before the warm-up of "
-                f"{self.warmup_steps} steps ends"
+                f"decay_start_step: expected at least warmup_steps {self.warmup_steps}, found "
+                f"{self.decay_start_step}"
             )
 
     def __call__(self, step: int) -> float:
-        """Returns the learning rate of step 1, 2, ..."""
+        """Returns the learning rate of a step, counted from 1."""
         if step < self.warmup_steps:
             return self.base_rate * step / self.warmup_steps
         if self.decay_start_step is None or step <= self.decay_start_step:

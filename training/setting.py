@@ -1,14 +1,14 @@
-"""A setting: one field of a configuration dataclass, with what a user must know about it.
+"""Describes a setting: one field of a configuration dataclass with its help text and bounds.
 
-The help text, bounds, choices and unit are metadata of the field; name, type and default are the
-field's own. `training.cli` makes a flag of each setting.
+Name, type and default come from the field, everything else from its metadata. `training.cli` turns
+each setting into a flag.
 """
 
 import dataclasses
 import typing
 from typing import Any, Optional
 
-#: The setting is the path of a file or folder; or such a path, or a word with a meaning.
+#: Values of `Setting.path`: always a path, or either a path or a keyword.
 PATH, PATH_OR_WORD = "path", "path or word"
 _KINDS = (bool, int, float, str)
 
@@ -18,16 +18,17 @@ class Setting:
     """One setting.
 
     Attributes:
-        name: of the field, and of the flag.
-        section: name of the group's field in the whole configuration, such as "data".
-        kind: bool, int, float or str. Where `default` is None the value may be None too.
-        default: its value where the user gives none.
-        help: what it means, one or more sentences.
-        minimum: the least value allowed, or None.
-        maximum: the largest value allowed, or None.
-        choices: the values allowed; empty: any.
-        unit: of a number, such as "steps"; "" where there is none.
-        path: `PATH`, `PATH_OR_WORD`, or "" for a setting that is no path.
+        name: name of the field and of the flag.
+        section: name of the group's field in `training.config.Config`, such as "data".
+        kind: bool, int, float or str. If `default` is None, the value may also be None.
+        default: the value if the user sets none.
+        help: text for --help.
+        minimum: smallest allowed value, or None.
+        maximum: largest allowed value, or None.
+        choices: allowed values; empty: any.
+        unit: unit of a number, such as "steps", or "".
+        path: `PATH`, `PATH_OR_WORD`, or "" if the setting is not a path.
+        alias: an older name of the flag, or "".
     """
 
     name: str
@@ -40,6 +41,7 @@ class Setting:
     choices: tuple[str, ...]
     unit: str
     path: str
+    alias: str
 
 
 def setting(
@@ -51,8 +53,9 @@ def setting(
     choices: tuple[str, ...] = (),
     unit: str = "",
     path: str = "",
+    alias: str = "",
 ) -> Any:
-    """Returns a dataclass field that is a setting; for the arguments see `Setting`."""
+    """Returns a dataclass field that is a setting; see `Setting` for the arguments."""
     return dataclasses.field(
         default=default,
         metadata={
@@ -62,19 +65,20 @@ def setting(
             "choices": tuple(choices),
             "unit": unit,
             "path": path,
+            "alias": alias,
         },
     )
 
 
 def settings_of(group: type[Any], section: str) -> list[Setting]:
-    """Returns the settings of a configuration dataclass, in the order of its fields.
+    """Returns the settings of a configuration dataclass in the order of its fields.
 
     Args:
         group: the dataclass.
-        section: as for `Setting`.
+        section: see `Setting`.
 
     Raises:
-        TypeError: a field has another type than `Setting.kind` allows.
+        TypeError: the type of a field is not a `Setting.kind`.
     """
     found = []
     for field in dataclasses.fields(group):

@@ -1,8 +1,7 @@
-"""One training step, and one forward pass, as lists of phases.
+"""Defines the training step and the forward pass as lists of phases.
 
-`train_phases` is the training step, its phases in their order, which nothing else repeats.
-`TrainStep` runs the list in one `tf.function`, `training.breakdown.BreakdownStep` runs each phase
-by itself.
+Only `train_phases` defines the phases of a training step and their order. `TrainStep` runs them in
+one `tf.function`; `training.breakdown.BreakdownStep` runs them one at a time.
 
 Shapes: b local batch, B global batch, T tables, D embedding dimension.
 """
@@ -25,7 +24,7 @@ Batch = dict[str, tf.Tensor]
 
 
 def plan_phase(embedding: Embedding) -> Phase:
-    """Returns the phase that brings a batch's ids to their rows' ranks: it needs no weight."""
+    """Returns the phase that sends a batch's ids to the ranks of their rows; it uses no weights."""
     return Phase(
         phases.EXCHANGE_IDS,
         lambda categorical: (embedding.plan_ids(categorical),),
@@ -36,7 +35,7 @@ def plan_phase(embedding: Embedding) -> Phase:
 
 
 def _vector_phases(embedding: Embedding) -> tuple[Phase, Phase]:
-    """Returns the phases from a plan to the vectors of this rank's samples, [b, T, D]."""
+    """Returns the phases from a plan to the vectors of this rank's samples [b, T, D]."""
     return (
         Phase(
             phases.LOOKUP,
@@ -55,12 +54,12 @@ def _vector_phases(embedding: Embedding) -> tuple[Phase, Phase]:
 
 
 def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
-    """Returns one training step: its phases in their order.
+    """Returns the phases of a training step in order.
 
-    Values that it takes: categorical ids, dense [b, dense features] float32, label [b, 1] float32,
+    Inputs: categorical (ids), dense [b, dense features] float32, label [b, 1] float32,
     learning_rate (scalar float32), local_votes (float32 vector of any length).
-    Values that it makes: among others loss, the mean over the global batch before the update, and
-    votes, the mean of all ranks' local_votes.
+    Outputs include loss, the mean over the global batch before the update, and votes, the mean of
+    local_votes over all ranks.
     """
     embedding, work = parts.embedding, DensePhases(parts, losses)
     forward_and_dense = (
@@ -71,8 +70,8 @@ def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
             work.forward_and_backward,
             ("dense", "vectors", "label"),
             ("loss", "gradients", "vector_gradients", "loss_scale"),
-            # The bottom MLP does not wait for the vectors, nor do their gradients, on the way
-            # back, for the dense ones.
+            # The bottom MLP runs before the vectors arrive, and the gradients of the vectors are
+            # sent back before the dense gradients are ready.
             waits_for="vectors",
             early=("vector_gradients", "loss_scale"),
         ),
@@ -122,14 +121,14 @@ def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
 
 
 class TrainStep:
-    """Trains on one batch: the phases of `train_phases` in one `tf.function`, traced once.
+    """Runs the phases of `train_phases` in one `tf.function`, traced once.
 
-    The next batch's ids are exchanged while this batch computes: ids do not depend on the weights,
-    so the result is the same bytes.
+    The ids of the next batch are exchanged during this step. They do not depend on the weights, so
+    the results are the same to the bit.
 
     Args:
-        parts: what the step works on.
-        overlap: False exchanges a batch's ids before its own step.
+        parts: the objects that the step uses.
+        overlap: False exchanges the ids of each batch before its step.
     """
 
     def __init__(self, parts: StepParts, *, overlap: bool = True):
@@ -139,13 +138,13 @@ class TrainStep:
         self._overlap = overlap
         self._planned_batch: Batch | None = None
         self._planned: Any = None
-        # Nothing here is Python that AutoGraph must rewrite; its rewriting would take most of the
-        # time to the first step.
+        # Without AutoGraph: there is nothing for it to rewrite, and it would take most of the time
+        # to the first step.
         self._plan = tf.function(self._plan_ids, autograph=False)
         self._function: Any = None  # traced with the first batch's shapes
 
     def plan(self, batch: Batch) -> ExchangePlan:
-        """Returns a batch's plan, made now unless the step before has made it."""
+        """Returns the exchange plan of a batch; computes it unless the previous step did."""
         if self._planned_batch is not batch:
             self._planned, self._planned_batch = self._plan(batch["categorical"]), batch
         return self._planned
@@ -160,21 +159,21 @@ class TrainStep:
         """Runs one step.
 
         Args:
-            batch: {"dense": [b, dense_features], "categorical": [b, T] or [B, T_r],
-                "label": [b, 1]}.
-            learning_rate: of this step.
-            following: the batch of the next call, if there is one.
-            votes: this rank's control votes, of the same number in every call.
+            batch: {"dense": [b, dense features] float32, "categorical": [b, T] or [B, T_r],
+                "label": [b, 1] float32}.
+            learning_rate: learning rate of this step.
+            following: the batch of the next call, or None.
+            votes: control votes of this rank, the same number in every call.
 
         Returns:
-            (loss, votes): the mean loss over the global batch, before the update, and the mean of
-            all ranks' votes; float32 tensors.
+            (loss, votes): float32 tensors, the mean loss over the global batch before the update,
+            and the mean of the votes over all ranks.
         """
         plan = self.plan(batch)
         local_votes = tf.constant(votes, tf.float32)
         if self._function is None:
             self._function = self._traced(batch, local_votes)
-        # With overlap, a last batch plans itself once more: every step is the same graph.
+        # The last step plans its own batch again, so that every step runs the same graph.
         following = batch if following is None else following
         loss, global_votes, planned = self._function(
             batch["dense"], plan, batch["label"], tf.constant(learning_rate, tf.float32),
@@ -185,7 +184,7 @@ class TrainStep:
         return loss, global_votes
 
     def last_loss(self) -> float:
-        """Returns the last step's loss; see `LossRecord.last`."""
+        """Returns the loss of the last step; see `LossRecord.last`."""
         return self._losses.last()
 
     def mean_loss(self) -> float:
@@ -193,22 +192,22 @@ class TrainStep:
         return self._losses.mean()
 
     def wait(self) -> None:
-        """Waits until the last step is done."""
+        """Waits for the end of the last step."""
         self._losses.last()
 
     def pause(self, seconds: float) -> None:
         """Called with the seconds spent outside steps since the last one. Does nothing here."""
 
     def finite(self) -> bool:
-        """Returns whether the dense weights are finite, waiting for the last step.
+        """Waits for the last step; returns whether all dense weights are finite.
 
-        All ranks have the same weights, and so the same answer.
+        The result is equal on all ranks, because their dense weights are.
         """
         variables = self._parts.dense_model.trainable_variables
         return all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in variables)
 
     def traces(self) -> int:
-        """Returns how often the step has been traced: 1 after the first."""
+        """Returns how many times the step has been traced: 1 after the first step."""
         return self._function.experimental_get_tracing_count()
 
     def _plan_ids(self, categorical):
@@ -216,7 +215,7 @@ class TrainStep:
         return values["plan"]
 
     def _traced(self, batch, votes):
-        """Returns the function of `_step`, for plans of any number of rows."""
+        """Returns `_step` as a function that accepts plans with any number of rows."""
 
         def spec(tensor):
             return tf.TensorSpec(tensor.shape, tensor.dtype)
@@ -234,7 +233,7 @@ class TrainStep:
         return tf.function(self._step, input_signature=signature, autograph=False)
 
     def _step(self, dense, plan, label, learning_rate, local_votes, following):
-        # Nothing below waits for this, nor it for anything below: TensorFlow runs both at once.
+        # This and the phases below do not depend on each other: TensorFlow runs them in parallel.
         planned = self._plan_ids(following) if self._overlap else ()
         values = {
             "dense": dense, "plan": plan, "label": label, "learning_rate": learning_rate,
@@ -245,7 +244,7 @@ class TrainStep:
 
 
 class Forward:
-    """Computes logits of one batch without training.
+    """Computes the logits of a batch without training.
 
     Args:
         dense_model: the data-parallel part.
@@ -267,7 +266,7 @@ class Forward:
         self._function = tf.function(self._forward, autograph=False)
 
     def __call__(self, batch: Batch) -> tf.Tensor:
-        """Returns [b, 1] float32 logits of this rank's samples."""
+        """Returns the logits [b, 1] float32 of this rank's samples."""
         return self._function(batch["dense"], batch["categorical"])
 
     def _forward(self, dense, categorical):

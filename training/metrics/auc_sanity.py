@@ -1,4 +1,4 @@
-"""Finds evaluations that show a fault of the run: diverged, learned nothing, inverted labels."""
+"""Detects faults of a run from its evaluations: divergence, no learning, inverted labels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from training.evaluation import Evaluation
 from training.schedule import LearningRateSchedule
 from training.telemetry.journal import Journal
 
-# A model has learned something if its AUC is this far above 0.5; Criteo's and the demo's pass it
+# A model has learned something if its AUC exceeds 0.5 by this. Criteo and the demo data pass it
 # within a few hundred steps.
 LEAST_GAIN = 0.02
-# An AUC this far below 0.5 is more than a model that has learned nothing gives.
+# An AUC this far below 0.5 is not just a model that has learned nothing.
 LEAST_INVERSION = 0.05
-# Mean log loss, in nats, of a diverged run: what a model gives that is always wrong and 98 % sure
-# of it. Inverted labels alone give less: a calibrated model is rarely so sure.
+# A mean log loss in nats above this means divergence: 4 is the log loss of a model that is always
+# wrong with a confidence of 98 %. Inverted labels give less, because a calibrated model is rarely
+# that confident.
 DIVERGED_LOG_LOSS = 4.0
-# After fewer steps than this an AUC below 0.5 is a transient of training as likely as a fault.
+# After fewer steps than this, an AUC below 0.5 may be a transient.
 FEWEST_STEPS = 100
 
 
@@ -38,28 +39,28 @@ def diagnose(
     folder: str,
     training_loss: float | None = None,
 ) -> str | None:
-    """Returns a line about what is wrong with an evaluation and its likely causes, or None.
+    """Returns one line with the problem that an evaluation shows and its likely causes, or None.
 
     Args:
-        evaluation: of the test data.
-        step: number of steps that the model has been trained.
-        schedule: the run's.
-        folder: the data's.
-        training_loss: log loss of the last training batch, in nats, or None.
+        evaluation: scores of the test data.
+        step: number of training steps before the evaluation.
+        schedule: learning-rate schedule of the run.
+        folder: folder of the data.
+        training_loss: log loss of the last training batch in nats, or None.
     """
     positives, samples = evaluation.positives, evaluation.samples
     if positives in (0, samples):
         return (
-            f"the AUC is not defined: all {samples} labels of {folder}/test are "
+            f"the AUC is undefined: all {samples} labels in {folder}/test are "
             f"{1 if positives else 0}"
         )
     guessing = guessing_log_loss(positives, samples)
     if not evaluation.log_loss <= DIVERGED_LOG_LOSS:
         return (
-            f"log loss {evaluation.log_loss:.4g} after step {step} (guessing gives {guessing:.2f}, "
-            f"AUC {evaluation.auc:.4f}): training has diverged; likely causes: a learning rate "
-            f"that is too high ({schedule(step):.3g}: lower --lr, or lengthen --warmup_steps), or "
-            "dense values that are counts without a logarithm"
+            f"log loss {evaluation.log_loss:.4g} after step {step} (guessing gives {guessing:.2f}; "
+            f"AUC {evaluation.auc:.4f}): training has diverged; likely causes: the learning rate "
+            f"{schedule(step):.3g} is too high (lower --lr, or raise --warmup_steps), or the dense "
+            "values are counts without a logarithm"
         )
     error = standard_error(positives, samples - positives)
     margin = max(LEAST_GAIN, 4 * error)
@@ -68,37 +69,37 @@ def diagnose(
     found = f"AUC {evaluation.auc:.4f} over {samples} samples after step {step}"
     if step < schedule.warmup_steps:
         return (
-            f"{found} is no better than guessing (0.5): warm-up is not over: it ends at step "
-            f"{schedule.warmup_steps} (learning rate {schedule(step):.3g} of "
+            f"{found} is no better than guessing (0.5): warm-up lasts until step "
+            f"{schedule.warmup_steps} (the learning rate is {schedule(step):.3g} of "
             f"{schedule.base_rate:.3g})"
         )
-    # Scores that rank the test data the wrong way round, of a model that fits its training data.
+    # The model fits the training data, but ranks the test data in inverse order.
     inverted = evaluation.auc < 0.5 - max(LEAST_INVERSION, 4 * error)
     if inverted and training_loss is not None and training_loss < guessing < evaluation.log_loss:
         if step < FEWEST_STEPS:
-            return f"{found} is worse than guessing (0.5), but {step} steps are too few to say why"
+            return f"{found} is worse than guessing (0.5), but {step} steps are too few for a cause"
         return (
-            f"{found} is worse than guessing (0.5), with a log loss of {evaluation.log_loss:.4g} "
-            f"against {training_loss:.4g} in training (guessing gives {guessing:.2f}): likely "
-            f"cause: inverted labels in {folder}/train or {folder}/test (1 must be a click in both)"
+            f"{found} is worse than guessing (0.5), and the log loss is {evaluation.log_loss:.4g} "
+            f"on test data, {training_loss:.4g} in training (guessing gives {guessing:.2f}); "
+            f"likely cause: inverted labels in {folder}/train or {folder}/test (1 is a click)"
         )
-    few = f"too few steps ({step}), " if step < FEWEST_STEPS else ""
+    few = f"too few steps ({step}); " if step < FEWEST_STEPS else ""
     return (
-        f"{found} is no better than guessing (0.5, give or take {margin:.2g}): likely causes: "
-        f"{few}a learning rate ({schedule(step):.3g}) that is too high or too low; labels, dense "
-        "features and ids of different samples; training and test data made with different "
-        f"dictionaries (check with python3 -m dataset.validate {folder})"
+        f"{found} is no better than guessing (0.5 +/- {margin:.2g}); likely causes: {few}the "
+        f"learning rate {schedule(step):.3g} is too high or too low; labels, dense features and "
+        "ids are of different samples; training and test data have different dictionaries; check "
+        f"the data with python3 -m dataset.validate {folder}"
     )
 
 
 class AucSanityCheck:
-    """Warns, once, when an evaluation shows that a model is not learning what it should.
+    """Warns once per run if an evaluation shows that training goes wrong.
 
-    During warm-up it reports only what warm-up does not explain, except at the run's end.
+    During warm-up it ignores a low AUC, except at the end of the run.
 
     Args:
-        schedule, folder: as for `diagnose`.
-        journal: the run's journal.
+        schedule, folder: see `diagnose`.
+        journal: gets the warning.
     """
 
     def __init__(self, schedule: LearningRateSchedule, folder: str, journal: Journal):
@@ -108,17 +109,21 @@ class AucSanityCheck:
     def check(
         self, evaluation: Evaluation, step: int, last: bool, training_loss: float | None = None
     ) -> None:
-        """Checks an evaluation after a step, which may be the run's last.
+        """Checks an evaluation; emits the warning if there is a problem.
 
-        `training_loss` as for `diagnose`.
+        Args:
+            evaluation: scores of the test data.
+            step: number of training steps before the evaluation.
+            last: whether this is the last step of the run.
+            training_loss: see `diagnose`.
         """
-        explained = (
+        warming_up = (
             step < self._schedule.warmup_steps
             and not last
             and 0 < evaluation.positives < evaluation.samples
             and evaluation.log_loss <= DIVERGED_LOG_LOSS
         )
-        if self._warned or explained:
+        if self._warned or warming_up:
             return
         text = diagnose(evaluation, step, self._schedule, self._folder, training_loss)
         if text is not None:

@@ -1,9 +1,9 @@
-"""The SOK DLRM benchmark's area under the ROC curve: of 8000 thresholds, over all ranks.
+"""Area under the ROC curve from 8000 thresholds over all ranks, as in the SOK DLRM benchmark.
 
-It is `tf.keras.metrics.AUC(num_thresholds=8000, from_logits=True)` whose counts are summed over
-ranks. Thresholds are 0, 1/7999, ... 1, so that probabilities fall into 7999 bins (i/7999,
-(i+1)/7999], 0 into the first; the trapezoids under the ROC curve of these thresholds are the
-Mann-Whitney statistic with all scores of a bin tied. So counts are all that is kept, as integers.
+Computes `tf.keras.metrics.AUC(num_thresholds=8000, from_logits=True)` from counts summed over
+ranks. The thresholds 0, 1/7999, ... 1 divide probabilities into 7999 bins (i/7999, (i+1)/7999]; 0
+is in the first. The trapezoids under the ROC curve of these thresholds equal the Mann-Whitney
+statistic with all scores in a bin tied, so integer counts per bin are sufficient.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ THRESHOLDS = 8000
 
 
 class BinnedAuc:
-    """Counts positives and negatives in bins of equal width of the probability.
+    """Counts positives and negatives per bin of the probability; bins have equal width.
 
     Args:
-        thresholds: number of thresholds, one more than there are bins.
+        thresholds: number of thresholds, one more than the number of bins.
     """
 
     def __init__(self, thresholds: int = THRESHOLDS):
@@ -48,26 +48,25 @@ class BinnedAuc:
         with np.errstate(over="ignore"):
             probability = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
         bins = self._counts.shape[1]
-        # In float32 as in Keras: a probability on a threshold belongs to the bin below it.
+        # In float32 as in Keras; a probability equal to a threshold is in the bin below it.
         index = np.ceil(probability * np.float32(bins)) - 1
         index = np.maximum(index, 0, where=valid, out=np.zeros_like(index)).astype(np.int64)
         for row, chosen in zip(self._counts, (positive & valid, ~positive & valid)):
             row += np.bincount(index[chosen], minlength=bins)
 
     def result(self, cluster: ProcessGroup | None = None) -> float:
-        """Returns the area over all ranks' samples; NaN where all labels are equal.
+        """Returns the area over the samples of all ranks; NaN if all labels are equal.
 
         Args:
-            cluster: the ranks (`training.runtime.process_group`), None for this process alone;
-                every rank must call.
+            cluster: the ranks; None: this process alone. All ranks must call this method.
 
         Raises:
-            training.metrics.exact_auc.ScoresNotFiniteError: a logit of any rank is NaN.
+            training.metrics.exact_auc.ScoresNotFiniteError: a logit on any rank is NaN.
         """
         refuse_nan(self._invalid, cluster)
         counts = self._counts if cluster is None else cluster.all_reduce_sum(self._counts)
         positives, negatives = counts
         below = np.cumsum(negatives) - negatives
-        # Python's integers: 63 bits hold the product of one bin, not the sum over bins times N.
+        # In Python's integers: 63 bits hold the product of one bin, but not the sum over all bins.
         doubled = sum(int(p) * int(2 * b + n) for p, b, n in zip(positives, below, negatives))
         return area(doubled, int(positives.sum()), int(negatives.sum()))

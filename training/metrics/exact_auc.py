@@ -2,12 +2,12 @@
 
 With P positives and M negatives, AUC = (#{pairs with positive above negative} + half the ties) /
 (P M), the Mann-Whitney statistic, counted in integers. The ranks first exchange scores so that each
-holds one range of values; a rank then counts the pairs within its range, and pairs across ranges
-follow from the counts alone.
+holds one range of values. Each rank counts the pairs within its range; the number of pairs across
+ranges follows from the number of scores in each range.
 
-A rank keeps its scores once, 4 bytes each, and sorts them in place. With several ranks, a second
-array of about the same size holds the received scores during the exchange. docs/training.md has
-figures.
+A rank stores each of its scores once, in 4 bytes, and sorts them in place. With several ranks, a
+second array of about the same size holds the received scores during the exchange.
+docs/training.md has figures.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from training.runtime.process_group import ProcessGroup
 
 _SPLITTER_SAMPLES = 1024
-# 64 MiB: more than malloc ever takes from its heap, so that a freed block goes back at once, and of
-# a block that is not full only the filled pages are memory.
+# 64 MiB, more than malloc ever takes from its heap: a freed block is returned at once, and only the
+# filled pages of a block occupy memory.
 _BLOCK = 1 << 24
-# Scores that a rank sends in one exchange, and that it looks up at a time.
+# Number of scores that a rank sends in one exchange, or looks up at a time.
 _CHUNK = 1 << 22
 
 
 class ScoresNotFiniteError(ValueError):
-    """A score is NaN, so that it has no order."""
+    """A score is NaN or infinite, so that the AUC is undefined."""
 
 
 def exact_auc(
     scores: npt.ArrayLike, labels: npt.ArrayLike, cluster: ProcessGroup | None = None
 ) -> float:
-    """Returns the area under the ROC curve over all ranks' samples.
+    """Returns the area under the ROC curve over the samples of all ranks.
 
     Args:
-        scores: [n] float32, this rank's scores: logits or probabilities, higher is more positive.
+        scores: [n] float32, the scores of this rank: logits or probabilities.
         labels: [n], 0 or 1.
-        cluster: the ranks (`training.runtime.process_group`), None for this process alone. A rank
-            may have no samples; every rank must call.
+        cluster: the ranks; None: this process alone. All ranks must call this function, also those
+            without samples.
 
     Returns:
-        A float, the same on all ranks; NaN where all labels are equal.
+        A float, equal on all ranks; NaN if all labels are equal.
 
     Raises:
-        ScoresNotFiniteError: a score of any rank is NaN.
+        ScoresNotFiniteError: a score on any rank is NaN.
         ValueError: the lengths differ.
     """
     metric = ExactAuc()
@@ -57,7 +57,7 @@ def exact_auc(
 
 
 class ExactAuc:
-    """Collects scores of this rank's samples and ranks them in the end."""
+    """Collects the scores of this rank; computes the area at the end."""
 
     def __init__(self):
         self._positives, self._negatives = _Scores(), _Scores()
@@ -67,7 +67,7 @@ class ExactAuc:
         """Adds samples.
 
         Args:
-            scores: [n] float32, higher is more positive.
+            scores: [n] float32, logits or probabilities.
             labels: [n], 0 or 1.
 
         Raises:
@@ -79,12 +79,9 @@ class ExactAuc:
         self._negatives.append(scores[~positive])
 
     def result(self, cluster: ProcessGroup | None = None) -> float:
-        """Returns the area over all ranks' samples, and forgets them.
-
-        Arguments, result and errors are as for `exact_auc`.
-        """
+        """Returns the area over the samples of all ranks and discards them; see `exact_auc`."""
         refuse_nan(self._invalid, cluster)
-        # Both are whole arrays of this object's own: sorted in place, gone with the last use.
+        # These arrays are not shared: sort them in place, and free them after their last use.
         pair = [self._positives.take(), self._negatives.take()]
         for scores in pair:
             scores.sort()
@@ -99,15 +96,15 @@ class ExactAuc:
             counts = cluster.all_reduce_sum(counts)
         positives, negatives = pair
         below = int(counts[:rank, 1].sum())
-        # Twice the number of won pairs, so that a tie's half stays an integer; 63 bits are enough
-        # for four billion samples.
+        # Twice the number of won pairs, so that half a tie is an integer. 63 bits are enough for
+        # four billion samples.
         doubled = _doubled_wins(positives, negatives) + 2 * below * positives.size
         all_positives, all_negatives = counts.sum(axis=0)
         return area(summed(doubled, cluster), all_positives, all_negatives)
 
 
 class _Scores:
-    """A growing array of float32 that becomes one array without a second copy of the whole."""
+    """A growing float32 array; `take` returns it as one array without copying it completely."""
 
     def __init__(self):
         self._blocks: list[np.ndarray] = []
@@ -124,21 +121,21 @@ class _Scores:
             values = values[part.size :]
 
     def take(self) -> np.ndarray:
-        """Returns all values as one array and forgets them."""
+        """Returns all values as one array and discards them."""
         blocks, self._blocks = self._blocks, []
         used, self._used = self._used, _BLOCK
         if not blocks:
             return np.empty(0, np.float32)
         if len(blocks) == 1:
             return blocks[0][:used]
-        whole = np.empty((len(blocks) - 1) * _BLOCK + used, np.float32)
+        joined = np.empty((len(blocks) - 1) * _BLOCK + used, np.float32)
         for begin in range((len(blocks) - 1) * _BLOCK, -1, -_BLOCK):
-            whole[begin : begin + _BLOCK] = blocks.pop()[: whole.size - begin]
-        return whole
+            joined[begin : begin + _BLOCK] = blocks.pop()[: joined.size - begin]
+        return joined
 
 
 def flat(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (scores as float32 [n], whether each is a positive's as bool [n]).
+    """Returns (scores [n] float32, whether each label is 1 [n] bool).
 
     Raises:
         ValueError: the lengths differ.
@@ -146,26 +143,26 @@ def flat(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.n
     scores = np.ascontiguousarray(scores, np.float32).reshape(-1)
     positive = np.asarray(labels).reshape(-1) > 0.5
     if scores.shape != positive.shape:
-        raise ValueError(f"{scores.size} scores but {positive.size} labels")
+        raise ValueError(f"expected one label per score, found {scores.size} and {positive.size}")
     return scores, positive
 
 
 def refuse_nan(invalid: int, cluster: ProcessGroup | None) -> None:
-    """Raises ScoresNotFiniteError, on all ranks, if `invalid` is above 0 on any."""
+    """Raises ScoresNotFiniteError on all ranks if `invalid` is above 0 on any rank."""
     invalid = summed(invalid, cluster)
     if invalid:
-        raise ScoresNotFiniteError(f"the AUC is not defined: {invalid} scores are NaN")
+        raise ScoresNotFiniteError(f"the AUC is undefined: {invalid} scores are NaN")
 
 
 def summed(count: int, cluster: ProcessGroup | None) -> int:
-    """Returns an integer's sum over ranks."""
+    """Returns the sum of an integer over all ranks."""
     if cluster is None or cluster.size == 1:
         return count
     return int(cluster.all_reduce_sum(np.array([count], np.int64))[0])
 
 
 def area(doubled: int, positives: int, negatives: int) -> float:
-    """Returns doubled / (2 P M), NaN where there is no pair."""
+    """Returns doubled / (2 P M); NaN if there are no pairs."""
     pairs = int(positives) * int(negatives)
     return doubled / (2 * pairs) if pairs else math.nan
 
@@ -181,18 +178,18 @@ def _doubled_wins(positives: np.ndarray, negatives: np.ndarray) -> int:
 
 
 def _cuts(positives: np.ndarray, negatives: np.ndarray, cluster: ProcessGroup) -> np.ndarray:
-    """Returns N - 1 values that cut all ranks' sorted scores into N ranges of about one size."""
+    """Returns N - 1 values that divide the scores of all ranks into N ranges of similar size."""
     count = positives.size + negatives.size
     chosen = []
     if count:
         share = round(_SPLITTER_SAMPLES * positives.size / count)
         for scores, taken in ((positives, share), (negatives, _SPLITTER_SAMPLES - share)):
-            # As many of each class as there are in all; the middle of each of equal parts.
+            # Samples in proportion to the class; each is the middle of an equal part.
             if scores.size:
                 chosen.append(scores[(2 * np.arange(taken) + 1) * scores.size // (2 * taken)])
     local = np.concatenate(chosen) if chosen else np.zeros(0, np.float32)
     table = np.zeros((cluster.size, _SPLITTER_SAMPLES + 1))
-    # A rank's samples stand for as many scores as it has; NaN fills up.
+    # Each sample is weighted by the rank's number of scores; NaN marks unused entries.
     table[cluster.rank] = np.nan
     table[cluster.rank, 0] = count
     table[cluster.rank, 1 : 1 + local.size] = local
@@ -211,12 +208,12 @@ def _cuts(positives: np.ndarray, negatives: np.ndarray, cluster: ProcessGroup) -
 def _by_range(
     pair: list[np.ndarray], index: int, cuts: np.ndarray, cluster: ProcessGroup
 ) -> np.ndarray:
-    """Returns, sorted, the scores of all ranks that are in this rank's range; empties pair[index].
+    """Returns the sorted scores of all ranks in this rank's range; empties pair[index].
 
-    They travel in pieces, so that little more is needed than room for what is sent and received.
+    Scores are exchanged in pieces, so that the buffers of an exchange stay small.
     """
     values, pair[index] = pair[index], np.empty(0, np.float32)
-    # Equal scores never part: a cut value goes to the range below it, on every rank.
+    # Equal scores stay together: a score equal to a cut is in the range below it on every rank.
     bounds = np.array([0, *np.searchsorted(values, cuts, side="right"), values.size])
     counts = np.zeros((cluster.size, cluster.size), np.int64)
     counts[cluster.rank] = np.diff(bounds)
@@ -228,9 +225,9 @@ def _by_range(
             values[min(begin + first, stop) : min(begin + first + piece, stop)]
             for begin, stop in zip(bounds, bounds[1:])
         ]
-        came = cluster.alltoallv(parts)
-        received[end : end + came.size] = came
-        end += came.size
+        arrived = cluster.alltoallv(parts)
+        received[end : end + arrived.size] = arrived
+        end += arrived.size
     del values
     received.sort()
     return received

@@ -1,7 +1,7 @@
-"""What a process can be started for: `training.modes.NAME` for each --mode=NAME.
+"""The modes of main.py: `training.modes.NAME` implements --mode=NAME.
 
-Each has `run`, which `training.job` calls. No mode is imported here: all but plan import
-TensorFlow.
+Each module has a function `run`, which `training.job` calls. This package does not import them,
+because all except plan import TensorFlow.
 """
 
 #: The values of --mode.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from storage.nonfinite import finite
+from storage.nonfinite import finite_or_none
 from training.build import build
 from training.checkpoint import manifest
 from training.checkpoint.compatibility import with_model_of
@@ -15,23 +15,23 @@ from training.evaluation import evaluate
 from training.metrics.exact_auc import ScoresNotFiniteError
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError
+from training.runtime.monitor import Monitor
 from training.runtime.process_group import ProcessGroup
-from training.runtime.watched import Watch
 from training.step import Forward
 from training.telemetry.sinks import open_journal
 
 
-def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
+def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     """Runs the mode; returns the exit code.
 
     Raises:
-        UserError: the configuration, the data or the checkpoint do not allow it.
-        DivergedError: the model's scores are not finite.
+        UserError: the configuration, the data or the checkpoint does not allow the run.
+        DivergedError: a score is NaN or infinite.
     """
     reader = find_checkpoint(config.checkpoint, cluster)
     config = with_model_of(config, reader)
     if config.training.global_batch_size is None:
-        # The batch size is no property of the model: any multiple of the ranks gives the same.
+        # Scores do not depend on the batch size, so round it up to a multiple of the ranks.
         trained = manifest.flag(reader.manifest, "global_batch_size", reader.folder)
         config = config.with_values(global_batch_size=-(-trained // cluster.size) * cluster.size)
     parts = build(config, cluster)
@@ -57,12 +57,14 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
                 auc=config.evaluation.auc,
             )  # fmt: skip
         except ScoresNotFiniteError as error:
-            raise DivergedError(f"the evaluation of {reader.folder}: {error}") from error
+            raise DivergedError(f"evaluation of {reader.folder}: {error}") from error
         if scored is None:
-            raise ValueError("an evaluation that nobody stops has a result")
+            raise ValueError(
+                "expected a result of an evaluation that cannot be stopped, found None"
+            )
         scores = {
-            "auc": finite(scored.auc),
-            "log_loss": finite(scored.log_loss),
+            "auc": finite_or_none(scored.auc),
+            "log_loss": finite_or_none(scored.log_loss),
             "samples": scored.samples,
         }
         journal.emit("evaluation", step=step, **scores, seconds=scored.seconds)

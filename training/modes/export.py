@@ -1,6 +1,6 @@
-"""`--mode=export`: a checkpoint becomes a SavedModel that needs nothing but TensorFlow.
+"""`--mode=export`: converts a checkpoint to a SavedModel that runs with TensorFlow alone.
 
-Reads the checkpoint's files directly: no placement, no ranks, no data.
+Reads the files of the checkpoint directly, without placement, ranks or data.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from training.checkpoint.restore import find_checkpoint
 from training.config import Config
 from training.runtime.console import warn
 from training.runtime.errors import EXIT_OK, UserError
+from training.runtime.monitor import Monitor
 from training.runtime.process_group import ProcessGroup
-from training.runtime.watched import Watch
 
 DESCRIPTION = "model.json"
-# The signature that takes counts and transforms them itself.
+# Name of the signature that takes counts and applies the dense transform.
 FROM_COUNTS = "from_counts"
 
 
-def run(config: Config, cluster: ProcessGroup, watch: Watch | None = None) -> int:
-    """Runs the mode; returns the exit code. One process has nobody to watch.
+def run(config: Config, cluster: ProcessGroup, watch: Monitor | None = None) -> int:
+    """Runs the mode in one process, without a watchdog; returns the exit code.
 
     Raises:
-        UserError: there is no whole checkpoint, or the folder cannot be made.
+        UserError: there is no complete checkpoint, or the folder cannot be created.
     """
     if cluster.size != 1:
         raise UserError(
-            f"--mode=export is work for one process, {cluster.size} were started: leave "
-            "horovodrun away"
-        )
+            f"--mode=export: expected one process, found {cluster.size}; run it without horovodrun",
+            flag="mode", expected=1, found=cluster.size,
+        )  # fmt: skip
     target = pathlib.Path(config.checkpoint.export_dir or "")
     _check_target(target)
     begin = time.perf_counter()
@@ -53,9 +53,9 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch | None = None) -> in
     transform = counts_transform(reader, config.data.applied_transform)
     if transform is None:
         warn(
-            f"{reader.folder} does not say which transform of the dense counts its model expects: "
-            f"{target} takes transformed values alone; state it with --applied_transform, one of "
-            f"{', '.join(TRANSFORMS)}"
+            f"{reader.folder} does not record which transform of the dense counts its model "
+            f"expects, so {target} only takes transformed values; give the transform with "
+            f"--applied_transform: {', '.join(TRANSFORMS)}"
         )
     size = export(reader, target, transform)
     rows = sum(reader.manifest["vocab_sizes"])
@@ -69,45 +69,47 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch | None = None) -> in
 
 
 def counts_transform(reader: Reader, stated: str | None = None) -> str | None:
-    """Returns the transform from counts to what a checkpoint's model takes, None if unknown.
+    """Returns the transform from counts to the dense values that the model expects, or None.
 
     Args:
         reader: the checkpoint.
-        stated: what the user says of a checkpoint that does not say it, or None.
+        stated: the user's --applied_transform for a checkpoint that does not record one, or None.
 
     Raises:
-        UserError: the checkpoint says otherwise.
-        DamagedError: it names a transform that does not exist.
+        UserError: the checkpoint records another transform.
+        DamagedError: the checkpoint records a transform that does not exist.
     """
     found = manifests.expected_transform(reader.manifest)
     if found is None:
         return stated
     if found not in tuple(TRANSFORMS):
         raise DamagedError(
-            f"{reader.folder}: its data's dense transform is {found!r}, expected one of "
-            f"{', '.join(TRANSFORMS)}"
-        )
+            f"{reader.folder}: dense transform: expected one of {', '.join(TRANSFORMS)}, found "
+            f"{found!r}",
+            path=reader.folder, expected=tuple(TRANSFORMS), found=found,
+        )  # fmt: skip
     if stated not in (None, found):
         raise UserError(
-            f"--applied_transform={stated}: checkpoint {reader.folder} says {found}: leave the "
-            "flag out"
-        )
+            f"--applied_transform={stated}: expected {found}, recorded in checkpoint "
+            f"{reader.folder}; leave the flag out",
+            flag="applied_transform", path=reader.folder, expected=found, found=stated,
+        )  # fmt: skip
     return found
 
 
 def export(reader: Reader, target: str | pathlib.Path, transform: str | None) -> int:
-    """Writes a SavedModel and `model.json`; returns their bytes.
+    """Writes a SavedModel and `model.json`; returns their size in bytes.
 
-    The memory it takes is that of the tables and one piece of a table.
+    Needs memory for all tables and one piece of a table.
 
     Args:
         reader: the checkpoint.
-        target: the folder to make. It is written under another name and renamed when whole.
-        transform: what `counts_transform` returned.
+        target: the folder to create. It is written under a temporary name and then renamed.
+        transform: the result of `counts_transform`.
 
     Raises:
         UserError: the folder exists or cannot be written.
-        DamagedError: the checkpoint does not hold what its flags say.
+        DamagedError: the content of the checkpoint contradicts its flags.
     """
     target = pathlib.Path(target)
     _check_target(target)
@@ -123,14 +125,16 @@ def export(reader: Reader, target: str | pathlib.Path, transform: str | None) ->
             size = atomic.sync_tree(partial)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"--export_dir={target}: cannot be written: {reason}") from error
+        raise UserError(
+            f"--export_dir={target}: cannot be written: {reason}", flag="export_dir", path=target
+        ) from error
     return size
 
 
 def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
-    """Returns the `model.serving.ServingDLRM` of a checkpoint; `transform` as for `export`."""
+    """Returns the `ServingDLRM` of a checkpoint; see `export` for `transform`."""
     manifest = reader.manifest
-    # Large tables are for the host's memory, whatever devices there are.
+    # Tables may be too large for a GPU, so all variables stay in host memory.
     with tf.device("CPU:0"):
         dense_model = _dense_model(reader)
         tables = [_table(reader, table) for table in range(len(manifest["vocab_sizes"]))]
@@ -143,7 +147,7 @@ def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
 
 
 def description(reader: Reader, transform: str | None) -> dict[str, Any]:
-    """Returns the content of `model.json`; `transform` as for `export`."""
+    """Returns the content of `model.json`; see `export` for `transform`."""
     manifest = reader.manifest
     features, tables = manifests.dense_features(manifest), len(manifest["vocab_sizes"])
     ids = {"dtype": "int64", "shape": [None, tables], "values": "ids"}
@@ -158,7 +162,7 @@ def description(reader: Reader, transform: str | None) -> dict[str, Any]:
         "vocab_sizes": manifest["vocab_sizes"],
         "embedding_dim": manifest["embedding_dim"],
         "dense_features": features,
-        # From counts to the values of the input "dense"; null: the checkpoint does not say.
+        # Transform from counts to the input "dense"; null: not recorded in the checkpoint.
         "dense_transform": transform,
         "signature": {
             "name": "serving_default",
@@ -179,23 +183,25 @@ def description(reader: Reader, transform: str | None) -> dict[str, Any]:
 
 
 def _dense_model(reader):
-    """Returns the checkpoint's dense part, with TensorFlow's ops, in float32."""
+    """Returns the dense part of the checkpoint in float32, with TensorFlow's ops."""
     config = _config(reader)
     names = sorted(reader.manifest["dense"], key=lambda name: int(name.split(".")[0]))
     arrays = [reader.named("dense", name) for name in names]
-    # Before the model is made: a width from damaged flags may be any number.
+    # Check before creating variables: damaged flags may contain any width.
     expected = config.variable_shapes()
     if len(arrays) != len(expected):
         raise DamagedError(
-            f"{reader.folder}: expected {len(expected)} dense variables by its flags, found "
-            f"{len(arrays)}"
-        )
+            f"{reader.folder}: expected {len(expected)} dense variables according to its flags, "
+            f"found {len(arrays)}",
+            path=reader.folder, expected=len(expected), found=len(arrays),
+        )  # fmt: skip
     for name, array, shape in zip(names, arrays, expected):
         if array.shape != shape or array.dtype != np.float32:
             raise DamagedError(
-                f"{reader.folder}: dense variable {name}: expected float32 {list(shape)} by its "
-                f"flags, found {array.dtype} {list(array.shape)}"
-            )
+                f"{reader.folder}: dense variable {name}: expected float32 {list(shape)} according "
+                f"to its flags, found {array.dtype} {list(array.shape)}",
+                path=reader.folder, expected=shape, found=array.shape,
+            )  # fmt: skip
     model = DenseDLRM(config)
     for variable, array in zip(model.variables, arrays):
         variable.assign(array)
@@ -214,17 +220,18 @@ def _config(reader):
             top_mlp=read_widths("top_mlp", texts["top_mlp"]),
         )
     except ValueError as error:
-        raise DamagedError(f"{folder}: its flags are damaged: {error}") from error
+        raise DamagedError(f"{folder}: its flags are damaged: {error}", path=folder) from error
     if config.bottom_mlp[-1] != manifest["embedding_dim"]:
         raise DamagedError(
-            f"{folder}: its flags are damaged: expected --bottom_mlp to end in the tables' width, "
-            f"{manifest['embedding_dim']}, found {texts['bottom_mlp']}"
-        )
+            f"{folder}: its flags are damaged: expected the last width of --bottom_mlp to be the "
+            f"embedding dimension {manifest['embedding_dim']}, found {texts['bottom_mlp']}",
+            path=folder, expected=manifest["embedding_dim"], found=config.bottom_mlp[-1],
+        )  # fmt: skip
     return config
 
 
 def _table(reader: Reader, table: int) -> tf.Variable:
-    """Returns a table as one variable, filled piece by piece."""
+    """Returns a table as one variable, which is filled piece by piece."""
     rows, dimension = reader.manifest["vocab_sizes"][table], reader.manifest["embedding_dim"]
     variable = create_table(rows, dimension, name=f"table_{table:02d}")
     begin = 0
@@ -236,4 +243,8 @@ def _table(reader: Reader, table: int) -> tf.Variable:
 
 def _check_target(target: pathlib.Path) -> None:
     if target.exists() or target.is_symlink():
-        raise UserError(f"--export_dir={target}: exists already; name a new folder")
+        raise UserError(
+            f"--export_dir={target}: exists already; give a new folder",
+            flag="export_dir",
+            path=target,
+        )

@@ -1,8 +1,7 @@
-"""`--mode=inference_benchmark`: the latency of the forward pass, for each batch size.
+"""`--mode=inference_benchmark`: measures the latency of the forward pass for each batch size.
 
-Timed is what a caller waits for: from a batch in memory to its logits in memory. Reading the data
-is not in it. The batches of one size differ, so that rows are not in the caches because the batch
-before asked for the same ones.
+The latency is the time from a batch in memory to its logits in memory, without reading data.
+Consecutive batches differ, so that their rows are not in the caches from the previous call.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from training.checkpoint.weights import load_weights
 from training.config import Config
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError, UserError
+from training.runtime.monitor import Monitor
 from training.runtime.process_group import ProcessGroup
-from training.runtime.watched import Watch
 from training.step import Forward
 from training.telemetry.sinks import open_journal
 
 PERCENTILES = (50, 90, 95, 99)
 _SECONDS, _WARM_UP_SECONDS = 5.0, 0.5
 _FEWEST_CALLS, _MOST_CALLS = 20, 20_000
-# Samples of which the batches of one size are cut: so many, or at least so many batches.
+# The batches of one size are cut from this many samples, but at least from _POOL_BATCHES batches.
 _POOL_SAMPLES, _POOL_BATCHES, _MOST_BATCHES = 1 << 17, 4, 256
 
 
-def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
+def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     """Runs the mode; returns the exit code.
 
     Raises:
-        UserError: the ranks do not divide a batch size, or the checkpoint does not fit.
+        UserError: the ranks do not divide a batch size, or the checkpoint does not match the flags.
         DivergedError: a logit is NaN or infinite.
     """
     sizes = batch_sizes(config, cluster.size)
@@ -78,10 +77,10 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
 def batch_sizes(config: Config, ranks: int) -> list[int]:
     """Returns the global batch sizes of --batch_sizes.
 
-    Unless the user has given them, they are rounded up to what the ranks divide.
+    The default sizes are rounded up to multiples of the number of ranks.
 
     Raises:
-        UserError: the ranks do not divide one of them.
+        UserError: the ranks do not divide a size that the user gave.
     """
     sizes = config.job.global_batch_sizes
     if "batch_sizes" not in config.given:
@@ -89,9 +88,10 @@ def batch_sizes(config: Config, ranks: int) -> list[int]:
     for size in sizes:
         if size % ranks:
             raise UserError(
-                f"--batch_sizes={config.job.batch_sizes}: {size} is not divisible by the {ranks} "
-                "ranks"
-            )
+                f"--batch_sizes={config.job.batch_sizes}: expected multiples of the {ranks} ranks, "
+                f"found {size}",
+                flag="batch_sizes", found=size, bound=ranks,
+            )  # fmt: skip
     return list(sizes)
 
 
@@ -99,8 +99,8 @@ def row_of(batch: int, seconds: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Returns one row of the table.
 
     Args:
-        batch: global batch size.
-        seconds: of each call.
+        batch: global batch size in samples.
+        seconds: duration of each call.
     """
     milliseconds = 1000 * np.asarray(seconds, np.float64)
     mean = float(milliseconds.mean())
@@ -115,19 +115,19 @@ def row_of(batch: int, seconds: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 def heading(facts: Mapping[str, Any]) -> str:
     """Returns the lines above the table."""
-    weights = "initial ones"
+    weights = "initial"
     if facts["checkpoint"] is not None:
-        weights = f"of step {facts['step']}, {facts['checkpoint']}"
+        weights = f"step {facts['step']} of {facts['checkpoint']}"
     data = facts["data"]
-    samples = "random samples"
+    samples = "random"
     if data["layout"] != SYNTHETIC:
-        samples = f"the test data of {data['data_dir']}"
+        samples = f"test data of {data['data_dir']}"
     names = "".join(f"{f'p{p} ms':>11}" for p in PERCENTILES)
     return "\n".join(
         [
             f"forward pass, ranks {facts['ranks']}, arithmetic {facts['dtype']}",
             f"weights: {weights}",
-            f"batches: of {samples}",
+            f"batches: {samples}",
             f"{'batch':>8}{'mean ms':>11}{names}{'samples/s':>14}{'calls':>8}",
         ]
     )
@@ -156,8 +156,8 @@ def _facts(
     }
 
 
-def _measure(parts: Parts, cluster: ProcessGroup, size: int, watch: Watch) -> np.ndarray | None:
-    """Returns the seconds of each timed call, the slowest rank's, on rank 0."""
+def _measure(parts: Parts, cluster: ProcessGroup, size: int, watch: Monitor) -> np.ndarray | None:
+    """Returns on rank 0 the seconds of each timed call, on the slowest rank; else None."""
     watch.pause()
     batches = _batches(parts, cluster, size)
     forward = Forward(parts.dense_model, parts.embedding.for_batch(size // cluster.size))
@@ -185,8 +185,8 @@ def _measure(parts: Parts, cluster: ProcessGroup, size: int, watch: Watch) -> np
         watch.heartbeat(f"batches of {size}")
     if invalid := int(cluster.all_reduce_sum([float(invalid)])[0]):
         raise DivergedError(
-            f"{invalid} calls with {size} samples gave logits that are NaN or infinite: the "
-            "checkpoint's weights or the data's dense values are not finite; restore another one"
+            f"{invalid} calls with {size} samples returned logits that are NaN or infinite: the "
+            "weights or the dense values are not finite; try another checkpoint"
         )
     nothing = np.empty(0)
     gathered = cluster.alltoallv([seconds] + [nothing] * (cluster.size - 1))
@@ -194,23 +194,23 @@ def _measure(parts: Parts, cluster: ProcessGroup, size: int, watch: Watch) -> np
 
 
 def _agreed(cluster: ProcessGroup, wanted: float, fewest: int, most: int) -> int:
-    """Returns rank 0's number of calls, within bounds, on all ranks."""
+    """Returns on all ranks the number of calls that rank 0 wants, within bounds."""
     calls = min(max(math.ceil(wanted), fewest), most)
     return int(cluster.all_reduce_sum(np.array([calls if cluster.rank == 0 else 0], np.int64))[0])
 
 
 def _batches(parts: Parts, cluster: ProcessGroup, size: int) -> list[dict[str, tf.Tensor]]:
-    """Returns distinct batches of `size` samples over all ranks, as far as there are samples."""
+    """Returns batches of `size` samples over all ranks, distinct if there are enough samples."""
     local = size // cluster.size
     count = min(max(_POOL_SAMPLES // size, _POOL_BATCHES), _MOST_BATCHES)
     pool = parts.data.one_batch(count * size)
     dense, ids = pool["dense"].numpy(), pool["categorical"].numpy()
-    there, tables = dense.shape[0], ids.shape[1]
-    # [b, T], or with model-parallel input [N, b, T_r]: the samples of all ranks in turn.
-    ids = ids.reshape(-1, there, tables)
+    available, tables = dense.shape[0], ids.shape[1]
+    # [1, b, T], or with model-parallel input [N, b, T_r].
+    ids = ids.reshape(-1, available, tables)
     batches = []
-    for index in range(min(count, max(1, there // local))):
-        taken = (index * local + np.arange(local)) % there
+    for index in range(min(count, max(1, available // local))):
+        taken = (index * local + np.arange(local)) % available
         batches.append(
             {
                 "dense": tf.constant(dense[taken]),

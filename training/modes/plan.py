@@ -1,6 +1,6 @@
-"""`--mode=plan`: prints where tables go, what a step costs and how long it would take.
+"""`--mode=plan`: prints the placement of the tables and the predicted cost of a step and a run.
 
-No TensorFlow, no ranks; of a dataset only its description is read.
+Uses neither TensorFlow nor ranks, and reads only the metadata of a dataset.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ def run(config: Config) -> int:
     """Runs the mode; returns the exit code.
 
     Raises:
-        UserError: the tables do not fit, or sizes or names that cannot be.
+        UserError: the tables do not fit, or a size or name is wrong.
     """
     try:
         print(plan.render(planned_run(config)))
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error), **getattr(error, "fields", {})) from error
     return EXIT_OK
 
 
 def planned_run(config: Config) -> PlannedRun:
-    """Returns the run that a configuration describes, for the planner.
+    """Returns a configuration as a run for the planner.
 
     Raises:
-        ValueError: for sizes or names that cannot be, or a folder that is no dataset.
+        ValueError: a size or name is wrong, or the folder is not a dataset.
     """
     data, model, speed = config.data, config.model, config.speed
     sizes, of_data = data.table_sizes("mlperf"), {}
@@ -58,5 +58,5 @@ def planned_run(config: Config) -> PlannedRun:
         ),
         global_batch_size=config.training.batch_size,
         amp=speed.amp,
-        compress=speed.compress,
+        compress=speed.dedup_ids,
     )

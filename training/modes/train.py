@@ -1,4 +1,4 @@
-"""`--mode=train`: trains and evaluates, and writes checkpoints."""
+"""`--mode=train`: trains, evaluates and writes checkpoints."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from training.optimizers import OPTIMIZERS
 from training.runtime.console import warn
 from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from training.runtime.monitor import Monitor
 from training.runtime.process_group import ProcessGroup
-from training.runtime.watched import Watch
 from training.step import Forward, StepParts, TrainStep
 from training.telemetry.journal import Journal
 from training.telemetry.profiling import StepProfile
 from training.telemetry.sinks import open_training_journal
 
 
-def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
+def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     """Runs the mode; returns the exit code.
 
     Raises:
-        UserError: the configuration, the data or the machine do not allow it.
+        UserError: the configuration, the data or the machine does not allow the run.
         DivergedError: the loss became NaN or infinite.
     """
-    # What is wrong with the learning rate is reported before anything is loaded.
+    # First, so that a wrong schedule is reported before any data is loaded.
     rates = config.training.learning_rates()
     parts = build(config, cluster)
     data = parts.data
@@ -63,7 +63,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Watch) -> int:
     forward = Forward(parts.dense_model, parts.embedding)
     evaluate = evaluator(config.evaluation, forward, data, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
-    # Of rank 0 alone: the ranks do the same things.
+    # Only on rank 0, because all ranks do the same work.
     profiled = config.output.profiled_steps if cluster.rank == 0 else None
     profile = StepProfile(profiled, folder)
     saver = None
@@ -106,30 +106,36 @@ def _saver(
 
 
 def _check_reached(config: Config, steps_per_epoch: int) -> None:
-    """Raises UserError if the run ends before the steps that are to be measured."""
+    """Raises UserError if the run ends before the steps to profile or to break down."""
     total, output = last_step(config, steps_per_epoch), config.output
     profiled = output.profiled_steps
     if profiled is not None and profiled[0] > total:
-        raise UserError(f"--profile_steps={output.profile_steps}: the run has {total} steps")
+        raise UserError(
+            f"--profile_steps={output.profile_steps}: the run has only {total} steps",
+            flag="profile_steps", found=profiled[0], bound=total,
+        )  # fmt: skip
     if output.step_breakdown and total < LAST:
-        raise UserError(f"--step_breakdown takes {LAST} steps, the run has {total}")
+        raise UserError(
+            f"--step_breakdown: expected a run of at least {LAST} steps, found {total}",
+            flag="step_breakdown", found=total, bound=LAST,
+        )  # fmt: skip
 
 
 def _report_unreached(
     config: Config, steps_per_epoch: int, start: int, step: TrainStep, journal: Journal
 ) -> None:
-    """Reports what a run that goes on after a checkpoint has not enough steps left to measure.
+    """Warns if a resumed run has too few steps left for a profile or a breakdown.
 
-    No error: the same command has to finish what it began.
+    This is not an error, so that the same command can resume and finish its run.
     """
     output = config.output
     left = max(0, last_step(config, steps_per_epoch) - start)
     profiled = output.profiled_steps
     if profiled is not None and profiled[1] <= start:
-        text = f"no profile: step {start}, after which the run goes on, is beyond --profile_steps="
+        text = f"no profile: the run resumes after step {start}, past --profile_steps="
         journal.emit("message", text=f"warning: {text}{output.profile_steps}")
     if isinstance(step, BreakdownStep) and left < LAST:
-        text = f"no breakdown: --step_breakdown takes {LAST} steps, and {left} are left"
+        text = f"no breakdown: --step_breakdown takes {LAST} steps, {left} are left"
         journal.emit("message", text=f"warning: {text} after step {start}")
         step.disable()
 
@@ -142,10 +148,12 @@ def _begin(
     saver: Saver | None,
     journal: Journal,
 ) -> StartPoint:
-    """Loads what the run begins with; returns where it starts.
+    """Loads the weights that the run starts from; returns its start point.
 
-    The first of: the newest whole checkpoint in --checkpoint_dir, with its place in the data;
-    --restore, from step 0; the initial weights.
+    The first available of:
+    1. the newest complete checkpoint in --checkpoint_dir; the run continues after its step
+    2. --restore; the run starts at step 0
+    3. the initial weights.
     """
     checkpoint, flags, report = config.checkpoint, config.flags(), _damage_report(journal)
     if saver is not None and checkpoint.checkpoint_dir is not None:
@@ -158,7 +166,7 @@ def _begin(
             journal.emit("message", text=f"resuming after step {step} from {reader.folder}")
             _report_unchecked(reader, data, journal)
             for line in changed:
-                journal.emit("message", text=f"since then changed: {line}")
+                journal.emit("message", text=f"changed since the checkpoint: {line}")
             return StartPoint(step, reader.manifest["evaluations"])
     if checkpoint.restore is not None:
         reader = restore.find_checkpoint(checkpoint, cluster, report)
@@ -177,7 +185,7 @@ def _report_unchecked(reader: Reader, data: Data, journal: Journal) -> None:
 
 
 def _damage_report(journal: Journal) -> Callable[[str], None]:
-    """Returns what reports a damaged checkpoint, on the rank that has found it."""
+    """Returns a function that reports a damaged checkpoint, on the rank that finds it."""
 
     def report(text: str) -> None:
         warn(text)

@@ -1,4 +1,4 @@
-"""The table at the end of a run: the SOK benchmark's columns, and the AUC."""
+"""The table printed at the end of a run: the columns of the SOK benchmark, then the scores."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ def _yes(value: Any) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    # One step alone has no steady rate, test data of one class no AUC.
+    # None: a rate needs two steps, an AUC needs test data of both classes.
     return "n/a" if value is None else format(value, form)
 
 
 def score_text(record: Mapping[str, Any]) -> str:
-    """Returns an evaluation's AUC and log loss; each is None where it is not finite."""
+    """Returns an evaluation's AUC and log loss as text; "n/a" for None."""
     auc, loss = (_number(record[name], ".6f") for name in ("auc", "log_loss"))
     return f"AUC {auc}, log loss {loss}"
 
 
 def rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns [(name, text), ...] of a finished run.
+    """Returns the table's rows, [(name, text), ...].
 
     Args:
-        result: the content of result.json.
+        result: the fields of result.json.
     """
     flags = result["flags"]
     exit_text = {"epochs": f"{flags['epochs']} epoch{'s' if flags['epochs'] > 1 else ''}",
@@ -40,7 +40,7 @@ def rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("xla", _yes(flags["xla"])),
         ("custom interact", _yes(flags["custom_interact"])),
         ("amp", _yes(flags["amp"])),
-        ("compress", _yes(flags["compress"])),
+        ("compress", _yes(flags["dedup_ids"])),
         ("training time (minutes)", f"{result['training_seconds'] / 60:.2f}"),
         ("evaluating time (minutes)", f"{result['evaluating_seconds'] / 60:.2f}"),
         ("total time (minutes)", f"{result['total_seconds'] / 60:.2f}"),
@@ -58,7 +58,7 @@ def rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Returns the table as text for a terminal, one line a row."""
+    """Returns the table as text, one line per row."""
     table = rows(result)
     left = max(len(name) for name, _ in table)
     right = max(len(text) for _, text in table)
@@ -68,12 +68,12 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 class SummaryTable:
-    """Prints the table when the run ends."""
+    """Prints the table at the end of a run."""
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Prints at the "end" event."""
+        """Prints the table if the event is "end"."""
         if record["event"] == "end":
             print(render(record), flush=True)
 
     def close(self) -> None:
-        """Has nothing to close."""
+        """Does nothing."""

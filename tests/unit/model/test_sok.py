@@ -251,7 +251,7 @@ def test_for_batch_looks_up_the_same_rows(size, seed, rng):
         (("column", (0, 1)), 2, {}, {"flag": "placement", "table": 0, "found": "column"}),
         (("replicated", ()), 2, {}, {"flag": "placement", "table": 0, "found": "replicated"}),
         (("table", (1,)), 2, {}, {"flag": "placement"}),
-        (("table", (0,)), 1, {"compress": True}, {"flag": "compress", "table": 0}),
+        (("table", (0,)), 1, {"compress": True}, {"flag": "dedup_ids", "table": 0}),
         (("row", ()), 2, {"optimizer": "adam"}, {"found": "adam"}),
     ],
 )
