@@ -1,1 +1,1 @@
-"""Records of a run: journal, progress, summary, TensorBoard, MLPerf log, profiles, report."""
+"""What a run records: journal, progress, summary, TensorBoard, MLPerf log, profile, report."""

@@ -1,13 +1,14 @@
-"""One stream of events from the training loop to whatever shows or keeps them.
+"""The journal: one stream of events from the training loop to the sinks that store or print them.
 
-Events are plain dictionaries with an "event" key and a "time" key, the seconds since the journal
-was begun; `EVENTS` lists the kinds and their fields, docs/journal.md describes each. The loop emits
-them on rank 0 alone; sinks write files, draw the progress bar, print the final table.
+An event is a dictionary with its kind under "event" and the seconds since the journal was opened
+under "time". `EVENTS` lists the kinds, docs/journal.md their fields. Only rank 0 has sinks:
+they write files, draw the progress bar and print the final table.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -16,45 +17,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from storage.atomic import encode_json, write_json
-from storage.nonfinite import finite
+from storage.nonfinite import with_nulls
 from training.runtime.errors import UserError
 
-# Names of the folders that `new_run_folder` makes.
+# The names that `new_run_folder` chooses.
 _RUN_FOLDER = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
-EVENTS = {
-    "config": "flags, versions, data, ranks, steps, steps_per_epoch, schedule, resumed_from_step: "
-    "once, before the first step",
-    "epoch": "epoch (from 0), step (the last one before it)",
-    "step": "step, epoch, loss (mean since the last such event), learning_rate, seconds_per_step, "
-    "samples_per_second; skipped_steps and loss_scale where steps may be left out",
-    "evaluation": "step, auc, log_loss, samples, seconds",
-    "checkpoint": "step, path, bytes, seconds (until it was whole), pause_seconds (of training)",
-    "memory": "step, peak_resident_bytes (of rank 0), peak_gpu_bytes (None without a GPU)",
-    "breakdown": "phases ([{name, milliseconds}], in order), step_milliseconds (their sum), "
-    "whole_milliseconds (a step that is not taken apart)",
-    "latency": "one row of --mode=inference_benchmark: batch, calls, mean_ms, p50_ms, p90_ms, "
-    "p95_ms, p99_ms, samples_per_second",
-    "message": "text",
-    "end": "the content of result.json",
-}
+#: docs/journal.md lists the fields of each.
+EVENTS = frozenset({
+    "config", "epoch", "step", "evaluation", "checkpoint", "memory", "breakdown", "latency",
+    "message", "end",
+})  # fmt: skip
 
 
 class Sink(Protocol):
-    """What keeps or shows events."""
+    """Stores or displays events."""
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Takes one event; `EVENTS` lists its fields."""
+        """Handles one event."""
 
     def close(self) -> None:
-        """Is called after the last event."""
+        """Releases resources; called after the last event."""
 
 
 class Journal:
-    """Hands each event to all sinks.
+    """Passes each event to all sinks.
 
     Args:
-        sinks: each gets every event, in this order.
+        sinks: called in this order.
     """
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
@@ -62,11 +52,14 @@ class Journal:
         self._begin = time.perf_counter()
 
     def emit(self, event: str, **fields: Any) -> None:
-        """Sends one event.
+        """Sends one event to all sinks.
 
         Args:
             event: one of `EVENTS`.
-            **fields: JSON-serialisable values; a number in them may be NaN or infinite.
+            **fields: JSON-serialisable values; numbers may be NaN or infinite.
+
+        Raises:
+            ValueError: `event` is not in `EVENTS`.
         """
         if event not in EVENTS:
             raise ValueError(f"unknown event {event!r}: expected one of {sorted(EVENTS)}")
@@ -81,7 +74,7 @@ class Journal:
 
 
 class JsonLines:
-    """Appends each event to `journal.jsonl`, and writes the last one to `result.json`.
+    """Appends each event to `journal.jsonl`; writes the "end" event to `result.json` as well.
 
     Args:
         folder: the run's folder.
@@ -92,34 +85,37 @@ class JsonLines:
         self._file = open(self._folder / "journal.jsonl", "a", encoding="utf-8")  # noqa: SIM115
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Writes one line and flushes it, so that a killed run loses none.
+        """Writes one line and flushes it, so that a killed run loses no event.
 
         Raises:
-            UserError: the folder cannot be written, such as on a full disk.
+            UserError: a file cannot be written, for example on a full disk.
         """
+        record = json.loads(with_nulls(json.dumps(record).encode()))
         try:
-            self._file.write(encode_json(finite(record), indent=None) + "\n")
+            self._file.write(encode_json(record, indent=None) + "\n")
             self._file.flush()
             if record["event"] == "end":
                 result = {k: v for k, v in record.items() if k not in ("event", "time")}
-                write_json(self._folder / "result.json", finite(result), indent=2)
+                write_json(self._folder / "result.json", result, indent=2)
         except OSError as error:
             raise UserError(
-                f"run folder {self._folder}: cannot be written: {error.strerror}"
+                f"run folder {self._folder}: cannot write the journal: {error.strerror}; "
+                "free disk space or choose another --run_dir",
+                path=self._folder,
             ) from error
 
     def close(self) -> None:
         """Closes the file."""
-        # What an event could not write has been said then.
+        # `event` has already raised for what could not be written.
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 def new_run_folder(parent: str | pathlib.Path) -> pathlib.Path:
-    """Makes `parent`/<time>; returns its path.
+    """Creates `parent`/<time> and returns its path.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     parent = pathlib.Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
@@ -134,20 +130,21 @@ def new_run_folder(parent: str | pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def point_latest(folder: pathlib.Path) -> bool:
-    """Points `latest`, next to a run's folder, to it; returns whether that was possible.
+def update_latest_link(folder: pathlib.Path) -> bool:
+    """Points the link `latest`, next to a run's folder, to that folder.
 
-    What is not our link to a run stays as it is.
+    Returns:
+        False if `latest` exists and is not a link to a run; it is left unchanged.
 
     Raises:
-        OSError: the link cannot be made.
+        OSError: the link cannot be created.
     """
     latest = folder.parent / "latest"
     if os.path.lexists(latest) and not (
         latest.is_symlink() and _RUN_FOLDER.fullmatch(os.readlink(latest))
     ):
         return False
-    link = folder / "latest"  # in a folder that nobody else has files in
+    link = folder / "latest"  # Renamed from here: no other process writes to this folder.
     link.symlink_to(folder.name)
     os.replace(link, latest)
     return True

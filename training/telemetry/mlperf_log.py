@@ -1,8 +1,7 @@
-"""`--mlperf_log`: the run as MLPerf's log lines, for its compliance checker (training 2.1.0, DLRM).
+"""`--mlperf_log`: writes the run as MLPerf log lines (DLRM, training 2.1.0).
 
-Keys and their order are those that `mlperf_logging.compliance_checker` wants of the closed
-division; docs/mlperf.md says what a log has to hold and what a small run cannot show. Lines are
-written by the package `mlperf-logging`, which is imported only here.
+Keys and their order follow what `mlperf_logging.compliance_checker` requires of the closed
+division; see docs/mlperf.md. The package `mlperf-logging` is imported only here.
 """
 
 from __future__ import annotations
@@ -27,18 +26,19 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 class MLPerfLog:
     """A journal sink that writes MLLOG lines.
 
-    Initialisation begins with the process and ends with the journal's "config" event; the run
-    begins there, before the first step is compiled. Blocks are epochs. `epoch_num` counts from 1
+    Initialisation lasts from the start of the process to the journal's "config" event. The run
+    starts there, before the first step is compiled. Blocks are epochs. `epoch_num` counts from 1
     and is fractional for evaluations: 1.05 after a twentieth of the first epoch, as in MLPerf's
-    reference convergence points. A run that ends without passing --auc_threshold is "aborted".
+    reference convergence points. The status is "success" if the last AUC exceeds --auc_threshold,
+    else "aborted".
 
     Args:
-        config: the job's. --mlperf_log is the file; one that is there is renamed to PATH.1,
+        config: the job's configuration. An existing --mlperf_log=PATH is renamed to PATH.1,
             PATH.2, ...
 
     Raises:
         UserError: the file cannot be written.
-        ImportError: the package is missing, which `training.config_checks` has ruled out.
+        ImportError: the package is missing; `training.config_checks` checks this earlier.
     """
 
     def __init__(self, config: Config) -> None:
@@ -46,17 +46,20 @@ class MLPerfLog:
 
         path = pathlib.Path(config.mlperf.mlperf_log or "")
         try:
-            _keep_old(path)
+            _rename_existing(path)
             handler = logging.FileHandler(path, mode="x", encoding="utf-8")
         except OSError as error:
-            raise UserError(f"--mlperf_log={path}: {error.strerror}") from error
+            raise UserError(
+                f"--mlperf_log={path}: cannot create the log: {error.strerror}",
+                flag="mlperf_log", path=path,
+            ) from error  # fmt: skip
         handler.setFormatter(logging.Formatter("%(message)s"))
-        # A logger of its own, outside the tree of loggers: nothing else writes to the file.
+        # Outside the tree of loggers, so that nothing else writes to the file.
         self._logger = logging.Logger("mlperf", level=logging.INFO)
         self._logger.addHandler(handler)
         self._lines = mllog.MLLogger(self._logger, root_dir=str(_ROOT))
         self._config = config
-        self._per_epoch = 0
+        self._steps_per_epoch = 0
         self._epoch: int | None = None
         self._running = False
         self._auc: float | None = None
@@ -66,10 +69,10 @@ class MLPerfLog:
         self._submission()
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Writes the lines that belong to one event of the journal."""
+        """Writes the lines for one journal event."""
         kind = record["event"]
         if kind == "config":
-            self._per_epoch = record["steps_per_epoch"]
+            self._steps_per_epoch = record["steps_per_epoch"]
             self._hyperparameters(record)
             self._lines.end("init_stop")
             self._lines.start("run_start")
@@ -84,7 +87,7 @@ class MLPerfLog:
             self._end_run("success" if passed else "aborted", record["steps"])
 
     def close(self) -> None:
-        """Ends a run that had no end (a fault, a loss that is not finite) as aborted."""
+        """Marks a run without an "end" event (an error, a loss that is not finite) as aborted."""
         self._end_run("aborted")
         for handler in self._logger.handlers:
             handler.close()
@@ -119,7 +122,7 @@ class MLPerfLog:
             event("opt_sparse_name", value=training.embedding_optimizer)
         if training.embedding_lr is not None:
             event("opt_sparse_base_learning_rate", value=training.embedding_lr)
-        # The closed division is SGD's: of another optimizer these keys would be untrue.
+        # The closed division requires SGD; these keys would be wrong for another optimizer.
         if training.optimizer == training.embedding_optimizer == "sgd":
             event("sgd_opt_base_learning_rate", value=rates["base_rate"])
             event("sgd_opt_learning_rate_decay_poly_power", value=rates["power"])
@@ -144,7 +147,7 @@ class MLPerfLog:
         self._auc = record["auc"]
         end = _milliseconds(time.time())
         where = {
-            "epoch_num": 1 + record["step"] / self._per_epoch,
+            "epoch_num": 1 + record["step"] / self._steps_per_epoch,
             "step_num": record["step"],
         }
         begin = end - round(1000 * record["seconds"])
@@ -162,22 +165,22 @@ class MLPerfLog:
 
 
 def _tensors(model: ModelConfig) -> Iterator[str]:
-    """Yields MLPerf's names of the model's weights."""
+    """Yields MLPerf's names for the model's weights."""
     yield "embeddings"
     for part, widths in (("bottom_mlp", model.bottom_widths), ("top_mlp", model.top_widths)):
         for layer in range(1, len(widths) + 1):
             yield f"{part}_dense{layer}"
-    # The names do not depend on the sizes.
+    # Parameter names do not depend on the sizes.
     for parameter in interaction_class(model.interaction)(1, 1).parameters:
         yield f"interaction_{parameter.name}"
 
 
-def _keep_old(path: pathlib.Path) -> None:
-    """Renames a file that is there to the first free of PATH.1, PATH.2, ..."""
+def _rename_existing(path: pathlib.Path) -> None:
+    """Renames an existing file to the first free name of PATH.1, PATH.2, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return
-    check_regular(path)  # Not /dev/null, which everybody needs.
+    check_regular(path)  # Never rename a device such as /dev/null.
     number = 1
     while (old := path.with_name(f"{path.name}.{number}")).exists():
         number += 1

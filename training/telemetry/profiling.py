@@ -1,4 +1,4 @@
-"""A TensorFlow profile of some steps: `tensorboard --logdir RUN`, its tab Profile."""
+"""Profiles a range of steps with TensorFlow; view with `tensorboard --logdir RUN`, tab Profile."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ class StepProfile:
     """Starts and stops TensorFlow's profiler.
 
     Args:
-        steps: (first, last) step to profile, or None for none.
-        folder: where the profile goes; None where there are no steps.
+        steps: (first, last) step to profile; None disables profiling.
+        folder: output folder; may be None if `steps` is None.
     """
 
     def __init__(self, steps: tuple[int, int] | None, folder: str | pathlib.Path | None) -> None:
-        # Without steps: a range that no step is in.
+        # (1, 0) is an empty range.
         self._first, self._last = steps or (1, 0)
         self._folder = folder
         self._running = False
 
     def before(self, step: int) -> None:
-        """Starts before the first step; one before the run's own first starts with that."""
+        """Starts the profiler at the first step of the range, or at the run's first step in it."""
         if self._first <= step <= self._last and not self._running:
             tf.profiler.experimental.start(str(self._folder))
             self._running = True
 
     def after(self, step: int) -> bool:
-        """Stops after the last step; returns whether it did."""
+        """Stops the profiler after the last step of the range; returns whether it did."""
         if not self._running or step < self._last:
             return False
         return self.close()
 
     def close(self) -> bool:
-        """Stops a profile that is still running; returns whether there was one."""
+        """Stops the profiler if it is running; returns whether it was."""
         if not self._running:
             return False
         self._running = False

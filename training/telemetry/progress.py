@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a progress bar, or lines where there is no terminal."""
+"""Progress on standard output: a bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def make_progress(
     """Returns a `ProgressBar` on a terminal, else `ProgressLines`.
 
     Args:
-        print_interval: steps between lines; None for one about every ten seconds.
-        stream: where to write, default standard output.
+        print_interval: steps between lines; None prints a line about every ten seconds.
+        stream: output stream; None for standard output.
     """
     output: TextIO = stream or sys.stdout
     return ProgressBar(output) if output.isatty() else ProgressLines(output, print_interval)
 
 
 def _count(value: float) -> str:
-    """Returns 1234567 as 1.23M."""
+    """Returns a rounded number, such as "1.23M" for 1234567."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.2f}{unit}"
@@ -36,7 +36,7 @@ def _count(value: float) -> str:
 
 
 def evaluation_text(record: Mapping[str, Any]) -> str:
-    """Returns one line about an evaluation."""
+    """Returns one line that describes an "evaluation" event."""
     return (
         f"step {record['step']}: {score_text(record)}, {record['samples']} samples in "
         f"{record['seconds']:.2f} s"
@@ -44,7 +44,7 @@ def evaluation_text(record: Mapping[str, Any]) -> str:
 
 
 def checkpoint_text(record: Mapping[str, Any]) -> str:
-    """Returns one line about a checkpoint."""
+    """Returns one line that describes a "checkpoint" event."""
     return (
         f"checkpoint of step {record['step']}: {record['bytes']:,} bytes in "
         f"{record['seconds']:.2f} s, training waited {record['pause_seconds']:.3f} s"
@@ -52,10 +52,10 @@ def checkpoint_text(record: Mapping[str, Any]) -> str:
 
 
 def breakdown_text(breakdown: Mapping[str, Any]) -> str:
-    """Returns the table of phases as text.
+    """Returns a "breakdown" event as a table of phases.
 
     Args:
-        breakdown: the report of a `training.breakdown.BreakdownStep`.
+        breakdown: what `training.breakdown.BreakdownStep` reports.
     """
     total = breakdown["step_milliseconds"]
     lines = [f"  {'phase':<28} {'ms':>9} {'share':>7}"]
@@ -63,18 +63,18 @@ def breakdown_text(breakdown: Mapping[str, Any]) -> str:
         share = phase["milliseconds"] / total
         lines.append(f"  {phase['name']:<28} {phase['milliseconds']:>9.3f} {share:>7.1%}")
     lines.append(f"  {'sum':<28} {total:>9.3f}")
-    whole = breakdown["whole_milliseconds"]
-    lines.append(f"  {'a step not taken apart':<28} {whole:>9.3f} {whole / total:>7.1%} of the sum")
+    fused = breakdown["whole_milliseconds"]
+    lines.append(f"  {'fused step':<28} {fused:>9.3f} {fused / total:>7.1%} of the sum")
     return "\n".join(lines)
 
 
 def _loss(record: Mapping[str, Any], digits: int) -> str:
-    # None where all steps since the last event were left out.
+    # None if all steps since the previous event were skipped.
     return "n/a" if record["loss"] is None else f"{record['loss']:.{digits}f}"
 
 
 class ProgressBar:
-    """A bar with step, loss, AUC of the last evaluation, samples/s, learning rate, time left."""
+    """A bar with step, loss, last AUC, samples/s, learning rate and time left."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -82,7 +82,7 @@ class ProgressBar:
         self._auc: float | None = None
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Draws what the event changes."""
+        """Updates the bar, or prints a line above it."""
         kind = record["event"]
         if kind == "config":
             self._bar = tqdm(
@@ -110,7 +110,7 @@ class ProgressBar:
             self.close()
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar on the terminal in its last state."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -123,7 +123,7 @@ class ProgressBar:
 
 
 class ProgressLines:
-    """The same as lines, for logs: every `print_interval` steps, or about every ten seconds."""
+    """Lines for logs: every `print_interval` steps, or about every ten seconds."""
 
     def __init__(self, stream: TextIO, print_interval: int | None = None) -> None:
         self._stream = stream
@@ -132,7 +132,7 @@ class ProgressLines:
         self._next_time = 0.0
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Prints the event if its time has come."""
+        """Prints the event; a "step" event only if a line is due."""
         kind = record["event"]
         if kind == "config":
             self._total = record["steps"]
@@ -155,7 +155,7 @@ class ProgressLines:
             self._print(record["text"])
 
     def close(self) -> None:
-        """Has nothing to close."""
+        """Does nothing."""
 
     def _due(self, step: int) -> bool:
         if step == self._total or self._interval is not None:

@@ -1,4 +1,4 @@
-"""The journal of a job: which sinks it has, and the run's folder for them."""
+"""Opens a job's journal: chooses its sinks and creates the run folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from training.config import Config, OutputConfig
 from training.runtime.console import warn
 from training.runtime.errors import UserError
-from training.telemetry.journal import Journal, JsonLines, new_run_folder, point_latest
+from training.telemetry.journal import Journal, JsonLines, new_run_folder, update_latest_link
 from training.telemetry.mlperf_log import MLPerfLog
 from training.telemetry.progress import ProgressLines, make_progress
 from training.telemetry.summary import SummaryTable
@@ -19,37 +19,41 @@ if TYPE_CHECKING:
     from training.runtime.process_group import ProcessGroup
 
 
-def run_folder(run_dir: str) -> pathlib.Path:
-    """Makes a run's folder below `run_dir`, prints where it is and returns its path.
+def make_run_folder(run_dir: str) -> pathlib.Path:
+    """Creates a run folder in `run_dir`, prints its path and returns it.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     try:
         folder = new_run_folder(run_dir)
-        if not point_latest(folder):
-            warn(f"{folder.parent / 'latest'}: is no link to a run: it stays as it is")
+        if not update_latest_link(folder):
+            warn(f"{folder.parent / 'latest'}: not a link to a run: left unchanged")
     except OSError as error:
-        raise UserError(f"--run_dir={run_dir}: {error.strerror}: {error.filename}") from error
+        raise UserError(
+            f"--run_dir={run_dir}: cannot create {error.filename}: {error.strerror}",
+            flag="run_dir", path=error.filename,
+        ) from error  # fmt: skip
     print(f"run folder: {folder}", file=sys.stdout, flush=True)
     return folder
 
 
 def open_journal(output: OutputConfig, cluster: ProcessGroup) -> Journal:
-    """Returns the journal of a job that does not train: files, and lines for people."""
+    """Returns the journal of a job that does not train; only rank 0 has sinks."""
     if cluster.rank != 0:
         return Journal()
-    return Journal([JsonLines(run_folder(output.run_dir)), ProgressLines(sys.stdout)])
+    return Journal([JsonLines(make_run_folder(output.run_dir)), ProgressLines(sys.stdout)])
 
 
 def open_training_journal(
     config: Config, cluster: ProcessGroup
 ) -> tuple[Journal, pathlib.Path | None]:
-    """Returns the journal of a training and the run's folder: rank 0's alone has sinks."""
+    """Returns (journal, run folder) of a training job; only rank 0 has sinks and a folder."""
     if cluster.rank != 0:
         return Journal(), None
+    # First: an MLPerf log that cannot be created must not leave an empty run folder.
     logs = [] if config.mlperf.mlperf_log is None else [MLPerfLog(config)]
-    folder = run_folder(config.output.run_dir)
+    folder = make_run_folder(config.output.run_dir)
     progress = make_progress(config.output.print_interval)
     sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable(), *logs]
     return Journal(sinks), folder

@@ -1,4 +1,4 @@
-"""TensorBoard scalars of a run: `tensorboard --logdir runs`."""
+"""Writes TensorBoard scalars; view with `tensorboard --logdir runs`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# {event: ((field, name of the scalar), ...)}.
+# {event: ((field, scalar name), ...)}.
 _SCALARS = {
     "step": (
         ("loss", "train/loss"),
@@ -30,22 +30,23 @@ _SCALARS = {
     "memory": (("peak_resident_bytes", "memory/peak_resident_bytes"),),
 }
 
-# As `tf.summary.scalar` writes it, which needs TensorBoard's package: TensorFlow 2.21 has none.
+# The metadata of `tf.summary.scalar`, which needs the package tensorboard: TensorFlow 2.21 no
+# longer depends on it.
 _METADATA = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
 
 
 class TensorBoard:
-    """Writes the journal's numbers as scalars over steps.
+    """Writes numbers of the journal as scalars by step.
 
     Args:
-        folder: the run's folder; the files go into its `tensorboard`.
+        folder: the run's folder; the files go to its subfolder `tensorboard`.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(folder) / "tensorboard"))
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Writes the event's numbers; a field that is absent or None is left out."""
+        """Writes the event's numbers, except fields that are absent or None."""
         with self._writer.as_default():
             for field, name in _SCALARS.get(record["event"], ()):
                 if record.get(field) is not None:

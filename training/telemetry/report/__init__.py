@@ -1,1 +1,1 @@
-"""One self-contained HTML page, and pictures, from the journals of one or more runs."""
+"""Reports on one or more runs: a self-contained HTML page and PNG plots from their journals."""

@@ -1,9 +1,9 @@
-"""Writes a report about one or more runs.
+"""Writes a report on one or more runs.
 
     python3 -m training.report RUN [RUN ...] [--output FILE] [--png FOLDER]
 
-A RUN is a folder with a journal.jsonl. Two or more are drawn in the same plots; one that resumed
-from the checkpoints of a run given before it continues that one's lines.
+RUN is a folder with a journal.jsonl. Several runs share the plots. A run that resumed from a
+checkpoint of an earlier RUN argument continues the lines of that run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.telemetry.report import targets
 from training.telemetry.report.layers import Plot
 from training.telemetry.report.runs import Run, read_runs
 
-# The most useful plots, for the picture of several.
+# The plots of overview.png: the first four that are not empty.
 _OVERVIEW = ("auc", "loss", "throughput", "breakdown", "memory", "learning-rate")
 _OVERVIEW_PLOTS = 4
 
@@ -30,7 +30,7 @@ _OVERVIEW_PLOTS = 4
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m training.report", description="Writes a report about runs as an HTML page."
+        prog="python3 -m training.report", description="Writes an HTML report on training runs."
     )
     add = parser.add_argument
     add(
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output",
         metavar="FILE",
         type=command_line.path,
-        help="the page [report.html in the first run's folder]",
+        help="HTML file to write [report.html in the first run's folder]",
     )
     add(
         "--png",
         metavar="FOLDER",
         type=command_line.path,
-        help="write each plot, and overview.png, into this folder too",
+        help="also write each plot, and overview.png, to this folder",
     )
     options = parser.parse_args(arguments)
     try:
@@ -67,56 +67,60 @@ def write(
     output: str | os.PathLike | None = None,
     png: str | os.PathLike | None = None,
 ) -> list[str]:
-    """Writes the page, and pictures where a folder for them is given.
+    """Writes the page, and the plots as pictures if `png` is given.
 
     Args:
-        folders: of the runs.
+        folders: the runs' folders.
         output: path of the page; None for report.html in the first run's folder.
-        png: folder of pictures, or None.
+        png: folder for pictures, or None.
 
     Returns:
-        A line for each file written.
+        A line of text for each file written.
 
     Raises:
-        UserError: a folder is no run, or something cannot be written: only an
-            earlier report is ever replaced.
+        UserError: a folder is not a run, or a file cannot be written. Only earlier reports are
+            replaced; any other existing file is an error, found before anything is written.
     """
     runs = read_runs(folders)
     try:
-        from training.telemetry.report import page  # with matplotlib, which takes a second
+        from training.telemetry.report import page  # Imports matplotlib, which takes a second.
     except ModuleNotFoundError as error:
         raise UserError(
             f"the package {error.name} is missing: " + install_command("jinja2", "matplotlib")
         ) from error
 
     path = pathlib.Path(output) if output is not None else pathlib.Path(folders[0], "report.html")
-    text = page.render(runs)
     try:
         pictures = {} if png is None else _pictures(runs, pathlib.Path(png))
         for target in (path, *pictures):
             targets.check(target)
         for target in (path, *pictures):
             target.parent.mkdir(parents=True, exist_ok=True)
+        text = page.render(runs)
         with atomic.replacing(path) as file:
             file.write(text.encode())
         lines = [f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(text):,} characters"]
         lines += _draw(pictures)
-    except FileExistsError as error:  # of folders that are made
-        raise UserError(f"{error.filename}: is a file, expected a folder") from error
+    except FileExistsError as error:  # From mkdir.
+        raise UserError(
+            f"{error.filename}: expected a folder, found a file", path=error.filename
+        ) from error
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"{error.filename}: cannot be written: {error.strerror}", path=error.filename
+        ) from error
     return lines
 
 
 def _pictures(runs: Sequence[Run], folder: pathlib.Path) -> dict[pathlib.Path, list[Plot]]:
-    """Returns {path: its plots} of the pictures of runs."""
+    """Returns {path: plots} of the pictures to draw."""
     from training.telemetry.report.plots import make_plots
 
     drawn = [plot for plot in make_plots(runs) if not plot.empty]
     pictures = {folder / f"{plot.key}.png": [plot] for plot in drawn}
-    together = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_PLOTS]
-    if together:
-        pictures[folder / "overview.png"] = together
+    overview = [p for key in _OVERVIEW for p in drawn if p.key == key][:_OVERVIEW_PLOTS]
+    if overview:
+        pictures[folder / "overview.png"] = overview
     return pictures
 
 

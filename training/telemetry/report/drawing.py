@@ -1,4 +1,4 @@
-"""Draws a `training.telemetry.report.layers.Plot` with matplotlib, as SVG or as PNG files."""
+"""Draws `training.telemetry.report.layers.Plot`s with matplotlib, as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage import atomic
 from training.telemetry.report import palette, svg, targets
 from training.telemetry.report.layers import Layer, Plot
 
-# Width and height in inches; a point of these is about 1.3 pixels on the page.
+# Width and height in inches.
 WIDE, NARROW = (6.0, 3.5), (3.75, 3.1)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -43,7 +43,7 @@ _STYLE: dict[Any, Any] = {
     "legend.labelcolor": palette.INK,
 }
 _NAME_LETTERS = 44
-# A layer, or a phase of bars with its number.
+# A layer, or (phase, index) of a bar.
 LegendEntry = Union[Layer, tuple[str, int]]
 
 
@@ -52,12 +52,12 @@ def to_svg(plot: Plot, prefix: str, narrow: bool) -> tuple[str, tuple[float, flo
 
     Args:
         plot: a `Plot` that is not empty.
-        prefix: prefix of its ids, unique on the page.
-        narrow: draw it for a phone.
+        prefix: prefix of the SVG ids, unique on the page.
+        narrow: use the size for phones.
 
     Returns:
-        (SVG text, (left, right, lowest x, highest x) of the axes: the first two as fractions of
-        the width).
+        (SVG text, (left, right, lowest x, highest x)): the edges of the axes as fractions of the
+        width, and their data limits.
     """
     with matplotlib.rc_context(_STYLE):
         width, height = NARROW if narrow else WIDE
@@ -82,9 +82,9 @@ def write_png(plots: Sequence[Plot], path: str | os.PathLike, columns: int = 1) 
     """Draws plots side by side into one PNG file, each with its legend.
 
     Args:
-        plots: those that are not empty.
-        path: of the file.
-        columns: number of plots in a row.
+        plots: plots that are not empty.
+        path: the file to write.
+        columns: number of plots per row.
 
     Raises:
         OSError: the file cannot be written.
@@ -164,7 +164,7 @@ def _draw_bars(axes: Axes, plot: Plot, narrow: bool) -> None:
 
 
 def short(name: str, letters: int = _NAME_LETTERS) -> str:
-    """Returns a name, shortened in the middle to at most `letters`."""
+    """Returns a name, shortened in the middle to at most `letters` characters."""
     if len(name) <= letters:
         return name
     half = (letters - 1) // 2
@@ -172,7 +172,7 @@ def short(name: str, letters: int = _NAME_LETTERS) -> str:
 
 
 def legend(plot: Plot) -> list[LegendEntry]:
-    """Returns the layers, and for bars (phase, number), that a legend names, each once."""
+    """Returns the legend's entries: labelled layers, and (phase, index) of bars, each once."""
     entries: dict[str, LegendEntry] = {
         layer.label: layer for layer in plot.layers if layer.label is not None
     }
@@ -186,9 +186,9 @@ def _handle(entry: LegendEntry) -> Patch | Line2D:
         return Patch(facecolor=palette.colour(entry[1]), edgecolor=palette.CARD,
                      hatch=palette.hatch(entry[1]), label=" " + short(entry[0]))  # fmt: skip
     lone = entry.kind in ("points", "marks")
-    # A label that begins with an underscore would be left out.
+    # matplotlib omits labels that begin with an underscore.
     label = " " + short(entry.label or "")
-    # matplotlib's stubs name each style, and a dash may be any.
+    # matplotlib's type stubs do not allow an arbitrary dash.
     style: Any = "none" if lone else entry.dash
     return Line2D([], [], color=entry.colour, linestyle=style,
                   marker=entry.marker, markersize=5, label=label)  # fmt: skip

@@ -9,14 +9,14 @@ from typing import Any
 from training.telemetry.report.published import hardware, precision
 from training.telemetry.report.runs import Run
 
-# A dash for what is not known.
+# Shown for unknown values.
 NONE = "\u2013"
 _ENDS = {"epochs": "all epochs done", "auc_threshold": "AUC threshold passed",
-         "early_stop": "step limit reached", "signal": "asked to stop"}  # fmt: skip
+         "early_stop": "step limit reached", "signal": "stopped by a signal"}  # fmt: skip
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """Returns a number with separators, a dash for none and for NaN."""
+    """Returns a number with thousands separators; a dash for None and NaN."""
     return NONE if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
@@ -32,10 +32,10 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
-def ended(run: Run) -> str:
-    """Returns how a run ended, as far as its folder shows."""
+def end_text(run: Run) -> str:
+    """Returns how a run ended, as text."""
     if run.result is None:
-        return f"no result: killed, or still running; last seen at step {run.last_step():,}"
+        return f"no result (killed or still running); last step in the journal: {run.last_step():,}"
     stopped_by: str = run.result["stopped_by"]
     return _ENDS.get(stopped_by, stopped_by)
 
@@ -46,14 +46,14 @@ def _best(run: Run) -> dict[str, Any] | None:
 
 
 def summary(runs: Sequence[Run]) -> list[tuple[str, list[str], bool]]:
-    """Returns [(name, [text of each run], False)], as of `settings`."""
+    """Returns rows of (name, [text of each run], False), as in `settings`."""
     best = [_best(run) for run in runs]
     results = [run.result or {} for run in runs]
     steps = [run.last_step() for run in runs]
     last = [(run.of("evaluation") or [{}])[-1] for run in runs]
     only = ", last start" if any(run.resumes for run in runs) else ""
     rows = [
-        ("end", [ended(run) for run in runs]),
+        ("end", [end_text(run) for run in runs]),
         ("AUC, last evaluation", [number(e.get("auc"), 6) for e in last]),
         ("best AUC", [
             NONE if b is None else f"{b['auc']:.6f} at step {b['step']:,}" for b in best
@@ -61,7 +61,7 @@ def summary(runs: Sequence[Run]) -> list[tuple[str, list[str], bool]]:
         ("log loss, last evaluation", [number(e.get("log_loss"), 6) for e in last]),
         ("attainable AUC of the data", [number(r.get("attainable_auc"), 6) for r in results]),
         ("throughput (samples per second)", [number(run.samples_per_second()) for run in runs]),
-        ("time of a step (milliseconds)", [
+        ("time per step (milliseconds)", [
             number(rate and 1000 * run.batch / rate, 2)
             for run, rate in ((run, run.samples_per_second()) for run in runs)
         ]),
@@ -69,7 +69,7 @@ def summary(runs: Sequence[Run]) -> list[tuple[str, list[str], bool]]:
         ("samples trained", [number(s * run.batch) for s, run in zip(steps, runs)]),
         ("global batch (samples)", [number(run.batch) for run in runs]),
         (f"training time{only}", [duration(r.get("training_seconds")) for r in results]),
-        (f"evaluating time{only}", [duration(r.get("evaluating_seconds")) for r in results]),
+        (f"evaluation time{only}", [duration(r.get("evaluating_seconds")) for r in results]),
         (f"total time{only}", [duration(r.get("total_seconds")) for r in results]),
         ("machine", [hardware(run) for run in runs]),
         ("precision", [precision(run) for run in runs]),
@@ -90,7 +90,7 @@ def _data(run: Run) -> str:
 
 
 def settings(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, list[str], bool]]]]:
-    """Returns [(group, [(name, [text of each run], whether they differ)])] of the config events."""
+    """Returns [(group, rows)] of the config events; a row is (name, [text of each run], differ)."""
     groups = []
     for key, title in (("flags", "Flags"), ("versions", "Versions"), ("data", "Data")):
         parts = [run.config[key] for run in runs]
@@ -116,7 +116,7 @@ def _text(value: Any, separated: bool) -> str:
 
 
 def evaluations(run: Run) -> list[tuple[str, ...]]:
-    """Returns rows of (step, samples, AUC, log loss, test samples, time) as texts."""
+    """Returns rows of (step, samples, AUC, log loss, test samples, time) as text."""
     return [
         (number(e["step"]), number(e["samples"]), number(e["auc"], 6), number(e["log_loss"], 6),
          number(e["test_samples"]), duration(e["seconds"]))
@@ -125,7 +125,7 @@ def evaluations(run: Run) -> list[tuple[str, ...]]:
 
 
 def checkpoints(run: Run) -> list[tuple[str, ...]]:
-    """Returns rows of (step, gigabytes, time to write, pause of training, path) as texts."""
+    """Returns rows of (step, gigabytes, time to write, training pause, path) as text."""
     return [
         (number(e["step"]), f"{e['bytes'] / 1e9:,.3f}", duration(e["seconds"]),
          f"{e['pause_seconds']:.3f} s", e["path"])
@@ -134,7 +134,7 @@ def checkpoints(run: Run) -> list[tuple[str, ...]]:
 
 
 def phases(run: Run) -> list[tuple[str, str, str]]:
-    """Returns the last breakdown as rows of (phase, milliseconds, share of all) as texts."""
+    """Returns the last breakdown as rows of (phase, milliseconds, share) as text."""
     event = run.of("breakdown")[-1]
     total = sum(p["milliseconds"] for p in event["phases"])
     rows = []
@@ -142,5 +142,5 @@ def phases(run: Run) -> list[tuple[str, str, str]]:
         share = phase["milliseconds"] / total if total else 0.0
         rows.append((phase["name"], f"{phase['milliseconds']:,.3f}", f"{share:.1%}"))
     rows.append(("all phases", f"{event['step_milliseconds']:,.3f}", ""))
-    rows.append(("a step that is not taken apart", f"{event['whole_milliseconds']:,.3f}", ""))
+    rows.append(("fused step", f"{event['whole_milliseconds']:,.3f}", ""))
     return rows

@@ -1,5 +1,5 @@
 "use strict";
-// Shows the values nearest to the pointer. Text goes in as text, never as HTML.
+// Shows the values nearest to the pointer. Text is set as textContent, never as HTML.
 (() => {
   const tip = document.createElement("div");
   tip.id = "tip";

@@ -1,6 +1,6 @@
-"""Reads a run's folder: every line of its journal is checked before anything is drawn.
+"""Reads a run's folder and validates every line of its journal.
 
-A run that was killed has no result.json, and its last line may be cut: both are no errors.
+A killed run has no result.json and may have a truncated last line. Neither is an error.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from storage.structured import StructureError, check_shape, parse_json
 from training.runtime.errors import UserError
 from training.telemetry.report import shapes
 
-# A line of a journal, and result.json: their largest parts are flags and vocabulary sizes.
-_MOST_BYTES = 16 << 20
-# Whose "seconds" is a duration.
+# Limit of a journal line and of result.json.
+_MAX_BYTES = 16 << 20
+# Events whose "seconds" is a duration.
 _LASTING = ("evaluation", "checkpoint")
 
 
 def read_journal(folder: str | os.PathLike) -> tuple[list[dict[str, Any]], bool]:
     """Reads and checks `folder`/journal.jsonl.
 
-    Events of a kind that is not known are left out: a newer version may have written them. Journals
-    of older versions have "seconds" for "time", and no time where "seconds" is a duration; and NaN
-    and Infinity, which are no JSON, where there is a null now. An evaluation's AUC and log loss are
-    NaN in the returned events where they are null in the file.
+    Unknown kinds of events are skipped: a newer version may have written them. Journals of older
+    versions have "seconds" instead of "time", no time in events where "seconds" is a duration, and
+    the invalid JSON words NaN and Infinity instead of null. Null AUCs and log losses of evaluations
+    are returned as NaN.
 
     Args:
         folder: a run's folder.
 
     Returns:
-        (list of events as dictionaries, whether the last line was cut and left out).
+        (events, whether the last line was truncated and skipped).
 
     Raises:
-        UserError: no such folder, no journal in it, a line that is no event, no "config" event, or
-            a journal of another mode than training.
+        UserError: the folder or journal does not exist, a line is not a valid event, there is no
+            "config" event, or the job did not train.
     """
     path = pathlib.Path(folder) / "journal.jsonl"
     cut = False
@@ -47,87 +47,106 @@ def read_journal(folder: str | os.PathLike) -> tuple[list[dict[str, Any]], bool]
     for number, line in _lines(pathlib.Path(folder), path):
         if not line.strip():
             continue
-        where = f"{path}: line {number}"
         try:
-            record = parse_json(with_nulls(line), where, shapes.Event)
+            record = parse_json(with_nulls(line), f"{path}: line {number}", shapes.Event)
         except StructureError as error:
-            if not line.endswith(b"\n"):  # the writer was killed
+            if not line.endswith(b"\n"):  # The writer was killed.
                 cut = True
                 break
-            raise UserError(f"{error}; the line is damaged") from error
-        record = _checked(record, where)
+            raise UserError(f"{error}; the line is damaged", **_at(path, number, error)) from error
+        record = _checked(record, path, number)
         if record["event"] in shapes.EVENTS:
             events.append(record)
     kinds = [record["event"] for record in events]
     if "config" not in kinds:
         raise UserError(
-            f"{path}: no config event in {len(events)} events: the run ended before its first step"
-        )
+            f"{path}: no config event in {len(events)} events: the run ended before its first step",
+            path=path, expected="config", found=len(events),
+        )  # fmt: skip
     early = set(kinds[: kinds.index("config")]) - {"message"}
     if early:
-        raise UserError(f"{path}: {min(early)} event before the first config event")
+        raise UserError(
+            f"{path}: expected a config event first, found {min(early)}",
+            path=path, expected="config", found=min(early),
+        )  # fmt: skip
     return events, cut
 
 
 def read_result(folder: str | os.PathLike) -> dict[str, Any] | None:
-    """Returns the content of `folder`/result.json; None without one.
+    """Returns the content of `folder`/result.json, or None if there is no such file.
 
     Raises:
-        UserError: the file is there and no result.
+        UserError: the file cannot be read or is not a result.
     """
     path = pathlib.Path(folder) / "result.json"
     try:
         with open_regular(path) as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    if len(data) > _MOST_BYTES:
-        raise UserError(f"{path}: expected at most {_MOST_BYTES} bytes, found more")
+        raise UserError(f"{path}: {error.strerror}", path=path) from error
+    if len(data) > _MAX_BYTES:
+        raise UserError(
+            f"{path}: expected at most {_MAX_BYTES} bytes, found more", path=path, bound=_MAX_BYTES
+        )
     try:
         return parse_json(with_nulls(data), str(path), shapes.Result)
     except StructureError as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error), **error.fields) from error
+
+
+def _at(path: pathlib.Path, line: int, error: StructureError) -> dict[str, Any]:
+    """Returns a structure error's fields, with its origin as path and line number."""
+    return {**error.fields, "path": path, "line": line}
 
 
 def _lines(folder: pathlib.Path, path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-    """Yields (number, line) of a journal."""
-    if not folder.exists():
-        raise UserError(f"{folder}: no such folder; expected the folder of a run")
+    """Yields (number, line) of a journal, numbers from 1."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: is a file; expected the folder of a run")
+        found = "a file" if folder.exists() else "nothing"
+        raise UserError(
+            f"{folder}: expected the folder of a run, found {found}", path=folder, found=found
+        )
     try:
         with open_regular(path) as file:
             number = 0
-            while line := file.readline(_MOST_BYTES + 1):
+            while line := file.readline(_MAX_BYTES + 1):
                 number += 1
-                if len(line) > _MOST_BYTES:
+                if len(line) > _MAX_BYTES:
                     raise UserError(
-                        f"{path}: line {number}: expected at most {_MOST_BYTES} bytes, found more"
-                    )
+                        f"{path}: line {number}: expected at most {_MAX_BYTES} bytes, found more",
+                        path=path, line=number, bound=_MAX_BYTES,
+                    )  # fmt: skip
                 yield number, line
     except FileNotFoundError:
-        inside = sorted(found.parent.name for found in folder.glob("*/journal.jsonl"))
-        advice = f"; it holds runs: give {folder / inside[-1]}" if inside else ""
-        raise UserError(f"{folder}: not a run: no journal.jsonl in it{advice}") from None
+        runs = sorted(journal.parent for journal in folder.glob("*/journal.jsonl"))
+        advice = f"; try {runs[-1]}" if runs else ""
+        raise UserError(
+            f"{folder}: not a run: it has no journal.jsonl{advice}", path=folder,
+            expected=runs[-1] if runs else None,
+        ) from None  # fmt: skip
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: {error.strerror}", path=path) from error
 
 
-def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:
-    """Returns an event, checked and in the form of the newest version."""
+def _checked(record: dict[str, Any], path: pathlib.Path, line: int) -> dict[str, Any]:
+    """Returns a validated event in the format of the newest version."""
     kind = record["event"]
     if "time" not in record and "seconds" in record and kind not in _LASTING:
         record["time"] = record.pop("seconds")
     mode = record.get("mode", "train")
     if kind == "config" and mode != "train":
-        raise UserError(f"{where}: a run of --mode={str(mode)[:60]}, expected one that trained")
+        mode = str(mode)[:60]
+        raise UserError(
+            f"{path}: line {line}: expected a run of --mode=train, found --mode={mode}",
+            path=path, line=line, expected="train", found=mode,
+        )  # fmt: skip
     if kind in shapes.EVENTS:
         try:
-            check_shape(record, where, shapes.EVENTS[kind])
+            check_shape(record, f"{path}: line {line}", shapes.EVENTS[kind])
         except StructureError as error:
-            raise UserError(f"{error} (the {kind} event)") from error
+            raise UserError(f"{error} (in a {kind} event)", **_at(path, line, error)) from error
     if kind == "evaluation":
         for name in ("auc", "log_loss"):
             record[name] = math.nan if record[name] is None else record[name]

@@ -1,27 +1,27 @@
-"""A plot as data: layers of numbers, before anything is drawn."""
+"""Plots as data, independent of how they are drawn."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Union
 
-# A line style as matplotlib takes it: "-", or (offset, lengths of dashes and gaps in points).
+# A matplotlib line style: "-", or (offset, lengths of dashes and gaps in points).
 Dash = Union[str, tuple[float, tuple[float, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One thing on a plot.
+    """A set of data drawn in one style.
 
     Attributes:
         kind: "line"; "points"; "marks" (y is a fraction of the height); "spans" (from x to y);
             "level" (a line across at y[0]).
         x, y: numbers in the plot's units.
         colour: one of `training.telemetry.report.palette`.
-        label: for the legend; None leaves it out there.
-        dash, width, alpha, marker: as matplotlib takes them.
+        label: legend entry, or None.
+        dash, width, alpha, marker: as in matplotlib.
         step: hold each y until the next x.
-        hover: name of its points under the pointer, or None.
+        hover: name shown with the values under the pointer; None disables that.
     """
 
     kind: str
@@ -42,12 +42,12 @@ class Plot:
     """One plot.
 
     Attributes:
-        key: its name in links and files.
-        title, x_label, y_label: axes are named with their units.
-        layers: what is drawn; empty if there is nothing to draw.
-        note: a remark below the plot; the reason if it is empty.
+        key: name in links and files.
+        title, x_label, y_label: texts; axis labels include units.
+        layers: the data; may be empty.
+        note: a remark below the plot; why the plot is empty, if it is.
         x_limits, y_limits: (low, high), or None.
-        bars: stacked bars instead of layers: [(run's name, [(phase, milliseconds, its number)])].
+        bars: stacked bars instead of layers: [(run name, [(phase, milliseconds, index)])].
     """
 
     key: str

@@ -16,18 +16,14 @@ from training.telemetry.report.layers import Plot
 from training.telemetry.report.plots import make_plots
 from training.telemetry.report.runs import Run
 
-# Published rows that are shown at once; the others unfold.
+# Published runs shown at first; the others are folded.
 _NEAREST = 6
 _GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖", "*": "★",
            ">": "▶"}  # fmt: skip
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Returns the page about some runs as text.
-
-    Args:
-        runs: a list of `training.telemetry.report.runs.Run`, at least one.
-    """
+    """Returns the HTML page for at least one run."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
@@ -52,12 +48,12 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def _plain(path: pathlib.Path) -> Markup:
-    # The project's own text: nothing from a run is in it.
+    # Safe as markup: a file of this package, without data from a run.
     return Markup(path.read_text(encoding="utf-8"))
 
 
 def _figure(plot: Plot) -> dict[str, Any]:
-    """Returns the template's variables for a plot."""
+    """Returns the template variables of a plot."""
     canvases = []
     if not plot.empty:
         for narrow in (False, True):
@@ -73,7 +69,7 @@ def _figure(plot: Plot) -> dict[str, Any]:
 
 
 def _swatch(entry: drawing.LegendEntry) -> tuple[str, str | None, str, str | None]:
-    """Returns a legend's entry: (CSS variable, dash pattern or None for no line, glyph, label)."""
+    """Returns a legend entry: (CSS variable, dash pattern or None for no line, glyph, label)."""
     names = palette.variables()
     if isinstance(entry, tuple):
         glyph = "▨" if palette.hatch(entry[1]) else "■"
@@ -86,7 +82,7 @@ def _swatch(entry: drawing.LegendEntry) -> tuple[str, str | None, str, str | Non
 
 
 def _points(plot: Plot) -> list[dict[str, Any]]:
-    """Returns [{name, colour, x, y}] of the layers with a text under the pointer."""
+    """Returns [{name, colour, x, y}] of the layers with `hover`."""
     names = palette.variables()
     lines = []
     for layer in plot.layers:
@@ -101,7 +97,7 @@ def _points(plot: Plot) -> list[dict[str, Any]]:
 
 
 def _script_json(value: Any) -> Markup:
-    """Returns JSON that cannot end the script element around it."""
+    """Returns JSON in which no text can end the enclosing script element."""
     text = encode_json(value, indent=None)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")

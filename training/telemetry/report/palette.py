@@ -1,11 +1,11 @@
-"""Colours in light and dark, told apart with any colour vision; each run has a marker too."""
+"""Colours for light and dark mode, distinguishable with colour blindness; markers and dashes."""
 
 from __future__ import annotations
 
 from training.telemetry.report.layers import Dash
 
-# (CSS variable, light, dark). The light ones are also what pictures are drawn with, so that each
-# must be unique: `training.telemetry.report.svg` finds them by their value.
+# (CSS variable, light, dark). Plots are drawn in the light colours. These must be unique, because
+# `training.telemetry.report.svg` replaces them by value.
 ROLES = (
     ("ink", "#1f2429", "#e6e9ec"),
     ("muted", "#59616a", "#a3abb4"),
@@ -13,7 +13,7 @@ ROLES = (
     ("card", "#ffffff", "#1a1e23"),
     ("page", "#f3f5f7", "#101316"),
 )
-# After Okabe and Ito, darkened for white and lightened for black.
+# The palette of Okabe and Ito, darkened for white and lightened for black backgrounds.
 SERIES = (
     ("s0", "#0068a8", "#5cb4ec"),
     ("s1", "#c94f00", "#ff9150"),
@@ -33,35 +33,35 @@ INK, MUTED, GRID, CARD, PAGE = (light for _, light, _ in ROLES)
 
 
 def colour(number: int) -> str:
-    """Returns the colour of the run or phase with this number, from 0."""
+    """Returns the colour of run or phase `number`, from 0."""
     return SERIES[number % len(SERIES)][1]
 
 
 def marker(number: int) -> str:
-    """Returns the marker of the run with this number, from 0."""
+    """Returns the marker of run `number`, from 0."""
     return MARKERS[number % len(MARKERS)]
 
 
 def dash(number: int) -> Dash:
-    """Returns the line style of the run with this number.
+    """Returns the line style of run `number`: it changes every four runs.
 
-    Four colours are well apart with any colour vision; the next four runs are dashed as well.
+    Only four colours are easy to distinguish with any colour vision.
     """
     return DASHES[number // 4 % len(DASHES)]
 
 
 def hatch(number: int) -> str:
-    """Returns the hatching of the phase with this number: it is new where colours repeat."""
+    """Returns the hatching of phase `number`: it changes when colours repeat."""
     return HATCHES[number // len(SERIES) % len(HATCHES)]
 
 
 def variables() -> dict[str, str]:
-    """Returns {light colour: CSS variable's name}."""
+    """Returns {light colour: CSS variable}."""
     return {light: f"--{name}" for name, light, _ in (*ROLES, *SERIES)}
 
 
 def css(dark: bool) -> str:
-    """Returns the declarations of all variables for one mode."""
+    """Returns the CSS declarations of all variables in one mode."""
     return " ".join(
         f"--{name}: {black if dark else white};" for name, white, black in (*ROLES, *SERIES)
     )

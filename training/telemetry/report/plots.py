@@ -1,4 +1,4 @@
-"""The plots of the report."""
+"""Makes the report's plots from runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from training.telemetry.report.runs import Run
 
 
 def make_plots(runs: Sequence[Run]) -> list[Plot]:
-    """Returns the report's plots, those without anything to draw last, as a list of `Plot`."""
+    """Returns the report's plots, empty ones last."""
     plots = [_auc(runs), _loss(runs), _throughput(runs), _memory(runs), _breakdown(runs),
              _learning_rate(runs)]  # fmt: skip
     return sorted(plots, key=lambda plot: plot.empty)
 
 
-def _most(runs: Sequence[Run], kinds: Iterable[str], field: str = "samples") -> int:
-    return max((e[field] for r in runs for k in kinds for e in r.of(k)), default=1)
+def _max_samples(runs: Sequence[Run], kinds: Iterable[str]) -> int:
+    return max((e["samples"] for r in runs for k in kinds for e in r.of(k)), default=1)
 
 
 def _smoothed(
@@ -34,7 +34,7 @@ def _smoothed(
     unit: str,
     value_scale: float = 1.0,
 ) -> tuple[tuple[Layer, ...], str, list[float]]:
-    """Returns the two layers of one noisy line, and how it was thinned, in words."""
+    """Returns (pale and bold layer of a noisy line, a note on the thinning, thinned values)."""
     kept = [e for e in events if e[field] is not None and math.isfinite(e[field])]
     x, y, weights, size = series.thin(
         [e[scale[0]] / scale[1] for e in kept],
@@ -55,7 +55,7 @@ def _smoothed(
 
 
 def _loss(runs: Sequence[Run]) -> Plot:
-    size, unit = series.sample_unit(_most(runs, ("step", "evaluation")))
+    size, unit = series.sample_unit(_max_samples(runs, ("step", "evaluation")))
     layers, values, tested, notes = [], [], [], {}
     for number, run in enumerate(runs):
         drawn, note, y = _smoothed(
@@ -76,14 +76,15 @@ def _loss(runs: Sequence[Run]) -> Plot:
     low, high, above = series.limits(values, tested)
     note = " ".join(notes)
     if above:
-        points = "1 point lies" if above == 1 else f"{above:,} points lie"
-        note += f" {points} above, up to {max(values):.4g}."
+        points = "1 point is" if above == 1 else f"{above:,} points are"
+        note += f" {points} above the axis, up to {max(values):.4g}."
     return Plot("loss", "Loss", unit, "log loss (nats per sample)", tuple(layers),
-                note if layers else "No step has been reported.", y_limits=(low, high))  # fmt: skip
+                note if layers else "The journal has no step event.",
+                y_limits=(low, high))  # fmt: skip
 
 
 def _auc(runs: Sequence[Run]) -> Plot:
-    most = _most(runs, ("evaluation",))
+    most = _max_samples(runs, ("evaluation",))
     terabyte = any(published.is_terabyte(run) for run in runs)
     if terabyte:
         first = published.curve_points(next(iter(published.AUC_CURVES.values())))[0]
@@ -119,14 +120,14 @@ def _auc(runs: Sequence[Run]) -> Plot:
                   f"MLPerf's target: {published.MLPERF_AUC}", (0, (1, 2)), 1.2)
         )  # fmt: skip
     if terabyte:
-        note = ("Grey: test AUC after each 5 % of the epoch, from MLPerf's result logs; "
-                "global batch 55,296, learning rate 24.")  # fmt: skip
+        note = ("Grey: test AUC after each 5 % of the epoch, from MLPerf result logs "
+                "(global batch 55,296, learning rate 24).")  # fmt: skip
     else:
-        note = ("The data is not Criteo Terabyte, so the published curves (MLPerf, AUC 0.8025) "
-                "are not comparable and not drawn.")  # fmt: skip
+        note = ("The data is not Criteo Terabyte: the published curves (MLPerf, AUC 0.8025) are "
+                "not comparable and not shown.")  # fmt: skip
     scored = any(run.of("evaluation") for run in runs)
     if not scored:
-        note = f"No evaluation has been made. {note if terabyte else ''}"
+        note = f"The journal has no evaluation event. {note if terabyte else ''}"
     limit = (0, most / size * 1.03)
     return Plot("auc", "AUC on the test data", unit, "area under the ROC curve",
                 tuple(layers) if scored or terabyte else (), note, x_limits=limit)  # fmt: skip
@@ -158,17 +159,17 @@ def _throughput(runs: Sequence[Run]) -> Plot:
         drawn = [dataclasses.replace(d, **_broken(d, gaps)) for d in drawn]
         layers += drawn
         values += y
-        layers += _happenings(number, run, seconds)
+        layers += _event_layers(number, run, seconds)
     if not values:
-        return Plot("throughput", "Throughput", "", "", note="No step has been timed.")
+        return Plot("throughput", "Throughput", "", "", note="The journal has no step times.")
     high = series.limits(values)[1]
-    return Plot("throughput", "Throughput", f"{time_name} of running", rate_name, tuple(layers),
-                f"{note} Shaded: evaluations, whose time is not counted.",
+    return Plot("throughput", "Throughput", f"{time_name} of run time", rate_name, tuple(layers),
+                f"{note} Shaded: evaluations, which do not count.",
                 y_limits=(0, high * 1.12))  # fmt: skip
 
 
 def _broken(layer: Layer, gaps: Sequence[float]) -> dict[str, list[float]]:
-    """Returns the x and y of a layer with a point that is not a number at each gap."""
+    """Returns a layer's x and y with a NaN at each gap, which interrupts the line."""
     x, y = list(layer.x), list(layer.y)
     for gap in gaps:
         at = bisect.bisect_right(x, gap)
@@ -177,8 +178,8 @@ def _broken(layer: Layer, gaps: Sequence[float]) -> dict[str, list[float]]:
     return {"x": x, "y": y}
 
 
-def _happenings(number: int, run: Run, seconds: float) -> list[Layer]:
-    """Returns the layers of a run's evaluations, checkpoints and resumes on an axis of time."""
+def _event_layers(number: int, run: Run, seconds: float) -> list[Layer]:
+    """Returns layers that mark a run's evaluations, checkpoints and resumes on the time axis."""
     colour, height = palette.colour(number), 0.04 + 0.05 * (number % 8)
     layers = []
     scores = run.of("evaluation")
@@ -211,7 +212,7 @@ def _happenings(number: int, run: Run, seconds: float) -> list[Layer]:
 
 
 def _memory(runs: Sequence[Run]) -> Plot:
-    size, unit = series.sample_unit(_most(runs, ("memory",)))
+    size, unit = series.sample_unit(_max_samples(runs, ("memory",)))
     peaks = [
         e[name] for r in runs for e in r.of("memory")
         for name in ("peak_resident_bytes", "peak_gpu_bytes") if e[name] is not None
@@ -234,12 +235,12 @@ def _memory(runs: Sequence[Run]) -> Plot:
                           marker=palette.marker(number), step=True, hover=f"{label}: {name}")
                 )  # fmt: skip
     return Plot("memory", "Memory", unit, f"peak so far of rank 0 ({name})", tuple(layers),
-                "The highest memory use of rank 0 so far.",
+                "Peak memory use of rank 0 so far.",
                 y_limits=(0, max(peaks) / scale * 1.12))  # fmt: skip
 
 
 def _learning_rate(runs: Sequence[Run]) -> Plot:
-    size, unit = series.sample_unit(_most(runs, ("step",)))
+    size, unit = series.sample_unit(_max_samples(runs, ("step",)))
     layers = []
     for number, run in enumerate(runs):
         steps = run.of("step")
@@ -253,7 +254,7 @@ def _learning_rate(runs: Sequence[Run]) -> Plot:
                       palette.dash(number), hover=f"{run.name}: learning rate")
             )  # fmt: skip
     return Plot("learning-rate", "Learning rate", unit, "learning rate", tuple(layers),
-                "" if layers else "No step has been reported.")  # fmt: skip
+                "" if layers else "The journal has no step event.")  # fmt: skip
 
 
 def _breakdown(runs: Sequence[Run]) -> Plot:
@@ -268,6 +269,6 @@ def _breakdown(runs: Sequence[Run]) -> Plot:
         ])
         for run in runs if run.of("breakdown")
     )  # fmt: skip
-    note = "No run has a step breakdown: train with --step_breakdown."
+    note = "No journal has a breakdown event: train with --step_breakdown."
     return Plot("breakdown", "Where a step's time goes", "milliseconds per step", "", bars=bars,
                 note="" if bars else note)  # fmt: skip

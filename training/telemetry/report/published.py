@@ -1,4 +1,4 @@
-"""A run compared with published results: rates, and the AUC of MLPerf runs on Criteo Terabyte."""
+"""Compares runs with published rates, and with the AUC of MLPerf runs on Criteo Terabyte."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ AUC_CURVES = {
     ),
 }  # fmt: skip
 _MODEL = {"embedding_dim": 128, "bottom_mlp": "512,256,128", "top_mlp": "1024,1024,512,256,1"}
-_ALIKE = {"float32": ("fp32",), "float32 or tf32": ("fp32", "tf32"), "float16": ("fp16",),
+_EQUIVALENT = {"float32": ("fp32",), "float32 or tf32": ("fp32", "tf32"), "float16": ("fp16",),
           "16 bits": ("fp16",)}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A run compared with one published row.
+    """A run compared with one published run.
 
     Attributes:
-        row: the `planner.published_runs.PublishedRun`.
-        ratio: the run's samples per second over the row's, or None.
-        differences: one text for each difference. Not the GPU model: no journal has it.
+        row: the published run.
+        ratio: the run's samples per second divided by the published rate, or None.
+        differences: a text for each difference, except the GPU model, which journals lack.
     """
 
     row: PublishedRun
@@ -51,7 +51,7 @@ def curve_points(aucs: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def is_terabyte(run: Run) -> bool:
-    """Returns whether a run's data is Criteo Terabyte: by sample counts, or by table sizes."""
+    """Returns whether a run's data is Criteo Terabyte, by sample count or table sizes."""
     data = run.config["data"]
     if data.get("layout") == "synthetic":
         return False
@@ -63,7 +63,7 @@ def is_terabyte(run: Run) -> bool:
 def vocabulary(run: Run) -> str | None:
     """Returns the name in `VOCABULARIES` of a run's table sizes, or None.
 
-    Some tools count one row more for missing categories.
+    Some tools add one row per table for missing categories.
     """
     sizes = run.config["data"].get("vocab_sizes") or run.config.get("vocab_sizes")
     if not isinstance(sizes, list):
@@ -75,7 +75,7 @@ def vocabulary(run: Run) -> str | None:
 
 
 def precision(run: Run) -> str:
-    """Returns the precision of a run's matrix products, as far as its journal records it."""
+    """Returns the precision of a run's matrix products, as far as the journal shows."""
     machine = run.machine()
     if not run.flags.get("amp"):
         return "float32 or tf32" if machine == "GPU" else "float32"
@@ -86,23 +86,19 @@ def precision(run: Run) -> str:
 
 
 def hardware(run: Run) -> str:
-    """Returns a run's machine in words, as far as its journal records it."""
+    """Returns a run's ranks and device type as text."""
     ranks = run.config["ranks"]
     return f"{ranks:,} rank{'s' if ranks > 1 else ''} on {run.machine() or 'unknown device'}"
 
 
 def compare(run: Run) -> list[Comparison]:
-    """Compares a run with all published rows.
-
-    Returns:
-        A list of `Comparison`, the rows most like the run first.
-    """
+    """Returns a run's comparisons with all published runs, the most similar first."""
     rate = run.samples_per_second()
     found = [
         Comparison(row, rate and rate / row.rate, tuple(_differences(run, row)))
         for row in PUBLISHED_RUNS
     ]
-    return sorted(found, key=lambda c: (len(c.differences), _apart(run, c.row)))
+    return sorted(found, key=lambda c: (len(c.differences), _distance(run, c.row)))
 
 
 def _differences(run: Run, row: PublishedRun) -> Iterator[str]:
@@ -110,9 +106,9 @@ def _differences(run: Run, row: PublishedRun) -> Iterator[str]:
         yield f"{hardware(run)}, not {row.system}"
     if run.batch != row.global_batch:
         yield f"batch {run.batch:,}, not {row.global_batch:,}"
-    own = precision(run)
-    if row.precision not in _ALIKE.get(own, (own,)):
-        yield f"{own}, not {row.precision}"
+    ours = precision(run)
+    if row.precision not in _EQUIVALENT.get(ours, (ours,)):
+        yield f"{ours}, not {row.precision}"
     if not is_terabyte(run):
         yield "other data"
     elif vocabulary(run) not in (None, row.vocabulary):
@@ -121,7 +117,7 @@ def _differences(run: Run, row: PublishedRun) -> Iterator[str]:
         yield "other model"
 
 
-def _apart(run: Run, row: PublishedRun) -> float:
-    """Returns how far a row's ranks and batch are from the run's."""
+def _distance(run: Run, row: PublishedRun) -> float:
+    """Returns how much ranks and batch differ; smaller is more similar."""
     pairs = ((run.config["ranks"], row.ranks), (run.batch, row.global_batch))
     return sum(max(a, b) / min(a, b) for a, b in pairs)

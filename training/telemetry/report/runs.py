@@ -1,4 +1,4 @@
-"""Runs for the report: the events of a run's journals on one axis of steps and of time."""
+"""Combines the journals of a run and its resumed continuations into one `Run`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from training.runtime.errors import UserError
 from training.telemetry.report.journals import read_journal, read_result
 
-# A run's folder, its events, and whether its journal ends in a cut line.
+# (folder, events, whether the last line was truncated).
 _Part = tuple[pathlib.Path, list[dict[str, Any]], bool]
 
 
@@ -25,13 +25,12 @@ class Run:
         name: short and unique on the page.
         folders: the folders that it was read from, in order.
         config: the last "config" event.
-        result: the content of the last folder's result.json, or None for a run that did not end.
-        events: {kind: list of events}, each with `samples` (trained until then) and `clock`
-            (seconds of running until then, without the pause before a run was resumed), where it
-            has a step. Steps that were made again after a resume are in `redone` only.
-        redone: "step" events that were lost and made again.
+        result: the content of the last folder's result.json; None if the run did not end.
+        events: {kind: list of events}. Events with a step also have `samples` (trained so far) and
+            `clock` (seconds of run time so far, without the pauses before resumes).
+        redone: "step" events that a crash lost and a later start repeated; not in `events`.
         resumes: [(clock, step)] at which the run was resumed.
-        cut: folders whose journal ends in a cut line.
+        cut: folders whose journal ends in a truncated line.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Run:
         return max(steps, default=self.config.get("resumed_from_step") or 0)
 
     def samples_per_second(self) -> float | None:
-        """Returns the mean rate: the result's, else the journal's own; None without steps."""
+        """Returns the mean rate from the result, else from the step events; None without steps."""
         if self.result is not None and self.result.get("samples_per_second"):
             return self.result["samples_per_second"]
         timed = [e for e in self.of("step") if e["covers_seconds"] > 0]
@@ -71,7 +70,7 @@ class Run:
         return sum(e["covers_steps"] for e in timed) * self.batch / seconds if seconds else None
 
     def machine(self) -> str | None:
-        """Returns "CPU", "GPU", or None if the journal does not record it."""
+        """Returns "CPU" or "GPU"; None if the journal has no memory event."""
         memory = self.of("memory")
         if not memory:
             return None
@@ -79,16 +78,13 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
-    """Reads run folders; joins each that resumed from the checkpoints of one given before it.
+    """Reads run folders; joins each to the earlier argument from whose checkpoints it resumed.
 
     Args:
-        folders: paths; of one job that was resumed in the order in which they were made.
-
-    Returns:
-        A list of `Run`.
+        folders: paths; those of a resumed job in order of their creation.
 
     Raises:
-        UserError: a folder is no run, its journal is damaged, or it is given twice.
+        UserError: a folder is not a run, its journal is damaged, or a folder is given twice.
     """
     groups: list[list[_Part]] = []
     seen: set[pathlib.Path] = set()
@@ -96,7 +92,7 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
         path = pathlib.Path(folder)
         events, cut = read_journal(path)
         if path.resolve() in seen:
-            raise UserError(f"{folder}: given twice")
+            raise UserError(f"{folder}: given twice", path=folder)
         seen.add(path.resolve())
         part = (path, events, cut)
         before = next((g for g in reversed(groups) if _resumes(part, g[-1])), None)
@@ -124,7 +120,7 @@ def _resumes(part: _Part, earlier: _Part) -> bool:
 
 
 def _names(groups: list[list[pathlib.Path]]) -> list[str]:
-    """Returns a name for each group of folders: the first one's own, longer where two share it."""
+    """Returns a name for each group: the first folder's name, with parents until all differ."""
     names = []
     for depth in range(1, 20):
         names = ["/".join(group[0].resolve().parts[-depth:]) for group in groups]
@@ -137,7 +133,7 @@ def _names(groups: list[list[pathlib.Path]]) -> list[str]:
 
 
 def _segments(group: list[_Part]) -> list[list[dict[str, Any]]]:
-    """Returns the events of each start, over all folders; messages may come before its config."""
+    """Returns the events of each start; messages may precede its config event."""
     segments = []
     for _, events, _ in group:
         segment = []
@@ -173,8 +169,7 @@ def _run(name: str, group: list[_Part]) -> Run:
                 event["samples"] = event["step"] * batch
             kinds[event["event"]].append(event)
         offset = clock.latest
-    last, result = group[-1][0], None
-    result = read_result(last)
+    result = read_result(group[-1][0])
     if result is None and segments[-1][-1]["event"] == "end":
         result = segments[-1][-1]
     return Run(
@@ -190,22 +185,22 @@ def _run(name: str, group: list[_Part]) -> Run:
 
 
 class _Clock:
-    """Sets the times, in the run, of the events of one start.
+    """Computes the run time at each event of one start.
 
-    A checkpoint's own time is when it became whole, an evaluation's is its end, and older journals
-    have neither: both are placed where their step was made, between the "step" events around it.
+    An evaluation or checkpoint is placed at the time of its step, interpolated from "step" events:
+    its own time is that of its completion, which older journals lack.
     """
 
     def __init__(self, offset: float, start: int, batch: int):
         self._offset = offset
         self._batch = batch
-        # Of each "step" event, and of the start: step, clock, seconds per step.
+        # The start and each "step" event: its step; its clock and seconds per step.
         self._steps = [start]
         self._clocks = [(offset, 0.0)]
         self.latest = offset
 
     def place(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Sets `clock`, and for a "step" event `covers_steps` and `covers_seconds`."""
+        """Sets `clock`; in a "step" event also `covers_steps` and `covers_seconds`."""
         kind = event["event"]
         if kind in ("evaluation", "checkpoint"):
             before = max(0, bisect.bisect_right(self._steps, event["step"]) - 1)

@@ -1,4 +1,4 @@
-"""Numbers for plots: thinned to a screen's resolution, smoothed, in readable units."""
+"""Prepares numbers for plots: thins and smooths them, chooses axis limits and units."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-# Points of one line: more only make the page larger.
-MOST_POINTS = 400
-_WINDOW = 0.05  # of a line, for its running mean
+# More points per line are not visible.
+MAX_POINTS = 400
+# Window of the running mean, as a fraction of the line.
+_WINDOW = 0.05
 
 
 def thin(
     x: npt.ArrayLike, y: npt.ArrayLike, weight: npt.ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Returns at most `MOST_POINTS` points, each the weighted mean of neighbours.
+    """Averages neighbouring points so that at most `MAX_POINTS` remain.
 
     Args:
         x: n numbers.
@@ -24,13 +25,14 @@ def thin(
         weight: n numbers of at least 0.
 
     Returns:
-        (x, y, weight, points in each), arrays of m <= n numbers. Each x is the last of its points.
+        (x, y, weight, group size): arrays of m <= n numbers. x is the last of each group, y the
+        weighted mean, weight the sum.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     weight = np.asarray(weight, dtype=np.float64)
     if not len(x):
         return x, y, weight, 1
-    size = math.ceil(len(x) / MOST_POINTS)
+    size = math.ceil(len(x) / MAX_POINTS)
     starts = np.arange(0, len(x), size)
     sums = np.add.reduceat(weight, starts)
     means = np.add.reduceat(weight * y, starts) / np.where(sums > 0, sums, 1.0)
@@ -39,9 +41,9 @@ def thin(
 
 
 def running_mean(y: npt.ArrayLike, weight: npt.ArrayLike) -> tuple[np.ndarray, int]:
-    """Returns (the weighted mean of the points around each, 5 % of all; how many these are).
+    """Returns (weighted running means over 5 % of the points, window in points).
 
-    At both ends the window is cut off.
+    The window is shorter at both ends.
     """
     y, weight = np.asarray(y, dtype=np.float64), np.asarray(weight, dtype=np.float64)
     half = max(1, round(len(y) * _WINDOW / 2))
@@ -54,11 +56,11 @@ def running_mean(y: npt.ArrayLike, weight: npt.ArrayLike) -> tuple[np.ndarray, i
 
 
 def limits(values: Iterable[float], extra: Sequence[float] = ()) -> tuple[float, float, int]:
-    """Returns (lowest, highest, values above) of an axis that shows all but rare high outliers.
+    """Returns (low, high, number of values above) of an axis that omits rare high outliers.
 
     Args:
-        values: of the lines.
-        extra: values that are always shown.
+        values: the lines' values.
+        extra: values that the axis must include.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
     seen = np.concatenate([finite, np.asarray(list(extra), dtype=np.float64)])

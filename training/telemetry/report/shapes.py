@@ -1,6 +1,6 @@
-"""The fields that the report reads from journals and results: types and ranges.
+"""Types and ranges of the fields that the report reads from journals and results.
 
-Further fields are allowed: docs/journal.md lists all that are written.
+Other fields are allowed; docs/journal.md lists all that a run writes.
 """
 
 from typing import Annotated, Any, Optional, TypedDict
@@ -11,13 +11,13 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 # Seconds, bytes, rates.
 _Amount = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
-# Float32 has no larger ones. Null stands for what is not finite.
+# The range of float32. Null stands for NaN and infinities.
 _Number = Annotated[float, msgspec.Meta(ge=-3.5e38, le=3.5e38)]
 _Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Event(TypedDict):
-    """The field of every line."""
+    """The field that every event has."""
 
     event: str
 
@@ -110,7 +110,7 @@ class _NeededResult(_Timed):
 
 
 class Result(_NeededResult, total=False):
-    """`result.json`, and the event "end"."""
+    """`result.json` and the "end" event."""
 
     attainable_auc: Optional[_Score]
     evaluating_seconds: Optional[_Amount]

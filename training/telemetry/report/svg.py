@@ -1,4 +1,4 @@
-"""Adapts matplotlib's SVG to an HTML page: unique ids, and the colours of the page's mode."""
+"""Adapts matplotlib's SVG to an HTML page: unique ids, CSS variables for colours."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 def inline(text: str, prefix: str, title: str) -> str:
     """Returns an SVG document as an element of an HTML page.
 
-    Namespaces and metadata go, the size is the container's, the font is the page's, and each colour
-    of the palette becomes its CSS variable.
+    Removes namespaces, metadata, size and font family; replaces palette colours by CSS variables.
 
     Args:
         text: an SVG document from matplotlib.
-        prefix: put before each id.
-        title: the accessible name.
+        prefix: prepended to each id.
+        title: accessible name (aria-label).
     """
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
@@ -47,7 +46,7 @@ def inline(text: str, prefix: str, title: str) -> str:
         root.attrib.pop(name, None)
     root.set("role", "img")
     root.set("aria-label", title)
-    # Not self-closing: HTML knows no empty elements among SVG's but reads closed ones alike.
+    # HTML parsers do not accept self-closing tags everywhere.
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 

@@ -1,4 +1,4 @@
-"""Recognizes reports: a new report replaces no other file."""
+"""Recognizes earlier reports, the only files that a new report replaces."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 from storage.claim import check_replaceable
 from storage.regular import open_regular
 
-#: The generator of a page and the Software of a picture.
+#: Generator of pages; "Software" of PNG files.
 PROGRAM = "DLRM training report"
 _PAGE = f'<meta name="generator" content="{PROGRAM}">'.encode()
-# Of pages that name no generator yet.
+# Pages of earlier versions name no generator.
 _TITLE = b"<title>DLRM training: "
 _PICTURE = b"\x89PNG\r\n"
 _HEAD_BYTES = 4096
 
 
 def check(path: str | os.PathLike) -> None:
-    """Checks that a page or picture can be written: that nothing is there, or an earlier one.
+    """Checks that a path is free or holds an earlier page or picture.
 
     Raises:
-        OSError: something else is there; `filename` and `strerror` describe it.
+        OSError: the path holds anything else; `filename` and `strerror` describe it.
     """
     check_replaceable(path, lambda: _is_report(path))
 
