@@ -19,7 +19,8 @@ class ReportedError(Exception):
     Attributes:
         flag: name of the flag, as in `--help`, without dashes.
         path: the file or folder.
-        field: the field of a JSON or YAML file, such as "columns[0].width".
+        field: the field of a JSON or YAML file, such as "columns[0].width", or the environment
+            variable.
         line: line number in a text file, from 1.
         table: index of the embedding table.
         sample: index of the sample in its split.

@@ -1,1 +1,1 @@
-"""Processes of a job: ranks, launchers, devices, control votes, watchdog, restart, exit codes."""
+"""The processes of a job: ranks, launchers, devices, control votes, watchdog, restart, errors."""

@@ -1,9 +1,9 @@
-"""The program behind `hvd_wrapper.sh`: prints the local rank and the GPU for it.
+"""Prints the local rank of this process and its GPU, for `hvd_wrapper.sh`.
 
     python3 -m training.runtime.binding
 
-prints the local rank, the local size, the value for CUDA_VISIBLE_DEVICES ("" to leave it unset) and
-an explanation, one a line. It needs only the standard library.
+prints four lines: the local rank, the local size, the value for CUDA_VISIBLE_DEVICES (empty: leave
+it as it is) and an explanation. Imports only the standard library.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def main() -> int:
     """Prints the binding; returns the exit code."""
     try:
         place = launcher.read()
-        device, words = _device(place)
+        device, explanation = _device(place)
     except UserError as error:
         print(f"hvd_wrapper: {error}", file=sys.stderr)
         return error.exit_code
-    print(place.local_rank, place.local_size, device, words, sep="\n")
+    print(place.local_rank, place.local_size, device, explanation, sep="\n")
     return 0
 
 
@@ -38,7 +38,9 @@ def _device(place: launcher.Place) -> tuple[str, str]:
         found = f"{len(devices)} GPU{'s' * (len(devices) != 1)}"
         raise UserError(
             f"local rank {place.local_rank} has no GPU: {place.local_size} local ranks, {found}; "
-            f"start fewer, or set {gpus.VARIABLE}=-1 to use the CPU"
+            f"start fewer ranks, or set {gpus.VARIABLE}=-1 to use the CPU",
+            found=place.local_rank,
+            bound=len(devices) - 1,
         )
     device = devices[place.local_rank]
     return device, f"{gpus.VARIABLE}={device} (nvidia-smi lists {len(devices)})"

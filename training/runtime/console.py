@@ -1,4 +1,4 @@
-"""Lines on standard error: warnings, and the error that ends a job."""
+"""Prints warnings, and the error that ends a job, on standard error."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ def warn(text: str) -> None:
 def print_error(rank: int, message: str) -> None:
     """Prints the error that ends this rank.
 
-    Most errors come to all ranks alike: rank 0 prints first and ends the job.
+    Most errors occur on all ranks: the others wait, so that rank 0 prints first and ends the job.
     """
     if rank != 0:
         time.sleep(2)

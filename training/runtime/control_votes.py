@@ -1,8 +1,8 @@
-"""Requests of one rank to all ranks: to stop, or to write a checkpoint.
+"""Votes by which any rank makes all ranks stop, or write a checkpoint, after the same step.
 
-All ranks must do either at the same step. So each rank averages its votes along with its gradients
-(`training.step`): a mean above 0 is a request of some rank. The result of a step is read while the
-next one runs, so that reading it does not wait.
+The ranks average their votes together with the gradients (`training.step`): a mean above 0 is a
+request of some rank. The result of a step is read while the next step runs, so that the read does
+not wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ControlVotes:
     """Collects this rank's votes and reads the votes of all ranks.
 
     Args:
-        minutes: interval of the checkpoints that rank 0 requests; None: no such requests.
+        minutes: interval at which rank 0 requests checkpoints; None for no requests.
         rank: this rank.
     """
 
@@ -35,19 +35,19 @@ class ControlVotes:
         """Returns this rank's (stop, checkpoint) for the next step, each 0.0 or 1.0."""
         due = self._next is not None and time.monotonic() >= self._next
         if due:
-            # Asked once: the next step sets out before this one's answer has been read.
+            # Vote once: the next step starts before the result of this one is read.
             self._next = None
         return float(self._stop), float(due)
 
     @property
     def stopping(self) -> bool:
-        """Whether this rank has been asked to stop."""
+        """Whether this rank has received a request to stop."""
         return self._stop
 
     def global_vote(self, answer: tf.Tensor) -> tuple[bool, bool]:
-        """Adds a step's averaged votes, [2]; returns (stop, checkpoint) of the step before.
+        """Takes the averaged votes of a step, [2]; returns (stop, checkpoint) of the previous step.
 
-        The first step's votes are known after the second.
+        Returns (False, False) for the first step.
         """
         self._answers.append(answer)
         if len(self._answers) < 2:
@@ -56,7 +56,7 @@ class ControlVotes:
         return bool(stop > 0), bool(checkpoint > 0)
 
     def checkpointed(self) -> None:
-        """Starts the wait for the next timed checkpoint."""
+        """Restarts the interval: a checkpoint has been written."""
         if self._seconds is not None:
             self._next = time.monotonic() + self._seconds
 
@@ -66,7 +66,7 @@ class ControlVotes:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Handles SIGTERM and SIGINT as votes to stop; a second one ends the process at once."""
+        """A context in which SIGTERM or SIGINT is a vote to stop; a second one ends the process."""
 
         def handle(number, frame):
             if self._stop:

@@ -13,48 +13,47 @@ from collections.abc import Iterator, Sequence
 
 from training.runtime import gpus, memory
 
-# Packages that TensorFlow imports where it finds them, and goes on without: its Keras, for whoever
-# uses that, and pandas, for Keras' inputs.
+# Packages that TensorFlow imports if they are installed but does not need: Keras, and pandas for
+# Keras' inputs.
 _UNUSED = ("keras", "tf_keras", "pandas")
 _NOTICE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
     rb"|I\d{4} .*\bport\.cc:\d+\] oneDNN custom operations are on"
 )
-# On processors that have one of these TensorFlow turns oneDNN on, whose allocator keeps memory too.
+# With one of these TensorFlow enables oneDNN, whose allocator keeps memory by itself.
 _ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"}
 
 
 def prepare() -> None:
-    """Silences TensorFlow's start-up messages and makes it keep memory; user settings stay.
+    """Silences TensorFlow's start-up messages and makes it keep memory; keeps the user's settings.
 
-    Without its own allocator, TensorFlow gives every large activation back to the operating system
-    and takes fresh pages at each step, and their page faults cost more than the interaction
-    (docs/ops.md).
+    By default TensorFlow returns every large activation to the operating system and takes fresh
+    pages in each step; their page faults cost more time than the interaction (docs/ops.md).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if not _ONEDNN_FLAGS & _processor_flags():
         os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-        # All that the machine has (MB), or tables of more than 64 GB would not fit.
+        # In MB. The default limit of 64 GB would be too low for large tables.
         megabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
         os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(megabytes))
 
 
 @contextlib.contextmanager
 def quick_imports(without: Sequence[str] = _UNUSED) -> Iterator[None]:
-    """A context in which TensorFlow is imported in half to three quarters of the time.
+    """A context in which importing TensorFlow takes half to three quarters of the usual time.
 
-    Python's garbage collector would go over what is being imported again and again, and then at
-    any step of a training: none of it is garbage.
+    Suspends the garbage collector, which would scan the new modules again and again, and exempts
+    them from later collections.
 
     Args:
-        without: packages that are not found meanwhile. They can be imported afterwards.
+        without: packages that cannot be imported within the context, but afterwards.
     """
     collected = gc.isenabled()
     gc.disable()
     absent = [name for name in without if name not in sys.modules]
     for name in absent:
-        # None makes an import fail; typeshed does not know of it.
+        # None makes an import fail; typeshed does not allow it.
         sys.modules[name] = None  # pyright: ignore[reportArgumentType]
     try:
         yield
@@ -67,18 +66,18 @@ def quick_imports(without: Sequence[str] = _UNUSED) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def notices_withheld() -> Iterator[None]:
-    """A context for imports in which what TensorFlow always prints is not printed.
+def suppress_notices() -> Iterator[None]:
+    """A context that suppresses the notices which TensorFlow always prints when imported.
 
-    From 2.17 on it reports at every start that oneDNN is on, whatever TF_CPP_MIN_LOG_LEVEL is.
-    Other lines on standard error appear when the context ends, however it ends; all appear, and at
-    once, where TF_CPP_MIN_LOG_LEVEL is 0.
+    From 2.17 on, TensorFlow reports at each start that oneDNN is on, for any TF_CPP_MIN_LOG_LEVEL.
+    Other lines on standard error are printed when the context ends, also after an exception. With
+    TF_CPP_MIN_LOG_LEVEL=0 all lines are printed at once.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         yield
         return
     sys.stderr.flush()
-    # TensorFlow writes past Python, to the file descriptor.
+    # TensorFlow writes to the file descriptor, not to sys.stderr.
     stderr = os.dup(2)
     try:
         with open(os.memfd_create("stderr"), "w+b") as held:
@@ -106,7 +105,7 @@ def _processor_flags() -> set[str]:
 def memory_per_rank(local_size: int) -> int | None:
     """Returns the bytes available to one rank's tables: 80 % of its device's free memory.
 
-    None if the driver does not report it: then nothing is checked.
+    Returns None if the GPU's driver does not report its free memory.
     """
     import tensorflow as tf
 
@@ -117,20 +116,20 @@ def memory_per_rank(local_size: int) -> int | None:
 
 
 def peak_memory() -> dict[str, int | None]:
-    """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter None without."""
+    """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter may be None."""
     import tensorflow as tf
 
     gpu = None
     if tf.config.list_physical_devices("GPU"):
         gpu = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    # Not getrusage: its peak begins with that of the process which started this one.
+    # Not getrusage: it includes the peak of the parent process before exec.
     with open("/proc/self/status") as status:
         resident = int(re.findall(r"VmHWM:\s+(\d+) kB", status.read())[0]) * 1024
     return {"peak_resident_bytes": resident, "peak_gpu_bytes": gpu}
 
 
 def code_version() -> str | None:
-    """Returns the Git commit, with "+" if files were changed; None outside of Git."""
+    """Returns the Git commit, with "+" if files have changed; None outside a Git repository."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
         described = subprocess.run(
@@ -143,7 +142,7 @@ def code_version() -> str | None:
 
 
 def hardware() -> dict[str, str | int | None]:
-    """Returns this rank's hardware as {processor, cores, gpu}; gpu is None without one."""
+    """Returns {processor, cores, gpu} of this rank; gpu is None without a GPU."""
     import tensorflow as tf
 
     processor = platform.processor() or platform.machine()
@@ -165,7 +164,7 @@ def hardware() -> dict[str, str | int | None]:
 
 
 def versions() -> dict[str, str | int | None]:
-    """Returns the versions, and the hardware, that a result depends on."""
+    """Returns the software versions and the hardware that a result depends on."""
     import numpy
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""The errors that end a job, and their exit codes."""
+"""The errors that end a job, and its exit codes."""
 
 from storage.errors import ReportedError
 
@@ -6,7 +6,7 @@ EXIT_OK = 0
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3
 EXIT_RANK_LOST = 4
-# By SIGINT or SIGTERM, after the step was finished and a checkpoint written where asked for.
+# After SIGINT or SIGTERM: the step is finished, and the checkpoint written if there is a folder.
 EXIT_INTERRUPTED = 130
 
 
@@ -17,7 +17,7 @@ class UserError(ReportedError):
 
 
 class DivergedError(Exception):
-    """The loss is not finite any more."""
+    """The loss became NaN or infinite."""
 
     exit_code = EXIT_DIVERGED
 

@@ -1,4 +1,4 @@
-"""The GPUs of this host: which are there, which one a rank takes, and that no two share one."""
+"""The GPUs of this host: lists them, selects one per rank, checks that no two ranks share one."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Device(NamedTuple):
 
 
 def listed() -> list[str]:
-    """Returns the name in `CUDA_VISIBLE_DEVICES` of each device that nvidia-smi lists.
+    """Returns the name, as in `CUDA_VISIBLE_DEVICES`, of each device that nvidia-smi lists.
 
-    An instance of a GPU that is divided (MIG) counts as a device, and the GPU itself does not.
+    The instances of a partitioned GPU (MIG) are devices; the GPU itself is not.
     """
     try:
         found = subprocess.run(
@@ -45,24 +45,24 @@ def listed() -> list[str]:
 
 
 def parse_listing(text: str) -> list[str]:
-    """Returns the same from the output of `nvidia-smi --list-gpus`."""
-    devices, whole = [], None
+    """Returns the names of the devices in the output of `nvidia-smi --list-gpus`; see `listed`."""
+    devices, gpu = [], None
     for line in text.splitlines():
         if match := re.match(r"GPU (\d+):", line):
-            whole = match[1]
-            devices.append(whole)
+            gpu = match[1]
+            devices.append(gpu)
         elif match := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line):
-            if devices and devices[-1] == whole:
+            if devices and devices[-1] == gpu:
                 devices.pop()
             devices.append(match[1])
     return devices
 
 
 def on_host(root: str | os.PathLike = "/") -> str | None:
-    """Returns evidence that this host has a GPU, as text; None if it has none.
+    """Returns the evidence that this host has a GPU, as text; None if it has none.
 
     Args:
-        root: where to look for the driver's files.
+        root: the folder that contains proc/ and dev/.
     """
     devices = listed()
     if devices:
@@ -74,7 +74,7 @@ def on_host(root: str | os.PathLike = "/") -> str | None:
     return None
 
 
-def cpu_is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
+def hidden_by_user(environment: Mapping[str, str] = os.environ) -> bool:
     """Returns whether the user has hidden all GPUs: CUDA_VISIBLE_DEVICES is empty or -1."""
     value = environment.get(VARIABLE)
     return value is not None and value.strip() in ("", "-1", "NoDevFiles")
@@ -83,8 +83,8 @@ def cpu_is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
 def choose(local_rank: int) -> Device:
     """Selects one GPU for this process, if TensorFlow sees any; returns its `Device`.
 
-    `hvd_wrapper.sh` has done the choice already by CUDA_VISIBLE_DEVICES; without it each rank takes
-    the GPU of its local rank. Nothing may have used a GPU before. `check` finds two ranks on one.
+    Under `hvd_wrapper.sh` only one is visible; otherwise each rank selects the GPU of its local
+    rank. Call it before anything uses a GPU. `check` detects two ranks with the same GPU.
     """
     import tensorflow as tf
 
@@ -94,7 +94,7 @@ def choose(local_rank: int) -> Device:
     ordinal = local_rank % len(gpus)
     if len(gpus) > 1:
         tf.config.set_visible_devices(gpus[ordinal], "GPU")
-    # Not all of its memory at once: the tables' share is not TensorFlow's.
+    # TensorFlow must not take all memory at once: SOK allocates its tables itself.
     tf.config.experimental.set_memory_growth(gpus[ordinal], True)
     return Device(ordinal, _identity(ordinal))
 
@@ -107,7 +107,7 @@ def check(cluster: ProcessGroup, device: Device) -> None:
         device: this rank's `Device`.
 
     Raises:
-        UserError: two ranks have the same GPU, or some have one and others compute on the CPU.
+        UserError: two ranks have the same GPU, or only some of the ranks have one.
     """
     import numpy as np
     import tensorflow as tf
@@ -126,31 +126,34 @@ def check(cluster: ProcessGroup, device: Device) -> None:
     if len(set(kinds)) > 1:
         without, having = kinds.index("cpu"), kinds.index("gpu")
         raise UserError(
-            f"rank {without} on {ranks[without][2]} has no GPU that TensorFlow sees "
-            f"({VARIABLE} {ranks[without][3]}), rank {having} on {ranks[having][2]} has one: "
-            "expected GPUs for all ranks or for none"
+            f"expected GPUs for all ranks or for none: rank {having} on {ranks[having][2]} has "
+            f"one, but rank {without} on {ranks[without][2]} has none that TensorFlow sees "
+            f"({VARIABLE} {ranks[without][3]})",
+            field=VARIABLE,
+            found=ranks[without][3],
         )
     first = {}
     for rank, fields in enumerate(ranks):
         if fields[0] == "cpu":
             continue
-        # A UUID is one GPU's in the world, a number only on its host.
+        # A UUID identifies a GPU anywhere, a number only on its host.
         unique = fields[1] if fields[1].startswith(("GPU-", "MIG-")) else tuple(fields[1:3])
         other = first.setdefault(unique, rank)
         if other != rank:
-            raise UserError(_shared(other, rank, *fields[1:]))
+            text = _shared(other, rank, *fields[1:])
+            raise UserError(text, field=VARIABLE, found=fields[3])
 
 
 def _shared(
     first: int, second: int, identity: str, host: str, visible: str, local_size: str
 ) -> str:
     if visible == "unset":
-        given = f"{VARIABLE} is not set, and TensorFlow sees too few"
-        advice = "start them with ./hvd_wrapper.sh, and no more than there are GPUs"
+        given = f"{VARIABLE} is not set, and TensorFlow sees too few GPUs"
+        advice = "start the ranks with ./hvd_wrapper.sh, and no more of them than GPUs"
     else:
         devices = _count(len(visible.split(",")), "device")
         given = f"{VARIABLE}={visible} shows {devices} to {local_size} local ranks"
-        advice = f"unset {VARIABLE} and start them with ./hvd_wrapper.sh, or give each its own"
+        advice = f"unset {VARIABLE} and start the ranks with ./hvd_wrapper.sh, or set it per rank"
     who = f"ranks {first} and {second} on {host} would share one GPU ({identity})"
     return f"{who}: {given}; {advice}"
 
@@ -161,14 +164,14 @@ def unused(device: Device) -> str | None:
     Args:
         device: this rank's `Device`.
     """
-    if device.ordinal is not None or cpu_is_wanted():
+    if device.ordinal is not None or hidden_by_user():
         return None
     evidence = on_host()
     if evidence is None:
         return None
     return (
-        f"this host has a GPU ({evidence}), but TensorFlow uses none: {_why_unseen()}. Training "
-        f"runs on the CPU; {VARIABLE}=-1 says that this is wanted"
+        f"this host has a GPU ({evidence}), but TensorFlow does not use it: {_why_unseen()}. The "
+        f"job runs on the CPU; set {VARIABLE}=-1 if that is intended"
     )
 
 
@@ -177,19 +180,19 @@ def _why_unseen() -> str:
 
     if not tf.test.is_built_with_cuda():
         return (
-            "it is built for the CPU alone (the wheel tensorflow-cpu, as `make venv` installs): "
-            "GPUs take a TensorFlow with CUDA, such as the Dockerfile's"
+            "it is built for the CPU only (the wheel tensorflow-cpu, which `make venv` installs); "
+            "install a TensorFlow with CUDA, e.g. use the Dockerfile"
         )
     if os.environ.get(VARIABLE) is not None:
         return (
             f"{VARIABLE}={os.environ[VARIABLE]} names no device of this host, or a CUDA library or "
-            "the driver does not load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
+            "the driver fails to load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
         )
-    return "a CUDA library or the driver does not load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
+    return "a CUDA library or the driver fails to load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that are free on the GPU of this process; None if that is unknown."""
+    """Returns the free bytes of this process's GPU; None if unknown."""
     import tensorflow as tf
 
     (gpu,) = tf.config.get_visible_devices("GPU")
@@ -203,15 +206,15 @@ def free_memory() -> int | None:
 
 
 def _identity(ordinal: int) -> str:
-    """Returns "GPU-<UUID>" of a device of this process, from CUDA's driver.
+    """Returns "GPU-<UUID>" of a device of this process, as the CUDA driver reports it.
 
-    Without the driver it is the device's part of CUDA_VISIBLE_DEVICES, or its number.
+    Without the driver, returns the device's entry of CUDA_VISIBLE_DEVICES, or its number.
     """
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     fallback = names[ordinal] if ordinal < len(names) else str(ordinal)
     try:
         driver = ctypes.CDLL("libcuda.so.1")
-        # The second version knows the UUID of an instance (MIG), not only of its GPU.
+        # The second version returns the UUID of a MIG instance, the first that of its GPU.
         read = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
     except (OSError, AttributeError):
         return fallback

@@ -1,7 +1,7 @@
-"""The rank of this process and the number of ranks, in the job and on this host, from the launcher.
+"""Reads rank, size, local rank and local size from the variables that a launcher sets.
 
-One definition for `main.py` and `hvd_wrapper.sh` (`training.runtime.binding`), with the standard
-library alone: it is read before TensorFlow is imported.
+Used by `main.py` and by `hvd_wrapper.sh` (`training.runtime.binding`). Imports only the standard
+library, since it runs before TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _SET_ALL = f"set {', '.join(_ALL[:-1])} and {_ALL[-1]}"
 class Place(NamedTuple):
     """The place of this process in the job.
 
-    `launcher` is the program that started it, "" without one; `shown` lists the variables that hold
-    rank and size, with their values.
+    `launcher` is the name of the launcher, or ""; `shown` is a text with the variables that hold
+    rank and size, and their values.
     """
 
     launcher: str = ""
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class _Launcher(NamedTuple):
-    """The variables that a launcher sets; of several names the first that is set counts."""
+    """The variables that a launcher sets; of several names the first one set counts."""
 
     name: str
     rank: tuple[str, ...]
@@ -43,8 +43,8 @@ class _Launcher(NamedTuple):
 
 
 _HOROVOD = _Launcher("horovodrun", *((name,) for name in _ALL))
-# Started by these, ranks may find the variables of `_MANAGERS` besides, and those of PMI: of the
-# step that started the launcher's own daemons. So the order of these matters.
+# Ranks of these launchers may also see variables of `_MANAGERS` and PMI, which belong to the step
+# that started the launcher's daemons. So the order matters: the first complete set counts.
 _MPI = (
     _Launcher("jsrun", *((f"JSM_NAMESPACE_{name}",) for name in
               ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
@@ -67,14 +67,14 @@ _MANAGERS = (
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Place:
-    """Returns this process's `Place`; without a visible launcher, the job has one process.
+    """Returns the `Place` of this process; without a launcher, that of a job with one process.
 
     Args:
         environment: a mapping like os.environ.
 
     Raises:
-        UserError: a variable is no number or out of range, two sets contradict each other, or a
-            launcher is visible but its variables are incomplete.
+        UserError: a variable is not a number or out of range, two launchers' variables contradict
+            each other, or a launcher's variables are incomplete.
     """
     own = _Variables(_HOROVOD, environment)
     others = [_Variables(launcher, environment) for launcher in (*_MPI, *_MANAGERS)]
@@ -83,23 +83,25 @@ def read(environment: Mapping[str, str] = os.environ) -> Place:
     else:
         chosen = own
         if own.rank is None or own.size is None:
+            missing = _HOROVOD.size[0] if own.size is None else _ALL[0]
             raise UserError(
-                f"{own.shown()} without {_HOROVOD.size[0] if own.size is None else _ALL[0]}: "
-                f"{_SET_ALL}, or unset them all; horovodrun sets them"
+                f"{own.shown()} without {missing}: {_SET_ALL}, or unset them all; horovodrun sets "
+                "them",
+                field=missing,
             )
         _check_agreement(own, others[: len(_MPI)], others[len(_MPI) :])
     if chosen is None or chosen.rank is None or chosen.size is None:
         if own.local_rank is not None or own.local_size is not None:
-            raise UserError(f"{own.shown()} without HOROVOD_RANK: {_SET_ALL}, or unset them all")
+            text = f"{own.shown()} without {_ALL[0]}: {_SET_ALL}, or unset them all"
+            raise UserError(text, field=_ALL[0])
         return Place()
     local_rank, local_size = _local(chosen, own, others)
     place = Place(
         chosen.launcher.name, chosen.rank, chosen.size, local_rank, local_size, chosen.shown()
     )
     if local_size > place.size:
-        raise UserError(
-            f"{chosen.shown()} and {local_size} local ranks: expected at most {place.size}"
-        )
+        text = f"{chosen.shown()}: expected at most {place.size} local ranks, found {local_size}"
+        raise UserError(text, found=local_size, bound=place.size)
     return place
 
 
@@ -116,7 +118,7 @@ class _Variables:
         self._names = {}
         given = {
             "torchrun": "TORCHELASTIC_RUN_ID" in environment,
-            # A batch script and a shell of salloc have a rank, and the job's tasks, but no step.
+            # A batch script or a shell of salloc has a rank but no step.
             "Slurm": bool(environment.get("SLURM_STEP_NUM_TASKS")),
         }.get(launcher.name, True)
         for field in ("rank", "size", "local_rank", "local_size"):
@@ -130,7 +132,7 @@ class _Variables:
             self.local_size = _slurm_local_size(environment)
         if launcher.name == "Flux" and self.size and environment.get("FLUX_JOB_NNODES"):
             nodes = _number("FLUX_JOB_NNODES", environment["FLUX_JOB_NNODES"], True)
-            self.local_size = -(-self.size // nodes)  # the largest, if they are spread evenly
+            self.local_size = -(-self.size // nodes)  # the maximum if tasks are spread evenly
         self._check("rank", "size")
         self._check("local_rank", "local_size")
 
@@ -147,7 +149,7 @@ class _Variables:
         return "rank" in self._names or "local_rank" in self._names
 
     def shown(self) -> str:
-        """Returns "HOROVOD_RANK=1 HOROVOD_SIZE=2", of what is set."""
+        """Returns the variables that are set, such as "HOROVOD_RANK=1 HOROVOD_SIZE=2"."""
         return " ".join(
             f"{name}={getattr(self, field)}"
             for field, name in self._names.items()
@@ -160,31 +162,42 @@ class _Variables:
             bounded = self._names.get(of, f"{which.replace('rank', 'ranks')} of the host")
             raise UserError(
                 f"{self._names[which]}={number}, {bounded}={bound}: expected a "
-                f"{which.replace('_', ' ')} from 0 to {bound - 1}"
+                f"{which.replace('_', ' ')} from 0 to {bound - 1}",
+                field=self._names[which],
+                found=number,
+                bound=bound - 1,
             )
 
 
 def _number(name: str, text: str, positive: bool) -> int:
-    # Digits alone, and few: int() takes "1_0", " 1" and any length.
+    # int() would also accept "1_0", " 1" and any length.
     if not re.fullmatch("[0-9]{1,9}", text) or (positive and int(text) == 0):
         least = 1 if positive else 0
         raise UserError(
-            f"{name}={text}: expected a whole number, {least} or more; launchers set it: unset it, "
-            "or set it right"
+            f"{name}={text}: expected an integer of at least {least}; correct the variable, or "
+            "unset it: launchers set it",
+            field=name,
+            found=text,
+            bound=least,
         )
     return int(text)
 
 
 def _slurm_local_size(environment: Mapping[str, str]) -> int | None:
-    """Returns how many tasks of the step run on this node, from "8" or "8(x2),4"; None without."""
-    text = environment.get("SLURM_STEP_TASKS_PER_NODE")
+    """Returns the number of the step's tasks on this node, from e.g. "8(x2),4"; None if unset.
+
+    Without SLURM_NODEID, returns the largest number of any node.
+    """
+    name = "SLURM_STEP_TASKS_PER_NODE"
+    text = environment.get(name)
     if not text:
         return None
     counts = []
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", part)
         if not match:
-            raise UserError(f"SLURM_STEP_TASKS_PER_NODE={text}: expected numbers such as 8(x2),4")
+            text = f"{name}={text}: expected numbers such as 8(x2),4"
+            raise UserError(text, field=name, found=environment[name])
         counts += [int(match[1])] * int(match[2] or 1)
     node = environment.get("SLURM_NODEID")
     if node and node.isdecimal() and int(node) < len(counts):
@@ -193,7 +206,11 @@ def _slurm_local_size(environment: Mapping[str, str]) -> int | None:
 
 
 def _choose(others: Sequence[_Variables]) -> _Variables | None:
-    """Returns the first complete set, of several ranks if there is one; None if none is visible."""
+    """Returns the first complete set with several ranks, else the first complete one, or None.
+
+    Raises:
+        UserError: a launcher set variables, but no set is complete.
+    """
     complete = [other for other in others if other.complete]
     chosen = next((other for other in complete if other.several), None)
     if chosen is None and complete:
@@ -203,7 +220,8 @@ def _choose(others: Sequence[_Variables]) -> _Variables | None:
         lacking = "size" if visible.size is None else "rank"
         raise UserError(
             f"{visible.shown()}: {visible.launcher.name} started this process, but no variable "
-            f"says its job's {lacking}: start with horovodrun, or {_SET_ALL}"
+            f"holds the {lacking} of its job: start it with horovodrun, or {_SET_ALL}",
+            field=f"HOROVOD_{lacking.upper()}",
         )
     return chosen
 
@@ -211,20 +229,22 @@ def _choose(others: Sequence[_Variables]) -> _Variables | None:
 def _check_agreement(
     own: _Variables, others: Sequence[_Variables], managers: Sequence[_Variables]
 ) -> None:
-    # PMI that repeats a Slurm step's numbers may be of a shell in that step, as Slurm's are.
+    # PMI variables equal to a Slurm step's may belong to a shell in that step, like Slurm's own.
     steps = [(other.rank, other.size) for other in managers if other.complete]
     for other in others:
         if other.several and (other.rank, other.size) not in steps:
             if (other.rank, other.size) != (own.rank, own.size):
                 raise UserError(
                     f"{own.shown()}, but {other.shown()} ({other.launcher.name}): expected the "
-                    "same rank and size; unset the variables that are left from another job"
+                    "same rank and size; unset the variables that are left from another job",
+                    expected=(own.rank, own.size),
+                    found=(other.rank, other.size),
                 )
             return
 
 
 def _local(chosen: _Variables, own: _Variables, others: Sequence[_Variables]) -> tuple[int, int]:
-    """Returns (local rank, local size), from other sets that agree where its own lacks them."""
+    """Returns (local rank, local size); takes missing ones from sets of the same rank and size."""
     agreeing = [other for other in others if (other.rank, other.size) == (chosen.rank, chosen.size)]
     if own.rank is None:
         agreeing.append(own)
@@ -233,14 +253,15 @@ def _local(chosen: _Variables, own: _Variables, others: Sequence[_Variables]) ->
         values = (getattr(other, field) for other in (chosen, *agreeing))
         number = next((value for value in values if value is not None), None)
         if number is None and chosen.several:
-            raise UserError(
-                f"{chosen.shown()} without a {field.replace('_', ' ')}: set "
-                f"HOROVOD_{field.upper()} for each rank"
-            )
+            name = f"HOROVOD_{field.upper()}"
+            text = f"{chosen.shown()} without a {field.replace('_', ' ')}: set {name} for each rank"
+            raise UserError(text, field=name)
         numbers.append(only if number is None else number)
     if numbers[0] >= numbers[1]:
         raise UserError(
-            f"{chosen.shown()}: local rank {numbers[0]} of {numbers[1]}: expected a local rank "
-            f"from 0 to {numbers[1] - 1}"
+            f"{chosen.shown()}: expected a local rank from 0 to {numbers[1] - 1}, found "
+            f"{numbers[0]}",
+            found=numbers[0],
+            bound=numbers[1] - 1,
         )
     return numbers[0], numbers[1]

@@ -1,4 +1,4 @@
-"""Parses a launcher's report, on standard error, about the rank that it lost first."""
+"""Parses a launcher's standard error for the rank that failed first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 import threading
 from typing import NamedTuple
 
-# Only the end of what a job prints is of interest.
+# The report is at the end of the output.
 _KEPT_BYTES = 1 << 16
 
-# Each has a group "rank" and one of "signal" (its number), "code" (128 + a signal's number where
-# that ended the rank) and "word" (a signal in words).
+# Each has a group "rank" and one of "signal" (number), "word" (name of a signal) and "code" (exit
+# code; 128 + number if a signal ended the rank).
 _REPORTS = (
     # horovodrun
     re.compile(r"Process name: (?P<rank>\d+)\s+Exit code: (?P<code>\d+)"),
@@ -29,7 +29,7 @@ _WORDS = {"Killed": signal.SIGKILL, "Segmentation fault": signal.SIGSEGV, "Abort
 
 
 class Failure(NamedTuple):
-    """How a rank ended, as its launcher reports it: by a signal, else with an exit code."""
+    """How a rank ended according to its launcher: by a signal, or else with an exit code."""
 
     rank: int
     code: int
@@ -41,7 +41,7 @@ class Failure(NamedTuple):
 
 
 def first_failure(text: str) -> Failure | None:
-    """Returns the `Failure` that a launcher reports first in a text, or None.
+    """Returns the `Failure` that a launcher reports first, or None.
 
     Args:
         text: the standard error of the launcher and its ranks.
@@ -64,9 +64,10 @@ def first_failure(text: str) -> Failure | None:
 
 
 class Relay:
-    """Relays a job's standard error to ours and keeps the end of it.
+    """Forwards a job's standard error to ours and keeps the end of it.
 
-    `write_end` is the descriptor to start the job with; `started` closes it here.
+    Attributes:
+        write_end: the file descriptor to pass to the job as its standard error.
     """
 
     def __init__(self):
@@ -75,13 +76,13 @@ class Relay:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def started(self) -> None:
-        """Starts relaying: the job has its copy of the descriptor, or could not be started."""
+        """Starts forwarding; call it after the attempt to start the job."""
         os.close(self.write_end)
         self._thread.start()
 
     def text(self) -> str:
-        """Returns the end of what was printed, once all of the job's processes have ended."""
-        # Something of the job that is still there may hold the descriptor.
+        """Returns the end of the output; call it after the job has ended."""
+        # A leftover process of the job may keep the descriptor open.
         self._thread.join(timeout=5)
         return self._kept.decode(errors="replace")
 
@@ -94,5 +95,5 @@ class Relay:
                     sys.stderr.buffer.write(piece)
                     sys.stderr.flush()
                 except (OSError, ValueError):
-                    shown = False  # its reader is gone; the job continues
+                    shown = False  # Nobody reads our standard error; the job continues.
         os.close(self._read_end)

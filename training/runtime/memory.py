@@ -1,4 +1,4 @@
-"""Memory available to this process: the machine's, or what its container's limit leaves."""
+"""Memory available to this process: the machine's, or less under the limit of a container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psutil
 
-# {controller, "" for version 2: (where it is mounted, limit, usage, prefix in memory.stat)}.
+# {controller ("" for cgroup version 2): (mount point, limit, usage, prefix in memory.stat)}.
 # https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html
 _GROUPS = {
     "": ("sys/fs/cgroup", "memory.max", "memory.current", ""),
@@ -21,17 +21,17 @@ _GROUPS = {
 def available(root: str | os.PathLike = "/") -> int:
     """Returns the bytes that can be allocated without swapping or an out-of-memory kill.
 
-    The least of what the machine has available and what each memory limit of a control group above
-    this process (a container's, Slurm's) leaves, pages of files not counted as taken.
+    This is the minimum of the machine's available memory and the remainders of all control groups
+    (of a container, of Slurm) that contain this process. The page cache counts as available.
 
     Args:
-        root: folder that holds proc/ and sys/.
+        root: the folder that contains proc/ and sys/.
     """
     return min([psutil.virtual_memory().available, *_left_by_groups(pathlib.Path(root))])
 
 
 def _left_by_groups(root: pathlib.Path) -> Iterator[int]:
-    """Yields bytes that each control group with a limit has left."""
+    """Yields the bytes that each control group with a limit has left."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -43,7 +43,7 @@ def _left_by_groups(root: pathlib.Path) -> Iterator[int]:
                 continue
             mount, *names = _GROUPS[controller]
             top = root / mount
-            # In a container the path may be the host's while only its own group is there.
+            # A container may see the host's path, but only its own group as a folder.
             group = top / path.strip("/")
             for folder in (group, *group.parents):
                 if folder == top or top in folder.parents:
@@ -56,7 +56,7 @@ def _left_by(folder: pathlib.Path, limit: str, usage: str, prefix: str) -> Itera
         taken = int((folder / usage).read_text())
         counters = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
-        # No such group here, or one without a limit ("max").
+        # The group does not exist here or has no limit ("max").
         return
     files = sum(int(counters.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
     yield max(0, most - max(0, taken - files))

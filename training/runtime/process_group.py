@@ -1,8 +1,4 @@
-"""The ranks of a job: one process, or many under Horovod.
-
-A one-rank job needs no Horovod. With several, exchanges go through `horovod.tensorflow`, and the
-names of its operations are given here so that they agree on all ranks.
-"""
+"""The ranks of a job and their collectives: one process, or several under Horovod."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
     """Returns a `SingleProcessGroup`, or under a launcher a `HorovodProcessGroup`.
 
     Args:
-        place: this process's place in the job; None: read from the environment.
+        place: this process's place in the job; None to read it from the environment.
 
     Raises:
         UserError: several ranks were started but Horovod is missing or does not see them.
@@ -32,51 +28,55 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
     place = launcher.read() if place is None else place
     if place.size == 1:
         return SingleProcessGroup()
-    # Small cycles: an exchange should start when it is ready, not at the next 1 ms tick.
+    # In ms. A collective should start when it is ready, not at the next tick of the default 1 ms.
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
     try:
-        # Horovod's releases cannot be imported without Keras.
+        # Horovod does not import without Keras.
         with quick_imports(without=("pandas",)):
             import horovod.tensorflow as hvd
     except ImportError as error:
-        raise UserError(
-            f"{place.size} ranks were started but Horovod does not import: {error}"
-        ) from error
+        text = f"{place.size} ranks were started, but importing Horovod failed: {error}"
+        raise UserError(text, found=place.size) from error
     if not hvd.mpi_built():
         _check_gloo(place)
     hvd.init()
     if (hvd.rank(), hvd.size()) != (place.rank, place.size):
         raise UserError(
-            f"{place.shown} ({place.launcher}), but Horovod sees rank {hvd.rank()} of "
-            f"{hvd.size()}: expected the same; start with horovodrun, which both understand "
-            "(horovodrun --check-build lists what this Horovod was built with)"
+            f"{place.shown} ({place.launcher}), but Horovod found rank {hvd.rank()} of "
+            f"{hvd.size()}: start the job with horovodrun, or build Horovod for this launcher "
+            "(horovodrun --check-build prints what it supports)",
+            expected=(place.rank, place.size),
+            found=(hvd.rank(), hvd.size()),
         )
     return HorovodProcessGroup(hvd)
 
 
 def _check_gloo(place: launcher.Place, environment: Mapping[str, str] = os.environ) -> None:
-    """Raises UserError where Horovod with Gloo alone could not connect these ranks.
+    """Raises UserError if a Horovod without MPI cannot connect these ranks.
 
-    It reads what horovodrun sets, and where that is missing it ends the process or runs alone.
+    Gloo needs the variables that horovodrun sets. Without them Horovod would abort or run a
+    separate job on each rank.
     """
-    advice = f"start with horovodrun -np {place.size} ./hvd_wrapper.sh python3 main.py ..."
+    advice = f"start the job with horovodrun -np {place.size} ./hvd_wrapper.sh python3 main.py ..."
     if place.launcher != "horovodrun":
         raise UserError(
-            f"{place.shown}: {place.launcher} started {place.size} ranks, but this Horovod was "
-            f"built without MPI and does not see them: {advice} (-H names other hosts), or build "
-            "Horovod with HOROVOD_WITH_MPI=1; one process alone takes HOROVOD_RANK=0 HOROVOD_SIZE=1"
+            f"{place.shown}: {place.launcher} started {place.size} ranks, but this Horovod is "
+            f"built without MPI and cannot connect them: {advice} (-H names other hosts), or build "
+            "Horovod with HOROVOD_WITH_MPI=1; set HOROVOD_RANK=0 HOROVOD_SIZE=1 to run one process",
+            expected="horovodrun",
+            found=place.launcher,
         )
     for name in ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"):
         if not environment.get(name):
-            raise UserError(f"{place.shown} without {name}: {advice}, which sets it")
+            raise UserError(f"{place.shown} without {name}: {advice}", field=name)
 
 
 class ProcessGroup(Protocol):
     """The ranks of a job: `SingleProcessGroup` or `HorovodProcessGroup`.
 
     Attributes:
-        rank, size: this rank's number and how many there are.
-        local_rank, local_size: the same on this host.
+        rank, size: this rank and the number of ranks N.
+        local_rank, local_size: the same among the ranks of this host.
     """
 
     rank: int
@@ -87,25 +87,28 @@ class ProcessGroup(Protocol):
     def alltoall(
         self, tensor: tf.Tensor, splits: tf.Tensor, name: str
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sends rows to every rank; returns the rows received, in rank order, and their counts.
+        """Sends rows to every rank; returns the received rows, in rank order, and their counts.
 
         Args:
             tensor: [n, ...].
-            splits: [N] int32, how many rows go to each rank; their sum is n.
-            name: the operation's name, the same on all ranks and unique within a step.
+            splits: [N] int32, the number of rows for each rank; the sum is n.
+            name: name of the operation, equal on all ranks and unique within a step.
+
+        Returns:
+            ([m, ...], [N] int32): the received rows, and how many came from each rank.
         """
         ...
 
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """Returns the tensors averaged over the ranks."""
+        """Returns the element-wise means of the tensors over the ranks."""
         ...
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Sets the values of rank 0 on all ranks."""
+        """Assigns the values of rank 0 to the variables of all ranks."""
         ...
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
-        """Returns the element-wise sum over ranks (int64 or float64)."""
+        """Returns the element-wise sum over the ranks, in the dtype of `values`."""
         ...
 
     def gather(self, value: float) -> list[float]:
@@ -129,18 +132,18 @@ class SingleProcessGroup:
     def alltoall(
         self, tensor: tf.Tensor, splits: tf.Tensor, name: str
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns (tensor, splits): all rows are for this rank."""
+        """Returns (tensor, splits)."""
         return tensor, splits
 
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """Returns the tensors themselves."""
+        """Returns the tensors."""
         return list(tensors)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Changes nothing."""
+        """Does nothing."""
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
-        """Returns a NumPy array of the values."""
+        """Returns the values as an array."""
         return np.asarray(values)
 
     def gather(self, value: float) -> list[float]:
@@ -152,7 +155,7 @@ class SingleProcessGroup:
         return parts[0]
 
     def shutdown(self) -> None:
-        """Has nothing to shut down."""
+        """Does nothing."""
 
 
 class HorovodProcessGroup:
@@ -174,23 +177,14 @@ class HorovodProcessGroup:
     def alltoall(
         self, tensor: tf.Tensor, splits: tf.Tensor, name: str
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sends rows to every rank; returns the rows received, in rank order, and their counts.
-
-        Args:
-            tensor: [n, ...]; bfloat16 travels as the bits of float16, which Horovod knows.
-            splits: [N] int32, how many rows go to each rank; their sum is n.
-            name: the operation's name, the same on all ranks and unique within a step.
-
-        Returns:
-            ([m, ...], [N] int32): rows received, and how many came from each rank.
-        """
+        """See `ProcessGroup.alltoall`. Horovod has no bfloat16: its bits travel as float16."""
         dtype = tensor.dtype
         if dtype == tf.bfloat16:
             tensor = tf.bitcast(tensor, tf.float16)
-        # TensorFlow does not know that an exchange of Horovod has an effect. On a rank without
-        # tables, a graph would prune exchanges with unused results, such as gradients, and fold
-        # constant ones, such as those of no rows; the other ranks would wait for ever. A
-        # variable's value is not constant, and an assigned value is not pruned.
+        # TensorFlow does not know that Horovod's alltoall has a side effect. On a rank without
+        # tables, a graph would prune an exchange whose result is unused (gradients) and fold one
+        # whose input is constant (no rows), and the other ranks would wait forever. Adding a
+        # variable makes the input non-constant; assigning the result keeps the operation.
         splits = splits + self._zero
         received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
         self._received.assign(tf.size(received, tf.int64))
@@ -199,21 +193,21 @@ class HorovodProcessGroup:
         return received, counts
 
     def all_reduce_mean(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """Returns the tensors averaged over the ranks, in one grouped allreduce."""
+        """Returns the means of the tensors over the ranks, from one grouped allreduce."""
         return self._hvd.grouped_allreduce(list(tensors), name=name, op=self._hvd.Average)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Sets the values of rank 0 on all ranks."""
+        """Assigns the values of rank 0 to the variables of all ranks."""
         self._hvd.broadcast_variables(variables, root_rank=0)
 
     def all_reduce_sum(self, values: npt.ArrayLike) -> np.ndarray:
-        """Returns the element-wise sum over ranks as a NumPy array (int64 or float64)."""
+        """Returns the element-wise sum over the ranks, in the dtype of `values`."""
         array = np.asarray(values)
         total = self._hvd.allreduce(tf.constant(array), name=self._name("sum"), op=self._hvd.Sum)
         return total.numpy()
 
     def gather(self, value: float) -> list[float]:
-        """Returns a list with every rank's float64 value, in rank order."""
+        """Returns every rank's float64 value, in rank order."""
         local = tf.constant([value], tf.float64)
         return list(self._hvd.allgather(local, name=self._name("gather")).numpy())
 
@@ -229,6 +223,6 @@ class HorovodProcessGroup:
         self._hvd.shutdown()
 
     def _name(self, kind: str) -> str:
-        # All ranks make the same calls in the same order, so a counter gives equal names.
+        # All ranks make the same calls in the same order: a counter gives them equal names.
         self._calls += 1
         return f"dlrm_{kind}_{self._calls}"

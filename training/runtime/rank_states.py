@@ -1,4 +1,4 @@
-"""The states of a job's ranks: the activity of each, and which one is lost."""
+"""The last known states of a job's ranks, and the detection of a lost rank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from training.runtime.watchdog_messages import State
 
-# A closed connection gives no reason.
+# A closed connection does not show why.
 CAUSE_UNKNOWN = "it was killed, or it crashed"
 
 
@@ -23,7 +23,7 @@ class RankStates:
     """The last state of each rank, on rank 0; finds the rank that is lost.
 
     Args:
-        timeout: seconds without a sign of life, or without progress, after which a rank is lost.
+        timeout: seconds without a message, or without progress, after which a rank is lost.
     """
 
     def __init__(self, timeout: float):
@@ -41,7 +41,7 @@ class RankStates:
         self._rank_of[connection] = state["rank"]
 
     def closed(self, connection: socket.socket) -> bool:
-        """Records that the other end closed a connection; returns whether a rank died."""
+        """Records a closed connection; returns whether this shows the death of a rank."""
         rank = self._rank_of.pop(connection, None)
         if rank is not None and not self._states[rank]["leaving"] and self._died is None:
             self._died = rank
@@ -49,9 +49,9 @@ class RankStates:
         return False
 
     def left(self) -> str | None:
-        """Returns a line about the first rank that has left the job, or None.
+        """Returns a line about the first rank that left the job by itself, or None.
 
-        The others leave because of it.
+        The other ranks fail because of it.
         """
         gone = next((rank for rank, state in self._states.items() if state["leaving"]), None)
         if self._left is None and gone is not None:
@@ -59,7 +59,7 @@ class RankStates:
         return self._left
 
     def lost(self) -> Loss | None:
-        """Returns a `Loss`, or None."""
+        """Returns the `Loss` of the rank that is dead, silent or stuck, or None."""
         if self._died is not None:
             activity = self._states[self._died]["activity"]
             return self._loss(self._died, death(activity))
@@ -70,11 +70,11 @@ class RankStates:
             if silent > self._timeout:
                 return self._loss(
                     rank,
-                    f"has not answered for {silent:.0f} s (last heard during "
+                    f"has sent no message for {silent:.0f} s (the last one during "
                     f"{watched[rank]['activity']}); --stall_timeout sets the limit",
                 )
-        # Ranks that wait in a collective stand still with the one that they wait for: that is
-        # the one which has come least far. So do those that have come further and pause there.
+        # In a collective all ranks wait for the stuck one, which has made the least progress.
+        # Ranks that are ahead of it and have paused wait for it too.
         if not watched:
             return None
         behind = min(watched.values(), key=lambda state: (state["count"], -state["idle"]))
@@ -84,8 +84,8 @@ class RankStates:
         ):
             return self._loss(
                 behind["rank"],
-                f"has made no progress for {behind['idle']:.0f} s in {behind['activity']} and the "
-                "others wait; --stall_timeout sets the limit",
+                f"has made no progress for {behind['idle']:.0f} s in {behind['activity']}, and the "
+                "others wait for it; --stall_timeout sets the limit",
             )
         return None
 

@@ -1,6 +1,6 @@
-"""The files from which `training.runtime.restart` learns that a rank runs and how it ended.
+"""Status files: how ranks report their start and end to `training.runtime.restart`.
 
-horovodrun turns every failure into exit code 1, so the ranks leave their own codes in files.
+horovodrun exits with 1 after any failure, so the ranks write their own exit codes to files.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-# The folder for it, set by `training.runtime.restart`.
+# `training.runtime.restart` sets it to the folder of the status files.
 VARIABLE = "DLRM_STATUS_DIR"
 
 
-def running(rank: int) -> None:
-    """Records that this process is a rank."""
+def record_start(rank: int) -> None:
+    """Records the process id of a rank."""
     _write(f"rank-{rank}.pid", os.getpid())
 
 
-def ended(rank: int, code: int) -> None:
+def record_exit(rank: int, code: int) -> None:
     """Records the exit code of a rank."""
     _write(f"rank-{rank}.code", code)
 
 
-def lost(rank: int, other: int, text: str) -> None:
-    """Records that a rank's watchdog has lost another rank, with the line about it."""
+def record_loss(rank: int, other: int, text: str) -> None:
+    """Records the message of a rank's watchdog about the loss of another rank."""
     _write(f"rank-{rank}.lost", f"{other} {text}")
 
 
 def read(folder: str | os.PathLike, kind: str) -> dict[int, int]:
-    """Returns {rank: number} of the files of a kind, "pid" or "code"."""
+    """Returns {rank: number} from the files of a kind, "pid" or "code"."""
     found = {}
     for rank, text in _texts(folder, kind):
         with contextlib.suppress(ValueError):
@@ -39,7 +39,7 @@ def read(folder: str | os.PathLike, kind: str) -> dict[int, int]:
 
 
 def read_losses(folder: str | os.PathLike) -> dict[int, str]:
-    """Returns {lost rank: the line about it} from the files of the other ranks."""
+    """Returns {lost rank: message} from the files of the other ranks."""
     found = {}
     for _, text in _texts(folder, "lost"):
         rank, _, line = text.partition(" ")
@@ -58,7 +58,7 @@ def _write(name: str, content: str | int) -> None:
     folder = os.environ.get(VARIABLE)
     if folder is None:
         return
-    # The launcher may have gone; that must not keep a rank from ending.
+    # The launcher, and the folder with it, may be gone; the rank must end all the same.
     with contextlib.suppress(OSError):
         path = pathlib.Path(folder) / name
         path.with_suffix(".new").write_text(str(content))

@@ -1,11 +1,11 @@
-"""Starts a job again when a rank is lost: it resumes from its newest checkpoint.
+"""Restarts a job after the loss of a rank; the job resumes from its newest checkpoint.
 
     python3 -m training.restart --max_restarts 3 -- \
         horovodrun -np 8 ./hvd_wrapper.sh python3 main.py --checkpoint_dir=DIR ...
 
-A job that ends by itself, on a wrong flag, a diverged loss or a request to stop, is not started
-again. SIGTERM and SIGINT go to the ranks themselves, which finish their step and write a
-checkpoint: horovodrun would leave them five seconds.
+Does not restart a job that ended with a user error, a diverged loss or a request to stop. Forwards
+SIGTERM and SIGINT directly to the ranks, which finish their step and write a checkpoint: horovodrun
+would kill them after five seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from training.runtime.errors import (
 )
 from training.runtime.rank_states import CAUSE_UNKNOWN
 
-# A job that ended so would end so again.
+# A job that ended for one of these reasons would end the same way again.
 _FINAL = {
     EXIT_USER_ERROR: "an error that the user must fix",
     EXIT_DIVERGED: "a diverged loss",
@@ -47,21 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code of its last run."""
     parser = argparse.ArgumentParser(
         prog="python3 -m training.restart",
-        description="Starts a job again when a rank is lost.",
+        description="Restarts a job after the loss of a rank.",
     )
     add = parser.add_argument
-    add("--max_restarts", type=_count, default=3, metavar="K", help="how often to start again [3]")
+    add("--max_restarts", type=_count, default=3, metavar="K", help="number of restarts [3]")
     add("--grace", type=_count, default=300, metavar="SECONDS",
-        help="time for the last checkpoint after SIGTERM or SIGINT [300]")  # fmt: skip
-    add("command", nargs=argparse.REMAINDER, help="-- and the command that starts the job")
+        help="seconds for the last checkpoint after SIGTERM or SIGINT [300]")  # fmt: skip
+    add("command", nargs=argparse.REMAINDER, help="-- followed by the command of the job")
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        parser.error("no command: give -- and the command that starts the job")
+        parser.error("expected -- followed by the command of the job, found no command")
     if not any(word.startswith("--checkpoint_dir") for word in command) and not any(
         word.startswith("--flagfile") for word in command
     ):
-        parser.error("the command has no --checkpoint_dir: a restart would begin from nothing")
+        parser.error("expected --checkpoint_dir in the command: a restart would begin at step 0")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -69,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, reason = _run(command, stopping, options.grace)
         if code == EXIT_OK or reason in _FINAL.values():
             if code != EXIT_OK:
-                _log(f"the job ended by {reason}: not started again")
+                _log(f"the job ended with {reason}: not restarted")
             return code
         if restart == options.max_restarts:
-            _log(f"{reason}: given up after {restart} restarts")
+            _log(f"{reason}: giving up after {restart} restarts")
             return code
         _log(f"{reason}: restart {restart + 1} of {options.max_restarts}")
     return EXIT_RANK_LOST
@@ -80,12 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: expected an integer of at least 0")
     return int(text)
 
 
 def _run(command: Sequence[str], stopping: threading.Event, grace: float) -> tuple[int, str]:
-    """Runs the command once; returns (exit code, why it ended)."""
+    """Runs the command once; returns (exit code, reason of its end)."""
     if stopping.is_set():
         return EXIT_INTERRUPTED, _FINAL[EXIT_INTERRUPTED]
     with tempfile.TemporaryDirectory(prefix="dlrm-status-") as folder:
@@ -115,7 +115,7 @@ def _run(command: Sequence[str], stopping: threading.Event, grace: float) -> tup
             deaths=deaths,
             reported=launcher_report.first_failure(relay.text()),
         )
-        return _verdict(process.returncode, facts, stopping.is_set())
+        return _outcome(process.returncode, facts, stopping.is_set())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +123,11 @@ class _Facts:
     """Facts about the ranks of a run that has ended.
 
     Attributes:
-        started: ranks that have begun.
-        codes: {rank: exit code} of those that ended by themselves.
-        losses: {rank: a line} about ranks that the watch of another has lost.
-        deaths: ranks whose processes on this host were seen to end, in that order.
-        reported: a `launcher_report.Failure`, or None.
+        started: ranks that started.
+        codes: {rank: exit code} of ranks that ended by themselves.
+        losses: {rank: message} of ranks that the watchdogs of others found lost.
+        deaths: ranks whose processes on this host ended, in the order of their ends.
+        reported: the failure that the launcher reported, or None.
     """
 
     started: set[int]
@@ -145,10 +145,10 @@ def _wait(
     family: dict[int, psutil.Process],
     deaths: list[int],
 ) -> None:
-    """Waits for the end of the job; hands a request to stop to each of its ranks once.
+    """Waits for the end of the job; forwards a request to stop to each rank once.
 
-    `family` gathers the job's processes: they cannot be identified once their parents are gone.
-    `deaths` gathers the ranks whose processes have ended, in that order.
+    Collects the job's processes in `family`, since they cannot be found once their parents are
+    gone, and the ranks whose processes ended in `deaths`, in the order of their ends.
     """
     deadline, asked = None, set[int]()
     while process.poll() is None:
@@ -162,7 +162,7 @@ def _wait(
             if deadline is None:
                 deadline = time.monotonic() + grace
                 _log("asking the ranks to stop")
-            # Again and again: a rank may only be starting.
+            # In every round: a rank may still be starting.
             for pid in set(rank_status.read(folder, "pid").values()) - asked:
                 if pid in family or pid == process.pid:
                     asked.add(pid)
@@ -174,8 +174,8 @@ def _wait(
         time.sleep(_POLL_SECONDS)
 
 
-def _verdict(code: int, facts: _Facts, stopped: bool) -> tuple[int, str]:
-    """Returns (exit code, why) of a run from what is known about its ranks."""
+def _outcome(code: int, facts: _Facts, stopped: bool) -> tuple[int, str]:
+    """Returns (exit code, reason) of a run, given the launcher's exit code."""
     if code == EXIT_OK:
         return EXIT_OK, "done"
     if stopped:
@@ -185,16 +185,15 @@ def _verdict(code: int, facts: _Facts, stopped: bool) -> tuple[int, str]:
             return final, reason
     if code in _FINAL and not facts.started:
         return code, _FINAL[code]
-    return EXIT_RANK_LOST, _who_was_lost(facts) or f"the job ended with exit code {code}"
+    return EXIT_RANK_LOST, _lost_rank(facts) or f"the job ended with exit code {code}"
 
 
-def _who_was_lost(facts: _Facts) -> str | None:
-    """Returns a text with the lost rank and how it ended, as far as that is known.
+def _lost_rank(facts: _Facts) -> str | None:
+    """Returns a text with the lost rank and how it ended, or None if unknown.
 
-    The watchdog of the other ranks is the best source: it detects which rank is gone or stuck.
-    Without it, a rank that ended before the others, without an exit code of its own, is the lost
-    one: a launcher ends the others after it. The launcher reports the signal, and also knows the
-    ranks of other hosts.
+    The best source is the watchdog of the other ranks, which detects a dead or stuck rank. Without
+    it, the lost rank is the first that ended without an exit code: the launcher kills the others
+    after it. The launcher's report adds the signal, and ranks of other hosts.
     """
     reported = facts.reported
     if facts.losses:
@@ -210,7 +209,7 @@ def _who_was_lost(facts: _Facts) -> str | None:
     if first is None and silent:
         first = min(silent)
     if first is not None:
-        return f"rank {first} was killed or crashed: it left no exit code"
+        return f"rank {first} was killed or crashed: it wrote no exit code"
     return str(reported) if reported else None
 
 
@@ -222,7 +221,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def _end(process: subprocess.Popen, family: dict[int, psutil.Process]) -> None:
-    """Ends what is left of a run, so that nothing of it disturbs the next."""
+    """Kills all remaining processes of a run."""
     if process.poll() is None:
         process.kill()
         process.wait()

@@ -1,11 +1,10 @@
-"""Ends a job in which a rank has died or makes no progress, and names that rank.
+"""Ends a job when a rank has died or makes no progress, and names that rank.
 
-A collective waits for all ranks: with one of them gone or stuck, the others would wait for ever.
-So each rank sends its activity, and for how long it has lasted, to rank 0 once a second, from a
-thread and over its own TCP connection. Rank 0 detects a closed connection (died), a silent one
-(stopped) and the rank that is behind the others when no rank makes progress (stuck). It informs all
-ranks at once; each prints the message and exits with `EXIT_RANK_LOST`. All ranks detect the loss of
-rank 0.
+A collective waits for all ranks: if one is dead or stuck, the others would wait forever. So a
+thread of each rank sends the rank's activity and its duration to rank 0 once a second, over a TCP
+connection. Rank 0 detects a closed connection (dead rank), a silent one (stopped rank) and, if no
+rank makes progress, the rank that is behind the others (stuck). It informs all ranks at once; each
+prints the message and exits with `EXIT_RANK_LOST`. All ranks detect the loss of rank 0.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from training.runtime.watchdog_messages import State, read_states
 if TYPE_CHECKING:
     from training.runtime.process_group import ProcessGroup
 
-# A launcher names the rank that ends first: the lost one, if the others give it this long (s).
-_LINGER = 2.0
+# Seconds that a rank waits before it exits, so that the launcher reports the lost rank first.
+_EXIT_DELAY = 2.0
 
 
 class Watchdog:
     """Monitors all ranks from a thread. Every rank of the job must create one.
 
     Args:
-        cluster: the ranks (`training.runtime.process_group`), two or more.
-        timeout: seconds without a sign of life, or without progress, after which to give up.
-        on_loss: called with the `Loss` instead of printing it and exiting, for tests.
+        cluster: the ranks, at least two.
+        timeout: seconds without a message, or without progress, after which a rank is lost.
+        on_loss: called with the `Loss`; None to print it and exit.
         tick: seconds between two messages of a rank.
     """
 
@@ -56,15 +55,11 @@ class Watchdog:
         self._rank, self._size = cluster.rank, cluster.size
         self._timeout, self._tick = timeout, tick
         self._on_loss = on_loss or self._exit
-        self._activity, self._count, self._since, self._paused = (
-            "the start",
-            0,
-            time.monotonic(),
-            True,
-        )
+        self._activity, self._count = "the start", 0
+        self._since, self._paused = time.monotonic(), True
         self._closing = threading.Event()
         self._left: str | None = None
-        self._first: State | None = None  # the last state that rank 0 sent
+        self._first: State | None = None  # The last state that rank 0 sent.
         self._wake, self._woken = socket.socketpair()
         if self._rank == 0:
             server = socket.create_server((_own_address(cluster), 0), backlog=self._size)
@@ -82,25 +77,25 @@ class Watchdog:
         """Records progress of this rank.
 
         Args:
-            activity: what comes next, e.g. "step 12".
+            activity: what the rank does next, e.g. "step 12".
         """
         self._activity, self._since, self._paused = activity, time.monotonic(), False
         self._count += 1
 
     def pause(self, alone: bool = False) -> None:
-        """Expects no progress until the next `heartbeat`, e.g. while a function is compiled.
+        """Suspends the timeout until the next `heartbeat`, e.g. while a function is compiled.
 
-        A rank that dies or stops meanwhile is still noticed, and so is one that never comes here.
+        The watchdog still detects a rank that dies or stops, and one that never reaches its pause.
 
         Args:
-            alone: the other ranks need not pause here; otherwise all of them do.
+            alone: whether only this rank pauses; otherwise all ranks pause here.
         """
         self._paused = True
         if not alone:
             self._count += 1
 
     def close(self) -> None:
-        """Stops monitoring, once the job is done or has failed with its own error."""
+        """Stops monitoring, at the end of the job or after an error of this rank."""
         self._closing.set()
         with contextlib.suppress(OSError):
             self._wake.send(b".")
@@ -110,13 +105,13 @@ class Watchdog:
             self._woken.close()
 
     def find_loss(self, seconds: float) -> str | None:
-        """Waits for the reason why an exchange failed; returns it as a line, or None.
+        """Waits for the cause of a failed collective; returns a line about it, or None.
 
-        If a rank died, the watchdog names it and ends this process. The returned line is about a
-        rank that has left the job by itself, with its own error.
+        If a rank died, the watchdog prints its name and ends this process. The returned line is
+        about a rank that left the job with an error of its own.
 
         Args:
-            seconds: how long to wait.
+            seconds: the longest time to wait.
         """
         deadline = time.monotonic() + seconds
         while self._left is None and time.monotonic() < deadline:
@@ -126,7 +121,7 @@ class Watchdog:
         return self._left
 
     def sever(self) -> None:
-        """Closes all connections without a message, as the death of this process would."""
+        """Closes all connections without a message, as if this process had died."""
         self._on_loss = lambda message: None
         for connection in self._sockets:
             connection.close()
@@ -147,24 +142,26 @@ class Watchdog:
         return {"lost": lost, "leaving": leaving, "left": self._left, "first": self._state()}
 
     def _exit(self, loss: Loss) -> None:
-        # A thread that is stuck in a collective cannot be unwound: leave at once.
+        # A thread that is stuck in a collective cannot be unwound: exit at once.
         print(f"error: {loss.text}", file=sys.stderr, flush=True)
-        rank_status.lost(self._rank, loss.rank, loss.text)
-        rank_status.ended(self._rank, EXIT_RANK_LOST)
-        time.sleep(_LINGER)
+        rank_status.record_loss(self._rank, loss.rank, loss.text)
+        rank_status.record_exit(self._rank, EXIT_RANK_LOST)
+        time.sleep(_EXIT_DELAY)
         os._exit(EXIT_RANK_LOST)
 
     def _report(self, connection: socket.socket) -> None:
         """Sends this rank's state to rank 0 each tick and handles its answers."""
         connection.settimeout(self._tick)
-        heard, buffer, next_round = time.monotonic(), b"", 0.0
+        last_answer, buffer, next_round = time.monotonic(), b"", 0.0
         with selectors.DefaultSelector() as selector:
             for source in (connection, self._woken):
                 selector.register(source, selectors.EVENT_READ)
             while True:
                 leaving = self._closing.is_set()
-                if time.monotonic() - heard > self._timeout:
-                    text = f"has not answered for {self._timeout} s; --stall_timeout sets the limit"
+                if time.monotonic() - last_answer > self._timeout:
+                    text = (
+                        f"has sent no answer for {self._timeout} s; --stall_timeout sets the limit"
+                    )
                     return self._on_loss(Loss(0, f"{name_of(0, self._first)} {text}"))
                 try:
                     if leaving or time.monotonic() >= next_round:
@@ -178,7 +175,7 @@ class Watchdog:
                         received = connection.recv(4096)
                         if not received:
                             raise ConnectionError("closed")
-                        heard, buffer = time.monotonic(), buffer + received
+                        last_answer, buffer = time.monotonic(), buffer + received
                         for message in _lines(buffer):
                             self._left = message["left"] or self._left
                             self._first = message["first"]
@@ -227,11 +224,11 @@ class Watchdog:
                     for state in read_states(buffers[connection], self._size):
                         ranks.update(connection, state)
                 except StructureError:
-                    received = b""  # No rank speaks so: a stranger, such as a scan of ports.
+                    received = b""  # Not a rank but an unknown client, e.g. a port scan.
                 buffers[connection] = buffers[connection].rpartition(b"\n")[2]
                 if not received:
                     if ranks.closed(connection):
-                        # A launcher ends the others very soon: the death is reported at once.
+                        # Report it at once: the launcher will soon kill the other ranks.
                         next_round = 0.0
                     selector.unregister(connection)
                     connection.close()
@@ -251,7 +248,7 @@ class Watchdog:
 
 
 def _agree_on_address(cluster: ProcessGroup, local: tuple[str, int] | None) -> tuple[str, int]:
-    """Returns, on all ranks, the (host, port) of rank 0; `local` is None on the others."""
+    """Returns the (host, port) of rank 0 on all ranks; `local` is None on the others."""
     numbers = np.zeros(5, np.int64)
     if local is not None:
         numbers[:4] = list(socket.inet_aton(local[0]))
@@ -266,7 +263,7 @@ def _own_address(cluster: ProcessGroup) -> str:
         return "127.0.0.1"
     launcher = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR")
     if launcher:
-        # Connecting a datagram socket sends nothing; it only picks the interface.
+        # Connecting a datagram socket sends nothing; it only selects the interface.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((launcher, 9))
             address = probe.getsockname()[0]
@@ -284,6 +281,6 @@ def _lines(buffer: bytes) -> list[dict[str, Any]]:
 
 
 def _try_send(connection: socket.socket, message: dict[str, Any]) -> None:
-    # A rank that does not read is found by its silence.
+    # A rank that does not read is detected by its silence.
     with contextlib.suppress(OSError):
         connection.sendall(_line(message))

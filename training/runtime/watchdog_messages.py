@@ -1,4 +1,4 @@
-"""The messages that a rank sends to the watchdog, parsed as untrusted input."""
+"""The messages of the ranks to the watchdog of rank 0, parsed as untrusted input."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 
 from storage.structured import StructureError, parse_json
 
-# Of one line: its longest fields are a host's name and a rank's activity.
-_MOST_BYTES = 1 << 16
+# Limit of one line. Its longest fields are the host name and the activity.
+_MAX_BYTES = 1 << 16
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class State(TypedDict):
-    """The state of a rank: see `training.runtime.watchdog.Watchdog`."""
+    """The state of a rank; see `training.runtime.watchdog.Watchdog`."""
 
     rank: _Count
     pid: _Count
@@ -31,17 +31,17 @@ def read_states(buffer: bytes, ranks: int) -> Iterator[State]:
     """Yields the `State`s in the complete lines received over a connection to rank 0.
 
     Args:
-        buffer: the bytes.
+        buffer: the received bytes.
         ranks: number of ranks.
 
     Raises:
-        StructureError: no rank of the job has sent this.
+        StructureError: the bytes are not from a rank of the job.
     """
-    where = "a message to the watch"
+    where = "a message to the watchdog"
     *lines, rest = buffer.split(b"\n")
     for line in [*lines, rest]:
-        if len(line) > _MOST_BYTES:
-            raise StructureError(where, f"expected at most {_MOST_BYTES} bytes in a line")
+        if len(line) > _MAX_BYTES:
+            raise StructureError(where, f"expected at most {_MAX_BYTES} bytes in a line")
     for line in filter(None, lines):
         state = parse_json(line, where, State)
         if not 0 < state["rank"] < ranks:

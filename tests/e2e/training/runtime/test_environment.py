@@ -71,7 +71,7 @@ WITHHELD = """
 import os
 import sys
 from training.runtime import environment
-with environment.notices_withheld():
+with environment.suppress_notices():
     os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written\\n"
                 b"I0000 00:00:1795922876.129890 11590 port.cc:153] oneDNN custom operations are on."
                 b" You may\\n")

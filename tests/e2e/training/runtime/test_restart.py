@@ -11,7 +11,7 @@ from tests.support import launch
 from training.runtime import launcher_report, rank_status
 from training.runtime.errors import EXIT_INTERRUPTED, EXIT_RANK_LOST, EXIT_USER_ERROR
 from training.runtime.rank_states import death
-from training.runtime.restart import _Facts, _verdict
+from training.runtime.restart import _Facts, _outcome
 
 # A rank that makes itself known only a while after it was started.
 LATE = """
@@ -22,7 +22,7 @@ pathlib.Path(sys.argv[1]).touch()
 while not pathlib.Path(sys.argv[2]).exists():
     time.sleep(0.05)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-rank_status.running(0)
+rank_status.record_start(0)
 time.sleep(60)
 """
 
@@ -64,7 +64,7 @@ KILLED = launcher_report.Failure(1, 137, "SIGKILL")
 def verdict(code=1, stopped=False, **known):
     """Returns what `restart` concludes from what is known of three ranks."""
     facts = {"started": {0, 1, 2}, "codes": {}, "losses": {}, "deaths": [], "reported": None}
-    return _verdict(code, _Facts(**{**facts, **known}), stopped)
+    return _outcome(code, _Facts(**{**facts, **known}), stopped)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_an_end_that_is_final_is_no_lost_rank(known, code):
 
 def test_losses_are_read_as_ranks_have_left_them(tmp_path, monkeypatch):
     monkeypatch.setenv(rank_status.VARIABLE, str(tmp_path))
-    rank_status.lost(0, 12, "rank 12 (process 7 on n) died")
-    rank_status.ended(0, 4)
+    rank_status.record_loss(0, 12, "rank 12 (process 7 on n) died")
+    rank_status.record_exit(0, 4)
     assert rank_status.read_losses(tmp_path) == {12: "rank 12 (process 7 on n) died"}
     assert rank_status.read(tmp_path, "code") == {0: 4}
 

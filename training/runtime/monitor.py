@@ -1,4 +1,4 @@
-"""A job under watch: `watched` starts a `Watchdog` and names the lost rank where one is lost."""
+"""Monitors a job: starts a `Watchdog`, and names the lost rank when a collective fails."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from training.runtime.errors import RankLostError
 from training.runtime.process_group import ProcessGroup
 from training.runtime.watchdog import Watchdog
 
-# How long a failed exchange waits for the watch to find a lost rank (s): some ticks of the watch,
-# and less than the five seconds that horovodrun leaves between SIGTERM and SIGKILL.
-_VERDICT_SECONDS = 2.5
-# The same for a SIGTERM: a death is reported at once.
+# Seconds that a failed collective waits for the watchdog to find the lost rank: some ticks of the
+# watchdog, but less than the five seconds between horovodrun's SIGTERM and SIGKILL.
+_FIND_SECONDS = 2.5
+# The same after a SIGTERM: the watchdog reports a death at once.
 _DEATH_SECONDS = 1.0
 
 
-class Watch(Protocol):
-    """What a job calls while it runs: of a `Watchdog`, or of `NoWatch`."""
+class Monitor(Protocol):
+    """The calls by which a job reports progress: a `Watchdog` or a `NullMonitor`."""
 
     def heartbeat(self, activity: str) -> None:
         """Reports progress; `activity` is what comes next, e.g. "step 12"."""
 
     def pause(self, alone: bool = False) -> None:
-        """Expects no progress until the next heartbeat; `alone`: other ranks need not pause."""
+        """Suspends the timeout until the next heartbeat; see `Watchdog.pause`."""
 
 
-class NoWatch:
-    """The `Watch` of a single rank: does nothing."""
+class NullMonitor:
+    """The `Monitor` of a single rank: does nothing."""
 
     def heartbeat(self, activity: str) -> None:
         """Does nothing."""
@@ -40,23 +40,23 @@ class NoWatch:
 
 
 @contextlib.contextmanager
-def watched(cluster: ProcessGroup, stall_timeout: float) -> Iterator[Watch]:
-    """Gives a `Watchdog`, or `NoWatch` for a single rank.
+def monitored(cluster: ProcessGroup, stall_timeout: float) -> Iterator[Monitor]:
+    """A context that yields a `Watchdog`, or a `NullMonitor` for a single rank.
 
     Args:
         cluster: the ranks; all of them must call.
-        stall_timeout: seconds without progress after which a rank is given up.
+        stall_timeout: seconds without progress after which a rank counts as lost.
 
     Raises:
-        RankLostError: an exchange failed; it names the rank that has left the job, if one has.
+        RankLostError: a collective failed; the message names the rank that left the job, if any.
     """
     if cluster.size == 1:
-        yield NoWatch()
+        yield NullMonitor()
         return
     watchdog = Watchdog(cluster, stall_timeout)
 
     def terminated(number, frame):
-        # A launcher ends all ranks when it has lost one. The watch names that one, and exits.
+        # A launcher terminates all ranks when it has lost one. The watchdog names it and exits.
         watchdog.find_loss(_DEATH_SECONDS)
         signal.signal(number, before)
         signal.raise_signal(number)
@@ -66,9 +66,9 @@ def watched(cluster: ProcessGroup, stall_timeout: float) -> Iterator[Watch]:
         with error_translation.translate_errors(cluster.rank, cluster.size):
             yield watchdog
     except RankLostError as error:
-        # The process ends: a SIGTERM that comes now must not keep it from printing why.
+        # A SIGTERM from here on must not prevent the message.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise RankLostError(watchdog.find_loss(_VERDICT_SECONDS) or str(error)) from error
+        raise RankLostError(watchdog.find_loss(_FIND_SECONDS) or str(error)) from error
     else:
         signal.signal(signal.SIGTERM, before)
     finally:
