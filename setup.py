@@ -1,7 +1,7 @@
-"""Builds the native op library, and makes the package's extras of pyproject.toml's groups.
+"""Builds the native libraries; takes the package's extras from pyproject.toml's groups.
 
-``python3 setup.py build_ext --inplace`` compiles ``ops/`` with CMake against the TensorFlow that
-the running interpreter has, and leaves ``ops/libdlrm_ops-tf<version>.so`` beside the sources, and
+``python3 setup.py build_ext --inplace`` compiles ``ops/`` with CMake against the TensorFlow of the
+running interpreter and writes ``ops/libdlrm_ops-tf<version>.so`` and
 ``ops/libdlrm_preprocessing.so``, which needs no TensorFlow.
 """
 
@@ -22,20 +22,20 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 ROOT = pathlib.Path(__file__).resolve().parent
-#: Environment variables that ops/CMakeLists.txt takes as they are.
+#: Environment variables that are passed to ops/CMakeLists.txt.
 _SWITCHES = ("DLRM_SANITIZE", "DLRM_CUDA_ARCHITECTURES")
 
 
 class BuildOps(build_ext):
-    """Hands the build to CMake; one build tree for each TensorFlow version."""
+    """Builds with CMake, in one build tree per TensorFlow version."""
 
     def run(self) -> None:
-        """Configures and builds ``ops/``, then copies the library to where it is loaded from."""
-        # The environment's own cmake and ninja come first: they are pinned, the system's are not.
+        """Configures and builds ``ops/``, then copies the libraries into ops/."""
+        # The environment's cmake and ninja come first: their versions are pinned.
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
         cmake = shutil.which("cmake", path=path)
         if cmake is None:
-            sys.exit("setup.py: cmake was not found; install it (make does)")
+            sys.exit("setup.py: cmake was not found in PATH; install it, e.g. with `make venv`")
         tree = ROOT / "build" / f"ops-tf{self._tensorflow_version()}"
         tree.mkdir(parents=True, exist_ok=True)
         configure = [
@@ -48,11 +48,11 @@ class BuildOps(build_ext):
         jobs = str(self.parallel or os.cpu_count() or 1)
         for command in (configure, [cmake, "--build", str(tree), "--parallel", jobs]):
             if subprocess.run(command, check=False, env=environment).returncode != 0:
-                sys.exit("setup.py: CMake built no op library; what it printed above says why")
+                sys.exit(f"setup.py: the build in {tree} failed; see CMake's output above")
         target = ROOT if self.inplace else pathlib.Path(self.build_lib).resolve()
         for library in (*tree.glob("libdlrm_*-tf*.so"), tree / "libdlrm_preprocessing.so"):
             (target / "ops").mkdir(parents=True, exist_ok=True)
-            # Copied aside and renamed, so that a running job keeps the file it has mapped.
+            # Copied and renamed, so that a running job keeps the file that it has mapped.
             partial = target / "ops" / (library.name + ".partial")
             shutil.copy2(library, partial)
             os.replace(partial, target / "ops" / library.name)
@@ -66,11 +66,11 @@ class BuildOps(build_ext):
                 return metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
-        sys.exit("setup.py: TensorFlow is not installed; the ops are built against it")
+        sys.exit("setup.py: the build needs TensorFlow, which is not installed; try `make venv`")
 
 
 def _groups():
-    """Returns {name: requirements} of pyproject.toml's dependency groups that include no other."""
+    """Returns {name: requirements} of pyproject.toml's dependency groups without includes."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     return {n: g for n, g in groups.items() if all(isinstance(line, str) for line in g)}
 

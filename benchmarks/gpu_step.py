@@ -1,17 +1,17 @@
-"""Times a whole training step on one GPU: this project's CUDA kernels, cuBLAS between them.
+"""Times a complete training step on one GPU: this project's CUDA kernels plus cuBLAS.
 
     python3 -m benchmarks.gpu_step [--batch 65536] [--vocabulary mlperf] [--json FILE]
 
-Needs PyTorch with CUDA and nvcc, or the library that `tests.gpu.build` has made; no TensorFlow.
-PyTorch lends buffers, streams and cuBLAS alone: the step is written out, forward, backward and
-update, captured in a CUDA graph and replayed. It says what a step can reach with these kernels, and
-which piece takes what of it: each piece is timed by itself, and by what the step takes without it.
-Beside it stands the same step as a PyTorch user writes it, with autograd and index_add_, eagerly.
+Needs PyTorch with CUDA, and nvcc or an existing library (`--library`); no TensorFlow. PyTorch only
+provides buffers, streams and cuBLAS: forward, backward and update are written out, captured in a
+CUDA graph and replayed. The result is the speed that a step can reach with these kernels. Each
+phase is timed alone, and by how much faster the step is without it. For comparison the same step is
+timed as a PyTorch user would write it: eager, with autograd and index_add_.
 
 Shapes: B batch, T tables, D dimension. Float16 with float32 master weights, SGD, loss scale 1024.
 """
 
-# PyTorch is in no environment of this project.
+# PyTorch is not installed in the project's default environment.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tests.gpu.clock import device_state
 DIM, DENSE, BOTTOM, TOP = 128, 13, (512, 256, 128), (1024, 1024, 512, 256, 1)
 RATE, SCALE = 0.01, 1024.0
 ID_SETS = 4
-#: Zipf's exponent of the ids that resemble click logs: a few rows take most of the lookups.
+#: Exponent of the skewed ids. As in click logs, a few rows get most of the lookups.
 EXPONENT = 1.2
 
 
 class Layer:
-    """A linear layer: float32 master weights, a float16 copy that is computed with."""
+    """A linear layer: float32 master weights and the float16 copy used in products."""
 
     def __init__(self, torch: Any, inputs: int, outputs: int, device: str):
         deviation = (2.0 / (inputs + outputs)) ** 0.5
@@ -49,15 +49,15 @@ class Layer:
 
 
 class Step:
-    """One training step over fixed buffers; every method is a piece of it.
+    """One training step over fixed buffers; every method of `phases` is a phase of it.
 
     Args:
-        torch: the module.
+        torch: the PyTorch module.
         library: the project's launchers.
         sizes: rows of each table.
-        batch: samples.
-        seed: of weights and inputs.
-        device: "cuda", or "cpu" where the library is the emulation.
+        batch: number of samples.
+        seed: seed of weights and inputs.
+        device: "cuda", or "cpu" with the emulated library.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Step:
         features = self.tables + 1
         width = library.width(features, DIM)
         half = {"device": device, "dtype": torch.float16}
-        # 13 dense features are padded to 16: cuBLAS' tensor-core kernels take whole pieces.
+        # Padded from 13 to 16 features: cuBLAS' tensor-core kernels need 16-byte rows.
         self.dense = torch.zeros((batch, 16), **half)
         self.dense[:, :DENSE] = torch.rand(batch, DENSE, device=device)
         self.label = (torch.rand(batch, 1, device=device) < 0.25).float()
@@ -88,11 +88,8 @@ class Step:
         self.bottom = self._layers(16, BOTTOM)
         self.top = self._layers(width, TOP)
         self.layers = [*self.bottom, *self.top]
-        self.error = library.new_id_error()
         self._sizes, self._base = launchers.int64_array(sizes), launchers.int64_array(self.base)
-        self._shape = launchers.InteractionShape(
-            batch, features, DIM, launchers.FLOAT16, launchers.ACCURATE
-        )
+        self._shape = launchers.InteractionShape(batch, features, DIM, launchers.FLOAT16)
         self.loss = torch.zeros((), device=device)
         self._kept: dict[str, Any] = {}
         self.gradients: dict[int, tuple[Any, Any]] = {}
@@ -108,11 +105,11 @@ class Step:
     def _batch_of_ids(self):
         return launchers.EmbeddingBatch(
             self.batch, self.tables, DIM, self.rows.shape[0], self.ids.data_ptr(), self._base,
-            self._sizes, self.error, 0, launchers.FLOAT16,
+            self._sizes, self.library.id_error, 0, launchers.FLOAT16,
         )  # fmt: skip
 
-    def pieces(self) -> dict[str, Callable[[], None]]:
-        """Returns the step: {name: piece}, in their order."""
+    def phases(self) -> dict[str, Callable[[], None]]:
+        """Returns the step as {name: phase}, in order."""
         return {
             "lookup": self._lookup,
             "bottom forward": self._bottom_forward,
@@ -136,7 +133,7 @@ class Step:
         outputs = [x]
         for index, layer in enumerate(layers):
             if last_relu or index < len(layers) - 1:
-                # cuBLASLt adds the bias and takes ReLU before the product is written.
+                # cuBLASLt fuses bias and ReLU into the product.
                 x = self.torch._addmm_activation(layer.bias, x, layer.weight)
             else:
                 x = self.torch.addmm(layer.bias, x, layer.weight)
@@ -166,7 +163,7 @@ class Step:
         self._kept["logit gradient"] = gradient.half()
 
     def _backward(self, layers, outputs, gradient, last_relu):
-        """Returns the gradient of the first layer's input; keeps those of the weights."""
+        """Returns the gradient of the first layer's input; stores the weights' gradients."""
         for index in reversed(range(len(layers))):
             if last_relu or index < len(layers) - 1:
                 gradient = self.torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0)
@@ -218,10 +215,10 @@ class Step:
 
 
 class PlainStep:
-    """The same step as a PyTorch user writes it, over the same tables and weights.
+    """The same step as a PyTorch user would write it.
 
     Args:
-        step: whose tables, inputs and weights are taken.
+        step: the step whose tables, inputs and initial weights are used.
     """
 
     def __init__(self, step: Step):
@@ -270,36 +267,36 @@ class PlainStep:
 def draw_ids(
     generator: np.random.Generator, sizes: Sequence[int], batch: int, kind: str
 ) -> np.ndarray:
-    """Returns ids [B, T] int32: "uniform", or "skewed" by Zipf's law."""
+    """Returns int32 ids [B, T]; kind is "uniform", or "skewed" for a Zipf distribution."""
     shape = (batch, len(sizes))
     if kind == "uniform":
         return generator.integers(0, sizes, shape).astype(np.int32)
-    # Ranks of popularity are scattered over the table, as hashed or arbitrary ids are.
+    # Scatters popular ids over the table, like hashed ids.
     popularity = generator.zipf(EXPONENT, shape) % np.asarray(sizes)
     return (popularity * 7_919 % np.asarray(sizes)).astype(np.int32)
 
 
-def captured(torch: Any, pieces: Sequence[Callable[[], None]]) -> Callable[[], None]:
-    """Returns a function that replays the pieces, captured in a CUDA graph."""
+def captured(torch: Any, phases: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """Captures phases in a CUDA graph; returns the function that replays it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(2):  # first launches load kernels, which a capture may not
-            for piece in pieces:
-                piece()
+        for _ in range(2):  # first launches load kernels, which is not allowed in a capture
+            for phase in phases:
+                phase()
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for piece in pieces:
-            piece()
+        for phase in phases:
+            phase()
     return graph.replay
 
 
 def milliseconds(
     torch: Any, call: Callable[[], None], before: Callable[[int], None], repeats: int
 ) -> float:
-    """Returns the median time of a call, after `before(k)`, which is not in it."""
+    """Returns the median time of a call, without the preceding `before(k)`."""
     times = []
     for k in range(repeats + 3):
         before(k)
@@ -315,13 +312,13 @@ def milliseconds(
 def parity(
     torch: Any, library: launchers.Library, seed: int, batch: int = 4096, device: str = "cuda"
 ) -> dict[str, float]:
-    """Takes ten steps of both kinds on small tables; returns how far apart they end.
+    """Takes ten steps of both kinds on small tables and compares their results.
 
     The arguments are those of `Step`.
 
     Returns:
-        ``loss``: the largest relative difference of a step's losses; ``rows``, ``weights``: the
-        norm of the difference over the norm of the change.
+        {"loss": largest relative difference of a step's losses, "rows", "weights": norm of the
+        difference over the norm of the change}.
     """
     sizes = [1000, 3, 50_000, 17] * 6 + [100, 9]
     steps = [Step(torch, library, sizes, batch, seed, device) for _ in range(2)]
@@ -332,8 +329,8 @@ def parity(
         ids = torch.from_numpy(draw_ids(generator, sizes, batch, "skewed"))
         for step in steps:
             step.ids.copy_(ids)
-        for piece in steps[0].pieces().values():
-            piece()
+        for phase in steps[0].phases().values():
+            phase()
         plain()
         worst = max(worst, abs(float(steps[0].loss) / float(plain.loss) - 1))
     rows = (steps[0].rows - steps[1].rows).norm() / (steps[1].rows - start).norm()
@@ -343,7 +340,7 @@ def parity(
 
 
 def measure(step: Step, kind: str, repeats: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Times the step, its pieces and PyTorch's step on ids of one kind; milliseconds."""
+    """Times the step, its phases and PyTorch's step on ids of one kind, in milliseconds."""
     torch = step.torch
     sets = [
         torch.from_numpy(draw_ids(generator, step.sizes, step.batch, kind)).cuda()
@@ -355,20 +352,20 @@ def measure(step: Step, kind: str, repeats: int, generator: np.random.Generator)
 
     def time(names):
         return milliseconds(
-            torch, captured(torch, [pieces[name] for name in names]), next_ids, repeats
+            torch, captured(torch, [phases[name] for name in names]), next_ids, repeats
         )
 
-    pieces = step.pieces()
+    phases = step.phases()
     step.deterministic = False
-    result: dict[str, Any] = {"ids": kind, "step": time(pieces), "pieces": {}}
-    for name in pieces:
-        rest = time([other for other in pieces if other != name])
+    result: dict[str, Any] = {"ids": kind, "step": time(phases), "pieces": {}}
+    for name in phases:
+        rest = time([other for other in phases if other != name])
         result["pieces"][name] = {"alone": time([name]), "of the step": result["step"] - rest}
     step.deterministic = True
-    result["step, sorted update"] = time(pieces)
+    result["step, sorted update"] = time(phases)
     step.deterministic = False
-    for piece in pieces.values():
-        piece()
+    for phase in phases.values():
+        phase()
     plain = PlainStep(step)
     try:
         result["PyTorch"] = milliseconds(torch, plain, next_ids, max(5, repeats // 4))
@@ -378,8 +375,8 @@ def measure(step: Step, kind: str, repeats: int, generator: np.random.Generator)
 
 
 def show(result: dict[str, Any], batch: int) -> None:
-    """Prints one kind's times."""
-    print(f"\n{result['ids']} ids, ms: alone, and what the step takes more with it")
+    """Prints the times for one kind of ids."""
+    print(f"\n{result['ids']} ids, ms: phase alone, and the step's time minus the step without it")
     for name, times in result["pieces"].items():
         print(f"  {name:22} {times['alone']:7.3f} {times['of the step']:7.3f}")
     for name in ("step", "step, sorted update", "PyTorch"):
@@ -391,17 +388,17 @@ def show(result: dict[str, Any], batch: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=65_536)
+    parser.add_argument("--batch", type=int, default=65_536, help="samples per step")
     parser.add_argument("--vocabulary", choices=sorted(VOCABULARIES), default="mlperf")
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--library", type=pathlib.Path, help="launchers that are built already")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--repeats", type=int, default=40, help="timed calls per measurement")
+    parser.add_argument("--library", type=pathlib.Path, help="built launchers (default: build)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and inputs")
+    parser.add_argument("--json", type=pathlib.Path, help="also write all numbers to this file")
     options = parser.parse_args(arguments)
     try:
         import torch
     except ImportError:
-        sys.exit("gpu_step: needs PyTorch with CUDA; this Python has none")
+        sys.exit("gpu_step: PyTorch is not installed; try `pip install torch`")
     if not torch.cuda.is_available():
         sys.exit("gpu_step: PyTorch finds no CUDA device")
     path = options.library
@@ -415,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "table_bytes": 4 * DIM * sum(sizes), "precision": "float16", "steps": [],
     }  # fmt: skip
     report["parity"] = parity(torch, library, options.seed)
-    print("after ten steps, ours and PyTorch's differ by", report["parity"], flush=True)
+    print("difference from PyTorch after ten steps:", report["parity"], flush=True)
     step = Step(torch, library, sizes, options.batch, options.seed)
     generator = np.random.default_rng(options.seed)
     for kind in ("uniform", "skewed"):
@@ -426,9 +423,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json is not None:
             options.json.write_text(json.dumps(report, indent=1))
     print(f"peak memory {report['peak_bytes'] / 2**30:.1f} GiB")
-    bad = library.take_id_error(step.error)
+    bad = library.take_id_error()
     if bad is not None:
-        sys.exit(f"gpu_step: an id was out of range: table, sample, id, bound {bad}")
+        sys.exit("gpu_step: table {}, sample {}: id {} is not in [0, {})".format(*bad))
     return 0
 
 

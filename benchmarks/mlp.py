@@ -11,20 +11,20 @@ from model.mlp import MLP
 from ops import loader
 
 BATCHES = (2048, 8192)
-# (inputs, widths, whether the last layer has a ReLU) of the bottom and the top MLP.
+# (inputs, widths, whether the last layer has ReLU) of the bottom and the top MLP.
 LAYERS = ((13, (512, 256, 128), True), (480, (1024, 1024, 512, 256, 1), False))
 
 
 def products() -> int:
-    """Returns multiply-adds of one sample forward; backward takes twice as many."""
+    """Returns the multiply-adds of one sample's forward pass; backward takes twice as many."""
     widths = [(inputs, *sizes) for inputs, sizes, _ in LAYERS]
     return sum(a * b for each in widths for a, b in zip(each, each[1:]))
 
 
 def mlp_rows(rounds: int) -> Iterator[Row]:
-    """Yields rows of both MLPs together: forward alone, and forward and backward."""
+    """Yields rows of both MLPs together: forward, and forward and backward."""
     if not loader.is_built("mlp"):
-        print("mlp         the fused op is not built: it needs oneDNN")
+        print("mlp         not measured: the fused op is not built, it needs oneDNN")
         return
     for batch in BATCHES:
         for dtype in (tf.float32, tf.bfloat16):
@@ -38,14 +38,14 @@ def _rows(batch: int, dtype: tf.DType, rounds: int) -> Iterator[Row]:
         tf.cast(tf.random.normal([batch, sizes[-1]]) / batch, dtype) for _, sizes, _ in LAYERS
     ]
 
-    def made(fused):
+    def make(fused):
         return [
             MLP(sizes, width, seed=1, stream=1, last_relu=last, fused=fused)
             for width, sizes, last in LAYERS
         ]
 
     def forward(fused, compiled=False):
-        mlps = made(fused)
+        mlps = make(fused)
 
         @tf.function(jit_compile=compiled)
         def run(inputs):
@@ -54,7 +54,7 @@ def _rows(batch: int, dtype: tf.DType, rounds: int) -> Iterator[Row]:
         return lambda: run(inputs)
 
     def forward_and_backward(fused, compiled=False):
-        mlps = made(fused)
+        mlps = make(fused)
         variables = [variable for mlp in mlps for variable in mlp.trainable_variables]
 
         @tf.function(jit_compile=compiled)
@@ -78,7 +78,7 @@ def _rows(batch: int, dtype: tf.DType, rounds: int) -> Iterator[Row]:
         for compiled in (False, True):
             yield compare(
                 "mlp",
-                f"{case}, B {batch}, {dtype.name}" + (", beside XLA" if compiled else ""),
+                f"{case}, B {batch}, {dtype.name}" + (", vs XLA" if compiled else ""),
                 [arithmetic],
                 kind(True),
                 kind(False, compiled),

@@ -1,13 +1,14 @@
-"""Times the custom ops beside the machine's limits and beside TensorFlow's own formulations.
+"""Times the custom ops and compares them with the machine's limits and with TensorFlow's ops.
 
-    python3 -m benchmarks.ops [--json FILE] [--rounds N] [--table_bytes N] [--only TEXT]
+    python3 -m benchmarks.ops [--json FILE] [--rounds N] [--table_bytes N] [--only OPS]
 
-One row for each op and case. Limit, op and TensorFlow are timed in turn, round after round, so that
-whatever else the machine does falls on all of them; figures are medians over the rounds, and the
-ratios are the medians of each round's own. An interaction has two limits: its bytes at the measured
-copy bandwidth, and its products at the measured rate of TensorFlow's matrix product; an MLP has the
-latter alone; a lookup or update has the measured rate of random rows in the same table. Each ratio
-is given twice: by the clock, and by processor time, which other programs disturb less.
+Prints one row per op and case. Every round times limit, op and TensorFlow one after another, so
+that other load on the machine affects all of them. Times are medians over the rounds, ratios are
+medians of the ratios of each round. The limits of an interaction are its bytes at the measured copy
+bandwidth, and its products at the measured rate of TensorFlow's matrix product; the limit of an MLP
+is the latter; the limit of a lookup or update is the measured rate of random rows in the same
+table. Ratios are given for wall-clock time and for processor time, which other programs affect
+less.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from storage.arguments import first_paragraph, whole_number
 from training.runtime import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
-# Vocabulary sizes of the Criteo Terabyte logs (MLPerf, 40 million at most), capped for this table.
+# Vocabulary sizes of the Criteo Terabyte logs (MLPerf, at most 40 million); capped to the table.
 VOCABULARY = (
     39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208,
     11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36,
@@ -46,7 +47,7 @@ VOCABULARY = (
 
 
 def interaction_rows(dtype, copy, rounds):
-    """Yields rows of the dot interaction of one type: forward, and forward and backward."""
+    """Yields the rows of the dot interaction for one type: forward, and forward + backward."""
     width = output_width(TABLES + 1, DIMENSION)
     features = (TABLES + 1) * DIMENSION
     pair_flops = BATCH * TABLES * (TABLES + 1) // 2 * DIMENSION * 2
@@ -69,8 +70,8 @@ def interaction_rows(dtype, copy, rounds):
 
         return lambda: run(bottom, vectors, gradient)
 
-    # Bytes: the features in and the output out; backward the features and the output's gradient
-    # in, the features' gradient out. Products: one set forward, two backward.
+    # Bytes: forward reads the features and writes the output; backward reads the features and the
+    # output's gradient and writes the features' gradient. Products: one set forward, two backward.
     for case, kind, elements, passes in (
         ("forward", forward, features + width, 1),
         ("forward + backward", forward_and_backward, 3 * features + 2 * width, 3),
@@ -84,7 +85,7 @@ def interaction_rows(dtype, copy, rounds):
         for compiled in (False, True):
             yield compare(
                 "interaction",
-                f"{case}, {dtype.name}" + (", beside XLA" if compiled else ""),
+                f"{case}, {dtype.name}" + (", vs XLA" if compiled else ""),
                 [memory, products],
                 kind(dot_interaction),
                 kind(dot_interaction_tensorflow, compiled),
@@ -93,16 +94,16 @@ def interaction_rows(dtype, copy, rounds):
 
 
 def power_law_ids(rng, sizes, exponent=1.05):
-    """Ids [B, T] with P(id) about (id + 1) ** -exponent in each table, scattered over its rows."""
+    """Returns ids [B, T] whose k-th most frequent one has P ~ k ** -exponent in its table."""
     u = rng.random((BATCH, TABLES))
     power = 1 - exponent
     rank = ((u * ((sizes + 1.0) ** power - 1) + 1) ** (1 / power)).astype(np.int64) - 1
-    # Odd and prime, so coprime to every size here: popular ids are not neighbours in memory.
+    # A prime, so coprime to every size: scatters popular ids over the table.
     return np.minimum(rank, sizes - 1) * 2654435761 % sizes
 
 
 class _Exported:
-    """Hands a tensor's memory to NumPy without a copy."""
+    """Gives NumPy access to a tensor's memory without a copy."""
 
     def __init__(self, tensor):
         self._tensor = tensor
@@ -115,15 +116,15 @@ class _Exported:
 
 
 def embedding_rows(rounds, table_bytes):
-    """Yields rows of the lookup and the updates."""
+    """Yields the rows of the lookup and the updates."""
     rows = table_bytes // machine.ROW_BYTES
     table = create_table(rows, DIMENSION)
     seconds, cpu_seconds = timed(lambda: embedding_initialize(table, 0, rows, 0, 0, 0.01))
     print(
-        f"initialised {table_bytes / 1e9:.1f} GB at {table_bytes / seconds / 1e9:.2f} GB/s by the "
-        f"clock, {table_bytes / cpu_seconds / 1e9:.2f} GB/s by processor time"
+        f"initialised {table_bytes / 1e9:.1f} GB at {table_bytes / seconds / 1e9:.2f} GB/s "
+        f"({table_bytes / cpu_seconds / 1e9:.2f} GB/s of processor time)"
     )
-    # The address alone: a second owner of the buffer would make the first update copy it.
+    # Keeps only the address: with a second owner of the buffer, the first update would copy it.
     address = np.from_dlpack(_Exported(table.read_value())).ctypes.data
     probe = machine.RowProbe(address, table_bytes)
     rng = np.random.default_rng(0)
@@ -132,7 +133,7 @@ def embedding_rows(rounds, table_bytes):
     while np.minimum(VOCABULARY, cap).sum() > rows:
         cap -= 10_000
     criteo = np.minimum(VOCABULARY, cap)
-    # New ids every round, as in training: those of one batch would half fit into the caches.
+    # New ids every round, as in training: the rows of one batch partly fit into the caches.
     cases = (
         ("uniform ids", equal, [rng.integers(0, equal, (BATCH, TABLES)) for _ in range(5)]),
         ("power-law ids", equal, [power_law_ids(rng, equal) for _ in range(5)]),
@@ -147,13 +148,13 @@ def embedding_rows(rounds, table_bytes):
 
 
 def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, rounds):
-    """Yields rows of the lookup, SGD and row-wise Adagrad for one set of tables and ids."""
+    """Yields the rows of lookup, SGD and row-wise Adagrad for one set of tables and ids."""
     bases, sizes = tf.constant(np.cumsum(sizes) - sizes), tf.constant(sizes)
     gradients = tf.cast(0.01 * tf.random.normal([BATCH, TABLES, DIMENSION]), dtype)
     batches = [tf.constant(ids) for ids in batches]
     count = BATCH * TABLES / probe.count
 
-    def look(function):
+    def lookup(function):
         run = tf.function(lambda ids: function(table, ids, bases, sizes, dtype))
         ids = itertools.cycle(batches)
         return lambda: run(next(ids))
@@ -172,34 +173,38 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
                 table, states, RowIds(ids, bases, sizes), gradients, 0.01, 1.0, formula, values
             )
 
-        ids, other_ids = itertools.cycle(batches), itertools.cycle(batches)
-        return lambda: native(next(ids)), lambda: tensorflow(next(other_ids))
+        ids, same_ids = itertools.cycle(batches), itertools.cycle(batches)
+        return lambda: native(next(ids)), lambda: tensorflow(next(same_ids))
 
     reads = Limit("row reads", lambda: probe(write=False), count)
     writes = Limit("row updates", lambda: probe(write=True), count)
-    for op, limit, own, other in (
-        ("lookup", reads, look(embedding_lookup), look(embedding_lookup_tensorflow)),
+    for op, limit, ours, theirs in (
+        ("lookup", reads, lookup(embedding_lookup), lookup(embedding_lookup_tensorflow)),
         ("SGD", writes, *update(OPTIMIZERS["sgd"])),
         ("Adagrad", writes, *update(OPTIMIZERS["rowwise_adagrad"], accumulator)),
     ):
-        yield compare(op, case, [limit], own, other, rounds)
+        yield compare(op, case, [limit], ours, theirs, rounds)
 
 
 def main():
-    """Prints the table, and writes it as JSON if asked."""
+    """Prints the table; with --json also writes it to a file."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
-    parser.add_argument("--rounds", type=whole_number(1), default=15)
-    parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)
-    parser.add_argument("--only", choices=("interaction", "mlp", "embedding"))
+    parser.add_argument("--rounds", type=whole_number(1), default=15, help="timed rounds per case")
+    parser.add_argument(
+        "--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000,
+        help="bytes of the embedding table",
+    )  # fmt: skip
+    parser.add_argument("--only", choices=("interaction", "mlp", "embedding"), help="ops to time")
     arguments = parser.parse_args()
-    environment.prepare()  # the memory allocator that training has, for both sides
+    environment.prepare()  # training's memory allocator, for both sides
     load = os.getloadavg()[0]
     print(
         f"{machine.processor()}, {machine.threads()} cores, {instruction_set.current()} kernels, "
         f"TensorFlow {tf.__version__}, load average {load:.1f}\n"
-        f"B = {BATCH} but for the MLPs', T = {TABLES}, D = {DIMENSION}; times in ms\n"
-        f"{'op':11s} {'case':42s} {'time':>7s}  TensorFlow's  (cpu)  limit's: share (cpu)"
+        f"B = {BATCH} except for MLPs, T = {TABLES}, D = {DIMENSION}; times in ms, speedup and "
+        f"share also by processor time (cpu)\n"
+        f"{'op':11s} {'case':42s} {'ours':>7s}  TensorFlow, speedup (cpu)  limit: share (cpu)"
     )
     rows = []
     if arguments.only in (None, "interaction"):

@@ -1,16 +1,16 @@
-# Which GPUs the CUDA kernels are compiled for.
+# Selects the GPU architectures that the CUDA kernels are compiled for.
 #
-# DLRM_CUDA_ARCHITECTURES is empty, "native", "all" or compute capabilities without their dot, such
-# as "80;90" or "80 90". Empty means native where the host has a GPU that the kernels run on, and
-# all elsewhere. "all" are the generations below that this nvcc knows. The newest one of a choice is
-# also kept as PTX, from which the driver compiles for GPUs that are newer still.
+# DLRM_CUDA_ARCHITECTURES is empty, "native", "all" or compute capabilities without the dot, such as
+# "80;90" or "80 90". Empty means native on a host with a supported GPU, and all elsewhere. "all" are
+# the generations below that this nvcc supports. The newest selected one is also kept as PTX, which
+# the driver compiles for newer GPUs.
 
-# Data-centre and desktop GPUs from Ampere to Blackwell. Machine code runs within its generation on
-# later revisions too: 80 on 87, 100 on 103, 120 on 121.
+# Data-centre and desktop GPUs from Ampere to Blackwell. Machine code also runs on later revisions of
+# its generation: 80 on 87, 100 on 103, 120 on 121.
 set(DLRM_CUDA_GENERATIONS 80 86 89 90 100 120)
 set(DLRM_CUDA_OLDEST 80)
 
-# The numbers that nvcc compiles for, the smallest first.
+# Sets `result` to the architectures that nvcc supports, in ascending order.
 function(dlrm_nvcc_architectures nvcc result)
   execute_process(COMMAND ${nvcc} --list-gpu-arch
     OUTPUT_VARIABLE listed ERROR_QUIET RESULT_VARIABLE status)
@@ -24,12 +24,13 @@ function(dlrm_nvcc_architectures nvcc result)
   set(${result} ${numbers} PARENT_SCOPE)
 endfunction()
 
-# The compute capabilities of this host's GPUs, without their dot; none where no driver answers.
+# Sets `result` to the compute capabilities of this host's GPUs, without the dot; empty without a
+# driver.
 function(dlrm_host_gpus result)
   set(numbers "")
   find_program(DLRM_NVIDIA_SMI nvidia-smi)
   if(DLRM_NVIDIA_SMI)
-    # A driver in trouble may not answer at all.
+    # A faulty driver may hang.
     execute_process(COMMAND ${DLRM_NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
       OUTPUT_VARIABLE listed ERROR_QUIET RESULT_VARIABLE status TIMEOUT 30)
     if(status EQUAL 0)
@@ -41,7 +42,7 @@ function(dlrm_host_gpus result)
   set(${result} "${numbers}" PARENT_SCOPE)
 endfunction()
 
-# Puts CMake's CUDA_ARCHITECTURES for a choice ("80-real;90") into `result`.
+# Sets `result` to the value of CUDA_ARCHITECTURES ("80-real;90") for a choice.
 function(dlrm_cuda_architectures nvcc choice result)
   dlrm_nvcc_architectures(${nvcc} known)
   set(all ${DLRM_CUDA_GENERATIONS})
@@ -60,7 +61,7 @@ function(dlrm_cuda_architectures nvcc choice result)
     set(usable "")
     foreach(number IN LISTS host)
       if(number GREATER_EQUAL DLRM_CUDA_OLDEST)
-        # Of a GPU that this nvcc does not know: the newest before it, whose PTX the driver takes.
+        # For a GPU newer than this nvcc: the newest earlier architecture, run from its PTX.
         set(newest ${DLRM_CUDA_OLDEST})
         foreach(candidate IN LISTS known)
           if(candidate GREATER newest AND candidate LESS_EQUAL number)
@@ -72,8 +73,8 @@ function(dlrm_cuda_architectures nvcc choice result)
     endforeach()
     if(wanted STREQUAL "native" AND NOT usable)
       string(REPLACE ";" " " host_words "${host}")
-      message(FATAL_ERROR " ${expected}; nvidia-smi lists no GPU of ${DLRM_CUDA_OLDEST} or later "
-                          "here, found '${host_words}'")
+      message(FATAL_ERROR " ${expected}; native needs a GPU of ${DLRM_CUDA_OLDEST} or later, "
+                          "nvidia-smi lists '${host_words}'")
     endif()
     set(wanted ${usable})
     if(NOT wanted)
@@ -85,8 +86,8 @@ function(dlrm_cuda_architectures nvcc choice result)
 
   foreach(number IN LISTS wanted)
     if(NOT number MATCHES "^[0-9]+$" OR NOT number IN_LIST known OR number LESS DLRM_CUDA_OLDEST)
-      message(FATAL_ERROR " ${expected} (or another from ${DLRM_CUDA_OLDEST} that ${nvcc} "
-                          "--list-gpu-arch names), found ${number}")
+      message(FATAL_ERROR " ${expected} (or another of at least ${DLRM_CUDA_OLDEST} "
+                          "in ${nvcc} --list-gpu-arch), found ${number}")
     endif()
   endforeach()
   list(REMOVE_DUPLICATES wanted)

@@ -2,7 +2,7 @@
 #ifndef DLRM_OPS_CUDA_ELEMENTS_CUH_
 #define DLRM_OPS_CUDA_ELEMENTS_CUH_
 
-// In angle brackets, or this folder would hide the file that an emulation puts in its place.
+// In angle brackets: in quotes, this folder would hide the emulation's replacement.
 #include <cuda_primitives.cuh>
 
 #include "cuda_types.h"

@@ -1,6 +1,6 @@
-// Every instruction and runtime call that the kernels use beyond plain C++: asynchronous copies,
+// All instructions and runtime calls that the kernels use beyond plain C++: asynchronous copies,
 // matrix fragments, vector reductions, launches. Kernels call nothing else, so tests/gpu/host can
-// put a CPU emulation in this file's place and run the very same kernel sources.
+// replace this file by a CPU emulation and run the same kernel sources.
 #ifndef DLRM_OPS_CUDA_PRIMITIVES_CUH_
 #define DLRM_OPS_CUDA_PRIMITIVES_CUH_
 
@@ -26,7 +26,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies 16 bytes from device to shared memory past the registers and the L1 cache.
+// Copies 16 bytes from device to shared memory, bypassing registers and the L1 cache.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n" ::"r"(shared_address(shared)),
                "l"(global)
@@ -37,14 +37,14 @@ __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
 
-// Waits until at most kPending of this thread's newest groups are still under way.
+// Waits until at most kPending of this thread's newest groups are incomplete.
 template <int kPending>
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
 }
 
-// Four 8x8 matrices of 16-bit elements (or 8x4 of 32-bit ones); lanes 8q..8q+7 give the rows of
-// matrix q, 16 bytes each.
+// Loads four 8x8 matrices of 16-bit elements (or 8x4 of 32-bit ones); lanes 8q..8q+7 pass the rows
+// of matrix q, 16 bytes each.
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -59,7 +59,7 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], con
                : "memory");
 }
 
-// acc[16, 8] += a[16, 16] b[16, 8]; the last argument only names the element type.
+// acc[16, 8] += a[16, 16] b[16, 8]; the last argument only selects the element type.
 __device__ __forceinline__ void matrix_multiply_add(float (&acc)[4], const uint32_t (&a)[4],
                                                     uint32_t b0, uint32_t b1, __half) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
@@ -76,7 +76,7 @@ __device__ __forceinline__ void matrix_multiply_add(float (&acc)[4], const uint3
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// acc[16, 8] += a[16, 8] b[8, 8] on operands already rounded to TF32.
+// acc[16, 8] += a[16, 8] b[8, 8] on operands rounded to TF32.
 __device__ __forceinline__ void matrix_multiply_add(float (&acc)[4], const uint32_t (&a)[4],
                                                     uint32_t b0, uint32_t b1, float) {
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
@@ -110,9 +110,9 @@ __device__ __forceinline__ void reduce_add(float* address, float value) {
   atomicAdd(address, value);
 }
 
-// Loads of data that no kernel writes while this one runs, and stores that should leave the L2
-// cache first (results far larger than the cache). Both volatile: the order in which a kernel
-// starts them is kept, several loads before the first store.
+// Loads of data that no kernel writes meanwhile, and evict-first stores (for results far larger
+// than the L2 cache). Both are volatile, so that the compiler keeps a kernel's order: several loads
+// before the first store.
 __device__ __forceinline__ float4 load_read_only(const float4* address) {
   float4 v;
   asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];\n"
@@ -150,7 +150,7 @@ __device__ __forceinline__ void publish_once(int32_t* state, Fill fill) {
   }
 }
 
-// The most dynamic shared memory one block may ask for on the current device.
+// Maximum dynamic shared memory of a block on the current device.
 inline cudaError_t shared_memory_limit(size_t* bytes) {
   int device = 0, limit = 0;
   cudaError_t status = cudaGetDevice(&device);
@@ -162,14 +162,14 @@ inline cudaError_t shared_memory_limit(size_t* bytes) {
 }
 
 #ifdef DLRM_RECORD_LAUNCHES
-// For tests/gpu, which asks what the newest launch took: blocks, threads of a block, blocks that
-// fit one multiprocessor at once, dynamic shared memory of a block.
+// For tests/gpu (dlrm_newest_launch): records blocks, threads per block, resident blocks per
+// multiprocessor and dynamic shared memory per block.
 void record_launch(const void* kernel, int64_t blocks, int threads, int resident,
                    size_t shared_bytes);
 #endif
 
-// Launches a kernel that walks its work with a grid stride: as many blocks as there is work for,
-// at most as many as fit the device at once.
+// Launches a grid-stride kernel with blocks_of_work blocks, but at most as many as fit the device
+// at once.
 template <typename... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
                    size_t shared_bytes, cudaStream_t stream,

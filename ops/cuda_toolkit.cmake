@@ -1,11 +1,11 @@
-# Where nvcc is: of a CUDA toolkit, or of pip's wheels (nvidia-cuda-nvcc and its companions, CUDA 13
-# and later; those of CUDA 12 hold no nvcc).
+# Finds nvcc: in a CUDA toolkit, or in pip's wheels (nvidia-cuda-nvcc and its companions, from CUDA
+# 13; the wheels of CUDA 12 contain no nvcc).
 
-# The oldest Linux driver for each CUDA release, from NVIDIA's table.
+# The oldest Linux driver for each CUDA release, from NVIDIA's compatibility table.
 set(DLRM_CUDA_DRIVER_12 525.60.13)
 set(DLRM_CUDA_DRIVER_13 580.65.06)
 
-# Puts nvcc's path into `result`, or an empty string. Keeps DLRM_NVCC if it is set.
+# Sets `result` to the path of nvcc, or to an empty string. DLRM_NVCC takes precedence.
 function(dlrm_find_nvcc site_packages result)
   if(NOT DLRM_NVCC)
     unset(DLRM_NVCC CACHE)
@@ -30,9 +30,9 @@ function(dlrm_find_nvcc site_packages result)
   set(${result} "${found}" PARENT_SCOPE)
 endfunction()
 
-# Wheels keep libraries in lib/, where nvcc expects lib64/, and have no libcudart.so: links in the
-# layout of a toolkit. nvcc takes its place from the name it is started by, so that bin/ must be a
-# folder of its own.
+# Sets `result` to the nvcc of a folder of links that has the layout of a toolkit: wheels have lib/
+# instead of lib64/ and no libcudart.so. nvcc finds the toolkit from the path it is started by, so
+# bin/ is a real folder of links.
 function(dlrm_toolkit_of_wheels nvcc result)
   get_filename_component(bin ${nvcc} DIRECTORY)
   get_filename_component(wheels ${bin} DIRECTORY)
@@ -58,14 +58,14 @@ function(dlrm_toolkit_of_wheels nvcc result)
   foreach(needed include/cuda_runtime.h include/cccl/cub/cub.cuh nvvm/bin/cicc
       lib64/libcudart.so lib64/libcudart_static.a)
     if(NOT EXISTS ${toolkit}/${needed})
-      message(FATAL_ERROR " ${wheels} has nvcc but not ${needed}: install nvidia-cuda-nvcc "
+      message(FATAL_ERROR " ${wheels} has nvcc but lacks ${needed}: install nvidia-cuda-nvcc "
         "nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl of one CUDA release")
     endif()
   endforeach()
   set(${result} ${toolkit}/bin/nvcc PARENT_SCOPE)
 endfunction()
 
-# Warns where this host's driver is older than nvcc's CUDA: its kernels would not start here.
+# Warns if this host's driver is too old to run kernels compiled by this nvcc.
 function(dlrm_check_driver nvcc)
   find_program(DLRM_NVIDIA_SMI nvidia-smi)
   if(NOT DLRM_NVIDIA_SMI)
@@ -81,6 +81,6 @@ function(dlrm_check_driver nvcc)
   set(oldest "${DLRM_CUDA_DRIVER_${release}}")
   if(listed MATCHES "^([0-9]+[0-9.]*)" AND oldest AND CMAKE_MATCH_1 VERSION_LESS oldest)
     message(WARNING "${nvcc} is of CUDA ${release}, which needs driver ${oldest} or later; this "
-      "host has ${CMAKE_MATCH_1}: build with nvcc of an earlier CUDA release")
+      "host has ${CMAKE_MATCH_1}; try the nvcc of an earlier CUDA release")
   endif()
 endfunction()

@@ -1,4 +1,4 @@
-// Constants that the CUDA launchers and their callers share. Plain C: ctypes reads the same values.
+// Constants shared by the CUDA launchers and their callers; tests/gpu/launchers.py has a copy.
 #ifndef DLRM_OPS_CUDA_TYPES_H_
 #define DLRM_OPS_CUDA_TYPES_H_
 

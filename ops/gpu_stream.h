@@ -13,7 +13,7 @@
 
 namespace dlrm {
 
-// The one way to the stream that TensorFlow 2.12 to 2.15 share.
+// The only way to get the stream that TensorFlow 2.12 to 2.15 have in common.
 inline cudaStream_t StreamOf(tensorflow::OpKernelContext* c) {
   return c->eigen_gpu_device().stream();
 }

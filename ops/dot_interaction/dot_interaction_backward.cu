@@ -64,9 +64,7 @@ struct PairElements {
   }
 
   // Fills the fragments of G from a sample's upstream gradient.
-  template <bool kSplit>
-  __device__ __forceinline__ void load(Fragment<T, kSplit> (&g)[kTiles][kSteps],
-                                       const T* upstream) const {
+  __device__ __forceinline__ void load(Fragment<T> (&g)[kTiles][kSteps], const T* upstream) const {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
@@ -113,9 +111,9 @@ __device__ __forceinline__ void load_columns(uint32_t (&bits)[4], const uint4* t
 }
 
 // acc = 16 columns of G X, from `column` on.
-template <typename T, int kTiles, int kSteps, bool kSplit>
-__device__ __forceinline__ void multiply_columns(Accumulator<T, kSplit> (&acc)[kTiles][2],
-                                                 const Fragment<T, kSplit> (&g)[kTiles][kSteps],
+template <typename T, int kTiles, int kSteps>
+__device__ __forceinline__ void multiply_columns(Accumulator<T> (&acc)[kTiles][2],
+                                                 const Fragment<T> (&g)[kTiles][kSteps],
                                                  const uint4* tile, int row_stride, int column,
                                                  int features, int lane) {
 #pragma unroll
@@ -123,7 +121,7 @@ __device__ __forceinline__ void multiply_columns(Accumulator<T, kSplit> (&acc)[k
     uint32_t bits[4];
     load_columns<T>(bits, tile, row_stride, k * PairElements<T, kTiles>::kRowsPerStep, column,
                     features, lane);
-    Fragment<T, kSplit> x;
+    Fragment<T> x;
     x.assign(bits);
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
@@ -135,11 +133,10 @@ __device__ __forceinline__ void multiply_columns(Accumulator<T, kSplit> (&acc)[k
 
 // Puts 16 columns of the result, from `column` on, in the place of those of X; row 0 gets the
 // upstream gradient of its own copy added.
-template <typename T, int kTiles, bool kSplit>
+template <typename T, int kTiles>
 __device__ __forceinline__ void replace_columns(uint4* tile, int row_stride,
-                                                Accumulator<T, kSplit> (&acc)[kTiles][2],
-                                                const T* upstream, int column, int features,
-                                                int dim, int lane) {
+                                                Accumulator<T> (&acc)[kTiles][2], const T* upstream,
+                                                int column, int features, int dim, int lane) {
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     const int d = column + n * 8 + lane % 4 * 2;
@@ -179,8 +176,8 @@ __device__ __forceinline__ void store_rows(const FeatureRows<T>& grads, int64_t 
 }
 
 // kDim is D, or 0 where it is known at run time; kTiles = tiles of 16 rows.
-template <typename T, int kDim, int kTiles, bool kSplit>
-__global__ void __launch_bounds__(64, kSplit ? 3 : 7)
+template <typename T, int kDim, int kTiles>
+__global__ void __launch_bounds__(64, sizeof(T) == 4 ? 3 : 7)
     backward_kernel(FeatureRows<const T> rows, const T* __restrict__ grad_output,
                     FeatureRows<T> grads, int64_t batch, int features, int run_time_dim) {
   using Elements = PairElements<T, kTiles>;
@@ -209,11 +206,11 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
   for_each_sample(batch, copy, [&](int stage, int64_t sample) {
     uint4* tile = memory + stage * layout.stage;
     const T* upstream = reinterpret_cast<const T*>(tile + layout.tile);
-    Fragment<T, kSplit> g[kTiles][Elements::kSteps];
+    Fragment<T> g[kTiles][Elements::kSteps];
     elements.load(g, upstream);
 #pragma unroll(kDim > 0 ? 2 : 1)
     for (int column = 0; column < dim; column += 16) {
-      Accumulator<T, kSplit> acc[kTiles][2];
+      Accumulator<T> acc[kTiles][2];
       multiply_columns(acc, g, tile, layout.row_stride, column, features, lane);
       // Every lane has read the columns that the result now replaces.
       __syncwarp();
@@ -283,9 +280,9 @@ cudaError_t backward(const DlrmInteractionShape& shape, const FeatureRows<const 
                           shape.batch, shape.features, shape.dim);
   }
   const int features = static_cast<int>(shape.features), dim = static_cast<int>(shape.dim);
-  return with_instance<T>(shape, [&](auto instance) {
+  return with_instance(shape, [&](auto instance) {
     using I = decltype(instance);
-    return launch_warps(backward_kernel<T, I::kDim, I::kTiles, I::kSplit>, shape.batch,
+    return launch_warps(backward_kernel<T, I::kDim, I::kTiles>, shape.batch,
                         BackwardLayout(features, dim, sizeof(T)).warp, stream, rows, grad_output,
                         grads, shape.batch, features, dim);
   });

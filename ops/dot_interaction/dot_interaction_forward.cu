@@ -40,8 +40,8 @@ __device__ __forceinline__ void clear_padding(uint4* memory, const ForwardLayout
 }
 
 // acc = X X^T of one sample, the tiles on and below the diagonal.
-template <int kDim, typename T, int kTiles, bool kSplit>
-__device__ __forceinline__ void multiply_rows(Accumulator<T, kSplit> (&acc)[kTiles][2 * kTiles],
+template <int kDim, typename T, int kTiles>
+__device__ __forceinline__ void multiply_rows(Accumulator<T> (&acc)[kTiles][2 * kTiles],
                                               const uint4* tile, const ForwardLayout& layout,
                                               int features, int lane) {
   const uint4* fragment_rows[kTiles];
@@ -54,7 +54,7 @@ __device__ __forceinline__ void multiply_rows(Accumulator<T, kSplit> (&acc)[kTil
 #pragma unroll(kDim > 0 ? 8 : 2)
   for (int c = 0; c < layout.chunks; c += 2) {
     // A tile's rows are both the left operand and, as two halves, the transposed right one.
-    Fragment<T, kSplit> fragment[kTiles];
+    Fragment<T> fragment[kTiles];
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
       uint32_t bits[4];
@@ -73,9 +73,9 @@ __device__ __forceinline__ void multiply_rows(Accumulator<T, kSplit> (&acc)[kTil
 }
 
 // The products of rows i > j, in the order of an output row.
-template <typename T, int kTiles, bool kSplit>
+template <typename T, int kTiles>
 __device__ __forceinline__ void store_pairs(T* pairs,
-                                            const Accumulator<T, kSplit> (&acc)[kTiles][2 * kTiles],
+                                            const Accumulator<T> (&acc)[kTiles][2 * kTiles],
                                             int features, int lane) {
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
@@ -94,8 +94,8 @@ __device__ __forceinline__ void store_pairs(T* pairs,
 }
 
 // kDim is D, or 0 where it is known at run time; kTiles = tiles of 16 rows.
-template <typename T, int kDim, int kTiles, bool kSplit>
-__global__ void __launch_bounds__(64, kSplit ? 3 : 7)
+template <typename T, int kDim, int kTiles>
+__global__ void __launch_bounds__(64, sizeof(T) == 4 ? 3 : 7)
     forward_kernel(FeatureRows<const T> rows, T* __restrict__ output, int64_t batch, int features,
                    int run_time_dim) {
   const int dim = kDim > 0 ? kDim : run_time_dim;
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(64, kSplit ? 3 : 7)
   };
   for_each_sample(batch, copy, [&](int stage, int64_t sample) {
     const uint4* tile = memory + stage * layout.tile;
-    Accumulator<T, kSplit> acc[kTiles][2 * kTiles];
+    Accumulator<T> acc[kTiles][2 * kTiles];
     multiply_rows<kDim>(acc, tile, layout, features, lane);
     store_pairs(reinterpret_cast<T*>(pairs), acc, features, lane);
     __syncwarp();
@@ -176,9 +176,9 @@ cudaError_t forward(const DlrmInteractionShape& shape, const FeatureRows<const T
                           shape.features, shape.dim);
   }
   const int features = static_cast<int>(shape.features), dim = static_cast<int>(shape.dim);
-  return with_instance<T>(shape, [&](auto instance) {
+  return with_instance(shape, [&](auto instance) {
     using I = decltype(instance);
-    return launch_warps(forward_kernel<T, I::kDim, I::kTiles, I::kSplit>, shape.batch,
+    return launch_warps(forward_kernel<T, I::kDim, I::kTiles>, shape.batch,
                         ForwardLayout(features, dim, sizeof(T)).warp, stream, rows, output,
                         shape.batch, features, dim);
   });
@@ -191,11 +191,6 @@ extern "C" {
 
 int64_t dlrm_dot_interaction_width(int64_t features, int64_t dim) {
   return dlrm::OutputWidth(features, dim);
-}
-
-int dlrm_dot_interaction_is_fast(const DlrmInteractionShape* shape) {
-  return shape->dtype == DLRM_FLOAT32 ? dlrm::gpu::takes_fast_kernel<float>(*shape)
-                                      : dlrm::gpu::takes_fast_kernel<__half>(*shape);
 }
 
 cudaError_t dlrm_dot_interaction_forward(const DlrmInteractionShape* shape,

@@ -38,8 +38,7 @@ struct GpuDotInteraction {
 
  private:
   static DlrmInteractionShape ShapeOf(const DotInteractionBatch& batch) {
-    return {batch.size, batch.shape.features, batch.shape.dimension, CudaType<T>::kValue,
-            DLRM_INTERACTION_ACCURATE};
+    return {batch.size, batch.shape.features, batch.shape.dimension, CudaType<T>::kValue};
   }
 };
 

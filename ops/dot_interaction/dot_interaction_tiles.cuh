@@ -10,8 +10,8 @@
 
 namespace dlrm::gpu {
 
-// A fragment as the matrix instructions take it. 16-bit elements pass as they are.
-template <typename T, bool kSplit>
+// A fragment as the matrix instructions take it: 16-bit elements unchanged.
+template <typename T>
 struct Fragment {
   uint32_t high[4];
 
@@ -21,9 +21,9 @@ struct Fragment {
   }
 };
 
-// float32 as one TF32 number, or (kSplit) as the sum of two: 11 + 11 bits of the mantissa.
-template <bool kSplit>
-struct Fragment<float, kSplit> {
+// float32 as the sum of two TF32 numbers: 11 + 11 bits of the mantissa.
+template <>
+struct Fragment<float> {
   uint32_t high[4];
   uint32_t low[4];
 
@@ -32,7 +32,7 @@ struct Fragment<float, kSplit> {
     for (int r = 0; r < 4; ++r) {
       const float value = __uint_as_float(bits[r]);
       high[r] = round_to_tf32(value);
-      low[r] = kSplit ? round_to_tf32(value - __uint_as_float(high[r])) : 0u;
+      low[r] = round_to_tf32(value - __uint_as_float(high[r]));
     }
   }
 };
@@ -40,25 +40,24 @@ struct Fragment<float, kSplit> {
 // Sums of products. Tensor cores cut a sum towards zero at every step, so the products with low
 // parts, which are 2^-11 of the others, have a sum of their own: with one sum for all three there
 // would be three cuts of the large sum instead of one.
-template <typename T, bool kSplit>
+template <typename T>
 struct Accumulator {
   float large[4] = {};
   __device__ __forceinline__ float sum(int r) const { return large[r]; }
 };
 template <>
-struct Accumulator<float, true> {
+struct Accumulator<float> {
   float large[4] = {};
   float small[4] = {};
   __device__ __forceinline__ float sum(int r) const { return large[r] + small[r]; }
 };
 
 // acc += a b, where b's two registers are b.high[r0] and b.high[r1].
-template <int r0, int r1, typename T, bool kSplit>
-__device__ __forceinline__ void multiply_add(Accumulator<T, kSplit>& acc,
-                                             const Fragment<T, kSplit>& a,
-                                             const Fragment<T, kSplit>& b) {
+template <int r0, int r1, typename T>
+__device__ __forceinline__ void multiply_add(Accumulator<T>& acc, const Fragment<T>& a,
+                                             const Fragment<T>& b) {
   matrix_multiply_add(acc.large, a.high, b.high[r0], b.high[r1], T());
-  if constexpr (sizeof(T) == 4 && kSplit) {
+  if constexpr (sizeof(T) == 4) {
     // low x low is below float32's own rounding.
     matrix_multiply_add(acc.small, a.low, b.high[r0], b.high[r1], T());
     matrix_multiply_add(acc.small, a.high, b.low[r0], b.low[r1], T());
@@ -129,38 +128,28 @@ constexpr int kFastFeatures = 32;
 constexpr int kFastDim = 256;
 
 inline bool is_valid(const DlrmInteractionShape& shape) {
-  return shape.batch >= 0 && shape.features >= 1 && shape.dim >= 1 && shape.mode >= 0 &&
-         shape.mode <= DLRM_INTERACTION_SCALAR;
+  return shape.batch >= 0 && shape.features >= 1 && shape.dim >= 1;
 }
 
 template <typename T>
 bool takes_fast_kernel(const DlrmInteractionShape& shape) {
-  return shape.mode != DLRM_INTERACTION_SCALAR && shape.features <= kFastFeatures &&
-         shape.dim <= kFastDim && shape.dim * sizeof(T) % 16 == 0;
+  return shape.features <= kFastFeatures && shape.dim <= kFastDim &&
+         shape.dim * sizeof(T) % 16 == 0;
 }
 
-// An instance of a tensor-core kernel: D, or 0 where it is known at run time; tiles of 16 rows;
-// whether float32 is split into two TF32 numbers.
-template <int dim, int tiles, bool split>
+// An instance of a tensor-core kernel: D, or 0 where it is known at run time; tiles of 16 rows.
+template <int dim, int tiles>
 struct Instance {
   static constexpr int kDim = dim;
   static constexpr int kTiles = tiles;
-  static constexpr bool kSplit = split;
 };
 
 // Calls `body` with the instance for a shape that takes the tensor-core kernel.
-template <typename T, typename Body>
+template <typename Body>
 cudaError_t with_instance(const DlrmInteractionShape& shape, Body body) {
-  const auto with_split = [&](auto split) {
-    constexpr bool kSplit = decltype(split)::value;
-    if (shape.features <= 16) return body(Instance<0, 1, kSplit>());
-    if (shape.dim == 128) return body(Instance<128, 2, kSplit>());
-    return body(Instance<0, 2, kSplit>());
-  };
-  if constexpr (sizeof(T) == 4) {
-    if (shape.mode == DLRM_INTERACTION_ACCURATE) return with_split(std::true_type());
-  }
-  return with_split(std::false_type());
+  if (shape.features <= 16) return body(Instance<0, 1>());
+  if (shape.dim == 128) return body(Instance<128, 2>());
+  return body(Instance<0, 2>());
 }
 
 // Launches a tensor-core kernel: two warps a block, or one where their memory does not fit.

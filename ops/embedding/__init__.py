@@ -1,14 +1,13 @@
-"""Embedding tables that lie back to back in one variable: lookup, in-place updates, initial values.
+"""Embedding tables stored back to back in one variable: lookup, in-place updates, initial values.
 
-B samples, T tables, D elements a row. The variable is float32 [rows, D]; table t has its rows
-[base_rows[t], base_rows[t] + table_rows[t]), and ids count from 0 within each table.
+B samples, T tables, D elements per row. The variable is float32 [rows, D]. Table t occupies rows
+[base_rows[t], base_rows[t] + table_rows[t]); ids count from 0 within each table.
 """
 
 from ops.embedding.initialize import create_table, embedding_initialize, write_rows
 from ops.embedding.native import (
     RowIds,
     RowRule,
-    advise_huge_pages,
     embedding_lookup,
     embedding_update,
 )
@@ -21,7 +20,6 @@ from ops.embedding.tensorflow_formulation import (
 __all__ = [
     "RowIds",
     "RowRule",
-    "advise_huge_pages",
     "apply_slices",
     "create_table",
     "embedding_initialize",

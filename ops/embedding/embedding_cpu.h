@@ -1,7 +1,7 @@
-// The embedding ops' inner loops as plain functions, one set for each instruction set.
+// Inner loops of the embedding ops as plain functions, one set per instruction set.
 //
-// No TensorFlow header here, so that the kernels can be built and tested alone. Rows are numbered
-// within the whole table variable and have been checked by the caller.
+// Includes no TensorFlow header, so that the kernels can be built and tested alone. Row numbers
+// refer to the complete table variable; the caller has checked them.
 
 #ifndef DLRM_OPS_EMBEDDING_EMBEDDING_CPU_H_
 #define DLRM_OPS_EMBEDDING_EMBEDDING_CPU_H_
@@ -14,23 +14,23 @@
 
 namespace dlrm {
 
-// One gradient row and the table row that it goes to.
+// One gradient row and the table row that it updates.
 struct RowUpdate {
   int64_t row;
   int64_t gradient;  // row of the gradients, b * T + t
 };
 
-// The updates of one shard, in the order of the batch. Where a rule is applied once per row, each
-// row's updates are also linked: its first one, and from each to the next of the same row.
+// The updates of one shard, in batch order. For rules that are applied once per row, the updates of
+// each row are also linked: `first` is a row's first update, `next` the following one of its row.
 struct UpdateChains {
   const RowUpdate* updates;
   int64_t update_count;
-  const int64_t* next;   // of each update, the next one of the same row, or -1
-  const int64_t* first;  // the first update of each row
+  const int64_t* next;   // [update_count], -1 at the end of a row's chain
+  const int64_t* first;  // [row_count]
   int64_t row_count;
 };
 
-// Of the random generator: the seed's low and high word.
+// Key of the random generator: the low and high word of the seed.
 struct PhiloxKey {
   uint32_t low;
   uint32_t high;
@@ -39,24 +39,24 @@ struct PhiloxKey {
 // For rows of type Row, and vectors and gradients of type T.
 template <class Row, class T>
 struct EmbeddingFunctions {
-  // out[k] = table[rows[k]], k < count, converted to T. With `stream` the stores bypass the
-  // caches; it asks that out and D elements of T be multiples of 64 bytes.
+  // out[k] = table[rows[k]], k < count, converted to T. With `stream` stores bypass the caches;
+  // `out` and D elements of T must then be multiples of 64 bytes.
   void (*gather)(const Row* table, int64_t dimension, const int64_t* rows, int64_t count,
                  bool stream, T* out);
-  // Applies each optimizer of RowRules to the rows of `chains`, which are linked unless the rule is
-  // applied in order. Gradients are added in the order of their chain. `sum` holds RoundUp(D, 16)
-  // floats.
+  // One function per optimizer of RowRules: applies it to the rows of `chains`, which are linked
+  // unless the rule is applied in order. Gradients are added in the order of their chain. `sum` is
+  // scratch of RoundUp(D, 16) floats.
   void (*update[RowRules::kCount])(const RowsAndStates<Row>& table, const UpdateChains& chains,
                                    const T* gradients, const RowStep& step, float* sum);
 };
 
-// Calls MACRO(type of rows, type of vectors or gradients) for all that have functions.
+// Calls MACRO(row type, vector or gradient type) for each supported combination.
 #define DLRM_FOR_EMBEDDING_ELEMENTS(MACRO) \
   MACRO(float, float)                      \
   MACRO(float, Bf16)                       \
   MACRO(float, Half)
 
-// The facts of the optimizer of that number in RowRules.
+// Constants of the optimizer with that index in RowRules.
 const RowRuleFacts& FactsOfRowRule(int optimizer);
 
 // Writes the initial values of one row of a table; see philox.h.

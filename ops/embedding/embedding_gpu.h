@@ -1,4 +1,4 @@
-// What TensorFlow's GPU kernels of the embedding share.
+// Shared by the TensorFlow GPU kernels of the embedding.
 #ifndef DLRM_OPS_EMBEDDING_EMBEDDING_GPU_H_
 #define DLRM_OPS_EMBEDDING_EMBEDDING_GPU_H_
 
@@ -11,8 +11,8 @@
 
 namespace dlrm {
 
-// The record that kernels on the current device write bad ids to: one for all embedding ops of the
-// process, so that whichever runs next reports them. Allocated on first use, kept to the end.
+// The record that kernels on the current device write bad ids to: one per device and process, so
+// that whichever embedding op runs next reports them. Allocated on first use, never freed.
 inline Status IdErrorOfDevice(DlrmIdError** error) {
   constexpr int kDevices = 64;
   static std::mutex mu;
@@ -23,29 +23,29 @@ inline Status IdErrorOfDevice(DlrmIdError** error) {
   std::lock_guard<std::mutex> lock(mu);
   if (errors[device] == nullptr) {
     TF_RETURN_IF_ERROR(
-        CudaStatus(dlrm_id_error_create(&errors[device]), "allocating the record of bad ids"));
+        CudaStatus(dlrm_id_error_create(&errors[device]), "allocating the bad-id record"));
   }
   *error = errors[device];
   return Status();
 }
 
-// Reports a bad id that an earlier embedding op met. Nobody waits for the GPU: an id is reported
-// by the first embedding op that starts after the kernel that met it has run.
+// Reports a bad id from an earlier embedding op. Does not wait for the GPU: the first embedding op
+// that starts after the failing kernel has run reports the id.
 inline Status CheckEarlierIds(DlrmIdError* error) {
   DlrmIdError found;
   if (dlrm_id_error_take(error, &found) == 0) return Status();
   return InvalidArgument("id out of range: table ", found.table, ", sample ", found.sample, ": id ",
                          found.id, " is not in [0, ", found.bound,
-                         ") (met on the GPU by an earlier call, which took zeros for its row)");
+                         ") (found on the GPU by an earlier call, which used zeros for its row)");
 }
 
-// The launchers' description of a batch and what keeps its host arrays alive.
+// A batch as the launchers take it, with its host arrays.
 struct GpuBatch {
   Tables tables;
   DlrmEmbeddingBatch launch;
 
   // Checks ids, base_rows and table_rows against a variable of `rows` rows of `dim` elements, and
-  // what earlier calls found.
+  // reports bad ids of earlier calls.
   template <class R, class T, class Id>
   Status Prepare(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
                  const tensorflow::Tensor& table_rows, int64_t rows, int64_t dim) {
@@ -68,8 +68,8 @@ struct GpuBatch {
   }
 };
 
-// Gives the variable a buffer of its own if a reader still holds the one it has: a value that was
-// read before the update must not change.
+// Copies the variable's buffer if a reader still holds it: a value that was read before the update
+// must not change.
 inline Status OwnDeviceBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable) {
   tensorflow::Tensor* tensor = variable->tensor();
   if (tensor->RefCountIsOne()) return Status();
@@ -78,7 +78,7 @@ inline Status OwnDeviceBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* v
   TF_RETURN_IF_ERROR(
       CudaStatus(cudaMemcpyAsync(MutableDeviceData(copy), DeviceData(*tensor), tensor->TotalBytes(),
                                  cudaMemcpyDeviceToDevice, StreamOf(c)),
-                 "copying a variable that is being read"));
+                 "copying a variable with readers"));
   *tensor = copy;
   return Status();
 }

@@ -1,6 +1,6 @@
-// Fills rows of a table with random numbers, on the device that holds them: Philox4x32-10 (Salmon
-// et al., SC 2011) of the counter (row, row >> 32, column / 4, table) under the key `seed`, the
-// function that the CPU kernel computes. Each thread makes the four columns of one counter.
+// Initialises rows of a table on the device with random numbers: Philox4x32-10 (Salmon et al., SC
+// 2011) of the counter (row, row >> 32, column / 4, table) with key `seed`, like the CPU kernel.
+// Each thread computes the four columns of one counter.
 #include "embedding/embedding_rows.cuh"
 
 namespace dlrm::gpu {
@@ -8,7 +8,7 @@ namespace {
 
 struct RowNumbers {
   int64_t count;  // rows to fill
-  int64_t first;  // the first one's number in its table
+  int64_t first;  // number of the first one in its table
   int64_t stride;
   uint32_t table;
   uint32_t key[2];
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(256)
     float values[4];
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
-      // 24 bits: exact in float32, in steps of 2^-23 over [-1, 1).
+      // 24 bits, exact in float32: steps of 2^-23 over [-1, 1).
       const float unit = static_cast<float>(words[w] >> 8) * (1.0f / 8388608.0f) - 1.0f;
       values[w] = __fmul_rn(limit, unit);
     }

@@ -1,13 +1,13 @@
-// Plain launchers of the embedding CUDA kernels: pointers, sizes, stream.
+// Plain launchers of the embedding CUDA kernels: they take pointers, sizes and a stream.
 //
-// Shapes: T tables of rows [D] lie back to back in `rows`; table t occupies rows
+// Shapes: T tables of rows [D] are stored back to back in `rows`; table t occupies rows
 // [base_rows[t], base_rows[t] + table_rows[t]). ids [B, T] count from 0 within their table;
 // vectors and gradients are [B, T, D]. Row numbers and element offsets are 64-bit throughout.
 // `rows`, `ids`, `gradients`, `vectors` and `workspace` are device memory; `base_rows` and
 // `table_rows` are host memory, read before the call returns.
 //
-// An id outside [0, table_rows[t]) is never used as an address: the lookup gives zeros for it, an
-// update passes over it, and the first such id to be found is written to the error record.
+// An id outside [0, table_rows[t]) is never used as an address: the lookup writes zeros for it, an
+// update skips it, and the first such id found is written to the error record.
 #ifndef DLRM_OPS_EMBEDDING_LAUNCHERS_H_
 #define DLRM_OPS_EMBEDDING_LAUNCHERS_H_
 
@@ -18,10 +18,10 @@
 
 extern "C" {
 
-// Lies in host memory that the device can write; kernels touch it only for a bad id, so that a
-// step without one pays nothing and nobody has to wait for the stream.
+// In host memory that the device can write. Kernels access it only for a bad id, so that it costs
+// nothing otherwise and the host never waits for the stream.
 typedef struct {
-  int32_t state;  // 0 nothing yet, 1 being written, 2 the other fields are valid
+  int32_t state;  // 0 empty, 1 being written, 2 the other fields are valid
   int32_t table;
   int64_t sample;
   int64_t id;
@@ -43,42 +43,41 @@ typedef struct {
 } DlrmEmbeddingBatch;
 
 typedef struct {
-  int32_t optimizer;      // number in dlrm::RowRules
-  int32_t deterministic;  // 0: the sums of SGD may be formed in any order (atomics), faster
+  int32_t optimizer;      // index in dlrm::RowRules
+  int32_t deterministic;  // 0: SGD may add gradients in any order (atomics, faster)
   dlrm::RowStep step;
   float* states[dlrm::kMaxRowStates];  // device memory: [total_rows, D], then [total_rows]
 } DlrmEmbeddingUpdate;
 
-// Allocates a cleared record.
+// Allocates an empty record, for the life of the process.
 cudaError_t dlrm_id_error_create(DlrmIdError** error);
-cudaError_t dlrm_id_error_destroy(DlrmIdError* error);
 
-// If a bad id was recorded, copies it to `found`, clears the record and returns 1, else 0. Never
-// waits: it sees what kernels that have already run wrote.
+// If a bad id was recorded, copies it to `found`, clears the record and returns 1, else returns 0.
+// Does not wait: it sees only kernels that have already run.
 int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found);
 
 // vectors[b, t] = rows[base_rows[t] + ids[b, t]] in the batch's dtype.
 cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const void* rows, void* vectors,
                                   cudaStream_t stream);
 
-// The number of a row optimizer in dlrm::RowRules, -1 if none has that name.
+// The index of a row optimizer in dlrm::RowRules, -1 for an unknown name.
 int dlrm_row_optimizer(const char* name);
 
 // Device memory that an update needs; 0 for SGD that is not deterministic.
 cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
                                            const DlrmEmbeddingUpdate* update, size_t* bytes);
 
-// Applies a rule of row_optimizers.h to the rows of the batch. Unless SGD may take atomics, the
-// result depends on neither the device nor the launch: SGD applies each row's gradients one after
-// another in the order of the batch (sample by sample), the other rules their sum in that order,
-// once. B T < 2^31, total_rows < 2^32.
+// Applies a rule of row_optimizers.h to the rows of the batch. The result is independent of device
+// and launch, except for SGD with atomics: SGD applies a row's gradients one after another in batch
+// order (sample by sample), the other rules apply their sum, added in that order, once.
+// B T < 2^31, total_rows < 2^32.
 cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   const DlrmEmbeddingUpdate* update, const void* gradients,
                                   void* rows, void* workspace, size_t workspace_bytes,
                                   cudaStream_t stream);
 
 // rows[k] ~ U[-limit, limit) for k < count: a function of the seed, the table's index (below 2^32),
-// the row's number first_row + k row_stride in its table, and the column alone.
+// the row's number first_row + k row_stride in its table, and the column only.
 cudaError_t dlrm_embedding_initialize(float* rows, int64_t dim, int64_t count, int64_t first_row,
                                       int64_t row_stride, int64_t table_index, int64_t seed,
                                       float limit, cudaStream_t stream);

@@ -1,7 +1,7 @@
-// Fused embedding lookup, and the record of ids out of range.
+// Fused embedding lookup, and the record of bad ids.
 //
-// A warp takes 32 consecutive (sample, table) places: each lane checks one id, then the rows are
-// copied eight at a time, so that eight independent 512-byte reads are under way in every warp.
+// A warp takes 32 consecutive (sample, table) places: each lane checks one id, then rows are copied
+// eight at a time, so that each warp has eight independent 512-byte reads in flight.
 #include <cstring>
 
 #include "embedding/embedding_rows.cuh"
@@ -11,8 +11,8 @@ namespace {
 
 constexpr int kRowsAtOnce = 8;
 
-// kWholeRow: one access of the warp covers a row (D = 32 kVec), and there is a row.
-template <typename R, typename T, typename Id, int kVec, bool kWholeRow>
+// kFullRow: one access of the warp covers a row (D = 32 kVec), and the table is not empty.
+template <typename R, typename T, typename Id, int kVec, bool kFullRow>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
     lookup_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
                   const R* __restrict__ rows, T* __restrict__ vectors) {
@@ -22,13 +22,13 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
   int64_t first = (static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32) * 32;
   for (; first < places; first += warps * 32) {
     const int count = static_cast<int>(places - first < 32 ? places - first : 32);
-    // Lanes past the end repeat the last place, so that no branch parts the loads and stores.
-    const int64_t own = first + (lane < count ? lane : count - 1);
-    const int64_t sample = own / part.tables;
-    const int table = static_cast<int>(own - sample * part.tables);
+    // Lanes past the end repeat the last place: no branch separates loads and stores.
+    const int64_t lane_place = first + (lane < count ? lane : count - 1);
+    const int64_t sample = lane_place / part.tables;
+    const int table = static_cast<int>(lane_place - sample * part.tables);
     const int64_t row = checked_row(part, ranges, sample, table);
     const int64_t target = sample * part.all_tables + part.first_table + table;
-    if constexpr (kWholeRow) {
+    if constexpr (kFullRow) {
       const unsigned good = __ballot_sync(kFullWarp, row >= 0);
       const int column = lane * kVec;
 #pragma unroll 1
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
         Columns<kVec> columns[kRowsAtOnce];
 #pragma unroll
         for (int k = 0; k < kRowsAtOnce; ++k) {
-          // A bad id reads row 0 in its stead, unused: a branch here would part the loads.
+          // A bad id reads row 0, unused: a branch here would separate the loads.
           const int64_t source = __shfl_sync(kFullWarp, row < 0 ? 0 : row, k0 + k);
           columns[k] = load_columns(rows + source * (32 * kVec) + column, Columns<kVec>{});
         }
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
         }
       }
     } else {
-      // Lanes walk the rows' pieces of kVec columns, several short rows to one access.
+      // Lanes walk the rows' pieces of kVec columns: one access covers several short rows.
       const int64_t pieces = part.dim / kVec, total = pieces * count;
       for (int64_t piece = lane; piece - lane < total; piece += 32) {
         const int k = static_cast<int>(piece / pieces);
@@ -92,8 +92,6 @@ cudaError_t dlrm_id_error_create(DlrmIdError** error) {
   *error = static_cast<DlrmIdError*>(memory);
   return cudaSuccess;
 }
-
-cudaError_t dlrm_id_error_destroy(DlrmIdError* error) { return cudaFreeHost(error); }
 
 int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found) {
   if (__atomic_load_n(&error->state, __ATOMIC_ACQUIRE) != 2) return 0;

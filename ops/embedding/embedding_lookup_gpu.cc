@@ -1,4 +1,4 @@
-// TensorFlow's GPU kernels that read tables or fill them: lookup and initialisation.
+// TensorFlow GPU kernels of lookup and initialisation.
 
 #include "embedding/embedding_gpu.h"
 
@@ -55,38 +55,15 @@ class GpuInitializeKernel : public OpKernel {
   using OpKernel::OpKernel;
 
   void Compute(OpKernelContext* c) override {
-    tensorflow::core::RefCountPtr<Var> variable;
-    OP_REQUIRES_OK(c, tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, 0), &variable));
-    for (int i = 1; i < 8; ++i) {
-      OP_REQUIRES(c, c->input(i).dims() == 0,
-                  InvalidArgument("input ", i, " must be a scalar, got shape ",
-                                  c->input(i).shape().DebugString()));
-    }
-    const auto number = [c](int i) { return c->input(i).scalar<int64_t>()(); };
-    const int64_t base_row = number(1), rows = number(2), table_index = number(3), seed = number(4),
-                  first_row = number(5), row_stride = number(6);
-    const float limit = c->input(7).scalar<float>()();
-    tensorflow::mutex_lock lock(*variable->mu());
-    OP_REQUIRES_OK(c, CheckVariable(*variable, tensorflow::DT_FLOAT, 2, "table"));
-    const Tensor& table = *variable->tensor();
-    OP_REQUIRES(c, table.RefCountIsOne(),
-                FailedPrecondition(
-                    "the table's value is held by a reader: initialise it before it is read"));
-    OP_REQUIRES(c,
-                base_row >= 0 && rows >= 0 && base_row <= table.dim_size(0) &&
-                    rows <= table.dim_size(0) - base_row,
-                InvalidArgument("rows [", base_row, ", ", base_row, " + ", rows,
-                                ") do not lie within the table's ", table.dim_size(0), " rows"));
-    OP_REQUIRES(c, table_index >= 0 && table_index <= INT64_C(0xffffffff),
-                InvalidArgument("table_index must be in [0, 2^32), got ", table_index));
-    OP_REQUIRES(c, first_row >= 0 && row_stride >= 1,
-                InvalidArgument("first_row must be at least 0 and row_stride at least 1, got ",
-                                first_row, " and ", row_stride));
-    const int64_t dim = table.dim_size(1);
-    if (rows == 0 || dim == 0) return;
-    float* out = reinterpret_cast<float*>(MutableDeviceData(table)) + base_row * dim;
-    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_initialize(out, dim, rows, first_row, row_stride,
-                                                           table_index, seed, limit, StreamOf(c)),
+    InitializeInputs inputs;
+    OP_REQUIRES_OK(c, inputs.Open(c));
+    const int64_t dim = inputs.table().dim_size(1);
+    if (inputs.rows == 0 || dim == 0) return;
+    float* out =
+        reinterpret_cast<float*>(MutableDeviceData(inputs.table())) + inputs.base_row * dim;
+    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_initialize(out, dim, inputs.rows, inputs.first_row,
+                                                           inputs.row_stride, inputs.table_index,
+                                                           inputs.seed, inputs.limit, StreamOf(c)),
                                  "initialising an embedding table"));
   }
 };
@@ -102,16 +79,6 @@ REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingInitialize")
                             .HostMemory("row_stride")
                             .HostMemory("limit"),
                         GpuInitializeKernel);
-
-// Device memory needs no advice: CUDA backs large allocations with large pages itself.
-class GpuAdviseHugePagesKernel : public OpKernel {
- public:
-  using OpKernel::OpKernel;
-  void Compute(OpKernelContext*) override {}
-};
-REGISTER_KERNEL_BUILDER(
-    Name("Dlrm>AdviseHugePages").Device(tensorflow::DEVICE_GPU).HostMemory("table"),
-    GpuAdviseHugePagesKernel);
 
 }  // namespace
 }  // namespace dlrm

@@ -1,4 +1,4 @@
-// TensorFlow's CPU kernel of the embedding lookup.
+// TensorFlow CPU kernel of the embedding lookup.
 
 #include "embedding/embedding_tables.h"
 #include "tensorflow/core/util/work_sharder.h"
@@ -66,9 +66,10 @@ class LookupKernel : public OpKernel {
     const auto functions = EmbeddingFor<Row, Element>(CurrentInstructionSet());
     const Row* rows_of_table = ElementsOf<Row>(table);
     Element* out = MutableElementsOf<Element>(*output);
-    // What fits into the caches is better left there for whoever reads it next.
-    constexpr size_t kCaches = size_t{4} << 20;
-    const bool stream = output->TotalBytes() > kCaches && dimension * sizeof(Element) % 64 == 0 &&
+    // An output that fits into the caches stays there for its next reader.
+    constexpr size_t kCacheBytes = size_t{4} << 20;
+    const bool stream = output->TotalBytes() > kCacheBytes &&
+                        dimension * sizeof(Element) % 64 == 0 &&
                         reinterpret_cast<uintptr_t>(out) % 64 == 0;
     const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
     const int64_t cycles = 20 + dimension * (sizeof(Row) + sizeof(Element)) / 4;
@@ -99,23 +100,6 @@ class LookupKernel : public OpKernel {
                           LookupKernel<R, T, Id>);
 DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER
-
-class AdviseHugePagesKernel : public OpKernel {
- public:
-  using OpKernel::OpKernel;
-  void Compute(OpKernelContext* c) override {
-    tensorflow::core::RefCountPtr<tensorflow::Var> variable;
-    OP_REQUIRES_OK(c, tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, 0), &variable));
-    tensorflow::tf_shared_lock lock(*variable->mu());
-    const Tensor& tensor = *variable->tensor();
-    if (tensor.IsInitialized()) {
-      AdviseHugePages(tensor.tensor_data().data(), tensor.TotalBytes());
-      CollapseHugePages(tensor.tensor_data().data(), tensor.TotalBytes());
-    }
-  }
-};
-REGISTER_KERNEL_BUILDER(Name("Dlrm>AdviseHugePages").Device(tensorflow::DEVICE_CPU),
-                        AdviseHugePagesKernel);
 
 }  // namespace
 }  // namespace dlrm

@@ -1,4 +1,4 @@
-// Lookup and in-place update of embedding tables that lie back to back in one variable.
+// Lookup and in-place update of embedding tables that are stored back to back in one variable.
 //
 // `table` is a resource variable of row_type [rows, D]. Table t of T occupies its rows
 // [base_rows[t], base_rows[t] + table_rows[t]). ids [B, T] count from 0 within each table.
@@ -19,7 +19,8 @@ using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeAndType;
 using tensorflow::shape_inference::ShapeHandle;
 
-// The embedding dimension D of the variable that input `index` names, unknown if nothing says.
+// The embedding dimension D of the variable that input `index` names, unknown without a static
+// shape.
 Status TableDimension(InferenceContext* c, int index, DimensionHandle* dimension) {
   *dimension = c->UnknownDim();
   const std::vector<ShapeAndType>* table = c->input_handle_shapes_and_types(index);
@@ -138,13 +139,6 @@ REGISTER_OP("Dlrm>EmbeddingInitialize")
     .SetShapeFn(AllScalars)
     .Doc("table[base_row + k] ~ U[-limit, limit) for k < rows, in place: a function of seed, "
          "table_index, the row's number in its table (first_row + k * row_stride) and the column "
-         "alone (Philox4x32-10).");
-
-REGISTER_OP("Dlrm>AdviseHugePages")
-    .Input("table: resource")
-    .SetIsStateful()
-    .SetShapeFn(AllScalars)
-    .Doc("Has the operating system back the variable's memory with huge pages: what is there "
-         "already, where it can, and what is still to come.");
+         "only (Philox4x32-10).");
 
 }  // namespace dlrm

@@ -1,8 +1,8 @@
-// Deals the updates of a batch out to shards, so that threads never meet at a row.
+// Partitions the updates of a batch into shards, so that no two threads write to the same row.
 //
-// Every row belongs to one shard, by a hash of its number, and a shard's updates keep the order of
-// the samples. So each row sees its updates in that order, whatever the number of shards and
-// threads: the result is the sequential loop's, bit for bit, without locks or atomics.
+// A hash of its number assigns each row to one shard, and a shard's updates keep the order of the
+// samples. So every row receives its updates in that order for any number of shards and threads:
+// the result is bit for bit that of a sequential loop, without locks or atomics.
 
 #ifndef DLRM_OPS_EMBEDDING_EMBEDDING_PARTITION_H_
 #define DLRM_OPS_EMBEDDING_EMBEDDING_PARTITION_H_
@@ -16,8 +16,8 @@
 namespace dlrm {
 
 struct Partition {
-  std::vector<RowUpdate> updates;  // by shard, then in the order of the samples
-  std::vector<int64_t> starts;     // of each shard's updates, and the end
+  std::vector<RowUpdate> updates;  // sorted by shard, then by sample
+  std::vector<int64_t> starts;     // [shards + 1], where each shard's updates begin
 
   int64_t shards() const { return static_cast<int64_t>(starts.size()) - 1; }
 };
@@ -28,7 +28,7 @@ inline int64_t ShardOf(int64_t row, int64_t shards) {
   return static_cast<int64_t>((mixed * static_cast<uint64_t>(shards)) >> 32);
 }
 
-// A counting sort by shard in two parallel passes over the ids, which are all checked in the first.
+// A counting sort by shard in two parallel passes over the ids; the first pass checks them all.
 template <class Id>
 Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads& workers,
                      const tensorflow::Tensor& ids, const Tables& tables, int64_t shards,
@@ -37,7 +37,7 @@ Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads& workers,
   constexpr int64_t kBlock = 4096;
   const int64_t blocks = (count + kBlock - 1) / kBlock;
   std::vector<int64_t> rows(count);
-  std::vector<int64_t> places(blocks * shards, 0);  // first counts, then where to write next
+  std::vector<int64_t> places(blocks * shards, 0);  // first counts, then next write positions
   RowFinder<Id> finder(ids, tables);
   const auto each_block = [&](const auto& work) {
     tensorflow::Shard(
@@ -57,9 +57,9 @@ Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads& workers,
   for (int64_t s = 0; s < shards; ++s) {
     partition->starts[s] = place;
     for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t here = places[b * shards + s];
+      const int64_t count_in_block = places[b * shards + s];
       places[b * shards + s] = place;
-      place += here;
+      place += count_in_block;
     }
   }
   partition->starts[shards] = place;
@@ -72,14 +72,14 @@ Status MakePartition(const tensorflow::DeviceBase::CpuWorkerThreads& workers,
   return Status();
 }
 
-// Links the updates of each row in their order; for one shard's updates.
+// Links the updates of each row, in order, within one shard.
 class ChainBuilder {
  public:
   UpdateChains Build(const RowUpdate* updates, int64_t count);
 
  private:
   std::vector<int64_t> next_;
-  std::vector<int64_t> last_;  // of each row so far, its last update
+  std::vector<int64_t> last_;  // the last update of each row so far
   std::vector<int64_t> first_;
   std::vector<int64_t> slots_;  // hash table of indices into first_, -1 where empty
 };

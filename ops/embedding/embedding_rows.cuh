@@ -1,16 +1,16 @@
-// What the lookup and the updates share: table ranges, checked row numbers, element conversions,
-// and how a warp's lanes divide a row.
+// Shared by lookup and updates: table ranges, checked row numbers, loads and stores of columns, and
+// dispatch by type.
 #ifndef DLRM_OPS_EMBEDDING_ROWS_CUH_
 #define DLRM_OPS_EMBEDDING_ROWS_CUH_
 
-#include "cuda_primitives.cuh"
+#include "cuda_elements.cuh"
 #include "embedding/embedding_launchers.h"
 
 namespace dlrm::gpu {
 
 constexpr int kWarpsPerBlock = 8;
 
-// Tables that one launch serves; their ranges travel as kernel parameters (constant memory).
+// Tables per launch; their ranges are kernel parameters (constant memory).
 constexpr int kTablesPerLaunch = 128;
 
 struct TableRanges {
@@ -18,7 +18,7 @@ struct TableRanges {
   int64_t rows[kTablesPerLaunch];
 };
 
-// The part of a batch that one launch serves: tables [first_table, first_table + tables).
+// The part of a batch for one launch: tables [first_table, first_table + tables).
 template <typename Id>
 struct BatchPart {
   const Id* ids;
@@ -30,7 +30,7 @@ struct BatchPart {
   int tables;
 };
 
-// A row of `rows`, or -1 (recorded) where the id is out of range.
+// The row of an id, or -1 (and a record) if the id is out of range.
 template <typename Id>
 __device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
                                                int64_t sample, int table) {
@@ -52,10 +52,6 @@ struct Columns {
   float value[kVec];
 };
 
-__device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
-__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
-
 __device__ __forceinline__ Columns<1> load_columns(const float* address, Columns<1>) {
   return {{load_read_only(address)}};
 }
@@ -65,26 +61,20 @@ __device__ __forceinline__ Columns<4> load_columns(const float* address, Columns
 }
 template <typename Half>
 __device__ __forceinline__ Columns<1> load_columns(const Half* address, Columns<1>) {
-  return {{widen(*address)}};
+  return {{to_float(*address)}};
 }
 template <typename Half>
 __device__ __forceinline__ Columns<4> load_columns(const Half* address, Columns<4>) {
   const uint2 bits = load_read_only(reinterpret_cast<const uint2*>(address));
   Half part[4];
   memcpy(static_cast<void*>(part), &bits, sizeof(bits));
-  return {{widen(part[0]), widen(part[1]), widen(part[2]), widen(part[3])}};
+  return {{to_float(part[0]), to_float(part[1]), to_float(part[2]), to_float(part[3])}};
 }
 
-__device__ __forceinline__ void narrow(float value, float* out) { *out = value; }
-__device__ __forceinline__ void narrow(float value, __half* out) { *out = __float2half_rn(value); }
-__device__ __forceinline__ void narrow(float value, __nv_bfloat16* out) {
-  *out = __float2bfloat16_rn(value);
-}
-
-// Vectors go to memory past the L2 cache's favour: it is kept for the small tables.
+// Vectors are stored evict-first: the L2 cache is for the small tables.
 template <typename T>
 __device__ __forceinline__ void store_columns(T* address, const Columns<1>& columns) {
-  narrow(columns.value[0], address);
+  *address = from_float<T>(columns.value[0]);
 }
 __device__ __forceinline__ void store_columns(float* address, const Columns<4>& columns) {
   store_streaming(
@@ -95,14 +85,14 @@ template <typename Half>
 __device__ __forceinline__ void store_columns(Half* address, const Columns<4>& columns) {
   Half part[4];
 #pragma unroll
-  for (int v = 0; v < 4; ++v) narrow(columns.value[v], &part[v]);
+  for (int v = 0; v < 4; ++v) part[v] = from_float<Half>(columns.value[v]);
   uint2 bits;
   memcpy(&bits, part, sizeof(bits));
   store_streaming(reinterpret_cast<uint2*>(address), bits);
 }
 
 // Plain accesses to rows and states, which an update's kernel also writes. With `active` false
-// nothing is touched and a load gives zeros. A row type is added here (and in with_types).
+// nothing is accessed and a load returns zeros. A new row type is added here and in with_types.
 template <int kVec>
 __device__ __forceinline__ Columns<kVec> load_row(const float* address, bool active) {
   if (!active) return {};
@@ -124,8 +114,8 @@ __device__ __forceinline__ void store_row(float* address, const Columns<kVec>& c
   }
 }
 
-// The vector type of the row optimizers on a GPU: one float. Every operation rounds by itself (no
-// fused multiply-add), so that results are those of the CPU kernels.
+// The vector type of the row optimizers on a GPU: one float. Every operation rounds separately (no
+// fused multiply-add), so that results equal the CPU kernels'.
 struct DeviceFloat {
   using Register = float;
   static __device__ __forceinline__ float Broadcast(float value) { return value; }
@@ -172,17 +162,14 @@ cudaError_t with_types(const DlrmEmbeddingBatch& batch, const void* elements, co
     if (batch.id_type == DLRM_INT64) return with_id(element, int64_t{});
     return cudaErrorInvalidValue;
   };
-  if (batch.dtype == DLRM_FLOAT32) return with_element(float{});
-  if (batch.dtype == DLRM_FLOAT16) return with_element(__half{});
-  if (batch.dtype == DLRM_BFLOAT16) return with_element(__nv_bfloat16{});
-  return cudaErrorInvalidValue;
+  return with_element_type(batch.dtype, with_element);
 }
 
 // SGD with atomics, for dlrm_embedding_update (embedding_sgd.cu).
 cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const void* gradients, void* rows,
                              float step, cudaStream_t stream);
 
-// Calls `body(part, ranges)` for as many tables at a time as a launch takes.
+// Calls `body(part, ranges)` for each group of at most kTablesPerLaunch tables.
 template <typename Id, typename Body>
 cudaError_t for_table_parts(const DlrmEmbeddingBatch& batch, Body body) {
   for (int64_t first = 0; first < batch.tables; first += kTablesPerLaunch) {

@@ -1,7 +1,7 @@
 // The embedding ops' inner loops for any vector type V (see cpu/vector_portable.h).
 //
-// The rows of a table of gigabytes are in no cache and in no order that hardware could foresee:
-// each is asked for some rows before it is needed.
+// Rows of a large table are in no cache and in no order that hardware can predict: each is
+// prefetched some rows ahead.
 //
 // Each file that includes this has its own copy (unnamed namespace), compiled with its flags.
 
@@ -13,8 +13,8 @@
 namespace dlrm {
 namespace {
 
-// Rows asked for ahead. At 512 bytes a row this is about as many cache lines as a core can have
-// under way; more only evicts what is still needed.
+// Rows to prefetch ahead. At 512 bytes a row this is about the number of cache lines that a core
+// can have in flight; more would evict lines that are still needed.
 constexpr int64_t kRowsAhead = 12;
 
 template <int kWrite>
@@ -26,7 +26,7 @@ void PrefetchRow(const void* row, int64_t bytes) {
 template <class V, class Row, class T>
 void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t count, bool stream,
             T* out) {
-  const int64_t whole = dimension / V::kFloats * V::kFloats, rest = dimension - whole;
+  const int64_t full = dimension / V::kFloats * V::kFloats, rest = dimension - full;
   const int64_t row_bytes = dimension * sizeof(Row);
   const int64_t first = count < kRowsAhead ? count : kRowsAhead;
   for (int64_t k = 0; k < first; ++k) PrefetchRow<0>(table + rows[k] * dimension, row_bytes);
@@ -36,11 +36,11 @@ void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t co
     }
     const Row* row = table + rows[k] * dimension;
     if (stream) {
-      for (int64_t c = 0; c < whole; c += V::kFloats) V::Stream(out + c, V::Load(row + c));
+      for (int64_t c = 0; c < full; c += V::kFloats) V::Stream(out + c, V::Load(row + c));
     } else {
-      for (int64_t c = 0; c < whole; c += V::kFloats) V::Store(out + c, V::Load(row + c));
+      for (int64_t c = 0; c < full; c += V::kFloats) V::Store(out + c, V::Load(row + c));
     }
-    if (rest != 0) V::StoreFirst(out + whole, V::LoadFirst(row + whole, rest), rest);
+    if (rest != 0) V::StoreFirst(out + full, V::LoadFirst(row + full, rest), rest);
   }
   if (stream) V::Fence();
 }
@@ -66,9 +66,9 @@ void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, 
   static_assert(Rule::kColumnStates == 0 && Rule::kRowStates == 0, "rules in order have no state");
   const Rule rule(step);
   const int64_t dimension = table.dimension, count = chains.update_count;
-  const int64_t whole = dimension / V::kFloats * V::kFloats, rest = dimension - whole;
+  const int64_t full = dimension / V::kFloats * V::kFloats, rest = dimension - full;
   const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
-  // Stores of vectors may alias anything: what the loop reads stays in registers as locals.
+  // Vector stores may alias anything: locals keep the loop's pointers in registers.
   Row* const rows = table.rows;
   const RowUpdate* const updates = chains.updates;
   const typename V::Register none = V::Zero();
@@ -83,19 +83,19 @@ void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, 
     }
     Row* row = rows + updates[k].row * dimension;
     const T* gradient = gradients + updates[k].gradient * dimension;
-    for (int64_t c = 0; c < whole; c += V::kFloats) {
+    for (int64_t c = 0; c < full; c += V::kFloats) {
       V::Store(row + c, rule.Apply(V::Load(row + c), V::Load(gradient + c), nullptr, none));
     }
     if (rest != 0) {
       const typename V::Register changed = rule.Apply(
-          V::LoadFirst(row + whole, rest), V::LoadFirst(gradient + whole, rest), nullptr, none);
-      V::StoreFirst(row + whole, changed, rest);
+          V::LoadFirst(row + full, rest), V::LoadFirst(gradient + full, rest), nullptr, none);
+      V::StoreFirst(row + full, changed, rest);
     }
   }
 }
 
-// sum[0 .. D) = scale * the chain's gradients, added in its order. Returns the sum of squares, or 0
-// unless kSquares.
+// sum[0 .. D) = scale * the sum of the chain's gradients, in chain order. With kSquares returns the
+// sum of its squares, else 0.
 template <bool kSquares, class V, class T>
 float SumChain(const UpdateChains& chains, int64_t update, int64_t dimension, const T* gradients,
                float scale, float* sum) {
@@ -155,7 +155,7 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
     }
     for (int64_t c = 0; c < dimension; c += V::kFloats) {
       const int64_t left = dimension - c, place = row_number * dimension + c;
-      Register values[kColumnStates + 1];  // one more: an array of none is none
+      Register values[kColumnStates + 1];  // + 1: an array of size 0 is not allowed
       for (int s = 0; s < kColumnStates; ++s)
         values[s] = LoadPart<V>(table.states[s] + place, left);
       const Register changed =

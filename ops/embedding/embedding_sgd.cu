@@ -1,9 +1,9 @@
 // Embedding update by SGD with atomics.
 //
-// A warp takes 32 consecutive samples of one table. Where ids repeat among them, their gradients
-// are summed in registers first and the row is touched once: a table of ten rows, or one popular
-// row of a large table, gets up to 32 times fewer atomics on the same address. Warps with distinct
-// ids go straight on.
+// A warp takes 32 consecutive samples of one table. Gradients of equal ids among them are summed in
+// registers first, so that the row is written once: a table of ten rows, or a popular row of a
+// large table, needs up to 32 times fewer atomics on one address. Warps with distinct ids skip the
+// sum.
 #include "embedding/embedding_rows.cuh"
 
 namespace dlrm::gpu {
@@ -21,8 +21,8 @@ __device__ __forceinline__ void add_to_row(float* address, const Columns<kVec>& 
   }
 }
 
-// Orders the lanes so that equal rows stand together, in the order of the lanes otherwise.
-// Returns the lane whose item takes this lane's place.
+// Reorders the lanes so that equal rows are adjacent, otherwise in lane order. Returns the lane
+// whose item moves to this lane.
 __device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
   const unsigned peers = __match_any_sync(kFullWarp, static_cast<unsigned long long>(row));
   const int leader = __ffs(peers) - 1;
@@ -39,15 +39,15 @@ __device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
   return source;
 }
 
-// kWholeRow: one access of the warp covers a row (D = 32 kVec).
-template <typename R, typename T, typename Id, int kVec, bool kWholeRow>
-__global__ void __launch_bounds__(32 * kWarpsPerBlock, kWholeRow ? 3 : 2)
+// kFullRow: one access of the warp covers a row (D = 32 kVec).
+template <typename R, typename T, typename Id, int kVec, bool kFullRow>
+__global__ void __launch_bounds__(32 * kWarpsPerBlock, kFullRow ? 3 : 2)
     sgd_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
                const T* __restrict__ gradients, R* __restrict__ rows, float step) {
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   const int64_t groups = (part.batch + 31) / 32 * part.tables;
-  const int64_t dim = kWholeRow ? 32 * kVec : part.dim;
+  const int64_t dim = kFullRow ? 32 * kVec : part.dim;
   int64_t group = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32;
   for (; group < groups; group += warps) {
     const int table = static_cast<int>(group % part.tables);
@@ -56,13 +56,13 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kWholeRow ? 3 : 2)
     if (first + lane < part.batch) row = checked_row(part, ranges, first + lane, table);
     const int source = group_equal_rows(row, lane);
     row = __shfl_sync(kFullWarp, row, source);
-    // Places past the batch and those of bad ids are read, so that no branch parts the loads, and
+    // Places past the batch or with bad ids are read, so that no branch separates the loads, but
     // belong to no row.
     const int64_t sample = first + source < part.batch ? first + source : part.batch - 1;
 
     for (int64_t block = 0; block < dim; block += 32 * kVec) {
       const int64_t column = block + lane * kVec;
-      const bool active = kWholeRow || column < dim;
+      const bool active = kFullRow || column < dim;
       Columns<kVec> sum = {};
 #pragma unroll 1
       for (int k0 = 0; k0 < 32; k0 += kRowsAtOnce) {
@@ -76,12 +76,12 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kWholeRow ? 3 : 2)
         }
 #pragma unroll
         for (int k = 0; k < kRowsAtOnce; ++k) {
-          const int64_t own = __shfl_sync(kFullWarp, row, k0 + k);
+          const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
           const int64_t next = __shfl_sync(kFullWarp, row, k0 + k + 1);
 #pragma unroll
           for (int v = 0; v < kVec; ++v) sum.value[v] += gradient[k].value[v];
-          if (k0 + k == 31 || next != own) {
-            if (own >= 0 && active) add_to_row(rows + own * dim + column, sum, -step);
+          if (k0 + k == 31 || next != current) {
+            if (current >= 0 && active) add_to_row(rows + current * dim + column, sum, -step);
             sum = Columns<kVec>{};
           }
         }

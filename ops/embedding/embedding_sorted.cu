@@ -1,7 +1,7 @@
-// Embedding updates that have one result: places sorted by row (stable), then one warp for each
-// row that occurs. Rules in order apply a row's gradients one after another, the others their sum
-// once. Every operation of a rule rounds by itself, so that all rules without state per row give
-// the bits that a sequential loop gives.
+// Deterministic embedding updates: places are sorted by row (stable), then one warp handles each
+// row that occurs. In-order rules apply a row's gradients one after another, the others apply their
+// sum once. Every operation of a rule rounds separately, so that all rules without per-row state
+// give the same bits as a sequential loop.
 #include <cstring>
 #include <type_traits>
 
@@ -13,10 +13,10 @@ namespace {
 
 constexpr int kGradientsAtOnce = 4;
 
-// keys[place] = row, or `nowhere` for an id out of range; places[place] = place.
+// keys[place] = row, or `invalid_row` for an id out of range; places[place] = place.
 template <typename Id>
 __global__ void __launch_bounds__(256)
-    key_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges, uint32_t nowhere,
+    key_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges, uint32_t invalid_row,
                uint32_t* __restrict__ keys, uint32_t* __restrict__ places) {
   const int64_t count = part.batch * part.tables;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -26,12 +26,12 @@ __global__ void __launch_bounds__(256)
     const int table = static_cast<int>(k - sample * part.tables);
     const int64_t row = checked_row(part, ranges, sample, table);
     const int64_t place = sample * part.all_tables + part.first_table + table;
-    keys[place] = row < 0 ? nowhere : static_cast<uint32_t>(row);
+    keys[place] = row < 0 ? invalid_row : static_cast<uint32_t>(row);
     places[place] = static_cast<uint32_t>(place);
   }
 }
 
-// The sorted batch. Row `nowhere` stands at its end.
+// The sorted batch. Places with `invalid_row` are at its end.
 template <typename T>
 struct SortedBatch {
   const uint32_t* keys;
@@ -39,14 +39,14 @@ struct SortedBatch {
   const T* gradients;
   int64_t count;
   int64_t dim;
-  uint32_t nowhere;
+  uint32_t invalid_row;
 };
 
-// One row's places, as one warp sees them: in its window of 32 from lane `from` to `to`, and, if
-// they reach the window's end, beyond it.
+// The places of one row as its warp sees them: lanes [from, to) of its window of 32, and, if they
+// reach the window's end, the places that follow.
 struct Segment {
   int64_t window;
-  uint32_t place;  // this lane's of the window
+  uint32_t place;  // this lane's place in the window
   uint32_t row;
   int from, to;
 };
@@ -61,7 +61,7 @@ __device__ __forceinline__ void walk(const SortedBatch<T>& batch, const Segment&
       Columns<kVec> gradient[kGradientsAtOnce];
 #pragma unroll
       for (int k = 0; k < kGradientsAtOnce; ++k) {
-        // Past the segment's end its last place is read again: from the cache, without a branch.
+        // Past the segment's end the last place is read again: from the cache, without a branch.
         const int64_t place = __shfl_sync(kFullWarp, places, k0 + k < to ? k0 + k : to - 1);
         gradient[k] = load_columns(batch.gradients + place * batch.dim + (active ? column : 0),
                                    Columns<kVec>{});
@@ -77,7 +77,7 @@ __device__ __forceinline__ void walk(const SortedBatch<T>& batch, const Segment&
   const int lane = threadIdx.x % 32;
   for (int64_t first = segment.window + 32; first < batch.count; first += 32) {
     const bool inside = first + lane < batch.count;
-    const uint32_t key = inside ? batch.keys[first + lane] : batch.nowhere;
+    const uint32_t key = inside ? batch.keys[first + lane] : batch.invalid_row;
     const int same = __popc(__ballot_sync(kFullWarp, key == segment.row));
     take(inside ? batch.places[first + lane] : 0u, 0, same);
     if (same < 32) return;
@@ -117,8 +117,8 @@ __device__ __forceinline__ Columns<kVec> sum_of(const SortedBatch<T>& batch, con
   return sum;
 }
 
-// The factor on a row's gradients, from the mean of the squares of their sum. Every lane has it;
-// `g` is left with the sum of the row's last block.
+// Returns, on every lane, the factor on a row's gradients from the mean square of their sum. Leaves
+// the sum of the row's last block in `g`.
 template <int kVec, typename Rule, typename R, typename T>
 __device__ __forceinline__ float begin_row(const Rule& rule, const SortedBatch<T>& batch,
                                            const RowsAndStates<R>& table, const Segment& segment,
@@ -166,10 +166,10 @@ __device__ __forceinline__ void apply_summed(const Rule& rule, const SortedBatch
     const bool active = column < batch.dim;
     const int64_t offset = segment.row * batch.dim + column;
     Columns<kVec> value = load_row<kVec>(table.rows + offset, active);
-    Columns<kVec> states[kStates + 1];  // one more: an array of none is none
+    Columns<kVec> states[kStates + 1];  // + 1: an array of size 0 is not allowed
 #pragma unroll
     for (int s = 0; s < kStates; ++s) states[s] = load_row<kVec>(table.states[s] + offset, active);
-    // Rows of one block have their sum from begin_row; longer ones are summed again.
+    // begin_row left the sum of a one-block row in g; longer rows are summed again.
     if (Rule::kRowStates == 0 || batch.dim > 32 * kVec) {
       g = sum_of<kVec>(batch, segment, column, scale);
     }
@@ -197,13 +197,13 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
   int64_t window = (static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32) * 32;
   for (; window < batch.count; window += warps * 32) {
     const bool inside = window + lane < batch.count;
-    const uint32_t key = inside ? batch.keys[window + lane] : batch.nowhere;
+    const uint32_t key = inside ? batch.keys[window + lane] : batch.invalid_row;
     const uint32_t place = inside ? batch.places[window + lane] : 0u;
     uint32_t before = __shfl_up_sync(kFullWarp, key, 1);
-    if (lane == 0) before = window > 0 ? batch.keys[window - 1] : batch.nowhere;
-    // A row whose places began in an earlier window belongs to that window's warp.
-    unsigned heads = __ballot_sync(kFullWarp, key != batch.nowhere && key != before);
-    const int used = __popc(__ballot_sync(kFullWarp, key != batch.nowhere));
+    if (lane == 0) before = window > 0 ? batch.keys[window - 1] : batch.invalid_row;
+    // A row whose places start in an earlier window belongs to that window's warp.
+    unsigned heads = __ballot_sync(kFullWarp, key != batch.invalid_row && key != before);
+    const int used = __popc(__ballot_sync(kFullWarp, key != batch.invalid_row));
     while (heads != 0) {
       const int from = __ffs(heads) - 1;
       heads &= heads - 1;
@@ -228,7 +228,7 @@ int bits_of(uint32_t value) {
   return bits;
 }
 
-// Keys, places and their sorted forms, then the sort's own memory.
+// Device memory of an update: keys, places, both sorted, then temporary memory of the sort.
 struct Workspace {
   size_t array = 0, sort = 0;
   int count = 0, key_bits = 0;
@@ -247,7 +247,7 @@ struct Workspace {
 };
 
 template <typename Rule>
-cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& what,
+cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& request,
                    const void* gradients, void* rows, void* workspace, size_t workspace_bytes,
                    cudaStream_t stream) {
   Workspace plan;
@@ -262,9 +262,9 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& w
   auto* places = reinterpret_cast<uint32_t*>(memory + plan.array);
   auto* sorted_keys = reinterpret_cast<uint32_t*>(memory + 2 * plan.array);
   auto* sorted_places = reinterpret_cast<uint32_t*>(memory + 3 * plan.array);
-  const auto nowhere = static_cast<uint32_t>(batch.total_rows);
+  const auto invalid_row = static_cast<uint32_t>(batch.total_rows);
   bool wide_states = true;
-  for (int s = 0; s < Rule::kColumnStates; ++s) wide_states &= aligned(what.states[s], 16);
+  for (int s = 0; s < Rule::kColumnStates; ++s) wide_states &= aligned(request.states[s], 16);
 
   return with_types(batch, gradients, rows, [&](auto element, auto id, auto columns, auto row) {
     using T = decltype(element);
@@ -273,24 +273,25 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& w
     constexpr int kVec = sizeof(columns) / sizeof(float);
     status = for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
       const int64_t blocks = (part.batch * part.tables + 255) / 256;
-      return launch(key_kernel<Id>, blocks, 256, 0, stream, part, ranges, nowhere, keys, places);
+      return launch(key_kernel<Id>, blocks, 256, 0, stream, part, ranges, invalid_row, keys,
+                    places);
     });
     if (status != cudaSuccess) return status;
     status = sort_pairs(memory + 4 * plan.array, plan.sort, keys, sorted_keys, places,
                         sorted_places, plan.count, plan.key_bits, stream);
     if (status != cudaSuccess) return status;
     const SortedBatch<T> sorted{sorted_keys, sorted_places, static_cast<const T*>(gradients),
-                                plan.count,  batch.dim,     nowhere};
+                                plan.count,  batch.dim,     invalid_row};
     RowsAndStates<R> table{static_cast<R*>(rows), {}, batch.dim};
-    for (int s = 0; s < kMaxRowStates; ++s) table.states[s] = what.states[s];
+    for (int s = 0; s < kMaxRowStates; ++s) table.states[s] = request.states[s];
     const int64_t blocks = (int64_t{plan.count} + 32 * kWarpsPerBlock - 1) / (32 * kWarpsPerBlock);
     const auto kernel =
         wide_states ? update_kernel<R, T, kVec, Rule> : update_kernel<R, T, 1, Rule>;
-    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, table, what.step);
+    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, table, request.step);
   });
 }
 
-// Calls `body` with the rule (as a null pointer to it) of that number.
+// Calls `body` with a null pointer to the rule of that index.
 template <template <class> class... Rules, typename Body>
 cudaError_t with_rule(RowRuleList<Rules...>, int optimizer, Body body) {
   cudaError_t status = cudaErrorInvalidValue;
@@ -301,8 +302,9 @@ cudaError_t with_rule(RowRuleList<Rules...>, int optimizer, Body body) {
   return status;
 }
 
-bool takes_atomics(const DlrmEmbeddingUpdate& what) {
-  return what.deterministic == 0 && what.optimizer == dlrm_row_optimizer(Sgd<DeviceFloat>::kName);
+bool takes_atomics(const DlrmEmbeddingUpdate& request) {
+  return request.deterministic == 0 &&
+         request.optimizer == dlrm_row_optimizer(Sgd<DeviceFloat>::kName);
 }
 
 }  // namespace

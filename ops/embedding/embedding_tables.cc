@@ -40,7 +40,7 @@ Status ReadTables(const Tensor& ids, const Tensor& base_rows, const Tensor& tabl
   for (int64_t t = 0; t < count; ++t) {
     if (base(t) < 0 || size(t) < 0 || base(t) > rows || size(t) > rows - base(t)) {
       return InvalidArgument("table ", t, " with base row ", base(t), " and ", size(t),
-                             " rows does not lie within the variable's ", rows, " rows");
+                             " rows must be within the variable's ", rows, " rows");
     }
   }
   return Status();
@@ -78,7 +78,7 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
         tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, i), &variables_[i]));
     mutexes.push_back(variables_[i]->mu());
   }
-  // In the order of their addresses, as every op that locks several variables does.
+  // In order of address, like every op that locks several variables.
   std::sort(mutexes.begin(), mutexes.end());
   if (std::adjacent_find(mutexes.begin(), mutexes.end()) != mutexes.end()) {
     return InvalidArgument("the table and the states of ", facts.name,
@@ -128,10 +128,42 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
   return Status();
 }
 
+Status InitializeInputs::Open(tensorflow::OpKernelContext* c) {
+  TF_RETURN_IF_ERROR(tensorflow::LookupResource(c, tensorflow::HandleFromInput(c, 0), &variable_));
+  for (int i = 1; i < 8; ++i) {
+    if (c->input(i).dims() != 0) {
+      return InvalidArgument("input ", i, " must be a scalar, got shape ",
+                             c->input(i).shape().DebugString());
+    }
+  }
+  int64_t* const numbers[] = {&base_row, &rows, &table_index, &seed, &first_row, &row_stride};
+  for (int i = 0; i < 6; ++i) *numbers[i] = c->input(i + 1).scalar<int64_t>()();
+  limit = c->input(7).scalar<float>()();
+  lock_.emplace(*variable_->mu());
+  TF_RETURN_IF_ERROR(CheckVariable(*variable_, tensorflow::DT_FLOAT, 2, "table"));
+  if (!table().RefCountIsOne()) {
+    return FailedPrecondition(
+        "a reader still holds the table's value: initialise the table before reading it");
+  }
+  const int64_t all_rows = table().dim_size(0);
+  if (base_row < 0 || rows < 0 || base_row > all_rows || rows > all_rows - base_row) {
+    return InvalidArgument("rows [", base_row, ", ", base_row, " + ", rows,
+                           ") must be within the table's ", all_rows, " rows");
+  }
+  if (table_index < 0 || table_index > INT64_C(0xffffffff)) {
+    return InvalidArgument("table_index must be in [0, 2^32), got ", table_index);
+  }
+  if (first_row < 0 || row_stride < 1) {
+    return InvalidArgument("first_row must be at least 0 and row_stride at least 1, got ",
+                           first_row, " and ", row_stride);
+  }
+  return Status();
+}
+
 void HugePages::Advise(const Tensor& tensor) {
-  constexpr size_t kWorthIt = size_t{64} << 20;
+  constexpr size_t kMinBytes = size_t{64} << 20;
   const void* data = tensor.tensor_data().data();
-  if (tensor.TotalBytes() < kWorthIt || advised_.load(std::memory_order_relaxed) == data) return;
+  if (tensor.TotalBytes() < kMinBytes || advised_.load(std::memory_order_relaxed) == data) return;
   AdviseHugePages(data, tensor.TotalBytes());
   advised_.store(data, std::memory_order_relaxed);
 }

@@ -1,9 +1,10 @@
-// What the embedding kernels for CPUs share: the variable, the tables in it, the checks of ids.
+// Shared by the embedding kernels: checked inputs, the tables in a variable, ids to rows.
 
 #ifndef DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_
 #define DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_
 
 #include <atomic>
+#include <optional>
 #include <vector>
 
 #include "cpu/huge_pages.h"
@@ -22,7 +23,7 @@ struct Tables {
   std::vector<int64_t> count;
 };
 
-// Calls MACRO(type of rows, type of vectors or gradients, type of ids) for all that have kernels.
+// Calls MACRO(row type, vector or gradient type, id type) for each supported combination.
 #define DLRM_FOR_EMBEDDING_TYPES(MACRO)       \
   MACRO(float, float, int32_t)                \
   MACRO(float, float, int64_t)                \
@@ -39,7 +40,7 @@ Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype
 Status ReadTables(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
                   const tensorflow::Tensor& table_rows, int64_t rows, Tables* tables);
 
-// Turns ids into rows of the variable and remembers the first id out of bounds; for many threads.
+// Turns ids into rows of the variable and records the first id out of bounds. Thread-safe.
 template <class Id>
 class RowFinder {
  public:
@@ -49,7 +50,8 @@ class RowFinder {
         bad_(ids.NumElements()),
         count_(ids.NumElements()) {}
 
-  // rows[k - begin] = the row of flat id k, for k in [begin, end). False if an id is out of bounds.
+  // rows[k - begin] = the row of flat id k, for k in [begin, end). Returns false if an id is out of
+  // bounds.
   bool Find(int64_t begin, int64_t end, int64_t* rows) {
     const int64_t tables = static_cast<int64_t>(tables_.base.size());
     int64_t t = begin % tables;
@@ -65,7 +67,7 @@ class RowFinder {
     return good;
   }
 
-  // The error of the first id out of bounds, if there was one.
+  // The error for the first id out of bounds, or OK.
   Status status() const {
     const int64_t k = bad_.load();
     if (k == count_) return Status();
@@ -77,32 +79,31 @@ class RowFinder {
 
  private:
   void Report(int64_t k) {
-    int64_t known = bad_.load();
-    while (k < known && !bad_.compare_exchange_weak(known, k)) {
+    int64_t first = bad_.load();
+    while (k < first && !bad_.compare_exchange_weak(first, k)) {
     }
   }
 
   const Id* ids_;
   const Tables& tables_;
-  std::atomic<int64_t> bad_;
+  std::atomic<int64_t> bad_;  // first flat id out of bounds, or count_
   int64_t count_;
 };
 
 // The attributes of an update op.
 struct UpdateAttributes {
-  int optimizer = 0;  // number in RowRules
+  int optimizer = 0;  // index in RowRules
   float hyperparameters[kMaxHyperparameters] = {};
 
-  // Reads and checks them.
   Status Read(tensorflow::OpKernelConstruction* c);
 };
 
 // The variables of one call of an update op, locked while this object lives, and its checked
-// inputs. The op's inputs are the table, the optimizer's states, ids, gradients, base_rows,
+// inputs: the table, the optimizer's states, ids, gradients, base_rows,
 // table_rows, learning_rate and scale.
 class UpdateInputs {
  public:
-  // Looks the variables up, locks them and checks all inputs except the values of the ids.
+  // Looks up and locks the variables and checks all inputs except the values of the ids.
   Status Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
               tensorflow::DataType row_type);
 
@@ -117,12 +118,26 @@ class UpdateInputs {
 
  private:
   std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables_;
-  std::vector<tensorflow::mutex_lock> locks_;  // unlocked before the variables are let go
+  std::vector<tensorflow::mutex_lock> locks_;  // destroyed, so unlocked, before variables_
   const tensorflow::Tensor *ids_, *gradients_, *base_rows_, *table_rows_;
   RowStep step_;
 };
 
-// Asks for huge pages behind a large buffer, once for each buffer that is seen.
+// The variable of one call of the initialise op, locked while this object lives, and its checked
+// inputs.
+struct InitializeInputs {
+  int64_t base_row, rows, table_index, seed, first_row, row_stride;
+  float limit;
+
+  Status Open(tensorflow::OpKernelContext* c);
+  const tensorflow::Tensor& table() const { return *variable_->tensor(); }
+
+ private:
+  tensorflow::core::RefCountPtr<tensorflow::Var> variable_;
+  std::optional<tensorflow::mutex_lock> lock_;  // destroyed, so unlocked, before variable_
+};
+
+// Advises huge pages for a large buffer; repeated calls for the same buffer do nothing.
 class HugePages {
  public:
   void Advise(const tensorflow::Tensor& tensor);

@@ -1,4 +1,4 @@
-// TensorFlow's GPU kernel of the embedding update.
+// TensorFlow GPU kernel of the embedding update.
 
 #include "embedding/embedding_gpu.h"
 
@@ -11,13 +11,13 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-// Device memory that an update works in, from TensorFlow's allocator.
+// Allocates the device memory that an update works in.
 Status AllocateWorkspace(OpKernelContext* c, const DlrmEmbeddingBatch& batch,
                          const DlrmEmbeddingUpdate& update, Tensor* workspace) {
   size_t bytes = 0;
   const cudaError_t code = dlrm_embedding_workspace_bytes(&batch, &update, &bytes);
   if (code == cudaErrorInvalidValue) {
-    return InvalidArgument("a sorted update takes fewer than 2^31 ids and 2^32 rows, got ids [",
+    return InvalidArgument("a sorted update supports fewer than 2^31 ids and 2^32 rows, got ids [",
                            batch.batch, ", ", batch.tables, "] and ", batch.total_rows, " rows");
   }
   TF_RETURN_IF_ERROR(CudaStatus(code, "workspace of an embedding update"));

@@ -1,4 +1,4 @@
-// TensorFlow's CPU kernel of the embedding update.
+// TensorFlow CPU kernel of the embedding update.
 
 #include <memory>
 
@@ -43,8 +43,8 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::Var;
 
-// Gives the variable a buffer of its own if a reader still holds the one it has: a value that was
-// read before the update must not change.
+// Copies the variable's buffer if a reader still holds it: a value that was read before the update
+// must not change.
 Status OwnBuffer(OpKernelContext* c, Var* variable) {
   Tensor* tensor = variable->tensor();
   if (tensor->RefCountIsOne()) return Status();
@@ -108,11 +108,11 @@ class UpdateKernel : public OpKernel {
     TF_RETURN_IF_ERROR(ReadTables(ids, inputs.base_rows(), inputs.table_rows(),
                                   inputs.table()->tensor()->dim_size(0), &tables));
     const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
-    // Below this many updates a shard is not worth a thread's wake-up.
-    constexpr int64_t kWorthAShard = 256;
+    // A smaller shard costs less than waking a thread for it.
+    constexpr int64_t kMinShard = 256;
     const int64_t shards = std::max<int64_t>(
         1,
-        std::min<int64_t>(workers.num_threads * kShardsAThread, ids.NumElements() / kWorthAShard));
+        std::min<int64_t>(workers.num_threads * kShardsPerThread, ids.NumElements() / kMinShard));
     return MakePartition<Id>(workers, ids, tables, shards, partition);
   }
 
@@ -132,8 +132,8 @@ class UpdateKernel : public OpKernel {
                       });
   }
 
-  // More shards than threads even out threads that the machine slows down.
-  static constexpr int64_t kShardsAThread = 4;
+  // More shards than threads balance the load when some threads are slowed down.
+  static constexpr int64_t kShardsPerThread = 4;
 
   UpdateAttributes attributes_;
   HugePages huge_pages_[1 + kMaxRowStates];

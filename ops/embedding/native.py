@@ -1,4 +1,4 @@
-"""Python faces of the native lookup and update."""
+"""Python wrappers of the native lookup and update."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import tensorflow as tf
 
 from ops import loader
 
-_ROW_DTYPES = (tf.float32,)
 _VECTOR_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 _ID_DTYPES = (tf.int32, tf.int64)
 
 
 class RowIds(NamedTuple):
-    """The rows of a variable that a batch names.
+    """The rows of a variable that a batch refers to.
 
     Attributes:
         ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, row of the variable where each table starts.
-        table_rows: [T] int64, rows of each table.
+        base_rows: [T] int64, first row of each table in the variable.
+        table_rows: [T] int64, number of rows of each table.
     """
 
     ids: Any
@@ -29,14 +28,13 @@ class RowIds(NamedTuple):
 
 
 class RowRule(NamedTuple):
-    """How rows change by their gradients.
+    """How gradients change rows.
 
     Attributes:
         optimizer: name of a rule in row_optimizers.h: sgd, adagrad, rowwise_adagrad or ftrl.
-        hyperparameters: its hyper-parameters, in its order: (epsilon,) for both Adagrads,
-            (l1, l2, beta) for ftrl.
-        deterministic: False lets a GPU add the gradients of SGD in any order (faster); CPUs, and
-            the other rules, always keep the order of the batch.
+        hyperparameters: (epsilon,) for both Adagrads, (l1, l2, beta) for ftrl, () for sgd.
+        deterministic: False lets a GPU add the gradients of SGD in any order (faster). CPUs and
+            the other rules always keep the order of the batch.
     """
 
     optimizer: str = "sgd"
@@ -55,32 +53,32 @@ def embedding_lookup(
     dtype: Any = tf.float32,
     name: str | None = None,
 ) -> tf.Tensor:
-    """Looks the rows of all tables up in one pass; reads the variable where it lies.
+    """Looks up rows of all tables in one pass, without copying the variable.
 
-    No gradient flows through it: watch the result, and pass its gradient to an update.
+    The op has no gradient: watch the result, and pass its gradient to ``embedding_update``.
 
     Args:
         table: float32 variable [rows, D].
         ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, row of the variable where each table starts.
-        table_rows: [T] int64, rows of each table.
-        dtype: of the result: float32, bfloat16 or float16.
-        name: of the op.
+        base_rows: [T] int64, first row of each table in the variable.
+        table_rows: [T] int64, number of rows of each table.
+        dtype: type of the result: float32, bfloat16 or float16.
+        name: name of the op.
 
     Returns:
         [B, T, D] of ``dtype``: row ``base_rows[t] + ids[b, t]`` for sample b, table t, rounded to
         nearest.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a type is not supported.
-        tf.errors.InvalidArgumentError: an id is out of range (the message names table, sample, id
-            and bound), or a shape does not fit.
+        tf.errors.InvalidArgumentError: an id is out of range (the message contains table, sample,
+            id and bound), or a shape is wrong.
     """
     ops = loader.load()
     ids = _check_ids(ids)
     return ops.dlrm_embedding_lookup(
-        table=_handle(table, "table", _ROW_DTYPES),
+        table=_handle(table, "table"),
         ids=ids,
         base_rows=base_rows,
         table_rows=table_rows,
@@ -102,9 +100,9 @@ def embedding_update(
 ) -> tf.Operation | None:
     """Updates the rows that a batch looked up, in place.
 
-    With ``sgd``, for each id in turn, samples in order, tables in order:
-    ``row -= (learning_rate * scale) * g`` with g its gradient, in float32, rounded after each
-    operation: the sequential loop's result, bit for bit, for any number of threads.
+    ``sgd`` applies each id's gradient g in turn, by sample, then by table:
+    ``row -= (learning_rate * scale) * g`` in float32, rounded after each operation. The result is
+    bit for bit that of a sequential loop, for any number of threads.
 
     The other rules are applied once to each row that occurs, with g = ``scale`` times the sum of
     the row's gradients in this batch (added in the order of the samples, in float32):
@@ -120,35 +118,35 @@ def embedding_update(
       TensorFlow's ``ApplyFtrlV2`` with l1 / learning_rate, (l2 + beta / 2) / learning_rate and
       linear / learning_rate.
 
-    If any id is out of range nothing is written.
+    If any id is out of range, nothing is written (on a GPU: only the rows of valid ids).
 
     Args:
         table: float32 variable [rows, D].
-        states: float32 variables of the rule: none for sgd, [accumulator] for adagrad [rows, D] and
-            rowwise_adagrad [rows], [accumulator, linear] for ftrl, both [rows, D].
-        where: the rows; ids [B, T].
+        states: float32 variables of the rule: [] for sgd, [accumulator] for adagrad ([rows, D])
+            and rowwise_adagrad ([rows]), [accumulator, linear] for ftrl (both [rows, D]).
+        where: the rows, with ids [B, T].
         gradients: [B, T, D], float32, bfloat16 or float16.
         learning_rate: scalar.
-        scale: scalar that multiplies the gradients, e.g. 1 / (ranks * loss scale).
+        scale: scalar factor on the gradients, e.g. 1 / (ranks * loss scale).
         rule: the optimizer.
-        name: of the op.
+        name: name of the op.
 
     Returns:
         The op in a graph, None in eager execution.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a type is not supported.
-        tf.errors.InvalidArgumentError: an id is out of range, a shape does not fit, or the rule is
-            unknown or takes other states or hyper-parameters.
+        tf.errors.InvalidArgumentError: an id is out of range, a shape is wrong, the rule is
+            unknown, or the states or hyper-parameters do not match the rule.
     """
     ops = loader.load()
     ids = _check_ids(where.ids)
     gradients = tf.convert_to_tensor(gradients)
     _check_vector_dtype(gradients.dtype)
     return ops.dlrm_embedding_update(
-        table=_handle(table, "table", _ROW_DTYPES),
-        states=[_handle(state, "state", (tf.float32,)) for state in states],
+        table=_handle(table, "table"),
+        states=[_handle(state, "state") for state in states],
         ids=ids,
         gradients=gradients,
         base_rows=where.base_rows,
@@ -163,22 +161,10 @@ def embedding_update(
     )
 
 
-def advise_huge_pages(table: tf.Variable) -> tf.Operation | None:
-    """Has the operating system back a variable's memory with huge pages (Linux, CPUs alone).
-
-    A table from ``create_table`` needs no call: ``embedding_initialize`` asks before it writes, so
-    the pages are huge from the start. One that was written by other means, a restored one for
-    example, lies in small pages: this gathers them (Linux 6.1 and later; at the speed of a copy),
-    and asks for the rest. Where the system refuses, nothing changes but speed.
-    """
-    return loader.load().dlrm_advise_huge_pages(table=_handle(table, "table", _ROW_DTYPES))
-
-
-def _handle(variable, name, dtypes):
+def _handle(variable, name):
     handle = getattr(variable, "handle", None)
-    if handle is None or variable.dtype not in dtypes:
-        names = " or ".join(dtype.name for dtype in dtypes)
-        raise TypeError(f"{name} must be a {names} tf.Variable, got {variable!r}")
+    if handle is None or variable.dtype != tf.float32:
+        raise TypeError(f"{name} must be a float32 tf.Variable, got {variable!r}")
     return handle
 
 

@@ -1,6 +1,6 @@
 // Philox4x32-10: random bits as a function of a counter and a key (Salmon, Moraes, Dror, Shaw,
-// "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). Nothing is carried from one number to
-// the next, so any part of a table can be filled anywhere, in any order.
+// "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). It keeps no state
+// between numbers, so any part of a table can be filled anywhere, in any order.
 
 #ifndef DLRM_OPS_EMBEDDING_PHILOX_H_
 #define DLRM_OPS_EMBEDDING_PHILOX_H_
@@ -15,7 +15,7 @@ namespace dlrm {
 namespace {
 
 // Four words for each of kBlocks counters (row, row >> 32, block + i, stream), i < kBlocks, as
-// words[word][i]: the loops over i are independent, so that a compiler can lay them along vectors.
+// words[word][i]: iterations over i are independent, so that a compiler can vectorise the loop.
 template <int kBlocks>
 inline void Philox(PhiloxKey key, uint64_t row, uint32_t block, uint32_t stream,
                    uint32_t (*words)[kBlocks]) {
@@ -43,7 +43,7 @@ inline void Philox(PhiloxKey key, uint64_t row, uint32_t block, uint32_t stream,
 // Each file that includes this has its own copy, compiled with its flags.
 void FillRow(PhiloxKey key, uint64_t row, uint32_t table_index, float limit, int64_t dimension,
              float* out) {
-  constexpr int kBlocks = 16;  // counters at a time: 64 elements
+  constexpr int kBlocks = 16;  // counters per iteration: 64 elements
   uint32_t words[4][kBlocks];
   float values[4 * kBlocks];
   for (int64_t c = 0; c < dimension; c += 4 * kBlocks) {

@@ -1,26 +1,27 @@
-// The row optimizers: how one row of a table and its state change by a gradient. Written once; the
-// CPU kernels (each instruction set) and the CUDA kernels are made from it.
+// The row optimizers: how a gradient changes one row of a table and its state. The CPU kernels (for
+// each instruction set) and the CUDA kernels are generated from these definitions.
 //
 // A rule is a class template over a vector type V. On CPUs V is a type of cpu/vector_*.h, on GPUs
-// one float (DeviceFloat in embedding_rows.cuh). A rule uses these members of V only: Register,
+// one float (DeviceFloat in embedding_rows.cuh). A rule uses only these members of V: Register,
 // Broadcast, Add, Subtract, Multiply, Divide, SquareRoot, Where, WherePositive.
 //
 // A rule has
 //   kName             its name, as in model/embedding/optimizers.py;
 //   kInOrder          true: applied to each gradient of a row in turn, in the order of the batch;
-//                     false: applied once to `scale` times the sum of the row's gradients;
+//                     false: applied once to `scale` times the sum of a row's gradients;
 //   kColumnStates     number of states with one value per column; they come first;
 //   kRowStates        number of states with one value per row;
-//   kHyperparameters  how many values it reads from RowStep::hyperparameters;
+//   kHyperparameters  number of values it reads from RowStep::hyperparameters;
 //   a constructor     from a RowStep;
 //   Apply             (row, gradient, column states, factor) -> the new row; changes the states.
 // With kRowStates > 0 it also has
 //   BeginRow          (mean of the squares of the row's summed gradient, row states) -> the factor
 //                     that Apply receives; changes the row states.
 //
-// A new rule is added to RowRules at the end of this file: the dispatch of all kernels follows it.
+// Add a new rule to RowRules at the end of this file: the dispatch of all kernels follows that
+// list.
 //
-// Everything is in an unnamed namespace: files of different instruction sets include this.
+// The rules are in an unnamed namespace, as files of different instruction sets include this.
 
 #ifndef DLRM_OPS_EMBEDDING_ROW_OPTIMIZERS_H_
 #define DLRM_OPS_EMBEDDING_ROW_OPTIMIZERS_H_
@@ -36,18 +37,18 @@
 
 namespace dlrm {
 
-// The most states and hyper-parameters of a rule.
+// Upper limits of a rule's states and hyper-parameters.
 constexpr int kMaxRowStates = 4;
 constexpr int kMaxHyperparameters = 8;
 
-// What an update receives beside rows and gradients.
+// Scalar inputs of an update.
 struct RowStep {
   float learning_rate;
   float scale;                                 // factor on the gradients
   float hyperparameters[kMaxHyperparameters];  // in the order of the registry
 };
 
-// A rule's constants, without a vector type.
+// A rule's constants, independent of a vector type.
 struct RowRuleFacts {
   const char* name;
   bool in_order;
@@ -56,7 +57,7 @@ struct RowRuleFacts {
   int hyperparameters;
 };
 
-// A table's rows and the states of its optimizer, those with one value per column first.
+// A table's rows and its optimizer's states, those with one value per column first.
 template <class Row>
 struct RowsAndStates {
   Row* rows;                     // [rows, D]
@@ -124,7 +125,7 @@ struct RowwiseAdagrad {
 };
 
 // FTRL-Proximal (McMahan et al., KDD 2013, algorithm 1) with the learning rate as a factor on the
-// gradients, so that it may follow a schedule:
+// gradients, so that it can follow a schedule:
 //   n = accumulator + g^2
 //   z = linear + learning_rate * g - (sqrt(n) - sqrt(accumulator)) * row
 //   row = 0 if |z| <= l1, else (sign(z) * l1 - z) / (sqrt(n) + beta + 2 * l2)
@@ -133,8 +134,9 @@ struct RowwiseAdagrad {
 //
 // At a constant learning rate these are the values of TensorFlow's ApplyFtrlV2 (learning-rate power
 // -1/2, no shrinkage) with l1 / learning_rate, (l2 + beta / 2) / learning_rate, and z =
-// learning_rate times its linear. Its own form divides by the current learning rate, so that each
-// change of the rate multiplies all weights by the ratio of the rates, and a rate of 0 gives NaN.
+// learning_rate times its linear. ApplyFtrlV2 itself divides by the current learning rate, so that
+// each change of the rate multiplies all weights by the ratio of the rates, and a rate of 0 gives
+// NaN.
 template <class V>
 struct Ftrl {
   using Register = typename V::Register;
@@ -154,8 +156,8 @@ struct Ftrl {
     const Register pull = V::Multiply(V::Subtract(root, V::SquareRoot(accumulator)), row);
     accumulator = sum;
     linear = V::Add(linear, V::Subtract(V::Multiply(rate, g), pull));
-    // max(-z - l1, 0) - max(z - l1, 0) = sign(z) * l1 - z, or 0 if |z| <= l1. The product with 0
-    // keeps what is not finite.
+    // max(-z - l1, 0) - max(z - l1, 0) = sign(z) * l1 - z, or 0 if |z| <= l1. Adding 0 * z keeps
+    // values that are not finite.
     const Register zero = V::Broadcast(0.0f);
     const Register above = V::Subtract(linear, l1);
     const Register below = V::Subtract(V::Subtract(zero, linear), l1);
@@ -168,12 +170,12 @@ struct Ftrl {
   Register rate, l1, proximal;
 };
 
-// A list of rules. The number of a rule is its place in the list.
+// A list of rules. A rule's index is its position in the list.
 template <template <class> class... Rules>
 struct RowRuleList {
   static constexpr int kCount = sizeof...(Rules);
 
-  // Writes the facts of all rules, for any vector type V.
+  // Writes the constants of all rules, for any vector type V.
   template <class V>
   static void Facts(RowRuleFacts* facts) {
     ((*facts++ = {Rules<V>::kName, Rules<V>::kInOrder, Rules<V>::kColumnStates,

@@ -1,7 +1,7 @@
-"""Lookup and updates in TensorFlow's own ops: the same results, no native library.
+"""Lookup and updates with TensorFlow's standard ops, for use without the native library.
 
-Ids out of range raise TensorFlow's own error on CPUs; on GPUs TensorFlow reads zeros for them.
-Duplicates are added in no particular order, so sums agree with the native ops' up to rounding.
+Ids out of range raise TensorFlow's error on CPUs; on GPUs TensorFlow reads zeros for them.
+Duplicates are added in no particular order, so sums equal the native ops' up to rounding.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def embedding_update_tensorflow(
     formula: Callable[..., tuple] | None = None,
     hyperparameters: Sequence[float] = (),
 ) -> None:
-    """Updates rows with gathers, segment sums and scatters; see ``embedding_update``.
+    """Updates rows with gathers, segment sums and scatters.
 
     Args:
-        table: as for ``embedding_update``, like the arguments below up to ``scale``.
+        table: this and the arguments up to `scale` are those of ``embedding_update``.
         states: variables of the rule.
-        where: the rows; ids [B, T].
+        where: the rows, with ids [B, T].
         gradients: [B, T, D].
         learning_rate: scalar.
-        scale: scalar that multiplies the gradients.
-        formula: the rule, as in `model.embedding.optimizers.RowOptimizer.formula`.
-        hyperparameters: of the rule.
+        scale: scalar factor on the gradients.
+        formula: a `model.embedding.optimizers.RowOptimizer.formula`; None for SGD.
+        hyperparameters: hyper-parameters of the rule.
     """
     gradients = tf.reshape(tf.cast(gradients, tf.float32), [-1, table.shape[1]])
     slices = tf.IndexedSlices(gradients, tf.reshape(_rows(where), [-1]))
@@ -58,16 +58,16 @@ def apply_slices(
     formula: Callable[..., tuple] | None = None,
     hyperparameters: Sequence[float] = (),
 ) -> None:
-    """Updates the rows of a variable by their gradients, with ops on the variables' handles.
+    """Updates rows of a variable by their gradients, with ops on the variables' handles.
 
     Args:
         table: float32 variable [rows, D].
         states: float32 variables of the rule, [rows, D] or [rows].
-        slices: gradients [n, D] and their rows [n], repeated or not.
+        slices: gradients [n, D] and their rows [n]; rows may repeat.
         learning_rate: scalar.
-        scale: scalar that multiplies the gradients.
-        formula: the rule, as in `model.embedding.optimizers.RowOptimizer.formula`.
-        hyperparameters: of the rule.
+        scale: scalar factor on the gradients.
+        formula: a `model.embedding.optimizers.RowOptimizer.formula`; None for SGD.
+        hyperparameters: hyper-parameters of the rule.
     """
     rows, values = slices.indices, tf.cast(slices.values, tf.float32)
     rate, scale = tf.cast(learning_rate, tf.float32), tf.cast(scale, tf.float32)
@@ -92,9 +92,9 @@ def apply_slices(
 
 
 def _rows(where):
-    """Returns rows of the variable [B, T], int64, with ids out of range made invalid rows."""
+    """Returns rows of the variable, int64 [B, T]; -1 for ids out of range."""
     ids = tf.cast(where.ids, tf.int64)
     base_rows = tf.cast(where.base_rows, tf.int64)
     inside = (ids >= 0) & (ids < tf.cast(where.table_rows, tf.int64))
-    # An id past its own table could be a row of the next one: -1 is a row of none.
+    # base + id could be a valid row of the next table.
     return tf.where(inside, ids + base_rows, tf.constant(-1, tf.int64))

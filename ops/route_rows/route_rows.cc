@@ -1,8 +1,8 @@
-// Which rows a rank must ask for, from whom, and how the answers belong to its samples.
+// Computes which rows a rank requests from each owner, and where the answers belong in its samples.
 //
 // Each (sample, table) needs one row of each of the table's pieces (one, or two where tables are
-// halved by columns). A piece either lies whole on one rank or has its rows dealt over the ranks:
-// owner = id mod N, row = id div N.
+// split by columns). A piece is either complete on one rank, or its rows are partitioned over the
+// ranks: owner = id mod N, row = id div N.
 
 #include <cstdint>
 #include <vector>
@@ -46,23 +46,24 @@ REGISTER_OP("Dlrm>RouteRows")
       c->set_output(3, c->Vector(InferenceContext::kUnknownDim));
       return Status();
     })
-    .Doc("ids [b, T]. rows [n] of the owners' variables, by owner; requested [ranks] how many of "
-         "each. Needed row k = (sample, table, piece) is at rows[position[k]]; without unique, "
+    .Doc("ids [b, T]. rows [n] of the owners' variables, sorted by owner; requested [ranks] is "
+         "the number per owner. Needed row k = (sample, table, piece) is at rows[position[k]]; "
+         "without unique, "
          "rows[i] is needed by k = order[i]. With unique no row occurs twice, and order only has "
          "rows' length.");
 
-// Numbers distinct (owner, row) pairs in order of appearance, by open addressing.
+// Numbers distinct (owner, row) pairs in order of appearance, in a hash table with open addressing.
 class PairNumbers {
  public:
-  explicit PairNumbers(size_t most) {
+  explicit PairNumbers(size_t capacity) {
     size_t slots = 16;
-    while (slots < 2 * most) slots *= 2;
+    while (slots < 2 * capacity) slots *= 2;
     mask_ = slots - 1;
     keys_.assign(slots, kEmpty);
     numbers_.resize(slots);
   }
 
-  // Returns the number of the pair; sets `fresh` where it is new.
+  // Returns the number of the pair; sets `fresh` if it is new.
   int32_t Number(int32_t owner, int32_t row, bool* fresh) {
     const uint64_t key = (static_cast<uint64_t>(owner) << 32) | static_cast<uint32_t>(row);
     // Fibonacci hashing: the multiplier is 2^64 over the golden ratio.
@@ -99,10 +100,10 @@ class RouteRowsOp : public OpKernel {
                     bases_.size() == pieces * ranks_,
                 InvalidArgument("RouteRows: ", tables, " vocab_sizes, ", pieces, " owners, ",
                                 steps_.size(), " steps, ", bases_.size(), " bases for ", ranks_,
-                                " ranks do not fit together"));
+                                " ranks: the lengths do not match"));
     for (int64_t owner : owners_) {
       OP_REQUIRES(context, owner >= -1 && owner < ranks_,
-                  InvalidArgument("RouteRows: owner ", owner, " is none of ", ranks_, " ranks"));
+                  InvalidArgument("RouteRows: owner must be in [-1, ", ranks_, "), got ", owner));
     }
   }
 
@@ -124,7 +125,7 @@ class RouteRowsOp : public OpKernel {
     int32_t* position = position_out->flat<int32_t>().data();
     std::fill_n(requested, ranks_, 0);
 
-    // First pass: the distinct requests, in order of need; position[k] is a request's number.
+    // First pass: the distinct requests in order of first use; position[k] is a request's number.
     std::vector<int32_t> owners, rows;
     owners.reserve(needed);
     rows.reserve(needed);
@@ -137,9 +138,9 @@ class RouteRowsOp : public OpKernel {
                     InvalidArgument("table ", table, ", sample ", sample, ": id ", value,
                                     " is outside [0, ", vocab_sizes_[table], ")"));
         for (int64_t piece = table * pieces; piece < (table + 1) * pieces; ++piece, ++k) {
-          const bool dealt = owners_[piece] < 0;
-          const int32_t owner = dealt ? value % ranks_ : owners_[piece];
-          const int64_t local = dealt ? value / ranks_ : value;
+          const bool partitioned = owners_[piece] < 0;
+          const int32_t owner = partitioned ? value % ranks_ : owners_[piece];
+          const int64_t local = partitioned ? value / ranks_ : value;
           const int32_t row = bases_[piece * ranks_ + owner] + local * steps_[piece];
           bool fresh = true;
           position[k] = unique_ ? numbers.Number(owner, row, &fresh) : static_cast<int32_t>(k);
@@ -152,7 +153,7 @@ class RouteRowsOp : public OpKernel {
       }
     }
 
-    // Second pass: a counting sort of the requests by owner, which keeps their order.
+    // Second pass: a stable counting sort of the requests by owner.
     const int64_t count = rows.size();
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({count}), &rows_out));
     OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({count}), &order_out));

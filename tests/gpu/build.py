@@ -1,7 +1,7 @@
-"""Builds the CUDA kernels as a plain shared library: for a GPU by nvcc, or emulated on the CPU.
+"""Builds the CUDA kernels as a plain shared library: with nvcc for a GPU, or emulated on the CPU.
 
-A library's name carries the hash of all that it is made from: an unchanged tree builds nothing.
-Several processes may ask for the same one at a time: one makes it, the others wait.
+A library's name contains a hash of its sources, flags and compiler, so that an unchanged tree is
+not rebuilt. If several processes request the same library, one builds it and the others wait.
 """
 
 import concurrent.futures
@@ -25,7 +25,7 @@ CACHE = ROOT / "build" / "cuda"
 
 
 class BuildError(RuntimeError):
-    """A compiler refused a source file; the message holds what it printed."""
+    """A compiler failed or timed out; the message contains its output."""
 
 
 def sources():
@@ -34,54 +34,58 @@ def sources():
 
 
 def nvcc():
-    """Returns the path of nvcc, or None: of CUDA_HOME, of PATH, or the usual place."""
+    """Returns the path of nvcc, or None; looks in CUDA_HOME, PATH and /usr/local/cuda."""
     home = os.environ.get("CUDA_HOME")
     places = [f"{home}/bin"] * bool(home) + [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
     return shutil.which("nvcc", path=os.pathsep.join(places))
 
 
-def known_architectures():
-    """Returns the numbers that nvcc compiles for, as strings, the smallest first."""
+def supported_architectures():
+    """Returns the architectures that nvcc supports, as strings, in ascending order."""
     listed = _run([nvcc(), "--list-gpu-arch"], 60)
     return sorted(re.findall(r"compute_(\d+)$", listed, re.MULTILINE), key=int)
 
 
 def generations():
-    """Returns the architectures that the op library is built for by default, as strings.
+    """Returns the default architectures of the op library that nvcc supports, as strings.
 
-    Those of `ops/cuda_architectures.cmake`, less the ones that nvcc does not know; [] without nvcc.
+    They are listed in `ops/cuda_architectures.cmake`. Without nvcc returns [].
     """
     if nvcc() is None:
         return []
     text = (OPS / "cuda_architectures.cmake").read_text()
     named = re.search(r"set\(DLRM_CUDA_GENERATIONS ([\d ]+)\)", text)[1].split()
-    known = known_architectures()
-    return [architecture for architecture in named if architecture in known]
+    supported = supported_architectures()
+    return [architecture for architecture in named if architecture in supported]
 
 
 def architecture_for(capability):
-    """Returns the architecture to compile for a GPU: its own, or the newest before it.
+    """Returns the architecture to compile for: the GPU's, or the newest earlier one.
 
     Args:
         capability: (major, minor) of the GPU.
 
     Raises:
-        BuildError: nvcc knows none that the GPU runs and the kernels support (8.0 or later).
+        BuildError: nvcc supports none from 8.0 up to the GPU's.
     """
     number = int("{}{}".format(*capability))
-    usable = [a for a in known_architectures() if 80 <= int(a) <= number]
+    usable = [a for a in supported_architectures() if 80 <= int(a) <= number]
     if not usable:
         raise BuildError(
-            f"nvcc {nvcc()} knows no architecture from 8.0 that a GPU of "
-            f"{capability[0]}.{capability[1]} runs"
+            f"{nvcc()}: expected an architecture from 8.0 to {capability[0]}.{capability[1]}, "
+            f"found {', '.join(supported_architectures())}"
         )
     return usable[-1]
 
 
 def nvcc_flags(architecture, ptx=False, to_run=False):
-    """Returns the flags for one architecture, e.g. "90"; with ``ptx`` also for newer ones.
+    """Returns nvcc's flags.
 
-    ``to_run``: for a GPU host, whose compilers may warn of what ours do not; launches are recorded.
+    Args:
+        architecture: e.g. "90".
+        ptx: also include PTX, for newer GPUs.
+        to_run: record launches, and do not turn warnings into errors (a GPU host may have other
+            compilers).
     """
     code = f"[sm_{architecture},compute_{architecture}]" if ptx else f"sm_{architecture}"
     extra = ["-DDLRM_RECORD_LAUNCHES"] if to_run else ["-Werror", "all-warnings"]
@@ -93,7 +97,7 @@ def nvcc_flags(architecture, ptx=False, to_run=False):
 
 def _run(command, timeout):
     command = [str(part) for part in command]
-    # In a session of its own: a compiler that is stopped must take its children with it.
+    # In a new session, so that a timeout can kill the compiler's children too.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -102,23 +106,23 @@ def _run(command, timeout):
     except subprocess.TimeoutExpired as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise BuildError(f"{' '.join(command)} took longer than {timeout:.0f} seconds") from error
+        raise BuildError(f"{' '.join(command)}: timed out after {timeout:.0f} s") from error
     if process.returncode != 0:
-        raise BuildError(f"{' '.join(command)} returned {process.returncode}:\n{output}")
+        raise BuildError(f"{' '.join(command)}: exit code {process.returncode}\n{output}")
     return output
 
 
-def made(target, make):
-    """Returns the path ``target``; ``make(path)`` writes the file unless it is there.
+def build_once(target, build):
+    """Returns the path ``target``; calls ``build(path)`` to write the file if it does not exist.
 
-    No process sees a file that is half written, which a linker takes for an empty one.
+    Other processes wait, and never see an incomplete file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.with_name(target.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             partial = target.with_name("partial-" + target.name)
-            make(partial)
+            build(partial)
             os.replace(partial, target)
     return target
 
@@ -136,18 +140,25 @@ def _ops_files():
 
 
 def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
-    """Compiles every source for one architecture; see ``nvcc_flags``.
+    """Compiles every source.
+
+    Args:
+        architecture: see ``nvcc_flags``, as for ptx and to_run.
+        jobs: number of compilers at a time.
+        ptx: also include PTX.
+        to_run: record launches.
+        timeout: seconds per file.
 
     Returns:
-        (object files, compiler's resource report): registers, shared memory and spills per kernel.
+        (object files, the compiler's report of registers, shared memory and spills per kernel).
 
     Raises:
-        BuildError: nvcc refused a file, or took longer than ``timeout`` seconds for one.
+        BuildError: nvcc failed or timed out.
     """
     compiler = nvcc()
     flags = nvcc_flags(architecture, ptx, to_run)
     version = _run([compiler, "--version"], 60)
-    # The longest first.
+    # The slowest first.
     files = sorted(sources(), key=lambda source: "sorted" not in source.name)
     files += [RECORD] * to_run
     digest = _digest([*_ops_files(), RECORD], [*flags[:2], *flags[3:], version])
@@ -159,7 +170,7 @@ def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
         def make(path):
             report.write_text(_run([compiler, *flags, "-c", source, "-o", path], timeout))
 
-        return made(target, make), report.read_text()
+        return build_once(target, make), report.read_text()
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         results = list(pool.map(one, files))
@@ -173,7 +184,7 @@ _RESOURCES = re.compile(
 
 
 def kernel_resources(report):
-    """Returns {name: (registers, bytes of spills)} of the project's kernels, from a report."""
+    """Returns {kernel: (registers, spilled bytes)} of the project's kernels, from a report."""
     return {
         name: (int(registers), int(spills))
         for name, _, spills, registers in _RESOURCES.findall(report)
@@ -182,7 +193,7 @@ def kernel_resources(report):
 
 
 def spilled_kernels(report):
-    """Names of the project's kernels whose registers went to local memory, from a report."""
+    """Returns the names of the project's kernels that spill registers, from a report."""
     return sorted(name for name, (_, spills) in kernel_resources(report).items() if spills > 0)
 
 
@@ -193,33 +204,32 @@ def ptx(architecture):
 
     def make(path):
         text = []
-        # CUB's sort is not ours to inspect, and slow to compile.
+        # CUB's sort is slow to compile.
         for source in (source for source in sources() if "sorted" not in source.name):
             _run([nvcc(), *flags, source, "-o", path], 300)
             text.append(path.read_text())
         path.write_text("\n".join(text))
 
-    return made(CACHE / f"kernels-compute{architecture}-{digest}.ptx", make).read_text()
+    return build_once(CACHE / f"kernels-compute{architecture}-{digest}.ptx", make).read_text()
 
 
 def _required():
-    """Flags of the linker: a library that lacks a launcher is not linked."""
+    """Returns linker flags that make a missing launcher an error."""
     return [f"--require-defined={name}" for name in launchers.SYMBOLS]
 
 
 def build_for_gpu(architecture, jobs, timeout=600):
-    """Returns (libdlrm_cuda_kernels.so for an architecture and newer ones, resource report)."""
-    # PTX as well: the GPU may be newer than all that nvcc knows.
+    """Builds for an architecture and, as PTX, newer ones; returns (library, compiler's report)."""
     objects, report = compile_objects(architecture, jobs, ptx=True, to_run=True, timeout=timeout)
     digest = objects[0].stem.rsplit("-", 1)[1]
     library = CACHE / f"libdlrm_cuda_kernels-sm{architecture}-{digest}.so"
     link = [nvcc(), "-shared", *(f"-Xlinker={word}" for word in _required())]
-    made(library, lambda path: _run([*link, "-o", path, *objects], 300))
+    build_once(library, lambda path: _run([*link, "-o", path, *objects], 300))
     return library, report
 
 
 def cuda_include():
-    """Returns the folder of cuda_runtime.h that nvcc uses, or None."""
+    """Returns nvcc's folder of cuda_runtime.h, or None."""
     if nvcc() is None:
         return None
     done = subprocess.run(
@@ -233,7 +243,7 @@ def cuda_include():
 
 
 def build_emulation(sanitize=""):
-    """Compiles the kernels with the host's C++ compiler against the emulation in ``host/``."""
+    """Compiles the kernels for the CPU with the emulation in ``host/``; returns the library."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
     flags = [
         "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-pipe", "-Wall", "-Werror",
@@ -256,4 +266,4 @@ def build_emulation(sanitize=""):
                 objects = list(pool.map(compiled, [*sources(), *sorted(HOST.glob("*.cc"))]))
             _run([compiler, "-shared", *link, "-o", path, *objects], 60)
 
-    return made(CACHE / f"libdlrm_cuda_kernels-emulated-{digest}.so", make)
+    return build_once(CACHE / f"libdlrm_cuda_kernels-emulated-{digest}.so", make)

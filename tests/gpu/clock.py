@@ -1,4 +1,4 @@
-"""Times calls on a GPU by CUDA events, and reads the GPU's clocks."""
+"""Times calls on a GPU with CUDA events, and reads the GPU's clocks."""
 
 import shutil
 import subprocess
@@ -16,25 +16,25 @@ _STATE = (
 
 
 def _hold(seconds):
-    """Keeps the device busy, so that calls queue up behind it and start without waiting."""
+    """Keeps the device busy, so that following calls are queued before they start."""
     import torch
 
-    # Cycles of a clock of about 2 GHz; a private function, without which only short calls suffer.
+    # In cycles of a clock of about 2 GHz. A private function: without it short calls read too long.
     sleep = getattr(torch.cuda, "_sleep", None)
     if sleep is not None:
         sleep(int(min(0.1, seconds) * 2e9))
 
 
 def measure(calls, repeats=30, warmup=4):
-    """Times one call; ``calls`` are variants over different buffers, taken in turn.
+    """Times one call; ``calls`` are variants over different buffers, used alternately.
 
-    All repetitions are queued while the device is kept busy: the time that the host needs to start
-    a call, often longer than a small kernel, is then not part of what is measured.
+    All repetitions are queued while the device is busy, so that the host's launch time, often
+    longer than a small kernel, is not included.
 
     Returns:
-        seconds (median), seconds_low and seconds_high (first and last tenth), seconds_in_a_row
-        (mean of all without events between them), host_seconds (until a call is queued), and
-        waited: whether the device had to wait for the host after all.
+        {seconds (median), seconds_low and seconds_high (10 % and 90 % quantile), seconds_in_a_row
+        (mean without events between calls), host_seconds (to queue a call), waited (whether the
+        device waited for the host)}.
     """
     import torch
 
@@ -79,7 +79,7 @@ def measure(calls, repeats=30, warmup=4):
 
 
 def torch_dtype(dtype):
-    """PyTorch's name of an element type."""
+    """Returns PyTorch's type for an element type of `launchers`."""
     import torch
 
     return {FLOAT32: torch.float32, FLOAT16: torch.float16, BFLOAT16: torch.bfloat16}[dtype]
@@ -89,16 +89,18 @@ def entry(library, size, ours, peer=None, goal=None, repeats=30):
     """Measures one operation.
 
     Args:
-        size: Bytes that it must move at least.
-        ours: Calls of the kernel, over different buffers.
-        peer: Function returning calls of PyTorch's formulation, or None.
-        goal: Share of the copy bandwidth that is asked for, or None.
+        library: the launchers.
+        size: minimum traffic in bytes.
+        ours: calls of the kernel, over different buffers.
+        peer: function that returns calls of PyTorch's equivalent, or None.
+        goal: target share of the copy bandwidth, or None.
+        repeats: number of timed calls.
     """
     result = {"bytes": size, **measure(ours, repeats), "launch": library.newest_launch()}
     if goal is not None:
         result["goal"] = goal
     if peer is not None:
-        # PyTorch's formulation may need memory that is not there: no fault of the kernel.
+        # PyTorch may run out of memory: not a failure of the kernel.
         try:
             result["torch"] = measure(peer(), repeats=10)
         except RuntimeError as error:
@@ -107,10 +109,10 @@ def entry(library, size, ours, peer=None, goal=None, repeats=30):
 
 
 def device_state():
-    """Clocks, power, temperature and the driver's version as nvidia-smi tells them, or {}."""
+    """Returns clocks, power, temperature and driver version from nvidia-smi, or {}."""
     if shutil.which("nvidia-smi") is None:
         return {}
-    # Older drivers know the last one by another name, and refuse the whole list for it.
+    # Older drivers use another name for the last field and reject the complete query.
     return _query(_STATE) or _query(_STATE[:-1])
 
 

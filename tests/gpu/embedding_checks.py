@@ -1,4 +1,4 @@
-"""Checks of the embedding kernels: exact where the kernel promises bits, bounded where it sums."""
+"""Checks of the embedding kernels: bit for bit, or within an error bound for sums in any order."""
 
 import ctypes
 
@@ -19,7 +19,21 @@ ID_TYPES = (np.int32, np.int64)
 
 
 class Problem:
-    """Random tables, ids and gradients on the device, with what they are on the host."""
+    """Random tables, ids and gradients on the device, with copies on the host.
+
+    Args:
+        library: the launchers.
+        memory: where buffers are allocated.
+        rng: random generator.
+        batch: B.
+        sizes: rows of each table.
+        dim: D.
+        dtype: element type of gradients and vectors, as in `launchers`.
+        id_type: numpy.int32 or numpy.int64.
+        ids: distribution: uniform, zipf, or equal.
+        gap: unused rows before, between and after the tables.
+        offset: bytes by which the gradients are misaligned.
+    """
 
     def __init__(self, library, memory, rng, batch, sizes, dim, dtype, id_type, ids="uniform",
                  gap=3, offset=0):  # fmt: skip
@@ -31,13 +45,13 @@ class Problem:
         self.rows = rng.standard_normal((self.total, dim)).astype(np.float32)
         self.gradients = reference.to_storage(rng.standard_normal((batch, len(sizes), dim)), dtype)
         self.ids = self._draw(rng, ids).astype(id_type)
-        self.error = library.new_id_error()
+        library.take_id_error()  # left by a failed check
         self.device_ids = memory.upload(self.ids)
         self.device_gradients = memory.upload(self.gradients, offset)
         self._base, self._sizes = int64_array(self.base), int64_array(self.sizes)
         self.description = EmbeddingBatch(
             batch, len(sizes), dim, self.total, self.device_ids.pointer, self._base, self._sizes,
-            self.error, ID_TYPES.index(id_type), dtype,
+            library.id_error, ID_TYPES.index(id_type), dtype,
         )  # fmt: skip
 
     def _draw(self, rng, kind):
@@ -50,18 +64,18 @@ class Problem:
 
     @property
     def numbers(self):
-        """Row of each place, -1 where the id is out of range, flat."""
+        """Row of each id, flat; -1 for ids out of range."""
         ids = self.ids.astype(np.int64)
         good = (ids >= 0) & (ids < self.sizes)
         return np.where(good, ids + self.base, -1).reshape(-1)
 
     def flat_gradients(self):
-        """Gradients of the places as float32."""
+        """Returns the gradients, float32 [B T, D]."""
         values = reference.from_storage(self.gradients, self.dtype)
         return values.astype(np.float32).reshape(-1, self.dim)
 
     def update(self, optimizer, rows, rate, scale=1.0, options=(), states=(), deterministic=True):
-        """Runs an update; `rows` and `states` are buffers on the device."""
+        """Runs an update of `rows` and `states`, which are buffers on the device."""
         rule = self.kernels.rule(
             optimizer, rate, scale, options, [state.pointer for state in states], deterministic
         )
@@ -71,24 +85,26 @@ class Problem:
             ctypes.byref(self.description), ctypes.byref(rule), self.device_gradients.pointer,
             rows.pointer, workspace.pointer, size, self.memory.stream,
         )  # fmt: skip
-        workspace.download()  # kept until the kernels have run
+        workspace.download()  # checks its guards; keeps it until the kernels have run
 
     def check_error(self, expected):
-        """Compares the error record with the bad places, of which any may be recorded."""
+        """Checks that the error record holds one of the (sample, table) places `expected`."""
         self.memory.synchronize()
-        found = self.kernels.take_id_error(self.error)
+        found = self.kernels.take_id_error()
         if not expected:
             if found is not None:
-                raise MismatchError(f"recorded a bad id that is not there: {found}")
+                raise MismatchError(f"bad-id record: expected none, found {found}")
             return
         possible = {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in expected}
         if found not in possible:
-            raise MismatchError(f"recorded bad id {found}, expected one of {sorted(possible)[:4]}")
-        if self.kernels.take_id_error(self.error) is not None:
-            raise MismatchError("the error record was not cleared")
+            raise MismatchError(
+                f"bad-id record: expected one of {sorted(possible)[:4]}, found {found}"
+            )
+        if self.kernels.take_id_error() is not None:
+            raise MismatchError("bad-id record: not cleared after it was taken")
 
-    def spoil(self, rng):
-        """Puts ids out of range at random places; returns the places."""
+    def add_bad_ids(self, rng):
+        """Puts ids out of range at random (sample, table) places, which it returns."""
         bad = [-1, np.iinfo(self.ids.dtype).min, np.iinfo(self.ids.dtype).max]
         places = sorted({(int(rng.integers(self.batch)), int(rng.integers(len(self.sizes))))
                          for _ in range(5)})  # fmt: skip
@@ -98,13 +114,9 @@ class Problem:
         self.description.ids = self.device_ids.pointer
         return places
 
-    def close(self):
-        """Frees the error record."""
-        self.kernels.id_error_destroy(self.error)
-
 
 def require_equal(what, found, expected):
-    """Raises unless both arrays hold the same bits."""
+    """Raises MismatchError unless both arrays hold the same bits."""
     if not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):
         wrong = np.argwhere(found != expected)
         first = tuple(int(k) for k in wrong[0]) if len(wrong) else "(NaN or zero sign)"
@@ -112,7 +124,7 @@ def require_equal(what, found, expected):
 
 
 def run_lookup(problem, bad_places):
-    """Exact: a lookup only converts."""
+    """Bit for bit: a lookup only converts."""
     rows = problem.memory.upload(problem.rows)
     out = problem.memory.empty(problem.gradients.size, problem.gradients.dtype)
     problem.kernels.embedding_lookup(
@@ -127,7 +139,7 @@ def run_lookup(problem, bad_places):
 
 
 def run_sgd(problem, bad_places):
-    """Within the rounding of sums in any order."""
+    """SGD with atomics: within the rounding of sums in any order."""
     step = np.float32(0.37)
     rows = problem.memory.upload(problem.rows)
     problem.update("sgd", rows, step, deterministic=False)
@@ -151,7 +163,7 @@ def run_sgd(problem, bad_places):
 
 
 def run_sgd_sorted(problem, bad_places):
-    """Bit for bit what a sequential loop gives."""
+    """Deterministic SGD: bit for bit a sequential loop."""
     step = np.float32(0.37)
     rows = problem.memory.upload(problem.rows)
     problem.update("sgd", rows, step)
@@ -164,7 +176,7 @@ def run_sgd_sorted(problem, bad_places):
 
 
 def run_adagrad(problem, bad_places, row_wise):
-    """Full Adagrad bit for bit, row-wise within the rounding of its mean square."""
+    """Adagrad: bit for bit; row-wise: within the rounding of the mean square."""
     rate, scale, epsilon = np.float32(0.05), np.float32(0.25), np.float32(1e-8)
     shape = (problem.total,) if row_wise else (problem.total, problem.dim)
     state = (np.abs(problem.rows[:, :1]).reshape(-1) if row_wise else np.abs(problem.rows)) + 0.1
@@ -192,7 +204,7 @@ def run_adagrad(problem, bad_places, row_wise):
 
 
 def run_ftrl(problem, bad_places):
-    """Bit for bit what its operations give in float32."""
+    """FTRL: bit for bit its operations in float32."""
     rate, scale, options = np.float32(0.05), np.float32(0.25), (0.02, 0.1, 0.5)
     states = [np.abs(problem.rows) + np.float32(0.1), problem.rows * np.float32(-0.3)]
     states[0][::2] = 0
@@ -204,13 +216,13 @@ def run_ftrl(problem, bad_places):
     problem.check_error(bad_places)
     for what, buffer, wanted in zip(("accumulator", "linear"), buffers, expected_states):
         require_equal(what, buffer.download(), wanted)
-    # 0 and -0 are one value here.
+    # Adding 0 makes 0 and -0 equal.
     require_equal("rows", rows.download() + np.float32(0), expected + np.float32(0))
     return 0.0
 
 
 def run_initialize(library, memory, rng, rows, dim, first, stride, offset):
-    """Bit for bit the documented function."""
+    """Initialisation: bit for bit the documented function."""
     table, seed, limit = int(rng.integers(2**32)), int(rng.integers(-(2**62), 2**62)), 0.73
     buffer = memory.empty(rows * dim, np.float32, offset)
     library.embedding_initialize(
@@ -223,10 +235,10 @@ def run_initialize(library, memory, rng, rows, dim, first, stride, offset):
 
 
 def cases(large):
-    """Yields (batch, table sizes, D, id type, how ids are drawn)."""
+    """Yields (batch, table sizes, D, id type, distribution of ids)."""
     some = [1000, 3, 1, 40]
     kinds = ("uniform", "zipf", "equal", "bad")
-    if not large:  # emulated threads are slow
+    if not large:  # the emulation is slow
         for kind in kinds:
             yield 35, some, 128, np.int64, kind
         yield from [
@@ -248,21 +260,19 @@ def cases(large):
 
 
 def checks(library, memory, large):
-    """Yields (name, function of a random generator returning (cases, worst error over limit))."""
+    """Yields (name, function of a random generator that returns (cases, largest error / limit))."""
 
     def group(run, dtype):
         def body(rng):
             worst, count, wrong = 0.0, 0, []
             for batch, sizes, dim, id_type, kind in cases(large):
                 problem = Problem(library, memory, rng, batch, sizes, dim, dtype, id_type, kind)
-                bad = problem.spoil(rng) if kind == "bad" else []
+                bad = problem.add_bad_ids(rng) if kind == "bad" else []
                 try:
                     worst = max(worst, run(problem, bad))
                 except AssertionError as error:
                     wrong.append(f"B={batch} D={dim} tables={sizes[:4]} {kind} ids "
                                  f"{np.dtype(id_type)}: {error}")  # fmt: skip
-                finally:
-                    problem.close()
                 count += 1
             if wrong:
                 raise MismatchError(f"{len(wrong)} of {count} cases: {'; '.join(wrong[:3])}")

@@ -1,8 +1,8 @@
-"""Times the embedding kernels on a GPU beside PyTorch's formulation.
+"""Timings of the embedding kernels and of PyTorch's equivalents.
 
-Bytes are the fewest an operation must move: ids and vectors (or gradients) once, each distinct row
-once, and once more where it is written. Rows that several places share count once, as a cache
-could have it.
+Bytes are the minimum traffic of an operation: ids and vectors (or gradients) once, each distinct
+row once if it is read and once more if it is written. Rows that occur several times count once, as
+if from a cache.
 """
 
 import ctypes
@@ -16,15 +16,15 @@ from tests.gpu.launchers import DTYPE_NAMES, FLOAT16, FLOAT32, EmbeddingBatch, i
 BATCH, DIM, TABLES = 65_536, 128, 26
 OTHER_BATCHES = (2048, 8192)
 UNIFORM_ROWS = 600_000
-# Sizes of the 26 Criteo tables (hashed to at most 40 million rows), largest cut to 2 million so
-# that tables and optimizer state fit a GPU of 40 GB.
+# Sizes of the 26 Criteo tables, limited to 2 million rows so that tables and optimizer state fit a
+# GPU of 40 GB.
 CRITEO_CUT = (
     2_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 2_000_000, 2_000_000, 405_282,
     10, 2_209, 11_938, 155, 4, 976, 14, 2_000_000, 2_000_000, 2_000_000, 590_152, 12_973, 108, 36,
 )  # fmt: skip
-GOALS = {"lookup": 0.85, "SGD atomics": 0.7}  # of the copy bandwidth, in float16 at BATCH
+GOALS = {"lookup": 0.85, "SGD atomics": 0.7}  # share of the copy bandwidth, float16 at BATCH
 STEP = 1e-3
-# Each update: (optimizer, deterministic, hyper-parameters, whether each state is per row).
+# {name: (optimizer, deterministic, hyper-parameters, (whether each state is per row, ...))}.
 UPDATES = {
     "SGD atomics": ("sgd", False, (), ()),
     "SGD deterministic": ("sgd", True, (), ()),
@@ -36,28 +36,29 @@ OPERATIONS = ("lookup", *UPDATES)
 
 
 class Tables:
-    """Tables of random rows on the device, and ids, gradients and state as they are asked for."""
+    """Random tables on the device; ids, gradients and states are created on demand."""
 
-    def __init__(self, library, stream, part):
+    def __init__(self, library, stream, part, seed):
         import torch
 
+        torch.manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
         self.library, self.stream, self.part = library, stream, part
         self.sizes = np.asarray([UNIFORM_ROWS] * TABLES if part == "uniform" else CRITEO_CUT)
         self.base = np.cumsum(np.r_[0, self.sizes])[:-1]
         self.total = int(self.sizes.sum())
         self.rows = torch.randn((self.total, DIM), device="cuda")
-        self.error = library.new_id_error()
         self._base, self._sizes = int64_array(self.base), int64_array(self.sizes)
-        # The newest few: a state of all rows is as large as the tables.
+        # One entry each: the states of all rows are as large as the tables.
         self.ids = functools.lru_cache(maxsize=1)(self._ids)
         self.vectors = functools.lru_cache(maxsize=1)(self._vectors)
         self.states = functools.lru_cache(maxsize=1)(self._states)
 
     def _ids(self, batch):
-        """(ids of several sets, rows they name, mean number of distinct ones)."""
+        """Returns (sets of ids, their rows, mean number of distinct rows)."""
         import torch
 
-        rng, shape = np.random.default_rng(), (batch, len(self.sizes))
+        rng, shape = self.rng, (batch, len(self.sizes))
         offset = torch.from_numpy(self.base).cuda()
         ids, flat = [], []
         for _ in range(3 if batch >= BATCH else 12):
@@ -79,10 +80,10 @@ class Tables:
                 for row in per_row]  # fmt: skip
 
     def batches(self, batch, dtype):
-        """Descriptions of the sets of ids for the launchers."""
+        """Returns the sets of ids as the launchers take them."""
         return [
             EmbeddingBatch(batch, len(self.sizes), DIM, self.total, ids.data_ptr(), self._base,
-                           self._sizes, self.error, 0, dtype)
+                           self._sizes, self.library.id_error, 0, dtype)
             for ids in self.ids(batch)[0]
         ]  # fmt: skip
 
@@ -98,7 +99,7 @@ def _bytes(tables, operation, batch, dtype):
 
 
 def _peer(tables, operation, batch, dtype):
-    """PyTorch's calls: rows by index, index_add_ (atomics), index_put_ (sorted), or None."""
+    """Returns PyTorch's calls: indexing, index_add_ (atomics) or index_put_ (sorted)."""
     flat, rows = tables.ids(batch)[1], tables.rows
     if operation == "lookup":
         return [lambda f=f: rows[f].to(torch_dtype(dtype)) for f in flat]
@@ -135,7 +136,7 @@ def _operation(tables, operation, batch, dtype):
                 ctypes.byref(description), ctypes.byref(rule), vectors.data_ptr(), rows, *sort
             )
 
-    if operation == "lookup":  # overwrites them
+    if operation == "lookup":  # overwrites the cached vectors
         tables.vectors.cache_clear()
     main = batch == BATCH
     peer = functools.partial(_peer, tables, operation, batch, dtype)
@@ -160,9 +161,9 @@ def _initialize(tables):
     return entry(tables.library, tables.total * DIM * 4, [run], repeats=10)
 
 
-def entries(library, stream, part):
-    """Lists (name, function returning a result as JSON takes it); ``part``: uniform or criteo."""
-    tables = functools.lru_cache(maxsize=1)(functools.partial(Tables, library, stream, part))
+def entries(library, stream, part, seed):
+    """Returns [(name, function that returns a result for JSON)] of ``part`` uniform or criteo."""
+    tables = functools.lru_cache(maxsize=1)(functools.partial(Tables, library, stream, part, seed))
     label = (f"{TABLES} x {UNIFORM_ROWS:,} rows" if part == "uniform"
              else "Criteo sizes, Zipf ids")  # fmt: skip
     cases = [(BATCH, FLOAT16), (BATCH, FLOAT32)]

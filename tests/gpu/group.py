@@ -1,17 +1,17 @@
-"""One group of checks or timings, in a process of its own; ``tests.gpu.run`` starts it.
+"""Runs one group of checks or timings; ``tests.gpu.run`` starts it in a separate process.
 
 Each line of the report is a JSON object: first {"names": [...]}, then for each entry
-{"begin": name} and {"result": {...}}, written as they come: what ran before a crash is known.
+{"begin": name} and {"result": {...}}, written at once, so that results survive a crash.
 """
 
 import argparse
 import ctypes
 import json
-import os
 import signal
 import sys
 import time
 import traceback
+import zlib
 
 import numpy as np
 
@@ -32,7 +32,7 @@ CHECKS = {
     "check large": large_checks,
 }
 TIMINGS = ("time machine", "time interaction", "time uniform", "time criteo")
-# The exit code of a process that nothing can be run in any more.
+# Exit code after a CUDA error, which makes the process unusable.
 BROKEN = 3
 
 
@@ -40,11 +40,10 @@ def _first_line(error):
     return f"{type(error).__name__}: {error}".partition("\n")[0][:600]
 
 
-def _check(check, seed):
-    """Runs one check; a failure is a result like any other."""
-    seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+def _check(name, check, seed):
+    """Runs one check; returns its result, also if it fails."""
     try:
-        cases, worst = check(np.random.default_rng(seed))
+        cases, worst = check(np.random.default_rng([seed, zlib.crc32(name.encode())]))
     except MemoryError as error:
         return {"passed": True, "skipped": str(error)}
     except Exception as error:
@@ -61,35 +60,35 @@ def _timing(measure):
         return {"passed": False, "error": _first_line(error)}
 
 
-def listed(options, device):
-    """Lists (name, function returning a result) of the share of the group that is asked for."""
+def entries_of(options, device):
+    """Returns [(name, function that returns a result)] of this process's share of the group."""
     library = launchers.Library(options.shared_object)
     if options.group in CHECKS:
         found = [
-            (name, lambda check=check: _check(check, options.seed))
+            (name, lambda name=name, check=check: _check(name, check, options.seed))
             for name, check in CHECKS[options.group].checks(library, device, not options.quick)
         ]
     else:
         part = options.group.split()[1]
         if part == "machine":
-            timings = machine.entries()
+            timings = machine.entries(options.seed)
         elif part == "interaction":
-            timings = interaction_timings.entries(library, device.stream)
+            timings = interaction_timings.entries(library, device.stream, options.seed)
         else:
-            timings = embedding_timings.entries(library, device.stream, part)
+            timings = embedding_timings.entries(library, device.stream, part, options.seed)
         found = [(name, lambda measure=measure: _timing(measure)) for name, measure in timings]
     share, shares = options.share
     return [pair for pair in found if options.only in pair[0]][share::shares]
 
 
 def _end_with_parent():
-    """Asks Linux to kill this process when its parent dies: it would go on using the GPU."""
+    """Makes Linux kill this process when its parent dies, so that it stops using the GPU."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def main():
-    """Command line, of ``tests.gpu.run`` alone."""
+    """Returns the exit code. The command line is internal to ``tests.gpu.run``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--group", required=True)
     parser.add_argument("--shared_object", required=True)
@@ -97,7 +96,7 @@ def main():
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1))
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--only", default="")
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     _end_with_parent()
@@ -108,7 +107,7 @@ def main():
             report.write(json.dumps(line) + "\n")
             report.flush()
 
-        entries = listed(options, device)
+        entries = entries_of(options, device)
         write({"names": [name for name, _ in entries]})
         for name, run in entries[options.skip :]:
             write({"begin": name})
@@ -117,7 +116,7 @@ def main():
             try:
                 device.synchronize()
             except RuntimeError as error:
-                # Errors of kernels come late, and a context that had one gives no other answer.
+                # Kernel errors are asynchronous, and the context is unusable after one.
                 result.update(passed=False, error=result.get("error", _first_line(error)))
                 write({"result": {"name": name, **result}})
                 return BROKEN

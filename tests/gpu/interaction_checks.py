@@ -6,22 +6,17 @@ import numpy as np
 
 from tests.gpu import reference
 from tests.gpu.launchers import (
-    ACCURATE,
     BFLOAT16,
     DTYPE_NAMES,
     ELEMENT_BYTES,
     FLOAT16,
     FLOAT32,
-    SCALAR,
-    TF32,
     FeatureRows,
     InteractionShape,
 )
 
-MODE_NAMES = {ACCURATE: "", TF32: " TF32", SCALAR: " scalar"}
-# Error of a sum of products, relative to the sum of their magnitudes. TF32 rounds each factor to
-# 11 bits; three TF32 products and scalar arithmetic keep float32's accuracy.
-ACCUMULATION = {ACCURATE: 2.0**-20, TF32: 2.0**-10, SCALAR: 2.0**-20}
+# Error of a float32 sum of products, relative to the sum of their magnitudes.
+ACCUMULATION = 2.0**-20
 
 
 class MismatchError(AssertionError):
@@ -29,7 +24,7 @@ class MismatchError(AssertionError):
 
 
 def worst_ratio(found, expected, magnitude, dtype, accumulation):
-    """Largest error over its limit; infinite where an element was not written or is not finite."""
+    """Returns the largest error / limit; infinite if an element is not finite."""
     limit = (
         reference.ROUNDING[dtype] * 1.01 * np.abs(expected) + accumulation * magnitude + 2.0**-24
     )
@@ -38,14 +33,26 @@ def worst_ratio(found, expected, magnitude, dtype, accumulation):
     return float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
 
 
-def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=False, offset=0):
-    """Runs both directions once on fresh random inputs; returns (forward, backward) ratios."""
-    shape = InteractionShape(batch, features, dim, dtype, mode)
+def run_case(library, memory, rng, batch, features, dim, dtype, split=False, offset=0):
+    """Runs both directions once on random inputs; returns (forward, backward) error / limit.
+
+    Args:
+        library: the launchers.
+        memory: where buffers are allocated.
+        rng: random generator.
+        batch: B.
+        features: F.
+        dim: D.
+        dtype: element type, as in `launchers`.
+        split: pass row 0 and the other rows in two tensors.
+        offset: bytes by which all buffers are misaligned.
+    """
+    shape = InteractionShape(batch, features, dim, dtype)
     width = library.width(features, dim)
     stored = reference.to_storage(rng.standard_normal((batch, features, dim)), dtype)
     upstream = reference.to_storage(rng.standard_normal((batch, width)), dtype)
     pairs = features * (features - 1) // 2
-    # The padding's gradient must not be read.
+    # The kernels must not read the padding's gradient.
     upstream[:, dim + pairs :] = reference.to_storage(np.nan, dtype)
     size = ELEMENT_BYTES[dtype]
 
@@ -69,7 +76,7 @@ def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=Fals
     found = reference.from_storage(output.download().reshape(batch, width), dtype)
     values = reference.from_storage(stored, dtype)
     expected, magnitude = reference.interaction(values)
-    forward = worst_ratio(found, expected, magnitude, dtype, ACCUMULATION[mode])
+    forward = worst_ratio(found, expected, magnitude, dtype, ACCUMULATION)
 
     gradient = memory.upload(upstream, offset)
     poison = np.full(batch * features * dim * size, 0xFF, np.uint8).view(stored.dtype)
@@ -85,7 +92,7 @@ def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=Fals
     clean[:, dim + pairs :] = 0
     expected, magnitude = reference.interaction_gradient(values, clean)
     backward = worst_ratio(
-        reference.from_storage(found, dtype), expected, magnitude, dtype, ACCUMULATION[mode]
+        reference.from_storage(found, dtype), expected, magnitude, dtype, ACCUMULATION
     )
     for buffer, array in zip(inputs, [stored] if not split else [stored[:, 0], stored[:, 1:]]):
         if not np.array_equal(buffer.download(), array):
@@ -94,7 +101,7 @@ def run_case(library, memory, rng, batch, features, dim, dtype, mode, split=Fals
 
 
 def shapes(large):
-    """(B, F, D) to check; B is small where kernels are emulated."""
+    """Returns [(B, F, D)] to check; the emulation takes the first ones, with a small B."""
     listed = [
         (0, 27, 128), (1, 27, 128), (13, 27, 128), (14, 1, 8), (7, 2, 16), (5, 16, 64),
         (9, 17, 128), (6, 27, 16), (3, 31, 256), (2, 32, 136), (5, 8, 40), (4, 27, 24),
@@ -108,24 +115,22 @@ def shapes(large):
             for d in (1, 4, 16, 127, 128, 256)
         ]
         listed += [(b, f, 128) for b in (3, 255) for f in (27, 33)]
-        # More samples than warps that fit a device: every warp takes several.
+        # More samples than resident warps: every warp takes several.
         listed += [(4099, 27, 128), (4099, 13, 64), (2051, 31, 256), (2051, 64, 8)]
     return listed
 
 
 def checks(library, memory, large):
-    """Yields (name, function of a random generator returning (cases, worst error over limit))."""
+    """Yields (name, function of a random generator that returns (cases, largest error / limit))."""
 
-    def group(dtype, mode, split, offset):
+    def group(dtype, split, offset):
         def run(rng):
             worst, wrong = 0.0, []
             listed = shapes(large)
             for batch, features, dim in listed:
                 if split and features == 1:
-                    continue  # an empty block of vectors has no address to give
-                case = run_case(
-                    library, memory, rng, batch, features, dim, dtype, mode, split, offset
-                )
+                    continue  # an empty tensor of vectors has no address
+                case = run_case(library, memory, rng, batch, features, dim, dtype, split, offset)
                 if max(case) > 1.0:
                     wrong.append(f"B={batch} F={features} D={dim}: error over limit "
                                  f"{case[0]:.3g} forward, {case[1]:.3g} backward")  # fmt: skip
@@ -137,11 +142,9 @@ def checks(library, memory, large):
         return run
 
     for dtype in (FLOAT32, FLOAT16, BFLOAT16):
-        for mode in (ACCURATE, TF32, SCALAR) if dtype == FLOAT32 else (ACCURATE, SCALAR):
-            name = f"dot interaction {DTYPE_NAMES[dtype]}{MODE_NAMES[mode]}"
-            yield name, group(dtype, mode, False, 0)
-        yield f"dot interaction {DTYPE_NAMES[dtype]} two inputs", group(dtype, ACCURATE, True, 0)
-        # Rows that do not start on 16 bytes take the kernel for every shape.
+        yield f"dot interaction {DTYPE_NAMES[dtype]}", group(dtype, False, 0)
+        yield f"dot interaction {DTYPE_NAMES[dtype]} two inputs", group(dtype, True, 0)
+        # Rows that are not 16-byte aligned take the kernel for any shape.
         odd = ELEMENT_BYTES[dtype]
         name = f"dot interaction {DTYPE_NAMES[dtype]} unaligned"
-        yield name, group(dtype, ACCURATE, False, odd)
+        yield name, group(dtype, False, odd)

@@ -1,4 +1,4 @@
-// What the newest launch of a thread took, for the timings (cuda_primitives.cuh).
+// Records a thread's last launch for the timings (cuda_primitives.cuh).
 #include "cuda_primitives.cuh"
 
 namespace dlrm::gpu {
@@ -19,8 +19,8 @@ void record_launch(const void* kernel, int64_t blocks, int threads, int resident
 
 }  // namespace dlrm::gpu
 
-// out: blocks, threads of a block, blocks of a multiprocessor, dynamic shared memory of a block,
-// registers of a thread, local memory of a thread.
+// out: blocks, threads per block, resident blocks per multiprocessor, dynamic shared memory per
+// block, registers per thread, local memory per thread.
 extern "C" int dlrm_newest_launch(int64_t* out) {
   const auto& launch = dlrm::gpu::newest;
   cudaFuncAttributes kernel = {};

@@ -1,27 +1,35 @@
-"""The plain library's functions, by ctypes."""
+"""ctypes bindings of the CUDA launchers."""
 
 import ctypes
 from collections.abc import Callable
 from typing import ClassVar
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-ACCURATE, TF32, SCALAR = 0, 1, 2
 ELEMENT_BYTES = {FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2}
 DTYPE_NAMES = {FLOAT32: "float32", FLOAT16: "float16", BFLOAT16: "bfloat16"}
 
-
+#: Fields of `Library.newest_launch`, in the order of `dlrm_newest_launch`.
 LAUNCH = ("blocks", "threads", "blocks_of_a_multiprocessor", "shared_bytes", "registers",
           "local_bytes")  # fmt: skip
 
 
 class CudaError(RuntimeError):
-    """A launcher returned a CUDA error code."""
+    """A launcher returned a CUDA error code.
+
+    Attributes:
+        function: name of the launcher.
+        code: the cudaError_t.
+    """
+
+    def __init__(self, function, code):
+        super().__init__(f"{function} returned CUDA error {code}")
+        self.function, self.code = function, code
 
 
 class InteractionShape(ctypes.Structure):
     _fields_: ClassVar = [
         ("batch", ctypes.c_int64), ("features", ctypes.c_int64), ("dim", ctypes.c_int64),
-        ("dtype", ctypes.c_int32), ("mode", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
     ]  # fmt: skip
 
 
@@ -70,23 +78,21 @@ _SIGNATURES = {
     "dot_interaction_forward": [_SHAPE, _ROWS, _P, _P],
     "dot_interaction_backward": [_SHAPE, _ROWS, _P, _ROWS, _P],
     "id_error_create": [ctypes.POINTER(ctypes.POINTER(IdError))],
-    "id_error_destroy": [ctypes.POINTER(IdError)],
     "embedding_lookup": [_BATCH, _P, _P, _P],
     "embedding_workspace_bytes": [_BATCH, _UPDATE, ctypes.POINTER(ctypes.c_size_t)],
     "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
 }  # fmt: skip
-#: Functions that every library has.
+#: Functions that every library must have.
 SYMBOLS = tuple(f"dlrm_{name}" for name in _SIGNATURES)
 
 
 class Library:
-    """Calls the launchers; a code other than 0 raises ``CudaError``."""
+    """The launchers of one shared object; each raises ``CudaError`` for a code other than 0."""
 
     dot_interaction_forward: Callable[..., None]
     dot_interaction_backward: Callable[..., None]
     id_error_create: Callable[..., None]
-    id_error_destroy: Callable[..., None]
     embedding_lookup: Callable[..., None]
     embedding_workspace_bytes: Callable[..., None]
     embedding_update: Callable[..., None]
@@ -101,50 +107,46 @@ class Library:
             setattr(self, name, self._checked(name, function))
         self._width = self._library.dlrm_dot_interaction_width
         self._width.argtypes, self._width.restype = [_I, _I], _I
-        self._fast = self._library.dlrm_dot_interaction_is_fast
-        self._fast.argtypes = [ctypes.POINTER(InteractionShape)]
         self._optimizer = self._library.dlrm_row_optimizer
         self._optimizer.argtypes = [ctypes.c_char_p]
         self._take = self._library.dlrm_id_error_take
         self._take.argtypes = [ctypes.POINTER(IdError), ctypes.POINTER(IdError)]
-
-        # Only libraries that are built for a GPU record launches.
+        # Only libraries from `tests.gpu.build` record launches.
         self._newest = getattr(self._library, "dlrm_newest_launch", None)
         if self._newest is not None:
             self._newest.argtypes = [ctypes.POINTER(_I)]
+        self._id_error = None
 
     @staticmethod
     def _checked(name, function):
         def call(*arguments):
             code = function(*arguments)
             if code != 0:
-                raise CudaError(f"dlrm_{name} returned CUDA error {code}")
+                raise CudaError(f"dlrm_{name}", code)
 
         return call
 
     def width(self, features, dim):
-        """Width of an interaction's output row."""
+        """Returns the width of an interaction's output row."""
         return self._width(features, dim)
 
-    def is_fast(self, shape):
-        """Tells whether the shape takes the tensor-core kernel."""
-        return bool(self._fast(ctypes.byref(shape)))
+    @property
+    def id_error(self):
+        """The library's record of bad ids, created on first use."""
+        if self._id_error is None:
+            self._id_error = ctypes.POINTER(IdError)()
+            self.id_error_create(ctypes.byref(self._id_error))
+        return self._id_error
 
-    def new_id_error(self):
-        """Returns a cleared error record."""
-        error = ctypes.POINTER(IdError)()
-        self.id_error_create(ctypes.byref(error))
-        return error
-
-    def take_id_error(self, error):
+    def take_id_error(self):
         """Returns (table, sample, id, bound) of the recorded bad id, or None; clears the record."""
         found = IdError()
-        if not self._take(error, ctypes.byref(found)):
+        if not self._take(self.id_error, ctypes.byref(found)):
             return None
         return found.table, found.sample, found.id, found.bound
 
     def newest_launch(self):
-        """What the newest launch of this thread took (``LAUNCH``), or {}."""
+        """Returns the fields ``LAUNCH`` of this thread's last launch, or {} if none is recorded."""
         values = (ctypes.c_int64 * len(LAUNCH))()
         if self._newest is None or self._newest(values) != 0:
             return {}
@@ -152,7 +154,7 @@ class Library:
 
     def rule(self, optimizer, learning_rate, scale=1.0, hyperparameters=(), states=(),
              deterministic=True):  # fmt: skip
-        """An `EmbeddingUpdate`; `states` are device addresses."""
+        """Returns an `EmbeddingUpdate`; `states` are device addresses."""
         number = self._optimizer(optimizer.encode())
         if number < 0:
             raise ValueError(f"the library has no row optimizer {optimizer!r}")
@@ -161,12 +163,12 @@ class Library:
         )
 
     def workspace_bytes(self, batch, rule):
-        """Device memory that an update of this batch needs."""
+        """Returns the bytes of device memory that an update of this batch needs."""
         size = ctypes.c_size_t()
         self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(rule), ctypes.byref(size))
         return size.value
 
 
 def int64_array(values):
-    """A ctypes array of int64."""
+    """Returns a ctypes array of int64."""
     return (ctypes.c_int64 * max(1, len(values)))(*[int(v) for v in values])

@@ -1,15 +1,15 @@
-"""The device's own limits, measured: what the kernels' times are compared with."""
+"""Measures the device's limits, which the kernels' times are compared with."""
 
 import functools
 
 from tests.gpu.clock import device_state, measure
 
-COPY_BYTES = (2**31, 2**28, 2**26, 2**24)  # the first is the limit, the others for small batches
+COPY_BYTES = (2**31, 2**28, 2**26, 2**24)  # the first is the limit, the others show small sizes
 MATRIX = 8192
 
 
 def properties():
-    """What PyTorch and nvidia-smi know of the device."""
+    """Returns properties of the device from PyTorch and nvidia-smi."""
     import torch
 
     known = torch.cuda.get_device_properties(0)
@@ -22,12 +22,12 @@ def properties():
 
 
 def copies():
-    """Bytes read plus bytes written per second of device-to-device copies, by size."""
+    """Measures bytes read plus written per second of device-to-device copies, by size."""
     import torch
 
     rates = {}
     for size in COPY_BYTES:
-        sets = 1 if size >= COPY_BYTES[0] else 4  # rotated, so that no cache holds them
+        sets = 1 if size >= COPY_BYTES[0] else 4  # alternated, so that they are not in a cache
         pairs = []
         for _ in range(sets):
             source = torch.randint(0, 255, (size,), dtype=torch.uint8, device="cuda")
@@ -39,7 +39,7 @@ def copies():
 
 
 def fills():
-    """Bytes written per second, and the time of the smallest kernel between two events."""
+    """Measures bytes written per second, and the time of the smallest kernel."""
     import torch
 
     large = torch.empty(COPY_BYTES[0], dtype=torch.uint8, device="cuda")
@@ -49,7 +49,7 @@ def fills():
 
 
 def matrices(kind, tf32=False):
-    """FLOP/s of a product of random square matrices."""
+    """Measures FLOP/s of a product of random square matrices."""
     import torch
 
     dtype = getattr(torch, kind)
@@ -58,8 +58,11 @@ def matrices(kind, tf32=False):
     return {"flop_per_s": 2 * MATRIX**3 / measure([lambda: a @ b], repeats=10)["seconds"]}
 
 
-def entries():
-    """Lists (name, function returning what was found)."""
+def entries(seed):
+    """Returns [(name, function that returns a result for JSON)]."""
+    import torch
+
+    torch.manual_seed(seed)
     return [
         ("device", properties),
         ("copy bandwidth", copies),

@@ -1,4 +1,4 @@
-"""Buffers with guarded ends, in a GPU's memory (PyTorch) or the host's (for the emulation)."""
+"""Buffers with guard bytes at both ends, in GPU memory (PyTorch) or host memory (emulation)."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ _FILL = 0xA5
 
 
 class GuardError(AssertionError):
-    """A kernel wrote outside the buffer it was given."""
+    """A kernel wrote outside its buffer."""
 
 
 class HostMemory:
-    """Plain host memory, standing in for a GPU's."""
+    """Host memory, for emulated kernels."""
 
     device = "emulated on the CPU"
     stream = None
@@ -35,15 +35,15 @@ class HostMemory:
         return memory.copy()
 
     def synchronize(self):
-        """Does nothing: emulated kernels have run when their launcher returns."""
+        """Does nothing: emulated launchers return after their kernels have run."""
 
     def empty(self, count, dtype, offset=0):
-        """Buffer of ``count`` elements filled with bytes 0xff (NaN); ``offset`` misaligns it."""
+        """Returns a buffer of ``count`` NaNs (bytes 0xff), misaligned by ``offset`` bytes."""
         size = count * np.dtype(dtype).itemsize
         return Buffer(self, np.full(size, 0xFF, np.uint8).view(dtype), offset)
 
     def upload(self, array, offset=0):
-        """Buffer with a copy of the array."""
+        """Returns a buffer with a copy of the array, misaligned by ``offset`` bytes."""
         return Buffer(self, np.ascontiguousarray(array), offset)
 
 
@@ -72,12 +72,12 @@ class TorchMemory(HostMemory):
         return memory.cpu().numpy()
 
     def synchronize(self):
-        """Waits for the device and raises on an error there."""
+        """Waits for the device; raises RuntimeError if a kernel failed."""
         self._torch.cuda.synchronize()
 
 
 class Buffer:
-    """Elements between two guards."""
+    """Elements between guard bytes."""
 
     def __init__(self, memory, array, offset):
         data = np.full(array.nbytes + 2 * _GUARD, _FILL, np.uint8)
@@ -90,22 +90,22 @@ class Buffer:
 
     @property
     def pointer(self):
-        """Address of the first element."""
+        """The address of the first element."""
         return self._owner._address(self._memory) + self._begin
 
     def at(self, element):
-        """Address of one element."""
+        """Returns the address of an element."""
         return self.pointer + element * self._dtype.itemsize
 
     def download(self):
         """Returns the elements.
 
         Raises:
-            GuardError: something was written before the first or after the last one.
+            GuardError: bytes before the first or after the last element have changed.
         """
         self._owner.synchronize()
         data = self._owner._read(self._memory)
-        for name, part in (("before", data[: self._begin]), ("behind", data[self._end :])):
+        for name, part in (("before", data[: self._begin]), ("after", data[self._end :])):
             if (part != _FILL).any():
                 raise GuardError(f"{int((part != _FILL).sum())} bytes {name} a buffer were written")
         return data[self._begin : self._end].view(self._dtype).reshape(self._shape)

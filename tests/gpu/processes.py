@@ -1,7 +1,7 @@
-"""Runs groups in processes of their own and follows what they report.
+"""Runs each group in separate processes and reads their reports.
 
-A crash or a hang costs the entry that was running, not the others: the group is started again
-behind it. Nothing runs past the deadline.
+A crash or a hang fails only the entry that was running: the group is restarted after that entry.
+Nothing runs past the deadline.
 """
 
 import contextlib
@@ -14,52 +14,51 @@ import time
 
 from tests.gpu import build
 
-# Longer without news is a hang. The slowest entry takes a quarter of it.
-SILENCE_SECONDS = 100
-STARTS = 6
+# Seconds without a new line in the report that count as a hang; four times the slowest entry.
+REPORT_TIMEOUT = 100
+MAX_STARTS = 6
 MODULE = "tests.gpu.group"
 
 
-class Follower:
-    """Follows one group from its first process to its last.
+class GroupRunner:
+    """Runs one group, in as many processes as its crashes require.
 
     Args:
-        group: Its name.
-        options: More command-line arguments of ``tests.gpu.group``.
-        report: File that its processes write to.
-        deadline: ``time.monotonic()`` at which it must have ended.
-        threads: Threads that each process may use for NumPy.
-        publish: Called with each result.
+        group: name of the group.
+        options: further command-line arguments of ``tests.gpu.group``.
+        report: file that its processes write to.
+        deadline: ``time.monotonic()`` at which the group is stopped.
+        threads: threads that each process may use for NumPy.
+        publish: called with each result.
     """
 
     def __init__(self, group, options, report, deadline, threads, publish):
         self.group, self.report, self.deadline, self.publish = group, report, deadline, publish
-        # What runs before Python: a tool such as compute-sanitizer.
-        self.prefix = []
-        self.silence = SILENCE_SECONDS
+        self.prefix = []  # command that runs Python, such as compute-sanitizer
+        self.timeout = REPORT_TIMEOUT
         self._options, self._threads = options, str(threads)
-        self._names, self._running, self._begun, self._offset = None, None, 0, 0
+        self._names, self._running, self._started, self._offset = None, None, 0, 0
         self._hangs, self._failures = 0, 0
 
     def run(self):
-        """Runs the group; returns when every entry has a result."""
-        problem = "there was no time left"
-        for _ in range(STARTS):
+        """Runs the group and returns when every entry has a result."""
+        problem = "no time left before the start"
+        for _ in range(MAX_STARTS):
             if time.monotonic() >= self.deadline:
                 break
             problem = self._one_process()
             if self._running is not None:
                 self._fail(self._running, problem or "the process ended without a result")
                 self._running = None
-            if self._names is None or self._begun >= len(self._names) or self._hangs > 1:
+            if self._names is None or self._started >= len(self._names) or self._hangs > 1:
                 break
         if self._names is None:
-            self._fail(self.group, problem or "the process ended without a word")
-        elif self._begun < len(self._names):
-            for name in self._names[self._begun :]:
+            self._fail(self.group, problem or "the process ended without listing its entries")
+        elif self._started < len(self._names):
+            for name in self._names[self._started :]:
                 self._fail(name, f"not run: {problem or 'the group ended early'}")
         elif problem is not None and self._failures == 0:
-            self._fail(self.group, problem)  # a tool around it found what the checks did not
+            self._fail(self.group, problem)  # the sanitizer found an error that no check found
         self.report.unlink(missing_ok=True)
 
     def _publish(self, result):
@@ -70,59 +69,59 @@ class Follower:
         self._publish({"name": name, "passed": False, "error": error})
 
     def _one_process(self):
-        """Starts the group behind what has begun; returns what went wrong, or None."""
-        # A file of its own: a crash may have left half a line.
+        """Runs the entries that have not been started; returns a problem, or None."""
+        # A new file: a crash may have left an incomplete line.
         self.report.unlink(missing_ok=True)
         self._offset = 0
         command = [
             *self.prefix, sys.executable, "-m", MODULE, "--group", self.group,
-            "--report", str(self.report), "--skip", str(self._begun), *self._options,
+            "--report", str(self.report), "--skip", str(self._started), *self._options,
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[name] = self._threads
         process = subprocess.Popen(command, cwd=build.ROOT, env=environment, start_new_session=True)
-        heard = time.monotonic()
+        last_line = time.monotonic()
         while True:
-            ended = process.poll() is not None  # asked first: no news can follow it
-            if self._news():
-                heard = time.monotonic()
+            ended = process.poll() is not None  # first, so that no line follows the last read
+            if self._read_report():
+                last_line = time.monotonic()
             if ended:
                 code = process.returncode
                 return None if code == 0 else f"the process ended with code {code}"
             now = time.monotonic()
             if now > self.deadline:
                 _kill(process)
-                return "the time that the whole run may take was over"
-            if now - heard > self.silence:
+                return "the time limit of the run was reached"
+            if now - last_line > self.timeout:
                 _kill(process)
                 self._hangs += 1
-                return f"a hang: no news for {self.silence} seconds"
+                return f"hang: no report line for {self.timeout} s"
             time.sleep(0.1)
 
-    def _news(self):
-        """Reads the lines that were added to the report; tells whether there were any."""
+    def _read_report(self):
+        """Reads the new complete lines of the report; returns whether there were any."""
         if not self.report.exists():
             return False
         with open(self.report, "rb") as file:
             file.seek(self._offset)
             text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in map(json.loads, whole.splitlines()):
+        lines = text[: text.rfind(b"\n") + 1]
+        self._offset += len(lines)
+        for line in map(json.loads, lines.splitlines()):
             if "names" in line:
                 self._names = line["names"]
             elif "begin" in line:
                 self._running = line["begin"]
-                self._begun += 1
+                self._started += 1
             else:
                 self._running = None
                 self._publish(line["result"])
-        return bool(whole)
+        return bool(lines)
 
 
 def _kill(process):
     os.killpg(process.pid, signal.SIGKILL)
-    # The driver may hold a process for good: there is no more to do then.
+    # The driver may block a process forever.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)

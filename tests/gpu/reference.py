@@ -1,16 +1,16 @@
-"""What the kernels must compute, in NumPy: float64 for products, sequential loops for updates."""
+"""NumPy reference of the kernels: float64 for products, sequential loops for updates."""
 
 import numpy as np
 
 from tests.gpu.launchers import BFLOAT16, FLOAT16, FLOAT32
 
-# Half the distance between neighbouring numbers, relative.
+# Half the distance of neighbouring numbers, relative.
 ROUNDING = {FLOAT32: 2.0**-24, FLOAT16: 2.0**-11, BFLOAT16: 2.0**-8}
 STORAGE = {FLOAT32: np.float32, FLOAT16: np.float16, BFLOAT16: np.uint16}
 
 
 def to_storage(values, dtype):
-    """Rounds to nearest even; bfloat16 as its bits in uint16."""
+    """Rounds to nearest even; bfloat16 is stored as uint16 bits."""
     single = np.asarray(values, np.float32)
     if dtype != BFLOAT16:
         return single.astype(STORAGE[dtype])
@@ -19,14 +19,14 @@ def to_storage(values, dtype):
 
 
 def from_storage(stored, dtype):
-    """Stored elements as float64."""
+    """Returns stored elements as float64."""
     if dtype != BFLOAT16:
         return stored.astype(np.float64)
     return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
 def interaction(features):
-    """features float64 [B, F, D] -> (output [B, W], sum of the terms' magnitudes [B, W])."""
+    """Returns (output, sum of the terms' magnitudes), both [B, W], for features [B, F, D]."""
     batch, count, dim = features.shape
     pairs = count * (count - 1) // 2
     width = (dim + pairs + 7) // 8 * 8
@@ -42,7 +42,7 @@ def interaction(features):
 
 
 def interaction_gradient(features, upstream):
-    """As ``interaction``, for dL/dfeatures [B, F, D] from dL/doutput [B, W]."""
+    """Returns (dL/dfeatures [B, F, D], sum of the terms' magnitudes) from dL/doutput [B, W]."""
     batch, count, dim = features.shape
     pairs = count * (count - 1) // 2
     lower = np.tril_indices(count, -1)
@@ -57,9 +57,9 @@ def interaction_gradient(features, upstream):
 
 
 def sequential_sgd(rows, numbers, gradients, step):
-    """rows[n] -= step * g for each (n, g) in order, in float32; numbers < 0 are passed over.
+    """Computes rows[n] -= step * g for each (n, g) in order, in float32; skips numbers < 0.
 
-    Occurrences of one row are applied round by round, so that each round is one array operation.
+    Round k applies the k-th occurrence of every row, as one array operation.
     """
     rows = rows.copy()
     order = np.argsort(numbers, kind="stable")
@@ -68,17 +68,17 @@ def sequential_sgd(rows, numbers, gradients, step):
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if ordered.size else []
     lengths = np.diff(np.r_[starts, ordered.size]) if ordered.size else np.zeros(0, int)
     starts = np.asarray(starts, int)
-    for turn in range(int(lengths.max()) if lengths.size else 0):
-        at = starts[lengths > turn] + turn
+    for k in range(int(lengths.max()) if lengths.size else 0):
+        at = starts[lengths > k] + k
         change = np.float32(step) * gradients[order[at]].astype(np.float32)
         rows[ordered[at]] = rows[ordered[at]] - change
     return rows
 
 
 def adagrad(rows, accumulator, numbers, gradients, rate, scale, epsilon):
-    """Adagrad on the sum of each row's gradients, every operation in float32."""
+    """Applies Adagrad to the sum of each row's gradients, every operation in float32."""
     rows, accumulator = rows.copy(), accumulator.copy()
-    # A running sum is sequential SGD with step -1 on zeros.
+    # Sequential SGD with step -1 on zeros is a running sum.
     sums = sequential_sgd(np.zeros_like(rows), numbers, gradients, -1.0) * np.float32(scale)
     touched = np.unique(numbers[numbers >= 0])
     g = sums[touched]
@@ -94,7 +94,7 @@ def adagrad(rows, accumulator, numbers, gradients, rate, scale, epsilon):
 
 
 def ftrl(rows, states, numbers, gradients, rate, scale, options):
-    """FTRL-Proximal on the sum of each row's gradients, every operation in float32.
+    """Applies FTRL-Proximal to the sum of each row's gradients, every operation in float32.
 
     states: accumulator and linear, [rows, D]; options: l1, l2, beta.
     """
@@ -129,7 +129,7 @@ def philox(counter, key):
 
 
 def initial_rows(row_numbers, dim, table, seed, limit):
-    """Rows of a table by their numbers: float32 [len(row_numbers), D]."""
+    """Returns the initial values of rows of a table: float32 [len(row_numbers), D]."""
     blocks = (dim + 3) // 4
     counter = np.empty((len(row_numbers), blocks, 4), np.uint32)
     numbers = np.asarray(row_numbers, np.uint64)

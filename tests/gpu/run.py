@@ -3,10 +3,10 @@
     python3 -m tests.gpu.run [--quick] [--json FILE] [--only WORDS] [--seed N]
     python3 -m tests.gpu.run --sanitizer racecheck
 
-Needs nvcc, NumPy and PyTorch with CUDA; no TensorFlow and no network. Every group runs in
-processes of its own, so that a kernel that breaks the CUDA context or hangs hides no other's
-result; what is known so far stands in the JSON file at any time. The exit code is 0 only if every
-check passed and every timing ran.
+Needs nvcc, NumPy and PyTorch with CUDA; no TensorFlow and no network. Groups of entries run in
+separate processes, so that a kernel that hangs or breaks the CUDA context fails only one entry. The
+JSON file is updated after every result. The exit code is 0 only if every check passed and every
+timing ran.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import sys
@@ -22,15 +23,15 @@ import time
 
 from tests.gpu import build, group, table
 from tests.gpu.clock import device_state
-from tests.gpu.processes import Follower
+from tests.gpu.processes import GroupRunner
 
 BUILD_SECONDS = 240
-# Under compute-sanitizer a process takes long to start, and its kernels a hundred times as long.
-SANITIZER_SILENCE_SECONDS = 280
+# Under compute-sanitizer processes start slowly and kernels take a hundred times as long.
+SANITIZER_REPORT_TIMEOUT = 280
 
 
 class Results:
-    """All that is known, printed and written to a file as it comes."""
+    """Collects results, prints each one and writes them to a file."""
 
     def __init__(self, path):
         self._path, self._lock = path, threading.Lock()
@@ -45,7 +46,7 @@ class Results:
             self._save()
 
     def save(self, **more):
-        """Adds facts of the run and writes the file."""
+        """Adds fields of the run and writes the file."""
         with self._lock:
             self.all.update(more)
             self._save()
@@ -58,40 +59,41 @@ class Results:
 
 
 def run_groups(names, options, results, library_path, deadline):
-    """Runs groups side by side, each in as many shares as there are processors for."""
+    """Runs groups in parallel, checks split into shares according to the number of processors."""
     processors = os.cpu_count() or 2
     shares = max(1, min(4, processors // (2 * len(names)))) if names[0] in group.CHECKS else 1
-    followers = []
+    runners = []
     for name in names:
         kind = "checks" if name in group.CHECKS else "timings"
         for share in range(shares):
             report = library_path.parent / f"{name.replace(' ', '-')}-{share}-{os.getpid()}.jsonl"
-            arguments = ["--shared_object", str(library_path), "--only", options.only,
-                         "--share", str(share), str(shares)]  # fmt: skip
+            arguments = [
+                "--shared_object", str(library_path), "--only", options.only,
+                "--share", str(share), str(shares), "--seed", str(options.seed),
+            ]  # fmt: skip
             arguments += ["--quick"] * (options.quick or options.sanitizer is not None)
-            arguments += [] if options.seed is None else ["--seed", str(options.seed)]
-            follower = Follower(
+            runner = GroupRunner(
                 name, arguments, report, deadline, max(1, processors // (shares * len(names))),
                 lambda entry, kind=kind: results.add(kind, entry),
             )  # fmt: skip
             if options.sanitizer is not None:
-                follower.silence = SANITIZER_SILENCE_SECONDS
-                follower.prefix = ["compute-sanitizer", "--tool", options.sanitizer,
-                                   "--error-exitcode", "77", "--print-limit", "20"]  # fmt: skip
-            followers.append(follower)
+                runner.timeout = SANITIZER_REPORT_TIMEOUT
+                runner.prefix = ["compute-sanitizer", "--tool", options.sanitizer,
+                                 "--error-exitcode", "77", "--print-limit", "20"]  # fmt: skip
+            runners.append(runner)
     begin = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(len(followers)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(runners)) as pool:
         try:
-            list(pool.map(lambda follower: follower.run(), followers))
-        except BaseException:  # an interrupt: the processes would go on
-            for follower in followers:
-                follower.deadline = 0
+            list(pool.map(lambda runner: runner.run(), runners))
+        except BaseException:  # e.g. an interrupt: stops the processes
+            for runner in runners:
+                runner.deadline = 0
             raise
     print(f"{', '.join(names)}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
 def stages(options):
-    """Lists the groups that run one after another; those of one stage run side by side."""
+    """Returns lists of groups: the groups of one list run in parallel, the lists one by one."""
     checks = ["check interaction", "check embedding"]
     if options.sanitizer is not None:
         return [[name] for name in checks]
@@ -100,27 +102,29 @@ def stages(options):
 
 
 def parse():
-    """Command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer shapes, no timings")
     parser.add_argument("--json", type=pathlib.Path, help="also write all numbers to this file")
-    parser.add_argument("--only", default="", help="entries whose name holds these words")
-    parser.add_argument("--seed", type=int, help="of the checks' random inputs")
-    parser.add_argument("--seconds", type=float, default=500, help="most that the run may take")
+    parser.add_argument("--only", default="", help="run only entries whose name contains this text")
+    parser.add_argument("--seed", type=int, help="seed of all inputs (default: random)")
+    parser.add_argument("--seconds", type=float, default=500, help="time limit, build included")
     parser.add_argument(
         "--sanitizer", choices=("memcheck", "racecheck", "synccheck"),
         help="run the quick checks under this tool of compute-sanitizer",
     )  # fmt: skip
     options = parser.parse_args()
     if options.json is not None and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.absolute().parent}")
+        parser.error(f"--json {options.json}: folder {options.json.absolute().parent} not found")
     if not options.seconds > 0:
-        parser.error(f"--seconds {options.seconds}: expected more than 0")
+        parser.error(f"--seconds: expected more than 0, found {options.seconds}")
+    if options.seed is None:
+        options.seed = secrets.randbits(32)
     return options
 
 
 def build_library(results, deadline):
-    """Returns the path of the library for this GPU."""
+    """Builds the library for this GPU; returns its path."""
     import torch
 
     architecture = build.architecture_for(torch.cuda.get_device_capability())
@@ -146,19 +150,20 @@ def main():
     try:
         import torch
     except ImportError:
-        sys.exit("tests.gpu.run: needs PyTorch with CUDA; this Python has none")
+        sys.exit("tests.gpu.run: PyTorch is not installed; try `pip install torch`")
     if build.nvcc() is None:
-        sys.exit("tests.gpu.run: needs nvcc; it is neither on PATH nor in /usr/local/cuda/bin")
+        sys.exit("tests.gpu.run: nvcc not found in CUDA_HOME, PATH and /usr/local/cuda/bin")
     if not torch.cuda.is_available():
-        sys.exit("tests.gpu.run: PyTorch finds no CUDA device: the kernels were not run")
+        sys.exit("tests.gpu.run: PyTorch finds no CUDA device; no kernel was run")
     if options.sanitizer is not None and shutil.which("compute-sanitizer") is None:
-        sys.exit("tests.gpu.run: compute-sanitizer is not on PATH")
-    results.save(device=torch.cuda.get_device_name(), before=device_state())
+        sys.exit("tests.gpu.run: compute-sanitizer not found in PATH")
+    print(f"seed {options.seed}", flush=True)
+    results.save(seed=options.seed, device=torch.cuda.get_device_name(), before=device_state())
     try:
         library_path = build_library(results, deadline)
     except build.BuildError as error:
         results.save(error=str(error))
-        sys.exit(f"tests.gpu.run: the kernels could not be built: {error}")
+        sys.exit(f"tests.gpu.run: build failed: {error}")
     for names in stages(options):
         run_groups(names, options, results, library_path, deadline)
     found = results.all
@@ -167,7 +172,7 @@ def main():
         table.print_timings(found)
     results.save(finished=True, after=device_state(), seconds=time.monotonic() - begin)
     if not found["checks"] + found["timings"]:
-        sys.exit(f"tests.gpu.run: no entry's name holds {options.only!r}")
+        sys.exit(f"tests.gpu.run: --only: no entry's name contains {options.only!r}")
     failed = [e["name"] for e in found["checks"] + found["timings"] if not e["passed"]]
     print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nall passed")
     return 1 if failed else 0

@@ -1,12 +1,12 @@
 """Prints the results of ``tests.gpu.run`` as tables."""
 
-_LEGEND = """us: median; +-: from first to last tenth, in % of it (w: waited for the host)
-of copy: of the bandwidth of a copy of 2 GiB; PyTorch: us of its formulation, ratio: to ours
-warps: that fit a multiprocessor by registers and shared memory"""
+_LEGEND = """us: median; +-: 10 to 90 % quantile, in % of the median (w: device waited for the host)
+of copy: share of the bandwidth of a 2 GiB copy; PyTorch: us of its equivalent; ratio: to ours
+warps: resident per multiprocessor, by registers and shared memory"""
 
 
 def line_of(entry):
-    """One result in a line, as it comes."""
+    """Returns one result as a line."""
     if not entry["passed"]:
         return f"FAILED {entry['name']}: {entry['error']}" + (
             f" (seed {entry['seed']})" if "seed" in entry else ""
@@ -14,19 +14,17 @@ def line_of(entry):
     if "skipped" in entry:
         return f"skipped {entry['name']}: {entry['skipped']}"
     if "worst" in entry:
-        return (
-            f"ok {entry['name']}: {entry['cases']} cases, error {entry['worst']:.3g} of its limit"
-        )
+        return f"ok {entry['name']}: {entry['cases']} cases, error / limit {entry['worst']:.3g}"
     if "bytes" in entry:
         return f"timed {entry['name']}: {entry['seconds'] * 1e6:.1f} us"
-    return f"found {entry['name']}: " + ", ".join(
+    return f"measured {entry['name']}: " + ", ".join(
         f"{key} {value}" for key, value in entry.items()
         if key not in ("name", "passed", "wall_seconds")
     )  # fmt: skip
 
 
 def find(results, name, key):
-    """One number of the machine's own limits, or None."""
+    """Returns a field of a measured device limit, or None."""
     for entry in results["timings"]:
         if entry["name"] == name and key in entry:
             return entry[key]

@@ -1,5 +1,5 @@
-// Stands in for ops/cuda_primitives.cuh when the kernels are compiled for the CPU: the same names,
-// each doing what the PTX manual says of the instruction, on fibers (emulation.h).
+// Replaces ops/cuda_primitives.cuh when the kernels are compiled for the CPU: the same names, with
+// the semantics of the PTX manual, on fibers (emulation.h).
 #ifndef DLRM_TESTS_GPU_HOST_CUDA_PRIMITIVES_CUH_
 #define DLRM_TESTS_GPU_HOST_CUDA_PRIMITIVES_CUH_
 
@@ -54,7 +54,7 @@ namespace dlrm_host {
 
 inline void require_full(unsigned mask) {
   if (mask != 0xffffffffu) {
-    std::fprintf(stderr, "a warp-wide operation with part of the warp\n");
+    std::fprintf(stderr, "a warp-wide operation with only part of the warp\n");
     std::abort();
   }
 }
@@ -109,17 +109,12 @@ inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == 0xffffffffu;
 }
 
-// The runtime calls that the launchers make, on host memory.
+// Runtime calls of the launchers, on host memory.
 inline cudaError_t dlrm_host_alloc(void** memory, size_t bytes, unsigned) {
   *memory = std::malloc(bytes);
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
-inline cudaError_t dlrm_host_free(void* memory) {
-  std::free(memory);
-  return cudaSuccess;
-}
 #define cudaHostAlloc dlrm_host_alloc
-#define cudaFreeHost dlrm_host_free
 
 namespace dlrm::gpu {
 
@@ -129,7 +124,7 @@ inline unsigned char* shared_memory() { return dlrm_host::block_memory(); }
 
 inline void require_aligned(const void* address, size_t bytes, const char* what) {
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
-    std::fprintf(stderr, "%s at an address that is no multiple of %zu\n", what, bytes);
+    std::fprintf(stderr, "%s at an address that is not a multiple of %zu\n", what, bytes);
     std::abort();
   }
 }
@@ -190,19 +185,19 @@ inline float element_of(uint32_t word, int half, __nv_bfloat16) {
   return __uint_as_float((word >> 16 * half & 0xffffu) << 16);
 }
 
-// The float nearest to `value` on its way to zero.
+// `value` rounded to float towards zero.
 inline float toward_zero(double value) {
   const float nearest = static_cast<float>(value);
   return std::fabs(static_cast<double>(nearest)) > std::fabs(value) ? std::nextafterf(nearest, 0.0f)
                                                                     : nearest;
 }
 
-// Tensor cores do not round as float32 arithmetic does, and PTX leaves open how. This is what is
-// known of them (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores",
-// PeerJ Computer Science, 2021), with as little accuracy as any that has mma.sync for these types:
-// a few products at a time, exact, are aligned with the sum so far to the largest exponent among
-// them, cut to one bit more than float32 holds, added up, and the result is cut to float32. All
-// cuts are towards zero, so that errors do not cancel.
+// Tensor cores do not round like float32 arithmetic, and PTX does not specify how. This follows
+// Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer
+// Science, 2021, with the lowest accuracy of all GPUs that have mma.sync for these types: a few
+// exact products at a time are aligned with the running sum to the largest exponent among them,
+// truncated to one bit more than float32 has and added, and the result is truncated to float32.
+// All truncations are towards zero, so that errors do not cancel.
 inline float add_as_tensor_cores(float sum, const double* products, int count) {
   double largest = std::fabs(static_cast<double>(sum));
   for (int k = 0; k < count; ++k) largest = std::max(largest, std::fabs(products[k]));
@@ -217,7 +212,7 @@ inline float add_as_tensor_cores(float sum, const double* products, int count) {
   return toward_zero(total * unit);
 }
 
-// mma.sync.m16n8k16 (16-bit) and m16n8k8 (TF32). With p elements to a register, a lane holds
+// mma.sync.m16n8k16 (16-bit) and m16n8k8 (TF32). With p elements per register, a lane holds
 // A rows lane / 4 + 8 (r % 2), columns p (lane % 4 + 4 (r / 2)) + h; B columns lane / 4, rows
 // p (lane % 4 + 4 r) + h; C rows lane / 4 + 8 (r / 2), columns 2 (lane % 4) + r % 2.
 template <typename T>
@@ -282,7 +277,7 @@ inline cudaError_t shared_memory_limit(size_t* bytes) {
   return cudaSuccess;
 }
 
-// A device of three multiprocessors with two blocks each: grid strides are walked more than once.
+// A device of three multiprocessors with two blocks each, so that grid-stride loops repeat.
 template <typename... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
                    size_t shared_bytes, cudaStream_t,

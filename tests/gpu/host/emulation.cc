@@ -26,21 +26,21 @@ struct Copy {
 };
 
 struct Fiber {
-  ucontext_t context;  // used to start only: a switch by jump needs no system call
+  ucontext_t context;  // only for the start: later switches by longjmp need no system call
   jmp_buf jump;
   bool started = false;
   std::unique_ptr<unsigned char[]> stack;
   ThreadPlace place;
   bool done = false;
-  const char* waiting = nullptr;  // at a meeting that is not complete
+  const char* waiting = nullptr;  // name of the incomplete meeting
   uint64_t block_meetings = 0, warp_meetings = 0;
   std::vector<Copy> open_group;
   std::deque<std::vector<Copy>> groups;
 };
 
-// Deposits alternate between two places: nobody can be two meetings ahead of a warp mate.
+// Deposits alternate between two buffers: no lane can be two meetings ahead of another.
 struct Warp {
-  uint64_t arrived = 0;  // lanes that came to the meeting under way
+  uint64_t arrived = 0;  // lanes at the current meeting
   uint64_t meetings = 0;
   unsigned char deposits[2][32][kDepositBytes];
 };
@@ -49,7 +49,7 @@ struct Block {
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   uint64_t arrived = 0, meetings = 0;
-  size_t living = 0;
+  size_t running_threads = 0;
   std::vector<uint64_t> memory;
 };
 
@@ -58,6 +58,7 @@ Block* block = nullptr;
 Fiber* running = nullptr;
 const std::function<void()>* kernel_body = nullptr;
 std::vector<std::unique_ptr<unsigned char[]>> spare_stacks;
+int64_t newest_launch[6];  // as in tests/gpu/launch_record.cu; 0 where it has no meaning here
 
 void enter() {
   (*kernel_body)();
@@ -88,7 +89,7 @@ bool can_go_on(const Fiber& fiber) {
 }
 
 void complete_block_meeting() {
-  if (block->living > 0 && block->arrived == block->living) {
+  if (block->running_threads > 0 && block->arrived == block->running_threads) {
     block->arrived = 0;
     ++block->meetings;
   }
@@ -100,7 +101,7 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
   current.fibers.resize(threads);
   current.warps.resize((threads + 31) / 32);
   current.memory.assign(shared_bytes / 8 + 2, ~uint64_t{0});
-  current.living = threads;
+  current.running_threads = threads;
   for (unsigned t = 0; t < threads; ++t) {
     Fiber& fiber = current.fibers[t];
     fiber.place = first;
@@ -117,13 +118,13 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, enter, 0);
   }
-  // Forwards and backwards in turn, so that nothing leans on one order of the lanes.
+  // Alternates direction, so that no test depends on one order of the lanes.
   bool progress = true, forwards = (first.block.x % 2) == 0;
-  while (current.living > 0) {
+  while (current.running_threads > 0) {
     if (!progress) {
       for (const Fiber& fiber : current.fibers) {
         if (!fiber.done) {
-          std::fprintf(stderr, "block %u: thread %u waits for ever at %s\n", fiber.place.block.x,
+          std::fprintf(stderr, "block %u: thread %u waits forever at %s\n", fiber.place.block.x,
                        fiber.place.thread.x, fiber.waiting);
         }
       }
@@ -136,14 +137,14 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
       progress = true;
       resume(&fiber);
       if (fiber.done) {
-        --current.living;
+        --current.running_threads;
         complete_block_meeting();
       }
     }
     forwards = !forwards;
   }
   for (Fiber& fiber : current.fibers) spare_stacks.push_back(std::move(fiber.stack));
-  // Memory past the end of the block's share must still be as it was.
+  // Memory past the end of the block's share must be unchanged.
   const unsigned char* end = reinterpret_cast<unsigned char*>(current.memory.data()) + shared_bytes;
   for (const unsigned char* p = end; p < end + 8; ++p) {
     if (*p != 0xff) {
@@ -159,6 +160,9 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
 void run_grid(unsigned blocks, unsigned threads, size_t shared_bytes,
               const std::function<void()>& body) {
   kernel_body = &body;
+  newest_launch[0] = blocks;
+  newest_launch[1] = threads;
+  newest_launch[3] = static_cast<int64_t>(shared_bytes);
   for (unsigned b = 0; b < blocks; ++b) {
     ThreadPlace first;
     first.thread = uint3{0, 0, 0};
@@ -211,3 +215,8 @@ void wait_copies(int pending) {
 }
 
 }  // namespace dlrm_host
+
+extern "C" int dlrm_newest_launch(int64_t* out) {
+  std::memcpy(out, dlrm_host::newest_launch, sizeof(dlrm_host::newest_launch));
+  return 0;
+}

@@ -1,6 +1,6 @@
-// Runs CUDA kernels on the CPU, one thread at a time, so that their logic can be tested without a
-// GPU: each CUDA thread is a fiber; barriers and warp-wide operations are meetings of fibers. It
-// proves index arithmetic and control flow, not timing, memory ordering or races.
+// Runs CUDA kernels on the CPU, one thread at a time, to test their logic without a GPU: each CUDA
+// thread is a fiber; barriers and warp-wide operations are meetings of fibers. This tests index
+// arithmetic and control flow, not timing, memory ordering or races.
 #ifndef DLRM_TESTS_GPU_HOST_EMULATION_H_
 #define DLRM_TESTS_GPU_HOST_EMULATION_H_
 
@@ -17,24 +17,24 @@ struct ThreadPlace {
   dim3 block_size, grid_size;
 };
 
-// The running fiber's place; threadIdx and the like are read from here.
+// The place of the running fiber: threadIdx, blockIdx, blockDim and gridDim.
 extern ThreadPlace place;
 
-// Runs `body` once for each thread of each block, with `shared_bytes` of block memory (filled
-// with 0xff bytes before each block, which are NaN in every element type).
+// Runs `body` once per thread of each block, with `shared_bytes` of block memory, which starts as
+// 0xff bytes (NaN in every element type). Recorded for dlrm_newest_launch.
 void run_grid(unsigned blocks, unsigned threads, size_t shared_bytes,
               const std::function<void()>& body);
 
 unsigned char* block_memory();
 
-// Waits for every living thread of the block.
+// Waits for every running thread of the block.
 void meet_block();
 
 // Waits for every lane of the warp; deposits this lane's bytes (at most 64) and returns the 32
-// deposits, lane by lane, 64 bytes apart. Aborts with a message if a lane never comes.
+// deposits, in lane order, 64 bytes apart. Aborts with a message if a lane never arrives.
 const unsigned char* meet_warp(const void* deposit, size_t bytes);
 
-// Asynchronous copies of the running thread: they happen when waited for, not before.
+// Asynchronous copies of the running thread: executed when waited for, not before.
 void copy_later(void* target, const void* source);
 void commit_copies();
 void wait_copies(int pending);

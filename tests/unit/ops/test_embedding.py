@@ -1,10 +1,8 @@
-"""The embedding lookup and SGD against NumPy and sequential loops, and what all updates refuse.
+"""The embedding lookup and SGD against NumPy and sequential loops; argument checks of all updates.
 
-tests/unit/ops/test_row_optimizers.py has the other optimizers.
+The other optimizers are in test_row_optimizers.py.
 """
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -22,15 +20,13 @@ from ops.embedding import (
 )
 
 SIZES = np.array([3, 50, 1, 1000], np.int64)
-BASES = np.array([1004, 0, 60, 4], np.int64) + 50  # not in the order of the tables
-BASES[1], BASES[2] = 0, 50
+BASES = np.array([1054, 0, 50, 54], np.int64)  # not in the order of the tables
 ROWS = 1100
-DIMENSIONS = (1, 4, 16, 127, 128, 256)
 DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
 
 def zipf_ids(rng, batch, sizes=SIZES):
-    """Ids [B, T]: each table's first rows occur far more often than the rest."""
+    """Returns ids [B, T] that repeat often: mostly the first rows of each table."""
     return np.stack([(rng.zipf(1.2, batch) - 1) % size for size in sizes], axis=1)
 
 
@@ -43,7 +39,7 @@ def equal_ids(rng, batch, sizes=SIZES):
 
 
 def sequential_sgd(table, ids, gradients, step):
-    """One row after the other, as the definition says; float32 throughout."""
+    """Applies one gradient after another, in float32."""
     for b in range(ids.shape[0]):
         for t in range(ids.shape[1]):
             table[BASES[t] + ids[b, t]] -= step * gradients[b, t]
@@ -68,9 +64,8 @@ def random_gradients(rng, ids, dimension, dtype=tf.float32):
     return tf.cast(rng.standard_normal((*ids.shape, dimension), dtype=np.float32), dtype)
 
 
-@pytest.mark.parametrize("dimension", DIMENSIONS)
-def test_lookup_returns_the_rows_bit_for_bit(isa, dimension):
-    rng = np.random.default_rng(dimension)
+@pytest.mark.parametrize("dimension", [1, 16, 127, 256])
+def test_lookup_returns_rows_bit_for_bit(isa, dimension, rng):
     values = table_of(rng, dimension)
     table = tf.Variable(values)
     for batch in (0, 1, 3, 700):
@@ -83,8 +78,7 @@ def test_lookup_returns_the_rows_bit_for_bit(isa, dimension):
                 np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
-def test_lookup_larger_than_the_caches(isa):
-    rng = np.random.default_rng(0)
+def test_lookup_with_an_output_larger_than_the_caches(isa, rng):
     values = table_of(rng, 128)
     ids = uniform_ids(rng, 8192)
     for dtype in DTYPES:
@@ -92,9 +86,8 @@ def test_lookup_larger_than_the_caches(isa):
         assert tf.reduce_all(found == tf.cast(values[BASES + ids], dtype))
 
 
-def test_lookup_rounds_as_tensorflow_does(isa):
-    rng = np.random.default_rng(1)
-    # Every exponent that the narrow types have, with ties, and values past the largest.
+def test_lookup_rounds_like_tensorflow(isa, rng):
+    # All exponents of the narrow types, with ties, and values beyond the largest.
     exponents = rng.integers(-26, 17, (64, 33)).astype(np.float32)
     values = (rng.integers(-4096, 4097, (64, 33)) * 2.0 ** (exponents - 11)).astype(np.float32)
     values[0, :6] = [np.inf, -np.inf, np.nan, 65504, 65519.996, 65520]
@@ -108,11 +101,10 @@ def test_lookup_rounds_as_tensorflow_does(isa):
 
 
 @pytest.mark.parametrize("make_ids", [equal_ids, zipf_ids, uniform_ids])
-@pytest.mark.parametrize("dimension", [1, 16, 127, 128])
-def test_sgd_is_the_sequential_loop_bit_for_bit(isa, make_ids, dimension):
-    rng = np.random.default_rng(dimension)
+@pytest.mark.parametrize("dimension", [1, 127, 128])
+def test_sgd_equals_a_sequential_loop_bit_for_bit(isa, make_ids, dimension, rng):
     values = table_of(rng, dimension)
-    ids = make_ids(rng, 1000)
+    ids = make_ids(rng, 600)
     gradients = random_gradients(rng, ids, dimension)
     table = tf.Variable(values)
     update_sgd(table, ids, gradients, 0.3, 0.7)
@@ -123,8 +115,7 @@ def test_sgd_is_the_sequential_loop_bit_for_bit(isa, make_ids, dimension):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
 @pytest.mark.parametrize("id_dtype", [tf.int32, tf.int64], ids=lambda d: d.name)
-def test_sgd_of_each_type(isa, dtype, id_dtype):
-    rng = np.random.default_rng(2)
+def test_sgd_supports_all_types(isa, dtype, id_dtype, rng):
     for dimension in (33, 256):
         values = table_of(rng, dimension)
         ids = zipf_ids(rng, 90)
@@ -136,64 +127,24 @@ def test_sgd_of_each_type(isa, dtype, id_dtype):
         np.testing.assert_array_equal(table.numpy(), expected)
 
 
-THREADS = """
-import sys, numpy as np, tensorflow as tf
-threads, path = int(sys.argv[1]), sys.argv[2]
-tf.config.threading.set_intra_op_parallelism_threads(threads)
-from tests.unit.ops.test_embedding import *
-results = []
-for make_ids in (equal_ids, zipf_ids, uniform_ids):
-    rng = np.random.default_rng(7)
-    ids = make_ids(rng, 3000)
-    table, accumulator = tf.Variable(table_of(rng, 96)), tf.Variable(tf.ones([ROWS, 96]))
-    gradients = random_gradients(rng, ids, 96)
-    update_sgd(table, ids, gradients, 0.3)
-    results.append(table.numpy())
-    update_adagrad(table, accumulator, ids, gradients, 0.3)
-    results += [table.numpy(), accumulator.numpy()]
-np.savez(path, *results)
-"""
-
-
-def test_updates_are_the_same_for_any_number_of_threads(tmp_path):
-    results = []
-    for threads in (1, 2):
-        path = tmp_path / f"{threads}.npz"
-        subprocess.run([sys.executable, "-c", THREADS, str(threads), str(path)], check=True)
-        with np.load(path) as arrays:
-            results.append([arrays[name] for name in arrays.files])
-    for other in results[1:]:
-        for one, two in zip(results[0], other):
-            np.testing.assert_array_equal(one, two)
-    # And they are the sequential loop's.
-    rng = np.random.default_rng(7)
-    ids = equal_ids(rng, 3000)
-    values = table_of(rng, 96)
-    gradients = random_gradients(rng, ids, 96).numpy()
-    np.testing.assert_array_equal(
-        results[0][0], sequential_sgd(values, ids, gradients, np.float32(0.3))
-    )
-
-
 BAD_IDS = [-1, 1000, 2**31 - 1, -(2**31)]
 
 
 @pytest.mark.parametrize("bad", [*BAD_IDS, 2**40, -(2**63)])
-def test_an_id_out_of_range_is_named_and_nothing_is_written(bad):
-    rng = np.random.default_rng(5)
+def test_id_out_of_range_is_an_error_that_writes_nothing(bad, rng):
     values = table_of(rng, 16)
     table, accumulator = tf.Variable(values), tf.Variable(tf.ones([ROWS]))
     ids = uniform_ids(rng, 5000)
     ids[17, 3] = ids[4999, 0] = bad
     ids = tf.cast(ids, tf.int32 if bad in BAD_IDS else tf.int64)
     gradients = random_gradients(rng, ids.numpy(), 16)
-    message = rf"table 3, sample 17: id {bad} is not in \[0, 1000\)"
     for call in (
         lambda: embedding_lookup(table, ids, BASES, SIZES),
         lambda: update_sgd(table, ids, gradients, 0.1),
         lambda: update_adagrad(table, accumulator, ids, gradients, 0.1),
     ):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        facts = rf"table 3\b.*sample 17\b.*id {bad}\b.*\b1000\b"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=facts):
             call()
     np.testing.assert_array_equal(table.numpy(), values)
     np.testing.assert_array_equal(accumulator.numpy(), 1)
@@ -202,21 +153,21 @@ def test_an_id_out_of_range_is_named_and_nothing_is_written(bad):
 
 
 @pytest.mark.parametrize(
-    ("bases", "sizes", "message"),
+    ("bases", "sizes", "facts"),
     [
-        ([0, 50], [50, 60], r"must be \[3\].*\[2\]"),
-        ([0, 1, 1000], [50, 60, 101], r"table 2 with base row 1000 and 101 rows.*1100"),
-        ([0, -1, 1000], [50, 60, 1], "table 1 with base row -1"),
-        ([0, 1, 5], [50, 60, -1], "table 2 with base row 5 and -1 rows"),
+        ([0, 50], [50, 60], r"\[3\].*\[2\]"),
+        ([0, 1, 1000], [50, 60, 101], r"table 2\b.*\b1000\b.*\b101\b.*\b1100\b"),
+        ([0, -1, 1000], [50, 60, 1], r"table 1\b.*-1\b"),
+        ([0, 1, 5], [50, 60, -1], r"table 2\b.*\b5\b.*-1\b"),
     ],
 )
-def test_tables_outside_the_variable_are_named(bases, sizes, message):
+def test_lookup_rejects_tables_outside_the_variable(bases, sizes, facts):
     table = tf.Variable(tf.zeros([ROWS, 4]))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=facts):
         embedding_lookup(table, tf.zeros([2, 3], tf.int32), bases, sizes)
 
 
-def test_inputs_that_do_not_fit_are_named():
+def test_update_rejects_wrong_shapes_states_and_types():
     table = tf.Variable(tf.zeros([ROWS, 4]))
     ids, gradients = tf.zeros([2, 4], tf.int64), tf.zeros([2, 4, 4])
     where = RowIds(ids, BASES, SIZES)
@@ -224,31 +175,31 @@ def test_inputs_that_do_not_fit_are_named():
         update_sgd(table, ids, tf.zeros([2, 4, 5]), 0.1)
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match=r"state 0 of rowwise_adagrad must be \[rows\].*\[1100,4\].*\[7\]",
+        match=r"state 0\b.*rowwise_adagrad.*\[rows\].*\[1100,4\].*\[7\]",
     ):
         update_adagrad(table, tf.Variable(tf.zeros([7])), ids, gradients, 0.1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="state 1 of ftrl must be float of"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"state 1\b.*ftrl.*\[1100\]"):
         states = [tf.Variable(tf.zeros([ROWS, 4])), tf.Variable(tf.zeros([ROWS]))]
         embedding_update(table, states, where, gradients, 0.1, rule=RowRule("ftrl", (0, 0, 0)))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be different variables"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="adagrad"):
         embedding_update(table, [table], where, gradients, 0.1, rule=RowRule("adagrad", (1e-8,)))
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="takes 1 states and 1 hyper-parameters, got 0 and 2"
+        tf.errors.InvalidArgumentError, match=r"adagrad.*\b1\b.*\b1\b.*\b0\b.*\b2\b"
     ):
         embedding_update(table, [], where, gradients, 0.1, rule=RowRule("adagrad", (1e-8, 1)))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"lamb.*sgd.*ftrl"):
         embedding_update(table, [], where, gradients, 0.1, rule=RowRule("lamb"))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="scalars"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"learning_rate.*\[1\].*\[\]"):
         update_sgd(table, ids, gradients, [0.1])
-    with pytest.raises(TypeError, match=r"float32 tf.Variable"):
+    with pytest.raises(TypeError, match=r"^table .*float32"):
         embedding_lookup(tf.zeros([ROWS, 4]), ids, BASES, SIZES)
-    with pytest.raises(TypeError, match=r"state must be a float32 tf.Variable"):
+    with pytest.raises(TypeError, match=r"^state .*float32"):
         embedding_update(table, [tf.zeros([ROWS, 4])], where, gradients, 0.1)
     with pytest.raises(TypeError, match="uint32"):
         embedding_lookup(table, tf.cast(ids, tf.uint32), BASES, SIZES)
 
 
-def test_a_value_read_before_an_update_does_not_change():
+def test_update_does_not_change_a_value_read_before():
     table = tf.Variable(tf.ones([ROWS, 8]))
     before = table.read_value()
     ids = np.zeros((1, 4), np.int64)
@@ -257,8 +208,8 @@ def test_a_value_read_before_an_update_does_not_change():
     np.testing.assert_array_equal(table.numpy()[BASES], 0)
 
 
-def test_order_within_a_function():
-    """Lookup, update, lookup, as written, without a control dependency by hand."""
+def test_function_keeps_the_order_of_lookups_and_updates():
+    """Without explicit control dependencies."""
     table = tf.Variable(tf.ones([ROWS, 8]))
     ids = tf.zeros([1, 4], tf.int64)
 
@@ -276,8 +227,7 @@ def test_order_within_a_function():
         np.testing.assert_array_equal(after.numpy(), first - 2)
 
 
-def test_a_variable_restored_from_a_checkpoint(tmp_path):
-    rng = np.random.default_rng(6)
+def test_update_after_a_checkpoint_is_restored(tmp_path, rng):
     values = table_of(rng, 8)
     table = tf.Variable(values)
     checkpoint = tf.train.Checkpoint(table=table)
@@ -295,7 +245,7 @@ def test_a_variable_restored_from_a_checkpoint(tmp_path):
     np.testing.assert_array_equal(table.numpy(), updated)
 
 
-def test_empty_batches_and_no_tables():
+def test_empty_batch_and_no_tables():
     table = tf.Variable(tf.ones([ROWS, 8]))
     empty = tf.zeros([0, 4], tf.int32)
     update_sgd(table, empty, tf.zeros([0, 4, 8]), 1.0)
@@ -306,8 +256,8 @@ def test_empty_batches_and_no_tables():
     np.testing.assert_array_equal(table.numpy(), 1)
 
 
-def test_lookups_and_updates_from_many_python_threads():
-    """Every lookup sees whole rows: all elements of a row are equal before and after an update."""
+def test_concurrent_lookups_see_complete_updates():
+    """All elements of a row are equal before and after each update."""
     table = create_table(ROWS, 64)
     table.assign(tf.zeros([ROWS, 64]))
     ids = equal_ids(None, 16)
@@ -333,7 +283,7 @@ def test_lookups_and_updates_from_many_python_threads():
     np.testing.assert_array_equal(table.numpy()[BASES + SIZES - 1], -1600)
 
 
-def test_without_the_library_the_error_says_what_to_run(monkeypatch, tmp_path):
+def test_missing_library_is_an_error_with_the_build_command(monkeypatch, tmp_path):
     monkeypatch.setattr(loader, "path", lambda _="ops": tmp_path / "libdlrm_ops-tf0.0.so")
     loader.load.cache_clear()
     try:

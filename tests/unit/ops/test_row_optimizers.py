@@ -1,4 +1,4 @@
-"""The row optimizers with state: native, TensorFlow's formulation and the registry, in float64."""
+"""Row optimizers with state: native and TensorFlow implementations against float64."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ STATEFUL = [name for name, optimizer in OPTIMIZERS.items() if optimizer.states]
 
 
 def start(rng, name, dimension):
-    """Returns (rows, states): random, as an optimizer could have left them."""
+    """Returns random (rows, states) that the optimizer could have produced."""
     rows, states = table_of(rng, dimension), []
     for state in OPTIMIZERS[name].states:
         values = rng.uniform(0.25, 1, state.shape(ROWS, dimension)).astype("f4")
@@ -46,9 +46,8 @@ def rule_of(name, options=None):
 
 @pytest.mark.parametrize("name", STATEFUL)
 @pytest.mark.parametrize("make_ids", [equal_ids, zipf_ids])
-def test_native_against_float64(isa, make_ids, name):
-    rng = np.random.default_rng(3)
-    for dimension in (1, 16, 127, 128):
+def test_native_update_equals_float64(isa, make_ids, name, rng):
+    for dimension in (1, 127, 128):
         rows, states = start(rng, name, dimension)
         reference = ReferenceRows(name, rows, states, OPTIONS.get(name))
         table, variables = tf.Variable(rows), [tf.Variable(state) for state in states]
@@ -66,15 +65,17 @@ def test_native_against_float64(isa, make_ids, name):
             np.testing.assert_array_equal(table.numpy()[untouched], rows[untouched])
         if name == "ftrl":
             touched = np.unique(BASES + ids)
+            # Rows are 0 where |z| <= l1; rounding of z decides close to l1.
+            z = np.abs(reference.states[1][touched])
+            clear = np.abs(z - OPTIONS["ftrl"]["l1"]) > 1e-5
             zeros = table.numpy()[touched] == 0
-            np.testing.assert_array_equal(zeros, reference.rows[touched] == 0)
+            np.testing.assert_array_equal(zeros[clear], (reference.rows[touched] == 0)[clear])
 
 
 @pytest.mark.parametrize("name", STATEFUL)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
 @pytest.mark.parametrize("id_dtype", [tf.int32, tf.int64], ids=lambda d: d.name)
-def test_native_with_each_type(isa, name, dtype, id_dtype):
-    rng = np.random.default_rng(5)
+def test_native_update_supports_all_types(isa, name, dtype, id_dtype, rng):
     rows, states = start(rng, name, 33)
     reference = ReferenceRows(name, rows, states, OPTIONS.get(name))
     table, variables = tf.Variable(rows), [tf.Variable(state) for state in states]
@@ -89,8 +90,7 @@ def test_native_with_each_type(isa, name, dtype, id_dtype):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_tensorflow_formulation_is_the_same_function(name):
-    rng = np.random.default_rng(4)
+def test_tensorflow_update_equals_native(name, rng):
     rows, states = start(rng, name, 24)
     rule, formula = rule_of(name), OPTIMIZERS[name].formula
     tables = [tf.Variable(rows) for _ in range(2)]
@@ -107,8 +107,7 @@ def test_tensorflow_formulation_is_the_same_function(name):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
 
 
-def test_tensorflow_lookup_is_the_same_function():
-    rng = np.random.default_rng(4)
+def test_tensorflow_lookup_equals_native(rng):
     table, ids = tf.Variable(table_of(rng, 24)), zipf_ids(rng, 64)
     for dtype in DTYPES:
         np.testing.assert_array_equal(
@@ -117,9 +116,8 @@ def test_tensorflow_lookup_is_the_same_function():
         )
 
 
-def test_ftrl_equals_tensorflows_kernel_at_a_constant_rate(isa):
+def test_ftrl_equals_tensorflows_kernel_at_a_constant_rate(isa, rng):
     """`ResourceApplyFtrlV2` with l1 / rate, (l2 + beta / 2) / rate, and linear / rate."""
-    rng = np.random.default_rng(6)
     rate, (l1, l2, beta) = 0.25, OPTIONS["ftrl"].values()
     rows = table_of(rng, 16)
     ours = [tf.Variable(rows), tf.Variable(tf.zeros_like(rows)), tf.Variable(tf.zeros_like(rows))]
@@ -142,9 +140,8 @@ def test_ftrl_equals_tensorflows_kernel_at_a_constant_rate(isa):
     assert 0.01 < zeros < 0.5, zeros
 
 
-def test_ftrl_without_regularisation_is_adagrad_on_any_schedule(isa):
-    """Initial rows count, whatever the rate does: it doubles, decays and ends at 0."""
-    rng = np.random.default_rng(7)
+def test_ftrl_without_regularisation_equals_adagrad_on_any_schedule(isa, rng):
+    """With nonzero initial rows and a rate that doubles, decays and ends at 0."""
     rows = table_of(rng, 32)
     ftrl, adagrad = tf.Variable(rows), tf.Variable(rows)
     states = [tf.Variable(tf.zeros_like(rows)) for _ in range(2)]
@@ -162,8 +159,7 @@ def test_ftrl_without_regularisation_is_adagrad_on_any_schedule(isa):
             np.testing.assert_allclose(ftrl.numpy(), before, rtol=1e-5, atol=1e-6)
 
 
-def test_ftrl_at_rate_0_changes_no_regularised_row(isa):
-    rng = np.random.default_rng(8)
+def test_ftrl_at_rate_0_changes_no_row(isa, rng):
     rows = table_of(rng, 32)
     table, states = tf.Variable(rows), [tf.Variable(tf.zeros_like(rows)) for _ in range(2)]
     ids = zipf_ids(rng, 100)
@@ -179,7 +175,7 @@ def test_ftrl_at_rate_0_changes_no_regularised_row(isa):
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
-def test_ftrl_keeps_columns_without_a_gradient_and_passes_nan_on(isa, native):
+def test_ftrl_keeps_columns_without_gradient_and_propagates_nan(isa, native):
     rows = np.full((3, 21), 0.5, np.float32)
     gradients = np.zeros((2, 1, 21), np.float32)
     gradients[:, 0, 3], gradients[1, 0, 4], gradients[0, 0, 20] = 1.0, np.nan, np.inf
@@ -196,7 +192,7 @@ def test_ftrl_keeps_columns_without_a_gradient_and_passes_nan_on(isa, native):
     assert np.isfinite(table.numpy()[:, :4]).all()
 
 
-def test_the_kernels_have_the_optimizers_of_the_registry():
+def test_native_optimizers_are_those_of_the_registry():
     loader.load()
     definition = op_def_registry.get("Dlrm>EmbeddingUpdate")
     (attribute,) = [a for a in definition.attr if a.name == "optimizer"]

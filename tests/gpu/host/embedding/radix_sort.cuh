@@ -1,4 +1,4 @@
-// Stands in for ops/embedding/radix_sort.cuh when the kernels are compiled for the CPU.
+// Replaces ops/embedding/radix_sort.cuh when the kernels are compiled for the CPU.
 #ifndef DLRM_TESTS_GPU_HOST_EMBEDDING_RADIX_SORT_CUH_
 #define DLRM_TESTS_GPU_HOST_EMBEDDING_RADIX_SORT_CUH_
 
@@ -15,7 +15,7 @@ inline cudaError_t sort_pairs(void* temporary, size_t& temporary_bytes, const ui
     temporary_bytes = 1;
     return cudaSuccess;
   }
-  // Like the device's sort, blind to bits above key_bits.
+  // Like the device's sort, ignores bits above key_bits.
   const uint32_t mask = key_bits >= 32 ? ~0u : (1u << key_bits) - 1;
   std::vector<int> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
