@@ -1,6 +1,4 @@
-"""Journals of runs that never were, written by the program's own journal."""
-
-import numpy as np
+"""Writes journals of invented runs, with the program's own journal."""
 
 from training.telemetry.journal import JsonLines
 
@@ -12,15 +10,14 @@ END = {"stopped_by": "epochs", "steps": 100, "samples_per_second": 123456.0,
 
 
 def make_events(
-    start=0, stop=100, flags=None, data=None, ranks=1, gpu=False, phase="lookup", stamp="time"
+    rng, start=0, stop=100, flags=None, data=None, ranks=1, gpu=False, phase="lookup", stamp="time"
 ):
     """Returns the events of steps `start` + 1 to `stop`, with random values.
 
-    There is a "step" event every 1 to 3 steps, an evaluation and a memory event every 20 steps,
-    a checkpoint every 40 steps, and one breakdown. With `stamp` "seconds" they are as older
-    versions wrote them: no time where "seconds" is a duration.
+    The first events are config and breakdown. A "step" event follows every 1 to 3 steps, an
+    evaluation and a memory event every 20 steps, a checkpoint every 40 steps. With `stamp`
+    "seconds" the format is that of older versions: no time where "seconds" is a duration.
     """
-    rng = np.random.default_rng()
     seconds, step = 1.5, start
     events = [
         {"event": "config", stamp: 0.0, "flags": {**FLAGS, **(flags or {})},
@@ -59,12 +56,12 @@ def make_events(
 
 
 def write_run(folder, events, end=None, tail=""):
-    """Writes a run's folder; returns its path.
+    """Creates a run's folder and returns its path.
 
     Args:
-        folder: to be made.
-        events: for the journal; `training.telemetry.journal.JsonLines` writes them.
-        end: the content of result.json; None for a run that was killed.
+        folder: the folder to create.
+        events: the events of the journal.
+        end: the content of result.json; None for a killed run.
         tail: text after the last line.
     """
     folder.mkdir(parents=True)

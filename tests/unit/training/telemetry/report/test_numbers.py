@@ -10,14 +10,14 @@ from training.telemetry.report.plots import make_plots
 from training.telemetry.report.runs import read_runs
 
 
-def test_published_curves_only_beside_criteo_terabyte(tmp_path):
+def test_published_curves_are_drawn_only_for_criteo_terabyte(tmp_path, rng):
     counts = {"layout": "raw", "train_samples": 4195197692, "test_samples": 89137319}
     sizes = [size + (size > 3e7) for size in VOCABULARIES["mlperf"]]
     cases = [(counts, True), ({"layout": "raw", "vocab_sizes": sizes}, True),
              ({"layout": "synthetic", "vocab_sizes": sizes}, False),
              ({"layout": "raw", "train_samples": 4195197691}, False)]  # fmt: skip
     for number, (data, expected) in enumerate(cases):
-        events = make_events(data=data)
+        events = make_events(rng, data=data)
         runs = read_runs([write_run(tmp_path / str(number), events)])
         assert published.is_terabyte(runs[0]) is expected
         plot = make_plots(runs)[0]
@@ -31,11 +31,11 @@ def test_published_curves_only_beside_criteo_terabyte(tmp_path):
     assert samples[0] == pytest.approx(3793 * 55296, rel=2e-4)
 
 
-def test_comparison_names_differences_and_ratio(tmp_path):
-    rate = float(np.random.default_rng().uniform(5e6, 20e6))
+def test_comparison_has_differences_and_ratio(tmp_path, rng):
+    rate = float(rng.uniform(5e6, 20e6))
     data = {"layout": "raw", "train_samples": 4195197692}
     flags = {"global_batch_size": 65536, "amp": True, "amp_dtype": "auto", "embedding_dim": 128}
-    events = make_events(data=data, flags=flags, ranks=8, gpu=True)
+    events = make_events(rng, data=data, flags=flags, ranks=8, gpu=True)
     run = read_runs([write_run(tmp_path / "run", events, {**END, "samples_per_second": rate})])[0]
     found = published.compare(run)
     assert len(found) == len(PUBLISHED_RUNS)
@@ -47,18 +47,18 @@ def test_comparison_names_differences_and_ratio(tmp_path):
         assert comparison.ratio == pytest.approx(rate / comparison.row.rate)
     row = next(c for c in found if c.row.system == "16 x V100" and c.row.precision == "fp32")
     assert row.differences == ("8 ranks on GPU, not 16 x V100", "float16, not fp32")
-    small = read_runs([write_run(tmp_path / "small", make_events(flags={"embedding_dim": 16}))])[0]
+    events = make_events(rng, flags={"embedding_dim": 16})
+    small = read_runs([write_run(tmp_path / "small", events)])[0]
     differences = published.compare(small)[0].differences
     assert "other data" in differences and "other model" in differences
     assert any(text.startswith("1 rank on CPU, not ") for text in differences)
 
 
-def test_thinning_and_smoothing_keep_weighted_means():
-    rng = np.random.default_rng()
+def test_thin_and_running_mean_compute_weighted_means(rng):
     n = int(rng.integers(2000, 3000))
     x, y, weight = np.sort(rng.random(n)), rng.normal(size=n), rng.random(n) + 0.1
     thin_x, thin_y, sums, size = series.thin(x, y, weight)
-    assert len(thin_x) <= series.MOST_POINTS < n <= len(thin_x) * size
+    assert len(thin_x) <= series.MAX_POINTS < n <= len(thin_x) * size
     assert np.dot(thin_y, sums) == pytest.approx(np.dot(y, weight))
     assert thin_x[-1] == x[-1]
     mean, window = series.running_mean(y[:100], weight[:100])
@@ -69,8 +69,7 @@ def test_thinning_and_smoothing_keep_weighted_means():
         assert mean[i] == pytest.approx(expected)
 
 
-def test_axis_limits_leave_out_rare_outliers_only():
-    rng = np.random.default_rng()
+def test_limits_omit_only_rare_outliers(rng):
     values = rng.uniform(0.4, 0.5, 200)
     low, high, above = series.limits([*values, 9.0, 8.0])
     assert low < values.min() and values.max() < high < 1 and above == 2
@@ -79,7 +78,7 @@ def test_axis_limits_leave_out_rare_outliers_only():
     assert series.limits([])[2] == 0
 
 
-def test_text_of_numbers():
+def test_numbers_and_durations_are_formatted():
     assert facts.number(1234567.8) == "1,234,568"
     assert facts.number(None) == facts.duration(None) == "\u2013"
     assert [facts.duration(s) for s in (1.25, 59.97, 125, 7265)] == [

@@ -1,4 +1,4 @@
-"""What the report reads: whole, cut and damaged journals, and runs that were resumed."""
+"""Reading runs for the report: complete, truncated and damaged journals, resumed runs."""
 
 import numpy as np
 import pytest
@@ -6,25 +6,25 @@ import pytest
 from tests.support.training.telemetry.report.journals import END, make_events, write_run
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from training.telemetry.journal import Journal, JsonLines
-from training.telemetry.report.__main__ import main
+from training.telemetry.report.__main__ import main, write
 from training.telemetry.report.plots import make_plots
 from training.telemetry.report.runs import read_runs
 
 
-def test_a_cut_last_line_is_left_out_and_said(tmp_path):
-    events = make_events()
-    whole = read_runs([write_run(tmp_path / "whole", events)])[0]
+def test_truncated_last_line_is_skipped_and_reported(tmp_path, rng):
+    events = make_events(rng)[:2]
+    complete = read_runs([write_run(tmp_path / "complete", events)])[0]
     cut = write_run(tmp_path / "cut", events, tail='{"event": "step", "time": 1')
     run = read_runs([cut])[0]
-    assert run.events == whole.events
+    assert run.events == complete.events
     assert run.cut == (str(cut),)
-    assert whole.cut == ()
+    assert complete.cut == ()
     assert main([str(cut)]) == EXIT_OK
-    assert "is cut and left out" in (cut / "report.html").read_text(encoding="utf-8")
+    assert "truncated" in (cut / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_whole_last_line_without_line_end_is_kept(tmp_path):
-    events = make_events()
+def test_complete_last_line_without_newline_is_kept(tmp_path, rng):
+    events = make_events(rng)
     path = write_run(tmp_path / "run", events) / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
     run = read_runs([path.parent])[0]
@@ -33,81 +33,95 @@ def test_a_whole_last_line_without_line_end_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    ("line", "field"),
     [
-        (b'{"event": "step", "sec', "is not JSON"),
-        (b"\xff\xfe\x00", "is not text in UTF-8"),
-        (b"[1, 2]", "expected object, found a list of 2; the line is damaged"),
-        (b'{"event": 3}', "event: expected str, found 3; the line is damaged"),
-        (b'{"event": "evaluation", "step": 3}', "auc: is missing (the evaluation event)"),
-        (b'{"event": "message", "text": 5}', "text: expected str, found 5 (the message event)"),
+        (b'{"event": "step", "sec', None),
+        (b"\xff\xfe\x00", None),
+        (b"[1, 2]", None),
+        (b'{"event": 3}', "event"),
+        (b'{"event": "evaluation", "step": 3}', "auc"),
+        (b'{"event": "message", "text": 5}', "text"),
         (b'{"event": "config", "flags": {}, "versions": {}, "data": {}, "ranks": 1, "steps": 1}',
-         "flags.global_batch_size: is missing"),
+         "flags.global_batch_size"),
         (b'{"event": "breakdown", "step": 1, "phases": [7], "step_milliseconds": 1, '
-         b'"whole_milliseconds": 1}', "phases[0]: expected object, found 7"),
-        (b'{"event": "step", "x": ' + b"[" * 100_000, "is nested too deep"),
+         b'"whole_milliseconds": 1}', "phases[0]"),
+        (b'{"event": "step", "x": ' + b"[" * 100_000, None),
     ],
 )  # fmt: skip
-def test_a_damaged_line_is_named(tmp_path, capsys, line, reason):
-    events = make_events()
-    path = write_run(tmp_path / "run", events) / "journal.jsonl"
+def test_damaged_line_is_named(tmp_path, rng, line, field):
+    path = write_run(tmp_path / "run", make_events(rng)) / "journal.jsonl"
     lines = path.read_bytes().split(b"\n")
-    at = np.random.default_rng().integers(1, len(lines) - 2)
+    at = int(rng.integers(1, len(lines) - 2))
     path.write_bytes(b"\n".join([*lines[:at], line, *lines[at:]]))
-    assert main([str(path.parent)]) == EXIT_USER_ERROR
-    message = capsys.readouterr().err
-    assert f"{path}: line {at + 1}: " in message
-    assert reason in message
-    assert not (path.parent / "report.html").exists()
+    with pytest.raises(UserError) as caught:
+        read_runs([path.parent])
+    error = caught.value
+    assert (error.path, error.line, error.field) == (str(path), at + 1, field)
+    assert f"{path}: line {at + 1}: " in str(error)
 
 
-def test_folders_that_are_no_run(tmp_path, capsys):
+def test_folder_that_is_not_a_run_is_user_error(tmp_path, rng, capsys):
+    def error_of(folder):
+        with pytest.raises(UserError) as caught:
+            read_runs([folder])
+        return caught.value
+
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    cases = {tmp_path / "none": "no such folder", tmp_path / "runs" / "a": "no journal.jsonl"}
-    write_run(tmp_path / "runs" / "b", make_events())
-    cases[tmp_path / "runs"] = f"give {tmp_path / 'runs' / 'b'}"
-    cases[tmp_path / "runs" / "b" / "journal.jsonl"] = "is a file"
-    cases[write_run(tmp_path / "early", [{"event": "message", "text": "x"}])] = "no config event"
-    cases[write_run(tmp_path / "late", make_events()[1:] + make_events()[:1])] = "before the first"
-    for folder, reason in cases.items():
-        assert main([str(folder)]) == EXIT_USER_ERROR
-        message = capsys.readouterr().err
-        assert str(folder) in message
-        assert reason in message
-    run = write_run(tmp_path / "twice", make_events())
-    with pytest.raises(UserError, match="given twice"):
-        read_runs([run, tmp_path / "runs" / ".." / "twice"])
+    run = write_run(tmp_path / "runs" / "b", make_events(rng))
+    for folder in (tmp_path / "none", tmp_path / "runs" / "a", run / "journal.jsonl"):
+        assert error_of(folder).path == str(folder)
+    assert error_of(tmp_path / "runs").expected == run
+    early = write_run(tmp_path / "early", [{"event": "message", "text": "x"}])
+    late = write_run(tmp_path / "late", make_events(rng)[1:] + make_events(rng)[:1])
+    for folder, found in ((early, 1), (late, "breakdown")):
+        error = error_of(folder)
+        assert error.path == str(folder / "journal.jsonl")
+        assert (error.expected, error.found) == ("config", found)
+    assert main([str(late)]) == EXIT_USER_ERROR
+    assert capsys.readouterr().err.startswith(f"report: {late / 'journal.jsonl'}: ")
+    assert not (late / "report.html").exists()
+
+
+def test_folder_given_twice_is_user_error(tmp_path, rng):
+    run = write_run(tmp_path / "run", make_events(rng))
+    with pytest.raises(UserError) as caught:
+        read_runs([run, tmp_path / "x" / ".." / "run"])
+    assert caught.value.path == str(tmp_path / "x" / ".." / "run")
+
+
+def test_damaged_result_is_user_error(tmp_path, rng):
+    run = write_run(tmp_path / "run", make_events(rng))
     (run / "result.json").write_text('{"auc"')
-    with pytest.raises(UserError, match=r"result\.json: is not JSON"):
+    with pytest.raises(UserError) as caught:
         read_runs([run])
+    assert caught.value.path == str(run / "result.json")
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path, capsys):
-    run = write_run(tmp_path / "run", make_events())
-    (tmp_path / "file").touch()
-    for arguments, reason in (
-        (["--output", str(tmp_path)], f"{tmp_path}: cannot be written: is a folder"),
-        (["--output", str(tmp_path / "file" / "page")], f"{tmp_path / 'file'}: is a file"),
-        (["--png", str(tmp_path / "file")], f"{tmp_path / 'file'}: is a file, expected a folder"),
-    ):
-        assert main([str(run), *arguments]) == EXIT_USER_ERROR
-        message = capsys.readouterr().err
-        assert reason in message
-        assert message.count("\n") == 1
+def test_output_that_cannot_be_written_is_user_error(tmp_path, rng):
+    run = write_run(tmp_path / "run", make_events(rng))
+    file = tmp_path / "file"
+    file.touch()
+    for options, path in (
+        ({"output": tmp_path}, tmp_path), ({"output": file / "page"}, file), ({"png": file}, file),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            write([run], **options)
+        assert caught.value.path == str(path)
+        assert "\n" not in str(caught.value)
 
 
-def test_unknown_kinds_of_events_are_left_out(tmp_path):
-    events = make_events()
+def test_unknown_events_are_skipped(tmp_path, rng):
+    events = make_events(rng)
     newer = [*events[:3], {"event": "epoch", "epoch": 0}, *events[3:]]
     runs = [read_runs([write_run(tmp_path / n, e)])[0] for n, e in (("a", events), ("b", newer))]
     assert runs[0].events == runs[1].events
 
 
 @pytest.mark.parametrize("folders", [1, 2])
-def test_a_resumed_run_is_one_line(tmp_path, folders):
+def test_resumed_run_is_combined(tmp_path, rng, folders):
     flags = {"checkpoint_dir": "/checkpoints"}
-    first = make_events(stop=60, flags=flags)
-    second = make_events(start=40, stop=100, flags=flags)
+    first = make_events(rng, stop=60, flags=flags)
+    second = make_events(rng, start=40, stop=100, flags=flags)
     if folders == 1:
         given = [write_run(tmp_path / "a", first + second)]
     else:
@@ -134,17 +148,17 @@ def test_a_resumed_run_is_one_line(tmp_path, folders):
     assert run.name == ("a" if folders == 1 else "a + 1 resumed")
 
 
-def test_runs_that_did_not_resume_from_each_other_stay_apart(tmp_path):
-    first = write_run(tmp_path / "x" / "run", make_events(flags={"checkpoint_dir": "/one"}))
-    other = make_events(start=40, stop=100, flags={"checkpoint_dir": "/two"})
+def test_runs_of_different_checkpoint_folders_are_separate(tmp_path, rng):
+    first = write_run(tmp_path / "x" / "run", make_events(rng, flags={"checkpoint_dir": "/one"}))
+    other = make_events(rng, start=40, stop=100, flags={"checkpoint_dir": "/two"})
     second = write_run(tmp_path / "y" / "run", other)
     assert [run.name for run in read_runs([first, second])] == ["x/run", "y/run"]
 
 
-def test_what_the_journal_writes_is_read(tmp_path):
+def test_journal_of_training_is_read(tmp_path, rng):
     folder = write_run(tmp_path / "run", [])
     journal = Journal([JsonLines(folder)])
-    events = make_events()
+    events = make_events(rng)
     for event in events:
         fields = {name: value for name, value in event.items() if name not in ("event", "time")}
         journal.emit(event["event"], **fields)
@@ -158,15 +172,17 @@ def test_what_the_journal_writes_is_read(tmp_path):
     assert run.result == END
 
 
-def test_a_run_that_did_not_train_is_refused(tmp_path):
-    events = [{**make_events()[0], "mode": "evaluate"}, make_events()[2]]
-    with pytest.raises(UserError, match=r"line 1: a run of --mode=evaluate, expected one that tr"):
+def test_run_of_another_mode_is_user_error(tmp_path, rng):
+    events = [{**make_events(rng)[0], "mode": "evaluate"}]
+    with pytest.raises(UserError) as caught:
         read_runs([write_run(tmp_path / "run", events)])
+    error = caught.value
+    assert (error.line, error.expected, error.found) == (1, "train", "evaluate")
 
 
 @pytest.mark.parametrize("stamp", ["time", "seconds"])
-def test_evaluations_and_checkpoints_are_placed_between_steps(tmp_path, stamp):
-    run = read_runs([write_run(tmp_path / "run", make_events(stamp=stamp))])[0]
+def test_evaluations_and_checkpoints_are_placed_between_steps(tmp_path, rng, stamp):
+    run = read_runs([write_run(tmp_path / "run", make_events(rng, stamp=stamp))])[0]
     assert len(run.of("evaluation")) == 5 and len(run.of("checkpoint")) == 2
     for event in run.of("evaluation") + run.of("checkpoint"):
         before = [e["clock"] for e in run.of("step") if e["step"] <= event["step"]]
