@@ -1,11 +1,11 @@
 """Predicts a run before it starts: work per step, hardware, time per phase, published runs.
 
-Pure Python: nothing here imports TensorFlow.
+Pure Python, without TensorFlow.
 """
 
 import sys
 
 from storage import program_start
 
-if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+if sys.argv[0] == "-m":  # python3 -m runs a program of this package
     program_start.begin()

@@ -1,4 +1,4 @@
-"""Read what a plan is asked for: table sizes, layer widths, bytes, the precision of a device."""
+"""Parse a plan's arguments: table sizes, layer widths, bytes, the precision of a device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 from model.embedding.optimizers import divisible_optimizers, find
 from planner.published_runs import VOCABULARIES
 from storage import structured
+from storage.errors import ReportedError
 
 # Ids are int32.
 _LARGEST_TABLE = 2**31 - 1
@@ -26,27 +27,31 @@ class _Document(TypedDict):
     vocab_sizes: _Sizes
 
 
+class ArgumentError(ReportedError, ValueError):
+    """An argument of a plan is invalid."""
+
+
 def read_vocab_sizes(text: str) -> tuple[int, ...]:
-    """Read table sizes from a name, a comma-separated list or a JSON file.
+    """Parse table sizes: a name, a comma-separated list or a JSON file.
 
     Args:
       text: a name in `planner.published_runs.VOCABULARIES`; `39043,17289,…`; or the path of a
-        JSON file that is a list of sizes or has one as `vocab_sizes` (metadata.json).
-
-    Returns:
-      A tuple of integers.
+        JSON file with a list of sizes, or with one as `vocab_sizes` (metadata.json).
 
     Raises:
-      ValueError: if it is none of these.
+      ArgumentError: the text is none of these.
+      StructureError: the file has another content.
     """
     if text in VOCABULARIES:
         return VOCABULARIES[text]
     if not re.search(r"[^\d\s,+.\[\]-]", text) and not os.path.exists(text):
         return tuple(_positive_integers(text, "vocab_sizes", _LARGEST_TABLE))
     if not os.path.isfile(text):
-        raise ValueError(
+        raise ArgumentError(
             f"--vocab_sizes={text:.80}: expected a file, a comma-separated list or one of "
-            f"{', '.join(VOCABULARIES)}; found none of these"
+            f"{', '.join(VOCABULARIES)}",
+            flag="vocab_sizes",
+            found=text,
         )
     try:
         document = structured.read_json(text, Any)
@@ -55,37 +60,41 @@ def read_vocab_sizes(text: str) -> tuple[int, ...]:
             document = document["vocab_sizes"]
         structured.check_shape(document, text, _Sizes)
     except OSError as error:
-        raise ValueError(f"{text}: cannot read table sizes: {error.strerror}") from None
+        raise ArgumentError(
+            f"{text}: cannot read table sizes: {error.strerror}", flag="vocab_sizes", path=text
+        ) from None
     return tuple(document)
 
 
 def read_widths(name: str, text: str) -> tuple[int, ...]:
-    """Read layer widths such as `512,256,128`.
+    """Parse layer widths such as `512,256,128`, the value of the flag `name`.
 
     Raises:
-      ValueError: naming the flag, if it is no such list.
+      ArgumentError: the text is not such a list.
     """
     return tuple(_positive_integers(text, name))
 
 
 def read_bytes(name: str, text: str) -> int:
-    """Read the bytes that `70GiB`, `800M` or `1073741824` stand for (binary units).
+    """Parse a number of bytes such as `70GiB`, `800M` or `1073741824` (binary units).
 
     Args:
-      name: the flag's, for the error.
+      name: name of the flag, for the error.
       text: its value.
 
     Raises:
-      ValueError: naming the flag, if the text is no size.
+      ArgumentError: the text is not a size.
     """
     match = _SIZE.fullmatch(text)
     if not match:
-        raise ValueError(f"--{name}={text}: expected a size such as 70GiB or 800M")
+        raise ArgumentError(
+            f"--{name}={text}: expected a size such as 70GiB or 800M", flag=name, found=text
+        )
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _positive_integers(text: str, name: str, largest: int | None = None) -> list[int]:
-    """Returns the integers of a comma-separated list, which may have brackets around it."""
+    """Returns the integers of a comma-separated list, with or without brackets."""
     bare = text.strip()
     try:
         numbers = structured.parse_json(
@@ -95,25 +104,32 @@ def _positive_integers(text: str, name: str, largest: int | None = None) -> list
         numbers = [0]
     if any(number > (largest or number) for number in numbers) or min(numbers) < 1:
         most = "" if largest is None else f" of at most {largest}"
-        raise ValueError(f"--{name}={text:.80}: expected positive integers{most}, comma-separated")
+        raise ArgumentError(
+            f"--{name}={text:.80}: expected positive integers{most}, comma-separated",
+            flag=name,
+            found=text,
+            bound=largest,
+        )
     return numbers
 
 
 def check_column_split(optimizer: str) -> None:
-    """Raise ValueError where tables of an optimizer cannot be halved by column."""
+    """Raise ArgumentError if an optimizer's states cannot be split by column."""
     kind = find(optimizer)
     if kind.per_row_states:
-        raise ValueError(
-            f"--column_split does not go with {kind.description}, which keeps one number for a "
-            "whole row: leave --column_split out, or take one of "
-            f"{', '.join(divisible_optimizers())}"
+        raise ArgumentError(
+            f"--column_split: not possible with {kind.description}, which has one state per row; "
+            f"leave it out, or use one of {', '.join(divisible_optimizers())}",
+            flag="column_split",
+            expected=tuple(divisible_optimizers()),
+            found=optimizer,
         )
 
 
 def precision_of(device: str, amp: bool) -> str:
-    """Return the precision of the matrix products: TensorFlow's default, or AMP's.
+    """Return the precision of matrix products: TensorFlow's default, or AMP's.
 
-    Without AMP, TensorFlow uses TF32 where the GPU has it (from A100 on).
+    Without AMP, TensorFlow uses TF32 if the GPU supports it (A100 and newer).
     """
     on_cpu = device.startswith("cpu")
     if amp:

@@ -1,8 +1,8 @@
 """Predict the time of a training step from counted work and the constants of `planner.hardware`.
 
-Each phase of a step is one or more terms of work / rate; phases follow each other, as in the
-programs whose published rates the constants were checked against. docs/placement.md has the
-comparison and says where the model is wrong.
+Each phase of a step is one or more terms work / rate. Phases run one after another, as in the
+programs whose published rates validate the constants. docs/placement.md compares predictions with
+published rates and lists where the model is wrong.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from planner.workload import (
     expected_unique_fraction,
 )
 
-# Exponent of the ids' power law where nothing measured is given: the default of the synthetic
-# benchmarks of NVIDIA's distributed-embeddings (their flag alpha).
+# Exponent of the ids' power law if no measured value is given: the default (flag alpha) of the
+# synthetic benchmarks of NVIDIA's distributed-embeddings.
 ID_EXPONENT = 1.05
 
 
@@ -30,11 +30,11 @@ class Phase:
     """One term of a step.
 
     Attributes:
-      name: what is done.
-      bound: what limits it: `arithmetic`, `memory`, `exchange`, `all-reduce`, `input`, `overhead`.
-      amount: operations or bytes on the busiest rank (0 for a pure delay).
+      name: name of the work.
+      bound: its limit: `arithmetic`, `memory`, `exchange`, `all-reduce`, `input`, `overhead`.
+      amount: operations or bytes on the busiest rank; 0 for a pure delay.
       seconds: its time.
-      hidden: it runs beside other phases and does not lengthen the step by itself.
+      hidden: it runs in parallel with other phases, so it does not add to the step's time.
     """
 
     name: str
@@ -50,10 +50,10 @@ class StepCost:
 
     Attributes:
       phases: its `Phase`s in order.
-      counts: the counts behind them.
+      counts: the counted work.
       seconds: time of the step.
       global_batch: B.
-      unique_fraction: share of unique ids that was assumed (1 without compress).
+      unique_fraction: assumed share of unique ids; 1 without compress.
     """
 
     phases: tuple[Phase, ...]
@@ -64,12 +64,12 @@ class StepCost:
 
     @property
     def samples_per_second(self) -> float:
-        """Global batch over the step's time."""
+        """Global batch divided by the step's time."""
         return self.global_batch / self.seconds
 
     @property
     def bounds(self) -> dict[str, float]:
-        """Seconds by bound, the longest first."""
+        """{bound: seconds}, longest first."""
         totals = {}
         for phase in self.phases:
             totals[phase.bound] = totals.get(phase.bound, 0.0) + phase.seconds
@@ -77,13 +77,13 @@ class StepCost:
 
     @property
     def bound(self) -> str:
-        """The bound that takes the largest part of the step."""
+        """The bound with the largest part of the step's time."""
         return next(iter(self.bounds))
 
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """What a step runs on.
+    """The hardware and software of a step.
 
     Attributes:
       device: a `Device`, or its name in `planner.hardware.DEVICES`.
@@ -98,14 +98,13 @@ class Platform:
 
 @dataclasses.dataclass(frozen=True)
 class Ids:
-    """How the ids of a batch are spread and travel.
+    """How the ids of a batch are distributed and exchanged.
 
     Attributes:
-      compress: duplicate ids are removed before they and their vectors travel.
-      unique_fraction: with compress, unique ids of a local batch over all its ids as measured;
+      compress: duplicate ids are removed before the exchange.
+      unique_fraction: with compress, the measured unique ids of a local batch over all its ids;
         None assumes a power law with exponent `ID_EXPONENT`.
-      row_imbalance: see `planner.workload.count_step`; 1 takes the ids of row-wise tables to be
-        spread evenly.
+      row_imbalance: see `planner.workload.count_step`; 1 assumes evenly distributed ids.
       per_table_files: see `planner.workload.count_step`.
     """
 
@@ -127,23 +126,23 @@ def predict(
     """Predict one training step.
 
     Args:
-      shape: the model's.
+      shape: the model's sizes.
       placement: on `ranks` ranks.
-      platform: what it runs on.
+      platform: hardware and software.
       ranks: N.
-      global_batch: B, which N divides.
+      global_batch: B, a multiple of N.
       precision: `fp32`, `tf32`, `fp16` or `bf16`.
-      ids: the batch's; default: spread evenly, none removed, from per-table files.
+      ids: the batch's ids; default: evenly distributed, no deduplication, per-table files.
 
     Raises:
-      ValueError: for a name that is not in the tables, or sizes that do not fit together.
+      ValueError: a name is unknown, or the sizes are inconsistent.
     """
     ids = ids or Ids()
     device = _look_up(DEVICES, platform.device, "device")
     software = _look_up(SOFTWARE, platform.software, "software")
     _look_up(device.matrix_rates, precision, f"precision of {device.name}")
     if placement.ranks != ranks:
-        raise ValueError(f"the placement is for {placement.ranks} ranks, not for {ranks}")
+        raise ValueError(f"placement: expected one for {ranks} ranks, found {placement.ranks}")
     unique_fraction, row_imbalance = ids.unique_fraction, ids.row_imbalance
     if not ids.compress:
         unique_fraction = 1.0
@@ -151,9 +150,9 @@ def predict(
         local = max(1, global_batch // ranks)
         unique_fraction = expected_unique_fraction(shape.vocab_sizes, local, ID_EXPONENT)
     elif not 0 < unique_fraction <= 1:
-        raise ValueError(f"unique_fraction is {unique_fraction}, expected above 0 and at most 1")
+        raise ValueError(f"unique_fraction: expected above 0, at most 1, found {unique_fraction}")
     if not 1 <= row_imbalance <= ranks:
-        raise ValueError(f"row_imbalance is {row_imbalance}, expected 1 to the ranks, {ranks}")
+        raise ValueError(f"row_imbalance: expected 1 to {ranks} (ranks), found {row_imbalance}")
     counts = count_step(
         shape,
         placement,
@@ -176,7 +175,7 @@ def predict(
 
 
 class _Rates:
-    """Seconds that an amount of work takes on a device."""
+    """The rates of a device for one precision and number of ranks."""
 
     def __init__(self, device, ranks, precision, network_bandwidth):
         reached = dict.fromkeys(REACHED, 1.0) if device.measured else REACHED
@@ -188,13 +187,13 @@ class _Rates:
         self.network = network_bandwidth or device.network_bandwidth
 
     def exchange(self, amount):
-        """All-to-all of `amount` bytes of one rank, its own part included."""
+        """Returns the seconds of an all-to-all of `amount` bytes per rank, own part included."""
         inside = amount * (self.node - 1) / self.ranks / self.device.alltoall_bandwidth
         outside = amount * (self.ranks - self.node) / self.ranks / self.network
         return max(inside, outside) + self.device.exchange_latency
 
     def allreduce(self, amount):
-        """Ring within each node, then rings between the nodes, one for each rank of a node."""
+        """Returns the seconds of a ring in each node, then one ring per local rank across nodes."""
         inside = 2 * amount * (self.node - 1) / self.node / self.device.allreduce_bandwidth
         nodes = math.ceil(self.ranks / self.node)
         outside = 2 * amount / self.node * (nodes - 1) / nodes / self.network
@@ -254,5 +253,5 @@ def _look_up(table, name, what):
     if not isinstance(name, str):
         return name
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}, expected one of {', '.join(table)}")
+        raise ValueError(f"{what}: expected one of {', '.join(table)}, found {name!r}")
     return table[name]

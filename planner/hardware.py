@@ -1,7 +1,7 @@
-"""The cost model's constants, all of them, each with its source.
+"""All constants of the cost model, with their sources.
 
-Rates are per device and second, bandwidths in bytes per second and one direction. Peaks are the
-vendor's; `REACHED` is the share of them that programs reach, `SOFTWARE` the overhead of software.
+Rates are per device and second, bandwidths in bytes per second and direction. Peaks are the
+vendor's; `REACHED` is the share of the peak that programs reach, `SOFTWARE` their fixed overhead.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ class Device:
     """One accelerator, or the CPU cores of one rank, in its usual machine.
 
     Attributes:
-      name: as in `--device`.
-      memory_bytes: capacity; None where the machine decides (CPU).
+      name: the value of `--device`.
+      memory_bytes: capacity; None if it depends on the machine (CPU).
       memory_bandwidth: of its main memory.
-      matrix_rates: floating-point operations per second, by precision that the device has.
-      ranks_per_node: devices that `alltoall_bandwidth` connects.
+      matrix_rates: floating-point operations per second, by supported precision.
+      ranks_per_node: number of devices that `alltoall_bandwidth` connects.
       alltoall_bandwidth: of an all-to-all within a node, per rank.
       allreduce_bandwidth: of a ring all-reduce within a node, per rank.
       network_bandwidth: between nodes, per rank.
       host_bandwidth: from the host's memory.
       exchange_latency: seconds of one small all-to-all.
-      measured: True if the rates were measured (so `REACHED` does not apply to them).
-      sources: where the numbers are from.
+      measured: the rates were measured, so `REACHED` does not apply to them.
+      sources: sources of the numbers.
     """
 
     name: str
@@ -44,15 +44,15 @@ class Device:
 
 @dataclasses.dataclass(frozen=True)
 class Software:
-    """The time that a training program adds to the device's.
+    """A training program's overhead and behaviour.
 
     Attributes:
-      name: as in `--software`.
-      step_overhead: seconds of a step that do not depend on the batch: kernel launches,
-        Horovod's negotiation, host synchronisation.
+      name: the value of `--software`.
+      step_overhead: seconds per step that do not depend on the batch: kernel launches, Horovod's
+        negotiation, host synchronisation.
       overlaps_exchange: exchanges run while the device computes.
-      gradient_bytes: bytes of a dense gradient's value in the all-reduce under AMP.
-      source: where `step_overhead` is from.
+      gradient_bytes: bytes of a dense gradient's value in the all-reduce with AMP.
+      source: source of `step_overhead`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Software:
     source: str
 
 
-# Share of the vendor's peak that is reached.
+# Share of the vendor's peak that programs reach.
 REACHED = {
     # Fitted, with TensorFlow's step overhead, to the four A100 rows of DeepLearningExamples'
     # TF2 DLRM (one and eight GPUs, TF32 and AMP); test_cost_model repeats the fit.
@@ -71,19 +71,19 @@ REACHED = {
     "bf16": 0.40,  # the same units and the same rate as fp16
     # Fitted to one row: the same program on 16 V100 without AMP (6.43 M samples/s).
     "fp32": 0.77,
-    # Assumed: copies reach about 0.9 of the peak, gathers and scatters of 512-byte rows less.
+    # Assumption: copies reach about 0.9 of the peak, gathers and scatters of 512-byte rows less.
     "memory": 0.80,
-    # HugeCTR's defaults for a DGX A100, of 300 GB/s: max_all_to_all_bandwidth 1.9e11 and
-    # max_all_reduce_bandwidth 1.3e11 (HybridEmbeddingParam), as shares for every NVSwitch machine.
+    # HugeCTR's defaults for a DGX A100 (300 GB/s): max_all_to_all_bandwidth 1.9e11 and
+    # max_all_reduce_bandwidth 1.3e11 (HybridEmbeddingParam), used for every NVSwitch machine.
     "alltoall": 1.9e11 / 3.0e11,
     "allreduce": 1.3e11 / 3.0e11,
-    # Assumed: protocol overhead of InfiniBand and PCIe.
+    # Assumption: protocol overhead of InfiniBand and PCIe.
     "network": 0.80,
     "host": 0.75,
 }
 
-# Share of a device's memory that tables may take, the trainer's default: activations,
-# exchange buffers and the libraries' workspace need the rest. Assumed.
+# Share of a device's memory for tables, also the trainer's default. Assumption: activations,
+# exchange buffers and library workspaces need the rest.
 TABLE_MEMORY_SHARE = 0.80
 
 _V100 = {
@@ -127,8 +127,8 @@ _CPU = {
 }
 _CPU_SOURCE = (
     "measured on two cores of a server processor: copy 42 GB/s, oneDNN 3.2 matrix products of all "
-    "eight MLP layers at batch 8192, Gloo all-to-all on loopback 2 GB/s + 1 ms; a rank is taken "
-    "to have two such cores to itself and a network as fast as loopback"
+    "eight MLP layers at batch 8192, Gloo all-to-all on loopback 2 GB/s + 1 ms; assumes two such "
+    "cores per rank and a network as fast as loopback"
 )
 
 DEVICES = {
@@ -137,8 +137,8 @@ DEVICES = {
         Device(
             name="v100-32gb",
             ranks_per_node=8,
-            # A GPU of a DGX-1 has NVLinks to 4 of its 7 peers; what it sends to the other 3
-            # crosses PCIe 3.0 x16 (15.75 GB/s, of which REACHED["host"]) and takes longest.
+            # A GPU of a DGX-1 has NVLinks to 4 of its 7 peers; transfers to the other 3 cross
+            # PCIe 3.0 x16 (15.75 GB/s, of which REACHED["host"]) and take longest.
             alltoall_bandwidth=15.75e9 * REACHED["host"] * 7 / 3,
             allreduce_bandwidth=150e9 * REACHED["allreduce"],
             network_bandwidth=12.5e9 * 4 / 8 * REACHED["network"],
@@ -184,14 +184,14 @@ DEVICES = {
         ),
         Device(
             name="cpu",
-            # Without AMX nothing faster than float32 was measured.
+            # Without AMX, no precision was faster than float32.
             matrix_rates={"fp32": 0.38e12, "bf16": 0.38e12},
             sources=_CPU_SOURCE,
             **_CPU,
         ),
         Device(
             name="cpu-amx",
-            # 8192 samples x 14.2 MFLOP in 61 ms; a well-prepared product alone reaches 3.1e12.
+            # 8192 samples x 14.2 MFLOP in 61 ms; a single prepacked product reaches 3.1e12.
             matrix_rates={"fp32": 0.38e12, "bf16": 1.9e12},
             sources=_CPU_SOURCE,
             **_CPU,
@@ -221,7 +221,7 @@ SOFTWARE = {
             step_overhead=2.0e-3,
             overlaps_exchange=False,
             gradient_bytes=4,
-            source="not fitted: TensorFlow's",
+            source="not fitted: the value of tensorflow",
         ),
     )
 }

@@ -1,6 +1,6 @@
-"""What `--mode=plan` prints: where tables lie, what a step moves and computes, how long it takes.
+"""Print a plan (`--mode=plan`): the placement of tables, the work of a step and its time.
 
-Touches neither data nor TensorFlow. `python3 -m planner.plan --help` lists the direct command.
+Needs neither data nor TensorFlow. `python3 -m planner.plan --help` describes the direct command.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from planner.arguments import read_bytes, read_vocab_sizes, read_widths
 from planner.cost_model import ID_EXPONENT, StepCost
 from planner.hardware import DEVICES, SOFTWARE
 from planner.planned_run import Machines, PlannedRun, Tables
+from planner.published_runs import VOCABULARIES
 from planner.workload import ModelShape, row_wise_imbalance
 from storage.arguments import number, whole_number
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
-# A wrong argument, as for argparse.
+# The exit status of argparse for a wrong argument.
 _EXIT_USER_ERROR = 2
 
 
@@ -28,8 +29,8 @@ def render(run: PlannedRun) -> str:
     """Return the plan of a run as text.
 
     Raises:
-      PlacementError: if the tables do not fit; names the numbers of ranks on which they would.
-      ValueError: for sizes or names that cannot be.
+      PlacementError: the tables do not fit; lists the numbers of ranks on which they do.
+      ValueError: a size or a name is invalid.
     """
     shape, ranks, device = run.shape, run.machines.ranks, run.machines.device
     try:
@@ -37,19 +38,18 @@ def render(run: PlannedRun) -> str:
     except PlacementError as error:
         if error.missing_bytes is None:
             raise
-        enough = [str(count) for count in SCALES if _fits(run, count)]
-        hint = (
-            f"They fit on {', '.join(enough)} ranks."
-            if enough
-            else (f"They fit on none of {', '.join(map(str, SCALES))} ranks.")
-        )
-        raise PlacementError(f"{error}\n{hint}", error.table, error.missing_bytes) from None
+        enough = ", ".join(str(count) for count in SCALES if _fits(run, count))
+        raise PlacementError(
+            f"{error}\nThey fit on {enough or f'none of {SCALES}'} ranks.",
+            missing_bytes=error.missing_bytes,
+            **error.fields,
+        ) from None
     step = run.cost(placed)
     bottom = "-".join(map(str, (shape.dense_features, *shape.bottom_mlp)))
     top = "-".join(map(str, (shape.make_interaction().width, *shape.top_mlp)))
     total = sum(placed.bytes_of(rank) for rank in range(ranks))
     budget = run.machines.table_bytes
-    limit = "no limit given" if budget is None else f"at most {byte_text(budget)} of tables a rank"
+    limit = "no memory limit" if budget is None else f"at most {byte_text(budget)} of tables a rank"
     lines = [
         f"model      {len(shape.vocab_sizes)} tables, {sum(shape.vocab_sizes):,} rows of "
         f"{shape.dimension} float32, {byte_text(total)} with {run.tables.optimizer}; MLPs {bottom} "
@@ -67,8 +67,8 @@ def render(run: PlannedRun) -> str:
         f"The same global batch on other numbers of ranks ({device})",
         *_scale_lines(run, sorted({*SCALES, ranks})),
         "",
-        "Predicted from counted work and the constants of planner/hardware.py; docs/placement.md "
-        "shows how far such predictions are off.",
+        "Predicted from counted work and the constants in planner/hardware.py; docs/placement.md "
+        "compares such predictions with published rates.",
     ]
     return "\n".join(lines)
 
@@ -90,9 +90,9 @@ def _step_lines(step: StepCost, ranks: int) -> list[str]:
             work = f"{phase.amount / 1e9:.1f} GFLOP"
         elif phase.amount:
             work = byte_text(phase.amount)
-        beside = " (beside the rest)" if phase.hidden else ""
+        parallel = " (in parallel)" if phase.hidden else ""
         lines.append(
-            f"  {phase.name:44}{work:>12}{phase.seconds * 1e3:>9.3f}  {phase.bound}{beside}"
+            f"  {phase.name:44}{work:>12}{phase.seconds * 1e3:>9.3f}  {phase.bound}{parallel}"
         )
     share = step.bounds[step.bound] / step.seconds
     exchanged = 2 * counts.vector_bytes + counts.id_bytes
@@ -112,10 +112,9 @@ def _imbalance_lines(placed: Placement, compress: bool) -> list[str]:
     sizes = [placed.vocab_sizes[table] for table in placed.row_wise_tables]
     imbalance = row_wise_imbalance(sizes, placed.ranks, ID_EXPONENT)
     return [
-        f"  Ids of row-wise tables are taken as evenly spread. If small ids are the frequent ones "
+        "  Assumes evenly distributed ids of row-wise tables. If small ids are the most frequent "
         f"(power law {ID_EXPONENT}),",
-        f"  the busiest rank serves {imbalance:.2f} times the mean of them; --dedup_ids evens that "
-        "out.",
+        f"  the busiest rank serves {imbalance:.2f} times the mean; --dedup_ids balances them.",
     ]
 
 
@@ -153,37 +152,38 @@ def _scale_lines(run: PlannedRun, counts: list[int]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a plan; returns the exit status."""
+    """Print a plan; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python3 -m planner.plan", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
+    # fmt: off
     add("--ranks", type=whole_number(1, 1 << 16), default=1, help="number of ranks")
     add("--device", default="a100-80gb", choices=list(DEVICES))
     add("--global_batch_size", type=whole_number(1), default=65536,
-        help="samples of a step on all ranks")  # fmt: skip
+        help="samples of a step over all ranks")
     add("--amp", action="store_true", help="mixed precision")
-    add("--vocab_sizes", default="mlperf", help="name, comma-separated sizes or JSON file")
-    add("--embedding_dim", type=whole_number(1, 1 << 20), default=128)
+    add("--vocab_sizes", default="mlperf",
+        help=f"table sizes: {', '.join(VOCABULARIES)}, a comma-separated list or a JSON file")
+    add("--embedding_dim", type=whole_number(1, 1 << 20), default=128,
+        help="columns of an embedding vector")
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
     add("--interaction", default="dot", choices=list(INTERACTIONS))
-    add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="of the tables")
+    add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="row optimizer of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
-    add("--column_split", action="store_true", help="halve tables where that balances better")
-    add("--replicate_below_rows", type=whole_number(), default=0)
-    add("--memory_per_rank", help="for tables, such as 40GiB")
-    add(
-        "--dedup_ids",
-        "--compress",
-        dest="compress",
-        action="store_true",
-        help="remove duplicate ids before they travel",
-    )
+    add("--column_split", action="store_true",
+        help="split tables by column if that balances the ranks better")
+    add("--replicate_below_rows", type=whole_number(), default=0,
+        help="replicate tables with fewer rows than this")
+    add("--memory_per_rank", help="bytes for tables, such as 40GiB")
+    add("--dedup_ids", "--compress", dest="compress", action="store_true",
+        help="remove duplicate ids before the exchange")
     add("--unique_fraction", type=number(0, 1),
-        help="measured unique ids over ids of a local batch")  # fmt: skip
+        help="measured unique ids over all ids of a local batch")
     add("--software", default="tensorflow", choices=list(SOFTWARE))
-    add("--network_bandwidth", help="bytes per second of a rank between nodes, such as 20GiB")
+    add("--network_bandwidth", help="bytes per second per rank between nodes, such as 20GiB")
+    # fmt: on
     flags = parser.parse_args(arguments)
     try:
         run = PlannedRun(

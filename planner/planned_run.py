@@ -1,4 +1,4 @@
-"""A run to plan: model, machines, tables, batch; its placement and what a step of it costs."""
+"""A run to plan: model, machines, tables and batch; its placement and the cost of its steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import POLICIES, Placement, check_optimizer, plan
 from model.embedding.placement_file import read_placement
-from planner.arguments import check_column_split, precision_of
+from planner.arguments import ArgumentError, check_column_split, precision_of
 from planner.cost_model import Ids, Platform, StepCost, predict
 from planner.hardware import DEVICES, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape
@@ -15,7 +15,7 @@ from planner.workload import ModelShape
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """What a planned run has to run on.
+    """The machines of a planned run.
 
     Attributes:
       ranks: N.
@@ -25,7 +25,7 @@ class Machines:
       network_bandwidth: bytes per second between nodes, per rank; None: the device's.
 
     Raises:
-      ValueError: for an unknown device.
+      ArgumentError: the device is unknown.
     """
 
     ranks: int = 1
@@ -36,13 +36,16 @@ class Machines:
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
-            raise ValueError(
-                f"unknown device {self.device!r}, expected one of {', '.join(DEVICES)}"
+            raise ArgumentError(
+                f"device: expected one of {', '.join(DEVICES)}, found {self.device!r}",
+                flag="device",
+                expected=tuple(DEVICES),
+                found=self.device,
             )
 
     @property
     def table_bytes(self) -> int | None:
-        """Bytes that tables may take on one rank; None: no limit is known."""
+        """Bytes for tables on one rank; None: no known limit."""
         memory = DEVICES[self.device].memory_bytes
         if self.memory_per_rank is not None or memory is None:
             return self.memory_per_rank
@@ -51,16 +54,16 @@ class Machines:
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """How a planned run keeps its tables.
+    """The tables of a planned run.
 
     Attributes:
       optimizer: a name in `OPTIMIZERS`.
       placement: `auto`, `table`, `row`, or the path of a placement file for N ranks.
-      column_split: tables may be halved by columns.
+      column_split: tables may be split by column.
       replicate_below_rows: see `model.embedding.placement.plan`.
 
     Raises:
-      ValueError: for an unknown optimizer, or one whose tables cannot be halved.
+      ArgumentError: the optimizer is unknown, or its states cannot be split by column.
     """
 
     optimizer: str = "sgd"
@@ -70,8 +73,11 @@ class Tables:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"unknown optimizer {self.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}"
+            raise ArgumentError(
+                f"optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}",
+                flag="optimizer",
+                expected=tuple(OPTIMIZERS),
+                found=self.optimizer,
             )
         if self.column_split:
             check_column_split(self.optimizer)
@@ -82,14 +88,14 @@ class PlannedRun:
     """A run to plan.
 
     Attributes:
-      shape: the model's.
-      machines: what it runs on.
-      tables: how its tables are kept.
+      shape: the model's sizes.
+      machines: hardware and software.
+      tables: optimizer and placement of the tables.
       global_batch_size: B.
       amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
-      compress: duplicate ids are removed before they and their vectors travel.
+      compress: duplicate ids are removed before the exchange.
       unique_fraction: measured share of unique ids in a local batch, or None.
-      per_table_files: ranks read the ids of their own tables alone.
+      per_table_files: ranks can read the ids of only their own tables.
     """
 
     shape: ModelShape
@@ -105,7 +111,7 @@ class PlannedRun:
         """Return the placement on a number of ranks.
 
         Raises:
-          PlacementError: if the tables do not fit.
+          PlacementError: the tables do not fit, or the placement file is wrong.
         """
         shape, tables = self.shape, self.tables
         limits = {
@@ -133,7 +139,7 @@ class PlannedRun:
         )
 
     def cost(self, placed: Placement) -> StepCost:
-        """Return the predicted cost of a step with a placement."""
+        """Return the predicted cost of a step."""
         machines = self.machines
         return predict(
             self.shape,
@@ -147,5 +153,5 @@ class PlannedRun:
 
     @property
     def precision(self) -> str:
-        """Of the matrix products."""
+        """Precision of the matrix products."""
         return precision_of(self.machines.device, self.amp)

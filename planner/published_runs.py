@@ -1,7 +1,7 @@
-"""Training rates that others have published for DLRM on Criteo Terabyte, beside our predictions.
+"""Published training rates of DLRM on Criteo Terabyte, compared with predictions.
 
-All are of D = 128, bottom MLP 512-256-128, top MLP 1024-1024-512-256-1 and SGD.
-`python3 -m planner.published_runs` prints the comparison that docs/placement.md shows.
+All have D = 128, bottom MLP 512-256-128, top MLP 1024-1024-512-256-1 and SGD.
+`python3 -m planner.published_runs` prints the comparison in docs/placement.md.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from planner.workload import ModelShape
 
 # fmt: off
 VOCABULARIES = {
-    # HugeCTR's and MLPerf's preprocessing with a limit of 40 million rows a table: 96 GB.
+    # Preprocessing of HugeCTR and MLPerf with at most 40 million rows per table: 96 GB.
     "mlperf": (
         39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10,
         2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36,
     ),
-    # TorchRec's example: the same limit, other counts, twice the limit, and no limit (451 GB).
+    # TorchRec's example: the same limit with other counts, twice the limit, no limit (451 GB).
     "torchrec": (
         40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10,
         2209, 11938, 155, 4, 976, 14, 40000000, 40000000, 40000000, 590152, 12973, 108, 36,
@@ -33,7 +33,7 @@ VOCABULARIES = {
         227605432, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 130229467, 3067956, 405282, 10,
         2209, 11938, 155, 4, 976, 14, 292775614, 40790948, 187188510, 590152, 12973, 108, 36,
     ),
-    # DeepLearningExamples, ids seen at least 15 times: 16.8 GB, fits one GPU.
+    # DeepLearningExamples, values that occur at least 15 times: 16.8 GB, fits one GPU.
     "frequency-15": (
         7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 245828, 11,
         2209, 10667, 104, 4, 968, 15, 8165896, 2675940, 7156453, 302516, 12022, 97, 35,
@@ -53,15 +53,15 @@ class PublishedRun:
     """One published training rate.
 
     Attributes:
-      source: who published it.
-      system: the machine, in words.
+      source: its publisher.
+      system: description of the machine.
       ranks: N.
       device, global_batch, precision, compress, software: see `planner.cost_model.predict`.
       vocabulary: a name in `VOCABULARIES`.
-      policy: the placement policy that comes nearest to the program's own.
+      policy: the placement policy that is most similar to the program's.
       rate: published samples per second.
-      fitted: which constant was fitted to this row, or empty.
-      network_bandwidth: where it differs from the device's usual machine.
+      fitted: the constants fitted to this row, or empty.
+      network_bandwidth: if it differs from the device's usual machine.
     """
 
     source: str
@@ -85,7 +85,7 @@ def _sok(system, device, batch, precision, rate):
     )
 
 
-# AWS p4d.24xlarge, which the example's README names: 400 Gb/s for eight GPUs, of which 80 %.
+# 80 % of 400 Gb/s for eight GPUs: AWS p4d.24xlarge, the machine in the example's README.
 _P4D = 400e9 / 8 / 8 * 0.8
 _FIT = "shares, overhead"
 
@@ -169,7 +169,7 @@ def prediction(run: PublishedRun) -> StepCost:
 
 
 def comparison() -> str:
-    """Return the published rates beside the predicted ones as a Markdown table."""
+    """Return published and predicted rates as a Markdown table."""
     lines = [
         "| source | system | batch | tables | precision | published M/s | predicted M/s | error "
         "| largest part of the predicted step | fitted to it |",

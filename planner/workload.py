@@ -1,7 +1,8 @@
-"""What one DLRM training step does, counted: operations, bytes of memory, bytes exchanged.
+"""Counts the work of one DLRM training step: operations, memory bytes, exchanged bytes.
 
-Everything here is a count that follows from shapes; times are `planner.cost_model`'s business.
-B global batch, b = B/N local batch, N ranks, T tables, D embedding dimension.
+All counts follow from shapes; `planner.cost_model` converts them to times.
+
+Shapes: B global batch, b = B/N local batch, N ranks, T tables, D embedding dimension.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from model.interactions import Interaction, interaction_class
 ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
 GRADIENT_BYTES = 4  # of a replicated table, summed in float32
-ID_BYTES = 4  # of an id, or a row number of a rank's variable, on its way: int32
+ID_BYTES = 4  # of an exchanged id or row number: int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ModelShape:
 
     Attributes:
       vocab_sizes: rows of each of the T tables.
-      dimension: D, the width of the last bottom layer too.
+      dimension: D, also the width of the last bottom layer.
       dense_features: inputs of the bottom MLP.
       bottom_mlp: widths of its layers.
       top_mlp: widths of its layers.
@@ -43,15 +44,15 @@ class ModelShape:
     def __post_init__(self):
         if not self.bottom_mlp or self.bottom_mlp[-1] != self.dimension:
             raise ValueError(
-                f"the last bottom layer must be as wide as an embedding vector ({self.dimension}), "
+                f"bottom MLP: expected a last width of {self.dimension} (embedding dimension), "
                 f"found {list(self.bottom_mlp)}"
             )
         if not self.top_mlp:
-            raise ValueError("the top MLP has no layer")
+            raise ValueError("top MLP: expected at least one layer, found none")
         interaction_class(self.interaction)
 
     def make_interaction(self) -> Interaction:
-        """Returns what makes the top MLP's input; it counts its own work."""
+        """Returns the interaction, which counts its own work."""
         return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension)
 
     @property
@@ -71,17 +72,17 @@ class ModelShape:
     def mlp_flops(self) -> int:
         """Floating-point operations of both MLPs per sample, forward and backward.
 
-        Three matrix products a layer (output, weight gradient, input gradient), except that
-        nobody needs the gradient of the dense features.
+        Three matrix products per layer (output, weight gradient, input gradient); the first layer
+        has no input gradient.
         """
         macs = [inputs * outputs for inputs, outputs in self.layers]
         return 2 * (3 * sum(macs) - macs[0])
 
     @property
     def mlp_values(self) -> int:
-        """Activations that the MLPs' matrix products read and write per sample.
+        """Activation values that the MLPs' matrix products read and write per sample.
 
-        Each product reads its input and writes its output once; bias and ReLU are taken as fused.
+        Each product reads its input and writes its output once; assumes fused bias and ReLU.
         """
         values = [inputs + outputs for inputs, outputs in self.layers]
         return 3 * sum(values) - values[0]
@@ -89,20 +90,20 @@ class ModelShape:
 
 @dataclasses.dataclass(frozen=True)
 class StepCounts:
-    """What the busiest rank does in one step (all bytes, operations: per step of one rank).
+    """The work of the busiest rank in one step.
 
     Attributes:
       matrix_flops: MLPs and interaction, forward and backward.
       mlp_bytes, interaction_bytes: activations through memory.
       lookup_bytes: rows read and vectors written.
       update_bytes: gradients read, rows (and optimizer state) read and written.
-      reorder_bytes: copies between the exchange's order (each vector once where duplicate ids
-        were removed) and the samples' order, forward and backward.
-      vector_bytes: vectors sent or received, whichever is more, in one direction of the step,
-        the rank's own part included; the backward exchange is as large.
-      id_bytes: ids sent to their owners, the rank's own part included.
-      allreduce_bytes: gradients that every rank must have.
-      input_bytes: bytes of samples read from the data set.
+      reorder_bytes: copies between the exchange's order (each vector once if duplicate ids are
+        removed) and the samples' order, forward and backward.
+      vector_bytes: the larger of vectors sent and received in the forward exchange, including the
+        rank's own part; the backward exchange has the same size.
+      id_bytes: ids sent to their owners, including the rank's own part.
+      allreduce_bytes: gradients in the all-reduce.
+      input_bytes: bytes of samples read from the dataset.
     """
 
     matrix_flops: float
@@ -121,8 +122,8 @@ def exchanged_values(placement: Placement, rank: int, global_batch: int) -> tupl
     """Count the values that a rank exchanges in the forward direction of a step.
 
     Returns:
-      (sent, received), the rank's own part included, every id counted as often as it occurs.
-      Exact, but for the part of `sent` that is of row-wise tables: there the mean over ranks.
+      (sent, received), including the rank's own part and repeated ids. Exact, except that `sent`
+      contains the mean over ranks for row-wise tables.
     """
     local = global_batch // placement.ranks
     row_wise = local * len(placement.row_wise_tables) * placement.dimension
@@ -149,31 +150,39 @@ def count_step(
     Args:
       shape: the model.
       placement: of its tables.
-      global_batch: B; the ranks must divide it.
-      precision: `fp32`, `tf32`, `fp16` or `bf16`; tables and optimizer state stay float32.
-      unique_fraction: unique ids of a local batch over all its ids, where duplicates are removed
-        before they travel; 1 where they are not.
+      global_batch: B, a multiple of N.
+      precision: `fp32`, `tf32`, `fp16` or `bf16`; tables and optimizer state are always float32.
+      unique_fraction: unique ids of a local batch over all its ids if duplicates are removed before
+        the exchange, otherwise 1.
       row_imbalance: ids of row-wise tables that the busiest rank serves, over the mean.
-      per_table_files: whether a rank can read the ids of its own tables alone. If it can, every
-        table lies whole on one rank and duplicates stay, no id is exchanged.
+      per_table_files: a rank can read the ids of only its own tables. No id is exchanged if also
+        every table is on one rank and duplicates are not removed.
       gradient_bytes: bytes of a dense gradient's value in the all-reduce.
 
     Returns:
-      The `StepCounts` of the busiest rank, term by term.
+      The maximum over ranks of each count.
+
+    Raises:
+      ValueError: the placement has other tables, or B is not a multiple of N.
     """
     ranks, tables = placement.ranks, len(shape.vocab_sizes)
     interaction = shape.make_interaction()
     if placement.vocab_sizes != tuple(shape.vocab_sizes):
-        raise ValueError("the placement is of other tables than the model's")
+        raise ValueError(
+            f"placement: expected the model's tables {tuple(shape.vocab_sizes)}, found "
+            f"{placement.vocab_sizes}"
+        )
     if global_batch < 1 or global_batch % ranks:
-        raise ValueError(f"{ranks} ranks do not divide a global batch of {global_batch} samples")
+        raise ValueError(
+            f"global batch: expected a multiple of {ranks} (ranks) above 0, found {global_batch}"
+        )
     local = global_batch // ranks
     value, dimension = VALUE_BYTES[precision], shape.dimension
     replicated = len(placement.replicated_tables)
     exchanged = tables - replicated if ranks > 1 else 0
-    whole = len(placement.table_wise_tables) == tables
+    table_wise = len(placement.table_wise_tables) == tables
     compressed = unique_fraction < 1
-    own_ids = per_table_files and whole and not compressed
+    own_ids = per_table_files and table_wise and not compressed
 
     traffic = [exchanged_values(placement, rank, global_batch) for rank in range(ranks)]
     skew = (row_imbalance - 1) * local * len(placement.row_wise_tables) * dimension
@@ -181,7 +190,8 @@ def count_step(
     received = unique_fraction * traffic[0][1]
     looked_up = sent / dimension + local * replicated  # vectors
     state = placement.optimizer_bytes_per_row
-    pieces = 2 if placement.column_wise_tables else 1  # beside halves, whole rows are two halves
+    # With a column-wise table, every row is requested as two halves.
+    pieces = 2 if placement.column_wise_tables else 1
     moved = local * (tables - replicated) * dimension * value if ranks > 1 or compressed else 0
     replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
     return StepCounts(
@@ -216,21 +226,21 @@ def _input_bytes(shape, placement, global_batch, per_table_files, own_ids):
 
 
 def _stored_id_bytes(rows):
-    """Bytes of an id in a per-table file: int8, int16 or int32 by the table's size."""
+    """Returns the bytes of an id in a per-table file: int8, int16 or int32."""
     return 1 if rows < 127 else 2 if rows < 32767 else 4
 
 
 def expected_unique_fraction(vocab_sizes: Sequence[int], samples: int, exponent: float) -> float:
-    """Estimate the unique ids of a batch over all its ids, if ids follow a power law.
+    """Estimate the unique ids of a batch over all its ids for power-law ids.
 
-    Id i of a table (counted from 1) has probability c / i**exponent, so a batch of b ids has
-    sum over i of 1 - (1 - p_i)**b distinct ones. Beyond the first thousand rows the sum is taken
-    over geometric buckets.
+    Id i of a table (counted from 1) has probability p_i = c / i**exponent, so a batch of b ids has
+    the sum over i of 1 - (1 - p_i)**b distinct ids. Beyond the first thousand rows the sum is over
+    geometric buckets.
 
     Args:
       vocab_sizes: rows of each table.
-      samples: b, the ids that are made unique together, per table.
-      exponent: of the power law, above 0.
+      samples: b, the number of ids per table that are deduplicated together.
+      exponent: exponent of the power law, above 0.
 
     Returns:
       A number in (0, 1].
@@ -249,21 +259,21 @@ def expected_unique_fraction(vocab_sizes: Sequence[int], samples: int, exponent:
 
 
 def row_wise_imbalance(vocab_sizes: Sequence[int], ranks: int, exponent: float) -> float:
-    """Estimate the ids that the busiest rank of row-wise tables serves, over the mean.
+    """Estimate the ids of row-wise tables that the busiest rank serves, over the mean.
 
-    Preprocessing gives frequent values small ids, and id i lies on rank i mod N: rank 0 holds the
+    Preprocessing gives frequent values small ids, and id i is on rank i mod N, so rank 0 holds the
     most frequent value of every table. Ids follow a power law as in `expected_unique_fraction`.
 
     Args:
       vocab_sizes: rows of each row-wise table.
       ranks: N.
-      exponent: of the power law.
+      exponent: exponent of the power law.
 
     Returns:
       A number in [1, N].
     """
     loads = [0.0] * ranks
-    head = 64 * ranks  # beyond, the ranks' shares differ by less than 1/64 of the head's
+    head = 64 * ranks  # in the tail, the ranks' shares differ by less than 1/64 of the head's
     for rows in vocab_sizes:
         weights = [(i + 1) ** -exponent for i in range(min(rows, head))]
         rest = _tail(len(weights), rows, exponent)
@@ -275,7 +285,7 @@ def row_wise_imbalance(vocab_sizes: Sequence[int], ranks: int, exponent: float) 
 
 
 def _tail(first, rows, exponent):
-    """Sum of i**-exponent for first < i <= rows, by the midpoint rule over unit intervals."""
+    """Returns the sum of i**-exponent for first < i <= rows by the midpoint rule."""
     low, high = first + 0.5, rows + 0.5
     if exponent == 1:
         return math.log(high / low)

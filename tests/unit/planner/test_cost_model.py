@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import random
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ A100 = Platform("a100-80gb")
 
 
 def looped_mlp(widths, first_needs_no_gradient):
-    """Multiplies and values touched by a MLP's matrix products for one sample, by plain loops."""
+    """Returns (multiplications, values moved) of an MLP's products per sample, by plain loops."""
     macs = touched = 0
     for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:])):
         products = ["forward", "weight gradient"]
@@ -46,7 +45,7 @@ def looped_mlp(widths, first_needs_no_gradient):
     return macs, touched
 
 
-def test_arithmetic_and_activations_equal_plain_loops():
+def test_model_shape_counts_match_plain_loops():
     shape = ModelShape((5, 6, 7), 4, 3, (6, 4), (9, 2, 1))
     assert shape.make_interaction().width == 16  # 4 + 6 pairs, padded
     bottom = looped_mlp([3, 6, 4], first_needs_no_gradient=True)
@@ -56,8 +55,8 @@ def test_arithmetic_and_activations_equal_plain_loops():
     assert shape.dense_parameters == (3 * 6 + 6) + (6 * 4 + 4) + (16 * 9 + 9) + (9 * 2 + 2) + 3
 
 
-def test_counts_of_the_published_model():
-    """Against figures worked out by hand: 14.18 + 0.37 MFLOP and 22,845 values a sample."""
+def test_count_step_of_the_published_model():
+    """Computed by hand: 14.18 + 0.37 MFLOP and 22,845 values per sample."""
     shape = ModelShape(MLPERF)
     assert shape.make_interaction().width == 480
     assert shape.mlp_flops == 2 * (3 * (170_496 + 2_195_712) - 13 * 512)
@@ -73,7 +72,7 @@ def test_counts_of_the_published_model():
     assert counts.vector_bytes == counts.id_bytes == counts.allreduce_bytes == 0
 
 
-def test_counts_of_the_other_interactions():
+def test_count_step_of_other_interactions():
     """By hand: cat is 27 x 128 wide and copied each way; none has the width of dot, 351 zeros."""
     placement = plan(MLPERF, 128, 1)
     cat = ModelShape(MLPERF, interaction="cat")
@@ -87,7 +86,7 @@ def test_counts_of_the_other_interactions():
     assert none.layers == dot.layers
     counts = count_step(none, placement, 1000, "fp32")
     assert counts.matrix_flops == 1000 * dot.mlp_flops
-    # In and out, and zeros for the gradients of 26 vectors.
+    # Input, output, and zero gradients of 26 vectors.
     assert counts.interaction_bytes == 1000 * 4 * (128 + 480 + 128 + 128 + 26 * 128)
 
 
@@ -99,9 +98,9 @@ def test_counts_of_the_other_interactions():
     policy=st.sampled_from(["auto", "table", "row"]),
     budget=st.one_of(st.none(), st.integers(200, 2000)),
     column_split=st.sampled_from([False, "auto"]),
-    seed=st.integers(0, 1000),
+    seed=st.integers(0, 2**32 - 1),
 )
-def test_exchanged_bytes_equal_those_of_a_simulated_exchange(
+def test_exchanged_bytes_match_a_simulated_exchange(
     sizes, ranks, local, policy, budget, column_split, seed
 ):
     try:
@@ -110,11 +109,11 @@ def test_exchanged_bytes_equal_those_of_a_simulated_exchange(
         )
     except ValueError:
         return
-    generator = random.Random(seed)
+    rng = np.random.default_rng(seed)
     sent, received, ids = [0] * ranks, [0] * ranks, [0] * ranks
     for rank in range(ranks):
         for _, (table, rows) in itertools.product(range(local), enumerate(sizes)):
-            row = generator.randrange(rows)
+            row = int(rng.integers(rows))
             ids[rank] += 2 if placement.column_wise_tables else 1
             for column in range(4):
                 sent[placement.owner(table, row, column)] += 4
@@ -125,7 +124,7 @@ def test_exchanged_bytes_equal_those_of_a_simulated_exchange(
     if ranks == 1:
         assert counts.vector_bytes == counts.id_bytes == 0
         return
-    if len(placement.table_wise_tables) == len(sizes):  # a rank reads the ids of its own tables
+    if len(placement.table_wise_tables) == len(sizes):  # ranks read the ids of their tables
         assert counts.id_bytes == 0
     else:
         assert counts.id_bytes == 4 * max(ids) == 4 * min(ids)
@@ -134,41 +133,41 @@ def test_exchanged_bytes_equal_those_of_a_simulated_exchange(
         assert 4 * values == received[rank]
         if not placement.row_wise_tables:
             assert 4 * columns == sent[rank]
-    if placement.row_wise_tables:  # who sends depends on the ids: the mean rank cannot send more
+    if placement.row_wise_tables:  # the ids determine who sends; the mean is a lower bound
         assert counts.vector_bytes >= max(max(received), sum(sent) / ranks)
     else:
         assert counts.vector_bytes == max(*sent, *received)
 
 
-def test_adagrad_state_and_replicated_tables_are_counted():
+def test_count_step_includes_optimizer_state_and_replicated_tables():
     shape = ModelShape((5, 100), 4, 2, (4,), (1,))
     plain = count_step(shape, plan((5, 100), 4, 2), 10, "fp32")
     adagrad = count_step(shape, plan((5, 100), 4, 2, optimizer_bytes_per_row=16), 10, "fp32")
-    assert adagrad.update_bytes - plain.update_bytes == 10 * 2 * 16  # one table a rank
+    assert adagrad.update_bytes - plain.update_bytes == 10 * 2 * 16  # one table per rank
     copies = count_step(shape, plan((5, 100), 4, 2, replicate_below_rows=6), 10, "fp32")
     assert copies.allreduce_bytes - plain.allreduce_bytes == 5 * 16
 
 
 @pytest.mark.parametrize("exponent", [0.8, 1.05, 1.5])
-def test_expected_unique_ids_equal_the_exact_sum_and_a_draw(exponent):
+def test_expected_unique_fraction_matches_the_exact_sum_and_a_draw(exponent, rng):
     rows, samples = 5000, 4000
     weights = np.arange(1, rows + 1) ** -exponent
     p = weights / weights.sum()
     exact = np.sum(1 - (1 - p) ** samples) / samples
     estimate = expected_unique_fraction((rows,), samples, exponent)
     assert estimate == pytest.approx(exact, rel=0.01)
-    draws = np.random.default_rng(7).choice(rows, size=(20, samples), p=p)
+    draws = rng.choice(rows, size=(20, samples), p=p)
     drawn = np.mean([len(np.unique(draw)) for draw in draws]) / samples
     assert estimate == pytest.approx(drawn, rel=0.03)
 
 
-def test_expected_unique_ids_at_the_edges():
+def test_expected_unique_fraction_of_one_row_and_one_sample():
     assert expected_unique_fraction((1,), 1000, 1.05) == pytest.approx(1e-3)
     assert expected_unique_fraction((10**9,), 1, 1.05) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("exponent", [0.9, 1.0, 1.05, 1.3])
-def test_row_wise_imbalance_equals_that_of_the_exact_sum(exponent):
+def test_row_wise_imbalance_matches_the_exact_sum(exponent):
     sizes, ranks = (3, 700, 20_000), 4
     loads = np.zeros(ranks)
     for rows in sizes:
@@ -179,7 +178,7 @@ def test_row_wise_imbalance_equals_that_of_the_exact_sum(exponent):
     assert row_wise_imbalance(sizes, 1, exponent) == pytest.approx(1)
 
 
-def test_row_imbalance_lengthens_the_exchange_and_the_lookup():
+def test_row_imbalance_scales_exchange_and_update():
     placement, shape = plan(MLPERF, 128, 8, policy="row"), ModelShape(MLPERF)
     even = predict(shape, placement, A100, 8, 65536, "tf32").counts
     skewed = predict(shape, placement, A100, 8, 65536, "tf32", Ids(row_imbalance=2.0)).counts
@@ -190,7 +189,7 @@ def test_row_imbalance_lengthens_the_exchange_and_the_lookup():
 
 # ---- predictions -------------------------------------------------------------------------------
 
-# Rows that the model misses by more than 20 %; docs/placement.md says why.
+# Rows with an error of more than 20 %; docs/placement.md has the reasons.
 MISSED = {
     (published_runs.DLE, "8 x A100", 65536, "fp16", "full"),
     (published_runs.DLE, "16 x V100", 65536, "fp16", "mlperf"),
@@ -208,15 +207,15 @@ def key(run):
 
 
 @pytest.mark.parametrize("run", PUBLISHED_RUNS, ids=lambda run: "-".join(map(str, key(run))))
-def test_published_rate_is_predicted(run):
+def test_prediction_matches_the_published_rate(run):
     error = prediction(run).samples_per_second / run.rate - 1
     if key(run) in MISSED:
-        assert error > 0.2  # too fast each time; once this is mended, the list must shrink
+        assert error > 0.2  # always too fast; if this fails, remove the row from MISSED
     else:
         assert abs(error) < 0.2
 
 
-def test_every_row_of_the_seed_benchmark_is_predicted_within_ten_percent_and_none_was_fitted():
+def test_rows_of_the_sok_benchmark_are_predicted_within_ten_percent_without_a_fit():
     rows = [run for run in PUBLISHED_RUNS if run.source == published_runs.SOK]
     assert len(rows) == 8
     for run in rows:
@@ -224,7 +223,7 @@ def test_every_row_of_the_seed_benchmark_is_predicted_within_ten_percent_and_non
         assert prediction(run).samples_per_second == pytest.approx(run.rate, rel=0.1)
 
 
-def test_constants_are_the_least_squares_fit_of_the_rows_that_they_name():
+def test_fitted_constants_are_the_least_squares_fit_of_their_rows():
     rows = [run for run in PUBLISHED_RUNS if "shares" in run.fitted]
     assert len(rows) == 4
     terms = []
@@ -248,11 +247,11 @@ def test_constants_are_the_least_squares_fit_of_the_rows_that_they_name():
     assert SOFTWARE["tensorflow"].step_overhead == pytest.approx(overhead / 1e4, abs=1.1e-4)
 
 
-def test_documentation_shows_the_current_comparison():
+def test_placement_page_has_the_current_comparison():
     assert published_runs.comparison() in DOCS.read_text(encoding="utf-8")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     device=st.sampled_from(sorted(DEVICES)),
     ranks=st.sampled_from([1, 2, 3, 8, 24, 64]),
@@ -261,7 +260,7 @@ def test_documentation_shows_the_current_comparison():
     compress=st.booleans(),
     software=st.sampled_from(sorted(SOFTWARE)),
 )
-def test_step_is_never_shorter_than_a_phase_and_never_slower_on_a_faster_device(
+def test_step_time_bounds_its_phases_and_falls_on_a_faster_device(
     device, ranks, local, policy, compress, software
 ):
     placement = plan(MLPERF, 128, ranks, policy=policy)
@@ -291,19 +290,19 @@ def test_step_is_never_shorter_than_a_phase_and_never_slower_on_a_faster_device(
     assert cost.bounds[cost.bound] == max(cost.bounds.values())
 
 
-def test_compress_cuts_the_exchange_by_the_share_of_unique_ids():
+def test_compress_scales_the_exchange_by_the_share_of_unique_ids():
     placement, shape = plan(MLPERF, 128, 8, policy="row"), ModelShape(MLPERF)
     plain = predict(shape, placement, A100, 8, 65536, "tf32")
     packed = predict(shape, placement, A100, 8, 65536, "tf32", Ids(True, 0.25))
     assert packed.counts.vector_bytes == plain.counts.vector_bytes / 4
     assert packed.counts.id_bytes == plain.counts.id_bytes / 4 == 8192 * 26
-    # Each way, unique vectors on one side of the copy and all of them on the other.
+    # In each direction, one side of the copy has unique vectors and the other has all.
     assert plain.counts.reorder_bytes == 4 * 8192 * 26 * 128 * 4
     assert packed.counts.reorder_bytes == 2.5 * 8192 * 26 * 128 * 4
 
 
-def test_input_bytes_of_the_layouts():
-    """Per sample: 90 bytes in per-table files, 160 in raw records."""
+def test_input_bytes_of_each_layout():
+    """90 bytes per sample in per-table files, 160 in raw records."""
     shape = ModelShape(MLPERF)
     row_wise, whole = plan(MLPERF, 128, 8, policy="row"), plan(MLPERF, 128, 8)
     assert count_step(shape, row_wise, 8000, "fp32").input_bytes == 1000 * 90
@@ -318,26 +317,23 @@ def test_input_bytes_of_the_layouts():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "found"),
     [
-        ({"platform": Platform("tpu")}, "unknown device 'tpu'"),
-        ({"precision": "fp8"}, "unknown precision of a100-80gb 'fp8'"),
-        (
-            {"platform": Platform("v100-32gb"), "precision": "bf16"},
-            "unknown precision of v100-32gb 'bf16'",
-        ),
-        ({"platform": Platform("a100-80gb", "jax")}, "unknown software 'jax'"),
-        ({"ranks": 4}, "the placement is for 2 ranks, not for 4"),
-        ({"global_batch": 7}, "2 ranks do not divide a global batch of 7"),
-        ({"global_batch": 0}, "do not divide a global batch of 0"),
-        ({"shape": ModelShape((9, 9))}, "placement is of other tables"),
-        ({"ids": Ids(True, 0.0)}, "unique_fraction is 0.0"),
-        ({"ids": Ids(True, 1.5)}, "unique_fraction is 1.5"),
-        ({"ids": Ids(row_imbalance=0.5)}, "row_imbalance is 0.5"),
-        ({"ids": Ids(row_imbalance=3.0)}, "row_imbalance is 3.0, expected 1 to the ranks, 2"),
+        ({"platform": Platform("tpu")}, "'tpu'"),
+        ({"precision": "fp8"}, "'fp8'"),
+        ({"platform": Platform("v100-32gb"), "precision": "bf16"}, "'bf16'"),
+        ({"platform": Platform("a100-80gb", "jax")}, "'jax'"),
+        ({"ranks": 4}, "4 ranks, found 2"),
+        ({"global_batch": 7}, "7"),
+        ({"global_batch": 0}, "0"),
+        ({"shape": ModelShape((9, 9))}, r"\(9, 8\)"),
+        ({"ids": Ids(True, 0.0)}, "unique_fraction.* 0.0"),
+        ({"ids": Ids(True, 1.5)}, "unique_fraction.* 1.5"),
+        ({"ids": Ids(row_imbalance=0.5)}, "row_imbalance.* 0.5"),
+        ({"ids": Ids(row_imbalance=3.0)}, "row_imbalance.* 3.0"),
     ],
 )
-def test_arguments_that_do_not_fit_together(change, message):
+def test_predict_refuses_inconsistent_arguments(change, found):
     arguments = {
         "shape": ModelShape((9, 8)),
         "placement": plan((9, 8), 128, 2),
@@ -346,14 +342,18 @@ def test_arguments_that_do_not_fit_together(change, message):
         "global_batch": 8,
         "precision": "fp16",
     }
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=found):
         predict(**{**arguments, **change})
 
 
-def test_model_shape_is_checked():
-    with pytest.raises(ValueError, match=r"as wide as an embedding vector \(128\), found \[64\]"):
-        ModelShape((5,), bottom_mlp=(64,))
-    with pytest.raises(ValueError, match="top MLP has no layer"):
-        ModelShape((5,), top_mlp=())
-    with pytest.raises(ValueError, match="unknown interaction 'fm', expected one of dot, cat"):
-        ModelShape((5,), interaction="fm")
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"bottom_mlp": (64,)}, r"128.*\[64\]"),
+        ({"top_mlp": ()}, "top MLP"),
+        ({"interaction": "fm"}, "'fm'.* dot, cat"),
+    ],
+)
+def test_model_shape_refuses_invalid_sizes(options, names):
+    with pytest.raises(ValueError, match=names):
+        ModelShape((5,), **options)
