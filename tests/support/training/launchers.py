@@ -1,4 +1,4 @@
-"""The variables by which launchers tell a rank its place: rank, size, and both on its host."""
+"""The variables in which launchers pass a rank its place: rank, size, and both on its host."""
 
 
 def _four(prefix, names=("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")):
@@ -17,3 +17,8 @@ LAUNCHERS = {
     ),
     "prrte": _four("PMIX_"),
 }  # fmt: skip
+
+
+def variables(name, *values):
+    """Returns {variable: text} of a launcher for (rank, size, local rank, local size)."""
+    return {variable: str(value) for variable, value in zip(LAUNCHERS[name], values)}

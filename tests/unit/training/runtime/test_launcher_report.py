@@ -1,4 +1,4 @@
-"""What is read from a launcher's last words, as each launcher writes them."""
+"""The failed rank in the standard error of each launcher."""
 
 import pytest
 
@@ -38,7 +38,7 @@ srun: error: n03: task 7: Exited with exit code 4
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (HOROVODRUN.format(code=137), "rank 1 was killed by SIGKILL"),
         (HOROVODRUN.format(code=134), "rank 1 was killed by SIGABRT"),
@@ -52,10 +52,10 @@ srun: error: n03: task 7: Exited with exit code 4
         ("srun: error: n3: task 0: Exited with exit code 1\n", "rank 0 ended with exit code 1"),
     ],
 )
-def test_first_failure_names_rank_and_signal(text, said):
-    assert str(first_failure(text)) == said
+def test_first_failure_names_rank_and_signal(text, expected):
+    assert str(first_failure(text)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "error: the loss is nan at step 20\n", "Process name: x\n"])
-def test_first_failure_of_other_words_is_none(text):
+def test_first_failure_is_none_without_a_report(text):
     assert first_failure(text) is None

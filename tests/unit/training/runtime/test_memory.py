@@ -1,4 +1,4 @@
-"""How much memory is left, under the limits of control groups as the kernel shows them."""
+"""Available memory under the limits of control groups."""
 
 import psutil
 import pytest
@@ -16,7 +16,7 @@ def machine(monkeypatch):
 
 
 def version_2(root, path, groups):
-    """Writes groups {path: (limit, used, files)} of version 2, and this process's own path."""
+    """Writes groups {path: (limit, used, page cache)} of version 2, and this process's path."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(f"0::{path}\n")
     for name, (limit, used, files) in groups.items():
@@ -30,7 +30,7 @@ def version_2(root, path, groups):
 
 
 def version_1(root, path, groups):
-    """The same of version 1, where another controller has a group of its own."""
+    """Writes the same for version 1, where other controllers have other groups."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(
         f"12:cpu,cpuacct:/else\n7:name=systemd:/\n4:memory:{path}\n0::/\n"
@@ -53,27 +53,27 @@ def version_1(root, path, groups):
         ("/", {"/": ("max", 3 * GIB, GIB)}, 50 * GIB),
         # A container that sees its own group as the root.
         ("/", {"/": (8 * GIB, 3 * GIB, GIB)}, 6 * GIB),
-        # One that is told the host's path, and sees its own group alone.
+        # A container that sees the host's path but only its own group.
         ("/docker/0123", {"/": (8 * GIB, 3 * GIB, GIB)}, 6 * GIB),
-        # The least of the groups above: a job's, not its step's.
+        # The job's group has a limit, the step's group has none.
         ("/slurm/job/step", {"/slurm/job": (16 * GIB, GIB, 0), "/slurm/job/step": ("max", 5, 0)},
          15 * GIB),
         ("/a/b", {"/a": (9 * GIB, GIB, 0), "/a/b": (4 * GIB, GIB, GIB)}, 4 * GIB),
-        # More than the machine has; more taken than allowed.
+        # A limit above the machine's memory; more memory used than allowed.
         ("/a", {"/a": (90 * GIB, GIB, 0)}, 50 * GIB),
         ("/a", {"/a": (2 * GIB, 3 * GIB, 0)}, 0),
-        # A group beside this process's.
+        # A group that does not contain this process.
         ("/a", {"/b": (GIB, 0, 0)}, 50 * GIB),
     ],
 )  # fmt: skip
-def test_the_least_that_is_left(tmp_path, write, path, groups, expected):
+def test_available_is_the_minimum_over_machine_and_groups(tmp_path, write, path, groups, expected):
     write(tmp_path, path, groups)
     assert memory.available(tmp_path) == expected
 
 
-def test_a_machine_without_control_groups(tmp_path):
+def test_available_without_control_groups(tmp_path):
     assert memory.available(tmp_path) == 50 * GIB
 
 
-def test_this_machine():
+def test_available_on_this_machine():
     assert 0 < memory.available() <= 50 * GIB

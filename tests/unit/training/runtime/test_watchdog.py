@@ -1,4 +1,4 @@
-"""The watch over ranks, on threads as ranks."""
+"""The watchdog over TCP, with threads as ranks. `test_rank_states.py` tests what counts as lost."""
 
 import socket
 import threading
@@ -9,151 +9,90 @@ import pytest
 from tests.support.thread_ranks import ThreadRanks
 from training.runtime.watchdog import Watchdog
 
+GARBAGE = (
+    b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"rank": 0}\n', b"\xff\xfe\n", b"[" * 100_000 + b"\n",
+    b"",
+)  # fmt: skip
 
-def watch(size, body, timeout=1, tick=0.1):
-    """Runs body on each rank; returns what each rank was told, None if all well."""
-    told = [None] * size
+
+def watch(size, body, timeout=30, tick=0.05):
+    """Runs body(cluster, watchdog, lost) on each rank; returns each rank's loss message or None."""
+    messages = [None] * size
 
     def run(cluster):
-        told_here = threading.Event()
+        lost = threading.Event()
 
         def on_loss(loss):
-            told[cluster.rank] = loss.text
+            messages[cluster.rank] = loss.text
             assert loss.text.startswith(f"rank {loss.rank} (process ")
-            told_here.set()
+            lost.set()
 
         watchdog = Watchdog(cluster, timeout, on_loss, tick=tick)
-        body(cluster, watchdog, told_here)
+        body(cluster, watchdog, lost)
         watchdog.close()
 
     ThreadRanks(size).run(run)
-    return told
+    return messages
 
 
-def test_all_well():
-    def body(cluster, watchdog, told):
-        for step in range(20):  # longer than the timeout, which a busy machine may not fill
+def test_heartbeats_and_a_pause_of_all_ranks_keep_a_job_alive():
+    def body(cluster, watchdog, lost):
+        for step in range(12):
             watchdog.heartbeat(f"step {step}")
-            time.sleep(0.2 + 0.02 * cluster.rank)
-
-    assert watch(3, body, timeout=3) == [None] * 3
-
-
-def test_a_pause_is_no_stall():
-    def body(cluster, watchdog, told):
-        watchdog.heartbeat("step 1")
+            time.sleep(0.15 + 0.01 * cluster.rank)
         watchdog.pause()
-        time.sleep(2)
+        time.sleep(1.8)
 
-    assert watch(2, body, timeout=1) == [None] * 2
+    assert watch(3, body, timeout=1.5) == [None] * 3
 
 
-@pytest.mark.parametrize("stuck", [0, 1, 2])
-def test_the_rank_that_is_behind_is_named(stuck):
-    def body(cluster, watchdog, told):
+@pytest.mark.parametrize("stuck", [0, 2])
+def test_all_ranks_learn_of_a_stuck_rank(stuck):
+    def body(cluster, watchdog, lost):
         for step in range(3 if cluster.rank == stuck else 5):
             watchdog.heartbeat(f"step {step}")
-            time.sleep(0.1)
-        assert told.wait(60)
+        assert lost.wait(60)
 
-    messages = watch(3, body)
+    messages = watch(3, body, timeout=0.7)
     assert all(message == messages[0] for message in messages)
     assert f"rank {stuck} (process" in messages[0]
-    assert "no progress" in messages[0]
     assert "step 2" in messages[0]
 
 
-@pytest.mark.parametrize("stuck", [0, 1, 2])
-def test_a_rank_that_hangs_while_the_others_pause_is_named(stuck):
-    """As in a step after which the others are about to write a checkpoint or to evaluate."""
-
-    def body(cluster, watchdog, told):
-        watchdog.heartbeat("step 8")
-        if cluster.rank != stuck:
-            watchdog.pause()
-        assert told.wait(60)
-
-    messages = watch(3, body)
-    assert all(message == messages[0] for message in messages)
-    assert f"rank {stuck} (process" in messages[0]
-    assert "no progress" in messages[0]
-    assert "step 8" in messages[0]
-
-
-@pytest.mark.parametrize("steps_ahead", [0, 1])
-def test_a_rank_that_waits_for_its_own_disk_is_not_taken_for_stuck(steps_ahead):
-    def body(cluster, watchdog, told):
-        watchdog.heartbeat("step 8")
-        if cluster.rank == 1:
-            watchdog.pause(alone=True)
-        else:
-            for step in range(steps_ahead):
-                watchdog.heartbeat(f"step {9 + step}")
-        time.sleep(3)  # the others wait in a collective, longer than the timeout
-
-    assert watch(3, body, timeout=1) == [None] * 3
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"[1]\n",
-        b'{"rank": 0}\n',
-        b"\xff\xfe\n",
-        b"[" * 100_000 + b"\n",
-        b"",
-    ],
-)
-def test_a_stranger_disturbs_nobody(said):
-    def body(cluster, watchdog, told):
+def test_unknown_clients_do_not_disturb_the_watchdog():
+    def body(cluster, watchdog, lost):
         if cluster.rank == 0:
             address = watchdog._sockets[0].getsockname()
-            with socket.create_connection(address, timeout=30) as stranger:
-                stranger.sendall(said)
-        for step in range(40):  # longer than the timeout: beats still come through
+            for data in GARBAGE:
+                with socket.create_connection(address, timeout=30) as client:
+                    client.sendall(data)
+        for step in range(12):  # Longer than the timeout: heartbeats still arrive.
             watchdog.heartbeat(f"step {step}")
-            time.sleep(0.1)
-        assert not told.is_set()
+            time.sleep(0.15)
+        assert not lost.is_set()
         cluster.gather(0)
-        # Whoever watches still does.
-        if cluster.rank == 1:
+        if cluster.rank == 1:  # The watchdog still detects a death.
             watchdog.sever()
         else:
-            assert told.wait(60)
+            assert lost.wait(60)
 
-    messages = watch(3, body, timeout=3)
+    messages = watch(3, body, timeout=1.5)
     assert messages[1] is None
     assert all("rank 1 (process" in message for message in messages[::2])
 
 
-@pytest.mark.parametrize("dead", [0, 2])
-def test_a_rank_that_dies_is_named(dead):
-    def body(cluster, watchdog, told):
-        watchdog.heartbeat("step 7")
-        time.sleep(0.5)
-        if cluster.rank == dead:
-            # What the kernel does to a killed process's connections.
-            watchdog.sever()
-        else:
-            assert told.wait(60)
-
-    messages = watch(3, body)
-    survivors = [message for rank, message in enumerate(messages) if rank != dead]
-    assert all(f"rank {dead}" in message and "died" in message for message in survivors)
-
-
 @pytest.mark.parametrize("dead", [0, 1, 2])
-def test_a_death_is_told_at_once(dead):
-    """A launcher ends all ranks some milliseconds after the first: no tick may pass before."""
+def test_all_ranks_learn_of_a_death_before_the_next_tick(dead):
+    """A launcher kills all ranks some milliseconds after the first has died."""
 
-    def body(cluster, watchdog, told):
+    def body(cluster, watchdog, lost):
         watchdog.heartbeat("step 7")
-        time.sleep(1)
+        cluster.gather(0)
+        time.sleep(0.3)  # Until rank 0 has received the first states.
         if cluster.rank == dead:
             watchdog.sever()
         else:
-            assert told.wait(20)
+            assert lost.wait(20)
 
     messages = watch(3, body, timeout=300, tick=100)
     survivors = [message for rank, message in enumerate(messages) if rank != dead]
@@ -164,31 +103,20 @@ def test_a_death_is_told_at_once(dead):
 def test_find_loss_names_a_rank_that_left_by_itself(gone):
     found = [None] * 3
 
-    def body(cluster, watchdog, told):
+    def body(cluster, watchdog, lost):
         watchdog.heartbeat("step 7")
-        time.sleep(0.5)
+        cluster.gather(0)
         if cluster.rank != gone:
             found[cluster.rank] = watchdog.find_loss(20)
 
-    assert watch(3, body, timeout=30) == [None] * 3
+    assert watch(3, body) == [None] * 3
     assert found.pop(gone) is None
     assert all(text.startswith(f"rank {gone} (process ") for text in found)
-    assert all(text.endswith(" ended with an error") for text in found)
 
 
-def test_find_loss_gives_up():
-    def body(cluster, watchdog, told):
-        assert watchdog.find_loss(0.3) is None
-        time.sleep(1)  # the others look, too
+def test_find_loss_returns_none_after_its_timeout():
+    def body(cluster, watchdog, lost):
+        assert watchdog.find_loss(0.2) is None
+        cluster.gather(0)
 
-    assert watch(2, body, timeout=30) == [None] * 2
-
-
-def test_a_rank_that_leaves_is_no_loss():
-    def body(cluster, watchdog, told):
-        watchdog.heartbeat("the end")
-        if cluster.rank == 1:
-            return
-        time.sleep(1)
-
-    assert watch(3, body, timeout=10) == [None] * 3
+    assert watch(2, body) == [None] * 2
