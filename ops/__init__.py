@@ -1,1 +1,1 @@
-"""Custom TensorFlow ops: one folder each, with registration, kernels and Python face."""
+"""Custom TensorFlow ops: one folder each, with registration, kernels and Python wrapper."""

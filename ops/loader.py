@@ -1,7 +1,7 @@
 """Loads the native op libraries on first use.
 
-The libraries are built for one TensorFlow release (its C++ ABI is not stable between releases), so
-their file names carry that release and only a matching one is ever loaded.
+TensorFlow's C++ ABI is not stable between releases, so the libraries' file names contain the
+TensorFlow release they are built for, and only a matching library is loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 import tensorflow as tf
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
-# What a library needs besides TensorFlow: {name: dependency group of pyproject.toml}.
+# Requirements of a library besides TensorFlow: {name: dependency group of pyproject.toml}.
 _NEEDS = {"mlp": "onednn"}
 
 
@@ -22,10 +22,10 @@ class LibraryNotBuiltError(RuntimeError):
 
 
 def path(name: str = "ops") -> pathlib.Path:
-    """Returns the path of a library for the running TensorFlow, whether it is built or not.
+    """Returns the path of a library for the running TensorFlow. It need not exist.
 
     Args:
-        name: "ops", or "mlp", which is built where oneDNN is installed.
+        name: "ops", or "mlp" (built only if oneDNN is installed).
     """
     release = ".".join(tf.__version__.split(".")[:2])
     return _FOLDER / f"libdlrm_{name}-tf{release}.so"
@@ -38,11 +38,11 @@ def is_built(name: str = "ops") -> bool:
 
 @functools.cache
 def load(name: str = "ops") -> ModuleType:
-    """Loads a library once and returns the module that holds its ops.
+    """Loads a library once and returns the module of its ops.
 
     Raises:
         LibraryNotBuiltError: the library or one of its requirements is missing, or it was built
-            for another TensorFlow.
+            for another TensorFlow release.
     """
     library = path(name)
     build = "run `make ops` (or `python3 setup.py build_ext --inplace`) with this Python"
@@ -53,13 +53,13 @@ def load(name: str = "ops") -> ModuleType:
         others = sorted(p.name for p in _FOLDER.glob(f"libdlrm_{name}-tf*.so"))
         found = f"; found only {', '.join(others)}" if others else ""
         raise LibraryNotBuiltError(
-            f"the native op library {library} for TensorFlow {tf.__version__} is not built"
-            f"{found}: {build}"
+            f"native op library not built: expected {library} for TensorFlow {tf.__version__}"
+            f"{found}; {build}"
         )
     try:
         return tf.load_op_library(str(library))
     except tf.errors.NotFoundError as error:
         raise LibraryNotBuiltError(
-            f"the native op library {library} does not load into TensorFlow {tf.__version__} "
-            f"({error.message}): {build}"
+            f"native op library {library} does not load into TensorFlow {tf.__version__}: "
+            f"{error.message}; {build}"
         ) from error

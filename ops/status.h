@@ -1,4 +1,4 @@
-// The status that TensorFlow's functions take and return, and errors with a message.
+// The status type of TensorFlow's functions, and constructors of errors with a message.
 //
 //   OP_REQUIRES(c, rows > 0, InvalidArgument("expected rows, found ", rows));
 #ifndef DLRM_OPS_STATUS_H_
@@ -13,13 +13,13 @@
 
 namespace dlrm {
 
-// absl::Status, or TensorFlow 2.12's own class: what TensorFlow's functions return, since the name
-// `tensorflow::Status` is deprecated.
+// absl::Status, or TensorFlow 2.12's own class. Deduced, because the name `tensorflow::Status` is
+// deprecated.
 using Status = std::decay_t<decltype(std::declval<const tensorflow::OpKernelContext&>().status())>;
 
 namespace status_internal {
 
-// Both classes have Abseil's numbers for their codes.
+// Both classes use Abseil's code numbers.
 template <class... Parts>
 Status Error(absl::StatusCode code, const Parts&... parts) {
   using Code = std::decay_t<decltype(std::declval<const Status&>().code())>;
@@ -28,7 +28,7 @@ Status Error(absl::StatusCode code, const Parts&... parts) {
 
 }  // namespace status_internal
 
-// The message is all parts, one after another: strings and numbers, as absl::StrCat takes them.
+// The message concatenates the parts: strings and numbers, as in absl::StrCat.
 template <class... Parts>
 Status InvalidArgument(const Parts&... parts) {
   return status_internal::Error(absl::StatusCode::kInvalidArgument, parts...);

@@ -1,1 +1,1 @@
-"""Drop-in for NVIDIA's package of this name, on this project's dot interaction op."""
+"""Drop-in replacement for NVIDIA's package of this name, using this project's op."""

@@ -1,1 +1,1 @@
-"""Shared by the CPU kernels: the choice of instruction set."""
+"""Shared by the CPU kernels: selection of the instruction set."""

@@ -1,6 +1,7 @@
-// bfloat16 and float16 as the CPU kernels hold them: bits, converted to float32 to compute.
+// bfloat16 and float16 elements of the CPU kernels: stored as bits, converted to float32 to
+// compute.
 //
-// Everything is in an unnamed namespace so that each file that includes it has its own copy,
+// Everything is in an unnamed namespace so that each file that includes this has its own copy,
 // compiled with that file's flags.
 
 #ifndef DLRM_OPS_CPU_ELEMENT_TYPES_H_
@@ -47,7 +48,7 @@ inline float ToFloat(Half value) {
   return FloatFromBits(sign | ((exponent + 112) << 23) | (fraction << 13));
 }
 
-// Round to nearest, ties to even; a NaN stays one.
+// Rounds to nearest, ties to even; a NaN stays a NaN.
 inline Bf16 ToBf16(float value) {
   const uint32_t bits = BitsOf(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return Bf16{static_cast<uint16_t>((bits >> 16) | 0x40)};
@@ -61,7 +62,7 @@ inline Half ToHalf(float value) {
   if (magnitude > 0x7f800000u) return Half{static_cast<uint16_t>(sign | 0x7e00u)};
   if (magnitude >= 0x477ff000u) return Half{static_cast<uint16_t>(sign | 0x7c00u)};  // >= 65520
   if (magnitude < 0x38800000u) {  // below 2^-14: subnormal, a multiple of 2^-24
-    // Adding 2^-1 leaves the multiple of 2^-24, rounded as the addition rounds, in the low bits.
+    // Adding 2^-1 rounds to a multiple of 2^-24 and leaves that multiple in the low bits.
     const float shifted = FloatFromBits(magnitude) + 0.5f;
     return Half{static_cast<uint16_t>(sign | (BitsOf(shifted) - 0x3f000000u))};
   }

@@ -10,8 +10,8 @@ namespace {
 
 constexpr const char* kNames[] = {"portable", "avx2", "avx512", "bf16"};
 
-// The best set that both this build and the running processor have. The compiler's run-time check
-// covers the operating system too: it must save the wide registers (XGETBV).
+// The best set that this build and the running processor support. __builtin_cpu_supports also
+// checks that the operating system saves the wide registers (XGETBV).
 InstructionSet Best() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -45,9 +45,8 @@ struct Selection {
     const char* name = std::getenv("DLRM_CPU_ISA");
     if (name != nullptr && *name != '\0' && !Select(name)) {
       error = std::string("DLRM_CPU_ISA=") + name +
-              " cannot be used: expected one of portable, avx2, avx512, bf16, and the best that "
-              "this processor and this build have is " +
-              InstructionSetName(Best());
+              " cannot be used: expected portable, avx2, avx512 or bf16, at most " +
+              InstructionSetName(Best()) + ", the best of this processor and build";
     }
   }
 

@@ -1,7 +1,7 @@
 """The instruction set of the CPU kernels: portable, avx2, avx512 or bf16 (AVX-512 with BF16).
 
-The best that the processor has is taken, unless the environment variable ``DLRM_CPU_ISA`` names
-another when the library is first used. The calls below are for tests and benchmarks.
+The default is the processor's best set. The environment variable ``DLRM_CPU_ISA``, read at the
+library's first use, selects another. The functions below are for tests and benchmarks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ INSTRUCTION_SETS = ("portable", "avx2", "avx512", "bf16")  # ascending
 
 
 class InstructionSetError(ValueError):
-    """The instruction set is unknown, or this processor or build does not have it."""
+    """The instruction set is unknown, or this processor or build lacks it."""
 
 
 @functools.cache
 def _libraries() -> list[ctypes.CDLL]:
-    """Returns the built libraries as ctypes objects; each has its own instruction set."""
+    """Returns the built libraries as ctypes objects. Each has a separate setting."""
     loader.load()
     names = ["ops", "mlp"] if loader.is_built("mlp") else ["ops"]
     libraries = []
@@ -34,7 +34,7 @@ def _libraries() -> list[ctypes.CDLL]:
 
 
 def _select(name: str) -> bool:
-    """Selects a set in all libraries, which are built alike; returns whether they have it."""
+    """Selects a set in all libraries. Returns whether they support it."""
     codes = [library.dlrm_select_instruction_set(name.encode()) for library in _libraries()]
     return not any(codes)
 
@@ -45,19 +45,17 @@ def current() -> str:
 
 
 def select(name: str) -> None:
-    """Selects the kernels' instruction set. Must not be called while ops are running.
+    """Selects the kernels' instruction set. Do not call while ops are running.
 
     Raises:
-        InstructionSetError: ``name`` is unknown, or not available here.
+        InstructionSetError: ``name`` is unknown or not supported here.
     """
     if not _select(str(name)):
-        raise InstructionSetError(
-            f"instruction set {name!r} cannot be used: expected one of {available()}"
-        )
+        raise InstructionSetError(f"instruction set: expected one of {available()}, found {name!r}")
 
 
 def available() -> tuple[str, ...]:
-    """Returns the names of the instruction sets that this processor and this build have."""
+    """Returns the names of the instruction sets that this processor and build support."""
     before = current()
     found = [name for name in INSTRUCTION_SETS if _select(name)]
     _select(before)

@@ -1,5 +1,6 @@
-// What this machine's memory gives to loops that do nothing else: the limits that the benchmarks
-// hold the kernels against. Written apart from the kernels, so that neither flatters the other.
+// Memory rates of this machine, measured by loops that do nothing else: the limits that the
+// benchmarks compare the kernels with. They share no code with the kernels, so that the comparison
+// is independent.
 
 #include <stdint.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 namespace dlrm {
 namespace {
 
-// Seconds that work(thread) takes on `threads` threads at once.
+// Runs work(thread) on `threads` threads at once; returns the seconds taken.
 template <class Work>
 double Seconds(int threads, const Work& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -26,7 +27,7 @@ double Seconds(int threads, const Work& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Copies past the caches, so that a byte written costs one transfer and not two.
+// Copies with streaming stores, so that a byte written costs one memory transfer instead of two.
 void CopyPastCaches(char* to, const char* from, size_t bytes) {
 #if defined(__SSE2__)
   for (size_t i = 0; i + 16 <= bytes; i += 16) {
@@ -39,7 +40,7 @@ void CopyPastCaches(char* to, const char* from, size_t bytes) {
 #endif
 }
 
-// Visits `count` rows in random order: reads each, or adds to each of its numbers.
+// Visits `count` random rows: reads their words, or adds one to each word.
 uint64_t VisitRows(uint64_t* table, int64_t rows, int64_t row_words, int64_t count, uint64_t seed,
                    bool write) {
   constexpr int kAhead = 12;
@@ -77,8 +78,8 @@ uint64_t VisitRows(uint64_t* table, int64_t rows, int64_t row_words, int64_t cou
 
 extern "C" {
 
-// Seconds for a copy of `bytes` (a multiple of 64 a thread; both addresses too) on `threads`
-// threads.
+// Copies `bytes` on `threads` threads and returns the seconds taken. Bytes per thread and both
+// addresses must be multiples of 64.
 __attribute__((visibility("default"))) double dlrm_copy_seconds(void* to, const void* from,
                                                                 int64_t bytes, int threads) {
   const int64_t part = bytes / threads;
@@ -88,9 +89,9 @@ __attribute__((visibility("default"))) double dlrm_copy_seconds(void* to, const 
   });
 }
 
-// Seconds for `count` random rows of `row_bytes` (a multiple of 64) in a table of `rows` on
-// `threads` threads: rows that are read, or, if `write` is not 0, read and written back with one
-// added to each 64-bit word (threads may meet at a row: its words are then anything).
+// Visits `count` random rows of `row_bytes` (a multiple of 64) in a table of `rows` on `threads`
+// threads and returns the seconds taken. Rows are read or, if `write` is not 0, read and written
+// back with one added to each 64-bit word (racy: two threads may update the same row).
 __attribute__((visibility("default"))) double dlrm_row_seconds(void* table, int64_t rows,
                                                                int64_t row_bytes, int64_t count,
                                                                int threads, int write,

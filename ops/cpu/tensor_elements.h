@@ -1,4 +1,4 @@
-// The elements of TensorFlow's tensors as the CPU kernels take them.
+// Access to the elements of TensorFlow's tensors in the CPU kernels' types.
 
 #ifndef DLRM_OPS_CPU_TENSOR_ELEMENTS_H_
 #define DLRM_OPS_CPU_TENSOR_ELEMENTS_H_
@@ -9,7 +9,7 @@
 
 namespace dlrm {
 
-// The kernels' type for one of TensorFlow's.
+// The kernels' element type for a TensorFlow element type.
 template <class T>
 struct NativeElement;
 template <>

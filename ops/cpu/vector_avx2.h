@@ -1,4 +1,4 @@
-// Eight floats at a time with AVX2, FMA and F16C; see vector_portable.h for what each call does.
+// Eight floats at a time with AVX2, FMA and F16C; the interface is documented in vector_portable.h.
 
 #ifndef DLRM_OPS_CPU_VECTOR_AVX2_H_
 #define DLRM_OPS_CPU_VECTOR_AVX2_H_
@@ -100,7 +100,7 @@ struct Avx2Vector {
   }
 
  private:
-  // Eight floats to bfloat16: nearest, ties to even; a NaN stays one.
+  // Eight floats to bfloat16: nearest, ties to even; a NaN stays a NaN.
   static __m128i Round(Register r) {
     const __m256i bits = _mm256_castps_si256(r);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -1,4 +1,4 @@
-// Sixteen floats at a time with AVX-512; see vector_portable.h for what each call does.
+// Sixteen floats at a time with AVX-512; the interface is documented in vector_portable.h.
 
 #ifndef DLRM_OPS_CPU_VECTOR_AVX512_H_
 #define DLRM_OPS_CPU_VECTOR_AVX512_H_
@@ -116,7 +116,7 @@ struct Avx512Vector {
   static __m256i RoundHalf(Register r) {
     return _mm512_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  // Sixteen floats to bfloat16: nearest, ties to even; a NaN stays one.
+  // Sixteen floats to bfloat16: nearest, ties to even; a NaN stays a NaN.
   static __m256i Round(Register r) {
     const __m512i bits = _mm512_castps_si512(r);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

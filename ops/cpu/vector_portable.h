@@ -1,5 +1,5 @@
-// Four floats at a time in plain C++: the vector type of the portable kernels, and the description
-// of what every vector type here offers.
+// Four floats at a time in plain C++: the vector type of the portable kernels, and the
+// documentation of the interface that all vector types have.
 //
 // A register is a row of 128-bit lanes. Loads take up to kFloats elements and fill the rest with
 // zeros; nothing past the given count is read or written. Everything is in an unnamed namespace so
@@ -17,7 +17,7 @@ namespace dlrm {
 namespace {
 
 struct PortableVector {
-  // Four floats as GCC and Clang keep them in one register, on every processor that has such.
+  // A GCC and Clang vector: one register on processors with 128-bit registers.
   typedef float Register __attribute__((vector_size(16)));
   static constexpr int kFloats = 4;           // floats in a register
   static constexpr int kLanes = 1;            // 128-bit lanes in a register
@@ -63,12 +63,12 @@ struct PortableVector {
     Store(padded, r);
     memcpy(p, padded, count * sizeof(T));
   }
-  // A store past the caches where there is one; the address is a multiple of the register's size.
+  // A streaming store (past the caches) if available; `p` is aligned to the register's size.
   template <class T>
   static void Stream(T* p, Register r) {
     Store(p, r);
   }
-  // Orders streamed stores before later ones, as other threads see them.
+  // Makes earlier streaming stores visible to other threads before later stores.
   static void Fence() {}
 
   static Register Add(Register a, Register b) { return a + b; }
@@ -81,7 +81,7 @@ struct PortableVector {
   }
   // sum + a * b, rounded once or twice.
   static Register MultiplyAdd(Register a, Register b, Register sum) { return sum + a * b; }
-  // max(a, 0) where a is finite, NaN where it is not: 0 * a is NaN for an infinity too.
+  // max(a, 0) if a is finite, else NaN (0 * infinity is NaN).
   static Register Relu(Register a) {
     for (int i = 0; i < 4; ++i) a[i] = (a[i] > 0 ? a[i] : 0) + 0 * a[i];
     return a;

@@ -1,12 +1,12 @@
 """The dot interaction of DLRM: native op for CPUs and GPUs, and its TensorFlow formulation.
 
-B samples, F feature vectors a sample (the bottom MLP's output and T embedding vectors, F = T + 1),
-D elements a vector. All forms give the same layout [B, W]:
+B samples, F feature vectors per sample (the bottom MLP's output and T embedding vectors,
+F = T + 1), D elements per vector. All functions return the same layout [B, W]:
 
     [bottom output (D) | scalar products of vectors i > j, row-major (F (F - 1) / 2) | zeros]
 
 with W the used width rounded up to a multiple of 8: 480 for 27 vectors of 128. Products accumulate
-in float32 whatever the element type. Formula: Naumov et al., "Deep Learning Recommendation Model
+in float32 for every element type. Formula: Naumov et al., "Deep Learning Recommendation Model
 for Personalization and Recommendation Systems", arXiv:1906.00091, section 2.2.
 """
 

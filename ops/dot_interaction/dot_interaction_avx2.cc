@@ -7,8 +7,8 @@ namespace {
 
 using V = Avx2Vector;
 
-// Sixteen columns of bfloat16 as a register of the even ones and one of the odd ones: a shift and a
-// mask apart, where columns in order would have to cross lanes both ways.
+// Sixteen columns of bfloat16 as one register of the even columns and one of the odd columns. A
+// shift and a mask separate them; columns in order would cross lanes in both directions.
 struct EvenAndOddColumns {
   static constexpr int kRegisters = 2;
 
@@ -38,7 +38,7 @@ struct EvenAndOddColumns {
   static __m256i Join(__m256i even, __m256i odd) {
     return _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa);
   }
-  // Bits whose upper half is the bfloat16 nearest to a number, ties to even; not for a NaN.
+  // Bits whose upper half is the nearest bfloat16, ties to even. Not valid for a NaN.
   static __m256i RoundNumbers(__m256 r) {
     const __m256i bits = _mm256_castps_si256(r);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -16,8 +16,9 @@
 namespace dlrm {
 namespace {
 
-// How a unit of columns of type T becomes kRegisters float32 registers and is stored from them:
-// here in order. An instruction set may have a cheaper order: the gradient's columns do not meet.
+// Loads a unit of columns of type T into kRegisters float32 registers and stores it from them: here
+// in order. An instruction set may use a cheaper order, because the gradient's columns are
+// independent.
 template <class V, class T>
 struct ColumnsInOrder {
   using Register = typename V::Register;
@@ -29,7 +30,7 @@ struct ColumnsInOrder {
   static void Stream(T* p, const Register* r) { V::Stream(p, r[0]); }
 };
 
-// Columns of row j as the block reads them: straight from float32 input, or from its copy.
+// Float32 columns that the blocks read: the input itself or a copy.
 struct RowsOfColumns {
   const float* bottom;   // row 0
   const float* vectors;  // row 1
@@ -51,9 +52,9 @@ inline __attribute__((always_inline)) void AddRow(const typename V::Register (&f
   }
 }
 
-// Gradient of rows [row, row + R), C registers of columns, into sums: inlined, or the sums would
-// be passed through memory. S[i, j] is read from the packed pairs: at i (i - 1) / 2 + j for j < i,
-// at j (j - 1) / 2 + i for j > i.
+// Gradient of rows [row, row + R), C registers of columns, into sums. Inlined so that the sums stay
+// in registers. S[i, j] is read from the packed pairs: at i (i - 1) / 2 + j for j < i, at
+// j (j - 1) / 2 + i for j > i.
 template <class V, int R, int C>
 inline __attribute__((always_inline)) void GradientBlock(const float* pairs, int64_t features,
                                                          int64_t row, const RowsOfColumns& columns,
@@ -115,15 +116,15 @@ struct GradientTarget {
   T* Row(int64_t row) const { return row == 0 ? bottom : vectors + (row - 1) * dimension; }
 };
 
-// Gradient of rows [row, row + R) at columns [column, column + C registers), stored.
+// Computes and stores the gradient of rows [row, row + R) at columns [column, column + C
+// registers).
 template <class V, class T, class Columns, int R, int C>
 void StoreGradientBlock(const float* pairs, int64_t features, int64_t row, int64_t column,
                         const RowsOfColumns& columns, const GradientTarget<T>& target,
                         Prefetcher* prefetcher) {
   typename V::Register sums[R][C];
   GradientBlock<V, R, C>(pairs, features, row, columns, sums, prefetcher);
-  // Unrolled like every loop over the sums: an index that is not a constant would put them all
-  // into memory.
+  // Unrolled like every loop over the sums: a variable index would force them into memory.
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const bool is_bottom = row + r == 0;
@@ -174,8 +175,8 @@ void GradientColumns(const float* pairs, int64_t features, int64_t column,
   }
 }
 
-// Whether the blocks can read the rows where they lie: float32, whole registers, and not about to
-// be overwritten.
+// Whether the blocks can read the input without a copy: it is float32, rows are a multiple of a
+// register, and the gradient does not overwrite it.
 template <class V, class T>
 bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& in,
                   const FeatureRows<T>& out) {
@@ -183,8 +184,7 @@ bool ReadsInPlace(const DotInteractionShape& shape, const FeatureRows<const T>& 
          in.bottom != out.bottom && in.vectors != out.vectors;
 }
 
-// Float32 copies of the pairs, unless they are float32, and of the rows where they cannot be read
-// in place.
+// For float32 copies of the pairs and of the rows.
 template <class V, class Columns>
 size_t BackwardScratchBytes(const DotInteractionShape& shape) {
   const int64_t pairs = RoundUp(PairCount(shape.features), 16);
@@ -207,8 +207,8 @@ void CopyRow(const T* row, int64_t dimension, float* out) {
   }
 }
 
-// Whether every gradient row starts at a multiple of 64 bytes and ends at one, in memory that is
-// not in the caches anyhow because the rows were read from it.
+// Whether every gradient row starts and ends at a multiple of 64 bytes, in other memory than the
+// rows (which are cached).
 template <class T>
 bool CanStream(const DotInteractionShape& shape, const FeatureRows<const T>& in,
                const FeatureRows<T>& out) {

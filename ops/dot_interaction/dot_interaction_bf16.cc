@@ -1,6 +1,6 @@
-// The dot interaction of bfloat16 with the processor's own bfloat16 products (VDPBF16PS): two
-// products a lane into a float32 sum, so twice the float32 kernels' rate and no conversions.
-// The instruction takes subnormal inputs and results as zero.
+// The dot interaction of bfloat16 with bfloat16 multiply instructions (VDPBF16PS): two products per
+// element of a float32 sum, so twice the rate of the float32 kernels and no conversions. The
+// instruction flushes subnormal inputs and results to zero.
 
 #include "cpu/vector_avx512.h"
 #include "dot_interaction/dot_interaction_backward.h"
@@ -11,16 +11,16 @@ namespace {
 
 using Register = __m512;
 
-constexpr int kColumns = 32;  // of one register of pairs, or of two that are interleaved
+constexpr int kColumns = 32;  // of one register, or of two interleaved rows in two registers
 
 __m512bh AsPairs(Register r) { return reinterpret_cast<__m512bh>(r); }
 
-// All 32 columns, or the first `count` if they are fewer.
+// A mask of the first `count` columns, at most 32.
 __mmask32 FirstColumns(int64_t count) {
   return count >= kColumns ? ~__mmask32{0} : static_cast<__mmask32>((uint64_t{1} << count) - 1);
 }
 
-// Forward: as in float32, but a piece holds eight columns.
+// Forward: as for float32, but a piece holds eight columns.
 struct Bf16Products {
   using Vector = Avx512Vector;
   using Element = Bf16;
@@ -36,9 +36,9 @@ struct Bf16Products {
   }
 };
 
-// Backward: the products of one instruction are those of rows 2k and 2k + 1, so these rows are
-// interleaved first. unpacklo / unpackhi do it within 128-bit lanes: of 32 columns, the low
-// register gets columns 8l .. 8l + 3 in lane l, the high one 8l + 4 .. 8l + 7.
+// Backward: one instruction adds the products of rows 2k and 2k + 1, so these rows are interleaved
+// first. unpacklo / unpackhi work within 128-bit lanes: of 32 columns, lane l of the low register
+// gets columns 8l .. 8l + 3, lane l of the high register columns 8l + 4 .. 8l + 7.
 int64_t MatrixStride(int64_t features) { return RoundUp(features, 2); }
 
 size_t InterleavedBytes(const DotInteractionShape& shape) {
@@ -52,7 +52,7 @@ size_t Scratch(const DotInteractionShape& shape) {
   return forward > backward ? forward : backward;
 }
 
-// Rows a and b (null: zeros), interleaved, to RoundUp(D, 32) / 32 pairs of registers at out.
+// Interleaves rows a and b (null: zeros) into RoundUp(D, 32) / 32 pairs of registers at out.
 void Interleave(const Bf16* a, const Bf16* b, int64_t dimension, float* out) {
   for (int64_t c = 0; c < dimension; c += kColumns, out += 32) {
     const __mmask32 mask = FirstColumns(dimension - c);
@@ -64,14 +64,14 @@ void Interleave(const Bf16* a, const Bf16* b, int64_t dimension, float* out) {
   }
 }
 
-// 32 columns from a low and a high register, rounded to bfloat16 and back in order.
+// Rounds a low and a high register to bfloat16 and restores the order of their 32 columns.
 __m512i Join(Register low, Register high) {
   const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
   const __m512bh rounded = _mm512_cvtne2ps_pbh(high, low);
   return _mm512_permutexvar_epi64(order, reinterpret_cast<__m512i>(rounded));
 }
 
-// The symmetric matrix [F, stride] of packed pairs, zero on the diagonal.
+// Expands packed pairs to a symmetric matrix [F, stride] with a zero diagonal.
 void Unpack(const Bf16* pairs, int64_t features, int64_t stride, Bf16* matrix) {
   matrix[0] = Bf16{};
   for (int64_t i = 1; i < features; ++i, pairs += i - 1) {

@@ -1,4 +1,5 @@
-// The dot interaction's CPU kernels as TensorFlow's: choice of functions, threads.
+// TensorFlow kernels around the dot interaction's CPU functions: dispatch by instruction set,
+// threads.
 
 #include <memory>
 #include <new>
@@ -13,7 +14,7 @@
 namespace dlrm {
 namespace {
 
-// The functions of one instruction set; the next lower one's where it has none of its own.
+// The functions for an instruction set: of the set itself or the next lower set that has them.
 template <class E>
 DotInteractionFunctions<E> FunctionsFor(InstructionSet set) {
   switch (set) {
@@ -49,7 +50,7 @@ struct CpuDotInteraction {
 
   static constexpr bool kMayOverwrite = true;
 
-  // An output may be in fresh memory, whose page faults would cost as much as the products.
+  // Page faults of a newly allocated output would cost as much as the products.
   static void BeforeWriting(const Tensor& output) {
     AdviseHugePages(MutableElementsOf<Element>(output), output.TotalBytes());
   }
@@ -71,7 +72,7 @@ struct CpuDotInteraction {
 
  private:
   // Runs work(functions, begin, end, scratch) over the batch on TensorFlow's threads.
-  // `passes` is how often a sample's products are formed.
+  // `passes`: how often each product of a sample is computed, for the cost estimate.
   template <class Work>
   static Status Parallel(OpKernelContext* c, const DotInteractionBatch& batch, int passes,
                          const Work& work) {

@@ -1,10 +1,11 @@
 // The dot interaction's forward kernel, for any vector type V (see cpu/vector_portable.h).
 //
-// A scalar product of two rows laid along a register ends in a sum across it, which costs as much
-// as the products. So the rows are first laid side by side: a "group" of V::kLanes rows fills the
-// lanes of a register, 128 bits ("a piece") of each. A piece of another row, broadcast to every
-// lane, then multiplies all the group's rows at once, and what is left to add up is a single lane.
-// Blocks of four rows against up to four groups keep 16 sums in registers.
+// If rows were laid out along registers, each scalar product would end in a sum across a register,
+// which costs as much as the products. So rows are interleaved first: a "group" of V::kLanes rows
+// fills the lanes of a register with 128 bits ("a piece") of each row. A piece of another row,
+// broadcast to every lane, then multiplies all rows of the group at once, and only the four
+// elements of a lane remain to be summed. Blocks of four rows by up to four groups keep 16 sums in
+// registers.
 //
 // Each file that includes this has its own copy (unnamed namespace), compiled with its flags.
 
@@ -16,7 +17,7 @@
 namespace dlrm {
 namespace {
 
-// How float32 products of T are formed with V's registers.
+// float32 products of elements T in V's registers.
 template <class V, class T>
 struct Float32Products {
   using Vector = V;
@@ -32,9 +33,9 @@ struct Float32Products {
   }
 };
 
-// Asks for the next sample's rows, a line at each step of the products of this one: a sample is
-// long enough for the hardware's prefetchers, but its loads and its products come one after the
-// other. Running past the rows is harmless: it reaches the sample after the next, or nothing.
+// Prefetches the next sample's rows, one cache line per step of this sample's products. The
+// hardware prefetchers would start only when the next sample's loads begin, while no products run.
+// Prefetching past the rows is harmless.
 class Prefetcher {
  public:
   explicit Prefetcher(const void* next) : next_(reinterpret_cast<uintptr_t>(next)) {}
@@ -48,23 +49,23 @@ class Prefetcher {
   uintptr_t next_;
 };
 
-// Lays one register of each row of a group side by side; load(l) returns that of row l.
+// Interleaves one register of each row of a group; load(l) returns the register of row l.
 template <class V, class Load>
-inline __attribute__((always_inline)) void LayRegisters(float* out, const Load& load) {
+inline __attribute__((always_inline)) void InterleaveRegisters(float* out, const Load& load) {
   typename V::Register r[V::kLanes];
   for (int l = 0; l < V::kLanes; ++l) r[l] = load(l);
   V::TransposeLanes(r);
   for (int l = 0; l < V::kLanes; ++l) V::Store(out + l * V::kFloats, r[l]);
 }
 
-// Lays rows side by side: pieces[group][piece of the row][row in group], 16 bytes each, padded
-// with zeros. `registers` is how many registers a row takes.
+// Interleaves rows: pieces[group][piece of the row][row in group], 16 bytes each, padded with
+// zeros. A row fills `registers` registers.
 template <class P>
-void LayPieces(const DotInteractionShape& shape, const typename P::Element* bottom,
-               const typename P::Element* vectors, int64_t registers, float* pieces) {
+void InterleaveRows(const DotInteractionShape& shape, const typename P::Element* bottom,
+                    const typename P::Element* vectors, int64_t registers, float* pieces) {
   using V = typename P::Vector;
   constexpr int kStep = V::kLanes * V::kFloats;
-  const int64_t whole = shape.dimension / P::kColumns, rest = shape.dimension % P::kColumns;
+  const int64_t full = shape.dimension / P::kColumns, rest = shape.dimension % P::kColumns;
   for (int64_t first = 0; first < shape.features; first += V::kLanes) {
     const typename P::Element* rows[V::kLanes];
     for (int l = 0; l < V::kLanes; ++l) {
@@ -74,19 +75,20 @@ void LayPieces(const DotInteractionShape& shape, const typename P::Element* bott
     }
     float* out = pieces + first * registers * V::kFloats;
     if (rows[V::kLanes - 1] != nullptr) {
-      for (int64_t c = 0; c < whole; ++c, out += kStep) {
-        LayRegisters<V>(out, [&](int l) { return P::LoadColumns(rows[l] + c * P::kColumns); });
+      for (int64_t c = 0; c < full; ++c, out += kStep) {
+        InterleaveRegisters<V>(out,
+                               [&](int l) { return P::LoadColumns(rows[l] + c * P::kColumns); });
       }
     } else {
-      for (int64_t c = 0; c < whole; ++c, out += kStep) {
-        LayRegisters<V>(out, [&](int l) {
+      for (int64_t c = 0; c < full; ++c, out += kStep) {
+        InterleaveRegisters<V>(out, [&](int l) {
           return rows[l] == nullptr ? V::Zero() : P::LoadColumns(rows[l] + c * P::kColumns);
         });
       }
     }
     if (rest != 0) {
-      LayRegisters<V>(out, [&](int l) {
-        return rows[l] == nullptr ? V::Zero() : P::LoadFirst(rows[l] + whole * P::kColumns, rest);
+      InterleaveRegisters<V>(out, [&](int l) {
+        return rows[l] == nullptr ? V::Zero() : P::LoadFirst(rows[l] + full * P::kColumns, rest);
       });
     }
   }
@@ -104,8 +106,7 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
   }
   const float* b = pieces + group * group_floats;
   typename V::Register sums[G][4];
-  // Every loop over the sums is unrolled: an index that is not a constant would put them all into
-  // memory.
+  // Every loop over the sums is unrolled: a variable index would force them into memory.
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 8
@@ -125,8 +126,8 @@ void Block(const float* pieces, int64_t group_floats, int64_t row, int64_t group
     }
   }
   *prefetcher = ahead;
-  // A store is kLanes wide even where the triangle is not: what runs over falls on pairs of a
-  // later row and smaller column, which are stored after it, here or by a later block.
+  // Stores are kLanes wide even at the triangle's edge. The excess elements land on pairs of a
+  // later row and smaller column, which are stored afterwards, here or by a later block.
 #pragma GCC unroll 8
   for (int g = G - 1; g >= 0; --g) {
     float* out[4];
@@ -144,7 +145,7 @@ void BlockOfRows(const float* pieces, int64_t group_floats, int64_t row, float* 
                  Prefetcher* prefetcher) {
   constexpr int kTile = P::Vector::kLanes == 4 ? 4 : P::Vector::kLanes == 2 ? 3 : 2;
   int64_t groups = RoundUp(row + Q - 1, P::Vector::kLanes) / P::Vector::kLanes;
-  // Three groups and one make worse use of the registers than two and two.
+  // Four groups are done as two and two: three and one use the registers less well.
   for (; groups >= kTile && !(kTile == 3 && groups == 4); groups -= kTile) {
     Block<P, Q, kTile>(pieces, group_floats, row, groups - kTile, pairs, sink, prefetcher);
   }
@@ -163,7 +164,7 @@ int64_t RegistersOfRow(const DotInteractionShape& shape) {
   return RoundUp(shape.dimension, P::kColumns) / P::kColumns;
 }
 
-// Pieces of all groups; then the pairs, with room for what the last stores run over.
+// Pieces of all groups, then the pairs with padding for the excess of the last stores.
 template <class P>
 size_t ForwardScratchBytes(const DotInteractionShape& shape) {
   using V = typename P::Vector;
@@ -189,7 +190,7 @@ void Forward(const DotInteractionShape& shape, const FeatureRows<const typename 
     const T* bottom = in.bottom + b * in.bottom_stride;
     const T* vectors = in.vectors + b * in.vectors_stride;
     Prefetcher prefetcher(vectors + in.vectors_stride);
-    LayPieces<P>(shape, bottom, vectors, registers, pieces);
+    InterleaveRows<P>(shape, bottom, vectors, registers, pieces);
     int64_t row = 1;
     for (; row + 4 <= F; row += 4) {
       BlockOfRows<P, 4>(pieces, group_floats, row, pairs, sink, &prefetcher);
@@ -203,7 +204,7 @@ void Forward(const DotInteractionShape& shape, const FeatureRows<const typename 
     }
     T* out = output + b * shape.width;
     memcpy(out, bottom, D * sizeof(T));
-    // The padding's zeros are part of the same stream of stores.
+    // The padding's zeros are written by the same loop of stores.
     memset(pairs + pair_count, 0, pad * sizeof(float));
     int64_t c = 0;
     for (; c + V::kFloats <= pair_count + pad; c += V::kFloats) {

@@ -1,9 +1,9 @@
-// The dot interaction's TensorFlow kernels for any device: input checks, outputs, views.
+// The dot interaction's TensorFlow kernels for any device: input checks, output allocation, views.
 //
 // A Device (CpuDotInteraction<T>, GpuDotInteraction<T>) has
-//   Element         the kernels' type of T
-//   kMayOverwrite   whether a gradient may take the memory of the features that it belongs to
-//   BeforeWriting   is called with every output that is about to be written
+//   Element         the kernels' element type for T
+//   kMayOverwrite   whether a gradient may reuse the memory of its features
+//   BeforeWriting   called with every output before it is written
 //   Forward, Backward
 // Features come as two inputs, bottom [B, D] and vectors [B, F - 1, D], or as one, [B, F, D], whose
 // slices [:, 0] and [:, 1:] are the two: views, not copies.
@@ -29,7 +29,7 @@ struct DotInteractionBatch {
   DotInteractionShape shape;
 };
 
-// Checks the features, which are the inputs from `first` on.
+// Checks the features: inputs `first` to last.
 inline Status CheckFeatures(OpKernelContext* c, int first, DotInteractionBatch* batch) {
   const int last = c->num_inputs() - 1;
   const Tensor &bottom = c->input(first), &vectors = c->input(last);
@@ -108,7 +108,7 @@ class DotInteractionGradientKernel : public OpKernel {
     Tensor* outputs[2];
     for (int k = 0; k < count; ++k) {
       const TensorShape& shape = c->input(1 + k).shape();
-      // The features' own memory if nobody needs them any more: it is mapped and in the caches.
+      // Reuses the features' memory if possible: it is mapped and cached.
       OP_REQUIRES_OK(c, Device::kMayOverwrite
                             ? c->forward_input_or_allocate_output({1 + k}, k, shape, &outputs[k])
                             : c->allocate_output(k, shape, &outputs[k]));

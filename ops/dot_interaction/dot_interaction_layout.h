@@ -1,5 +1,5 @@
-// Where the dot interaction's elements are, in its inputs and in an output row: the one definition
-// for the ops, the CPU kernels of every instruction set and the CUDA kernels.
+// Layout of the dot interaction's inputs and outputs, shared by the ops, the CPU kernels of every
+// instruction set and the CUDA kernels.
 //
 // B samples of F rows (feature vectors; row 0 is the bottom MLP's output) of D elements. An output
 // row holds [row 0 (D) | products of rows i > j, row-major (F (F - 1) / 2) | zeros] and is W
@@ -27,7 +27,7 @@ struct DotInteractionShape {
   int64_t width;      // W: elements of an output row
 };
 
-// Where a batch's rows are: row 0 of sample b at bottom + b * bottom_stride, row i > 0 at
+// Location of a batch's rows: row 0 of sample b at bottom + b * bottom_stride, row i > 0 at
 // vectors + b * vectors_stride + (i - 1) * D. Strides are in elements. The slices of one tensor
 // [B, F, D] are {data, data + D, F * D, F * D}.
 template <class T>
@@ -40,7 +40,7 @@ struct FeatureRows {
 
 namespace {
 
-// The same rows as elements of another type, or of none (void).
+// The same rows with another element type, which may be void.
 template <class To, class From>
 FeatureRows<To> RowsAs(const FeatureRows<From>& rows) {
   return {static_cast<To*>(rows.bottom), static_cast<To*>(rows.vectors), rows.bottom_stride,
@@ -56,7 +56,7 @@ DLRM_HOST_DEVICE constexpr int64_t PairCount(int64_t features) {
   return features * (features - 1) / 2;
 }
 
-// Place of the pair (i, j), i > j, counted from the first pair.
+// Index of the pair (i, j), i > j, among the pairs.
 DLRM_HOST_DEVICE constexpr int64_t PairIndex(int64_t i, int64_t j) { return i * (i - 1) / 2 + j; }
 
 DLRM_HOST_DEVICE constexpr int64_t OutputWidth(int64_t features, int64_t dimension) {

@@ -1,7 +1,7 @@
 // The dot interaction of DLRM (Naumov et al., arXiv:1906.00091, section 2.2) and its gradient.
 //
-// The layout is in dot_interaction_layout.h. The plain ops take all rows as one tensor; the "Split"
-// ops take row 0 and the other rows apart, so that nothing has to be concatenated before them.
+// The layout is in dot_interaction_layout.h. The plain ops take all rows as one tensor. The "Split"
+// ops take row 0 and the other rows as two tensors, which saves a concatenation.
 
 #include "dot_interaction/dot_interaction_layout.h"
 #include "status.h"
@@ -20,7 +20,7 @@ struct Features {
   DimensionHandle batch, rows, dimension;
 };
 
-// What is known of the features, which are the inputs from `first` on.
+// The static dimensions of the features: inputs `first` to last.
 Status FeaturesOf(InferenceContext* c, int first, Features* features) {
   const int last = c->num_inputs() - 1;
   ShapeHandle bottom, vectors;

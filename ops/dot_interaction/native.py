@@ -1,4 +1,4 @@
-"""Python face of the native dot interaction: shapes, gradients, errors."""
+"""Python wrapper of the native dot interaction: shapes, gradients, errors."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
 
 def dot_interaction(bottom: tf.Tensor, vectors: tf.Tensor, name: str | None = None) -> tf.Tensor:
-    """Dot interaction of the bottom MLP's output with the embedding vectors, in one pass.
+    """Computes the dot interaction of the bottom MLP's output and the embedding vectors.
 
     Args:
         bottom: [B, D], float32, bfloat16 or float16.
         vectors: [B, T, D], same type. T may be 0.
-        name: of the op.
+        name: name of the op.
 
     Returns:
-        [B, output_width(T + 1, D)], same type; see the package for the layout. Differentiable
-        once with respect to both arguments.
+        [B, output_width(T + 1, D)], same type; layout as in the package's docstring. Both
+        arguments have a first gradient.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
-        TypeError: the types differ, or are not supported.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
+        TypeError: the types differ or are not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
     """
     ops = loader.load()
@@ -31,25 +31,26 @@ def dot_interaction(bottom: tf.Tensor, vectors: tf.Tensor, name: str | None = No
     vectors = tf.convert_to_tensor(vectors)
     if bottom.dtype != vectors.dtype:
         raise TypeError(
-            f"bottom and vectors must have one type, got {bottom.dtype.name} and "
-            f"{vectors.dtype.name}"
+            f"dot interaction: expected bottom and vectors of equal dtype, found "
+            f"{bottom.dtype.name} and {vectors.dtype.name}"
         )
     _check_dtype(bottom.dtype)
     return ops.dlrm_dot_interaction_split(bottom=bottom, vectors=vectors, name=name)
 
 
 def dot_interaction_stacked(features: tf.Tensor, name: str | None = None) -> tf.Tensor:
-    """Dot interaction of feature vectors in one tensor: ``dot_interaction`` of views of it.
+    """Computes the dot interaction of feature vectors in one tensor, without copying them.
 
     Args:
         features: [B, F, D] with row 0 the bottom MLP's output; float32, bfloat16 or float16.
-        name: of the op.
+        name: name of the op.
 
     Returns:
-        [B, output_width(F, D)], same type; see the package for the layout. Differentiable once.
+        [B, output_width(F, D)], same type; layout as in the package's docstring. `features` has a
+        first gradient.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: the native library is not there.
+        ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: the type is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shape is not [B, F >= 1, D >= 1].
     """
@@ -62,7 +63,8 @@ def dot_interaction_stacked(features: tf.Tensor, name: str | None = None) -> tf.
 def _check_dtype(dtype: tf.DType) -> None:
     if dtype not in _DTYPES:
         raise TypeError(
-            f"the dot interaction takes {', '.join(d.name for d in _DTYPES)}; got {dtype.name}"
+            f"dot interaction: expected dtype {', '.join(d.name for d in _DTYPES)}; "
+            f"found {dtype.name}"
         )
 
 

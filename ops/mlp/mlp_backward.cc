@@ -1,5 +1,5 @@
-// The backward kernel: each thread takes its rows, chunk by chunk, back through all layers, and
-// adds up kernel and bias gradients of its own; these are then summed in the order of the threads.
+// The backward kernel: each thread propagates its rows, chunk by chunk, back through all layers and
+// accumulates its own kernel and bias gradients. These are then summed in a fixed order.
 
 #include <cstring>
 
@@ -15,7 +15,7 @@ using tensorflow::OpOutputList;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-// The sums of slot 0 are in the output tensors, those of the others in memory of their own.
+// Slot 0 accumulates into the output tensors, every other slot into temporary memory.
 struct Sums {
   std::vector<std::vector<float*>> of;  // [slot][kernel 0, bias 0, kernel 1, ...]
   std::vector<int64_t> sizes;           // [kernel 0, bias 0, kernel 1, ...]
@@ -42,7 +42,7 @@ struct Sums {
     return Status();
   }
 
-  // Adds the other slots' sums to the first's, in order.
+  // Adds the sums of slots 1, 2, ... to those of slot 0, in this order.
   void AddUp(OpKernelContext* c) const {
     if (of.size() < 2) return;
     const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
@@ -77,13 +77,13 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     const int64_t batch = x.dim_size(0);
     const int layers = kernels.size();
     OP_REQUIRES(c, hidden.size() == layers - 1,
-                InvalidArgument("the gradient of ", layers, " layers needs ", layers - 1,
-                                " hidden activations, got ", hidden.size()));
+                InvalidArgument("MLP gradient: expected ", layers - 1, " hidden activations for ",
+                                layers, " layers, found ", hidden.size()));
     const auto check = [&](const char* what, const Tensor& tensor, int64_t width) {
       return tensor.shape() == TensorShape({batch, width})
                  ? Status()
-                 : InvalidArgument(what, " must be [", batch, ", ", width, "], got shape ",
-                                   tensor.shape().DebugString());
+                 : InvalidArgument("MLP gradient: expected ", what, " [", batch, ", ", width,
+                                   "], found shape ", tensor.shape().DebugString());
     };
     OP_REQUIRES_OK(c, check("gradient", gradient, widths.back()));
     OP_REQUIRES_OK(c, check("y", y, widths.back()));
@@ -123,8 +123,8 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     Sums sums;
     OP_REQUIRES_OK(c, sums.Allocate(c, chunks.slots, &kernel_gradients, &bias_gradients));
 
-    // Gradients of a layer's outputs and of its inputs, a layer's inputs as the products take
-    // them, and oneDNN's own scratch memory.
+    // Per slot: the gradients of a layer's outputs and inputs, the layer's inputs converted to C,
+    // and oneDNN's scratch memory.
     const int64_t widest = *std::max_element(widths.begin(), widths.end());
     const size_t buffer = Lines(chunks.rows * widest * sizeof(C));
     const size_t buffers = (same ? 2 : 3) * buffer;

@@ -29,15 +29,14 @@ std::shared_ptr<const MlpProducts> ProductsCache::Get(const std::vector<int64_t>
 
 Status CheckKernels(const Tensor& x, const OpInputList& kernels, std::vector<int64_t>* widths) {
   if (x.dims() != 2 || x.dim_size(1) < 1) {
-    return InvalidArgument("x must be [B, K] with K >= 1, got shape ", x.shape().DebugString());
+    return InvalidArgument("MLP: expected x [B, K >= 1], found shape ", x.shape().DebugString());
   }
   widths->assign(1, x.dim_size(1));
   for (int l = 0; l < kernels.size(); ++l) {
     const TensorShape& shape = kernels[l].shape();
     if (shape.dims() != 2 || shape.dim_size(0) != widths->back() || shape.dim_size(1) < 1) {
-      return InvalidArgument("kernel ", l, " must be [", widths->back(),
-                             ", N >= 1] to follow what is before it, got shape ",
-                             shape.DebugString());
+      return InvalidArgument("MLP: expected kernel ", l, " [", widths->back(),
+                             ", N >= 1], found shape ", shape.DebugString());
     }
     widths->push_back(shape.dim_size(1));
   }
@@ -52,7 +51,7 @@ Status RunSlots(OpKernelContext* c, int64_t slots, const std::function<void(int6
   const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
   std::mutex mutex;
   std::string error;
-  // So expensive that each slot is one task.
+  // A cost that makes each slot a separate task.
   constexpr int64_t kCycles = 1000 * 1000 * 1000;
   tensorflow::Shard(workers.num_threads, workers.workers, slots, kCycles,
                     [&](int64_t begin, int64_t end) {
@@ -64,7 +63,7 @@ Status RunSlots(OpKernelContext* c, int64_t slots, const std::function<void(int6
                         error = caught.what();
                       }
                     });
-  return error.empty() ? Status() : Internal("oneDNN failed in an MLP: ", error);
+  return error.empty() ? Status() : Internal("oneDNN failed in an MLP op: ", error);
 }
 
 Status SlotMemory::Allocate(OpKernelContext* c, int64_t slots, size_t bytes) {

@@ -1,5 +1,5 @@
-// What the forward and the backward kernel share: how a batch is dealt over threads, and their
-// products.
+// Shared by the forward and the backward kernel: the partition of a batch over threads, cached
+// products, temporary memory.
 
 #ifndef DLRM_OPS_MLP_MLP_BATCH_H_
 #define DLRM_OPS_MLP_MLP_BATCH_H_
@@ -20,13 +20,13 @@
 
 namespace dlrm {
 
-// B rows in `count` chunks of `rows` (the last one may be shorter). Slot s of `slots`, one for a
-// thread, has the chunks [First(s), First(s + 1)): who sums what does not depend on who is faster.
+// B rows in `count` chunks of `rows` (the last one may be shorter). Slot s of `slots`, one per
+// thread, has the chunks [First(s), First(s + 1)), so that sums do not depend on thread timing.
 struct Chunks {
   int64_t batch, rows, count, slots;
 
-  // At most `most_rows` a chunk, so that a chunk's activations stay in the caches, and at least
-  // `least_rows` a slot: fewer are not worth one more thread.
+  // At most `most_rows` per chunk, so that a chunk's activations stay in the caches, and at least
+  // `least_rows` per slot: fewer rows do not justify another thread.
   static Chunks Of(int64_t batch, int64_t threads, int64_t most_rows, int64_t least_rows) {
     constexpr int64_t kMultiple = 16;
     if (batch == 0) return {0, 0, 0, 0};
@@ -44,14 +44,14 @@ struct Chunks {
   int64_t Tail() const { return count == 0 ? 0 : Rows(count - 1) % rows; }
 };
 
-// Products by what they depend on, made when first needed. Thread-safe.
+// Products by widths, chunk sizes and type, created on first use. Thread-safe.
 class ProductsCache {
  public:
   std::shared_ptr<const MlpProducts> Get(const std::vector<int64_t>& widths, const Chunks& chunks,
                                          dnnl::memory::data_type type, bool backward);
 
  private:
-  // Last batches and served requests have many sizes; oneDNN keeps its own code for longer.
+  // Bounds the cache: served requests have many batch sizes. oneDNN caches its code separately.
   static constexpr size_t kMost = 16;
   std::mutex mutex_;
   std::map<std::vector<int64_t>, std::shared_ptr<const MlpProducts>> products_;
@@ -61,15 +61,15 @@ class ProductsCache {
 Status CheckKernels(const tensorflow::Tensor& x, const tensorflow::OpInputList& kernels,
                     std::vector<int64_t>* widths);
 
-// Runs work(slot) for every slot on TensorFlow's threads, single-threaded oneDNN in each; an
-// exception in one of them is the returned error.
+// Runs work(slot) for every slot on TensorFlow's threads, with single-threaded oneDNN in each.
+// Returns an error if a call throws.
 Status RunSlots(tensorflow::OpKernelContext* c, int64_t slots,
                 const std::function<void(int64_t)>& work);
 
-// Bytes rounded up to whole cache lines, so that what follows is aligned.
+// Bytes rounded up to a multiple of a cache line, so that the next buffer is aligned.
 inline size_t Lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Memory of one part for each slot, 64-byte aligned.
+// One temporary buffer per slot, 64-byte aligned.
 class SlotMemory {
  public:
   Status Allocate(tensorflow::OpKernelContext* c, int64_t slots, size_t bytes);
@@ -81,10 +81,10 @@ class SlotMemory {
   size_t bytes_ = 0;
 };
 
-// The kernels of an MLP as its products take them, in memory that lives as long as this.
+// An MLP's kernels in the layout of its products. Owns the memory.
 class PackedKernels {
  public:
-  // `round` is null, or rounds `count` floats to what the products may take.
+  // `round` is null, or rounds `count` floats to bfloat16 values.
   Status Pack(tensorflow::OpKernelContext* c, const MlpProducts& products,
               const tensorflow::OpInputList& kernels,
               void (*round)(const float* in, int64_t count, float* out));
@@ -97,18 +97,13 @@ class PackedKernels {
 
 int64_t Threads(tensorflow::OpKernelContext* c);
 
-// Rows of a chunk by default. Plain float32 products prepare the kernel anew each time, which many
-// rows pay for; bfloat16 products take it prepared.
+// Default rows of a chunk. float32 products pack the kernel at every call, which pays off only for
+// many rows; bfloat16 products use a kernel that is packed once.
 template <class C>
-constexpr int64_t ForwardRows() {
-  return sizeof(C) == 4 ? 1024 : 256;
-}
-template <class C>
-constexpr int64_t BackwardRows() {
-  return 1024;
-}
+constexpr int64_t kForwardRows = sizeof(C) == 4 ? 1024 : 256;
+constexpr int64_t kBackwardRows = 1024;
 
-// The products for a batch, and which of a chunk's to take: 0 for whole ones, 1 for the tail.
+// The products for a batch. Size(chunk) is their index: 0 for full chunks, 1 for the tail.
 struct BatchProducts {
   Chunks chunks;
   std::shared_ptr<const MlpProducts> products;

@@ -1,4 +1,4 @@
-// The forward kernel: each thread takes its rows, chunk by chunk, through all layers.
+// The forward kernel: each thread propagates its rows, chunk by chunk, through all layers.
 
 #include "mlp/mlp_kernel.h"
 
@@ -27,19 +27,20 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
     std::vector<int64_t> widths;
     OP_REQUIRES_OK(c, CheckKernels(x, kernels, &widths));
     for (int l = 0; l < biases.size(); ++l) {
-      OP_REQUIRES(
-          c, biases[l].dims() == 1 && biases[l].dim_size(0) == widths[l + 1],
-          InvalidArgument("bias ", l, " must be [", widths[l + 1],
-                          "], as wide as its kernel, got shape ", biases[l].shape().DebugString()));
+      OP_REQUIRES(c, biases[l].dims() == 1 && biases[l].dim_size(0) == widths[l + 1],
+                  InvalidArgument("MLP: expected bias ", l, " [", widths[l + 1],
+                                  "], the width of its kernel, found shape ",
+                                  biases[l].shape().DebugString()));
     }
     const int64_t batch = x.dim_size(0);
     Tensor* y = nullptr;
     OP_REQUIRES_OK(c, c->allocate_output(0, TensorShape({batch, widths.back()}), &y));
     OpOutputList hidden;
     OP_REQUIRES_OK(c, c->output_list("hidden", &hidden));
-    OP_REQUIRES(c, hidden.size() == 0 || hidden.size() == kernels.size() - 1,
-                InvalidArgument("M = ", hidden.size(), " hidden activations of ", kernels.size(),
-                                " layers: expected all ", kernels.size() - 1, ", or none"));
+    OP_REQUIRES(
+        c, hidden.size() == 0 || hidden.size() == kernels.size() - 1,
+        InvalidArgument("MLP: expected ", kernels.size() - 1, " or 0 hidden activations for ",
+                        kernels.size(), " layers, found M = ", hidden.size()));
     for (int l = 0; l < hidden.size(); ++l) {
       Tensor* activations = nullptr;
       OP_REQUIRES_OK(c, hidden.allocate(l, TensorShape({batch, widths[l + 1]}), &activations));
@@ -62,7 +63,7 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
     PackedKernels packed;
     OP_REQUIRES_OK(c, packed.Pack(c, *batch.products, kernels, same ? nullptr : functions.round));
 
-    // Two buffers in turn for what no output tensor holds, and oneDNN's own scratch memory.
+    // Per slot: two alternating buffers for activations that no output holds, and oneDNN's scratch.
     const int64_t widest = *std::max_element(widths.begin(), widths.end());
     const size_t buffer = Lines(chunks.rows * widest * sizeof(C));
     SlotMemory memory;

@@ -1,4 +1,4 @@
-// Which instruction set's functions stand between the products.
+// Dispatch of the elementwise functions by instruction set.
 
 #include "mlp/mlp_cpu.h"
 

@@ -1,4 +1,4 @@
-// The frame of the forward and the backward kernel: attributes, choice of the products' type.
+// Base class of the forward and the backward kernel: attributes, choice of the products' type.
 
 #ifndef DLRM_OPS_MLP_MLP_KERNEL_H_
 #define DLRM_OPS_MLP_MLP_KERNEL_H_
@@ -13,7 +13,7 @@
 namespace dlrm {
 
 // Derived has: bool kBackward; template <class C> void Run(OpKernelContext*, const BatchProducts&).
-// T is the tensors' type in TensorFlow, S the same here.
+// T is TensorFlow's element type, S the kernels' type for it.
 template <class T, class Derived>
 class MlpKernel : public tensorflow::OpKernel {
  public:
@@ -26,7 +26,7 @@ class MlpKernel : public tensorflow::OpKernel {
   }
 
  protected:
-  // Runs with operands of type S, or of float where the processor (or oneDNN) has no such products.
+  // Runs with operands of type S, or of float if processor or oneDNN have no products of S.
   void RunForBatch(tensorflow::OpKernelContext* c, const std::vector<int64_t>& widths,
                    int64_t batch) {
     try {
@@ -36,7 +36,7 @@ class MlpKernel : public tensorflow::OpKernel {
       }
       RunIn<float>(c, widths, batch);
     } catch (const std::exception& caught) {
-      c->CtxFailure(Internal("oneDNN failed in an MLP: ", caught.what()));
+      c->CtxFailure(Internal("oneDNN failed in an MLP op: ", caught.what()));
     }
   }
 
@@ -51,10 +51,10 @@ class MlpKernel : public tensorflow::OpKernel {
 
  private:
   static constexpr int64_t kLeastRowsForward = 64;
-  // A backward slot ends in adding its sums, as large as all kernels, to the others'.
+  // Each backward slot costs the addition of sums as large as all kernels.
   static constexpr int64_t kLeastRowsBackward = 256;
 
-  // At most `threads`, and so few that their sums of gradients take no more than 512 MB.
+  // The number of slots: at most `threads`, and few enough that their sums take at most 512 MiB.
   static int64_t SumsThatFit(int64_t threads, const std::vector<int64_t>& widths) {
     constexpr int64_t kMostBytes = 512ll << 20;
     int64_t bytes = 0;
@@ -67,12 +67,12 @@ class MlpKernel : public tensorflow::OpKernel {
   template <class C>
   bool RunIn(tensorflow::OpKernelContext* c, const std::vector<int64_t>& widths, int64_t batch) {
     constexpr bool backward = Derived::kBackward;
-    const int64_t preferred = backward ? BackwardRows<C>() : ForwardRows<C>();
+    const int64_t preferred = backward ? kBackwardRows : kForwardRows<C>;
     const Chunks chunks = Chunks::Of(batch, backward ? SumsThatFit(Threads(c), widths) : Threads(c),
                                      chunk_rows_ > 0 ? chunk_rows_ : preferred,
                                      backward ? kLeastRowsBackward : kLeastRowsForward);
     const auto products = cache_.Get(widths, chunks, TypeOf<C>(), backward);
-    // Reference code takes a hundred times as long as products of floats do.
+    // oneDNN's reference code is about a hundred times slower than float products.
     if (!std::is_same_v<C, float> && products->is_slow()) return false;
     static_cast<Derived*>(this)->template Run<C>(c, widths, BatchProducts{chunks, products});
     return true;

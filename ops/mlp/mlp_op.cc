@@ -1,4 +1,4 @@
-// Whole MLPs (dense layers with ReLU between them) and their gradients.
+// MLPs (dense layers with ReLU between them) and their gradients, one op for all layers.
 
 #include "status.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
@@ -12,7 +12,8 @@ using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
-// Follows `inputs` columns through the N kernels from input `first` on; gives each layer's width.
+// Propagates `inputs` columns through the N kernels (inputs from `first`); returns each layer's
+// width.
 Status Widths(InferenceContext* c, int first, DimensionHandle inputs,
               std::vector<DimensionHandle>* widths) {
   int layers;
@@ -81,9 +82,9 @@ REGISTER_OP("Dlrm>MlpForward")
     .SetShapeFn(ForwardShape)
     .Doc("x [B, K], kernels [K, n1], [n1, n2] ..., biases [n1], [n2] ... -> y [B, nN] and, for "
          "the gradient, M = N - 1 hidden activations [B, n1] ..., or none of them (M = 0). Layers "
-         "are relu(x kernel + bias), the last one linear unless last_relu; relu of what is not "
-         "finite is NaN. Products accumulate in float32; activations are T. A thread takes "
-         "chunk_rows rows through all layers (0: the op's choice).");
+         "are relu(x kernel + bias), the last one linear unless last_relu; relu of a value that is "
+         "not finite is NaN. Products accumulate in float32; activations are T. A thread "
+         "computes chunk_rows rows at a time (0: chosen by the op).");
 
 REGISTER_OP("Dlrm>MlpBackward")
     .Input("gradient: T")
@@ -100,8 +101,8 @@ REGISTER_OP("Dlrm>MlpBackward")
     .Attr("last_relu: bool")
     .Attr("chunk_rows: int >= 0 = 0")
     .SetShapeFn(BackwardShape)
-    .Doc("The gradients of MlpForward, of which y, x and all M = N - 1 hidden activations are. "
-         "Those of kernels and biases are sums over the batch in float32, in an order that depends "
-         "on B and the number of threads alone.");
+    .Doc("The gradients of MlpForward, given its x, y and all M = N - 1 hidden activations. "
+         "Gradients of kernels and biases are float32 sums over the batch, in an order that "
+         "depends only on B, chunk_rows and the number of threads.");
 
 }  // namespace dlrm

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-// Of the OpenMP run time that oneDNN is linked with; there is no OpenMP code here.
+// From the OpenMP runtime that oneDNN is linked with. This file contains no OpenMP code.
 extern "C" {
 int omp_get_max_threads(void);
 void omp_set_num_threads(int);
@@ -20,7 +20,7 @@ const dnnl::engine& Engine() {
   return *engine;
 }
 
-// On CPUs a stream runs what it is given at once, in the calling thread.
+// A CPU stream executes primitives immediately in the calling thread.
 dnnl::stream& Stream() {
   static thread_local dnnl::stream stream(Engine());
   return stream;
@@ -72,7 +72,7 @@ dnnl::matmul::primitive_desc Choose(KernelUse use, int64_t rows, int64_t inputs,
   const memory::desc any = blocked ? memory::desc(dims, type, memory::format_tag::any)
                                    : RowMajor(dims[0], dims[1], type);
   dnnl::matmul::primitive_desc chosen = Describe(use, rows, inputs, outputs, type, any);
-  // Where no blocked layout is wanted, the kernel can stay where and as it is.
+  // If oneDNN prefers no blocked layout, the kernel is used in place.
   if (type == Type::f32 && chosen.weights_desc().get_inner_nblks() == 0) {
     return Describe(use, rows, inputs, outputs, type, plain);
   }
@@ -85,7 +85,7 @@ SingleThreaded::SingleThreaded() : before_(omp_get_max_threads()) { omp_set_num_
 SingleThreaded::~SingleThreaded() { omp_set_num_threads(before_); }
 
 bool HasBfloat16Products() {
-  // Each set's bits include those of its predecessors.
+  // The bits of each instruction set include those of its predecessors.
   const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & needed) == needed;
 }
@@ -175,7 +175,7 @@ MlpProducts::MlpProducts(const std::vector<int64_t>& widths, int64_t rows, int64
     try {
       products(true);
     } catch (const dnnl::error&) {
-      // What the chunk wants, the tail's few rows may not take: rows in order are good for both.
+      // The tail's product may not support the chunk's layout; both support row-major kernels.
       layer.kernel.clear();
       products(false);
     }

@@ -1,7 +1,7 @@
-// An MLP's matrix products by oneDNN, each for one number of rows and one thread.
+// An MLP's matrix products with oneDNN, each for a fixed number of rows and one thread.
 //
-// Single-threaded primitives run side by side in TensorFlow's own threads: a second pool of
-// threads (OpenMP's) would fight with the first over the cores. Errors are dnnl::error.
+// Single-threaded primitives run in parallel on TensorFlow's threads: a second thread pool
+// (OpenMP's) would compete with the first for the cores. Errors are dnnl::error.
 
 #ifndef DLRM_OPS_MLP_MLP_PRODUCTS_H_
 #define DLRM_OPS_MLP_MLP_PRODUCTS_H_
@@ -13,7 +13,7 @@
 
 namespace dlrm {
 
-// Makes this thread's oneDNN calls single-threaded while it lives.
+// Makes this thread's oneDNN calls single-threaded during its lifetime.
 class SingleThreaded {
  public:
   SingleThreaded();
@@ -25,35 +25,34 @@ class SingleThreaded {
   int before_;
 };
 
-// Whether the processor multiplies bfloat16 (AVX-512 BF16, AMX); else floats hold its values.
+// Whether the processor has bfloat16 products (AVX-512 BF16, AMX). If not, floats hold the values.
 bool HasBfloat16Products();
 
-// The two things that a layer's kernel [K, N] is multiplied with: rows of activations, and, as
-// its transpose [N, K], rows of gradients.
+// The two uses of a layer's kernel [K, N]: activations [rows, K] times the kernel, and gradients
+// [rows, N] times its transpose.
 enum class KernelUse { kForward, kInputGradient };
 
 // One product c = a b, where b is a kernel.
 class KernelProduct {
  public:
-  // a [rows, K] or [rows, N], row by row, of `type`. The kernel has the layout that another
-  // product has (`like`), else the one that oneDNN wants, else (not `blocked`) row by row. Forward
-  // adds a bias [N].
+  // `a` is [rows, K] or [rows, N], row-major, of `type`. The kernel's layout is that of the product
+  // `like` if given, else oneDNN's choice if `blocked`, else row-major. Forward adds a bias [N].
   KernelProduct(KernelUse use, int64_t rows, int64_t inputs, int64_t outputs,
                 dnnl::memory::data_type type, bool blocked, const KernelProduct* like);
 
-  // Bytes that the kernel takes in the product's own layout; 0: it is taken as it lies.
+  // Bytes of the kernel in the product's layout; 0 if it is used unpacked.
   size_t packed_bytes() const;
-  // Writes the kernel [K, N], row by row, in that layout.
+  // Writes the row-major kernel [K, N] in that layout.
   void Pack(const float* kernel, void* packed) const;
 
   size_t scratch_bytes() const { return description_.scratchpad_desc().get_size(); }
   void Run(const void* a, const void* kernel, const float* bias, void* c, void* scratch) const;
 
-  // Whether oneDNN has nothing but its reference code for this.
+  // Whether oneDNN has only reference code for this product.
   bool is_slow() const;
 
  private:
-  dnnl::memory::desc plain_;  // of a float32 kernel as it lies
+  dnnl::memory::desc plain_;  // of an unpacked float32 kernel
   dnnl::matmul::primitive_desc description_;
   dnnl::matmul product_;
 };
@@ -72,8 +71,8 @@ class KernelGradient {
   dnnl::matmul product_;
 };
 
-// The products of all layers, `widths` wide (input first), for chunks of `rows` and one of `tail`
-// rows (0: none).
+// The products of all layers for chunks of `rows` and one of `tail` rows (0: none). `widths` starts
+// with the input's.
 class MlpProducts {
  public:
   MlpProducts(const std::vector<int64_t>& widths, int64_t rows, int64_t tail,

@@ -23,7 +23,7 @@ void StoreUpTo(T* p, typename V::Register r, int64_t left) {
   }
 }
 
-// The values that S can hold nearest to r's.
+// r rounded to values of S.
 template <class V, class S>
 typename V::Register Rounded(typename V::Register r) {
   S held[V::kFloats];

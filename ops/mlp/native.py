@@ -19,24 +19,24 @@ def mlp(
     chunk_rows: int = 0,
     name: str | None = None,
 ) -> tf.Tensor:
-    """Applies an MLP; keeps the activations for its gradient.
+    """Applies an MLP and keeps the activations for its gradient.
 
     Args:
         x: [B, K], float32 or bfloat16.
-        kernels: float32 [K, n1], [n1, n2] ... In bfloat16 they are rounded for the products.
+        kernels: float32 [K, n1], [n1, n2] ... For bfloat16 x they are rounded to bfloat16.
         biases: float32 [n1], [n2] ..., not rounded.
-        last_relu: a ReLU after the last layer too.
-        chunk_rows: samples that a thread takes through all layers at a time, 0: the op's choice.
-            The gradients of kernels and biases depend on it in their last bits.
-        name: of the op.
+        last_relu: whether to apply ReLU after the last layer.
+        chunk_rows: samples that a thread computes at a time; 0: chosen by the op. It affects
+            the rounding of the gradients of kernels and biases.
+        name: name of the op.
 
     Returns:
-        [B, nN], x's type. Differentiable once with respect to x, kernels and biases.
+        [B, nN], x's type. x, kernels and biases have a first gradient.
 
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not built (it needs oneDNN).
         TypeError: the type of x is not supported.
-        ValueError, tf.errors.InvalidArgumentError: the shapes do not fit together.
+        ValueError, tf.errors.InvalidArgumentError: the shapes do not match.
     """
     return _forward(x, kernels, biases, last_relu, chunk_rows, len(kernels) - 1, name)
 
@@ -49,7 +49,7 @@ def mlp_for_inference(
     chunk_rows: int = 0,
     name: str | None = None,
 ) -> tf.Tensor:
-    """Applies an MLP as `mlp` does, but keeps no hidden activation: it has no gradient."""
+    """Same as `mlp`, but keeps no hidden activations and has no gradient."""
     return _forward(x, kernels, biases, last_relu, chunk_rows, 0, name)
 
 
@@ -66,11 +66,11 @@ def _forward(
     x = tf.convert_to_tensor(x)
     if x.dtype not in _DTYPES:
         raise TypeError(
-            f"the MLP op takes {', '.join(d.name for d in _DTYPES)}; got {x.dtype.name}"
+            f"MLP: expected x of dtype {', '.join(d.name for d in _DTYPES)}; found {x.dtype.name}"
         )
     if not kernels or len(kernels) != len(biases):
         raise ValueError(
-            f"an MLP has a kernel and a bias for each of its layers, at least one; got "
+            f"MLP: expected one kernel and one bias per layer, at least one layer; found "
             f"{len(kernels)} kernels and {len(biases)} biases"
         )
     y, _ = ops.dlrm_mlp_forward(
@@ -86,8 +86,8 @@ def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: tf.Tensor) -> tuple[tf.
     y, hidden = op.outputs[0], op.outputs[1:]
     if len(hidden) != layers - 1:
         raise ValueError(
-            f"the gradient of an MLP of {layers} layers needs {layers - 1} hidden activations, but "
-            f"this one kept {len(hidden)}: use ops.mlp.mlp where a gradient is taken"
+            f"MLP gradient: expected {layers - 1} hidden activations for {layers} layers, found "
+            f"{len(hidden)}; use ops.mlp.mlp instead of mlp_for_inference"
         )
     x, kernels = op.inputs[0], op.inputs[1 : 1 + layers]
     x_gradient, kernel_gradients, bias_gradients = loader.load("mlp").dlrm_mlp_backward(

@@ -1,1 +1,1 @@
-"""NVTX ranges: named spans of time that nsys and other tools draw."""
+"""NVTX ranges: named time spans in profilers such as nsys."""

@@ -1,5 +1,5 @@
-// NVTX is headers alone: its first call loads the tool that NVTX_INJECTION64_PATH names, and
-// without one every call is a test of a pointer.
+// NVTX is header-only: its first call loads the tool named by NVTX_INJECTION64_PATH. Without a tool
+// every call is a null-pointer test.
 #include "nvtx/domain.h"
 
 #ifdef DLRM_HAVE_NVTX
@@ -11,7 +11,7 @@ namespace dlrm {
 #ifdef DLRM_HAVE_NVTX
 namespace {
 
-// Null where no tool listens.
+// Null if no tool is attached.
 nvtxDomainHandle_t Domain() {
   static const nvtxDomainHandle_t domain = nvtxDomainCreateA("dlrm");
   return domain;
@@ -19,7 +19,7 @@ nvtxDomainHandle_t Domain() {
 
 }  // namespace
 
-bool NvtxListens() { return Domain() != nullptr; }
+bool NvtxToolAttached() { return Domain() != nullptr; }
 
 uint64_t NvtxStart(const char* name) {
   nvtxEventAttributes_t attributes = {};
@@ -32,14 +32,14 @@ uint64_t NvtxStart(const char* name) {
 
 void NvtxEnd(uint64_t range) { nvtxDomainRangeEnd(Domain(), range); }
 #else
-bool NvtxListens() { return false; }
+bool NvtxToolAttached() { return false; }
 uint64_t NvtxStart(const char*) { return 0; }
 void NvtxEnd(uint64_t) {}
 #endif
 
 }  // namespace dlrm
 
-// For Python, outside of graphs.
+// For Python code outside graphs.
 extern "C" {
 
 __attribute__((visibility("default"))) int dlrm_nvtx_is_built() {
@@ -50,7 +50,7 @@ __attribute__((visibility("default"))) int dlrm_nvtx_is_built() {
 #endif
 }
 
-__attribute__((visibility("default"))) int dlrm_nvtx_listens() { return dlrm::NvtxListens(); }
+__attribute__((visibility("default"))) int dlrm_nvtx_listens() { return dlrm::NvtxToolAttached(); }
 
 __attribute__((visibility("default"))) uint64_t dlrm_nvtx_start(const char* name) {
   return dlrm::NvtxStart(name);

@@ -6,13 +6,13 @@
 
 namespace dlrm {
 
-// Whether a tool takes the domain's ranges. False in a build without NVTX.
-bool NvtxListens();
+// Whether a tool records the domain's ranges. False in a build without NVTX.
+bool NvtxToolAttached();
 
-// Starts a range of the process, of any length and on any thread; returns its number, for its end.
+// Starts a process range, which may end on another thread. Returns its number for NvtxEnd.
 uint64_t NvtxStart(const char* name);
 
-// Ends it, on any thread.
+// Ends a range, on any thread.
 void NvtxEnd(uint64_t range);
 
 }  // namespace dlrm

@@ -1,7 +1,7 @@
-// Ops that start and end an NVTX range on tensors' way through a graph.
+// Ops that start and end NVTX ranges in a graph.
 //
-// They hand their inputs on as they are: no byte is read, copied or moved, on no device. So what
-// needs the tensors waits for the range's start, and nothing else does.
+// They forward their inputs without reading or copying a byte, on any device. Only consumers of
+// these tensors wait for the range's start.
 
 #include <string>
 
@@ -22,7 +22,7 @@ using tensorflow::TensorShape;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
-// Output i has the shape of input i, for all values.
+// Sets the shape of output i to that of input i for the first `values` inputs.
 void KeepShapes(InferenceContext* c, int values) {
   for (int i = 0; i < values; ++i) {
     c->set_output(i, c->input(i));
@@ -31,8 +31,8 @@ void KeepShapes(InferenceContext* c, int values) {
   }
 }
 
-// Not stateful: TensorFlow makes every op of a function that is wait for the one before it, and
-// what ran side by side would not under a profiler.
+// Not stateful: TensorFlow runs the stateful ops of a function one after another, so a profiler
+// would serialise what otherwise runs in parallel.
 REGISTER_OP("Dlrm>NvtxRangeStart")
     .Input("values: T")
     .Output("same: T")
@@ -44,8 +44,8 @@ REGISTER_OP("Dlrm>NvtxRangeStart")
       c->set_output(c->num_inputs(), c->Scalar());
       return Status();
     })
-    .Doc("Starts an NVTX range called label when all values are there, and hands them on. "
-         "range: its number, which ends it.");
+    .Doc("Starts an NVTX range named label when all values are ready, and forwards them. "
+         "range: its number, for NvtxRangeEnd.");
 
 REGISTER_OP("Dlrm>NvtxRangeEnd")
     .Input("values: T")
@@ -60,7 +60,7 @@ REGISTER_OP("Dlrm>NvtxRangeEnd")
       c->set_output(c->num_inputs() - 1, range);
       return Status();
     })
-    .Doc("Ends the NVTX range when all values are there, and hands them on. over: range, for "
+    .Doc("Ends the NVTX range when all values are ready, and forwards them. over: range, for "
          "NvtxRangesOver.");
 
 REGISTER_OP("Dlrm>NvtxRangesOver")
@@ -73,7 +73,8 @@ REGISTER_OP("Dlrm>NvtxRangesOver")
       KeepShapes(c, 1);
       return Status();
     })
-    .Doc("Hands value on when the ranges are over. Ends that nothing needed would be left out.");
+    .Doc("Forwards value when the ranges have ended. Without it, unused NvtxRangeEnd ops are "
+         "pruned.");
 
 class RangeStartOp : public OpKernel {
  public:
@@ -89,7 +90,7 @@ class RangeStartOp : public OpKernel {
     range->scalar<int64_t>()() = static_cast<int64_t>(NvtxStart(label_.c_str()));
   }
 
-  // Run where it becomes ready, not handed to another thread first.
+  // Runs on the thread that makes it ready instead of being scheduled on another.
   bool IsExpensive() override { return false; }
 
  private:
@@ -119,7 +120,7 @@ class RangesOverOp : public OpKernel {
 REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_CPU), RangeStartOp);
 REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangeEnd").Device(tensorflow::DEVICE_CPU), RangeEndOp);
 REGISTER_KERNEL_BUILDER(Name("Dlrm>NvtxRangesOver").Device(tensorflow::DEVICE_CPU), RangesOverOp);
-// The same on a GPU, whose tensors are never looked into; the numbers stay in host memory.
+// On a GPU the values stay in device memory, unread; the range numbers are in host memory.
 REGISTER_KERNEL_BUILDER(
     Name("Dlrm>NvtxRangeStart").Device(tensorflow::DEVICE_GPU).HostMemory("range"), RangeStartOp);
 REGISTER_KERNEL_BUILDER(

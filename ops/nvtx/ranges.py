@@ -1,17 +1,17 @@
 """NVTX ranges around parts of a graph, and around Python code.
 
-They exist only while a tool records them, as under `nsys profile`; otherwise a graph gets no
-additional op, and `span` does nothing. All of them are ranges of the process in the
-domain "dlrm": TensorFlow may start one on one thread and end it on another.
+An attached tool, e.g. `nsys profile`, records the ranges. Without one, `start` and `end` add no op
+to a graph, and `span` does nothing. All are process ranges in the domain "dlrm", because TensorFlow
+may start a range on one thread and end it on another.
 
-In a graph a range starts when its part's inputs are ready and ends when its outputs are. On a GPU
-that covers the launches: the kernels may still run when it ends.
+In a graph a range starts when its inputs are ready and ends when its outputs are. On a GPU it
+covers the kernel launches: the kernels may still run when it ends.
 
     mark, rows = ranges.start("exchange", rows)
     vectors = ranges.end(mark, exchange(rows))
 
-The ops order only the tensors that they pass on, and an op with unused outputs is pruned. They have
-no gradient: keep them outside of a `tf.GradientTape` and of functions that XLA compiles.
+The ops order only the tensors that they forward, and TensorFlow prunes an op with unused outputs.
+They have no gradient: keep them outside `tf.GradientTape` and XLA-compiled functions.
 """
 
 from __future__ import annotations
@@ -28,56 +28,56 @@ import tensorflow as tf
 
 from ops import loader
 
-# Collection of a graph: the ends that no tensor waits for.
+# Graph collection of range ends that no tensor waits for.
 _ENDS = "dlrm_nvtx_ends"
 # A tensor or a structure of them.
 _Tensors = TypeVar("_Tensors")
-# Set to select NVTX's tool, and by nsys besides.
-_ASKED_BY = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
+# The environment variables that select an NVTX tool; nsys sets the second.
+_TOOL_VARIABLES = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A range that was started in a graph or, eagerly, for real.
+    """A started range.
 
     Attributes:
-        number: int64 scalar tensor, the range's.
-        before: how many operations the graph had then; 0 where there is no graph.
+        number: int64 scalar tensor, the range's number.
+        operations_before: operations in the graph when the range was started; 0 in eager mode.
     """
 
     number: tf.Tensor
-    before: int
+    operations_before: int
 
 
 @functools.cache
-def listening() -> bool:
-    """Returns whether a tool records ranges. The first answer holds for the whole process."""
+def is_tool_attached() -> bool:
+    """Returns whether a tool records ranges. Checked once per process."""
     native = _native()
     return native is not None and bool(native.dlrm_nvtx_listens())
 
 
 def is_built() -> bool:
-    """Returns whether the op library is built, with NVTX's headers."""
+    """Returns whether the op library is built with NVTX's headers."""
     native = _native()
     return native is not None and bool(native.dlrm_nvtx_is_built())
 
 
-def unheard() -> str | None:
-    """Returns a line on why an active tool gets no ranges, or None."""
-    asked = next((name for name in _ASKED_BY if os.environ.get(name)), None)
-    if asked is None:
+def explain_missing_ranges() -> str | None:
+    """Returns a line on why a requested tool records no ranges, or None."""
+    variable = next((name for name in _TOOL_VARIABLES if os.environ.get(name)), None)
+    if variable is None:
         return None
     if _native() is None:
-        return f"{asked} is set, but there are no NVTX ranges without the native op library"
+        return f"no NVTX ranges: {variable} is set, but the native op library is not built"
     if not is_built():
         return (
-            f"{asked} is set, but the native op library was built without nvtx3/nvToolsExt.h (of a "
-            "CUDA toolkit, or the package nvidia-nvtx-cu12): there are no NVTX ranges"
+            f"no NVTX ranges: {variable} is set, but the native op library was built without "
+            "nvtx3/nvToolsExt.h; install a CUDA toolkit or nvidia-nvtx-cu12 and rebuild it"
         )
-    # A name without a slash is looked for where libraries are.
-    tool = os.environ.get(_ASKED_BY[0], "")
+    # dlopen searches the library path for a name without a slash.
+    tool = os.environ.get(_TOOL_VARIABLES[0], "")
     if "/" in tool and not os.path.isfile(tool):
-        return f"{_ASKED_BY[0]}={tool}: there is no such file, and so no tool for NVTX ranges"
+        return f"no NVTX ranges: {_TOOL_VARIABLES[0]}={tool}: no such file"
     return None
 
 
@@ -85,16 +85,16 @@ def start(name: str, values: _Tensors) -> tuple[Mark | None, _Tensors]:
     """Starts a range when all of the tensors are ready.
 
     Args:
-        name: of the range, ASCII.
+        name: name of the range, ASCII.
         values: a tensor or a structure of them, of any types, on any one device.
 
     Returns:
-        (a mark for `end` or `end_effects`, the same values): operations within the range take
-        the latter. The mark is None if no tool records ranges.
+        (a mark for `end` or `end_effects`, the same values). Operations within the range use the
+        returned values. The mark is None if no tool is attached.
     """
-    if not listening():
+    if not is_tool_attached():
         return None, values
-    before = 0 if tf.executing_eagerly() else _operations()
+    before = 0 if tf.executing_eagerly() else len(_operations())
     same, number = loader.load().dlrm_nvtx_range_start(values=_flat(values), label=name)
     return Mark(number, before), _packed(values, same)
 
@@ -107,8 +107,8 @@ def end(mark: Mark | None, values: _Tensors) -> _Tensors:
         values: as for `start`.
 
     Returns:
-        The same values: operations after the range take them; those that need not wait for all of
-        them take the originals.
+        The same values, for operations that wait for the range's end. Operations that need not
+        wait for all of them use the originals.
     """
     if mark is None:
         return values
@@ -117,9 +117,9 @@ def end(mark: Mark | None, values: _Tensors) -> _Tensors:
 
 
 def end_effects(mark: Mark | None) -> None:
-    """Ends a range when all stateful operations since its start, such as assignments, are done.
+    """Ends a range when all stateful operations since its start (e.g. assignments) have finished.
 
-    In a graph nothing waits for that end: pass the graph's result to `settle`.
+    In a graph nothing waits for this end: pass the graph's result to `settle`.
 
     Args:
         mark: from `start`.
@@ -129,15 +129,14 @@ def end_effects(mark: Mark | None) -> None:
     if tf.executing_eagerly():
         end(mark, ())
         return
-    graph = tf.compat.v1.get_default_graph()
-    added = graph.get_operations()[mark.before :]
+    added = _operations()[mark.operations_before :]
     with tf.control_dependencies([op for op in added if op.op_def.is_stateful]):
         _, over = loader.load().dlrm_nvtx_range_end(values=[], range=mark.number)
-    graph.add_to_collection(_ENDS, over)
+    tf.compat.v1.get_default_graph().add_to_collection(_ENDS, over)
 
 
 def settle(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the tensor, ready when all ranges of `end_effects` in this graph have ended."""
+    """Returns the tensor, ready when all ranges ended by `end_effects` in this graph have ended."""
     if tf.executing_eagerly():
         return tensor
     ends = tf.compat.v1.get_default_graph().get_collection(_ENDS)
@@ -146,12 +145,12 @@ def settle(tensor: tf.Tensor) -> tf.Tensor:
 
 @contextlib.contextmanager
 def span(name: str) -> Iterator[None]:
-    """A context whose body is a range.
+    """Returns a context manager whose body is a range.
 
     Args:
-        name: of the range, ASCII.
+        name: name of the range, ASCII.
     """
-    native = _native() if listening() else None
+    native = _native() if is_tool_attached() else None
     if native is None:
         yield
         return
@@ -177,8 +176,8 @@ def _native() -> ctypes.CDLL | None:
     return native
 
 
-def _operations() -> int:
-    return len(tf.compat.v1.get_default_graph().get_operations())
+def _operations() -> list[tf.Operation]:
+    return tf.compat.v1.get_default_graph().get_operations()
 
 
 def _flat(values: Any) -> list[tf.Tensor]:

@@ -1,1 +1,1 @@
-"""Reads slices of samples from column files, decoded, straight into tensors."""
+"""Reads slices of samples from column files and decodes them into tensors."""

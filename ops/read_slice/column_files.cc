@@ -15,7 +15,7 @@ std::string Where(const std::string& path, int64_t offset) {
   return path + ": at byte " + std::to_string(offset);
 }
 
-// Returns what a file is that is not a regular one.
+// Names the type of a file that is not a regular file.
 const char* KindOf(mode_t mode) {
   if (S_ISDIR(mode)) return "a folder";
   if (S_ISFIFO(mode)) return "a named pipe";
@@ -36,7 +36,7 @@ ColumnFile::ColumnFile(ColumnFile&& other) noexcept
 ReadError ColumnFile::Open() {
   if (descriptor_ >= 0) return {};
   do {
-    // Not blocking: opening a named pipe would wait for its other end.
+    // O_NONBLOCK: opening a named pipe would wait for its other end.
     descriptor_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   } while (descriptor_ < 0 && errno == EINTR);
   if (descriptor_ >= 0) return CheckRegular();

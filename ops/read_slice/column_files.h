@@ -1,4 +1,4 @@
-// The files of a slice's columns: opened once, read with pread, every failure told in full.
+// Column files: opened once, read with pread; errors name file, offset, expected and found.
 #ifndef OPS_READ_SLICE_COLUMN_FILES_H_
 #define OPS_READ_SLICE_COLUMN_FILES_H_
 
@@ -15,7 +15,7 @@ struct Segment {
   int64_t samples;  // how many samples it holds
 };
 
-// What went wrong: `kind` picks the status code, `message` names file, offset, expected, found.
+// `kind` selects the status code; `message` names file, offset, expected and found.
 struct ReadError {
   enum Kind { kNone, kOpen, kPermission, kIo, kShort, kReplaced, kValue };
   Kind kind = kNone;
@@ -32,16 +32,17 @@ class ColumnFile {
   ColumnFile(const ColumnFile&) = delete;
   ColumnFile& operator=(const ColumnFile&) = delete;
 
-  // Opens the file unless it is open; only a regular one. Not thread safe.
+  // Opens the file unless it is open. Fails if it is not a regular file. Not thread safe.
   ReadError Open();
-  // Fails if the open file is no longer the one at its path (removed, or another renamed over it).
+  // Fails if the open file was removed or another file was renamed over it.
   ReadError StillThere() const;
   // Reads exactly `length` bytes at `offset`. Thread safe.
   ReadError Read(int64_t offset, int64_t length, char* out) const;
   const std::string& path() const { return path_; }
 
  private:
-  // Closes what was opened unless it is a regular file: a device never ends.
+  // Closes the file and fails unless it is a regular file: devices and pipes may block or never
+  // end.
   ReadError CheckRegular();
 
   std::string path_;

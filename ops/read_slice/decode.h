@@ -1,8 +1,8 @@
-// Stored values to int32 or float32, and the checks and transforms on them.
+// Decodes stored values to int32 or float32, transforms and checks them.
 //
-// Loops are written branch-free over contiguous values so that the compiler vectorises them for
-// any instruction set. Included by one file for each instruction set, hence the unnamed
-// namespace: a shared inline function would be linked from whichever file came first.
+// Loops are branch-free over contiguous values so that the compiler vectorises them for any
+// instruction set. One file per instruction set includes this, hence the unnamed namespace: the
+// linker would keep only one file's copy of a shared inline function.
 #ifndef OPS_READ_SLICE_DECODE_H_
 #define OPS_READ_SLICE_DECODE_H_
 
@@ -32,18 +32,18 @@ inline uint32_t ToBits(float value) {
   return bits;
 }
 
-// `mask` is all ones or all zeros: a choice that is computed, never branched on.
+// Branch-free choice; `mask` is all ones or all zeros.
 inline uint32_t Select(uint32_t mask, uint32_t yes, uint32_t no) {
   return (yes & mask) | (no & ~mask);
 }
 
-// Widens a half without ever forming a subnormal float, which TensorFlow's threads flush to zero.
+// Widens a half without forming a subnormal float, which TensorFlow's threads flush to zero.
 inline float WidenHalf(uint16_t half) {
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
   const uint32_t exponent = magnitude & 0x0f800000u;
   const uint32_t is_subnormal = 0u - static_cast<uint32_t>(exponent == 0);
   const uint32_t is_infinite = 0u - static_cast<uint32_t>(exponent == 0x0f800000u);
-  // A subnormal half is 2^-14 * mantissa / 1024: give it an implied one as well, take that off.
+  // A subnormal half is 2^-14 * mantissa / 1024: add an implied one, then subtract it.
   const uint32_t exponent_bias = (112u << 23) + (is_infinite & (112u << 23));
   const float with_one = FromBits(magnitude + exponent_bias + (is_subnormal & (1u << 23)));
   const float value = with_one - FromBits(is_subnormal & (113u << 23));
@@ -84,10 +84,11 @@ void DecodeRows(const char* in, int64_t stride, int64_t rows, int64_t width, Out
   }
 }
 
-// Natural logarithm, to within 2 units in the last place; NaN for what is not positive.
+// Natural logarithm with an error of at most 2 units in the last place; NaN unless x > 0 and
+// finite.
 //
 // x = m 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m - 1) / (m + 1), by its
-// series; |s| < 0.172, so the first term left out is below 2^-28 of the result.
+// series; |s| < 0.172, so the first omitted term is below 2^-28 of the result.
 inline float Log(float x) {
   const uint32_t bits = ToBits(x);
   // Offset so that the exponent field changes at sqrt(1/2) instead of 1.
@@ -135,8 +136,7 @@ inline bool AllBinary(const float* values, int64_t count) {
   return wrong == 0;
 }
 
-// Whether the ids of each of `width` tables lie below the table's bound (and are not negative).
-// `rows` rows of `width` neighbours; `worst` is scratch for `width` values.
+// Whether all ids [rows, width] are in 0 .. bounds[column] - 1. `worst` is scratch [width].
 inline bool AllBelow(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
                      uint32_t* worst) {
   for (int64_t j = 0; j < width; ++j) worst[j] = 0;

@@ -1,4 +1,4 @@
-// The decoding loops, compiled for several instruction sets and chosen when the program runs.
+// The decoding loops, compiled for several instruction sets and chosen at run time.
 #ifndef OPS_READ_SLICE_DECODE_KERNELS_H_
 #define OPS_READ_SLICE_DECODE_KERNELS_H_
 
@@ -6,21 +6,21 @@
 
 namespace dlrm {
 
-// Dtypes that columns have in files.
+// Dtypes of columns in files.
 enum class Stored { kUint8, kInt8, kInt16, kInt32, kHalf, kFloat };
 
 struct DecodeKernels {
-  // Rows of `width` values, `stride` bytes apart, into rows `out_stride` values apart.
+  // Decodes rows of `width` values, `stride` bytes apart, into rows `out_stride` values apart.
   void (*to_float)(Stored, const char* in, int64_t stride, int64_t rows, int64_t width, float* out,
                    int64_t out_stride);
   void (*to_int32)(Stored, const char* in, int64_t stride, int64_t rows, int64_t width,
                    int32_t* out, int64_t out_stride);
-  // values[i] = log(values[i] + shift), NaN for what has no finite logarithm.
+  // values[i] = log(values[i] + shift), NaN if the logarithm is not finite.
   void (*shifted_log)(float* values, int64_t count, float shift);
   bool (*all_finite)(const float* values, int64_t count);
   // Whether every value is 0 or 1.
   bool (*all_binary)(const float* values, int64_t count);
-  // Whether the ids of each of `width` tables lie in 0 .. bound - 1; `worst` is scratch [width].
+  // Whether all ids [rows, width] are in 0 .. bounds[column] - 1; `worst` is scratch [width].
   bool (*all_below)(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
                     uint32_t* worst);
 };
@@ -28,7 +28,7 @@ struct DecodeKernels {
 const DecodeKernels& PortableDecodeKernels();
 const DecodeKernels& Avx2DecodeKernels();
 
-// The fastest that this machine runs.
+// The fastest kernels that this processor supports.
 const DecodeKernels& BestDecodeKernels();
 
 }  // namespace dlrm

@@ -15,9 +15,9 @@ class Segment(Protocol):
     """Consecutive samples of a column in one file.
 
     Attributes:
-        path: of the file.
-        offset: of the first sample, in bytes.
-        samples: their number.
+        path: path of the file.
+        offset: byte offset of the first sample.
+        samples: number of samples.
     """
 
     @property
@@ -31,13 +31,13 @@ class Segment(Protocol):
 
 
 class Column(Protocol):
-    """The place of a column of samples in files.
+    """The location of a column of samples in files.
 
     Attributes:
         segments: its `Segment`s, in the order of the samples.
         dtype: stored type: bool, int8, uint8, int16, int32, float16 or float32.
         width: values per sample.
-        stride: bytes from sample to sample.
+        stride: bytes from one sample to the next.
     """
 
     @property
@@ -55,11 +55,11 @@ class Column(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class IdCheck:
-    """Checks that ids are inside their tables.
+    """Checks that ids are within their tables' bounds.
 
     Attributes:
-        bounds: for each of the W result columns, one past its largest id.
-        tables: for each of them, the table's number, for the message about a bad id.
+        bounds: for each of the W result columns, the smallest id that is too large.
+        tables: for each result column, the table index for error messages; may be empty.
     """
 
     bounds: Sequence[int]
@@ -80,14 +80,14 @@ def read_slice(
     """Reads samples from column files into one tensor.
 
     Part p of P fills rows p * rows / P onwards with samples first[p] .. first[p] + count[p] - 1;
-    the part's rows after those are zero. Files are opened on first use and stay open as long as
+    the part's remaining rows are zero. Files are opened on first use and stay open as long as
     the graph function that holds the op.
 
     Args:
         first: int64 [P], each part's first sample.
         count: int64 [P], samples to read, at most rows / P.
         rows: rows of the result; P must divide it.
-        columns: the columns to read; their values are concatenated for each sample.
+        columns: the columns to read; each sample's values are concatenated.
         dtype: tf.float32 or tf.int32.
         check: "finite" or "binary" (float32), an `IdCheck` (int32), or "none".
         log_shift: if not negative, the result is log(value + log_shift).
@@ -99,9 +99,9 @@ def read_slice(
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not built.
         tf.errors.NotFoundError: a file is missing, or was removed or replaced since it was opened.
-        tf.errors.PermissionDeniedError: a file may not be read.
-        tf.errors.DataLossError: a file is too short, or could not be read.
-        tf.errors.InvalidArgumentError: a value did not pass the check.
+        tf.errors.PermissionDeniedError: read access to a file is denied.
+        tf.errors.DataLossError: a file is too short or cannot be read.
+        tf.errors.InvalidArgumentError: a value fails the check; names file, sample and value.
     """
     ids = check if isinstance(check, IdCheck) else IdCheck(())
     segments = [segment for column in columns for segment in column.segments]

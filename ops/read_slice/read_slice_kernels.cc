@@ -1,4 +1,4 @@
-// The CPU kernel of Dlrm>ReadSlice: reads a slice block by block, decodes and checks it.
+// The CPU kernel of Dlrm>ReadSlice: reads, decodes and checks a slice block by block.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -19,9 +19,9 @@ namespace {
 
 namespace tf = ::tensorflow;
 
-// Rows read at a time: their stored bytes and their decoded form both fit the second-level cache.
+// Rows read at a time: stored and decoded values both fit the second-level cache.
 constexpr int64_t kBlockRows = 4096;
-// Rows decoded at a time when several columns interleave: their output fits the first-level cache.
+// Rows decoded at a time if several columns interleave: the output fits the first-level cache.
 constexpr int64_t kTileRows = 128;
 
 Status ToStatus(const ReadError& error) {
@@ -36,14 +36,14 @@ Status ToStatus(const ReadError& error) {
     case ReadError::kValue:
       return InvalidArgument(error.message);
     default:
-      // OutOfRange would end a tf.data pipeline in silence.
+      // Not OutOfRange, which would end a tf.data pipeline silently.
       return DataLoss(error.message);
   }
 }
 
 Stored StoredAs(tf::DataType dtype) {
   switch (dtype) {
-    case tf::DT_BOOL:  // a byte: other values than 0 and 1 must show up, so not read as bool
+    case tf::DT_BOOL:  // read as a byte so that values other than 0 and 1 are detected
     case tf::DT_UINT8:
       return Stored::kUint8;
     case tf::DT_INT8:
@@ -71,11 +71,13 @@ class ReadSliceOp : public tf::OpKernel {
     const tf::Tensor& first = context->input(0);
     const tf::Tensor& count = context->input(1);
     OP_REQUIRES(context, first.dims() == 1 && first.shape() == count.shape(),
-                InvalidArgument("first and count must be vectors of one length, found ",
+                InvalidArgument("read slice: expected first [P] and count [P], found shapes ",
                                 first.shape().DebugString(), " and ", count.shape().DebugString()));
     const int64_t parts = first.NumElements();
-    OP_REQUIRES(context, parts >= 1 && plan_.rows % parts == 0,
-                InvalidArgument(plan_.rows, " rows cannot be dealt to ", parts, " parts"));
+    OP_REQUIRES(
+        context, parts >= 1 && plan_.rows % parts == 0,
+        InvalidArgument("read slice: expected rows divisible by the number of parts, found ",
+                        plan_.rows, " rows and ", parts, " parts"));
     OP_REQUIRES_OK(context, OpenAll());
     tf::Tensor* output = nullptr;
     const tf::TensorShape shape({plan_.rows, plan_.width});
@@ -86,9 +88,10 @@ class ReadSliceOp : public tf::OpKernel {
     for (int64_t part = 0; part < parts; ++part, out += part_rows * plan_.width) {
       const int64_t begin = first.vec<int64_t>()(part);
       const int64_t samples = count.vec<int64_t>()(part);
-      OP_REQUIRES(context, begin >= 0 && samples >= 0 && samples <= part_rows,
-                  InvalidArgument("part ", part, ": first sample ", begin, ", count ", samples,
-                                  ": expected a count of 0 to ", part_rows));
+      OP_REQUIRES(
+          context, begin >= 0 && samples >= 0 && samples <= part_rows,
+          InvalidArgument("read slice: part ", part, ": expected first >= 0 and count 0 to ",
+                          part_rows, ", found first ", begin, " and count ", samples));
       for (int64_t done = 0; done < samples; done += kBlockRows) {
         const int64_t block = std::min(kBlockRows, samples - done);
         const ReadError error = ReadBlock(begin + done, block, out + done * plan_.width, &scratch);
@@ -99,7 +102,7 @@ class ReadSliceOp : public tf::OpKernel {
   }
 
  private:
-  // One buffer for the stored bytes of a block, column after column.
+  // A buffer for the stored bytes of a block, column after column.
   struct Scratch {
     explicit Scratch(const ReadSliceOp& op) : worst(op.plan_.width) {
       int64_t bytes = 0;
@@ -107,7 +110,7 @@ class ReadSliceOp : public tf::OpKernel {
         starts.push_back(bytes);
         bytes += kBlockRows * column.stride;
       }
-      // Left uninitialised: every byte that is used is read from a file first.
+      // Uninitialised: every byte that is used is read from a file first.
       stored.reset(new char[bytes]);
     }
     std::unique_ptr<char[]> stored;
@@ -141,12 +144,12 @@ class ReadSliceOp : public tf::OpKernel {
         first -= plan_.segments[segment].samples;
       }
       if (segment == end) {
-        return {ReadError::kShort, plan_.segments[end - 1].path +
-                                       ": a sample beyond the last one, by " +
-                                       std::to_string(first) + ", was asked for"};
+        return {ReadError::kShort, plan_.segments[end - 1].path + ": " + std::to_string(rows) +
+                                       " samples requested, the first " + std::to_string(first) +
+                                       " beyond the last sample"};
       }
       const int64_t here = std::min(rows, plan_.segments[segment].samples - first);
-      // The last sample's bytes end with its values, not with its stride.
+      // The last sample's bytes end with its values, not a full stride.
       const ReadError error =
           files_[segment].Read(plan_.segments[segment].offset + first * column.stride,
                                (here - 1) * column.stride + value_bytes, out);
@@ -213,7 +216,7 @@ class ReadSliceOp : public tf::OpKernel {
     return {};
   }
 
-  // Names the first value of a block that is not `good`.
+  // Describes the first value of a block that is not `good`.
   template <typename Good>
   ReadError Explain(int64_t first, int64_t rows, const Out* out, Good good) const {
     for (int64_t row = 0; row < rows; ++row) {

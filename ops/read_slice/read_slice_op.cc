@@ -44,12 +44,12 @@ REGISTER_OP("Dlrm>ReadSlice")
     .Doc(R"doc(
 Reads samples from column files into a [rows, sum(widths)] tensor.
 
-Part p of the P parts of `first` and `count` fills rows p * rows / P onwards with samples
-first[p] .. first[p] + count[p] - 1; the part's rows after those are zero.
+Part p of P fills rows p * rows / P onwards with samples first[p] .. first[p] + count[p] - 1; the
+part's remaining rows are zero.
 
 first: [P] index of each part's first sample.
 count: [P] samples to read, at most rows / P.
-filenames: one for each segment, column after column.
+filenames: path of each segment's file, column after column.
 offsets: byte offset of each segment's first sample.
 samples: samples in each segment.
 segments: number of segments of each column.
@@ -57,9 +57,9 @@ stored: dtype of each column in its files, little endian.
 widths: values per sample of each column.
 strides: bytes from one sample to the next in each column's files.
 check: 'finite' or 'binary' (each value 0 or 1) for float, 'ids' (0 <= id < bound) for int32.
-bounds: one for each output column, with check 'ids'.
-tables: likewise, the tables that the ids belong to, for the message about a bad one.
-log_shift: where not negative, the output is log(value + log_shift).
+bounds: one per output column, with check 'ids'.
+tables: likewise, the table of each output column, for error messages; may be empty.
+log_shift: if not negative, the output is log(value + log_shift).
 )doc");
 
 }  // namespace

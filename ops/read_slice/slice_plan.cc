@@ -16,16 +16,16 @@ Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan, int64_t* 
   TF_RETURN_IF_ERROR(context->GetAttr("strides", &strides));
   if (stored.empty() || widths.size() != stored.size() || strides.size() != stored.size() ||
       segments.size() != stored.size()) {
-    return InvalidArgument("expected as many widths, strides and segments as stored dtypes, found ",
-                           widths.size(), ", ", strides.size(), ", ", segments.size(), " and ",
-                           stored.size());
+    return InvalidArgument(
+        "read slice: expected as many widths, strides and segments as dtypes, found ",
+        widths.size(), ", ", strides.size(), ", ", segments.size(), " and ", stored.size());
   }
   for (size_t i = 0; i < stored.size(); ++i) {
     const int64_t size = tf::DataTypeSize(stored[i]);
     if (widths[i] < 1 || strides[i] < size * widths[i] || segments[i] < 1) {
-      return InvalidArgument("column ", i, ": width ", widths[i], ", stride ", strides[i], ", ",
-                             segments[i], " segments: expected at least 1, ", size * widths[i],
-                             ", 1");
+      return InvalidArgument(
+          "read slice: column ", i, ": expected width >= 1, stride >= ", size * widths[i],
+          " and segments >= 1, found ", widths[i], ", ", strides[i], " and ", segments[i]);
     }
     plan->columns.push_back(
         {stored[i], size, widths[i], strides[i], plan->width, *all_segments, segments[i]});
@@ -48,8 +48,8 @@ Status MakeSegments(tf::OpKernelConstruction* context, int64_t expected, SlicePl
   }
   for (size_t i = 0; i < filenames.size(); ++i) {
     if (offsets[i] < 0 || samples[i] < 0) {
-      return InvalidArgument(filenames[i], ": offset ", offsets[i], ", samples ", samples[i],
-                             ": neither may be negative");
+      return InvalidArgument(filenames[i], ": expected offset and samples >= 0, found ", offsets[i],
+                             " and ", samples[i]);
     }
     plan->segments.push_back({filenames[i], offsets[i], samples[i]});
   }
@@ -69,7 +69,9 @@ Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePlan* p
                 : check == "binary" ? SlicePlan::kBinary
                                     : SlicePlan::kNone;
   if (plan->check != SlicePlan::kNone && is_float == ids) {
-    return InvalidArgument("check '", check, "' does not fit the output dtype");
+    return InvalidArgument("read slice: expected check 'ids' for int32, 'finite' or 'binary' for "
+                           "float, found '",
+                           check, "'");
   }
   const int64_t expected = ids ? plan->width : 0;
   if (bounds.size() != static_cast<size_t>(expected)) {
@@ -79,7 +81,8 @@ Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePlan* p
     return InvalidArgument("expected ", bounds.size(), " tables, found ", plan->tables.size());
   }
   if (plan->log_shift >= 0 && !is_float) {
-    return InvalidArgument("log_shift needs a float output");
+    return InvalidArgument("read slice: expected a float output for log_shift ", plan->log_shift,
+                           ", found int32");
   }
   plan->bounds.assign(bounds.begin(), bounds.end());
   return Status();

@@ -1,4 +1,4 @@
-// What Dlrm>ReadSlice reads: its attributes, checked against each other.
+// The attributes of Dlrm>ReadSlice, checked for consistency.
 #ifndef OPS_READ_SLICE_SLICE_PLAN_H_
 #define OPS_READ_SLICE_SLICE_PLAN_H_
 
@@ -11,7 +11,7 @@
 
 namespace dlrm {
 
-// One column's place in its files and in the output.
+// Location of a column in its files and in the output.
 struct SliceColumn {
   tensorflow::DataType stored;
   int64_t size;  // bytes of one stored value
@@ -25,7 +25,7 @@ struct SliceColumn {
 struct SlicePlan {
   enum Check { kNone, kFinite, kBinary, kIds };
 
-  // Reads and checks a kernel's attributes; `is_float` says which dtype its output has.
+  // Reads and checks a kernel's attributes. The output dtype is float if `is_float`, else int32.
   static Status Make(tensorflow::OpKernelConstruction* context, bool is_float, SlicePlan* plan);
 
   int64_t rows = 0;

@@ -1,1 +1,1 @@
-"""Python side, at the paths of the original package."""
+"""Python wrappers, at the original package's import paths."""

@@ -1,6 +1,8 @@
-// Runs every CPU kernel of every instruction set on buffers of exactly the size that it may touch,
+// Runs every CPU kernel of every instruction set on buffers of exactly the size that it may access
 // and checks the results against double precision. Built with sanitizers (see CMakeLists.txt), an
-// access one byte outside of any buffer ends the run.
+// access one byte outside a buffer aborts the run.
+//
+//   kernels_test [SEED]    SEED: of the random inputs, default: a new one each time
 
 #include <cmath>
 #include <cstdio>
@@ -16,7 +18,7 @@
 namespace dlrm {
 namespace {
 
-std::mt19937 generator(1);
+std::mt19937 generator;
 
 template <class T>
 T Convert(float value);
@@ -48,14 +50,14 @@ double Precision<Half>() {
   return 1.0 / 2048;
 }
 
-// Elements that end where the allocation ends; at an odd element offset from its start unless
-// aligned, so that a kernel that assumes alignment shows up too.
+// Elements that end where the allocation ends. Unless `aligned`, they start at an odd element
+// offset, which exposes kernels that assume alignment.
 template <class T>
 class Elements {
  public:
   Elements(int64_t count, bool aligned) : offset_(aligned ? 0 : 1) {
     const size_t bytes = (count + offset_) * sizeof(T);
-    // aligned_alloc asks for a multiple of the alignment, which would leave room past the end.
+    // Not aligned_alloc: it needs a multiple of the alignment, which leaves bytes past the end.
     void* p = nullptr;
     if (posix_memalign(&p, 64, bytes == 0 ? 1 : bytes) != 0) std::abort();
     memory_.reset(static_cast<T*>(p));
@@ -119,7 +121,7 @@ void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, in
   }
   void* scratch = nullptr;
   if (posix_memalign(&scratch, 64, functions.scratch_bytes(shape)) != 0) std::abort();
-  // Two calls, as two threads would make them.
+  // Two calls, as from two threads.
   functions.forward(shape, in, output.data(), 0, B / 2, scratch);
   functions.forward(shape, in, output.data(), B / 2, B, scratch);
   functions.backward(shape, in, gradient.data(), out, 0, B / 2, scratch);
@@ -150,8 +152,8 @@ void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, in
   }
 }
 
-// One row's update by the sum of its gradients, as each optimizer's definition says. False for an
-// optimizer whose values tests/unit/ops/test_row_optimizers.py alone checks.
+// Updates one row by the sum of its gradients in double precision. Returns false for an optimizer
+// whose values only tests/unit/ops/test_row_optimizers.py checks.
 bool ApplyInDouble(const std::string& name, const RowStep& step, const std::vector<double>& g,
                    int64_t row, std::vector<double>* rows,
                    std::vector<std::vector<double>>* states) {
@@ -322,11 +324,17 @@ int Run() {
     CheckAll(bf16::DotInteraction(), avx512::Embedding<float, Bf16>());
   }
 #endif
-  std::printf("%lld values right on %d instruction sets\n", static_cast<long long>(checks), sets);
+  std::printf("%lld values correct on %d instruction sets\n", static_cast<long long>(checks), sets);
   return 0;
 }
 
 }  // namespace
 }  // namespace dlrm
 
-int main() { return dlrm::Run(); }
+int main(int count, char** arguments) {
+  const unsigned seed =
+      count > 1 ? std::strtoul(arguments[1], nullptr, 10) : std::random_device()();
+  std::printf("seed %u\n", seed);
+  dlrm::generator.seed(seed);
+  return dlrm::Run();
+}

@@ -1,10 +1,10 @@
-/* A tool for NVTX: writes a line for each range that starts or ends.
+/* An NVTX tool that writes a line for each range that starts or ends
  *
  *   start NUMBER NANOSECONDS DOMAIN<tab>NAME
  *   end NUMBER NANOSECONDS DOMAIN
  *
- * into the file NVTX_RECORD.PROCESS. NVTX loads it by NVTX_INJECTION64_PATH. Ranges of a domain
- * alone: what is pushed, popped or marked is none of the project's.
+ * to the file $NVTX_RECORD.PROCESS. Load it with NVTX_INJECTION64_PATH. Records only domain ranges,
+ * the project's kind; pushed ranges and marks are ignored.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

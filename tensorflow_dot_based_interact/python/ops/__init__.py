@@ -1,1 +1,1 @@
-"""Python side, at the paths of the original package."""
+"""The op, at the original package's import path."""

@@ -142,7 +142,7 @@ def test_a_tool_that_listens_changes_no_byte(runs):
 
 def test_what_may_run_side_by_side_still_may(monkeypatch):
     """No range waits for another but for those whose outputs its own inputs come from."""
-    monkeypatch.setattr(ranges, "listening", lambda: True)
+    monkeypatch.setattr(ranges, "is_tool_attached", lambda: True)
     step = small_model.build(1, policy="row", compress=True)[-1]
     small_model.train(step, small_model.batches(2))
     operations = step._function.get_concrete_function().graph.get_operations()
@@ -187,7 +187,7 @@ def test_what_may_run_side_by_side_still_may(monkeypatch):
 def test_one_rank_trains_to_the_same_bytes(monkeypatch, options):
     made, trained = small_model.batches(6), []
     for heard in (False, True):
-        monkeypatch.setattr(ranges, "listening", lambda heard=heard: heard)
+        monkeypatch.setattr(ranges, "is_tool_attached", lambda heard=heard: heard)
         *owners, step = small_model.build(3, **options)
         losses = small_model.train(step, made)
         trained.append((losses, [array.tobytes() for array in small_model.state(*owners)]))

@@ -1,8 +1,8 @@
-"""What waits for what in a graph."""
+"""Dependencies between the operations of a graph."""
 
 
 def ancestors(operation):
-    """Returns all that must run before an operation, itself included."""
+    """Returns all operations that must run before an operation, and the operation itself."""
     found, left = set(), [operation]
     while left:
         one = left.pop()

@@ -1,4 +1,4 @@
-"""The drop-in package: same import path, call, layout and gradients as the original."""
+"""The drop-in package: import path, signature, layout and gradients of the original."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,8 @@ from tensorflow_dot_based_interact.python.ops import dot_based_interact_ops
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float16, tf.bfloat16], ids=lambda d: d.name)
-def test_layout_and_gradients(dtype):
-    rng = np.random.default_rng(0)
-    # Small integers: every product and sum is exact in every type.
+def test_dot_based_interact_has_the_original_layout_and_gradients(dtype, rng):
+    # Small integers: products and sums are exact in every type.
     features = rng.integers(-1, 2, (5, 27, 128)).astype(np.float64)
     bottom = rng.integers(-1, 2, (5, 128)).astype(np.float64)
     weights = rng.integers(-1, 2, (5, 480)).astype(np.float64)
@@ -33,7 +32,7 @@ def test_layout_and_gradients(dtype):
     np.testing.assert_array_equal(tf.cast(gradients[1], tf.float64).numpy(), weights[:, :128])
 
 
-def test_as_the_original_s_users_call_it():
+def test_dot_based_interact_keeps_static_shapes_in_a_function():
     @tf.function(input_signature=[tf.TensorSpec([None, 16]), tf.TensorSpec([None, 4, 16])])
     def model(bottom_mlp_output, embeddings):
         concat_features = tf.concat([bottom_mlp_output[:, tf.newaxis], embeddings], axis=1)
@@ -45,6 +44,6 @@ def test_as_the_original_s_users_call_it():
     assert model(tf.ones([0, 16]), tf.ones([0, 4, 16])).shape == (0, 32)
 
 
-def test_a_bottom_output_of_another_width_is_an_error():
+def test_dot_based_interact_refuses_a_bottom_output_of_another_width():
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="48"):
         dot_based_interact_ops.dot_based_interact(tf.ones([3, 5, 16]), tf.ones([3, 48]))

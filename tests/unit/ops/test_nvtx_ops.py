@@ -1,6 +1,5 @@
-"""Ops that mark ranges hand their inputs on as they are, and say why where there are none."""
+"""NVTX ops forward their inputs unchanged; missing ranges are explained."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
@@ -10,16 +9,16 @@ from tests.support.ops.graphs import ancestors
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """Makes ranges although no tool listens: the ops' calls of NVTX then do nothing."""
-    monkeypatch.setattr(ranges, "listening", lambda: True)
+def tool(monkeypatch):
+    """Creates ranges although no tool is attached: their NVTX calls do nothing."""
+    monkeypatch.setattr(ranges, "is_tool_attached", lambda: True)
 
 
 def ops_of(concrete):
     return [operation.type for operation in concrete.graph.get_operations()]
 
 
-def test_nobody_listens_and_nothing_is_added():
+def test_no_op_is_added_without_a_tool():
     values = (tf.constant(1.0), [tf.constant(2)])
     mark, same = ranges.start("x", values)
     assert mark is None
@@ -39,14 +38,13 @@ def test_nobody_listens_and_nothing_is_added():
         pass
 
 
-def test_any_types_pass_unchanged(heard):
-    generator = np.random.default_rng()
+def test_start_and_end_forward_any_type(tool, rng):
     values = {
-        "float": tf.constant(generator.normal(size=(3, 4)), tf.float32),
+        "float": tf.constant(rng.normal(size=(3, 4)), tf.float32),
         "others": [
-            tf.constant(generator.integers(0, 99, 5), tf.int32),
+            tf.constant(rng.integers(0, 99, 5), tf.int32),
             tf.constant(["a", "b"]),
-            tf.cast(generator.normal(size=2), tf.bfloat16),
+            tf.cast(rng.normal(size=2), tf.bfloat16),
         ],
     }
 
@@ -65,7 +63,7 @@ def test_any_types_pass_unchanged(heard):
     assert ranges.end(mark, nothing) == ()
 
 
-def test_shapes_are_kept_and_wrong_numbers_refused(heard):
+def test_start_and_end_keep_shapes_and_refuse_wrong_ranges(tool):
     @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([7], tf.int32)])
     def through(x, y):
         mark, (x, y) = ranges.start("x", (x, y))
@@ -79,8 +77,8 @@ def test_shapes_are_kept_and_wrong_numbers_refused(heard):
         tf.function(lambda: ranges.end(mark, tf.constant(1.0)))()
 
 
-def test_a_range_ends_after_what_has_an_effect(heard):
-    """Also after an effect that returns nothing and that no result needs."""
+def test_end_effects_waits_for_stateful_operations(tool):
+    """Also for a stateful operation without outputs that no result depends on."""
     variable, early = tf.Variable(1.0), tf.Variable(1.0)
 
     @tf.function
@@ -101,7 +99,7 @@ def test_a_range_ends_after_what_has_an_effect(heard):
     assert variable.numpy() == 3.0
 
 
-def test_a_gradient_is_never_lost_in_silence(heard):
+def test_missing_gradient_is_an_error(tool):
     x = tf.constant(3.0)
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -110,8 +108,8 @@ def test_a_gradient_is_never_lost_in_silence(heard):
         tape.gradient(y, x)
 
 
-def test_a_gpu_has_them_too_with_the_number_in_host_memory():
-    """Only that they are registered: no GPU runs here."""
+def test_gpu_kernels_take_range_numbers_in_host_memory():
+    """Checks only the registration: no GPU runs here."""
     on_host = {
         "RangeStart": {"range"}, "RangeEnd": {"range", "over"}, "RangesOver": {"over"}
     }  # fmt: skip
@@ -121,7 +119,7 @@ def test_a_gpu_has_them_too_with_the_number_in_host_memory():
         assert memory == {"CPU": set(), "GPU": expected}
 
 
-def test_says_that_the_tool_is_not_there(monkeypatch, tmp_path):
+def test_explain_missing_ranges_names_a_missing_tool(monkeypatch, tmp_path):
     class Native:
         @staticmethod
         def dlrm_nvtx_is_built():
@@ -130,25 +128,25 @@ def test_says_that_the_tool_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(ranges, "_native", lambda: Native)
     tool = tmp_path / "libtool.so"
     monkeypatch.setenv("NVTX_INJECTION64_PATH", str(tool))
-    assert f"NVTX_INJECTION64_PATH={tool}: there is no such file" in ranges.unheard()
+    assert f"NVTX_INJECTION64_PATH={tool}" in ranges.explain_missing_ranges()
     tool.touch()
-    assert ranges.unheard() is None
-    # A bare name is looked for where the system's libraries are.
+    assert ranges.explain_missing_ranges() is None
+    # dlopen searches the system's library path for a bare name.
     monkeypatch.setenv("NVTX_INJECTION64_PATH", "libtool.so")
-    assert ranges.unheard() is None
+    assert ranges.explain_missing_ranges() is None
 
 
 @pytest.mark.parametrize("variable", ["NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID"])
-def test_says_why_a_tool_hears_nothing(monkeypatch, variable):
+def test_explain_missing_ranges_names_what_the_build_lacks(monkeypatch, variable):
     class WithoutNvtx:
         @staticmethod
         def dlrm_nvtx_is_built():
             return 0
 
-    for native, told in ((None, "without the native op library"), (WithoutNvtx, "nvToolsExt.h")):
+    for native, missing in ((None, "native op library"), (WithoutNvtx, "nvToolsExt.h")):
         monkeypatch.setattr(ranges, "_native", lambda native=native: native)
-        assert ranges.unheard() is None
+        assert ranges.explain_missing_ranges() is None
         monkeypatch.setenv(variable, "1")
-        assert variable in ranges.unheard()
-        assert told in ranges.unheard()
+        assert variable in ranges.explain_missing_ranges()
+        assert missing in ranges.explain_missing_ranges()
         monkeypatch.delenv(variable)

@@ -1,4 +1,4 @@
-"""Dlrm>ReadSlice against NumPy on the same files."""
+"""`Dlrm>ReadSlice` compared with NumPy on the same files."""
 
 import os
 from typing import NamedTuple
@@ -24,10 +24,9 @@ class Column(NamedTuple):
 
 
 def write_column(path, values, offset=0, gap=0):
-    """Writes [n, width] values behind `offset` bytes, with `gap` bytes between samples."""
+    """Writes [n, width] values after `offset` bytes, with `gap` bytes between samples."""
     row = values.dtype.itemsize * values.shape[1]
-    data = np.random.default_rng(1).bytes(offset + len(values) * (row + gap))
-    data = np.frombuffer(data, np.uint8).copy()
+    data = np.full(offset + len(values) * (row + gap), 0xA5, np.uint8)
     rows = data[offset:].reshape(len(values), row + gap)
     rows[:, :row] = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), row)
     # The last sample ends with its values.
@@ -36,18 +35,17 @@ def write_column(path, values, offset=0, gap=0):
     return Column([segment], values.dtype.name, values.shape[1], row + gap)
 
 
-def random_values(dtype, shape, seed=0):
-    random = np.random.default_rng(seed)
+def random_values(rng, dtype, shape):
     if dtype == "bool":
-        return random.integers(0, 2, shape).astype(bool)
+        return rng.integers(0, 2, shape).astype(bool)
     if dtype == "float16":
-        bits = random.integers(0, 1 << 16, shape, dtype=np.uint16)
+        bits = rng.integers(0, 1 << 16, shape, dtype=np.uint16)
         bits[(bits & 0x7C00) == 0x7C00] = 0x0001  # finite, and some subnormal
         return bits.view(np.float16)
     if dtype == "float32":
-        return random.normal(0, 1e3, shape).astype(np.float32)
+        return rng.normal(0, 1e3, shape).astype(np.float32)
     info = np.iinfo(dtype)
-    return random.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+    return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
 
 
 STORED = ["bool", "int8", "uint8", "int16", "int32", "float16", "float32"]
@@ -56,8 +54,8 @@ STORED = ["bool", "int8", "uint8", "int16", "int32", "float16", "float32"]
 @pytest.mark.parametrize("gap", [0, 3])
 @pytest.mark.parametrize("width", [1, 13])
 @pytest.mark.parametrize("stored", STORED)
-def test_float_output_equals_numpy(tmp_path, stored, width, gap):
-    values = random_values(stored, (5000, width))
+def test_float_output_equals_numpy(tmp_path, stored, width, gap, rng):
+    values = random_values(rng, stored, (5000, width))
     column = write_column(tmp_path / "column.bin", values, offset=17, gap=gap)
     result = read_slice([3], [4990], rows=4990, columns=[column], dtype=tf.float32)
     np.testing.assert_array_equal(result, values[3:4993].astype(np.float32))
@@ -65,18 +63,18 @@ def test_float_output_equals_numpy(tmp_path, stored, width, gap):
 
 @pytest.mark.parametrize("gap", [0, 5])
 @pytest.mark.parametrize("stored", ["int8", "uint8", "int16", "int32"])
-def test_int_output_equals_numpy(tmp_path, stored, gap):
-    values = random_values(stored, (3000, 4))
+def test_int_output_equals_numpy(tmp_path, stored, gap, rng):
+    values = random_values(rng, stored, (3000, 4))
     column = write_column(tmp_path / "column.bin", values, gap=gap)
     result = read_slice([0], [3000], rows=3000, columns=[column], dtype=tf.int32)
     np.testing.assert_array_equal(result, values.astype(np.int32))
 
 
 @pytest.mark.parametrize("samples", [1, 127, 128, 129, 2047, 2048, 2049, 4500])
-def test_columns_of_several_dtypes_stand_side_by_side(tmp_path, samples):
+def test_columns_of_several_dtypes_are_concatenated(tmp_path, samples, rng):
     parts = [
-        random_values(dtype, (samples, width), seed=i)
-        for i, (dtype, width) in enumerate([("int8", 1), ("int32", 3), ("int16", 1), ("int8", 2)])
+        random_values(rng, dtype, (samples, width))
+        for dtype, width in [("int8", 1), ("int32", 3), ("int16", 1), ("int8", 2)]
     ]
     columns = [write_column(tmp_path / f"{i}.bin", part) for i, part in enumerate(parts)]
     result = read_slice([0], [samples], rows=samples, columns=columns, dtype=tf.int32)
@@ -92,8 +90,8 @@ def test_parts_fill_their_rows_and_pad_with_zero(tmp_path):
     np.testing.assert_array_equal(result, expected)
 
 
-def test_segments_are_one_run(tmp_path):
-    values = random_values("int32", (1000, 3))
+def test_segments_form_one_column(tmp_path, rng):
+    values = random_values(rng, "int32", (1000, 3))
     cuts = [0, 1, 1, 600, 1000]  # an empty segment among them
     segments = []
     for i, (first, last) in enumerate(zip(cuts, cuts[1:])):
@@ -107,24 +105,23 @@ def test_segments_are_one_run(tmp_path):
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("stored", ["int32", "float32"])
-def test_log_is_within_two_units_of_the_exact_one(tmp_path, stored, shift):
-    random = np.random.default_rng(0)
-    values = np.exp(random.uniform(-8, 21, (4000, 13)))
+def test_log_is_within_two_units_in_the_last_place(tmp_path, stored, shift, rng):
+    values = np.exp(rng.uniform(-8, 21, (4000, 13)))
     values[:10] = np.arange(130).reshape(10, 13)  # the common counts
     values = values.astype(stored)
     column = write_column(tmp_path / "column.bin", values)
     result = read_slice(
         [0], [4000], rows=4000, columns=[column], dtype=tf.float32, check="finite", log_shift=shift
     )
-    # The sum is a float32 one; the logarithm of it is what is judged.
+    # The sum is rounded to float32 first; only the logarithm is checked.
     shifted = (values.astype(np.float32) + np.float32(shift)).astype(np.float64)
     exact = np.log(shifted)
     error = np.abs(result.numpy() - exact) / np.spacing(np.abs(exact).astype(np.float32))
     assert error.max() <= 2
 
 
-def test_first_and_count_may_be_tensors_in_a_graph(tmp_path):
-    values = random_values("int16", (100, 1))
+def test_first_and_count_may_be_graph_tensors(tmp_path, rng):
+    values = random_values(rng, "int16", (100, 1))
     column = write_column(tmp_path / "column.bin", values)
 
     @tf.function
@@ -142,25 +139,24 @@ def ids_column(tmp_path, values, dtype="int16"):
 
 
 @pytest.mark.parametrize("wrong", [7, 8, -1, -32768, 32767])
-def test_id_beyond_its_bound_is_named(tmp_path, wrong):
+def test_id_outside_its_bounds_is_reported(tmp_path, wrong):
     values = np.full((3000, 2), 6)
     values[2500, 1] = wrong
     column = ids_column(tmp_path, values)
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match=rf"ids.bin: sample 2500, value 1: id {wrong} is outside its vocabulary: "
-        "expected 0 to 6",
+        match=rf"ids.bin: sample 2500, value 1: id {wrong} ",
     ):
         read_slice([0], [3000], rows=3000, columns=[column], dtype=tf.int32, check=IdCheck([7, 7]))
 
 
-def test_ids_below_their_bounds_pass(tmp_path):
+def test_ids_within_their_bounds_pass(tmp_path):
     column = ids_column(tmp_path, [[0, 6], [2, 0]])
     read_slice([0], [2], rows=2, columns=[column], dtype=tf.int32, check=IdCheck([3, 7]))
 
 
 @pytest.mark.parametrize("stored", ["bool", "int32", "float32"])
-def test_label_other_than_0_or_1_is_named(tmp_path, stored):
+def test_label_other_than_0_or_1_is_reported(tmp_path, stored):
     values = np.ones((100, 1), np.uint8)
     values[70] = 2
     if stored != "bool":
@@ -172,53 +168,48 @@ def test_label_other_than_0_or_1_is_named(tmp_path, stored):
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("stored", ["float16", "float32"])
-def test_dense_value_that_is_not_finite_is_named(tmp_path, stored, wrong):
+def test_non_finite_dense_value_is_reported(tmp_path, stored, wrong):
     values = np.ones((100, 13), stored)
     values[99, 12] = wrong
     column = write_column(tmp_path / "dense.bin", values)
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"dense.bin: sample 99, value 12: dense value is not"
-    ):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"dense.bin: sample 99, value 12: "):
         read_slice([0], [100], rows=100, columns=[column], dtype=tf.float32, check="finite")
 
 
 @pytest.mark.parametrize("wrong", [-1, -2, -(2**31)])
-def test_logarithm_of_what_is_not_positive_is_named(tmp_path, wrong):
+def test_log_of_a_non_positive_value_is_reported(tmp_path, wrong):
     values = np.zeros((10, 13), np.int32)
     values[4, 2] = wrong
     column = write_column(tmp_path / "dense.bin", values)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"sample 4, value 2: log\(value \+ 1\) is not finite"
+        tf.errors.InvalidArgumentError, match=r"sample 4, value 2: log\(value \+ 1\)"
     ):
         read_slice(
             [0], [10], rows=10, columns=[column], dtype=tf.float32, check="finite", log_shift=1.0
         )
 
 
-def test_short_file_names_offset_expected_and_found(tmp_path):
+def test_truncated_file_is_reported(tmp_path):
     column = ids_column(tmp_path, np.zeros((10, 1)))
     os.truncate(tmp_path / "ids.bin", 11)
-    with pytest.raises(
-        tf.errors.DataLossError,
-        match=r"ids.bin: at byte 8: truncated: expected 12 bytes, found 3",
-    ):
+    with pytest.raises(tf.errors.DataLossError, match=r"ids.bin: at byte 8: .*\b12 bytes, found 3"):
         read_slice([4], [6], rows=6, columns=[column], dtype=tf.int32)
 
 
-def test_missing_file_is_named(tmp_path):
+def test_missing_file_is_reported(tmp_path):
     column = Column([Segment(str(tmp_path / "none.bin"), 0, 1)], "int8", 1, 1)
-    with pytest.raises(tf.errors.NotFoundError, match=r"none.bin: cannot be opened: No such file"):
+    with pytest.raises(tf.errors.NotFoundError, match=r"none.bin: .*No such file"):
         read_slice([0], [1], rows=1, columns=[column], dtype=tf.int32)
 
 
 @pytest.mark.parametrize("act", ["remove", "replace"])
-def test_file_removed_between_reads_is_an_error(tmp_path, act):
+def test_file_removed_or_replaced_between_reads_is_an_error(tmp_path, act):
     column = ids_column(tmp_path, np.zeros((10, 1)))
 
     def read(step):
         return read_slice([step], [1], rows=1, columns=[column], dtype=tf.int32)
 
-    # Long enough that tf.data cannot have read ahead to the end.
+    # Long enough that tf.data cannot prefetch to the end.
     iterator = iter(tf.data.Dataset.range(10).repeat(1000).map(read))
     next(iterator)
     if act == "remove":
@@ -226,20 +217,20 @@ def test_file_removed_between_reads_is_an_error(tmp_path, act):
     else:
         (tmp_path / "other.bin").write_bytes(b"\0" * 20)
         os.replace(tmp_path / "other.bin", tmp_path / "ids.bin")
-    with pytest.raises(tf.errors.NotFoundError, match="was removed or replaced while"):
+    with pytest.raises(tf.errors.NotFoundError, match=r"ids\.bin"):
         for _ in iterator:
             pass
 
 
-def test_sample_beyond_the_end_is_an_error(tmp_path):
+def test_sample_beyond_the_last_is_an_error(tmp_path):
     column = ids_column(tmp_path, np.zeros((10, 1)))
-    with pytest.raises(tf.errors.DataLossError, match="beyond the last one"):
+    with pytest.raises(tf.errors.DataLossError, match=r"ids\.bin: 1 samples"):
         read_slice([9], [2], rows=2, columns=[column], dtype=tf.int32)
 
 
 def test_count_larger_than_the_part_is_an_error(tmp_path):
     column = ids_column(tmp_path, np.zeros((10, 1)))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="expected a count of 0 to 2"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"0 to 2, .*3"):
         read_slice([0], [3], rows=2, columns=[column], dtype=tf.int32)
 
 
@@ -256,10 +247,10 @@ def test_only_regular_files_are_read(tmp_path, make, found):
     make(tmp_path / "column.bin")
     column = Column([Segment(str(tmp_path / "column.bin"), 0, 10)], "int32", 1, 4)
 
-    # A function's kernels are its own; eager ones come from a cache of the whole process.
+    # A function has its own kernels; eager kernels come from a process-wide cache.
     @tf.function
     def read():
         return read_slice([0], [10], rows=10, columns=[column], dtype=tf.int32)
 
-    with pytest.raises(tf.errors.DataLossError, match=f"column.bin: is {found}: expected a reg"):
+    with pytest.raises(tf.errors.DataLossError, match=f"column.bin: is {found}"):
         read()
