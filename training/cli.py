@@ -111,7 +111,11 @@ def _flag_values() -> flags.FlagValues:
     """Returns a flag for each setting and alias, none of them in absl's global `FLAGS`."""
     values = flags.FlagValues()
     for name, found in SETTINGS.items():
-        options: dict[str, Any] = {"help": found.help, "flag_values": values}
+        options: dict[str, Any] = {
+            "help": found.help,
+            "flag_values": values,
+            "module_name": __name__,  # Else absl searches the call stack, which is slow.
+        }
         if found.choices:
             flags.DEFINE_enum(name, found.default, enum_values=list(found.choices), **options)
             continue

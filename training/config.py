@@ -49,7 +49,8 @@ def _read(flag: str, text: str, read: Callable[[str], _Value]) -> _Value:
         return read(text)
     except ValueError as error:
         fields = {"flag": flag, "found": text, **getattr(error, "fields", {})}
-        raise UserError(str(error), **fields) from None
+        prefix = "" if f"--{flag}" in str(error) else f"--{flag}={text:.80}: "
+        raise UserError(f"{prefix}{error}", **fields) from None
 
 
 def _widths(name: str, text: str, largest: int) -> tuple[int, ...]:

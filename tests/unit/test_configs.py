@@ -1,10 +1,7 @@
-"""Every flagfile in configs/: its header, its flags, its plan, its learning rates."""
+"""Every flagfile in configs/: its header, flags, plans and learning rates."""
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -14,12 +11,13 @@ from planner.planned_run import Machines, PlannedRun, Tables
 from planner.published_runs import PUBLISHED_RUNS
 from planner.workload import ModelShape
 from tests.support.paths import ROOT
+from training import cli
 
 FILES = sorted(ROOT.glob("configs/*.flags"))
 NAMES = sorted(file.stem for file in FILES)
 
-# {step: learning rate} by hand, at batch sizes as published: in the warm-up and at its end, at the
-# start of the decay, half-way down (a quarter of the rate is left of (1/2)^2), and after its end.
+# {step: learning rate} by hand at the published batch sizes: during warm-up, at its end, at the
+# start of the decay, half-way (where a quarter of the rate is left), and after the decay.
 _EPOCH_65536 = {1160: 12, 2320: 24, 41609: 24, 53325: 6, 65041: 0}
 _MLPERF = {1375: 12, 2750: 24, 49315: 24, 63201: 6, 77087: 0, 90000: 0}
 _ILUVATAR = {1375: 0.05, 2750: 0.1, 49315: 0.1, 63201: 0.025, 77087: 0, 90000: 0}
@@ -46,7 +44,7 @@ RATES = {
     "torchrec-mlperf": _TORCHREC,
     "torchrec-x2": _TORCHREC,
 }
-# What the sources publish that no flag may change by accident.
+# Published batch sizes.
 BATCHES = {"sok-amp-auc": 55296, "sok-amp-epoch": 65536, "sok-fp32-auc": 55296,
            "sok-fp32-epoch": 65536, "mlperf-v0.7-nvidia": 55296, "iluvatar": 2048,
            "iluvatar-amp": 2048, "dle-small": 32768, "dle-small-amp": 32768, "dle-large": 65536,
@@ -54,37 +52,9 @@ BATCHES = {"sok-amp-auc": 55296, "sok-amp-epoch": 65536, "sok-fp32-auc": 55296,
            "torchrec-full": 65520, "mlperf-rcp-32768": 32768, "mlperf-rcp-55296": 55296,
            "mlperf-rcp-71680": 71680, "demo": 2048}  # fmt: skip
 
-# Parses one file as main.py does, in a process of its own, which imports no TensorFlow.
-_PARSE = """
-import json, sys
-from training import cli
-config = cli.parse(["main.py", f"--flagfile={sys.argv[1]}", "--data_dir=x"])
-rates = config.training.learning_rates()
-print(json.dumps({
-    "flags": config.flags(),
-    "widths": [config.model.bottom_widths, config.model.top_widths],
-    "rates": {step: rates(int(step)) for step in sys.argv[2].split(",")},
-    "tensorflow": "tensorflow" in sys.modules,
-}))
-"""
 
-
-@pytest.fixture(scope="module")
-def parsed():
-    """{name: what `_PARSE` prints}, all files at once."""
-    running = {}
-    for file in FILES:
-        steps = ",".join(map(str, RATES[file.stem]))
-        running[file.stem] = subprocess.Popen(
-            [sys.executable, "-c", _PARSE, str(file), steps], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-    done = {}
-    for name, process in running.items():
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, f"{name}: {err}"
-        done[name] = json.loads(out)
-    return done
+def config_of(name):
+    return cli.parse(["main.py", f"--flagfile={ROOT}/configs/{name}.flags", "--data_dir=x"])
 
 
 def header(name):
@@ -99,20 +69,19 @@ def plans(name):
             yield dict(item.lstrip("-").split("=") for item in shlex.split(line[8:]))
 
 
-def test_every_file_is_known():
+def test_every_file_has_expected_values():
     assert sorted(RATES) == sorted(BATCHES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_flags_are_the_published_ones(parsed, name):
-    flags = parsed[name]["flags"]
+def test_flags_equal_the_published_ones(name):
+    config = config_of(name)
+    flags, rates = config.flags(), config.training.learning_rates()
     assert flags["global_batch_size"] == BATCHES[name]
-    assert not parsed[name]["tensorflow"]
-    assert parsed[name]["rates"] == {
-        str(step): pytest.approx(rate, rel=1e-12, abs=1e-12) for step, rate in RATES[name].items()
-    }
+    for step, rate in RATES[name].items():
+        assert rates(step) == pytest.approx(rate, rel=1e-12, abs=1e-12), step
     assert flags["amp"] == ("amp" in name or name == "mlperf-v0.7-nvidia")
-    assert flags["compress"] == name.startswith("sok-fp32")
+    assert flags["dedup_ids"] == name.startswith("sok-fp32")
     assert (flags["embedding_gradient"] == "sum") == name.startswith("sok")
     if name.endswith("-auc") or name.startswith("mlperf"):
         assert flags["auc_threshold"] == 0.8025
@@ -124,33 +93,34 @@ def test_flags_are_the_published_ones(parsed, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_numbers_of_the_schedule_stand_in_the_file(parsed, name):
+def test_file_states_the_numbers_of_the_schedule(name):
+    flags = config_of(name).flags()
     text = (ROOT / "configs" / f"{name}.flags").read_text()
     for flag in ("global_batch_size", "lr", "warmup_steps", "decay_start_step", "decay_steps"):
         assert len(re.findall(rf"^--{flag}=", text, re.MULTILINE)) == 1, flag
-    # A number that a reader sees is one that the job takes.
+    # The job uses the numbers that are written in the file.
     for line in text.splitlines():
         if line.startswith("--") and "=" in line:
             flag, value = line[2:].split("=")
-            taken = parsed[name]["flags"][flag]
-            assert (str(taken) if isinstance(taken, str) else float(taken)) == (
-                value if isinstance(taken, str) else float(value)
-            ), line
+            used = flags[flag]
+            assert used == value if isinstance(used, str) else float(used) == float(value), line
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_plan_of_every_machine_fits(parsed, name):
-    flags, (bottom, top) = parsed[name]["flags"], parsed[name]["widths"]
+def test_plan_of_every_machine_fits(name):
+    config = config_of(name)
+    flags = config.flags()
     machines = list(plans(name))
     assert machines
     for machine in machines:
         sizes = read_vocab_sizes(machine["vocab_sizes"])
         run = PlannedRun(
-            ModelShape(sizes, flags["embedding_dim"], bottom_mlp=tuple(bottom), top_mlp=tuple(top)),
+            ModelShape(sizes, flags["embedding_dim"], bottom_mlp=config.model.bottom_widths,
+                       top_mlp=config.model.top_widths),
             Machines(int(machine["ranks"]), machine["device"]),
             Tables(flags["embedding_optimizer"], flags["placement"]),
             global_batch_size=flags["global_batch_size"], amp=flags["amp"],
-            compress=flags["compress"],
+            compress=flags["dedup_ids"],
         )  # fmt: skip
         text = render(run)
         assert f"{machine['ranks']} x {machine['device']}" in text
@@ -163,7 +133,7 @@ def test_the_plan_of_every_machine_fits(parsed, name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"demo"}))
-def test_header_says_where_it_is_from_and_what_came_out(name):
+def test_header_has_source_command_and_published_results(name):
     lines = header(name)
     fields = {line.split()[1] for line in lines if line.startswith("#   ") and line[4] != " "}
     assert {"source", "data", "command"} <= fields
@@ -180,8 +150,7 @@ def test_header_says_where_it_is_from_and_what_came_out(name):
         assert re.search(r"\d (M )?samples/s|samples/s not published", row), row
 
 
-def test_published_rates_are_those_of_the_cost_model():
-    """The same published figure was typed twice, here and there: they must agree."""
+def test_published_rates_equal_the_planners():
     rates = {
         (run.ranks, run.global_batch, run.precision, run.rate)
         for run in PUBLISHED_RUNS

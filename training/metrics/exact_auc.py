@@ -7,7 +7,7 @@ ranges follows from the number of scores in each range.
 
 A rank stores each of its scores once, in 4 bytes, and sorts them in place. With several ranks, a
 second array of about the same size holds the received scores during the exchange.
-docs/training.md has figures.
+benchmarks/results/training.md has measurements.
 """
 
 from __future__ import annotations

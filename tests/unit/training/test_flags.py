@@ -1,136 +1,166 @@
-"""What is wrong with a command line is said before TensorFlow is imported."""
+"""Values of flags, aliases, and hints for flags of other trainers."""
 
 import json
-import random
 import re
 
 import pytest
 
 from planner.arguments import read_bytes, read_widths
-from tests.unit.test_migrating import parse
+from training import cli
+from training.config import SETTINGS
 from training.flag_values import read_interval, read_steps
-from training.foreign_flags import NAMES, WITHOUT
+from training.foreign_flags import NAMES, WITHOUT, advice
+from training.runtime.errors import UserError
 
-REQUIRED = ["--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_size=8"]
+REQUIRED = ["main.py", "--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_size=8"]
 HUGE = "9" * 20
-# (arguments, what the message has)
+# (arguments, the flag that the error names)
 WRONG = [
-    (["--noxla=3"], "--noxla=3 takes no value: expected --noxla or --xla"),
-    (["--nooverlap=true"], "--nooverlap=true takes no value"),
-    (["--noamp="], "--noamp= takes no value"),
-    (["--xla=maybe"], "--xla=maybe: expected true or false"),
-    (["--memory_per_rank=lots"], "--memory_per_rank=lots: expected a size such as 70GiB"),
-    ([f"--memory_per_rank={'9' * 400}"], "expected a size such as 70GiB"),
-    (["--profile_steps=9"], "--profile_steps=9: expected a range of steps"),
-    (["--profile_steps=0-3"], "--profile_steps=0-3: expected a range of steps"),
-    ([f"--profile_steps=1-{HUGE}"], "expected a range of steps"),
-    (["--checkpoint_dir=x", "--checkpoint_interval=soon"], "--checkpoint_interval=soon: expected"),
-    (["--checkpoint_dir=x", f"--checkpoint_interval={'9' * 5000}"], "expected a number of steps"),
-    (["--loss_scale=big"], "--loss_scale=big: expected auto, dynamic or a number of at least 1"),
-    (["--loss_scale=1e39"], "--loss_scale=1e39: expected auto, dynamic or a number"),
-    (["--data_layout=parquet"], "--data_layout=parquet: expected auto, raw, three_file"),
-    (["--use_splited_dataset", "--data_layout=raw"], "--use_splited_dataset contradicts"),
-    (["--placement=rows"], "--placement=rows: expected auto, table, row or a JSON file"),
-    (["--amp_dtype=float16"], "--amp_dtype=float16 has no effect without --amp"),
-    (["--vocab_sizes=1,,2"], "--vocab_sizes=1,,2: expected positive integers of at most"),
-    (["--vocab_sizes=1,2,"], "--vocab_sizes=1,2,: expected positive integers"),
-    ([f"--vocab_sizes=7,{HUGE}"], f"--vocab_sizes=7,{HUGE}: expected positive integers"),
-    ([f"--vocab_sizes={'9,' * 40_000}9"], "...: expected at most 65536 characters, found 80001"),
-    (["--vocab_sizes=0"], "--vocab_sizes=0: expected positive integers"),
-    (["--vocab_sizes=docs"], "--vocab_sizes=docs: expected a file, a comma-separated list"),
-    (["--vocab_sizes=README.md"], "README.md: is not JSON"),
-    (["--bottom_mlp=128,,128"], "--bottom_mlp=128,,128: expected positive integers"),
-    (["--top_mlp=2097152,1"], "--top_mlp=2097152,1: expected numbers up to 1048576"),
-    (["--batch_sizes=8,x"], "--batch_sizes=8,x: expected positive integers"),
-    (["--warmup_steps=9", "--decay_start_step=3"], "the decay starts at step 3, before"),
-    (["--end_lr=7", "--lr=1"], "end_rate 7.0 is above base_rate 1.0"),
+    (["--noxla=3"], "noxla"),
+    (["--nooverlap=true"], "nooverlap"),
+    (["--noamp="], "noamp"),
+    (["--xla=maybe"], "xla"),
+    (["--memory_per_rank=lots"], "memory_per_rank"),
+    ([f"--memory_per_rank={'9' * 400}"], "memory_per_rank"),
+    (["--profile_steps=9"], "profile_steps"),
+    (["--profile_steps=0-3"], "profile_steps"),
+    (["--profile_steps=9-3"], "profile_steps"),
+    ([f"--profile_steps=1-{HUGE}"], "profile_steps"),
+    (["--checkpoint_dir=x", "--checkpoint_interval=soon"], "checkpoint_interval"),
+    (["--checkpoint_dir=x", f"--checkpoint_interval={'9' * 5000}"], "checkpoint_interval"),
+    (["--loss_scale=big"], "loss_scale"),
+    (["--loss_scale=1e39"], "loss_scale"),
+    (["--data_layout=parquet"], "data_layout"),
+    (["--use_splited_dataset", "--data_layout=raw"], "use_splited_dataset"),
+    (["--placement=rows"], "placement"),
+    (["--amp_dtype=float16"], "amp_dtype"),
+    (["--vocab_sizes=1,,2"], "vocab_sizes"),
+    (["--vocab_sizes=1,2,"], "vocab_sizes"),
+    ([f"--vocab_sizes=7,{HUGE}"], "vocab_sizes"),
+    ([f"--vocab_sizes={'9,' * 40_000}9"], "vocab_sizes"),
+    (["--vocab_sizes=0"], "vocab_sizes"),
+    (["--vocab_sizes=docs"], "vocab_sizes"),
+    (["--vocab_sizes=README.md"], "vocab_sizes"),
+    (["--bottom_mlp=128,,128"], "bottom_mlp"),
+    (["--top_mlp=2097152,1"], "top_mlp"),
+    (["--batch_sizes=8,x"], "batch_sizes"),
+    (["--embedding_optimizer_options=epsilon=1"], "embedding_optimizer_options"),
+    (["--interaction=fm"], "interaction"),
+    (["--ablation=no_interaction", "--interaction=cat"], "ablation"),
+    (["--ablation=no_interaction", "--interaction=dot"], "ablation"),
+    (["--interaction=cat", "--custom_interact"], "custom_interact"),
+    (["--interaction=none", "--custom_interact"], "custom_interact"),
+    (["--mode=plan", "--interaction=cat", "--custom_interact"], "custom_interact"),
+    (["--dedup_ids", "--nocompress"], "dedup_ids"),
 ]  # fmt: skip
-# A mode in which each flag may be given.
-INTEGERS = {
-    "ranks": ["--mode=plan"], "shuffle_seed": [], "prefetch": [], "parallel_reads": [],
-    "embedding_dim": [], "global_batch_size": [], "epochs": [], "early_stop": [],
-    "warmup_steps": [], "decay_start_step": [], "decay_steps": [], "seed": [],
-    "replicate_below_rows": [], "evals_per_epoch": [], "eval_interval": [],
-    "keep": ["--checkpoint_dir=x"], "print_interval": [], "stall_timeout": [],
-}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def told():
-    """What the parser says of each list of arguments, in one process."""
-    lists = [[*REQUIRED, *arguments] for arguments, _ in WRONG]
-    lists += [[*REQUIRED, *rest, f"--{name}={HUGE}"] for name, rest in INTEGERS.items()]
-    lists += [[*REQUIRED, f"--{_spelled(name)}=1"] for name in [*NAMES, *WITHOUT]]
-    lists += [[f"--{ours}"] if "=" in ours else [] for ours in NAMES.values()]
-    return lists, parse(lists)
+def error_of(arguments, required=REQUIRED):
+    """Returns the error of a command line; it is one line."""
+    with pytest.raises(UserError) as caught:
+        cli.parse([*required, *arguments])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    return caught.value
 
 
-def _spelled(name):
-    """Returns a name with dashes or underscores, as its trainer may have it."""
-    return random.Random(name).choice([name, name.replace("_", "-")])
+@pytest.mark.parametrize(("arguments", "flag"), WRONG)
+def test_wrong_value_is_an_error_of_its_flag(arguments, flag):
+    error = error_of(arguments)
+    assert error.flag == flag
+    assert f"--{flag}" in str(error)
 
 
-def test_wrong_values_are_refused_before_tensorflow_is_imported(told):
-    _lists, answer = told
-    assert not answer["tensorflow"]
-    for (arguments, message), said in zip(WRONG, answer["said"]):
-        assert said is not None, arguments
-        assert message in said, (arguments, said)
-        assert "\n" not in said
+@pytest.mark.parametrize(
+    "arguments", [["--warmup_steps=9", "--decay_start_step=3"], ["--end_lr=7", "--lr=1"]]
+)
+def test_contradicting_schedule_is_an_error(arguments):
+    text = str(error_of(arguments))
+    for argument in arguments:
+        assert argument.split("=")[0] in text
 
 
-def test_every_integer_flag_has_a_largest_value(told):
-    _lists, answer = told
-    assert set(INTEGERS) == {
-        name for name in answer["flags"] if isinstance(_default(answer, name), int)
-    } | {"shuffle_seed", "global_batch_size", "warmup_steps", "decay_start_step", "decay_steps",
-         "eval_interval", "print_interval"}  # fmt: skip
-    begin = len(WRONG)
-    for name, said in zip(INTEGERS, answer["said"][begin : begin + len(INTEGERS)]):
-        assert said is not None, name
-        assert f"--{name}={HUGE}: " in said
+def test_every_integer_flag_has_a_largest_value():
+    modes = {"ranks": ["--mode=plan"], "keep": ["--checkpoint_dir=x"]}
+    for name, found in SETTINGS.items():
+        if found.kind is int:
+            assert error_of([*modes.get(name, []), f"--{name}={HUGE}"]).flag == name
 
 
-def _default(answer, name):
-    value = answer["defaults"][name]
-    return None if isinstance(value, bool) else value
+@pytest.mark.parametrize("name", ["dedup_ids", "compress"])
+def test_alias_sets_the_flag(name):
+    config = cli.parse([*REQUIRED, f"--{name}"])
+    assert config.speed.dedup_ids
+    assert config.flags()["dedup_ids"]
+    assert "dedup_ids" in config.given
+    assert not cli.parse([*REQUIRED, f"--no{name}"]).speed.dedup_ids
 
 
-def test_flags_of_other_trainers_get_the_right_hint(told):
-    _lists, answer = told
-    begin = len(WRONG) + len(INTEGERS)
-    for (name, ours), said in zip(NAMES.items(), answer["said"][begin:]):
-        assert said.startswith(f"unknown flag --{_spelled(name)}; did you mean --{ours}"), said
-        assert ours.partition("=")[0] in answer["flags"]
-    for (name, why), said in zip(WITHOUT.items(), answer["said"][begin + len(NAMES) :]):
-        assert said.startswith(f"unknown flag --{_spelled(name)} of another trainer: "), said
-        assert why in said
+def test_flag_and_alias_with_equal_values_are_accepted():
+    assert cli.parse([*REQUIRED, "--compress", "--dedup_ids"]).speed.dedup_ids
+    assert not cli.parse([*REQUIRED, "--nocompress", "--nodedup_ids"]).speed.dedup_ids
+
+
+def test_help_names_every_flag_and_alias():
+    text = cli.help_text()
+    for name, found in SETTINGS.items():
+        assert re.search(rf"^  --{name}\b", text, re.MULTILINE)
+        assert not found.alias or f"--{found.alias}" in text
+
+
+def test_flag_of_another_trainer_gets_the_hint(rng):
+    known = {*SETTINGS, *(found.alias for found in SETTINGS.values())}
+    for name in [*NAMES, *WITHOUT]:
+        spelled = name if rng.random() < 0.5 else name.replace("_", "-")
+        hint = advice(spelled, list(SETTINGS), ["xla"])
+        if name in NAMES:
+            assert f"--{NAMES[name]}" in hint
+            assert NAMES[name].partition("=")[0] in known
+        else:
+            assert WITHOUT[name] in hint
+            named = set(re.findall(r"--(\w+)", WITHOUT[name])) - {"max_table_rows"}
+            assert named <= known, name
     assert not set(WITHOUT) & set(NAMES)
-    assert not (set(WITHOUT) | set(NAMES)) & set(answer["flags"])
+    assert not (set(WITHOUT) | set(NAMES)) & known
 
 
-def test_hinted_values_are_values_of_the_flag(told):
-    _lists, answer = told
-    for ours, said in zip(NAMES.values(), answer["said"][-len(NAMES) :]):
-        if "=" in ours:
-            # Whatever else is missing, it is not the value that is wrong.
-            assert said is None or not said.startswith(f"flag --{ours}"), said
+def test_hinted_value_is_valid():
+    for ours in NAMES.values():
+        name, _, value = ours.partition("=")
+        if value and SETTINGS[name].choices:
+            assert value in SETTINGS[name].choices
+        elif name == "embedding_optimizer_options":
+            cli.parse([*REQUIRED, "--embedding_optimizer=adagrad", f"--{ours}"])
+        elif value:
+            cli.parse([*REQUIRED, f"--{ours}"])
 
 
-def test_hints_name_flags_that_exist(told):
-    _, answer = told
-    for why in WITHOUT.values():
-        named = set(re.findall(r"--(\w+)", why)) - {"max_table_rows"}
-        assert named <= set(answer["flags"]), why
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("no_xla", "--noxla"),
+        ("Global-Batch-Size", "--global_batch_size"),
+        ("global_batch_sizes", "--global_batch_size"),
+        ("arch-mlp-top", "--top_mlp"),
+    ],
+)
+def test_unknown_flag_gets_a_hint(name, hint):
+    error = error_of([f"--{name}"])
+    assert error.flag == name
+    assert hint in str(error)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_parsers_of_texts_accept_what_they_print(seed):
-    random.seed(seed)
-    widths = [random.randint(1, 1 << 20) for _ in range(random.randint(1, 9))]
+def test_unknown_flag_without_a_near_one_gets_no_hint():
+    error = error_of(["--qqqq"])
+    assert error.flag == "qqqq"
+    assert "did you mean" not in str(error)
+
+
+def test_parsers_accept_what_they_print(rng):
+    widths = [int(width) for width in rng.integers(1, 1 << 20, rng.integers(1, 9))]
     assert read_widths("top_mlp", ",".join(map(str, widths))) == tuple(widths)
     assert read_widths("top_mlp", json.dumps(widths)) == tuple(widths)
-    first = random.randint(1, 10**6)
+    first = int(rng.integers(1, 10**6))
     assert read_steps(f"{first}-{first + 7}") == (first, first + 7)
     assert read_interval(str(first)) == (first, None)
     assert read_interval(f"{first}min") == (None, float(first))
