@@ -1,8 +1,8 @@
-"""Measurements: the project's parts compared with the machine's limits and with alternatives."""
+"""Benchmarks of the project's parts against the machine's limits and alternatives."""
 
 import sys
 
 from storage import program_start
 
-if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+if sys.argv[0] == "-m":  # python3 -m benchmarks.NAME
     program_start.begin()

@@ -1,11 +1,11 @@
-"""The cost of the AUC of a large test set, compared with scikit-learn's.
+"""Compares the cost of the AUC of a large test set with scikit-learn's.
 
     python3 -m benchmarks.auc [--samples N] [--compared N] [--json FILE]
 
-Each row is a job of its own, two ranks under horovodrun. Scores are logits rounded to 1/1000, so
-that most of them tie; they come in batches of 65,536, as in an evaluation. Time is from the first
-batch to the area, less that of drawing the batches; memory is what the process takes at its peak
-beyond what it took before the first batch, so the scores themselves are in it.
+Each row is a separate job, two ranks under horovodrun. Scores are logits rounded to 1/1000, so that
+most of them tie, in batches of 65,536, as in an evaluation. Time is from the first batch to the
+area, without drawing the batches. Memory is the process' peak less its memory before the first
+batch; it includes the scores.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Row:
     Attributes:
         method: "exact", "binned" or "scikit-learn".
         ranks: number of ranks.
-        samples: of all ranks.
+        samples: number of samples of all ranks.
         auc: the area.
-        seconds: of the slowest rank.
-        peak_bytes: of the largest rank.
+        seconds: time of the slowest rank.
+        peak_bytes: memory of the largest rank.
     """
 
     method: str
@@ -60,7 +60,7 @@ class Row:
 
 
 def batches(samples: int, rank: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (float32 scores, int8 labels) of this rank's batches: the same for any `size`."""
+    """Yields (float32 scores, int8 labels) of this rank's batches, a partition of all."""
     for number, begin in enumerate(range(0, samples, BATCH)):
         if number % size == rank:
             generator = np.random.default_rng(number)
@@ -87,14 +87,14 @@ def _collected(
         begin = time.perf_counter()
         metric.add(scores, labels)
         seconds += time.perf_counter() - begin
-    cluster.all_reduce_sum([0.0])  # ranks begin together
+    cluster.all_reduce_sum([0.0])  # a barrier
     begin = time.perf_counter()
     area = metric.result(cluster)
     return area, seconds + time.perf_counter() - begin
 
 
 def _scikit_learn(samples: int) -> tuple[float, float]:
-    """Returns (area, seconds) of scikit-learn's function, which takes whole arrays."""
+    """Returns (area, seconds) of scikit-learn's function, which takes complete arrays."""
     from sklearn.metrics import roc_auc_score
 
     scores, labels = np.empty(samples, np.float32), np.empty(samples, np.int8)
@@ -107,11 +107,11 @@ def _scikit_learn(samples: int) -> tuple[float, float]:
 
 
 def work(method: str, samples: int, target: str) -> None:
-    """Measures on this job's ranks; rank 0 writes the row as JSON."""
+    """Measures on this job's ranks. Rank 0 writes the row as JSON."""
     from training.runtime import environment
 
     environment.prepare()
-    import sklearn.metrics  # noqa: F401  not while the clock runs
+    import sklearn.metrics  # noqa: F401  not while timing
 
     from training.evaluation import METRICS
     from training.runtime import process_group
@@ -119,7 +119,7 @@ def work(method: str, samples: int, target: str) -> None:
     cluster = process_group.connect()
     cluster.all_reduce_sum([0.0])
     before = _resident("VmRSS:")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     if method == "scikit-learn":
         area, seconds = _scikit_learn(samples)
     else:
@@ -135,7 +135,7 @@ def work(method: str, samples: int, target: str) -> None:
 
 
 def measure(method: str, ranks: int, samples: int) -> Row:
-    """Runs one job; returns its `Row`."""
+    """Runs one job and returns its `Row`."""
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder, "row.json")
         command = [
@@ -152,7 +152,7 @@ def measure(method: str, ranks: int, samples: int) -> Row:
 
 
 def main() -> None:
-    """Prints the table, and writes it as JSON if asked."""
+    """Prints the table and writes it as JSON with --json."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     count = whole_number(1, 1 << 40)
     parser.add_argument("--samples", type=count, default=CRITEO_TEST_SAMPLES,
@@ -166,8 +166,8 @@ def main() -> None:
         work(options.work, options.samples, options.json)
         return
     load = os.getloadavg()[0]
-    print(f"{machine.processor()}, {machine.threads()} threads, load {load:.1f} at the start")
-    print("| method | ranks | samples | seconds | peak MB a rank | bytes a rank's sample | AUC |")
+    print(f"{machine.processor()}, {machine.threads()} threads, load average {load:.1f}")
+    print("| method | ranks | samples | seconds | peak MB per rank | bytes per sample | AUC |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     for method, ranks, samples in (
@@ -187,8 +187,8 @@ def main() -> None:
             flush=True,
         )
     print(
-        f"differences: exact to scikit-learn {abs(rows[1].auc - rows[0].auc):.1e}, two ranks to "
-        f"one {abs(rows[4].auc - rows[3].auc):.1e}, binned to exact "
+        f"differences: exact - scikit-learn {abs(rows[1].auc - rows[0].auc):.1e}, two ranks - "
+        f"one {abs(rows[4].auc - rows[3].auc):.1e}, binned - exact "
         f"{abs(rows[5].auc - rows[3].auc):.1e}"
     )
     if options.json:

@@ -1,14 +1,16 @@
-"""Speed of the data path, compared with the machine's limits.
+"""Measures the data path and compares it with the machine's limits.
 
     python3 -m benchmarks.data [--json FILE]
 
-Reader: samples/s of one process for each layout at batch 65,536, from the page cache, beside the
-rate at which the same bytes can be read into one buffer (pread, as many threads as the reader
-uses). split_bin and convert: bytes of source per second and peak memory, each in a process of its
-own, from the page cache to the disk and to memory (/dev/shm), beside the rate at which that takes
-the bytes that the tool writes (two threads, past the page cache where that can be). Every figure is
-the median of the repeats, which go round all cases so that none has a quieter machine than
-another; the processor time per GB is meaningful on a loaded machine too.
+Reader: samples/s of one process for each layout at batch 65,536, from the page cache. The limit is
+the rate of reading the same bytes into one buffer (pread, with the reader's number of threads).
+
+split_bin and convert: source bytes per second and peak memory, each in a separate process, from
+the page cache to disk and to memory (/dev/shm). The limit is the rate of writing the tool's output
+bytes there (two threads, with direct I/O if available).
+
+Every figure is the median of the repeats. Each repeat runs all cases, so that other load affects
+all of them. Processor time per GB is meaningful on a loaded machine too.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH = 65536
-#: Bytes read or written at a time by the floors.
+#: Bytes per read or write of the limits.
 BLOCK = 8 << 20
 MEMORY = "/dev/shm"
 
@@ -47,7 +49,7 @@ def _files(description: DatasetDescription) -> list[str]:
 
 
 def read_floor(paths: Sequence[str], threads: int) -> float:
-    """Returns the bytes/s at which files are read from the page cache, block by block."""
+    """Returns bytes/s of reading files from the page cache, block by block."""
 
     def read(handle: int, offset: int) -> int:
         return os.preadv(handle, [buffers.setdefault(offset // BLOCK % threads, bytearray(BLOCK))],
@@ -66,14 +68,14 @@ def read_floor(paths: Sequence[str], threads: int) -> float:
 
 
 def write_floor(folder: str, size: int) -> float:
-    """Returns the bytes/s at which `folder` takes large writes from two threads, fsync included."""
-    block = mmap.mmap(-1, BLOCK)  # at a page boundary
+    """Returns bytes/s of large writes into `folder` from two threads, including fsync."""
+    block = mmap.mmap(-1, BLOCK)  # page-aligned
     block.write(os.urandom(BLOCK))
     path = os.path.join(folder, "floor")
     flags = os.O_WRONLY | os.O_CREAT
     try:
         handle = os.open(path, flags | os.O_DIRECT, 0o600)
-    except OSError:  # memory has no page cache to pass
+    except OSError:  # no direct I/O in a memory file system
         handle = os.open(path, flags, 0o600)
     offsets = range(0, size // BLOCK * BLOCK, BLOCK)
     began = time.perf_counter()
@@ -95,7 +97,7 @@ def read_epoch(
     ahead = reader.ReadAhead(parallel_reads=parallel_reads)
     batches = reader.batches(description, BATCH, ahead=ahead, **options)
     iterator = iter(batches)
-    next(iterator)  # start-up: tracing, opening, first pages of the tensors
+    next(iterator)  # warm-up: tracing, opening files, page faults
     count = 0
     began, used = time.perf_counter(), time.process_time()
     for _ in iterator:
@@ -105,7 +107,7 @@ def read_epoch(
 
 
 def _peak_memory(process: int) -> int:
-    """Returns the peak resident bytes of a running process, 0 when it has ended."""
+    """Returns the peak resident bytes of a process, or 0 if it has ended."""
     try:
         with open(f"/proc/{process}/status", encoding="ascii") as status:
             lines = [line for line in status if line.startswith("VmHWM")]
@@ -115,12 +117,12 @@ def _peak_memory(process: int) -> int:
 
 
 def run_tool(command: Sequence[str]) -> tuple[float, float, int]:
-    """Runs one of the tools; returns (seconds, processor seconds, peak resident bytes)."""
+    """Runs a tool and returns (seconds, processor seconds, peak resident bytes)."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    # rusage would count the peak of this process as well, which the new one begins as.
+    # rusage's peak would include this process, whose memory the fork starts with.
     memory, found = 0, 0
     while not found:
         memory = max(memory, _peak_memory(process.pid))
@@ -157,7 +159,7 @@ def bench_reader(
                 "samples_per_second": speed,
                 "bytes_per_sample": description.bytes_per_sample,
                 "processor_seconds_per_million_samples": used,
-                # Only whole layouts are read in full.
+                # A reader of some tables does not read every byte.
                 "floor_samples_per_second": (
                     None if "tables" in options else floor / description.bytes_per_sample
                 ),
@@ -213,13 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python3 -m benchmarks.data", description=first_paragraph(__doc__)
     )
     parser.add_argument(
-        "--json", metavar="FILE", type=results_file.target, help="write the figures here as well"
+        "--json", metavar="FILE", type=results_file.target, help="file to write the figures to"
     )
     parser.add_argument(
         "--samples",
         type=whole_number(2 * BATCH, 1 << 40),
         default=128 * BATCH,
-        help="samples of the dataset",
+        help="samples in the dataset",
     )
     parser.add_argument("--repeats", type=whole_number(1), default=5, help="runs of each case")
     parser.add_argument(
@@ -228,11 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--folder",
         type=command_line.path,
-        help="where to put the files (default: the system's temporary)",
+        help="folder for the files (default: the system's temporary folder)",
     )
     parsed = parser.parse_args(arguments)
     if parsed.folder is not None and not os.path.isdir(parsed.folder):
-        parser.error(f"--folder {parsed.folder}: there is no such folder")
+        parser.error(f"--folder: expected an existing folder, found {parsed.folder}")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=parsed.folder))
         folders = {"disk": folder}
@@ -267,15 +269,19 @@ def _run(
         datasets[layout] = (open_split(path), {})
     per_table = datasets["per_table"][0]
     datasets["per_table, rank 0 of 8"] = (per_table, {"size": 8})
-    # What a rank of 8 reads with model-parallel input: its slice, and its tables at every sample.
+    # Model-parallel input of one rank of 8: its slice, and its tables for every sample.
     datasets["per_table, rank 0 of 8, 3 tables"] = (per_table, {"size": 8, "tables": [0, 9, 19]})
     source = os.path.join(folder, "train_data.bin")
-    turn = ["-m", "dataset.convert", "--layout"]
+    command = ["-m", "dataset.convert", "--layout"]
     cases = {
         "split_bin": ["split_bin.py", source],
         "split_bin --split_categories": ["split_bin.py", "--split_categories", source],
-        "convert three_file to per_table": [*turn, "per_table", os.path.join(folder, "three_file")],
-        "convert per_table to three_file": [*turn, "three_file", per_table.path],
+        "convert three_file to per_table": [
+            *command,
+            "per_table",
+            os.path.join(folder, "three_file"),
+        ],
+        "convert per_table to three_file": [*command, "three_file", per_table.path],
     }
     sizes = dict.fromkeys(cases, raw.samples * raw.bytes_per_sample)
     sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
@@ -285,8 +291,8 @@ def _run(
 
 def _print(facts: Mapping[str, Any]) -> None:
     print(
-        f"{facts['samples']} samples, {facts['cores']} cores, medians of {facts['repeats']}, load "
-        f"average {facts['load_average']:.1f} at the end"
+        f"{facts['samples']} samples, {facts['cores']} cores, medians of {facts['repeats']}, "
+        f"load average at the end {facts['load_average']:.1f}"
     )
     for result in facts["results"]:
         if "samples_per_second" in result:

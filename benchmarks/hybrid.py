@@ -1,17 +1,18 @@
-"""The cost of one step's embedding on several ranks of this machine, and its lower bound.
+"""Measures a step's embedding part on several ranks of this machine, and its lower bound.
 
     python3 -m benchmarks.hybrid [--json FILE] [--ranks 1,2,4] [--batch 8192]
 
-Runs horovodrun for each number of ranks. A step: exchange ids, look up, exchange vectors,
-exchange the gradients back, update the rows (SGD). The floor of a step is the larger of two times:
-the rows' (each looked-up row read once, each updated row read and written once, at the rates of
-`benchmarks.machine`) and the exchange's (the same bytes through a bare Horovod alltoall, measured
-in the same run). Ids follow a power law or are uniform.
+Runs horovodrun for each number of ranks. A step: exchange ids, look up rows, exchange vectors,
+exchange gradients, update rows (SGD). The floor of a step is the larger of two times: rows (each
+row read once for the lookup, read and written once for the update, at the rates of
+`benchmarks.machine`) and exchange (the same bytes through a bare Horovod alltoall, measured in the
+same run). Ids follow a power law or are uniform.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pathlib
 import statistics
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from training.runtime.process_group import ProcessGroup
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Criteo's shape with at most 1 M rows a table: 3.6 GB at D = 128.
+# Criteo's tables with at most 1 M rows each: 3.6 GB at D = 128.
 VOCAB = (
     1000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 1000000, 1000000, 405282, 10, 2209,
     11938, 155, 4, 976, 14, 1000000, 1000000, 1000000, 590152, 12973, 108, 36,
@@ -49,7 +50,7 @@ def power_law_ids(
     """Returns int32 [batch, T]: id i of a table with probability proportional to (i + 1)^-1.05."""
     columns = []
     for rows in vocab_sizes:
-        # Inverse of the continuous distribution function.
+        # Inverse of the cumulative distribution function.
         u = generator.random(batch)
         top = (rows + 1.0) ** (1 - POWER)
         columns.append((1 + u * (top - 1)) ** (1 / (1 - POWER)) - 1)
@@ -60,7 +61,7 @@ def power_law_ids(
 def uniform_ids(
     generator: np.random.Generator, batch: int, vocab_sizes: Sequence[int]
 ) -> np.ndarray:
-    """Returns int32 [batch, T], each id of a table equally likely."""
+    """Returns int32 [batch, T], uniform ids of each table."""
     return generator.integers(0, np.array(vocab_sizes), (batch, len(vocab_sizes)), dtype=np.int32)
 
 
@@ -76,7 +77,7 @@ def _time(function: Callable[[], Any], repeats: int) -> float:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measures on this job's ranks; rank 0 writes the rows as JSON."""
+    """Measures on this job's ranks. Rank 0 writes the rows as JSON."""
     from training.runtime import environment
 
     environment.prepare()
@@ -98,7 +99,7 @@ def work(options: argparse.Namespace) -> None:
             placement, cluster, local, EmbeddingOptions(seed=1, compress=compress)
         )
         batches = [tf.constant(draw(generator, local, VOCAB)) for _ in range(4)]
-        turn = [0]
+        following = itertools.cycle(batches)
 
         @tf.function
         def step(ids, embedding=embedding):
@@ -107,9 +108,8 @@ def work(options: argparse.Namespace) -> None:
             update(embedding, planned, vectors, tf.constant(1e-6))
             return tf.size(planned.ids), planned.send_splits
 
-        def run(step=step, batches=batches, turn=turn):
-            turn[0] += 1
-            return step(batches[turn[0] % len(batches)])[0].numpy()
+        def run(step=step, following=following):
+            return step(next(following))[0].numpy()
 
         seconds = _time(run, options.repeats)
         looked_up, sent = step(batches[0])
@@ -131,7 +131,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def _bare_exchange(cluster: ProcessGroup, sent: np.ndarray, width: int, repeats: int) -> float:
-    """Returns seconds of two bare alltoalls of this step's vectors: forward and back."""
+    """Returns the seconds of two bare alltoalls of this step's vectors: forward and back."""
     import tensorflow as tf
 
     if cluster.size == 1:
@@ -149,7 +149,7 @@ def _bare_exchange(cluster: ProcessGroup, sent: np.ndarray, width: int, repeats:
 
 
 def main() -> None:
-    """Runs all numbers of ranks in turn and prints one table."""
+    """Runs a job for each number of ranks and prints one table."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--ranks", type=whole_numbers(1, 1 << 10), default="1,2,4")
     parser.add_argument("--batch", type=whole_number(1), default=8192, help="global batch")
@@ -187,7 +187,7 @@ def main() -> None:
         row["row_floor_ms"] = 1e3 * row["rows"] * (
             1 / limits.row_reads_per_second + 1 / limits.row_updates_per_second
         )  # fmt: skip
-        # All ranks share this machine's memory, so the exchange and the rows take turns.
+        # All ranks share this machine's memory, so exchange and rows do not overlap.
         row["floor_ms"] = max(row["row_floor_ms"], row["exchange_floor_ms"])
         row["ratio"] = row["step_ms"] / row["floor_ms"]
     _print(rows, options, limits)
@@ -200,7 +200,7 @@ def _print(
     rows: Sequence[dict[str, Any]], options: argparse.Namespace, limits: MachineLimits
 ) -> None:
     print(
-        f"{limits.processor}, {limits.threads} threads, load {limits.load:.1f} at the start; "
+        f"{limits.processor}, {limits.threads} threads, load average {limits.load:.1f}; "
         f"global batch {options.batch}, {len(VOCAB)} tables, "
         f"{sum(VOCAB) * DIMENSION * 4 / 1e9:.1f} GB, "
         f"float32; medians of {options.repeats}"

@@ -2,8 +2,8 @@
 
     python3 -m benchmarks.machine [--json FILE]
 
-Rates are of all cores together: copy bandwidth past the caches, random rows read and rewritten in
-a large table (prefetched, in huge pages and in small ones), and TensorFlow's own matrix product.
+All rates use all cores: copy bandwidth with streaming stores, random rows read and rewritten in a
+large table (prefetched, in huge and in small pages), and TensorFlow's matrix product.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ ROW_BYTES = 512  # an embedding row of 128 float32
 
 @dataclasses.dataclass(frozen=True)
 class MachineLimits:
-    """Medians of one machine's rates, all cores together."""
+    """Medians of one machine's rates with all cores."""
 
     processor: str
     threads: int
-    load: float  # other work: the load average when the measurement began
+    load: float  # load average before the measurement
     copy_bytes_per_second: float  # bytes read plus bytes written
     row_reads_per_second: float
     row_updates_per_second: float
@@ -44,7 +44,7 @@ class MachineLimits:
 
 
 def threads() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -58,7 +58,7 @@ def processor() -> str:
 
 
 def allocate(size: int, huge_pages: bool = True) -> np.ndarray:
-    """Returns uint8 memory in a mapping of its own: page-aligned, every page written."""
+    """Returns `size` bytes as uint8 in a separate mapping: page-aligned, every page written."""
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     advice = "MADV_HUGEPAGE" if huge_pages else "MADV_NOHUGEPAGE"
     if hasattr(mmap, advice):
@@ -80,7 +80,7 @@ def _native() -> ctypes.CDLL:
 
 
 class CopyProbe:
-    """Measures copy bandwidth, again at every call; holds its buffers."""
+    """Measures copy bandwidth at every call. Owns its buffers."""
 
     def __init__(self, size: int = 256 << 20):
         self._size = size // (64 * threads()) * 64 * threads()
@@ -96,7 +96,7 @@ class CopyProbe:
 
 
 class RowProbe:
-    """Measures random rows per second of a table, again at every call."""
+    """Measures random rows per second of a table at every call."""
 
     def __init__(self, address: int, size: int, count: int = 1_000_000):
         self._address, self._rows = address, size // ROW_BYTES
@@ -113,7 +113,7 @@ class RowProbe:
 
 
 def matmul_rate(dtype: tf.DType, size: int = 1536, repetitions: int = 5) -> float:
-    """Returns floating-point operations per second of TensorFlow's matrix product, the median."""
+    """Returns the median floating-point operations per second of TensorFlow's matrix product."""
     a, b = (tf.cast(tf.random.normal([size, size]), dtype) for _ in range(2))
     tf.linalg.matmul(a, b)
     rates = []
@@ -125,7 +125,7 @@ def matmul_rate(dtype: tf.DType, size: int = 1536, repetitions: int = 5) -> floa
 
 
 def measure(table_bytes: int = 3_600_000_000, repetitions: int = 7) -> MachineLimits:
-    """Measures everything; takes about half a minute and ``table_bytes`` of memory."""
+    """Measures all rates. Takes about half a minute and ``table_bytes`` of memory."""
     load = os.getloadavg()[0]
     copy = CopyProbe()
     copies = [copy() for _ in range(repetitions)]
@@ -152,7 +152,7 @@ def measure(table_bytes: int = 3_600_000_000, repetitions: int = 7) -> MachineLi
 
 
 def main() -> None:
-    """Prints the limits, and writes them as JSON if asked."""
+    """Prints the limits and writes them as JSON with --json."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--json", type=results_file.target, help="file to write the limits to")
     parser.add_argument("--table_bytes", type=whole_number(1 << 20, 1 << 40), default=3_600_000_000)

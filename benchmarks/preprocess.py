@@ -1,10 +1,10 @@
-"""preprocess.py on generated Criteo TSV: seconds, MB/s, CPU, memory of all its processes, disk.
+"""Measures preprocess.py on generated Criteo TSV: time, MB/s, CPU, memory, disk.
 
     python3 benchmarks/preprocess.py --folder /tmp/criteo --gigabytes 10
 
-Writes day_0 .. day_N (about a gigabyte each) with five tables of more than ten million distinct
-values and 21 tables of MLPerf's sizes, runs preprocess.py on them, and prints one JSON object.
-Line lengths (about 260 bytes), missing and negative values are those of Criteo's files.
+Writes day_0 .. day_N (about 1 GB each) with five tables of more than ten million distinct values
+and 21 tables of MLPerf's sizes, runs preprocess.py on them, and prints one JSON object. Line
+lengths (about 260 bytes), missing and negative values are similar to Criteo's files.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ sys.path.insert(0, str(ROOT))
 from dataset import command_line  # noqa: E402
 from storage.claim import make_owned_folder  # noqa: E402
 
-#: In a folder whose contents are this program's, to remove as it needs.
+#: Marks a folder whose contents this program created and may remove.
 MARKER = ".preprocess-benchmark"
-#: Values that each table's hashes are drawn from; large tables stand for the ones above 10 million.
+#: Distinct values of each table; LARGE stands for the tables above 10 million.
 LARGE = 12_000_000
 TABLE_VALUES = (
     LARGE, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, LARGE, 2953546, 403346, 10, 2208, 11938,
@@ -47,7 +47,7 @@ _DECIMAL_DIGITS = 5
 
 
 def make_lines(rng: np.random.Generator, lines: int) -> np.ndarray:
-    """Returns the bytes of random lines: made at full width, without the unused bytes."""
+    """Returns the bytes of `lines` random TSV lines."""
     width = 2 + 13 * (_DECIMAL_DIGITS + 2) + 26 * 9
     text = np.zeros((lines, width), np.uint8)
     used = np.ones((lines, width), bool)
@@ -55,7 +55,7 @@ def make_lines(rng: np.random.Generator, lines: int) -> np.ndarray:
     text[:, 1] = ord("\t")
     at = 2
     for feature in range(13):
-        # Counts with a long tail, from -1 on.
+        # Counts with a long tail, -1 or more.
         number = np.exp(rng.random(lines) * (3 + feature % 4 * 1.5)).astype(np.int32) - 2
         missing = rng.random(lines) < 0.1
         text[:, at] = ord("-")
@@ -70,7 +70,7 @@ def make_lines(rng: np.random.Generator, lines: int) -> np.ndarray:
     for table, values in enumerate(TABLE_VALUES):
         value = np.exp(rng.random(lines) * np.log(values)).astype(np.int64)  # Zipf: p ~ 1/rank.
         if values > 1_000_000:
-            # A large table's tail: most draws are of values that are seen a few times only.
+            # A large table's tail: most draws are values that occur only a few times.
             tail = rng.random(lines) < 0.6
             value[tail] = rng.integers(1, values + 1, np.count_nonzero(tail))
         hashed = (value * 2654435761 + table * 977).astype(np.uint32)
@@ -84,7 +84,7 @@ def make_lines(rng: np.random.Generator, lines: int) -> np.ndarray:
 
 
 def generate(folder: pathlib.Path, total_bytes: float) -> int:
-    """Writes day_0, day_1, ... of about one gigabyte, unless they are there; returns the days."""
+    """Writes the missing of day_0, day_1, ... (about 1 GB each); returns the number of days."""
     folder.mkdir(parents=True, exist_ok=True)
     days = max(2, round(total_bytes / 1e9))
     for day in range(days):
@@ -114,7 +114,7 @@ def _memory(process: psutil.Process) -> tuple[int, int]:
 
 
 def _disk(folder: str | os.PathLike) -> int:
-    """Returns the bytes that the files below a folder take."""
+    """Returns the disk space in bytes of the files below a folder."""
     total = 0
     for base, _, names in os.walk(folder):
         for name in names:
@@ -126,7 +126,7 @@ def _disk(folder: str | os.PathLike) -> int:
 
 
 def measure(command: Sequence[str], output: str | os.PathLike) -> dict[str, float]:
-    """Runs a command to its end; returns its time, memory and disk use."""
+    """Runs a command and returns its time, memory and disk use."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
     child = subprocess.Popen(command)
@@ -142,7 +142,7 @@ def measure(command: Sequence[str], output: str | os.PathLike) -> dict[str, floa
     status = child.wait()
     seconds = time.monotonic() - start
     if status:
-        sys.exit(f"{' '.join(command)} failed with status {status}")
+        sys.exit(f"{' '.join(command)}: expected exit status 0, found {status}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "seconds": round(seconds, 1),
@@ -156,17 +156,17 @@ def measure(command: Sequence[str], output: str | os.PathLike) -> dict[str, floa
 
 
 def main() -> None:
-    """Generates, runs, and prints the measurements."""
+    """Generates the days, runs preprocess.py and prints the measurements."""
     parser = argparse.ArgumentParser(
         description=first_paragraph(__doc__),
-        epilog="Other flags are handed to preprocess.py, such as --memory_limit 8GiB.",
+        epilog="Other flags, such as --memory_limit 8GiB, are passed to preprocess.py.",
     )
     parser.add_argument(
-        "--folder", type=command_line.path, required=True, help="for input and output"
+        "--folder", type=command_line.path, required=True, help="folder for input and output"
     )
-    parser.add_argument("--gigabytes", type=number(0.001, 1e6), default=10, help="of TSV")
+    parser.add_argument("--gigabytes", type=number(0.001, 1e6), default=10, help="gigabytes of TSV")
     parser.add_argument("--keep", action="store_true", help="keep the generated days")
-    parser.add_argument("--generate_only", action="store_true", help="write the days, no more")
+    parser.add_argument("--generate_only", action="store_true", help="only write the days")
     known, flags = parser.parse_known_args()
     known.folder = pathlib.Path(known.folder)
     try:

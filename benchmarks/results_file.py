@@ -1,4 +1,4 @@
-"""The JSON file of a benchmark's figures: it replaces an earlier one and nothing else."""
+"""The JSON file of a benchmark's figures. It may only replace an earlier file of figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ class _Report(TypedDict):
 
 
 def target(text: str) -> str:
-    """Returns a path that figures can be written to: a type for argparse, before all measuring."""
+    """Returns a path that figures can be written to: a type for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: not a local path, a file that no benchmark wrote, or a folder
+            that is not writable. Raised before anything is measured.
+    """
     try:
         paths.check_local(text)
         check_replaceable(text, lambda: _is_report(text))
@@ -25,10 +30,10 @@ def target(text: str) -> str:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
     above = os.path.dirname(os.path.abspath(text))
-    while not os.path.lexists(above):  # Folders are made.
+    while not os.path.lexists(above):  # Missing folders are created.
         above = os.path.dirname(above)
     if not os.path.isdir(above) or not os.access(above, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text}: no file can be written there")
+        raise argparse.ArgumentTypeError(f"{text}: expected a writable folder, found {above}")
     return text
 
 
@@ -36,7 +41,7 @@ def write(path: str, benchmark: str, figures: Mapping[str, Any]) -> None:
     """Writes a benchmark's figures.
 
     Args:
-        path: the file, which `target` has checked; folders above it are made.
+        path: the file, checked by `target`; missing folders are created.
         benchmark: the benchmark's name.
         figures: a dictionary of JSON values.
     """

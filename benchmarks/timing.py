@@ -1,4 +1,4 @@
-"""Times an op, TensorFlow's formulation of it and the machine's limits in turn."""
+"""Times an op, TensorFlow's formulation and the machine's limits in turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks import machine
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A limit's time for the same work, and the share of the limit that the op reaches."""
+    """A limit's time for the same work and the share of the limit that the op reaches."""
 
     limit: str
     limit_seconds: float
@@ -24,7 +24,7 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One case's medians: seconds, shares of limits, TensorFlow's time as a multiple."""
+    """Medians of one case: seconds, shares of limits, speedup over TensorFlow."""
 
     op: str
     case: str
@@ -36,7 +36,7 @@ class Row:
 
 
 def timed(call: Callable[[], Any]) -> np.ndarray:
-    """Returns seconds of one call by the clock, and processor seconds per core."""
+    """Returns [wall seconds, processor seconds per core] of one call."""
     start, start_cpu = time.perf_counter(), time.process_time()
     call()
     wall = time.perf_counter() - start
@@ -45,7 +45,7 @@ def timed(call: Callable[[], Any]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """A probe of the machine, and the op's work as a multiple of the probe's."""
+    """A probe of the machine and the op's work as a multiple of the probe's."""
 
     name: str
     probe: Callable[[], Any]
@@ -60,7 +60,7 @@ def compare(
     theirs: Callable[[], Any],
     rounds: int,
 ) -> Row:
-    """Times the limits' probes, an op and TensorFlow's formulation in turn; prints their row."""
+    """Times the limits' probes, an op and TensorFlow's formulation in turn; prints the row."""
     ours()
     theirs()
     calls = (ours, theirs, *(limit.probe for limit in limits))

@@ -1,1 +1,1 @@
-"""Whole training steps of this project and its peers, interleaved, and the machine's limit."""
+"""Complete training steps of this project and its peers, interleaved, and the machine's limit."""

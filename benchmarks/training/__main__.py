@@ -1,8 +1,8 @@
-"""Whole training steps: this project's, Keras' and TorchRec's, interleaved, and the limit.
+"""Compares complete training steps of this project, Keras and TorchRec with the machine's limit.
 
     python3 -m benchmarks.training [--precisions fp32,bf16] [--batches 8192,2048] [--rounds 5]
 
-Prints one table and writes it as JSON. docs/performance.md describes the measurement.
+Prints one table and writes it as JSON. docs/performance.md describes the method.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ NAMES = {
     "torchrec": "TorchRec",
     "inference": "ours",
 }
-# A program's memory beside its tables: activations, batches, libraries.
-_BESIDE_TABLES = 1_500_000_000
+# A program's memory in addition to its tables: activations, batches, libraries.
+_OTHER_BYTES = 1_500_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark; returns the exit status."""
+    """Runs the benchmark and returns the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
     precisions, batches = options.precisions.split(","), sorted(options.batches)[::-1]
@@ -47,16 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = []
     if "torchrec" in chosen and not pathlib.Path(options.torch_python).exists():
         chosen.remove("torchrec")
-        why = "PyTorch's environment is not made: benchmarks/training/torchrec_environment.sh"
+        why = (
+            f"expected an interpreter at {options.torch_python}; "
+            "run benchmarks/training/torchrec_environment.sh"
+        )
         missing.append({"program": NAMES["torchrec"], "precision": None, "why": why})
-    whole = {
+    results = {
         "machine": report.machine(),
         "versions": {},
         "command": shlex.join(["python3", "-m", "benchmarks.training", *given]),
         "rounds": options.rounds,
         "model": None, "limits": {}, "rows": [], "phases": [], "missing": missing,
     }  # fmt: skip
-    # So that the temporary files are removed when the run is ended from outside, too.
+    # SIGTERM raises SystemExit, so that the temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -66,14 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     vocab_sizes=vocab, precision=precision, batches=tuple(batches), data_dir=folder
                 )
                 for group in _groups(chosen, task):
-                    _run_group(group, task, options, whole)
-                    # After each group: its results stay when a later group fails.
-                    report.with_best_peer(whole["rows"])
-                    results_file.write(options.json, "training", whole)
+                    _run_group(group, task, options, results)
+                    # After each group, so that its results survive a later failure.
+                    report.with_best_peer(results["rows"])
+                    results_file.write(options.json, "training", results)
     except ProgramError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(report.text(whole))
+    print(report.text(results))
     return 0
 
 
@@ -82,23 +85,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="python3 -m benchmarks.training", description=first_paragraph(__doc__)
     )
     parser.add_argument(
-        "--json", type=results_file.target, default=str(RESULTS), help="where to write the result"
+        "--json",
+        type=results_file.target,
+        default=str(RESULTS),
+        help="file for the results",
     )
     parser.add_argument(
-        "--batches", type=whole_numbers(2), default="8192,2048", help="samples of a step"
+        "--batches", type=whole_numbers(2), default="8192,2048", help="global batch sizes"
     )
-    parser.add_argument("--precisions", default="fp32,bf16")
-    parser.add_argument("--programs", default=",".join(NAMES), help="some of the default's")
-    parser.add_argument("--rounds", type=whole_number(1), default=5)
+    parser.add_argument("--precisions", default="fp32,bf16", help="any of fp32,bf16")
+    parser.add_argument("--programs", default=",".join(NAMES), help="any of the default")
     parser.add_argument(
-        "--seconds", type=number(0.001), default=2.0, help="length of a burst of steps"
+        "--rounds", type=whole_number(1), default=5, help="measurements of each case"
     )
     parser.add_argument(
-        "--steps", type=whole_number(1), help="steps of a burst, instead of --seconds"
+        "--seconds", type=number(0.001), default=2.0, help="seconds of a burst of steps"
+    )
+    parser.add_argument(
+        "--steps", type=whole_number(1), help="steps of a burst, replaces --seconds"
     )
     parser.add_argument(
         "--timeout", "--patience", type=number(0.001), default=60.0,
-        help="seconds in which a program must do three steps, or is left out",
+        help="seconds for three steps; a slower program is not measured",
     )  # fmt: skip
     parser.add_argument(
         "--vocab_sizes",
@@ -111,11 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder",
         type=command_line.path,
-        help="where to put the files (default: the system's temporary)",
+        help="folder for the dataset (default: the system's temporary folder)",
     )
     parser.add_argument(
         "--torch_python", default=str(ROOT / ".venv-torch" / "bin" / "python"),
-        help="interpreter of the environment that torchrec_environment.sh makes",
+        help="interpreter of torchrec_environment.sh's environment",
     )  # fmt: skip
     return parser
 
@@ -132,22 +140,24 @@ def _check(
     ):
         for one in found:
             if one not in known:
-                sys.exit(f"--{name}: found {one!r}, expected some of {','.join(known)}")
+                sys.exit(f"--{name}: expected any of {','.join(known)}, found {one!r}")
     if options.samples < 20 * max(batches):
-        sys.exit(f"--samples {options.samples}: expected 20 batches, {20 * max(batches)}")
+        sys.exit(
+            f"--samples: expected at least {20 * max(batches)}, 20 batches; found {options.samples}"
+        )
 
 
 def _groups(chosen: Sequence[str], task: Task) -> list[list[str]]:
-    """Returns lists of programs that fit in memory together with the one that measures rates.
+    """Returns groups of programs that fit in memory together with the machine's probe.
 
-    Each list except the first has ours again, so that every ratio is of one round.
+    Every group contains ours, so that each ratio is between figures of the same round.
     """
     import psutil
 
-    each = task.table_bytes + _BESIDE_TABLES
+    each = task.table_bytes + _OTHER_BYTES
     most = max(2, int(psutil.virtual_memory().available / each) - 1)
     programs = [name for name in NAMES if name in chosen and name != "inference"]
-    # Last, as the first to be moved to another group.
+    # Two ranks last: moved to another group first.
     programs.sort(key="two_ranks".__eq__)
     if "inference" in chosen and "ours" not in programs:
         programs.insert(0, "ours")
@@ -160,9 +170,9 @@ def _groups(chosen: Sequence[str], task: Task) -> list[list[str]]:
 
 
 def _run_group(
-    group: Sequence[str], task: Task, options: argparse.Namespace, whole: dict[str, Any]
+    group: Sequence[str], task: Task, options: argparse.Namespace, results: dict[str, Any]
 ) -> None:
-    """Measures a group; adds its rows to the report, except those that it already has."""
+    """Measures a group and adds the rows that `results` lacks."""
     print(f"{task.precision}: starting {', '.join(group)}", flush=True)
     with Programs() as programs, tempfile.TemporaryDirectory() as folder:
         path = str(pathlib.Path(folder) / "task.json")
@@ -181,37 +191,37 @@ def _run_group(
         ]
         if "inference" in group:
             cases += [interleaved.Case("ours", "infer", batch) for batch in task.batches]
-        whole["machine"].update({name: machine.facts[name] for name in ("processor", "cores")})
+        results["machine"].update({name: machine.facts[name] for name in ("processor", "cores")})
         measured = interleaved.measure(
             running, machine, cases, options.rounds,
             burst=interleaved.Burst(options.seconds, options.steps, options.timeout),
             precisions=["fp32", "bf16"] if task.precision == "bf16" else ["fp32"],
             report=lambda line: print(f"{task.precision}: {line}", flush=True),
         )  # fmt: skip
-        whole["missing"] += [{**one, "precision": task.precision} for one in measured.missing]
-        there = {(row["program"], row["precision"], row["batch"]) for row in whole["rows"]}
-        whole["rows"] += [
+        results["missing"] += [{**one, "precision": task.precision} for one in measured.missing]
+        known = {(row["program"], row["precision"], row["batch"]) for row in results["rows"]}
+        results["rows"] += [
             row
             for row in interleaved.rows(task, measured)
-            if (row["program"], row["precision"], row["batch"]) not in there
+            if (row["program"], row["precision"], row["batch"]) not in known
         ]
-        whole["limits"].setdefault(task.precision, report.limits_of(task, measured))
+        results["limits"].setdefault(task.precision, report.limits_of(task, measured))
         for program in running.values():
-            whole["versions"].update(program.facts["versions"])
+            results["versions"].update(program.facts["versions"])
         for name, program in running.items():
-            if name in (NAMES["ours"], NAMES["two_ranks"]) and not _has_phases(whole, name, task):
+            if name in (NAMES["ours"], NAMES["two_ranks"]) and not _has_phases(results, name, task):
                 answers, _ = program.ask("phases", batch=task.batches[0])
                 found = {"program": name, "precision": task.precision, "batch": task.batches[0]}
-                whole["phases"].append({**found, **answers[0]})
-    whole["model"] = {
+                results["phases"].append({**found, **answers[0]})
+    results["model"] = {
         "vocab_sizes": list(task.vocab_sizes), "dimension": task.dimension,
         "bottom_mlp": list(task.bottom_mlp), "top_mlp": list(task.top_mlp),
         "table_bytes": task.table_bytes,
     }  # fmt: skip
 
 
-def _has_phases(whole: dict[str, Any], name: str, task: Task) -> bool:
-    return any((p["program"], p["precision"]) == (name, task.precision) for p in whole["phases"])
+def _has_phases(results: dict[str, Any], name: str, task: Task) -> bool:
+    return any((p["program"], p["precision"]) == (name, task.precision) for p in results["phases"])
 
 
 def _start(programs: Programs, name: str, module: str, python: str, path: str) -> Program:
@@ -225,7 +235,7 @@ def _start_ranks(programs: Programs, name: str, path: str, ranks: int = 2) -> Pr
         horovodrun, "--gloo", "-np", str(ranks), "./hvd_wrapper.sh", sys.executable, "-m",
         "benchmarks.training.ours", "SOCKET", path,
     ]  # fmt: skip
-    # Between its bursts a rank gets no message from the other, which must not count as a fault.
+    # Stopped ranks must not trigger Horovod's timeouts.
     environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400", "HOROVOD_STALL_CHECK_DISABLE": "1"}
     return _report_ready(programs.start(name, command, ranks, **environment))
 

@@ -1,6 +1,6 @@
-"""Random batches: in memory for the peers, in files for the program that reads.
+"""Random batches in memory for the peers.
 
-NumPy alone, since programs live in several environments.
+Imports only NumPy, because programs run in several environments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks.training.task import DENSE_FEATURES, Task
 def random_batches(
     task: Task, batch: int, count: int = 16
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Returns `count` batches (dense, ids, label) as NumPy arrays, ids uniform."""
+    """Returns `count` batches: dense [B, 13], uniform ids int32 [B, T], label [B, 1]."""
     random = np.random.default_rng([task.seed, batch])
     tables = np.array(task.vocab_sizes)
     return [

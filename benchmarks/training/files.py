@@ -1,4 +1,4 @@
-"""A dataset on disk for the program that reads one: per-table files, ids uniform."""
+"""Writes the dataset of the programs that read files: per-table layout, uniform ids."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _CHUNK = 1 << 16
 def write(
     folder: str | os.PathLike, vocab_sizes: Sequence[int], samples: int, seed: int = 1
 ) -> float:
-    """Writes train/ and test/ (the latter small: it is not scored) below a folder.
+    """Writes train/ and test/ (small, because it is not evaluated) below a folder.
 
-    Labels are fair coins, dense counts uniform below 1024, ids uniform. The files are read
-    next by the training program, so they are in the page cache.
+    Labels, dense counts below 1024 and ids are uniform. The files remain in the page cache for the
+    program that reads them next.
 
     Args:
-        folder: to write into.
+        folder: existing folder to write into.
         vocab_sizes: rows of each table.
-        samples: of train/.
-        seed: of the draw.
+        samples: samples in train/.
+        seed: seed of the random values.
 
     Returns:
         Bytes of train/ per sample.

@@ -1,6 +1,6 @@
 """The rate of a library's matrix products on this machine.
 
-Standard library alone, since programs live in several environments.
+Imports only the standard library, because programs run in several environments.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: (m, k, n): a square one, and a layer of the published model at batch 8192.
+#: (m, k, n): a square product, and a layer of the published model at batch 8192.
 SHAPES = ((1536, 1536, 1536), (8192, 1024, 1024))
 _SMALL = (256, 256, 256)
 _LONGEST_SECONDS = 2.0
@@ -20,10 +20,9 @@ Maker = Callable[[int, int, int], Callable[[], Any]]
 
 
 def flops_per_second(make: Maker, repetitions: int = 3) -> float:
-    """Returns operations per second at the best of `SHAPES`, each the median of the repetitions.
+    """Returns operations per second of the fastest of `SHAPES`, a median of the repetitions.
 
-    Where a library would take too long over a shape (bfloat16 without a unit for it), a small
-    product stands for all.
+    Shapes that would take too long (bfloat16 without hardware support) are replaced by a small one.
 
     Args:
         make: function (m, k, n) -> function that multiplies [m, k] by [k, n] once and waits.

@@ -1,7 +1,7 @@
 """Measures programs in interleaved rounds.
 
 In every round each program trains once at each batch size, and the machine is measured once. Other
-load on the machine then affects all of them alike, and a ratio is of two figures of one round.
+load on the machine therefore affects all of them, and ratios are between figures of the same round.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Case:
     """One measurement of a program.
 
     Attributes:
-        program: name of it.
+        program: the program's name.
         do: "train" or "infer".
-        batch: samples of a step over all ranks.
+        batch: global batch size.
     """
 
     program: str
@@ -35,21 +35,21 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Its name in the table."""
+        """The program's name in the table."""
         return self.program + (", forward only" if self.do == "infer" else "")
 
 
 @dataclasses.dataclass
 class Measured:
-    """The results of the rounds, one entry a round.
+    """The results of all rounds, one entry per round.
 
     Attributes:
         rates: {Case: samples per second}.
-        others: {Case: cores that were busy with anything else}.
-        limits: the answers of `rates`, with "products" as {precision: {library: operations/s}}.
-        steps: {Case: steps of a burst}.
-        losses: {Case: the last step's loss}.
-        missing: [{"program", "why"}, ...]: those that were too slow to be measured.
+        others: {Case: cores busy with other load}.
+        limits: answers of the `rates` program; "products" is {precision: {library: operations/s}}.
+        steps: {Case: steps per burst}.
+        losses: {Case: loss of the last step}.
+        missing: [{"program", "why"}, ...]: programs that were too slow to be measured.
     """
 
     rates: dict[Case, list[float]]
@@ -65,10 +65,10 @@ class Burst:
     """The length of a burst of steps.
 
     Attributes:
-        seconds: its length.
-        steps: its number of steps, which replaces `seconds`; or None.
-        timeout: seconds in which a program must do three steps. A program that does not is ended
-            and left out: arithmetic that a processor only emulates would take hours.
+        seconds: length in seconds.
+        steps: number of steps instead of `seconds`, or None.
+        timeout: seconds for three steps. A slower program is ended and not measured: emulated
+            arithmetic would take hours.
     """
 
     seconds: float = 2.0
@@ -86,19 +86,19 @@ def measure(
     burst: Burst,
     report: Callable[[str], None] = print,
 ) -> Measured:
-    """Measures all cases, round after round.
+    """Measures all cases in each round.
 
     Args:
-        programs: {name: `Program`}.
-        machine: the `Program` that measures rates.
-        cases: list of `Case`.
+        programs: {name: program}; those that are too slow are removed.
+        machine: the program that measures the machine's rates.
+        cases: the cases to measure.
         rounds: number of rounds.
-        precisions: of the products that the machine is measured with.
-        burst: the length of the bursts.
-        report: called with a line about the progress.
+        precisions: precisions of the machine's matrix products.
+        burst: length of the bursts.
+        report: called with each progress line.
 
     Returns:
-        A `Measured`.
+        The results.
     """
     counts: dict[Case, int] = {}
     missing: dict[str, dict[str, str]] = {}
@@ -106,16 +106,16 @@ def measure(
         if case.program in missing:
             continue
         try:
-            # A burst's untimed step traces and touches memory.
+            # Includes a burst's untimed step, which traces the function and touches memory.
             answers, _ = programs[case.program].ask(
-                case.do, within=burst.timeout, batch=case.batch, steps=_CALIBRATION_STEPS
+                case.do, timeout=burst.timeout, batch=case.batch, steps=_CALIBRATION_STEPS
             )
         except TooSlowError:
             programs.pop(case.program).end()
             steps_done = f"{_CALIBRATION_STEPS + 1} steps of {case.batch} samples"
             why = f"{steps_done} took more than {burst.timeout:.0f} s"
             missing[case.program] = {"program": case.name, "why": why}
-            report(f"{case.name}: left out: {why}")
+            report(f"{case.name}: not measured: {why}")
             continue
         step = max(answer["seconds"] for answer in answers) / _CALIBRATION_STEPS
         counts[case] = burst.steps or max(_FEWEST_STEPS, math.ceil(burst.seconds / step))
@@ -126,15 +126,15 @@ def measure(
         {case: [] for case in cases}, {case: [] for case in cases}, [], counts, {},
         list(missing.values()),
     )  # fmt: skip
-    for turn in range(rounds):
+    for number in range(rounds):
         (limits,), _ = machine.ask("measure", precisions=precisions)
         if "TorchRec" in programs:
             (products,), _ = programs["TorchRec"].ask("gemm", precisions=precisions)
             for precision, rate in products.items():
                 limits["products"][precision]["PyTorch"] = rate
         measured.limits.append(limits)
-        # Every other round goes the other way: no case always follows the same other one.
-        for case in cases if turn % 2 == 0 else cases[::-1]:
+        # Every other round runs in the opposite order, so that no case always follows another.
+        for case in cases if number % 2 == 0 else cases[::-1]:
             answers, other = programs[case.program].ask(
                 case.do, batch=case.batch, steps=counts[case]
             )
@@ -146,15 +146,14 @@ def measure(
             f"{case.name} {case.batch}: {rates[-1]:,.0f}/s"
             for case, rates in measured.rates.items()
         )
-        report(f"round {turn + 1} of {rounds}: {found}")
+        report(f"round {number + 1} of {rounds}: {found}")
     return measured
 
 
 def best_product(limits: Mapping[str, Any], precision: str) -> tuple[float, str]:
-    """Returns (operations per second, which library and precision) of the fastest product.
+    """Returns (operations per second, "library, precision") of the fastest usable product.
 
-    bfloat16 numbers may be multiplied in float32 too: where that is faster, it is what a bfloat16
-    step could do.
+    A bfloat16 step may use float32 products if they are faster.
     """
     usable = ("fp32", "bf16") if precision == "bf16" else ("fp32",)
     return max(
@@ -165,18 +164,13 @@ def best_product(limits: Mapping[str, Any], precision: str) -> tuple[float, str]
 
 
 def rows(task: Task, measured: Measured) -> list[dict[str, Any]]:
-    """Returns one dictionary for each case.
-
-    Args:
-        task: the `Task`.
-        measured: a `Measured`.
-    """
+    """Returns the report's row of each case."""
     median = statistics.median
     cases = list(measured.rates)
     found = []
     for case in cases:
         rates = measured.rates[case]
-        least = [
+        least_seconds = [
             seconds_per_sample(
                 task,
                 {**limits, "flops_per_second": best_product(limits, task.precision)[0]},
@@ -195,8 +189,8 @@ def rows(task: Task, measured: Measured) -> list[dict[str, Any]]:
                 peer.program: median(a / b for a, b in zip(rates, measured.rates[peer]))
                 for peer in peers
             },
-            "limit_samples_per_second": median(1 / seconds for seconds in least),
-            "share_of_limit": median(rate * s for rate, s in zip(rates, least)),
+            "limit_samples_per_second": median(1 / seconds for seconds in least_seconds),
+            "share_of_limit": median(rate * s for rate, s in zip(rates, least_seconds)),
             "steps": measured.steps[case],
             "other_cores_busy": median(measured.others[case]),
             "last_loss": measured.losses[case],

@@ -1,11 +1,11 @@
-"""The peer that needs nothing but TensorFlow: DLRM from Keras' own layers, as its users write it.
+"""The Keras peer: DLRM from Keras layers, as a TensorFlow user would write it.
 
-With Keras 2 and 3, whichever `tf.keras` is.
+Runs with Keras 2 and 3, whichever `tf.keras` is.
 
     python3 -m benchmarks.training.keras_dlrm SOCKET TASK
 
-One `tf.keras.layers.Embedding` a table, `Dense` layers, a batched product and a gather for the
-interaction, plain SGD, the whole step in one `tf.function`. Gradients of tables stay sparse
+One `tf.keras.layers.Embedding` per table, `Dense` layers, a batched product and a gather for the
+interaction, plain SGD, the complete step in one `tf.function`. Gradients of tables are sparse
 (`tf.IndexedSlices`). The batches are in memory.
 """
 
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.training import conversation
+from benchmarks.training import worker_protocol
 from benchmarks.training.batches import random_batches
 from benchmarks.training.task import DENSE_FEATURES, Task
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def make_model(task: Task) -> tf.keras.Model:
     """Returns a Keras model of (dense [B, 13], ids [B, T]) -> float32 logits [B, 1].
 
-    Layers are named bottom_0 and on, table_0 and on, top_0 and on. The kernel of top_0 has rows for
+    Layers are named bottom_0, ..., table_0, ..., top_0, .... The rows of top_0's kernel are
     [bottom output, pairs i > j row-major].
     """
     import numpy as np
@@ -52,7 +52,7 @@ def make_model(task: Task) -> tf.keras.Model:
         vectors.append(lookup(ids[:, table]))
     i, j = np.tril_indices(tables + 1, k=-1)
 
-    # Keras 3 has no TensorFlow op outside of a layer.
+    # Keras 3 allows TensorFlow ops only inside a layer.
     class Interaction(layers.Layer):
         def call(self, vectors):
             features = tf.stack(vectors, axis=1)
@@ -73,8 +73,8 @@ def make_step(model: tf.keras.Model, learning_rate: float) -> Callable[..., tf.T
     """Returns a `tf.function` (dense, ids, label) -> loss that trains on one batch."""
     import tensorflow as tf
 
-    # Keras 2's newer SGD first sums the gradients of repeated ids; its older one and Keras 3's add
-    # them as they come.
+    # Keras 2's newer SGD sums the gradients of repeated ids first. Its legacy SGD and Keras 3's SGD
+    # apply them one by one.
     keras_2 = importlib.metadata.version("keras").startswith("2.")
     optimizers = tf.keras.optimizers.legacy if keras_2 else tf.keras.optimizers
     optimizer = optimizers.SGD(learning_rate)
@@ -85,7 +85,7 @@ def make_step(model: tf.keras.Model, learning_rate: float) -> Callable[..., tf.T
         with tf.GradientTape() as tape:
             loss = loss_of(label, model([dense, ids], training=True))
         gradients = tape.gradient(loss, model.trainable_variables)
-        # Not in the stubs of TensorFlow.
+        # Missing from TensorFlow's stubs.
         apply = optimizer.apply_gradients  # pyright: ignore[reportAttributeAccessIssue]
         apply(zip(gradients, model.trainable_variables))
         return loss
@@ -113,11 +113,11 @@ def main() -> None:
         def one() -> None:
             last[0] = step(*next(held[batch]))
 
-        done = conversation.burst(one, lambda: last[0].numpy(), steps)
+        done = worker_protocol.burst(one, lambda: last[0].numpy(), steps)
         return {**done, "loss": float(last[0])}
 
     versions = {"tensorflow": tf.__version__, "keras": importlib.metadata.version("keras")}
-    conversation.serve(address, {"train": train}, rank=0, versions=versions)
+    worker_protocol.serve(address, {"train": train}, rank=0, versions=versions)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The least time that a training step can take on a machine: its arithmetic, then its rows.
+"""The least time of a training step on a machine: its arithmetic plus its rows.
 
-Counts are per sample. Only what the model needs is counted: no padding, no second pass over an
-activation, no unused gradient. The times of the two parts are added up, as if no core
-could compute while rows are loaded.
+Counts are per sample and include only necessary work: no padding, no second pass over an
+activation, no unused gradient. The two times are added: arithmetic and row accesses do not overlap.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ def layers(task: Task) -> list[tuple[int, int]]:
 
 
 def forward_flops(task: Task) -> int:
-    """Returns operations of one sample's forward pass: both MLPs and the pairs' products."""
+    """Returns the operations of one sample's forward pass: both MLPs and the pairs' products."""
     features = len(task.vocab_sizes) + 1
     pairs = features * (features - 1) // 2
     return 2 * sum(i * o for i, o in layers(task)) + 2 * pairs * task.dimension
 
 
 def train_flops(task: Task) -> int:
-    """Returns operations of one sample's forward and backward pass.
+    """Returns the operations of one sample's forward and backward pass.
 
-    Three products of equal size a layer (output, weight gradient, input gradient) and for each
-    pair of features (scalar product, and a multiple of either added to the other's gradient),
-    except the first layer's input gradient, which is unused.
+    Three products of equal size per layer (output, weight gradient, input gradient) and per pair of
+    features (scalar product, a contribution to either feature's gradient), except the first layer's
+    input gradient, which is unused.
     """
     inputs, outputs = layers(task)[0]
     return 3 * forward_flops(task) - 2 * inputs * outputs
@@ -42,10 +41,10 @@ def seconds_per_sample(task: Task, limits: Mapping[str, float], *, training: boo
     """Returns the least seconds of one sample.
 
     Args:
-        task: the `Task`.
-        limits: {"flops_per_second", "row_reads_per_second", "row_updates_per_second"}, measured;
-            the rows of that measurement are as wide as the task's.
-        training: forward, backward and update; else forward alone.
+        task: the model.
+        limits: measured "flops_per_second", "row_reads_per_second" and "row_updates_per_second" of
+            rows as wide as the task's.
+        training: forward, backward and update; else only forward.
     """
     tables = len(task.vocab_sizes)
     reads = tables / limits["row_reads_per_second"]

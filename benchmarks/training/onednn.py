@@ -1,6 +1,6 @@
-"""Matrix products of oneDNN 3 from pip (onednn-devel-cpu-gomp), through its C interface.
+"""Matrix products of oneDNN 3 from pip (onednn-devel-cpu-gomp) through its C interface.
 
-The second matrix is in the layout that oneDNN prefers, like weights that are packed once.
+The second matrix is in oneDNN's preferred layout, like weights that are packed once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# Of dnnl_types.h and dnnl_common_types.h, version 3.
+# From dnnl_types.h and dnnl_common_types.h, version 3.
 _CPU, _IN_ORDER, _ANY, _ROW_MAJOR = 1, 1, 1, 3
 _DTYPES = {"fp32": 3, "bf16": 2}
 _SRC, _WEIGHTS, _DST = 1, 33, 17
@@ -31,7 +31,7 @@ class _Argument(ctypes.Structure):
 
 
 def load() -> ctypes.CDLL | None:
-    """Returns oneDNN's library of this environment, or None where version 3 is not installed."""
+    """Returns this environment's oneDNN library, or None if version 3 is not installed."""
     path = pathlib.Path(sysconfig.get_path("data")) / "lib" / "libdnnl.so.3"
     if not path.exists():
         return None
@@ -58,7 +58,7 @@ def version(library: ctypes.CDLL) -> str:
 
 
 class Products:
-    """Products in one precision; an instance is an argument of `gemm.flops_per_second`.
+    """Products in one precision, callable as the argument of `gemm.flops_per_second`.
 
     Args:
         library: from `load`.
@@ -76,14 +76,14 @@ class Products:
         if status == _UNIMPLEMENTED:
             raise NoProductError(f"oneDNN has no {self._precision} product on this processor")
         if status:
-            raise RuntimeError(f"oneDNN's dnnl_{name}: status {status}")
+            raise RuntimeError(f"dnnl_{name}: expected status 0, found {status}")
 
     def _shape(self, rows: int, columns: int, order: int) -> ctypes.c_void_p:
-        made = ctypes.c_void_p()
+        description = ctypes.c_void_p()
         sizes = (ctypes.c_int64 * 2)(rows, columns)
-        self._do("memory_desc_create_with_tag", ctypes.byref(made), 2, sizes,
+        self._do("memory_desc_create_with_tag", ctypes.byref(description), 2, sizes,
                  _DTYPES[self._precision], order)  # fmt: skip
-        return made
+        return description
 
     def _numbers(self, size: int) -> np.ndarray:
         """Returns `size` bytes of numbers in [1, 2)."""
@@ -101,20 +101,20 @@ class Products:
         """
         sizes = ((m, k, _ROW_MAJOR), (k, n, _ANY), (m, n, _ROW_MAJOR))
         shapes = [self._shape(*size) for size in sizes]
-        planned, primitive = ctypes.c_void_p(), ctypes.c_void_p()
-        self._do("matmul_primitive_desc_create", ctypes.byref(planned), self._engine, shapes[0],
+        plan, primitive = ctypes.c_void_p(), ctypes.c_void_p()
+        self._do("matmul_primitive_desc_create", ctypes.byref(plan), self._engine, shapes[0],
                  shapes[1], None, shapes[2], None)  # fmt: skip
-        self._do("primitive_create", ctypes.byref(primitive), planned)
+        self._do("primitive_create", ctypes.byref(primitive), plan)
         arguments, held = (_Argument * 3)(), []
         for place, kind in enumerate((_SRC, _WEIGHTS, _DST)):
-            laid = ctypes.c_void_p(
-                self._library.dnnl_primitive_desc_query_md(planned, _QUERY[kind], 0)
+            description = ctypes.c_void_p(
+                self._library.dnnl_primitive_desc_query_md(plan, _QUERY[kind], 0)
             )
             numbers, memory = (
-                self._numbers(self._library.dnnl_memory_desc_get_size(laid)),
+                self._numbers(self._library.dnnl_memory_desc_get_size(description)),
                 ctypes.c_void_p(),
             )
-            self._do("memory_create", ctypes.byref(memory), laid, self._engine,
+            self._do("memory_create", ctypes.byref(memory), description, self._engine,
                      ctypes.c_void_p(numbers.ctypes.data))  # fmt: skip
             arguments[place] = _Argument(kind, memory.value)
             held.append(numbers)

@@ -1,19 +1,19 @@
-"""The project's own training step, on files in the page cache, as `main.py` puts it together.
+"""The project's training step as `main.py` builds it, on files in the page cache.
 
     python3 -m benchmarks.training.ours SOCKET TASK
 
-Alone or as one of several ranks under horovodrun: every rank is told the same.
+Runs as one process or as several ranks under horovodrun; every rank gets the same requests.
 """
 
 import itertools
 import sys
 
-from benchmarks.training import conversation
+from benchmarks.training import worker_protocol
 from benchmarks.training.task import Task
 
 
 def arguments(task):
-    """Returns the command line of `main.py` that this program stands for."""
+    """Returns the equivalent command line of `main.py`."""
     numbers = {"bottom_mlp": task.bottom_mlp, "top_mlp": task.top_mlp}
     return [
         "main.py", f"--data_dir={task.data_dir}", f"--global_batch_size={max(task.batches)}",
@@ -25,12 +25,7 @@ def arguments(task):
 
 
 class Ours:
-    """One model in memory, trained at several batch sizes in turn.
-
-    Args:
-        task: the `Task`.
-        cluster: the ranks (`training.runtime.process_group`).
-    """
+    """One model in memory, trained at several batch sizes."""
 
     def __init__(self, task, cluster):
         from training import cli, precision
@@ -50,7 +45,7 @@ class Ours:
         self._steps, self._forwards = {}, {}
 
     def _model_parallel_tables(self):
-        # What `build` has read decides; a batch of it shows.
+        # The shape of a batch shows whether `build` chose model-parallel input.
         shape = next(iter(self._parts.data.train(0)))["categorical"].shape
         local = max(self._task.batches) // self._cluster.size
         if shape[0] == local and shape[1] == len(self._task.vocab_sizes):
@@ -68,7 +63,7 @@ class Ours:
         return make(parts, overlap=self._config.speed.overlap, **options)
 
     def _batches(self, batch):
-        """Yields (batch, the one after it) for ever: epoch after epoch, read as training reads."""
+        """Yields (batch, next batch) endlessly, read as in training."""
         from training.data import open_data, with_next
 
         config = self._config.with_values(global_batch_size=batch)
@@ -77,7 +72,7 @@ class Ours:
             yield from with_next(data.train(epoch))
 
     def train(self, batch, steps):
-        """Runs steps of a global batch; returns what `conversation.burst` does, and the loss."""
+        """Runs a burst of training steps; returns `worker_protocol.burst`'s result and the loss."""
         from training.step import TrainStep
 
         if batch not in self._steps:
@@ -88,30 +83,34 @@ class Ours:
             now, following = next(batches)
             step(now, self._task.learning_rate, following)
 
-        return {**conversation.burst(one, step.wait, steps), "loss": step.last_loss()}
+        return {**worker_protocol.burst(one, step.wait, steps), "loss": step.last_loss()}
 
     def infer(self, batch, steps):
-        """Runs forward passes over batches in memory; returns what `conversation.burst` does."""
+        """Runs a burst of forward passes over batches in memory."""
         from training.step import Forward
 
         if batch not in self._forwards:
             local = batch // self._cluster.size
             forward = Forward(self._parts.dense_model, self._parts.embedding.for_batch(local))
-            held = [now for now, _ in itertools.islice(self._batches(batch), 16)]
-            self._forwards[batch] = forward, itertools.cycle(held)
+            batches = [now for now, _ in itertools.islice(self._batches(batch), 16)]
+            self._forwards[batch] = forward, itertools.cycle(batches)
         forward, batches = self._forwards[batch]
-        # Each call's logits are waited for, as whoever asked for them would.
-        return conversation.burst(lambda: forward(next(batches)).numpy(), lambda: None, steps)
+        # Waits for each call's logits, as a client would.
+        return worker_protocol.burst(lambda: forward(next(batches)).numpy(), lambda: None, steps)
 
     def phases(self, batch):
-        """Runs some steps phase by phase; returns the report of `BreakdownStep`."""
+        """Runs some steps phase by phase; returns `BreakdownStep`'s report."""
         from training.breakdown import LAST, BreakdownStep
 
-        told = {}
-        step = self._step(lambda *a, **k: BreakdownStep(lambda **t: told.update(t), *a, **k), batch)
+        found = {}
+
+        def make(*arguments, **options):
+            return BreakdownStep(lambda **report: found.update(report), *arguments, **options)
+
+        step = self._step(make, batch)
         for now, following in itertools.islice(self._batches(batch), LAST):
             step(now, self._task.learning_rate, following)
-        return told
+        return found
 
 
 def main():
@@ -125,7 +124,7 @@ def main():
     ranks = process_group.connect()
     ours = Ours(task, ranks)
     versions = environment.versions()
-    conversation.serve(
+    worker_protocol.serve(
         address,
         {"train": ours.train, "infer": ours.infer, "phases": ours.phases},
         rank=ranks.rank,

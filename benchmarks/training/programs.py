@@ -1,7 +1,6 @@
 """The measured programs: processes that keep their model and are stopped between requests.
 
-An idle program is stopped (SIGSTOP), so that none of its threads runs: neither those that spin
-while they wait, nor those that read ahead.
+An idle program is stopped (SIGSTOP), so that its threads neither spin nor read ahead.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ class TooSlowError(ProgramError):
 
 
 class Programs:
-    """Starts programs and ends them all when left.
+    """Starts programs; its context ends them all.
 
     Args:
-        timeout: seconds in which a program must start, or answer.
+        timeout: seconds within which a program must start or answer.
     """
 
     def __init__(self, timeout: float = 600.0):
@@ -68,26 +67,26 @@ class Programs:
         return self._stack.__exit__(kind, error, traceback)
 
     def _release_reaper(self) -> None:
-        # If it was killed from outside, unsent lines are lost.
+        # The reaper may have been killed.
         with contextlib.suppress(BrokenPipeError):
             self._reaper_input.close()
 
     def start(
         self, name: str, command: Sequence[str], ranks: int = 1, **environment: str
     ) -> Program:
-        """Starts a program and waits until all its processes have reported that they are ready.
+        """Starts a program and waits until all its processes are ready.
 
         Args:
-            name: of the program.
-            command: its command line; the path of a socket is put in place of "SOCKET".
-            ranks: number of its processes that connect.
-            **environment: environment variables besides this process's own.
+            name: the program's name.
+            command: command line; "SOCKET" is replaced by the path of the socket.
+            ranks: number of processes that connect.
+            **environment: additional environment variables.
 
         Returns:
-            A `Program`, stopped.
+            The stopped program.
 
         Raises:
-            ProgramError: it ended instead; the message has its last output.
+            ProgramError: the program ended; the message has its last output.
         """
         number = len(list(self._folder.glob("*.log")))
         address, log = (str(self._folder / f"{number}.{end}") for end in ("socket", "log"))
@@ -100,7 +99,7 @@ class Programs:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 env={**os.environ, **environment}, start_new_session=True,
             )  # fmt: skip
-            program = Program(name, process, log, self._timeout, self._keep)
+            program = Program(name, process, log, self._timeout, self._register)
             self._stack.callback(program.end)
             for _ in range(ranks):
                 program.accept(listener)
@@ -108,19 +107,19 @@ class Programs:
         program.start_seconds = time.perf_counter() - begin
         return program
 
-    def _keep(self, number: int) -> None:
+    def _register(self, number: int) -> None:
         with contextlib.suppress(BrokenPipeError):
             self._reaper_input.write(f"{number}\n")
             self._reaper_input.flush()
 
 
 class Program:
-    """One program: made by `Programs.start`.
+    """One program, created by `Programs.start`.
 
     Attributes:
-        name: as given.
-        facts: the facts that its first process reported.
-        start_seconds: seconds until it was ready.
+        name: the program's name.
+        facts: the facts reported by rank 0.
+        start_seconds: seconds until the program was ready.
     """
 
     def __init__(
@@ -129,44 +128,43 @@ class Program:
         process: subprocess.Popen,
         log: str,
         timeout: float,
-        keep: Callable[[int], None],
+        register: Callable[[int], None],
     ):
         self.name, self.start_seconds = name, 0.0
         self.facts: dict[str, Any] = {}
-        self._process, self._log, self._timeout, self._keep = process, log, timeout, keep
+        self._process, self._log, self._timeout, self._register = process, log, timeout, register
         self._connections: list[tuple[socket.socket, TextIO]] = []
         self._numbers: list[int] = []
-        keep(process.pid)
+        register(process.pid)
 
     def accept(self, listener: socket.socket) -> None:
-        """Waits until one process has connected."""
+        """Accepts the connection of one process."""
         self._wait_for(listener)
         connection, _ = listener.accept()
         lines = connection.makefile("rw", encoding="utf-8")
         self._connections.append((connection, lines))
         facts = self._receive(connection, lines)
         self._numbers.append(facts.pop("pid"))
-        self._keep(self._numbers[-1])
+        self._register(self._numbers[-1])
         if facts["rank"] == 0:
             self.facts = facts
 
     def ask(
-        self, do: str, *, within: float | None = None, **arguments: Any
+        self, do: str, *, timeout: float | None = None, **arguments: Any
     ) -> tuple[list[dict[str, Any]], float]:
-        """Sends a request while all other programs are stopped; returns every process's answer.
+        """Sends a request to all processes of the program and waits for their answers.
 
         Args:
             do: name of the request.
-            within: timeout in seconds, if shorter than the usual one.
-            **arguments: of the request.
+            timeout: seconds to wait, if not the default of `Programs`.
+            **arguments: arguments of the request.
 
         Returns:
-            (answers, other): dictionaries in the order of connection, and the number of cores that
-            were meanwhile busy with anything but this program.
+            (answers in the order of connection, number of cores busy with other load).
 
         Raises:
-            ProgramError: it failed or ended.
-            TooSlowError: it did not answer in time.
+            ProgramError: the program failed or ended.
+            TooSlowError: the program did not answer in time.
         """
         self._signal(signal.SIGCONT)
         begin, busy, own = time.perf_counter(), _busy_seconds(), self._own_seconds()
@@ -174,7 +172,7 @@ class Program:
             lines.write(json.dumps({"do": do, **arguments}) + "\n")
             lines.flush()
         answers = [
-            self._receive(connection, lines, within) for connection, lines in self._connections
+            self._receive(connection, lines, timeout) for connection, lines in self._connections
         ]
         own = self._own_seconds() - own
         seconds, busy = time.perf_counter() - begin, _busy_seconds() - busy
@@ -196,55 +194,55 @@ class Program:
                 os.kill(number, signal.SIGKILL)
         self._process.wait()
         for number in {*self._numbers, self._process.pid}:
-            self._keep(-number)
+            self._register(-number)
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._numbers:
             try:
                 os.kill(process, number)
             except ProcessLookupError:
-                raise self._failed("has ended") from None
+                raise self._error("ended") from None
 
     def _own_seconds(self) -> float:
         return sum(_seconds_of(number) for number in self._numbers)
 
     def _receive(
-        self, connection: socket.socket, lines: TextIO, within: float | None = None
+        self, connection: socket.socket, lines: TextIO, timeout: float | None = None
     ) -> dict[str, Any]:
-        self._wait_for(connection, within)
+        self._wait_for(connection, timeout)
         line = lines.readline()
         if not line:
-            raise self._failed("has ended")
+            raise self._error("ended")
         answer = json.loads(line)
         if "error" in answer:
-            raise self._failed(f"failed:\n{answer['error']}")
+            raise self._error(f"failed:\n{answer['error']}")
         return answer
 
-    def _wait_for(self, connection: socket.socket, within: float | None = None) -> None:
-        timeout = self._timeout if within is None else within
-        until = time.perf_counter() + timeout
+    def _wait_for(self, connection: socket.socket, timeout: float | None = None) -> None:
+        timeout = self._timeout if timeout is None else timeout
+        deadline = time.perf_counter() + timeout
         while not select.select([connection], [], [], 0.2)[0]:
             if self._process.poll() is not None:
-                raise self._failed(f"has ended with status {self._process.returncode}")
-            if time.perf_counter() > until:
-                raise self._failed(f"has not answered for {timeout:.0f} s", TooSlowError)
+                raise self._error(f"ended with status {self._process.returncode}")
+            if time.perf_counter() > deadline:
+                raise self._error(f"did not answer within {timeout:.0f} s", TooSlowError)
 
-    def _failed(self, what: str, kind: type[ProgramError] = ProgramError) -> ProgramError:
+    def _error(self, what: str, kind: type[ProgramError] = ProgramError) -> ProgramError:
         with open(self._log, encoding="utf-8", errors="replace") as log:
             last = "".join(log.readlines()[-30:])
-        return kind(f"{self.name} {what}\nits last output:\n{last}")
+        return kind(f"{self.name} {what}; its last output:\n{last}")
 
 
 def _busy_seconds() -> float:
-    """Returns the seconds that this machine's cores have worked so far."""
+    """Returns the busy seconds of all cores of this machine since boot."""
     with open("/proc/stat", encoding="ascii") as stat:
         user, nice, system, _, _, interrupt, soft, *_ = map(int, stat.readline().split()[1:])
     return (user + nice + system + interrupt + soft) / _TICKS
 
 
 def _seconds_of(number: int) -> float:
-    """Returns the processor seconds of a process so far."""
+    """Returns a process' processor seconds."""
     with open(f"/proc/{number}/stat", encoding="utf-8") as stat:
-        # Behind the name, which may hold anything: user and system time are fields 14 and 15.
+        # User and system time are fields 14 and 15; field 2, the name, may contain blanks and ")".
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -2,7 +2,7 @@
 
     python3 -m benchmarks.training.rates SOCKET TASK
 
-Holds a table as large as all of the model's together, for rows that are read and rewritten.
+Allocates a table as large as all of the model's tables for random row reads and updates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.training import conversation, gemm, onednn
+from benchmarks.training import gemm, onednn, worker_protocol
 from benchmarks.training.task import Task
 
 _REPETITIONS = 3
@@ -60,7 +60,7 @@ def main() -> None:
         }
 
     facts = {"processor": machine.processor(), "cores": machine.threads()}
-    conversation.serve(address, {"measure": measure}, rank=0, **facts)
+    worker_protocol.serve(address, {"measure": measure}, rank=0, **facts)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Kills the programs of a benchmark that has died: stopped ones cannot detect it themselves.
+"""Kills a benchmark's programs when the benchmark dies: stopped processes cannot detect it.
 
     python3 reaper.py
 
-Reads process numbers, one a line: a positive one adds the process to the set, a negative one
-removes it. When its input ends, the processes in the set are killed.
+Reads process ids from stdin, one per line: a positive id registers a process, a negative id removes
+it. At the end of the input all registered processes are killed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import sys
 
 
 def main() -> None:
-    """Waits for the end of the input."""
+    """Waits for the end of the input, then kills the registered processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kept: set[int] = set()
+    registered: set[int] = set()
     for line in sys.stdin:
         number = int(line)
-        (kept.add if number > 0 else kept.discard)(abs(number))
-    for number in kept:
+        (registered.add if number > 0 else registered.discard)(abs(number))
+    for number in registered:
         try:
             os.kill(number, signal.SIGKILL)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The benchmark's result as JSON and as text."""
+"""The benchmark's results as JSON and as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = (
 
 
 def limits_of(task: Task, measured: Measured) -> dict[str, Any]:
-    """Returns the rates behind one precision's limit: medians over the rounds."""
+    """Returns the rates of one precision's limit: medians over the rounds."""
     median, rounds = statistics.median, measured.limits
     rates = {
         name: median(one[name] for one in rounds)
@@ -47,7 +47,7 @@ def limits_of(task: Task, measured: Measured) -> dict[str, Any]:
 
 
 def with_best_peer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds "ratio" to rows: over the fastest peer of the same precision and batch, or None."""
+    """Adds "best_peer" (same precision and batch, or None) and "ratio" over it to the rows."""
     for row in rows:
         peers = {
             other["program"]: other["samples_per_second"]
@@ -63,7 +63,7 @@ def with_best_peer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """Returns facts about the machine before the run, with its load."""
+    """Returns facts about the machine and its load before the run."""
     with open("/proc/meminfo", encoding="ascii") as info:
         total = int(info.readline().split()[1]) * 1024
     return {
@@ -75,11 +75,11 @@ def machine() -> dict[str, Any]:
 
 def text(report: dict[str, Any]) -> str:
     """Returns the report as readable text."""
-    there, model = report["machine"], report["model"]
+    host, model = report["machine"], report["model"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [
-        f"{there['processor']}, {there['cores']} cores, {there['memory_bytes'] / 2**30:.0f} GiB; "
-        f"load average {there['load_average_at_start']:.1f} at the start",
+        f"{host['processor']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB; "
+        f"load average at the start {host['load_average_at_start']:.1f}",
         f"{len(model['vocab_sizes'])} tables of {model['table_bytes'] / 1e9:.2g} GB, "
         f"D = {model['dimension']}, uniform ids; medians of {report['rounds']} rounds; {versions}",
         f"command: {report['command']}",
@@ -89,7 +89,7 @@ def text(report: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in report["rows"]]
     lines += [""]
     busiest = max((row["other_cores_busy"] for row in report["rows"]), default=0.0)
-    lines += [f"other work on this machine meanwhile: up to {busiest:.2f} cores (median of a row)"]
+    lines += [f"other load on this machine: up to {busiest:.2f} cores (median of a row)"]
     for found in report["phases"]:
         lines += ["", *_phase_lines(found)]
     for one in report["missing"]:
@@ -105,10 +105,10 @@ def _limit_line(precision: str, found: dict[str, Any]) -> str:
         for library, rate in libraries.items()
     )
     return (
-        f"limit, {precision}: {found['train_flops_per_sample'] / 1e6:.2f} MFLOP a sample at "
+        f"limit, {precision}: {found['train_flops_per_sample'] / 1e6:.2f} MFLOP per sample at "
         f"{found['flops_per_second'] / 1e9:.0f} GFLOP/s ({found['flops_per_second_of']}; measured: "
         f"{products}), then {found['rows_read_per_sample']} rows read at "
-        f"{found['row_reads_per_second'] / 1e6:.1f} M/s and as many rewritten at "
+        f"{found['row_reads_per_second'] / 1e6:.1f} M/s and rewritten at "
         f"{found['row_updates_per_second'] / 1e6:.1f} M/s; copy "
         f"{found['copy_bytes_per_second'] / 1e9:.1f} GB/s"
     )
@@ -133,8 +133,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _phase_lines(found: dict[str, Any]) -> list[str]:
     lines = [
-        f"where a step goes: {found['program']}, {found['precision']}, batch {found['batch']}: "
-        f"{found['whole_milliseconds']:.1f} ms whole, {found['step_milliseconds']:.1f} ms apart"
+        f"breakdown of a step: {found['program']}, {found['precision']}, batch {found['batch']}: "
+        f"normal step {found['whole_milliseconds']:.1f} ms, "
+        f"sum of phases {found['step_milliseconds']:.1f} ms"
     ]
     for phase in found["phases"]:
         share = phase["milliseconds"] / found["step_milliseconds"]

@@ -1,6 +1,6 @@
-"""The task of every program of the benchmark: one DLRM in one precision.
+"""The task of the benchmark's programs: one DLRM in one precision.
 
-Programs of several environments read it, so it imports only the standard library.
+Imports only the standard library, because programs run in several environments.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Task:
 
     Attributes:
         vocab_sizes: rows of each of the T tables.
-        dimension: D, numbers in a row.
+        dimension: D, elements per row.
         bottom_mlp: widths of the bottom MLP; the last is D.
         top_mlp: widths of the top MLP; the last is 1.
-        precision: "fp32", or "bf16": dense arithmetic and its activations in bfloat16, tables and
+        precision: "fp32", or "bf16": dense arithmetic and activations in bfloat16, tables and
             master weights in float32.
-        batches: global batch sizes of the requests, largest first.
-        data_dir: dataset folder of the program that reads files.
-        learning_rate: of plain SGD, small enough that no weight leaves the usual range.
-        seed: of weights and random batches.
+        batches: global batch sizes, largest first.
+        data_dir: dataset folder for programs that read files.
+        learning_rate: learning rate of SGD, small enough to keep weights in their usual range.
+        seed: seed of weights and random batches.
     """
 
     vocab_sizes: tuple[int, ...]

@@ -1,13 +1,13 @@
-"""The peer of the PyTorch world: TorchRec's DLRM on FBGEMM's fused CPU tables.
+"""The PyTorch peer: TorchRec's DLRM on FBGEMM's fused CPU tables.
 
     python3 -m benchmarks.training.torchrec_dlrm SOCKET TASK
 
-All tables in one fused operator whose backward pass applies SGD to the rows (EXACT_SGD), PyTorch's
-own layers and SGD for the rest, bfloat16 by `torch.autocast`. The batches are in memory. Runs in an
-environment of its own: torchrec_environment.sh.
+All tables are one fused operator whose backward pass applies SGD to the rows (EXACT_SGD). The rest
+uses PyTorch's layers and SGD, with bfloat16 by `torch.autocast`. The batches are in memory. Runs in
+a separate environment: torchrec_environment.sh.
 """
 
-# PyTorch and TorchRec are in an environment of their own (torchrec_environment.sh).
+# PyTorch and TorchRec are only in torchrec_environment.sh's environment.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.training import conversation
+from benchmarks.training import worker_protocol
 from benchmarks.training.batches import random_batches
 from benchmarks.training.gemm import flops_per_second
 from benchmarks.training.task import DENSE_FEATURES, Task
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def make_model(task: Task) -> DLRM:
-    """Returns TorchRec's DLRM; its tables are updated by their own backward pass."""
+    """Returns TorchRec's DLRM. The tables' backward pass updates them."""
     import torch
     from torchrec.models.dlrm import DLRM
     from torchrec.modules.embedding_configs import EmbeddingBagConfig
@@ -63,11 +63,7 @@ def make_model(task: Task) -> DLRM:
 
 
 class Peer:
-    """One model in memory.
-
-    Args:
-        task: the `Task`.
-    """
+    """One model in memory."""
 
     def __init__(self, task: Task):
         import torch
@@ -85,7 +81,7 @@ class Peer:
         self._last: torch.Tensor | None = None
 
     def precision(self) -> AbstractContextManager:
-        """Returns the context that one step runs in."""
+        """Returns the context manager of a step's forward pass."""
         if self._task.precision == "fp32":
             return contextlib.nullcontext()
         return self._torch.autocast("cpu", self._torch.bfloat16)
@@ -93,7 +89,7 @@ class Peer:
     def step(
         self, dense: torch.Tensor, features: KeyedJaggedTensor, label: torch.Tensor
     ) -> torch.Tensor:
-        """Trains on one batch; returns the loss, a scalar tensor."""
+        """Trains on one batch and returns the loss, a scalar tensor."""
         torch = self._torch
         self._optimizer.zero_grad(set_to_none=True)
         with self.precision():
@@ -106,7 +102,7 @@ class Peer:
     def batch(
         self, dense: np.ndarray, ids: np.ndarray, label: np.ndarray
     ) -> tuple[torch.Tensor, KeyedJaggedTensor, torch.Tensor]:
-        """Returns what `step` takes, from arrays [B, 13], [B, T], [B, 1]."""
+        """Converts arrays [B, 13], [B, T], [B, 1] to the arguments of `step`."""
         torch = self._torch
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
@@ -116,11 +112,11 @@ class Peer:
             values=torch.from_numpy(ids.T.copy().reshape(-1)).long(),
             lengths=torch.ones(samples * tables, dtype=torch.long),
         )
-        features.offsets()  # Known before the step, as a data loader of its own could have it.
+        features.offsets()  # Computed before the step, as a data loader would.
         return torch.from_numpy(dense), features, torch.from_numpy(label)
 
     def train(self, batch: int, steps: int) -> dict[str, Any]:
-        """Runs steps; returns what `conversation.burst` does, and the loss."""
+        """Runs a burst of steps; returns `worker_protocol.burst`'s result and the loss."""
         if batch not in self._held:
             made = [self.batch(*arrays) for arrays in random_batches(self._task, batch)]
             self._held[batch] = itertools.cycle(made)
@@ -128,12 +124,12 @@ class Peer:
         def one() -> None:
             self._last = self.step(*next(self._held[batch]))
 
-        done = conversation.burst(one, lambda: None, steps)
+        done = worker_protocol.burst(one, lambda: None, steps)
         assert self._last is not None
         return {**done, "loss": float(self._last)}
 
     def gemm(self, precisions: Iterable[str]) -> dict[str, float]:
-        """Returns {precision: operations per second} of PyTorch's own matrix product."""
+        """Returns {precision: operations per second} of PyTorch's matrix product."""
         torch = self._torch
 
         def maker(dtype):
@@ -160,7 +156,9 @@ def main() -> None:
         "fbgemm_gpu_cpu": fbgemm_gpu.__version__,
         "torchrec": torchrec.__version__,
     }
-    conversation.serve(address, {"train": peer.train, "gemm": peer.gemm}, rank=0, versions=versions)
+    worker_protocol.serve(
+        address, {"train": peer.train, "gemm": peer.gemm}, rank=0, versions=versions
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmark compares is one model: from equal weights all programs have equal losses."""
+"""The benchmark's programs train one model: equal weights give equal losses."""
 
 import json
 import math
@@ -23,16 +23,15 @@ from training.step import StepParts, TrainStep
 
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 STEPS = 6
-# Far from diverging: a loss that grows step by step grows its rounding differences with it.
+# Small enough not to diverge, which would amplify rounding differences.
 LEARNING_RATE = 0.05
 
 
 @pytest.fixture
-def task():
+def task(seed):
     return Task(
         vocab_sizes=(40, 3, 200, 1), dimension=16, bottom_mlp=(24, 16), top_mlp=(32, 8, 1),
-        batches=(64,), learning_rate=LEARNING_RATE,
-        seed=int(np.random.default_rng().integers(1 << 20)),
+        batches=(64,), learning_rate=LEARNING_RATE, seed=seed % (1 << 20),
     )  # fmt: skip
 
 
@@ -57,7 +56,7 @@ def make_ours(task):
 
 
 def weights(task, model, embedding):
-    """Returns {"bottom_0" ...: (kernel, bias), "table_0" ...: rows} of ours, padding cut off."""
+    """Returns our {"bottom_0", ...: (kernel, bias), "table_0", ...: rows} without padding."""
     found = {}
     for part in ("bottom", "top"):
         for place, layer in enumerate(getattr(model, part).dense_layers):
@@ -78,7 +77,7 @@ def our_losses(task, step, batches):
     return [float(step(batch, task.learning_rate)[0]) for batch in made]
 
 
-def test_keras(task):
+def test_keras_peer_has_our_losses_and_weights(task):
     model, embedding, step = make_ours(task)
     peer = keras_dlrm.make_model(task)
     given = weights(task, model, embedding)
@@ -99,7 +98,7 @@ def test_keras(task):
             assert not np.array_equal(theirs_, was), name
 
 
-def test_keras_gradients_of_tables_stay_sparse(task):
+def test_keras_peer_has_sparse_table_gradients(task):
     peer = keras_dlrm.make_model(task)
     dense, ids, label = map(tf.constant, random_batches(task, 64, 1)[0])
     with tf.GradientTape() as tape:
@@ -109,13 +108,14 @@ def test_keras_gradients_of_tables_stay_sparse(task):
 
 
 @pytest.mark.skipif(
-    not TORCH.exists(), reason="needs benchmarks/training/torchrec_environment.sh's environment"
+    not TORCH.exists(),
+    reason="needs the environment of benchmarks/training/torchrec_environment.sh",
 )
-def test_torchrec(task, tmp_path):
+def test_torchrec_peer_has_our_losses(task, tmp_path):
     model, embedding, step = make_ours(task)
     given = weights(task, model, embedding)
     features, width = len(task.vocab_sizes) + 1, task.dimension
-    # TorchRec has the pairs i < j row-major.
+    # TorchRec's pairs are i < j, row-major.
     order = [j * (j - 1) // 2 + i for i in range(features) for j in range(i + 1, features)]
     kernel, bias = given["top_0"]
     given["top_0"] = kernel[[*range(width), *(width + np.array(order))]], bias

@@ -1,4 +1,4 @@
-"""Trains the TorchRec peer from given weights and prints its losses; runs in PyTorch's environment.
+"""Trains the TorchRec peer from given weights and prints its losses, in PyTorch's environment.
 
 python3 -m tests.support.benchmarks.torchrec_losses TASK WEIGHTS
 """
@@ -14,7 +14,7 @@ from benchmarks.training.torchrec_dlrm import Peer
 
 
 def main():
-    """Reads a `Task` and the arrays that test_same_model.py writes."""
+    """Reads a `Task` and the arrays written by test_same_model.py."""
     task, given = Task.read(sys.argv[1]), np.load(sys.argv[2])
     peer = Peer(task)
     parameters = dict(peer._model.named_parameters())

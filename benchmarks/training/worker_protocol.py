@@ -1,6 +1,6 @@
-"""The protocol of the benchmark's programs: JSON lines over a local socket.
+"""The measured programs' side of the protocol: JSON lines over a local socket.
 
-This is the program's side. Standard library alone, since programs live in several environments.
+Imports only the standard library, because programs run in several environments.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, TextIO
 def serve(
     address: str, handlers: Mapping[str, Callable[..., dict[str, Any]]], **facts: Any
 ) -> None:
-    """Connects, sends its facts, then answers requests until the other side closes.
+    """Connects, sends the facts, then answers requests until the other side closes.
 
     Args:
         address: path of the benchmark's socket.
         handlers: {name: function}: a line {"do": name, ...} calls it with the line's other
             entries, and the dictionary that it returns is the answer.
-        **facts: sent at the start with this process's number: versions, settings.
+        **facts: sent at the start together with this process' id: versions, settings.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(address)
@@ -47,13 +47,13 @@ def _send(lines: TextIO, answer: dict[str, Any]) -> None:
 def burst(
     step: Callable[[], Any], wait: Callable[[], Any], steps: int, warm_up: int = 1
 ) -> dict[str, Any]:
-    """Runs some steps untimed, then `steps` timed ones; returns {"seconds", "steps"}.
+    """Runs untimed steps, then `steps` timed steps; returns {"seconds", "steps"}.
 
     Args:
         step: function that starts or runs a step.
         wait: function that waits for the last step.
         steps: number of timed steps.
-        warm_up: number of untimed steps, which warm up caches and threads.
+        warm_up: number of untimed steps, to warm up caches and threads.
     """
     for _ in range(warm_up):
         step()
