@@ -1,4 +1,4 @@
-"""Raw Criteo days (TSV or Parquet) -> raw 160-byte binaries, vocabulary sizes, dictionaries.
+"""Converts raw Criteo days (TSV or Parquet) to 160-byte binaries, table sizes and dictionaries.
 
 Example:
     python3 preprocess.py --input /criteo --output /data --train_days 0-22 --test_day 23
@@ -28,7 +28,7 @@ from storage.arguments import first_paragraph
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds an option's default to its help where it has one."""
+    """Appends an option's default, if it has one, to its help."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
@@ -36,7 +36,7 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 def _not_empty(text):
     if not text:
-        # What an unset variable of the shell becomes: the default is not meant.
+        # An unset shell variable, which does not mean the default.
         raise argparse.ArgumentTypeError("expected a value, found nothing")
     return text
 
@@ -52,7 +52,7 @@ def _parser():
         "--input",
         type=command_line.path,
         required=True,
-        help="folder of days, a file, or a glob in quotes",
+        help="folder of days, a file, or a quoted glob",
     )
     add("--output", type=command_line.path, required=True, help="folder to write to")
     add("--overwrite", action="store_true",
@@ -60,42 +60,64 @@ def _parser():
     split = parser.add_argument_group("split")
     add = split.add_argument
     add("--train_days", help=f"days such as 0-22 (default: {options_module.DEFAULT_TRAIN_DAYS})")
-    add("--test_day", help="first half of it (rounded up) is the test set; none for no test set "
+    add("--test_day", help="day whose first half (rounded up) is the test set, or none "
         f"(default: {options_module.DEFAULT_TEST_DAY})")  # fmt: skip
-    add("--write_validation", action="store_true", help="write the test day's other half too")
-    add("--test_fraction", help="split by row order instead: the last rows, such as 0.1 or 10%%")
+    add("--write_validation", action="store_true", help="also write the test day's other half")
+    add(
+        "--test_fraction",
+        help="split by row order instead: share of the last rows, such as 0.1 or 10%%",
+    )
     rule = parser.add_argument_group("dictionaries")
     which = rule.add_mutually_exclusive_group()
     add = which.add_argument
     add("--max_table_rows", type=command_line.at_least_one,
-        help="ids from the value modulo this many rows "
+        help="modulo rule: reduce values modulo this number of rows "
         f"(default: {options_module.DEFAULT_MAX_TABLE_ROWS}, as MLPerf)")  # fmt: skip
     add("--frequency_threshold", type=command_line.at_least_one, metavar="T",
-        help="ids for values seen at least T times; others share id 0")  # fmt: skip
+        help="frequency rule: ids for values seen at least T times; others share id 0")  # fmt: skip
     add("--dictionary", type=command_line.path, metavar="DIR",
         help="use this saved dictionary instead of counting")  # fmt: skip
     add = rule.add_argument
     add("--unseen", choices=("error", "zero"), default="error",
-        help="values that a modulo --dictionary lacks")  # fmt: skip
+        help="for values that a modulo --dictionary lacks: fail, or use id 0")  # fmt: skip
     add = parser.add_argument_group("values").add_argument
-    add("--negatives", choices=("zero", "keep"), default="zero", help="negative dense counts")
-    add("--max_rejects", default="0.01%", help="share of malformed lines above which to fail")
-    add("--layout", choices=("raw", "per_table"), default="raw", help="what to write")
+    add(
+        "--negatives",
+        choices=("zero", "keep"),
+        default="zero",
+        help="negative dense counts: replace with 0, or keep",
+    )
+    add("--max_rejects", default="0.01%", help="largest allowed share of malformed lines")
+    add(
+        "--layout",
+        choices=("raw", "per_table"),
+        default="raw",
+        help="160-byte records, or one file per table",
+    )
     add = parser.add_argument_group("resources").add_argument
-    add("--engine", choices=("duckdb", "spark"), default="duckdb", help="what runs the SQL")
-    add("--memory_limit", default="8GiB", help="memory of this machine to use, at most")
+    add(
+        "--engine",
+        choices=("duckdb", "spark"),
+        default="duckdb",
+        help="SQL engine: DuckDB on this machine, or Spark on a cluster",
+    )
+    add(
+        "--memory_limit",
+        default="8GiB",
+        help="memory limit of this machine; with Spark, of each JVM",
+    )
     add("--jobs", type=command_line.at_least_one,
-        default=min(os.cpu_count() or 1, options_module.MOST_JOBS),
-        help="processes and threads at a time")  # fmt: skip
+        default=min(os.cpu_count() or 1, options_module.MAX_JOBS),
+        help="number of processes and threads")  # fmt: skip
     add("--work_dir", type=command_line.path,
         help="new or empty folder for intermediate files "
         "(default: OUTPUT/.preprocess)")  # fmt: skip
     add("--keep_parts", action="store_true",
-        help="keep the parsed input, for a run with other options")  # fmt: skip
+        help="keep the parsed input for runs with other options")  # fmt: skip
     add("--master", type=_not_empty,
         help="Spark master URL, such as local[8] or spark://host:7077")  # fmt: skip
     add("--spark_conf", action="append", default=[], metavar="KEY=VALUE",
-        help="further Spark setting; may be repeated")  # fmt: skip
+        help="additional Spark setting; may be repeated")  # fmt: skip
     return parser
 
 
@@ -106,19 +128,25 @@ def _options(flags):
         train_days = options_module.DEFAULT_TRAIN_DAYS if train_days is None else train_days
         test_day = str(options_module.DEFAULT_TEST_DAY) if test_day is None else test_day
     if test_day not in (None, "none") and not re.fullmatch("[0-9]{1,4}", test_day):
-        raise OptionError(f"--test_day: expected a day number or none, found {test_day!r:.60}")
+        raise OptionError(
+            f"--test_day: expected a day number or none, found {test_day!r:.60}",
+            flag="test_day", found=test_day,
+        )  # fmt: skip
     spark_conf = {}
     for setting in flags.spark_conf:
         key, equals, value = setting.partition("=")
         if not (key and equals):
-            raise OptionError(f"--spark_conf: expected KEY=VALUE, found {setting!r}")
+            raise OptionError(
+                f"--spark_conf: expected KEY=VALUE, found {setting!r}",
+                flag="spark_conf", found=setting,
+            )  # fmt: skip
         spark_conf[key] = value
     return options_module.Options(
         input=flags.input,
         output=flags.output,
-        train_days=None if train_days is None else parse_days(train_days, "--train_days"),
+        train_days=None if train_days is None else parse_days(train_days, "train_days"),
         test_day=None if test_day in (None, "none") else int(test_day),
-        test_fraction=options_module.parse_fraction(flags.test_fraction, "--test_fraction")
+        test_fraction=options_module.parse_fraction(flags.test_fraction, "test_fraction")
         if by_rows
         else None,
         max_table_rows=options_module.DEFAULT_MAX_TABLE_ROWS
@@ -129,12 +157,12 @@ def _options(flags):
         unseen=flags.unseen,
         negatives=flags.negatives,
         write_validation=flags.write_validation,
-        max_rejects=options_module.parse_fraction(flags.max_rejects, "--max_rejects"),
+        max_rejects=options_module.parse_fraction(flags.max_rejects, "max_rejects"),
         layout=flags.layout,
         engine=flags.engine,
         master=flags.master,
         spark_conf=spark_conf,
-        memory_limit=options_module.parse_bytes(flags.memory_limit, "--memory_limit"),
+        memory_limit=options_module.parse_bytes(flags.memory_limit, "memory_limit"),
         jobs=flags.jobs,
         work_dir=flags.work_dir,
         keep_parts=flags.keep_parts,
@@ -150,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pipeline.run(_options(flags))
         return 0
 
-    stopped = "stopped; run the same command again to go on"
-    return command_line.run("preprocess.py", job, interrupted=stopped)
+    interrupted = "interrupted; run the same command again to continue"
+    return command_line.run("preprocess.py", job, interrupted=interrupted)
 
 
 if __name__ == "__main__":

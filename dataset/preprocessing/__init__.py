@@ -1,4 +1,4 @@
-"""From raw Criteo days (TSV or Parquet) to raw 160-byte records, dictionaries and a report.
+"""Converts raw Criteo days (TSV or Parquet) to 160-byte records, dictionaries and a report.
 
-`dataset.preprocessing.pipeline.run` is the whole job; `preprocess.py` is its command line.
+`dataset.preprocessing.pipeline.run` runs the complete job; `preprocess.py` is its command line.
 """

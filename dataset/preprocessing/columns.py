@@ -8,23 +8,25 @@ import numpy as np
 
 DENSE = 13
 CATEGORICAL = 26
+#: A categorical value has at most eight hexadecimal digits: 32 bits.
+HEX_DIGITS = 8
 FIELDS = 1 + DENSE + CATEGORICAL
 LABEL_NAME = "label"
 DENSE_NAMES = tuple(f"I{i + 1}" for i in range(DENSE))
 CATEGORICAL_NAMES = tuple(f"C{i + 1}" for i in range(CATEGORICAL))
 NAMES = (LABEL_NAME, *DENSE_NAMES, *CATEGORICAL_NAMES)
-#: Where a sample stands: number of its part, row within the part (both from 0).
+#: Columns with a sample's position: number of its part, row within the part (both from 0).
 PART_NAME = "part_id"
 ROW_NAME = "row_id"
 
 
 @dataclasses.dataclass
 class Samples:
-    """n decoded samples, in the order of their lines.
+    """Decoded samples, in the order of their lines.
 
     Attributes:
         label: int32 [n], 0 or 1.
-        dense: int32 [13, n], 0 where missing, negative values as they were found.
+        dense: int32 [13, n], 0 where missing; negative values are kept.
         dense_present: bool [13, n].
         values: uint32 [26, n], the categorical values, 0 where missing.
         present: bool [26, n].
@@ -38,7 +40,7 @@ class Samples:
 
     @classmethod
     def empty(cls, n: int) -> Samples:
-        """Returns room for `n` samples."""
+        """Returns uninitialised arrays for `n` samples."""
         return cls(
             np.empty(n, np.int32),
             np.empty((DENSE, n), np.int32),
@@ -48,7 +50,7 @@ class Samples:
         )
 
     def keep(self, mask: np.ndarray) -> Samples:
-        """Returns the samples that bool [n] `mask` picks."""
+        """Returns the samples where bool [n] `mask` is set."""
         return Samples(
             self.label[mask],
             self.dense[:, mask],

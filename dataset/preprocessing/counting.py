@@ -1,4 +1,4 @@
-"""Counts one column's values, and writes those that get an id, in the order of their ids."""
+"""Counts a column's values with SQL, and writes the values that get an id, in the order of ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset.preprocessing.dictionaries import Rule
 if TYPE_CHECKING:
     from dataset.preprocessing.engines.interface import Engine
 
-#: So many values are listed in a column's summary.
+#: Values listed in a column's summary.
 MOST_FREQUENT = 10
 
 
@@ -23,7 +23,7 @@ def make_dictionary(engine: Engine, rule: Rule, column: int, folder: str) -> dic
 
     Args:
         engine: Engine whose table `samples` is open.
-        rule: dictionaries.Rule.
+        rule: how values become ids.
         column: number of the column.
         folder: the dictionary's folder.
 
@@ -42,13 +42,13 @@ def make_dictionary(engine: Engine, rule: Rule, column: int, folder: str) -> dic
         if len(head) < MOST_FREQUENT:
             head += most_frequent(found, np.asarray(batch.column(1)))
     if filled != values.size:
-        raise AssertionError(f"{filled} values in the dictionary, counted {values.size}")
+        raise AssertionError(f"dictionary: expected {values.size} values, found {filled}")
     dictionaries.write_column(dictionaries.column_path(folder, column), values)
     return summary(rule, filled, head[:MOST_FREQUENT], rare_values, rare_samples)
 
 
 def most_frequent(values: np.ndarray, frequencies: np.ndarray) -> list[list]:
-    """Returns [value in hexadecimal, count] of the first ten of what is in the order of ids."""
+    """Returns [value in hexadecimal, count] of the first ten values, given in the order of ids."""
     pairs = zip(values[:MOST_FREQUENT], frequencies[:MOST_FREQUENT])
     return [[f"{value:08x}", int(count)] for value, count in pairs]
 
@@ -60,14 +60,14 @@ def summary(
     rare_values: int = 0,
     rare_samples: int = 0,
 ) -> dict[str, Any]:
-    """Returns a column's summary, of JSON types.
+    """Returns a column's summary as JSON types.
 
     Args:
-        rule: dictionaries.Rule.
-        entries: values that have an id of their own.
-        most_frequent: what the function of that name returns.
-        rare_values: values seen less often than the rule's threshold.
-        rare_samples: samples that have one of these.
+        rule: how values become ids.
+        entries: number of values with their own id.
+        most_frequent: result of the function `most_frequent`.
+        rare_values: number of values below the rule's threshold.
+        rare_samples: number of samples with such a value.
     """
     return {
         "vocab_size": rule.vocab_size(entries),

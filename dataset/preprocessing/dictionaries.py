@@ -1,8 +1,8 @@
-"""Dictionaries on disk, in a form that no engine owns: values in the order of their ids.
+"""Dictionaries on disk, the same for every engine: values in the order of their ids.
 
-A folder holds `C1.npy` .. `C26.npy` (uint32, value of id `first_id`, `first_id` + 1, ...) and
-`dictionary.json`: format version, rule ("modulo" or "frequency") with its parameter, first_id,
-and for each column its file, entries, vocabulary size and CRC-32.
+A folder holds `C1.npy` .. `C26.npy` (uint32: the values of ids `first_id`, `first_id` + 1, ...) and
+`dictionary.json`: format version, rule ("modulo" or "frequency") with its parameter, first_id, and
+file, entries, vocabulary size and CRC-32 of each column.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.digests import crc32_of_file
 from storage.structured import StructureError, check_shape, read_json
 
 FORMAT_VERSION = 1
-_MOST_ROWS = 2**31 - 1
+_MAX_ROWS = 2**31 - 1
 MANIFEST = "dictionary.json"
 
 
@@ -31,8 +31,8 @@ class Rule:
     Attributes:
         name: "modulo" or "frequency".
         max_rows: M of the modulo rule, else None.
-        threshold: smallest count that gets an id of its own; 1 under modulo.
-        first_id: 0 under modulo; 1 under frequency, where missing and rare values share 0.
+        threshold: smallest count for which a value gets its own id; 1 under modulo.
+        first_id: 0 under modulo; 1 under frequency, where missing and rare values share id 0.
     """
 
     def __init__(self, max_rows: int | None = None, threshold: int | None = None):
@@ -51,7 +51,7 @@ class Rule:
         return {"rule": self.name, "first_id": self.first_id, **parameter}
 
     def vocab_size(self, entries: int) -> int:
-        """Returns the rows of a table whose dictionary has `entries` values; at least 1."""
+        """Returns the rows of the table for a dictionary of `entries` values; at least 1."""
         return max(1, entries + self.first_id)
 
 
@@ -61,13 +61,13 @@ def column_path(folder: str, column: int) -> str:
 
 
 def write_column(path: str, values: np.ndarray) -> None:
-    """Writes uint32 `values`, in id order, as .npy."""
+    """Writes uint32 `values`, in the order of ids, as .npy."""
     with replacing(path) as file:
         vectors.write(file, np.ascontiguousarray(values, np.uint32))
 
 
 def write_manifest(folder: str, rule: Rule) -> None:
-    """Writes dictionary.json for the column files in `folder`; makes the dictionary complete."""
+    """Writes dictionary.json for the column files in `folder`, which completes the dictionary."""
     columns = []
     for column in range(CATEGORICAL):
         path = column_path(folder, column)
@@ -86,8 +86,8 @@ def write_manifest(folder: str, rule: Rule) -> None:
 
 class _Column(TypedDict):
     file: str
-    entries: Annotated[int, msgspec.Meta(ge=0, le=_MOST_ROWS)]
-    vocab_size: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
+    entries: Annotated[int, msgspec.Meta(ge=0, le=_MAX_ROWS)]
+    vocab_size: Annotated[int, msgspec.Meta(ge=1, le=_MAX_ROWS)]
     crc32: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
@@ -98,18 +98,18 @@ class _Manifest(TypedDict):
 
 
 class _ModuloManifest(TypedDict):
-    max_table_rows: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
+    max_table_rows: Annotated[int, msgspec.Meta(ge=1, le=_MAX_ROWS)]
 
 
 class _FrequencyManifest(TypedDict):
-    frequency_threshold: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ROWS)]
+    frequency_threshold: Annotated[int, msgspec.Meta(ge=1, le=_MAX_ROWS)]
 
 
 def read_manifest(folder: str) -> tuple[Rule, dict[str, Any]]:
-    """Returns (Rule, manifest) of a saved dictionary, after checking every file.
+    """Checks every file of a saved dictionary; returns (Rule, manifest).
 
     Raises:
-        DictionaryError: missing, damaged, or of another format version.
+        DictionaryError: a file is missing, damaged, or of another format version.
     """
     path = os.path.join(folder, MANIFEST)
     try:
@@ -121,37 +121,44 @@ def read_manifest(folder: str) -> tuple[Rule, dict[str, Any]]:
             check_shape(manifest, path, _FrequencyManifest)
             rule = Rule(threshold=manifest["frequency_threshold"])
     except OSError as error:
-        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     except StructureError as error:
-        raise DictionaryError(str(error)) from error
+        raise DictionaryError(str(error), **error.fields) from error
     for column, facts in enumerate(manifest["columns"]):
-        expected = column_path(folder, column)
-        where = f"{path}: columns[{column}]"
-        name = os.path.basename(expected)
-        if facts["file"] != name:
-            raise DictionaryError(f"{where}.file: expected {name!r}, found {facts['file']!r:.60}")
-        if rule.vocab_size(facts["entries"]) != facts["vocab_size"]:
+        file = column_path(folder, column)
+        expected = {
+            "file": os.path.basename(file),
+            "vocab_size": rule.vocab_size(facts["entries"]),
+        }
+        for name, value in expected.items():
+            if facts[name] != value:
+                raise _wrong(path, f"columns[{column}].{name}", value, facts[name])
+        try:
+            checksum = crc32_of_file(file)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        if checksum != facts["crc32"]:
             raise DictionaryError(
-                f"{where}.vocab_size: expected {rule.vocab_size(facts['entries'])} for "
-                f"{facts['entries']} entries, found {facts['vocab_size']}"
-            )
-        if _checksum(expected) != facts["crc32"]:
-            raise DictionaryError(f"{expected}: damaged: its checksum is not the recorded one")
-        found = load_column(folder, column).size
-        if found != facts["entries"]:
-            raise DictionaryError(f"{expected}: expected {facts['entries']} values, found {found}")
+                f"{file}: damaged: expected CRC-32 {facts['crc32']:08x}, found {checksum:08x}",
+                path=file, expected=facts["crc32"], found=checksum,
+            )  # fmt: skip
+        entries = load_column(folder, column).size
+        if entries != facts["entries"]:
+            raise _wrong(path, f"columns[{column}].entries", entries, facts["entries"])
     return rule, manifest
 
 
-def _checksum(path):
-    try:
-        return crc32_of_file(path)
-    except OSError as error:
-        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
+def _wrong(path, field, expected, found):
+    message = f"{path}: {field}: expected {expected!r}, found {found!r:.60}"
+    return DictionaryError(message, path=path, field=field, expected=expected, found=found)
+
+
+def _unreadable(path, error):
+    return DictionaryError(f"{path}: cannot be read: {error.strerror}", path=path)
 
 
 def load_column(folder: str, column: int) -> np.ndarray:
-    """Returns the values of a column in id order: uint32, memory-mapped.
+    """Returns the values of a column in the order of ids: uint32, memory-mapped.
 
     Raises:
         DictionaryError: the file is missing, damaged, or of another type.
@@ -160,11 +167,13 @@ def load_column(folder: str, column: int) -> np.ndarray:
     try:
         values = vectors.load(path)
     except OSError as error:
-        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     except (ValueError, OverflowError) as error:
-        raise DictionaryError(f"{path}: damaged: {error}") from error
+        raise DictionaryError(f"{path}: damaged: {error}", path=path) from error
     if values.dtype != np.uint32 or values.ndim != 1:
+        found = f"{values.dtype} {list(values.shape)}"
         raise DictionaryError(
-            f"{path}: expected a vector of uint32, found {values.dtype} {list(values.shape)}"
-        )
+            f"{path}: expected a vector of uint32, found {found}",
+            path=path, expected="a vector of uint32", found=found,
+        )  # fmt: skip
     return values

@@ -1,10 +1,10 @@
-"""What can go wrong on the way from raw days to records, one exception class for each kind."""
+"""The errors of preprocessing, one exception class for each kind."""
 
 from storage.errors import ReportedError
 
 
 class PreprocessError(ReportedError):
-    """Base of every error that preprocessing reports to its user."""
+    """Base class of every error that preprocessing reports to its user."""
 
 
 class OptionError(PreprocessError):
@@ -12,28 +12,32 @@ class OptionError(PreprocessError):
 
 
 class InputError(PreprocessError):
-    """An input file that is missing, unreadable, truncated, or no Criteo data at all."""
+    """An input file is missing, unreadable, truncated, or not Criteo data."""
 
 
 class RejectedLinesError(PreprocessError):
-    """More malformed lines than `max_rejects` allows."""
+    """More lines are malformed than `max_rejects` allows."""
 
 
 class DictionaryError(PreprocessError):
-    """A saved dictionary that is damaged or does not fit the options."""
+    """A saved dictionary is damaged or does not fit the options."""
 
 
 class OutputError(PreprocessError):
-    """An output or work folder that holds what preprocessing did not write, or a whole result."""
+    """An output or work folder holds other files, or the complete result of an earlier run."""
 
 
 class UnseenValueError(PreprocessError):
-    """Values that a reused modulo dictionary has no id for."""
+    """A reused modulo dictionary lacks values that occur in the input."""
 
 
 class EngineError(PreprocessError):
     """The SQL engine is not installed, or failed."""
 
 
+class LibraryError(PreprocessError):
+    """The library of C++ kernels is missing, or was built from other sources."""
+
+
 class MemoryLimitError(PreprocessError):
-    """The memory limit is too small for what was asked."""
+    """The memory limit is too small for the job."""

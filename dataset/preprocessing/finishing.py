@@ -1,4 +1,4 @@
-"""The last step: files get their names, and what describes them is written."""
+"""The last step: writes the report and table sizes, and gives the records their final names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _record_names(options):
 
 
 def partial_names(options: Options) -> list[str]:
-    """Returns the files and folders in OUTPUT that a run writes to before it is complete."""
+    """Returns the files and folders in OUTPUT that a run writes before it is complete."""
     names = [name + PARTIAL for name in _record_names(options)]
     if options.layout == "per_table":
         names += map(splits.folder_name, _record_names(options))
@@ -40,21 +40,21 @@ def partial_names(options: Options) -> list[str]:
 
 
 def permanent_names(options: Options) -> list[str]:
-    """Returns the files in OUTPUT that appear when they are complete."""
+    """Returns the files in OUTPUT that appear under their names only when complete."""
     records = _record_names(options) if options.layout == "raw" else []
     return [*records, VOCAB_SIZES, REPORT, rejects.FILE_NAME]
 
 
 class Results(NamedTuple):
-    """What the stages of a run gave.
+    """Results of the stages of a run.
 
     Attributes:
         parsed: results of all units.
-        inputs: what `input_report.build` returned.
+        inputs: result of `input_report.build`.
         rule: how values became ids.
         columns: 26 column summaries.
-        plan: where every sample went.
-        without_id: 26 counts of written samples whose value has no id of its own.
+        plan: destination of every sample.
+        without_id: 26 counts of written samples whose value has no id.
         regions: (Destination, CRC-32) of all records.
     """
 
@@ -68,15 +68,15 @@ class Results(NamedTuple):
 
 
 def finish(
-    options: Options, output: OutputFolder, results: Results, say: Callable[[str], None]
+    options: Options, output: OutputFolder, results: Results, log: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[Output]]:
     """Writes `vocab_sizes.json` and `report.json`, and gives the records their layout and names.
 
     Args:
         options: of the run.
-        output: its folder.
-        results: of its stages.
-        say: called with each line for the user.
+        output: the folder OUTPUT.
+        results: of the stages.
+        log: called with each line for the user.
 
     Returns:
         (report, list of Output of the finished files).
@@ -99,29 +99,29 @@ def finish(
     for name, content in ((VOCAB_SIZES, vocab_sizes), (REPORT, described)):
         with output.replacing(name) as file:
             file.write((encode_json(content) + "\n").encode())
-        outputs.append(Output.whole(os.path.join(options.output, name)))
+        outputs.append(Output.complete(os.path.join(options.output, name)))
     for line in report.table(described):
-        say(line)
+        log(line)
     if options.layout == "per_table":
-        outputs += _split(options, results.plan, vocab_sizes, say)
+        outputs += _split(options, results.plan, vocab_sizes, log)
     else:
-        outputs += _rename(options, output, results.plan, results.regions, say)
-    say(f"{sum(vocab_sizes)} table rows in all: {os.path.join(options.output, VOCAB_SIZES)}")
+        outputs += _rename(options, output, results.plan, results.regions, log)
+    log(f"{sum(vocab_sizes)} table rows in all: {os.path.join(options.output, VOCAB_SIZES)}")
     return described, outputs
 
 
-def _rename(options, output, plan, regions, say):
+def _rename(options, output, plan, regions, log):
     for file, records in plan.records.items():
         path = os.path.join(options.output, file)
         output.publish(file)
-        say(f"{path}: {records} samples, {os.path.getsize(path)} bytes")
+        log(f"{path}: {records} samples, {os.path.getsize(path)} bytes")
     return [
         Output(os.path.join(options.output, d.file), d.offset, d.length, crc32)
         for d, crc32 in regions
     ]
 
 
-def _split(options, plan, vocab_sizes, say):
+def _split(options, plan, vocab_sizes, log):
     """Writes train/, test/ and validation/ in the per-table layout; returns their Outputs."""
     outputs = []
     for file, records in plan.records.items():
@@ -133,26 +133,27 @@ def _split(options, plan, vocab_sizes, say):
             encoding = encode.encoding(source, "per_table")
             rewrite.rewrite(source, encoding, folder, overwrite=True, jobs=options.jobs)
         except DatasetError as error:
-            raise PreprocessError(f"--layout=per_table: {error}") from error
+            message = f"--layout=per_table: {error}"
+            raise PreprocessError(message, **{"flag": "layout", **error.fields}) from error
         names = [*(written.name for written in encoding.files), metadata.FILE_NAME]
         paths = [os.path.join(folder, name) for name in names]
-        outputs += [Output.whole(path) for path in paths]
+        outputs += [Output.complete(path) for path in paths]
         size = sum(os.path.getsize(path) for path in paths)
-        say(f"{folder}: {records} samples, {size} bytes in {len(paths)} files")
+        log(f"{folder}: {records} samples, {size} bytes in {len(paths)} files")
     return outputs
 
 
 def _check_unseen(options, rule, without_id):
     if rule.max_rows is None or not any(without_id):
         return
-    lacking = ", ".join(
-        f"{name}: {count}" for name, count in zip(CATEGORICAL_NAMES, without_id) if count
-    )
+    missing = {name: count for name, count in zip(CATEGORICAL_NAMES, without_id) if count}
+    counts = ", ".join(f"{name}: {count}" for name, count in missing.items())
     if options.dictionary is None:
-        raise PreprocessError(f"values without an id in a dictionary just made: {lacking}")
+        raise AssertionError(f"the new dictionary lacks values of the input: {counts}")
     if options.unseen == "error":
         raise UnseenValueError(
-            f"--dictionary {options.dictionary}: samples with values that it lacks: {lacking}. "
-            f"The modulo rule has no id for them: --unseen=zero gives them id 0 (the most frequent "
-            f"value's), or count all days anew without --dictionary"
-        )
+            f"--dictionary {options.dictionary}: lacks values of samples ({counts}), and the "
+            "modulo rule has no id for them; try --unseen=zero, which gives them id 0 (the most "
+            "frequent value's), or count all days without --dictionary",
+            flag="unseen", path=options.dictionary, found=missing,
+        )  # fmt: skip

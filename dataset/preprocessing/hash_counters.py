@@ -1,4 +1,4 @@
-"""How often each value of a column occurs, whatever its values are."""
+"""Counts how often each value of a column occurs, in a hash table."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ _FIRST_SLOTS = 1 << 12
 
 
 class TableFullError(Exception):
-    """The table has no room for what is to be counted."""
+    """The table is full and cannot grow."""
 
 
 class HashCounters:
-    """Counters of distinct values, missing ones left out, in a hash table that grows with them."""
+    """Counters of the distinct values that are not missing, in a hash table that grows."""
 
-    def __init__(self, kernels: ctypes.CDLL, most_bytes: int):
-        """Takes what `native.load` returned, and how large the table may get."""
-        self._kernels, self._most_bytes = kernels, most_bytes
+    def __init__(self, capacity_bytes: int):
+        """Makes an empty table that may grow to `capacity_bytes`.
+
+        Raises:
+            TableFullError: not even the smallest table fits.
+        """
+        self._kernels, self._capacity_bytes = native.require(), capacity_bytes
         self._used = ctypes.c_int64()
         self._table = self._empty(_FIRST_SLOTS)
 
@@ -33,7 +37,7 @@ class HashCounters:
         """Counts the values of an Arrow uint32 array; null for a missing value.
 
         Raises:
-            TableFullError: too many distinct values, or more than 2^32 - 1 of one.
+            TableFullError: too many distinct values, or one occurs more than 2^32 - 1 times.
         """
         done = 0
         while done < len(column):
@@ -51,7 +55,7 @@ class HashCounters:
                 self._grow()
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (uint32 values in ascending order, uint32 counts); ends the counting."""
+        """Returns (uint32 values in ascending order, uint32 counts); call it once, at the end."""
         table = self._table
         del self._table
         entries = table[table != 0]
@@ -68,6 +72,6 @@ class HashCounters:
         self._table = larger
 
     def _empty(self, slots):
-        if 8 * slots > self._most_bytes:
-            raise TableFullError(f"the values need more than {self._most_bytes} bytes")
+        if 8 * slots > self._capacity_bytes:
+            raise TableFullError(f"the values need more than {self._capacity_bytes} bytes")
         return np.zeros(slots, np.uint64)

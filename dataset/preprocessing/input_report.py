@@ -1,7 +1,4 @@
-"""What is odd about the input files themselves: empty ones, ones that may be cut, byte order marks.
-
-It is printed, and part of the report.
-"""
+"""Reports oddities of the input files: empty, possibly truncated, with a byte order mark."""
 
 from __future__ import annotations
 
@@ -17,32 +14,32 @@ if TYPE_CHECKING:
 
 
 def check_not_empty(files: Sequence[InputFile]) -> None:
-    """Raises `InputError` if all files of a day have no byte: a failed download, most likely."""
+    """Raises `InputError` if all files of a day are empty, for instance after a failed download."""
     for day, of_day in _by_day(files).items():
         if not any(file.size for file in of_day):
-            raise InputError(_empty_day(day, of_day))
+            raise _empty_day(day, of_day)
 
 
 def build(
     files: Sequence[InputFile],
     units: Sequence[Unit],
     parsed: Sequence[ParsedUnit],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Returns the report on the input files.
 
     Args:
-        files: InputFiles, in order.
-        units: Units, in input order.
-        parsed: their results.
-        say: called with each line for the user.
+        files: in input order.
+        units: in input order.
+        parsed: results of the units.
+        log: called with each line for the user.
 
     Returns:
-        dict of JSON types: `files` (how many), `empty`, `without_final_newline` and
+        dict of JSON types: `files` (their number), `empty`, `without_final_newline` and
         `byte_order_mark` (paths).
 
     Raises:
-        InputError: a day has no sample at all.
+        InputError: a day has no sample.
     """
     lines, rows = [0] * len(files), [0] * len(files)
     marked, unterminated = [], []
@@ -56,16 +53,16 @@ def build(
     rows_of = dict(zip(files, rows))
     for day, of_day in _by_day(files).items():
         if not any(rows_of[file] for file in of_day):
-            raise InputError(_empty_day(day, of_day))
+            raise _empty_day(day, of_day)
     empty = [file.path for file, count in zip(files, lines) if count == 0]
     for path in empty:
-        say(f"warning: {path}: is empty")
+        log(f"warning: {path}: is empty")
     for path in marked:
-        say(f"{path}: begins with a byte order mark, which is left out")
+        log(f"{path}: skipped the byte order mark at its start")
     for index in unterminated:
-        say(
-            f"warning: {files[index].path}:{lines[index]}: the file ends without a line end: "
-            "is it cut?"
+        log(
+            f"warning: {files[index].path}:{lines[index]}: the file ends without a line end "
+            "(is it truncated?)"
         )
     return {
         "files": len(files),
@@ -86,7 +83,8 @@ def _by_day(files):
 def _empty_day(day, of_day):
     paths = [file.path for file in of_day]
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return (
-        f"{', '.join(paths[:3])}{more}: no sample of day {day}: expected one at least; get the day "
-        "again, or leave it out of --train_days and --test_day"
-    )
+    return InputError(
+        f"{', '.join(paths[:3])}{more}: day {day}: expected samples, found none; try to download "
+        "the day again, or remove it from --train_days and --test_day",
+        path=paths[0], expected=1, found=0,
+    )  # fmt: skip

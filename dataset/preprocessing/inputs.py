@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DAY = re.compile(r"day[_-]?(\d+)(?=$|[._])")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-#: What is looked for in a folder, in this order; the first kind that is found is taken.
+#: Kinds of data files in a folder; the first kind that has any is the input.
 _FOLDER_PATTERNS = (
     re.compile(r"day[_-]?\d+(\.(tsv|txt|csv))?(\.gz|\.zst)?$|day[_-]?\d+\.parquet$"),
     re.compile(r"train\.(txt|tsv)(\.gz|\.zst)?$"),
@@ -30,11 +30,11 @@ class InputFile(NamedTuple):
 
     Attributes:
         path: absolute path.
-        day: its day number, or None (Kaggle's train.txt).
+        day: day number; None for Kaggle's train.txt.
         form: "tsv" or "parquet".
-        compression: "none", "gzip" or "zstd"; of a TSV file.
+        compression: of a TSV file: "none", "gzip" or "zstd".
         size: bytes.
-        modified_ns: time of the last change, in nanoseconds since the epoch.
+        modified_ns: modification time in nanoseconds since the epoch.
     """
 
     path: str
@@ -46,38 +46,41 @@ class InputFile(NamedTuple):
 
     @property
     def identity(self) -> list:
-        """What tells this file from a changed one: path, size, time of the last change."""
+        """Path, size and modification time: differ if the file was changed."""
         return [self.path, self.size, self.modified_ns]
 
 
 def find_inputs(pattern: str) -> list[InputFile]:
-    """Returns the InputFiles that a folder, file or glob names: by day, then by natural name order.
+    """Returns the InputFiles of a folder, file or glob, sorted by day, then by natural name order.
 
     Raises:
-        InputError: nothing there, no regular readable file, or one day twice.
+        InputError: there are none, one is not a readable regular file, or a day occurs twice.
     """
     if os.path.isdir(pattern):
         paths = _folder(pattern)
     else:
         paths = sorted(glob.glob(pattern))
         if not paths:
-            raise InputError(f"--input: nothing matches {pattern!r}")
+            raise InputError(f"--input: no file matches {pattern!r}", flag="input", path=pattern)
     files = []
     for path in paths:
         day = _day(path)
         if os.path.isdir(path):
-            # Spark and others leave _SUCCESS and hidden checksums beside their data.
+            # Spark and others write _SUCCESS and hidden checksum files next to their data.
             names = [name for name in _list(path) if not name.startswith((".", "_"))]
             files += [_describe(os.path.join(path, name), day) for name in names]
         else:
             files.append(_describe(path, day))
     if not files:
-        raise InputError(f"--input: {pattern} holds no data file")
+        raise InputError(f"--input: {pattern}: found no data file", flag="input", path=pattern)
     days = {}
     for path in paths:
         day = _day(path)
         if day is not None and days.setdefault(day, path) != path:
-            raise InputError(f"--input: day {day} is there twice: {days[day]} and {path}")
+            raise InputError(
+                f"--input: expected one path per day, found two for day {day}: {days[day]}, {path}",
+                flag="input", path=path, found=day,
+            )  # fmt: skip
     return sorted(files, key=lambda f: (f.day is None, f.day or 0, _natural(f.path)))
 
 
@@ -85,16 +88,20 @@ def _list(folder):
     try:
         return sorted(os.listdir(folder), key=_natural)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(path, error):
+    return InputError(f"{path}: cannot be read: {error.strerror}", path=path)
 
 
 def select_days(
-    files: Sequence[InputFile], options: Options, say: Callable[[str], None]
+    files: Sequence[InputFile], options: Options, log: Callable[[str], None]
 ) -> tuple[list[InputFile], list[InputFile]]:
-    """Returns (training files, test files) as lists of InputFile; one list if split by rows.
+    """Returns (training files, test files); (all files, []) for a split by rows.
 
     Raises:
-        InputError: a day that was asked for is not there.
+        InputError: there is no file for one of the days.
     """
     if options.test_fraction is not None:
         return list(files), []
@@ -107,13 +114,14 @@ def select_days(
     if absent:
         have = ", ".join(str(day) for day in by_day if day is not None) or "none"
         raise InputError(
-            f"--input {options.input}: no file for day {', '.join(map(str, absent))} "
-            f"(days found: {have}); say --train_days and --test_day, or --test_fraction to split "
-            f"by rows"
-        )
+            f"--input {options.input}: expected a file for day {', '.join(map(str, absent))}, "
+            f"found days {have}; try other --train_days and --test_day, or --test_fraction to "
+            "split by rows",
+            flag="input", path=options.input, expected=absent, found=list(by_day),
+        )  # fmt: skip
     unused = sorted(set(by_day) - set(train_days) - set(test_days), key=str)
     if unused:
-        say(f"not read, in neither --train_days nor --test_day: {', '.join(map(str, unused))}")
+        log(f"ignored days, in neither --train_days nor --test_day: {', '.join(map(str, unused))}")
     train = [file for day in train_days for file in by_day[day]]
     return train, [file for day in test_days for file in by_day[day]]
 
@@ -126,9 +134,10 @@ def _folder(folder):
             return [os.path.join(folder, name) for name in found]
     shown = ", ".join(names[:5]) or "nothing"
     raise InputError(
-        f"--input: {folder} holds no day_N, train.txt, *.parquet, *.tsv or *.txt file "
-        f"(found {shown}); a glob in quotes names other files"
-    )
+        f"--input: {folder}: expected a day_N, train.txt, *.parquet, *.tsv or *.txt file, found "
+        f"{shown}; try a quoted glob for other file names",
+        flag="input", path=folder, found=names,
+    )  # fmt: skip
 
 
 def _natural(path):
@@ -145,13 +154,14 @@ def _describe(path, day):
     try:
         path.encode()
     except UnicodeEncodeError as error:
-        # Neither JSON nor Arrow can name such a file.
-        raise InputError(f"{path!r}: the name is not text in UTF-8: rename the file") from error
+        # Neither JSON nor Arrow can represent such a name.
+        message = f"{path!r}: expected a file name in UTF-8; rename the file"
+        raise InputError(message, path=path) from error
     try:
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     extension = os.path.splitext(path)[1]
     form = "parquet" if extension == ".parquet" else "tsv"
     compression = _COMPRESSIONS.get(extension, "none")
@@ -159,20 +169,30 @@ def _describe(path, day):
 
 
 def parse_days(text: str, flag: str) -> tuple[int, ...]:
-    """Returns the sorted day numbers that text such as "0-22" or "0,2,5-7" names.
+    """Returns the sorted day numbers of a text such as "0-22" or "0,2,5-7".
+
+    Args:
+        text: the text.
+        flag: the flag that it comes from, without dashes, for errors.
 
     Raises:
-        OptionError: it is no list of days; names `flag`.
+        OptionError: the text is not a list of days.
     """
     days = set()
     for piece in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", piece)
         if not match:
             raise OptionError(
-                f"{flag}: expected numbers and ranges such as 0-22 or 0,2,5-7, found {text!r:.60}"
-            )
+                f"--{flag}: expected numbers and ranges such as 0-22 or 0,2,5-7, found "
+                f"{text!r:.60}",
+                flag=flag, found=text,
+            )  # fmt: skip
         first, last = int(match.group(1)), int(match.group(2) or match.group(1))
         if first > last or last > 9999:
-            raise OptionError(f"{flag}: {piece.strip()} is no range of days from 0 to 9999")
+            raise OptionError(
+                f"--{flag}: expected an ascending range of days from 0 to 9999, found "
+                f"{piece.strip()}",
+                flag=flag, found=piece.strip(), bound=9999,
+            )  # fmt: skip
         days.update(range(first, last + 1))
     return tuple(sorted(days))

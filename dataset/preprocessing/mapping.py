@@ -1,4 +1,4 @@
-"""Turns one part into records: its values become ids, found in the columns' lookup tables."""
+"""Turns one part into records: looks its values up in the columns' lookup tables."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from dataset.preprocessing.columns import (
     LABEL_NAME,
 )
 from dataset.preprocessing.parts import Part
-from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
+from dataset.preprocessing.raw_records import RegionWriter, new_fields
 from dataset.preprocessing.splits import Destination
 
 _BATCH_ROWS = 1 << 15
 
 
 class MapTask(NamedTuple):
-    """Samples of one part on their way to records.
+    """Samples of one part, and where their records go.
 
     Attributes:
         part: the Part.
-        destinations: Destinations, in row order.
-        folder: where the destination files lie, under the names `<file>.partial`.
+        destinations: in row order.
+        folder: folder of the destination files, which are named `<file>.partial`.
         negatives: "zero" or "keep".
         max_rows: M of the modulo rule, or None.
     """
@@ -47,12 +47,12 @@ class MapTask(NamedTuple):
         return f"{self.folder}/{destination.file}.partial"
 
     def result(self, crc32s: Iterable[int], without_id: Iterable[int]) -> dict[str, Any]:
-        """Returns what a finished task gives, of JSON types."""
+        """Returns the result of a finished task, as JSON types."""
         return {"crc32": list(crc32s), "without_id": [int(n) for n in without_id]}
 
 
 class Table(NamedTuple):
-    """The lookup table of one column: file, and the entries in it."""
+    """The lookup table of one column: its file and number of entries."""
 
     column: int
     path: str
@@ -61,7 +61,7 @@ class Table(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def _open(tables):
-    # Mapped once per process and pass; the folder of the tables is new in every run.
+    # Once per process and pass. The folder of the tables is new in every run.
     return [lookup.Lookup.open(table.path, table.entries) for table in tables]
 
 
@@ -69,15 +69,14 @@ def map_part(task: MapTask, tables: tuple[Table, ...], first_pass: bool) -> dict
     """Writes the records of a part with the ids of the columns that `tables` covers.
 
     Args:
-        task: MapTask.
-        tables: tuple of Table.
-        first_pass: write label and dense counts; otherwise fill ids into records on disk.
+        task: the part.
+        tables: the lookup tables.
+        first_pass: write label and dense counts too; otherwise add ids to the records on disk.
 
     Returns:
-        `MapTask.result`, with counts for the covered columns (0 elsewhere).
+        `MapTask.result`, with counts of the covered columns and 0 for the others.
     """
     without_id = np.zeros(CATEGORICAL, np.int64)
-    kernels = native.load()
     lookups = _open(tables)
     names = [CATEGORICAL_NAMES[table.column] for table in tables]
     if first_pass:
@@ -101,9 +100,11 @@ def map_part(task: MapTask, tables: tuple[Table, ...], first_pass: bool) -> dict
                     fields = np.ascontiguousarray(writer.read(end - begin).T)
                 for table, ids_of in zip(tables, lookups):
                     values = piece.column(CATEGORICAL_NAMES[table.column])
-                    without = _fill_ids(kernels, fields, table.column, values, ids_of, task)
-                    without_id[table.column] += without
-                writer.write(_to_records(kernels, fields))
+                    ids = fields[1 + DENSE + table.column]
+                    without_id[table.column] += native.find_ids(
+                        values, task.max_rows, ids_of.table, ids_of.slots, ids
+                    )
+                writer.write(native.to_records(fields))
             row += batch.num_rows
             progress.advance(0, batch.num_rows)
         for writer in writers:
@@ -112,38 +113,12 @@ def map_part(task: MapTask, tables: tuple[Table, ...], first_pass: bool) -> dict
 
 
 def _start(batch, negatives):
-    dense = [_numbers(batch.column(name), np.int32) for name in DENSE_NAMES]
-    return new_fields(_numbers(batch.column(LABEL_NAME), np.int32), dense, negatives)
+    dense = [_numbers(batch.column(name)) for name in DENSE_NAMES]
+    return new_fields(_numbers(batch.column(LABEL_NAME)), dense, negatives)
 
 
-def _numbers(column, dtype):
-    """Returns an Arrow array's values, whatever lies under its nulls, as a view."""
-    # Not by np.asarray, for which pyarrow imports pandas: half a second per process.
-    values = np.frombuffer(column.buffers()[1], dtype)
+def _numbers(column):
+    """Returns the values of an Arrow int32 array without nulls, as a view."""
+    # For np.asarray, pyarrow imports pandas: half a second per process.
+    values = np.frombuffer(column.buffers()[1], np.int32)
     return values[column.offset : column.offset + len(column)]
-
-
-def _fill_ids(kernels, fields, column, values, ids_of, task):
-    """Fills in the ids of a column's Arrow `values`; returns how many have none."""
-    if kernels is None:
-        return set_ids(fields, column, _find_ids(ids_of, values, task.max_rows))
-    ids = fields[1 + DENSE + column]
-    return native.find_ids(kernels, values, task.max_rows, ids_of.table, ids_of.slots, ids)
-
-
-def _to_records(kernels, fields):
-    return to_records(fields) if kernels is None else native.to_records(kernels, fields)
-
-
-def _find_ids(ids_of, column, max_rows):
-    values = _numbers(column, np.uint32)
-    if not column.null_count:
-        return ids_of.find(values if max_rows is None else values % np.uint32(max_rows))
-    missing = np.asarray(column.is_null())
-    # What lies under a null is not defined.
-    values = np.where(missing, np.uint32(0), values)
-    if max_rows is not None:
-        return ids_of.find(values % np.uint32(max_rows))
-    ids = ids_of.find(values)
-    ids[missing] = -1
-    return ids

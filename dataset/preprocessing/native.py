@@ -1,8 +1,7 @@
-"""The native kernels of preprocessing and the other data tools, where they are built (`make ops`).
+"""The C++ kernels of the data tools, in `ops/libdlrm_preprocessing.so` (built by `make ops`).
 
-They are plain C, without TensorFlow. Everything works without them: whoever calls `load` has NumPy
-code or SQL for when it returns None, with the same results. Executors of a cluster, which are sent
-Python files alone, take that.
+They are plain C, without TensorFlow. Preprocessing requires the library: `require` raises without
+it. The other data tools have NumPy code for the case that `load` returns None.
 """
 
 from __future__ import annotations
@@ -15,17 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataset.preprocessing.columns import Samples
+from dataset.preprocessing.errors import LibraryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: Spark's executors, which receive the library as a file of its own, set another path.
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
-#: What `dlrm_preprocessing_version` of a library built from these sources returns.
+#: Return value of `dlrm_preprocessing_version` in a library built from these sources.
 _VERSION = 4
-#: Bytes of the shortest good line: a label, 39 tabs and LF.
+#: Bytes of the shortest valid line: a label, 39 tabs and LF.
 _SHORTEST_LINE = 41
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
-#: Name: (result, arguments).
+#: Name: (result type, argument types).
 _FUNCTIONS = {
     "dlrm_count_lines": (_SIZE, [_POINTER, _SIZE]),
     "dlrm_decode_lines": (_SIZE, [_POINTER, _SIZE, _SIZE, *[_POINTER] * 7]),
@@ -53,61 +54,75 @@ _FUNCTIONS = {
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """Returns the library, or None where it is not built, or was built from other sources."""
+    """Returns the library; None if it is missing or was built from other sources."""
+    try:
+        return require()
+    except LibraryError:
+        return None
+
+
+@functools.cache
+def require() -> ctypes.CDLL:
+    """Returns the library.
+
+    Raises:
+        LibraryError: it is missing, damaged, or was built from other sources.
+    """
     try:
         found = ctypes.CDLL(str(PATH))
         found.dlrm_preprocessing_version.restype = ctypes.c_int32
-        if found.dlrm_preprocessing_version() != _VERSION:
-            return None
-        for name, (result, arguments) in _FUNCTIONS.items():
+        version = found.dlrm_preprocessing_version()
+        for name, (result, arguments) in _FUNCTIONS.items() if version == _VERSION else ():
             function = getattr(found, name)
             function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError):
-        return None
+    except (OSError, AttributeError) as error:
+        reason = "no such file" if not PATH.exists() else str(error).replace(f"{PATH}: ", "")
+        raise LibraryError(
+            f"{PATH}: cannot be loaded: {reason}; run make ops", path=PATH
+        ) from error
+    if version != _VERSION:
+        raise LibraryError(
+            f"{PATH}: built from other sources: expected version {_VERSION}, found {version}; "
+            "run make ops",
+            path=PATH, expected=_VERSION, found=version,
+        )  # fmt: skip
     return found
 
 
-def describe() -> str:
-    """Returns, for the user, which kernels do the work."""
-    if load() is not None:
-        return "native"
-    state = "does not fit these sources" if PATH.exists() else "is not built"
-    return f"NumPy, which is slower ({PATH.name} {state}: make ops)"
-
-
 def address(array: np.ndarray) -> int:
-    """Returns where an array's first element lies."""
+    """Returns the address of an array's first element."""
     return array.ctypes.data
 
 
 def decode_lines(
-    kernels: ctypes.CDLL, text: bytes | memoryview
+    text: bytes | memoryview,
 ) -> tuple[Samples, list[tuple[int, int, int]], int]:
-    """Decodes whole lines.
+    """Decodes complete lines.
 
     Args:
-        kernels: what `load` returned.
-        text: bytes-like; what follows its last LF is left out.
+        text: bytes-like; anything after its last LF is ignored.
 
     Returns:
-        samples: Samples, of the good lines in order.
-        bad_lines: list of (number from 0, first byte, position of the LF) of the malformed ones.
-        lines: how many there are of both.
+        samples: Samples, the valid lines in order.
+        bad_lines: list of (line number from 0, first byte, position of the LF), the malformed ones.
+        lines: the number of all lines.
 
     Raises:
-        MemoryError: there is none left.
+        LibraryError: see `require`.
+        MemoryError: memory ran out.
     """
+    kernels = require()
     content = np.frombuffer(text, np.uint8)
     lines = kernels.dlrm_count_lines(address(content), content.size)
-    room = min(lines, content.size // _SHORTEST_LINE)
-    samples = Samples.empty(room)
+    capacity = min(lines, content.size // _SHORTEST_LINE)
+    samples = Samples.empty(capacity)
     bad = np.empty((lines, 3), np.int64)
     bad_lines = ctypes.c_int64()
     columns = (samples.label, samples.dense, samples.dense_present, samples.values, samples.present)
     rows = kernels.dlrm_decode_lines(
         address(content),
         content.size,
-        room,
+        capacity,
         *(address(column) for column in columns),
         address(bad),
         ctypes.addressof(bad_lines),
@@ -115,31 +130,25 @@ def decode_lines(
     if rows < 0:
         raise MemoryError(f"no memory to decode {content.size} bytes of text")
     found = [tuple(line) for line in bad[: bad_lines.value].tolist()]
-    return samples if rows == room else samples.first(rows), found, lines
+    return samples if rows == capacity else samples.first(rows), found, lines
 
 
 def find_ids(
-    kernels: ctypes.CDLL,
-    column: pa.Array,
-    max_rows: int | None,
-    table: np.ndarray,
-    slots: int,
-    ids: np.ndarray,
+    column: pa.Array, max_rows: int | None, table: np.ndarray, slots: int, ids: np.ndarray
 ) -> int:
     """Finds the ids of a column's values in a hash table (`lookup.build`).
 
     Args:
-        kernels: what `load` returned.
         column: Arrow uint32 array [n]; null for a missing value.
-        max_rows: M of the modulo rule, by which a missing value is value 0; or None.
+        max_rows: M of the modulo rule, under which a missing value is value 0; or None.
         table: uint64 vector of a `lookup.Lookup`.
         slots: its home slots.
-        ids: int32 [n], contiguous; written, 0 for a value without an id.
+        ids: int32 [n], contiguous; filled, with 0 for a value without an id.
 
     Returns:
-        How many values have no id.
+        The number of values without an id.
     """
-    return kernels.dlrm_find_ids(
+    return require().dlrm_find_ids(
         *values_and_validity(column),
         max_rows or 0,
         address(table),
@@ -148,18 +157,15 @@ def find_ids(
     )
 
 
-def count_values(
-    kernels: ctypes.CDLL, column: pa.Array, max_rows: int, counters: np.ndarray
-) -> None:
+def count_values(column: pa.Array, max_rows: int, counters: np.ndarray) -> None:
     """Adds 1 to counters[value % max_rows] for each of a column's values.
 
     Args:
-        kernels: what `load` returned.
-        column: Arrow uint32 array; null for a missing value, which is value 0.
+        column: Arrow uint32 array; null for a missing value, which counts as value 0.
         max_rows: M of the modulo rule.
         counters: int64 [max_rows], contiguous.
     """
-    kernels.dlrm_count_values(*values_and_validity(column), max_rows, address(counters))
+    require().dlrm_count_values(*values_and_validity(column), max_rows, address(counters))
 
 
 def values_and_validity(column: pa.Array) -> tuple[int, int | None, int, int]:
@@ -173,8 +179,8 @@ def values_and_validity(column: pa.Array) -> tuple[int, int | None, int, int]:
     )
 
 
-def to_records(kernels: ctypes.CDLL, fields: np.ndarray) -> np.ndarray:
+def to_records(fields: np.ndarray) -> np.ndarray:
     """Returns int32 records [n, 40] of contiguous int32 `fields` [40, n]."""
     records = np.empty(fields.shape[::-1], "<i4")
-    kernels.dlrm_to_records(address(fields), fields.shape[1], address(records))
+    require().dlrm_to_records(address(fields), fields.shape[1], address(records))
     return records

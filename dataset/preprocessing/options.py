@@ -1,4 +1,4 @@
-"""What a preprocessing run is asked to do, checked."""
+"""The options of a preprocessing run, checked."""
 
 from __future__ import annotations
 
@@ -15,56 +15,70 @@ DEFAULT_TRAIN_DAYS = "0-22"
 DEFAULT_TEST_DAY = 23
 _UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9}
 _UNITS.update({"T": 10**12, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40})
-_LEAST_MEMORY, _MOST_MEMORY = 1 << 30, 1 << 50
-#: More processes or threads than a machine has cores.
-MOST_JOBS = 1024
-_MOST_ROWS = 2**31 - 1
-#: Digits are bounded, since 1e999999999 would be computed.
+_MIN_MEMORY, _MAX_MEMORY = 1 << 30, 1 << 50
+#: No machine has more cores.
+MAX_JOBS = 1024
+_MAX_ROWS = 2**31 - 1
+#: The number of digits is bounded, since Fraction would compute 1e999999999.
 _SIZE = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*")
 _FRACTION = re.compile(r"\s*([0-9]{0,20}(?:\.[0-9]{0,20})?(?:[eE]-?[0-9]{1,2})?)\s*(%?)")
 
 
 def parse_bytes(text: str, flag: str) -> int:
-    """Returns the bytes that text such as "8GiB", "500MB" or "1000000" means.
+    """Returns the number of bytes of a text such as "8GiB", "500MB" or "1000000".
+
+    Args:
+        text: the text.
+        flag: the flag that it comes from, without dashes, for errors.
 
     Raises:
-        OptionError: it is no size; names `flag`.
+        OptionError: the text is not a size.
     """
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).upper()) if match else None
     if match is None or unit is None:
         raise OptionError(
-            f"{flag}: {text!r:.60} is not a size: expected a number with a unit, such as 8GiB"
-        )
+            f"--{flag}: expected a number with a unit, such as 8GiB, found {text!r:.60}",
+            flag=flag, found=text,
+        )  # fmt: skip
     return int(Fraction(match.group(1)) * unit)
 
 
 def parse_fraction(text: str, flag: str) -> Fraction:
-    """Returns the Fraction in [0, 1) that text such as "0.0001" or "0.01%" means.
+    """Returns the Fraction in [0, 1) of a text such as "0.0001" or "0.01%".
+
+    Args:
+        text: the text.
+        flag: the flag that it comes from, without dashes, for errors.
 
     Raises:
-        OptionError: it is no such fraction; names `flag`.
+        OptionError: the text is not a fraction in [0, 1).
     """
     match = _FRACTION.fullmatch(text)
     try:
         value = Fraction(match.group(1)) if match else None
-    except ValueError:  # No digit at all.
+    except ValueError:  # There is no digit.
         value = None
     if match is None or value is None:
         raise OptionError(
-            f"{flag}: {text!r:.60} is not a fraction: expected such as 0.0001 or 0.01%"
-        )
+            f"--{flag}: expected a fraction such as 0.0001 or 0.01%, found {text!r:.60}",
+            flag=flag, found=text,
+        )  # fmt: skip
     value /= 100 if match.group(2) else 1
     if not 0 <= value < 1:
         raise OptionError(
-            f"{flag}: {text!r:.60} is not a fraction: expected at least 0 and less than 1"
-        )
+            f"--{flag}: expected at least 0 and less than 1, found {text!r:.60}",
+            flag=flag, found=text, bound=1,
+        )  # fmt: skip
     return value
 
 
 def _check_range(flag, value, least, most):
     if not least <= value <= most:
-        raise OptionError(f"{flag}: expected {least} to {most}, found {value}")
+        raise OptionError(
+            f"--{flag}: expected {least} to {most}, found {value}",
+            flag=flag, found=value, bound=least if value < least else most,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -76,22 +90,22 @@ class Options:
         output: folder to write to.
         train_days: day numbers, in order; None with `test_fraction`.
         test_day: day number; None for no test set, or with `test_fraction`.
-        test_fraction: share of all rows, the last ones, that is the test set.
+        test_fraction: share of all rows that becomes the test set: the last rows.
         max_table_rows: M of the modulo rule.
         frequency_threshold: T of the frequency rule; None for the modulo rule.
         dictionary: folder of a saved dictionary to use instead of counting.
-        unseen: "error" or "zero": what a value does that a reused modulo dictionary lacks.
+        unseen: for values that a reused modulo dictionary lacks: "error", or "zero" for id 0.
         negatives: "zero" or "keep".
-        write_validation: write the other half of the test day too.
+        write_validation: also write the other half of the test day.
         max_rejects: share of malformed lines above which the run fails.
         layout: "raw" or "per_table".
         engine: "duckdb" or "spark".
-        master: Spark master URL, or None for Spark's own configuration.
-        spark_conf: dict of further Spark settings.
+        master: Spark master URL; None for local[jobs].
+        spark_conf: more Spark settings.
         memory_limit: bytes.
-        jobs: processes and threads at a time.
+        jobs: number of processes and threads.
         work_dir: folder for parts and journal; "" for `<output>/.preprocess`.
-        keep_parts: leave the parsed parts, so that a run with other options need not parse again.
+        keep_parts: keep the parsed parts, so that a run with other options skips parsing.
         overwrite: replace the complete result of an earlier run in `output`.
     """
 
@@ -118,32 +132,50 @@ class Options:
     overwrite: bool = False
 
     def __post_init__(self):
-        """Checks the options against each other; raises `OptionError`."""
+        """Raises `OptionError` if an option is invalid or contradicts another."""
         self.output = os.path.abspath(self.output)
         self.work_dir = os.path.abspath(self.work_dir or os.path.join(self.output, ".preprocess"))
         if self.dictionary is not None:
             self.dictionary = os.path.abspath(self.dictionary)
-        _check_range("--jobs", self.jobs, 1, MOST_JOBS)
-        if not _LEAST_MEMORY <= self.memory_limit <= _MOST_MEMORY:
+        _check_range("jobs", self.jobs, 1, MAX_JOBS)
+        if not _MIN_MEMORY <= self.memory_limit <= _MAX_MEMORY:
             raise OptionError(
-                f"--memory_limit: expected 1GiB to 1024TiB, found {self.memory_limit} bytes"
-            )
+                f"--memory_limit: expected 1GiB to 1024TiB, found {self.memory_limit} bytes",
+                flag="memory_limit", found=self.memory_limit,
+                bound=_MIN_MEMORY if self.memory_limit < _MIN_MEMORY else _MAX_MEMORY,
+            )  # fmt: skip
         if self.frequency_threshold is not None:
-            _check_range("--frequency_threshold", self.frequency_threshold, 1, _MOST_ROWS)
+            _check_range("frequency_threshold", self.frequency_threshold, 1, _MAX_ROWS)
         else:
-            _check_range("--max_table_rows", self.max_table_rows, 1, _MOST_ROWS)
+            _check_range("max_table_rows", self.max_table_rows, 1, _MAX_ROWS)
         if self.test_fraction is not None:
             if self.train_days is not None or self.test_day is not None:
-                raise OptionError("--test_fraction splits by rows: no --train_days, --test_day")
+                raise OptionError(
+                    "--test_fraction splits by rows; remove --train_days and --test_day",
+                    flag="test_fraction",
+                )
             if not 0 < self.test_fraction < 1:
-                raise OptionError("--test_fraction: expected more than 0 and less than 1")
+                raise OptionError(
+                    f"--test_fraction: expected more than 0 and less than 1, found "
+                    f"{self.test_fraction}",
+                    flag="test_fraction", found=self.test_fraction,
+                )  # fmt: skip
         elif not self.train_days:
-            raise OptionError("expected --train_days (with --test_day), or --test_fraction")
+            raise OptionError(
+                "expected --train_days (with --test_day), or --test_fraction", flag="train_days"
+            )
         elif self.test_day in self.train_days:
-            raise OptionError(f"--test_day {self.test_day} is one of --train_days as well")
+            raise OptionError(
+                f"--test_day {self.test_day} is also one of --train_days",
+                flag="test_day", found=self.test_day,
+            )  # fmt: skip
         if self.write_validation and self.test_day is None:
-            raise OptionError("--write_validation writes half of --test_day: there is none")
+            raise OptionError(
+                "--write_validation writes half of the test day; give --test_day too",
+                flag="write_validation",
+            )
         if self.engine != "spark" and (self.master or self.spark_conf):
-            raise OptionError("--master and --spark_conf take effect with --engine=spark only")
+            flag = "master" if self.master else "spark_conf"
+            raise OptionError(f"--{flag} requires --engine=spark", flag=flag)
         if self.unseen != "error" and self.dictionary is None:
-            raise OptionError("--unseen takes effect with --dictionary only")
+            raise OptionError("--unseen requires --dictionary", flag="unseen")

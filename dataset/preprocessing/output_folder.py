@@ -1,8 +1,8 @@
-"""What preprocessing wrote in an output folder, so that it replaces nothing else.
+"""Records which files of an output folder preprocessing wrote, so that it replaces no others.
 
-`preprocess.json` in the folder lists its files. A file is listed before it has its name, with a
-fingerprint by which one that somebody put in its place is told from it. Listed without one are
-folders, and records that are still being written.
+`preprocess.json` in the folder lists the files. A file is listed, with a fingerprint, before it
+gets its name, so that a file which somebody puts in its place is recognised. Folders, and records
+that are still being written, have no fingerprint.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from storage.paths import naming_errors
 from storage.structured import StructureError, read_json
 
 MANIFEST = "preprocess.json"
-#: Records that are being written; never of use after a run.
+#: Suffix of records that are being written.
 PARTIAL = ".partial"
 _FORMAT_VERSION = 1
-#: Bytes at each end of a file that its fingerprint is made of, besides its size.
+#: A fingerprint is made of a file's size and this many bytes at each of its ends.
 _ENDS = 1 << 16
 
 
@@ -36,13 +36,13 @@ class _Manifest(TypedDict):
 
 
 class OutputFolder:
-    """The files of preprocessing in one folder."""
+    """The files of one folder that preprocessing wrote."""
 
     def __init__(self, folder: str):
-        """Reads the list of what is in `folder`, if there is one; writes nothing.
+        """Reads the list of files in `folder`, if there is one; writes nothing.
 
         Raises:
-            OutputError: the list is damaged, or a file of that name is something else.
+            OutputError: the list is damaged or unreadable.
         """
         self._folder = folder
         self._complete, self._files = False, {}
@@ -52,35 +52,37 @@ class OutputFolder:
         try:
             manifest = read_json(path, _Manifest)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+            message = f"{path}: cannot be read: {error.strerror}"
+            raise OutputError(message, path=path) from error
         except StructureError as error:
-            raise OutputError(str(error)) from error
+            raise OutputError(str(error), **error.fields) from error
         self._complete, self._files = manifest["complete"], manifest["files"]
 
     @property
     def complete(self) -> bool:
-        """Whether the folder holds the whole result of a run."""
+        """Whether the folder holds the complete result of a run."""
         return self._complete
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises `OutputError` if one of these files or folders is there and is not of this list.
+        """Raises `OutputError` if one of these files or folders exists and is not on the list.
 
-        An empty folder is nobody's.
+        Empty folders pass.
         """
         for name in names:
             path = self._path(name)
-            if not os.path.lexists(path) or self._is_own(name):
+            if not os.path.lexists(path) or self._is_listed(name):
                 continue
             if os.path.isdir(path) and not os.path.islink(path) and not os.listdir(path):
                 continue
-            listed = "was changed after preprocess.py wrote it"
-            what = listed if name in self._files else "was not written by preprocess.py"
+            changed = "was changed after preprocess.py wrote it"
+            reason = changed if name in self._files else "was not written by preprocess.py"
             raise OutputError(
-                f"{path}: {what}: it is not replaced; move or remove it, or choose another --output"
-            )
+                f"{path}: {reason}: not replaced; move or remove it, or try another --output",
+                flag="output", path=path,
+            )  # fmt: skip
 
     def begin(self, names: Iterable[str]) -> None:
-        """Lists files and folders that are about to be written; there is no result meanwhile."""
+        """Lists files and folders that the run will write; marks the folder incomplete."""
         names = list(names)
         self.check(names)
         self._files.update(dict.fromkeys(names))
@@ -92,7 +94,7 @@ class OutputFolder:
         """A context that yields a binary file, which becomes the file `name` when the block ends.
 
         Raises:
-            OutputError: that is somebody else's.
+            OutputError: preprocessing did not write the existing file `name`.
         """
         self.check([name])
         path = self._path(name)
@@ -102,10 +104,10 @@ class OutputFolder:
             self._list(name, partial)
 
     def publish(self, name: str) -> None:
-        """Gives the finished file `name`.partial its name.
+        """Renames the finished file `name`.partial to `name`.
 
         Raises:
-            OutputError: a file of that name is somebody else's.
+            OutputError: preprocessing did not write the existing file `name`.
         """
         self.check([name])
         path = self._path(name)
@@ -114,17 +116,17 @@ class OutputFolder:
             replace(path + PARTIAL, path)
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there.
+        """Removes a file, if it exists.
 
         Raises:
-            OutputError: it is somebody else's.
+            OutputError: preprocessing did not write it.
         """
         self.check([name])
         with contextlib.suppress(FileNotFoundError):
             os.remove(self._path(name))
 
     def finish(self) -> None:
-        """Records that the result is complete, and removes what is partial."""
+        """Marks the folder complete, and removes partial files."""
         for name in [name for name in self._files if name.endswith(PARTIAL)]:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self._path(name))
@@ -133,14 +135,14 @@ class OutputFolder:
         self._write()
 
     def others(self, names: Iterable[str]) -> list[str]:
-        """Returns the paths of this list that are there, without these names."""
+        """Returns the existing paths on the list, except these names."""
         paths = [self._path(name) for name in sorted(set(self._files) - set(names))]
         return [path for path in paths if os.path.lexists(path)]
 
     def _path(self, name):
         return os.path.join(self._folder, name)
 
-    def _is_own(self, name):
+    def _is_listed(self, name):
         if name not in self._files:
             return False
         expected = self._files[name]

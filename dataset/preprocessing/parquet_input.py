@@ -1,13 +1,13 @@
 """Reads Parquet days: columns label, I1..I13, C1..C26 as integers or as text.
 
-Integers stand for themselves; text is read as in TSV (decimal for the label and I columns,
-hexadecimal for C columns). Null and empty text are missing values.
+Text is read as in TSV: decimal for the label and the I columns, hexadecimal for the C columns. Null
+and empty text are missing values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.preprocessing import parts, progress
-from dataset.preprocessing.columns import DENSE, NAMES, Samples
+from dataset.preprocessing.columns import DENSE, HEX_DIGITS, NAMES, Samples
 from dataset.preprocessing.errors import InputError
-from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_integers
 from dataset.preprocessing.tsv import DecodedLines, Reject
 from storage.regular import check_regular
 
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
     from dataset.preprocessing.parsing import Unit
 
 _BATCH_ROWS = 1 << 15
-#: Columns that an error names.
-_MOST_SHOWN = 45
+#: pyarrow defines most of these functions at import time, which pyright does not see.
+_compute: Any = pc
+#: Column names listed in an error.
+_MAX_LISTED = 45
 
 
 def ranges(path: str) -> list[tuple[int, int]]:
-    """Returns [(first row group, row group after the last)] of about `PART_ROWS` rows each."""
+    """Returns ranges of row groups, [(first, last + 1)], of about `PART_ROWS` rows each."""
     metadata = _open(path).metadata
     found, begin, rows = [], 0, 0
     for group in range(metadata.num_row_groups):
@@ -42,13 +43,13 @@ def ranges(path: str) -> list[tuple[int, int]]:
 
 
 def bytes_of(unit: Unit) -> int:
-    """Returns the file bytes of a unit's row groups."""
+    """Returns the number of bytes of a unit's row groups."""
     metadata = _open(unit.file.path).metadata
     return sum(metadata.row_group(g).total_byte_size for g in range(unit.begin, unit.end))
 
 
 def read(path: str, begin: int, end: int) -> Iterator[DecodedLines]:
-    """Yields DecodedLines of row groups [begin, end); "lines" are rows."""
+    """Yields DecodedLines of row groups [begin, end); a "line" is a row."""
     file = _open(path)
     metadata = file.metadata
     groups = range(begin, end)
@@ -60,7 +61,7 @@ def read(path: str, begin: int, end: int) -> Iterator[DecodedLines]:
             progress.advance(int(row_bytes * decoded.lines), decoded.lines)
             yield decoded
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: damaged Parquet data: {_line(error)}") from error
+        raise InputError(f"{path}: damaged Parquet data: {_line(error)}", path=path) from error
 
 
 def _open(path):
@@ -68,18 +69,22 @@ def _open(path):
         check_regular(path)
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {_line(error)}") from error
+        message = f"{path}: cannot be read as Parquet: {_line(error)}"
+        raise InputError(message, path=path) from error
     found = file.schema_arrow.names
     missing = [name for name in NAMES if name not in found]
     if missing:
         raise InputError(
-            f"{path}: lacks the columns {', '.join(missing)}: expected label, I1..I13, C1..C26, "
-            f"found {_shown(found)}"
-        )
-    # Arrow would take the one or the other.
+            f"{path}: columns {', '.join(missing)} are missing: expected label, I1..I13, C1..C26, "
+            f"found {_listed(found)}",
+            path=path, expected=missing, found=found,
+        )  # fmt: skip
+    # Arrow would read either of the two.
     twice = [name for name in NAMES if found.count(name) > 1]
     if twice:
-        raise InputError(f"{path}: has the columns {', '.join(twice)} twice")
+        raise InputError(
+            f"{path}: has the columns {', '.join(twice)} twice", path=path, found=twice
+        )
     return file
 
 
@@ -87,21 +92,26 @@ def _line(error):
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def _shown(names):
-    more = len(names) - _MOST_SHOWN
-    listed = ", ".join(f"{name:.40}" for name in names[:_MOST_SHOWN]) or "none"
+def _listed(names):
+    more = len(names) - _MAX_LISTED
+    listed = ", ".join(f"{name:.40}" for name in names[:_MAX_LISTED]) or "none"
     return f"{listed} and {more} more" if more > 0 else listed
 
 
 def decode_batch(batch: pa.RecordBatch, path: str) -> DecodedLines:
-    """Decodes one Arrow record batch with the columns `NAMES`; returns DecodedLines."""
+    """Returns the DecodedLines of an Arrow record batch with the columns `NAMES`.
+
+    Args:
+        batch: rows.
+        path: their file, for errors.
+    """
     rows = batch.num_rows
     samples = Samples.empty(rows)
-    reasons = {}  # Row -> the first thing wrong with it.
+    reasons = {}  # Row -> the first problem in it.
     for index, name in enumerate(NAMES):
         column = batch.column(batch.schema.get_field_index(name))
         categorical = index > DENSE
-        values, present, valid = _decode(column, categorical, f"{path}: column {name}")
+        values, present, valid = _decode(column, categorical, path, name)
         if index == 0:
             valid &= present & (values >> 1 == 0)
             samples.label[:] = values
@@ -135,7 +145,7 @@ def _text(value):
     return "" if value is None else str(value)
 
 
-def _decode(column, categorical, where):
+def _decode(column, categorical, path, name):
     """Returns (values, present, valid) of one column: uint32 if categorical, else int32."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -146,33 +156,46 @@ def _decode(column, categorical, where):
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise InputError(f"{where} has type {kind}: expected integers or text")
+        raise InputError(
+            f"{path}: column {name}: expected integers or text, found {kind}",
+            path=path, field=name, found=str(kind),
+        )  # fmt: skip
     return _convert_numbers(column, categorical)
 
 
 def _decode_text(column, categorical):
-    column = pc.fill_null(column, b"")
-    _, offsets, data = column.buffers()
-    first = column.offset
-    bounds = np.frombuffer(offsets, np.int64)[first : first + len(column) + 1]
-    text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    begin = bounds[0] if len(bounds) else 0
-    block = ByteBlock(text[begin : bounds[-1] if len(bounds) else 0])
-    bounds = bounds - begin + PADDING
-    decode = decode_hex if categorical else decode_integers
-    return decode(block, bounds[:-1], bounds[1:])
+    column = _compute.fill_null(column, b"")
+    present = np.asarray(_compute.binary_length(column)) > 0
+    digits = f"[0-9a-fA-F]{{1,{HEX_DIGITS}}}" if categorical else "-?[0-9]{1,16}"
+    matches = _compute.match_substring_regex(column, f"^(?:{digits})$")
+    numbers = _compute.if_else(matches, column, b"0").cast(pa.large_string())
+    if categorical:
+        values = _hex_values(_compute.ascii_lpad(numbers, HEX_DIGITS, "0"))
+    else:
+        values = np.asarray(numbers.cast(pa.int64()))
+    limits = np.iinfo(np.uint32 if categorical else np.int32)
+    fits = (values >= limits.min) & (values <= limits.max)
+    valid = (np.asarray(matches) & fits) | ~present
+    return np.where(fits, values, 0).astype(limits.dtype), present, valid
+
+
+def _hex_values(column):
+    """Returns int64 [n] of an Arrow large_string array of n texts of eight hexadecimal digits."""
+    text = np.frombuffer(column.buffers()[2], np.uint8, HEX_DIGITS * len(column))
+    digits = (text & 0x0F) + 9 * (text >> 6)  # Letters have bit 6 set.
+    return digits.reshape(-1, HEX_DIGITS) @ (1 << 4 * np.arange(HEX_DIGITS)[::-1])
 
 
 def _convert_numbers(column, categorical):
     dtype = np.uint32 if categorical else np.int32
     present = ~np.asarray(column.is_null())
     zero = pa.scalar(0, column.type)
-    numbers = np.asarray(pc.fill_null(column, zero))
+    numbers = np.asarray(_compute.fill_null(column, zero))
     if numbers.dtype.kind == "f":
         present = present & ~np.isnan(numbers)
         numbers = np.where(present, numbers, 0)
     limits = np.iinfo(dtype)
-    # Compared as they are: a cast first would wrap what does not fit.
+    # Compared before the cast, which would wrap values that do not fit.
     valid = (numbers >= limits.min) & (numbers <= limits.max)
     if numbers.dtype.kind == "f":
         valid &= numbers == np.floor(numbers)

@@ -18,14 +18,14 @@ from storage.atomic import replacing
 
 
 class Unit(NamedTuple):
-    """What one task parses, and what is committed together.
+    """The input of one task, whose results are committed together.
 
     Attributes:
-        file: the InputFile.
-        file_index: its place in the order of all input files.
-        begin, end: bytes of a plain TSV file, row groups of a Parquet file, (0, size) of a
-            compressed one.
-        part_bytes: bytes of text for each part; all processes must cut alike.
+        file: the input file.
+        file_index: its index among all input files.
+        begin, end: range of bytes of a plain TSV file, or of row groups of a Parquet file; (0,
+            size) for a compressed file.
+        part_bytes: bytes of text per part, the same in all processes.
     """
 
     file: InputFile
@@ -36,12 +36,12 @@ class Unit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name for files of this unit, unique and in input order."""
+        """A unique name for files of this unit; names sort in input order."""
         return f"{self.file_index:05d}-{self.begin:015d}"
 
     @property
     def input_bytes(self) -> int:
-        """Bytes of the input file that this unit reads, for the progress bar."""
+        """Number of bytes of the input file that this unit reads, for the progress bar."""
         if self.file.form == "parquet":
             from dataset.preprocessing import parquet_input
 
@@ -50,7 +50,7 @@ class Unit(NamedTuple):
 
 
 def plan_units(files: Sequence[InputFile]) -> list[Unit]:
-    """Returns the Units of the InputFiles, in input order."""
+    """Partitions the input files into Units, in input order."""
     units = []
     for index, file in enumerate(files):
         if file.form == "parquet":
@@ -67,12 +67,12 @@ def plan_units(files: Sequence[InputFile]) -> list[Unit]:
 
 
 def parse_unit(unit: Unit, folder: str) -> dict[str, Any]:
-    """Parses a unit; writes its parts and its rejects below `folder`.
+    """Parses a unit; writes its parts and rejects below `folder`.
 
     Returns:
-        dict, of JSON types: `parts` (Part fields each), `lines`, `rows`, `rejects`,
+        dict of JSON types: `parts` (Part fields each), `lines`, `rows`, `rejects`,
         `rejects_path`, `dense` (missing, negative, least, greatest: 13 each), `missing` (26),
-        `byte_order_mark` and `unterminated` (the file begins with the one, ends without line end).
+        `byte_order_mark` (the file begins with one), `unterminated` (it ends without a line end).
 
     Raises:
         InputError: the input cannot be read.
@@ -110,11 +110,11 @@ def parse_unit(unit: Unit, folder: str) -> dict[str, Any]:
 
 
 class _Ends:
-    """What a unit's text has at the ends of its file.
+    """Facts about the start and end of a unit's file.
 
     Attributes:
-        begun: some of the text was decoded.
-        mark: a byte order mark stands before it.
+        begun: decoding has started.
+        mark: the text begins with a byte order mark.
         unterminated: the last line has no line end.
     """
 
@@ -123,7 +123,7 @@ class _Ends:
 
 
 class _Pieces(NamedTuple):
-    """One part to be: its index within the file, and an iterator of DecodedLines."""
+    """Input of one part: its index within the file, and an iterator of DecodedLines."""
 
     index: int
     decoded: Iterator[DecodedLines]
@@ -159,9 +159,9 @@ def _decode(blocks, unit, ends, bytes_before):
 
 
 def _cut_into_parts(blocks, unit, ends):
-    """Yields _Pieces of a stream: the same lines in each part as in a plain file's byte ranges."""
+    """Yields _Pieces of a stream; each part has the same lines as a byte range of a plain file."""
     part_bytes = unit.part_bytes
-    state = {"position": 0, "next": None}  # Where in the text the stream stands; what is left over.
+    state = {"position": 0, "next": None}  # Position in the text; a block that is left over.
 
     def of_part(index):
         end = (index + 1) * part_bytes
@@ -170,10 +170,10 @@ def _cut_into_parts(blocks, unit, ends):
             state["next"] = None
             if block is None:
                 return
-            room = end - state["position"]
-            if len(block.text) > room:
-                # The last line that begins before the part's end begins before byte `room`.
-                cut = block.text.index(b"\n", room - 1) + 1
+            remaining = end - state["position"]
+            if len(block.text) > remaining:
+                # The last line of the part begins before byte `remaining`.
+                cut = block.text.index(b"\n", remaining - 1) + 1
                 if cut < len(block.text):
                     state["next"] = block._replace(text=block.text[cut:])
                     block = block._replace(text=block.text[:cut], unterminated=False)
@@ -193,7 +193,7 @@ def _cut_into_parts(blocks, unit, ends):
 
 
 class _Tally:
-    """Counts over the lines of a unit."""
+    """Counters over the lines of a unit."""
 
     def __init__(self):
         self.lines = 0
@@ -223,7 +223,7 @@ class _Tally:
             if least < 0:
                 self.dense_negative[i] += np.count_nonzero(column < 0)
             if (least == 0 and self.least[i] > 0) or (greatest == 0 and self.greatest[i] < 0):
-                # This may be the 0 that stands for missing values, and would be news.
+                # This 0 may be a missing value, and would change the least or greatest value.
                 found = column[present]
                 least = found.min(initial=np.iinfo(np.int32).max)
                 greatest = found.max(initial=np.iinfo(np.int32).min)
@@ -231,7 +231,7 @@ class _Tally:
             self.greatest[i] = max(self.greatest[i], greatest)
 
     def result(self):
-        """Returns the counts as JSON types; least and greatest are None without a value."""
+        """Returns the counts as JSON types; least and greatest are None without values."""
         none = self.dense_missing == self.rows
         return {
             "lines": self.lines,

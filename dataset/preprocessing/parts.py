@@ -1,7 +1,7 @@
-"""Parts: decoded samples in Parquet files, each from at most `PART_BYTES` of text.
+"""Parts: decoded samples in Parquet files, each of about `PART_BYTES` of text.
 
-A part's rows are in the order of their lines; every row carries the part's number and its own
-number within the part, so that an engine may shuffle rows as it likes.
+A part's rows are in the order of their lines. Every row has the part's number and its own number
+within the part, so that engines may shuffle rows.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from storage.atomic import replacing_name
 from storage.digests import crc32_of_file
 from storage.paths import naming_errors
 
-#: Bytes of uncompressed text that one part is made from. Lines belong to the part they begin in.
+#: Bytes of uncompressed text per part. A line belongs to the part in which it begins.
 PART_BYTES = 256 << 20
-#: Rows of a Parquet part: those of a Parquet input are cut by count, not by bytes of text.
+#: Rows per part of a Parquet input.
 PART_ROWS = 1 << 20
-#: Parts per input file are numbered within this range, so a part's number gives its file too.
+#: Exceeds the number of parts of any input file, so that a part's number determines its file.
 PARTS_PER_FILE = 1 << 16
 _ROW_GROUP_ROWS = 1 << 17
 _SAMPLE_ROWS = 1 << 14
@@ -43,7 +43,7 @@ class Part(NamedTuple):
     Attributes:
         number: file index * PARTS_PER_FILE + index within the file; sorts in input order.
         path: its Parquet file.
-        rows: samples in it.
+        rows: number of samples.
         bytes, crc32: size and checksum of the file.
     """
 
@@ -55,15 +55,15 @@ class Part(NamedTuple):
 
     @property
     def file_index(self) -> int:
-        """Place of its input file in the order of all input files."""
+        """Index of its input file among all input files."""
         return self.number // PARTS_PER_FILE
 
 
 class PartWriter:
-    """Writes one part, batch by batch; holds at most about two row groups in memory."""
+    """Writes one part, batch by batch; keeps at most about two row groups in memory."""
 
     def __init__(self, folder: str, number: int):
-        """Opens part `number` below `folder`; nothing has its final name before `close`."""
+        """Opens part `number` below `folder`; the file gets its final name in `close`."""
         self._number = number
         self._path = os.path.join(folder, f"part-{number:010d}.parquet")
         self._replacing = replacing_name(self._path)
@@ -74,7 +74,7 @@ class PartWriter:
         self._rows = 0
 
     def append(self, samples: Samples) -> None:
-        """Adds samples."""
+        """Appends samples."""
         if not len(samples):
             return
         self._batches.append(_to_batch(samples, self._number, self._rows))
@@ -93,7 +93,7 @@ class PartWriter:
         self._batches, self._held = [], 0
 
     def close(self) -> Part | None:
-        """Gives the part its name and returns it as a Part; None when it has no rows."""
+        """Completes the file and returns the Part; None if it has no rows."""
         if self._writer is None:
             return None
         with naming_errors(self._path):
@@ -104,9 +104,9 @@ class PartWriter:
         return Part(self._number, self._path, self._rows, os.path.getsize(self._path), crc32)
 
     def abandon(self, error: BaseException) -> None:
-        """Removes what was written, because of `error`."""
+        """Removes the incomplete file, because of `error`."""
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # Its last bytes have no room either.
+            with contextlib.suppress(OSError):  # The disk may be full.
                 self._writer.close()
         self._replacing.__exit__(type(error), error, error.__traceback__)
 
@@ -127,7 +127,7 @@ def _to_batch(samples, number, first_row):
 
 def _to_array(column, present=None):
     """Returns int32 or uint32 `column` as an Arrow array, null where not bool `present`."""
-    # Not by pa.array, which imports pandas where it is installed: half a second per process.
+    # pa.array imports pandas where it is installed: half a second per process.
     kind = pa.uint32() if column.dtype == np.uint32 else pa.int32()
     missing, bits = 0, None
     if present is not None:
@@ -138,7 +138,7 @@ def _to_array(column, present=None):
 
 
 def _open(path, schema, samples):
-    # Dictionary encoding shrinks columns of few values, and costs time for nothing on the others.
+    # Dictionary encoding shrinks columns of few values, and only costs time on the others.
     few = [
         name
         for name, column in zip(CATEGORICAL_NAMES, samples.values)
@@ -147,9 +147,9 @@ def _open(path, schema, samples):
     return pq.ParquetWriter(
         path,
         schema,
-        # Encodings made for small numbers: half the time and the bytes of a general compressor.
+        # Encodings for small numbers take half the time and bytes of a general compressor.
         compression="none",
-        # A list of names is documented; its default is a bool.
+        # The documentation allows a list of names; the default is a bool.
         use_dictionary=[PART_NAME, LABEL_NAME, *few],  # pyright: ignore[reportArgumentType]
         column_encoding=dict.fromkeys([ROW_NAME, *DENSE_NAMES], "DELTA_BINARY_PACKED"),
         write_statistics=False,

@@ -1,9 +1,10 @@
-"""The whole job, in order of execution: parse, count, map, finish.
+"""The complete job, in order of execution: parse, count, map, finish.
 
-1. Parse: every unit of input becomes typed Parquet parts, and a list of malformed lines.
-2. Count: every categorical column's values are counted over all days and given ids.
-3. Map: every part becomes 160-byte records at its place in train, test or validation.
-4. Finish: the files get their names; sizes, report and (if asked) per-table columns are written.
+1. Parse: every unit of input becomes typed Parquet parts and a list of malformed lines.
+2. Count: the values of every categorical column are counted over all days, and get ids.
+3. Map: every part becomes 160-byte records at their final position in train, test or validation.
+4. Finish: sizes, report and (with --layout=per_table) columns are written; the files get their
+   names.
 
 Each unit, dictionary and part is a committed stage (`stages`).
 """
@@ -43,25 +44,26 @@ from storage.digests import sha256_of, sha256_of_file
 if TYPE_CHECKING:
     from dataset.preprocessing.options import Options
 
-#: Part of every key: raised when a stage's output changes for the same input.
+#: Part of every key; incremented when a stage's output changes for the same input.
 _VERSION = 2
 
 
-def run(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Preprocesses what `options` says; goes on where a killed run on the same folder was.
+def run(options: Options, log: Callable[[str], None] = print) -> dict[str, Any]:
+    """Runs the job of `options`; continues a killed run on the same folder.
 
     Args:
-        options: Options.
-        say: called with each line for the user.
+        options: of the run.
+        log: called with each line for the user.
 
     Returns:
         The report (`report.build`).
 
     Raises:
-        PreprocessError: one of its classes.
+        PreprocessError: one of its subclasses.
     """
     start = time.monotonic()
-    train_files, test_files = select_days(find_inputs(options.input), options, say)
+    native.require()
+    train_files, test_files = select_days(find_inputs(options.input), options, log)
     input_report.check_not_empty([*train_files, *test_files])
     OutputFolder(options.output).check(
         [*finishing.permanent_names(options), *finishing.partial_names(options)]
@@ -69,10 +71,10 @@ def run(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
     check_work_folder(options.work_dir)
     os.makedirs(options.output, exist_ok=True)
     with locked(options.work_dir):
-        job = _Job(options, train_files, test_files, say)
+        job = _Job(options, train_files, test_files, log)
         finished = job.finished()
         if finished is not None:
-            say(f"{options.output} is complete already: same input, same options, intact files")
+            log(f"{options.output} is already complete: same input, same options, intact files")
             return finished
         job.begin()
         _clear_scratch(job.scratch)
@@ -81,7 +83,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> dict[str, Any]:
             columns, rule, dictionary = job.count(engine, parsed)
             plan, without_id = job.map(engine, parsed, rule, dictionary)
         report = job.finish(parsed, rule, columns, plan, without_id)
-        say(f"finished in {time.monotonic() - start:.1f} s")
+        log(f"finished in {time.monotonic() - start:.1f} s")
         return report
 
 
@@ -95,20 +97,20 @@ def _digest(value):
 
 
 class _Job:
-    """One run: what it reads, where it writes, and its journal."""
+    """One run: its input, output and journal."""
 
-    def __init__(self, options, train_files, test_files, say):
+    def __init__(self, options, train_files, test_files, log):
         self.options = options
         self.files = [*train_files, *test_files]
         self.train_files = len(train_files)
-        self.say = say
+        self.log = log
         self.stages = Stages(os.path.join(options.work_dir, "stages"), options.jobs)
         self.parts_folder = os.path.join(options.work_dir, "parts")
         self.scratch = os.path.join(options.work_dir, "scratch")
         self.output = OutputFolder(options.output)
 
     def key(self):
-        """Returns what the whole run's output depends on."""
+        """Returns everything that the run's output depends on."""
         options = self.options
         return {
             "version": _VERSION,
@@ -127,23 +129,25 @@ class _Job:
     def finished(self):
         """Returns the report of a finished, intact run of the same job, or None."""
         found = self.stages.find("complete", self.key())
-        if found is not None and not self.output.complete:  # Killed in the last moment.
+        if found is not None and not self.output.complete:  # Killed between the two records.
             self.output.finish()
         return found
 
     def begin(self):
-        """Lists what the run is about to write.
+        """Lists the files that the run will write.
 
         Raises:
-            OutputError: something else has one of the names, or a whole result is there.
+            DictionaryError: the reused dictionary is damaged.
+            OutputError: one of the names is taken, or a complete result exists.
         """
         options = self.options
         if self.output.complete and not options.overwrite:
             raise OutputError(
-                f"{options.output}: holds the complete result of an earlier run with other input, "
-                "options or files: give --overwrite to replace it, or another --output"
-            )
-        if options.dictionary is not None:  # Before hours of parsing.
+                f"{options.output}: holds the complete result of a run with other input, options "
+                "or files; try --overwrite to replace it, or another --output",
+                flag="overwrite", path=options.output,
+            )  # fmt: skip
+        if options.dictionary is not None:  # Checked before hours of parsing.
             self.dictionary = dictionaries.read_manifest(options.dictionary)
         self.output.check(finishing.permanent_names(options))
         self.output.begin(finishing.partial_names(options))
@@ -172,28 +176,29 @@ class _Job:
         for unit, result in enumerate(results):
             if result is not None:
                 early.add(unit, result)
-        self._say_stage("parse", len(units), len(todo), f"units, {total / 1e9:.2f} GB")
-        if options.engine == "duckdb":  # Spark's executors are not asked what they have.
-            self.say(f"  kernels: {native.describe()}")
+        self._log_stage("parse", len(units), len(todo), f"units, {total / 1e9:.2f} GB")
         start = time.monotonic()
         with ProgressBar("parse", sum(sizes[i] for i in todo), "B") as bar:
             for index, result in engine.parse([units[i] for i in todo], self.parts_folder, bar):
                 unit = todo[index]
-                outputs = [Output.whole(p["path"], p["crc32"]) for p in result["parts"]]
+                outputs = [Output.complete(p["path"], p["crc32"]) for p in result["parts"]]
                 if result["rejects_path"]:
-                    outputs.append(Output.whole(result["rejects_path"]))
+                    outputs.append(Output.complete(result["rejects_path"]))
                 self.stages.commit(names[unit], keys[unit], result, outputs)
                 results[unit] = result
                 early.add(unit, result)
-        self._say_time("parse", start, todo, sum(results[i]["rows"] for i in todo))
+        self._log_time("parse", start, todo, sum(results[i]["rows"] for i in todo))
         path = os.path.join(options.output, rejects.FILE_NAME)
         if rejects.write(self.output, units, results):
             rejects.check(path, results, options.max_rejects)
             count = sum(result["rejects"] for result in results)
-            self.say(f"  {count} malformed lines are in {path}")
-        self.inputs = input_report.build(self.files, units, results, self.say)
+            self.log(f"  {count} malformed lines are in {path}")
+        self.inputs = input_report.build(self.files, units, results, self.log)
         if not any(result["rows"] for result in results):
-            raise InputError(f"--input {options.input}: no samples in it")
+            raise InputError(
+                f"--input {options.input}: expected samples, found none",
+                flag="input", path=options.input, expected=1, found=0,
+            )  # fmt: skip
         return results
 
     def count(self, engine, parsed):
@@ -201,7 +206,7 @@ class _Job:
         options = self.options
         if options.dictionary is not None:
             rule, manifest = self.dictionary
-            self.say(f"dictionary: {options.dictionary}, {rule.name} rule")
+            self.log(f"dictionary: {options.dictionary}, {rule.name} rule")
             columns = [{"vocab_size": c["vocab_size"]} for c in manifest["columns"]]
             return columns, rule, options.dictionary
         rule = dictionaries.Rule(
@@ -210,7 +215,7 @@ class _Job:
         )
         folder = os.path.join(options.output, finishing.DICTIONARY)
         os.makedirs(folder, exist_ok=True)
-        # By a killed run.
+        # Left by a killed run.
         for left in glob.glob(os.path.join(glob.escape(folder), "C*.npy.*.partial")):
             os.unlink(left)
         all_parts = _parts_of(parsed)
@@ -223,21 +228,21 @@ class _Job:
         ]
         columns = self.stages.find_all(zip(names, keys), ColumnSummary)
         todo = [i for i, column in enumerate(columns) if column is None]
-        self._say_stage("count", CATEGORICAL, len(todo), "columns")
+        self._log_stage("count", CATEGORICAL, len(todo), "columns")
         start = time.monotonic()
         if todo:
             with ProgressBar("count", len(todo), " columns") as bar:
                 found = engine.make_dictionaries(todo, all_parts, rule, folder, bar)
                 for i, summary in found:
                     columns[i] = summary
-                    output = Output.whole(dictionaries.column_path(folder, i))
+                    output = Output.complete(dictionaries.column_path(folder, i))
                     self.stages.commit(names[i], keys[i], columns[i], [output])
-        self._say_time("count", start, todo, len(todo) * sum(part.rows for part in all_parts))
+        self._log_time("count", start, todo, len(todo) * sum(part.rows for part in all_parts))
         dictionaries.write_manifest(folder, rule)
         return columns, rule, folder
 
     def map(self, engine, parsed, rule, dictionary):
-        """Returns (Plan, 26 counts of written samples whose value has no id of its own)."""
+        """Returns (Plan, 26 counts of written samples whose value has no id)."""
         options = self.options
         all_parts = _parts_of(parsed)
         if options.test_fraction is not None:
@@ -270,7 +275,7 @@ class _Job:
         todo = [i for i, result in enumerate(results) if result is None]
         for file, records in plan.records.items():
             allocate(os.path.join(options.output, f"{file}.partial"), records)
-        self._say_stage("map", len(tasks), len(todo), "parts")
+        self._log_stage("map", len(tasks), len(todo), "parts")
         start = time.monotonic()
         rows = sum(tasks[i].part.rows for i in todo)
 
@@ -286,7 +291,7 @@ class _Job:
         if todo:
             with ProgressBar("map", rows, " rows") as bar:
                 engine.map([tasks[i] for i in todo], dictionary, rule, commit, bar)
-        self._say_time("map", start, todo, rows)
+        self._log_time("map", start, todo, rows)
         counts = [sum(r["without_id"][i] for r in results) for i in range(CATEGORICAL)]
         self.regions = [
             (d, crc32)
@@ -296,17 +301,17 @@ class _Job:
         return plan, counts
 
     def finish(self, parsed, rule, columns, plan, without_id):
-        """Gives the files their names, and returns the report."""
+        """Completes the output, and returns the report."""
         options = self.options
         results = finishing.Results(
             parsed, self.inputs, rule, columns, plan, without_id, self.regions
         )
-        report, files = finishing.finish(options, self.output, results, self.say)
+        report, files = finishing.finish(options, self.output, results, self.log)
         self.stages.commit("complete", self.key(), report, files)
         self.output.finish()
         written = [*finishing.permanent_names(options), *finishing.partial_names(options)]
         for path in self.output.others(written):
-            self.say(f"{path} is of an earlier run: this one does not write it")
+            self.log(f"{path} is from an earlier run; this run does not write it")
         if options.keep_parts:
             return report
         shutil.rmtree(self.parts_folder)
@@ -315,14 +320,14 @@ class _Job:
             self.stages.forget(prefix)
         return report
 
-    def _say_stage(self, title, stages, todo, what):
+    def _log_stage(self, title, stages, todo, what):
         done = f", {stages - todo} finished before" if todo < stages else ""
-        self.say(f"{title}: {stages} {what}{done}")
+        self.log(f"{title}: {stages} {what}{done}")
 
-    def _say_time(self, title, start, todo, rows):
+    def _log_time(self, title, start, todo, rows):
         if todo:
             seconds = time.monotonic() - start
-            self.say(f"  {title} took {seconds:.1f} s, {rows / seconds / 1e6:.2f}M rows/s")
+            self.log(f"  {title} took {seconds:.1f} s, {rows / seconds / 1e6:.2f}M rows/s")
 
 
 def _parts_of(parsed):
@@ -334,4 +339,5 @@ def _dictionary_digest(folder):
     try:
         return sha256_of_file(path)
     except OSError as error:
-        raise DictionaryError(f"{path}: cannot be read: {error.strerror}") from error
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise DictionaryError(message, path=path) from error

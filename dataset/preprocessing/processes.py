@@ -1,4 +1,4 @@
-"""Runs tasks in worker processes of this machine, and follows their progress."""
+"""Runs tasks in worker processes on this machine, and shows their progress."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ def run(
     jobs: int,
     show: Callable[[int, int], None],
 ) -> Iterator[tuple[int, Any]]:
-    """Yields (index, function(*task)) for each task, as they finish.
+    """Yields (index, function(*task)) for each task, in the order in which they finish.
 
     Args:
         function: importable by name.
-        tasks: list of argument tuples.
-        jobs: processes at a time; 1 runs the tasks in this process.
-        show: called now and then with (bytes, rows) that the tasks have counted so far.
+        tasks: tuples of arguments.
+        jobs: number of processes; 1 runs the tasks in this process.
+        show: called repeatedly with the (bytes, rows) that all tasks have counted so far.
+
+    Raises:
+        PreprocessError: a worker process was killed.
     """
     if not tasks:
         return
@@ -48,7 +51,7 @@ def run(
         min(jobs, len(tasks)), spawn, initializer=_begin, initargs=(counters, os.getpid())
     )
     try:
-        # A few tasks are handed out ahead, not all: thousands of results would wait in memory.
+        # Submits only a few tasks ahead, since thousands of results would fill the memory.
         waiting = iter(enumerate(tasks))
         pending = {}
 
@@ -70,17 +73,18 @@ def run(
                 yield index, future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
         raise PreprocessError(
-            "a worker process was killed (out of memory? give fewer --jobs); "
-            "what is finished is kept: run the same command again"
+            "a worker process was killed (out of memory?); finished stages are kept: run the same "
+            "command again, with fewer --jobs",
+            flag="jobs",
         ) from error
     finally:
-        # After an error, or where the caller takes no more; otherwise no task is left.
+        # After an error, or if the caller stops early, tells the running tasks to stop.
         counters[2] = 1
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(counters, parent):
-    # A worker must not outlive a killed parent and go on writing.
+    # A worker must not continue to write after its parent was killed.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Progress bars with rows/s and ETA, also over tasks in other processes."""
+"""Progress bars with rows/s and ETA, also for tasks in other processes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _counters = None
 
 
 class StoppedError(Exception):
-    """Another task failed, or the user stopped the run: this one need not go on."""
+    """Another task failed, or the user stopped the run."""
 
 
 def share(counters: Any) -> None:
-    """Takes the array [bytes, rows, stop] of this process's tasks; None for none.
+    """Sets this process's shared array [bytes, rows, stop]; None for none.
 
-    The first two they count into; once the third is not 0 they end.
+    Tasks count bytes and rows there, and end once `stop` is not 0.
     """
     global _counters
     _counters = counters
 
 
 def advance(bytes_done: int, rows_done: int) -> None:
-    """Adds to what tasks have done.
+    """Adds to the shared counters.
 
     Raises:
-        StoppedError: the tasks are to end.
+        StoppedError: the task should end.
     """
     if _counters is not None:
         with _counters.get_lock():
@@ -39,13 +39,10 @@ def advance(bytes_done: int, rows_done: int) -> None:
 
 
 class ProgressBar:
-    """A bar over bytes or items, with rows/s beside it; on standard error, if that is a terminal.
-
-    A context manager.
-    """
+    """A progress bar with rows/s, on standard error if that is a terminal; a context manager."""
 
     def __init__(self, title: str, total: int, unit: str):
-        """Takes what is counted (unit "B" is scaled to kB, MB ...) and how much there is."""
+        """Shows an empty bar of `total` units; unit "B" is scaled to kB, MB, ..."""
         scaled = unit in ("B", " rows")
         self._bar = tqdm.tqdm(
             desc=title,
@@ -66,7 +63,7 @@ class ProgressBar:
         self._bar.close()
 
     def show(self, done: float, rows: int | None = None) -> None:
-        """Shows how much is done, all in all."""
+        """Shows the total done so far."""
         if rows:
             rate = rows / max(time.monotonic() - self._start, 1e-9)
             self._bar.set_postfix_str(f"{rate / 1e6:.2f}M rows/s", refresh=False)

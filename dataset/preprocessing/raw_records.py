@@ -16,18 +16,16 @@ from storage.paths import naming_errors
 from storage.regular import open_regular_fd
 
 RECORD_BYTES = 4 * FIELDS
-#: Rows whose records stay in a core's cache while their 40 fields are written one by one.
-_ROWS_IN_CACHE = 1 << 10
 
 
 def new_fields(
     label: np.ndarray, dense: Sequence[np.ndarray] | np.ndarray, negatives: str
 ) -> np.ndarray:
-    """Returns int32 [40, n], field by field, with label and dense counts filled in, ids 0.
+    """Returns int32 [40, n], field by field: label, dense counts, and 0 for the ids.
 
     Args:
         label: [n].
-        dense: 13 columns [n]; missing ones are 0 already.
+        dense: 13 columns [n]; missing counts are 0.
         negatives: "zero" (the published transform) or "keep".
     """
     fields = np.zeros((FIELDS, len(label)), "<i4")
@@ -37,21 +35,11 @@ def new_fields(
     return fields
 
 
-def to_records(fields: np.ndarray) -> np.ndarray:
-    """Returns int32 records [n, 40] of `fields` [40, n]."""
-    rows = fields.shape[1]
-    records = np.empty((rows, FIELDS), "<i4")
-    for begin in range(0, rows, _ROWS_IN_CACHE):
-        end = begin + _ROWS_IN_CACHE
-        records[begin:end] = fields[:, begin:end].T
-    return records
-
-
 def set_ids(fields: np.ndarray, column: int, ids: np.ndarray) -> int:
-    """Fills in the ids of categorical column `column`; -1, for a value without one, becomes 0.
+    """Sets the ids of categorical column `column`; -1, a value without an id, becomes 0.
 
     Returns:
-        How many had none.
+        The number of values without an id.
     """
     without = int(np.count_nonzero(ids < 0))
     fields[1 + DENSE + column] = np.maximum(ids, 0) if without else ids
@@ -59,10 +47,10 @@ def set_ids(fields: np.ndarray, column: int, ids: np.ndarray) -> int:
 
 
 def allocate(path: str, records: int) -> None:
-    """Makes a file of exactly `records` records; keeps what it holds already.
+    """Makes a file of exactly `records` records; an existing file keeps its content.
 
     Raises:
-        PreprocessError: the disk has no room for it.
+        PreprocessError: the disk is full.
     """
     size = records * RECORD_BYTES
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -72,20 +60,21 @@ def allocate(path: str, records: int) -> None:
             os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise PreprocessError(f"{path}: no room for {size} bytes: {error.strerror}") from error
+            message = f"{path}: cannot allocate {size} bytes: {error.strerror}"
+            raise PreprocessError(message, path=path, expected=size) from error
     finally:
         os.close(descriptor)
 
 
 class RegionWriter:
-    """Writes records one after the other into a region of a file; a context manager.
+    """Writes records in order into a region of a file; a context manager.
 
     Attributes:
-        crc32: checksum of what was written so far.
+        crc32: checksum of the bytes written so far.
     """
 
     def __init__(self, path: str, record: int):
-        """Opens `path` for writing from record `record` on."""
+        """Opens `path` for writing, starting at record `record`."""
         self._descriptor = open_regular_fd(path, os.O_RDWR)
         self._path = path
         self._offset = record * RECORD_BYTES
@@ -98,15 +87,19 @@ class RegionWriter:
         os.close(self._descriptor)
 
     def read(self, records: int) -> np.ndarray:
-        """Returns the next `records` records as they are on disk, as int32 [n, 40]."""
+        """Returns the next `records` records on disk as int32 [n, 40]; does not advance."""
         with naming_errors(self._path):
             data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
         if len(data) != records * RECORD_BYTES:
-            raise PreprocessError(f"{self._path}: shorter than it was made")
+            raise PreprocessError(
+                f"{self._path}: truncated during the run: expected {records * RECORD_BYTES} bytes "
+                f"at byte {self._offset}, found {len(data)}",
+                path=self._path, expected=records * RECORD_BYTES, found=len(data),
+            )  # fmt: skip
         return np.frombuffer(data, "<i4").reshape(records, FIELDS).copy()
 
     def write(self, records: np.ndarray) -> None:
-        """Writes int32 records [n, 40] and moves on."""
+        """Writes int32 records [n, 40] and advances."""
         data = np.ascontiguousarray(records).data.cast("B")
         self.crc32 = zlib.crc32(data, self.crc32)
         with naming_errors(self._path):
@@ -114,6 +107,6 @@ class RegionWriter:
         self._offset += len(data)
 
     def sync(self) -> None:
-        """Waits until what was written is on disk."""
+        """Waits until everything written is on disk."""
         with naming_errors(self._path):
             os.fsync(self._descriptor)

@@ -1,4 +1,4 @@
-"""The reject file: every malformed line with its file, line number and reason; and the limit."""
+"""The reject file, which lists every malformed line, and the limit on their number."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ FILE_NAME = "rejects.tsv"
 
 
 def write(output: OutputFolder, units: Sequence[Unit], parsed: Sequence[ParsedUnit]) -> bool:
-    """Writes `rejects.tsv` from the units' own reject files; removes it if none.
+    """Writes `rejects.tsv` from the units' reject files; removes it if there are none.
 
-    A line of it is: file, line number from 1 (row of a Parquet file), reason, the line as it was
-    found, separated by tabs.
+    Each line has four fields separated by tabs: file, line number from 1 (row of a Parquet file),
+    reason, and the malformed line.
 
     Args:
-        output: OutputFolder.
-        units: Units, in input order.
-        parsed: their results.
+        output: folder for the file.
+        units: in input order.
+        parsed: results of the units.
 
     Returns:
-        Whether there are any.
+        Whether there are malformed lines.
     """
     if not any(result["rejects"] for result in parsed):
         output.remove(FILE_NAME)
         return False
     with output.replacing(FILE_NAME) as file:
-        before = {}  # Lines of the same file in the units before.
+        before = {}  # File -> number of its lines in earlier units.
         for unit, result in zip(units, parsed):
             source = unit.file.path
             first = before.setdefault(source, 0)
@@ -58,37 +58,44 @@ def check(path: str, parsed: Sequence[ParsedUnit], max_rejects: Fraction) -> Non
             source, number, reason = next(file).decode(errors="replace").split("\t")[:3]
         raise RejectedLinesError(
             f"{count} of {lines} lines are malformed ({count / lines:.4%}), more than "
-            f"--max_rejects {float(max_rejects):.4%}. The first is {source}:{number}: {reason}. "
-            f"All are in {path}"
-        )
+            f"--max_rejects {float(max_rejects):.4%}; the first is {source}:{number}: {reason}; "
+            f"all are in {path}",
+            flag="max_rejects", path=source, line=int(number), found=count, bound=max_rejects,
+        )  # fmt: skip
 
 
 class EarlyCheck:
-    """Stops a run on the wrong file after its first unit, not after its last."""
+    """Stops a run on a wrong file after its first unit, instead of after its last."""
 
     def __init__(self, units: Sequence[Unit], sizes: Sequence[int], max_rejects: Fraction):
-        """Takes all Units and the bytes of each."""
+        """Takes all units and the bytes of each."""
         self._units, self._sizes = units, sizes
         self._max_rejects = max_rejects
         self._results = {}
         self._bytes = self._lines = self._rejects = 0
 
     def add(self, index: int, result: ParsedUnit) -> None:
-        """Counts a finished unit; raises if even twice the limit is certain to be passed."""
+        """Counts a finished unit.
+
+        Raises:
+            RejectedLinesError: the run will certainly exceed twice the limit.
+        """
         self._results[index] = result
         self._bytes += self._sizes[index]
         self._lines += result["lines"]
         self._rejects += result["rejects"]
         expected = self._lines * sum(self._sizes) / max(1, self._bytes)
         if self._rejects > 2 * self._max_rejects * expected + 1000:
+            path, line, first = self._first()
             raise RejectedLinesError(
                 f"{self._rejects} of the first {self._lines} lines are malformed, many more than "
-                f"--max_rejects {float(self._max_rejects):.4%}: is this Criteo data? "
-                f"{self._first()}"
-            )
+                f"--max_rejects {float(self._max_rejects):.4%}: is this Criteo data? {first}",
+                flag="max_rejects", path=path, line=line, found=self._rejects,
+                bound=self._max_rejects,
+            )  # fmt: skip
 
     def _first(self):
-        """Returns file, line and reason of the first malformed line that was found."""
+        """Returns file, line (or None), and a text with the reason, of the first malformed line."""
         index = min(i for i, result in self._results.items() if result["rejects"])
         unit = self._units[index]
         with open(self._results[index]["rejects_path"], "rb") as file:
@@ -96,7 +103,8 @@ class EarlyCheck:
         before = [i for i in range(index) if self._units[i].file_index == unit.file_index]
         if all(i in self._results for i in before):
             line = int(number) + 1 + sum(self._results[i]["lines"] for i in before)
-            return f"{unit.file.path}:{line}: {reason}"
-        # Other processes are still at the lines before.
+            return unit.file.path, line, f"{unit.file.path}:{line}: {reason}"
+        # Other processes have not finished the lines before.
         what = "row group" if unit.file.form == "parquet" else "byte"
-        return f"{unit.file.path}: line {int(number) + 1} after {what} {unit.begin}: {reason}"
+        text = f"{unit.file.path}: line {int(number) + 1} after {what} {unit.begin}: {reason}"
+        return unit.file.path, None, text

@@ -1,4 +1,4 @@
-"""The report: what was in every column, and what became of it; as JSON and as a table."""
+"""The report on every column, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dataset.preprocessing.stage_results import ParsedUnit
 
 FORMAT_VERSION = 1
-#: What a reader applies to the counts of a raw file.
+#: The transform that readers apply to the counts of a raw file.
 DENSE_TRANSFORM = "log(x+1)"
 
 
@@ -26,16 +26,16 @@ def build(
     records: Mapping[str, int],
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Returns the report as JSON types; the same whatever the engine.
+    """Returns the report as JSON types; it does not depend on the engine.
 
     Args:
-        options: Options.
-        rule: dictionaries.Rule.
+        options: of the run.
+        rule: how values became ids.
         parsed: results of all units (`parsing.parse_unit`).
-        columns: 26 dicts with `vocab_size`, and what counting found, if values were counted.
-        without_id: 26 counts of written samples whose value has no id of its own.
-        records: file name -> records written.
-        inputs: what `input_report.build` returned.
+        columns: 26 dicts with `vocab_size` or, if values were counted, a `counting.summary`.
+        without_id: 26 counts of written samples whose value has no id.
+        records: file name -> number of records.
+        inputs: result of `input_report.build`.
     """
     categorical = {}
     for i in range(CATEGORICAL):

@@ -1,6 +1,6 @@
-"""Reads an input file as blocks of whole lines: a byte range of a plain file, or a compressed one.
+"""Reads a byte range of a plain file, or a compressed file, as blocks of complete lines.
 
-Positions are bytes of the uncompressed text, so that a file gives the same parts whether it is
+Positions are bytes of the uncompressed text, so that a file becomes the same parts whether it is
 compressed or not.
 """
 
@@ -17,21 +17,21 @@ from dataset.preprocessing.errors import InputError
 from storage.install_advice import install_command
 from storage.regular import open_regular
 
-#: Bytes read and decoded at a time; the decoder's working set then stays in the last-level cache.
+#: Bytes read and decoded at a time: the decoder's working set fits the last-level cache.
 BLOCK_BYTES = 4 << 20
-#: A line longer than this is no click log.
-_LONGEST_LINE = 1 << 20
-#: Kept small: a run of one byte grows a thousandfold when it is decompressed.
+#: Longer lines are not from a click log.
+_MAX_LINE_BYTES = 1 << 20
+#: Small, since decompression can enlarge data a thousandfold.
 _COMPRESSED_READ = 1 << 18
 
 
 class Block(NamedTuple):
-    """Whole lines of a source.
+    """Complete lines of a source.
 
     Attributes:
         text: the lines, each with its LF.
-        bytes_read: how many bytes of the file were read so far.
-        unterminated: the file has no LF after the last line, which `text` shows with one.
+        bytes_read: number of bytes of the file read so far.
+        unterminated: the file has no LF after the last line; the one in `text` was added.
     """
 
     text: bytes
@@ -42,12 +42,13 @@ class Block(NamedTuple):
 def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
     """Yields Blocks of the lines that begin in bytes [begin, end) of a plain file.
 
-    A line that begins before `begin` belongs to the range before; the last line is read to its end.
+    Raises:
+        InputError: the file is unreadable, was truncated meanwhile, or has too long a line.
     """
     try:
         with open_regular(path, buffering=0) as file:
             if begin:
-                # The byte before decides whether a line begins exactly at `begin`.
+                # The previous byte tells whether a line begins exactly at `begin`.
                 file.seek(begin - 1)
                 skipped = _line_rest(file, path, begin - 1)
                 begin = begin - 1 + skipped
@@ -59,9 +60,10 @@ def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
                 chunk = file.read(min(BLOCK_BYTES, end - position))
                 if not chunk:
                     raise InputError(
-                        f"{path}: was cut while it was read: expected {end} bytes at least, found "
-                        f"{position}"
-                    )
+                        f"{path}: truncated while it was read: expected at least {end} bytes, "
+                        f"found {position}",
+                        path=path, expected=end, found=position,
+                    )  # fmt: skip
                 position += len(chunk)
                 text, carry = _cut(carry, chunk, path, position)
                 if text:
@@ -71,11 +73,20 @@ def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
                 unterminated = not carry.endswith(b"\n")
                 yield Block(carry + b"\n" if unterminated else carry, position, unterminated)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise InputError(message, path=path) from error
+
+
+def _too_long(path, length, position):
+    return InputError(
+        f"{path}: expected lines of at most {_MAX_LINE_BYTES} bytes, found no line end in {length} "
+        f"bytes near byte {position}; is it a Criteo TSV file?",
+        path=path, found=length, bound=_MAX_LINE_BYTES,
+    )  # fmt: skip
 
 
 def _line_rest(file, path, position):
-    """Returns how many bytes the rest of the line at the file's position has, its LF included."""
+    """Returns the number of bytes up to and including the next LF."""
     length = 0
     while True:
         chunk = file.read(1 << 16)
@@ -83,13 +94,13 @@ def _line_rest(file, path, position):
         if found >= 0 or not chunk:
             return length + (found + 1 if found >= 0 else 0)
         length += len(chunk)
-        if length > _LONGEST_LINE:
-            raise InputError(f"{path}: no line end in {length} bytes at byte {position}")
+        if length > _MAX_LINE_BYTES:
+            raise _too_long(path, length, position)
 
 
 def _rest_of_line(file, path):
     rest = b""
-    while len(rest) <= _LONGEST_LINE:
+    while len(rest) <= _MAX_LINE_BYTES:
         chunk = file.read(1 << 16)
         found = chunk.find(b"\n")
         if found >= 0:
@@ -97,24 +108,25 @@ def _rest_of_line(file, path):
         if not chunk:
             return rest
         rest += chunk
-    raise InputError(f"{path}: no line end in {len(rest)} bytes")
+    raise _too_long(path, len(rest), file.tell())
 
 
 def _cut(carry, chunk, path, position):
-    """Returns (whole lines, what is left) of `carry`, which has no line end, and `chunk`."""
+    """Returns (complete lines, the rest) of `carry`, which has no line end, and `chunk`."""
     last = chunk.rfind(b"\n") + 1
     rest = chunk[last:] if last else carry + chunk
-    if len(rest) > _LONGEST_LINE:
-        raise InputError(
-            f"{path}: no line end in {len(rest)} bytes before byte {position}: "
-            f"not a Criteo TSV file"
-        )
-    # A view, since a slice would copy the block once more.
+    if len(rest) > _MAX_LINE_BYTES:
+        raise _too_long(path, len(rest), position)
+    # A view, since a slice would copy the block again.
     return b"".join((carry, memoryview(chunk)[:last])) if last else b"", rest
 
 
 def read_compressed(path: str, compression: str) -> Generator[Block, None, None]:
-    """Yields Blocks of a whole gzip or zstd file; a thread of its own decompresses ahead."""
+    """Yields Blocks of a gzip or zstd file; a thread decompresses ahead.
+
+    Raises:
+        InputError: the file is unreadable, truncated or damaged, or has too long a line.
+    """
     with contextlib.closing(_ahead(_decompress(path, compression), depth=2)) as chunks:
         carry, bytes_read, position = b"", 0, 0
         for chunk, bytes_read in chunks:
@@ -140,7 +152,7 @@ def _decompress(path, compression):
                     bytes_read += len(compressed)
                     if not compressed:
                         break
-                if stream.eof:  # Another member or frame follows, or the padding that tapes leave.
+                if stream.eof:  # Another member or frame follows, or padding as on tapes.
                     compressed = compressed.lstrip(b"\0") if compression == "gzip" else compressed
                     stream, fresh = make(), True
                     continue
@@ -152,11 +164,14 @@ def _decompress(path, compression):
                     yield b"".join(pieces), bytes_read
                     pieces, held = [], 0
             if bytes_read == 0 or (not fresh and not stream.eof):
-                raise InputError(f"{path}: truncated: the compressed stream has no end")
+                message = f"{path}: truncated: the compressed stream has no end"
+                raise InputError(message, path=path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        message = f"{path}: cannot be read: {error.strerror or error}"
+        raise InputError(message, path=path) from error
     except _decompression_errors(compression) as error:
-        raise InputError(f"{path}: damaged {compression} data: {error}") from error
+        message = f"{path}: damaged {compression} data: {error}"
+        raise InputError(message, path=path) from error
     if held:
         yield b"".join(pieces), bytes_read
 
@@ -177,12 +192,13 @@ def _zstandard():
     try:
         import zstandard
     except ImportError as error:
-        raise InputError(f"reading .zst needs zstandard: {install_command('zstandard')}") from error
+        message = f"reading .zst needs zstandard; try {install_command('zstandard')}"
+        raise InputError(message) from error
     return zstandard
 
 
 def _ahead(items, depth):
-    """Yields from `items`, which a thread draws up to `depth` items ahead."""
+    """Yields from `items`; a thread reads up to `depth` items ahead."""
     ready, stop = queue.Queue(depth), threading.Event()
     end = object()
 

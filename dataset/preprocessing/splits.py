@@ -1,4 +1,4 @@
-"""Which samples become train, test and validation, and where each lands in its file."""
+"""Partitions samples into train, test and validation, and assigns their records."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TRAIN, TEST, VALIDATION = "train_data.bin", "test_data.bin", "validation_data.bi
 
 
 def folder_name(file: str) -> str:
-    """Returns the folder that a file of records becomes in the per-table layout."""
+    """Returns the name of the per-table layout's folder for a file of records."""
     return file.partition("_")[0]
 
 
 class Destination(NamedTuple):
-    """Rows [begin, end) of a part go to `file`, from its record `record` on."""
+    """Rows [begin, end) of a part are written to `file`, starting at its record `record`."""
 
     file: str
     record: int
@@ -30,21 +30,21 @@ class Destination(NamedTuple):
 
     @property
     def offset(self) -> int:
-        """Byte in the file."""
+        """Offset in the file, in bytes."""
         return self.record * RECORD_BYTES
 
     @property
     def length(self) -> int:
-        """Bytes."""
+        """Length in bytes."""
         return (self.end - self.begin) * RECORD_BYTES
 
 
 class Plan(NamedTuple):
-    """Where everything goes.
+    """Destinations of all samples.
 
     Attributes:
-        records: file name -> its records.
-        destinations: part number -> list of Destination, in row order.
+        records: file name -> number of records.
+        destinations: part number -> destinations in row order.
     """
 
     records: dict[str, int]
@@ -57,9 +57,12 @@ def by_day(
     """Plans the published split: the first half of the test day (rounded up) is the test set.
 
     Args:
-        train_parts: Parts of the training days, in order.
-        test_parts: Parts of the test day, in order; None for no test set.
-        write_validation: the test day's other half is written too, as validation.
+        train_parts: parts of the training days, in order.
+        test_parts: parts of the test day, in order; None for no test set.
+        write_validation: write the test day's other half as validation set.
+
+    Raises:
+        InputError: one of the files would be empty.
     """
     train = sum(part.rows for part in train_parts)
     ranges = [(TRAIN, 0, train)]
@@ -72,7 +75,11 @@ def by_day(
 
 
 def by_fraction(all_parts: Sequence[Part], fraction: Fraction) -> Plan:
-    """Plans a split by row order: the last `fraction` (a Fraction) of all rows, rounded up."""
+    """Plans a split by row order: the last `fraction` of all rows (rounded up) is the test set.
+
+    Raises:
+        InputError: one of the files would be empty.
+    """
     rows = sum(part.rows for part in all_parts)
     train = rows - -((-rows * fraction.numerator) // fraction.denominator)
     return _place(all_parts, [(TRAIN, 0, train), (TEST, train, rows)])
@@ -81,7 +88,10 @@ def by_fraction(all_parts: Sequence[Part], fraction: Fraction) -> Plan:
 def _place(all_parts, ranges):
     for file, begin, end in ranges:
         if begin == end:
-            raise InputError(f"{file} would be empty: no sample of the input falls into it")
+            raise InputError(
+                f"{file}: expected samples, found none for this split of the input",
+                path=file, expected=1, found=0,
+            )  # fmt: skip
     destinations, first = {}, 0
     for part in all_parts:
         found = []

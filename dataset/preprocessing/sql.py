@@ -1,10 +1,10 @@
-"""The SQL of preprocessing: one set of statements, run unchanged by DuckDB and by Spark SQL.
+"""The SQL of preprocessing: the same statements for DuckDB and Spark SQL.
 
-Tables: `samples` is the parsed input (part_id, row_id, label, I1..I13, C1..C26); `counts` is one
-column's values with how often each occurs; `dictionary_1` .. `dictionary_26` map values to ids.
+Tables: `samples` is the parsed input (part_id, row_id, label, I1..I13, C1..C26); `counts` has
+one column's values and their frequencies; `dictionary_1` .. `dictionary_26` map values to ids.
 
-Only what both dialects mean alike is used: 64-bit integers, GROUP BY, LEFT JOIN, ORDER BY with the
-place of NULL spelled out.
+The statements use only constructs that mean the same in both dialects: 64-bit integers, GROUP BY,
+LEFT JOIN, ORDER BY on columns without NULL.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataset.preprocessing.columns import (
 
 
 def dictionary_key(column: str, max_rows: int | None) -> str:
-    """Returns the expression whose values a column's dictionary is made of.
+    """Returns the expression whose values a column's dictionary contains.
 
     Args:
         column: name of a categorical column, NULL where the value is missing.
         max_rows: M of the modulo rule (a missing value is value 0), or None for the frequency
-            rule (values as they are).
+            rule (unchanged values).
     """
     value = f"CAST({column} AS BIGINT)"
     return value if max_rows is None else f"COALESCE({value}, 0) % {int(max_rows)}"
@@ -37,9 +37,9 @@ def counts(column: str, max_rows: int | None) -> str:
 
 
 def dictionary(threshold: int) -> str:
-    """Returns the statement that lists what gets an id, in the order of the ids.
+    """Returns the statement that lists the values with ids, in the order of the ids.
 
-    By descending count, ties by ascending value; a total order, so every engine gives the same.
+    By descending count, then ascending value: a total order, so that engines agree.
     """
     return (
         "SELECT value, frequency FROM counts "
@@ -49,7 +49,7 @@ def dictionary(threshold: int) -> str:
 
 
 def summary(threshold: int) -> str:
-    """Returns the statement that sums up `counts`: one row.
+    """Returns the statement that summarises `counts` in one row.
 
     Columns: samples, distinct values, distinct values below the threshold, samples with those.
     """
@@ -62,7 +62,7 @@ def summary(threshold: int) -> str:
 
 
 def mapping(max_rows: int | None) -> str:
-    """Returns the statement that gives every sample its ids; NULL where a value has none."""
+    """Returns the statement that selects every sample's ids; NULL for a value without one."""
     plain = (PART_NAME, ROW_NAME, LABEL_NAME, *DENSE_NAMES)
     selected = [f"samples.{name} AS {name}" for name in plain]
     joins = []

@@ -1,4 +1,4 @@
-"""The shapes of what stages return, which a journal gives back to a later run."""
+"""Types of the stages' results, which the journal returns to a later run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Crc32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 _OfCategorical = msgspec.Meta(min_length=CATEGORICAL, max_length=CATEGORICAL)
 _OfDense = msgspec.Meta(min_length=DENSE, max_length=DENSE)
-#: Not `int | None`, which Python 3.9 does not evaluate.
+#: Python 3.9 cannot evaluate `int | None`.
 _Extreme = Optional[int]
 _Path = Optional[str]
 
@@ -33,7 +33,7 @@ class _Dense(TypedDict):
 
 
 class ParsedUnit(TypedDict):
-    """Of `parsing.parse_unit`."""
+    """Result of `parsing.parse_unit`."""
 
     parts: list[_Part]
     rejects_path: _Path
@@ -47,7 +47,7 @@ class ParsedUnit(TypedDict):
 
 
 class ColumnSummary(TypedDict):
-    """Of `counting.summary`."""
+    """Result of `counting.summary`."""
 
     vocab_size: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
     distinct: _Count
@@ -57,7 +57,7 @@ class ColumnSummary(TypedDict):
 
 
 class MappedPart(TypedDict):
-    """Of `MapTask.result`."""
+    """Result of `MapTask.result`."""
 
     crc32: list[_Crc32]
     without_id: Annotated[list[_Count], _OfCategorical]

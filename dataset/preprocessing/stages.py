@@ -1,9 +1,9 @@
-"""The journal of what is finished: a stage is committed once its outputs are on disk.
+"""The journal of finished stages: a stage is committed once its outputs are on disk.
 
-Each stage is one small JSON file with what it was made from (its key), its result, and size and
-CRC-32 of its outputs. A stage counts only while its key is the one asked for and its outputs still
-have these checksums; otherwise it is done again. So a killed run goes on where it was, and a
-changed input or option redoes what depends on it and nothing else.
+Each stage is one small JSON file with its key (everything that it depends on), its result, and size
+and CRC-32 of its outputs. A stage is done again if its key differs or an output no longer has its
+checksum. Therefore a killed run continues where it stopped, and a changed input or option repeats
+only the stages that depend on it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from storage.paths import naming_errors
 from storage.regular import open_regular, open_regular_fd
 from storage.structured import StructureError, check_shape, read_json
 
-#: What is in the lock of a work folder, so that nobody else's folder is taken for one.
+#: Content of a work folder's lock file, which identifies the folder.
 _MARK = b"preprocess.py works in this folder\n"
 
 
 class Output(NamedTuple):
-    """Bytes that a stage wrote: a whole file, or a region of one."""
+    """Bytes that a stage wrote: a file, or a region of it."""
 
     path: str
     offset: int
@@ -37,13 +37,13 @@ class Output(NamedTuple):
     crc32: int
 
     @classmethod
-    def whole(cls, path: str, crc32: int | None = None) -> Output:
-        """Returns the Output for all of a file, reading it if its checksum is not given."""
+    def complete(cls, path: str, crc32: int | None = None) -> Output:
+        """Returns the Output for a complete file; reads it if `crc32` is not given."""
         crc32 = crc32_of_file(path) if crc32 is None else crc32
         return cls(path, 0, os.path.getsize(path), crc32)
 
     def intact(self) -> bool:
-        """Tells whether the file still holds these bytes."""
+        """Returns whether the file still holds these bytes."""
         try:
             if os.path.getsize(self.path) < self.offset + self.length:
                 return False
@@ -68,11 +68,11 @@ class Stages:
         os.makedirs(folder, exist_ok=True)
 
     def find(self, name: str, key: Any, shape: Any = dict) -> Any:
-        """Returns the result of a stage, or None if it must be done.
+        """Returns the result of a stage; None if the stage must be done.
 
         Args:
             name: file name of the stage.
-            key: JSON value that says what the stage is made from.
+            key: JSON value with everything that the stage depends on.
             shape: type of the result.
 
         Raises:
@@ -81,19 +81,20 @@ class Stages:
         path = self._path(name)
         try:
             stage = read_json(path, _Stage)
-            # Through JSON and back, since a tuple is read as a list.
+            # Through JSON and back, since JSON makes lists of tuples.
             if stage["key"] != json.loads(json.dumps(key)):
                 return None
             check_shape(stage["result"], f"{path}: result", shape)
         except FileNotFoundError:
             return None
         except StructureError as error:
-            raise OutputError(f"{error}; remove the file, to do this stage again") from error
+            message = f"{error}; remove the file to repeat this stage"
+            raise OutputError(message, **{**error.fields, "path": path}) from error
         intact = all(Output._make(output).intact() for output in stage["outputs"])
         return stage["result"] if intact else None
 
     def find_all(self, wanted: Iterable[tuple[str, Any]], shape: Any) -> list[Any]:
-        """Returns `find` of each (name, key) in `wanted`, several at a time."""
+        """Returns `find` of each (name, key) in `wanted`, with several threads."""
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
             return list(pool.map(lambda pair: self.find(pair[0], pair[1], shape), wanted))
 
@@ -113,7 +114,7 @@ class Stages:
 
 
 def check_work_folder(folder: str) -> None:
-    """Raises `OutputError` unless `folder` is new, empty, or one that `locked` has made."""
+    """Raises `OutputError` unless `folder` is new, empty, or made by `locked`."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     if not names:
         return
@@ -121,18 +122,24 @@ def check_work_folder(folder: str) -> None:
     if "lock" in names:
         with open_regular(os.path.join(folder, "lock")) as file:
             mark = file.read(len(_MARK) + 1)
-    # Empty, or cut, where a run ended as it began.
+    # An interrupted start leaves an empty or truncated lock file.
     begun = _MARK.startswith(mark) and names == ["lock"]
     if mark != _MARK and not begun:
         raise OutputError(
-            f"{folder}: holds files that preprocess.py did not write: its work folder (--work_dir) "
-            "must be new or empty"
-        )
+            f"{folder}: expected a new or empty work folder, found files that preprocess.py did "
+            "not write; try another --work_dir",
+            flag="work_dir", path=folder,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
-    """Holds `folder` for this process; a second run on it is an error, not a race."""
+    """Locks `folder` for this process.
+
+    Raises:
+        OptionError: another run holds the lock.
+        OutputError: see `check_work_folder`.
+    """
     check_work_folder(folder)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "lock")
@@ -142,8 +149,9 @@ def locked(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OptionError(f"{folder}: another preprocessing run works here") from error
+            message = f"{folder}: another preprocessing run uses this work folder"
+            raise OptionError(message, flag="work_dir", path=folder) from error
         with naming_errors(path):
-            if file.write(_MARK) < len(_MARK):  # Room for a part of it.
+            if file.write(_MARK) < len(_MARK):  # The disk is full.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield

@@ -15,11 +15,11 @@ def open_engine(options: Options, scratch: str) -> Engine:
     """Returns the engine that `options.engine` names.
 
     Args:
-        options: Options.
-        scratch: folder for its temporary files.
+        options: of the run.
+        scratch: folder for temporary files.
 
     Raises:
-        EngineError: it is not installed, or does not start.
+        EngineError: the engine is not installed, or does not start.
     """
     if options.engine == "duckdb":
         from dataset.preprocessing.engines.duckdb_engine import DuckDBEngine
@@ -29,4 +29,7 @@ def open_engine(options: Options, scratch: str) -> Engine:
         from dataset.preprocessing.engines.spark_engine import SparkEngine
 
         return SparkEngine(options, scratch)
-    raise OptionError(f"--engine: expected duckdb or spark, found {options.engine!r}")
+    raise OptionError(
+        f"--engine: expected duckdb or spark, found {options.engine!r}",
+        flag="engine", expected=("duckdb", "spark"), found=options.engine,
+    )  # fmt: skip

@@ -1,9 +1,8 @@
 """DuckDB inside this process: out of core, within its share of the memory limit.
 
-Counting and dictionaries are SQL for columns that cannot be counted in memory (`direct_counting`).
-That, parsing, and looking up ids run in worker processes: a part's values are found in hash tables
-that the workers share (`lookup`), which gives what the statement `sql.mapping` gives, in the order
-of the rows and several times faster than 26 joins.
+DuckDB counts the columns that do not fit into memory; the others are counted by `direct_counting`.
+That, parsing and mapping run in worker processes. Mapping looks ids up in shared hash tables
+(`lookup`): same result as the statement `sql.mapping`, several times faster than 26 joins.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
     from dataset.preprocessing.progress import ProgressBar
     from dataset.preprocessing.stage_results import MappedPart
 
-#: DuckDB's share of the limit: the rest is for Python, Arrow, and what an allocator keeps.
+#: DuckDB's share of the limit. The rest is for Python, Arrow and the allocators' free memory.
 _DUCKDB_SHARE = 0.7
-#: Share of the limit that lookup tables may take at a time.
+#: Largest share of the limit for the lookup tables of one pass.
 _TABLES_SHARE = 0.5
-#: A parsing or mapping process, at most; measured 0.25 GiB.
+#: Most memory of a parsing or mapping process; measured 0.25 GiB.
 _WORKER_BYTES = 400 << 20
-#: What DuckDB says of a disk that is full, before or while it writes.
+#: Parts of DuckDB's messages about a full disk, before and while it writes.
 _FULL_DISK = ("max_temp_directory_size", os.strerror(errno.ENOSPC))
-#: What streams a result as Arrow: the first name since DuckDB 1.5, the second before.
+#: Methods that stream a result as Arrow: the first since DuckDB 1.5, the second before.
 _ARROW_READERS = ("to_arrow_reader", "fetch_arrow_reader")
 #: Memory to build a lookup table, per entry.
 _BUILD_BYTES = 56
@@ -57,12 +56,16 @@ class DuckDBEngine(Engine):
     """See `Engine`."""
 
     def __init__(self, options: Options, scratch: str):
-        """Opens an in-memory database that spills to `scratch`."""
+        """Opens an in-memory database that spills to `scratch`.
+
+        Raises:
+            EngineError: DuckDB is not installed, or does not start.
+        """
         try:
             import duckdb
         except ImportError as error:
             raise EngineError(
-                f"--engine=duckdb needs DuckDB: {install_command('duckdb')}"
+                f"--engine=duckdb: needs DuckDB; try {install_command('duckdb')}", flag="engine"
             ) from error
         self._error = duckdb.Error
         self._limit = options.memory_limit
@@ -72,40 +75,42 @@ class DuckDBEngine(Engine):
             "memory_limit": f"{int(self._limit * _DUCKDB_SHARE) >> 20}MiB",
             "threads": self._jobs,
             "temp_directory": os.path.join(scratch, "duckdb"),
-            # The order of results comes from ORDER BY alone.
+            # Only ORDER BY determines the order of results.
             "preserve_insertion_order": False,
         }
         try:
             self._database = duckdb.connect(config=configuration)
         except self._error as error:
-            raise self._explained(error) from error
+            raise self._translated(error) from error
 
     def settings(self) -> tuple[str, ...]:
-        """Returns DuckDB's own view of (memory_limit, threads), as text."""
+        """Returns DuckDB's settings (memory_limit, threads) as text."""
         names = "current_setting('memory_limit'), current_setting('threads')"
         return tuple(str(value) for value in self._fetch_row(f"SELECT {names}"))
 
     def _execute(self, statement):
-        """Returns all rows: DuckDB 2 does nothing else on a connection that has some left."""
+        """Returns all rows: DuckDB 2 blocks a connection until all rows are fetched."""
         try:
             return self._database.execute(statement).fetchall()
         except self._error as error:
-            raise self._explained(error) from error
+            raise self._translated(error) from error
 
     def _fetch_row(self, statement):
         rows = self._execute(statement)
         if not rows:
-            raise EngineError(f"DuckDB: no row: {statement}")
+            raise EngineError(f"DuckDB: expected a row, found none: {statement}")
         return rows[0]
 
-    def _explained(self, error):
+    def _translated(self, error):
         reason = " ".join(str(error).split())
         if any(sign in reason for sign in _FULL_DISK):
-            # Its own advice is a setting that is not the user's.
+            # DuckDB advises a setting that users of this program cannot change.
             reason = reason.partition(". ")[0]
-            reason += (
-                f": no room for temporary files in {self._scratch}: name a --work_dir with more"
-            )
+            return EngineError(
+                f"DuckDB: {reason}: no space for temporary files in {self._scratch}; try a "
+                "--work_dir with more",
+                flag="work_dir", path=self._scratch,
+            )  # fmt: skip
         return EngineError(f"DuckDB: {reason}")
 
     def parse(
@@ -116,12 +121,12 @@ class DuckDBEngine(Engine):
         yield from processes.run(parsing.parse_unit, tasks, self._jobs, bar.show)
 
     def open_samples(self, parts: Sequence[Part]) -> None:
-        """Reads the parts where they lie."""
+        """Makes the parts the view `samples`."""
         paths = ", ".join("'" + part.path.replace("'", "''") + "'" for part in parts)
         self._execute(f"CREATE OR REPLACE VIEW samples AS SELECT * FROM read_parquet([{paths}])")
 
     def count(self, statement: str) -> None:
-        """Counts into a temporary table, which DuckDB spills as it must."""
+        """Counts into a temporary table, which DuckDB spills to disk if necessary."""
         self._execute("DROP TABLE IF EXISTS counts")
         self._execute(f"CREATE TEMPORARY TABLE counts AS {statement}")
 
@@ -136,7 +141,7 @@ class DuckDBEngine(Engine):
             read = next(getattr(result, name) for name in _ARROW_READERS if hasattr(result, name))
             yield from read(1 << 17)
         except self._error as error:
-            raise self._explained(error) from error
+            raise self._translated(error) from error
 
     def make_dictionaries(
         self,
@@ -146,13 +151,15 @@ class DuckDBEngine(Engine):
         folder: str,
         bar: ProgressBar,
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Counts several columns at a time in memory, by SQL what has no room there."""
+        """Counts several columns at a time in memory, and the columns that do not fit by SQL."""
         rows = sum(part.rows for part in parts)
-        at_once, room = direct_counting.columns_at_once(rule, rows, self._limit, self._jobs)
+        at_once, capacity_bytes = direct_counting.columns_at_once(
+            rule, rows, self._limit, self._jobs
+        )
         left = list(columns)
         if at_once:
             paths = [part.path for part in parts]
-            work = [(paths, rule, column, folder, room) for column in columns]
+            work = [(paths, rule, column, folder, capacity_bytes) for column in columns]
 
             def show(_, rows_done):
                 bar.show(rows_done / rows, rows_done)
@@ -175,8 +182,12 @@ class DuckDBEngine(Engine):
         commit: Callable[[int, MappedPart], None],
         bar: ProgressBar,
     ) -> None:
-        """Looks ids up in worker processes, in as few passes over the parts as memory allows."""
-        self._execute("DROP TABLE IF EXISTS counts")  # Its memory is for the lookup tables now.
+        """Looks ids up in worker processes, in as few passes over the parts as memory allows.
+
+        Raises:
+            MemoryLimitError: a lookup table does not fit the memory limit.
+        """
+        self._execute("DROP TABLE IF EXISTS counts")  # The lookup tables need its memory.
         folder = tempfile.mkdtemp(prefix="lookup-", dir=self._scratch)
         tables = self._build_tables(dictionary, rule, folder)
         passes = _fit(tables, self._limit * _TABLES_SHARE)
@@ -211,9 +222,10 @@ class DuckDBEngine(Engine):
         if at_once == 0 or lookup.table_bytes(largest) > self._limit * _TABLES_SHARE:
             needed = largest * _BUILD_BYTES / _DUCKDB_SHARE / 2**30
             raise MemoryLimitError(
-                f"--memory_limit: a dictionary has {largest} values; its lookup table needs a "
-                f"limit of at least {needed:.1f} GiB, found {self._limit / 2**30:.1f} GiB"
-            )
+                f"--memory_limit: the lookup table of a dictionary with {largest} values: expected "
+                f"at least {needed:.1f} GiB, found {self._limit / 2**30:.1f} GiB",
+                flag="memory_limit", expected=needed * 2**30, found=self._limit,
+            )  # fmt: skip
         tables = [
             mapping.Table(i, os.path.join(folder, f"{i}.npy"), size) for i, size in enumerate(sizes)
         ]
@@ -229,12 +241,12 @@ def _build_table(dictionary, table, first_id):
     lookup.write(table.path, values, first_id)
 
 
-def _fit(tables, room):
-    """Deals tables, in order, into groups whose bytes fit `room`."""
+def _fit(tables, capacity_bytes):
+    """Partitions tables, in order, into groups of at most `capacity_bytes`."""
     groups, held = [[]], 0
     for table in tables:
         size = lookup.table_bytes(table.entries)
-        if groups[-1] and held + size > room:
+        if groups[-1] and held + size > capacity_bytes:
             groups.append([])
             held = 0
         groups[-1].append(table)

@@ -1,4 +1,4 @@
-"""What preprocessing asks of an engine."""
+"""The interface of SQL engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Engine(abc.ABC):
-    """Runs tasks and the statements of `sql`; a context manager."""
+    """Runs the stages of preprocessing and the statements of `sql`; a context manager."""
 
     def __enter__(self):
         return self
@@ -35,9 +35,9 @@ class Engine(abc.ABC):
         """Yields (index, result) of `parsing.parse_unit` for each unit, in any order.
 
         Args:
-            units: list of Unit.
-            folder: where the parts go.
-            bar: ProgressBar.
+            units: units of input.
+            folder: folder for the parts.
+            bar: updated as units finish.
         """
 
     @abc.abstractmethod
@@ -46,7 +46,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def count(self, statement: str) -> None:
-        """Makes the result of `statement` the table `counts`, replacing the one before."""
+        """Makes the result of `statement` the table `counts`, replacing an earlier one."""
 
     @abc.abstractmethod
     def row(self, statement: str) -> tuple[int, ...]:
@@ -69,11 +69,11 @@ class Engine(abc.ABC):
 
         Args:
             columns: numbers of columns, from 0.
-            parts: list of Part, all samples.
-            rule: dictionaries.Rule.
+            parts: the parts with all samples.
+            rule: how values become ids.
             folder: the dictionary's folder.
-            bar: ProgressBar over columns.
-            before: columns that the bar shows already.
+            bar: counts columns.
+            before: number of columns that the bar already shows.
         """
         rows = sum(part.rows for part in parts)
         self.open_samples(parts)
@@ -93,12 +93,12 @@ class Engine(abc.ABC):
         """Writes the records of every part.
 
         Args:
-            tasks: list of MapTask.
+            tasks: one for each part.
             dictionary: folder of the dictionary.
-            rule: its Rule.
+            rule: the dictionary's rule.
             commit: called with (index of the task, `MapTask.result`) once that part's records are
                 complete and on disk.
-            bar: ProgressBar.
+            bar: counts rows.
         """
 
     @abc.abstractmethod

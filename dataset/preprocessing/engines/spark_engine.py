@@ -1,8 +1,9 @@
-"""Spark: the same statements on a cluster; parsing and writing run on its executors too.
+"""Spark: runs the statements of `sql`, parsing and writing on a cluster's executors.
 
-Input, output and work folders must be at the same path on the driver and on every executor (a
-shared file system, or one machine). Executors need Python with numpy and pyarrow; this package is
-shipped to them. GPUs (RAPIDS Accelerator) are a matter of `--spark_conf` alone.
+Input, output and work folders must have the same path on the driver and on every executor (a shared
+file system, or one machine). Executors need Python with numpy and pyarrow; the driver ships this
+package and the library of C++ kernels to them. `--spark_conf` is enough to use GPUs (RAPIDS
+Accelerator).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.preprocessing import dictionaries, sql
+from dataset.preprocessing import dictionaries, native, sql
 from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines import spark_tasks
 from dataset.preprocessing.engines.interface import Engine
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from dataset.preprocessing.progress import ProgressBar
     from dataset.preprocessing.stage_results import MappedPart
 
-#: Share of the memory limit for a JVM's heap; Python workers and what the JVM keeps beside its
-#: heap have the rest.
+#: Share of the memory limit for a JVM's heap. The rest is for Python workers and the JVM's other
+#: memory.
 _HEAP_SHARE = 0.6
 _DICTIONARY_PIECE = 1 << 20
 
@@ -47,15 +48,20 @@ class SparkEngine(Engine):
     """See `Engine`."""
 
     def __init__(self, options: Options, scratch: str):
-        """Starts a Spark session, or joins the one that this process has."""
+        """Starts a Spark session, or joins the session of this process.
+
+        Raises:
+            EngineError: PySpark, pandas or Java is missing, or Spark does not start.
+        """
         try:
-            import pandas  # noqa: F401, PySpark's mapInArrow asks for it
+            import pandas  # noqa: F401, required by PySpark's mapInArrow
             import pyspark
             from pyspark.sql import SparkSession
         except ImportError as error:
             raise EngineError(
-                f"--engine=spark needs PySpark and pandas ({error}): "
-                f"{install_command('pyspark', 'pandas')}"
+                f"--engine=spark: needs PySpark and pandas ({error}); try "
+                f"{install_command('pyspark', 'pandas')}",
+                flag="engine",
             ) from error
         java = os.environ.get("JAVA_HOME")
         if not (
@@ -63,7 +69,10 @@ class SparkEngine(Engine):
         ):
             where = f"JAVA_HOME={java} has no bin/java" if java else "no java on the PATH"
             versions = "8, 11 or 17" if pyspark.__version__.startswith("3.") else "17 or later"
-            raise EngineError(f"--engine=spark needs Java {versions}: {where}")
+            raise EngineError(
+                f"--engine=spark: expected Java {versions}, found {where}",
+                flag="engine", expected=versions, path=java,
+            )  # fmt: skip
         self._scratch = os.path.join(scratch, "spark")
         os.makedirs(self._scratch, exist_ok=True)
         heap = f"{int(options.memory_limit * _HEAP_SHARE) >> 20}m"
@@ -77,30 +86,32 @@ class SparkEngine(Engine):
         }
         master = options.master or f"local[{options.jobs}]"
         if master.startswith("local"):
-            # The workers' Python is this one, not whichever python3 is first on the PATH.
+            # The workers run this Python, not the first python3 on the PATH.
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        # `builder` is a property of the class, by a descriptor of PySpark's own.
+        # `builder` is a class property, made by a descriptor that pyright does not know.
         builder = SparkSession.builder.master(master)  # pyright: ignore[reportAttributeAccessIssue]
         for key, value in settings.items():
             builder = builder.config(key, value)
         joined = SparkSession.getActiveSession() is not None
         try:
             self._spark = builder.getOrCreate()
-        except Exception as error:  # Whatever Py4J and the JVM make of a wrong setting.
-            raise EngineError(f"Spark does not start: {_reason(error)}") from error
+        except Exception as error:  # Py4J and the JVM raise many types for a wrong setting.
+            message = f"--engine=spark: Spark does not start: {_reason(error)}"
+            raise EngineError(message, flag="engine") from error
         self._stops = not joined
         self._counts = None
-        self._spark.sparkContext.addPyFile(_ship_package(self._scratch))
+        self._spark.sparkContext.addPyFile(_zip_packages(self._scratch))
+        self._spark.sparkContext.addFile(str(native.PATH))
 
     def settings(self) -> tuple[str | None, str | None]:
-        """Returns Spark's own view of (driver memory, executor memory), as text."""
+        """Returns Spark's settings (driver memory, executor memory) as text."""
         conf = self._spark.sparkContext.getConf()
         return conf.get("spark.driver.memory"), conf.get("spark.executor.memory")
 
     def parse(
         self, units: Sequence[Unit], folder: str, bar: ProgressBar
     ) -> Iterator[tuple[int, Any]]:
-        """Parses on the executors, a few rounds' worth of units at a time."""
+        """Parses on the executors, four units per core at a time."""
         context = self._spark.sparkContext
         step = 4 * context.defaultParallelism
         done = rows = 0
@@ -111,19 +122,19 @@ class SparkEngine(Engine):
             for index, (error, result) in enumerate(self._try(tasks.map(function).collect)):
                 if error is not None:
                     raise error
-                assert result is not None  # One of the two is None.
+                assert result is not None  # Either error or result is None.
                 done += group[index].input_bytes
                 rows += result["lines"]
                 bar.show(done, rows)
                 yield begin + index, result
 
     def open_samples(self, parts: Sequence[Part]) -> None:
-        """Reads the parts where they lie."""
+        """Makes the parts the view `samples`."""
         frame = self._try(lambda: self._spark.read.parquet(*(part.path for part in parts)))
         frame.createOrReplaceTempView("samples")
 
     def count(self, statement: str) -> None:
-        """Counts into a cached table, which Spark spills as it must."""
+        """Counts into a cached table, which Spark spills to disk if necessary."""
         self._drop_counts()
         self._counts = self._try(lambda: self._spark.sql(statement).persist())
         self._counts.createOrReplaceTempView("counts")
@@ -139,12 +150,12 @@ class SparkEngine(Engine):
         return tuple(int(value) for value in row)
 
     def ordered(self, statement: str) -> Iterator[pa.RecordBatch]:
-        """Sorts on the executors into Parquet files, whose names are in the order of the rows."""
+        """Sorts on the executors into Parquet files, whose names sort in the order of the rows."""
         folder = os.path.join(self._scratch, "ordered")
         self._try(lambda: self._spark.sql(statement).write.mode("overwrite").parquet(folder))
         for path in sorted(Path(folder).glob("part-*.parquet")):
             with pq.ParquetFile(path) as file:
-                # Arrow does not read a file without row groups, as an empty partition becomes.
+                # Arrow does not read files without row groups: those of empty partitions.
                 if file.num_row_groups:
                     yield from file.iter_batches(1 << 17)
         shutil.rmtree(folder)
@@ -181,10 +192,11 @@ class SparkEngine(Engine):
                 rows += tasks[index].part.rows
                 bar.show(rows, rows)
             if numbers:
-                raise EngineError(f"Spark: no result for the parts {sorted(numbers)}")
+                missing = sorted(numbers)
+                raise EngineError(f"Spark: no result for the parts {missing}", found=missing)
 
     def close(self) -> None:
-        """Ends the session, unless somebody else began it."""
+        """Ends the session if this engine started it; removes temporary files."""
         self._drop_counts()
         if self._stops:
             self._spark.stop()
@@ -198,9 +210,11 @@ class SparkEngine(Engine):
             return action()
         except (Py4JError, PySparkException) as error:
             reason = _reason(error)
-            if _FULL_DISK in reason:  # Java does not say where.
-                reason += f"; Spark's temporary files are in {self._scratch}"
-            raise EngineError(f"Spark: {reason}") from error
+            path = None
+            if _FULL_DISK in reason:  # Java's message does not name the folder.
+                path = self._scratch
+                reason += f"; Spark's temporary files are in {path}"
+            raise EngineError(f"Spark: {reason}", path=path) from error
 
 
 _CAUSED_BY = "Caused by: "
@@ -209,7 +223,7 @@ _FULL_DISK = os.strerror(errno.ENOSPC)
 
 
 def _reason(error):
-    """Returns the line of an error's text (two languages' tracebacks) that says what was wrong."""
+    """Returns the line with the reason of an error whose text has two languages' tracebacks."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if _NAMES_ERROR.match(line)]
     reason = (named or lines or [repr(error)])[-1]
@@ -217,15 +231,15 @@ def _reason(error):
 
 
 def _by_file(tasks):
-    """Returns lists of task indices: those of the same input file together."""
+    """Returns lists of task indices, one list for each input file."""
     groups = {}
     for index, task in enumerate(tasks):
         groups.setdefault(task.part.file_index, []).append(index)
     return list(groups.values())
 
 
-def _ship_package(folder):
-    """Zips this package and `storage`, for the executors; returns the zip's path."""
+def _zip_packages(folder):
+    """Zips the packages that executors import; returns the zip's path."""
     root = Path(__file__).resolve().parents[3]
     path = os.path.join(folder, "dataset.zip")
     with zipfile.ZipFile(path, "w") as file:
@@ -238,7 +252,7 @@ def _ship_package(folder):
 def _write_dictionary(values, first_id, path):
     schema = pa.schema([("value", pa.int64()), ("id", pa.int32())])
     with pq.ParquetWriter(path, schema) as writer:
-        # An empty dictionary needs its one empty batch, or Spark finds no schema.
+        # Without its one empty batch, an empty dictionary has no schema for Spark.
         for begin in range(0, max(len(values), 1), _DICTIONARY_PIECE):
             piece = np.asarray(values[begin : begin + _DICTIONARY_PIECE]).astype(np.int64)
             ids = np.arange(begin + first_id, begin + first_id + piece.size, dtype=np.int32)

@@ -1,15 +1,17 @@
-"""What runs on Spark's executors besides SQL: parsing of units, writing of records."""
+"""Tasks on Spark's executors besides SQL: parsing units, writing records."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset.preprocessing import native
 from dataset.preprocessing.columns import (
     CATEGORICAL,
     CATEGORICAL_NAMES,
@@ -19,14 +21,21 @@ from dataset.preprocessing.columns import (
     ROW_NAME,
 )
 from dataset.preprocessing.errors import PreprocessError
-from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids, to_records
+from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids
 
 if TYPE_CHECKING:
     from dataset.preprocessing.mapping import MapTask
 
 
+def use_shipped_library() -> None:
+    """Loads the C++ kernels from the file that the driver added with `SparkContext.addFile`."""
+    from pyspark import SparkFiles
+
+    native.PATH = Path(SparkFiles.get(native.PATH.name))
+
+
 class Parse:
-    """Parses one unit; an error comes back as a value, so that the driver raises it as it is."""
+    """Parses one unit; returns an error as a value, so that the driver can raise it unchanged."""
 
     def __init__(self, folder: str):
         """Takes the folder for the parts."""
@@ -36,6 +45,7 @@ class Parse:
         """Returns (None, result) or (the error, None)."""
         from dataset.preprocessing.parsing import parse_unit
 
+        use_shipped_library()
         try:
             return None, parse_unit(unit, self._folder)
         except (PreprocessError, OSError) as error:
@@ -43,17 +53,18 @@ class Parse:
 
 
 class Write:
-    """Writes the records of mapped parts; for `DataFrame.mapInArrow`."""
+    """Writes the records of mapped parts; an argument of `DataFrame.mapInArrow`."""
 
-    #: One row for each part that was written.
+    #: One row for each written part.
     SCHEMA = f"{PART_NAME} int, crc32 array<bigint>, without_id array<bigint>"
 
     def __init__(self, tasks: Sequence[MapTask]):
-        """Takes the MapTasks of all parts that may come."""
+        """Takes the MapTasks of all parts."""
         self._tasks = {task.part.number: task for task in tasks}
 
     def __call__(self, batches):
         """Takes mapped rows by ascending part and row; yields batches of `SCHEMA`."""
+        use_shipped_library()
         current = None
         for batch in batches:
             numbers = np.asarray(batch.column(PART_NAME))
@@ -89,7 +100,9 @@ class _PartInProgress:
         rows = np.asarray(batch.column(ROW_NAME))
         if not np.array_equal(rows, np.arange(self._row, self._row + rows.size)):
             raise PreprocessError(
-                f"part {self.number}: rows from {self._row} on are missing, double or out of order"
+                f"part {self.number}: expected rows {self._row} to {self._row + rows.size - 1} in "
+                f"order, found {rows[0]} to {rows[-1]}",
+                path=self._task.part.path,
             )
         for destination, writer in zip(self._task.destinations, self._writers):
             begin = max(destination.begin - self._row, 0)
@@ -105,14 +118,15 @@ class _PartInProgress:
         for column, name in enumerate(CATEGORICAL_NAMES):
             ids = np.asarray(pc.fill_null(batch.column(name), -1))
             self._without_id[column] += set_ids(fields, column, ids)
-        return to_records(fields)
+        return native.to_records(fields)
 
     def finish(self):
-        """Returns the batch that says the part is on disk."""
+        """Waits until the part is on disk; returns its row of `SCHEMA`."""
         if self._row != self._task.part.rows:
             raise PreprocessError(
-                f"part {self.number}: expected {self._task.part.rows} rows, found {self._row}"
-            )
+                f"part {self.number}: expected {self._task.part.rows} rows, found {self._row}",
+                path=self._task.part.path, expected=self._task.part.rows, found=self._row,
+            )  # fmt: skip
         for writer in self._writers:
             writer.sync()
         self._files.close()

@@ -1,3 +1,6 @@
+"""Runs that are killed, and continued by the same command."""
+
+import json
 import os
 import re
 import signal
@@ -6,11 +9,16 @@ import sys
 
 import pytest
 
-from dataset.preprocessing import native, parts, pipeline
+from dataset.preprocessing import parts
 from tests.support.dataset.preprocessing import killed_run
-from tests.support.dataset.preprocessing.fixtures import random_lines, run_options, write_days
+from tests.support.dataset.preprocessing.fixtures import (
+    files_below,
+    random_lines,
+    run_quietly,
+    write_days,
+)
 
-#: Where a run on three days of five parts is killed, in the order in which a run gets there.
+#: Where a run on three days of several parts is killed, in the order in which it gets there.
 POINTS = [
     ("parts.PartWriter.close", 1),
     ("stages.Stages.commit", 2),
@@ -27,8 +35,17 @@ POINTS = [
 ]
 
 
-def _days(folder):
-    write_days(folder, *(random_lines(seed, 90 + seed, bad=0.05) for seed in range(3)))
+def _kill(folder, *runs):
+    """Runs `killed_run`; returns the output of each killed run."""
+    done = subprocess.run(
+        [sys.executable, "-m", killed_run.__name__, str(folder), *runs],
+        env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    for run, (status, output) in zip(runs, results):
+        assert status == -signal.SIGKILL, (run, output, done.stderr)
+    return [output for _, output in results]
 
 
 def _finished_before(text):
@@ -38,38 +55,22 @@ def _finished_before(text):
     return found
 
 
-def _files(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".preprocess" not in path.parts
-    }
-
-
 @pytest.fixture
-def undisturbed(tmp_path, monkeypatch):
-    """The files of a run that nobody kills."""
+def undisturbed(rng, tmp_path, monkeypatch):
+    """The files of a run that is not killed."""
     monkeypatch.setattr(parts, "PART_BYTES", killed_run.PART_BYTES)
-    _days(tmp_path)
-    options = run_options(tmp_path, output=str(tmp_path / "undisturbed"), **killed_run.SPLIT)
-    pipeline.run(options, say=lambda line: None)
-    return _files(tmp_path / "undisturbed")
+    write_days(tmp_path, *(random_lines(rng, 90 + day, bad=0.05) for day in range(3)))
+    run_quietly(tmp_path, output=str(tmp_path / "undisturbed"), **killed_run.SPLIT)
+    return files_below(tmp_path / "undisturbed")
 
 
-def test_a_run_killed_again_and_again_gives_the_same_bytes(tmp_path, undisturbed):
-    """Runs on the same folder, each killed a little later than the one before."""
-    reached = []
-    for point, count in POINTS:
-        command = [sys.executable, "-m", killed_run.__name__, str(tmp_path), point, str(count)]
-        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == -signal.SIGKILL, (point, run.stdout, run.stderr)
-        reached.append(_finished_before(run.stdout))
-    said = []
-    pipeline.run(run_options(tmp_path, **killed_run.SPLIT), say=said.append)
-    assert _files(tmp_path / "out") == undisturbed
-    # What one run finished, the next does not do again; renamed records alone are mapped anew.
-    reached.append(_finished_before("\n".join(said)))
+def test_run_killed_repeatedly_gives_the_same_bytes(tmp_path, undisturbed):
+    """Runs on the same folder, each killed a little later than the previous one."""
+    outputs = _kill(tmp_path, *(f"memory:1:{point}:{count}" for point, count in POINTS))
+    _, lines = run_quietly(tmp_path, **killed_run.SPLIT)
+    assert files_below(tmp_path / "out") == undisturbed
+    reached = [_finished_before(text) for text in [*outputs, "\n".join(lines)]]
+    # A run does not repeat finished stages. Only renamed records are mapped again.
     for earlier, later in zip(reached, reached[1:]):
         assert later["parse"] >= earlier["parse"]
         assert later["count"] >= earlier["count"]
@@ -83,45 +84,42 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes(tmp_path, undisturbed
 
 
 @pytest.mark.parametrize(
-    "kernels, jobs, point",
+    "run, counted",
     [
-        ("none", 1, ("counting.make_dictionary", 5)),  # SQL counts
-        ("none", 2, ("counting.make_dictionary", 9)),
-        ("native", 2, ("dictionaries.write_manifest", 1)),
-        ("native", 1, ("direct_counting._order", 5)),
+        ("sql:1:counting.make_dictionary:5", 4),
+        ("memory:2:dictionaries.write_manifest:1", 26),
     ],
 )
-def test_counting_goes_on_where_it_was_killed(tmp_path, undisturbed, kernels, jobs, point):
-    """However values are counted; and what a killed process has half written goes."""
-    if kernels == "native" and native.load() is None:
-        pytest.skip(f"{native.PATH} is not built")
-    name, count = point
-    command = [sys.executable, "-m", killed_run.__name__, str(tmp_path), name, str(count)]
-    run = subprocess.run(
-        [*command, kernels, str(jobs)], env={**os.environ, "PYTHONPATH": os.getcwd()},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == -signal.SIGKILL, (run.stdout, run.stderr)
+def test_counting_continues_after_a_kill(tmp_path, undisturbed, run, counted):
+    """By SQL, and in worker processes; half-written files are removed."""
+    _kill(tmp_path, run)
     (tmp_path / "out" / "dictionary" / "C26.npy.123.partial").write_bytes(b"half")
-    said = []
-    pipeline.run(run_options(tmp_path, **killed_run.SPLIT), say=said.append)
-    assert _files(tmp_path / "out") == undisturbed
-    assert _finished_before("\n".join(said))["count"] == (26 if count == 1 else count - 1)
+    _, lines = run_quietly(tmp_path, **killed_run.SPLIT)
+    assert files_below(tmp_path / "out") == undisturbed
+    assert _finished_before("\n".join(lines))["count"] == counted
 
 
 def test_a_damaged_part_is_parsed_again(tmp_path, undisturbed):
-    options = run_options(tmp_path, keep_parts=True, **killed_run.SPLIT)
-    pipeline.run(options, say=lambda line: None)
+    run_quietly(tmp_path, keep_parts=True, **killed_run.SPLIT)
     folder = tmp_path / "out" / ".preprocess"
     (folder / "stages" / "complete.json").unlink()
     path = sorted((folder / "parts").glob("part-*"))[1]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    said = []
-    options.overwrite = True
-    pipeline.run(options, say=said.append)
-    units = [line for line in said if line.startswith("parse:")]
-    total, before = map(int, re.findall(r"(\d+) (?:units|finished)", units[0]))
+    _, lines = run_quietly(tmp_path, keep_parts=True, overwrite=True, **killed_run.SPLIT)
+    (units,) = [line for line in lines if line.startswith("parse:")]
+    total, before = map(int, re.findall(r"(\d+) (?:units|finished)", units))
     assert before == total - 1
-    assert _files(tmp_path / "out") == undisturbed
+    assert files_below(tmp_path / "out") == undisturbed
+
+
+def test_worker_processes_give_the_same_bytes(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", killed_run.PART_BYTES)
+    write_days(tmp_path, random_lines(rng, 200), random_lines(rng, 150))
+    for jobs in (1, 2):
+        run_quietly(
+            tmp_path, jobs=jobs, memory_limit=2 << 30, output=str(tmp_path / f"out{jobs}"),
+            train_days=(0,), test_day=1,
+        )  # fmt: skip
+    assert files_below(tmp_path / "out1") == files_below(tmp_path / "out2")

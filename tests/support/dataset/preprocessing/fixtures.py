@@ -1,26 +1,15 @@
 """Makes days, and runs preprocessing on them without waiting for a disk."""
 
-import random
-
 import numpy as np
 import pytest
 
-from dataset.preprocessing import native, options, pipeline
+from dataset.preprocessing import options, pipeline
 
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
-    """Waits for no disk: a killed process loses none of its pages."""
+    """Skips fsync: the pages of a killed process survive without it."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
-@pytest.fixture(scope="module")
-def kernels():
-    """Without the library, their tests have nothing to run: `make test` builds it."""
-    if not native.PATH.exists():
-        pytest.skip(f"{native.PATH} is not built")
-    assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
-    return native.load()
 
 
 def run_options(folder, **given):
@@ -35,16 +24,17 @@ def run_options(folder, **given):
     return options.Options(**{**defaults, **given})
 
 
+def run_quietly(folder, **given):
+    """Runs preprocessing below `folder`; returns (report, logged lines)."""
+    lines = []
+    report = pipeline.run(run_options(folder, **given), log=lines.append)
+    return report, lines
+
+
 @pytest.fixture
 def preprocess(tmp_path):
-    """Runs preprocessing below tmp_path; returns (report, lines that it said)."""
-
-    def run(**given):
-        said = []
-        report = pipeline.run(run_options(tmp_path, **given), say=said.append)
-        return report, said
-
-    return run
+    """`run_quietly` below tmp_path."""
+    return lambda **given: run_quietly(tmp_path, **given)
 
 
 def records_of(path):
@@ -52,29 +42,41 @@ def records_of(path):
     return np.fromfile(path, "<i4").reshape(-1, 40)
 
 
-def random_lines(seed, lines, bad=0.0):
+def files_below(folder):
+    """Returns {path: bytes} of the files below a folder, without the work folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".preprocess" not in path.parts
+    }
+
+
+def random_lines(rng, lines, bad=0.0):
     """Returns lines (str, without LF): skewed values, missing ones, negatives, some malformed."""
-    rng = random.Random(seed)
+    label = rng.random(lines) < 0.3
+    counts = ((rng.pareto(0.3, (lines, 13)) + 1) % 2**31).astype(np.int64) - 2
+    ranks = np.minimum(rng.pareto(0.7, (lines, 26)) + 1, 2**62).astype(np.int64) % 10**9
+    ranks[:, ::4] %= 5
+    values = np.where(np.arange(26) % 3, ranks * 2654435761 % 2**32, ranks)
+    count_missing, value_missing = rng.random((lines, 13)) < 0.15, rng.random((lines, 26)) < 0.1
     made = []
-    for _ in range(lines):
-        fields = [str(int(rng.random() < 0.3))]
-        for _ in range(13):
-            kind = rng.random()
-            fields.append("" if kind < 0.15 else str(int(rng.paretovariate(0.3) % 2**31) - 2))
-        for column in range(26):
-            kind = rng.random()
-            value = int(rng.paretovariate(0.7)) % (5 if column % 4 == 0 else 10**9)
-            value = value * 2654435761 % 2**32 if column % 3 else value
-            fields.append("" if kind < 0.1 else f"{value:08x}")
+    for row in range(lines):
+        dense = np.where(count_missing[row], "", counts[row].astype(str)).tolist()
+        hexadecimal = [f"{value:08x}" for value in values[row].tolist()]
+        categorical = np.where(value_missing[row], "", hexadecimal).tolist()
+        fields = [str(int(label[row])), *dense, *categorical]
         if rng.random() < bad:
-            spot = rng.randrange(40)
-            fields[spot] = rng.choice(
-                ["x", "1.5", "123456789", "2", "--1", "", " 1", "99999999999"]
-            )
+            wrong = ["x", "1.5", "123456789", "2", "--1", "", " 1", "99999999999"]
+            fields[rng.integers(40)] = str(rng.choice(wrong))
             if rng.random() < 0.3:
-                del fields[rng.randrange(len(fields))]
+                del fields[rng.integers(40)]
         made.append("\t".join(fields))
     return made
+
+
+def text_of(lines, end="\n"):
+    """Returns lines as Latin-1 bytes."""
+    return "".join(line + end for line in lines).encode("latin-1")
 
 
 def write_days(folder, *days):
@@ -82,5 +84,5 @@ def write_days(folder, *days):
     target = folder / "days"
     target.mkdir(exist_ok=True)
     for number, lines in enumerate(days):
-        (target / f"day_{number}").write_text("".join(line + "\n" for line in lines))
+        (target / f"day_{number}").write_bytes(text_of(lines))
     return target

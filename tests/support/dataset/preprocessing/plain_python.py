@@ -1,4 +1,4 @@
-"""What preprocessing must give, said in plain Python: line by line, with dictionaries of ints."""
+"""Reference implementation of preprocessing in plain Python: line by line, with dicts."""
 
 import collections
 import math
@@ -8,15 +8,19 @@ import numpy as np
 
 
 def read_line(line):
-    """Returns (label, 13 counts or None, 26 values or None), or None for a malformed line."""
-    fields = line.split("\t")
+    """Returns (label, 13 counts or None, 26 values or None), or None for a malformed line.
+
+    Args:
+        line: str without LF; a CR at its end is ignored.
+    """
+    fields = line.removesuffix("\r").split("\t")
     if len(fields) != 40 or fields[0] not in ("0", "1"):
         return None
     dense, values = [], []
     for field in fields[1:14]:
         if field == "":
             dense.append(None)
-        elif re.fullmatch(r"-?[0-9]+", field) and -(2**31) <= int(field) <= 2**31 - 1:
+        elif re.fullmatch(r"-?[0-9]{1,16}", field) and -(2**31) <= int(field) <= 2**31 - 1:
             dense.append(int(field))
         else:
             return None
@@ -67,6 +71,6 @@ def to_records(samples, tables, modulo=None, negatives="zero"):
 
 
 def split_rows(rows, fraction):
-    """Returns how many rows train and test have, the last `fraction` (a Fraction) being test."""
+    """Returns (training rows, test rows) if the last `fraction` (a Fraction) of rows is test."""
     test = math.ceil(rows * fraction)
     return rows - test, test

@@ -1,3 +1,3 @@
-from tests.support.dataset.preprocessing.fixtures import kernels, no_fsync, preprocess
+from tests.support.dataset.preprocessing.fixtures import no_fsync, preprocess
 
-__all__ = ["kernels", "no_fsync", "preprocess"]
+__all__ = ["no_fsync", "preprocess"]

@@ -1,129 +1,164 @@
-import re
+"""The C++ line decoder against plain Python."""
+
+import ctypes
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from dataset.preprocessing.fields import PADDING, ByteBlock, decode_hex, decode_integers
-from dataset.preprocessing.tsv import decode_lines, decode_lines_with_numpy, explain
-from tests.support.dataset.preprocessing.fixtures import random_lines
+from dataset.preprocessing import native
+from dataset.preprocessing.columns import Samples
+from dataset.preprocessing.errors import LibraryError
+from dataset.preprocessing.tsv import decode_lines, explain
+from tests.support.dataset.preprocessing.fixtures import random_lines, text_of
 from tests.support.dataset.preprocessing.plain_python import read_line
 
-_HEX = st.text("0123456789abcdefABCDEF", max_size=9)
-_NUMBERS = st.integers(-(2**33), 2**33).map(str) | st.text("0123456789-", max_size=18)
-_ANY = st.text(st.characters(max_codepoint=255, exclude_characters="\t\n"), max_size=9)
+_POISON = 0xA5
+_COLUMNS = ("label", "dense", "dense_present", "values", "present")
+_PUT = ["", "\t", "\n", "\r", "-", "g", "G", "/", ":", "@", "`", "0", "F", " ", "\0", ".", "+"]
+_PUT += ["\x10", "\xb0", "\xff", "9" * 8, "0" * 15 + "7", "0" * 16 + "7", "1" * 40, "\r\n"]
+
+_empty = Samples.empty
 
 
-def _spans(fields):
-    block = ByteBlock("\t".join(fields).encode("latin-1"))
-    lengths = np.array([len(field) for field in fields], np.int64)
-    starts = PADDING + np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])
-    return block, starts, starts + lengths
+def _poisoned(n):
+    samples = _empty(n)
+    for name in _COLUMNS:
+        getattr(samples, name).view(np.uint8)[...] = _POISON
+    return samples
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(_HEX | _ANY, min_size=1, max_size=20))
-def test_hex_fields_are_what_int_says(fields):
-    values, present, valid = decode_hex(*_spans(fields))
-    for i, field in enumerate(fields):
-        good = re.fullmatch("[0-9a-fA-F]{0,8}", field) is not None
-        assert bool(valid[i]) == good, field
-        assert bool(present[i]) == (field != "")
-        if good:
-            assert values[i] == (int(field, 16) if field else 0), field
+@pytest.fixture
+def check(monkeypatch):
+    """Compares decoded bytes with `read_line`; returns DecodedLines."""
+    monkeypatch.setattr(Samples, "empty", staticmethod(_poisoned))
+
+    def check(text):
+        decoded = decode_lines(text)
+        lines = text.split(b"\n")[:-1]
+        expected = [read_line(line.decode("latin-1")) for line in lines]
+        bad = [i for i, sample in enumerate(expected) if sample is None]
+        assert decoded.lines == len(lines)
+        assert [(r.line, r.text) for r in decoded.rejects] == [(i, lines[i]) for i in bad]
+        for line, sample in zip(lines, expected):
+            assert (explain(line) is None) == (sample is not None), line
+        samples = [sample for sample in expected if sample is not None]
+        dense = np.array([dense for _, dense, _ in samples], object).reshape(-1, 13).T
+        values = np.array([values for _, _, values in samples], object).reshape(-1, 26).T
+        columns = {
+            "label": np.array([label for label, _, _ in samples], np.int32),
+            "dense": np.where(dense == None, 0, dense).astype(np.int32),  # noqa: E711
+            "dense_present": dense != None,  # noqa: E711
+            "values": np.where(values == None, 0, values).astype(np.uint32),  # noqa: E711
+            "present": values != None,  # noqa: E711
+        }
+        for name, column in columns.items():
+            found = getattr(decoded.samples, name)
+            assert found.dtype == column.dtype
+            # As bytes: a bool may be true by another byte than 1.
+            assert found.tobytes() == column.tobytes(), name
+        return decoded
+
+    return check
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(_NUMBERS | _ANY, min_size=1, max_size=20))
-def test_integer_fields_are_what_int_says(fields):
-    values, present, valid = decode_integers(*_spans(fields))
-    for i, field in enumerate(fields):
-        good = re.fullmatch("(-?[0-9]{1,16})?", field) is not None
-        good = good and -(2**31) <= int(field or 0) < 2**31
-        assert bool(valid[i]) == good, field
-        assert bool(present[i]) == (field != "")
-        if good:
-            assert values[i] == int(field or 0), field
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("bad", [0.0, 0.1, 1.0])
+def test_decoder_equals_plain_python(rng, check, bad, end):
+    for size in (0, 1, 2, 63, 64, 65, 300):
+        decoded = check(text_of(random_lines(rng, size, bad), end))
+        assert bad or not decoded.rejects
 
 
-def test_the_limits_of_32_bits():
-    fields = ["2147483647", "-2147483648", "2147483648", "-2147483649", "0000000000000007", "-0"]
-    values, _, valid = decode_integers(*_spans(fields))
-    assert valid.tolist() == [True, True, False, False, True, True]
-    assert values.tolist() == [2**31 - 1, -(2**31), 0, 0, 7, 0]
-    values, _, valid = decode_hex(*_spans(["ffffffff", "100000000", "0", "FfFf"]))
-    assert valid.tolist() == [True, False, True, True]
-    assert values.tolist() == [2**32 - 1, values[1], 0, 65535]
+def test_decoder_equals_plain_python_on_damaged_text(rng, check):
+    for _ in range(200):
+        text = text_of(random_lines(rng, 3)).decode()
+        for _ in range(rng.integers(1, 5)):
+            at = rng.integers(len(text) + 1)
+            text = text[:at] + _PUT[rng.integers(len(_PUT))] + text[at + rng.integers(3) :]
+        check(text.encode("latin-1"))
 
 
-def _same_as_plain_python(lines):
-    for decode in (decode_lines, decode_lines_with_numpy):
-        _decodes_as_plain_python(decode, lines)
-
-
-def _decodes_as_plain_python(decode, lines):
-    decoded = decode("".join(line + "\n" for line in lines).encode("latin-1"))
-    expected = [read_line(line) for line in lines]
-    assert decoded.lines == len(lines)
-    bad = [i for i, sample in enumerate(expected) if sample is None]
-    assert [reject.line for reject in decoded.rejects] == bad
-    for reject in decoded.rejects:
-        assert reject.text == lines[reject.line].encode("latin-1")
-        assert reject.reason
-    samples = [sample for sample in expected if sample is not None]
-    assert decoded.samples.label.tolist() == [label for label, _, _ in samples]
-    for i in range(13):
-        column = [dense[i] for _, dense, _ in samples]
-        assert decoded.samples.dense_present[i].tolist() == [count is not None for count in column]
-        assert decoded.samples.dense[i].tolist() == [count or 0 for count in column]
-    for i in range(26):
-        column = [values[i] for _, _, values in samples]
-        assert decoded.samples.present[i].tolist() == [value is not None for value in column]
-        assert decoded.samples.values[i].tolist() == [value or 0 for value in column]
-
-
-def test_lines_are_decoded_as_plain_python_reads_them():
-    for seed in range(5):
-        _same_as_plain_python(random_lines(seed, 300, bad=0.0))
-        _same_as_plain_python(random_lines(seed, 300, bad=0.2))
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_damaged_lines_are_rejected_as_plain_python_does(data):
-    lines = random_lines(data.draw(st.integers(0, 10**6)), 4)
-    for _ in range(data.draw(st.integers(1, 3))):
-        i = data.draw(st.integers(0, len(lines) - 1))
-        at = data.draw(st.integers(0, len(lines[i])))
-        put = data.draw(
-            st.sampled_from(["", "\t", "-", "g", "0", "F", " ", "\0", "\xb0", ".", "+"])
+def test_decoder_equals_plain_python_on_random_fields(rng, check):
+    alphabets = ["0123456789-", "0123456789abcdefABCDEF", "".join(map(chr, range(1, 256)))]
+    lines = []
+    for _ in range(600):
+        fields = random_lines(rng, 1)[0].split("\t")
+        letters = alphabets[rng.integers(3)].replace("\t", "").replace("\n", "")
+        size = rng.integers(18)
+        fields[rng.integers(40)] = "".join(
+            letters[i] for i in rng.integers(len(letters), size=size)
         )
-        lines[i] = lines[i][:at] + put + lines[i][at + data.draw(st.integers(0, 2)) :]
-    _same_as_plain_python(lines)
+        lines.append("\t".join(fields))
+    for end in ("\n", "\r\n", "\r\r\n"):
+        check(text_of(lines, end))
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(_ANY | _NUMBERS | _HEX, min_size=38, max_size=41))
-def test_a_reason_is_given_exactly_for_what_is_rejected(fields):
-    for label in ("0", "1", ""):
-        line = "\t".join([label, *fields])
-        for decode in (decode_lines, decode_lines_with_numpy):
-            decoded = decode((line + "\n").encode("latin-1"))
-            assert (explain(line.encode("latin-1")) is None) == (not decoded.rejects)
+@pytest.mark.parametrize("position", [0, 1, 13, 14, 38, 39])
+def test_decoder_equals_plain_python_on_every_byte_in_every_place(rng, check, position):
+    fields = random_lines(rng, 1)[0].split("\t")
+    lines = []
+    for shape in ("{}", "{}1", "1{}", "1{}3", "1234{}678", "{}2345678", "1234567{}", "12345678{}"):
+        for byte in set(range(256)) - {0x0A}:
+            fields[position] = shape.format(chr(byte))
+            lines.append("\t".join(fields))
+    assert 0 < len(check(text_of(lines)).rejects) < len(lines)
 
 
-def test_carriage_returns_end_lines_too():
-    lines = random_lines(3, 20)
-    for decode in (decode_lines, decode_lines_with_numpy):
-        plain = decode("".join(line + "\n" for line in lines).encode())
-        windows = decode("".join(line + "\r\n" for line in lines).encode())
-        assert not windows.rejects
-        np.testing.assert_array_equal(plain.samples.values, windows.samples.values)
-        np.testing.assert_array_equal(plain.samples.present, windows.samples.present)
+#: Position -> valid and malformed fields.
+_LIMITS = {
+    0: ([], ["", "00", "01", "-0", "2", " 0"]),
+    1: (
+        ["2147483647", "-2147483648", "0000000000000007", "-0000002147483648", "-0", "", "0"],
+        ["2147483648", "-2147483649", "-", "--1", "0" * 16 + "7", "1-", "9" * 100, "+1",
+         "-00000002147483648"],
+    ),
+    14: (["ffffffff", "FFFFFFFF", "0", "", "0000000a", "aBcDeF"],
+         ["123456789", "g", "0x1", "-1", " "]),
+    39: (["ffffffff", "", "1", "12345678"], ["123456789", "\r\r", "1\r2", " "]),
+}  # fmt: skip
 
 
-def test_reasons_name_the_field():
-    good = random_lines(0, 1)[0].split("\t")
+@pytest.mark.parametrize("position", _LIMITS)
+def test_decoder_accepts_exactly_the_valid_fields(check, position):
+    good = ["0", *["5"] * 13, *["a"] * 26]
+    for fields, malformed in zip(_LIMITS[position], (False, True)):
+        for field in fields:
+            line = "\t".join([*good[:position], field, *good[position + 1 :]])
+            assert len(check(text_of([line])).rejects) == malformed, field
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n\n\n", b"\r\n", b"\t" * 39 + b"\n", b"0\n" * 100, b"\0\n"]
+)
+def test_decoder_rejects_every_line_of_a_text_without_samples(check, text):
+    assert len(check(text).samples) == 0
+
+
+def test_decoder_ignores_text_after_the_last_line_end(rng):
+    lines = random_lines(rng, 3)
+    for rest in (b"0", lines[0].encode(), b"0\t" * 20, b"x" * 200):
+        samples, bad_lines, found = native.decode_lines(text_of(lines) + rest)
+        assert (len(samples), bad_lines, found) == (3, [], 3)
+
+
+def test_decoder_writes_nothing_past_the_last_row(rng):
+    text = np.frombuffer(text_of(random_lines(rng, 70)), np.uint8)
+    capacity = 100
+    samples, bad = _poisoned(capacity), np.full((70, 3), -7, np.int64)
+    bad_lines = ctypes.c_int64(-1)
+    pointers = [getattr(samples, name).ctypes.data for name in _COLUMNS]
+    rows = native.require().dlrm_decode_lines(
+        text.ctypes.data, text.size, capacity, *pointers, bad.ctypes.data,
+        ctypes.addressof(bad_lines),
+    )  # fmt: skip
+    assert (rows, bad_lines.value) == (70, 0)
+    for name in _COLUMNS:
+        assert (getattr(samples, name)[..., 70:].copy().view(np.uint8) == _POISON).all()
+    assert (bad == -7).all()
+
+
+def test_explain_names_the_field(rng):
+    good = random_lines(rng, 1)[0].split("\t")
 
     def reason(position, text):
         return explain("\t".join([*good[:position], text, *good[position + 1 :]]).encode())
@@ -135,4 +170,35 @@ def test_reasons_name_the_field():
     assert reason(39, "123456789") == "C26 '123456789' does not fit 32 bits"
     assert explain("\t".join(good[:39]).encode()) == "39 fields, expected 40"
     assert explain(b"") == "1 field, expected 40"
-    assert explain("\t".join(good).encode()) is None
+
+
+@pytest.fixture
+def fresh_library():
+    """Forgets the loaded library before and after a test."""
+    native.load.cache_clear()
+    native.require.cache_clear()
+    yield
+    native.load.cache_clear()
+    native.require.cache_clear()
+
+
+@pytest.mark.parametrize("content", [None, b"not a library"])
+def test_require_names_a_library_that_cannot_be_loaded(
+    tmp_path, monkeypatch, fresh_library, content
+):
+    path = tmp_path / "library.so"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(native, "PATH", path)
+    with pytest.raises(LibraryError, match="make ops") as caught:
+        native.require()
+    assert caught.value.path == str(path)
+    assert native.load() is None
+
+
+def test_require_rejects_a_library_of_other_sources(monkeypatch, fresh_library):
+    monkeypatch.setattr(native, "_VERSION", -1)
+    with pytest.raises(LibraryError, match="make ops") as caught:
+        native.require()
+    assert (caught.value.expected, caught.value.path) == (-1, str(native.PATH))
+    assert native.load() is None

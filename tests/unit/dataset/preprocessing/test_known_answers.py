@@ -1,4 +1,4 @@
-"""A few lines whose every result was worked out by hand."""
+"""A few lines whose results were computed by hand."""
 
 import json
 
@@ -39,8 +39,8 @@ def days(tmp_path):
 SPLIT = {"train_days": (0,), "test_day": 1, "max_rejects": 0.5}
 
 
-def test_modulo_rule(days, preprocess, tmp_path):
-    report, said = preprocess(max_table_rows=16, write_validation=True, **SPLIT)
+def test_modulo_rule_gives_the_known_records(days, preprocess, tmp_path):
+    report, lines = preprocess(max_table_rows=16, write_validation=True, **SPLIT)
     train = records_of(tmp_path / "out" / "train_data.bin")
     test = records_of(tmp_path / "out" / "test_data.bin")
     validation = records_of(tmp_path / "out" / "validation_data.bin")
@@ -71,10 +71,10 @@ def test_modulo_rule(days, preprocess, tmp_path):
         "missing": 2, "negative": 3, "least": -(2**31), "greatest": 2**31 - 1,
     }  # fmt: skip
     assert report["dense_transform"] == "log(x+1)"
-    assert any("train_data.bin: 4 samples, 640 bytes" in line for line in said)
+    assert any("train_data.bin: 4 samples, 640 bytes" in line for line in lines)
 
 
-def test_frequency_rule(days, preprocess, tmp_path):
+def test_frequency_rule_gives_the_known_records(days, preprocess, tmp_path):
     report, _ = preprocess(frequency_threshold=2, negatives="keep", **SPLIT)
     train = records_of(tmp_path / "out" / "train_data.bin")
     test = records_of(tmp_path / "out" / "test_data.bin")
@@ -95,8 +95,8 @@ def test_frequency_rule(days, preprocess, tmp_path):
     assert first["most_frequent"] == [["0000000a", 2]]
 
 
-def test_reject_file(days, preprocess, tmp_path):
-    report, said = preprocess(max_table_rows=16, **SPLIT)
+def test_reject_file_lists_line_and_reason(days, preprocess, tmp_path):
+    report, logged = preprocess(max_table_rows=16, **SPLIT)
     found = (tmp_path / "out" / "rejects.tsv").read_text().splitlines()
     heads = [tuple(line.split("\t")[:3]) for line in found]
     day_0, day_1 = str(days / "day_0"), str(days / "day_1")
@@ -111,18 +111,19 @@ def test_reject_file(days, preprocess, tmp_path):
     assert found[0].split("\t", 3)[3] == lines[1]
     assert report["rejected_lines"] == 4
     assert report["lines"] == 13
-    assert any("4 malformed lines" in line for line in said)
+    assert any("4 malformed lines" in line for line in logged)
 
 
-def test_too_many_rejects_are_an_error_that_names_the_first(days, preprocess, tmp_path):
+def test_too_many_malformed_lines_are_an_error(days, preprocess, tmp_path):
     with pytest.raises(RejectedLinesError) as caught:
         preprocess(max_table_rows=16, **{**SPLIT, "max_rejects": 0.3})
-    message = str(caught.value)
-    assert "4 of 13 lines are malformed (30.7692%)" in message
-    assert f"{days / 'day_0'}:2: C2 'fg' is not hexadecimal" in message
+    error = caught.value
+    assert (error.flag, error.bound, error.found) == ("max_rejects", 0.3, 4)
+    assert (error.path, error.line) == (str(days / "day_0"), 2)
+    assert "30.7692%" in str(error) and "'fg'" in str(error)
     assert not (tmp_path / "out" / "train_data.bin").exists()
     assert len((tmp_path / "out" / "rejects.tsv").read_text().splitlines()) == 4
-    # The same run goes through with the limit raised.
+    # The same run succeeds with a larger limit.
     preprocess(max_table_rows=16, **{**SPLIT, "max_rejects": 0.31})
 
 
@@ -137,12 +138,12 @@ def _later_day(tmp_path, first):
     }  # fmt: skip
 
 
-def test_a_later_day_with_a_saved_frequency_dictionary(days, preprocess, tmp_path):
+def test_saved_frequency_dictionary_gives_unseen_values_id_0(days, preprocess, tmp_path):
     preprocess(frequency_threshold=2, **SPLIT)
     report, _ = preprocess(**_later_day(tmp_path, ["a", "10", "", "77", "a"]))
     rows = records_of(tmp_path / "out2" / "train_data.bin")
     assert rows[:, 14].tolist() == [1, 0, 0, 0, 1]
-    # C26 had no value that was seen twice: its table is the one shared row.
+    # C26 had no value twice, so that its table has only the shared row.
     assert rows[0, 38:].tolist() == [1, 0]
     before = json.loads((tmp_path / "out" / "vocab_sizes.json").read_text())
     assert json.loads((tmp_path / "out2" / "vocab_sizes.json").read_text()) == before
@@ -150,11 +151,13 @@ def test_a_later_day_with_a_saved_frequency_dictionary(days, preprocess, tmp_pat
     assert report["categorical"]["C1"] == {"vocab_size": 2, "missing": 1, "without_id": 3}
 
 
-def test_a_value_that_a_modulo_dictionary_lacks(days, preprocess, tmp_path):
+def test_saved_modulo_dictionary_rejects_unseen_values(days, preprocess, tmp_path):
     preprocess(max_table_rows=16, **SPLIT)
     later = _later_day(tmp_path, ["a", "10", "", "7", "f"])
-    with pytest.raises(UnseenValueError, match=r"C1: 1, C26: 5\. .*--unseen=zero"):
+    with pytest.raises(UnseenValueError) as caught:
         preprocess(**later)
+    assert caught.value.found == {"C1": 1, "C26": 5}
+    assert (caught.value.flag, caught.value.path) == ("unseen", later["dictionary"])
     preprocess(**later, unseen="zero")
     rows = records_of(tmp_path / "out2" / "train_data.bin")
     assert rows[:, 14].tolist() == [1, 0, 0, 0, 3]

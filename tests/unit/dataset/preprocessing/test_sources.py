@@ -1,5 +1,4 @@
 import gzip
-import random
 
 import pytest
 import zstandard
@@ -8,9 +7,9 @@ from dataset.preprocessing import sources
 from dataset.preprocessing.errors import InputError
 
 
-def _text(seed, lines, end="\n"):
-    rng = random.Random(seed)
-    return "\n".join("x" * rng.randrange(40) + str(i) for i in range(lines)).encode() + end.encode()
+def _text(rng, lines, end="\n"):
+    lengths = enumerate(rng.integers(40, size=lines).tolist())
+    return "\n".join("x" * length + str(i) for i, length in lengths).encode() + end.encode()
 
 
 def _joined(blocks):
@@ -19,9 +18,9 @@ def _joined(blocks):
 
 @pytest.mark.parametrize("end", ["\n", ""])
 @pytest.mark.parametrize("block", [64, 1 << 20])
-def test_ranges_hold_every_line_once_wherever_they_are_cut(tmp_path, monkeypatch, end, block):
+def test_read_range_yields_every_line_once_for_any_boundary(rng, tmp_path, monkeypatch, end, block):
     monkeypatch.setattr(sources, "BLOCK_BYTES", block)
-    text = _text(1, 60, end)
+    text = _text(rng, 60, end)
     path = tmp_path / "day_0"
     path.write_bytes(text)
     for cut in range(0, len(text) + 1, 3):
@@ -37,10 +36,12 @@ def test_ranges_hold_every_line_once_wherever_they_are_cut(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "compression,compress", [("gzip", gzip.compress), ("zstd", zstandard.compress)]
 )
-def test_compressed_files_read_as_plain_ones(tmp_path, monkeypatch, members, compression, compress):
+def test_read_compressed_yields_the_text_of_all_members(
+    rng, tmp_path, monkeypatch, members, compression, compress
+):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 5000)
     monkeypatch.setattr(sources, "_COMPRESSED_READ", 97)
-    texts = [_text(seed, 12000) for seed in range(members)]
+    texts = [_text(rng, 12000) for _ in range(members)]
     path = tmp_path / "day"
     path.write_bytes(b"".join(compress(text) for text in texts))
     blocks = list(sources.read_compressed(str(path), compression))
@@ -56,20 +57,32 @@ def _zstd_with_checksum(text):
 @pytest.mark.parametrize(
     "compression,compress", [("gzip", gzip.compress), ("zstd", _zstd_with_checksum)]
 )
-def test_truncated_and_damaged_files_are_errors(tmp_path, compression, compress):
-    whole = compress(_text(1, 5000))
+def test_read_compressed_names_a_truncated_or_damaged_file(rng, tmp_path, compression, compress):
+    complete = compress(_text(rng, 5000))
     path = tmp_path / "day"
-    path.write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(InputError, match=r"day: truncated"):
+    path.write_bytes(complete[: len(complete) * 2 // 3])
+    with pytest.raises(InputError, match="truncated") as caught:
         list(sources.read_compressed(str(path), compression))
-    path.write_bytes(whole[:40] + b"\xff" * 40 + whole[80:])
-    with pytest.raises(InputError, match=r"day: (damaged|truncated)"):
+    assert caught.value.path == str(path)
+    path.write_bytes(complete[:40] + b"\xff" * 40 + complete[80:])
+    with pytest.raises(InputError) as caught:
         list(sources.read_compressed(str(path), compression))
+    assert caught.value.path == str(path)
 
 
-def test_a_file_without_line_ends_is_an_error(tmp_path):
+def test_read_range_rejects_a_file_without_line_ends(tmp_path):
     path = tmp_path / "day_0"
     path.write_bytes(b"\0" * (3 << 20))
     for begin in (0, 5):
-        with pytest.raises(InputError, match="no line end"):
+        with pytest.raises(InputError) as caught:
             list(sources.read_range(str(path), begin, path.stat().st_size))
+        assert (caught.value.path, caught.value.bound) == (str(path), 1 << 20)
+
+
+@pytest.mark.parametrize("begin", [0, 30, 42])
+def test_read_range_rejects_a_file_that_shrinks(tmp_path, begin):
+    path = tmp_path / "day_0"
+    path.write_bytes(b"0\t1\n" * 10)
+    with pytest.raises(InputError) as caught:
+        list(sources.read_range(str(path), begin, 60))
+    assert (caught.value.expected, caught.value.found) == (60, {0: 40, 30: 40, 42: 41}[begin])

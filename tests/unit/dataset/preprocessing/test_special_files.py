@@ -1,16 +1,19 @@
-"""Named pipes, sockets, devices and folders in place of files: refused in one line, never read."""
+"""Special files (pipes, sockets, devices, folders); damaged dictionaries and journals."""
 
 import json
 import os
+import shutil
 import socket
 
 import numpy as np
 import pytest
 
-import preprocess as command
 from dataset.preprocessing import dictionaries, sources
-from dataset.preprocessing.errors import DictionaryError, InputError
-from tests.support.dataset.preprocessing.fixtures import random_lines, write_days
+from dataset.preprocessing.errors import DictionaryError, InputError, OutputError
+from dataset.preprocessing.inputs import find_inputs
+from dataset.preprocessing.output_folder import MANIFEST, OutputFolder
+from dataset.preprocessing.stage_results import ParsedUnit
+from dataset.preprocessing.stages import Stages, locked
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -21,7 +24,7 @@ def _pipe(path):
 
 def _socket(path):
     here = os.getcwd()
-    os.chdir(path.parent)  # A socket's path is short.
+    os.chdir(path.parent)  # A socket's path must be short.
     try:
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(path.name)
@@ -40,142 +43,95 @@ def _folder(path):
 KINDS = {"a named pipe": _pipe, "a socket": _socket, "a character device": _device}
 
 
-def _run(capsys, *flags):
-    """Runs the command; returns its one line of error."""
-    capsys.readouterr()
-    assert command.main([*flags, "--jobs=1", "--memory_limit=1GiB", "--max_table_rows=100"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Traceback" not in error
-    return error
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "name, given",
     [
         ("day_0", "days"),
         ("day_0", "days/day_0"),
-        ("day_0", "days/day_*"),
-        ("day_0.gz", "days"),
-        ("day_0.zst", "days/day_0.zst"),
+        ("day_0.gz", "days/day_*"),
         ("day_0.parquet", "days"),
         ("day_0/part-0", "days"),
         ("day_0/part-0.parquet", "days/*"),
     ],
 )
-def test_days(tmp_path, capsys, kind, name, given):
+def test_find_inputs_rejects_special_files(tmp_path, kind, name, given):
     path = tmp_path / "days" / name
     path.parent.mkdir(parents=True)
     KINDS[kind](path)
-    flags = ["--input", str(tmp_path / given), "--output", str(tmp_path / "out")]
-    error = _run(capsys, *flags, "--train_days=0", "--test_day=none")
-    assert f"{path}: cannot be read: is {kind}: expected a regular file" in error
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=kind) as caught:
+        find_inputs(str(tmp_path / given))
+    assert caught.value.path == str(path)
 
 
-def test_a_folder_in_the_folder_of_a_day_is_not_passed_over(tmp_path, capsys):
-    (tmp_path / "days" / "day_0" / "more").mkdir(parents=True)
-    (tmp_path / "days" / "day_0" / "part-0").write_text(random_lines(1, 1)[0] + "\n")
-    flags = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "out")]
-    error = _run(capsys, *flags, "--train_days=0", "--test_day=none")
-    assert "day_0/more: cannot be read: is a folder: expected a regular file" in error
+def test_find_inputs_rejects_a_folder_within_the_folder_of_a_day(tmp_path):
+    (tmp_path / "day_0" / "more").mkdir(parents=True)
+    (tmp_path / "day_0" / "part-0").write_text("")
+    with pytest.raises(InputError) as caught:
+        find_inputs(str(tmp_path))
+    assert caught.value.path == str(tmp_path / "day_0" / "more")
+
+
+def test_find_inputs_rejects_a_name_that_is_not_utf8(tmp_path):
+    path = os.fsencode(tmp_path) + b"/day_0\xff"
+    with open(path, "wb"):
+        pass
+    with pytest.raises(InputError) as caught:
+        find_inputs(os.fsdecode(path))
+    assert caught.value.path == os.fsdecode(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["day_0", "day_0.gz", "day_0.zst", "day_0.parquet"])
-def test_days_that_change_after_they_were_found(tmp_path, kind, name):
+def test_readers_reject_a_day_that_became_a_special_file(tmp_path, kind, name):
     path = tmp_path / name
     KINDS[kind](path)
-    if name.endswith(".parquet"):
-        from dataset.preprocessing import parquet_input
+    with pytest.raises(InputError, match=kind) as caught:
+        if name.endswith(".parquet"):
+            from dataset.preprocessing import parquet_input
 
-        with pytest.raises(InputError, match=f"{path}: not a readable Parquet file: is {kind}"):
             parquet_input.ranges(str(path))
-        return
-    form = {"day_0.gz": "gzip", "day_0.zst": "zstd"}.get(name)
-    blocks = (
-        sources.read_compressed(str(path), form) if form else sources.read_range(str(path), 0, 99)
-    )
-    with pytest.raises(InputError, match=f"{path}: cannot be read: is {kind}"):
-        list(blocks)
+        elif name == "day_0":
+            list(sources.read_range(str(path), 0, 99))
+        else:
+            form = {"day_0.gz": "gzip", "day_0.zst": "zstd"}[name]
+            list(sources.read_compressed(str(path), form))
+    assert caught.value.path == str(path)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "a folder"])
+@pytest.fixture(scope="module")
+def saved_dictionary(tmp_path_factory, seed_of):
+    """A dictionary folder; copy it before any change."""
+    folder, rng = tmp_path_factory.mktemp("dictionary"), np.random.default_rng(seed_of("saved"))
+    for column in range(26):
+        values = rng.permutation(100)[: rng.integers(2, 20)]
+        dictionaries.write_column(dictionaries.column_path(str(folder), column), values)
+    dictionaries.write_manifest(str(folder), dictionaries.Rule(max_rows=100))
+    return folder
+
+
+@pytest.fixture
+def dictionary(tmp_path, saved_dictionary):
+    """A copy of the dictionary."""
+    return shutil.copytree(saved_dictionary, tmp_path / "dictionary")
+
+
+def test_read_manifest_returns_rule_and_sizes(dictionary):
+    rule, manifest = dictionaries.read_manifest(str(dictionary))
+    assert (rule.name, rule.max_rows, rule.first_id) == ("modulo", 100, 0)
+    sizes = [len(np.load(dictionary / f"C{i + 1}.npy")) for i in range(26)]
+    assert [column["vocab_size"] for column in manifest["columns"]] == sizes
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a folder", None])
 @pytest.mark.parametrize("name", ["dictionary.json", "C1.npy", "C26.npy"])
-def test_dictionaries(tmp_path, capsys, preprocess, kind, name):
-    write_days(tmp_path, random_lines(1, 20))
-    preprocess(train_days=(0,))
-    path = tmp_path / "out" / "dictionary" / name
-    path.unlink()
-    {**KINDS, "a folder": _folder}[kind](path)
-    flags = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "later")]
-    flags += ["--train_days=0", "--test_day=none", "--dictionary", str(path.parent)]
-    capsys.readouterr()
-    assert command.main([*flags, "--jobs=1"]) == 2
-    error = capsys.readouterr().err
-    assert f"{path}: cannot be read: is {kind}: expected a regular file\n" in error
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["preprocess.json", ".preprocess/lock", "stage"])
-def test_journals(tmp_path, capsys, preprocess, kind, name):
-    write_days(tmp_path, random_lines(1, 20))
-    preprocess(train_days=(0,))
-    path = tmp_path / "out" / name
-    if name == "stage":
-        path = tmp_path / "out" / ".preprocess" / "stages" / "complete.json"
-    path.unlink()
-    KINDS[kind](path)
-    flags = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "out")]
-    error = _run(capsys, *flags, "--train_days=0", "--test_day=none", "--overwrite")
-    assert f"{path}: " in error and f"is {kind}: expected a regular file" in error
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_outputs(tmp_path, capsys, kind):
-    write_days(tmp_path, random_lines(1, 20))
-    (tmp_path / "out").mkdir()
-    path = tmp_path / "out" / "train_data.bin.partial"
-    KINDS[kind](path)
-    flags = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "out"), "--overwrite"]
-    error = _run(capsys, *flags, "--train_days=0", "--test_day=none")
-    assert f"{path}: was not written by preprocess.py" in error
-
-
-@pytest.mark.parametrize(
-    "damage, line",
-    [
-        (lambda m: [], "expected object, found a list of 0"),
-        (lambda m: {**m, "format_version": 2}, "format_version: "),
-        (lambda m: {**m, "rule": "mod"}, "rule: expected one of modulo, frequency, found 'mod'"),
-        (lambda m: {**m, "max_table_rows": "9"}, "max_table_rows: expected int, found '9'"),
-        (lambda m: {**m, "max_table_rows": 0}, "max_table_rows: "),
-        (lambda m: {**m, "rule": "frequency"}, "frequency_threshold: is missing"),
-        (lambda m: {**m, "columns": m["columns"][:25]}, "columns: expected list of length >= 26"),
-        (lambda m: {**m, "columns": [1, 2] * 13}, "columns[0]: expected object, found 1"),
-        (lambda m: _changed(m, entries=-1), "columns[3].entries: "),
-        (lambda m: _changed(m, vocab_size=10**9), "columns[3].vocab_size: expected "),
-        (lambda m: _changed(m, file="../C4.npy"), "columns[3].file: expected 'C4.npy', found '../"),
-        (lambda m: _changed(m, crc32=2**32), "columns[3].crc32: "),
-        (lambda m: _nested(100_000), "is nested too deep"),
-        (lambda m: {**m, "note": "x" * 100_000}, "expected texts of at most"),
-        (lambda m: "x" * (17 << 20), "expected at most 16777216 bytes"),
-    ],
-)
-def test_a_damaged_dictionary_names_its_field(tmp_path, capsys, preprocess, damage, line):
-    write_days(tmp_path, random_lines(1, 20))
-    preprocess(train_days=(0,))
-    path = tmp_path / "out" / "dictionary" / "dictionary.json"
-    damaged = damage(json.loads(path.read_text()))
-    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
-    flags = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "later"), "--jobs=1"]
-    flags += ["--train_days=0", "--test_day=none", "--dictionary", str(path.parent)]
-    capsys.readouterr()
-    assert command.main(flags) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"preprocess.py: {path}: {line}"), error
-    assert error.count("\n") == 1
+def test_read_manifest_rejects_special_and_missing_files(dictionary, kind, name):
+    (dictionary / name).unlink()
+    if kind is not None:
+        {**KINDS, "a folder": _folder}[kind](dictionary / name)
+    with pytest.raises(DictionaryError, match=kind) as caught:
+        dictionaries.read_manifest(str(dictionary))
+    assert caught.value.path == str(dictionary / name)
 
 
 def _changed(manifest, **facts):
@@ -183,8 +139,43 @@ def _changed(manifest, **facts):
     return manifest
 
 
-def _nested(depth):
-    return "[" * depth + "]" * depth
+@pytest.mark.parametrize(
+    "damage, field",
+    [
+        (lambda m: [], None),
+        (lambda m: {}, "format_version"),
+        (lambda m: {**m, "format_version": 2}, "format_version"),
+        (lambda m: {**m, "rule": "mod"}, "rule"),
+        (lambda m: {**m, "max_table_rows": "9"}, "max_table_rows"),
+        (lambda m: {**m, "max_table_rows": 0}, "max_table_rows"),
+        (lambda m: {**m, "max_table_rows": 2**31}, "max_table_rows"),
+        (lambda m: {**m, "rule": "frequency"}, "frequency_threshold"),
+        (lambda m: {**m, "columns": m["columns"][:25]}, "columns"),
+        (lambda m: {**m, "columns": [1, 2] * 13}, "columns[0]"),
+        (lambda m: _changed(m, entries=-1), "columns[3].entries"),
+        (lambda m: _changed(m, vocab_size=10**9), "columns[3].vocab_size"),
+        (lambda m: _changed(m, file="../C4.npy"), "columns[3].file"),
+        (lambda m: _changed(m, crc32=2**32), "columns[3].crc32"),
+        (lambda m: "[" * 100_000 + "]" * 100_000, None),
+        (lambda m: {**m, "note": "x" * 100_000}, None),
+        (lambda m: "x" * (17 << 20), None),
+    ],
+)
+def test_read_manifest_names_the_damaged_field(dictionary, damage, field):
+    path = dictionary / "dictionary.json"
+    damaged = damage(json.loads(path.read_text()))
+    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    with pytest.raises(DictionaryError) as caught:
+        dictionaries.read_manifest(str(dictionary))
+    assert caught.value.path == str(path)
+    if field is not None:
+        assert caught.value.field == field
+
+
+def _save_header(path, shape):
+    header = f"{{'descr': '<u4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(80))
 
 
 @pytest.mark.parametrize(
@@ -200,32 +191,88 @@ def _nested(depth):
         lambda path: _save_header(path, "(-1,)"),
     ],
 )
-def test_a_damaged_column_is_named(tmp_path, capsys, preprocess, write):
-    write_days(tmp_path, random_lines(1, 20))
-    preprocess(train_days=(0,))
-    path = tmp_path / "out" / "dictionary" / "C5.npy"
+def test_a_damaged_column_is_named(dictionary, write):
+    path = dictionary / "C5.npy"
     write(path)
-    flags = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "later"), "--jobs=1"]
-    flags += ["--train_days=0", "--test_day=none", "--dictionary", str(path.parent)]
-    capsys.readouterr()
-    assert command.main(flags) == 2
-    error = capsys.readouterr().err
-    assert error == f"preprocess.py: {path}: damaged: its checksum is not the recorded one\n"
-    with pytest.raises(DictionaryError, match=f"{path}: (damaged: |expected a vector of uint32)"):
-        dictionaries.load_column(str(path.parent), 4)
+    for read in (dictionaries.read_manifest, lambda folder: dictionaries.load_column(folder, 4)):
+        with pytest.raises(DictionaryError) as caught:
+            read(str(dictionary))
+        assert caught.value.path == str(path)
 
 
-def _save_header(path, shape):
-    header = f"{{'descr': '<u4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    header += b" " * (-(len(header) + 11) % 64) + b"\n"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(80))
+@pytest.mark.parametrize("kind", KINDS)
+def test_journals_that_are_special_files_are_not_read(tmp_path, kind):
+    (tmp_path / "stages").mkdir()
+    for name in (MANIFEST, "lock", "stages/complete.json"):
+        KINDS[kind](tmp_path / name)
+    with pytest.raises(OutputError, match=kind) as caught:
+        OutputFolder(str(tmp_path))
+    assert caught.value.path == str(tmp_path / MANIFEST)
+    with pytest.raises(OSError, match=kind), locked(str(tmp_path)):
+        pass
+    with pytest.raises(OSError, match=kind):
+        Stages(str(tmp_path / "stages")).find("complete", {})
 
 
-def test_a_name_that_is_not_text_is_refused(tmp_path, capsys):
-    folder = os.fsencode(tmp_path) + b"/days\xff"
-    os.mkdir(folder)
-    with open(folder + b"/day_0", "w") as file:
-        file.write(random_lines(1, 1)[0] + "\n")
-    flags = ["--input", os.fsdecode(folder), "--output", str(tmp_path / "out")]
-    error = _run(capsys, *flags, "--train_days=0", "--test_day=none")
-    assert "the name is not text in UTF-8: rename the file" in error
+@pytest.mark.parametrize("kind", KINDS)
+def test_output_folder_does_not_replace_a_special_file(tmp_path, kind):
+    KINDS[kind](tmp_path / "train_data.bin.partial")
+    with pytest.raises(OutputError) as caught:
+        OutputFolder(str(tmp_path)).check(["train_data.bin.partial"])
+    assert caught.value.path == str(tmp_path / "train_data.bin.partial")
+
+
+@pytest.mark.parametrize(
+    "content, field",
+    [
+        ("[]", None),
+        ("{", None),
+        ('{"format_version": 2, "complete": true, "files": {}}', "format_version"),
+        ('{"format_version": 1, "complete": 1, "files": {}}', "complete"),
+        ('{"format_version": 1, "complete": true, "files": [1]}', "files"),
+        ('{"format_version": 1, "complete": true, "files": {"a": 1}}', "files"),
+        ("[" * 100_000, None),
+    ],
+)
+def test_output_folder_names_the_damaged_field_of_its_list(tmp_path, content, field):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(OutputError) as caught:
+        OutputFolder(str(tmp_path))
+    assert caught.value.path == str(tmp_path / MANIFEST)
+    if field is not None:
+        assert caught.value.field.startswith(field)
+    assert (tmp_path / MANIFEST).read_text() == content
+
+
+_DENSE = {name: [0] * 13 for name in ("missing", "negative", "least", "greatest")}
+_UNIT = {
+    "parts": [], "rejects_path": None, "lines": 1, "rows": 1, "rejects": 0, "missing": [0] * 26,
+    "dense": _DENSE, "byte_order_mark": False, "unterminated": False,
+}  # fmt: skip
+_STAGE = {"key": {"range": [0, 1]}, "outputs": [], "result": _UNIT}
+
+
+@pytest.mark.parametrize(
+    "damaged, field",
+    [
+        ([], None),
+        ({**_STAGE, "key": 1}, "key"),
+        ({"key": _STAGE["key"]}, "outputs"),
+        ({**_STAGE, "outputs": [["a", 0, 1]]}, "outputs[0]"),
+        ({**_STAGE, "outputs": [["a", 0, 1, "x"]]}, "outputs[0][3]"),
+        ({**_STAGE, "result": 7}, "result"),
+        ({**_STAGE, "result": {**_UNIT, "parts": [1, 2]}}, "parts[0]"),
+        ({**_STAGE, "result": {**_UNIT, "rows": -1}}, "rows"),
+        ({**_STAGE, "result": {**_UNIT, "missing": [1]}}, "missing"),
+    ],
+)
+def test_stages_name_the_damaged_field(tmp_path, damaged, field):
+    stages, path = Stages(str(tmp_path)), tmp_path / "parse.json"
+    key = {"range": (0, 1)}
+    stages.commit("parse", key, _UNIT)
+    assert stages.find("parse", key, ParsedUnit) == _UNIT
+    assert stages.find("parse", {"range": (0, 2)}, ParsedUnit) is None
+    path.write_text(json.dumps(damaged))
+    with pytest.raises(OutputError) as caught:
+        stages.find("parse", key, ParsedUnit)
+    assert (caught.value.path, caught.value.field) == (str(path), field)

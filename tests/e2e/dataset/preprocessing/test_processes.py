@@ -1,4 +1,4 @@
-"""Tasks in worker processes: what they give, and how they end when one fails or Ctrl-C comes."""
+"""Tasks in worker processes: results, progress, and how tasks end after an error or Ctrl-C."""
 
 import time
 
@@ -8,7 +8,7 @@ from dataset.preprocessing import processes, progress
 
 
 def slow_task(folder, number):
-    """Works for a minute in small steps; the one with number 0 fails at once."""
+    """Works for a minute in small steps; number 0 fails immediately."""
     (folder / f"begun-{number}").touch()
     if number == 0:
         raise ZeroDivisionError
@@ -19,13 +19,13 @@ def slow_task(folder, number):
 
 
 def quick_task(number):
-    """Counts what it did."""
+    """Counts one row."""
     progress.advance(10, 1)
     return number * number
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_every_result_comes_once(jobs):
+def test_run_yields_every_result_once(jobs):
     shown = []
     found = processes.run(quick_task, [(n,) for n in range(7)], jobs, lambda *s: shown.append(s))
     assert sorted(found) == [(n, n * n) for n in range(7)]
@@ -33,15 +33,14 @@ def test_every_result_comes_once(jobs):
         assert shown[-1] == (70, 7)
 
 
-def test_an_error_ends_the_tasks_that_run(tmp_path):
+def test_run_stops_running_tasks_after_an_error(tmp_path):
     tasks = [(tmp_path, number) for number in (1, 2, 0, 3)]
     with pytest.raises(ZeroDivisionError):
         list(processes.run(slow_task, tasks, 3, lambda *_: None))
     assert (tmp_path / "begun-0").exists() and not list(tmp_path.glob("done-*"))
 
 
-def test_no_more_is_worked_than_is_taken(tmp_path):
-    """As after Ctrl-C, which ends the loop over the results."""
+def test_run_stops_running_tasks_after_ctrl_c(tmp_path):
     tasks = [(tmp_path, number) for number in (1, 2, 3, 4)]
 
     def enough(*_):
