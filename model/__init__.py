@@ -1,8 +1,8 @@
-"""DLRM: its dense part and its embedding."""
+"""DLRM: the dense part and the embedding tables."""
 
 import sys
 
 from storage import program_start
 
-if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+if sys.argv[0] == "-m":  # python3 -m runs a program of this package
     program_start.begin()

@@ -1,7 +1,7 @@
 """The dense part of DLRM: bottom MLP, interaction, top MLP.
 
 Shapes: B local batch, T tables, D embedding dimension (= width of the bottom MLP's output).
-The embedding, which is model-parallel, lives in `model.embedding`; this part is data-parallel.
+This part is data-parallel; the model-parallel embedding is in `model.embedding`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BOTTOM_STREAM, _TOP_STREAM, _INTERACTION_STREAM = 1, 2, 3
 
 @dataclasses.dataclass(frozen=True)
 class DLRMConfig:
-    """What a dense part is, and how it is computed.
+    """The architecture of a dense part and how to compute it.
 
     Attributes:
         dense_features: number of dense features.
@@ -30,17 +30,17 @@ class DLRMConfig:
         bottom_mlp: widths of the bottom MLP; the last one is D.
         top_mlp: widths of the top MLP; the last one is 1.
         interaction: a name in `model.interactions.INTERACTIONS`.
-        seed: the run's seed, of the initial weights.
-        custom_interact: compute the interaction by its native op; otherwise by TensorFlow's own
-            ops. Both give the same layout, so weights interchange.
-        xla: compile the dense parts. A native op stays outside the compiled functions.
-        fused_mlp: compute each MLP by the project's op (CPUs); otherwise by TensorFlow's own
-            layers. The variables are the same. Not with `xla`, nor in float16.
+        seed: the run's seed; determines the initial weights.
+        custom_interact: compute the interaction with its native op instead of TensorFlow's ops.
+            Both have the same layout, so weights interchange.
+        xla: compile the dense parts with XLA. A native op stays outside the compiled functions.
+        fused_mlp: compute each MLP with the project's op (CPUs) instead of TensorFlow's layers.
+            The variables are the same. Not with `xla` or float16.
         compute_dtype: name of the dtype of arithmetic, one of `COMPUTE_DTYPES`. Variables and
-            logits are float32 in any case.
+            logits are always float32.
 
     Raises:
-        ValueError: the widths do not fit together, the interaction or the dtype is unknown, or
+        ValueError: the widths are inconsistent, the interaction or the dtype is unknown, or
             `fused_mlp` or `custom_interact` is not possible.
     """
 
@@ -58,28 +58,28 @@ class DLRMConfig:
     def __post_init__(self):
         for name in ("bottom_mlp", "top_mlp"):
             if not getattr(self, name):
-                raise ValueError(f"the {name.replace('_mlp', ' MLP')} has no layer")
+                raise ValueError(f"{name.replace('_mlp', ' MLP')}: expected at least one layer")
         if self.top_mlp[-1] != 1:
-            raise ValueError(f"the top MLP must end in one logit, got widths {list(self.top_mlp)}")
+            raise ValueError(f"top MLP: expected a last width of 1, found {list(self.top_mlp)}")
         interaction_class(self.interaction)
         if self.custom_interact:
             check_native(self.interaction)
         if self.fused_mlp and self.xla:
-            raise ValueError("XLA compiles TensorFlow's layers, not the fused MLP: take either")
+            raise ValueError("fused_mlp: not possible with xla, which compiles TensorFlow's layers")
         if self.compute_dtype not in COMPUTE_DTYPES:
             raise ValueError(
-                f"compute_dtype: expected one of {', '.join(COMPUTE_DTYPES)}, got "
+                f"compute_dtype: expected one of {', '.join(COMPUTE_DTYPES)}, found "
                 f"{self.compute_dtype!r}"
             )
         if self.fused_mlp and self.compute_dtype == "float16":
-            raise ValueError("the fused MLP has float32 and bfloat16, not float16")
+            raise ValueError("fused_mlp: expected float32 or bfloat16, found float16")
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction of this model."""
         return interaction_class(self.interaction)(self.tables, self.bottom_mlp[-1])
 
     def variable_shapes(self) -> list[tuple[int, ...]]:
-        """Returns the shapes of `DenseDLRM.variables`, in their order, without making any."""
+        """Returns the shapes of `DenseDLRM.variables`, in order, without creating them."""
         interaction = self.make_interaction()
         return [
             *_mlp_shapes(self.dense_features, self.bottom_mlp),
@@ -100,16 +100,16 @@ class DenseDLRM(tf.Module):
     """Maps dense features and embedding vectors to logits.
 
     Args:
-        config: what it is.
+        config: its architecture and how to compute it.
 
     Attributes:
-        dense_features, tables, dimension: the widths of its inputs.
+        dense_features, tables, dimension: sizes of its inputs.
         compute_dtype: the dtype of arithmetic.
         bottom, interaction, top: its parts.
 
     Raises:
-        ops.loader.LibraryNotBuiltError: `custom_interact` or `fused_mlp` without the native op
-            library that has the op.
+        ops.loader.LibraryNotBuiltError: `custom_interact` or `fused_mlp`, but the op's native
+            library is not built.
     """
 
     def __init__(self, config: DLRMConfig) -> None:
@@ -122,8 +122,8 @@ class DenseDLRM(tf.Module):
         self.dimension = config.bottom_mlp[-1]
         self.tables = config.tables
         self.compute_dtype = tf.as_dtype(config.compute_dtype)
-        # XLA would compile the same function once more for inference.
-        self._heeds_inference = not config.xla
+        # With XLA, a separate inference function would only compile the same code twice.
+        self._distinguishes_inference = not config.xla
         interaction = config.make_interaction()
         self.bottom = MLP(
             config.bottom_mlp,
@@ -157,7 +157,7 @@ class DenseDLRM(tf.Module):
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """In the order in which a checkpoint has them: bottom MLP, interaction, top MLP."""
+        """All variables in checkpoint order: bottom MLP, interaction, top MLP."""
         return (*self.bottom.variables, *self.interaction.variables, *self.top.variables)
 
     @property
@@ -173,13 +173,13 @@ class DenseDLRM(tf.Module):
         Args:
             dense: [B, dense_features] float32, transformed.
             vectors: [B, T, D] embedding vectors, in the compute dtype or float32.
-            for_inference: no gradient will be taken: nothing is kept for it.
+            for_inference: no gradient is needed, so nothing is stored for it.
 
         Returns:
             [B, 1] float32.
         """
         with tf.name_scope(self.name):
-            return self._forward(dense, vectors, for_inference and self._heeds_inference)
+            return self._forward(dense, vectors, for_inference and self._distinguishes_inference)
 
     def _bottom_part(self, dense, for_inference):
         return self.bottom(tf.cast(dense, self.compute_dtype), for_inference=for_inference)
@@ -197,12 +197,12 @@ class DenseDLRM(tf.Module):
 
 
 class _InteractionLayer(tf.Module):
-    """Holds an interaction's variables and applies it: [B, D], [B, T, D] -> [B, W].
+    """An interaction with its variables: [B, D], [B, T, D] -> [B, W].
 
     Args:
-        interaction: what to apply.
-        native: by its native op, not by TensorFlow's.
-        seed: the run's, of the initial values.
+        interaction: the interaction.
+        native: use its native op instead of TensorFlow's ops.
+        seed: the run's seed; determines the initial values.
     """
 
     def __init__(self, interaction: Interaction, *, native: bool, seed: int, name: str) -> None:
@@ -218,7 +218,7 @@ class _InteractionLayer(tf.Module):
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """In the order of `Interaction.parameters`."""
+        """The variables in the order of `Interaction.parameters`."""
         return tuple(self._parameters.values())
 
     def __call__(self, bottom: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

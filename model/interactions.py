@@ -1,10 +1,10 @@
-"""The interactions of DLRM: how the top MLP's input is made. One class each, and their registry.
+"""The interactions of DLRM, which compute the top MLP's input: one class each, and a registry.
 
 Shapes: B samples, T tables, D embedding dimension (= width of the bottom MLP's output),
 F = T + 1 feature vectors, W the interaction's output width.
 
-Importing this module imports no TensorFlow: the planner counts an interaction's work from here, and
-the flags take their choices from it. A class imports what it computes with where it computes.
+This module does not import TensorFlow when imported, because the planner and the flags use it;
+classes import TensorFlow when they compute.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Parameter:
 class Interaction(abc.ABC):
     """Maps the bottom MLP's output and the embedding vectors to the top MLP's input.
 
-    A subclass gives the properties below and `compute`; a `name` and a `summary` of its own and a
-    line in `INTERACTIONS` make it a value of --interaction. One with a native op sets
-    `has_native_op` and gives `compute_native` too: same parameters, same output layout.
+    A subclass defines the abstract properties, `compute`, `name` and `summary`; an entry in
+    `INTERACTIONS` makes it a value of --interaction. A subclass with a native op sets
+    `has_native_op` and defines `compute_native` with the same parameters and output layout.
 
     Args:
         tables: T, at least 1.
@@ -51,22 +51,22 @@ class Interaction(abc.ABC):
     """
 
     name: ClassVar[str]
-    #: What the top MLP takes, in the help of --interaction.
+    #: The top MLP's input, for the help of --interaction.
     summary: ClassVar[str]
     has_native_op: ClassVar[bool] = False
 
     def __init__(self, tables: int, dimension: int) -> None:
         if tables < 1 or dimension < 1:
             raise ValueError(
-                f"an interaction needs at least 1 table of at least 1 column, got {tables} of "
-                f"{dimension}"
+                f"interaction: expected at least 1 table of dimension at least 1, found {tables} "
+                f"of {dimension}"
             )
         self.tables = tables
         self.dimension = dimension
 
     @property
     def features(self) -> int:
-        """F, the number of feature vectors: the bottom MLP's output and one for each table."""
+        """F, the number of feature vectors: the bottom MLP's output and one per table."""
         return self.tables + 1
 
     @property
@@ -82,18 +82,18 @@ class Interaction(abc.ABC):
     @property
     @abc.abstractmethod
     def values(self) -> int:
-        """Activations and their gradients read and written per sample, forward and backward."""
+        """Values of activations and gradients moved per sample, forward and backward."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The trainable variables, in the order in which a checkpoint has them."""
+        """The trainable variables, in checkpoint order."""
         return ()
 
     @abc.abstractmethod
     def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
-        """Returns the top MLP's input, by TensorFlow's ops alone.
+        """Returns the top MLP's input, computed with TensorFlow's ops.
 
-        They have gradients, XLA compiles them, and an exported model contains them.
+        The ops must have gradients and be supported by XLA; exported models contain them.
 
         Args:
             bottom: [B, D] in the compute dtype: float32, bfloat16 or float16.
@@ -107,20 +107,20 @@ class Interaction(abc.ABC):
     def compute_native(
         self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
     ) -> tf.Tensor:
-        """Same as `compute`, by the project's op, which XLA does not compile.
+        """Same as `compute`, with the project's op, which XLA does not compile.
 
         Raises:
-            ops.loader.LibraryNotBuiltError: the native library is not there.
+            ops.loader.LibraryNotBuiltError: the native library is not built.
         """
         raise NotImplementedError(f"the interaction {self.name!r} has no native op")
 
 
 class DotInteraction(Interaction):
-    """Scalar products of all pairs of feature vectors, behind the bottom MLP's output.
+    """The bottom MLP's output, then the dot products of all pairs of feature vectors.
 
     Output: [bottom output (D) | products of vectors i > j, row-major (F (F - 1) / 2) | zeros], with
-    W the used width rounded up to a multiple of 8, for 16-bit matrix products. See
-    `ops.dot_interaction`; formula: Naumov et al. 2019, https://arxiv.org/abs/1906.00091.
+    W rounded up to a multiple of 8 for 16-bit matrix products. See `ops.dot_interaction`; formula:
+    Naumov et al. 2019, https://arxiv.org/abs/1906.00091.
     """
 
     name = "dot"
@@ -135,12 +135,12 @@ class DotInteraction(Interaction):
 
     @property
     def flops(self) -> int:
-        """Operations of the full F x F product and of its gradient."""
+        """Operations of the full F x F product and its gradient."""
         return 2 * 2 * self.features**2 * self.dimension
 
     @property
     def values(self) -> int:
-        """One pass each way: the features twice and their gradient; the output and its gradient."""
+        """The features twice and their gradient; the output and its gradient."""
         return 3 * self.features * self.dimension + 2 * self.width
 
     def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
@@ -161,8 +161,8 @@ class DotInteraction(Interaction):
 class Concatenation(Interaction):
     """The feature vectors one after another: [bottom output (D) | vectors in table order (T D)].
 
-    As `--interaction_op=cat` of NVIDIA's DeepLearningExamples. Nothing is padded: W is a multiple
-    of 8, which 16-bit matrix products prefer, whenever D is one.
+    Equals `--interaction_op=cat` of NVIDIA's DeepLearningExamples. No padding: W is a multiple of
+    8, which 16-bit matrix products prefer, if D is one.
     """
 
     name = "cat"
@@ -175,7 +175,7 @@ class Concatenation(Interaction):
 
     @property
     def flops(self) -> int:
-        """None: values are copied."""
+        """Zero: values are only copied."""
         return 0
 
     @property
@@ -192,10 +192,9 @@ class Concatenation(Interaction):
 
 
 class NoInteraction(Interaction):
-    """The layout of `DotInteraction` with every product zero: the vectors do not reach the top MLP.
+    """The layout of `DotInteraction` with all products zero: vectors do not reach the top MLP.
 
-    For judging what the interaction contributes. The layout is kept so that the models differ in
-    nothing else.
+    An ablation that shows the contribution of the interaction: the models are otherwise equal.
     """
 
     name = "none"
@@ -203,17 +202,17 @@ class NoInteraction(Interaction):
 
     @property
     def width(self) -> int:
-        """W: the same as of `DotInteraction`."""
+        """W of `DotInteraction`."""
         return DotInteraction(self.tables, self.dimension).width
 
     @property
     def flops(self) -> int:
-        """None: values are copied."""
+        """Zero: values are only copied."""
         return 0
 
     @property
     def values(self) -> int:
-        """D values in, W out; backward D in, D out, and zeros for the T vectors."""
+        """D values read, W written; backward D read, D written, and T D zeros written."""
         return 3 * self.dimension + self.width + self.tables * self.dimension
 
     def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
@@ -232,7 +231,7 @@ def interaction_class(name: str) -> type[Interaction]:
     """Returns the class of an interaction.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: the name is unknown.
     """
     if name not in INTERACTIONS:
         raise ValueError(f"unknown interaction {name!r}, expected one of {', '.join(INTERACTIONS)}")
@@ -243,8 +242,8 @@ def check_native(name: str) -> None:
     """Checks that an interaction has a native op.
 
     Raises:
-        ValueError: it has none, or is unknown.
+        ValueError: it has none, or the name is unknown.
     """
     if not interaction_class(name).has_native_op:
         native = ", ".join(n for n, kind in INTERACTIONS.items() if kind.has_native_op)
-        raise ValueError(f"the interaction {name!r} has no native op, which {native} has")
+        raise ValueError(f"the interaction {name!r} has no native op, only {native}")

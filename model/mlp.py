@@ -11,30 +11,30 @@ import tensorflow as tf
 
 from ops.mlp import mlp, mlp_for_inference
 
-# The slope of `relu` below zero: what it gives is far below any rounding. In float16 it is 0.
+# The slope of `relu` below zero: its results are far below rounding errors. In float16 it is 0.
 RELU_SLOPE = 2.0**-100
 
 
 def relu_for_inference(x: tf.Tensor) -> tf.Tensor:
-    """`relu` without its gradient, which a SavedModel would hold too."""
+    """`relu` without its gradient function, which a SavedModel would also contain."""
     return tf.nn.leaky_relu(x, alpha=RELU_SLOPE)
 
 
 @tf.custom_gradient
-def relu(x: tf.Tensor) -> Any:  # a tensor; the decorator takes the gradient away
-    """ReLU that no library turns into one that loses NaN or infinity.
+def relu(x: tf.Tensor) -> Any:  # a tensor; the decorator removes the gradient
+    """ReLU that keeps NaN and infinity in every library.
 
-    `tf.nn.relu` is fused into the matrix product where oneDNN is on, and is then 0 for NaN: a
-    diverged model would have finite losses. With a slope below zero, however small, all of them
-    multiply by it what is not positive, and slope * NaN is NaN, slope * -inf is -inf (float16:
-    NaN). It is fused all the same.
+    With oneDNN, TensorFlow fuses `tf.nn.relu` into the matrix product, and the fused op returns 0
+    for NaN: a diverged model would have finite losses. With a tiny slope below zero, oneDNN
+    multiplies values that are not positive by the slope, and slope * NaN is NaN, slope * -inf is
+    -inf (float16: NaN). It is still fused.
 
     Args:
         x: a float tensor of any shape.
 
     Returns:
-        x where x > 0, else `RELU_SLOPE` * x: -0.0 or as good as 0 for finite x. The gradient is
-        ReLU's: exactly 0 where x is not above 0.
+        x where x > 0, otherwise `RELU_SLOPE` * x: -0.0 or negligibly small for finite x. The
+        gradient is ReLU's: exactly 0 unless x > 0.
     """
     y = relu_for_inference(x)
     return y, lambda gradient: tf.raw_ops.ReluGrad(gradients=gradient, features=y)
@@ -47,7 +47,7 @@ def _normal(shape, deviation, generator):
 def initial_weights(
     sizes: Sequence[int], inputs: int, seed: int, stream: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns [(kernel, bias), ...] of an MLP, the same for a seed on any number of ranks.
+    """Returns the initial [(kernel, bias), ...] of an MLP, which depend on the seed only.
 
     Kernels are N(0, sqrt(2 / (in + out))), biases N(0, sqrt(1 / out)), both standard deviations
     (Naumov et al. 2019, https://arxiv.org/abs/1906.00091, as published in facebookresearch/dlrm).
@@ -56,7 +56,7 @@ def initial_weights(
         sizes: output width of each layer.
         inputs: width of the first layer's input.
         seed: the run's seed.
-        stream: a number that tells this MLP's random stream from the others'.
+        stream: the number of this MLP's random stream.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, stream]))
     weights = []
@@ -76,7 +76,7 @@ class Dense(tf.Module):
         bias: [out] float32, initial value.
 
     Attributes:
-        kernel, bias: the variables, of these names.
+        kernel, bias: the variables.
     """
 
     def __init__(self, kernel: np.ndarray, bias: np.ndarray, name: str) -> None:
@@ -91,27 +91,30 @@ class Dense(tf.Module):
             outputs = tf.matmul(inputs, kernel)
             if inputs.dtype != tf.bfloat16:
                 return tf.nn.bias_add(outputs, bias)
-            # On CPUs TensorFlow's BiasAddGrad adds up bfloat16 in bfloat16, 8 bits: the sum over a
-            # batch stands still once it is 256 times its terms. The gradient of + adds in float32.
+            # On CPUs TensorFlow's BiasAddGrad accumulates bfloat16 in bfloat16 (8 bits): the sum
+            # stops growing at 256 times its terms. The gradient of + accumulates in float32.
             return outputs + bias
 
 
 class MLP(tf.Module):
     """Dense layers with ReLU between them: [B, inputs] -> [B, sizes[-1]].
 
-    The variables are float32 whatever dtype the inputs have, which is the one it computes in.
+    Variables are float32; arithmetic is in the dtype of the inputs.
 
     Args:
         sizes: output width of each layer.
         inputs: width of the input.
         seed, stream: see `initial_weights`.
         last_relu: False leaves the last layer linear.
-        fused: compute all layers by the project's op (`ops.mlp`, CPUs, float32 and bfloat16);
-            otherwise by TensorFlow's. The variables are the same.
+        fused: compute all layers with the project's op (`ops.mlp`, CPUs, float32 and bfloat16)
+            instead of TensorFlow's. The variables are the same.
         name: of the module and of its scope in graphs.
 
     Attributes:
-        dense_layers: a `Dense` each, whichever way they are computed.
+        dense_layers: one `Dense` per layer, also if fused.
+
+    Raises:
+        ValueError: there is no layer, or a width is below 1.
     """
 
     def __init__(
@@ -127,7 +130,9 @@ class MLP(tf.Module):
     ) -> None:
         super().__init__(name=name)
         if not sizes or any(size < 1 for size in (*sizes, inputs)):
-            raise ValueError(f"MLP widths must be 1 or more, got inputs {inputs}, layers {sizes}")
+            raise ValueError(
+                f"MLP: expected widths of at least 1, found {inputs} and {list(sizes)}"
+            )
         self.inputs = inputs
         self.sizes = tuple(sizes)
         self.dense_layers = [
@@ -139,7 +144,7 @@ class MLP(tf.Module):
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """Kernel and bias of each layer in turn, in the order in which a checkpoint has them."""
+        """Kernel and bias of each layer, in checkpoint order."""
         return tuple(v for layer in self.dense_layers for v in (layer.kernel, layer.bias))
 
     @property
@@ -152,7 +157,7 @@ class MLP(tf.Module):
 
         Args:
             inputs: [B, inputs] float32, bfloat16 or float16 (not `fused`).
-            for_inference: no gradient can be taken; nothing is kept for it.
+            for_inference: no gradient can be taken, and nothing is stored for it.
 
         Returns:
             [B, sizes[-1]] in the dtype of the inputs.
@@ -169,7 +174,7 @@ class MLP(tf.Module):
 
     def _apply_fused(self, inputs, for_inference):
         function = mlp_for_inference if for_inference else mlp
-        # Float32 kernels in either dtype: as bfloat16 they would have bfloat16 gradients.
+        # Kernels stay float32: bfloat16 kernels would have bfloat16 gradients.
         kernels = [tf.convert_to_tensor(layer.kernel) for layer in self.dense_layers]
         biases = [tf.convert_to_tensor(layer.bias) for layer in self.dense_layers]
         return function(inputs, kernels, biases, last_relu=self._last_relu)

@@ -1,4 +1,4 @@
-"""DLRM for serving: the whole model in TensorFlow's own ops, on one device, in float32.
+"""DLRM for serving: the complete model in TensorFlow's ops, on one device, in float32.
 
 Shapes: n samples, T tables, D embedding dimension.
 """
@@ -18,17 +18,16 @@ class ServingDLRM(tf.Module):
 
     Args:
         dense_model: the dense part, in float32, without native ops and without XLA.
-        tables: the embedding tables, a [rows, D] variable each.
-        takes_counts: there is `serve_counts` too, next to `serve`.
-        log_shift: what `serve_counts` adds to counts before it takes the natural logarithm; None:
-            it takes them unchanged.
+        tables: the embedding tables, one [rows, D] variable each.
+        takes_counts: also define `serve_counts`, which takes dense features as counts.
+        log_shift: `serve_counts` computes log(counts + log_shift); None: it uses counts unchanged.
 
     Attributes:
-        dense_variables: of the dense part, in its order.
-        tables: as given.
+        dense_variables: variables of the dense part, in its order.
+        tables: the argument `tables`.
 
     Raises:
-        ValueError: the number of tables is not the dense part's.
+        ValueError: the number of tables differs from the dense part's.
     """
 
     def __init__(
@@ -41,9 +40,9 @@ class ServingDLRM(tf.Module):
     ) -> None:
         super().__init__(name="dlrm")
         if len(tables) != dense_model.tables:
-            raise ValueError(f"expected {dense_model.tables} tables, got {len(tables)}")
-        # Of the dense part only the variables become attributes, in their order: that of a
-        # SavedModel's variables does not depend on how the dense part is divided into modules.
+            raise ValueError(f"expected {dense_model.tables} tables, found {len(tables)}")
+        # Only the dense part's variables become attributes, so that the order of a SavedModel's
+        # variables does not depend on the dense part's modules.
         self.dense_variables = list(dense_model.variables)
         self.tables = list(tables)
         self._logits = functools.partial(dense_model, for_inference=True)
@@ -68,7 +67,7 @@ class ServingDLRM(tf.Module):
             categorical: [n, T] int64 ids.
 
         Raises:
-            tf.errors.InvalidArgumentError: as `_serve`; a count has no finite logarithm.
+            tf.errors.InvalidArgumentError: as for `_serve`, or a count has no finite logarithm.
         """
         dense = counts
         if self._log_shift is not None:
@@ -77,7 +76,7 @@ class ServingDLRM(tf.Module):
             return self._serve(tf.identity(dense), categorical)
 
     def _serve(self, dense, categorical):
-        """Returns {"probability": [n, 1] float32}: NaN where a weight makes it not finite.
+        """Returns {"probability": [n, 1] float32}; NaN if the logit is not finite.
 
         Args:
             dense: [n, dense features] float32, transformed as in training.
@@ -85,7 +84,7 @@ class ServingDLRM(tf.Module):
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table, a dense feature is NaN or
-                infinite, or the two n differ.
+                infinite, or the numbers of samples differ.
         """
         sizes = tf.constant([int(table.shape[0] or 0) for table in self.tables], tf.int64)
         checks = [
@@ -97,21 +96,21 @@ class ServingDLRM(tf.Module):
             dense, categorical = tf.identity(dense), tf.identity(categorical)
         vectors = [tf.gather(table, categorical[:, t]) for t, table in enumerate(self.tables)]
         logits = self._logits(dense, tf.stack(vectors, axis=1))
-        # The sigmoid of an infinity would be 0 or 1.
+        # The sigmoid of infinity would be a valid probability.
         logits = tf.where(tf.math.is_finite(logits), logits, float("nan"))
         return {"probability": tf.sigmoid(logits)}
 
 
 def _check_samples(dense, categorical):
     found, expected = tf.shape(categorical)[0], tf.shape(dense)[0]
-    text = "dense has {} samples, categorical {}"
+    text = "categorical: expected the {} samples of dense, found {}"
     return tf.debugging.Assert(
         tf.equal(found, expected), [tf.strings.format(text, [expected, found])]
     )
 
 
 def _check_dense(dense):
-    """Returns an op that fails at a value that is not finite: nothing can be predicted from it."""
+    """Returns an op that fails if a value is not finite."""
     bad = tf.logical_not(tf.math.is_finite(dense))
 
     def fail():
@@ -126,13 +125,13 @@ def _check_dense(dense):
 
 
 def _check_counts(counts, dense):
-    """Returns an op that fails at a count that becomes no finite number."""
+    """Returns an op that fails if the transform of a count is not finite."""
     bad = tf.logical_not(tf.math.is_finite(dense))
 
     def fail():
         place = tf.where(bad)[0]
         text = tf.strings.format(
-            "dense feature {}, sample {}: count {} becomes {} by the model's transform",
+            "dense feature {}, sample {}: count {} has the transform {}, which is not finite",
             [place[1], place[0], tf.gather_nd(counts, place), tf.gather_nd(dense, place)],
         )
         return tf.debugging.Assert(False, [text])
@@ -141,7 +140,7 @@ def _check_counts(counts, dense):
 
 
 def _check_ids(ids, sizes):
-    """Returns an op that fails at an id outside its table: elsewhere it would be a wrong row."""
+    """Returns an op that fails if an id is outside its table."""
     bad = tf.logical_or(ids < 0, ids >= sizes)
 
     def fail():

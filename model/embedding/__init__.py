@@ -1,1 +1,1 @@
-"""Model-parallel embedding: which rank holds which rows, and how vectors reach their samples."""
+"""Model-parallel embedding tables: placement, lookup, exchange and updates."""

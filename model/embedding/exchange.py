@@ -1,9 +1,11 @@
-"""The exchange of whole tables: ids reach the tables' owners, vectors come back.
+"""The exchange for table-wise placements: ids go to the tables' owners, vectors come back.
+
+All splits are known before the run. A batch's vectors travel in one alltoall forward, their
+gradients in one backward. If each rank reads the ids of its tables for the global batch, no id
+travels.
 
 Shapes: B global batch, b = B / N local batch, N ranks, T tables, T_r tables of rank r, D embedding
-dimension. Everything is known before the run: which rank sends how many rows to which. A batch's
-vectors travel in one alltoall forward and their gradients in one backward; where a rank reads its
-tables' ids for the global batch itself, no id travels.
+dimension.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from model.embedding.placement import Placement
 
 
 class TableExchange:
-    """The exchange where every table lies whole on one rank.
+    """Exchanges ids, vectors and gradients when every table is on one rank.
 
     Args:
         placement: a placement of table-wise shards only.
@@ -49,7 +51,8 @@ class TableExchange:
         batch = local_batch_size
         self._recv_splits = np.array([batch * count for count in self._counts], np.int32)
         self._send_splits = np.full(cluster.size, batch * len(self._tables), np.int32)
-        # Vectors arrive as [b, T_s, D] from each rank s in turn: where is each (sample, table)?
+        # Vectors arrive as [b, T_s, D] from each rank s in turn; position[sample, table] is the
+        # index of its vector.
         begin, position = 0, np.empty((batch, len(self._table_order)), np.int32)
         for tables in tables_by_rank:
             block = np.arange(batch * len(tables), dtype=np.int32).reshape(batch, len(tables))
@@ -59,20 +62,20 @@ class TableExchange:
         self._permutation = np.argsort(self._inverse_permutation).astype(np.int32)
 
     def for_batch(self, local_batch_size: int) -> TableExchange:
-        """Returns the same exchange for batches of another size."""
+        """Returns this exchange for batches of another size."""
         return TableExchange(
             self._placement, self._cluster, local_batch_size,
             model_parallel_input=self._model_parallel_input,
         )  # fmt: skip
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
-        """Brings ids to the ranks that own their tables.
+        """Sends ids to the ranks that own their tables.
 
         Args:
             categorical: int32 [b, T], or [B, T_r] with model-parallel input.
 
         Returns:
-            An `ExchangePlan` whose ids are [B, T_r], counted from 0 within each table.
+            An `ExchangePlan` with ids [B, T_r], which count from 0 within each table.
         """
         ids = categorical
         if self._cluster.size > 1 and not self._model_parallel_input:
@@ -89,7 +92,7 @@ class TableExchange:
         )
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
-        """Sends vectors to the ranks whose samples they are for: [B, T_r, D] -> [b, T, D]."""
+        """Sends vectors to the ranks of their samples: [B, T_r, D] -> [b, T, D]."""
         if self._cluster.size == 1:
             return rows
         flat = tf.reshape(rows, [-1, self._dimension])
@@ -98,7 +101,7 @@ class TableExchange:
         return tf.reshape(arranged, [self._batch, len(self._table_order), self._dimension])
 
     def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
-        """Sends the vectors' gradients back: [b, T, D] -> [B, T_r, D]."""
+        """Sends the gradients of vectors to the tables' owners: [b, T, D] -> [B, T_r, D]."""
         if self._cluster.size == 1:
             return gradients
         flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), plan.permutation)

@@ -1,8 +1,8 @@
-"""The contract between a training step and whatever holds the embedding tables.
+"""The interface between a training step and the embedding tables.
 
 `model.embedding.sharded.ShardedEmbedding` (the project's kernels) and
-`model.embedding.sok.SokEmbedding` (SparseOperationKit) keep it; the step, checkpoints and
-evaluation know this contract alone.
+`model.embedding.sok.SokEmbedding` (SparseOperationKit) implement it; the step, checkpoints and
+evaluation depend on this interface only.
 
 Shapes: B global batch, b = B / N local batch, N ranks, T tables of which rank r holds T_r and R are
 replicated, D embedding dimension, M requests of K rows each that arrive at a rank.
@@ -26,11 +26,11 @@ GRADIENTS = ("mean", "sum")
 
 
 class BackendError(ReportedError, ValueError):
-    """A backend that does not run here, or that cannot do what is asked of it."""
+    """The embedding backend does not run here, or does not support an option."""
 
 
 class Ranks(Protocol):
-    """What an embedding needs of the job's process group (`training.runtime.process_group`)."""
+    """The part of the process group (`training.runtime.process_group`) that an embedding uses."""
 
     rank: int
     size: int
@@ -48,19 +48,19 @@ class Ranks(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingOptions:
-    """How an embedding starts and trains, whatever holds it.
+    """How an embedding is initialised and trained, with any backend.
 
     Attributes:
         seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
-            same values whatever the placement and the backend.
+            same values for every placement and backend.
         optimizer: a row optimizer, or its name in `model.embedding.optimizers.OPTIMIZERS`.
-        exchange_dtype: dtype in which vectors and their gradients travel.
-        gradient: "mean": the loss is the mean over the global batch, so that N ranks optimise as
-            one does. "sum": the gradient is N times as large, as in the SOK benchmark.
-        compress: ask for each row once a batch.
+        exchange_dtype: dtype of exchanged vectors and gradients.
+        gradient: "mean": the loss is the mean over the global batch, so training does not depend on
+            N. "sum": the gradient is N times as large, as in the SOK benchmark.
+        compress: request each row once per batch.
         model_parallel_input: batches hold the ids of this rank's tables for the global batch,
             [B, T_r], instead of those of all tables for this rank's samples, [b, T].
-        native_kernels: the project's ops; False takes TensorFlow's formulation of them.
+        native_kernels: use the project's ops; False: equivalent TensorFlow ops.
     """
 
     seed: int
@@ -73,30 +73,32 @@ class EmbeddingOptions:
 
     def __post_init__(self):
         if self.gradient not in GRADIENTS:
-            raise ValueError(f"gradient is {self.gradient!r}, expected one of {GRADIENTS}")
+            raise ValueError(
+                f"gradient: expected one of {', '.join(GRADIENTS)}, found {self.gradient!r}"
+            )
         object.__setattr__(self, "exchange_dtype", tf.as_dtype(self.exchange_dtype))
 
     def gradient_scale(self, ranks: int) -> float:
-        """Returns the factor on gradients: the local loss is a mean over b = B / N samples."""
+        """Returns the factor on gradients of the local loss, a mean over b = B / N samples."""
         return 1.0 / ranks if self.gradient == "mean" else 1.0
 
 
 class ExchangePlan(NamedTuple):
-    """The way of one batch's ids and vectors between ranks. It depends on no weight.
+    """How one batch's ids and vectors travel between ranks. It does not depend on weights.
 
     Every field is a tensor, so that a plan can be made one step ahead and passed between
-    functions; a field that a backend does not need is empty. (A NamedTuple, because every
-    TensorFlow takes it apart at the border of a `tf.function`.)
+    functions; fields that a backend does not need are empty. It is a NamedTuple because every
+    TensorFlow version accepts one as an argument of a `tf.function`.
 
     Attributes:
-        ids: int32 [M, K] or int64 [b, T]: what this rank looks up.
+        ids: int32 [M, K] or int64 [b, T]: the ids or rows that this rank looks up.
         local_ids: int32 [b, R]: ids of this rank's samples in the R replicated tables.
-        send_splits: int32 [N]: how many vectors this rank sends to each rank.
-        recv_splits: int32 [N]: how many vectors this rank receives from each rank.
-        permutation: int32: for each vector received, the (sample, table) pair that it is for; with
-            `compress` the first of several.
+        send_splits: int32 [N]: the number of vectors that this rank sends to each rank.
+        recv_splits: int32 [N]: the number of vectors that this rank receives from each rank.
+        permutation: int32: for each received vector, the index of its (sample, table) pair; with
+            `compress`, of the first such pair.
         inverse_permutation: int32 [b * T * pieces of a row]: for each (sample, table) pair, the
-            vector received for it.
+            index of its received vector.
     """
 
     ids: tf.Tensor
@@ -108,7 +110,7 @@ class ExchangePlan(NamedTuple):
 
     @classmethod
     def of_ids(cls, ids: tf.Tensor, ranks: int = 0) -> ExchangePlan:
-        """Returns a plan of ids alone: nothing is exchanged.
+        """Returns a plan that looks up ids and exchanges nothing.
 
         Args:
             ids: as for the class.
@@ -120,7 +122,7 @@ class ExchangePlan(NamedTuple):
 
 
 class Embedding(Protocol):
-    """All tables of a model, of which this rank holds its share.
+    """All embedding tables of a model; this rank holds a part of them.
 
     A step calls `plan_ids`, `lookup_local`, `exchange_vectors`, `exchange_gradients` and
     `update_local`, in this order, on every rank. What `lookup_local` and `exchange_gradients`
@@ -128,8 +130,8 @@ class Embedding(Protocol):
 
     Attributes:
         placement: which rank holds which rows.
-        separable: each of these calls may be a `tf.function` of its own. False where a gradient
-            tape joins the lookup to the gradients.
+        separable: each of these calls may be a separate `tf.function`. False if a gradient tape
+            connects the lookup to the gradients.
     """
 
     placement: Placement
@@ -140,36 +142,37 @@ class Embedding(Protocol):
         ...
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
-        """Brings ids to where their rows are.
+        """Sends ids to the ranks that hold their rows.
 
         Args:
             categorical: int32 [b, T] ids of this rank's samples, or [B, T_r] with model-parallel
                 input.
 
         Raises:
-            tf.errors.InvalidArgumentError: an id is outside its table (here or in the lookup).
+            tf.errors.InvalidArgumentError: an id is outside its table (raised here or in the
+                lookup).
         """
         ...
 
     def lookup_local(self, plan: ExchangePlan) -> Any:
-        """Returns the vectors of this rank's rows for all ranks; SOK exchanges them here too."""
+        """Returns the vectors of this rank's rows for all ranks; SOK also exchanges them here."""
         ...
 
     def exchange_vectors(self, plan: ExchangePlan, rows: Any) -> tf.Tensor:
         """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype.
 
         Args:
-            plan: of the batch.
-            rows: what `lookup_local` returned.
+            plan: the batch's plan.
+            rows: the result of `lookup_local`.
         """
         ...
 
     def exchange_gradients(self, plan: ExchangePlan, rows: Any, gradients: tf.Tensor) -> Any:
-        """Brings gradients of this rank's samples to the ranks of their rows.
+        """Sends gradients of this rank's samples to the ranks that hold their rows.
 
         Args:
-            plan: of the batch.
-            rows: what `lookup_local` returned.
+            plan: the batch's plan.
+            rows: the result of `lookup_local`.
             gradients: [b, T, D], the gradient of this rank's mean loss times the loss scale.
         """
         ...
@@ -177,11 +180,11 @@ class Embedding(Protocol):
     def update_local(
         self, plan: ExchangePlan, gradients: Any, learning_rate: tf.Tensor, scale: Any = 1.0
     ) -> None:
-        """Updates this rank's rows in place. It exchanges nothing, so that a step can skip it.
+        """Updates this rank's rows in place. Not collective, so a step may skip it.
 
         Args:
-            plan: of the batch.
-            gradients: what `exchange_gradients` returned.
+            plan: the batch's plan.
+            gradients: the result of `exchange_gradients`.
             learning_rate: scalar float32.
             scale: factor on the gradients, e.g. 1 / loss scale.
         """
@@ -191,20 +194,20 @@ class Embedding(Protocol):
         """Returns the rows of `stored_tables().tracked` that this batch's update changes.
 
         Args:
-            plan: of the batch, outside of a `tf.function`.
+            plan: the batch's plan; not inside a `tf.function`.
 
         Returns:
-            int64 [n], repeated or not.
+            int64 [n], possibly with repetitions.
         """
         ...
 
     def stored_tables(self) -> StoredTables:
-        """Returns what a checkpoint reads and writes of this rank's rows."""
+        """Returns this rank's rows and optimizer states for checkpoints."""
         ...
 
 
 def lookup(embedding: Embedding, plan: ExchangePlan) -> tf.Tensor:
-    """Returns the vectors of a plan's samples, [b, T, D]: lookup and exchange in one call."""
+    """Looks up and exchanges the vectors of a plan's samples; returns them, [b, T, D]."""
     return embedding.exchange_vectors(plan, embedding.lookup_local(plan))
 
 
@@ -216,14 +219,14 @@ def update(
     rows: Any | None = None,
     scale: Any = 1.0,
 ) -> None:
-    """Applies gradients [b, T, D] to the rows of all ranks: exchange and update in one call.
+    """Exchanges gradients [b, T, D] and updates the rows of all ranks.
 
     Args:
         embedding: the tables.
-        plan: of the batch.
+        plan: the batch's plan.
         gradients: as for `Embedding.exchange_gradients`.
         learning_rate: scalar float32.
-        rows: what `lookup_local` returned, where the embedding is not separable.
+        rows: the result of `lookup_local`; required if the embedding is not separable.
         scale: as for `Embedding.update_local`.
     """
     returned = embedding.exchange_gradients(plan, rows, gradients)

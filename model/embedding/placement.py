@@ -1,9 +1,9 @@
 """Decide which rank holds which part of which embedding table.
 
-Pure Python: neither TensorFlow nor NumPy is needed to compute, read, write or check a placement.
-Four ways to divide a table, table-wise, column-wise (two halves), row-wise (id i
-on rank i mod N as its local row i div N, the map of SparseOperationKit 2) and replicated.
-docs/placement.md describes the choices of `auto`.
+Pure Python: computing, reading, writing and checking a placement needs neither TensorFlow nor
+NumPy. A table is placed table-wise, column-wise (two halves), row-wise (id i on rank i mod N as
+local row i div N, the map of SparseOperationKit 2) or replicated. docs/placement.md describes the
+choices of `auto`.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ POLICIES = ("auto", "table", "row")
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """The placement of T tables of dimension D on N ranks: which rank holds which part.
+    """The placement of T tables of dimension D on N ranks.
 
     Attributes:
       vocab_sizes: rows of each table.
       dimension: D.
       ranks: N.
       assignments: one `Assignment` per table.
-      optimizer_bytes_per_row: optimizer state beside a row of D values
-        (`RowOptimizer.bytes_per_row`). A multiple of D is taken as state per value and halves with
-        a column-wise half; anything else is state per row.
-      bytes_per_rank: memory that tables and their optimizer state may take on one rank, or None.
+      optimizer_bytes_per_row: optimizer state of a row of D values (`RowOptimizer.bytes_per_row`).
+        A multiple of D is state per value, which a column-wise table splits in halves; anything
+        else is state per row.
+      bytes_per_rank: memory for tables and their optimizer state on one rank, or None.
 
     Raises:
       PlacementError: if a value is out of range or a rank holds more than `bytes_per_rank`.
@@ -69,7 +69,10 @@ class Placement:
         check_sizes(self.vocab_sizes, self.dimension, self.ranks)
         if len(self.assignments) != len(self.vocab_sizes):
             raise PlacementError(
-                f"{len(self.vocab_sizes)} tables, but {len(self.assignments)} of them are placed"
+                f"expected {len(self.vocab_sizes)} assignments, one per table, found "
+                f"{len(self.assignments)}",
+                expected=len(self.vocab_sizes),
+                found=len(self.assignments),
             )
         for table, assignment in enumerate(self.assignments):
             check_assignment(table, assignment, self.dimension, self.ranks)
@@ -122,7 +125,7 @@ class Placement:
 
     @property
     def table_wise_tables(self) -> tuple[int, ...]:
-        """Indices of tables that one rank holds whole."""
+        """Indices of tables that are on one rank."""
         return self._tables_of_kind("table")
 
     @property
@@ -137,7 +140,7 @@ class Placement:
 
     @property
     def replicated_tables(self) -> tuple[int, ...]:
-        """Indices of tables that every rank holds whole."""
+        """Indices of tables of which every rank has a copy."""
         return self._tables_of_kind("replicated")
 
     def rows_of(self, rank: int, width: int | None = None) -> int:
@@ -146,9 +149,9 @@ class Placement:
         return sum(s.rows for s in self.shards_of(rank) if s.width == width)
 
     def columns_of(self, rank: int) -> int:
-        """Return the columns that a rank looks up for each sample of the global batch.
+        """Return the columns that a rank looks up per sample in its table- and column-wise shards.
 
-        Its table- and column-wise shards: D times the number of its tables if none is halved.
+        Without column-wise tables this is D times the number of its tables.
         """
         return sum(s.width for s in self.shards_of(rank) if s.kind in ("table", "column"))
 
@@ -169,22 +172,25 @@ class Placement:
           column: 0 <= column < D.
 
         Returns:
-          (shard, fused row). Of a replicated table, the shard of rank 0.
+          (shard, fused row); of a replicated table, the shard of rank 0.
+
+        Raises:
+          IndexError: the id or the column is outside the table.
         """
         if not 0 <= row < self.vocab_sizes[table]:
-            raise IndexError(f"table {table}: id {row} is not in [0, {self.vocab_sizes[table]})")
+            raise IndexError(f"table {table}: id {row} is outside [0, {self.vocab_sizes[table]})")
         for shard in self.shards_of_table(table):
             in_rows = (row - shard.row_offset) % shard.row_stride == 0 and row >= shard.row_offset
             if in_rows and shard.column_start <= column < shard.column_end:
                 return shard, shard.base_row + (row - shard.row_offset) // shard.row_stride
-        raise IndexError(f"table {table}: column {column} is not in [0, {self.dimension})")
+        raise IndexError(f"table {table}: column {column} is outside [0, {self.dimension})")
 
     def owner(self, table: int, row: int, column: int = 0) -> int:
-        """Return the rank that holds an id (of a replicated table: rank 0, which also saves it)."""
+        """Return the rank that holds an id; of a replicated table rank 0, which also saves it."""
         return self.locate(table, row, column)[0].rank
 
     def describe(self) -> str:
-        """Return a printable table: one line per rank."""
+        """Return a table as text, one line per rank."""
         lines = [
             f"{'rank':>5}  {'bytes':>10}  {'rows':>13}  shards (table, r = row-wise, c = column)"
         ]
@@ -220,11 +226,14 @@ class Placement:
             if missing > 0:
                 largest = max(self.shards_of(rank), key=self.shard_bytes)
                 raise PlacementError(
-                    f"rank {rank} would hold {self.bytes_of(rank):,} bytes of tables but has "
-                    f"{budget:,}: {missing:,} bytes are missing; its largest part is "
-                    f"of table {largest.table} ({self.shard_bytes(largest):,} bytes)",
-                    largest.table,
-                    missing,
+                    f"rank {rank}: its tables need {self.bytes_of(rank):,} bytes, its memory is "
+                    f"{budget:,} bytes, {missing:,} bytes are missing; its largest shard is of "
+                    f"table {largest.table} ({self.shard_bytes(largest):,} bytes)",
+                    missing_bytes=missing,
+                    flag="placement",
+                    table=largest.table,
+                    found=self.bytes_of(rank),
+                    bound=budget,
                 )
 
 
@@ -239,42 +248,47 @@ def plan(
     replicate_below_rows: int = 0,
     column_split: Literal["auto", False] = False,
 ) -> Placement:
-    """Place T tables of dimension D on N ranks; same arguments, same placement.
+    """Place T tables of dimension D on N ranks. Deterministic.
 
     Args:
       vocab_sizes: rows of each of the T tables.
       dimension: D.
       ranks: N.
-      policy: `table`: every table whole on one rank, the largest first, each on the rank with the
-        most free memory, at most ceil(T/N) tables a rank. `row`: every table over all ranks.
-        `auto`: `table` if that fits; else row-wise for the tables larger than a rank's fair share
-        (1/N of all bytes) and, largest first, for as many more as it takes to fit.
+      policy: `table`: every table on one rank, largest table first, each on the rank with the most
+        free memory, at most ceil(T/N) tables per rank. `row`: every table over all ranks. `auto`:
+        `table` if that fits; otherwise row-wise for the tables larger than a rank's fair share (1/N
+        of all bytes) and, largest first, for as many others as necessary to fit.
       bytes_per_rank: memory for tables and their optimizer state on one rank; None: unlimited.
       optimizer_bytes_per_row: see `Placement`.
-      replicate_below_rows: tables with fewer rows than this are held whole by every rank.
-      column_split: `auto` halves tables by column where that lowers the number of columns that
-        the busiest rank looks up and sends, or where a whole table does not fit; False never.
-
-    Returns:
-      A `Placement`.
+      replicate_below_rows: replicate tables with fewer rows than this on every rank.
+      column_split: `auto` splits tables by column if that lowers the number of columns that the
+        busiest rank looks up and sends, or if a complete table does not fit; False never.
 
     Raises:
-      PlacementError: if an argument is out of range, or if the tables do not fit; the latter
-        names a table and the missing bytes.
+      PlacementError: an argument is out of range, or the tables do not fit; the latter has `table`
+        and `missing_bytes`.
     """
     vocab_sizes = tuple(vocab_sizes)
     check_sizes(vocab_sizes, dimension, ranks)
     if policy not in POLICIES:
-        raise PlacementError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
+        raise PlacementError(
+            f"policy: expected one of {', '.join(POLICIES)}, found {policy!r}",
+            expected=POLICIES,
+            found=policy,
+        )
     if column_split is not False and column_split != "auto":
-        raise PlacementError(f"column_split is {column_split!r}, expected False or 'auto'")
+        raise PlacementError(
+            f"column_split: expected False or 'auto', found {column_split!r}", found=column_split
+        )
     for name, value in (
         ("bytes_per_rank", 0 if bytes_per_rank is None else bytes_per_rank),
         ("optimizer_bytes_per_row", optimizer_bytes_per_row),
         ("replicate_below_rows", replicate_below_rows),
     ):
         if not is_integer(value) or value < 0:
-            raise PlacementError(f"{name} is {value!r}, expected a non-negative integer")
+            raise PlacementError(
+                f"{name}: expected an integer of at least 0, found {value!r}", found=value, bound=0
+            )
     search = Search(vocab_sizes, dimension, ranks, bytes_per_rank, optimizer_bytes_per_row)
     for table, rows in enumerate(vocab_sizes):
         if rows < replicate_below_rows:
@@ -291,23 +305,27 @@ def plan(
 
 
 def check_optimizer(
-    placement: Placement, optimizer: str | RowOptimizer, where: str = "placement"
+    placement: Placement, optimizer: str | RowOptimizer, path: str | None = None
 ) -> None:
-    """Raise PlacementError if an optimizer's state cannot be divided like the tables.
+    """Raise PlacementError if an optimizer's states cannot be split like the tables.
 
     Args:
       placement: a `Placement`.
       optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
-      where: the placement's file, for the message.
+      path: the placement's file, for the error.
     """
     kind = find(optimizer)
     if kind.per_row_states and placement.column_wise_tables:
         table = placement.column_wise_tables[0]
         raise PlacementError(
-            f"{where}: table {table}: its rows are halved by column, but {kind.description} keeps "
-            "one number for a whole row: place it by table or by row, or take one of "
+            f"{path or 'placement'}: table {table} is split by column, but {kind.description} has "
+            "one state per row; place it by table or by row, or use one of "
             f"{', '.join(divisible_optimizers())}",
-            table,
+            flag="placement",
+            path=path,
+            table=table,
+            expected=tuple(divisible_optimizers()),
+            found=kind.name,
         )
 
 

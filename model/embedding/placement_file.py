@@ -1,4 +1,4 @@
-"""Placements as JSON files, checked when they are read: they may be edited by hand."""
+"""Read and write placements as JSON files, which may be edited by hand."""
 
 import json
 import os
@@ -78,120 +78,150 @@ def read_placement(
     optimizer_bytes_per_row: Optional[int] = None,
     bytes_per_rank: Optional[int] = None,
 ) -> Placement:
-    """Read a placement, for example one written by hand.
+    """Read and check a placement.
 
     Args:
       source: JSON text (its first character is `{`) or the path of a file.
-      vocab_sizes: of the run; the file may leave them out and must not contradict them.
+      vocab_sizes: the run's; the file's must be equal or absent.
       dimension: likewise.
       ranks: likewise.
       optimizer_bytes_per_row: overrides the file's.
       bytes_per_rank: overrides the file's.
 
     Raises:
-      PlacementError: the placement is wrong; the message names the table.
+      PlacementError: the file cannot be read, is wrong or contradicts the run.
     """
     document, name = _load(source)
+    try:
+        return _placement(
+            document, name, vocab_sizes, dimension, ranks, optimizer_bytes_per_row, bytes_per_rank
+        )
+    except (PlacementError, StructureError) as error:
+        text = str(error)
+        raise PlacementError(
+            text if text.startswith(name) else f"{name}: {text}",
+            missing_bytes=getattr(error, "missing_bytes", None),
+            **{**error.fields, "path": name},
+        ) from None
+
+
+def _placement(
+    document: Any,
+    name: str,
+    vocab_sizes: Optional[Sequence[int]],
+    dimension: Optional[int],
+    ranks: Optional[int],
+    optimizer_bytes_per_row: Optional[int],
+    bytes_per_rank: Optional[int],
+) -> Placement:
     if not isinstance(document, dict):
-        raise PlacementError(f"{name}: expected a JSON object, found {type(document).__name__}")
+        found = type(document).__name__
+        raise PlacementError(f"expected a JSON object, found {found}", found=found)
     for key in document:
         if key not in _KEYS:
-            raise PlacementError(f"{name}: unknown key {key!r}, expected {', '.join(_KEYS)}")
-    if document.get("format", FORMAT) != FORMAT or document.get("version", VERSION) != VERSION:
+            raise PlacementError(
+                f"expected the keys {', '.join(_KEYS)}, found {key!r}", expected=_KEYS, found=key
+            )
+    found = document.get("format", FORMAT), document.get("version", VERSION)
+    if found != (FORMAT, VERSION):
         raise PlacementError(
-            f"{name}: format {document.get('format')!r} version {document.get('version')!r}, "
-            f"expected {FORMAT!r} version {VERSION}"
+            f"expected format {FORMAT!r} version {VERSION}, found {found[0]!r} {found[1]!r}",
+            expected=(FORMAT, VERSION),
+            found=found,
         )
-    try:
-        check_shape(document, name, _Document)
-    except StructureError as error:
-        raise PlacementError(str(error)) from None
-    sizes = _agreed(document, "vocab_sizes", vocab_sizes, name)
-    state_bytes = optimizer_bytes_per_row
-    if state_bytes is None:
-        state_bytes = int(document.get("optimizer_bytes_per_row", 0))
+    check_shape(document, name, _Document)
+    sizes = _agreed(document, "vocab_sizes", vocab_sizes)
+    if optimizer_bytes_per_row is None:
+        optimizer_bytes_per_row = int(document.get("optimizer_bytes_per_row", 0))
     if bytes_per_rank is None:
         bytes_per_rank = document.get("bytes_per_rank")
-    for key, value in (
-        ("optimizer_bytes_per_row", state_bytes),
-        ("bytes_per_rank", 0 if bytes_per_rank is None else bytes_per_rank),
-    ):
-        if not is_integer(value) or value < 0:
-            raise PlacementError(f"{name}: {key} is {value!r}, expected a non-negative integer")
-    try:
-        return Placement(
-            vocab_sizes=tuple(sizes),
-            dimension=_agreed(document, "dimension", dimension, name),
-            ranks=_agreed(document, "ranks", ranks, name),
-            assignments=_assignments(document.get("tables"), len(sizes)),
-            optimizer_bytes_per_row=state_bytes,
-            bytes_per_rank=bytes_per_rank,
-        )
-    except PlacementError as error:
-        raise PlacementError(f"{name}: {error}", error.table, error.missing_bytes) from None
+    return Placement(
+        vocab_sizes=tuple(sizes),
+        dimension=_agreed(document, "dimension", dimension),
+        ranks=_agreed(document, "ranks", ranks),
+        assignments=_assignments(document.get("tables"), len(sizes)),
+        optimizer_bytes_per_row=optimizer_bytes_per_row,
+        bytes_per_rank=bytes_per_rank,
+    )
 
 
 def _load(source: Union[str, os.PathLike]) -> tuple[Any, str]:
-    """Return the JSON object of a placement and its name for messages."""
+    """Return the JSON value of a placement and its name in messages."""
     if isinstance(source, str) and source.lstrip().startswith("{"):
         return _parsed(parse_json, source, "placement"), "placement"
     name = os.fspath(source)
     try:
         return _parsed(read_json, name), name
     except OSError as error:
-        raise PlacementError(f"{name}: cannot read the placement file: {error.strerror}") from None
+        raise PlacementError(
+            f"{name}: cannot read the placement file: {error.strerror}", path=name
+        ) from None
 
 
 def _parsed(read: Callable[..., Any], *source: Any) -> Any:
     try:
         return read(*source, Any)
     except StructureError as error:
-        raise PlacementError(str(error)) from None
+        raise PlacementError(str(error), **error.fields) from None
 
 
-def _agreed(document: dict[str, Any], key: str, expected: Any, name: str) -> Any:
+def _agreed(document: dict[str, Any], key: str, expected: Any) -> Any:
+    """Return the file's value, or the run's if it is absent; they must not differ."""
     if key not in document:
         if expected is None:
-            raise PlacementError(f"{name}: {key} is missing")
+            raise PlacementError(f"{key} is missing")
         return expected
     found = document[key]
     if isinstance(expected, (list, tuple)) and isinstance(found, list):
         if len(found) != len(expected):
             raise PlacementError(
-                f"{name}: the file lists {len(found)} tables, this run has {len(expected)}"
+                f"expected the run's {len(expected)} tables, found {len(found)}",
+                expected=len(expected),
+                found=len(found),
             )
         for table, (size, run_size) in enumerate(zip(found, expected)):
             if size != run_size:
                 raise PlacementError(
-                    f"{name}: table {table} has {size!r} rows in the file, {run_size} in this run",
-                    table,
+                    f"table {table}: expected the run's {run_size} rows, found {size!r}",
+                    table=table,
+                    expected=run_size,
+                    found=size,
                 )
     elif expected is not None and found != expected:
-        raise PlacementError(f"{name}: {key} is {found!r} in the file, {expected!r} in this run")
+        raise PlacementError(
+            f"{key}: expected the run's {expected!r}, found {found!r}",
+            expected=expected,
+            found=found,
+        )
     return found
 
 
 def _assignments(entries: Any, count: int) -> tuple[Assignment, ...]:
     if not isinstance(entries, list):
-        raise PlacementError("'tables' is missing or not a list with one object per table")
+        raise PlacementError("'tables': expected a list with one object per table, found none")
     placed = {}
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not is_integer(entry.get("table")):
             raise PlacementError(
-                f"tables[{position}] is {json.dumps(entry)[:200]}, expected an object like "
-                '{"table": 0, "kind": "table", "rank": 0}'
+                f'tables[{position}]: expected an object like {{"table": 0, "kind": "table", '
+                f'"rank": 0}}, found {json.dumps(entry)[:200]}',
+                found=entry,
             )
         table = entry["table"]
         if not 0 <= table < count:
             raise PlacementError(
-                f"table {table}: there are {count} tables, 0 to {count - 1}", table
+                f"expected a table from 0 to {count - 1}, found {table}",
+                table=table,
+                bound=count,
             )
         if table in placed:
-            raise PlacementError(f"table {table} is placed twice", table)
+            raise PlacementError(f"table {table} is placed twice", table=table)
         placed[table] = _assignment(table, entry)
     missing = [table for table in range(count) if table not in placed]
     if missing:
-        raise PlacementError(f"table {missing[0]} is not placed (of {count} tables)", missing[0])
+        raise PlacementError(
+            f"table {missing[0]} (of {count} tables) has no placement", table=missing[0]
+        )
     return tuple(placed[table] for table in range(count))
 
 
@@ -199,17 +229,26 @@ def _assignment(table: int, entry: dict[str, Any]) -> Assignment:
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise PlacementError(
-            f"table {table}: kind is {kind!r}, expected one of {', '.join(KINDS)}", table
+            f"table {table}: expected a kind of {', '.join(KINDS)}, found {kind!r}",
+            table=table,
+            expected=KINDS,
+            found=kind,
         )
     expected = {"table", "kind"} | _RANK_KEYS[kind]
     if set(entry) != expected:
         raise PlacementError(
-            f"table {table}: a table of kind {kind!r} has the keys "
-            f"{', '.join(sorted(expected))}; found {', '.join(sorted(entry))}",
-            table,
+            f"table {table}: expected the keys {', '.join(sorted(expected))} for kind {kind!r}, "
+            f"found {', '.join(sorted(entry))}",
+            table=table,
+            expected=expected,
+            found=set(entry),
         )
     if kind == "column":
         if not isinstance(entry["ranks"], list):
-            raise PlacementError(f"table {table}: ranks is {entry['ranks']!r}, not a list", table)
+            raise PlacementError(
+                f"table {table}: expected a list of two ranks, found {entry['ranks']!r}",
+                table=table,
+                found=entry["ranks"],
+            )
         return Assignment(kind, tuple(entry["ranks"]))
     return Assignment(kind, (entry["rank"],) if kind == "table" else ())

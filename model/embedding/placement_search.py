@@ -1,4 +1,4 @@
-"""The search behind `model.embedding.placement.plan`: largest first, most free memory."""
+"""The search of `model.embedding.placement.plan`: largest table first, most free memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from model.embedding.shards import Assignment, PlacementError, byte_text, row_by
 
 
 class _DoesNotFit(Exception):
-    """A greedy pass found no rank for a table; `free` is None if no rank had a slot left."""
+    """A greedy pass found no rank for a table; `free` is None if every rank was full."""
 
     def __init__(self, table: int, need: int, free: int | None):
         self.table, self.need, self.free = table, need, free
 
 
 class Search:
-    """Finds assignments; `assignments` maps table to `Assignment` when `run` returns."""
+    """Finds assignments; after `run`, `assignments` maps each table to its `Assignment`."""
 
     def __init__(
         self,
@@ -27,18 +27,18 @@ class Search:
     ):
         self.sizes, self.ranks, self.budget = vocab_sizes, ranks, bytes_per_rank
         self.row_bytes = row_bytes(dimension, dimension, optimizer_bytes_per_row)
-        # A half's bytes matter only where D is even.
+        # Used only if D is even.
         self.half_bytes = row_bytes(dimension // 2, dimension, optimizer_bytes_per_row)
         self.assignments: dict[int, Assignment] = {}
         self.used = [0] * ranks
 
     def replicate(self, table: int) -> None:
-        """Put a table whole on every rank."""
+        """Put a copy of a table on every rank."""
         self.assignments[table] = Assignment("replicated")
         self.used = [used + self.sizes[table] * self.row_bytes for used in self.used]
 
     def run(self, policy: str, may_halve: bool) -> None:
-        """Place the tables that are not placed yet, or raise PlacementError."""
+        """Place the remaining tables, or raise PlacementError."""
         rest = [table for table in range(len(self.sizes)) if table not in self.assignments]
         rest.sort(key=lambda table: (-self.sizes[table], table))  # largest first
         if policy == "row":
@@ -50,8 +50,8 @@ class Search:
             return
         if policy == "table":
             raise self._table_error(failure, rest)
-        # The id exchange that row-wise placement needs is now due anyway, so every table
-        # above the fair share is divided by row, which also balances memory and vectors sent.
+        # Any row-wise table requires the id exchange, so place every table above the fair share
+        # row-wise: that also balances memory and vectors sent.
         share = sum(self.sizes[table] for table in rest) / self.ranks
         row_wise = sum(self.sizes[table] > share for table in rest)
         self._partition_rows(rest[:row_wise])
@@ -68,8 +68,8 @@ class Search:
                 self.used[rank] += rows * self.row_bytes
 
     def _table_wise(self, tables: Sequence[int], may_halve: bool) -> _DoesNotFit | None:
-        """Place tables whole, or some of them halved; return None or the _DoesNotFit."""
-        slots = 2 * -(-len(tables) // self.ranks)  # in halves of a table
+        """Place tables table-wise, some of them split by column; return the failure or None."""
+        slots = 2 * -(-len(tables) // self.ranks)  # halves of tables per rank
         best, failure = None, None
         floor = -(-2 * len(tables) // self.ranks)
         for halved in range(len(tables) + 1 if may_halve else 1):
@@ -94,7 +94,7 @@ class Search:
     def _greedy(
         self, tables: Sequence[int], halved: int, limit: int
     ) -> tuple[dict[int, Assignment], list[int]]:
-        """Largest first, each on the rank with the most free memory that has a slot left."""
+        """Place each table, largest first, on the open rank with the most free memory."""
         used, slots = list(self.used), [0] * self.ranks
         found: dict[int, tuple[int, ...]] = {}
         pieces = [(self.sizes[t] * self.half_bytes, t, 1) for t in tables[:halved]] * 2
@@ -124,25 +124,31 @@ class Search:
         missing = max(self.used) - self.budget
         table = rest[0] if rest else max(self.assignments, key=lambda t: self.sizes[t])
         raise PlacementError(
-            f"{len(self.sizes)} tables do not fit on {self.ranks} rank(s): even with every table "
-            f"divided by row a rank needs {max(self.used):,} bytes ({byte_text(max(self.used))}) "
-            f"and has {self.budget:,}: {missing:,} bytes ({byte_text(missing)}) are missing per "
-            f"rank; the largest is table {table} with {self.sizes[table]:,} rows",
-            table,
-            missing,
+            f"{len(self.sizes)} tables do not fit on {self.ranks} ranks: with every table placed "
+            f"row-wise a rank needs {max(self.used):,} bytes ({byte_text(max(self.used))}), its "
+            f"memory is {self.budget:,} bytes, {missing:,} bytes ({byte_text(missing)}) are "
+            f"missing per rank; the largest is table {table} ({self.sizes[table]:,} rows)",
+            missing_bytes=missing,
+            flag="memory_per_rank",
+            table=table,
+            found=max(self.used),
+            bound=self.budget,
         )
 
     def _table_error(self, failure: _DoesNotFit, tables: Sequence[int]) -> PlacementError:
-        # The first failure is of unhalved tables, of which ceil(T/N) slots a rank always suffice.
+        # The first failure is a pass without splits, where ceil(T/N) tables per rank suffice.
         limit = -(-len(tables) // self.ranks)
         assert failure.free is not None
         missing = failure.need - failure.free
         return PlacementError(
             f"table {failure.table} ({self.sizes[failure.table]:,} rows) needs "
-            f"{failure.need:,} bytes ({byte_text(failure.need)}), the rank with the most memory "
-            f"among those with fewer than {limit} tables has {max(failure.free, 0):,}: "
-            f"{missing:,} bytes ({byte_text(missing)}) are missing; give more ranks or more "
-            "memory per rank, or --placement=auto, which divides large tables by row",
-            failure.table,
-            missing,
+            f"{failure.need:,} bytes ({byte_text(failure.need)}), the emptiest rank with fewer "
+            f"than {limit} tables has {max(failure.free, 0):,}, {missing:,} bytes "
+            f"({byte_text(missing)}) are missing; use more ranks, more memory per rank, or "
+            "--placement=auto, which places large tables row-wise",
+            missing_bytes=missing,
+            flag="placement",
+            table=failure.table,
+            found=failure.need,
+            bound=max(failure.free, 0),
         )

@@ -1,9 +1,8 @@
-"""The types that rows of embedding tables are stored in. No TensorFlow is imported."""
+"""The types of embedding rows. Does not import TensorFlow."""
 
 from __future__ import annotations
 
-# Bytes of one value, by TensorFlow's name of the type. The kernels' side of a row type is listed in
-# docs/embedding.md.
+# {TensorFlow's name of the type: bytes of one value}; docs/embedding.md lists the kernels' part.
 ROW_TYPES: dict[str, int] = {"float32": 4}
 
 DEFAULT = "float32"

@@ -1,6 +1,6 @@
-"""Model-parallel embedding tables on the project's own kernels.
+"""Model-parallel embedding tables on the project's kernels.
 
-No gradient of a large table ever exists, and no Keras optimizer sees the tables.
+Updates are fused and in place: no dense gradient of an exchanged table is ever allocated.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from model.embedding.tables import FusedTables, ReplicatedTables
 
 
 class ShardedEmbedding:
-    """Keeps the contract `model.embedding.interface.Embedding`.
+    """Implements `model.embedding.interface.Embedding` with the project's kernels.
 
     Args:
         placement: which rank holds which rows.
         cluster: the ranks.
         local_batch_size: b, samples of this rank in each batch.
-        options: seed, optimizer and exchange. Model-parallel input is possible only where
-            `exchanges_whole_tables(placement, compress)`.
+        options: seed, optimizer and exchange. Model-parallel input requires
+            `exchanges_complete_tables(placement, options.compress)`.
     """
 
     separable = True
@@ -60,7 +60,7 @@ class ShardedEmbedding:
 
     def _place(self, placement, cluster, local_batch_size, options):
         shards = list(placement.shards_of(cluster.rank))
-        if exchanges_whole_tables(self.placement, options.compress):
+        if exchanges_complete_tables(self.placement, options.compress):
             self._exchange = TableExchange(
                 placement, cluster, local_batch_size,
                 model_parallel_input=options.model_parallel_input,
@@ -75,7 +75,7 @@ class ShardedEmbedding:
             first_rows = self._exchange.first_rows
         self._width = width
         if self._exchanged_tables is not None:
-            # Initial values depend on a table's number in the whole model.
+            # Initial values depend on the table's index in the model.
             shards = [_renumbered(shard, self._exchanged_tables) for shard in shards]
         if rows:
             self._fused = FusedTables(
@@ -85,22 +85,19 @@ class ShardedEmbedding:
 
     @property
     def fused_tables(self) -> list[FusedTables]:
-        """The variables of this rank: exchanged tables, replicated tables."""
+        """The `FusedTables` of this rank: exchanged tables, then replicated tables."""
         replicated = None if self._replicated is None else self._replicated.fused
         return [fused for fused in (self._fused, replicated) if fused is not None]
 
     def for_batch(self, local_batch_size: int) -> ShardedEmbedding:
-        """Returns this embedding for batches of another size, over the same tables.
-
-        Nothing is copied: an update through either is seen by both.
-        """
+        """Returns this embedding for batches of another size, over the same variables."""
         other = copy.copy(self)
         if self._exchange is not None:
             other._exchange = self._exchange.for_batch(local_batch_size)
         return other
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
-        """Brings ids to where their rows are; see `Embedding.plan_ids`."""
+        """Sends ids to the ranks that hold their rows; see `Embedding.plan_ids`."""
         if self._exchange is None:
             plan = ExchangePlan.of_ids(tf.zeros([0, 0], tf.int32), self._ranks)
         elif self._exchanged_tables is None:
@@ -112,7 +109,7 @@ class ShardedEmbedding:
         return plan._replace(local_ids=tf.gather(categorical, self._replicated.tables, axis=1))
 
     def lookup_local(self, plan: ExchangePlan) -> tf.Tensor:
-        """Returns the vectors that this rank's rows give to all ranks: [M, K, width]."""
+        """Returns the vectors of this rank's rows for all ranks: [M, K, width]."""
         if self._exchange is None:
             return tf.zeros([0, 0, self.placement.dimension], self._dtype)
         if self._fused is None:
@@ -134,11 +131,12 @@ class ShardedEmbedding:
     def exchange_gradients(
         self, plan: ExchangePlan, rows: Any, gradients: tf.Tensor
     ) -> tuple[Any, Any]:
-        """Brings gradients [b, T, D] to the ranks of their rows.
+        """Sends gradients [b, T, D] to the ranks that hold their rows.
 
         Returns:
-            (gradients of exchanged tables [M, K, width], what `ReplicatedTables.exchange_gradients`
-            returned), an empty tuple for either where there are none.
+            (gradients of exchanged tables [M, K, width], the result of
+            `ReplicatedTables.exchange_gradients`); an empty tuple for either if there are no such
+            tables.
         """
         gradients = tf.cast(gradients, self._dtype)
         replicated, exchanged = (), ()
@@ -172,7 +170,7 @@ class ShardedEmbedding:
         return (plan.ids.numpy().astype(np.int64) + self._exchange.base_rows).reshape(-1)
 
     def stored_tables(self) -> stored_rows.StoredTables:
-        """Returns what a checkpoint reads and writes of this rank's rows."""
+        """Returns this rank's rows and optimizer states for checkpoints."""
         replicated = None if self._replicated is None else self._replicated.fused
         return stored_rows.StoredTables(
             tracked=self._fused,
@@ -181,18 +179,17 @@ class ShardedEmbedding:
         )
 
 
-def exchanges_whole_tables(placement: Placement, compress: bool) -> bool:
-    """Returns whether every table lies whole on one rank and every id asks for its row.
+def exchanges_complete_tables(placement: Placement, compress: bool) -> bool:
+    """Returns whether every table is on one rank and every id requests its row.
 
-    Then it is known before the run which rank sends how many rows to which, and a rank can read the
-    ids of its own tables for the global batch (model-parallel input).
+    The exchange's splits are then known before the run, and a rank can read the ids of its tables
+    for the global batch (model-parallel input).
     """
-    whole = len(placement.table_wise_tables) == len(placement.vocab_sizes)
-    return whole and not compress
+    return len(placement.table_wise_tables) == len(placement.vocab_sizes) and not compress
 
 
 def _without(placement, tables):
-    """Returns (placement without these tables or None, indices of the tables that it has)."""
+    """Returns (placement of the other tables, their indices), or (None, None) if there are none."""
     rest = [t for t in range(len(placement.vocab_sizes)) if t not in tables]
     if not rest:
         return None, None

@@ -1,4 +1,4 @@
-"""The atoms of a placement: how one table is divided, and one rank's part of it."""
+"""The parts of a placement: how one table is divided, and one rank's shard of it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ KINDS = ("table", "column", "row", "replicated")
 
 
 class PlacementError(ReportedError, ValueError):
-    """A placement that cannot be: it does not fit, or it is not described correctly.
+    """A placement does not fit into memory, or its description is wrong.
 
     Attributes:
-      table: index of the table that the error is about, or None.
       missing_bytes: bytes that the rank in question lacks, or None.
     """
 
-    def __init__(
-        self, message: str, table: int | None = None, missing_bytes: int | None = None
-    ) -> None:
-        super().__init__(message)
-        self.table = table
+    def __init__(self, message: str, *, missing_bytes: int | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.missing_bytes = missing_bytes
 
 
 def byte_text(count: float) -> str:
-    """Write bytes for people: `20.42 GB` (decimal units)."""
+    """Return bytes as text in decimal units: `20.42 GB`."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if abs(count) >= size:
             return f"{count / size:.2f} {unit}"
@@ -41,9 +37,9 @@ class Assignment:
     """How one table is divided.
 
     Attributes:
-      kind: `table` (whole on one rank), `column` (two halves of the embedding dimension on two
-        ranks), `row` (id i on rank i mod N) or `replicated` (whole on every rank).
-      ranks: the rank of a `table`, the two ranks of a `column`, else empty.
+      kind: `table` (on one rank), `column` (two halves of the embedding dimension on two ranks),
+        `row` (id i on rank i mod N) or `replicated` (a copy on every rank).
+      ranks: the rank of a `table`, the two ranks of a `column`, otherwise empty.
     """
 
     kind: str
@@ -62,9 +58,9 @@ class Shard:
       table: index of the table.
       rank: the owner.
       kind: as in `Assignment`.
-      rows: number of local rows; 0 where a row-wise table has fewer rows than ranks.
-      row_offset: id of the local row 0.
-      row_stride: distance between the ids of two neighbouring local rows (N if row-wise, else 1).
+      rows: number of local rows; may be 0 if a row-wise table has fewer rows than ranks.
+      row_offset: id of local row 0.
+      row_stride: difference between the ids of consecutive local rows (N if row-wise, else 1).
       column_start: first column held.
       column_end: one past the last column held.
       base_row: first row of this shard in the rank's fused variable of this width.
@@ -87,13 +83,13 @@ class Shard:
 
 
 def row_bytes(width: int, dimension: int, optimizer_bytes_per_row: int) -> int:
-    """Return the bytes of `width` values of one row and of the optimizer state kept beside them.
+    """Return the bytes of `width` values of one row and of their optimizer state.
 
     Args:
       width: columns held.
       dimension: D.
-      optimizer_bytes_per_row: `RowOptimizer.bytes_per_row(D)`; a multiple of D is taken as state
-        per column, of which `width` columns keep their part.
+      optimizer_bytes_per_row: `RowOptimizer.bytes_per_row(D)`; a multiple of D is state per
+        column, of which `width` columns have their part.
     """
     state = optimizer_bytes_per_row
     if state % dimension == 0:
@@ -102,48 +98,68 @@ def row_bytes(width: int, dimension: int, optimizer_bytes_per_row: int) -> int:
 
 
 def is_integer(value: Any) -> bool:
-    """Tell whether a value read from a file is an integer (True and False are not)."""
+    """Return whether a value is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_sizes(vocab_sizes: Sequence[int], dimension: int, ranks: int) -> None:
     """Raise PlacementError unless all table sizes, D and N are positive integers."""
     if not vocab_sizes:
-        raise PlacementError("there is no table to place: vocab_sizes is empty")
+        raise PlacementError("vocab_sizes: expected at least one table, found none", found=0)
     for table, rows in enumerate(vocab_sizes):
         if not is_integer(rows) or rows < 1:
             raise PlacementError(
-                f"table {table}: its size is {rows!r}, expected an integer of at least 1", table
+                f"table {table}: expected a size of at least 1, found {rows!r}",
+                table=table,
+                found=rows,
+                bound=1,
             )
     for name, value in (("dimension", dimension), ("ranks", ranks)):
         if not is_integer(value) or value < 1:
-            raise PlacementError(f"{name} is {value!r}, expected an integer of at least 1")
+            raise PlacementError(
+                f"{name}: expected an integer of at least 1, found {value!r}",
+                found=value,
+                bound=1,
+            )
 
 
 def check_assignment(table: int, assignment: Assignment, dimension: int, ranks: int) -> None:
     """Raise PlacementError, naming the table, unless the assignment is possible."""
-    if assignment.kind not in KINDS:
+    kind, owners = assignment.kind, assignment.ranks
+    if kind not in KINDS:
         raise PlacementError(
-            f"table {table}: kind is {assignment.kind!r}, expected one of {', '.join(KINDS)}",
-            table,
+            f"table {table}: expected a kind of {', '.join(KINDS)}, found {kind!r}",
+            table=table,
+            expected=KINDS,
+            found=kind,
         )
-    expected = {"table": 1, "column": 2}.get(assignment.kind, 0)
-    if len(assignment.ranks) != expected:
+    expected = {"table": 1, "column": 2}.get(kind, 0)
+    if len(owners) != expected:
         raise PlacementError(
-            f"table {table}: kind {assignment.kind!r} takes {expected} rank(s), found "
-            f"{list(assignment.ranks)}",
-            table,
+            f"table {table}: expected {expected} ranks for kind {kind!r}, found {list(owners)}",
+            table=table,
+            expected=expected,
+            found=len(owners),
         )
-    for rank in assignment.ranks:
+    for rank in owners:
         if not is_integer(rank) or not 0 <= rank < ranks:
             raise PlacementError(
-                f"table {table}: rank {rank!r} is not one of the {ranks} ranks 0 to {ranks - 1}",
-                table,
+                f"table {table}: expected a rank from 0 to {ranks - 1}, found {rank!r}",
+                table=table,
+                found=rank,
+                bound=ranks,
             )
-    if assignment.kind == "column":
-        if len(set(assignment.ranks)) != 2:
-            raise PlacementError(f"table {table}: both column halves are on one rank", table)
+    if kind == "column":
+        if len(set(owners)) != 2:
+            raise PlacementError(
+                f"table {table}: expected its column halves on two ranks, found both on rank "
+                f"{owners[0]}",
+                table=table,
+                found=owners,
+            )
         if dimension % 2:
             raise PlacementError(
-                f"table {table}: dimension {dimension} is odd and has no halves", table
+                f"table {table}: expected an even dimension to split by column, found {dimension}",
+                table=table,
+                found=dimension,
             )

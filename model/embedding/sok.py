@@ -295,7 +295,7 @@ def _check(placement, options):
     table_wise = placement.table_wise_tables
     if table_wise and options.compress:
         raise BackendError(
-            f"table {table_wise[0]}: --dedup_ids has no effect on table-wise tables with SOK, whose "
+            f"table {table_wise[0]}: --dedup_ids has no effect on SOK's table-wise tables, whose "
             "lookup_sparse takes the same number of ids on every rank; use --placement=row",
             flag="dedup_ids",
             table=table_wise[0],

@@ -1,4 +1,4 @@
-"""A rank's rows and optimizer states as a checkpoint sees them."""
+"""A rank's rows and optimizer states, as checkpoints read and write them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import tensorflow as tf
 from model.embedding.shards import Shard
 from model.embedding.tables import FusedTables
 
-# Rows of a shard that are read or written at once where no snapshot is taken.
+# Bytes of a shard that are read or written at once without a snapshot.
 _PIECE_BYTES = 32 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredRows:
-    """One state of one shard of this rank: the rows themselves or an optimizer's state of them.
+    """One state of one of this rank's shards: its rows or an optimizer state.
 
     Attributes:
-        shard: whose rows.
-        state: "table", or the name of an optimizer's state.
-        shape: (rows, columns), or (rows,) of a state with one value a row.
+        shard: the shard.
+        state: "table", or the name of an optimizer state.
+        shape: (rows, columns), or (rows,) for a state with one value per row.
         dtype: of the values.
         read: function (begin, count) -> array of the shard's rows [begin, begin + count).
-        write: function (begin, values) that overwrites them.
+        write: function (begin, values) that overwrites rows from `begin` on.
     """
 
     shard: Shard
@@ -38,7 +38,7 @@ class StoredRows:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending, unique among all ranks."""
+        """The file's name without its suffix, unique among all ranks."""
         kind = "" if self.state == "table" else f".{self.state}"
         return f"table_{self.shard.table:02d}{kind}.rank_{self.shard.rank}"
 
@@ -50,11 +50,11 @@ class StoredRows:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its rows."""
+        """Bytes of the values."""
         return self.dtype.size * int(np.prod(self.shape, dtype=np.int64))
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """Yields (begin, count) of pieces of bounded size."""
+        """Yields (begin, count) of consecutive pieces of at most about 32 MiB."""
         rows = self.shape[0]
         step = max(1, _PIECE_BYTES * max(1, rows) // max(1, self.bytes))
         for begin in range(0, rows, step):
@@ -71,11 +71,11 @@ class StoredTables:
     """All rows of one rank.
 
     Attributes:
-        tracked: the variable whose row numbers `Embedding.touched_rows` returns, so that it can be
-            read while training changes it; None where this rank has none.
-        tracked_shards: [(number of the shard in `tracked`, its `StoredRows`)], in order of rows.
+        tracked: the variable whose rows `Embedding.touched_rows` returns, so that it can be read
+            while training changes it; None if this rank has none.
+        tracked_shards: [(index of a shard in `tracked`, its `StoredRows`)], in order of rows.
         untracked: rows that can be read only while training waits.
-        replicated: rows that every rank holds.
+        replicated: rows of which every rank holds a copy.
     """
 
     tracked: FusedTables | None = None
@@ -91,18 +91,18 @@ class StoredTables:
 
 
 def of_fused(fused: FusedTables | None) -> list[tuple[int, list[StoredRows]]]:
-    """Returns [(number of a shard, its `StoredRows`)] of fused tables, in order of their rows."""
+    """Returns [(index of a shard, its `StoredRows`)] of fused tables, in order of their rows."""
     if fused is None:
         return []
 
     def stored(index, state):
         shard = fused.shards[index]
         variable = fused.states[state]
-        vector = variable.shape.rank == 1
+        per_row = variable.shape.rank == 1
         return StoredRows(
             shard,
             state,
-            (shard.rows,) if vector else (shard.rows, shard.width),
+            (shard.rows,) if per_row else (shard.rows, shard.width),
             variable.dtype,
             read=lambda begin, count: fused.read(index, begin, count, state),
             write=lambda begin, values: fused.write(index, begin, values, state),

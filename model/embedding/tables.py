@@ -1,4 +1,4 @@
-"""A rank's tables: one float32 variable, its initial values, its optimizer's states."""
+"""A rank's tables: one fused float32 variable, its initial values and optimizer states."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ from ops import embedding as kernels
 if TYPE_CHECKING:
     from model.embedding.interface import Ranks
 
-# Rows that are written at once where a shard does not lie in rows of its own width.
+# Rows that are initialised at once if the variable's width is not D.
 _CHUNK_ROWS = 1 << 16
 
 
 class FusedTables:
-    """Shards of tables back to back in one variable, with lookup and in-place update.
+    """Shards of tables, back to back in one variable, with lookup and in-place update.
 
     Args:
-        placement: the `model.embedding.placement.Placement` that the shards are from.
+        placement: the placement of the shards.
         shards: this rank's `Shard`s.
         first_rows: the first row of each shard in the variable.
         rows: rows of the variable, 1 or more.
         width: columns of the variable, D or D / 2.
         seed: the run's seed. Row i of table t starts as U(-sqrt(1 / rows), sqrt(1 / rows)), the
-            same values whatever the placement.
+            same values for every placement.
         optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
-        native: the project's ops; False takes TensorFlow's formulation of them.
+        native: use the project's ops; False: equivalent TensorFlow ops.
 
     Attributes:
         shards: this rank's `Shard`s.
         table: the variable, [rows, width].
-        states: {name: variable} of what there is for each row: "table", then the optimizer's states
-            in its order, [rows, width] or [rows].
+        states: {name: variable}: "table", then the optimizer's states in its order, [rows, width]
+            or [rows].
+
+    Raises:
+        PlacementError: the optimizer's states cannot be split like the tables.
     """
 
     def __init__(
@@ -71,7 +74,20 @@ class FusedTables:
     def lookup(
         self, ids: tf.Tensor, base_rows: np.ndarray, table_rows: np.ndarray, dtype: tf.DType
     ) -> tf.Tensor:
-        """Returns [B, T, width]; see `ops.embedding.embedding_lookup`."""
+        """Looks up the rows of ids, which count from 0 within each table.
+
+        Args:
+            ids: int32 [B, T].
+            base_rows: int64 [T], first row of each table in the variable.
+            table_rows: int64 [T], rows of each table.
+            dtype: of the result.
+
+        Returns:
+            [B, T, width] in `dtype`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: an id is outside its table.
+        """
         function = kernels.embedding_lookup if self._native else kernels.embedding_lookup_tensorflow
         return function(self.table, ids, base_rows, table_rows, dtype=dtype)
 
@@ -84,7 +100,19 @@ class FusedTables:
         learning_rate: Any,
         scale: Any,
     ) -> None:
-        """Applies gradients [B, T, width]; see `ops.embedding.embedding_update`."""
+        """Updates the rows of ids and their optimizer states in place.
+
+        Args:
+            ids: int32 [B, T].
+            base_rows: int64 [T], first row of each table in the variable.
+            table_rows: int64 [T], rows of each table.
+            gradients: [B, T, width].
+            learning_rate: scalar float32.
+            scale: factor on the gradients.
+
+        Raises:
+            tf.errors.InvalidArgumentError: an id is outside its table.
+        """
         table, *states = self.states.values()
         where = kernels.RowIds(ids, base_rows, table_rows)
         values = self._optimizer.rule_values
@@ -98,13 +126,13 @@ class FusedTables:
             )  # fmt: skip
 
     def row_range(self, index: int) -> tuple[int, int]:
-        """Returns the (first, one past the last) row of the variable that a shard takes up."""
+        """Returns (first, one past the last) row of a shard in the variable."""
         first, size, _ = self._span(index, 0, self.shards[index].rows, "table")
         return first, first + size
 
     def read_rows(self, begin: int, end: int, state: str = "table") -> np.ndarray:
-        """Returns rows [begin, end) of a variable as a NumPy array of its own."""
-        # Not variable[begin:end]: TensorFlow copies the whole table for it once rows were gathered.
+        """Returns a copy of rows [begin, end) of a variable as a NumPy array."""
+        # Not variable[begin:end]: after a gather, TensorFlow copies the complete table for it.
         return tf.gather(self.states[state], tf.range(begin, end)).numpy()
 
     def read(self, index: int, begin: int, count: int, state: str = "table") -> np.ndarray:
@@ -123,10 +151,12 @@ class FusedTables:
         return self.read_rows(at, at + size, state).reshape(shape)
 
     def write(self, index: int, begin: int, values: np.ndarray, state: str = "table") -> None:
-        """Overwrites rows [begin, ...) of a shard: the arguments are those of `read`."""
+        """Overwrites rows [begin, begin + len(values)) of a shard; see `read`."""
         at, size, shape = self._span(index, begin, len(values), state)
         if values.shape != shape:
-            raise ValueError(f"shard {index} takes {shape} values of {state}, got {values.shape}")
+            raise ValueError(
+                f"shard {index}, {state}: expected values of shape {shape}, found {values.shape}"
+            )
         variable = self.states[state]
         kernels.write_rows(variable, at, values.reshape(size, *variable.shape[1:]))
 
@@ -134,7 +164,7 @@ class FusedTables:
         shard = self.shards[index]
         if not 0 <= begin <= begin + count <= shard.rows:
             raise ValueError(
-                f"rows {begin} to {begin + count} are outside the {shard.rows} of shard {index}"
+                f"shard {index}: rows [{begin}, {begin + count}) are outside [0, {shard.rows})"
             )
         if self.states[state].shape.rank == 1:
             return self._first_rows[index] + begin, count, (count,)
@@ -154,20 +184,20 @@ class FusedTables:
                 self.table, base_row=first, rows=shard.rows, first_row=shard.row_offset, **values
             )
             return
-        # A row's values depend on its columns in the whole table, so whole rows are made aside.
+        # A value depends on its column in the table, so complete rows are initialised and cut.
         for begin in range(0, shard.rows, _CHUNK_ROWS):
             count = min(_CHUNK_ROWS, shard.rows - begin)
-            whole = kernels.create_table(count, dimension)
+            complete = kernels.create_table(count, dimension)
             kernels.embedding_initialize(
-                whole, base_row=0, rows=count,
+                complete, base_row=0, rows=count,
                 first_row=shard.row_offset + begin * shard.row_stride, **values,
             )  # fmt: skip
-            part = tf.reshape(whole[:, shard.column_start : shard.column_end], [-1, width])
+            part = tf.reshape(complete[:, shard.column_start : shard.column_end], [-1, width])
             kernels.write_rows(self.table, first + begin * (shard.width // width), part)
 
 
 class ReplicatedTables:
-    """Small tables that every rank holds whole: no vector travels, gradients are averaged.
+    """Small tables of which every rank holds a copy: only gradients are exchanged.
 
     Args:
         placement: a placement with replicated tables.
@@ -206,28 +236,28 @@ class ReplicatedTables:
     def exchange_gradients(
         self, ids: tf.Tensor, gradients: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sums the gradients of all ranks by row; a collective call.
+        """Sums the gradients of all ranks by row. Collective.
 
         Args:
             ids: [b, R].
             gradients: [b, R, D], of this rank's mean loss.
 
         Returns:
-            (rows, sums): the rows that any rank's samples name, int32 [n, 1], and the sums of
+            (rows, sums): the rows that occur in any rank's samples, int32 [n, 1], and the sums of
             their gradients, float32 [n, 1, D].
         """
-        count = int(self._base[-1])  # these tables are small
+        count = int(self._base[-1])
         rows = tf.cast(ids, tf.int64) + self._base[:-1]
         sums = tf.math.unsorted_segment_sum(tf.cast(gradients, tf.float32), rows, count)
-        named = tf.math.unsorted_segment_sum(tf.ones_like(rows, tf.float32), rows, count)
-        mean, named = self._cluster.all_reduce_mean([sums, named], "replicated_gradients")
-        # Others keep their bytes: not every optimizer leaves a row alone at a gradient of 0.
-        touched = tf.where(named > 0)
+        uses = tf.math.unsorted_segment_sum(tf.ones_like(rows, tf.float32), rows, count)
+        mean, uses = self._cluster.all_reduce_mean([sums, uses], "replicated_gradients")
+        # Only used rows are updated: some optimizers change a row even if its gradient is 0.
+        touched = tf.where(uses > 0)
         return tf.cast(touched, tf.int32), tf.gather(mean, touched) * self._cluster.size
 
     def update(
         self, gradients: tuple[tf.Tensor, tf.Tensor], learning_rate: Any, scale: Any
     ) -> None:
-        """Applies what `exchange_gradients` returned to this rank's copy."""
+        """Updates this rank's copy with the result of `exchange_gradients`."""
         rows, sums = gradients
         self.fused.update(rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale)

@@ -1,4 +1,4 @@
-"""Ranks as threads of one process, for testing what is distributed without a launcher."""
+"""Ranks as threads of one process, for tests of distributed code without a launcher."""
 
 import threading
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 class ThreadRanks:
-    """Runs a function once for each of N ranks; gives each a cluster to talk through."""
+    """Runs a function once per rank, in threads, with a process group that connects them."""
 
     def __init__(self, size):
         self.size = size
@@ -15,6 +15,7 @@ class ThreadRanks:
         self._slots = [None] * size
 
     def run(self, function):
+        """Returns [function(process group of the rank), ...]; raises the first rank's error."""
         results, errors = [None] * self.size, []
 
         def body(rank):
@@ -34,6 +35,7 @@ class ThreadRanks:
         return results
 
     def share(self, rank, value):
+        """Returns the values of all ranks; every rank must call it."""
         self._slots[rank] = value
         self._barrier.wait()
         values = list(self._slots)
@@ -46,6 +48,10 @@ class _ThreadCluster:
 
     def __init__(self, ranks, rank):
         self._ranks, self.rank, self.size = ranks, rank, ranks.size
+
+    def all_reduce_mean(self, tensors, name):
+        sums = [self.all_reduce_sum(tensor.numpy()) for tensor in tensors]
+        return [tf.constant(total / self.size, t.dtype) for t, total in zip(tensors, sums)]
 
     def all_reduce_sum(self, values):
         return np.sum(self._ranks.share(self.rank, np.asarray(values)), axis=0)

@@ -1,12 +1,14 @@
-"""The exchanges against NumPy, on threads as ranks: every value says where it came from."""
+"""Exchange plans against results by hand, exchanges against NumPy, with threads as ranks."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from model.embedding.exchange import TableExchange
-from model.embedding.placement import Assignment, Placement
+from model.embedding.placement import Assignment, Placement, PlacementError
 from model.embedding.row_exchange import RowExchange
+from model.embedding.sharded import exchanges_complete_tables
+from tests.support.model.placements import placement_of
 from tests.support.thread_ranks import ThreadRanks
 
 VOCAB = (11, 1, 7, 3, 50)
@@ -14,27 +16,115 @@ DIMENSION = 6
 LOCAL_BATCH = 5
 
 
-def placement_of(kind, size):
-    table = [Assignment("table", (t % size,)) for t in range(5)]
-    column = Assignment("column", (0, size - 1))
-    kinds = {
-        "table": table,
-        "one rank": [Assignment("table", (size - 1,))] * 5,
-        "row": [Assignment("row")] * 5,
-        "mixed": [Assignment("row") if t in (0, 1, 4) else table[t] for t in range(5)],
-        "column": [column, table[1], column, table[3], Assignment("row")],
-    }
-    return Placement(VOCAB, DIMENSION, size, tuple(kinds[kind]))
+def plans(exchange_class, placement, ids, **options):
+    """Returns each rank's (exchange, {field of its plan: array})."""
+
+    def body(cluster):
+        exchange = exchange_class(placement, cluster, ids.shape[1], **options)
+        plan = exchange.plan_ids(tf.constant(ids[cluster.rank]))
+        return exchange, {name: value.numpy() for name, value in plan._asdict().items()}
+
+    return ThreadRanks(placement.ranks).run(body)
 
 
-def whole_tables():
-    generator = np.random.default_rng()
-    return [generator.normal(size=(rows, DIMENSION)).astype(np.float32) for rows in VOCAB]
+# Ranks 0 and 1 hold tables (1, 2) and (0,); each has two samples.
+TABLE_PLACEMENT = Placement(
+    (9, 5, 7), 4, 2,
+    (Assignment("table", (1,)), Assignment("table", (0,)), Assignment("table", (0,))),
+)  # fmt: skip
+TABLE_IDS = np.array([[[8, 1, 2], [7, 3, 4]], [[6, 0, 5], [0, 4, 6]]], np.int32)
 
 
-def fill(placement, rank, exchange, tables):
-    """Returns a rank's variable, laid out as the exchange says."""
-    width = getattr(exchange, "width", DIMENSION)
+def test_table_plan_has_ids_splits_and_permutations():
+    (exchange_0, plan_0), (exchange_1, plan_1) = plans(TableExchange, TABLE_PLACEMENT, TABLE_IDS)
+    np.testing.assert_array_equal(plan_0["ids"], [[1, 2], [3, 4], [0, 5], [4, 6]])
+    np.testing.assert_array_equal(plan_1["ids"], [[8], [7], [6], [0]])
+    for plan, sent in ((plan_0, 4), (plan_1, 2)):
+        np.testing.assert_array_equal(plan["send_splits"], [sent, sent])
+        np.testing.assert_array_equal(plan["recv_splits"], [4, 2])
+        # Received are (sample, table) 0-1, 0-2, 1-1, 1-2 from rank 0, then 0-0, 1-0 from rank 1.
+        np.testing.assert_array_equal(plan["permutation"], [1, 2, 4, 5, 0, 3])
+        np.testing.assert_array_equal(plan["inverse_permutation"], [4, 0, 1, 5, 2, 3])
+    np.testing.assert_array_equal(exchange_0.base_rows, [0, 5])
+    np.testing.assert_array_equal(exchange_0.table_rows, [5, 7])
+    np.testing.assert_array_equal(exchange_1.table_rows, [9])
+
+
+def test_table_plan_of_model_parallel_input_exchanges_no_ids():
+    class NoExchange:
+        rank, size = 1, 2
+
+    ids = np.array([[8], [7], [6], [0]], np.int32)
+    exchange = TableExchange(TABLE_PLACEMENT, NoExchange(), 2, model_parallel_input=True)
+    np.testing.assert_array_equal(exchange.plan_ids(tf.constant(ids)).ids, ids)
+
+
+def test_table_exchange_sends_vectors_to_samples_and_gradients_back():
+    """Vectors of id + 10 table, gradients of sample + 10 table + 100 rank."""
+    tables_of = [[1, 2], [0]]
+
+    def body(cluster):
+        exchange = TableExchange(TABLE_PLACEMENT, cluster, 2)
+        plan = exchange.plan_ids(tf.constant(TABLE_IDS[cluster.rank]))
+        values = plan.ids.numpy() + 10 * np.array(tables_of[cluster.rank])
+        rows = tf.constant(np.repeat(values[:, :, None], 4, axis=2), tf.float32)
+        vectors = exchange.exchange_vectors(plan, rows).numpy()
+        marks = np.arange(2)[:, None] + 10 * np.arange(3) + 100 * cluster.rank
+        gradients = tf.constant(np.repeat(marks[:, :, None], 4, axis=2), tf.float32)
+        return vectors, exchange.exchange_gradients(plan, gradients).numpy()
+
+    results = ThreadRanks(2).run(body)
+    for rank, (vectors, gradients) in enumerate(results):
+        expected = TABLE_IDS[rank] + 10 * np.arange(3)
+        np.testing.assert_array_equal(vectors, np.repeat(expected[:, :, None], 4, axis=2))
+        samples = np.array([0, 1, 100, 101])[:, None]
+        expected = samples + 10 * np.array(tables_of[rank])
+        np.testing.assert_array_equal(gradients, np.repeat(expected[:, :, None], 4, axis=2))
+
+
+# Two row-wise tables of 5 and 3 rows: rank 0 has rows 0-2 and 3-4, rank 1 rows 0-1 and 2.
+ROW_PLACEMENT = Placement((5, 3), 4, 2, (Assignment("row"), Assignment("row")))
+ROW_IDS = np.array([[[4, 1], [4, 0]], [[1, 2], [3, 1]]], np.int32)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_row_plan_has_rows_splits_and_permutations(compress):
+    results = plans(RowExchange, ROW_PLACEMENT, ROW_IDS, compress=compress)
+    assert [exchange.first_rows for exchange, _ in results] == [[0, 3], [0, 2]]
+    assert [exchange.rows for exchange, _ in results] == [5, 3]
+    plan_0, plan_1 = (plan for _, plan in results)
+    # Rank 0 requests rows 2, 2, 3 of rank 0 and row 2 of rank 1; rank 1 requests row 4 of rank 0
+    # and rows 0, 1, 2 of rank 1.
+    repeated = 0 if compress else 1
+    np.testing.assert_array_equal(plan_0["recv_splits"], [2 + repeated, 1])
+    np.testing.assert_array_equal(plan_1["recv_splits"], [1, 3])
+    np.testing.assert_array_equal(plan_0["send_splits"], [2 + repeated, 1])
+    np.testing.assert_array_equal(plan_1["send_splits"], [1, 3])
+    assert sorted(plan_0["ids"][:-1, 0]) == [2] * (1 + repeated) + [3]
+    assert plan_0["ids"][-1] == 4
+    assert plan_1["ids"][0] == 2 and sorted(plan_1["ids"][1:, 0]) == [0, 1, 2]
+    if compress:
+        np.testing.assert_array_equal(plan_0["inverse_permutation"][[0, 2]], [0, 0])
+    else:
+        for plan in (plan_0, plan_1):
+            permutation, inverse = plan["permutation"], plan["inverse_permutation"]
+            np.testing.assert_array_equal(permutation[inverse], np.arange(4))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_row_owner_is_the_id_modulo_the_ranks(size):
+    """The map of SparseOperationKit 2, so that shards interchange."""
+    placement = placement_of("row", size, VOCAB, DIMENSION)
+    sample = np.array([7, 0, 5, 2, 31], np.int32)
+    ids = np.tile(sample, (size, LOCAL_BATCH, 1))
+    for rank, (exchange, plan) in enumerate(plans(RowExchange, placement, ids)):
+        expected = [exchange.first_rows[t] + i // size for t, i in enumerate(sample)]
+        expected = [row for row, i in zip(expected, sample) if i % size == rank]
+        assert sorted(plan["ids"][:, 0]) == sorted(expected * size * LOCAL_BATCH)
+
+
+def fill(placement, rank, width, tables):
+    """Returns a rank's variable: its shards back to back, in rows of `width`."""
     flat = []
     for shard in placement.shards_of(rank):
         ids = shard.row_offset + shard.row_stride * np.arange(shard.rows)
@@ -42,43 +132,39 @@ def fill(placement, rank, exchange, tables):
     return np.concatenate([*flat, np.zeros(0)]).astype(np.float32).reshape(-1, width)
 
 
-def lookup(variable, plan, exchange):
-    rows = plan.ids.numpy() + exchange.base_rows
-    return tf.constant(variable[rows]) if rows.size else tf.zeros([*rows.shape, variable.shape[1]])
-
-
 CASES = [
     (kind, size, compress)
-    for kind in ("table", "one rank", "row", "mixed", "column")
-    for size in (1, 2, 3, 4)
+    for kind, sizes in (("table", (1, 2, 4)), ("last rank", (3,)), ("row", (1, 2, 4)),
+                        ("mixed", (3,)), ("column", (2, 3)))
+    for size in sizes
     for compress in (False, True)
-    if not (kind == "column" and size == 1)
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "size", "compress"), CASES)
-def test_vectors_and_gradients_find_their_rows(kind, size, compress):
-    generator = np.random.default_rng()
-    placement, tables = placement_of(kind, size), whole_tables()
+def test_exchange_of_vectors_and_gradients_matches_numpy(kind, size, compress, rng):
+    placement = placement_of(kind, size, VOCAB, DIMENSION)
+    tables = [rng.normal(size=(rows, DIMENSION)).astype(np.float32) for rows in VOCAB]
     shape = (size, LOCAL_BATCH, len(VOCAB))
     # Few distinct ids, so that they repeat within and across ranks.
-    ids = (generator.integers(0, 4, shape) % np.array(VOCAB)).astype(np.int32)
-    gradients = generator.normal(size=(*shape, DIMENSION)).astype(np.float32)
-    whole = kind in ("table", "one rank") and not compress
+    ids = (rng.integers(0, 4, shape) % np.array(VOCAB)).astype(np.int32)
+    gradients = rng.normal(size=(*shape, DIMENSION)).astype(np.float32)
 
     def body(cluster):
-        if whole:
-            exchange = TableExchange(placement, cluster, LOCAL_BATCH)
+        if exchanges_complete_tables(placement, compress):
+            exchange, width = TableExchange(placement, cluster, LOCAL_BATCH), DIMENSION
         else:
             exchange = RowExchange(placement, cluster, LOCAL_BATCH, compress=compress)
-        variable = fill(placement, cluster.rank, exchange, tables)
+            width = exchange.width
+        variable = fill(placement, cluster.rank, width, tables)
         plan = exchange.plan_ids(tf.constant(ids[cluster.rank]))
-        vectors = exchange.exchange_vectors(plan, lookup(variable, plan, exchange))
-        own = exchange.exchange_gradients(plan, tf.constant(gradients[cluster.rank])).numpy()
-        summed = np.zeros(variable.shape)
-        rows = (plan.ids.numpy() + exchange.base_rows).reshape(-1)
-        np.add.at(summed, rows, own.reshape(len(rows), variable.shape[1]))
-        return vectors.numpy(), summed, len(rows)
+        rows = plan.ids.numpy() + exchange.base_rows
+        found = variable[rows] if rows.size else np.zeros((*rows.shape, width), np.float32)
+        vectors = exchange.exchange_vectors(plan, tf.constant(found))
+        local = exchange.exchange_gradients(plan, tf.constant(gradients[cluster.rank])).numpy()
+        sums = np.zeros(variable.shape)
+        np.add.at(sums, rows.reshape(-1), local.reshape(rows.size, width))
+        return vectors.numpy(), sums, rows.size
 
     results = ThreadRanks(size).run(body)
     expected_sums = [np.zeros(table.shape) for table in tables]
@@ -87,13 +173,10 @@ def test_vectors_and_gradients_find_their_rows(kind, size, compress):
         np.testing.assert_array_equal(results[rank][0], expected)
         for t in range(len(VOCAB)):
             np.add.at(expected_sums[t], ids[rank, :, t], gradients[rank, :, t])
-    for rank in range(size):
-        offset, flat = 0, results[rank][1].reshape(-1)
-        for shard in placement.shards_of(rank):
-            rows = shard.row_offset + shard.row_stride * np.arange(shard.rows)
-            part = expected_sums[shard.table][rows, shard.column_start : shard.column_end]
-            np.testing.assert_allclose(flat[offset:][: part.size], part.reshape(-1), atol=1e-5)
-            offset += part.size
+    for rank, (_, sums, _) in enumerate(results):
+        np.testing.assert_allclose(
+            sums, fill(placement, rank, sums.shape[1], expected_sums), atol=1e-5
+        )
     if compress:
         pieces = 2 if kind == "column" else 1
         distinct = [len({*ids[r, :, t]}) for r in range(size) for t in range(len(VOCAB))]
@@ -101,40 +184,35 @@ def test_vectors_and_gradients_find_their_rows(kind, size, compress):
 
 
 @pytest.mark.parametrize("bad", [-1, 3, 2**31 - 1])
-def test_an_id_outside_its_table_is_named(bad):
-    placement = placement_of("row", 2)
+def test_row_plan_refuses_an_id_outside_its_table(bad):
+    placement = placement_of("row", 2, VOCAB, DIMENSION)
+    ids = np.zeros((LOCAL_BATCH, len(VOCAB)), np.int32)
+    ids[2, 3] = bad
 
     def body(cluster):
-        ids = np.zeros((LOCAL_BATCH, len(VOCAB)), np.int32)
-        ids[2, 3] = bad
         exchange = RowExchange(placement, cluster, LOCAL_BATCH)
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             exchange.plan_ids(tf.constant(ids))
-        assert f"table 3, sample 2: id {bad} is outside [0, 3)" in str(caught.value)
+        for value in ("table 3", "sample 2", str(bad), "3)"):
+            assert value in str(caught.value)
 
     ThreadRanks(2).run(body)
 
 
-def test_the_owner_of_dealt_rows_is_the_id_modulo_the_ranks():
-    """The map of SparseOperationKit 2, so that shards interchange."""
-    placement = placement_of("row", 3)
+def test_row_exchange_refuses_more_rows_than_32_bits_number():
+    class One:
+        rank, size = 0, 1
 
-    def body(cluster):
-        exchange = RowExchange(placement, cluster, LOCAL_BATCH)
-        ids = np.tile(np.array([[7, 0, 5, 2, 31]], np.int32), (LOCAL_BATCH, 1))
-        plan = exchange.plan_ids(tf.constant(ids))
-        return plan.ids.numpy().reshape(-1), exchange.first_rows
-
-    results = ThreadRanks(3).run(body)
-    for rank, (rows, first_rows) in enumerate(results):
-        wanted = [first_rows[t] + i // 3 for t, i in enumerate((7, 0, 5, 2, 31)) if i % 3 == rank]
-        assert sorted(rows) == sorted(wanted * 3 * LOCAL_BATCH)
+    placement = Placement((2**30, 2**30), 4, 1, (Assignment("row"), Assignment("row")))
+    with pytest.raises(PlacementError) as caught:
+        RowExchange(placement, One(), LOCAL_BATCH)
+    assert (caught.value.found, caught.value.bound) == (2**31, 2**31)
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_sums_beyond_float16_travel_as_its_limits(size):
-    """Five samples of one row: 5 x 60,000 is beyond 65,504, 5 x 10 is not; NaN stays to be seen."""
-    placement = placement_of("row", size)
+def test_compressed_gradient_sums_are_clipped_to_float16(size):
+    """Five samples of one row: 5 x 60,000 exceeds 65,504, 5 x 10 does not; NaN is kept."""
+    placement = placement_of("row", size, VOCAB, DIMENSION)
     values = np.zeros((LOCAL_BATCH, 5, DIMENSION), np.float16)
     values[:, 0], values[:, 1], values[:, 2] = 60000, -60000, 10
     values[0, 3] = np.nan

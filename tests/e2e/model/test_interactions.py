@@ -1,0 +1,99 @@
+"""Interactions compiled by XLA, and through training, checkpoint and export."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.interactions import INTERACTIONS
+from tests.support.model.interaction_checks import (
+    Cross,
+    check_logits_and_gradients,
+    reference_of,
+    weights_of,
+)
+from tests.support.training import small_model
+from training.checkpoint import manifest, restore
+from training.checkpoint.reader import Reader
+from training.checkpoint.saver import Saver
+from training.checkpoint.state import State
+from training.modes import export
+from training.precision import LossScale
+from training.runtime.process_group import SingleProcessGroup
+from training.telemetry.journal import Journal
+
+
+@pytest.fixture(autouse=True)
+def cross(monkeypatch):
+    monkeypatch.setitem(INTERACTIONS, "cross", Cross)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "options"),
+    [
+        ("dot", "float32", {}),
+        ("dot", "bfloat16", {"custom_interact": True}),
+        ("cat", "bfloat16", {}),
+        ("none", "float32", {}),
+        ("cross", "float32", {}),
+    ],
+)
+def test_compiled_logits_and_gradients_match_the_reference(name, dtype, options, seed, rng):
+    check_logits_and_gradients(name, dtype, seed, rng, xla=True, **options)
+
+
+@pytest.mark.parametrize(("name", "xla"), [("cat", False), ("cross", True)])
+def test_training_checkpoint_and_export_match_the_reference(name, xla, tmp_path, seed, rng):
+    model, embedding, optimizer, step = small_model.build(seed, interaction=name, xla=xla)
+    (holder,) = embedding.fused_tables
+    vocab = small_model.VOCAB
+    read = [holder.read(i, 0, rows) for i, rows in enumerate(vocab)]
+    reference = reference_of(model, read, name)
+    before = weights_of(reference)
+    made = small_model.batches(6, rng)
+    losses = small_model.train(step, made, 0.2)
+    for loss, batch in zip(losses, made):
+        dense, ids, label = (batch[key].numpy() for key in ("dense", "categorical", "label"))
+        assert loss == pytest.approx(reference.step(dense, ids, label[:, 0], 0.2), rel=1e-5)
+    trained = weights_of(reference)
+    assert len(trained) == len(model.variables)
+    for ours, old, new in zip(model.variables, before, trained):
+        change = np.linalg.norm(new - old)
+        assert change > 0
+        assert np.linalg.norm(ours.numpy() - new) < 1e-3 * change + 1e-6
+
+    folder = save(tmp_path / "checkpoints", name, model, optimizer, embedding)
+    reader = Reader(folder, manifest.read(folder)[0])
+    other, other_rows, other_optimizer, _ = small_model.build(seed + 1, interaction=name, xla=xla)
+    state = State(other, other_optimizer, LossScale(1.0), other_rows, SingleProcessGroup())
+    restore.load(reader, state, training=True)
+    for ours, theirs in zip(model.variables, other.variables):
+        np.testing.assert_array_equal(ours, theirs)
+    export.export(reader, tmp_path / "exported", "log(x+1)")
+    assert b"IdentityN" not in (tmp_path / "exported" / "saved_model.pb").read_bytes()
+    serve = tf.saved_model.load(str(tmp_path / "exported")).signatures["serving_default"]
+    (batch,) = small_model.batches(1, rng)
+    dense, ids = batch["dense"], tf.cast(batch["categorical"], tf.int64)
+    found = serve(dense=dense, categorical=ids)["probability"].numpy()[:, 0]
+    expected = 1 / (1 + np.exp(-reference.forward(dense.numpy(), ids.numpy())))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.ptp(found) > 0.01
+
+
+def save(folder, name, model, optimizer, embedding):
+    """Writes a checkpoint of a small model; returns its folder."""
+    flags = {
+        "embedding_dim": small_model.DIMENSION, "bottom_mlp": "16,8", "top_mlp": "16,1",
+        "interaction": name, "ablation": "none", "global_batch_size": small_model.BATCH,
+        "optimizer": "sgd", "embedding_optimizer": "sgd",
+    }  # fmt: skip
+    data = {"layout": "synthetic", "effective_transform": "log(x+1)"}
+    facts = {"flags": flags, "data": data, "versions": {"numpy": "x"}}
+    cluster = SingleProcessGroup()
+    state = State(model, optimizer, LossScale(1.0), embedding, cluster)
+    saver = Saver(
+        folder, cluster, state, facts, keep=9, interval=None, timeout=30, journal=Journal()
+    )
+    saver.begin(6, 0, [])
+    saver.finish()
+    (written,) = folder.glob("step-*")
+    return written

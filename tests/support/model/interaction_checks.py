@@ -1,0 +1,147 @@
+"""Checks of an interaction against a float64 reference, and one more interaction: a cross layer."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from model.dlrm import DenseDLRM, DLRMConfig
+from model.interactions import Interaction, Parameter
+from tests.support.reference import (
+    REFERENCE_INTERACTIONS,
+    ReferenceDLRM,
+    ReferenceInteraction,
+)
+
+BATCH, DENSE, TABLES, BOTTOM, TOP = 4096, 5, 4, (16, 8), (16, 8, 1)
+DIMENSION = BOTTOM[-1]
+
+
+class Cross(Interaction):
+    """One cross layer, y = x * (x W + b) + x of all vectors (DCN V2, Wang et al. 2021)."""
+
+    name = "cross"
+    summary = "one cross layer"
+
+    @property
+    def width(self):
+        return self.features * self.dimension
+
+    @property
+    def flops(self):
+        return 3 * 2 * self.width**2
+
+    @property
+    def values(self):
+        return 10 * self.width
+
+    @property
+    def parameters(self):
+        deviation = math.sqrt(1 / self.width)
+        return (
+            Parameter("kernel", (self.width, self.width), deviation),
+            Parameter("bias", (self.width,), 0.1),
+        )
+
+    def compute(self, bottom, vectors, parameters):
+        x = tf.concat([bottom, tf.reshape(vectors, [-1, self.width - self.dimension])], axis=1)
+        return x * (tf.matmul(x, parameters["kernel"]) + parameters["bias"]) + x
+
+
+class ReferenceCross(ReferenceInteraction):
+    def __init__(self, kernel, bias):
+        super().__init__()
+        self.parameters = [kernel.astype(np.float64), bias.astype(np.float64)]
+
+    def forward(self, features, width):
+        x = features.reshape(len(features), width)
+        kernel, bias = self.parameters
+        return x * (x @ kernel + bias) + x
+
+    def backward(self, features, gradient):
+        x = features.reshape(gradient.shape)
+        kernel, bias = self.parameters
+        inner = gradient * x
+        change = gradient * (x @ kernel + bias) + gradient + inner @ kernel.T
+        return change.reshape(features.shape), [x.T @ inner, inner.sum(0)]
+
+
+def arrays_of(mlp):
+    return [(layer.kernel.numpy(), layer.bias.numpy()) for layer in mlp.dense_layers]
+
+
+def reference_of(model, tables, name):
+    """Returns the `ReferenceDLRM` with a dense part's weights."""
+    if name == "cross":
+        interaction = ReferenceCross(*(v.numpy() for v in model.interaction.variables))
+    else:
+        interaction = REFERENCE_INTERACTIONS[name]()
+    return ReferenceDLRM(
+        arrays_of(model.bottom), arrays_of(model.top), tables, interaction=interaction
+    )
+
+
+def weights_of(reference):
+    """Returns a reference's dense weights in the order of `DenseDLRM.variables`."""
+    bottom, top = ([w for layer in mlp for w in layer] for mlp in (reference.bottom, reference.top))
+    return [w.copy() for w in (*bottom, *reference.interaction.parameters, *top)]
+
+
+def check_logits_and_gradients(name, dtype, seed, rng, **options):
+    """Compares logits, gradients and inference of a dense part with `ReferenceDLRM`.
+
+    Args:
+        name: of the interaction.
+        dtype: "float32" or "bfloat16".
+        seed: of the initial weights.
+        rng: of dense features, vectors and labels.
+        **options: of `DLRMConfig`.
+    """
+    config = DLRMConfig(
+        DENSE, TABLES, BOTTOM, TOP, interaction=name, seed=seed, compute_dtype=dtype, **options
+    )
+    model = DenseDLRM(config)
+    dense = rng.normal(size=(BATCH, DENSE)).astype(np.float32)
+    vectors = tf.constant(rng.normal(size=(BATCH, TABLES, DIMENSION)), tf.float32)
+    # Mostly of one sign, so that the gradients' sums over the batch do not cancel.
+    label = (rng.random(BATCH) < 0.1).astype(np.float32)
+
+    @tf.function(autograph=False)
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            logits = model(dense, vectors)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(label[:, None], logits)
+            loss = tf.reduce_mean(losses)
+        sources = [*model.trainable_variables, vectors]
+        none = tf.UnconnectedGradients.ZERO
+        return logits, tape.gradient(loss, sources, unconnected_gradients=none)
+
+    # Every sample has its own rows, so that a step changes them by the vectors' gradients.
+    tables = list(vectors.numpy().swapaxes(0, 1))
+    reference = reference_of(model, tables, name)
+    ids = np.repeat(np.arange(BATCH)[:, None], TABLES, axis=1)
+    expected_logits = reference.forward(dense, ids)[:, None]
+    before = [*weights_of(reference), np.stack(reference.tables, axis=1)]
+    reference.step(dense, ids, label, 1.0)
+    after = [*weights_of(reference), np.stack(reference.tables, axis=1)]
+    logits, gradients = run()
+    # In bfloat16 the ReLU of a unit near zero may switch, which changes its complete gradient.
+    tolerance = 2e-5 if dtype == "float32" else 0.25
+
+    def close(ours, expected):
+        size = np.linalg.norm(expected)
+        assert np.linalg.norm(ours.numpy().astype(float) - expected) <= tolerance * size
+
+    assert logits.dtype == tf.float32
+    close(logits, expected_logits)
+    assert len(gradients) == len(before)
+    for variable, gradient, old, new in zip(model.variables, gradients, before, after):
+        assert variable.dtype == gradient.dtype == tf.float32
+        close(gradient, old - new)
+    close(gradients[-1], before[-1] - after[-1])
+    assert (np.linalg.norm(before[-1] - after[-1]) == 0) == (name == "none")
+    inference = tf.function(lambda: model(dense, vectors, for_inference=True), autograph=False)()
+    # Inference kernels add in another order, which changes the last bits of large logits.
+    rounding = (1e-6 if dtype == "float32" else 0.01) * np.abs(logits).max()
+    np.testing.assert_allclose(inference, logits, rtol=0, atol=rounding)

@@ -1,0 +1,156 @@
+"""Fused and replicated tables: offsets, initial values, lookup, update, reading and writing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.embedding.placement import Assignment, Placement, plan
+from model.embedding.tables import FusedTables, ReplicatedTables
+from ops.embedding import create_table, embedding_initialize
+from tests.support.thread_ranks import ThreadRanks
+
+# Rank 1 holds table 1, the odd ids of table 2 and a copy of table 3.
+VOCAB, DIMENSION = (9, 4, 7, 3), 6
+PLACEMENT = Placement(
+    VOCAB, DIMENSION, 2,
+    (Assignment("table", (0,)), Assignment("table", (1,)), Assignment("row"),
+     Assignment("replicated")),
+)  # fmt: skip
+SHARDS = PLACEMENT.shards_of(1)
+FIRST_ROWS, ROWS = [0, 4, 7], 10
+BASE_ROWS, TABLE_ROWS = np.array(FIRST_ROWS), np.array([4, 3, 3])
+
+
+def fused_tables(seed, **options):
+    return FusedTables(PLACEMENT, SHARDS, FIRST_ROWS, ROWS, DIMENSION, seed=seed, **options)
+
+
+def initial_rows(table, seed):
+    """Returns the initial rows of a complete table."""
+    variable = create_table(VOCAB[table], DIMENSION)
+    embedding_initialize(variable, 0, VOCAB[table], table, seed, VOCAB[table] ** -0.5)
+    return variable.numpy()
+
+
+def test_initial_values_are_at_the_base_offsets(seed):
+    fused = fused_tables(seed)
+    assert [shard.table for shard in fused.shards] == [1, 2, 3]
+    expected = [initial_rows(1, seed), initial_rows(2, seed)[1::2], initial_rows(3, seed)]
+    np.testing.assert_array_equal(fused.table.numpy(), np.concatenate(expected))
+    assert [fused.row_range(index) for index in range(3)] == [(0, 4), (4, 7), (7, 10)]
+
+
+def test_column_half_has_the_columns_of_the_complete_table(seed):
+    placement = Placement(VOCAB[:1], DIMENSION, 2, (Assignment("column", (1, 0)),))
+    (shard,) = placement.shards_of(0)  # the second half
+    fused = FusedTables(placement, [shard], [0], 9, DIMENSION // 2, seed=seed)
+    np.testing.assert_array_equal(fused.table.numpy(), initial_rows(0, seed)[:, 3:])
+
+
+def test_complete_table_in_a_variable_of_halves_takes_two_rows_per_id(seed):
+    placement = Placement(VOCAB[:1], DIMENSION, 1, (Assignment("table", (0,)),))
+    fused = FusedTables(placement, placement.shards_of(0), [0], 18, DIMENSION // 2, seed=seed)
+    assert fused.row_range(0) == (0, 18)
+    np.testing.assert_array_equal(fused.table.numpy().reshape(9, 6), initial_rows(0, seed))
+    np.testing.assert_array_equal(fused.read(0, 2, 3), initial_rows(0, seed)[2:5])
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
+def test_lookup_adds_each_tables_base_offset(native, seed, rng):
+    fused = fused_tables(seed, native=native)
+    ids = rng.integers(0, TABLE_ROWS, (20, 3)).astype(np.int32)
+    vectors = fused.lookup(tf.constant(ids), BASE_ROWS, TABLE_ROWS, tf.float32)
+    np.testing.assert_array_equal(vectors, fused.table.numpy()[ids + BASE_ROWS])
+    half = fused.lookup(tf.constant(ids), BASE_ROWS, TABLE_ROWS, tf.bfloat16)
+    np.testing.assert_array_equal(half, tf.cast(vectors, tf.bfloat16))
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
+def test_update_changes_only_the_rows_of_the_ids(native, optimizer, seed, rng):
+    fused = fused_tables(seed, optimizer=optimizer, native=native)
+    before = fused.table.numpy().astype(np.float64)
+    ids = rng.integers(0, [4, 2, 1], (20, 3)).astype(np.int32)  # repeated; rows 6, 8, 9 unused
+    gradients = rng.normal(size=(20, 3, DIMENSION)).astype(np.float32)
+    fused.update(tf.constant(ids), tf.constant(gradients), BASE_ROWS, TABLE_ROWS, 0.5, 0.25)
+    sums = np.zeros_like(before)
+    np.add.at(sums, ids + BASE_ROWS, 0.25 * gradients)
+    step = sums
+    if optimizer == "adagrad":
+        step = sums / (np.abs(sums) + 1e-8)
+        np.testing.assert_allclose(
+            fused.states["accumulator"].numpy(), sums**2, rtol=1e-4, atol=1e-5
+        )
+    np.testing.assert_allclose(fused.table.numpy(), before - 0.5 * step, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(fused.table.numpy()[[6, 8, 9]], before[[6, 8, 9]])
+
+
+@pytest.mark.parametrize("call", ["lookup", "update"])
+@pytest.mark.parametrize(("table", "bad"), [(0, 4), (1, 3), (2, -1), (1, 2**31 - 1)])
+def test_id_out_of_range_is_an_error_with_table_and_bound(call, table, bad, seed):
+    fused = fused_tables(seed)
+    before = fused.table.numpy()
+    ids = np.zeros((5, 3), np.int32)
+    ids[2, table] = bad
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        if call == "lookup":
+            fused.lookup(tf.constant(ids), BASE_ROWS, TABLE_ROWS, tf.float32)
+        else:
+            gradients = tf.ones([5, 3, DIMENSION])
+            fused.update(tf.constant(ids), gradients, BASE_ROWS, TABLE_ROWS, 0.5, 1.0)
+    for value in (f"table {table}", "sample 2", str(bad), f"{TABLE_ROWS[table]})"):
+        assert value in str(caught.value)
+    np.testing.assert_array_equal(fused.table.numpy(), before)
+
+
+def test_read_and_write_take_rows_of_a_shard(seed, rng):
+    fused = fused_tables(seed, optimizer="rowwise_adagrad")
+    before = fused.table.numpy()
+    values = rng.normal(size=(2, DIMENSION)).astype(np.float32)
+    fused.write(1, 1, values)
+    fused.write(1, 1, np.array([3.0, 4.0], np.float32), "accumulator")
+    np.testing.assert_array_equal(fused.read(1, 0, 3), [before[4], *values])
+    np.testing.assert_array_equal(fused.read(1, 0, 3, "accumulator"), [0, 3, 4])
+    np.testing.assert_array_equal(fused.read_rows(5, 7), values)
+    np.testing.assert_array_equal(fused.table.numpy()[:5], before[:5])
+    np.testing.assert_array_equal(fused.table.numpy()[7:], before[7:])
+
+
+def test_read_and_write_refuse_rows_outside_the_shard(seed):
+    fused = fused_tables(seed)
+    for begin, count in ((-1, 1), (2, 2), (4, 0)):
+        with pytest.raises(ValueError, match=f"shard 1.*{begin}"):
+            fused.read(1, begin, count)
+    with pytest.raises(ValueError, match="shard 1"):
+        fused.write(1, 2, np.zeros((2, DIMENSION), np.float32))
+    with pytest.raises(ValueError, match=r"\(1, 6\).*\(1, 5\)"):
+        fused.write(1, 0, np.zeros((1, 5), np.float32))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_replicated_tables_update_every_copy_with_the_sum_over_ranks(size, seed, rng):
+    vocab = (5, 3)
+    placement = plan(vocab, DIMENSION, size, replicate_below_rows=9)
+    ids = rng.integers(0, [4, 2], (size, 8, 2)).astype(np.int32)  # rows 4 and 7 unused
+    gradients = rng.normal(size=(*ids.shape, DIMENSION)).astype(np.float32)
+
+    def body(cluster):
+        replicated = ReplicatedTables(placement, cluster, seed=seed)
+        before = replicated.fused.table.numpy()
+        local = tf.constant(ids[cluster.rank])
+        vectors = replicated.lookup(local, tf.float32).numpy()
+        exchanged = replicated.exchange_gradients(local, tf.constant(gradients[cluster.rank]))
+        replicated.update(exchanged, 0.5, 0.25)
+        return before, vectors, exchanged[0].numpy(), replicated.fused.table.numpy()
+
+    results = ThreadRanks(size).run(body)
+    before = results[0][0]
+    rows = ids + np.array([0, 5])
+    sums = np.zeros(before.shape)
+    np.add.at(sums, rows, gradients)
+    for rank, (copy, vectors, touched, after) in enumerate(results):
+        np.testing.assert_array_equal(copy, before)
+        np.testing.assert_array_equal(vectors, before[rows[rank]])
+        np.testing.assert_array_equal(touched[:, 0], np.unique(rows))
+        np.testing.assert_array_equal(after, results[0][3])
+        np.testing.assert_allclose(after, before - 0.125 * sums, rtol=1e-5, atol=1e-5)
