@@ -103,9 +103,9 @@ def test_the_ranks_must_divide_every_size(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_random_batches_have_the_checkpoints_dense_features(tmp_path):
+def test_random_batches_have_the_checkpoints_dense_features(tmp_path, rng):
     """Checkpoints of `tests.support.training.checkpoints` take 5."""
-    checkpoints.write(tmp_path / "checkpoints", [30, 7], ranks=1)
+    checkpoints.write(tmp_path / "checkpoints", [30, 7], rng, ranks=1)
     _, _, result = run(
         1, tmp_path / "runs", "--mode=inference_benchmark", "--batch_sizes=4",
         f"--checkpoint_dir={tmp_path / 'checkpoints'}",

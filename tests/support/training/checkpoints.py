@@ -1,4 +1,4 @@
-"""Writes small checkpoints of known values, with ranks as threads."""
+"""Writes small checkpoints of random values, with threads as ranks."""
 
 import numpy as np
 
@@ -17,22 +17,30 @@ DATA = {"layout": "synthetic", "effective_transform": "log(x+1)"}
 DIMENSION, BOTTOM, TOP, DENSE = 4, [4], [3, 1], 5
 
 
-def write(folder, vocab_sizes, *, ranks, policy="row", optimizer="sgd", steps=(7,)):
+def write(
+    folder, vocab_sizes, rng, *, ranks, policy="row", optimizer="sgd", steps=(7,),
+    interaction="dot", replicate_below_rows=0,
+):  # fmt: skip
     """Writes the checkpoints of some steps into a folder.
 
     Returns:
-        ([table [rows, D]], [dense array in the order of its number]): what they hold.
+        ([table [rows, D]], [dense arrays in order]): their values.
     """
-    random = np.random.default_rng()
-    tables = [random.standard_normal((rows, DIMENSION), np.float32) for rows in vocab_sizes]
+    tables = [rng.standard_normal((rows, DIMENSION), np.float32) for rows in vocab_sizes]
     placement = plan(
-        vocab_sizes, DIMENSION, ranks, policy=policy,
+        vocab_sizes, DIMENSION, ranks, policy=policy, replicate_below_rows=replicate_below_rows,
         optimizer_bytes_per_row=4 * DIMENSION * (optimizer == "adagrad"),
     )  # fmt: skip
-    dense = DenseDLRM(DLRMConfig(DENSE, len(vocab_sizes), BOTTOM, TOP, seed=3))
+    dense = DenseDLRM(
+        DLRMConfig(
+            DENSE, len(vocab_sizes), BOTTOM, TOP, interaction=interaction,
+            seed=int(rng.integers(1 << 31)),
+        )
+    )  # fmt: skip
     sgd = SGD(dense.trainable_variables)
     flags = {
         "embedding_dim": DIMENSION, "bottom_mlp": "4", "top_mlp": "3,1", "ablation": "none",
+        "interaction": interaction,
         "global_batch_size": 8, "optimizer": "sgd", "embedding_optimizer": optimizer, "lr": None,
     }  # fmt: skip
     facts = {"flags": flags, "data": DATA, "versions": {"numpy": "x"}}

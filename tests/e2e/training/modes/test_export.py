@@ -196,8 +196,8 @@ def reader_of(folder):
         ({"top_mlp": "three"}, "its flags are damaged: --top_mlp=three"),
     ],
 )
-def test_flags_that_are_not_the_checkpoints_are_refused(tmp_path, flags, message):
-    checkpoints.write(tmp_path, (9, 5), ranks=1)
+def test_flags_that_are_not_the_checkpoints_are_refused(tmp_path, rng, flags, message):
+    checkpoints.write(tmp_path, (9, 5), rng, ranks=1)
     reader = reader_of(tmp_path)
     reader.manifest["flags"].update(flags)
     with pytest.raises(DamagedError, match=message):

@@ -1,4 +1,4 @@
-"""Which checkpoints fit which data: tables, dense features and the transform of their counts."""
+"""`compatibility.check`: which checkpoints match which jobs."""
 
 import types
 
@@ -8,98 +8,151 @@ from training.checkpoint import manifest
 from training.checkpoint.compatibility import check, unchecked
 from training.runtime.errors import UserError
 
-FLAGS = {"embedding_dim": 4}
+VOCAB = (5, 7)
+FLAGS = {
+    "embedding_dim": 4, "global_batch_size": 24, "lr": 1.0, "optimizer": "sgd",
+    "embedding_optimizer": "sgd", "bottom_mlp": "16,8",
+}  # fmt: skip
 KERNEL = {"file": "dense.00.npy", "shape": [13, 8], "dtype": "float32"}
 
 
-def reader(data, vocab_sizes=(5, 7)):
+def reader(data, **flags):
+    """Returns the `Reader` of a checkpoint of a job with FLAGS, except those given."""
     dense = {"10.kernel": {"shape": [3, 1]}, "0.kernel": KERNEL, "1.bias": {"shape": [8]}}
-    written = {"vocab_sizes": list(vocab_sizes), "flags": FLAGS, "data": data, "dense": dense}
+    written = {"vocab_sizes": [*VOCAB], "flags": {**FLAGS, **flags}, "data": data, "dense": dense}
     return types.SimpleNamespace(folder="CHECKPOINT", manifest=written)
 
 
-def told(transform, **others):
+def data_with(transform, **others):
     return {"layout": "per_table", "effective_transform": transform, "dense_features": 13, **others}
 
 
-def fits(trained, data, resume=False):
+def job_check(found, data, resume=True, vocab=VOCAB, **flags):
+    return check(found, {**FLAGS, **flags}, data, vocab, resume=resume)
+
+
+def refusal(found, data, **job):
+    """Returns the error of `check`."""
+    with pytest.raises(UserError) as caught:
+        job_check(found, data, **job)
+    assert caught.value.path == "CHECKPOINT"
+    return caught.value
+
+
+def transform_line(trained, data):
+    """Asserts that a checkpoint fits, and returns the line about an unchecked transform."""
     found = reader(trained)
-    lines = check(found, FLAGS, data, (5, 7), resume=resume)
-    assert lines == []
+    assert job_check(found, data, resume=False) == []
     return unchecked(found, data)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("pair", [("log(x+1)", "log(x+3)"), ("log(x+3)", "none")])
-def test_data_of_another_transform_is_refused_naming_both(pair, resume):
+def test_data_with_another_transform_is_refused(pair, resume):
     trained, given = pair
-    with pytest.raises(UserError) as refused:
-        check(reader(told(trained)), FLAGS, told(given), (5, 7), resume=resume)
-    message = str(refused.value)
-    ours, theirs = (t if t == "none" else f"{t} of counts" for t in pair)
-    theirs = "counts" if theirs == "none" else theirs
-    assert f"checkpoint CHECKPOINT expects dense values that are {ours}" in message
-    assert f"the data gives {theirs}: " in message
-    assert f"--dense_transform='{trained}'" in message
+    error = refusal(reader(data_with(trained)), data_with(given), resume=resume)
+    assert (error.flag, error.expected, error.found) == ("dense_transform", trained, given)
+    assert f"--dense_transform='{trained}'" in str(error)
 
 
 @pytest.mark.parametrize("transform", ["none", "log(x+1)", "log(x+3)"])
-def test_the_same_transform_fits_whoever_applies_it(transform):
+def test_the_same_transform_fits_whether_stored_or_applied(transform):
     read = {"layout": "raw", "dense_transform": transform, "effective_transform": transform}
     stored = {"layout": "per_table", "dense_transform": "none", "effective_transform": transform}
-    assert fits(read, stored) is None
-    assert fits(stored, read) is None
+    assert transform_line(read, stored) is None
+    assert transform_line(stored, read) is None
 
 
 @pytest.mark.parametrize(
     ("trained", "given", "words"),
     [
-        (None, "log(x+1)", ["does not say which dense transform it expects", "has log(x+1)"]),
-        ("log(x+3)", None, ["expects log(x+3)", "does not say what", "--applied_transform"]),
-        (None, None, ["does not say which", "does not say what", "--applied_transform"]),
+        (None, "log(x+1)", ["log(x+1)"]),
+        ("log(x+3)", None, ["log(x+3)", "--applied_transform"]),
+        (None, None, ["--applied_transform"]),
     ],
 )
-def test_what_is_not_recorded_is_one_line(trained, given, words):
-    line = fits(told(trained), told(given))
-    for word in ("the dense transform is not checked", *words):
+def test_an_unrecorded_transform_is_reported(trained, given, words):
+    line = transform_line(data_with(trained), data_with(given))
+    for word in ("CHECKPOINT", *words):
         assert word in line
 
 
 def test_random_batches_fit_any_transform():
     random = {"layout": "synthetic", "effective_transform": "log(x+1)"}
-    assert fits(told("log(x+3)"), random) is None
-    assert fits(told(None), random) is None
+    assert transform_line(data_with("log(x+3)"), random) is None
+    assert transform_line(data_with(None), random) is None
 
 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
         ({"layout": "three_file", "dense_transform": "log(x+3)"}, "log(x+3)"),
-        # Of a reader that took the values as they were: counts, or logarithms of them.
+        # The reader left the values unchanged: counts, or logarithms of them.
         ({"layout": "per_table", "dense_transform": "none"}, None),
         ({"layout": "per_table"}, None),
-        (told("none", dense_transform="none"), "none"),
-        (told(None, dense_transform="none"), None),
+        (data_with("none", dense_transform="none"), "none"),
+        (data_with(None, dense_transform="none"), None),
     ],
 )
-def test_what_older_checkpoints_expect(data, expected):
+def test_expected_transform_of_older_checkpoints(data, expected):
     assert manifest.expected_transform({"data": data}) == expected
 
 
-def test_another_number_of_dense_features_is_another_model():
-    with pytest.raises(UserError, match=r"takes 13 dense features, the data has 10$"):
-        check(reader(told("none")), FLAGS, told("none", dense_features=10), (5, 7), resume=False)
+def test_another_number_of_dense_features_is_refused():
+    error = refusal(reader(data_with("none")), data_with("none", dense_features=10))
+    assert (error.expected, error.found) == (13, 10)
 
 
-def test_the_table_that_differs_is_named():
-    with pytest.raises(UserError, match=r"table 1: the checkpoint has 7 rows, the data 1,300$"):
-        check(reader(told("none")), FLAGS, told("none"), (5, 1300), resume=False)
+@pytest.mark.parametrize(("vocab", "table"), [((5, 1300), 1), ((6, 8), 0), ((5,), None)])
+def test_other_tables_are_refused(vocab, table):
+    error = refusal(reader(data_with("none")), data_with("none"), vocab=vocab, resume=False)
+    assert (error.table, error.expected, error.found) == (table, [*VOCAB], [*vocab])
 
 
-def test_layer_widths_may_be_written_otherwise():
-    found = reader(told("none"))
-    found.manifest["flags"] = {"bottom_mlp": "16,8"}
-    for text in ("16, 8", "[16,8]"):
-        assert check(found, {"bottom_mlp": text}, told("none"), (5, 7), resume=False) == []
-    with pytest.raises(UserError, match="--bottom_mlp was '16,8', is '16,9'"):
-        check(found, {"bottom_mlp": "16,9"}, told("none"), (5, 7), resume=False)
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("embedding_dim", 16), ("bottom_mlp", "16,9"), ("optimizer", "adam"),
+     ("embedding_optimizer", "ftrl")],
+)  # fmt: skip
+def test_another_model_is_refused(flag, value, resume):
+    data = data_with("none")
+    error = refusal(reader(data), data, resume=resume, **{flag: value})
+    assert (error.flag, error.expected, error.found) == (flag, FLAGS[flag], value)
+
+
+def test_a_job_that_does_not_train_needs_no_equal_optimizers():
+    flags = {**FLAGS, "optimizer": "adam", "embedding_optimizer": "ftrl"}
+    data = data_with("none")
+    assert check(reader(data), flags, data, VOCAB, resume=False, training=False) == []
+
+
+@pytest.mark.parametrize("text", ["16, 8", "[16,8]"])
+def test_layer_widths_may_be_formatted_differently(text):
+    data = data_with("none")
+    assert job_check(reader(data), data, bottom_mlp=text) == []
+
+
+def test_only_a_resumed_run_needs_the_same_batches():
+    data = data_with("none", train_samples=1000)
+    found = reader(data)
+    error = refusal(found, data, global_batch_size=48)
+    assert (error.flag, error.expected, error.found) == ("global_batch_size", 24, 48)
+    assert "--restore=CHECKPOINT" in str(error)
+    error = refusal(found, {**data, "train_samples": 999})
+    assert (error.flag, error.expected, error.found) == (None, 1000, 999)
+    assert job_check(found, data, resume=False, global_batch_size=48) == []
+
+
+def test_changeable_flags_are_reported():
+    data = data_with("none")
+    assert job_check(reader(data), data) == []
+    assert job_check(reader(data), data, lr=2.0) == ["--lr was 1.0, is 2.0"]
+    # Options that give the same hyperparameters are equal.
+    ftrl = {"embedding_optimizer": "ftrl"}
+    options = {**ftrl, "embedding_optimizer_options": "beta=0,l1=0.0"}
+    assert job_check(reader(data, **ftrl), data, **options) == []
+    options["embedding_optimizer_options"] = "l1=0.5"
+    (line,) = job_check(reader(data, **ftrl), data, **options)
+    assert line.startswith("--embedding_optimizer_options ")
+    assert "l1=0.5" in line

@@ -1,9 +1,9 @@
-"""Which checkpoints of a folder stay, go, and come back after a kill."""
+"""Listing, pruning, cleaning and replacing the checkpoints of a folder."""
 
 import pytest
 
 from training.checkpoint import folder, ownership
-from training.checkpoint.files import CHECKSUMS
+from training.checkpoint.checksums import CHECKSUMS
 
 
 def make(parent, *names):
@@ -16,15 +16,15 @@ def names(parent):
     return sorted(path.name for path in parent.iterdir())
 
 
-def test_the_newest_stay(tmp_path):
+def test_prune_keeps_the_newest(tmp_path):
     make(tmp_path, *(folder.name_of(step) for step in (10, 20, 30)), "notes")
     folder.prune(tmp_path, 2, 30)
     assert names(tmp_path) == ["notes", "step-000000020", "step-000000030"]
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_later_damaged_ones_never_push_out_the_one_just_written(tmp_path, keep):
-    """A run that has gone on from step 10, since 40 and 50 were damaged, has written 20."""
+def test_prune_does_not_count_later_damaged_checkpoints(tmp_path, keep):
+    """A run that resumed from step 10, because 40 and 50 were damaged, has written 20."""
     make(tmp_path, *(folder.name_of(step) for step in (10, 20, 40, 50)))
     folder.prune(tmp_path, keep, 20)
     kept = ["step-000000010", "step-000000020"][-keep:]
@@ -40,7 +40,7 @@ OURS = (
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_files_of_a_checkpoint_are_ours(tmp_path, name):
+def test_remove_deletes_every_file_of_a_checkpoint(tmp_path, name):
     (tmp_path / "step-000000001").mkdir()
     (tmp_path / "step-000000001" / name).touch()
     assert ownership.foreign(tmp_path / "step-000000001") is None
@@ -70,14 +70,14 @@ KEPT = {keep: "keep.txt", keep_array: "weights.npy", keep_folder: "table_00.rank
 
 @pytest.mark.parametrize("add", KEPT)
 @pytest.mark.parametrize("suffix", ["", ".partial", ".removed", ".replaced"])
-def test_somebody_elses_files_are_never_removed(tmp_path, add, suffix):
+def test_foreign_files_are_never_removed(tmp_path, add, suffix):
     name = f"step-000000001{suffix}"
     make(tmp_path, name, "step-000000002", "step-000000003", "step-000000004")
     add(tmp_path / name)
     path = tmp_path / name
     assert folder.foreign(tmp_path) == [(1, path, f"holds {KEPT[add]}")]
     if suffix == ".replaced":
-        (tmp_path / "step-000000001").mkdir()  # else it gets its name again
+        (tmp_path / "step-000000001").mkdir()  # Otherwise `clean` renames it back.
     folder.clean(tmp_path)
     folder.prune(tmp_path, 1, 4)
     ownership.remove(path)
@@ -87,13 +87,13 @@ def test_somebody_elses_files_are_never_removed(tmp_path, add, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["", ".partial"])
-def test_files_and_links_with_a_checkpoints_name_stay(tmp_path, suffix):
+def test_files_and_links_with_a_checkpoints_name_are_foreign(tmp_path, suffix):
     make(tmp_path, "elsewhere", "step-000000009")
     (tmp_path / f"step-000000001{suffix}").symlink_to("elsewhere")
     (tmp_path / f"step-000000002{suffix}").write_text("theirs")
     before = names(tmp_path)
     found = [(step, why) for step, _, why in folder.foreign(tmp_path)]
-    assert found == [(1, "is a symbolic link"), (2, "is no folder")]
+    assert found == [(1, "is a symbolic link"), (2, "is not a folder")]
     folder.clean(tmp_path)
     folder.prune(tmp_path, 1, 9)
     ownership.remove(tmp_path / f"step-000000001{suffix}")
@@ -101,14 +101,14 @@ def test_files_and_links_with_a_checkpoints_name_stay(tmp_path, suffix):
     assert names(tmp_path / "elsewhere") == ["manifest.json"]
 
 
-def test_old_checkpoints_go_though_their_other_name_is_taken(tmp_path):
+def test_prune_removes_a_checkpoint_whose_temporary_name_is_taken(tmp_path):
     make(tmp_path, "step-000000001", "step-000000001.removed", "step-000000002")
     keep(tmp_path / "step-000000001.removed")
     folder.prune(tmp_path, 1, 2)
     assert names(tmp_path) == ["step-000000001.removed", "step-000000002"]
 
 
-def test_files_that_the_checksums_list_are_ours(tmp_path):
+def test_files_with_a_checksum_belong_to_the_checkpoint(tmp_path):
     make(tmp_path, "step-000000001")
     path = tmp_path / "step-000000001"
     keep(path)
@@ -116,15 +116,15 @@ def test_files_that_the_checksums_list_are_ours(tmp_path):
     assert ownership.foreign(path) is None
 
 
-def test_a_folder_of_somebody_elses_is_no_checkpoint(tmp_path):
+def test_checkpoints_excludes_foreign_folders(tmp_path):
     make(tmp_path, "step-000000001", "step-000000003")
-    keep(tmp_path / "step-000000003")  # a note next to a checkpoint's files
+    keep(tmp_path / "step-000000003")  # A foreign file next to those of a checkpoint.
     (tmp_path / "step-000000002").mkdir()
     keep(tmp_path / "step-000000002")
     assert [step for step, _ in folder.checkpoints(tmp_path)] == [1, 3]
 
 
-def test_clean_removes_what_is_not_whole(tmp_path):
+def test_clean_removes_unfinished_checkpoints(tmp_path):
     make(
         tmp_path, "step-000000010", "step-000000010.replaced", "step-000000020.partial",
         "step-000000005.removed", "other.partial",
@@ -135,9 +135,9 @@ def test_clean_removes_what_is_not_whole(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["before the new name", "before the old one is gone"])
-def test_a_kill_while_replacing_leaves_one_of_both(tmp_path, monkeypatch, moment):
+def test_a_kill_during_replace_leaves_one_of_both(tmp_path, monkeypatch, moment):
     make(tmp_path, "step-000000010", "step-000000010.partial")
-    whole, partial = tmp_path / "step-000000010", tmp_path / "step-000000010.partial"
+    target, partial = tmp_path / "step-000000010", tmp_path / "step-000000010.partial"
 
     class KilledError(Exception):
         pass
@@ -150,9 +150,9 @@ def test_a_kill_while_replacing_leaves_one_of_both(tmp_path, monkeypatch, moment
     else:
         monkeypatch.setattr(folder.ownership, "remove", killed)
     with pytest.raises(KilledError):
-        folder.replace(partial, whole)
+        folder.replace(partial, target)
     monkeypatch.undo()
     folder.clean(tmp_path)
     assert names(tmp_path) == ["step-000000010"]
-    expected = whole if moment == "before the new name" else partial
-    assert (whole / "manifest.json").read_text() == expected.name
+    expected = target if moment == "before the new name" else partial
+    assert (target / "manifest.json").read_text() == expected.name

@@ -1,4 +1,4 @@
-"""A snapshot is the state at one moment, whatever training changes while it is read."""
+"""A snapshot is the state at one time, whatever training changes while it is read."""
 
 import threading
 
@@ -15,11 +15,11 @@ from training.checkpoint.snapshot import Snapshot
 VOCAB, WIDTH = (700, 40, 900), 8
 
 
-def fused_tables(optimizer):
+def fused_tables(optimizer, seed):
     placement = Placement(VOCAB, WIDTH, 1, (Assignment("table", (0,)),) * len(VOCAB))
     shards = placement.shards_of(0)
     first = [shard.base_row for shard in shards]
-    fused = FusedTables(placement, shards, first, sum(VOCAB), WIDTH, seed=5, optimizer=optimizer)
+    fused = FusedTables(placement, shards, first, sum(VOCAB), WIDTH, seed=seed, optimizer=optimizer)
     return fused, np.array(first, np.int64), np.array(VOCAB, np.int64)
 
 
@@ -27,23 +27,21 @@ def values_of(fused):
     return {state: fused.read_rows(0, sum(VOCAB), state) for state in fused.states}
 
 
-def change(fused, base, sizes, generator, snapshot=None, waiting=lambda: None):
-    """One update of 64 samples, as a training step makes it."""
-    ids = (generator.zipf(1.2, (64, len(VOCAB))) % sizes).astype(np.int32)
+def change(fused, base, sizes, rng, snapshot=None, on_wait=lambda: None):
+    """Applies the update of a training step with 64 samples."""
+    ids = (rng.zipf(1.2, (64, len(VOCAB))) % sizes).astype(np.int32)
     if snapshot is not None:
-        snapshot.before_change((ids + base).reshape(-1), waiting)
-    gradients = generator.normal(size=(64, len(VOCAB), WIDTH)).astype(np.float32)
+        snapshot.before_change((ids + base).reshape(-1), on_wait)
+    gradients = rng.normal(size=(64, len(VOCAB), WIDTH)).astype(np.float32)
     fused.update(tf.constant(ids), tf.constant(gradients), base, sizes, 0.5, 1.0)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_reads_what_was_there_while_rows_change(monkeypatch, optimizer, seed):
-    monkeypatch.setattr(snapshots, "_PIECE_BYTES", 2000)  # a few dozen rows at a time
-    generator = np.random.default_rng(seed)
-    fused, base, sizes = fused_tables(optimizer)
+def test_pieces_are_the_old_rows_while_rows_change(monkeypatch, rng, seed, optimizer):
+    monkeypatch.setattr(snapshots, "_PIECE_BYTES", 2000)  # A few dozen rows at a time.
+    fused, base, sizes = fused_tables(optimizer, seed)
     for _ in range(3):
-        change(fused, base, sizes, generator)
+        change(fused, base, sizes, rng)
     before = values_of(fused)
     snapshot = Snapshot(fused, budget=1 << 30)
     read = {state: [] for state in fused.states}
@@ -51,16 +49,15 @@ def test_reads_what_was_there_while_rows_change(monkeypatch, optimizer, seed):
         for piece in snapshot.pieces(index):
             for state, values in piece.items():
                 read[state].append(values)
-            change(fused, base, sizes, generator, snapshot)
+            change(fused, base, sizes, rng, snapshot)
     for state, expected in before.items():
         np.testing.assert_array_equal(np.concatenate(read[state]), expected)
         assert not np.array_equal(values_of(fused)[state], expected)
 
 
-def test_two_threads_at_once(monkeypatch):
+def test_pieces_are_the_old_rows_while_another_thread_trains(monkeypatch, rng, seed):
     monkeypatch.setattr(snapshots, "_PIECE_BYTES", 700)
-    generator = np.random.default_rng(11)
-    fused, base, sizes = fused_tables("adagrad")
+    fused, base, sizes = fused_tables("adagrad", seed)
     before = values_of(fused)
     snapshot = Snapshot(fused, budget=1 << 30)
     read, done = {state: [] for state in fused.states}, threading.Event()
@@ -76,7 +73,7 @@ def test_two_threads_at_once(monkeypatch):
     thread.start()
     steps = 0
     while not done.is_set():
-        change(fused, base, sizes, generator, snapshot)
+        change(fused, base, sizes, rng, snapshot)
         steps += 1
     thread.join()
     assert steps > 1
@@ -84,18 +81,17 @@ def test_two_threads_at_once(monkeypatch):
         np.testing.assert_array_equal(np.concatenate(read[state]), expected)
 
 
-def test_waits_for_the_reader_beyond_the_budget_and_then_lets_go(monkeypatch):
+def test_before_change_waits_for_the_reader_beyond_the_budget(monkeypatch, rng, seed):
     monkeypatch.setattr(snapshots, "_PIECE_BYTES", 2000)
-    generator = np.random.default_rng(3)
-    fused, base, sizes = fused_tables("sgd")
+    fused, base, sizes = fused_tables("sgd", seed)
     before = values_of(fused)["table"]
     snapshot = Snapshot(fused, budget=1)
-    change(fused, base, sizes, generator, snapshot)  # the first copies are over the budget
-    told = threading.Event()
-    arguments = (fused, base, sizes, generator, snapshot, told.set)
+    change(fused, base, sizes, rng, snapshot)  # Its copies exceed the budget.
+    waits = threading.Event()
+    arguments = (fused, base, sizes, rng, snapshot, waits.set)
     waiting = threading.Thread(target=change, args=arguments)
     waiting.start()
-    assert told.wait(30)
+    assert waits.wait(30)
     waiting.join(timeout=0.3)
     assert waiting.is_alive()
     pieces = [piece["table"] for index in range(len(VOCAB)) for piece in snapshot.pieces(index)]
@@ -104,12 +100,11 @@ def test_waits_for_the_reader_beyond_the_budget_and_then_lets_go(monkeypatch):
     np.testing.assert_array_equal(np.concatenate(pieces), before)
 
 
-def test_ends_for_whoever_waits():
-    fused, base, sizes = fused_tables("sgd")
+def test_end_releases_a_waiting_step(rng, seed):
+    fused, base, sizes = fused_tables("sgd", seed)
     snapshot = Snapshot(fused, budget=0)
-    generator = np.random.default_rng(4)
-    change(fused, base, sizes, generator, snapshot)
-    waiting = threading.Thread(target=change, args=(fused, base, sizes, generator, snapshot))
+    change(fused, base, sizes, rng, snapshot)
+    waiting = threading.Thread(target=change, args=(fused, base, sizes, rng, snapshot))
     waiting.start()
     snapshot.end()
     waiting.join(timeout=30)

@@ -1,0 +1,47 @@
+"""The checksum file of a checkpoint."""
+
+import hashlib
+
+import pytest
+
+from training.checkpoint import checksums
+from training.checkpoint.errors import DamagedError
+
+
+def test_verify_files_names_every_damaged_file_in_order(tmp_path, rng):
+    names = [f"{number:02}.npy" for number in range(20)]
+    for name in names:  # Small files, and some that go to the thread pool.
+        size = int(rng.integers(1, 2 * checksums._POOLED_BYTES))
+        (tmp_path / name).write_bytes(rng.bytes(size))
+    digests = {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in rng.permutation(names)
+    }
+    assert checksums.verify_files(tmp_path, digests) == []
+    flipped, gone, empty = (tmp_path / list(digests)[index] for index in (3, 17, 8))
+    content = bytearray(flipped.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    flipped.write_bytes(content)
+    gone.unlink()
+    empty.write_bytes(b"")
+    errors = checksums.verify_files(tmp_path, digests)
+    assert [error.path for error in errors] == [str(flipped), str(empty), str(gone)]
+    assert errors[0].expected == digests[flipped.name]
+    assert errors[0].found == hashlib.sha256(content).hexdigest()
+    assert "No such file" in str(errors[2])
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\n", b"no checksum\n", b"0" * 64])
+def test_read_checksums_names_a_damaged_file(tmp_path, content):
+    path = tmp_path / checksums.CHECKSUMS
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DamagedError) as caught:
+        checksums.read_checksums(tmp_path)
+    assert caught.value.path == str(path)
+
+
+def test_read_checksums_returns_what_write_checksums_wrote(tmp_path):
+    digests = {"b.npy": "1" * 64, "a.npy": "2" * 64}
+    checksums.write_checksums(tmp_path, digests)
+    assert checksums.read_checksums(tmp_path) == digests
