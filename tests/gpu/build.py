@@ -85,10 +85,10 @@ def nvcc_flags(architecture, ptx=False, to_run=False):
         architecture: e.g. "90".
         ptx: also include PTX, for newer GPUs.
         to_run: record launches, and do not turn warnings into errors (a GPU host may have other
-            compilers).
+            compilers). Otherwise PTX is not compressed, so that it can be inspected.
     """
     code = f"[sm_{architecture},compute_{architecture}]" if ptx else f"sm_{architecture}"
-    extra = ["-DDLRM_RECORD_LAUNCHES"] if to_run else ["-Werror", "all-warnings"]
+    extra = ["-DDLRM_RECORD_LAUNCHES"] if to_run else ["-Werror", "all-warnings", "-no-compress"]
     return [
         "-std=c++17", "-O3", f"-I{OPS}", "-lineinfo", *extra, "-Xptxas", "-v",
         "-Xcompiler", "-fPIC,-Wall", "-gencode", f"arch=compute_{architecture},code={code}",
@@ -195,22 +195,6 @@ def kernel_resources(report):
 def spilled_kernels(report):
     """Returns the names of the project's kernels that spill registers, from a report."""
     return sorted(name for name, (_, spills) in kernel_resources(report).items() if spills > 0)
-
-
-def ptx(architecture):
-    """Returns the PTX of all sources for one architecture."""
-    flags = [f"-I{OPS}", "-std=c++17", "-O3", f"-arch=compute_{architecture}", "-ptx"]
-    digest = _digest(_ops_files(), flags[1:])
-
-    def make(path):
-        text = []
-        # CUB's sort is slow to compile.
-        for source in (source for source in sources() if "sorted" not in source.name):
-            _run([nvcc(), *flags, source, "-o", path], 300)
-            text.append(path.read_text())
-        path.write_text("\n".join(text))
-
-    return build_once(CACHE / f"kernels-compute{architecture}-{digest}.ptx", make).read_text()
 
 
 def _required():
