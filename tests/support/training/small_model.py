@@ -1,4 +1,4 @@
-"""A small DLRM on one rank, and batches for it, for tests of the training step."""
+"""A small DLRM on one rank and batches for it, for tests of the training step."""
 
 import numpy as np
 import tensorflow as tf
@@ -41,17 +41,16 @@ def build(
     return model, embedding, optimizer, step
 
 
-def batches(count, generator=None):
-    """Returns batches whose labels follow from ids and dense features, so that a model learns."""
-    generator = generator or np.random.default_rng()
+def batches(count, rng):
+    """Returns batches whose labels depend on ids and dense features, so that a model can learn."""
     made = []
     for _ in range(count):
         ids = np.stack(
-            [np.minimum(generator.zipf(1.3, BATCH) - 1, rows - 1) for rows in VOCAB], axis=1
+            [np.minimum(rng.zipf(1.3, BATCH) - 1, rows - 1) for rows in VOCAB], axis=1
         ).astype(np.int32)
-        dense = generator.normal(size=(BATCH, DENSE)).astype(np.float32)
+        dense = rng.normal(size=(BATCH, DENSE)).astype(np.float32)
         logit = dense.sum(1) + (ids % 2).sum(1) - 1
-        label = (generator.random(BATCH) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+        label = (rng.random(BATCH) < 1 / (1 + np.exp(-logit))).astype(np.float32)
         made.append(
             {"dense": tf.constant(dense), "categorical": tf.constant(ids),
              "label": tf.constant(label[:, None])}
@@ -60,7 +59,7 @@ def batches(count, generator=None):
 
 
 def state(model, embedding, optimizer):
-    """Returns a copy of every number that training changes, as NumPy arrays."""
+    """Returns copies of all values that training changes, as NumPy arrays."""
     variables = [*model.trainable_variables, *optimizer.variables]
     for holder in embedding.fused_tables:
         variables += holder.states.values()

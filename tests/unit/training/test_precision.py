@@ -8,7 +8,7 @@ from model.embedding import optimizers as row_optimizers
 from tests.support.training.small_model import batches, build, state, train
 from training import precision
 from training.config import SpeedConfig
-from training.precision import GROWTH_INTERVAL, INITIAL, LossScale
+from training.precision import INITIAL, LossScale
 from training.runtime.errors import UserError
 
 YES, NO = tf.constant(True), tf.constant(False)
@@ -22,7 +22,7 @@ def scale_of(dtype, *, skip=False, **given):
     return precision.loss_scale(speed(**given), dtype, skip_nonfinite=skip)
 
 
-def test_a_static_scale_never_moves():
+def test_static_scale_never_changes():
     scale = LossScale(1024.0)
     assert not scale.skips
     assert not scale.dynamic
@@ -35,7 +35,7 @@ def test_a_static_scale_never_moves():
     assert scale.skipped() == (3, 1)
 
 
-def test_an_overflow_halves_a_dynamic_scale():
+def test_overflow_halves_a_dynamic_scale():
     scale = LossScale(INITIAL, dynamic=True)
     assert scale.skips
     for finite, value, skipped in (
@@ -49,44 +49,44 @@ def test_an_overflow_halves_a_dynamic_scale():
     assert scale.value() == 1.0
 
 
-def test_finite_steps_in_a_row_double_a_dynamic_scale():
+def test_finite_steps_in_a_row_double_a_dynamic_scale(monkeypatch):
+    monkeypatch.setattr(precision, "GROWTH_INTERVAL", interval := 5)
     scale = LossScale(INITIAL, dynamic=True)
     run = tf.function(scale.after_step)
-    for _ in range(GROWTH_INTERVAL - 1):
+    for _ in range(interval - 1):
         run(YES)
     assert scale.value() == 32768
-    run(NO)  # one short: the count begins anew
-    for _ in range(GROWTH_INTERVAL - 1):
+    run(NO)  # Resets the count.
+    for _ in range(interval - 1):
         run(YES)
     assert scale.value() == 16384
     run(YES)
     assert scale.value() == 32768
     assert int(scale.variables["good_steps"]) == 0
     scale.variables["loss_scale"].assign(2.0**24)
-    scale.variables["good_steps"].assign(GROWTH_INTERVAL - 1)
+    scale.variables["good_steps"].assign(interval - 1)
     run(YES)
     assert scale.value() == 2.0**24
 
 
 @pytest.mark.parametrize(
-    "embedding_optimizer",
+    ("embedding_optimizer", "bad_value"),
     [
-        "sgd", "adagrad", "rowwise_adagrad",
+        ("sgd", 3e38), ("adagrad", np.inf), ("rowwise_adagrad", np.nan),
         # With this option a gradient of 0 changes a row.
-        row_optimizers.OPTIMIZERS["ftrl"].with_options({"initial_accumulator": 0.1}),
+        (row_optimizers.OPTIMIZERS["ftrl"].with_options({"initial_accumulator": 0.1}), np.inf),
     ],
-    ids=lambda optimizer: getattr(optimizer, "name", optimizer),
+    ids=lambda value: getattr(value, "name", str(value)),
 )  # fmt: skip
-@pytest.mark.parametrize("bad_value", [3e38, np.inf, np.nan])
-def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
-    """It leaves the same run as if its batch had never come; the scale, halved, is exact."""
-    made = batches(8)
+def test_overflowing_step_changes_nothing(embedding_optimizer, bad_value, rng, seed):
+    """The run continues as if the batch had not existed; halving the scale is exact."""
+    made = batches(8, rng)
     bad = dict(made[3], dense=tf.sign(made[3]["dense"]) * np.float32(bad_value))
     runs = []
     for sequence in ([*made[:3], bad, *made[3:]], made):
         scale = LossScale(INITIAL, dynamic=True)
         parts = build(
-            5, scale=scale, optimizer="adam",
+            seed, scale=scale, optimizer="adam",
             embedding_optimizer=embedding_optimizer,
         )  # fmt: skip
         *owners, step = parts
@@ -101,7 +101,7 @@ def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
         losses += train(step, made[3:], 0.05)
         assert step.mean_loss() == pytest.approx(np.mean(losses), rel=1e-6)
         final = state(*owners)
-        # Every variable takes part: weights, Adam's averages, tables and their sums.
+        # Every variable changes: weights, Adam's averages, tables and their states.
         assert all((a != b).any() for a, b in zip(initial, final))
         runs.append((losses, final))
     (losses, final), (expected_losses, expected) = runs
@@ -110,19 +110,19 @@ def test_a_step_that_overflows_changes_nothing(embedding_optimizer, bad_value):
         assert ours.tobytes() == other.tobytes()
 
 
-def test_without_skipping_an_overflow_spoils_the_weights():
-    made = batches(2)
+def test_overflow_makes_weights_invalid_without_skipping(rng, seed):
+    made = batches(2, rng)
     bad = dict(made[0], dense=made[0]["dense"] * np.float32(np.nan))
-    *owners, step = build(5)
+    *owners, step = build(seed)
     train(step, [bad, made[1]])
     assert not all(np.isfinite(values).all() for values in state(*owners))
 
 
 @pytest.mark.parametrize("embedding_optimizer", ["sgd", "adagrad"])
-def test_a_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer):
-    made, runs = batches(10), []
+def test_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer, rng, seed):
+    made, runs = batches(10, rng), []
     for value in (1.0, 1024.0):
-        *owners, step = build(9, scale=LossScale(value), embedding_optimizer=embedding_optimizer)
+        *owners, step = build(seed, scale=LossScale(value), embedding_optimizer=embedding_optimizer)
         runs.append((train(step, made), state(*owners)))
     assert runs[0][0] == runs[1][0]
     for ours, expected in zip(runs[1][1], runs[0][1]):
@@ -130,7 +130,7 @@ def test_a_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer):
 
 
 def copy(source, target):
-    """Gives one small model the weights and tables of another."""
+    """Copies weights and tables from one small model to another."""
     for ours, theirs in zip(source[0].trainable_variables, target[0].trainable_variables):
         theirs.assign(ours)
     for ours, theirs in zip(source[1].fused_tables, target[1].fused_tables):
@@ -139,19 +139,21 @@ def copy(source, target):
 
 
 SIXTEEN_BITS = [
-    # Of losses around 0.7, and of a step's change as a whole.
-    ("float16", lambda: LossScale(1024.0), 0.001, 0.002),
-    ("bfloat16", lambda: LossScale(1.0), 0.01, 0.02),
+    # Limits of the difference of losses of about 0.7, and of the relative difference of a step.
     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.001, 0.002),
+    ("bfloat16", lambda: LossScale(1.0), 0.01, 0.02),
 ]
 
 
 @pytest.mark.parametrize(("dtype", "scale", "loss_limit", "change_limit"), SIXTEEN_BITS)
-def test_each_step_in_sixteen_bits_is_that_of_float32(dtype, scale, loss_limit, change_limit):
-    """From the same weights each time: over many steps rounding makes another run of any run."""
-    exact, rounded = build(3), build(3, dtype=dtype, scale=scale())
+def test_step_in_sixteen_bits_is_close_to_float32(
+    dtype, scale, loss_limit, change_limit, rng, seed
+):
+    """Each step starts from the same weights, because rounding differences grow over many steps."""
+    scale = scale()
+    exact, rounded = build(seed), build(seed, dtype=dtype, scale=scale)
     differences = []
-    for batch in batches(40):
+    for batch in batches(20, rng):
         copy(exact, rounded)
         before = state(*exact[:3])
         (expected,), (loss,) = train(exact[3], [batch], 0.3), train(rounded[3], [batch], 0.3)
@@ -163,24 +165,6 @@ def test_each_step_in_sixteen_bits_is_that_of_float32(dtype, scale, loss_limit, 
         assert 0 < difference < 0.2 * change
         differences.append(difference / change)
     assert np.median(differences) < change_limit
-
-
-@pytest.mark.parametrize(
-    ("dtype", "scale", "tolerance"),
-    [("float16", lambda: LossScale(1024.0), 0.004), ("bfloat16", lambda: LossScale(1.0), 0.01),
-     ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.004)],
-)  # fmt: skip
-def test_sixteen_bits_train_like_float32(dtype, scale, tolerance):
-    made = batches(40)
-    *_, step = build(3)
-    expected = train(step, made, 0.3)
-    scale = scale()
-    *_, step = build(3, dtype=dtype, scale=scale)
-    losses = train(step, made, 0.3)
-    assert np.mean(expected[-8:]) < np.mean(expected[:8]) - 0.05
-    for part in (slice(0, 8), slice(-8, None), slice(None)):
-        assert np.mean(losses[part]) == pytest.approx(np.mean(expected[part]), abs=tolerance)
-    assert losses != expected
     assert scale.skipped() == (0, 0)
 
 
@@ -200,19 +184,14 @@ def test_configured_precision_and_scale():
     assert (dynamic.dynamic, dynamic.skips, dynamic.value()) == (True, True, INITIAL)
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"amp_dtype": "float16", "custom_interact": True},
-         "float16 on a CPU.*--amp_dtype=bfloat16.*without --custom_interact"),
-    ],
-)  # fmt: skip
-def test_a_precision_that_cannot_be(given, words):
-    with pytest.raises(UserError, match=words):
-        precision.compute_dtype(speed(**given), 0)
+def test_float16_interaction_on_a_cpu_is_refused():
+    with pytest.raises(UserError) as caught:
+        precision.compute_dtype(speed(amp_dtype="float16", custom_interact=True), 0)
+    assert (caught.value.flag, caught.value.found) == ("amp_dtype", "float16")
 
 
 @pytest.mark.parametrize("value", ["0", "0.5", "-1", "1e39", "inf", "nan", "big", ""])
-def test_a_scale_that_cannot_be(value):
-    with pytest.raises(UserError, match=f"^--loss_scale={value}: expected auto, dynamic or a num"):
+def test_invalid_loss_scale_is_refused(value):
+    with pytest.raises(UserError) as caught:
         scale_of(tf.float16, loss_scale=value)
+    assert (caught.value.flag, caught.value.found) == ("loss_scale", value)
