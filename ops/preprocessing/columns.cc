@@ -1,4 +1,4 @@
-// Records <-> columns of the data tools (dataset/column_kernels.py).
+// Converts records to columns and back, for the data tools (dataset/column_kernels.py).
 #include <cstring>
 
 #include "preprocessing/columns_by_eight.h"
@@ -6,7 +6,7 @@
 
 namespace {
 
-// Rows worked on at a time: what lies side by side of them stays in the first-level cache.
+// Rows per tile: the records of a tile fit the first-level cache.
 constexpr int64_t kTileRows = 128;
 
 template <class F>
@@ -86,26 +86,26 @@ void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t r
 
 int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table, uint32_t size,
                      uint16_t* found) {
-  int64_t beyond = 0;
+  int64_t outside_count = 0;
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t count = static_cast<uint32_t>(counts[i]);
     const bool outside = count >= size;
-    beyond += outside;
+    outside_count += outside;
     found[i] = table[outside ? 0 : count];
   }
-  return beyond;
+  return outside_count;
 }
 
 void dlrm_halves_to_floats(const uint16_t* halves, int64_t n, float* floats) {
   if (dlrm::UseColumnsAvx2()) return dlrm::HalvesToFloatsAvx2(halves, n, floats);
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t magnitude = halves[i] & 0x7FFF;
-    // Below the least normal half, units of 2^-24; no subnormal float32 takes part, since a thread
-    // may be set to take these for 0.
+    // Subnormal halves are multiples of 2^-24. Computed without subnormal float32, which a thread
+    // may be set to flush to 0.
     const float small = static_cast<float>(magnitude) * 0x1p-24f;
     uint32_t small_bits;
     std::memcpy(&small_bits, &small, sizeof small_bits);
-    // Otherwise the exponent is biased by 15 instead of 127.
+    // Normal halves: changes the exponent's bias from 15 to 127.
     const uint32_t normal_bits = (magnitude << 13) + ((127 - 15) << 23);
     const uint32_t sign = static_cast<uint32_t>(halves[i] & 0x8000) << 16;
     const uint32_t bits = (magnitude < 0x0400 ? small_bits : normal_bits) | sign;

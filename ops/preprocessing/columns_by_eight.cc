@@ -25,7 +25,7 @@ int32_t Id(const void* column, int64_t width, int64_t row) {
   }
 }
 
-// Eight ids of one column from `row` on.
+// Loads eight ids of one column, starting at `row`.
 DLRM_AVX2 inline __m256i EightIds(const void* column, int64_t width, int64_t row) {
   const char* const from = static_cast<const char*>(column) + row * width;
   switch (width) {
@@ -38,7 +38,7 @@ DLRM_AVX2 inline __m256i EightIds(const void* column, int64_t width, int64_t row
   }
 }
 
-// Eight columns of eight rows become eight rows of eight columns.
+// Transposes an 8x8 matrix: columns of eight rows become rows of eight columns.
 DLRM_AVX2 inline void Transpose(__m256i (&v)[kLanes]) {
   __m256i pairs[kLanes], quads[kLanes];
   for (int i = 0; i < kLanes; i += 2) {

@@ -1,19 +1,20 @@
-// What columns.cc does, eight values at a time, where the processor has AVX2 and F16C.
+// AVX2 and F16C versions of loops in columns.cc, eight values at a time.
 #pragma once
 
 #include <cstdint>
 
 namespace dlrm {
 
-// Whether this processor and this build have the functions below, and DLRM_CPU_ISA is not portable.
+// Returns whether this processor and this build support the functions below. DLRM_CPU_ISA=portable
+// disables them.
 bool UseColumnsAvx2();
 
-// Writes ids of rows [begin, end) and tables [first, first + 8) side by side, `tables` a row.
-// columns and widths (1, 2 or 4 bytes an id) are those of all tables.
+// Writes the ids of rows [begin, end) and tables [first, first + 8) to ids [rows, tables].
+// `columns` and `widths` (1, 2 or 4 bytes per id) are for all tables.
 void WidenEightAvx2(const void* const* columns, const int64_t* widths, int64_t begin, int64_t end,
                     int64_t first, int64_t tables, int32_t* ids);
 
-// Writes finite halves as floats; subnormal ones are taken as they are, whatever the thread's mode.
+// Converts finite halves to floats; subnormal halves are exact in any mode of the thread.
 void HalvesToFloatsAvx2(const uint16_t* halves, int64_t n, float* floats);
 
 }  // namespace dlrm

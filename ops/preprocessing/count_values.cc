@@ -1,11 +1,11 @@
-// How often each value of a column occurs: in an array where the modulo rule leaves few enough
-// values for one, otherwise in a hash table.
+// Counts how often each value of a column occurs: in an array under the modulo rule, in a hash
+// table under the frequency rule.
 #include "preprocessing/preprocessing.h"
 
 namespace {
 
-// Counters fetched from memory at a time.
-constexpr int64_t kAtOnce = 128;
+// Counters prefetched at a time.
+constexpr int64_t kBatch = 128;
 
 constexpr uint32_t kMultiplier = 2654435761u;  // As in lookup.py.
 
@@ -17,8 +17,8 @@ inline int64_t HomeSlot(uint32_t value, int64_t slots) {
   return static_cast<int64_t>(static_cast<uint64_t>(value * kMultiplier) * slots >> 32);
 }
 
-// Returns the slot of a value: its own or an empty one. An entry is the value in the upper half and
-// its count in the lower one, which no entry has at 0.
+// Returns the slot that holds a value, or the empty slot for it. The upper half of a slot is the
+// value, the lower half its count: 0 in an empty slot.
 inline uint64_t* FindSlot(uint64_t* table, int64_t slots, uint32_t value, int64_t slot) {
   while (static_cast<uint32_t>(table[slot]) != 0 && table[slot] >> 32 != value) {
     if (++slot == slots) slot = 0;
@@ -30,11 +30,11 @@ inline uint64_t* FindSlot(uint64_t* table, int64_t slots, uint32_t value, int64_
 
 void dlrm_count_values(const uint32_t* values, const uint8_t* validity, int64_t first_bit,
                        int64_t n, uint32_t max_rows, int64_t* counters) {
-  uint32_t reduced[kAtOnce];
-  for (int64_t begin = 0; begin < n; begin += kAtOnce) {
-    const int64_t count = n - begin < kAtOnce ? n - begin : kAtOnce;
+  uint32_t reduced[kBatch];
+  for (int64_t begin = 0; begin < n; begin += kBatch) {
+    const int64_t count = n - begin < kBatch ? n - begin : kBatch;
     for (int64_t i = 0; i < count; ++i) {
-      // What lies under a null is not defined.
+      // The value under a null is undefined.
       const bool missing = IsMissing(validity, first_bit + begin + i);
       reduced[i] = missing ? 0 : values[begin + i] % max_rows;
       __builtin_prefetch(counters + reduced[i], 1);
@@ -46,9 +46,9 @@ void dlrm_count_values(const uint32_t* values, const uint8_t* validity, int64_t 
 int64_t dlrm_count_hashed(const uint32_t* values, const uint8_t* validity, int64_t first_bit,
                           int64_t n, uint64_t* table, int64_t slots, int64_t most,
                           int64_t* entries) {
-  int64_t home[kAtOnce];
-  for (int64_t begin = 0; begin < n; begin += kAtOnce) {
-    const int64_t count = n - begin < kAtOnce ? n - begin : kAtOnce;
+  int64_t home[kBatch];
+  for (int64_t begin = 0; begin < n; begin += kBatch) {
+    const int64_t count = n - begin < kBatch ? n - begin : kBatch;
     for (int64_t i = 0; i < count; ++i) {
       home[i] = HomeSlot(values[begin + i], slots);
       __builtin_prefetch(table + home[i], 1);

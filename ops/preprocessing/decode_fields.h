@@ -1,8 +1,9 @@
 // Decodes one field of a Criteo line, eight bytes at a time in a machine word.
 //
-// A decoder takes the field's first byte and moves it past the separator that ends the field. It
-// may read kSlack bytes from there, whatever they hold; it never moves past a line feed that does
-// not end the line. False means malformed; position and what was stored then have no meaning.
+// A decoder gets a pointer to the field's first byte and advances it past the separator that ends
+// the field. It may read kSlack bytes from there, and never advances past a line feed within the
+// field. It returns false for a malformed field; the pointer and the stored values are then
+// undefined.
 #ifndef DLRM_OPS_PREPROCESSING_DECODE_FIELDS_H_
 #define DLRM_OPS_PREPROCESSING_DECODE_FIELDS_H_
 
@@ -13,12 +14,12 @@ namespace dlrm {
 
 constexpr int64_t kSlack = 16;
 constexpr int kHexDigits = 8;
-// More digits than this are malformed whatever they are, as in the NumPy decoder.
+// Longer numbers are malformed, even with leading zeros.
 constexpr int kDecimalDigits = 16;
 
 constexpr uint64_t Repeat(uint8_t byte) { return byte * 0x0101010101010101u; }
 
-// The byte at p is the least significant one.
+// Loads eight bytes; the byte at p is the least significant one.
 inline uint64_t LoadWord(const uint8_t* p) {
   uint64_t word;
   std::memcpy(&word, p, sizeof word);
@@ -28,10 +29,10 @@ inline uint64_t LoadWord(const uint8_t* p) {
   return word;
 }
 
-// The position within a line stays in a register only where the decoders are inlined.
+// Only inlined decoders keep the position within a line in a register.
 #define DLRM_INLINE inline __attribute__((always_inline))
 
-// Returns the value of up to eight decimal digits: a word of digits 0 to 9, not of characters.
+// Returns the value of up to eight decimal digits, given as numbers 0 to 9, not as characters.
 inline uint32_t CombineDecimals(uint64_t digits) {
   digits = digits * 10 + (digits >> 8);
   digits = (digits & 0x00FF00FF00FF00FFu) * 100 + ((digits >> 16) & 0x00FF00FF00FF00FFu);
@@ -39,8 +40,8 @@ inline uint32_t CombineDecimals(uint64_t digits) {
   return static_cast<uint32_t>(digits);
 }
 
-// A decimal field that has no tab among its first eight bytes, so that it is not empty.
-// Returns the next field's first byte, or null where DecodeInteger returns false.
+// Decodes a decimal field without a tab in its first eight bytes. Returns a pointer to the next
+// field, or null for a malformed one.
 __attribute__((noinline)) inline const uint8_t* DecodeLongInteger(const uint8_t* q,
                                                                   int32_t* value) {
   const bool negative = *q == '-';
@@ -56,11 +57,11 @@ __attribute__((noinline)) inline const uint8_t* DecodeLongInteger(const uint8_t*
   return q + 1;
 }
 
-// An int32 in decimal, or nothing, and a tab. An absent value is 0.
+// Decodes an int32 in decimal, or an empty field, and a tab. The value of an empty field is 0.
 DLRM_INLINE bool DecodeInteger(const uint8_t*& p, int32_t* value, uint8_t* present) {
   uint64_t word = LoadWord(p);
   const uint64_t other = word ^ Repeat('\t');
-  // The lowest bit of this that is set is that of the first tab.
+  // The lowest bit set is that of the first tab.
   const uint64_t tabs = (other - Repeat(0x01)) & ~other & Repeat(0x80);
   if (__builtin_expect(tabs == 0, 0)) {
     *present = 1;
@@ -71,7 +72,8 @@ DLRM_INLINE bool DecodeInteger(const uint8_t*& p, int32_t* value, uint8_t* prese
   const uint32_t negative = (word & 0xFF) == '-';
   const int digit_bits = bits - 8 * static_cast<int>(negative);
   word >>= 8 * negative;
-  // Digits go to the upper end, leading zeros below. In two steps, since a shift by 64 is no shift.
+  // Shifts the digits to the upper end, after leading zeros; in two steps, since a shift by 64 bits
+  // is undefined.
   const uint64_t digits = (word ^ Repeat('0')) << (56 - digit_bits) << 8;
   const bool decimal = (((digits + Repeat(0x76)) | digits) & Repeat(0x80)) == 0;
   if (!decimal || (negative != 0 && digit_bits == 0)) return false;
@@ -81,11 +83,11 @@ DLRM_INLINE bool DecodeInteger(const uint8_t*& p, int32_t* value, uint8_t* prese
   return true;
 }
 
-// Tells whether all eight bytes are hexadecimal digits.
+// Returns whether all eight bytes are hexadecimal digits.
 inline bool AreHexDigits(uint64_t word) {
   const uint64_t low = word & Repeat(0x7F);
   const uint64_t lower_case = low | Repeat(0x20);
-  // Bit 7 of each byte: at least '0', past '9', at least 'a', past 'f'. No sum leaves its byte.
+  // Bit 7 of each byte of a sum tells: >= '0', > '9', >= 'a', > 'f'. No sum overflows its byte.
   const uint64_t digit = (low + Repeat(0x80 - '0')) & ~(low + Repeat(0x80 - '9' - 1));
   const uint64_t letter =
       (lower_case + Repeat(0x80 - 'a')) & ~(lower_case + Repeat(0x80 - 'f' - 1));
@@ -101,8 +103,8 @@ inline uint32_t CombineHex(uint64_t word) {
   return static_cast<uint32_t>(nibbles | (nibbles >> 16));
 }
 
-// Returns what follows the end of a field, a tab, or LF or CR LF after the last one; null if p is
-// not at one.
+// Returns a pointer past the separator at p: a tab, or LF or CR LF after the last field. Null if
+// there is none.
 template <bool kLast>
 const uint8_t* AfterSeparator(const uint8_t* p) {
   if (!kLast) return *p == '\t' ? p + 1 : nullptr;
@@ -110,7 +112,7 @@ const uint8_t* AfterSeparator(const uint8_t* p) {
   return *p == '\n' ? p + 1 : nullptr;
 }
 
-// A categorical field that has not eight digits, or is malformed: returns null then.
+// Decodes a categorical field that has not eight digits. Returns null for a malformed one.
 template <bool kLast>
 __attribute__((noinline)) const uint8_t* DecodeShortHex(const uint8_t* p, uint32_t* value,
                                                         uint8_t* present) {
@@ -127,12 +129,12 @@ __attribute__((noinline)) const uint8_t* DecodeShortHex(const uint8_t* p, uint32
   return AfterSeparator<kLast>(p);
 }
 
-// One to eight hexadecimal digits in either case, or nothing. An absent value is 0.
+// Decodes up to eight hexadecimal digits in either case. The value of an empty field is 0.
 template <bool kLast>
 DLRM_INLINE bool DecodeHex(const uint8_t*& p, uint32_t* value, uint8_t* present) {
   constexpr uint8_t kSeparator = kLast ? '\n' : '\t';
   const uint64_t word = LoadWord(p);
-  // Criteo's fields are one of these two. Without a branch between them, none is mispredicted.
+  // Criteo's fields are full or empty. There is no branch between the two to mispredict.
   const uint32_t full = AreHexDigits(word) & (p[kHexDigits] == kSeparator);
   const uint32_t empty = (word & 0xFF) == kSeparator;
   if (__builtin_expect((full | empty) == 0, 0)) {

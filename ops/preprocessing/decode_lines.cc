@@ -1,4 +1,4 @@
-// Criteo TSV lines -> columns, in one pass over the text.
+// Decodes Criteo TSV lines into columns, in one pass over the text.
 #include <cstdlib>
 #include <cstring>
 
@@ -10,8 +10,8 @@ namespace {
 
 constexpr int kDense = 13;
 constexpr int kCategorical = 26;
-// Rows collected before they are copied to the columns: 79 arrays written a row at a time would
-// fight for the first-level cache, a tile of them stays in it.
+// Rows collected before they are copied to the columns. A tile fits the first-level cache, which 79
+// arrays written one row at a time would not.
 constexpr int kTileRows = 64;
 
 struct Columns {
@@ -31,7 +31,7 @@ struct alignas(64) Tile {
   uint8_t present[kCategorical][kTileRows];
 };
 
-// Decodes the line at p into a row of the tile; false if it is malformed.
+// Decodes the line at p into a row of the tile; returns false for a malformed line.
 DLRM_INLINE bool DecodeLine(const uint8_t*& p, Tile& tile, int row) {
   if ((p[0] != '0' && p[0] != '1') || p[1] != '\t') return false;
   tile.label[row] = p[0] - '0';
@@ -50,8 +50,8 @@ class LineDecoder {
  public:
   LineDecoder(const Columns& columns, int64_t* bad) : columns_(columns), bad_(bad) {}
 
-  // Decodes lines[0, size), whose last byte is an LF and after which kSlack bytes can be read.
-  // `origin` is where they stand in the whole text.
+  // Decodes lines[0, size), whose last byte is LF, and after which kSlack bytes are readable.
+  // `origin` is their position in the text.
   void Decode(const uint8_t* lines, int64_t size, int64_t origin) {
     const uint8_t* const end = lines + size;
     for (const uint8_t* line = lines; line < end; ++line_) {
@@ -98,7 +98,7 @@ class LineDecoder {
   Tile tile_;
 };
 
-// Returns the position after the last LF of text[0, size), 0 if there is none.
+// Returns the position after the last LF of text[0, size); 0 if there is none.
 int64_t AfterLastLine(const uint8_t* text, int64_t size) {
   while (size > 0 && text[size - 1] != '\n') --size;
   return size;
@@ -112,7 +112,7 @@ int32_t dlrm_preprocessing_version() { return 4; }
 int64_t dlrm_count_lines(const uint8_t* text, int64_t size) {
   int64_t lines = 0;
   for (int64_t i = 0; i < size;) {
-    // Sums of bytes, which the compiler makes vector additions of; 255 of them fit a byte.
+    // Sums of up to 255 bytes fit a byte; the compiler vectorises them.
     const int64_t end = size - i > 255 ? i + 255 : size;
     uint8_t found = 0;
     for (; i < end; ++i) found += text[i] == '\n';
@@ -126,12 +126,12 @@ int64_t dlrm_decode_lines(const uint8_t* text, int64_t size, int64_t stride, int
                           uint8_t* present, int64_t* bad, int64_t* bad_lines) {
   using dlrm::kSlack;
   dlrm::LineDecoder decoder({stride, label, dense, dense_present, values, present}, bad);
-  const int64_t whole = dlrm::AfterLastLine(text, size);
-  // Lines near the end of the text are decoded in a copy that has bytes after it to read.
+  const int64_t complete = dlrm::AfterLastLine(text, size);
+  // Lines near the end of the text are decoded in a padded copy.
   const int64_t direct = size >= kSlack ? dlrm::AfterLastLine(text, size - kSlack) : 0;
   decoder.Decode(text, direct, 0);
-  if (direct < whole) {
-    const int64_t rest = whole - direct;
+  if (direct < complete) {
+    const int64_t rest = complete - direct;
     auto* copy = static_cast<uint8_t*>(std::calloc(rest + kSlack, 1));
     if (copy == nullptr) return -1;
     std::memcpy(copy, text + direct, rest);

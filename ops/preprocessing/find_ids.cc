@@ -1,11 +1,11 @@
-// Values -> ids by the hash tables of dataset/preprocessing/lookup.py, and columns -> records.
+// Finds ids in the hash tables of dataset/preprocessing/lookup.py; converts columns to records.
 #include "preprocessing/preprocessing.h"
 
 namespace {
 
-// Searches under way at a time: while one waits for memory, the others' slots are being fetched.
+// Concurrent searches, whose slots are prefetched together.
 constexpr int64_t kSearches = 128;
-// Rows transposed at a time: a cache line of each column.
+// Rows transposed at a time: one cache line of each column.
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kFields = 40;
 
@@ -25,7 +25,7 @@ int64_t dlrm_find_ids(const uint32_t* values, const uint8_t* validity, int64_t f
   for (int64_t begin = 0; begin < n; begin += kSearches) {
     const int64_t count = n - begin < kSearches ? n - begin : kSearches;
     for (int64_t i = 0; i < count; ++i) {
-      // What lies under a null is not defined.
+      // The value under a null is undefined.
       uint32_t value = missing(begin + i) ? 0 : values[begin + i];
       if (max_rows != 0) value %= max_rows;
       sought[i] = value;
@@ -33,11 +33,11 @@ int64_t dlrm_find_ids(const uint32_t* values, const uint8_t* validity, int64_t f
       __builtin_prefetch(table + slot[i]);
     }
     for (int64_t i = 0; i < count; ++i) {
-      // The value is in an entry's upper half, id + 1 in the lower one, 0 in an empty slot.
+      // The upper half of an entry is the value, the lower half id + 1, or 0 in an empty slot.
       const uint64_t* entry = table + slot[i];
       while (*entry >> 32 != sought[i] && static_cast<uint32_t>(*entry) != 0) ++entry;
       uint32_t id = static_cast<uint32_t>(*entry);
-      // Without the modulo rule a missing value is none, and has no id.
+      // Without the modulo rule a missing value has no id.
       if (max_rows == 0 && missing(begin + i)) id = 0;
       without_id += id == 0;
       ids[begin + i] = static_cast<int32_t>(id == 0 ? 0 : id - 1);

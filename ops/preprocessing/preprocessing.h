@@ -1,7 +1,7 @@
-// The kernels of preprocess.py and of the other data tools, called through a plain C interface: no
-// TensorFlow, no Python.
+// The kernels of preprocess.py and the other data tools: a plain C interface without TensorFlow and
+// Python.
 //
-// Every array belongs to the caller. The functions keep no state and may run on several threads.
+// The caller owns every array. The functions keep no state and are thread-safe.
 #ifndef DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
 #define DLRM_OPS_PREPROCESSING_PREPROCESSING_H_
 
@@ -9,75 +9,76 @@
 
 #define DLRM_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Raised whenever a function below changes: a library built from older sources is not used.
+// Incremented whenever a function below changes, so that Python rejects older libraries.
 DLRM_EXPORT int32_t dlrm_preprocessing_version();
 
-// Returns how many line feeds text[0, size) holds.
+// Returns the number of line feeds in text[0, size).
 DLRM_EXPORT int64_t dlrm_count_lines(const uint8_t* text, int64_t size);
 
-// Decodes the lines of text[0, size) that end in LF; no byte outside of it is read.
+// Decodes the lines of text[0, size) that end in LF; reads no byte outside of it.
 //
-// Good lines become rows, in order: label [stride], dense [13, stride] (0 where missing), their
-// presence as bytes 0 or 1, values [26, stride] (0 where missing), their presence. A good line has
-// 41 bytes at least, so stride = size / 41 is room enough; no element after the last row is
-// written.
-// Malformed lines go to bad [lines, 3]: number of the line from 0, its first byte, its LF.
+// Valid lines become rows, in order: label [stride], dense [13, stride] (0 where missing), their
+// presence as bytes 0 or 1, values [26, stride] (0 where missing), their presence. A valid line has
+// at least 41 bytes, so that stride = size / 41 is large enough. Elements after the last row are
+// not written. Malformed lines are listed in bad [lines, 3]: line number from 0, first byte,
+// position of the LF.
 //
-// Returns the number of rows, or -1 if memory ran out; *bad_lines is the number of malformed lines.
+// Returns the number of rows, or -1 if memory ran out. Sets *bad_lines to the number of malformed
+// lines.
 DLRM_EXPORT int64_t dlrm_decode_lines(const uint8_t* text, int64_t size, int64_t stride,
                                       int32_t* label, int32_t* dense, uint8_t* dense_present,
                                       uint32_t* values, uint8_t* present, int64_t* bad,
                                       int64_t* bad_lines);
 
-// Finds the ids of values[0, n) in a table with room for `slots` home slots, which ends in an empty
-// slot. Bit first_bit + i of validity (null: all ones) tells whether values[i] is there. With
-// max_rows, values are reduced modulo that and a missing one is value 0; without (0), it has no id.
+// Finds the ids of values[0, n) in a table with `slots` home slots, which ends in an empty slot.
+// Bit first_bit + i of validity (null: all ones) is 0 if values[i] is missing. If max_rows is not
+// 0, values are reduced modulo max_rows, and a missing value is value 0; otherwise it has no id.
 //
-// Writes ids[0, n), 0 for what has none, and returns how many that are.
+// Writes ids[0, n), with 0 for values without an id, and returns the number of these.
 DLRM_EXPORT int64_t dlrm_find_ids(const uint32_t* values, const uint8_t* validity,
                                   int64_t first_bit, int64_t n, uint32_t max_rows,
                                   const uint64_t* table, int64_t slots, int32_t* ids);
 
-// Adds 1 to counters[values[i] % max_rows] for each i in [0, n). A missing value, by validity as
-// above, is value 0.
+// Adds 1 to counters[values[i] % max_rows] for each i in [0, n). A missing value (see validity
+// above) is value 0.
 DLRM_EXPORT void dlrm_count_values(const uint32_t* values, const uint8_t* validity,
                                    int64_t first_bit, int64_t n, uint32_t max_rows,
                                    int64_t* counters);
 
-// Counts values in a hash table of `slots` entries, value in the upper half and count in the lower
-// one, 0 where empty; *entries of them are in use, of which there may be `most`, less than slots. A
-// missing value is not counted.
+// Counts values in a hash table of `slots` slots: value in the upper half, count in the lower half,
+// 0 in empty slots. *entries slots are in use, and at most `most` (less than slots) may be. Missing
+// values are not counted.
 //
-// Returns how many values were counted: fewer than n where the next one needs an entry more than
-// there may be; or -1 if a count does not fit 32 bits.
+// Returns the number of counted values: less than n if the next one needs more than `most` entries;
+// or -1 if a count exceeds 32 bits.
 DLRM_EXPORT int64_t dlrm_count_hashed(const uint32_t* values, const uint8_t* validity,
                                       int64_t first_bit, int64_t n, uint64_t* table, int64_t slots,
                                       int64_t most, int64_t* entries);
 
-// Copies the entries of such a table to an empty one that is larger.
+// Copies the entries of such a table to a larger, empty one.
 DLRM_EXPORT void dlrm_rehash(const uint64_t* table, int64_t slots, uint64_t* larger,
                              int64_t larger_slots);
 
-// Writes records [rows, 40] of fields [40, rows].
+// Transposes fields [40, rows] to records [rows, 40].
 DLRM_EXPORT void dlrm_to_records(const int32_t* fields, int64_t rows, int32_t* records);
 
-// Copies field f, sizes[f] bytes at byte offsets[f] of each of `rows` records `stride` bytes apart,
-// to columns[f] [rows, sizes[f]].
+// Copies field f (sizes[f] bytes at byte offsets[f]) of each of `rows` records of `stride` bytes to
+// columns[f] [rows, sizes[f]].
 DLRM_EXPORT void dlrm_split_records(const uint8_t* records, int64_t rows, int64_t stride,
                                     int64_t fields, const int64_t* offsets, const int64_t* sizes,
                                     uint8_t* const* columns);
 
-// Copies ids [rows, tables] to a column [rows] for each table, of signed integers of widths[t] =
-// 1, 2 or 4 bytes, of which the lowest bits are kept.
+// Copies ids [rows, tables] to a column [rows] for each table, as signed integers of widths[t] =
+// 1, 2 or 4 bytes. Higher bits are dropped.
 DLRM_EXPORT void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables,
                                  const int64_t* widths, void* const* columns);
 
-// The other way round.
+// The inverse of dlrm_narrow_ids.
 DLRM_EXPORT void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
                                 int64_t tables, int32_t* ids);
 
-// Writes found[i] = table[counts[i]] for each i in [0, n), where counts[i] is in [0, size), which
-// is not empty; table[0] elsewhere. Returns how many are elsewhere.
+// Writes found[i] = table[counts[i]] for each i in [0, n), or table[0] if counts[i] is not in
+// [0, size); size > 0. Returns how often that is the case.
 DLRM_EXPORT int64_t dlrm_look_up(const int32_t* counts, int64_t n, const uint16_t* table,
                                  uint32_t size, uint16_t* found);
 

@@ -1,7 +1,7 @@
-// Runs the kernels of preprocessing in buffers of exactly their size: on random and damaged lines,
-// and on random columns. Built with sanitizers (see CMakeLists.txt), an access one byte outside of
-// any buffer ends the run. What is decoded is checked by the Python tests; here only that the rows
-// and malformed lines add up.
+// Runs the kernels of preprocessing on random and damaged lines and on random columns, in buffers
+// of exactly the required size. Built with sanitizers (see CMakeLists.txt), any access outside a
+// buffer ends the run. The Python tests check decoded values; this test only checks that rows and
+// malformed lines add up.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -16,13 +16,13 @@
 
 namespace {
 
-std::mt19937 generator(1);
+std::mt19937 generator;
 
 int64_t Random(int64_t below) {
   return std::uniform_int_distribution<int64_t>(0, below - 1)(generator);
 }
 
-// n elements that end where the allocation ends.
+// Allocates exactly n elements.
 template <class T>
 std::unique_ptr<T[]> Exactly(int64_t n) {
   return std::unique_ptr<T[]>(new T[n]);
@@ -62,7 +62,7 @@ void Damage(std::string& text) {
   }
 }
 
-// Returns how many good lines there were.
+// Decodes a text and checks the counts. Returns the number of valid lines.
 int64_t Check(const std::string& text) {
   const int64_t size = text.size();
   auto bytes = Exactly<uint8_t>(size);
@@ -70,33 +70,33 @@ int64_t Check(const std::string& text) {
   int64_t expected = 0;
   for (char c : text) expected += c == '\n';
   const int64_t lines = dlrm_count_lines(bytes.get(), size);
-  const int64_t room = std::min(lines, size / 41);
-  auto label = Exactly<int32_t>(room);
-  auto dense = Exactly<int32_t>(13 * room);
-  auto dense_present = Exactly<uint8_t>(13 * room);
-  auto values = Exactly<uint32_t>(26 * room);
-  auto present = Exactly<uint8_t>(26 * room);
+  const int64_t capacity = std::min(lines, size / 41);
+  auto label = Exactly<int32_t>(capacity);
+  auto dense = Exactly<int32_t>(13 * capacity);
+  auto dense_present = Exactly<uint8_t>(13 * capacity);
+  auto values = Exactly<uint32_t>(26 * capacity);
+  auto present = Exactly<uint8_t>(26 * capacity);
   auto bad = Exactly<int64_t>(3 * lines);
   int64_t bad_lines = -1;
   const int64_t rows =
-      dlrm_decode_lines(bytes.get(), size, room, label.get(), dense.get(), dense_present.get(),
+      dlrm_decode_lines(bytes.get(), size, capacity, label.get(), dense.get(), dense_present.get(),
                         values.get(), present.get(), bad.get(), &bad_lines);
-  bool good = lines == expected && rows >= 0 && rows <= room && rows + bad_lines == lines;
+  bool good = lines == expected && rows >= 0 && rows <= capacity && rows + bad_lines == lines;
   for (int64_t i = 0; good && i < bad_lines; ++i) {
     const int64_t* const found = &bad[3 * i];
     good = found[1] <= found[2] && text[found[2]] == '\n' &&
            (found[1] == 0 || text[found[1] - 1] == '\n') && (i == 0 || found[0] > found[-3]);
   }
   if (!good) {
-    std::printf("preprocessing_test: %ld lines, %ld rows, %ld malformed, expected %ld lines\n",
-                static_cast<long>(lines), static_cast<long>(rows), static_cast<long>(bad_lines),
-                static_cast<long>(expected));
+    std::printf("preprocessing_test: expected %ld lines, found %ld: %ld rows, %ld malformed\n",
+                static_cast<long>(expected), static_cast<long>(lines), static_cast<long>(rows),
+                static_cast<long>(bad_lines));
     std::exit(1);
   }
   return rows;
 }
 
-// A column of n values, of which bit first_bit + i of the validity tells whether value i is there.
+// A column of n values. Bit first_bit + i of the validity tells whether value i is present.
 struct Column {
   explicit Column(int64_t n)
       : n(n),
@@ -106,7 +106,7 @@ struct Column {
     for (int64_t i = 0; i < n; ++i) values[i] = Random(4) ? Random(50) : Random(INT64_C(1) << 32);
     for (int64_t i = 0; i < (first_bit + n + 7) / 8; ++i) validity[i] = Random(256);
   }
-  bool There(int64_t i) const {
+  bool Present(int64_t i) const {
     const int64_t bit = first_bit + i;
     return validity[bit / 8] >> (bit % 8) & 1;
   }
@@ -121,12 +121,12 @@ bool Counts(const Column& column, uint32_t max_rows) {
   dlrm_count_values(column.values.get(), column.validity.get(), column.first_bit, column.n,
                     max_rows, counters.get());
   for (int64_t i = 0; i < column.n; ++i) {
-    --counters[column.There(i) ? column.values[i] % max_rows : 0];
+    --counters[column.Present(i) ? column.values[i] % max_rows : 0];
   }
   return std::all_of(counters.get(), counters.get() + max_rows, [](int64_t c) { return c == 0; });
 }
 
-// In a table that is enlarged whenever half of it is in use.
+// The table grows whenever half of it is in use.
 bool CountsHashed(const Column& column) {
   int64_t slots = 2, entries = 0, done = 0;
   auto table = Exactly<uint64_t>(slots);
@@ -144,7 +144,7 @@ bool CountsHashed(const Column& column) {
   }
   std::unordered_map<uint32_t, uint32_t> expected, found;
   for (int64_t i = 0; i < column.n; ++i) {
-    if (column.There(i)) ++expected[column.values[i]];
+    if (column.Present(i)) ++expected[column.values[i]];
   }
   for (int64_t i = 0; i < slots; ++i) {
     if (table[i] != 0) found[table[i] >> 32] = static_cast<uint32_t>(table[i]);
@@ -152,10 +152,10 @@ bool CountsHashed(const Column& column) {
   return found == expected && entries == static_cast<int64_t>(expected.size());
 }
 
-// The table has the entries 0, 3, 6 ... 48, with the ids 5, 6, 7 ...
+// The table has the values 0, 3, 6 ... 48, with the ids 5, 6, 7 ...
 bool Finds(const Column& column, uint32_t max_rows) {
   constexpr int64_t kEntries = 17, kSlots = 29, kFirstId = 5;
-  // Chains of full slots end at the latest in the one past all of them.
+  // Even the longest chain of full slots ends before the last slot.
   auto table = Exactly<uint64_t>(kSlots + kEntries + 1);
   std::fill_n(table.get(), kSlots + kEntries + 1, 0);
   for (uint64_t entry = 0; entry < kEntries; ++entry) {
@@ -171,9 +171,10 @@ bool Finds(const Column& column, uint32_t max_rows) {
   int64_t expected_without = 0;
   bool same = true;
   for (int64_t i = 0; i < column.n; ++i) {
-    uint32_t value = column.There(i) ? column.values[i] : 0;
+    uint32_t value = column.Present(i) ? column.values[i] : 0;
     if (max_rows != 0) value %= max_rows;
-    const bool found = value % 3 == 0 && value / 3 < kEntries && (max_rows != 0 || column.There(i));
+    const bool found =
+        value % 3 == 0 && value / 3 < kEntries && (max_rows != 0 || column.Present(i));
     expected_without += !found;
     same = same && ids[i] == (found ? static_cast<int32_t>(value / 3 + kFirstId) : 0);
   }
@@ -191,7 +192,7 @@ bool Transposes(int64_t rows) {
   return true;
 }
 
-// Ids to columns of every width and back, and the same as fields of records.
+// Converts ids to columns of every width and back, and to fields of records and back.
 bool Columns(int64_t rows) {
   const int64_t tables = 3, widths[] = {2, 4, 1}, offsets[] = {5, 9, 0};
   auto ids = Exactly<int32_t>(rows * tables);
@@ -227,12 +228,12 @@ bool LooksUp(int64_t n) {
   for (int64_t i = 0; i < size; ++i) table[i] = 3 * i;
   auto counts = Exactly<int32_t>(n);
   auto found = Exactly<uint16_t>(n);
-  int64_t beyond = 0;
+  int64_t outside = 0;
   for (int64_t i = 0; i < n; ++i) {
     counts[i] = Random(8) ? Random(size) : Random(INT64_C(1) << 32) - (INT64_C(1) << 31);
-    beyond += counts[i] < 0 || counts[i] >= size;
+    outside += counts[i] < 0 || counts[i] >= size;
   }
-  bool same = dlrm_look_up(counts.get(), n, table.get(), size, found.get()) == beyond;
+  bool same = dlrm_look_up(counts.get(), n, table.get(), size, found.get()) == outside;
   for (int64_t i = 0; i < n; ++i) {
     same = same && (counts[i] < 0 || counts[i] >= size || found[i] == 3 * counts[i]);
   }
@@ -245,14 +246,18 @@ bool LooksUp(int64_t n) {
 
 }  // namespace
 
-int main() {
+// Takes the seed as an argument; without one, draws it.
+int main(int argc, char** argv) {
+  const unsigned long seed = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : std::random_device()();
+  generator.seed(seed);
+  std::printf("preprocessing: seed %lu\n", seed);
   for (int round = 0; round < 2000; ++round) {
     const Column column(Random(round % 10 == 0 ? 1000 : 300));
     const uint32_t max_rows = 1 + Random(100);
     if (!Counts(column, max_rows) || !Finds(column, max_rows) || !Finds(column, 0) ||
         !Transposes(column.n) || !CountsHashed(column) || !Columns(column.n) ||
         !LooksUp(column.n)) {
-      std::printf("preprocessing_test: a column of %ld values came out wrong\n",
+      std::printf("preprocessing_test: wrong result for a column of %ld values\n",
                   static_cast<long>(column.n));
       return 1;
     }
@@ -263,7 +268,7 @@ int main() {
     const int64_t lines = Random(round % 10 == 0 ? 200 : 4);
     for (int64_t i = 0; i < lines; ++i) text += Line();
     if (Check(text) != lines) {
-      std::printf("preprocessing_test: a good line was rejected\n");
+      std::printf("preprocessing_test: a valid line was rejected\n");
       return 1;
     }
     for (int i = 0; i < 8 && !text.empty(); ++i) {
