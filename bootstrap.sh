@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the virtual environment that everything else runs in: bootstrap.sh FOLDER [TENSORFLOW_VERSION]
+# Creates the project's virtual environment: bootstrap.sh FOLDER [TENSORFLOW_VERSION]
 #
-# Checks the machine first and prints in one line what is missing; then installs what the lock of
-# that TensorFlow pins and builds Horovod against it. Needs a Python and a TensorFlow that
-# locks/matrix.txt has, a C++ compiler and make; CMake comes as a package.
-#   PYTHON   the interpreter; otherwise the first suitable of python3, python3.13, ...
-#   DEVICE   cpu or gpu: which TensorFlow; otherwise gpu where nvidia-smi lists one
+# Checks the machine first and reports what is missing in one line. Then installs the packages of that
+# TensorFlow's lock and builds Horovod. Needs a Python and a TensorFlow from locks/matrix.txt, a C++
+# compiler and make; CMake is installed as a package.
+#   PYTHON   interpreter; default: the first supported one of python3, python3.13, ...
+#   DEVICE   cpu or gpu: which TensorFlow to install; default: gpu if nvidia-smi lists one
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -19,7 +19,7 @@ fail() {
   exit 1
 }
 
-# The table of what is supported, in one line; rows of the same Pythons together.
+# Prints the supported versions in one line, grouped by Pythons.
 table() {
   awk '
     function flush() { if (versions) { printf "%s%s on Python %s", separator, versions, range; separator = "; " } }
@@ -34,9 +34,9 @@ table() {
 }
 
 pythons=$(awk -v version="$tensorflow" '$1 == version {for (i = 2; i <= NF; i++) if ($i != "default") print $i}' $matrix)
-[[ -n $pythons ]] || fail "TensorFlow $tensorflow is not supported. Supported: TensorFlow $(table)"
+[[ -n $pythons ]] || fail "unsupported TensorFlow: expected TensorFlow $(table), found $tensorflow"
 
-# A broken driver makes nvidia-smi fail or hang.
+# With a broken driver nvidia-smi fails or hangs.
 has_gpu() {
   timeout 20 nvidia-smi -L 2>/dev/null | grep -q '^GPU '
 }
@@ -59,8 +59,8 @@ version() {
 find_python() {
   local candidate
   if [[ -n ${PYTHON:-} ]]; then
-    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON was not found. Supported: TensorFlow $(table)"
-    supported "$PYTHON" || fail "PYTHON=$PYTHON is $(version "$PYTHON"), which TensorFlow $tensorflow is not supported on. Supported: TensorFlow $(table)"
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON was not found; supported: TensorFlow $(table)"
+    supported "$PYTHON" || fail "PYTHON=$PYTHON: unsupported for TensorFlow $tensorflow: expected TensorFlow $(table), found $(version "$PYTHON")"
     echo "$PYTHON"
     return
   fi
@@ -70,57 +70,57 @@ find_python() {
       return
     fi
   done
-  fail "no Python for TensorFlow $tensorflow was found (python3 is $(version python3)); install one, set PYTHON, or set TENSORFLOW. Supported: TensorFlow $(table)"
+  fail "no Python for TensorFlow $tensorflow: expected TensorFlow $(table), found $(version python3); install another Python, or set PYTHON or TENSORFLOW"
 }
 
 check_machine() {
   local compiler=${CXX:-g++} free_kib needed_gib=6
   [[ $device == cpu ]] || needed_gib=14
-  command -v "$compiler" >/dev/null || fail "no C++ compiler: $compiler was not found; install g++ 9 or later, or set CXX"
+  command -v "$compiler" >/dev/null || fail "C++ compiler: $compiler was not found; install g++ 9 or later, or set CXX"
   echo 'int main() { return 0; }' | "$compiler" -std=c++17 -x c++ - -o /dev/null 2>/dev/null \
     || fail "$compiler does not compile C++17; install g++ 9 or later, or set CXX"
   mkdir -p "$(dirname "$folder")"
   free_kib=$(df -Pk "$(dirname "$folder")" | awk 'NR == 2 {print $4}')
   ((free_kib >= needed_gib * 1024 * 1024)) \
-    || fail "$((free_kib / 1024 / 1024)) GiB are free where $folder goes; $needed_gib GiB are needed"
+    || fail "free space for $folder: expected $needed_gib GiB, found $((free_kib / 1024 / 1024)) GiB"
 }
 
-# There while packages are being installed: pip takes a half-copied package for an installed one.
-# Beside the folder while it is new, so that it can be made again; in it while it is brought up to
-# date, when packages are installed again over what is there.
+# These files exist while pip runs, because pip does not detect a partly installed package. After an
+# interrupted first installation the environment is recreated; after an interrupted update the
+# packages are reinstalled.
 unfinished=${folder%/}.unfinished
 updating=$folder/.updating
 pip_options=()
 
 if [[ ! -x $folder/bin/python || -e $unfinished ]]; then
-  [[ ! -e $folder || -d $folder ]] || fail "$folder is no folder"
-  # What is cleared if this is broken off must be this script's own.
+  [[ ! -e $folder || -d $folder ]] || fail "expected a folder, found a file: $folder"
+  # Never clear files of others after an interruption.
   if [[ ! -e $unfinished && ! -e $folder/pyvenv.cfg && -n $(ls -A "$folder" 2>/dev/null) ]]; then
-    fail "$folder holds something else than a virtual environment; name a new or an empty folder"
+    fail "$folder: expected a virtual environment or an empty folder, found other files; try another folder"
   fi
   check_machine
   python=$(find_python)
   venv_options=()
   if [[ -e $unfinished ]]; then
-    echo "bootstrap: $folder was left half made; it is made again"
+    echo "bootstrap: $folder is incomplete after an interruption; creating it again"
     venv_options=(--clear)
   fi
   touch "$unfinished"
   "$python" -m venv ${venv_options[@]+"${venv_options[@]}"} "$folder" \
-    || fail "$python cannot make a virtual environment (on Debian: install python3-venv)"
+    || fail "$python cannot create a virtual environment (on Debian: install python3-venv)"
 else
   if [[ -e $updating ]]; then
-    echo "bootstrap: $folder was left half updated; its packages are installed again"
+    echo "bootstrap: the last update of $folder was interrupted; reinstalling its packages"
     pip_options=(--force-reinstall)
   fi
   touch "$updating"
 fi
 python=$folder/bin/python
 
-# An environment has one TensorFlow; which one is noted in it.
+# An environment has TensorFlow for one device, recorded in .device.
 if [[ -e $folder/.device && $(<"$folder/.device") != "$device" ]]; then
   if [[ -n ${DEVICE:-} ]]; then
-    fail "$folder has TensorFlow for the $(<"$folder/.device"), not the $device: remove it, or name another folder (VENV=...)"
+    fail "$folder: expected TensorFlow for $device, found $(<"$folder/.device"); remove it or set VENV to another folder"
   fi
   device=$(<"$folder/.device")
 fi
@@ -128,7 +128,7 @@ lock=locks/tensorflow-$tensorflow.txt
 cp "$lock" "$folder/constraints.txt"
 packages=$device
 if [[ $device == gpu ]] && ! grep -q '^nvidia-' "$lock"; then
-  echo "bootstrap: CUDA does not come with TensorFlow $tensorflow's packages; the machine must have it"
+  echo "bootstrap: TensorFlow $tensorflow has no CUDA packages; it needs CUDA on this machine"
   packages=gpu-alone
 fi
 
@@ -137,31 +137,31 @@ install() {
     ${pip_options[@]+"${pip_options[@]}"} -c "$lock" "$@"
 }
 
-echo "bootstrap: installing TensorFlow $tensorflow ($device) and what it is pinned with into $folder"
-# The pip of the interpreter may know no dependency groups.
+echo "bootstrap: installing TensorFlow $tensorflow ($device) and the other packages of $lock into $folder"
+# The interpreter's pip may not support dependency groups.
 install pip
 install --group "$packages" --group environment
 if [[ $packages == gpu ]]; then
-  # TensorFlow registers no GPU if one of pip's CUDA libraries is not where it looks.
-  "$python" -m deploy.cuda_links || fail "CUDA's libraries could not be linked in $folder"
+  # TensorFlow registers no GPU if it does not find one of pip's CUDA libraries.
+  "$python" -m deploy.cuda_links || fail "cannot link CUDA libraries in $folder"
 fi
 echo "$device" >"$folder/.device"
 rm -f "$unfinished" "$updating"
 
-# Horovod's extension fits one TensorFlow only.
+# Horovod's extension works with only one TensorFlow version.
 if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
-  echo "bootstrap: installing Horovod, built for TensorFlow $tensorflow"
+  echo "bootstrap: building Horovod for TensorFlow $tensorflow"
   collectives=()
   if [[ $device == gpu ]]; then
     if [[ -x ${HOROVOD_CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]] || command -v nvcc >/dev/null; then
       collectives=(--nccl)
     else
-      echo "bootstrap: nvcc was not found: Horovod is built without NCCL, and exchanges through the host's memory"
+      echo "bootstrap: nvcc was not found: building Horovod without NCCL; it exchanges through host memory"
     fi
   fi
   wheel=$(deploy/horovod/build.sh --environment "$folder" ${collectives[@]+"${collectives[@]}"}) \
-    || fail "$folder has no Horovod: see above"
+    || fail "$folder has no Horovod: see the error above"
   "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall "$wheel" \
-    || fail "pip did not install $wheel"
+    || fail "pip failed to install $wheel"
 fi
 echo "bootstrap: ready"

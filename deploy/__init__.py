@@ -1,8 +1,8 @@
-"""How the trainer comes onto machines."""
+"""Installs the trainer: environments, locks, Horovod builds, bundles for offline hosts."""
 
 import sys
 
 from storage import program_start
 
-if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+if sys.argv[0] == "-m":  # This package is imported to run one of its programs.
     program_start.begin()

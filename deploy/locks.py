@@ -1,8 +1,8 @@
 """Writes the locks: `python3 -m deploy.locks [VERSION ...]`.
 
-For each TensorFlow of `locks/matrix.txt` uv resolves the dependency groups of pyproject.toml for
-every Python of that row at once, into `locks/tensorflow-VERSION.txt`. What is pinned there stays as
-long as it fits; `--upgrade` takes the newest of everything. Needs the package index.
+For each TensorFlow in `locks/matrix.txt`, uv resolves the dependency groups of pyproject.toml for
+all Pythons of that row into `locks/tensorflow-VERSION.txt`. Existing pins are kept while they
+satisfy the groups; `--upgrade` selects the newest versions. Needs the package index.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _LINUX = "sys_platform == 'linux'"
 
 
 def groups(tensorflow: str) -> tuple[str, ...]:
-    """Returns the dependency groups that the lock of a TensorFlow pins.
+    """Returns the dependency groups that a TensorFlow version's lock pins.
 
-    CUDA's libraries come from pip with 2.15.1 and later: 2.12 and 2.13 have no such extra, and
-    that of 2.14 asks for a TensorRT that no longer installs. NumPy 2 came with 2.18.
+    pip installs CUDA's libraries from 2.15.1 on: 2.12 and 2.13 have no extra `and-cuda`, and that
+    of 2.14 requires a TensorRT that can no longer be installed. 2.18 is the first with NumPy 2.
     """
     release = tuple(int(number) for number in tensorflow.split("."))
     gpu = ("gpu",) if release >= (2, 15, 1) else ()
@@ -36,7 +36,7 @@ def groups(tensorflow: str) -> tuple[str, ...]:
 
 
 def groups_digest() -> str:
-    """Returns a digest of pyproject.toml's dependency groups: a lock of another is out of date."""
+    """Returns a digest of pyproject.toml's dependency groups, to detect outdated locks."""
     text = (ROOT / "pyproject.toml").read_text()
     section = re.search(r"^\[dependency-groups\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
     assert section is not None
@@ -58,16 +58,16 @@ def resolve(tensorflow: str, folder: pathlib.Path, upgrade: bool = False) -> str
 
     Args:
         tensorflow: a version in `locks/matrix.txt`.
-        folder: an empty one to work in.
-        upgrade: take the newest of everything, whatever the lock says today.
+        folder: an empty working folder.
+        upgrade: ignore the existing lock and select the newest versions.
 
     Raises:
-        RuntimeError: uv is not there, or it found no solution; the message holds what it printed.
+        RuntimeError: uv is not installed or found no solution; the message has its output.
     """
     pythons = supported()[tensorflow]
     lowest, highest = (int(p.partition(".")[2]) for p in (pythons[0], pythons[-1]))
     above = f"3.{highest + 1}"
-    # uv reads the range of Pythons and the platform from the project whose groups it resolves.
+    # uv reads the Python range and the platform from the pyproject.toml that it resolves.
     text = re.sub(
         r"^requires-python = .*", f'requires-python = ">=3.{lowest},<{above}"',
         (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE,
@@ -83,7 +83,7 @@ def resolve(tensorflow: str, folder: pathlib.Path, upgrade: bool = False) -> str
         shutil.copy(lock_path(tensorflow), output)
     uv = shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv")
     if uv is None:
-        raise RuntimeError("uv was not found: pip install --group locks")
+        raise RuntimeError("uv was not found; try pip install --group locks")
     command = [
         uv, "pip", "compile", "--quiet", "--universal", "--python-version", f"3.{lowest}",
         "--no-python-downloads", "--strip-extras", "--no-annotate", "--no-header", "--no-sources",
@@ -92,19 +92,21 @@ def resolve(tensorflow: str, folder: pathlib.Path, upgrade: bool = False) -> str
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode != 0:
-        raise RuntimeError(f"uv found no packages for TensorFlow {tensorflow}:\n{done.stderr}")
-    # All of this is for Linux: the marker would only lengthen the lines.
+        raise RuntimeError(f"uv found no solution for TensorFlow {tensorflow}:\n{done.stderr}")
+    # Locks are for Linux only; the marker would be noise.
     pins = re.sub(rf"( ;| and) {re.escape(_LINUX)}$", "", output.read_text(), flags=re.MULTILINE)
     return header(tensorflow) + pins
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes locks, or compares them with what uv resolves; returns the exit code."""
+    """Writes or checks locks; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help="of TensorFlow; none: all")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest of everything")
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help="TensorFlow version [all]")
+    parser.add_argument(
+        "--upgrade", action="store_true", help="select the newest version of every package"
+    )
     parser.add_argument("--check", action="store_true",
-        help="write nothing; exit 1 if a lock is not what the groups ask for")  # fmt: skip
+        help="write nothing; exit 1 if a lock is out of date")  # fmt: skip
     options = parser.parse_args(arguments)
     unknown = [version for version in options.versions if version not in supported()]
     if unknown:

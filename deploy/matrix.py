@@ -1,9 +1,8 @@
-"""Tests the supported TensorFlows and Pythons: `python3 -m deploy.matrix [TENSORFLOW:PYTHON ...]`.
+"""Tests supported TensorFlows and Pythons: `python3 -m deploy.matrix [TENSORFLOW:PYTHON ...]`.
 
-For each cell a new environment from its lock, Horovod and the op library built for it, then two
-tiers of tests: one of kernels, data and single-rank training, one of several ranks. A cell whose
-Python is not on this machine is listed as such. Runs for hours where every cell is asked for;
-`make matrix` takes the ends of the table, an hour on two cores.
+For each cell, creates an environment from its lock, builds Horovod and the op library, and runs
+two tiers of tests: single-process and multi-rank. A cell whose Python is not installed is reported
+as not run. All cells take hours; the default cells take an hour on two cores.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import NamedTuple
 from deploy.requirements import ROOT, default_tensorflow, supported
 
 FOLDER = ROOT / "build" / "matrix"
-#: What depends on TensorFlow, Python and the packages most; and what several ranks do together.
+#: {name of the tier: pytest arguments}. The export test covers what differs most by version.
 TIERS = {
     "unit": ["-m", "not slow", "tests/unit", "tests/e2e/training/modes/test_export.py"],
     "ranks": ["-m", "not slow", "tests/ranks"],
@@ -30,20 +29,20 @@ TIERS = {
 
 
 class Outcome(NamedTuple):
-    """What became of a cell: one line of the table."""
+    """The result of one cell: a row of the table."""
 
     tensorflow: str
     python: str
     passed: bool
-    words: str
+    summary: str
     seconds: float
 
 
-def ends() -> list[tuple[str, str]]:
+def default_cells() -> list[tuple[str, str]]:
     """Returns the cells that `make matrix` tests: [(TensorFlow, Python)].
 
-    The oldest TensorFlow on its oldest Python, the last with Keras 2 on its newest, and the default
-    on its oldest and on its newest.
+    These are the oldest TensorFlow with its oldest Python, the last with Keras 2 with its newest,
+    and the default with its oldest and its newest.
     """
     table = supported()
     oldest, default = next(iter(table)), default_tensorflow()
@@ -55,12 +54,12 @@ def ends() -> list[tuple[str, str]]:
 
 
 def find_python(version: str) -> str | None:
-    """Returns the path of an interpreter of a version ("3.9"), on PATH or of pyenv, or None."""
+    """Returns the path of a Python, such as "3.9", on PATH or from pyenv, or None."""
     name = f"python{version}"
     pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
     candidates = [shutil.which(name), *sorted(pyenv.glob(f"versions/{version}.*/bin/{name}"))]
     for candidate in filter(None, candidates):
-        # pyenv has a name on PATH for each version that it knows, whether it is chosen or not.
+        # pyenv's shims on PATH fail for versions that are not selected.
         done = subprocess.run([str(candidate), "-c", ""], capture_output=True, check=False)
         if done.returncode == 0:
             return str(candidate)
@@ -68,20 +67,20 @@ def find_python(version: str) -> str | None:
 
 
 def test(tensorflow: str, python: str, keep: bool = False) -> Outcome:
-    """Builds one cell's environment and runs the tiers in it.
+    """Builds one cell's environment and runs the test tiers in it.
 
     Args:
-        tensorflow: the version of a cell.
-        python: its Python, "3.9" for example.
-        keep: leave the environment there.
+        tensorflow: TensorFlow version.
+        python: Python version, such as "3.9".
+        keep: do not remove the environment afterwards.
     """
     interpreter, begin = find_python(python), time.monotonic()
 
-    def outcome(passed, words):
-        return Outcome(tensorflow, python, passed, words, time.monotonic() - begin)
+    def outcome(passed, summary):
+        return Outcome(tensorflow, python, passed, summary, time.monotonic() - begin)
 
     if interpreter is None:
-        return outcome(False, f"not run: there is no python{python} here")
+        return outcome(False, f"not run: python{python} was not found")
     name = f"tf{tensorflow}-py{python}"
     venv, log = FOLDER / name, FOLDER / f"{name}.log"
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -92,14 +91,14 @@ def test(tensorflow: str, python: str, keep: bool = False) -> Outcome:
     if _run(make, log, environment) != 0:
         return outcome(False, f"not built: {log}")
     environment["PATH"] = f"{venv / 'bin'}:{os.environ['PATH']}"
-    words, passed = [], True
+    counts, passed = [], True
     for tier, tests in TIERS.items():
         pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
         passed &= _run([*pytest, *tests], log, environment) == 0
-        words.append(f"{tier}: {_counts(log.read_text())}")
+        counts.append(f"{tier}: {_counts(log.read_text())}")
     if passed and not keep:
         shutil.rmtree(venv)
-    return outcome(passed, "; ".join(words) + ("" if passed else f" ({log})"))
+    return outcome(passed, "; ".join(counts) + ("" if passed else f" ({log})"))
 
 
 def _run(command, log, environment):
@@ -111,18 +110,18 @@ def _run(command, log, environment):
 
 
 def _counts(log):
-    """Returns what pytest's last line says: "123 passed, 4 skipped"."""
+    """Returns the counts of pytest's last line, such as "123 passed, 4 skipped"."""
     found = re.findall(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s", log, re.MULTILINE)
     return found[-1] if found else "no result"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Returns the outcomes as a table in Markdown."""
+    """Returns the outcomes as a Markdown table."""
     lines = ["| TensorFlow | Python | outcome | minutes |", "|---|---|---|---|"]
     for o in outcomes:
-        word = "passed" if o.passed else "**failed**"
-        word = o.words if o.words.startswith("not ") else f"{word}: {o.words}"
-        lines.append(f"| {o.tensorflow} | {o.python} | {word} | {o.seconds / 60:.0f} |")
+        result = "passed" if o.passed else "**failed**"
+        result = o.summary if o.summary.startswith("not ") else f"{result}: {o.summary}"
+        lines.append(f"| {o.tensorflow} | {o.python} | {result} | {o.seconds / 60:.0f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -130,27 +129,27 @@ def _cell(text):
     tensorflow, _, python = text.partition(":")
     if python not in supported().get(tensorflow, ()):
         raise argparse.ArgumentTypeError(
-            f"{text}: expected TENSORFLOW:PYTHON of locks/matrix.txt, 2.21.0:3.13 for example"
+            f"expected TENSORFLOW:PYTHON from locks/matrix.txt, such as 2.21.0:3.13, found {text}"
         )
     return tensorflow, python
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tests cells and prints their table; returns 0 if all of them passed."""
+    """Tests cells and prints a table; returns 0 if all passed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cells", nargs="*", type=_cell, metavar="TENSORFLOW:PYTHON",
-        help="none: the ends of the table")  # fmt: skip
-    parser.add_argument("--all", action="store_true", help="every cell of the table")
+        help="cells to test [the oldest and newest versions]")  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="test every cell of the table")
     parser.add_argument("--keep", action="store_true", help="keep the environments")
     options = parser.parse_args(arguments)
-    cells = options.cells or ends()
+    cells = options.cells or default_cells()
     if options.all:
         cells = [(version, python) for version, row in supported().items() for python in row]
     outcomes = []
     for tensorflow, python in cells:
         print(f"TensorFlow {tensorflow}, Python {python}: ", end="", flush=True)
         outcomes.append(test(tensorflow, python, options.keep))
-        print(f"{outcomes[-1].words} ({outcomes[-1].seconds / 60:.0f} min)", flush=True)
+        print(f"{outcomes[-1].summary} ({outcomes[-1].seconds / 60:.0f} min)", flush=True)
         (FOLDER / "table.md").write_text(table(outcomes))
     print(f"\n{table(outcomes)}", end="")
     return int(not all(o.passed for o in outcomes))

@@ -1,6 +1,6 @@
-"""Which TensorFlows and Pythons are supported, and the lock of each: `locks/`.
+"""The supported TensorFlows and Pythons and their locks, read from `locks/`.
 
-Imports nothing but the standard library.
+Imports only the standard library.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ _DEFAULT = "default"
 
 
 def supported() -> dict[str, tuple[str, ...]]:
-    """Returns {TensorFlow version: its Python versions, "3.9" for example}, both ascending."""
+    """Returns {TensorFlow version: Python versions, such as "3.9"}, both ascending."""
     return {version: tuple(w for w in words if w != _DEFAULT) for version, *words in _rows()}
 
 
 def default_tensorflow() -> str:
-    """Returns the TensorFlow version that `make` installs."""
+    """Returns the TensorFlow version that `make` installs by default."""
     return next(version for version, *words in _rows() if _DEFAULT in words)
 
 
 def lock_path(tensorflow: str) -> pathlib.Path:
-    """Returns the path of the lock of a TensorFlow version."""
+    """Returns the path of a TensorFlow version's lock."""
     return MATRIX.parent / f"tensorflow-{tensorflow}.txt"
 
 

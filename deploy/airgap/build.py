@@ -1,8 +1,8 @@
-"""Builds a bundle for a GPU host that reaches nothing: `python3 -m deploy.airgap.build`.
+"""Builds a bundle for a GPU host without a network: `python3 -m deploy.airgap.build`.
 
-Runs on a machine that reaches the package index, in the environment that `make venv` makes, with
-nvcc; needs no GPU. Each step leaves a mark, and a build that was broken off goes on after the last
-one. The page is docs/airgap.md.
+Needs the package index, the environment of `make venv` and nvcc, but no GPU. Each completed step
+leaves a marker file, so that an interrupted build resumes after its last completed step. See
+docs/airgap.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from dataset import command_line  # noqa: E402
 from deploy.airgap import (  # noqa: E402
+    BundleError,
     check,
     cuda,
     elf,
@@ -36,7 +37,7 @@ from deploy.requirements import default_tensorflow, lock_path  # noqa: E402
 from storage.arguments import first_paragraph, whole_number  # noqa: E402
 from storage.claim import make_owned_folder  # noqa: E402
 
-#: In a folder whose contents are this program's, to remove as it needs.
+#: Marks a work folder as this program's, so that it may remove its contents.
 MARKER = ".airgap-build"
 HERE = pathlib.Path(__file__).resolve().parent
 PATCHELF = "patchelf"
@@ -59,17 +60,17 @@ class Build:
         self.site_packages = self.tree / "python" / "lib" / minor / "site-packages"
 
     def interpreter(self) -> None:
-        """Copies the Python that runs this."""
+        """Copies the running Python."""
         packages.tools(self.work / "tools")
         shutil.rmtree(self.tree, ignore_errors=True)
         interpreter.copy(self.tree / "python", self.patchelf)
 
     def packages(self) -> None:
-        """Installs TensorFlow and the rest."""
+        """Installs TensorFlow and the other packages."""
         packages.install(self.python, self.options.groups)
 
     def horovod(self) -> None:
-        """Builds Horovod, where several ranks are asked for."""
+        """Builds Horovod for --ranks=several."""
         if self.options.ranks == "several":
             horovod.install(self.python, self.work / "horovod.log")
 
@@ -79,7 +80,7 @@ class Build:
         project.copy(self.tree / "project")
 
     def ops(self) -> None:
-        """Builds the ops, CUDA kernels included."""
+        """Builds the ops, including CUDA kernels."""
         prefix = pathlib.Path(sys.prefix)
         onednn = prefix if (prefix / "include" / "oneapi" / "dnnl").is_dir() else None
         log = self.work / "ops.log"
@@ -92,10 +93,10 @@ class Build:
         """Removes what is not needed."""
         removed = packages.strip(self.python, self.site_packages, "build" in self.options.groups)
         for what, size in removed.items():
-            print(f"  {size / parts.MIB:7.1f} MiB less: {what}")
+            print(f"  removed {size / parts.MIB:7.1f} MiB: {what}")
 
     def cuda(self) -> None:
-        """Brings in the CUDA libraries."""
+        """Installs the CUDA libraries."""
         version, contents = packages.tensorflow_version(), self.options.contents
         pins = cuda.pins_of(lock_path(version).read_text())
         wanted = {name: pins[name] for name in cuda.packages(version, contents)}
@@ -105,7 +106,7 @@ class Build:
             print(f"  {size / parts.MIB:7.1f} MiB {name}: {what}")
 
     def prune(self) -> None:
-        """Empties the machine code of GPUs that the bundle is not for."""
+        """Zeroes the machine code of other GPUs."""
         keep = set(self.options.architectures)
         if not keep:
             return
@@ -114,13 +115,13 @@ class Build:
                 lean = self.options.contents == "lean"
                 size = sum(prune.prune(path, keep, keep_ptx=not lean).values())
                 if size:
-                    print(f"  {size / parts.MIB:7.1f} MiB emptied in {path.name}")
+                    print(f"  zeroed {size / parts.MIB:7.1f} MiB of {path.name}")
 
     def finish(self) -> None:
-        """Puts in the launcher, and has libraries and make's targets find what they need."""
+        """Adds the launcher, completes run paths, and marks make's targets as up to date."""
         lib = self.tree / "python" / "lib"
         for path in links.complete(self.tree, lib, self.patchelf):
-            print(f"  finds the Python's libraries now: {path.relative_to(self.tree)}")
+            print(f"  added a run path to {path.relative_to(self.tree)}")
         for name in ("activate", "dlrm"):
             shutil.copy2(HERE / name, self.tree / name)
         shutil.copy2(HERE / "expand.py", self.tree / "python" / "expand.py")
@@ -131,40 +132,40 @@ class Build:
         link = self.tree / "project" / name
         if not link.is_symlink():
             link.symlink_to("../python")
-        # In make's order: what the environment is made from, the environment, the op libraries.
+        # For make, the environment must be newer than its sources, and the ops newer still.
         ready = self.tree / "python" / ".ready"
         ready.touch()
         lock_of = f"locks/{lock_path(version).name}"
-        made_from = [self.tree / "project" / name for name in ("bootstrap.sh", lock_of)]
-        made_from += (self.tree / "project" / "deploy" / "horovod").glob("*")
-        newest = max(path.stat().st_mtime for path in made_from)
+        sources = [self.tree / "project" / name for name in ("bootstrap.sh", lock_of)]
+        sources += (self.tree / "project" / "deploy" / "horovod").glob("*")
+        newest = max(path.stat().st_mtime for path in sources)
         os.utime(ready, (newest, newest))
         for library in (self.tree / "project" / "ops").glob("*.so"):
             library.touch()
 
     def check(self) -> None:
-        """Starts TensorFlow in the tree and loads the ops; a stand-in driver counts the GPUs."""
-        # A lean bundle takes most libraries from the host.
+        """Starts TensorFlow, loads the ops, and counts GPUs with a stub driver."""
+        # A lean bundle lacks the libraries that it takes from the host.
         if check.gpus(self.tree) == 0 and self.options.contents != "lean":
-            check.all_libraries_open(self.tree, self.work / "standin")
+            check.check_cuda_libraries_load(self.tree, self.work / "stub_driver")
         for folder in self.tree.rglob("__pycache__"):
             shutil.rmtree(folder)
 
     def pack(self) -> None:
-        """Packs the tree and says what it needs of a host."""
-        told = elf.headers(elf.files(self.tree))
+        """Packs the tree and prints the host's requirements."""
+        headers = elf.headers(elf.files(self.tree))
         facts = {"machine": platform.machine(), "cpu_flags": "avx"}
         for name, symbol in (("glibc", "GLIBC"), ("glibcxx", "GLIBCXX")):
-            facts[name], holder = elf.highest(told, symbol)
-            because = f", because of {holder.relative_to(self.tree)}" if holder else ""
-            print(f"  {symbol} {facts[name]} or later{because}")
-        facts["driver"] = project.driver_needed(self.work / "ops")
+            facts[name], user = elf.highest_version(headers, symbol)
+            reason = f" (for {user.relative_to(self.tree)})" if user else ""
+            print(f"  {symbol} {facts[name]} or later{reason}")
+        facts["driver"] = project.required_driver(self.work / "ops")
         bundle = self.work / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir()
         size = self.options.part_mib * parts.MIB
         listing = parts.pack(
-            self.tree, bundle, first=self._first, facts=facts, part_bytes=size,
+            self.tree, bundle, in_start=self._in_start, facts=facts, part_bytes=size,
             level=self.options.level,
         )  # fmt: skip
         shutil.copy2(HERE / "unpack.sh", bundle / "unpack.sh")
@@ -172,13 +173,13 @@ class Build:
         print(f"  {len(listing)} parts, {packed / parts.MIB:.1f} MiB; unpacked "
               f"{packages.size(self.tree) / parts.MIB:.1f} MiB: {bundle}")  # fmt: skip
 
-    def _first(self, relative):
-        """Tells whether a file is of the Python alone, or of the module that decompresses."""
+    def _in_start(self, relative):
+        """Returns whether a file belongs to the bare Python or to its zstandard module."""
         inside = relative.parts
         if inside[0] != "python":
             return False
         if "site-packages" not in inside:
-            # oneDNN's library lies beside Python's own, and is large.
+            # oneDNN's library is in the same folder, but large.
             return not relative.name.startswith("libdnnl")
         below = inside[inside.index("site-packages") + 1 :]
         return not below or below[0] == "zstandard"
@@ -194,40 +195,44 @@ def _arguments(arguments):
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument(
         "--work", type=command_line.path, default=ROOT / "build" / "airgap",
-        help="where everything is made; the bundle is in its folder bundle/ (default: %(default)s)",
+        help="work folder; the bundle is written to its subfolder bundle/ (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--ranks", choices=("one", "several"), default="one",
-        help="several: with Horovod, by Gloo over the processors; one needs none",
+        help="several: with Horovod (Gloo, on CPU); one: without (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--with", dest="groups", nargs="*", choices=sorted(packages.GROUPS), default=[],
-        help="more packages: build keeps what building the ops there takes but for nvcc and g++",
+        help="groups of more packages; build: to rebuild the ops with the host's nvcc and g++",
     )  # fmt: skip
     contents = parser.add_mutually_exclusive_group()
     contents.add_argument(
         "--complete", dest="contents", action="store_const", const="complete", default="called",
-        help="every CUDA library whole, for programs that call more than this trainer does",
+        help="complete CUDA libraries, for programs that call functions this trainer does not use",
     )  # fmt: skip
     contents.add_argument(
         "--lean", dest="contents", action="store_const", const="lean",
-        help="no CUDA library but the runtime, and no PTX in TensorFlow: the host's own cuBLAS and "
-        "cuDNN, of CUDA 12 or 13, are linked there (python -m deploy.airgap.host_cuda)",
+        help="only the CUDA runtime, and no PTX in TensorFlow; cuBLAS and cuDNN are linked from "
+        "the host's CUDA 12 or 13 (python -m deploy.airgap.host_cuda)",
     )  # fmt: skip
     parser.add_argument(
         "--architectures", type=whole_number(10, 999), nargs="*", default=[80, 90, 100],
         metavar="GENERATION",
-        help="GPUs that the ops are built for, and whose machine code stays in TensorFlow's and "
-        "CUDA's libraries, 90 for sm_90 (default: 80 90 100, the last of which needs nvcc 12.8 or "
-        "later); none given: all",
+        help="GPU generations, such as 90 for sm_90, to build the ops for and to keep in the "
+        "libraries of TensorFlow and CUDA (default: 80 90 100, where 100 needs nvcc 12.8); without "
+        "a value: all",
     )  # fmt: skip
     parser.add_argument("--part_mib", type=whole_number(1, 1 << 20), default=60,
-        help="a part's size at most, MiB")  # fmt: skip
+        help="largest size of a part in MiB (default: %(default)s)")  # fmt: skip
     parser.add_argument("--level", type=whole_number(1, 22), default=10,
-        help="of Zstandard, 1 to 22")  # fmt: skip
-    parser.add_argument("--fresh", action="store_true", help="begin anew")
-    parser.add_argument("--until", choices=STEPS, default="pack", help="the last step to take")
-    parser.add_argument("--redo", nargs="*", choices=STEPS, default=[], help="steps to take again")
+        help="Zstandard level, 1 to 22 (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help="repeat all steps")
+    parser.add_argument(
+        "--until", choices=STEPS, default="pack", help="last step to run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--redo", nargs="*", choices=STEPS, default=[], help="completed steps to repeat"
+    )
     return parser.parse_args(arguments)
 
 
@@ -237,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         make_owned_folder(build.work, MARKER)
     except OSError as error:
-        print(f"airgap: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"airgap: --work: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     if build.options.fresh:
         shutil.rmtree(build.marks, ignore_errors=True)
@@ -251,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             begin = time.perf_counter()
             try:
                 getattr(build, name)()
-            except (RuntimeError, ValueError) as error:
+            except BundleError as error:
                 print(f"airgap: {name}: {error}", file=sys.stderr)
                 return 1
             mark.touch()

@@ -1,10 +1,12 @@
-"""Checks a bundle's tree on the machine that builds it, without a GPU and without a network."""
+"""Checks a bundle's tree on the build machine, without a GPU."""
 
 from __future__ import annotations
 
 import pathlib
 import subprocess
 import tempfile
+
+from deploy.airgap import BundleError
 
 HERE = pathlib.Path(__file__).resolve().parent
 _PROGRAM = """
@@ -18,14 +20,14 @@ print("GPUs:", len(tf.config.list_physical_devices("GPU")))
 
 
 def gpus(tree: pathlib.Path, driver: pathlib.Path | None = None) -> int:
-    """Starts TensorFlow in a bundle's tree, loads the op libraries, and counts the GPUs listed.
+    """Returns the number of GPUs that a bundle's TensorFlow lists, after loading the op libraries.
 
     Args:
         tree: the bundle's root.
-        driver: a folder with a `libcuda.so.1`, or None.
+        driver: folder with a `libcuda.so.1`, or None.
 
     Raises:
-        RuntimeError: TensorFlow or an op library did not load.
+        BundleError: TensorFlow or an op library did not load.
     """
     with tempfile.TemporaryDirectory() as home:
         environment = {"PATH": "/usr/bin:/bin", "HOME": home}
@@ -37,38 +39,45 @@ def gpus(tree: pathlib.Path, driver: pathlib.Path | None = None) -> int:
         )  # fmt: skip
     _, found, count = done.stdout.partition("GPUs: ")
     if done.returncode != 0 or not found:
-        raise RuntimeError(f"the bundle's Python returned {done.returncode}: {done.stderr[-3000:]}")
+        raise BundleError(
+            f"the bundle's Python returned {done.returncode}: {done.stderr[-3000:]}", path=tree
+        )
     return int(count)
 
 
-def standin_driver(folder: pathlib.Path) -> pathlib.Path:
-    """Compiles the stand-in driver's two libraries; returns the folder that holds them.
+def stub_driver(folder: pathlib.Path) -> pathlib.Path:
+    """Compiles the stub driver's two libraries into a folder; returns the folder.
 
     Raises:
-        RuntimeError: the compiler refused.
+        BundleError: the compiler failed.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
         done = subprocess.run(
             ["cc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name),
-             str(HERE / "standin_driver.c")],
+             str(HERE / "stub_driver.c")],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise RuntimeError(f"cc made no stand-in driver: {done.stderr.strip()}")
+            raise BundleError(f"cannot compile the stub driver: {done.stderr.strip()}", path=folder)
     return folder
 
 
-def all_libraries_open(tree: pathlib.Path, folder: pathlib.Path) -> None:
-    """Checks that TensorFlow opens every CUDA library that it wants before it lists a GPU.
+def check_cuda_libraries_load(tree: pathlib.Path, folder: pathlib.Path) -> None:
+    """Checks that a bundle's TensorFlow loads all CUDA libraries that it needs to list a GPU.
+
+    Args:
+        tree: the bundle's root.
+        folder: where to compile the stub driver.
 
     Raises:
-        RuntimeError: it lists none although a driver says that there is one.
+        BundleError: TensorFlow lists no GPU with a driver that reports one.
     """
-    listed = gpus(tree, standin_driver(folder))
+    listed = gpus(tree, stub_driver(folder))
     if listed != 1:
-        raise RuntimeError(
-            f"TensorFlow lists {listed} GPUs beside a driver with one: a CUDA library that it "
-            "opens by name is missing (LD_DEBUG=libs names it)"
-        )
+        raise BundleError(
+            f"TensorFlow with the stub driver: expected 1 GPU, found {listed}; a CUDA library is "
+            "missing: LD_DEBUG=libs names it",
+            path=tree, expected=1, found=listed,
+        )  # fmt: skip

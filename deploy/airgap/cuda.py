@@ -1,10 +1,9 @@
-"""Which CUDA libraries a bundle carries.
+"""The CUDA libraries of a bundle.
 
-TensorFlow opens CUDA libraries by name before it registers a GPU, and registers none if one of them
-does not open (`docs/airgap.md` says how that was found out, for each release in `RELEASES`). Of
-those, training calls the runtime, cuBLAS, cuBLASLt and cuDNN's handle. The others must open, but
-nothing of them is called: a placeholder, a library of the right name without a single function,
-stands for each.
+TensorFlow loads CUDA libraries by name and registers no GPU if one of them does not load
+(docs/airgap.md describes how this was determined for `RELEASES`). Training calls only the runtime,
+cuBLAS, cuBLASLt and cuDNN's handle. The others must load, but none of their functions is called,
+so that a bundle has placeholders for them: libraries of the same name without functions.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from deploy import cuda_links
+from deploy.airgap import BundleError
 
 _RUNTIME = "nvidia-cuda-runtime-cu12"
-# The same for every release of CUDA 12. Where TensorFlow looks for them is where pip puts them.
+# Common to all releases of CUDA 12. TensorFlow searches the folders that pip installs to.
 _CUDA_12 = {
     _RUNTIME: ["nvidia/cuda_runtime/lib/libcudart.so.12"],
     "nvidia-cublas-cu12": [
         "nvidia/cublas/lib/libcublas.so.12",
         "nvidia/cublas/lib/libcublasLt.so.12",
     ],
-    # --profile records GPU kernels through it.
+    # --profile_steps records GPU kernels with it.
     "nvidia-cuda-cupti-cu12": ["nvidia/cuda_cupti/lib/libcupti.so.12"],
-    # XLA's assembler, and the functions that its kernels call.
+    # XLA's assembler and device functions.
     "nvidia-cuda-nvcc-cu12": [
         "nvidia/cuda_nvcc/bin/ptxas",
         "nvidia/cuda_nvcc/nvvm/libdevice/libdevice.10.bc",
@@ -40,8 +40,8 @@ _PLACEHOLDERS_12 = {
     "nvidia-cusparse-cu12": ("nvidia/cusparse/lib/libcusparse.so.12", "tf.sparse"),
 }
 _CUDNN = "nvidia-cudnn-cu12"
-#: What a bundle carries: "called" the libraries that training calls; "complete" every library
-#: whole; "lean" the runtime alone, the rest being the host's (`deploy.airgap.host_cuda`).
+#: "called": the libraries that training calls, and placeholders; "complete": all libraries;
+#: "lean": only the runtime, with the rest from the host (`deploy.airgap.host_cuda`).
 CONTENTS = ("called", "complete", "lean")
 
 
@@ -49,18 +49,17 @@ class Release(NamedTuple):
     """The CUDA libraries of a TensorFlow release.
 
     Attributes:
-        carried: {package: files taken from its wheel}.
-        placeholders: {package: (path, what would call it)}; the whole libraries come with
-            `--complete`.
-        needed_in_turn: packages that only whole libraries need.
+        called: {package: files to take from its wheel}.
+        placeholders: {package: (path, its callers)}; `--complete` has the real libraries.
+        indirect: packages that only complete libraries depend on.
     """
 
-    carried: Mapping[str, list[str]]
+    called: Mapping[str, list[str]]
     placeholders: Mapping[str, tuple[str, str]]
-    needed_in_turn: tuple[str, ...]
+    indirect: tuple[str, ...]
 
 
-#: By TensorFlow's major.minor. Of cuDNN: what TensorFlow opens, and what making a handle loads.
+#: {TensorFlow major.minor: its libraries}. Of cuDNN, those that TensorFlow and cudnnCreate load.
 RELEASES = {
     "2.15": Release(
         {
@@ -85,22 +84,23 @@ RELEASES = {
 
 
 def release(tensorflow: str) -> Release:
-    """Returns the libraries of a TensorFlow version, "2.21.0" for example.
+    """Returns the libraries of a TensorFlow version, such as "2.21.0".
 
     Raises:
-        RuntimeError: which libraries that release opens is not known here.
+        BundleError: the release is not in `RELEASES`.
     """
     minor = ".".join(tensorflow.split(".")[:2])
     if minor not in RELEASES:
-        raise RuntimeError(
-            f"which CUDA libraries TensorFlow {tensorflow} opens is not known: expected "
-            f"{' or '.join(RELEASES)}; make a bundle of one of those (make TENSORFLOW=... airgap)"
-        )
+        raise BundleError(
+            f"CUDA libraries: expected TensorFlow {' or '.join(RELEASES)}, found {tensorflow}; try "
+            "make TENSORFLOW=VERSION airgap",
+            expected=list(RELEASES), found=tensorflow,
+        )  # fmt: skip
     return RELEASES[minor]
 
 
 def pins_of(lock: str) -> dict[str, str]:
-    """Returns {package: "package==version"} of NVIDIA's packages in the text of a lock."""
+    """Returns {package: "package==version"} of the NVIDIA packages in a lock's text."""
     found = re.finditer(r"^(nvidia-[\w.-]+)==([^\s;]+)", lock, re.MULTILINE)
     return {match[1]: match[0] for match in found}
 
@@ -109,16 +109,16 @@ def packages(tensorflow: str, contents: str = "called") -> list[str]:
     """Returns the names of the packages whose wheels are needed.
 
     Args:
-        tensorflow: its version.
+        tensorflow: TensorFlow version.
         contents: one of `CONTENTS`.
 
     Raises:
-        RuntimeError: of `release`.
+        BundleError: the release is not in `RELEASES`.
     """
-    carried, placeholders, needed_in_turn = release(tensorflow)
+    called, placeholders, indirect = release(tensorflow)
     if contents == "lean":
         return [_RUNTIME]
-    return [*carried, *placeholders, *needed_in_turn] if contents == "complete" else list(carried)
+    return [*called, *placeholders, *indirect] if contents == "complete" else list(called)
 
 
 def install(
@@ -127,33 +127,36 @@ def install(
     site_packages: pathlib.Path,
     contents: str = "called",
 ) -> dict[str, str]:
-    """Puts the libraries where TensorFlow looks for them.
+    """Installs the libraries to where TensorFlow searches them.
 
     Args:
-        tensorflow: its version.
-        wheels: {package: path of its wheel}, one for each of `packages(tensorflow, contents)`.
-        site_packages: the folder that holds `tensorflow/`.
+        tensorflow: TensorFlow version.
+        wheels: {package: path of its wheel} for each of `packages(tensorflow, contents)`.
+        site_packages: the folder that contains `tensorflow/`.
         contents: one of `CONTENTS`.
 
     Returns:
-        {path relative to site_packages: what it is}, for the bundle's listing.
+        {path relative to site_packages: its package or what it is a placeholder for}.
 
     Raises:
-        RuntimeError: a wheel lacks a file; no C compiler makes a placeholder.
+        BundleError: a wheel lacks a file, or a placeholder does not compile.
     """
-    carried, placeholders, _ = release(tensorflow)
+    called, placeholders, _ = release(tensorflow)
     complete = contents == "complete"
     site_packages, placed = pathlib.Path(site_packages), {}
     for package, wheel in wheels.items():
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
-            wanted = carried.get(package)
+            wanted = called.get(package)
             if wanted is None or (complete and package == _CUDNN):
                 wanted = sorted(name for name in names if re.search(r"\.so(\.\d+)*$", name))
             licences = [n for n in names if re.search(r"dist-info/(.*/)?licen[sc]e", n, re.I)]
             absent = [name for name in wanted if name not in names]
             if absent or not wanted:
-                raise RuntimeError(f"{wheel} does not hold {', '.join(absent) or 'a library'}")
+                missing = ", ".join(absent) or "a library"
+                raise BundleError(
+                    f"{wheel}: expected {missing}, found none", path=wheel, expected=missing
+                )
             for name in [*wanted, *licences]:
                 _extract(archive, name, site_packages)
             placed.update(dict.fromkeys(wanted, package))
@@ -167,15 +170,15 @@ def install(
 
 def _extract(archive, name, folder):
     archive.extract(name, folder)
-    # Wheels carry permissions in a field that zipfile does not apply.
+    # zipfile does not restore permissions.
     (pathlib.Path(folder) / name).chmod(0o755 if "/bin/" in name or ".so" in name else 0o644)
 
 
 def placeholder(path: pathlib.Path) -> None:
-    """Makes a shared library of that name without any function.
+    """Compiles a shared library without functions, with the file's name as SONAME.
 
     Raises:
-        RuntimeError: the compiler refused.
+        BundleError: the compiler failed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
@@ -184,4 +187,4 @@ def placeholder(path: pathlib.Path) -> None:
         input="", capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise RuntimeError(f"cc made no placeholder {path}: {done.stderr.strip()}")
+        raise BundleError(f"cannot compile placeholder {path}: {done.stderr.strip()}", path=path)

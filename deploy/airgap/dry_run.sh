@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Unpacks a bundle and trains the demo as a bare host would: dry_run.sh BUNDLE FOLDER [STEPS]
+# Unpacks a bundle and trains the demo as on a minimal host: dry_run.sh BUNDLE FOLDER [STEPS]
 #
-# FOLDER becomes the root of a file system that holds a shell, coreutils, tar, gzip, sed, grep, the C
-# and C++ libraries and nothing else; in it there is no network and an empty environment. Needs Linux
-# that lets a user make namespaces (unshare), and no other rights.
+# FOLDER becomes the root of a file system with only a shell, coreutils, tar, gzip, sed, grep and the
+# C and C++ libraries, without network and with an empty environment. Needs only a Linux that allows
+# user namespaces (unshare).
 set -euo pipefail
 
 [[ $# -ge 2 && -f $1/MANIFEST ]] || { echo "usage: dry_run.sh BUNDLE FOLDER [STEPS]" >&2; exit 2; }
 bundle=$(realpath "$1")
 steps=${3:-20}
 [[ $2 != *://* ]] || { echo "dry_run: only local paths are supported, found $2" >&2; exit 2; }
-[[ ! -e $2 ]] || { echo "dry_run: $2 exists; an empty folder is made there" >&2; exit 2; }
+[[ ! -e $2 ]] || { echo "dry_run: expected a new folder, found $2" >&2; exit 2; }
 mkdir -p "$2"
 root=$(realpath "$2")
 
@@ -22,7 +22,7 @@ mkdir -p "$root"/{dev,etc,proc,tmp,opt,bundle,usr/bin,lib64,usr/lib/x86_64-linux
 ln -s usr/lib "$root/lib"
 ln -s usr/bin "$root/bin"
 echo "root:x:0:0:root:/tmp:/bin/bash" >"$root/etc/passwd"
-copy_libraries() { # of a program: those that it loads
+copy_libraries() { # copies the libraries that program $1 loads
   ldd "$1" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | while read -r library; do
     cp -Ln "$library" "$root/usr/lib/x86_64-linux-gnu/"
   done
@@ -43,7 +43,7 @@ done
 cp "$bundle"/* "$root/bundle/"
 touch "$root"/dev/{null,urandom,zero}
 mkdir -p "$root/dev/shm"
-ln -s /proc/self/fd "$root/dev/fd"  # as every Linux has it
+ln -s /proc/self/fd "$root/dev/fd"
 
 cat >"$root/run" <<EOF
 set -eux
@@ -57,8 +57,8 @@ cd /opt/dlrm
 ./dlrm split_bin.py data/demo/raw/test_data.bin data/demo/test
 ./dlrm ./hvd_wrapper.sh python3 main.py --flagfile=configs/demo.flags --data_dir=data/demo --early_stop=$steps
 EOF
-# The namespace's own shell joins the host's /proc and three devices to the folder, then leaves.
-# shellcheck disable=SC2016  # $root is expanded there
+# Inside the namespace: mounts /proc and three devices, then changes the root.
+# shellcheck disable=SC2016  # $root is expanded by the inner shell
 exec unshare --user --map-root-user --mount --net bash -c '
   root=$1
   mount --rbind /proc "$root/proc"

@@ -1,4 +1,4 @@
-"""What shared libraries need from the machine they are loaded on, as objdump tells it."""
+"""Reads the dependencies of executables and shared libraries with objdump and ldd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping
 
-# The C library's own files: always the host's, never carried.
+from deploy.airgap import BundleError
+
+# The C library's files, which a bundle always takes from the host.
 GLIBC = re.compile(
     r"^(libc|libm|libdl|libpthread|librt|libutil|libresolv|libnsl|ld-linux-x86-64|"
     r"ld-linux-aarch64|linux-vdso)\.so"
@@ -17,7 +19,7 @@ _MAGIC = b"\x7fELF"
 
 
 def is_elf(path: pathlib.Path) -> bool:
-    """Tells whether a file is an executable or a shared library (links are not)."""
+    """Returns whether a file is an executable or a shared library; False for links."""
     path = pathlib.Path(path)
     if path.is_symlink() or not path.is_file():
         return False
@@ -26,37 +28,37 @@ def is_elf(path: pathlib.Path) -> bool:
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the paths of all ELF files in a folder, sorted."""
+    """Returns the sorted paths of all ELF files in a folder."""
     found = (pathlib.Path(root, name) for root, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if is_elf(path))
 
 
 def headers(paths: Iterable[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """Returns {path: text}: what `objdump -p` prints of each file.
+    """Returns {path: output of `objdump -p`}.
 
     Raises:
-        RuntimeError: objdump refused a file; the message holds what it said.
+        BundleError: objdump failed; the message has its output.
     """
-    told = {}
+    texts = {}
     names = [str(path) for path in paths]
-    # In portions, so that the command line stays short.
+    # In batches, to limit the length of command lines.
     for begin in range(0, len(names), 200):
         command = ["objdump", "-p", *names[begin : begin + 200]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"objdump -p returned {done.returncode}: {done.stderr.strip()}")
+            raise BundleError(f"objdump -p returned {done.returncode}: {done.stderr.strip()}")
         for piece in re.split(r"\n(?=/[^\n]*:\s+file format )", "\n" + done.stdout)[1:]:
-            told[pathlib.Path(piece.partition(":")[0])] = piece
-    return told
+            texts[pathlib.Path(piece.partition(":")[0])] = piece
+    return texts
 
 
 def needed(header: str) -> list[str]:
-    """Returns the names of the libraries that a file asks for, in its order."""
+    """Returns the names of the libraries that a file needs, in its order."""
     return re.findall(r"^\s+NEEDED\s+(\S+)", header, re.MULTILINE)
 
 
 def mappable(header: str) -> bool:
-    """Tells whether the loader can map every segment: offset and address agree by its alignment."""
+    """Returns whether the loader can map every segment: offset = address modulo alignment."""
     segments = re.findall(
         r"^\s+LOAD off\s+0x([0-9a-f]+) vaddr 0x([0-9a-f]+) paddr 0x[0-9a-f]+ align 2\*\*(\d+)",
         header, re.MULTILINE,
@@ -65,39 +67,38 @@ def mappable(header: str) -> bool:
 
 
 def versions(header: str, symbol: str) -> set[tuple[int, ...]]:
-    """Returns the versions of a symbol set that a file requires of others, e.g. of "GLIBC".
+    """Returns the versions of a symbol set that a file requires, such as {(2, 17), (2, 34)}.
 
     Args:
-        header: of the file.
+        header: the file's entry in `headers`.
         symbol: "GLIBC", "GLIBCXX" or "CXXABI".
-
-    Returns:
-        a set of tuples of numbers: {(2, 17), (2, 34)}.
     """
     _, _, references = header.partition("Version References:")
     found = re.findall(rf"\b{symbol}_(\d+(?:\.\d+)+)", references)
     return {tuple(map(int, version.split("."))) for version in found}
 
 
-def highest(told: Mapping[pathlib.Path, str], symbol: str) -> tuple[str, pathlib.Path | None]:
-    """Returns (version, path): the highest version of a symbol set that any of the files requires.
+def highest_version(
+    headers: Mapping[pathlib.Path, str], symbol: str
+) -> tuple[str, pathlib.Path | None]:
+    """Returns the highest version of a symbol set that any file requires, and that file.
 
     Args:
-        told: {path: header}.
+        headers: {path: output of `objdump -p`}.
         symbol: as in `versions`.
 
     Returns:
-        ("2.35", path), or ("0", None) where none requires it.
+        For example ("2.35", path); ("0", None) if no file requires the symbol set.
     """
-    best, holder = (0,), None
-    for path, header in told.items():
+    best, user = (0,), None
+    for path, header in headers.items():
         for version in versions(header, symbol):
             if version > best:
-                best, holder = version, path
-    return ".".join(map(str, best)), holder
+                best, user = version, path
+    return ".".join(map(str, best)), user
 
 
-def located(path: pathlib.Path) -> dict[str, str]:
-    """Returns {library name: its path on this machine} of all that a file loads (`ldd`)."""
+def loaded_libraries(path: pathlib.Path) -> dict[str, str]:
+    """Returns {name: path on this machine} of the libraries that a file loads (`ldd`)."""
     done = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False)
     return dict(re.findall(r"^\s+(\S+) => (/\S+)", done.stdout, re.MULTILINE))

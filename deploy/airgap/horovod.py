@@ -1,4 +1,4 @@
-"""Horovod for a bundle of several ranks."""
+"""Builds Horovod for bundles that run several ranks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pathlib
 import subprocess
 import sys
 
-from deploy.airgap import packages
+from deploy.airgap import BundleError, packages
 
 
 def install(python: pathlib.Path, log: pathlib.Path) -> None:
-    """Builds Horovod against the bundle's TensorFlow: Gloo, exchanges through the processors.
+    """Builds and installs Horovod with Gloo for the bundle's TensorFlow.
 
     Args:
-        python: path of the bundle's interpreter, in its environment's bin folder.
-        log: file for what the build prints.
+        python: path of the bundle's interpreter.
+        log: file for the build's output.
 
     Raises:
-        RuntimeError: it did not build.
+        BundleError: the build failed.
     """
     tools = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     command = [
@@ -31,7 +31,7 @@ def install(python: pathlib.Path, log: pathlib.Path) -> None:
         )  # fmt: skip
     if done.returncode != 0:
         tail = "\n".join(log.read_text().splitlines()[-20:])
-        raise RuntimeError(f"Horovod did not build; {log} has its last lines:\n{tail}")
+        raise BundleError(f"Horovod did not build; the end of {log}:\n{tail}", path=log)
     packages.pip(
         "install", "--quiet", "--no-compile", "--no-deps", "--no-index", done.stdout.strip(),
         python=python,

@@ -1,10 +1,10 @@
-"""Links a host's own CUDA libraries to where a lean bundle's TensorFlow looks for them.
+"""Links a host's CUDA libraries to where a lean bundle's TensorFlow searches them.
 
     ./dlrm python -m deploy.airgap.host_cuda [FOLDER ...]
 
-TensorFlow opens cuBLAS and cuDNN by the names of CUDA 12 and looks functions up by name, so that
-CUDA 13's cuBLAS, which kept those functions and their arguments, can stand under the older name.
-Folders are searched in their order: those given, LD_LIBRARY_PATH, the usual places.
+TensorFlow loads cuBLAS and cuDNN by the file names of CUDA 12 and functions by name. CUDA 13's
+cuBLAS has the same functions with the same arguments, so that it works under the older file name.
+Folders are searched in this order: arguments, LD_LIBRARY_PATH, common locations.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 
+from deploy.airgap import BundleError
 from storage.arguments import first_paragraph
 
-_USUAL = ("/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
-#: {library: (folder below nvidia/, the name TensorFlow opens, names on hosts, the best first)}.
+_COMMON = ("/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
+#: {library: (folder in nvidia/, file name that TensorFlow loads, names on hosts, best first)}.
 LIBRARIES = {
     "cuBLASLt": ("cublas", "libcublasLt.so.12", ("libcublasLt.so.12", "libcublasLt.so.13")),
     "cuBLAS": ("cublas", "libcublas.so.12", ("libcublas.so.12", "libcublas.so.13")),
@@ -28,37 +29,40 @@ LIBRARIES = {
 
 
 def find(names: Sequence[str], folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """Returns the first of some names that any folder holds, or None."""
+    """Returns the path of the first of some names that is in any folder, or None."""
     found = (folder / name for name in names for folder in folders)
     return next((path for path in found if path.exists()), None)
 
 
 def link(folders: Sequence[pathlib.Path], site_packages: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Links the libraries that TensorFlow opens to a host's.
+    """Links the libraries that TensorFlow loads to a host's.
 
-    A library is linked by its own name too, and so are the other parts of cuDNN: each is then
-    found beside the one that needs it.
+    Also links each library by its own name, and the other parts of cuDNN, so that dependent
+    libraries find them in the same folder.
 
     Args:
-        folders: where the host may have them, in the order of preference.
-        site_packages: the folder that holds `tensorflow/`.
+        folders: folders to search, in order of preference.
+        site_packages: the folder that contains `tensorflow/`.
 
     Returns:
         {library: the host's file}.
 
     Raises:
-        RuntimeError: a library is in none of the folders.
+        BundleError: a library is in none of the folders.
     """
     found = {}
-    for library, (place, opened, names) in LIBRARIES.items():
+    for library, (place, loaded, names) in LIBRARIES.items():
         path = find(names, folders)
         if path is None:
             places = ", ".join(map(str, folders))
-            raise RuntimeError(f"{library}: expected {' or '.join(names)} in one of: {places}")
+            raise BundleError(
+                f"{library}: expected {' or '.join(names)} in one of {places}; give its folder",
+                expected=names,
+            )
         target = site_packages / "nvidia" / place / "lib"
         target.mkdir(parents=True, exist_ok=True)
         parts = path.parent.glob("libcudnn*.so.9") if place == "cudnn" else [path]
-        for name, origin in [(opened, path), *((part.name, part) for part in parts)]:
+        for name, origin in [(loaded, path), *((part.name, part) for part in parts)]:
             (target / name).unlink(missing_ok=True)
             (target / name).symlink_to(origin.resolve())
         found[library] = path
@@ -68,13 +72,17 @@ def link(folders: Sequence[pathlib.Path], site_packages: pathlib.Path) -> dict[s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Links the libraries and prints them; returns the exit code."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="where to look first")
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folders to search first")
     options = parser.parse_args(arguments)
-    searched = [*options.folders, *os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep), *_USUAL]
+    searched = [
+        *options.folders,
+        *os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep),
+        *_COMMON,
+    ]
     folders = [pathlib.Path(folder) for folder in searched if folder]
     try:
         found = link(folders, pathlib.Path(sysconfig.get_path("purelib")))
-    except (RuntimeError, OSError) as error:
+    except (BundleError, OSError) as error:
         print(f"host_cuda: {error}", file=sys.stderr)
         return 1
     for library, path in found.items():

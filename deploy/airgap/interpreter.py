@@ -1,8 +1,8 @@
-"""A Python that runs from wherever its folder lies.
+"""Makes a relocatable copy of the running Python.
 
-The interpreter that runs this is copied: CPython finds its library relative to its executable, so
-that nothing but the run paths of its libraries must be changed. What it needs beside the C library
-(OpenSSL, libffi, SQLite ...) comes along.
+CPython finds its standard library relative to its executable, so that only the run paths of its
+libraries must change. The copy includes the libraries that it needs (OpenSSL, libffi, SQLite, ...)
+except the C library.
 """
 
 from __future__ import annotations
@@ -14,38 +14,37 @@ import subprocess
 import sys
 import sysconfig
 
-from deploy.airgap import elf
+from deploy.airgap import BundleError, elf
 
-# The language's own tests, editors and installers, and modules for windows and old password files.
-LEFT_OUT = {
+# Tests, editors, installers and GUI modules of the standard library.
+EXCLUDED = {
     "test", "idlelib", "turtledemo", "tkinter", "lib2to3", "ensurepip", "site-packages",
     "__pycache__", "pydoc_data", "turtle.py",
 }  # fmt: skip
-MODULES_LEFT_OUT = ("_tkinter", "_test", "_ctypes_test", "_crypt.", "nis.", "ossaudiodev", "xx")
+EXCLUDED_MODULES = ("_tkinter", "_test", "_ctypes_test", "_crypt.", "nis.", "ossaudiodev", "xx")
 
 
 def copy(target: pathlib.Path, patchelf: pathlib.Path) -> pathlib.Path:
     """Copies the running interpreter.
 
     Args:
-        target: the folder to make: `target/bin/python3`, `target/lib`.
-        patchelf: path of the program that sets run paths.
+        target: the folder to create, with `bin/python3` and `lib`.
+        patchelf: path of patchelf.
 
     Returns:
-        path of the copy's executable.
+        The path of the copy's executable.
 
     Raises:
-        RuntimeError: the running interpreter is laid out in a way that is not known here, or a
-            library that it needs is not on this machine.
+        BundleError: the interpreter has an unknown folder layout, or lacks a library.
     """
     target = pathlib.Path(target)
     base = pathlib.Path(sys.base_prefix)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     executable, library = base / "bin" / name, base / "lib" / name
     if not executable.exists() or not (library / "os.py").exists():
-        raise RuntimeError(
-            f"the interpreter {sys.executable} has its parts in no known places: expected "
-            f"{executable} and {library}/os.py"
+        raise BundleError(
+            f"{sys.executable}: unknown layout: expected {executable} and {library}/os.py",
+            path=sys.executable,
         )
     (target / "bin").mkdir(parents=True)
     copied = target / "bin" / name
@@ -58,7 +57,7 @@ def copy(target: pathlib.Path, patchelf: pathlib.Path) -> pathlib.Path:
     if ".so" in shared:
         origin = pathlib.Path(sysconfig.get_config_var("LIBDIR")) / shared
         shutil.copy2(origin, target / "lib" / shared)
-    _carry(target, executable, patchelf)
+    _copy_libraries(target, executable, patchelf)
     return copied
 
 
@@ -67,20 +66,19 @@ def _ignored(folder, names):
     return [
         name
         for name in names
-        if name in LEFT_OUT
+        if name in EXCLUDED
         or name.startswith("config-")
-        or (inside == "lib-dynload" and name.startswith(MODULES_LEFT_OUT))
+        or (inside == "lib-dynload" and name.startswith(EXCLUDED_MODULES))
     ]
 
 
-def _carry(target, executable, patchelf):
-    """Brings in the libraries that the copy needs, and has each file find them in its folder."""
+def _copy_libraries(target, executable, patchelf):
+    """Copies the libraries that the copy needs to its lib folder, and sets run paths to it."""
     lib = target / "lib"
-    own = elf.files(target)
-    wanted = {}
-    for path in own:
-        wanted.update(located_or_fail(path, executable))
-    for name, origin in wanted.items():
+    needed = {}
+    for path in elf.files(target):
+        needed.update(_needed_libraries(path, executable))
+    for name, origin in needed.items():
         if not (lib / name).exists():
             shutil.copy2(os.path.realpath(origin), lib / name)
             (lib / name).chmod(0o755)
@@ -89,19 +87,20 @@ def _carry(target, executable, patchelf):
         set_run_path(patchelf, path, "$ORIGIN" if relative == "." else f"$ORIGIN/{relative}")
 
 
-def located_or_fail(path: pathlib.Path, executable: pathlib.Path) -> dict[str, str]:
-    """Returns {name: path on this machine} of what a file loads, the C library left out.
+def _needed_libraries(path, executable):
+    """Returns {name: path on this machine} of the libraries that a file loads, except libc.
 
     Raises:
-        RuntimeError: one of them is not on this machine.
+        BundleError: a library is not on this machine.
     """
-    found = elf.located(path)
-    # Extension modules take Python's own library from the executable that loads them.
-    found.update({k: v for k, v in elf.located(executable).items() if k.startswith("libpython")})
+    found = elf.loaded_libraries(path)
+    # Extension modules take libpython from the executable that loads them.
+    inherited = elf.loaded_libraries(executable).items()
+    found.update({name: origin for name, origin in inherited if name.startswith("libpython")})
     header = elf.headers([path])[pathlib.Path(path)]
     missing = [n for n in elf.needed(header) if n not in found and not elf.GLIBC.match(n)]
     if missing:
-        raise RuntimeError(f"{path} needs {', '.join(missing)}, which this machine does not have")
+        raise BundleError(f"{path} needs {', '.join(missing)}: not found", path=path, found=missing)
     return {
         name: origin
         for name, origin in found.items()
@@ -110,18 +109,22 @@ def located_or_fail(path: pathlib.Path, executable: pathlib.Path) -> dict[str, s
 
 
 def set_run_path(patchelf: pathlib.Path, path: pathlib.Path, run_path: str) -> None:
-    """Has a library or executable look for what it needs in a place given relative to itself."""
+    """Sets where an ELF file searches libraries; `$ORIGIN` is its own folder.
+
+    Raises:
+        BundleError: patchelf failed.
+    """
     done = subprocess.run(
         [str(patchelf), "--set-rpath", run_path, str(path)], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise RuntimeError(f"patchelf refused {path}: {done.stderr.strip()}")
+        raise BundleError(f"patchelf failed on {path}: {done.stderr.strip()}", path=path)
 
 
 def relocate_scripts(folder: pathlib.Path) -> None:
-    """Rewrites the first lines of Python scripts so that they run the Python beside them."""
-    beside = (
+    """Rewrites the first lines of Python scripts to run the Python in their own folder."""
+    first_lines = (
         '#!/bin/sh\n\'\'\'exec\' "$(dirname "$(readlink -f "$0")")/python3" "$0" "$@"\n\' \'\'\'\n'
     )
     for path in sorted(pathlib.Path(folder).iterdir()):
@@ -129,4 +132,4 @@ def relocate_scripts(folder: pathlib.Path) -> None:
             continue
         first, _, rest = path.read_bytes().partition(b"\n")
         if first.startswith(b"#!") and b"python" in first:
-            path.write_bytes(beside.encode() + rest)
+            path.write_bytes(first_lines.encode() + rest)

@@ -1,7 +1,8 @@
-"""Which library finds which within a bundle.
+"""Makes every library of a bundle find its dependencies.
 
-Wheels may count on a few libraries of the host, zlib for one, which a bare host lacks. Those that
-came along with the Python are made to be found; one that is nowhere is an error.
+Some wheels expect libraries such as zlib on the host. Minimal hosts lack them, so that files that
+need them get a run path to the libraries copied with the Python. A library that is not in the
+bundle is an error.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ import re
 import subprocess
 from collections.abc import Mapping
 
-from deploy.airgap import elf
+from deploy.airgap import BundleError, elf
 
-# The host's: the C library, the C++ library (unpack.sh checks it), and the GPU's driver.
+# From the host: the C library, the C++ library (checked by unpack.sh), and the GPU driver.
 _HOST = re.compile(elf.GLIBC.pattern + r"|^(libstdc\+\+|libgcc_s|libcuda)\.so")
 
 
 def plan(
-    told: Mapping[pathlib.Path, str], lib: pathlib.Path
+    headers: Mapping[pathlib.Path, str], lib: pathlib.Path
 ) -> tuple[list[pathlib.Path], list[tuple[pathlib.Path, str]]]:
-    """Returns what must be done for every library to be found.
+    """Determines which files do not find a library.
 
     Args:
-        told: {path: header} of all ELF files of the bundle.
-        lib: the folder with the libraries that came along with the Python.
+        headers: {path: output of `objdump -p`} of all ELF files of the bundle.
+        lib: the folder with the libraries copied with the Python.
 
     Returns:
-        (paths that must look in `lib` too, [(path, name) of libraries that are nowhere]).
+        (paths that need a run path to `lib`, [(path, name of a library not in the bundle)]).
     """
     lib = pathlib.Path(lib)
-    everywhere = {path.name for path in told}
+    bundled = {path.name for path in headers}
     added, missing = set(), []
-    for path, header in told.items():
+    for path, header in headers.items():
         folders = [
             pathlib.Path(entry.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", str(path.parent)))
             for entry in _run_paths(header)
@@ -43,8 +44,8 @@ def plan(
                 continue
             if (lib / name).exists():
                 added.add(path)
-            elif name not in everywhere:
-                # One that is elsewhere in the bundle is loaded before: TensorFlow's own.
+            elif name not in bundled:
+                # TensorFlow's libraries are loaded earlier, from other folders.
                 missing.append((path, name))
     return sorted(added), missing
 
@@ -55,30 +56,30 @@ def _run_paths(header):
 
 
 def complete(tree: pathlib.Path, lib: pathlib.Path, patchelf: pathlib.Path) -> list[pathlib.Path]:
-    """Has every library of a bundle find what it needs.
+    """Adds run paths so that every library of a bundle finds its dependencies.
 
     Args:
         tree: the bundle's root.
         lib: as in `plan`.
-        patchelf: path of the program that sets run paths.
+        patchelf: path of patchelf.
 
     Returns:
-        paths of the files that were changed.
+        The changed files.
 
     Raises:
-        RuntimeError: a library is nowhere in the bundle; the message names all of those.
+        BundleError: libraries are not in the bundle; the message names them all.
     """
     changed, missing = plan(elf.headers(elf.files(tree)), lib)
     if missing:
         lines = "".join(f"\n  {path} needs {name}" for path, name in missing)
-        raise RuntimeError(f"the bundle lacks {len(missing)} libraries:{lines}")
+        raise BundleError(f"the bundle lacks {len(missing)} libraries:{lines}", found=missing)
     for path in changed:
-        # Its own folder too: a file with a path of its own no longer takes its loader's.
+        # With its own folder: a file with a run path does not inherit its loader's.
         run_path = f"$ORIGIN:$ORIGIN/{os.path.relpath(lib, path.parent)}"
         done = subprocess.run(
             [str(patchelf), "--add-rpath", run_path, str(path)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise RuntimeError(f"patchelf refused {path}: {done.stderr.strip()}")
+            raise BundleError(f"patchelf failed on {path}: {done.stderr.strip()}", path=path)
     return changed

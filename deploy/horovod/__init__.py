@@ -1,1 +1,1 @@
-"""Builds Horovod from its source release for the TensorFlow that is installed."""
+"""Builds Horovod from its source release for the installed TensorFlow."""

@@ -1,8 +1,7 @@
-"""Applies the patches of this folder to Horovod's source: apply_patches.py SOURCE.
+"""Applies this folder's patches to Horovod's source: apply_patches.py SOURCE.
 
-The source is pinned by its hash, so a patch fits exactly or is wrong: nothing is searched for and
-no line may differ. That is what `patch` and the packages that replace it do not promise, and it
-leaves a bare host nothing to install.
+The source is pinned by its hash, so every line of a patch must match exactly, without offset or
+fuzz. `patch` does not guarantee that, and minimal hosts lack it.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ def apply(patch: pathlib.Path, source: pathlib.Path) -> list[str]:
     """Applies one unified diff.
 
     Args:
-        patch: the diff; paths begin with a/ and b/, text before the first file is its head.
-        source: folder that the paths are relative to.
+        patch: the diff. Paths begin with a/ and b/; text before the first file is ignored.
+        source: the folder that the paths are relative to.
 
     Returns:
-        The paths changed.
+        The changed paths.
 
     Raises:
-        ValueError: a line differs from what the patch expects; nothing has been written.
+        ValueError: a line differs from the patch; no file has been changed.
     """
     lines = patch.read_text().splitlines(keepends=True)
     changed: dict[str, list[str]] = {}
@@ -48,7 +47,7 @@ def apply(patch: pathlib.Path, source: pathlib.Path) -> list[str]:
             new: list[str] = []
             while len(old) < old_length or len(new) < new_length:
                 if at == len(lines):
-                    raise ValueError(f"{patch.name}: {path} ends within the hunk of line {first}")
+                    raise ValueError(f"{patch.name}: truncated in the hunk of {path}:{first}")
                 mark, text = lines[at][:1], lines[at][1:]
                 at += 1
                 if mark in " -":
@@ -57,7 +56,7 @@ def apply(patch: pathlib.Path, source: pathlib.Path) -> list[str]:
                     new.append(text)
             start = first - 1 + shift
             for offset, expected in enumerate(old):
-                found = target[start + offset] if start + offset < len(target) else "the file's end"
+                found = target[start + offset] if start + offset < len(target) else "end of file"
                 if found != expected:
                     raise ValueError(
                         f"{patch.name}: {path}:{start + offset + 1}: expected {expected!r}, "
@@ -66,14 +65,14 @@ def apply(patch: pathlib.Path, source: pathlib.Path) -> list[str]:
             target[start : start + len(old)] = new
             shift += len(new) - len(old)
     if not changed:
-        raise ValueError(f"{patch.name} changes nothing")
+        raise ValueError(f"{patch.name}: expected at least one file, found none")
     for path, content in changed.items():
         (source / path).write_text("".join(content))
     return list(changed)
 
 
 def apply_all(source: pathlib.Path) -> None:
-    """Applies every patch to the unpacked source, in the order of their names."""
+    """Applies all patches to the unpacked source, ordered by name."""
     for patch in sorted(PATCHES.glob("*.patch")):
         print(f"{patch.name}: {', '.join(apply(patch, source))}")
 

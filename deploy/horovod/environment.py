@@ -1,6 +1,6 @@
-"""Prints what build.sh must know of the environment that runs this, as `name value` lines.
+"""Prints facts on the running environment for build.sh, as `name value` lines.
 
-Prints one line instead, and exits with 1, if a package is missing that the build needs.
+If the build lacks a package, prints one error line instead and exits with 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import sys
 import sysconfig
 
-# What Horovod's setup.py imports or requires; it would fetch them by itself, unpinned.
+# {package: module} that Horovod's setup.py needs; it would download missing ones, unpinned.
 _NEEDED = {
     "setuptools": "setuptools", "packaging": "packaging", "cloudpickle": "cloudpickle",
     "psutil": "psutil", "pyyaml": "yaml",
@@ -28,7 +28,7 @@ def _version(package: str) -> str:
 
 
 def nccl_package() -> str:
-    """Returns the requirement for NCCL's wheel that goes with this TensorFlow."""
+    """Returns the requirement for the NCCL wheel that matches this TensorFlow."""
     for line in importlib.metadata.requires("tensorflow") or () if _version("tensorflow") else ():
         if match := re.match(r"(nvidia-nccl-cu\d+)\s*([^;]*)", line):
             return match[1] + match[2].strip(" ()")
@@ -36,7 +36,7 @@ def nccl_package() -> str:
 
 
 def nccl_folder() -> str:
-    """Returns the folder of NCCL's wheel, "" if there is none."""
+    """Returns the folder of the installed NCCL wheel, or ""."""
     for folder in (sysconfig.get_path("platlib"), sysconfig.get_path("purelib")):
         nccl = os.path.join(folder, "nvidia", "nccl")
         if os.path.exists(os.path.join(nccl, "include", "nccl.h")):
@@ -45,14 +45,14 @@ def nccl_folder() -> str:
 
 
 def _makes_wheels() -> bool:
-    # setuptools makes them itself since 70.1.
+    # setuptools builds wheels itself since 70.1.
     return any(
         importlib.util.find_spec(name) for name in ("wheel", "setuptools.command.bdist_wheel")
     )
 
 
 def main() -> int:
-    """Prints the facts; returns the exit status."""
+    """Prints the facts; returns the exit code."""
     packages = {name: _version(name) for name in _TENSORFLOW if _version(name)}
     if not packages:
         print(f"expected TensorFlow in the environment of {sys.executable}, found none")
@@ -62,7 +62,7 @@ def main() -> int:
         missing.append("wheel")
     if missing:
         names = " ".join(missing)
-        print(f"{sys.executable} lacks packages that the build needs; pip install {names}")
+        print(f"{sys.executable} lacks packages that the build needs; try pip install {names}")
         return 1
     name, version = next(iter(packages.items()))
     print(f"tensorflow {version}")

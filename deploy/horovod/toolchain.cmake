@@ -1,7 +1,7 @@
-# What CMake is told beyond Horovod's own CMakeLists.txt.
+# Build settings in addition to Horovod's CMakeLists.txt.
 
-# No debugging information: the library shrinks from 51 MB to 2. Horovod turns -O2 into -O3.
+# Without debug information the library has 2 MB instead of 51. Horovod replaces -O2 by -O3.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -DNDEBUG" CACHE STRING "")
 
-# A wheel must not look for libraries in folders of the machine that built it.
+# A wheel must not search for libraries in folders of the build machine.
 set(CMAKE_SKIP_RPATH ON CACHE BOOL "")

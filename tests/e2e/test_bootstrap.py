@@ -1,4 +1,4 @@
-"""bootstrap.sh with a Python that installs nothing but writes down what it was asked."""
+"""bootstrap.sh with a fake Python that only records its arguments."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 from deploy import requirements
 from tests.support.paths import ROOT
 
-# Makes "environments" that hold itself. While `killer` exists, installing TensorFlow kills the
-# script that asked for it, as a user's Ctrl-C or a full disk would.
+# Its environments contain a copy of itself. While the file `killer` exists, installing TensorFlow
+# kills bootstrap.sh; while `offline` exists, it fails.
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"{log}"
 case "$*" in
@@ -36,7 +36,7 @@ class Machine:
         self.python = self._program(folder / "bin" / "python3", PYTHON.format(**files))
         self.path = f"{folder / 'bin'}:{os.environ['PATH']}"
         self._program(folder / "bin" / "nvidia-smi", '#!/bin/sh\nprintf "$FAKE_GPUS"\n')
-        # The test's folder may have less room than an environment needs.
+        # The test's folder may have less free space than an environment needs.
         self._program(folder / "bin" / "df", "#!/bin/sh\necho header; echo disk 9 9 99999999 9 /\n")
 
     @staticmethod
@@ -46,7 +46,7 @@ class Machine:
         return path
 
     def bootstrap(self, *tensorflow, **variables):
-        """Returns the exit status, what was printed, and what Python was asked for."""
+        """Returns (exit code, output, recorded arguments of Python)."""
         self.log.write_text("")
         done = subprocess.run(
             [ROOT / "bootstrap.sh", self.environment, *tensorflow], text=True, timeout=60,
@@ -61,145 +61,139 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def test_a_second_time_keeps_the_environment(machine):
-    status, said, asked = machine.bootstrap()
-    assert status == 0 and said.endswith("bootstrap: ready\n"), said
-    assert asked.count("-m venv") == 1
-    status, said, asked = machine.bootstrap()
-    assert status == 0, said
-    assert "-m venv" not in asked
-    assert asked.count("--group cpu") == 1  # what the lock pins may be new
+def test_second_call_keeps_environment(machine):
+    machine.environment.mkdir(parents=True)  # An empty folder is accepted.
+    status, output, calls = machine.bootstrap()
+    assert status == 0 and output.endswith("bootstrap: ready\n"), output
+    assert calls.count("-m venv") == 1
+    status, output, calls = machine.bootstrap()
+    assert status == 0, output
+    assert "-m venv" not in calls
+    assert calls.count("--group cpu") == 1  # The lock may have changed.
 
 
-def test_horovod_is_built_where_it_does_not_import(machine, tmp_path):
+def test_horovod_is_built_if_it_does_not_import(machine, tmp_path):
     machine.horovod.unlink()
-    status, said, asked = machine.bootstrap(DLRM_HOROVOD_WHEELS=str(tmp_path / "wheels"))
-    assert status == 1 and "deploy/horovod/environment.py" in asked
-    assert said.endswith(
-        "horovod: nothing to build Horovod for\n"
-        f"bootstrap: {machine.environment} has no Horovod: see above\n"
-    )
+    status, output, calls = machine.bootstrap(DLRM_HOROVOD_WHEELS=str(tmp_path / "wheels"))
+    assert status == 1 and "deploy/horovod/environment.py" in calls
+    error, last = output.splitlines()[-2:]
+    assert error == "horovod: nothing to build Horovod for"
+    assert last.startswith(f"bootstrap: {machine.environment} has no Horovod")
 
 
-def test_an_environment_left_half_made_is_made_again(machine):
+def test_interrupted_environment_is_recreated(machine):
     machine.killer.touch()
     assert machine.bootstrap()[0] == -9
     machine.killer.unlink()
-    status, said, asked = machine.bootstrap()
-    assert status == 0, said
-    assert f"{machine.environment} was left half made; it is made again" in said
-    assert asked.count("-m venv --clear") == 1
-    status, said, asked = machine.bootstrap()
-    assert status == 0 and "half made" not in said and "-m venv" not in asked
+    status, output, calls = machine.bootstrap()
+    assert status == 0, output
+    assert f"{machine.environment} is incomplete" in output
+    assert calls.count("-m venv --clear") == 1
+    status, output, calls = machine.bootstrap()
+    assert status == 0 and "incomplete" not in output and "-m venv" not in calls
 
 
-def test_a_folder_with_something_else_is_left_alone(machine):
+def test_folder_with_other_files_is_rejected(machine):
     machine.environment.mkdir(parents=True)
     foreign = machine.environment / "thesis.txt"
     foreign.write_text("years of work")
     for _ in range(2):
-        status, said, asked = machine.bootstrap()
-        assert status == 1 and "holds something else than a virtual environment" in said
-        assert "venv" not in asked and foreign.read_text() == "years of work"
+        status, output, calls = machine.bootstrap()
+        assert status == 1 and output.startswith(f"bootstrap: {machine.environment}: ")
+        assert "venv" not in calls and foreign.read_text() == "years of work"
     assert sorted(os.listdir(machine.environment)) == ["thesis.txt"]
     assert sorted(os.listdir(machine.environment.parent)) == ["environment"]
 
 
-def test_a_file_in_place_of_the_folder_is_said(machine):
+def test_file_in_place_of_folder_is_rejected(machine):
     machine.environment.parent.mkdir()
     machine.environment.write_text("not a folder")
-    status, said, asked = machine.bootstrap()
-    assert status == 1 and said.endswith("environment is no folder\n") and not asked
+    status, output, calls = machine.bootstrap()
+    assert status == 1 and str(machine.environment) in output and not calls
     assert machine.environment.read_text() == "not a folder"
 
 
-def test_an_empty_folder_will_do(machine):
-    machine.environment.mkdir(parents=True)
-    assert machine.bootstrap()[0] == 0
-
-
 @pytest.mark.parametrize("killed", [True, False])
-def test_an_update_that_fails_costs_no_environment(machine, killed):
+def test_failed_update_keeps_environment_and_is_repeated(machine, killed):
     assert machine.bootstrap()[0] == 0
     (machine.killer if killed else machine.offline).touch()
     assert machine.bootstrap()[0] == (-9 if killed else 1)
     machine.killer.unlink(missing_ok=True)
     machine.offline.unlink(missing_ok=True)
-    status, said, asked = machine.bootstrap()
-    assert status == 0 and "left half updated; its packages are installed again" in said
-    assert "-m venv" not in asked
-    assert "--force-reinstall" in next(line for line in asked.splitlines() if "--group cpu" in line)
-    status, said, asked = machine.bootstrap()
-    assert status == 0 and "half updated" not in said and "--force-reinstall" not in asked
+    status, output, calls = machine.bootstrap()
+    assert status == 0 and "reinstalling" in output
+    assert "-m venv" not in calls
+    assert "--force-reinstall" in next(line for line in calls.splitlines() if "--group cpu" in line)
+    status, output, calls = machine.bootstrap()
+    assert status == 0 and "reinstalling" not in output and "--force-reinstall" not in calls
 
 
-def test_a_gpu_brings_the_tensorflow_that_uses_it(machine):
+def test_gpu_selects_gpu_packages_for_good(machine):
     found = {"FAKE_GPUS": "GPU 0: NVIDIA H200 (UUID: GPU-1)\n"}
-    asked = machine.bootstrap(**found)[2]
-    assert "--group gpu --group environment" in asked and "-m deploy.cuda_links" in asked
-    # It stays what it is where the GPU is not seen for once, and says so to who wants another.
+    calls = machine.bootstrap(**found)[2]
+    assert "--group gpu --group environment" in calls and "-m deploy.cuda_links" in calls
+    # An existing environment keeps its device; another DEVICE is an error.
     assert "--group gpu --group environment" in machine.bootstrap()[2]
-    status, said, asked = machine.bootstrap(DEVICE="cpu")
-    assert status == 1 and "has TensorFlow for the gpu, not the cpu: remove it" in said
-    assert "--group" not in asked
+    status, output, calls = machine.bootstrap(DEVICE="cpu")
+    assert status == 1 and "expected TensorFlow for cpu, found gpu" in output
+    assert "--group" not in calls
 
 
-def test_device_outranks_the_gpu_that_is_found(machine):
-    asked = machine.bootstrap(DEVICE="cpu", FAKE_GPUS="GPU 0: NVIDIA H200\n")[2]
-    assert "--group cpu" in asked and "--group gpu" not in asked
+def test_device_variable_overrides_detected_gpu(machine):
+    calls = machine.bootstrap(DEVICE="cpu", FAKE_GPUS="GPU 0: NVIDIA H200\n")[2]
+    assert "--group cpu" in calls and "--group gpu" not in calls
 
 
-def test_a_tensorflow_without_cuda_packages_says_who_must_bring_cuda(machine):
-    status, said, asked = machine.bootstrap("2.13.1", DEVICE="gpu")
-    assert status == 0 and "the machine must have it" in said
-    assert "--group gpu-alone" in asked and "deploy.cuda_links" not in asked
+def test_tensorflow_without_cuda_packages_is_reported(machine):
+    status, output, calls = machine.bootstrap("2.13.1", DEVICE="gpu")
+    assert status == 0 and "it needs CUDA on this machine" in output
+    assert "--group gpu-alone" in calls and "deploy.cuda_links" not in calls
 
 
-def test_each_tensorflow_is_installed_from_its_lock(machine):
+def test_each_tensorflow_is_installed_with_its_lock(machine):
     for version in requirements.supported():
         python = requirements.supported()[version][0]
-        status, said, asked = machine.bootstrap(version, FAKE_VERSION=python)
-        assert status == 0, said
-        assert f"-c locks/tensorflow-{version}.txt --group cpu" in asked
+        status, output, calls = machine.bootstrap(version, FAKE_VERSION=python)
+        assert status == 0, output
+        assert f"-c locks/tensorflow-{version}.txt --group cpu" in calls
         pins = (machine.environment / "constraints.txt").read_text()
         assert pins == requirements.lock_path(version).read_text()
 
 
-TABLE = "Supported: TensorFlow 2.12.1, 2.13.1"
+TABLE = "expected TensorFlow 2.12.1, 2.13.1"
 
 
 @pytest.mark.parametrize(
-    "tensorflow, python, words",
+    "tensorflow, python, found",
     [
-        ("2.11.0", "3.9", "TensorFlow 2.11.0 is not supported"),
-        ("2.15", "3.11", "TensorFlow 2.15 is not supported"),
-        ("", "3.11", "TensorFlow  is not supported"),
-        ("2.15.1", "3.12", "is not supported on"),
-        ("2.21.0", "3.9", "is not supported on"),
-        ("2.21.0", "3.14", "is not supported on"),
-        ("2.21.0", "3.1", "is not supported on"),
+        ("2.11.0", "3.9", "2.11.0"),
+        ("2.15", "3.11", "2.15"),
+        ("", "3.11", ""),
+        ("2.15.1", "3.12", "TensorFlow 2.15.1"),
+        ("2.21.0", "3.14", "TensorFlow 2.21.0"),
+        ("2.21.0", "3.1", "TensorFlow 2.21.0"),
     ],
 )
-def test_what_the_table_lacks_is_one_line_that_shows_it(machine, tensorflow, python, words):
-    status, said, asked = machine.bootstrap(tensorflow, FAKE_VERSION=python)
-    assert status == 1 and "venv" not in asked
-    assert said.startswith("bootstrap: ") and words in said and said.count("\n") == 1
-    assert TABLE in said and "2.21.0 (default) on Python 3.10-3.13" in said
+def test_unsupported_version_is_one_line_with_table(machine, tensorflow, python, found):
+    status, output, calls = machine.bootstrap(tensorflow, FAKE_VERSION=python)
+    assert status == 1 and "venv" not in calls
+    assert output.startswith("bootstrap: ") and found in output and output.count("\n") == 1
+    assert TABLE in output and "2.21.0 (default) on Python 3.10-3.13" in output
     assert not machine.environment.exists()
 
 
 @pytest.mark.parametrize(
-    "variables, words",
+    "variables, name",
     [
-        ({"PYTHON": "no-such-python"}, "PYTHON=no-such-python was not found"),
-        ({"PYTHON": "false"}, "PYTHON=false is no working Python"),
+        ({"PYTHON": "no-such-python"}, "PYTHON=no-such-python"),
+        ({"PYTHON": "false"}, "PYTHON=false"),
         ({"DEVICE": "tpu"}, "DEVICE=tpu: expected cpu or gpu"),
-        ({"CXX": "no-such-compiler"}, "no C++ compiler: no-such-compiler was not found"),
-        ({"CXX": "false"}, "false does not compile C++17"),
+        ({"CXX": "no-such-compiler"}, "no-such-compiler"),
+        ({"CXX": "false"}, "C++17"),
     ],
 )
-def test_what_the_machine_lacks_is_one_line(machine, variables, words):
-    status, said, _ = machine.bootstrap(**variables)
+def test_missing_tool_is_one_line(machine, variables, name):
+    status, output, _ = machine.bootstrap(**variables)
     assert status == 1
-    assert said.startswith("bootstrap: ") and words in said and said.count("\n") == 1
+    assert output.startswith("bootstrap: ") and name in output and output.count("\n") == 1
     assert not machine.environment.exists()

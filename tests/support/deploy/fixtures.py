@@ -1,22 +1,22 @@
+"""A small bundle, packed from random files."""
+
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from deploy.airgap import parts
 from tests.support.paths import ROOT
 
 UNPACK = ROOT / "deploy" / "airgap" / "unpack.sh"
-# What any host meets.
+# Requirements that any host meets.
 FACTS = {"machine": "x86_64", "glibc": "2.17", "glibcxx": "3.4.19", "driver": "none"}
 
 
 class Bundle:
-    """A small bundle in a folder, and the tree that it was packed from."""
+    """A small bundle and the tree that it was packed from."""
 
-    def __init__(self, folder, facts):
-        rng = np.random.default_rng()
+    def __init__(self, folder, rng, facts):
         self.tree, self.folder = folder / "tree", folder / "a bundle"
         self.folder.mkdir(parents=True)
         expand = self.tree / "python" / "expand.py"
@@ -24,7 +24,7 @@ class Bundle:
         expand.write_bytes((UNPACK.parent / "expand.py").read_bytes())
         python = self.tree / "python" / "bin" / "python3"
         python.parent.mkdir()
-        # Stands for the bundle's own interpreter.
+        # In place of the bundle's interpreter.
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
         data = self.tree / "project" / "deep" / "folder"
@@ -37,24 +37,24 @@ class Bundle:
         (self.tree / "project" / "run").write_text("#!/bin/sh\necho it ran\n")
         (self.tree / "project" / "run").chmod(0o755)
         self.parts = parts.pack(
-            self.tree, self.folder, first=lambda path: path.parts[0] == "python",
+            self.tree, self.folder, in_start=lambda path: path.parts[0] == "python",
             facts={**FACTS, "cpu_flags": "sse2", **facts}, part_bytes=7000, level=1, threads=1,
         )  # fmt: skip
         (self.folder / "unpack.sh").write_bytes(UNPACK.read_bytes())
 
     def unpack(self, target):
-        """Runs unpack.sh as on a bare host; returns the CompletedProcess."""
+        """Runs unpack.sh with a minimal environment; returns the CompletedProcess."""
         return subprocess.run(
             ["sh", str(self.folder / "unpack.sh"), str(target)], env={"PATH": "/usr/bin:/bin"},
             cwd="/", capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     def part(self, number):
-        """Returns the path of a part of the large archive."""
+        """Returns the path of a part of the second archive."""
         return self.folder / f"bundle.{number:03d}"
 
 
 @pytest.fixture
-def bundle(tmp_path):
+def bundle(tmp_path, rng):
     """Returns a function (**facts) that packs a small bundle."""
-    return lambda **facts: Bundle(tmp_path, facts)
+    return lambda **facts: Bundle(tmp_path, rng, facts)

@@ -1,4 +1,5 @@
-"""What one rank does in test_horovod_build.py: horovod_ranks.py collectives|die|resume [FOLDER]."""
+"""One rank of tests/ranks/deploy/test_horovod.py: horovod_ranks.py collectives SEED, or
+horovod_ranks.py static|elastic FOLDER."""
 
 import os
 import pathlib
@@ -11,27 +12,28 @@ import tensorflow as tf
 
 
 def values(rank, shape, dtype=np.float32):
-    """Returns what a rank contributes; every rank can say what another's is."""
-    return np.random.default_rng(rank).integers(-99, 99, shape).astype(dtype)
+    """Returns a rank's contribution, which every rank can compute."""
+    rng = np.random.default_rng([int(sys.argv[2]), rank])
+    return rng.integers(-99, 99, shape).astype(dtype)
 
 
 def rows(source, target):
-    """Returns how many rows one rank sends to another: uneven, none for some pairs."""
+    """Returns how many rows one rank sends to another: uneven, 0 for some pairs."""
     return (3 * source + 2 * target + 1) % 4
 
 
 def broadcasts(rank, size):
     for root in range(size):
         for dtype in (np.float32, np.float16, np.int64, np.uint8):
-            mine = tf.constant(values(rank, (5, 3), dtype))
-            got = hvd.broadcast(mine, root_rank=root, name=f"broadcast.{root}.{np.dtype(dtype)}")
+            local = tf.constant(values(rank, (5, 3), dtype))
+            got = hvd.broadcast(local, root_rank=root, name=f"broadcast.{root}.{np.dtype(dtype)}")
             yield got, values(root, (5, 3), dtype)
 
 
 def alltoalls(rank, size):
     splits = [rows(rank, target) for target in range(size)]
-    mine = tf.constant(values(rank, (sum(splits), 4)))
-    got, counts = hvd.alltoall(mine, splits=tf.constant(splits, tf.int32), name="alltoall")
+    local = tf.constant(values(rank, (sum(splits), 4)))
+    got, counts = hvd.alltoall(local, splits=tf.constant(splits, tf.int32), name="alltoall")
     yield counts, np.array([rows(source, rank) for source in range(size)])
     parts = []
     for source in range(size):
@@ -43,8 +45,8 @@ def alltoalls(rank, size):
 def grouped_allreduces(rank, size):
     shapes = [(7,), (2, 3), (1000,), ()]
     for op, divisor in ((hvd.Sum, 1), (hvd.Average, size)):
-        mine = [tf.constant(values(rank, shape)) for shape in shapes]
-        got = hvd.grouped_allreduce(mine, op=op, name=f"grouped.{divisor}.{op}")
+        local = [tf.constant(values(rank, shape)) for shape in shapes]
+        got = hvd.grouped_allreduce(local, op=op, name=f"grouped.{divisor}.{op}")
         for tensor, shape in zip(got, shapes):
             yield tensor, sum(values(other, shape) for other in range(size)) / divisor
 
@@ -55,7 +57,7 @@ def allgathers(rank, size):
 
 
 def check(function, compiled, rank, size):
-    """Compares what a function's collectives give with what it expects of them."""
+    """Compares the results of a function's collectives with the expected values."""
     expected = []
 
     def run():
@@ -75,7 +77,7 @@ def collectives(rank, size):
     for function in (broadcasts, alltoalls, grouped_allreduces, allgathers):
         for compiled in (False, True):
             check(function, compiled, rank, size)
-    # Variables of ranks that started differently end as the root's.
+    # Variables that differ between ranks.
     variables = [tf.Variable(values(rank, (4, 2))), tf.Variable(values(rank, (3,)))]
     hvd.broadcast_variables(variables, root_rank=size - 1)
     for variable, shape in zip(variables, [(4, 2), (3,)]):
@@ -85,7 +87,7 @@ def collectives(rank, size):
 
 
 def keras_model(rank, size):
-    """A model of tf.keras, Keras 2 or 3: its variables are broadcast, its gradients averaged."""
+    """Broadcasts the variables and averages the gradients of a Keras 2 or 3 model."""
     model = tf.keras.Sequential([tf.keras.layers.Dense(3, use_bias=False)])
     model.build((None, 2))
     (kernel,) = model.trainable_variables
@@ -107,7 +109,7 @@ def keras_model(rank, size):
 
 
 def die(rank, folder):
-    """The last rank dies after three steps; the others write what they saw of it."""
+    """The last rank dies after three steps; the others record the error that they get."""
     (folder / f"pid.{rank}.{os.getpid()}").touch()
     for step in range(10_000):
         if step == 3 and rank == hvd.size() - 1:
@@ -125,9 +127,9 @@ if __name__ == "__main__":
     hvd.init()
     if sys.argv[1] == "collectives":
         collectives(hvd.rank(), hvd.size())
-    elif sys.argv[1] == "die":
+    elif sys.argv[1] == "static":
         die(hvd.rank(), pathlib.Path(sys.argv[2]))
     else:
-        # The survivors would go on from here, with fewer ranks, if --min-np allowed it.
+        # Survivors would continue here with fewer ranks if --min-np allowed it.
         state = hvd.elastic.TensorFlowState(variables=[tf.Variable(0.0)])
         hvd.elastic.run(lambda state: die(hvd.rank(), pathlib.Path(sys.argv[2])))(state)

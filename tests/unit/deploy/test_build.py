@@ -1,48 +1,48 @@
-"""The order of a build, and going on with one that was broken off."""
+"""The steps of a bundle's build: order, resuming, repeating, and checks of the work folder."""
 
 import pytest
 
-from deploy.airgap import build
+from deploy.airgap import BundleError, build
 
 
 @pytest.fixture
 def steps(monkeypatch):
-    """Puts stand-ins in the place of all steps; returns the names of those that were taken."""
-    taken = []
+    """Replaces all steps; returns the list of names of those that run."""
+    ran = []
 
-    def stand_in(name):
+    def recording(name):
         def step(self):
-            """Notes its name."""
-            taken.append(name)
+            """Records its name."""
+            ran.append(name)
 
         return step
 
     for name in build.STEPS:
-        monkeypatch.setattr(build.Build, name, stand_in(name))
-    return taken
+        monkeypatch.setattr(build.Build, name, recording(name))
+    return ran
 
 
-def test_goes_on_after_the_last_step(tmp_path, steps, monkeypatch, capsys):
+def test_build_resumes_after_last_completed_step(tmp_path, steps, monkeypatch, capsys):
     work = ["--work", str(tmp_path)]
     assert build.main([*work, "--until", "ops"]) == 0
     assert steps == ["interpreter", "packages", "horovod", "project", "ops"]
 
     def broken(self):
         """Fails."""
-        raise RuntimeError("no room")
+        raise BundleError("no space")
 
     steps.clear()
     with monkeypatch.context() as patched:
         patched.setattr(build.Build, "cuda", broken)
         assert build.main(work) == 1
     assert steps == ["strip"]
-    assert "cuda: no room" in capsys.readouterr().err
+    assert "cuda: no space" in capsys.readouterr().err
     steps.clear()
     assert build.main(work) == 0
     assert steps == ["cuda", "prune", "finish", "check", "pack"]
 
 
-def test_steps_are_taken_again_when_asked_for(tmp_path, steps):
+def test_redo_and_fresh_repeat_steps(tmp_path, steps):
     work = ["--work", str(tmp_path)]
     assert build.main(work) == 0
     steps.clear()
@@ -56,25 +56,22 @@ def test_steps_are_taken_again_when_asked_for(tmp_path, steps):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        (["--part_mib", "0"], "--part_mib: expected a whole number from 1 to"),
-        (["--level", "23"], "--level: expected a whole number from 1 to 22"),
-    ],
+    ("option", "value"), [("--part_mib", "0"), ("--level", "23"), ("--architectures", "9")]
 )
-def test_a_wrong_number_is_said_before_any_step(tmp_path, steps, capsys, wrong, told):
+def test_invalid_number_is_rejected_before_first_step(tmp_path, steps, capsys, option, value):
     with pytest.raises(SystemExit) as ended:
-        build.main(["--work", str(tmp_path), *wrong])
+        build.main(["--work", str(tmp_path), option, value])
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert option in message and value in message
     assert steps == []
 
 
 @pytest.mark.parametrize("name", ["tree", "bundle", "marks", "notes.txt"])
-def test_a_folder_of_somebody_elses_is_not_built_in(tmp_path, steps, capsys, name):
+def test_foreign_work_folder_is_rejected(tmp_path, steps, capsys, name):
     (tmp_path / name).mkdir()
-    (tmp_path / name / "keep.txt").write_text("theirs")
+    (tmp_path / name / "keep.txt").write_text("notes")
     assert build.main(["--work", str(tmp_path)]) == 2
-    assert f"{tmp_path}: holds files that this program did not write" in capsys.readouterr().err
+    assert f"--work: {tmp_path}: " in capsys.readouterr().err
     assert steps == []
     assert [path.name for path in tmp_path.rglob("*")] == [name, "keep.txt"]

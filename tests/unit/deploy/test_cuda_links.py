@@ -11,7 +11,7 @@ def _installed(site_packages, name="libcusolver.so.11"):
     return site_packages / "nvidia" / "cusparse" / "lib" / name
 
 
-def test_links_library_into_a_folder_that_tensorflow_searches(tmp_path):
+def test_library_is_linked_into_searched_folder(tmp_path):
     place = _installed(tmp_path / "site-packages")
     assert cuda_links.link(tmp_path / "site-packages") == [place]
     assert place.read_bytes() == b"cusolver"
@@ -32,12 +32,12 @@ def test_dangling_link_is_replaced(tmp_path):
     assert place.read_bytes() == b"cusolver"
 
 
-def test_library_of_another_origin_stays(tmp_path):
+def test_existing_library_is_kept(tmp_path):
     place = _installed(tmp_path)
     place.write_bytes(b"another")
     assert cuda_links.link(tmp_path) == []
     assert place.read_bytes() == b"another"
 
 
-def test_no_cuda_packages_is_nothing_to_do(tmp_path):
+def test_nothing_is_linked_without_cuda_packages(tmp_path):
     assert cuda_links.link(tmp_path) == []

@@ -1,15 +1,17 @@
-"""Which library finds which within a bundle, on headers written here."""
+"""Run paths for libraries of a bundle, with invented headers."""
+
+import subprocess
 
 import pytest
 
-from deploy.airgap import elf, links
+from deploy.airgap import BundleError, elf, links
 
 
 @pytest.fixture
 def tree(tmp_path):
     """Returns a function (name, needed, run path) that adds a file; and all headers so far."""
     (tmp_path / "python" / "lib").mkdir(parents=True)
-    told = {}
+    headers = {}
 
     def add(name, *needed, run_path=None, kind="RUNPATH"):
         path = tmp_path / name
@@ -18,55 +20,59 @@ def tree(tmp_path):
         lines = [f"  NEEDED               {name}" for name in needed]
         if run_path:
             lines.append(f"  {kind}              {run_path}")
-        told[path] = f"{path}:     file format elf64-x86-64\n" + "\n".join(lines) + "\n"
+        headers[path] = f"{path}:     file format elf64-x86-64\n" + "\n".join(lines) + "\n"
         return path
 
-    return add, told, tmp_path / "python" / "lib"
+    return add, headers, tmp_path / "python" / "lib"
 
 
-def test_finds_what_the_python_brought(tree):
-    add, told, lib = tree
+def test_plan_adds_run_path_to_libraries_of_python(tree):
+    add, headers, lib = tree
     add("python/lib/libz.so.1", "libc.so.6")
     user = add("site/numpy.libs/libgfortran.so", "libz.so.1", "libm.so.6", run_path="$ORIGIN")
     without = add("site/b.so", "libz.so.1")
     add("site/c.so", "libz.so.1", run_path="/x:${ORIGIN}/../python/lib", kind="RPATH")
-    assert links.plan(told, lib) == (sorted([user, without]), [])
+    assert links.plan(headers, lib) == (sorted([user, without]), [])
 
 
-def test_leaves_alone_what_is_found(tree):
-    add, told, lib = tree
+def test_plan_ignores_libraries_that_are_found(tree):
+    add, headers, lib = tree
     add("python/lib/libz.so.1")
     add("site/a.libs/libz.so.1")
     add("site/a.so", "libz.so.1", "libstdc++.so.6", "libcuda.so.1", run_path="$ORIGIN/a.libs")
     add("site/tf/libframework.so.2")
     add("ops/libours.so", "libframework.so.2")
-    assert links.plan(told, lib) == ([], [])
+    assert links.plan(headers, lib) == ([], [])
 
 
-def test_names_what_is_nowhere(tree):
-    add, told, lib = tree
+def test_plan_names_missing_libraries(tree):
+    add, headers, lib = tree
     first = add("site/a.so", "libgone.so.3", "libc.so.6", "libm.so.6.1")
     second = add("site/b.so", "libgone.so.3", run_path="$ORIGIN")
-    assert links.plan(told, lib) == (
+    assert links.plan(headers, lib) == (
         [],
         [(first, "libgone.so.3"), (second, "libgone.so.3")],
     )
 
 
-def test_a_changed_file_keeps_its_own_folder(tree, tmp_path, monkeypatch):
-    """Without it, a library would lose the neighbours that its loader's path had led it to."""
-    add, told, lib = tree
+def test_complete_adds_folders_of_file_and_python(tree, tmp_path, monkeypatch):
+    add, headers, lib = tree
     add("python/lib/libz.so.1")
     user = add("site/a.libs/liba.so", "libz.so.1", "libneighbour.so")
     add("site/a.libs/libneighbour.so")
-    monkeypatch.setattr(elf, "files", lambda folder: sorted(told))
-    monkeypatch.setattr(elf, "headers", lambda paths: {path: told[path] for path in paths})
-    patchelf = tmp_path / "patchelf"
-    patchelf.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/asked\n')
-    patchelf.chmod(0o755)
-    assert links.complete(tmp_path, lib, patchelf) == [user]
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert asked == ["--add-rpath", "$ORIGIN:$ORIGIN/../../python/lib", str(user)]
-    add("site/b.so", "libgone.so.3")
-    with pytest.raises(RuntimeError, match=r"lacks 1 libraries:\n  .*b\.so needs libgone\.so\.3"):
-        links.complete(tmp_path, lib, patchelf)
+    monkeypatch.setattr(elf, "files", lambda folder: sorted(headers))
+    monkeypatch.setattr(elf, "headers", lambda paths: {path: headers[path] for path in paths})
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(links.subprocess, "run", run)
+    assert links.complete(tmp_path, lib, "patchelf") == [user]
+    # A file with a run path no longer inherits its loader's: it needs its own folder as well.
+    assert commands == [["patchelf", "--add-rpath", "$ORIGIN:$ORIGIN/../../python/lib", str(user)]]
+    other = add("site/b.so", "libgone.so.3")
+    with pytest.raises(BundleError) as caught:
+        links.complete(tmp_path, lib, "patchelf")
+    assert caught.value.found == [(other, "libgone.so.3")]

@@ -1,4 +1,4 @@
-"""The matrix with commands that build nothing: which cells, which outcome."""
+"""The version matrix with fake commands: cells and outcomes."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from deploy.requirements import supported
 
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
-    """What is run, and what each command prints and returns: [(word in it, text, status)]."""
+    """Returns (commands that ran, [(word in a command, its output, its exit code)] to fill)."""
     ran, answers = [], []
 
     def run(command, log, environment):
@@ -29,18 +29,18 @@ def commands(monkeypatch, tmp_path):
     return ran, answers
 
 
-def test_the_ends_are_of_the_table():
-    cells = matrix.ends()
+def test_default_cells_are_supported():
+    cells = matrix.default_cells()
     assert len(set(cells)) == 4
     assert all(python in supported()[tensorflow] for tensorflow, python in cells)
 
 
-def test_the_tiers_are_tests_of_this_tree():
+def test_tiers_name_existing_tests():
     paths = [word for tests in matrix.TIERS.values() for word in tests if word.startswith("tests")]
-    assert len(paths) == 12 and all((matrix.ROOT / path).exists() for path in paths)
+    assert paths and all((matrix.ROOT / path).exists() for path in paths)
 
 
-def test_a_cell_builds_then_tests(commands, tmp_path, capsys):
+def test_cell_is_built_and_tested(commands, tmp_path, capsys):
     ran, answers = commands
     answers += [("tests/unit", "....\n10 passed, 2 skipped in 3.21s\n", 0)]
     answers += [("pytest", "==== 5 passed in 61.03s (0:01:01) ====\n", 0)]
@@ -53,7 +53,7 @@ def test_a_cell_builds_then_tests(commands, tmp_path, capsys):
     assert not (tmp_path / "tf2.15.1-py3.10").exists()
 
 
-def test_a_failure_is_the_exit_code_and_keeps_the_environment(commands, tmp_path, capsys):
+def test_failed_cell_sets_exit_code_and_keeps_environment(commands, tmp_path, capsys):
     _, answers = commands
     answers += [("tests/unit", "1 failed, 9 passed in 3.21s\n", 1)]
     (tmp_path / "tf2.15.1-py3.10").mkdir()
@@ -62,33 +62,22 @@ def test_a_failure_is_the_exit_code_and_keeps_the_environment(commands, tmp_path
     assert (tmp_path / "tf2.15.1-py3.10").exists()
 
 
-def test_what_is_not_built_is_not_tested(commands, capsys):
+def test_cell_that_does_not_build_is_not_tested(commands, capsys):
     ran, answers = commands
     answers += [("make", "error\n", 2)]
     assert matrix.main(["2.15.1:3.10"]) == 1
     assert len(ran) == 1 and "| 2.15.1 | 3.10 | not built: " in capsys.readouterr().out
 
 
-def test_a_python_that_is_not_there_is_an_outcome(commands, monkeypatch, capsys):
+def test_missing_python_is_reported(commands, monkeypatch, capsys):
     monkeypatch.setattr(matrix, "find_python", lambda version: None)
     assert matrix.main(["2.15.1:3.10"]) == 1
-    assert "not run: there is no python3.10 here" in capsys.readouterr().out
+    assert "not run: python3.10" in capsys.readouterr().out
     assert not commands[0]
 
 
 @pytest.mark.parametrize("cell", ["2.15.1", "2.15.1:3.12", "2.11.0:3.9", ":"])
-def test_a_cell_outside_the_table_is_refused(cell, capsys):
+def test_unsupported_cell_is_rejected(cell, capsys):
     with pytest.raises(SystemExit):
         matrix.main([cell])
-    assert "expected TENSORFLOW:PYTHON of locks/matrix.txt" in capsys.readouterr().err
-
-
-def test_pythons_are_found_on_the_path_and_with_pyenv(monkeypatch, tmp_path):
-    for folder, status in (("bin", 1), ("versions/3.9.7/bin", 0)):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "python3.9").write_text(f"#!/bin/sh\nexit {status}\n")
-        (tmp_path / folder / "python3.9").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    assert matrix.find_python("3.9") == str(tmp_path / "versions/3.9.7/bin/python3.9")
-    assert matrix.find_python("3.10") is None
+    assert f"found {cell}" in capsys.readouterr().err
