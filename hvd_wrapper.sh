@@ -1,29 +1,28 @@
 #!/usr/bin/env bash
-# Binds one rank to its GPU or to its share of the cores, then becomes the command:
+# Binds one rank to its GPU, or to its share of the cores, then executes the command:
 #
 #   horovodrun -np 8 ./hvd_wrapper.sh python3 main.py ...
 #
-# The local rank is found under horovodrun, Open MPI, MPICH, Intel MPI, MVAPICH2, PALS, jsrun, Flux
-# and Slurm (training/runtime/launcher.py). What the caller has set (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS,
-# TF_NUM_*_THREADS) is left as it is. DLRM_BIND=none leaves the cores alone.
+# Supports horovodrun, Open MPI, MPICH, Intel MPI, MVAPICH2, PALS, jsrun, Flux and Slurm
+# (training/runtime/launcher.py). Keeps variables that are already set (CUDA_VISIBLE_DEVICES,
+# OMP_NUM_THREADS, TF_NUM_*_THREADS). DLRM_BIND=none does not bind the cores.
 set -euo pipefail
 
 (($#)) || { echo "usage: hvd_wrapper.sh COMMAND [ARGUMENT ...]" >&2; exit 2; }
 [[ ${DLRM_BIND:-cores} =~ ^(cores|none)$ ]] \
   || { echo "hvd_wrapper: DLRM_BIND=$DLRM_BIND: expected cores or none" >&2; exit 2; }
 
-# Which rank this is, and which device it takes, is defined once, in Python: the command's own, or
-# the first on the path.
+# Python selects rank and device, as in main.py. Use the command's Python, or the first in PATH.
 python=python3
 [[ ${1##*/} =~ ^python[0-9.]*$ ]] && python=$1
-command -v "$python" >/dev/null || { echo "hvd_wrapper: no $python on the path: activate the environment" >&2; exit 2; }
+command -v "$python" >/dev/null || { echo "hvd_wrapper: $python is not in PATH: activate the environment" >&2; exit 2; }
 python=$(command -v "$python")
 [[ $python == /* ]] || python=$PWD/$python
 binding=$(cd "$(dirname "${BASH_SOURCE[0]}")" && "$python" -ES -m training.runtime.binding) || exit
-{ read -r rank; read -r ranks; read -r device; read -r chosen; } <<<"$binding"
+{ read -r rank; read -r ranks; read -r device; read -r explanation; } <<<"$binding"
 [[ -z $device ]] || export CUDA_VISIBLE_DEVICES=$device
 
-# Cores this process may use, one a line: an outer taskset, cgroup or Slurm binding is respected.
+# The cores this process may use, one per line, within an outer taskset, cgroup or Slurm binding.
 mapfile -t cores < <(
   taskset -pc $$ 2>/dev/null | sed 's/.*: //' | tr ',' '\n' | while IFS=- read -r first last; do
     [[ -n $first ]] && seq "$first" "${last:-$first}"
@@ -33,13 +32,13 @@ mapfile -t cores < <(
 
 bind=()
 if [[ ${DLRM_BIND:-cores} == cores ]] && ((ranks > 1)); then
-  # Contiguous shares; with more ranks than cores, several ranks share one.
+  # Contiguous shares. With more ranks than cores, several ranks share a core.
   begin=$((${#cores[@]} * rank / ranks))
   end=$((${#cores[@]} * (rank + 1) / ranks))
   ((end > begin)) || end=$((begin + 1))
   share=("${cores[@]:begin:end-begin}")
   list=$(IFS=,; echo "${share[*]}")
-  # Slurm has bound each task by itself where its share is already smaller than the node's cores.
+  # Do not bind if Slurm has bound the task already.
   if [[ -z ${SLURM_CPU_BIND_TYPE:-} || ${SLURM_CPU_BIND_TYPE:-} == none* ]] && command -v taskset >/dev/null; then
     bind=(taskset -c "$list")
   fi
@@ -51,9 +50,9 @@ fi
 threads=${#share[@]}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
 export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-$threads}
-# Two at least: a blocked exchange must not keep the rest of the step from running.
+# At least two: a blocked exchange must not stop the rest of the step.
 export TF_NUM_INTEROP_THREADS=${TF_NUM_INTEROP_THREADS:-$((threads > 2 ? threads : 2))}
 
-# In a process of its own, which is all that a closed, full or broken standard output ends.
-(echo "[hvd_wrapper] local rank $rank of $ranks: $chosen, cores $list${bind:+ (bound)}, $OMP_NUM_THREADS threads") 2>/dev/null || true
+# In a subshell: a closed, full or broken standard output ends only that.
+(echo "[hvd_wrapper] local rank $rank of $ranks: $explanation, cores $list${bind:+ (bound)}, $OMP_NUM_THREADS threads") 2>/dev/null || true
 exec "${bind[@]}" "$@"

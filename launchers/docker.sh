@@ -4,28 +4,28 @@
 #   docker build -t dlrm .
 #   DATA=/data/criteo launchers/docker.sh --flagfile=configs/sok-amp-epoch.flags
 #
-# DATA    dataset folder, seen read-only as /data (--data_dir=/data is passed)
-# RUNS    folder that takes the run's files, seen as /runs (default: ./runs)
-# IMAGE   image (default: dlrm), of Dockerfile or Dockerfile.merlin
-# RANKS   ranks (default: the number of GPUs and MIG instances, or 1)
-# DOCKER  docker, or a program that takes its options, such as podman (default: docker)
+# DATA    dataset folder, mounted read-only as /data (the script passes --data_dir=/data)
+# RUNS    folder for the run's files, mounted as /runs (default: ./runs)
+# IMAGE   image of Dockerfile or Dockerfile.merlin (default: dlrm)
+# RANKS   number of ranks (default: one per GPU or MIG instance, or 1)
+# DOCKER  docker or a compatible program, such as podman (default: docker)
 set -euo pipefail
 
 : "${DATA:?set DATA to the dataset folder: DATA=/data/criteo launchers/docker.sh --flagfile=...}"
 [[ -d $DATA ]] || { echo "docker.sh: DATA=$DATA: no such folder" >&2; exit 2; }
 image=${IMAGE:-dlrm}
 runs=${RUNS:-runs}
-# An instance of a divided GPU (MIG) counts as a device, and the GPU itself does not.
+# The instances of a partitioned GPU (MIG) are devices; the GPU itself is not.
 gpus=0
 if command -v nvidia-smi >/dev/null; then
   gpus=$(nvidia-smi --list-gpus 2>/dev/null \
-    | awk '/^GPU /{n++; whole=1} /^ +MIG /{n+=!whole; whole=0} END{print n+0}' || true)
+    | awk '/^GPU /{n++; gpu=1} /^ +MIG /{n+=!gpu; gpu=0} END{print n+0}' || true)
 fi
 ranks=${RANKS:-$((gpus > 0 ? gpus : 1))}
-[[ $runs != *://* ]] || { echo "docker.sh: only local paths are supported, found $runs (RUNS)" >&2; exit 2; }
+[[ $runs != *://* ]] || { echo "docker.sh: RUNS=$runs: expected a local path" >&2; exit 2; }
 mkdir -p "$runs"
 
-# Shared memory and pinned memory for NCCL; /dev/shm of 64 MB is too small for it.
+# NCCL needs pinned memory, and more shared memory than the default /dev/shm of 64 MB.
 options=(--rm --ipc=host --ulimit memlock=-1 --ulimit stack=67108864)
 ((gpus > 0)) && options+=(--gpus=all)
 [[ -t 0 && -t 1 ]] && options+=(-it)

@@ -1,4 +1,4 @@
-"""hvd_wrapper.sh under the variables that each launcher leaves behind."""
+"""hvd_wrapper.sh under the variables of each launcher."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.training.launchers import LAUNCHERS
+from tests.support.training.launchers import LAUNCHERS, variables
 
 WRAPPER = ROOT / "hvd_wrapper.sh"
 REPORT = (
@@ -19,21 +19,20 @@ REPORT = (
 
 
 def place(rank, size, launcher="gloo"):
-    """Returns the variables of a rank of a job on one host, as a launcher sets them."""
-    names = LAUNCHERS[launcher]
-    return dict(zip(names, (str(rank), str(size)) * 2))
+    """Returns the variables that a launcher sets for a rank of a job on one host."""
+    return variables(launcher, rank, size, rank, size)
 
 
-def run(variables, command=("bash", "-c", REPORT), path=None):
+def run(extra, command=("bash", "-c", REPORT), path=None):
     keep = {"PATH": path or os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     return subprocess.run(
-        [str(WRAPPER), *command], env={**keep, **variables}, capture_output=True, text=True,
+        [str(WRAPPER), *command], env={**keep, **extra}, capture_output=True, text=True,
         timeout=200, check=False,
     )  # fmt: skip
 
 
 def fake_gpus(folder, count=0, listing=None):
-    """Puts an nvidia-smi that lists `count` GPUs, or prints a text, in front of the path."""
+    """Returns a PATH with an nvidia-smi that lists `count` GPUs, or prints `listing`."""
     tool = folder / "nvidia-smi"
     if listing is None:
         listing = "".join(f"GPU {i}: NVIDIA H200 (UUID: GPU-{i})\n" for i in range(count))
@@ -43,15 +42,14 @@ def fake_gpus(folder, count=0, listing=None):
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_takes_the_gpu_of_its_local_rank(launcher, tmp_path):
+def test_binds_the_gpu_of_the_local_rank(launcher, tmp_path):
     result = run(place(3, 8, launcher), path=fake_gpus(tmp_path, 8))
     assert "gpu=3 " in result.stdout
-    said = "[hvd_wrapper] local rank 3 of 8: CUDA_VISIBLE_DEVICES=3 (nvidia-smi lists 8), cores "
-    assert said in result.stdout
+    assert "local rank 3 of 8: CUDA_VISIBLE_DEVICES=3 " in result.stdout
 
 
 @pytest.mark.parametrize("rank", range(3))
-def test_takes_an_instance_of_a_divided_gpu(rank, tmp_path):
+def test_binds_an_instance_of_a_partitioned_gpu(rank, tmp_path):
     listing = (
         "GPU 0: NVIDIA H200 (UUID: GPU-0)\n"
         "  MIG 3g.71gb     Device  0: (UUID: MIG-a)\n"
@@ -60,21 +58,20 @@ def test_takes_an_instance_of_a_divided_gpu(rank, tmp_path):
     )
     result = run(place(rank, 3), path=fake_gpus(tmp_path, listing=listing))
     assert f"gpu={['MIG-a', 'MIG-b', '1'][rank]} " in result.stdout
-    assert "(nvidia-smi lists 3)" in result.stdout
 
 
 @pytest.mark.parametrize("given", ["5", "", "-1", "MIG-a"])
-def test_leaves_visible_devices_that_were_given(given, tmp_path):
-    variables = {**place(1, 2), "CUDA_VISIBLE_DEVICES": given}
-    result = run(variables, path=fake_gpus(tmp_path, 8))
+def test_keeps_given_visible_devices(given, tmp_path):
+    result = run({**place(1, 2), "CUDA_VISIBLE_DEVICES": given}, path=fake_gpus(tmp_path, 8))
     assert f"gpu={given} " in result.stdout
-    assert f": CUDA_VISIBLE_DEVICES={given} (as given), " in result.stdout
+    assert f": CUDA_VISIBLE_DEVICES={given} " in result.stdout
 
 
 def test_more_ranks_than_gpus_is_an_error(tmp_path):
     result = run(place(2, 4), path=fake_gpus(tmp_path, 2))
     assert result.returncode == 2
-    assert "local rank 2 has no GPU: 4 local ranks, 2 GPUs; start fewer, or set" in result.stderr
+    for word in ("local rank 2 ", "4 local ranks", "2 GPUs", "CUDA_VISIBLE_DEVICES=-1"):
+        assert word in result.stderr
 
 
 def cores_of(text):
@@ -86,9 +83,10 @@ def cores_of(text):
     return cores
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_divides_the_cores(launcher, size):
+@pytest.mark.parametrize(
+    ("launcher", "size"), [("gloo", 1), ("gloo", 2), ("gloo", 3), ("slurm", 2)]
+)
+def test_ranks_share_all_cores(launcher, size):
     available = os.sched_getaffinity(0)
     shares = []
     for rank in range(size):
@@ -103,18 +101,18 @@ def test_divides_the_cores(launcher, size):
         assert sum(map(len, shares)) == len(available), "ranks share a core"
 
 
-def test_thread_counts_that_were_given_stay():
+def test_keeps_given_thread_counts():
     assert "omp=7" in run({**place(0, 2), "OMP_NUM_THREADS": "7"}).stdout
 
 
-def test_passes_arguments_and_exit_code():
+def test_passes_on_arguments_and_exit_code():
     result = run({}, ("python3", "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "a b", "*"))
     assert result.returncode == 7
     assert "['a b', '*']" in result.stdout
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", ">&- 2>&- <&-", "| true"])
-def test_starts_the_command_whatever_standard_output_is(redirection, tmp_path):
+def test_starts_the_command_with_any_standard_output(redirection, tmp_path):
     done = tmp_path / "done"
     line = f"'{WRAPPER}' sh -c 'sleep 0.2; echo done >{done}; exit 7' {redirection}"
     result = subprocess.run(
@@ -125,36 +123,36 @@ def test_starts_the_command_whatever_standard_output_is(redirection, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "5", "1.0", " 1"])
-def test_a_wrong_local_rank_is_one_line_and_starts_nothing(text):
+def test_a_wrong_local_rank_is_one_line_of_error(text):
     result = run({**place(1, 2), "HOROVOD_LOCAL_RANK": text})
     assert result.returncode == 2
     assert re.fullmatch(f"hvd_wrapper: HOROVOD_LOCAL_RANK={text}[:,] .*\n", result.stderr)
     assert result.stdout == ""
 
 
-def test_a_path_without_python_is_one_line(tmp_path):
+def test_a_path_without_python_is_one_line_of_error(tmp_path):
     for tool in ("bash", "dirname"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     result = run({}, path=str(tmp_path))
     assert result.returncode == 2
-    assert result.stderr == ("hvd_wrapper: no python3 on the path: activate the environment\n")
+    assert re.fullmatch("hvd_wrapper: .*python3.*\n", result.stderr)
 
 
-def test_takes_the_commands_own_python(tmp_path):
+def test_runs_with_the_python_of_the_command(tmp_path):
     for tool in ("bash", "dirname", "sed", "tr", "seq", "nproc", "taskset"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     result = run({}, (sys.executable, "-c", "print(7)"), path=str(tmp_path))
     assert result.stdout.endswith("\n7\n"), result.stderr
 
 
-def test_binds_as_asked():
+def test_dlrm_bind_chooses_the_binding():
     assert "(bound)" not in run({**place(0, 2), "DLRM_BIND": "none"}).stdout
     result = run({**place(0, 2), "DLRM_BIND": "core"})
     assert result.returncode == 2
-    assert result.stderr == "hvd_wrapper: DLRM_BIND=core: expected cores or none\n"
+    assert re.fullmatch("hvd_wrapper: DLRM_BIND=core: .*cores.*none.*\n", result.stderr)
 
 
-def test_missing_command():
-    missing = run({}, ())
-    assert missing.returncode == 2
-    assert "usage:" in missing.stderr
+def test_without_a_command_prints_the_usage():
+    result = run({}, ())
+    assert result.returncode == 2
+    assert "usage:" in result.stderr

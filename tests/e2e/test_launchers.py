@@ -1,15 +1,12 @@
 """The launchers, with stand-ins for srun, scontrol, horovodrun, docker and nvidia-smi.
 
-The stand-ins print the arguments they get; real clusters are not tried here.
+The stand-ins print their arguments.
 """
 
-import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
-import yaml
 
 from tests.support.paths import ROOT
 from training.runtime.gpus import parse_listing
@@ -45,7 +42,7 @@ def run(script, tools, *arguments, cwd=ROOT, **variables):
 
 @pytest.fixture
 def slurm(tmp_path, tools):
-    """A checkout with the files that the script looks for, and Slurm's variables."""
+    """The variables of Slurm, for a checkout with the files that the script requires."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     (checkout / "main.py").touch()
@@ -62,18 +59,17 @@ def horovodrun(tools, mpi):
           'printf "%s\\n" "$(basename "$0")" "$@"')  # fmt: skip
 
 
-def test_slurm_starts_ranks_by_mpi_where_horovod_has_it(slurm, tools):
+def test_slurm_starts_ranks_by_srun_if_horovod_has_mpi(slurm, tools):
     horovodrun(tools, mpi=True)
     done, words = run("slurm.sbatch", tools, *FLAGS, **slurm)
     assert done.returncode == 0, done.stderr
-    # Without --kill-on-bad-exit the others would wait for a rank that has ended.
     assert words == [
         "srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--ntasks=16", "--ntasks-per-node=8",
         *PROGRAM, *FLAGS,
     ]  # fmt: skip
 
 
-def test_slurm_starts_ranks_by_ssh_with_gloo_alone(slurm, tools):
+def test_slurm_starts_ranks_by_ssh_if_horovod_has_only_gloo(slurm, tools):
     horovodrun(tools, mpi=False)
     done, words = run("slurm.sbatch", tools, *FLAGS, **slurm)
     assert done.returncode == 0, done.stderr
@@ -95,15 +91,15 @@ def test_slurm_in_a_container(slurm, tools, mounts):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"),
+    ("missing", "word"),
     [
-        ("SLURM_SUBMIT_DIR", "start it with sbatch"),
-        ("SLURM_NTASKS_PER_NODE", "one rank for each GPU"),
-        ("main.py", "has no main.py: call sbatch in the repository's root"),
-        ("horovodrun", "no horovodrun: run make venv, or set CONTAINER"),
+        ("SLURM_SUBMIT_DIR", "SLURM_SUBMIT_DIR"),
+        ("SLURM_NTASKS_PER_NODE", "--ntasks-per-node"),
+        ("main.py", "main.py"),
+        ("horovodrun", "CONTAINER"),
     ],
 )
-def test_slurm_says_what_is_missing(slurm, tools, missing, message):
+def test_slurm_names_what_is_missing(slurm, tools, missing, word):
     variables = {name: value for name, value in slurm.items() if name != missing}
     if missing == "main.py":
         (pathlib.Path(slurm["SLURM_SUBMIT_DIR"]) / "main.py").unlink()
@@ -111,7 +107,7 @@ def test_slurm_says_what_is_missing(slurm, tools, missing, message):
         horovodrun(tools, mpi=True)
     done, words = run("slurm.sbatch", tools, *FLAGS, **variables)
     assert done.returncode != 0
-    assert message in done.stderr
+    assert word in done.stderr
     assert not words
 
 
@@ -119,7 +115,7 @@ MIG = ["  MIG 1g.5gb      Device  0: (UUID: MIG-a)", "  MIG 1g.5gb      Device  
 
 
 @pytest.mark.parametrize(("instances", "ranks"), [([], 2), (MIG[:1], 2), (MIG, 3)])
-def test_docker_gives_every_instance_a_rank(tmp_path, tools, instances, ranks):
+def test_docker_starts_one_rank_per_mig_instance(tmp_path, tools, instances, ranks):
     listing = ["GPU 0: A100 (UUID: GPU-0)", *instances, "GPU 1: A100 (UUID: GPU-1)"]
     assert len(parse_listing("\n".join(listing))) == ranks
     tools("docker")
@@ -130,7 +126,7 @@ def test_docker_gives_every_instance_a_rank(tmp_path, tools, instances, ranks):
 
 
 @pytest.mark.parametrize("gpus", [0, 4])
-def test_docker_gives_every_gpu_a_rank(tmp_path, tools, gpus):
+def test_docker_starts_one_rank_per_gpu(tmp_path, tools, gpus):
     data = tmp_path / "the data"
     data.mkdir()
     tools("docker")
@@ -151,70 +147,13 @@ def test_docker_gives_every_gpu_a_rank(tmp_path, tools, gpus):
     assert "-it" not in options
 
 
-def test_docker_needs_a_dataset(tools):
+def test_docker_requires_a_dataset(tools):
     tools("docker")
     done, words = run("docker.sh", tools, *FLAGS)
     assert done.returncode != 0
-    assert "set DATA to the dataset folder" in done.stderr
+    assert "DATA" in done.stderr
     assert not words
     done, words = run("docker.sh", tools, *FLAGS, DATA="/nowhere")
     assert done.returncode == 2
-    assert "DATA=/nowhere: no such folder" in done.stderr
+    assert "DATA=/nowhere" in done.stderr
     assert not words
-
-
-@pytest.fixture(scope="module")
-def job():
-    return yaml.safe_load((ROOT / "launchers" / "kubernetes-mpijob.yaml").read_text())
-
-
-def container(job, role):
-    (found,) = job["spec"]["mpiReplicaSpecs"][role]["template"]["spec"]["containers"]
-    return found
-
-
-def test_mpijob_starts_one_rank_for_each_gpu(job):
-    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v2beta1", "MPIJob")
-    spec, worker = job["spec"], container(job, "Worker")
-    workers = spec["mpiReplicaSpecs"]["Worker"]["replicas"]
-    assert worker["resources"]["limits"]["nvidia.com/gpu"] == spec["slotsPerWorker"]
-    command = container(job, "Launcher")["command"] + container(job, "Launcher")["args"]
-    assert all(isinstance(word, str) for word in command)
-    assert int(command[command.index("-np") + 1]) == workers * spec["slotsPerWorker"]
-    begin = command.index("./hvd_wrapper.sh")
-    assert command[begin : begin + 3] == PROGRAM
-
-
-def test_mpijob_flags_are_those_of_main(job):
-    command = container(job, "Launcher")["args"]
-    flags = command[command.index("main.py") + 1 :]
-    check = (
-        "import sys; from training import cli; c = cli.parse(['main.py', *sys.argv[1:]]); "
-        "v = c.flags(); "
-        "print(v['data_dir'], v['run_dir'], v['checkpoint_dir'], v['global_batch_size'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", check, *flags], cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    data, runs, checkpoints, batch = done.stdout.split()
-    ranks = int(command[command.index("-np") + 1])
-    assert int(batch) % ranks == 0
-    mounts = {m["mountPath"]: m for m in container(job, "Worker")["volumeMounts"]}
-    assert data in mounts
-    assert runs in mounts
-    assert not mounts[runs].get("readOnly")
-    assert any(checkpoints.startswith(f"{path}/") for path in mounts)
-    # Every mount has its volume.
-    pod = job["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]
-    assert {m["name"] for m in mounts.values()} == {v["name"] for v in pod["volumes"]}
-
-
-def test_dockerfile_and_manifest_agree_on_the_folder(job):
-    folder = next(
-        line.split()[1]
-        for line in (ROOT / "Dockerfile").read_text().splitlines()
-        if line.startswith("WORKDIR")
-    )
-    assert {container(job, role)["workingDir"] for role in ("Launcher", "Worker")} == {folder}

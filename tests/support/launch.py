@@ -1,4 +1,4 @@
-"""Starts a Python script on several ranks with horovodrun, as a user would."""
+"""Starts Python programs on one or several ranks, as a user would."""
 
 import contextlib
 import os
@@ -19,9 +19,13 @@ _LOG = re.compile(
 
 
 def command(ranks, *arguments, wrapper=True, quick=True):
-    """Returns the command line that starts `python3 arguments` on the ranks.
+    """Returns the command line that starts `python3 ARGUMENTS` on the ranks.
 
-    Unless `quick`, horovodrun itself starts them, which takes 5 s of processor time longer.
+    Args:
+        ranks: their number; one rank needs no launcher.
+        arguments: the program and its arguments.
+        wrapper: whether hvd_wrapper.sh binds the ranks.
+        quick: whether `quick_horovodrun.py` replaces horovodrun, which saves 5 s of processor time.
     """
     program = [*(["./hvd_wrapper.sh"] if wrapper else []), sys.executable, *map(str, arguments)]
     if ranks == 1:
@@ -33,14 +37,14 @@ def command(ranks, *arguments, wrapper=True, quick=True):
 
 
 def environment(**extra):
-    """Returns the environment for it: the interpreter's own tools first, TensorFlow quiet."""
+    """Returns the environment for it: without a launcher's variables, with a quiet TensorFlow."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_"))}
     path = f"{pathlib.Path(sys.executable).parent}:{clean['PATH']}"
     return {**clean, "PATH": path, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **extra}
 
 
 def run(ranks, *arguments, timeout=300, **extra):
-    """Runs to the end; returns the CompletedProcess with what it printed."""
+    """Runs a program to its end; returns the CompletedProcess."""
     process = subprocess.Popen(
         command(ranks, *arguments), cwd=ROOT, env=environment(**extra), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -55,15 +59,15 @@ def run(ranks, *arguments, timeout=300, **extra):
 
 
 def without_logs(text):
-    """Returns standard error without TensorFlow's lines about itself.
+    """Returns standard error without the start-up notices of TensorFlow.
 
-    Newer ones print some before they read the log level, with and without horovodrun's prefix.
+    Newer versions print some for any log level, with and without horovodrun's prefix.
     """
     return "".join(line for line in text.splitlines(True) if not _LOG.match(line))
 
 
 def ranks_of(process):
-    """Returns {rank: psutil.Process} of the ranks of main.py that a started launcher has now."""
+    """Returns {rank: psutil.Process} of the running ranks of main.py below a launcher."""
     found = {}
     try:
         children = psutil.Process(process.pid).children(recursive=True)

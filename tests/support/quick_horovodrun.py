@@ -1,4 +1,4 @@
-"""horovodrun, but for a process of its own that imports TensorFlow to see whether it has Gloo."""
+"""horovodrun without the process that imports TensorFlow to check whether Gloo is built."""
 
 import sys
 
