@@ -62,7 +62,7 @@ inline Status CheckGradient(const Tensor& gradient, const DotInteractionBatch& b
                          " elements, found ", gradient.shape().DebugString());
 }
 
-// The rows of checked features: of bottom [B, D] and vectors, or of `bottom` [B, F, D] alone.
+// The rows of checked features: bottom [B, D] and vectors, or one tensor `bottom` [B, F, D].
 template <class E>
 FeatureRows<E> RowsOf(const Tensor& bottom, const Tensor& vectors,
                       const DotInteractionShape& shape) {

@@ -57,7 +57,7 @@ class ProductsCache {
   std::map<std::vector<int64_t>, std::shared_ptr<const MlpProducts>> products_;
 };
 
-// Checks x [B, K] and kernels [K, n1], [n1, n2] ...; gives widths {K, n1, n2 ...}.
+// Checks x [B, K] and kernels [K, n1], [n1, n2] ...; sets widths {K, n1, n2 ...}.
 Status CheckKernels(const tensorflow::Tensor& x, const tensorflow::OpInputList& kernels,
                     std::vector<int64_t>* widths);
 

@@ -109,7 +109,7 @@ def test_keras_peer_has_sparse_table_gradients(task):
 
 @pytest.mark.skipif(
     not TORCH.exists(),
-    reason="needs the environment of benchmarks/training/torchrec_environment.sh",
+    reason="needs torchrec_environment.sh's environment",
 )
 def test_torchrec_peer_has_our_losses(task, tmp_path):
     model, embedding, step = make_ours(task)
