@@ -175,5 +175,5 @@ def test_variables_have_the_names_in_checkpoints(name, states):
 
 def test_apply_refuses_a_missing_gradient():
     optimizer = OPTIMIZERS["sgd"]([tf.Variable(1.0), tf.Variable(2.0)])
-    with pytest.raises(ValueError, match="2.*1"):
+    with pytest.raises(ValueError, match=r"2.*1"):
         optimizer.apply([tf.constant(1.0)], tf.constant(0.1))
