@@ -1,6 +1,6 @@
 """Checkpoints and exported models between this environment and one with another TensorFlow.
 
-DLRM_OTHER_PYTHON names the other environment's Python, for whose TensorFlow the op libraries must
+DLRM_OTHER_PYTHON is the Python of the other environment. The op libraries for its TensorFlow must
 be built in this checkout:
 
     DLRM_OTHER_PYTHON=.venv-tf2.15.1/bin/python python3 -m pytest THIS_FILE
@@ -15,12 +15,12 @@ import sys
 import numpy as np
 import pytest
 
-from tests.e2e.training.checkpoint.test_keras_checkpoints import FLAGS, VOCAB
 from tests.support import launch
+from tests.support.training.checkpoint.keras_archives import FLAGS, VOCAB
 from training.optimizers import OPTIMIZERS
 
 OTHER = os.environ.get("DLRM_OTHER_PYTHON")
-SERVE = launch.ROOT / "tests" / "training" / "modes" / "serve_alone.py"
+SERVE = launch.ROOT / "tests/support/training/modes/serve_alone.py"
 
 pytestmark = pytest.mark.skipif(
     OTHER is None, reason="DLRM_OTHER_PYTHON does not name another environment's Python"
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(params=["this to other", "other to this"])
 def pythons(request):
-    """(the Python that writes, the one that reads)."""
+    """(the Python that writes, the Python that reads)."""
     both = [sys.executable, str(pathlib.Path(OTHER).absolute())]
     return both if request.param == "this to other" else both[::-1]
 
 
 def run(python, *arguments, cwd=launch.ROOT):
-    """Runs a Python, as one rank; returns what it printed."""
+    """Runs a Python as one rank; returns its output."""
     environment = {
         **launch.environment(),
         "PATH": f"{pathlib.Path(python).parent}:{os.environ['PATH']}",
@@ -50,7 +50,7 @@ def run(python, *arguments, cwd=launch.ROOT):
 
 
 def train(python, folder, optimizer, steps):
-    """Trains to a step, from the folder's checkpoint if it has one; returns the new one."""
+    """Trains up to a step, resuming from the folder; returns the new checkpoint."""
     run(
         python, "main.py", *FLAGS, f"--optimizer={optimizer}", f"--early_stop={steps}",
         f"--checkpoint_dir={folder}", f"--run_dir={folder}-runs", "--embedding_optimizer=sgd",
@@ -64,7 +64,7 @@ def arrays(folder):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_checkpoint_of_one_is_the_others_bit_for_bit(pythons, tmp_path, optimizer):
+def test_a_checkpoint_restores_bit_for_bit_in_the_other(pythons, tmp_path, optimizer):
     writer, reader = pythons
     folder = train(writer, tmp_path / "written", optimizer, 3)
     script = "tests.support.training.checkpoint.restored_values"
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_one_is_the_others_bit_for_bit(pythons, tmp_path, optimi
     for name, values in expected.items():
         assert found[name].dtype == values.dtype
         assert found[name].tobytes() == values.tobytes(), name
-    # And both go on alike, but for the order of their sums.
+    # Training continues equally, up to the order of sums.
     shutil.copytree(folder, tmp_path / "other" / folder.name)
     one = arrays(train(writer, tmp_path / "written", optimizer, 6))
     two = arrays(train(reader, tmp_path / "other", optimizer, 6))
@@ -87,14 +87,13 @@ def test_a_checkpoint_of_one_is_the_others_bit_for_bit(pythons, tmp_path, optimi
     assert sum(np.any(values != expected[name]) for name, values in one.items()) >= 6
 
 
-def test_a_model_exported_by_one_answers_alike_in_the_other(pythons, tmp_path):
+def test_an_exported_model_predicts_equally_in_the_other(pythons, tmp_path, rng):
     writer, reader = pythons
     folder = train(writer, tmp_path / "written", "sgd", 3)
     exported = tmp_path / "exported"
     run(writer, "main.py", "--mode=export", f"--restore={folder}", f"--export_dir={exported}")
-    random = np.random.default_rng()
-    ids = np.stack([random.integers(0, rows, 200) for rows in VOCAB], axis=1).astype(np.int64)
-    dense = random.uniform(0, 5, (200, 13)).astype(np.float32)
+    ids = np.stack([rng.integers(0, rows, 200) for rows in VOCAB], axis=1).astype(np.int64)
+    dense = rng.uniform(0, 5, (200, 13)).astype(np.float32)
     np.savez(tmp_path / "cases.npz", **{"all.dense": dense, "all.ids": ids})
     answers = []
     for python in (writer, reader):

@@ -1,8 +1,8 @@
-"""Restores a checkpoint and saves every value that the job then has, as a NumPy archive.
+"""Restores a checkpoint and saves every value of the job as a NumPy archive.
 
 Usage: python -m tests.support.training.checkpoint.restored_values CHECKPOINT OPTIMIZER VALUES.npz
 
-It is run by the Python of another environment too, so it imports no test.
+Another environment's Python runs it too, so it imports no test.
 """
 
 import pathlib
