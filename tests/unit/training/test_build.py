@@ -1,0 +1,113 @@
+"""`build`: data, placement, dense model and embedding of a configuration."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataset import DatasetError
+from model.embedding.placement import PlacementError
+from tests.support.dataset.feature_specs import SIZES, SpecDataset
+from training.build import build
+from training.config import Config
+from training.runtime.errors import UserError
+from training.runtime.process_group import SingleProcessGroup
+
+VOCAB = (9, 4, 300)
+SMALL = {"embedding_dim": 8, "bottom_mlp": "16,8", "top_mlp": "16,1", "mlp": "tensorflow"}
+
+
+def config_of(**values):
+    return Config().with_values(**{"global_batch_size": 6, **SMALL, **values})
+
+
+def synthetic(**values):
+    sizes = ",".join(map(str, VOCAB))
+    return config_of(use_synthetic_dataset=True, vocab_sizes=sizes, **values)
+
+
+def test_parts_have_the_shapes_of_the_configuration(seed):
+    config = synthetic(seed=seed, interaction="cat", early_stop=7)
+    parts = build(config, SingleProcessGroup())
+    assert parts.dtype == tf.float32
+    assert parts.data.vocab_sizes == list(VOCAB)
+    assert parts.data.steps_per_epoch == 7
+    kernels = [variable.shape for variable in parts.dense_model.variables if len(variable.shape) > 1]
+    assert kernels == [[13, 16], [16, 8], [4 * 8, 16], [16, 1]]
+    (table,) = parts.embedding.fused_tables
+    assert [shard.rows for shard in table.shards] == list(VOCAB)
+    # Initial rows: U(-sqrt(1/rows), sqrt(1/rows)).
+    for index, rows in enumerate(VOCAB):
+        values = np.abs(table.read(index, 0, rows))
+        assert values.shape == (rows, 8)
+        assert 0 < values.max() <= np.sqrt(1 / rows)
+
+
+def test_equal_seeds_give_equal_weights(seed):
+    first, same, other = (
+        [v.numpy() for v in build(synthetic(seed=s), SingleProcessGroup()).dense_model.variables]
+        for s in (seed, seed, seed + 1)
+    )
+    for a, b in zip(first, same):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first, other))
+
+
+def test_dense_features_come_from_the_data(tmp_path, rng):
+    SpecDataset(tmp_path, rng, places=("all/a", "all/b"))
+    parts = build(config_of(data_dir=str(tmp_path)), SingleProcessGroup())
+    assert parts.data.vocab_sizes == SIZES
+    assert parts.dense_model.variables[0].shape == [10, 16]
+    assert parts.data.steps_per_epoch == 90 // 6
+
+
+def test_dense_features_of_random_batches_can_be_given():
+    parts = build(synthetic(), SingleProcessGroup(), dense_features=5)
+    assert parts.dense_model.variables[0].shape == [5, 16]
+
+
+@pytest.mark.parametrize(("amp_dtype", "dtype"), [("auto", "bfloat16"), ("float16", "float16")])
+def test_amp_selects_the_dtype(amp_dtype, dtype):
+    parts = build(synthetic(amp=True, amp_dtype=amp_dtype), SingleProcessGroup())
+    assert parts.dtype.name == dtype
+
+
+@pytest.mark.parametrize(
+    ("batch", "ranks", "nearest"), [(241, 2, ("240", "242")), (3, 4, ("4",)), (10, 4, ("8", "12"))]
+)
+def test_batch_size_that_the_ranks_do_not_divide_is_refused(batch, ranks, nearest):
+    cluster = types.SimpleNamespace(size=ranks, rank=0)
+    with pytest.raises(UserError) as caught:
+        build(synthetic(global_batch_size=batch), cluster)
+    error = caught.value
+    assert (error.flag, error.found, error.bound) == ("global_batch_size", batch, ranks)
+    for number in nearest:
+        assert number in str(error)
+
+
+def test_batch_larger_than_the_data_is_refused(tmp_path, rng):
+    SpecDataset(tmp_path, rng)
+    with pytest.raises(UserError) as caught:
+        build(config_of(data_dir=str(tmp_path), global_batch_size=91), SingleProcessGroup())
+    error = caught.value
+    assert (error.flag, error.found, error.bound) == ("global_batch_size", 90, 91)
+    assert error.path == f"{tmp_path}/train"
+
+
+def test_tables_larger_than_the_memory_are_refused():
+    config = synthetic(memory_per_rank="1KiB", placement="table")
+    with pytest.raises(PlacementError, match="table 2"):
+        build(config, SingleProcessGroup())
+
+
+def test_missing_data_is_refused(tmp_path):
+    with pytest.raises(DatasetError) as caught:
+        build(config_of(data_dir=str(tmp_path / "missing")), SingleProcessGroup())
+    assert "missing" in str(caught.value)
+
+
+def test_data_of_another_layout_is_refused(small_dataset):
+    config = config_of(data_dir=str(small_dataset), use_splited_dataset=True)
+    with pytest.raises(DatasetError, match="per_table"):
+        build(config, SingleProcessGroup())
