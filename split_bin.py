@@ -3,8 +3,8 @@
     python3 split_bin.py train_data.bin $DATA/train
 
 SRC holds records of little-endian 4-byte words: the label, 13 dense counts, one id per table
-(160 bytes with 26 tables). DST becomes a folder that main.py reads: label.bin, dense.bin and
-category.bin, or with --split_categories one narrow file per table.
+(160 bytes with 26 tables). DST becomes a folder that main.py reads. It holds label.bin, dense.bin
+and category.bin; with --split_categories, it has one narrow file per table instead of category.bin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from dataset import command_line, encode, files, layouts, metadata, transforms, vocabularies
-from dataset.chunks import ChunkReader, largest_ids
+from dataset.chunks import CHUNK_SAMPLES, ChunkReader, largest_ids
 from dataset.columns import TRANSFORMS
 from dataset.errors import DatasetError
 from dataset.opening import open_split
@@ -46,27 +46,27 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--vocab_sizes",
         "--slot_size_array",
         metavar="LIST",
-        help="rows of each table, e.g. '[39884406, 39043, ...]'; by default those of "
-        "../train/metadata.json where DST is named test, of vocab_sizes.json beside SRC, or "
-        "found by a first scan over SRC",
+        help="rows of each table, e.g. '[39884406, 39043, ...]' (default: from "
+        "../train/metadata.json if DST is named test, else from vocab_sizes.json next to SRC, else "
+        "from a scan of SRC)",
     )
     parser.add_argument(
         "--split_categories",
         action="store_true",
-        help="write the per-table layout: label bool, dense transformed to float16, ids in one "
-        "file per table, int8, int16 or int32 by its size",
+        help="write the per-table layout: label as bool, transformed dense values as float16, and "
+        "one file of ids per table, as int8, int16 or int32 depending on its size",
     )
     parser.add_argument(
         "--dense_transform",
         choices=list(TRANSFORMS),
-        help="what is applied to the dense counts: by the reader, or here with "
-        f"--split_categories (default: {layouts.RAW_TRANSFORM})",
+        help="transform of the dense counts; the reader applies it, or with --split_categories "
+        f"this program (default: {layouts.RAW_TRANSFORM})",
     )
     parser.add_argument(
         "--dense_log",
         type=_boolean,
         metavar="BOOL",
-        help="the seed benchmark's name for it: True is log(x+3), False is none",
+        help="the seed benchmark's form of --dense_transform: True means log(x+3), False none",
     )
     words: dict[str, Any] = {"choices": ["int32", "float32"]}
     parser.add_argument("--label_type", help="type of SRC's label (default: int32)", **words)
@@ -80,16 +80,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--applied_transform",
         choices=list(TRANSFORMS),
-        help="what SRC's float32 dense values have been through already; none: they are counts",
+        help="transform applied before SRC's float32 dense values were stored; none means counts",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing split")
     parser.add_argument(
-        "--jobs", type=command_line.threads, help="threads (default: about one for each core)"
+        "--jobs",
+        type=command_line.threads,
+        help="threads (default: one per core and one more, at most 9)",
     )
     parsed = parser.parse_args(arguments)
     if parsed.dense_log is not None:
         if parsed.dense_transform is not None:
-            parser.error("--dense_log and --dense_transform name the same thing: give one")
+            parser.error("--dense_log and --dense_transform set the same option; give only one")
         parsed.dense_transform = layouts.SEED_TRANSFORM if parsed.dense_log else "none"
     if parsed.dense_transform is None and parsed.applied_transform not in (None, "none"):
         parsed.dense_transform = "none"
@@ -105,10 +107,15 @@ def _boolean(text):
 
 
 def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[int] | None:
-    """Returns the vocabulary sizes, or None where only a scan can tell.
+    """Returns the vocabulary sizes, or None if only a scan can find them.
+
+    Args:
+        given: the flag --vocab_sizes, or None.
+        source: the raw file.
+        destination: the folder to write.
 
     Raises:
-        DatasetError: sizes are malformed, or those given are not those of the train split.
+        DatasetError: the sizes are malformed, or differ from those of the train split.
     """
     destination = os.path.abspath(destination)
     sizes = vocabularies.parse_sizes(given, "--vocab_sizes") if given is not None else None
@@ -117,10 +124,16 @@ def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[i
         content = metadata.read(train) if files.is_folder(train) else None
         if content is not None:
             wrong = sizes and vocabularies.difference(
-                sizes, content["vocab_sizes"], "the list given", train
+                sizes, content["vocab_sizes"], "the given list", train
             )
             if wrong:
-                raise DatasetError(f"--vocab_sizes are not those of {train}: {wrong}")
+                raise DatasetError(
+                    f"--vocab_sizes: expected the sizes of {train}: {wrong}",
+                    flag="vocab_sizes",
+                    path=train,
+                    expected=content["vocab_sizes"],
+                    found=sizes,
+                )
             return content["vocab_sizes"]
     if sizes is not None:
         return sizes
@@ -130,15 +143,17 @@ def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[i
 def scan_vocab_sizes(
     path: str, tables: int = 26, jobs: int | None = None, progress: bool = True
 ) -> list[int]:
-    """Returns the sizes that just hold a raw file's ids: each table's largest id plus one.
+    """Returns the smallest sizes that hold a raw file's ids: each table's largest id plus one.
 
     Raises:
         DatasetError: an id is negative, or the file is empty.
     """
     description = layouts.describe_raw(path, [vocabularies.MAX_ROWS] * tables)
     if not description.samples:
-        raise DatasetError(f"{path}: holds no samples")
-    largest = np.zeros((-(-description.samples // 65536), tables), np.int64)
+        raise DatasetError(
+            f"{path}: samples: expected at least 1, found 0", path=path, found=0, bound=1
+        )
+    largest = np.zeros((-(-description.samples // CHUNK_SAMPLES), tables), np.int64)
 
     def work(block, first, count):
         largest[block] = largest_ids(reader.read(first, count).ids[0])
@@ -148,20 +163,24 @@ def scan_vocab_sizes(
     sizes = largest.max(axis=0) + 1
     if (sizes > vocabularies.MAX_ROWS).any():
         table = int(np.argmax(sizes > vocabularies.MAX_ROWS))
+        found = int(sizes[table]) - 1 - 2**32
         raise DatasetError(
-            f"{path}: table {table} has a negative id ({sizes[table] - 1 - 2**32}): expected 0 "
-            f"to {vocabularies.MAX_ROWS - 1}"
+            f"{path}: table {table}: id: expected 0 to {vocabularies.MAX_ROWS - 1}, found {found}",
+            path=path,
+            table=table,
+            found=found,
+            bound=vocabularies.MAX_ROWS,
         )
     return [int(size) for size in sizes]
 
 
 def split(parsed: argparse.Namespace) -> int:
-    """Splits as the parsed command line says; returns the exit status."""
-    files.size(parsed.source)  # Before anything is said about it.
+    """Splits SRC into DST according to the command line; returns the exit status."""
+    files.size(parsed.source)  # Fails before the first message.
     sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
     if sizes is None:
         print(
-            f"split_bin.py: vocabulary sizes are not known: scanning {parsed.source} for them",
+            f"split_bin.py: unknown vocabulary sizes: scanning {parsed.source} for them",
             file=sys.stderr,
         )
         sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
@@ -184,7 +203,10 @@ def split(parsed: argparse.Namespace) -> int:
         f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
     if source.effective_transform is None:
-        print(f"split_bin.py: {transforms.not_recorded(parsed.destination)}", file=sys.stderr)
+        print(
+            f"split_bin.py: {transforms.unknown_transform_message(parsed.destination)}",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is on disk, and how it becomes batches.
+"""Datasets on disk, and how they become batches.
 
 `open_dataset`, `open_split` and `open_train` describe and check a dataset without TensorFlow;
 `dataset.reader` turns a description into batches.
@@ -8,7 +8,7 @@ import sys
 
 from storage import program_start
 
-if sys.argv[0] == "-m":  # python3 -m: one of this package's programs
+if sys.argv[0] == "-m":  # python3 -m runs one of this package's programs
     program_start.begin()
 
 from dataset.columns import Column, DatasetDescription, Segment

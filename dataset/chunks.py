@@ -1,6 +1,6 @@
-"""Samples of any layout as NumPy arrays, a chunk at a time, checked on the way.
+"""Reads samples of any layout as NumPy arrays, one chunk at a time, and checks them.
 
-This is the path of the tools (split, convert, validate); training reads with `dataset.reader`.
+The tools (split, convert, validate) read this way; training reads with `dataset.reader`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from dataset.errors import DatasetError
 from storage import regular
 from storage.direct_io import ThreadBuffers
 
-#: Samples of a chunk. Digests of columns are over blocks of this many samples, so that chunks can
-#: be worked on in any order; it is part of the format of metadata.json.
+#: Samples per chunk. The digests in metadata.json are over blocks of this size, so that chunks can
+#: be processed in any order; changing it changes the file format.
 CHUNK_SAMPLES = 65536
 
-#: Records read and taken apart at a time, so that they stay in the cache.
+#: Records that are read and split at a time, so that they stay in the cache.
 _TILE_SAMPLES = 16384
 
 
 class Chunk(NamedTuple):
-    """Consecutive samples, as stored, each column's in an array of its own.
+    """Consecutive samples as stored, one array per column.
 
     Attributes:
         first: index of the first sample.
         label: [n], stored dtype.
-        dense: [n, dense features], stored dtype, transform not applied.
-        ids: one array [n, width] for each categorical column, stored dtype.
+        dense: [n, dense features], stored dtype, without the transform.
+        ids: one array [n, width] per categorical column, stored dtype.
     """
 
     first: int
@@ -44,7 +44,7 @@ class Chunk(NamedTuple):
 class ChunkReader:
     """Reads chunks of a described split, from any number of threads.
 
-    A chunk's arrays are the thread's own and are written over by its next `read`.
+    The next `read` on the same thread overwrites the arrays of a chunk.
     """
 
     def __init__(self, description: DatasetDescription):
@@ -60,7 +60,9 @@ class ChunkReader:
                         self._files[segment.path] = regular.open_regular_fd(segment.path)
         except OSError as error:
             self.__exit__()
-            raise DatasetError(f"{error.filename}: cannot be read: {error.strerror}") from error
+            raise DatasetError(
+                f"{error.filename}: cannot be read: {error.strerror}", path=error.filename
+            ) from error
         return self
 
     def __exit__(self, *_):
@@ -69,7 +71,7 @@ class ChunkReader:
         self._files = {}
 
     def read(self, first: int, count: int) -> Chunk:
-        """Returns samples first .. first + count - 1 as a `Chunk`."""
+        """Returns samples `first` to `first + count - 1` as a `Chunk`."""
         arrays = {column: self._array(column, count) for column in self.description.columns}
         if self.description.label_column.stride > self.description.label_column.bytes_per_sample:
             self._read_records(arrays, first, count)
@@ -84,12 +86,12 @@ class ChunkReader:
         )
 
     def _array(self, column, count):
-        # Bytes that are no booleans must show up, so they are not read as booleans.
+        # Read as bytes, so that `check_labels` finds values other than 0 and 1.
         dtype = np.dtype(np.uint8 if column.dtype == "bool" else column.dtype)
         return self._buffers.array((column.kind, column.first_table), (count, column.width), dtype)
 
     def _read_column(self, column, first, out):
-        """Fills `out` from a column that is alone in its files."""
+        """Fills `out` from a column whose files hold no other column."""
         done = 0
         for segment in column.segments:
             here = min(len(out) - done, segment.samples - first)
@@ -104,7 +106,7 @@ class ChunkReader:
                 break
 
     def _read_records(self, arrays, first, count):
-        """Fills the arrays of columns that are fields of the records of one file."""
+        """Fills the arrays of columns that are fields of one file's records."""
         stride = self.description.label_column.stride
         (path,) = {column.segments[0].path for column in arrays}
         tile = self._buffers.array(path, (_TILE_SAMPLES * stride,), np.uint8)
@@ -119,30 +121,39 @@ class ChunkReader:
         try:
             found = os.preadv(self._files[path], [out], offset)
         except OSError as error:
-            raise DatasetError(f"{path}: read error at byte {offset}: {error.strerror}") from error
+            raise DatasetError(
+                f"{path}: read error at byte {offset}: {error.strerror}", path=path
+            ) from error
         if found != out.nbytes:
             raise DatasetError(
-                f"{path}: truncated while being read: at byte {offset} expected {out.nbytes} "
-                f"bytes, found {found}"
+                f"{path}: truncated while being read: expected {out.nbytes} bytes at byte "
+                f"{offset}, found {found}",
+                path=path,
+                expected=out.nbytes,
+                found=found,
             )
 
 
-def check_labels(chunk: Chunk, where: str) -> None:
-    """Raises `DatasetError` unless every label of the chunk is 0 or 1."""
+def check_labels(chunk: Chunk, path: str) -> None:
+    """Raises `DatasetError` unless every label of the chunk, read from `path`, is 0 or 1."""
     wrong = (chunk.label != 0) & (chunk.label != 1)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DatasetError(
-            f"{where}: sample {chunk.first + row}: label {chunk.label[row]}: expected 0 or 1"
+            f"{path}: sample {chunk.first + row}: label: expected 0 or 1, found {chunk.label[row]}",
+            path=path,
+            sample=chunk.first + row,
+            expected=(0, 1),
+            found=chunk.label[row].item(),
         )
 
 
 def largest_ids(ids: np.ndarray) -> np.ndarray:
-    """Returns each column's largest id of [n, width] ids, negative ones counting as huge."""
+    """Returns the largest id of each column of `ids` [n, width]; negative ids count as huge."""
     unsigned = ids.view(f"u{ids.dtype.itemsize}") if ids.dtype.kind == "i" else ids
     if ids.shape[1] == 1:
         return unsigned.max(axis=0)
-    # Folding rows together first keeps the inner loops long.
+    # Reducing 64 parts of the rows first keeps the inner loops long.
     rows = len(ids) // 64 * 64
     worst = unsigned[rows:].max(axis=0, initial=0)
     if rows:
@@ -152,7 +163,7 @@ def largest_ids(ids: np.ndarray) -> np.ndarray:
 
 
 def check_ids(chunk: Chunk, columns: Sequence[Column], vocab_sizes: Sequence[int]) -> None:
-    """Raises `DatasetError` unless every id lies in its table's vocabulary."""
+    """Raises `DatasetError` unless every id is inside its table's vocabulary."""
     for column, ids in zip(columns, chunk.ids):
         bounds = np.array([vocab_sizes[table] for table in column.tables], np.int64)
         beyond = largest_ids(ids) >= bounds
@@ -162,19 +173,24 @@ def check_ids(chunk: Chunk, columns: Sequence[Column], vocab_sizes: Sequence[int
         table, values = column.first_table + position, ids[:, position].astype(np.int64)
         row = int(np.argmax((values < 0) | (values >= bounds[position])))
         raise DatasetError(
-            f"{column.segments[0].path}: table {table}, sample {chunk.first + row}: id "
-            f"{values[row]} is outside the vocabulary: expected 0 to {bounds[position] - 1}"
+            f"{column.segments[0].path}: table {table}, sample {chunk.first + row}: id: expected 0 "
+            f"to {bounds[position] - 1}, found {values[row]}",
+            path=column.segments[0].path,
+            table=table,
+            sample=chunk.first + row,
+            found=int(values[row]),
+            bound=int(bounds[position]),
         )
 
 
 def check_dense(chunk: Chunk, column: Column) -> None:
-    """Raises `DatasetError` unless the transform gives a finite value for every dense value."""
+    """Raises `DatasetError` unless every transformed dense value is finite."""
     shift = TRANSFORMS[column.transform]
     dense = chunk.dense
     if dense.dtype.kind == "i":
         fine = shift is None or dense.min() + shift > 0
     elif dense.dtype == np.float16:
-        # Finite halves have less than the largest exponent.
+        # A half is finite unless all its exponent bits are set.
         fine = shift is None and (dense.view(np.uint16) & 0x7FFF).max() < 0x7C00
     else:
         fine = False
@@ -183,19 +199,23 @@ def check_dense(chunk: Chunk, column: Column) -> None:
 
 
 def transformed_dense(chunk: Chunk, column: Column) -> np.ndarray:
-    """Returns the chunk's dense values [n, width] as float32, transformed and found finite.
+    """Returns the chunk's transformed dense values, float32 [n, width], all finite.
 
     Raises:
-        DatasetError: a value for which the transform has no finite result, or a stored NaN.
+        DatasetError: a transformed or stored value is not finite.
     """
     values = apply_transform(chunk.dense, column.transform)
     finite = np.isfinite(values)
     if not finite.all():
         row, position = (int(i) for i in np.argwhere(~finite)[0])
-        what = "is" if column.transform == "none" else f"under {column.transform} gives"
+        found = str(chunk.dense[row, position])
+        if column.transform != "none":
+            found = f"{column.transform} of {found}, which is {values[row, position]}"
         raise DatasetError(
             f"{column.segments[0].path}: sample {chunk.first + row}, dense feature {position}: "
-            f"value {chunk.dense[row, position]} {what} {values[row, position]}: expected a "
-            "finite number"
+            f"expected a finite number, found {found}",
+            path=column.segments[0].path,
+            sample=chunk.first + row,
+            found=chunk.dense[row, position].item(),
         )
     return values

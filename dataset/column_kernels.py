@@ -1,7 +1,7 @@
-"""Records into columns and narrow ids, and back: native where that is built, otherwise NumPy.
+"""Converts between records, columns and narrow ids: with native kernels if built, else with NumPy.
 
-A chunk goes through each of these in one call, so that threads seldom wait for the interpreter.
-The results are the same either way.
+Each function processes a complete chunk in one call, so that threads rarely wait for the
+interpreter lock. Both ways give the same results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset.preprocessing import native
 
-#: Samples worked on at a time by NumPy, so that all passes over them stay in the cache.
+#: Samples that NumPy processes at a time, so that all passes over them stay in the cache.
 _TILE_SAMPLES = 2048
 
 
@@ -23,9 +23,9 @@ def split_records(
     """Copies fields of records to columns.
 
     Args:
-        records: uint8 vector of whole records.
-        stride: bytes of a record.
-        fields: list of (byte of the record, contiguous array [records, width]), which is filled.
+        records: uint8 vector of complete records.
+        stride: bytes per record.
+        fields: list of (byte offset in the record, contiguous array [records, width] to fill).
     """
     rows = records.size // stride
     if not rows:
@@ -48,15 +48,15 @@ def split_records(
 
 
 def narrow_ids(ids: Sequence[np.ndarray], columns: Sequence[np.ndarray]) -> None:
-    """Copies ids to one column a table.
+    """Copies ids into one column per table.
 
     Args:
         ids: list of integer arrays [n, width], side by side; every value fits its column.
-        columns: a vector [n] of int8, int16 or int32 for each table; filled.
+        columns: one vector [n] of int8, int16 or int32 per table, to fill.
     """
     kernels = native.load()
     (first, *others), rows = ids, len(ids[0])
-    if kernels is not None and not others and first.dtype == np.int32 and _plain(first):
+    if kernels is not None and not others and first.dtype == np.int32 and _is_contiguous(first):
         widths = _sizes(column.itemsize for column in columns)
         kernels.dlrm_narrow_ids(first.ctypes.data, rows, len(columns), widths, _addresses(columns))
         return
@@ -68,15 +68,22 @@ def narrow_ids(ids: Sequence[np.ndarray], columns: Sequence[np.ndarray]) -> None
 
 
 def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """Copies ids side by side.
+    """Copies ids into one array, side by side.
 
     Args:
         ids: list of integer arrays [n, width].
-        out: int32 [n, tables]; filled.
+        out: int32 [n, tables], to fill.
     """
     kernels = native.load()
-    narrow = all(part.shape[1] == 1 and _plain(part) and part.dtype.kind == "i" for part in ids)
-    if kernels is not None and narrow and max(part.itemsize for part in ids) <= 4 and _plain(out):
+    narrow = all(
+        part.shape[1] == 1 and _is_contiguous(part) and part.dtype.kind == "i" for part in ids
+    )
+    if (
+        kernels is not None
+        and narrow
+        and max(part.itemsize for part in ids) <= 4
+        and _is_contiguous(out)
+    ):
         widths = _sizes(part.itemsize for part in ids)
         kernels.dlrm_widen_ids(_addresses(ids), widths, len(out), len(ids), out.ctypes.data)
         return
@@ -91,7 +98,7 @@ def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
 
 
 def look_up(table: np.ndarray, counts: np.ndarray, out: np.ndarray) -> bool:
-    """Fills `out` with table[counts], and with anything where that is not in the table.
+    """Fills `out` with table[counts]; its values for counts outside the table are undefined.
 
     Args:
         table: float16 vector.
@@ -99,7 +106,7 @@ def look_up(table: np.ndarray, counts: np.ndarray, out: np.ndarray) -> bool:
         out: float16 array of the same shape.
 
     Returns:
-        Whether any count is not in the table.
+        Whether any count is outside the table.
     """
     kernels = native.load()
     if kernels is None:
@@ -118,7 +125,7 @@ def halves_to_floats(values: np.ndarray, out: np.ndarray) -> None:
         kernels.dlrm_halves_to_floats(values.ctypes.data, values.size, out.ctypes.data)
 
 
-def _plain(array):
+def _is_contiguous(array):
     return array.flags.c_contiguous
 
 

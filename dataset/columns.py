@@ -1,7 +1,7 @@
-"""What a dataset is: a list of columns, each (file, byte offset, dtype, width, transform).
+"""The description of a dataset: a list of columns (file, byte offset, dtype, width, transform).
 
-Every layout on disk becomes one `DatasetDescription`; readers, checks and converters know nothing
-else. Nothing here touches a file.
+Every layout on disk becomes a `DatasetDescription`; readers, checks and converters use only that.
+Nothing here accesses a file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ LABEL = "label"
 DENSE = "dense"
 CATEGORICAL = "categorical"
 
-#: Dense transforms by name: what is added before the natural logarithm (None: stored as used).
+#: Dense transforms by name: the number added before the natural logarithm; None for no logarithm.
 TRANSFORMS = {"none": None, "log(x+1)": 1.0, "log(x+3)": 3.0}
 
-#: Stored dtypes that each kind of column may have (little endian on disk).
+#: Stored dtypes allowed for each kind of column (little-endian on disk).
 STORED_DTYPES = {
     LABEL: ("bool", "int8", "uint8", "int32", "float32"),
     DENSE: ("float16", "float32", "int32"),
@@ -34,7 +34,7 @@ class Segment:
     Attributes:
         path: the file.
         offset: byte offset of the first sample's first value.
-        samples: how many samples lie here.
+        samples: number of samples.
     """
 
     path: str
@@ -44,18 +44,18 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """Values of `width` neighbours per sample, in one file or several in a row.
+    """`width` adjacent values per sample, in one file or several consecutive ones.
 
     Attributes:
         kind: `LABEL`, `DENSE` or `CATEGORICAL`.
-        segments: where the samples lie, in sample order.
+        segments: the parts of files that hold the samples, in sample order.
         dtype: stored dtype by NumPy name.
         width: values per sample.
         stride: bytes from one sample to the next.
         first_table: index of the first table (categorical columns only).
-        transform: a name from `TRANSFORMS`, still to be applied to the stored values.
-        applied: a name from `TRANSFORMS`, what dense values went through before they were stored;
-            None: the data does not say.
+        transform: name in `TRANSFORMS` of what the reader applies to the stored values.
+        applied: name in `TRANSFORMS` of what was applied before dense values were stored; None if
+            the data does not record it.
     """
 
     kind: str
@@ -69,7 +69,7 @@ class Column:
 
     @property
     def samples(self) -> int:
-        """How many samples the column holds."""
+        """Number of samples in the column."""
         return sum(segment.samples for segment in self.segments)
 
     @property
@@ -88,13 +88,13 @@ class DatasetDescription:
     """One split (train or test) of a dataset.
 
     Attributes:
-        path: the folder or raw file it was opened from.
+        path: the folder or raw file.
         layout: name of the layout on disk (see `dataset.layouts`).
         samples: number of samples.
         vocab_sizes: rows of each table, [T].
-        columns: `Column`s: one label, one dense, then the categorical ones in table order.
-        fingerprint: names the content; equal fingerprints mean equal data.
-        attainable_auc: AUC of the true probabilities on this split, where a generator stored it.
+        columns: one label column, one dense column, then the categorical ones in table order.
+        fingerprint: identifies the content: equal fingerprints mean equal data.
+        attainable_auc: AUC of the true label probabilities, if a generator recorded it.
     """
 
     path: str
@@ -109,8 +109,11 @@ class DatasetDescription:
         tables = [table for column in self.table_columns for table in column.tables]
         if tables != list(range(len(self.vocab_sizes))):
             raise DatasetError(
-                f"{self.path}: {len(self.vocab_sizes)} vocabulary sizes for "
-                f"{len(tables)} categorical features: both must be the same number"
+                f"{self.path}: expected one vocabulary size for each of {len(tables)} categorical "
+                f"features, found {len(self.vocab_sizes)}",
+                path=self.path,
+                expected=len(tables),
+                found=len(self.vocab_sizes),
             )
         for column in self.columns:
             check_dtype(column.kind, column.dtype, self.path)
@@ -119,8 +122,11 @@ class DatasetDescription:
                 check_transform(column.applied, self.path)
         if self.applied_transform not in (None, "none") and self.dense_transform != "none":
             raise DatasetError(
-                f"{self.path}: dense values are stored as {self.applied_transform} of counts: "
-                f"{self.dense_transform} cannot be applied to them again"
+                f"{self.path}: dense transform: expected none, because the stored values are "
+                f"{self.applied_transform} of counts, found {self.dense_transform}",
+                path=self.path,
+                expected="none",
+                found=self.dense_transform,
             )
 
     @property
@@ -150,18 +156,18 @@ class DatasetDescription:
 
     @property
     def applied_transform(self) -> str | None:
-        """Name of the transform that stored dense values have been through, None if unknown."""
+        """Name of the transform applied before the dense values were stored, None if unknown."""
         column = self.dense_column
         if column.applied is not None:
             return column.applied
-        # Integers, and what the reader takes logarithms of, are counts.
+        # Integers are counts, and so are values of which the reader takes logarithms.
         return "none" if column.dtype == "int32" or column.transform != "none" else None
 
     @property
     def effective_transform(self) -> str | None:
-        """Name of the transform from counts to what a model gets, None if unknown.
+        """Name of the transform from counts to model inputs, None if unknown.
 
-        What was applied before the values were stored, or else what the reader applies.
+        This is the reader's transform or, if that is "none", the one applied before storing.
         """
         return self.applied_transform if self.dense_transform == "none" else self.dense_transform
 
@@ -175,39 +181,46 @@ class DatasetDescription:
 
 
 def check_dtype(kind: str, dtype: str, where: str) -> None:
-    """Raises `DatasetError` for a stored dtype that a column of this kind cannot have."""
+    """Raises `DatasetError` if a column of this kind cannot have the stored dtype."""
     if dtype not in STORED_DTYPES[kind]:
         raise DatasetError(
-            f"{where}: unknown dtype {dtype!r} of a {kind} column: expected one of "
-            f"{', '.join(STORED_DTYPES[kind])}"
+            f"{where}: dtype of a {kind} column: expected one of {', '.join(STORED_DTYPES[kind])}, "
+            f"found {dtype!r:.40}",
+            path=where,
+            expected=STORED_DTYPES[kind],
+            found=dtype,
         )
 
 
 def check_transform(name: str, where: str) -> None:
-    """Raises `DatasetError` where `name` is not a known dense transform."""
+    """Raises `DatasetError` if `name` is not in `TRANSFORMS`."""
     if name not in tuple(TRANSFORMS):
         raise DatasetError(
-            f"{where}: unknown dense transform {name!r}: expected one of {', '.join(TRANSFORMS)}"
+            f"{where}: dense transform: expected one of {', '.join(TRANSFORMS)}, found "
+            f"{name!r:.40}",
+            path=where,
+            expected=tuple(TRANSFORMS),
+            found=name,
         )
 
 
-#: Every float16 by its bits, as float32: looking them up is several times faster than NumPy's cast.
+#: Every float16 as float32, by its bits: a lookup is several times faster than NumPy's cast.
 _HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
     """Returns stored dense values as a new float32 array."""
     if values.dtype == np.float16:
-        # Every index lies in the table: "wrap" saves take the check and a copy of the result.
+        # Every index is valid: mode "wrap" avoids take's check and a copy of the result.
         return _HALVES.take(values.view(np.uint16), mode="wrap")
     return values.astype(np.float32)
 
 
 def apply_transform(values: np.ndarray, transform: str) -> np.ndarray:
-    """Returns dense values [n, width] as float32, transformed as the reader would.
+    """Returns dense values [n, width] as float32, transformed as by the reader.
 
-    A logarithm of a value that is not positive comes out as NaN or -inf, which every caller
-    refuses (`dataset.chunks.transformed_dense`).
+    The logarithm of a value that is not positive is NaN or -inf; every caller refuses these
+    (`dataset.chunks.transformed_dense`).
     """
     shift = TRANSFORMS[transform]
     values = as_float32(values)
@@ -221,7 +234,7 @@ def apply_transform(values: np.ndarray, transform: str) -> np.ndarray:
 def narrow_dtype(vocab_size: int) -> str:
     """Returns the stored id dtype of the per-table layout for a table of `vocab_size` rows.
 
-    The limits are those of the published split scripts: int8 below 127 rows, int16 below 32,767.
+    As in the published split scripts: int8 below 127 rows, int16 below 32,767, else int32.
     """
     if vocab_size < 127:
         return "int8"

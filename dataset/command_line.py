@@ -1,4 +1,4 @@
-"""What the command lines of the data path share: exit status, types, the flags of a source."""
+"""Shared by the data tools' command lines: exit statuses, argument types, flags of a source."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from dataset.transforms import APPLIED_HELP
 from storage.arguments import whole_number
 from storage.paths import NotLocalError, check_local
 
-#: The exit code of errors that the user can correct; argparse exits with it as well.
+#: Exit code of errors that the user can fix; argparse uses the same one.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-#: Types for argparse: a number of things, such as samples (more than any disk holds), and of
-#: threads (more than any machine has cores cost memory and gain nothing).
+#: Argparse types: a count, such as of samples (the bound is more than any disk holds), and a number
+#: of threads (more threads than cores cost memory and gain nothing).
 at_least_one = whole_number(1, 10**15)
 threads = whole_number(1, 1024)
-#: What label and dense values are stored as, in 4 bytes.
+#: Stored types of 4-byte label and dense values.
 _WORD_TYPES = ("int32", "float32")
 
 
 def path(text: str) -> str:
-    """Returns a flag's text, which is a path on this machine: a type for argparse."""
+    """Returns an argument that is a local path: a type for argparse."""
     if not text:
-        # What an unset variable of the shell becomes: the current folder is not meant.
+        # An unset shell variable: the user does not mean the current folder.
         raise argparse.ArgumentTypeError("expected a path, found nothing")
     try:
         check_local(text)
@@ -44,25 +44,26 @@ def path(text: str) -> str:
 def run(name: str, job: Callable[[], int], interrupted: str = "interrupted") -> int:
     """Runs a tool and returns its exit status.
 
-    An unexpected error is left to Python: a traceback and status 1. Standard output that takes no
-    more ends the program too, as `storage.program_start` says.
+    Prints an error that the user can fix as one line on standard error. Other errors propagate:
+    Python prints a traceback and exits with 1. `storage.program_start` handles a standard output
+    that cannot be written.
 
     Args:
-        name: the tool's, put before messages.
-        job: the tool; returns its own exit status.
-        interrupted: what is said when the user stops it.
+        name: name of the tool, the prefix of messages.
+        job: the tool; returns its exit status.
+        interrupted: message when the user interrupts the tool.
 
     Returns:
-        What the job returned, or 2 or 130 with at most one line on standard error.
+        The job's status, 2 after an error, or 130 after an interrupt.
     """
     try:
         status = job()
     except (DatasetError, PreprocessError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except OSError as error:  # A full disk, a folder that may not be written.
+    except OSError as error:  # For example a full disk, or a folder without write permission.
         where = "" if error.filename is None else f"{error.filename}: "
-        # Tools only make folders, which may be there already.
+        # Tools only create folders, and accept existing ones.
         is_file = isinstance(error, FileExistsError)
         what = "is a file: expected a folder" if is_file else error.strerror or error
         print(f"{name}: {where}{what}", file=sys.stderr)
@@ -77,18 +78,20 @@ def run(name: str, job: Callable[[], int], interrupted: str = "interrupted") -> 
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for what a dataset's files do not say themselves."""
-    parser.add_argument("--vocab_sizes", metavar="LIST", help="for data that does not carry them")
+    """Adds the flags for facts that a dataset's files may not record."""
+    parser.add_argument(
+        "--vocab_sizes", metavar="LIST", help="rows of each table, for data that does not record it"
+    )
     for kind in ("label", "dense"):
         parser.add_argument(
             f"--{kind}_type",
             choices=_WORD_TYPES,
-            help=f"type of the stored {kind} values, for data that does not say",
+            help=f"type of the stored {kind} values, for data that does not record it",
         )
     parser.add_argument(
         "--dense_transform",
         choices=list(TRANSFORMS),
-        help="read the stored dense values with this transform instead of the layout's",
+        help="transform to apply to the stored dense values, instead of the layout's",
     )
     parser.add_argument("--applied_transform", choices=list(TRANSFORMS), help=APPLIED_HELP)
 
@@ -100,16 +103,16 @@ def open_source(
 
     Args:
         path: a dataset's folder, a split's folder, or a raw file.
-        layout: a layout's name, or "auto".
+        layout: name of a layout, or "auto".
         parsed: the command line, with the flags of `add_source_arguments`.
-        flat_days: a folder of TorchRec's days is a dataset, whose last day is the test split, and
-            not one split.
+        flat_days: treat a folder of TorchRec's days as a dataset whose test split comes from the
+            last day, instead of as one split.
 
     Returns:
         One or two descriptions, train first.
 
     Raises:
-        DatasetError: as `dataset.opening.open_split`.
+        DatasetError: see `dataset.opening.open_split`.
     """
     sizes = None
     if parsed.vocab_sizes is not None:

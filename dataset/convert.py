@@ -1,9 +1,9 @@
-"""Converts a dataset between layouts: streaming, every value checked, in constant memory.
+"""Converts a dataset to another layout and checks every value, in constant memory.
 
     python3 -m dataset.convert SRC DST --layout per_table
 
-SRC is a dataset in any layout that is read (raw, three_file, per_table, DeepLearningExamples,
-MLPerf v0.7, TorchRec), or one split of it; DST is a folder, for one raw split a file.
+SRC is a dataset in any supported layout (raw, three_file, per_table, DeepLearningExamples,
+MLPerf v0.7, TorchRec), or one split of it. DST is a folder; for one raw split it is a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataset.rewrite import rewrite
 from storage.arguments import first_paragraph
 from storage.claim import Claim, ClaimError
 
-#: Layouts that are written.
+#: Layouts that can be written.
 TARGETS = ("raw", "three_file", "per_table")
 
 
@@ -34,15 +34,15 @@ def convert_split(
 
     Args:
         source: a `DatasetDescription`.
-        destination: the folder, or for the raw layout the file.
+        destination: the folder; for the raw layout, the file.
         layout: "raw", "three_file" or "per_table".
-        **options: of `dataset.rewrite.rewrite`.
+        **options: see `dataset.rewrite.rewrite`.
 
     Returns:
-        Seconds that it took.
+        The duration in seconds.
 
     Raises:
-        DatasetError: as `dataset.rewrite.rewrite`.
+        DatasetError: see `dataset.rewrite.rewrite`.
     """
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
@@ -55,21 +55,28 @@ def convert_dataset(
     overwrite: bool = False,
     **options: Any,
 ) -> list[tuple[DatasetDescription, str, float]]:
-    """Writes the described train and test splits below `destination`; options as for one split.
+    """Writes the described train and test splits into the folder `destination`.
 
-    A conversion that was broken off goes on when it is started again.
+    After an interruption, the same call replaces the incomplete files.
+
+    Args:
+        sources: descriptions of train and test.
+        destination: the folder.
+        layout: "raw", "three_file" or "per_table".
+        overwrite: replace existing splits that this project wrote.
+        **options: see `dataset.rewrite.rewrite`.
 
     Returns:
         (description, path written, seconds) for each split.
 
     Raises:
-        DatasetError: as `convert_split`; before anything is written where a split is there already.
+        DatasetError: as for `convert_split`; if a split exists, nothing is written.
     """
     raw = layout == "raw"
     names = layouts.RAW_FILES if raw else ("train", "test")
     paths = [os.path.join(destination, name) for name in names]
     for source in sources:
-        encode.encoding(source, layout)  # What cannot be written makes no folder.
+        encode.encoding(source, layout)  # Fails before a folder is created.
     os.makedirs(destination, exist_ok=True)
     done = []
     try:
@@ -87,12 +94,12 @@ def convert_dataset(
             if raw:
                 ownership.record_dataset(destination, sources[0].vocab_sizes, {})
     except ClaimError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}") from error
+        raise DatasetError(f"{error.filename}: {error.strerror}", path=error.filename) from error
     return done
 
 
 def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
-    """Checks that what is written next to raw files replaces nothing of somebody else's."""
+    """Checks that the files next to raw files may be written: none replaces a user's file."""
     owned = ownership.raw_files(destination) if overwrite else claim.leftovers
     replaceable = vocabularies.FILE_NAME in owned
     ownership.check_vocab_sizes(destination, vocab_sizes, replaceable)
@@ -111,11 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "destination", metavar="DST", type=command_line.path, help="folder to write"
     )
     parser.add_argument("--layout", required=True, choices=TARGETS, help="layout to write")
-    parser.add_argument("--source_layout", default="auto", help="SRC's (default: recognise it)")
-    add_source_arguments(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace splits that are there")
     parser.add_argument(
-        "--jobs", type=command_line.threads, help="threads (default: about one for each core)"
+        "--source_layout", default="auto", help="layout of SRC (default: recognise it)"
+    )
+    add_source_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing splits")
+    parser.add_argument(
+        "--jobs",
+        type=command_line.threads,
+        help="threads (default: one per core and one more, at most 9)",
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.convert", lambda: _convert(parsed))
@@ -136,7 +147,10 @@ def _convert(parsed):
             f"{size:.2f} GB in {seconds:.1f} s ({size / seconds:.2f} GB/s)"
         )
     if sources[0].effective_transform is None:
-        print(f"dataset.convert: {transforms.not_recorded(sources[0].path)}", file=sys.stderr)
+        print(
+            f"dataset.convert: {transforms.unknown_transform_message(sources[0].path)}",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Builds descriptions of folders whose columns each fill one file."""
+"""Describes folders in which each column is one file."""
 
 from __future__ import annotations
 
@@ -33,31 +33,37 @@ def file_column(
     transform: str = "none",
     applied: str | None = None,
 ) -> Column:
-    """Returns the `Column` that fills the file `path`, whose size must fit `samples`."""
+    """Returns the `Column` in the file `path`, whose size must match `samples`.
+
+    Raises:
+        DatasetError: the dtype is not allowed, or the size does not match.
+    """
     check_dtype(kind, dtype, path)
     stride = width * np.dtype(dtype).itemsize
     hint = _other_size(files.size(path), samples * width, dtype)
     files.expect_samples(path, stride, samples, hint=hint)
-    segments = files.whole_file(path, samples)
+    segments = files.single_segment(path, samples)
     return Column(kind, segments, dtype, width, stride, first_table, transform, applied)
 
 
 def _other_size(found, values, dtype):
-    """Returns a hint where a file has the size of another dtype's values, else ""."""
+    """Returns a hint if the file size fits values of another width, else ""."""
     for size in (1, 2, 4, 8):
         if values and found == values * size != values * np.dtype(dtype).itemsize:
-            wide = ": int64 or float64 values, perhaps: write them as 4-byte ones"
-            return f": values of {size} bytes, expected {dtype}{wide if size == 8 else ''}"
+            wide = "; write int64 and float64 as 4-byte values" if size == 8 else ""
+            return f"; the size fits values of {size} bytes, not {dtype}{wide}"
     return ""
 
 
 def check_table_files(folder: str, prefix: str, tables: int) -> None:
-    """Raises `DatasetError` where a folder has more files of ids than there are tables."""
+    """Raises `DatasetError` if a folder has more id files than there are tables."""
     beyond = os.path.join(folder, f"{prefix}{tables}.bin")
     if files.exists(beyond):
         raise DatasetError(
-            f"{beyond}: expected {tables} files {prefix}0.bin to {prefix}{tables - 1}.bin, one for "
-            f"each of {tables} vocabulary sizes, found more"
+            f"{beyond}: expected files {prefix}0.bin to {prefix}{tables - 1}.bin only, one per "
+            "vocabulary size, found more",
+            path=beyond,
+            expected=tables,
         )
 
 
@@ -68,14 +74,17 @@ def describe_files(
     vocab_sizes: list[int],
     root: str | None = None,
 ) -> DatasetDescription:
-    """Describes columns that each fill one file; the label's file says how many samples.
+    """Describes columns in one file each; the size of the label's file gives the sample count.
 
     Args:
         folder: the split's folder.
         layout: name of the layout.
-        columns: (file name, kind, dtype, width, first table, transform) each.
+        columns: (file name, kind, dtype, width, first table, transform) of each column.
         vocab_sizes: rows of each table.
-        root: the folder that file names are relative to, where that is not the split's.
+        root: folder that the file names are relative to; default: `folder`.
+
+    Raises:
+        DatasetError: a file is missing or its size does not match.
     """
     root = folder if root is None else root
     paths = [os.path.join(root, name) for name, *_ in columns]
@@ -100,17 +109,28 @@ def describe_files(
 
 
 def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription:
-    """Describes a split folder that this project wrote, from its checked metadata.json."""
+    """Describes a split folder that this project wrote, from the content of its metadata.json.
+
+    Raises:
+        DatasetError: the content is inconsistent, or a file does not match it.
+    """
     where = os.path.join(folder, metadata.FILE_NAME)
     samples = content["samples"]
     if not samples:
-        raise DatasetError(f"{where}: holds no samples")
+        raise DatasetError(
+            f"{where}: samples: expected at least 1, found 0", path=where, found=0, bound=1
+        )
     columns = []
     tables = 0
     for stored in content["columns"]:
         kind, path = stored["kind"], os.path.join(folder, stored["file"])
         if kind not in (LABEL, DENSE, CATEGORICAL):
-            raise DatasetError(f"{where}: unknown kind of column {kind!r}")
+            raise DatasetError(
+                f"{where}: kind of a column: expected {LABEL}, {DENSE} or {CATEGORICAL}, found "
+                f"{kind!r:.40}",
+                path=where,
+                found=kind,
+            )
         transform, applied = "none", None
         if kind == DENSE:
             transform, applied = content["dense_transform"], content.get("applied_transform")
@@ -123,7 +143,12 @@ def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription
     kinds = [column.kind for column in columns]
     for kind in (LABEL, DENSE):
         if kinds.count(kind) != 1:
-            raise DatasetError(f"{where}: expected one {kind} column, found {kinds.count(kind)}")
+            raise DatasetError(
+                f"{where}: expected one {kind} column, found {kinds.count(kind)}",
+                path=where,
+                expected=1,
+                found=kinds.count(kind),
+            )
     return DatasetDescription(
         path=folder,
         layout=content["layout"],

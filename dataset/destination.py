@@ -1,4 +1,4 @@
-"""Where a split is written: a folder, or a raw file; only what this project wrote is replaced."""
+"""The destination of a split: a folder or a raw file. Replaces only files of this project."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Destination:
 
     Args:
         path: the folder or file.
-        layout: name of the layout that is written there.
+        layout: name of the layout to write.
 
     Attributes:
-        path: as given.
-        raw: whether it is a file.
-        folder: the folder of its files.
+        path: the folder or file.
+        raw: whether the path is a raw file.
+        folder: the folder that holds the split's files.
     """
 
     def __init__(self, path: str, layout: str):
@@ -37,35 +37,37 @@ class Destination:
         self._names, self._owned = [], frozenset()
 
     def path_of(self, name: str) -> str:
-        """Returns the path of a file by its name in the encoding."""
+        """Returns the path of a file of the encoding."""
         return self.path if self.raw else os.path.join(self.folder, name)
 
     def refuse_complete(self) -> None:
-        """Raises `DatasetError` where a split of this project is complete."""
+        """Raises `DatasetError` if the path holds a complete split of this project."""
         if self._is_complete():
+            path = self.path_of(self._mark)
             raise DatasetError(
-                f"{self.path_of(self._mark)}: is there already: remove it, or give --overwrite to "
-                "replace it"
+                f"{path}: already exists; remove it, or give --overwrite to replace it",
+                path=path,
+                flag="overwrite",
             )
 
     def claim(self) -> Claim:
-        """Returns the claim of the files, a context to write them in."""
+        """Returns the claim to hold while the files are written."""
         if not self.raw:
             return Claim(self.folder, is_complete=self._is_complete)
-        # Of the file alone: others may be written next to it.
+        # For this file only: another process may write files next to it.
         return Claim(self.folder, marker=f".{self._mark}.incomplete", is_complete=self._is_complete)
 
     def take(self, claim: Claim, source: DatasetDescription, names: Sequence[str]) -> None:
-        """Claims the files, before any is written.
+        """Claims the files before any is written.
 
         Args:
             claim: from `claim`.
-            source: what is read meanwhile.
+            source: the split to read.
             names: the files' names in the encoding.
 
         Raises:
-            DatasetError: the source is among them.
-            storage.claim.ClaimError: one of them is there, and this project did not write it.
+            DatasetError: a file of the source would be overwritten.
+            storage.claim.ClaimError: a file exists that this project did not write.
         """
         self._names = [self._mark] if self.raw else [*names, self._mark]
         self._owned = self._own_files()
@@ -76,26 +78,26 @@ class Destination:
         claim.take(taken, self._owned)
 
     def begin_replacing(self, claim: Claim) -> None:
-        """Removes what says that the files are complete: from here to the end they are not."""
+        """Removes the record that the files are complete."""
         if self.raw:
             ownership.forget_raw(self.path_of(self._mark))
         else:
             claim.remove([self._mark])
 
     def remove_superseded(self, claim: Claim) -> None:
-        """Removes files that only the split that was replaced had."""
+        """Removes files of the replaced split that the new one does not have."""
         if not self.raw:
             claim.remove((self._owned | claim.leftovers) - set(self._names))
 
     def finish(
         self, source: DatasetDescription, encoding: Encoding, digests: Sequence[BlockDigest]
     ) -> None:
-        """Writes what says that the files are complete.
+        """Writes the record that the files are complete.
 
         Args:
-            source: what was written.
-            encoding: how: a `dataset.encode.Encoding`.
-            digests: a `storage.digests.BlockDigest` of each file.
+            source: the split that was written.
+            encoding: its encoding.
+            digests: the digest of each file.
         """
         if self.raw:
             path = os.path.join(self.folder, self._mark)
@@ -136,5 +138,6 @@ class Destination:
             for segment in column.segments:
                 if os.path.realpath(segment.path) in written:
                     raise DatasetError(
-                        f"{self.path}: cannot be rewritten from itself: choose another"
+                        f"{self.path}: source and destination are the same; choose another one",
+                        path=self.path,
                     )

@@ -1,4 +1,4 @@
-"""What a split is written as: the files of each layout that is written, and their bytes."""
+"""Encodes chunks of samples as the files of each layout that can be written."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
 from storage.direct_io import ThreadBuffers
 
-#: Counts below this have their float16 logarithms in a table that fits the cache.
+#: Size of the lookup table of float16 logarithms of counts, which fits the cache.
 _LOOKED_UP = 65536
 
 
 class OutputFile(NamedTuple):
-    """A file to write: its name and what metadata.json says of it."""
+    """A file to write: its name and its entries in metadata.json."""
 
     name: str
     kind: str
@@ -45,12 +45,11 @@ class Encoding(NamedTuple):
 
     Attributes:
         layout: name of the layout.
-        dense_transform: what a reader of the result has to apply.
-        applied_transform: what the result's stored dense values have been through, None if
-            unknown.
-        files: `OutputFile`s in column order.
-        encode: chunk -> one contiguous array for each file. They may be the chunk's own or the
-            thread's, and then are written over by its next chunk.
+        dense_transform: the transform that a reader of the result applies.
+        applied_transform: the transform applied to the result's stored values; None if unknown.
+        files: the files in column order.
+        encode: function (chunk) -> one contiguous array per file. The thread's next chunk
+            overwrites the arrays.
     """
 
     layout: str
@@ -64,11 +63,13 @@ def encoding(source: DatasetDescription, layout: str) -> Encoding:
     """Returns the `Encoding` of the described `source` in `layout`.
 
     Raises:
-        DatasetError: the layout is one that is only read, or cannot hold the source's values.
+        DatasetError: the layout is read-only, or cannot hold the source's values.
     """
     if layout not in _ENCODINGS:
         raise DatasetError(
-            f"layout {layout!r} is not written: expected one of {', '.join(_ENCODINGS)}"
+            f"layout to write: expected one of {', '.join(_ENCODINGS)}, found {layout!r}",
+            expected=tuple(_ENCODINGS),
+            found=layout,
         )
     return _ENCODINGS[layout](source)
 
@@ -86,7 +87,7 @@ def _three_file(source):
     buffers = ThreadBuffers()
 
     def encode(chunk):
-        # The transform stays the reader's, but a value that it cannot take is found here.
+        # The reader will apply the transform; its invalid values must be found now.
         check_dense(chunk, source.dense_column)
         if len(chunk.ids) == 1 and chunk.ids[0].dtype == np.int32:
             ids = chunk.ids[0]
@@ -110,7 +111,7 @@ def _per_table(source):
     for table, rows in enumerate(source.vocab_sizes):
         files.append(OutputFile(f"category_{table}.bin", CATEGORICAL, narrow_dtype(rows), 1))
     dtypes = [file.dtype for file in files[2:]]
-    # Most counts are small: looking their logarithms up is several times faster.
+    # Most counts are small: a lookup of their logarithms is several times faster.
     logs = None
     if source.dense_column.dtype == "int32" and source.dense_transform != "none":
         counts = np.arange(_LOOKED_UP, dtype=np.int32)
@@ -137,9 +138,9 @@ def _per_table(source):
 
 
 def _look_up(logs, counts, transform, half):
-    """Fills `half` with transformed counts, of which those below `_LOOKED_UP` stand in `logs`."""
+    """Fills `half` with transformed counts, from `logs` for those below `_LOOKED_UP`."""
     if column_kernels.look_up(logs, counts, half):
-        beyond = counts.view(np.uint32) >= _LOOKED_UP  # negative ones too
+        beyond = counts.view(np.uint32) >= _LOOKED_UP  # includes negative counts
         half[beyond] = apply_transform(counts[beyond], transform).astype(np.float16)
 
 
@@ -148,10 +149,15 @@ def _half(dense, chunk, source):
         half = dense.astype(np.float16)
     if np.isinf(half).any():
         row, position = (int(i) for i in np.argwhere(np.isinf(half))[0])
+        path = source.dense_column.segments[0].path
         raise DatasetError(
-            f"{source.dense_column.segments[0].path}: sample {chunk.first + row}, dense feature "
-            f"{position}: {dense[row, position]} is too large for float16 (65504): give a dense "
-            "transform"
+            f"{path}: sample {chunk.first + row}, dense feature {position}: expected at most 65504 "
+            f"(float16), found {dense[row, position]}; try --dense_transform",
+            flag="dense_transform",
+            path=path,
+            sample=chunk.first + row,
+            found=float(dense[row, position]),
+            bound=65504,
         )
     return half
 
@@ -161,22 +167,29 @@ def _raw(source):
     if column.transform != RAW_TRANSFORM:
         applied = source.applied_transform
         if applied == "none":
-            why = "counts that the reader takes unchanged"
-            if column.transform != "none":
-                why = f"{column.transform} counts"
+            found = f"counts with dense transform {column.transform}"
+            advice = f"; try --dense_transform '{RAW_TRANSFORM}'"
         else:
-            why = "transformed values" + ("" if applied is None else f" ({applied})")
+            found = "transformed values" + ("" if applied is None else f" ({applied})")
+            advice = "; choose another layout"
         raise DatasetError(
-            f"{source.path}: holds {why}: raw files hold counts that are read with "
-            f"{RAW_TRANSFORM}"
-            + (f" (--dense_transform '{RAW_TRANSFORM}')" if applied == "none" else "")
+            f"{source.path}: to write raw files, expected counts with dense transform "
+            f"{RAW_TRANSFORM}, found {found}{advice}",
+            flag="dense_transform" if applied == "none" else "layout",
+            path=source.path,
+            expected=RAW_TRANSFORM,
+            found=column.transform if applied == "none" else applied,
         )
     dense, tables = source.dense_features, len(source.vocab_sizes)
     if dense != DENSE_FEATURES:
-        # A raw file does not say how many it holds.
+        # A raw file does not record the number of its dense features.
         raise DatasetError(
-            f"{source.path}: raw files hold {DENSE_FEATURES} dense features, found {dense}: write "
-            "another layout"
+            f"{source.path}: to write raw files, expected {DENSE_FEATURES} dense features, found "
+            f"{dense}; choose another layout",
+            flag="layout",
+            path=source.path,
+            expected=DENSE_FEATURES,
+            found=dense,
         )
     width = 1 + dense + tables
     buffers = ThreadBuffers()
@@ -191,13 +204,16 @@ def _raw(source):
                 int(i) for i in np.argwhere(records[:, 1 : 1 + dense] != chunk.dense)[0]
             )
             raise DatasetError(
-                f"{column.segments[0].path}: sample {chunk.first + row}, dense feature "
-                f"{position}: {chunk.dense[row, position]} is not an integer: raw files hold counts"
+                f"{column.segments[0].path}: sample {chunk.first + row}, dense feature {position}: "
+                f"to write raw files, expected an integer, found {chunk.dense[row, position]}",
+                path=column.segments[0].path,
+                sample=chunk.first + row,
+                found=float(chunk.dense[row, position]),
             )
         column_kernels.widen_ids(chunk.ids, records[:, 1 + dense :])
         return [records]
 
-    # One column of whole records: what metadata.json would say does not apply to it.
+    # One file of complete records; raw files have no metadata.json.
     files = [OutputFile("", "raw", "int32", width)]
     return Encoding("raw", RAW_TRANSFORM, "none", files, encode)
 

@@ -1,7 +1,7 @@
-"""What is wrong with a dataset, as one exception that names file, expected and found."""
+"""The error of every function that reads or writes a dataset."""
 
 from storage.errors import ReportedError
 
 
 class DatasetError(ReportedError, ValueError):
-    """A dataset that is missing, damaged or does not fit what was asked of it."""
+    """A dataset is missing or damaged, or does not fit the request."""

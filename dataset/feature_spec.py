@@ -1,8 +1,8 @@
-"""feature_spec.yaml of DeepLearningExamples: which files hold which features of a dataset.
+"""Reads feature_spec.yaml of DeepLearningExamples: which files hold which features of a dataset.
 
-The file is the truth: names and number of features, dtypes, cardinalities and paths are its own. A
-dataset has the mappings (splits) `train` and `test`; their files may be anywhere in the folder.
-What the file says and this reader does not read is an error, never ignored.
+The file defines the names and number of features, dtypes, cardinalities and paths. A dataset has
+the mappings (splits) `train` and `test`; their files may be anywhere in the folder. Anything in the
+file that this reader does not support is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataset.errors import DatasetError
 
 FILE_NAME = "feature_spec.yaml"
 LAYOUT = "deep_learning_examples"
-#: The only type of chunk that is read; DeepLearningExamples' other one is text, "csv".
+#: The only supported type of chunk; the other type of DeepLearningExamples is "csv".
 _CHUNK_TYPE = "split_binary"
 
 
@@ -34,7 +34,7 @@ class _Feature(msgspec.Struct, forbid_unknown_fields=True):
     dtype: str
     cardinality: Any = None
     hotness: Any = None
-    # Of the generator of synthetic data: how ids are distributed.
+    # Parameter of DeepLearningExamples' generator of synthetic ids.
     alpha: Any = None
 
 
@@ -51,7 +51,7 @@ class _Channels(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Source(NamedTuple):
-    """Where a feature is: a file, as named in the spec, and all features in that file."""
+    """The file of a feature, as named in the spec, and all features in that file."""
 
     file: str
     features: list[str]
@@ -68,9 +68,10 @@ def find(folder: str) -> str | None:
 
 
 def covers(split: str) -> bool:
-    """Returns whether a split's folder, which need not exist, is a mapping of the spec beside it.
+    """Returns whether the feature spec next to a split's folder defines that split.
 
-    `train` and `test` always are where there is a spec: one that has no such mapping is wrong.
+    The folder need not exist. If there is a spec, the answer for `train` and `test` is True: a spec
+    without these mappings is an error.
 
     Raises:
         DatasetError: the feature spec cannot be read.
@@ -84,12 +85,12 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
     """Describes one mapping of a feature spec.
 
     Args:
-        path: of the feature_spec.yaml.
-        mapping: its name in `source_spec`, such as "train".
-        vocab_sizes: rows of each table, where the user gave them: they must be the spec's.
+        path: the feature_spec.yaml.
+        mapping: name of the mapping in `source_spec`, such as "train".
+        vocab_sizes: rows of each table as given by the user; they must equal the spec's.
 
     Raises:
-        DatasetError: naming the spec's field, or the file, what was expected and what was found.
+        DatasetError: the spec or a file is invalid, or the vocabulary sizes differ.
     """
     spec = _read(path)
     features = {
@@ -98,9 +99,12 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
     }
     channels = _checked(path, "channel_spec", spec["channel_spec"], _Channels)
     if mapping not in spec["source_spec"]:
-        raise DatasetError(
-            f"{path}: source_spec: expected a mapping {mapping}, found "
-            f"{', '.join(spec['source_spec']) or 'none'}"
+        raise _error(
+            path,
+            "source_spec",
+            f"expected a mapping {mapping}, found {', '.join(spec['source_spec']) or 'none'}",
+            expected=mapping,
+            found=list(spec["source_spec"]),
         )
     chunks = [
         _checked(path, f"source_spec.{mapping}[{index}]", chunk, _Chunk)
@@ -111,26 +115,39 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
     sizes = [_cardinality(path, name, features[name]) for name in channels["categorical"]]
     vocabularies.check_sizes(sizes, path)
     if vocab_sizes is not None and vocab_sizes != sizes:
+        wrong = vocabularies.difference(vocab_sizes, sizes, "the given list", "the feature spec")
         raise DatasetError(
-            f"{path}: vocabulary sizes given and those of the feature spec differ: expected "
-            f"{sizes}, found {vocab_sizes}"
+            f"{path}: vocabulary sizes: {wrong}",
+            flag="vocab_sizes",
+            path=path,
+            expected=sizes,
+            found=vocab_sizes,
         )
 
     def column(kind, names, first_table=0):
         source = sources.get(names[0])
-        where = f"{path}: source_spec.{mapping}"
+        field = f"source_spec.{mapping}"
         if source is None:
-            raise DatasetError(f"{where}: the feature {names[0]} is in no file")
+            raise _error(
+                path, field, f"expected a file for the feature {names[0]}, found none",
+                expected=names[0],
+            )  # fmt: skip
         if source.features != names:
-            raise DatasetError(
-                f"{where}: {source.file}: expected it to hold {_shown(names)} of the {kind} "
-                f"channel and nothing else, in this order, found {_shown(source.features)}"
+            raise _error(
+                path,
+                field,
+                f"{source.file}: expected exactly the features of the {kind} channel, in its "
+                f"order: {_shown(names)}; found {_shown(source.features)}",
+                expected=names,
+                found=source.features,
             )
         dtypes = sorted({features[name]["dtype"] for name in names})
         if len(dtypes) > 1:
-            raise DatasetError(
-                f"{path}: feature_spec: expected one dtype in {source.file}, found "
-                f"{', '.join(dtypes)}"
+            raise _error(
+                path,
+                "feature_spec",
+                f"expected one dtype in {source.file}, found {', '.join(dtypes)}",
+                found=dtypes,
             )
         return (source.file, kind, dtypes[0], len(names), first_table, "none")
 
@@ -142,76 +159,88 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
 
 def _read(path):
     spec = files.read_yaml(path, dict[str, Any])
-    return _checked(path, "", spec, _Spec)
+    return _checked(path, None, spec, _Spec)
 
 
 def _checked(path, field, value, shape):
-    files.check_shape(value, f"{path}: {field}" if field else path, shape)
+    files.check_shape(value, path, shape, field)
     return value
+
+
+def _error(path, field, problem, **fields):
+    return DatasetError(f"{path}: {field}: {problem}", path=path, field=field, **fields)
 
 
 def _check_channels(path, channels, features):
     for channel, names in channels.items():
+        field = f"channel_spec.{channel}"
         for name in names:
             if name not in features:
-                raise DatasetError(f"{path}: channel_spec.{channel}: {name} is not in feature_spec")
+                problem = f"expected names in feature_spec, found {name}"
+                raise _error(path, field, problem, found=name)
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise DatasetError(f"{path}: channel_spec.{channel}: {twice} occurs twice")
+            raise _error(path, field, f"expected each name once, found {twice} twice", found=twice)
     if len(channels["label"]) != 1:
-        raise DatasetError(
-            f"{path}: channel_spec.label: expected one feature, found {len(channels['label'])}"
-        )
+        count = len(channels["label"])
+        problem = f"expected one feature, found {count}"
+        raise _error(path, "channel_spec.label", problem, expected=1, found=count)
     for channel in ("numerical", "categorical"):
         if not channels[channel]:
-            raise DatasetError(
-                f"{path}: channel_spec.{channel}: expected at least one feature, found none: a "
-                "DLRM has numerical and categorical inputs"
-            )
+            problem = "expected at least one feature, found none"
+            raise _error(path, f"channel_spec.{channel}", problem, found=0, bound=1)
 
 
 def _sources(path, mapping, chunks):
     """Returns {feature: `_Source`} of a mapping's chunks."""
     sources = {}
     for index, chunk in enumerate(chunks):
-        where = f"{path}: source_spec.{mapping}[{index}]"
+        field = f"source_spec.{mapping}[{index}]"
         if chunk["type"] != _CHUNK_TYPE:
-            raise DatasetError(
-                f"{where}: type: expected {_CHUNK_TYPE}, found {chunk['type']!r}: transcode the "
-                "dataset first"
+            raise _error(
+                path,
+                f"{field}.type",
+                f"expected {_CHUNK_TYPE}, found {chunk['type']!r}; transcode the dataset first",
+                expected=_CHUNK_TYPE,
+                found=chunk["type"],
             )
         if len(chunk["files"]) != 1:
-            raise DatasetError(
-                f"{where}: files: expected one file, found {len(chunk['files'])}: join them, in "
-                "this order"
-            )
+            count = len(chunk["files"])
+            problem = f"expected one file, found {count}; join them in this order"
+            raise _error(path, f"{field}.files", problem, expected=1, found=count)
         file = chunk["files"][0]
-        # As text: a symbolic link in the folder may lead anywhere.
+        # Checks the text only: a symbolic link in the folder may lead anywhere.
         inside = os.path.normpath(file)
         if not file or os.path.isabs(file) or inside.split(os.sep)[0] in (os.pardir, os.curdir):
-            raise DatasetError(
-                f"{where}: files[0]: expected a path inside {os.path.dirname(path) or '.'}, found "
-                f"{file!r}"
+            raise _error(
+                path,
+                f"{field}.files[0]",
+                f"expected a path inside {os.path.dirname(path) or '.'}, found {file!r}",
+                found=file,
             )
         for name in chunk["features"]:
             if name in sources:
-                raise DatasetError(f"{where}: features: {name} is in another file already")
+                problem = f"expected each feature in one file, found {name} in two"
+                raise _error(path, f"{field}.features", problem, found=name)
             sources[name] = _Source(inside, chunk["features"])
     return sources
 
 
 def _cardinality(path, name, feature):
-    where = f"{path}: feature_spec.{name}"
+    field = f"feature_spec.{name}"
     if feature.get("hotness", 1) not in (None, 1):
-        raise DatasetError(
-            f"{where}: hotness: expected 1, found {feature['hotness']!r:.40}: multi-hot features "
-            "are not supported"
-        )
+        hotness = feature["hotness"]
+        problem = f"expected 1, found {hotness!r:.40}; multi-hot features are not supported"
+        raise _error(path, f"{field}.hotness", problem, expected=1, found=hotness)
     size = feature.get("cardinality")
     if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= vocabularies.MAX_ROWS:
-        raise DatasetError(
-            f"{where}: cardinality: expected an integer from 1 to {vocabularies.MAX_ROWS}, found "
-            + ("nothing" if size is None else f"{size!r:.40}")
+        raise _error(
+            path,
+            f"{field}.cardinality",
+            f"expected an integer from 1 to {vocabularies.MAX_ROWS}, found "
+            + ("nothing" if size is None else f"{size!r:.40}"),
+            found=size,
+            bound=vocabularies.MAX_ROWS,
         )
     return size
 

@@ -1,4 +1,4 @@
-"""Files of a dataset: their sizes against the samples they should hold, their JSON and YAML."""
+"""Checks files of a dataset against their expected sizes, and reads their JSON and YAML."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from storage.digests import sampled_sha256
 
 
 def size(path: str | os.PathLike) -> int:
-    """Returns the size in bytes of the regular, readable file `path`."""
+    """Returns the size in bytes of the regular, readable file `path`.
+
+    Raises:
+        DatasetError: the file is missing, unreadable or not regular.
+    """
     try:
         status = regular.check_regular(path)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path}: missing file") from error
+        raise DatasetError(f"{path}: missing file", path=path) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not os.access(path, os.R_OK):
-        raise DatasetError(f"{path}: cannot be read: Permission denied")
+        raise DatasetError(f"{path}: cannot be read: Permission denied", path=path)
     return status.st_size
 
 
 def exists(path: str | os.PathLike) -> bool:
-    """Returns whether there is something at `path`.
-
-    Unlike `os.path.exists`, which takes what may not be looked at for missing.
+    """Returns whether `path` exists; unlike `os.path.exists`, raises if that is unknown.
 
     Raises:
-        DatasetError: it cannot be found out, such as in a folder without permission.
+        DatasetError: the path cannot be checked, for example without permission for its folder.
     """
     return _status(path) is not None
 
 
 def is_folder(path: str | os.PathLike) -> bool:
-    """Returns whether `path` is a folder; raises as `exists`."""
+    """Returns whether `path` is a folder; raises like `exists`."""
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
@@ -56,7 +58,7 @@ def names_in(folder: str | os.PathLike) -> list[str]:
     """Returns the sorted names in `folder`.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the folder cannot be read.
     """
     try:
         return sorted(os.listdir(folder))
@@ -66,50 +68,70 @@ def names_in(folder: str | os.PathLike) -> list[str]:
 
 def _unreadable(path, error):
     if isinstance(error, OSError):
-        return DatasetError(f"{path}: cannot be read: {error.strerror}")
-    # A ValueError: the text has a character that no path has.
-    return DatasetError(f"{path!r:.200}: is no path: {error}")
+        return DatasetError(f"{path}: cannot be read: {error.strerror}", path=path)
+    # A ValueError: the path contains NUL.
+    return DatasetError(f"{path!r:.200}: not a path: {error}", path=path)
 
 
 def read_json(path: str | os.PathLike, shape: Any) -> Any:
-    """Returns the JSON value in file `path`, which has the given shape (`storage.structured`).
+    """Returns the value in the JSON file `path`, checked against a shape (`storage.structured`).
 
     Raises:
         DatasetError: the file cannot be read, is not JSON, or has another shape.
     """
-    return _as_dataset_error(structured.read_json, path, shape)
+    return _read(structured.read_json, path, shape)
 
 
 def read_yaml(path: str | os.PathLike, shape: Any) -> Any:
-    """Returns the value in the YAML file `path`, as `read_json` does."""
-    return _as_dataset_error(structured.read_yaml, path, shape)
+    """Returns the value in the YAML file `path`; see `read_json`."""
+    return _read(structured.read_yaml, path, shape)
 
 
-def check_shape(value: Any, where: str, shape: Any) -> None:
-    """Raises `DatasetError` unless a value from such a file has the given shape."""
-    _as_dataset_error(structured.check_shape, value, where, shape)
-
-
-def _as_dataset_error(function, *arguments):
+def _read(function, path, shape):
     try:
-        return function(*arguments)
+        return function(path, shape)
     except OSError as error:
-        raise DatasetError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise _unreadable(error.filename, error) from error
     except structured.StructureError as error:
-        raise DatasetError(str(error)) from error
+        raise DatasetError(str(error), **error.fields) from error
+
+
+def check_shape(value: Any, path: str, shape: Any, field: str | None = None) -> None:
+    """Checks the shape of a value that was read from a structured file.
+
+    Args:
+        value: the value.
+        path: the file.
+        shape: the type that the value must have.
+        field: the value's field in the file; None for the complete content.
+
+    Raises:
+        DatasetError: the value has another shape.
+    """
+    try:
+        structured.check_shape(value, path if field is None else f"{path}: {field}", shape)
+    except structured.StructureError as error:
+        fields = {**error.fields, "path": path}
+        if field is not None:
+            fields["field"] = field if error.field is None else f"{field}.{error.field}"
+        raise DatasetError(str(error), **fields) from error
 
 
 def count_samples(path: str, bytes_per_sample: int, header: int = 0) -> int:
-    """Returns how many samples the file holds; they must fill it after the header."""
+    """Returns the number of samples in a file, which must fill it after the header.
+
+    Raises:
+        DatasetError: the size is not the header plus a multiple of `bytes_per_sample`.
+    """
     found = size(path)
     samples, rest = divmod(found - header, bytes_per_sample)
     if rest or samples < 0:
         raise DatasetError(
-            f"{path}: truncated or of another type: expected {header} + a multiple of "
-            f"{bytes_per_sample} bytes, found {found} ({rest} too many)"
-            if header
-            else f"{path}: truncated or of another type: expected a multiple of "
-            f"{bytes_per_sample} bytes, found {found} ({rest} too many)"
+            f"{path}: truncated or of another type: expected {f'{header} + ' if header else ''}a "
+            f"multiple of {bytes_per_sample} bytes, found {found} ({rest} too many)",
+            path=path,
+            expected=bytes_per_sample,
+            found=found,
         )
     return samples
 
@@ -117,14 +139,14 @@ def count_samples(path: str, bytes_per_sample: int, header: int = 0) -> int:
 def expect_samples(
     path: str, bytes_per_sample: int, samples: int, header: int = 0, hint: str = ""
 ) -> None:
-    """Raises `DatasetError` unless the file holds exactly `samples` after its header.
+    """Raises `DatasetError` unless the file holds exactly `samples` samples after its header.
 
     Args:
         path: the file.
-        bytes_per_sample: of one sample.
-        samples: how many are expected.
-        header: bytes before the first.
-        hint: what the message ends with.
+        bytes_per_sample: bytes of one sample.
+        samples: expected number of samples.
+        header: bytes before the first sample.
+        hint: end of the message.
     """
     found = size(path)
     expected = header + samples * bytes_per_sample
@@ -133,19 +155,22 @@ def expect_samples(
         raise DatasetError(
             f"{path}: {what}: expected {expected} bytes ({samples} samples of "
             f"{bytes_per_sample} bytes), found {found} "
-            f"({(found - header) / bytes_per_sample:.10g} samples){hint}"
+            f"({(found - header) / bytes_per_sample:.10g} samples){hint}",
+            path=path,
+            expected=expected,
+            found=found,
         )
 
 
-def whole_file(path: str | os.PathLike, samples: int, offset: int = 0) -> tuple[Segment, ...]:
-    """Returns the segments of a column that lies in one file."""
+def single_segment(path: str | os.PathLike, samples: int, offset: int = 0) -> tuple[Segment, ...]:
+    """Returns the segments of a column in one file."""
     return (Segment(path=os.fspath(path), offset=offset, samples=samples),)
 
 
 def sampled_fingerprint(paths: Sequence[str], facts: Any) -> str:
-    """Returns a fingerprint of data that carries none of its own.
+    """Returns a fingerprint for data that does not record one.
 
-    Digests `facts` and each file's name, size and both ends (`storage.digests.sampled_sha256`).
+    It digests `facts` and each file's name, size and both ends (`storage.digests.sampled_sha256`).
 
     Raises:
         DatasetError: a file cannot be read.

@@ -1,6 +1,7 @@
-"""What other projects' scripts write: the layouts of DeepLearningExamples, MLPerf v0.7, TorchRec.
+"""Layouts of other projects: DeepLearningExamples, MLPerf v0.7, TorchRec.
 
-And raw records that are not read, such as with int64 or multi-hot ids, to be named in a message.
+Also recognises raw records that are not supported, such as with int64 or multi-hot ids, so that the
+error can name them.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ MODEL_SIZE = "model_size.json"
 _ModelSize = Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
 _LargestId = Annotated[int, msgspec.Meta(ge=0, lt=vocabularies.MAX_ROWS)]
 _MULTI_HOT = re.compile(r"day_\d+_sparse_multi_hot\.npz")
-# What NumPy raises for a header, which is a Python literal, that is none.
-_NO_HEADER = (
+# Exceptions of NumPy for an invalid header, which should be a Python literal.
+_INVALID_HEADER = (
     ValueError, TypeError, KeyError, OSError, SyntaxError, RecursionError, MemoryError,
     tokenize.TokenError,
 )  # fmt: skip
 _DAY = re.compile(r"day_(\d+)_(dense|sparse|labels)\.npy")
-#: Records looked at, from the start of the file.
+#: Records checked, from the start of the file.
 _RECORDS = 64
-#: Ids of a sample in each table of the MLPerf benchmark's multi-hot data (DLRM-DCNv2).
+#: Ids per sample of each table in the MLPerf benchmark's multi-hot data (DLRM-DCNv2).
 _DCNV2_HOTNESS = (
     3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
 )  # fmt: skip
@@ -44,9 +45,12 @@ _ONES = (1, 0x3F800000)
 
 
 def recognise_nvidia(folder: str) -> str:
-    """Tells DeepLearningExamples' files from MLPerf v0.7's, which have the same names.
+    """Returns the layout, DeepLearningExamples or MLPerf v0.7, of files with the same names.
 
-    The former hold 1 + 26 bytes of label and dense features per sample, the latter 4 + 52.
+    The former has 1 + 26 bytes of label and dense features per sample, the latter 4 + 52.
+
+    Raises:
+        DatasetError: the sizes of label.bin and numerical.bin fit neither layout.
     """
     label = files.size(os.path.join(folder, "label.bin"))
     dense = files.size(os.path.join(folder, "numerical.bin"))
@@ -55,14 +59,16 @@ def recognise_nvidia(folder: str) -> str:
     if dense == DENSE_FEATURES * label:
         return "mlperf_v0.7"
     raise DatasetError(
-        f"{folder}: sample counts differ: for a label.bin of {label} bytes, numerical.bin is "
-        f"expected to have {2 * DENSE_FEATURES * label} bytes (DeepLearningExamples: bool, "
-        f"float16) or {DENSE_FEATURES * label} (MLPerf v0.7: float32, float32), found {dense}"
+        f"{folder}: sample counts differ: with {label} bytes in label.bin, expected "
+        f"{2 * DENSE_FEATURES * label} (DeepLearningExamples: bool, float16) or "
+        f"{DENSE_FEATURES * label} (MLPerf v0.7: float32, float32) in numerical.bin, found {dense}",
+        path=folder,
+        found=dense,
     )
 
 
 def deep_learning_examples(folder: str, hints: Hints) -> DatasetDescription:
-    """Describes a split of NVIDIA's DeepLearningExamples: narrow columns, dense transformed."""
+    """Describes a split of NVIDIA's DeepLearningExamples: narrow columns, transformed values."""
     spec = feature_spec.find(os.path.normpath(os.path.join(folder, os.pardir)))
     if spec is not None:
         return feature_spec.describe(spec, os.path.basename(folder), hints.vocab_sizes)
@@ -97,14 +103,14 @@ def mlperf_v07(folder: str, hints: Hints) -> DatasetDescription:
 
 
 def _model_size(folder, hints):
-    """Returns the sizes given, or those of model_size.json, which stores largest ids."""
+    """Returns the sizes in the hints, or those of model_size.json, which stores largest ids."""
     if hints.vocab_sizes is None and hints.train is None:
         for around in (folder, os.path.join(folder, os.pardir)):
             path = os.path.normpath(os.path.join(around, MODEL_SIZE))
             if files.exists(path):
                 largest = files.read_json(path, _ModelSize)
                 for name, value in largest.items():
-                    files.check_shape(value, f"{path}: {name}", _LargestId)
+                    files.check_shape(value, path, _LargestId, name)
                 return vocabularies.check_sizes([v + 1 for v in largest.values()], path)
     return hints.find_vocab_sizes(folder)
 
@@ -116,8 +122,9 @@ def day_numbers(folder: str) -> list[int]:
     multi_hot = next((name for name in names if _MULTI_HOT.fullmatch(name)), None)
     if multi_hot is not None and not any(match[2] == "sparse" for match in matches):
         raise DatasetError(
-            f"{os.path.join(folder, multi_hot)}: expected day_*_sparse.npy with one id for each "
-            "table, found multi-hot ids (.npz): multi-hot data is not supported"
+            f"{os.path.join(folder, multi_hot)}: expected day_*_sparse.npy with one id per table, "
+            "found multi-hot ids (.npz); multi-hot data is not supported",
+            path=os.path.join(folder, multi_hot),
         )
     return sorted({int(match[1]) for match in matches})
 
@@ -126,15 +133,17 @@ def torchrec(folder: str, hints: Hints) -> DatasetDescription:
     """Describes all of a folder's TorchRec days, in order, as one split."""
     days = day_numbers(folder)
     if not days:
-        raise DatasetError(f"{folder}: missing files day_*_{{dense,sparse,labels}}.npy")
+        raise DatasetError(
+            f"{folder}: missing files day_*_{{dense,sparse,labels}}.npy", path=folder
+        )
     return _describe_days(folder, days, hints.find_vocab_sizes(folder))
 
 
 def open_days(folder: str, hints: Hints) -> tuple[DatasetDescription, DatasetDescription]:
-    """Describes a flat folder of days: all but the last train, half of the last is the test set.
+    """Describes a flat folder of days: the last day gives the test split, the others train.
 
-    The first half (rounded up) of the last day is the test set of the MLPerf benchmark; TorchRec's
-    own example calls that half its validation set.
+    The test split is the first half (rounded up) of the last day, as in the MLPerf benchmark.
+    TorchRec's example uses that half for validation.
 
     Returns:
         (train, test) descriptions.
@@ -142,8 +151,11 @@ def open_days(folder: str, hints: Hints) -> tuple[DatasetDescription, DatasetDes
     days = day_numbers(folder)
     if len(days) < 2:
         raise DatasetError(
-            f"{folder}: expected at least two days (the last one is the test set), found day "
-            f"{days[0]} alone"
+            f"{folder}: expected at least two days (the last one is the test split), found only "
+            f"day {days[0]}",
+            path=folder,
+            found=len(days),
+            bound=2,
         )
     sizes = hints.find_vocab_sizes(folder)
     train = _describe_days(folder, days[:-1], sizes)
@@ -166,11 +178,14 @@ def _describe_days(folder, days, sizes, first_half=False):
             if expected not in (None, samples):
                 raise DatasetError(
                     f"{path}: sample counts differ: expected {expected} rows as in "
-                    f"{os.path.basename(paths[-1])}, found {samples}"
+                    f"{os.path.basename(paths[-1])}, found {samples}",
+                    path=path,
+                    expected=expected,
+                    found=samples,
                 )
             expected = samples
             kept = (samples + 1) // 2 if first_half else samples
-            segments[kind] += files.whole_file(path, kept, offset)
+            segments[kind] += files.single_segment(path, kept, offset)
             paths.append(path)
     columns = tuple(
         Column(kind, tuple(segments[kind]), dtype, width, width * np.dtype(dtype).itemsize)
@@ -187,7 +202,7 @@ def _describe_days(folder, days, sizes, first_half=False):
 
 
 def _npy_rows(path, dtype, width):
-    """Returns (rows, byte offset of the first) of a C-ordered .npy array [rows, width]."""
+    """Returns (rows, byte offset of the first one) of a .npy array [rows, width] in C order."""
     files.size(path)
     try:
         with regular.open_regular(path) as file:
@@ -198,38 +213,46 @@ def _npy_rows(path, dtype, width):
             }[version]
             shape, fortran, found = read_header(file)
             offset = file.tell()
-    except _NO_HEADER as error:
+    except _INVALID_HEADER as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DatasetError(f"{path}: not a .npy file: {reason}") from error
+        raise DatasetError(f"{path}: not a .npy file: {reason}", path=path) from error
     rows = shape[0] if shape else 0
     if shape not in ((rows, width), (rows,)[: 1 if width == 1 else 0]) or fortran:
         raise DatasetError(
             f"{path}: expected an array of shape [n, {width}] in C order, found {list(shape)}"
-            f"{' in Fortran order' if fortran else ''}"
+            f"{' in Fortran order' if fortran else ''}",
+            path=path,
+            expected=(rows, width),
+            found=shape,
         )
     if found != np.dtype(dtype):
-        raise DatasetError(f"{path}: expected dtype {dtype}, found {found}")
+        raise DatasetError(
+            f"{path}: expected dtype {dtype}, found {found}",
+            path=path,
+            expected=dtype,
+            found=str(found),
+        )
     files.expect_samples(path, width * np.dtype(dtype).itemsize, rows, header=offset)
     return rows, offset
 
 
 class _RecordFormat(NamedTuple):
-    what: str
+    name: str
     record: int
-    # Words of a record whose value is 0: the upper halves of 8-byte numbers that are not negative.
+    # Words of a record that must be 0: the upper halves of nonnegative 8-byte numbers.
     zeros: tuple
 
 
 def find_other_format(path: str, dense_features: int, tables: int) -> str:
-    """Returns which records of another format the file holds, or "".
+    """Returns a description of the records if they have another format, else "".
 
-    A format is named if its record size divides the file's and the first records make sense in it
-    (labels are 0 or 1, upper halves of int64 are 0) but not in this project's.
+    A format matches if its record size divides the file size and the first records are plausible in
+    it (labels are 0 or 1, upper halves of int64 are 0), but not in this project's format.
 
     Args:
-        path: a raw file; its size need not be right.
-        dense_features: dense features expected.
-        tables: tables expected.
+        path: a raw file, of any size.
+        dense_features: expected number of dense features.
+        tables: expected number of tables.
     """
     words = 1 + dense_features + tables
     with regular.open_regular(path) as file:
@@ -253,7 +276,7 @@ def find_other_format(path: str, dense_features: int, tables: int) -> str:
     for found in formats:
         if size % found.record == 0 and _is_format(stored, found):
             return (
-                f"records of {found.record} bytes, as with {found.what}: expected {4 * words} "
+                f"records of {found.record} bytes, as with {found.name}: expected {4 * words} "
                 f"bytes (label, {dense_features} dense values and {tables} ids of 4 bytes each)"
             )
     return ""

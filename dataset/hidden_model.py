@@ -1,12 +1,12 @@
-"""The generating model behind synthetic click logs: what a label's probability really is.
+"""The model that generates synthetic click logs and knows the true probability of each label.
 
     logit = bias + scale * (dense effects + id effects + pairwise interactions)
 
 Each table's ids follow a Zipf-Mandelbrot law, p(id) ~ (id + 5)^-1.5, so that a few dozen ids
-make up most of a column. Each id has a latent score; it acts alone (id effect) and times the
-latent scores of other tables' ids (interaction): a dot product of embedding vectors expresses
-that, a sum over features cannot. Scale and bias are fitted so that the best possible AUC is
-`TARGET_AUC`, whatever the vocabulary.
+make up most of a column. Each id has a latent score. It contributes alone (id effect) and
+multiplied by the latent scores of other tables' ids (interaction). A dot product of embedding
+vectors can express the interaction; a sum over features cannot. Scale and bias are fitted so that
+the best possible AUC is `TARGET_AUC` for any vocabulary.
 """
 
 from __future__ import annotations
@@ -17,47 +17,46 @@ import numpy as np
 
 from dataset.describe import DENSE_FEATURES
 
-#: AUC of the true probabilities that scale is fitted to, and the rate of positive labels.
+#: Targets of the fit: the AUC of the true probabilities, and the rate of positive labels.
 TARGET_AUC = 0.81
 TARGET_RATE = 0.25
 
 #: Zipf-Mandelbrot exponent and shift of id popularity.
 _EXPONENT = 1.5
 _SHIFT = 5.0
-#: Latent scores fade beyond about this id: what is seen too rarely to be learned says little.
+#: Latent scores decrease beyond about this id: rarer ids, which cannot be learned, matter little.
 _FREQUENT_IDS = 40
 #: Shares of the logit's variance.
 _DENSE_SHARE, _ID_SHARE, _PAIR_SHARE = 0.2, 0.4, 0.4
-#: Tables with fewer rows than this carry little: random vectors tell their ids apart unlearned.
+#: Tables with fewer rows contribute little: even untrained vectors distinguish their ids.
 _SMALL_TABLE = 100
-#: How many of the other tables carry much, and what the rest carries relative to them.
+#: Number of tables that contribute strongly, and the relative strength of the others.
 _STRONG_TABLES = 8
 _WEAK = 0.1
-#: Interactions that each strong table starts.
+#: Interactions drawn for each strong table.
 _PARTNERS = 2
 _CALIBRATION_SAMPLES = 60_000
 
 
 def auc_of_probabilities(probabilities: np.ndarray) -> float:
-    """Returns the expected AUC of labels drawn with, and ranked by, the given probabilities.
+    """Returns the expected AUC of labels that are drawn with, and ranked by, `probabilities`.
 
-    The chance that a positive outranks a negative: over ordered pairs, sum of p_i (1 - p_j) where
-    p_i > p_j (half where equal), over sum p times sum (1 - p) less the pairs of a sample with
-    itself.
+    This is the chance that a positive outranks a negative: the sum of p_i (1 - p_j) over pairs with
+    p_i > p_j, plus half the sum over ties, divided by the sum over all pairs i != j.
     """
     p = np.sort(np.asarray(probabilities, np.float64))
     q = 1.0 - p
     below = np.cumsum(q) - q
-    # Equal neighbours count half of each other, which is what either order of them gives on
-    # average; distinct float probabilities make ties too rare to matter otherwise.
+    # A tie gives two equal terms; any order counts one of them, which is the half credit.
     return float(np.sum(p * below) / (np.sum(p) * np.sum(q) - np.sum(p * q)))
 
 
 class HiddenModel:
-    """Draws samples and knows their true logits.
+    """Draws samples with their true logits.
 
-    Attributes:
+    Args:
         vocab_sizes: rows of each table.
+        seed: seed of the model's parameters.
     """
 
     def __init__(self, vocab_sizes: Sequence[int], seed: int):
@@ -85,13 +84,13 @@ class HiddenModel:
         )
 
     def _choose_strong(self):
-        """Returns the tables that carry most: the smallest of those that are not small."""
+        """Returns the strong tables: the smallest of those with at least `_SMALL_TABLE` rows."""
         by_size = sorted(range(len(self.vocab_sizes)), key=self.vocab_sizes.__getitem__)
         large = [table for table in by_size if self.vocab_sizes[table] >= _SMALL_TABLE]
         return np.array((large if len(large) > 1 else by_size)[:_STRONG_TABLES])
 
     def _draw_pairs(self, random, strong):
-        """Returns a symmetric [T, T] matrix of interaction signs, zero where there is none."""
+        """Returns a symmetric [T, T] matrix of interaction signs; zero means no interaction."""
         signs = np.zeros((len(self.vocab_sizes),) * 2, np.float32)
         for table in strong:
             others = strong[strong != table]
@@ -100,7 +99,7 @@ class HiddenModel:
         return signs
 
     def _calibrate(self, random):
-        """Fits the shares, then scale and bias, on samples of their own."""
+        """Fits the shares, then scale and bias, on samples drawn for that purpose."""
         _, parts = self._sample_parts(random, _CALIBRATION_SAMPLES)
         shares = np.sqrt([_DENSE_SHARE, _ID_SHARE, _PAIR_SHARE])
         deviation = parts.std(axis=1)
@@ -119,8 +118,8 @@ class HiddenModel:
         """Draws samples.
 
         Args:
-            random: the NumPy generator to draw from.
-            count: how many samples, n.
+            random: the generator to draw from.
+            count: number of samples, n.
 
         Returns:
             (features int32 [n, 13 + T], logits float32 [n]).
@@ -154,7 +153,7 @@ class HiddenModel:
 
 
 def _power_law_ids(uniform, rows):
-    """Returns ids below `rows` by inverting the Zipf-Mandelbrot law's distribution function."""
+    """Returns ids below `rows` by inverting the cumulative Zipf-Mandelbrot distribution."""
     power = 1.0 - _EXPONENT
     first, last = _SHIFT**power, (_SHIFT + rows) ** power
     ids = (np.float32(first) + np.float32(last - first) * uniform) ** np.float32(1.0 / power)

@@ -1,8 +1,8 @@
-"""One description builder for each layout on disk, and how `auto` recognises them.
+"""Describes data in each layout, and recognises layouts.
 
-This project's own split folders say in metadata.json what they hold (`describe.from_metadata`).
-The builders in `LAYOUTS` serve folders that do not: the seed benchmark's, raw files, and those of
-other projects (`dataset.foreign_layouts`).
+The metadata.json of a split that this project wrote describes it completely
+(`describe.from_metadata`). The functions in `LAYOUTS` describe all other data: the seed
+benchmark's, raw files, and other projects' (`dataset.foreign_layouts`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, 
 from dataset.errors import DatasetError
 from dataset.stored_types import Declared
 
-#: The two files of a dataset in the raw layout.
+#: The files of the train and the test split in the raw layout.
 RAW_FILES = ("train_data.bin", "test_data.bin")
-#: Side file of the synthetic generator: facts on each raw file beside it.
+#: Facts about the raw files in the same folder, such as the attainable AUC.
 GENERATOR_FILE = "generator.json"
 #: Transform of raw counts, as in the MLPerf reference.
 RAW_TRANSFORM = "log(x+1)"
-#: Transform that the seed benchmark's `dense_log` stands for.
+#: Transform of the seed benchmark's `dense_log`.
 SEED_TRANSFORM = "log(x+3)"
 
 
@@ -42,7 +42,14 @@ class _Generator(TypedDict):
 
 
 class Hints(NamedTuple):
-    """What is known of a split besides its data files."""
+    """What is known about a split apart from its data files.
+
+    Attributes:
+        vocab_sizes: rows of each table, as given by the user.
+        metadata: content of a metadata.json.
+        train: description of the train split, for a test split.
+        declared: types and transforms as given by the user.
+    """
 
     vocab_sizes: list[int] | None = None
     metadata: dict[str, Any] | None = None
@@ -50,7 +57,11 @@ class Hints(NamedTuple):
     declared: Declared = Declared()
 
     def find_vocab_sizes(self, folder: str) -> list[int]:
-        """Returns the vocabulary sizes: given, from metadata, from train, or from a side file."""
+        """Returns the sizes given by the user, the metadata, the train split or vocab_sizes.json.
+
+        Raises:
+            DatasetError: none of these gives them.
+        """
         if self.vocab_sizes is not None:
             return self.vocab_sizes
         if self.metadata is not None:
@@ -61,21 +72,27 @@ class Hints(NamedTuple):
         found = vocabularies.find_sizes(around, os.path.join(around, os.pardir))
         if found is None:
             raise DatasetError(
-                f"{folder}: vocabulary sizes are not known: put them as a JSON list into "
+                f"{folder}: unknown vocabulary sizes; write them as a JSON list to "
                 f"{os.path.join(around, vocabularies.FILE_NAME)} (or give --vocab_sizes to "
-                "split_bin.py, dataset.convert or dataset.validate)"
+                "split_bin.py, dataset.convert or dataset.validate)",
+                flag="vocab_sizes",
+                path=folder,
             )
         return found
 
 
 def listing(folder: str) -> str:
-    """Returns the first names in `folder`, for a message."""
+    """Returns the first names in `folder` as text for a message."""
     names = files.names_in(folder)
     return (", ".join(names[:8]) + (" ..." if len(names) > 8 else "")) or "nothing"
 
 
 def recognise(path: str) -> str:
-    """Returns the name of the layout in folder or file `path`."""
+    """Returns the name of the layout in the folder or file `path`.
+
+    Raises:
+        DatasetError: the folder's files fit no layout.
+    """
     if not files.is_folder(path):
         return "raw"
     names = set(files.names_in(path))
@@ -90,12 +107,15 @@ def recognise(path: str) -> str:
     unfinished = sorted(name for name in names if name.endswith(".partial"))
     if unfinished:
         raise DatasetError(
-            f"{path}: holds an unfinished split ({', '.join(unfinished[:3])}, no "
-            f"{metadata.FILE_NAME}): write it anew"
+            f"{path}: incomplete split: expected {metadata.FILE_NAME}, found "
+            f"{', '.join(unfinished[:3])}; write the split again",
+            path=path,
+            expected=metadata.FILE_NAME,
         )
     raise DatasetError(
-        f"{path}: no known data layout: expected category.bin, category_0.bin, cat_0.bin or "
-        f"day_0_sparse.npy; found {listing(path)}"
+        f"{path}: unknown data layout: expected category.bin, category_0.bin, cat_0.bin or "
+        f"day_0_sparse.npy, found {listing(path)}",
+        path=path,
     )
 
 
@@ -103,7 +123,7 @@ def _three_file(folder, hints):
     stored = hints.metadata or {}
     sizes = hints.find_vocab_sizes(folder)
     if "format_version" in stored or (hints.train is not None and not stored):
-        # A test split without metadata is as its train split is.
+        # A test split without metadata is stored like its train split.
         train = hints.train or from_metadata(os.path.join(os.path.dirname(folder), "train"), stored)
         label, dense = train.label_column.dtype, train.dense_column.dtype
         transform = train.dense_transform
@@ -137,8 +157,9 @@ def _raw(path, hints):
         found = [name for name in RAW_FILES if files.exists(os.path.join(path, name))]
         if len(found) != 1:
             raise DatasetError(
-                f"{path}: a raw split is one file: name it (one of {', '.join(RAW_FILES)}); "
-                f"found {listing(path)}"
+                f"{path}: a raw split is a file: expected one of {', '.join(RAW_FILES)}, found "
+                f"{listing(path)}; give the path of the file",
+                path=path,
             )
         path = os.path.join(path, found[0])
     sizes = hints.find_vocab_sizes(path)
@@ -166,20 +187,23 @@ def describe_raw(
     Args:
         path: the file.
         vocab_sizes: rows of each table.
-        dense_features: dense values of a record.
+        dense_features: dense values per record.
         label: dtype of the label, int32 or float32.
         dense: dtype of the dense values, int32 or float32.
+
+    Raises:
+        DatasetError: the file cannot be read, or holds other records.
     """
     tables = len(vocab_sizes)
     record = raw_record_bytes(tables, dense_features)
     files.size(path)
     other = foreign_layouts.find_other_format(path, dense_features, tables)
     if other:
-        raise DatasetError(f"{path}: holds {other}")
+        raise DatasetError(f"{path}: holds {other}", path=path, expected=record)
     samples = files.count_samples(path, record)
 
     def column(kind, first_value, width, dtype="int32", transform="none"):
-        segments = files.whole_file(path, samples, offset=4 * first_value)
+        segments = files.single_segment(path, samples, offset=4 * first_value)
         return Column(kind, segments, dtype, width, record, 0, transform)
 
     return DatasetDescription(
@@ -206,7 +230,7 @@ def _generated_auc(path):
 
 
 def has_days(folder: str) -> bool:
-    """Returns whether `folder` itself holds TorchRec's day files."""
+    """Returns whether `folder` holds TorchRec's day files."""
     return bool(foreign_layouts.day_numbers(folder))
 
 
@@ -219,7 +243,7 @@ def open_days(
     )
 
 
-#: Builders (folder, hints) -> description, by layout name.
+#: Functions (folder, hints) -> description, by name of the layout.
 LAYOUTS = {
     "raw": _raw,
     "three_file": _three_file,

@@ -1,4 +1,4 @@
-"""metadata.json: what a split holds, written last, so that a folder without it is unfinished."""
+"""metadata.json describes a split. It is written last: a folder without it is incomplete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.digests import sha256_of
 
 FILE_NAME = "metadata.json"
 FORMAT_VERSION = 1
-#: Layouts that are written with a metadata.json.
+#: Layouts that this project writes with a metadata.json.
 OWN_LAYOUTS = ("three_file", "per_table")
 
 
@@ -57,14 +57,14 @@ class _Seed(_SeedRequired, total=False):
     dense_raw_type: Literal["int32", "float32"]
     category_raw_type: Literal["int32"]
     dense_log: bool
-    # Ids of a sample in each table, of the seed benchmark's later, multi-hot data.
+    # Ids per sample of each table, in the seed benchmark's later, multi-hot data.
     hotness_per_table: list[int]
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
     """Returns the fingerprint of a metadata dictionary: a digest of all its other fields.
 
-    The columns' digests are among them, so it stands for every byte of the split.
+    These include the digests of the columns, so it covers every byte of the split.
     """
     fields = {key: value for key, value in content.items() if key != "fingerprint"}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -72,10 +72,13 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 
 
 def read(folder: str) -> dict[str, Any] | None:
-    """Returns the checked content of `folder`'s metadata.json, or None where there is none.
+    """Returns the checked content of the metadata.json in `folder`, or None if there is none.
 
-    Either this project's (it has `format_version`; its fingerprint is verified) or the seed
-    benchmark's, which has only `vocab_sizes`, the raw types and `dense_log`.
+    It is either this project's, with `format_version` and a verified fingerprint, or the seed
+    benchmark's, with only `vocab_sizes`, the raw types and `dense_log`.
+
+    Raises:
+        DatasetError: the file is invalid, or was changed.
     """
     path = os.path.join(folder, FILE_NAME)
     if not files.exists(path) and not os.path.islink(path):
@@ -91,46 +94,73 @@ def read(folder: str) -> dict[str, Any] | None:
 def _check_own(content, path):
     if content["format_version"] != FORMAT_VERSION:
         raise DatasetError(
-            f"{path}: format_version {content['format_version']!r}: this release reads "
-            f"{FORMAT_VERSION}"
+            f"{path}: format_version: expected {FORMAT_VERSION}, found "
+            f"{content['format_version']!r:.40}",
+            path=path,
+            field="format_version",
+            expected=FORMAT_VERSION,
+            found=content["format_version"],
         )
     files.check_shape(content, path, _Own)
     for index, column in enumerate(content["columns"]):
         name = column["file"]
         if os.path.basename(name) != name or name in ("", os.curdir, os.pardir):
             raise DatasetError(
-                f"{path}: columns[{index}].file: expected a plain file name, found {name!r:.80}"
+                f"{path}: columns[{index}].file: expected a plain file name, found {name!r:.80}",
+                path=path,
+                field=f"columns[{index}].file",
+                found=name,
             )
     applied = content.get("applied_transform")
     if applied is not None and applied not in tuple(TRANSFORMS):
         raise DatasetError(
             f"{path}: applied_transform: expected one of {', '.join(TRANSFORMS)}, found "
-            f"{applied!r:.40}"
+            f"{applied!r:.40}",
+            path=path,
+            field="applied_transform",
+            expected=tuple(TRANSFORMS),
+            found=applied,
         )
     found = fingerprint(content)
     if found != content["fingerprint"]:
         raise DatasetError(
-            f"{path}: was changed after it was written: fingerprint expected "
-            f"{content['fingerprint']}, found {found}; write the split anew (split_bin.py or "
-            "python3 -m dataset.convert)"
+            f"{path}: changed after it was written: expected fingerprint "
+            f"{content['fingerprint']}, found {found}; write the split again (split_bin.py or "
+            "python3 -m dataset.convert)",
+            path=path,
+            field="fingerprint",
+            expected=content["fingerprint"],
+            found=found,
         )
     if content["layout"] not in OWN_LAYOUTS:
         raise DatasetError(
-            f"{path}: layout: expected {' or '.join(OWN_LAYOUTS)}, found {content['layout']!r:.40}"
+            f"{path}: layout: expected {' or '.join(OWN_LAYOUTS)}, found {content['layout']!r:.40}",
+            path=path,
+            field="layout",
+            expected=OWN_LAYOUTS,
+            found=content["layout"],
         )
 
 
 def _check_seed(content, path):
-    # The seed's reader takes log(x+3): what this project's keys say must not be passed over.
+    # This project's keys must not be ignored: the seed benchmark's reader applies log(x+3).
     own = [key for key in _OwnRequired.__annotations__ if key in content and key != "vocab_sizes"]
     if own:
-        raise DatasetError(f"{path}: format_version: is missing, found {', '.join(own)}")
+        raise DatasetError(
+            f"{path}: format_version: is missing, but found {', '.join(own)}",
+            path=path,
+            field="format_version",
+        )
     files.check_shape(content, path, _Seed)
     hotness = content.get("hotness_per_table", [])
     if any(ids != 1 for ids in hotness):
         raise DatasetError(
             f"{path}: hotness_per_table: expected 1 for every table, found "
-            f"{', '.join(map(str, hotness))[:120]}: multi-hot data is not supported"
+            f"{', '.join(map(str, hotness))[:120]}; multi-hot data is not supported",
+            path=path,
+            field="hotness_per_table",
+            expected=1,
+            found=hotness,
         )
 
 
@@ -149,11 +179,10 @@ def build(
         layout: name of the layout.
         samples: number of samples.
         vocab_sizes: rows of each table.
-        dense_transform: what a reader still has to apply, by name.
+        dense_transform: name of the transform that the reader applies.
         columns: dictionaries with kind, file, dtype, width and digest, in column order.
-        attainable_auc: AUC of the generator's true probabilities, where there is one.
-        applied_transform: what the stored dense values have been through, by name, where that is
-            known.
+        attainable_auc: AUC of the generator's true probabilities, if known.
+        applied_transform: name of the transform applied before storing, if known.
     """
     content = {
         "format_version": FORMAT_VERSION,
@@ -166,7 +195,7 @@ def build(
     if applied_transform is not None:
         content["applied_transform"] = applied_transform
     if layout == "three_file":
-        # The keys under which the seed benchmark's reader looks.
+        # The keys that the seed benchmark's reader uses.
         types = {column["kind"]: column["dtype"] for column in columns}
         content["label_raw_type"] = types["label"]
         content["dense_raw_type"] = types["dense"]

@@ -1,4 +1,4 @@
-"""Opens a dataset: recognises its layout, checks files, sizes and counts, describes it."""
+"""Opens a dataset: recognises its layout, checks files, sizes and counts, and describes it."""
 
 from __future__ import annotations
 
@@ -30,63 +30,69 @@ def open_split(
     train: DatasetDescription | None = None,
     declared: stored_types.Declared = _NOTHING,
 ) -> DatasetDescription:
-    """Describes one split, after checking that its files are there and have the right sizes.
+    """Describes one split after checking that its files exist and have the right sizes.
 
-    What the label and dense values are stored as is checked against a sample of their bytes.
+    Compares the types of label and dense values with a sample of their bytes.
 
     Args:
         folder: the split's folder, or the file of the raw layout.
         layout: a name from `dataset.layouts.LAYOUTS`, or "auto" to recognise it.
-        vocab_sizes: rows of each table, for data that does not carry them.
-        train: description of the train split, from which a test split without metadata of its own
-            takes what its files do not say; without it a folder ``train`` beside is looked at.
-        declared: a `dataset.stored_types.Declared`, for data that does not say its types.
+        vocab_sizes: rows of each table, for data that does not record them.
+        train: description of the train split, for a test split without metadata; default: the
+            folder ``train`` next to it, if it exists.
+        declared: types and transforms, for data that does not record them.
 
     Returns:
-        A `DatasetDescription`.
+        The description.
 
     Raises:
-        DatasetError: naming the file, what was expected and what was found.
+        DatasetError: the split is missing, damaged or inconsistent.
     """
     folder = os.path.normpath(os.fspath(folder))
     if layout != "auto" and layout not in layouts.LAYOUTS:
         raise DatasetError(
-            f"unknown data layout {layout!r}: expected auto, {', '.join(layouts.LAYOUTS)}"
+            f"data layout: expected auto, {', '.join(layouts.LAYOUTS)}, found {layout!r}",
+            expected=("auto", *layouts.LAYOUTS),
+            found=layout,
         )
     # The files of a feature spec may be anywhere: no folder needs to have the mapping's name.
-    there = files.exists(folder)
-    in_spec = (not there or files.is_folder(folder)) and feature_spec.covers(folder)
-    if not there and not in_spec:
-        raise DatasetError(f"{folder}: no such file or folder")
+    exists = files.exists(folder)
+    in_spec = (not exists or files.is_folder(folder)) and feature_spec.covers(folder)
+    if not exists and not in_spec:
+        raise DatasetError(f"{folder}: no such file or folder", path=folder)
     if vocab_sizes is not None:
-        vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the vocabulary sizes given")
+        vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the given list")
     content = metadata.read(folder) if files.is_folder(folder) else None
     if content is not None and "format_version" in content:
         description = _open_own(folder, layout, vocab_sizes, content)
     else:
         if content is None and claim.is_unfinished(folder):
-            # Its files may have their names already: they look like the seed benchmark's.
+            # Some files may have their final names: they look like the seed benchmark's.
             raise DatasetError(
-                f"{folder}: holds an unfinished split ({claim.MARKER}, no {metadata.FILE_NAME}): "
-                "write it anew"
+                f"{folder}: incomplete split: expected {metadata.FILE_NAME}, found {claim.MARKER}; "
+                "write the split again",
+                path=folder,
+                expected=metadata.FILE_NAME,
             )
         if layout == "auto":
             layout = feature_spec.LAYOUT if in_spec else layouts.recognise(folder)
-        beside = os.path.join(os.path.dirname(folder), "train")
         if train is None and content is None and os.path.basename(folder) == "test":
-            content = metadata.read(beside) if files.is_folder(beside) else None
+            other = os.path.join(os.path.dirname(folder), "train")
+            content = metadata.read(other) if files.is_folder(other) else None
         hints = layouts.Hints(vocab_sizes, content, train, declared)
         description = layouts.LAYOUTS[layout](folder, hints)
         if description.applied_transform is None and declared.applied_transform is None:
-            trains = _trains_transform(description.layout, content, train)
-            description = transforms.with_applied(description, trains)
+            applied = _applied_to_train(description.layout, content, train)
+            description = transforms.with_applied(description, applied)
     if not description.samples:
-        raise DatasetError(f"{folder}: holds no samples")
+        raise DatasetError(
+            f"{folder}: samples: expected at least 1, found 0", path=folder, found=0, bound=1
+        )
     return _checked(description, declared)
 
 
-def _trains_transform(layout, content, train):
-    """Returns what the train split of a test split without metadata says of stored values."""
+def _applied_to_train(layout, content, train):
+    """Returns the applied transform that the train split records, for a test split without one."""
     if content is None:
         if train is None or train.layout != layout:
             return None
@@ -95,15 +101,19 @@ def _trains_transform(layout, content, train):
 
 
 def _checked(description, declared):
-    """Returns a description with what is declared of it, checked against a sample of the bytes."""
+    """Returns a description with the declared facts, checked against a sample of the bytes."""
     for kind, column in (
         (LABEL, description.label_column),
         (DENSE, description.dense_column),
     ):
         if declared.dtype(kind) not in (None, column.dtype):
             raise DatasetError(
-                f"{description.path}: --{kind}_type {declared.dtype(kind)}: the {kind} values of "
-                f"this dataset are stored as {column.dtype}"
+                f"{description.path}: --{kind}_type: expected {column.dtype}, the stored type, "
+                f"found {declared.dtype(kind)}",
+                flag=f"{kind}_type",
+                path=description.path,
+                expected=column.dtype,
+                found=declared.dtype(kind),
             )
     description = _with_declared(description, declared.dense_transform, declared.applied_transform)
     stored_types.check_stored_types(description, _origins(description), declared)
@@ -112,7 +122,7 @@ def _checked(description, declared):
 
 def _with_declared(description, transform, applied):
     if transform == "none":
-        # What a layout takes logarithms of may be stored values, once it takes none.
+        # First: without the layout's logarithm, the values may already be transformed.
         description = transforms.with_transform(description, transform)
         return transforms.with_applied(description, applied)
     description = transforms.with_applied(description, applied)
@@ -120,7 +130,7 @@ def _with_declared(description, transform, applied):
 
 
 def _origins(description):
-    """Returns, for LABEL and DENSE, the file that says their dtype, where one does."""
+    """Returns the places that record the dtypes of LABEL and DENSE, where they exist."""
     if description.layout == "torchrec":
         return {
             LABEL: f"the header of {description.label_column.segments[0].path}",
@@ -150,25 +160,25 @@ def open_dataset(
     *,
     declared: stored_types.Declared = _NOTHING,
 ) -> tuple[DatasetDescription, DatasetDescription]:
-    """Describes train and test of a dataset and checks that they belong together.
+    """Describes the train and test splits of a dataset and checks that they match.
 
     Args:
-        data_dir: a folder with ``train`` and ``test``, or with ``train_data.bin`` and
-            ``test_data.bin`` (raw), or with TorchRec's ``day_*_{dense,sparse,labels}.npy``, or
-            with a ``feature_spec.yaml`` that says where its files are.
-        layout: as in `open_split`.
-        vocab_sizes: as in `open_split`.
-        declared: as in `open_split`.
+        data_dir: a folder with ``train`` and ``test``, with ``train_data.bin`` and
+            ``test_data.bin`` (raw), with TorchRec's ``day_*_{dense,sparse,labels}.npy``, or with a
+            ``feature_spec.yaml``.
+        layout: see `open_split`.
+        vocab_sizes: see `open_split`.
+        declared: see `open_split`.
 
     Returns:
-        (train, test), two `DatasetDescription`s.
+        The descriptions (train, test).
 
     Raises:
-        DatasetError: a split is missing or damaged, or the two disagree.
+        DatasetError: a split is missing or damaged, or the two do not match.
     """
     data_dir = os.path.normpath(os.fspath(data_dir))
     if not files.is_folder(data_dir):
-        raise DatasetError(f"{data_dir}: no such folder")
+        raise DatasetError(f"{data_dir}: no such folder", path=data_dir)
     if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
         splits = layouts.open_days(data_dir, vocab_sizes)
         train, test = (_checked(split, declared) for split in splits)
@@ -178,21 +188,29 @@ def open_dataset(
         test = open_split(test_path, layout, vocab_sizes, train=train, declared=declared)
     wrong = vocabularies.difference(train.vocab_sizes, test.vocab_sizes, "train", "test")
     if wrong is not None:
-        raise DatasetError(f"{data_dir}: train and test differ in vocab_sizes: {wrong}")
+        raise DatasetError(
+            f"{data_dir}: train and test differ in vocab_sizes: {wrong}",
+            path=data_dir,
+            expected=train.vocab_sizes,
+            found=test.vocab_sizes,
+        )
     if train.dense_features != test.dense_features:
         raise DatasetError(
-            f"{data_dir}: train and test differ in dense_features: {train.dense_features} in "
-            f"train, {test.dense_features} in test"
+            f"{data_dir}: train and test differ in dense_features: expected "
+            f"{train.dense_features} as in train, found {test.dense_features} in test",
+            path=data_dir,
+            expected=train.dense_features,
+            found=test.dense_features,
         )
     transforms.check_same(train, test, data_dir)
     return train, test
 
 
 def open_train(data_dir: str | os.PathLike, layout: str = "auto") -> DatasetDescription:
-    """Describes the train split of a dataset, which needs no test split; as `open_dataset`."""
+    """Describes the train split of a dataset, which may lack a test split; see `open_dataset`."""
     data_dir = os.path.normpath(os.fspath(data_dir))
     if not files.is_folder(data_dir):
-        raise DatasetError(f"{data_dir}: no such folder")
+        raise DatasetError(f"{data_dir}: no such folder", path=data_dir)
     if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
         return open_dataset(data_dir, layout)[0]
     if not is_dataset(data_dir):
@@ -204,7 +222,7 @@ def open_train(data_dir: str | os.PathLike, layout: str = "auto") -> DatasetDesc
 
 
 def is_dataset(folder: str) -> bool:
-    """Returns whether a folder is a dataset, of two splits, rather than a split of one."""
+    """Returns whether a folder is a dataset with two splits, and not a single split."""
     if feature_spec.find(folder) is not None:
         return True
     return any(files.exists(os.path.join(folder, name)) for name in ("train", layouts.RAW_FILES[0]))
@@ -219,26 +237,39 @@ def _split_paths(data_dir):
         if files.exists(pair[0]):
             for path in pair:
                 if not files.exists(path):
-                    raise DatasetError(f"{path}: missing: {data_dir} has no such split")
+                    raise DatasetError(f"{path}: missing split of {data_dir}", path=path)
             return pair
     raise _no_dataset(data_dir)
 
 
 def _no_dataset(data_dir):
     return DatasetError(
-        f"{data_dir}: is not a dataset: expected folders train and test, or files "
-        f"{' and '.join(layouts.RAW_FILES)}; found {layouts.listing(data_dir)}"
+        f"{data_dir}: not a dataset: expected folders train and test, or files "
+        f"{' and '.join(layouts.RAW_FILES)}, found {layouts.listing(data_dir)}",
+        path=data_dir,
     )
 
 
 def _open_own(folder, layout, vocab_sizes, content):
     where = os.path.join(folder, metadata.FILE_NAME)
     if layout not in ("auto", content["layout"]):
-        raise DatasetError(f"{where}: layout expected {layout}, found {content['layout']}")
+        raise DatasetError(
+            f"{where}: layout: expected {layout}, found {content['layout']}",
+            path=where,
+            field="layout",
+            expected=layout,
+            found=content["layout"],
+        )
     if vocab_sizes is not None:
         wrong = vocabularies.difference(
-            vocab_sizes, content["vocab_sizes"], "the list given", "the file"
+            vocab_sizes, content["vocab_sizes"], "the given list", "the file"
         )
         if wrong is not None:
-            raise DatasetError(f"{where}: vocabulary sizes given and stored differ: {wrong}")
+            raise DatasetError(
+                f"{where}: vocabulary sizes: {wrong}",
+                path=where,
+                flag="vocab_sizes",
+                expected=content["vocab_sizes"],
+                found=vocab_sizes,
+            )
     return describe.from_metadata(folder, content)

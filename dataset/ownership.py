@@ -1,4 +1,4 @@
-"""Which files of a folder are a dataset's that this project wrote: they alone may be replaced."""
+"""Finds the files that this project wrote into a folder: only these may be replaced."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class _Generator(TypedDict):
 
 
 def split_files(folder: str) -> frozenset[str]:
-    """Returns the names of the files of a split, metadata.json among them; none if it is not ours.
+    """Returns the file names of a split that this project wrote, including metadata.json.
 
-    A metadata.json that was changed by hand still names them; the seed benchmark's names none.
+    A metadata.json that was edited still lists the files; the seed benchmark's lists none.
     """
     stored = _read(os.path.join(folder, metadata.FILE_NAME), _Split)
     if stored is None:
@@ -45,28 +45,28 @@ def split_files(folder: str) -> frozenset[str]:
 
 
 def raw_files(folder: str) -> frozenset[str]:
-    """Returns the names of raw files in a folder that are ours, with what stands beside them."""
+    """Returns the names of raw files, and their side files, that this project wrote."""
     stored = _read(os.path.join(folder, layouts.GENERATOR_FILE), _Generator)
     if stored is None:
         return frozenset()
     names = {layouts.GENERATOR_FILE, *stored["files"]}
     path = os.path.join(folder, vocabularies.FILE_NAME)
-    # Users write such a list too: ours is the one that generator.json repeats.
+    # Users write this file too; a list written by this project is repeated in generator.json.
     if "vocab_sizes" in stored and _read(path, list) == stored["vocab_sizes"]:
         names.add(vocabularies.FILE_NAME)
     return frozenset(names)
 
 
 def record_raw(path: str, samples: int, attainable_auc: float | None) -> None:
-    """Writes into generator.json that we wrote a raw file: what the file cannot say itself.
+    """Adds a raw file to generator.json.
 
     Args:
         path: the raw file.
-        samples: how many it holds.
+        samples: its number of samples.
         attainable_auc: AUC of the true probabilities, None if unknown.
 
     Raises:
-        storage.claim.ClaimError: the generator.json beside it is not ours.
+        storage.claim.ClaimError: this project did not write the existing generator.json.
     """
     side = os.path.join(os.path.dirname(path), layouts.GENERATOR_FILE)
     facts = _generator_facts(side)
@@ -75,7 +75,7 @@ def record_raw(path: str, samples: int, attainable_auc: float | None) -> None:
 
 
 def forget_raw(path: str) -> None:
-    """Removes a raw file's entry from generator.json: it is about to be replaced."""
+    """Removes a raw file from generator.json, before the file is replaced."""
     side = os.path.join(os.path.dirname(path), layouts.GENERATOR_FILE)
     facts = _generator_facts(side)
     if facts["files"].pop(os.path.basename(path), None) is not None:
@@ -85,19 +85,19 @@ def forget_raw(path: str) -> None:
 def record_dataset(
     folder: str, vocab_sizes: Sequence[int], files: dict[str, Any], **facts: Any
 ) -> dict[str, Any]:
-    """Writes into generator.json, and vocab_sizes.json, what we know of a folder's raw files.
+    """Writes generator.json and vocab_sizes.json for the raw files in a folder.
 
     Args:
-        folder: theirs.
+        folder: the folder.
         vocab_sizes: rows of each table.
-        files: {name: {"samples", "attainable_auc"}} of those that were written.
-        **facts: more of what generator.json says.
+        files: {name: {"samples", "attainable_auc"}} of the new raw files.
+        **facts: further entries of generator.json.
 
     Returns:
-        What generator.json holds now.
+        The new content of generator.json.
 
     Raises:
-        storage.claim.ClaimError: the generator.json is not ours.
+        storage.claim.ClaimError: this project did not write the existing generator.json.
     """
     path = os.path.join(folder, vocabularies.FILE_NAME)
     if _read(path, list) != list(vocab_sizes):
@@ -110,27 +110,27 @@ def record_dataset(
 
 
 def check_generator(folder: str) -> None:
-    """Raises `storage.claim.ClaimError` where a folder's generator.json is somebody else's."""
+    """Raises `storage.claim.ClaimError` if this project did not write the generator.json."""
     _generator_facts(os.path.join(folder, layouts.GENERATOR_FILE))
 
 
 def check_vocab_sizes(folder: str, vocab_sizes: Sequence[int], replaceable: bool) -> None:
-    """Checks that `record_dataset` loses no vocab_sizes.json of somebody else's.
+    """Checks that `record_dataset` does not overwrite a user's vocab_sizes.json.
 
     Args:
-        folder: where it would be.
-        vocab_sizes: what it would hold; one that holds the same stays.
-        replaceable: whether one of ours may be replaced.
+        folder: the folder of the file.
+        vocab_sizes: its new content; a file with equal content is kept.
+        replaceable: whether this project wrote the existing file and may replace it.
 
     Raises:
-        storage.claim.ClaimError: it is there, with other sizes, and may not be replaced.
+        storage.claim.ClaimError: the file exists, with other sizes, and may not be replaced.
     """
     path = os.path.join(folder, vocabularies.FILE_NAME)
     check_replaceable(path, lambda: replaceable or _read(path, list) == list(vocab_sizes))
 
 
 def _generator_facts(path):
-    """Returns what a generator.json holds; of none: that there are no files."""
+    """Returns the content of a generator.json; without such a file, {"files": {}}."""
     stored = _read(path, _Generator)
     check_replaceable(path, lambda: stored is not None)
     return {"files": {}} if stored is None else stored

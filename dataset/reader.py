@@ -1,8 +1,8 @@
 """Batches of a described dataset, as a plain tf.data pipeline.
 
 step numbers -> (optional batch-order shuffle) -> parallel map over `Dlrm>ReadSlice` -> prefetch.
-A step's files and byte ranges follow from its number alone, so starting at step k reads nothing
-of what came before, and the order never depends on timing.
+A step's files and byte ranges follow from its number alone, so starting at step k does not read
+earlier steps, and the order never depends on timing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from dataset.batches import dealt, local_batch_size, steps
+from dataset.batches import local_batch_size, partition, steps
 from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
 from ops.read_slice.read_slice import IdCheck, read_slice
@@ -27,12 +27,11 @@ SYNTHETIC_BATCHES = 8
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-    """Which batches of an epoch come, and in which order.
+    """The order of an epoch's batches, and the first one to read.
 
     Attributes:
-        start_step: step of the epoch to begin with.
-        shuffle_seed: where given, batches come in an order drawn from it and `epoch`, the same on
-            every rank.
+        start_step: first step of the epoch to read.
+        shuffle_seed: if given, shuffles the batches by this seed and `epoch`, equally on all ranks.
         epoch: number of the epoch, for the shuffle.
     """
 
@@ -43,11 +42,11 @@ class EpochOrder:
 
 @dataclasses.dataclass(frozen=True)
 class ReadAhead:
-    """How many batches are read before they are asked for.
+    """How far the reader works ahead.
 
     Attributes:
         prefetch: batches kept ready.
-        parallel_reads: batches read at a time.
+        parallel_reads: batches read in parallel.
     """
 
     prefetch: int = 4
@@ -68,7 +67,7 @@ def batches(
     order: EpochOrder = _IN_ORDER,
     ahead: ReadAhead = _AHEAD,
 ) -> tf.data.Dataset:
-    """Returns one epoch of batches of one rank.
+    """Returns one rank's batches of one epoch.
 
     With B = `global_batch_size`, N = `size`, b = B / N and T tables, each element is a dictionary
     of fixed shapes:
@@ -76,50 +75,57 @@ def batches(
     * ``label`` float32 [b, 1], 0 or 1
     * ``dense`` float32 [b, 13], transformed
     * ``categorical`` int32 [b, T]: all ids of this rank's samples; or, with `tables`,
-      [B, len(tables)]: the ids of those tables for the global batch, rank s's samples in rows
-      s*b and on (model-parallel input: reads only those tables' files where they have their own)
-    * ``valid`` int32 scalar: how many of this rank's rows are samples. It is b but in the last
-      batch of `drop_remainder=False`, whose R samples are dealt in order, R // N to each rank and
-      one more to the first R % N; rows after a rank's samples are 0 in every tensor.
+      [B, len(tables)]: the ids of those tables for the global batch, with the samples of rank s
+      from row s*b on (model-parallel input: reads only the files of those tables if each table has
+      its own file)
+    * ``valid`` int32 scalar: number of rows that are samples of this rank. It is b, except in the
+      last batch with `drop_remainder=False`: its R samples are divided in order, R // N to each
+      rank and one more to the first R % N ranks; the remaining rows of each tensor are 0.
 
-    A full batch of step s holds samples s*B to s*B + B - 1, rank r's being s*B + r*b and on.
-    Every id is checked against its vocabulary, every label to be 0 or 1, every dense value to be
-    finite; a violation names file, sample and value.
+    A full batch of step s holds samples s*B to s*B + B - 1; those of rank r start at s*B + r*b.
+    The pipeline checks that every id is inside its vocabulary, every label is 0 or 1, and every
+    dense value is finite; an error names file, sample and value.
 
     Args:
         description: the split, from `dataset.open_split`.
-        global_batch_size: samples of one step over all ranks; the ranks must divide it.
+        global_batch_size: samples per step over all ranks; a multiple of `size`.
         rank: this rank, from 0.
         size: number of ranks.
-        tables: indices of the tables to read at the global batch; None for all of the slice.
-        drop_remainder: leave the last partial batch out (training) or deal it (evaluation).
-        order: which batches of the epoch come, and in which order.
-        ahead: how many are read before they are asked for.
+        tables: indices of the tables to read for the global batch; None to read all tables for
+            this rank's slice.
+        drop_remainder: drop the last partial batch (training) or divide it (evaluation).
+        order: order of the batches, and the first step.
+        ahead: how far to read ahead.
 
     Raises:
-        DatasetError: the batch does not fit the ranks, holds more samples than there are, or a
-            table does not exist.
+        DatasetError: the ranks do not divide the batch, the split has fewer samples than one batch,
+            or a rank, table or start step does not exist.
         ops.loader.LibraryNotBuiltError: the native library is not built.
     """
     local = local_batch_size(global_batch_size, size)
     if not 0 <= rank < size:
-        raise DatasetError(f"rank {rank}: expected 0 to {size - 1}")
+        raise DatasetError(f"rank: expected 0 to {size - 1}, found {rank}", found=rank, bound=size)
     total = steps(description.samples, global_batch_size, drop_remainder)
     if total == 0:
         raise DatasetError(
-            f"{description.path}: holds {description.samples} samples, fewer than one global "
-            f"batch of {global_batch_size}: choose a smaller batch"
+            f"{description.path}: expected at least one global batch of {global_batch_size} "
+            f"samples, found {description.samples}; choose a smaller batch",
+            path=description.path,
+            found=description.samples,
+            bound=global_batch_size,
         )
     if not 0 <= order.start_step <= total:
         raise DatasetError(
-            f"start step {order.start_step}: expected 0 to {total}, an epoch's steps"
+            f"start step: expected 0 to {total}, the steps of an epoch, found {order.start_step}",
+            found=order.start_step,
+            bound=total,
         )
     if order.shuffle_seed is None:
         numbers = tf.data.Dataset.range(order.start_step, total)
     else:
         random = np.random.Generator(np.random.PCG64([order.shuffle_seed, order.epoch]))
         numbers = tf.data.Dataset.from_tensor_slices(random.permutation(total)[order.start_step :])
-    # All ranks' shares at once; this rank's own is one row of them.
+    # The shares of all ranks; this rank's share is one row.
     ranks = tf.range(size, dtype=tf.int64)
     id_columns, picked = _columns_of(description, tables)
     stored = [table for column in id_columns for table in column.tables]
@@ -144,19 +150,19 @@ def batches(
         remaining = tf.minimum(
             tf.constant(description.samples, tf.int64) - begin, global_batch_size
         )
-        first, count = dealt(remaining, begin, ranks, size, tf.minimum)
-        mine = slice(rank, rank + 1)
-        own = (first[mine], count[mine])
+        first, count = partition(remaining, begin, ranks, size, tf.minimum)
+        local_row = slice(rank, rank + 1)
+        local_share = (first[local_row], count[local_row])
         return {
             "label": read_slice(
-                *own,
+                *local_share,
                 rows=local,
                 columns=[description.label_column],
                 dtype=tf.float32,
                 check="binary",
             ),
             "dense": read_slice(
-                *own,
+                *local_share,
                 rows=local,
                 columns=[description.dense_column],
                 dtype=tf.float32,
@@ -164,29 +170,32 @@ def batches(
                 log_shift=-1.0 if shift is None else shift,
             ),
             "categorical": (
-                read_ids(*own, local)
+                read_ids(*local_share, local)
                 if tables is None
                 else read_ids(first, count, global_batch_size)
             ),
             "valid": tf.cast(count[rank], tf.int32),
         }
 
-    # Left as it is by AutoGraph, whose rewriting takes longer than all else here.
+    # Without AutoGraph, whose conversion would take longer than everything else here.
     read = tf.autograph.experimental.do_not_convert(read)
     dataset = numbers.map(read, num_parallel_calls=ahead.parallel_reads, deterministic=True)
     return dataset.prefetch(ahead.prefetch).with_options(_options(ahead.parallel_reads))
 
 
 def _columns_of(description, tables):
-    """Returns (columns to read, which of their ids to keep in which order or None for all)."""
+    """Returns (columns to read, positions of the ids to keep, in order; None to keep all)."""
     if tables is None:
         return description.table_columns, None
     tables = list(tables)
     for table in tables:
         if not 0 <= table < len(description.vocab_sizes):
             raise DatasetError(
-                f"table {table}: {description.path} has tables 0 to "
-                f"{len(description.vocab_sizes) - 1}"
+                f"{description.path}: table: expected 0 to {len(description.vocab_sizes) - 1}, "
+                f"found {table}",
+                path=description.path,
+                table=table,
+                bound=len(description.vocab_sizes),
             )
     read = [c for c in description.table_columns if not set(tables).isdisjoint(c.tables)]
     have = [table for column in read for table in column.tables]
@@ -196,7 +205,7 @@ def _columns_of(description, tables):
 def _options(parallel_reads):
     options = tf.data.Options()
     options.deterministic = True
-    # Fixed parallelism and threads of its own: nothing else can starve the reader, nor it others.
+    # Fixed parallelism and private threads: the reader and other work cannot starve each other.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = parallel_reads + 1
     return options
@@ -212,32 +221,33 @@ def synthetic_batches(
     tables: Sequence[int] | None = None,
     dense_features: int = 13,
 ) -> tf.data.Dataset:
-    """Returns `steps` random batches held in memory, in the form of `batches`.
+    """Returns `steps` random batches from memory, in the format of `batches`.
 
-    `SYNTHETIC_BATCHES` distinct global batches (fewer where `steps` is less) are drawn once from
-    `seed` and repeated in turn, so that the input costs nothing. Ids are uniform, labels fair
-    coins, dense values log(1 + a uniform integer below 1024). A given seed means the same global
-    batches on any number of ranks.
+    Draws min(`steps`, `SYNTHETIC_BATCHES`) global batches once and repeats them, so that the input
+    costs nothing. Ids are uniform, labels 0 or 1 with equal probability, dense values log(1 + a
+    uniform integer below 1024). A seed gives the same global batches on any number of ranks.
 
     Args:
         vocab_sizes: rows of each table.
-        global_batch_size: samples of one step over all ranks.
+        global_batch_size: samples per step over all ranks; a multiple of `size`.
         rank: this rank.
         size: number of ranks.
-        steps: how many batches.
-        seed: seed of the draw.
-        tables: as in `batches`.
+        steps: number of batches.
+        seed: random seed.
+        tables: see `batches`.
         dense_features: dense features per sample.
 
     Raises:
-        DatasetError: the ranks do not divide the batch.
+        DatasetError: the ranks do not divide the batch, or `steps` is less than 1.
     """
     local = local_batch_size(global_batch_size, size)
     if steps < 1:
-        raise DatasetError(f"synthetic batches: expected at least 1 step, found {steps}")
-    mine = slice(rank * local, (rank + 1) * local)
+        raise DatasetError(
+            f"synthetic batches: expected at least 1 step, found {steps}", found=steps, bound=1
+        )
+    local_rows = slice(rank * local, (rank + 1) * local)
     chosen = range(len(vocab_sizes)) if tables is None else tables
-    rows = mine if tables is None else slice(None)
+    rows = local_rows if tables is None else slice(None)
     drawn_batches = []
     for index in range(min(steps, SYNTHETIC_BATCHES)):
         random = np.random.default_rng([seed, index, 0])
@@ -249,8 +259,8 @@ def synthetic_batches(
             drawn = column.integers(0, vocab_sizes[table], global_batch_size, np.int32)
             ids[:, position] = drawn[rows]
         batch = {
-            "label": label[mine],
-            "dense": np.log1p(dense[mine]).astype(np.float32),
+            "label": label[local_rows],
+            "dense": np.log1p(dense[local_rows]).astype(np.float32),
             "categorical": ids,
             "valid": np.int32(local),
         }

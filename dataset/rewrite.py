@@ -1,7 +1,7 @@
-"""Writes a described split in another layout: streaming, checked, in constant memory.
+"""Writes a described split in another layout and checks its values, in constant memory.
 
-Chunks are independent: they are read, checked, encoded, digested and written at their final
-offsets by a few threads (NumPy, hashing and file I/O leave the interpreter lock).
+Chunks are independent: a few threads read, check, encode and digest them and write them at their
+final offsets (NumPy, hashing and file I/O release the interpreter lock).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from storage.claim import ClaimError
 from storage.digests import BlockDigest
 from storage.partial_files import BufferedWrites, PartialFiles
 
-#: Threads at most: more than these wait for memory.
+#: Maximum number of threads: more would only wait for memory.
 _MAX_THREADS = 8
-#: Chunks that a thread takes at a time, at most, where it joins what it writes of them.
-_MOST_CHUNKS = 16
+#: Maximum number of chunks in a group.
+_MAX_GROUP = 16
 
 
 def default_jobs() -> int:
-    """Returns one thread for each core that the process may use, at most 8."""
+    """Returns the number of cores that the process may use, at most 8."""
     return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
@@ -41,32 +41,32 @@ def each_chunk(
     what: str,
     jobs: int | None = None,
     progress: bool = True,
-    after_turn: Callable[[], None] | None = None,
+    after_group: Callable[[], None] | None = None,
 ) -> None:
-    """Runs work(block, first sample, count) for every chunk, on a few threads, behind a bar.
+    """Runs work(block, first sample, count) for every chunk on a few threads; shows a progress bar.
 
-    A thread takes one chunk at a time, or with `after_turn` several successive ones. The first
-    error stops the rest and is raised.
+    A thread takes one chunk at a time, or with `after_group` several successive ones. The first
+    error stops all threads and is raised.
 
     Args:
-        samples: how many samples there are.
+        samples: number of samples.
         work: the function.
-        bytes_per_sample: stored bytes of one sample, for the bar.
-        what: the bar's label.
-        jobs: threads; by default one for each core that the process may use, at most 8.
+        bytes_per_sample: stored bytes per sample, for the bar.
+        what: label of the bar.
+        jobs: number of threads; default: `default_jobs()`.
         progress: show the bar.
-        after_turn: called after each turn of chunks, by the thread that worked on them.
+        after_group: called after each group of chunks by the thread that processed them.
     """
     jobs = jobs or default_jobs()
     stop = threading.Event()
     blocks = -(-samples // CHUNK_SAMPLES)
-    # Three turns a thread at least, so that none waits long for the last one.
-    turn = 1 if after_turn is None else max(1, min(_MOST_CHUNKS, blocks // (3 * jobs)))
-    turns = iter(range(0, blocks, turn))
+    # At least three groups per thread, so that no thread waits long for the last one.
+    size = 1 if after_group is None else max(1, min(_MAX_GROUP, blocks // (3 * jobs)))
+    groups = iter(range(0, blocks, size))
     lock = threading.Lock()
 
-    def take_turn(bar, begin):
-        for block in range(begin, min(begin + turn, blocks)):
+    def process_group(bar, begin):
+        for block in range(begin, min(begin + size, blocks)):
             if stop.is_set():
                 return
             first = block * CHUNK_SAMPLES
@@ -74,17 +74,17 @@ def each_chunk(
             work(block, first, count)
             with lock:
                 bar.update(count * bytes_per_sample)
-        if after_turn is not None:
-            after_turn()
+        if after_group is not None:
+            after_group()
 
     def worker(bar):
         while not stop.is_set():
             with lock:
-                begin = next(turns, None)
+                begin = next(groups, None)
             if begin is None:
                 return
             try:
-                take_turn(bar, begin)
+                process_group(bar, begin)
             except BaseException:
                 stop.set()
                 raise
@@ -114,26 +114,25 @@ def rewrite(
     jobs: int | None = None,
     progress: bool = True,
 ) -> float:
-    """Writes the described split `source` to `destination` as `encoding` says.
+    """Writes the described split `source` to `destination`.
 
-    Every label, id and dense value is checked on the way. Files appear under their names when all
-    are complete and on disk, metadata.json last.
+    Checks every label, id and dense value. The files appear under their names when all of them are
+    complete and on disk, metadata.json last.
 
     Args:
-        source: a `DatasetDescription`.
-        encoding: from `dataset.encode.encoding`.
-        destination: the folder to write; for the raw layout the file.
-        overwrite: replace a split of this project that is there already.
-        jobs: threads, by default one for each core and one more.
-        progress: show a bar.
+        source: the split to read.
+        encoding: the layout to write, from `dataset.encode.encoding`.
+        destination: the folder to write; for the raw layout, the file.
+        overwrite: replace an existing split that this project wrote.
+        jobs: number of threads; default: one per core and one more.
+        progress: show a progress bar.
 
     Returns:
-        Seconds that it took.
+        The duration in seconds.
 
     Raises:
-        DatasetError: a value is wrong, a file cannot be read or written, or the destination holds
-            a split already, or files that this project did not write. Nothing is left of what was
-            begun.
+        DatasetError: a value is invalid, a file cannot be read or written, or the destination
+            holds a split, or files that this project did not write. Partial files are removed.
     """
     began = time.perf_counter()
     target = Destination(destination, encoding.layout)
@@ -146,17 +145,16 @@ def rewrite(
             digests = _write_columns(source, encoding, target, claim, jobs, progress)
             target.finish(source, encoding, digests)
     except ClaimError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}") from error
+        raise DatasetError(f"{error.filename}: {error.strerror}", path=error.filename) from error
     except OSError as error:
-        raise DatasetError(
-            f"{error.filename or destination}: cannot be written: {error.strerror}"
-        ) from error
+        path = error.filename or destination
+        raise DatasetError(f"{path}: cannot be written: {error.strerror}", path=path) from error
     return time.perf_counter() - began
 
 
 def _write_columns(source, encoding, target, claim, jobs, progress):
     """Writes the files of all columns; returns a `BlockDigest` of each."""
-    # A thread waits while a large block goes past the page cache: one more uses its core.
+    # A thread waits during a write past the page cache; one more thread uses its core.
     jobs = jobs or default_jobs() + 1
     blocks = -(-source.samples // CHUNK_SAMPLES)
     digests = [BlockDigest(blocks) for _ in encoding.files]
@@ -168,14 +166,14 @@ def _write_columns(source, encoding, target, claim, jobs, progress):
         for index, (file, data) in enumerate(zip(encoding.files, encoding.encode(chunk))):
             if not target.raw:
                 digests[index].add(block, data)
-            gathered.write(index, data, first * file.bytes_per_sample)
+            buffered.write(index, data, first * file.bytes_per_sample)
 
     paths = [target.path_of(file.name) for file in encoding.files]
     with ChunkReader(source) as reader, PartialFiles(paths) as output:
-        gathered = BufferedWrites(output)
+        buffered = BufferedWrites(output)
         what = os.path.basename(os.path.normpath(target.path))
         each_chunk(
-            source.samples, work, source.bytes_per_sample, what, jobs, progress, gathered.flush
+            source.samples, work, source.bytes_per_sample, what, jobs, progress, buffered.flush
         )
         target.begin_replacing(claim)
         output.commit()

@@ -1,8 +1,8 @@
-"""Finds out from a sample whether stored 4-byte words are int32 or float32.
+"""Infers from a sample whether stored 4-byte words are int32 or float32.
 
-Files of words do not say which, and both are written: by this project and the MLPerf reference
-int32 counts, by HugeCTR and NumPy users float32. Read as the other type, floats become counts of
-about 10^9 and counts become 0; both are plausible numbers for every later check.
+The files do not record the type, and both occur: this project and the MLPerf reference write int32
+counts, HugeCTR and NumPy users float32. Read as the other type, floats become counts of about 10^9
+and counts become about 0; both pass every later check.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from dataset.chunks import ChunkReader
 from dataset.columns import DENSE, LABEL, TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
 
-#: Samples read at each of three places: the start, the middle and the end of a split.
+#: Samples read at each of the start, the middle and the end of a split.
 _SAMPLES = 4096
 _WORD_TYPES = ("int32", "float32")
-# As float32, words of 1 up to here are below 2^-40 (most of them subnormal): they are counts.
+# Words from 1 up to the first bound are below 2^-40 as float32 (most are subnormal): counts.
 _SMALLEST_FLOAT, _LARGEST_FLOAT = (
     int(bits) for bits in np.array([2.0**-40, 2.0**40], np.float32).view(np.uint32)
 )
-# Words from here on are NaN as float32, and as int32 a negative number above -2^23.
+# Words from here on are NaN as float32, and negative numbers above -2^23 as int32.
 _NEGATIVE_COUNTS = 0xFF800001
-# What processors write for 0/0 and 1/0: it may stand in any file of floats.
+# The NaNs that processors produce, such as for 0/0; any file of floats may contain them.
 _NANS = (0x7FC00000, 0xFFC00000)
-#: Share of words that must be counts for a feature to be one of int32: large counts look like
-#: floats, but no floats look like counts.
+#: Minimum share of counts among the words of an int32 feature. It is small because large counts
+#: look like floats, whereas floats do not look like counts.
 _COUNTS_SHARE = 0.1
 
 
 class Declared(NamedTuple):
-    """What the user says of a split's stored values, None where nothing is said.
+    """Facts about a split's stored values as given by the user; None where not given.
 
     Attributes:
         label: "int32" or "float32".
         dense: "int32" or "float32".
-        dense_transform: a name from `dataset.columns.TRANSFORMS`, still to be applied.
-        applied_transform: such a name, what the stored dense values have been through.
+        dense_transform: name in `dataset.columns.TRANSFORMS` of the transform to apply.
+        applied_transform: name of the transform applied before the dense values were stored.
     """
 
     label: str | None = None
@@ -48,20 +48,17 @@ class Declared(NamedTuple):
     applied_transform: str | None = None
 
     def dtype(self, kind: str) -> str | None:
-        """Returns the dtype that is declared of the columns of a kind."""
+        """Returns the declared dtype of the columns of a kind, LABEL or DENSE."""
         return {LABEL: self.label, DENSE: self.dense}[kind]
 
 
-def looks_like(words: np.ndarray) -> str | None:
-    """Returns "int32" or "float32", "unclear" or, if all words are zero, None.
+def infer_dtype(words: np.ndarray) -> str | None:
+    """Returns "int32" or "float32"; "unclear" if the features disagree; None if all words are 0.
 
-    Unclear are words of which some features look like the one, some like the other, or all like
-    neither.
-
-    Words are counts if they are subnormal or tiny as float32, or NaN with the bits of a small
-    negative number; they are floats if they have a magnitude of 2^-40 to 2^40 as float32. Zeros
-    are the same in both. Each feature has one vote, so that one of large numbers (times in
-    seconds) makes a file unclear, not float32.
+    A word is a count if, as float32, it is subnormal or tiny, or a NaN whose bits are a small
+    negative integer. It is a float if its magnitude as float32 is from 2^-40 to 2^40. Zero is the
+    same in both types. Each feature has one vote, so that one feature of large numbers (times in
+    seconds) makes a file "unclear" and not "float32". Words that are neither are "unclear" too.
 
     Args:
         words: [samples, features], any type of four bytes.
@@ -85,48 +82,52 @@ def check_stored_types(
 ) -> None:
     """Compares the dtypes of a split's label and dense columns with a sample of its bytes.
 
-    Reads at most 3 x 4,096 samples, whatever the size.
+    Reads at most 3 x 4,096 samples.
 
     Args:
         description: the split.
-        origins: for LABEL and DENSE, where a file says the dtype, such as "data/metadata.json:
-            dense_raw_type"; nothing where the layout's usual dtype is assumed.
-        declared: what the user says.
+        origins: for LABEL and DENSE, the place that records the dtype, such as
+            "data/metadata.json: dense_raw_type"; absent where the layout's usual dtype is assumed.
+        declared: the facts given by the user.
 
     Raises:
-        DatasetError: the bytes are of the other type; or they could be of either and nothing says
-            which; or a transform of counts is assumed for what are no counts.
+        DatasetError: the bytes have the other type; or the type is unclear and nothing records it;
+            or the layout's logarithm would be applied to values that are not counts.
     """
     columns = (description.label_column, description.dense_column)
     if not any(column.dtype in _WORD_TYPES for column in columns):
         return
     found = _sample(description)
-    problems, flags = [], []
+    problems, flags, fields = [], [], {}
     for column, kind, what in zip(columns, (LABEL, DENSE), ("labels", "dense values")):
         if column.dtype not in _WORD_TYPES:
             continue
-        looks = looks_like(found[kind])
+        inferred = infer_dtype(found[kind])
         origin = f"--{kind}_type" if declared.dtype(kind) else origins.get(kind)
-        if looks in (None, column.dtype) or (looks == "unclear" and origin):
+        if inferred in (None, column.dtype) or (inferred == "unclear" and origin):
             continue
-        is_said = f"{origin} says {column.dtype}" if origin else f"expected {column.dtype}"
+        expected = f"expected {column.dtype}" + (f" ({origin})" if origin else "")
         path = column.segments[0].path
-        if looks == "unclear":
+        if inferred == "unclear":
             problems.append(
-                f"{path}: {what}: {is_said}, found words that may be int32 or float32 "
+                f"{path}: {what}: {expected}, found words that may be int32 or float32 "
                 f"({_examples(found[kind], 'int32')}; {_examples(found[kind], 'float32')})"
             )
             flags.append(f"--{kind}_type int32 or --{kind}_type float32")
         else:
             problems.append(
-                f"{path}: {what}: {is_said}, found {looks} ({_examples(found[kind], looks)})"
+                f"{path}: {what}: {expected}, found {inferred} ({_examples(found[kind], inferred)})"
             )
-            flags.append(f"--{kind}_type {looks}")
+            flags.append(f"--{kind}_type {inferred}")
+        # With two problems, the fields describe the first one.
+        fields = fields or {
+            "flag": f"{kind}_type", "path": path, "expected": column.dtype, "found": inferred,
+        }  # fmt: skip
     if problems:
-        # Fractions are no counts: the other transform has to be given with the type.
+        # Fractions are not counts: they also need another transform.
         if "--dense_type float32" in flags and _are_fractions(found[DENSE].view(np.float32)):
             flags.append("--dense_transform none")
-        raise DatasetError(f"{'; '.join(problems)}; {_remedy(origins, flags)}")
+        raise DatasetError(f"{'; '.join(problems)}; {_remedy(origins, flags)}", **fields)
     _check_transform(description, found[DENSE], origins, declared)
 
 
@@ -142,23 +143,26 @@ def _check_transform(description, words, origins, declared):
     ):
         return
     raise DatasetError(
-        f"{column.segments[0].path}: dense values: expected counts, of which {column.transform} is "
-        f"still to be taken, found {_examples(words, 'float32')}; "
-        + _remedy(origins, ["--dense_transform none (they are used as stored)"])
+        f"{column.segments[0].path}: dense values: expected counts for {column.transform}, found "
+        f"{_examples(words, 'float32')}; "
+        + _remedy(origins, ["--dense_transform none (to use the values as stored)"]),
+        flag="dense_transform",
+        path=column.segments[0].path,
+        found=column.transform,
     )
 
 
 def _remedy(origins, flags):
     if origins:
-        return "correct that file, or write the split anew with " + " ".join(flags)
+        return "correct that file, or write the split again with " + " ".join(flags)
     return (
-        f"give {' '.join(flags)} to split_bin.py or dataset.convert, whose output says its types "
-        "(dataset.validate takes the same flags)"
+        f"give {' '.join(flags)} to split_bin.py or dataset.convert, whose output records its "
+        "types (dataset.validate accepts the same flags)"
     )
 
 
 def _are_fractions(values):
-    """Returns whether most values other than 0 are no whole numbers."""
+    """Returns whether most values other than 0 are not integers."""
     values = values[np.isfinite(values) & (values != 0)]
     return bool(np.count_nonzero(values != np.trunc(values)) > values.size / 2)
 
@@ -170,14 +174,14 @@ def _examples(words, dtype):
 
 
 def _sample(description):
-    """Returns {LABEL: words [n, 1], DENSE: words [n, width]} of the start, middle and end."""
+    """Returns {LABEL: words [n, 1], DENSE: words [n, width]} from the start, middle and end."""
     count = min(_SAMPLES, description.samples)
     last = description.samples - count
     label, dense = [], []
     with ChunkReader(description) as reader:
         for first in sorted({0, last // 2, last}):
             chunk = reader.read(first, count)
-            # Copies: the reader's arrays are its next chunk's as well.
+            # Copies: the reader reuses its arrays for the next chunk.
             label.append(chunk.label[:, None].copy())
             dense.append(chunk.dense.copy())
     return {LABEL: np.concatenate(label), DENSE: np.concatenate(dense)}

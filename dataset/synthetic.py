@@ -3,8 +3,8 @@
     python3 -m dataset.synthetic --output DIR --train_samples 4000000 --test_samples 500000
 
 DIR then holds train_data.bin and test_data.bin (raw records), vocab_sizes.json, and
-generator.json, which keeps the AUC of the true probabilities on each file: what the best
-possible model reaches.
+generator.json. The latter records the attainable AUC of each file: the AUC of the true label
+probabilities, which is the best possible score up to sampling noise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from storage.arguments import first_paragraph, whole_number
 from storage.claim import Claim, ClaimError
 from storage.partial_files import PartialFiles
 
-#: The vocabulary sizes of the seed benchmark's synthetic data set.
+#: Vocabulary sizes of the seed benchmark's synthetic dataset.
 VOCAB_SIZES = (
     203931, 18598, 14092, 7012, 18977, 4, 6385, 1245, 49, 186213, 71328, 67288, 11, 2168, 7338, 61,
     4, 932, 15, 204515, 141526, 199433, 60919, 9137, 71, 34,
@@ -33,10 +33,18 @@ VOCAB_SIZES = (
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Returns the area under the ROC curve, ties counting half (Mann and Whitney 1947)."""
+    """Returns the area under the ROC curve; ties count half (Mann and Whitney 1947).
+
+    Args:
+        labels: [n], 0 or 1.
+        scores: [n].
+
+    Returns:
+        The AUC, or None if all labels are equal.
+    """
     order = np.argsort(scores, kind="stable")
     ranked, labels = scores[order], labels[order].astype(np.int64)
-    # One group for each distinct score.
+    # One group per distinct score.
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
     positives = np.add.reduceat(labels, starts)
     negatives = np.diff(np.append(starts, len(labels))) - positives
@@ -55,18 +63,18 @@ def write_split(
     jobs: int | None = None,
     progress: bool = True,
 ) -> float | None:
-    """Writes `samples` raw records to `path`; the same bytes for a seed on any number of cores.
+    """Writes `samples` raw records to `path`; a seed gives the same bytes on any number of cores.
 
     Args:
         path: the file.
-        model: the `HiddenModel`.
-        samples: how many.
-        seed: a list of integers, different for each file.
-        jobs: threads, by default one for each core.
-        progress: show a bar.
+        model: draws the samples.
+        samples: number of samples.
+        seed: integers, different for each file.
+        jobs: number of threads; default: one per core, at most 8.
+        progress: show a progress bar.
 
     Returns:
-        The AUC of the true probabilities, or None where only one class was drawn.
+        The AUC of the true probabilities, or None if all labels are equal.
     """
     record = layouts.raw_record_bytes(len(model.vocab_sizes))
     labels = np.empty(samples, np.int8)
@@ -105,18 +113,18 @@ def write_dataset(
         test_samples: samples of test_data.bin.
         vocab_sizes: rows of each table.
         seed: seed of the hidden model and of all draws.
-        jobs: threads, by default one for each core.
-        progress: show bars.
-        overwrite: replace a dataset that was written here before.
+        jobs: number of threads; default: one per core, at most 8.
+        progress: show progress bars.
+        overwrite: replace a dataset that this function wrote before.
 
     Returns:
-        What generator.json holds.
+        The content of generator.json.
 
     Raises:
-        DatasetError: the sizes are none, the folder holds a dataset already, or files that this
+        DatasetError: the sizes are invalid, or the folder holds a dataset or files that this
             project did not write.
     """
-    vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the vocabulary sizes given")
+    vocab_sizes = vocabularies.check_sizes(list(vocab_sizes), "the given list")
     os.makedirs(output, exist_ok=True)
 
     def is_complete():
@@ -133,11 +141,10 @@ def write_dataset(
                 files[layouts.RAW_FILES[index]] = {"samples": samples, "attainable_auc": reached}
             return ownership.record_dataset(output, vocab_sizes, files, seed=seed)
     except ClaimError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}") from error
+        raise DatasetError(f"{error.filename}: {error.strerror}", path=error.filename) from error
     except OSError as error:
-        raise DatasetError(
-            f"{error.filename or output}: cannot be written: {error.strerror}"
-        ) from error
+        path = error.filename or output
+        raise DatasetError(f"{path}: cannot be written: {error.strerror}", path=path) from error
 
 
 def _take(claim, output, vocab_sizes, overwrite):
@@ -147,7 +154,9 @@ def _take(claim, output, vocab_sizes, overwrite):
         path = os.path.join(output, name)
         if name in owned and os.path.lexists(path) and not overwrite:
             raise DatasetError(
-                f"{path}: is there already: remove it, or give --overwrite to replace it"
+                f"{path}: already exists; remove it, or give --overwrite to replace it",
+                path=path,
+                flag="overwrite",
             )
     replaceable = vocabularies.FILE_NAME in (owned if overwrite else claim.leftovers)
     ownership.check_vocab_sizes(output, vocab_sizes, replaceable)
@@ -161,25 +170,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m dataset.synthetic", description=first_paragraph(__doc__)
     )
-    # No disk holds more; beyond 63 bits no file does.
+    # More than any disk holds, and few enough for file offsets of 63 bits.
     samples = whole_number(1, 1 << 40)
     parser.add_argument("--output", type=command_line.path, required=True, help="folder to write")
-    parser.add_argument("--train_samples", type=samples, required=True, help="samples to train on")
-    parser.add_argument("--test_samples", type=samples, required=True, help="samples to test on")
+    parser.add_argument(
+        "--train_samples", type=samples, required=True, help="samples in train_data.bin"
+    )
+    parser.add_argument(
+        "--test_samples", type=samples, required=True, help="samples in test_data.bin"
+    )
     parser.add_argument(
         "--vocab_sizes",
         metavar="LIST",
-        help="rows of each table, with commas between (default: 26 tables of 4 to 204,515 rows)",
+        help="rows of each table, comma-separated (default: 26 tables of 4 to 204,515 rows)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     parser.add_argument(
         "--seed",
         type=whole_number(0, 2**63 - 1),
         default=0,
-        help="same seed, same bytes (default: 0)",
+        help="random seed; the same seed gives the same bytes (default: 0)",
     )
     parser.add_argument(
-        "--jobs", type=command_line.threads, help="threads (default: one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: one per core, at most 8)"
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.synthetic", lambda: _write(parsed))

@@ -1,9 +1,9 @@
-"""Scans a whole dataset: every label, id and dense value, and the fingerprint of every file.
+"""Checks a complete dataset: every label, id and dense value, and the digest of every file.
 
     python3 -m dataset.validate DIR
 
-DIR is a dataset, one split of it, or a raw file. Prints a summary of each column; exit status 2
-and every problem found, the first of its kind in each column, if something is wrong.
+DIR is a dataset, one split of it, or a raw file. Prints a summary of each column. If something is
+wrong, prints the first problem of each column and exits with status 2.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from storage.digests import BlockDigest, block_digest_name
 
 
 class _Scan:
-    """What is gathered of a split while its chunks go by."""
+    """Collects problems and statistics of a split, chunk by chunk."""
 
     def __init__(self, description):
         self.description = description
@@ -50,7 +50,7 @@ class _Scan:
         self._lock = threading.Lock()
 
     def report(self, column, first, error):
-        """Keeps the problem of the earliest sample of each column."""
+        """Keeps the problem with the earliest sample of each column."""
         with self._lock:
             known = self.problems.get(column)
             if known is None or first < known[0]:
@@ -93,7 +93,7 @@ class _Scan:
                 self.seen[table][ids[:, position]] = True
 
     def summary(self):
-        """Returns the lines of the per-column summary."""
+        """Returns the lines of the summary."""
         description = self.description
         samples = description.samples
         lines = [
@@ -130,25 +130,28 @@ class _Scan:
 def validate(
     description: DatasetDescription, jobs: int | None = None, progress: bool = True
 ) -> tuple[list[str], list[str]]:
-    """Scans one split.
+    """Checks every value and digest of one split.
 
     Args:
         description: the split, from `dataset.open_split`.
-        jobs: threads, by default one for each core.
-        progress: show a bar.
+        jobs: number of threads; default: one per core, at most 8.
+        progress: show a progress bar.
 
     Returns:
         (summary lines, problems), both lists of strings.
+
+    Raises:
+        DatasetError: a file cannot be read, or a digest is not supported.
     """
     stored = metadata.read(description.path) if files.is_folder(description.path) else None
     blocks = -(-description.samples // CHUNK_SAMPLES)
     path = os.path.join(description.path, metadata.FILE_NAME)
-    # Data that this project did not write carries no digests.
+    # Only metadata.json of this project has digests.
     entries = stored["columns"] if stored is not None and "format_version" in stored else []
     try:
         digests = [BlockDigest(blocks, block_digest_name(entry["digest"])) for entry in entries]
     except ValueError as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise DatasetError(f"{path}: {error}", path=path, field="digest") from error
     scan = _Scan(description)
 
     def work(block, first, count):
@@ -169,16 +172,16 @@ def validate(
 
 
 def _compare(description, stored, digests):
-    """Returns a message for each file whose content is not what metadata.json says."""
+    """Returns a message for each file whose digest differs from metadata.json."""
     problems = []
     for column, entry, digest in zip(description.columns, stored, digests):
         if digest.text() == entry["digest"]:
             continue
         twin = next((other for other in stored if other["digest"] == digest.text()), None)
-        hint = f": it is that of {twin['file']} (were the files swapped?)" if twin else ""
+        hint = f", the digest of {twin['file']}; were the files swapped?" if twin else ""
         problems.append(
-            f"{column.segments[0].path}: content was changed: digest expected {entry['digest']}, "
-            f"found {digest.text()}{hint}"
+            f"{column.segments[0].path}: content changed: expected digest {entry['digest']}, found "
+            f"{digest.text()}{hint}"
         )
     return problems
 
@@ -191,10 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "path", metavar="DIR", type=command_line.path, help="dataset, split folder or raw file"
     )
-    parser.add_argument("--layout", default="auto", help="layout by name (default: recognise it)")
+    parser.add_argument(
+        "--layout", default="auto", help="name of the layout (default: recognise it)"
+    )
     add_source_arguments(parser)
     parser.add_argument(
-        "--jobs", type=command_line.threads, help="threads (default: one for each core)"
+        "--jobs", type=command_line.threads, help="threads (default: one per core, at most 8)"
     )
     parsed = parser.parse_args(arguments)
     return command_line.run("dataset.validate", lambda: _validate(parsed))
@@ -208,7 +213,7 @@ def _validate(parsed):
         for problem in problems:
             print(f"dataset.validate: {problem}", file=sys.stderr)
         wrong += len(problems)
-    print(f"{parsed.path}: " + (f"{wrong} problems" if wrong else "valid"))
+    print(f"{parsed.path}: " + (f"{wrong} problem{'s' * (wrong > 1)}" if wrong else "valid"))
     return command_line.EXIT_USER_ERROR if wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""Vocabulary sizes, the rows of each table: checked, parsed, found beside data, compared."""
+"""Vocabulary sizes (rows of each table): checks, parses, finds and compares them."""
 
 from __future__ import annotations
 
@@ -15,36 +15,50 @@ from storage import structured
 FILE_NAME = "vocab_sizes.json"
 #: Largest number of rows that an int32 id can address.
 MAX_ROWS = 2**31 - 1
-#: The shape of such a list in a file.
+#: Shape of a list of vocabulary sizes in a file.
 Sizes = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]], msgspec.Meta(min_length=1)]
 
 
 def check_sizes(sizes: Any, where: str, tables: int | None = None) -> list[int]:
     """Returns vocabulary sizes as a list of ints.
 
+    Args:
+        sizes: the value to check.
+        where: its origin, for errors.
+        tables: expected number of sizes; None for any.
+
     Raises:
-        DatasetError: not a list of positive integers that int32 ids can address, or not `tables`
-            of them.
+        DatasetError: not a list of `tables` integers from 1 to `MAX_ROWS`.
     """
     if not isinstance(sizes, (list, tuple)) or not sizes:
         raise DatasetError(
-            f"{where}: vocabulary sizes must be a list of at least one, found {sizes!r:.80}"
+            f"{where}: vocabulary sizes: expected a list of at least one, found {sizes!r:.80}",
+            found=sizes,
         )
     for table, size in enumerate(sizes):
         if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_ROWS:
             raise DatasetError(
-                f"{where}: vocabulary size of table {table} must be an integer from 1 to "
-                f"{MAX_ROWS}, found {size!r:.40}"
+                f"{where}: vocabulary size of table {table}: expected an integer from 1 to "
+                f"{MAX_ROWS}, found {size!r:.40}",
+                table=table,
+                found=size,
+                bound=MAX_ROWS,
             )
     if tables is not None and len(sizes) != tables:
         raise DatasetError(
-            f"{where}: expected {tables} vocabulary sizes, one per table, found {len(sizes)}"
+            f"{where}: expected {tables} vocabulary sizes, one per table, found {len(sizes)}",
+            expected=tables,
+            found=len(sizes),
         )
     return list(sizes)
 
 
 def parse_sizes(text: str, where: str) -> list[int]:
-    """Returns the vocabulary sizes in `text`: a JSON list, or integers with commas between."""
+    """Returns the vocabulary sizes in `text`: a JSON list or comma-separated integers.
+
+    Raises:
+        DatasetError: the text, which comes from `where`, is neither.
+    """
     text = text.strip()
     try:
         sizes = structured.parse_json(
@@ -52,7 +66,7 @@ def parse_sizes(text: str, where: str) -> list[int]:
         )
     except structured.StructureError as error:
         raise DatasetError(
-            f"{where}: expected integers with commas between, found {text!r:.80}"
+            f"{where}: expected comma-separated integers, found {text!r:.80}", found=text
         ) from error
     return check_sizes(sizes, where)
 
@@ -69,15 +83,15 @@ def find_sizes(*folders: str) -> list[int] | None:
 def difference(
     ours: Sequence[int], theirs: Sequence[int], our_name: str, their_name: str
 ) -> str | None:
-    """Returns what differs, naming the first table that does, or None where nothing does.
+    """Returns a description of the difference, with the first table that differs; None if equal.
 
-    `table 3: the checkpoint has 1,245 rows, the data 1,300 (2 more tables differ)`.
+    Such as `table 3: the checkpoint has 1,245 rows, the data 1,300 (2 more tables differ)`.
 
     Args:
         ours: rows of each table, [T].
         theirs: rows of each table, [T'].
-        our_name: what `ours` belongs to, such as "the checkpoint".
-        their_name: what `theirs` belongs to, such as "the data".
+        our_name: name of `ours`, such as "the checkpoint".
+        their_name: name of `theirs`, such as "the data".
     """
     ours, theirs = list(ours), list(theirs)
     if ours == theirs:

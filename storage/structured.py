@@ -319,6 +319,9 @@ def _translated(message: str, value: Any, where: str, shape: Any) -> StructureEr
     missing = re.fullmatch(r"Object missing required field `(.*)`", problem)
     if missing:
         return StructureError(where, "is missing", _field(f"{path}.{missing[1]}"))
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
+    if unknown:
+        return StructureError(where, "is unknown", _field(f"{path}.{unknown[1]}"))
     located = _value_at(value, path)
     if problem.startswith("Invalid enum value"):
         values = _literals(shape, path)

@@ -1,7 +1,6 @@
-"""A small dataset as arrays, and writers of every layout that are written by hand.
+"""A small dataset as arrays, and functions that write it in every layout.
 
-Nothing here uses the code under test: files come from NumPy's tofile, so that what is read back
-has an independent source.
+They use NumPy's tofile and none of the code under test.
 """
 
 import json
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: One table for each stored id dtype and a few small ones.
+#: Tables at the limits of each stored id dtype, and a few small ones.
 VOCAB_SIZES = [5, 126, 127, 1000, 32766, 32767, 200000, 3]
 
 
@@ -22,12 +21,11 @@ class Arrays(NamedTuple):
         return Arrays(*(array[first : first + count] for array in self))
 
 
-def random_arrays(samples, vocab_sizes=VOCAB_SIZES, seed=0):
-    random = np.random.default_rng(seed)
-    label = random.integers(0, 2, samples, dtype=np.int32)
-    dense = np.exp(random.normal(2, 2, (samples, 13))).astype(np.int32)
-    ids = np.stack([random.integers(0, v, samples, dtype=np.int32) for v in vocab_sizes], axis=1)
-    # Both ends of every vocabulary occur.
+def random_arrays(samples, rng, vocab_sizes=VOCAB_SIZES):
+    label = rng.integers(0, 2, samples, dtype=np.int32)
+    dense = np.exp(rng.normal(2, 2, (samples, 13))).astype(np.int32)
+    ids = np.stack([rng.integers(0, v, samples, dtype=np.int32) for v in vocab_sizes], axis=1)
+    # The first and the last id of every vocabulary occur.
     if samples > 1:
         ids[0], ids[-1] = 0, np.array(vocab_sizes) - 1
     return Arrays(label, dense, ids)
@@ -62,7 +60,7 @@ def seed_metadata(vocab_sizes=VOCAB_SIZES, dense_log=True):
 
 
 def write_narrow(folder, arrays, dense, id_name, vocab_sizes=VOCAB_SIZES, shift=1):
-    """Per-table files; `dense` and `id_name` tell this project's names from NVIDIA's."""
+    """Writes per-table files; `dense` and `id_name` are this project's or NVIDIA's file names."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays.label.astype(bool).tofile(folder / "label.bin")
     np.log(arrays.dense.astype(np.float64) + shift).astype(np.float16).tofile(folder / dense)
@@ -79,7 +77,7 @@ def write_mlperf(folder, arrays):
 
 
 def write_days(folder, arrays, lengths, shift=1):
-    """TorchRec's day files, `lengths[k]` samples in day k."""
+    """Writes TorchRec's day files, with `lengths[k]` samples in day k."""
     folder.mkdir(parents=True, exist_ok=True)
     first = 0
     for day, length in enumerate(lengths):

@@ -1,4 +1,4 @@
-"""The native kernels of columns, and NumPy's way without them, against plain indexing."""
+"""The native column kernels and their NumPy versions, compared with plain indexing."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import pytest
 from dataset import column_kernels
 from dataset.preprocessing import native
 
-SIZES = [0, 1, 127, 128, 129, 2048, 5000]
+SIZES = [0, 1, 127, 129, 2048, 5000]
 
 
 @pytest.fixture(params=["native", "portable", "NumPy"], autouse=True)
 def kernels(request, monkeypatch):
-    """Without the library, most of these tests have nothing to run: `make test` builds it."""
+    """Runs each test with each version; skips the native ones if the library is not built."""
     if request.param == "portable":
         monkeypatch.setenv("DLRM_CPU_ISA", "portable")
     if request.param == "NumPy":
@@ -22,19 +22,17 @@ def kernels(request, monkeypatch):
         assert native.load() is not None, f"{native.PATH} does not fit these sources: make ops"
 
 
-def random_bits(shape, dtype):
-    shape = shape if isinstance(shape, tuple) else (shape,)
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer(np.random.default_rng().bytes(size), dtype).reshape(shape)
+def random_bits(count, dtype, rng):
+    return np.frombuffer(rng.bytes(count * np.dtype(dtype).itemsize), dtype)
 
 
 @pytest.mark.parametrize("rows", SIZES)
-def test_fields_of_records(rows):
+def test_split_records_copies_fields(rows, rng):
     layout = np.dtype(
         {"names": ["a", "b", "c"], "formats": ["<i4", ("<u1", 3), ("<f2", 13)],
          "offsets": [5, 0, 12], "itemsize": 41}
     )  # fmt: skip
-    records = random_bits(rows * layout.itemsize, np.uint8)
+    records = random_bits(rows * layout.itemsize, np.uint8, rng)
     columns = {
         "a": np.empty((rows, 1), np.int32), "b": np.empty((rows, 3), np.uint8),
         "c": np.empty((rows, 13), np.float16),
@@ -46,8 +44,7 @@ def test_fields_of_records(rows):
         assert column.tobytes() == np.ascontiguousarray(expected[name]).tobytes(), name
 
 
-def narrow_columns(rows, tables=5):
-    rng = np.random.default_rng()
+def narrow_columns(rows, rng, tables=5):
     dtypes = rng.permutation([np.int8, np.int16, np.int32, np.int8, np.int32] * 6)[:tables]
     return [
         rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, rows, dtype, endpoint=True)
@@ -57,8 +54,8 @@ def narrow_columns(rows, tables=5):
 
 @pytest.mark.parametrize("rows", SIZES)
 @pytest.mark.parametrize("parts", [1, 3], ids=["one array", "several"])
-def test_ids_to_columns(rows, parts):
-    expected = narrow_columns(rows)
+def test_narrow_ids_copies_ids_to_columns(rows, rng, parts):
+    expected = narrow_columns(rows, rng)
     ids = np.stack([column.astype(np.int32) for column in expected], axis=1)
     given = [np.ascontiguousarray(part) for part in np.split(ids, [1, 3], axis=1)]
     found = [np.empty_like(column) for column in expected]
@@ -67,8 +64,8 @@ def test_ids_to_columns(rows, parts):
         np.testing.assert_array_equal(ours, column)
 
 
-def test_ids_with_room_between_the_rows():
-    expected = narrow_columns(300)
+def test_narrow_ids_takes_a_strided_array(rng):
+    expected = narrow_columns(300, rng)
     wide = np.zeros((300, 9), np.int32)
     wide[:, 2:7] = np.stack(expected, axis=1)
     found = [np.empty_like(column) for column in expected]
@@ -79,26 +76,25 @@ def test_ids_with_room_between_the_rows():
 
 @pytest.mark.parametrize("rows", SIZES)
 @pytest.mark.parametrize("shape", ["columns", "wide parts", "unsigned"])
-@pytest.mark.parametrize("room", [0, 2])
+@pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("tables", [5, 8, 26])
-def test_columns_to_ids(rows, shape, room, tables):
-    columns = narrow_columns(rows, tables)
+def test_widen_ids_copies_columns_to_ids(rows, rng, shape, before, tables):
+    columns = narrow_columns(rows, rng, tables)
     if shape == "unsigned":
-        columns[1] = np.random.default_rng().integers(0, 2**16, rows, np.uint16)
+        columns[1] = rng.integers(0, 2**16, rows, np.uint16)
     expected = np.stack([column.astype(np.int32) for column in columns], axis=1)
     given = [column[:, None] for column in columns]
     if shape == "wide parts":
         given = [np.ascontiguousarray(expected[:, :2]), *given[2:]]
-    whole = np.full((rows, tables + room), -77, np.int32)
-    column_kernels.widen_ids(given, whole[:, room:])
-    np.testing.assert_array_equal(whole[:, room:], expected)
-    assert (whole[:, :room] == -77).all()
+    out = np.full((rows, tables + before), -77, np.int32)
+    column_kernels.widen_ids(given, out[:, before:])
+    np.testing.assert_array_equal(out[:, before:], expected)
+    assert (out[:, :before] == -77).all()
 
 
 @pytest.mark.parametrize("rows", SIZES)
-def test_looked_up_values(rows):
-    rng = np.random.default_rng()
-    table = random_bits(1000, np.float16)
+def test_look_up_finds_values_and_counts_outside_the_table(rows, rng):
+    table = random_bits(1000, np.float16, rng)
     counts = rng.integers(0, 1000, (rows, 13), np.int32)
     found = np.empty(counts.shape, np.float16)
     assert column_kernels.look_up(table, counts, found) is False
@@ -112,7 +108,7 @@ def test_looked_up_values(rows):
             assert found[inside].tobytes() == table[counts[inside]].tobytes()
 
 
-def test_every_finite_half():
+def test_halves_to_floats_converts_every_finite_half():
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
     found = np.empty(halves.shape, np.float32)

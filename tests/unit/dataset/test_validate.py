@@ -1,6 +1,4 @@
-"""The full scan's summary, against NumPy; its command line."""
-
-import re
+"""dataset.validate: its summary against NumPy, its problems and exit statuses."""
 
 import numpy as np
 import pytest
@@ -16,13 +14,14 @@ from tests.support.dataset.hand_written import (
 
 
 @pytest.fixture
-def split(tmp_path):
-    arrays = random_arrays(CHUNK_SAMPLES + 1234)
+def split(tmp_path, rng):
+    """(folder, arrays) of a split of two chunks."""
+    arrays = random_arrays(CHUNK_SAMPLES + 1234, rng)
     write_three_file(tmp_path / "train", arrays, seed_metadata())
     return tmp_path / "train", arrays
 
 
-def test_summary_is_right(split):
+def test_validate_summary_equals_numpys(split):
     folder, arrays = split
     lines, problems = validate.validate(open_split(folder), progress=False)
     assert problems == []
@@ -40,7 +39,7 @@ def test_summary_is_right(split):
         assert expected in lines[15 + table]
 
 
-def test_command_line(split, capsys):
+def test_validate_command_reports_the_first_problem(split, capsys):
     folder, _ = split
     assert validate.main([str(folder)]) == 0
     assert capsys.readouterr().out.endswith(f"{folder}: valid\n")
@@ -49,20 +48,19 @@ def test_command_line(split, capsys):
     ids.flush()
     assert validate.main([str(folder)]) == 2
     output = capsys.readouterr()
-    assert output.out.endswith(f"{folder}: 1 problems\n")
-    # The first one in the file, whichever thread found its chunk first.
-    assert "table 2, sample 3: id 999 is outside the vocabulary: expected 0 to 126" in output.err
+    assert output.out.endswith(f"{folder}: 1 problem\n")
+    # The first problem in the file, whichever thread finished first.
+    assert "table 2, sample 3" in output.err and "found 999" in output.err
     assert validate.main([str(folder / "none")]) == 2
-    assert re.search("dataset.validate: .*none: no such file or folder", capsys.readouterr().err)
+    assert str(folder / "none") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("samples", [1, 63, 64, 65, 1000])
 @pytest.mark.parametrize(
     ("dtype", "width"), [("int8", 1), ("int16", 1), ("int32", 8), ("uint8", 3)]
 )
-def test_largest_ids(samples, dtype, width):
+def test_largest_ids_treats_negative_ids_as_huge(rng, samples, dtype, width):
     info = np.iinfo(dtype)
-    random = np.random.default_rng(samples)
-    ids = random.integers(info.min, info.max, (samples, width), dtype=dtype, endpoint=True)
+    ids = rng.integers(info.min, info.max, (samples, width), dtype=dtype, endpoint=True)
     unsigned = ids.astype(np.int64) % (1 << 8 * ids.dtype.itemsize)
     np.testing.assert_array_equal(largest_ids(ids), unsigned.max(axis=0))

@@ -1,17 +1,26 @@
-"""Two lists of vocabulary sizes: the line names the table, not the lists."""
+"""Vocabulary sizes: checks, and the description of a difference."""
 
-import numpy as np
 import pytest
 
-from dataset.vocabularies import difference
+from dataset.errors import DatasetError
+from dataset.vocabularies import check_sizes, difference
 
 
 def line(ours, theirs):
     return difference(ours, theirs, "the checkpoint", "the data")
 
 
-def test_equal_lists_have_no_difference():
-    sizes = np.random.default_rng(1).integers(1, 9, 26).tolist()
+def test_check_sizes_error_has_table_and_bound():
+    with pytest.raises(DatasetError) as caught:
+        check_sizes([1, 2**31], "a list")
+    assert (caught.value.table, caught.value.found, caught.value.bound) == (1, 2**31, 2**31 - 1)
+    with pytest.raises(DatasetError) as caught:
+        check_sizes([1, 2], "a list", 3)
+    assert (caught.value.expected, caught.value.found) == (3, 2)
+
+
+def test_difference_of_equal_lists_is_none(rng):
+    sizes = rng.integers(1, 9, 26).tolist()
     assert line(sizes, tuple(sizes)) is None
 
 
@@ -37,5 +46,5 @@ def test_equal_lists_have_no_difference():
         ),
     ],
 )
-def test_the_first_table_that_differs_is_named(theirs, expected):
+def test_difference_names_the_first_table(theirs, expected):
     assert line([3, 5, 1245], theirs) == expected

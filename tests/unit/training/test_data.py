@@ -4,9 +4,9 @@ import types
 
 import pytest
 
+from tests.support.dataset.feature_specs import SIZES, SpecDataset
 from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays
-from tests.unit.dataset.test_feature_spec import SIZES, Written
-from tests.unit.dataset.test_layouts import raw
+from tests.support.dataset.layouts import raw
 from training.checkpoint.manifest import dense_features
 from training.config import DataConfig, TrainingConfig
 from training.data import open_data
@@ -21,8 +21,8 @@ def random_batches(dense_features=None, **data):
 
 
 @pytest.mark.parametrize("numerical", [1, 10])
-def test_random_batches_have_the_shapes_of_the_dataset_named(tmp_path, numerical):
-    Written(tmp_path, numerical, places=("x", "y"))
+def test_random_batches_have_the_shapes_of_the_dataset_named(tmp_path, rng, numerical):
+    SpecDataset(tmp_path, rng, numerical, places=("x", "y"))
     data = random_batches(data_dir=str(tmp_path))
     assert (data.vocab_sizes, data.dense_features) == (SIZES, numerical)
     (batch,) = data.train(0)
@@ -30,8 +30,8 @@ def test_random_batches_have_the_shapes_of_the_dataset_named(tmp_path, numerical
     assert data.one_batch(4)["dense"].shape == (4, numerical)
 
 
-def test_random_batches_have_the_shapes_of_a_raw_dataset(tmp_path):
-    raw(tmp_path, random_arrays(9), random_arrays(9))
+def test_random_batches_have_the_shapes_of_a_raw_dataset(tmp_path, rng):
+    raw(tmp_path, random_arrays(9, rng), random_arrays(9, rng))
     data = random_batches(data_dir=str(tmp_path))
     assert (data.vocab_sizes, data.dense_features) == (VOCAB_SIZES, 13)
 
