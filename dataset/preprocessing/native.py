@@ -19,7 +19,7 @@ from dataset.preprocessing.errors import LibraryError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Spark's executors, which receive the library as a file of its own, set another path.
+#: Spark's executors set another path, since the driver ships the library as a separate file.
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
 #: Return value of `dlrm_preprocessing_version` in a library built from these sources.
 _VERSION = 4

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataset.preprocessing.columns import DENSE, FIELDS
+from dataset.preprocessing.columns import FIELDS
 from dataset.preprocessing.errors import PreprocessError
 from storage.direct_io import write_all
 from storage.paths import naming_errors
@@ -33,17 +33,6 @@ def new_fields(
     for i, column in enumerate(dense):
         fields[1 + i] = np.maximum(column, 0) if negatives == "zero" else column
     return fields
-
-
-def set_ids(fields: np.ndarray, column: int, ids: np.ndarray) -> int:
-    """Sets the ids of categorical column `column`; -1, a value without an id, becomes 0.
-
-    Returns:
-        The number of values without an id.
-    """
-    without = int(np.count_nonzero(ids < 0))
-    fields[1 + DENSE + column] = np.maximum(ids, 0) if without else ids
-    return without
 
 
 def allocate(path: str, records: int) -> None:

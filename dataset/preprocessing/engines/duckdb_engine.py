@@ -83,11 +83,6 @@ class DuckDBEngine(Engine):
         except self._error as error:
             raise self._translated(error) from error
 
-    def settings(self) -> tuple[str, ...]:
-        """Returns DuckDB's settings (memory_limit, threads) as text."""
-        names = "current_setting('memory_limit'), current_setting('threads')"
-        return tuple(str(value) for value in self._fetch_row(f"SELECT {names}"))
-
     def _execute(self, statement):
         """Returns all rows: DuckDB 2 blocks a connection until all rows are fetched."""
         try:

@@ -27,6 +27,7 @@ from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines import spark_tasks
 from dataset.preprocessing.engines.interface import Engine
 from dataset.preprocessing.errors import EngineError
+from storage.digests import crc32_of_file
 from storage.install_advice import install_command
 
 if TYPE_CHECKING:
@@ -100,13 +101,9 @@ class SparkEngine(Engine):
             raise EngineError(message, flag="engine") from error
         self._stops = not joined
         self._counts = None
-        self._spark.sparkContext.addPyFile(_zip_packages(self._scratch))
-        self._spark.sparkContext.addFile(str(native.PATH))
-
-    def settings(self) -> tuple[str | None, str | None]:
-        """Returns Spark's settings (driver memory, executor memory) as text."""
-        conf = self._spark.sparkContext.getConf()
-        return conf.get("spark.driver.memory"), conf.get("spark.executor.memory")
+        context, packages = self._spark.sparkContext, _zip_packages(self._scratch)
+        self._try(lambda: context.addPyFile(packages))
+        self._try(lambda: context.addFile(str(native.PATH)))
 
     def parse(
         self, units: Sequence[Unit], folder: str, bar: ProgressBar
@@ -241,12 +238,15 @@ def _by_file(tasks):
 def _zip_packages(folder):
     """Zips the packages that executors import; returns the zip's path."""
     root = Path(__file__).resolve().parents[3]
-    path = os.path.join(folder, "dataset.zip")
+    path = os.path.join(folder, "packages.zip")
     with zipfile.ZipFile(path, "w") as file:
         for package in ("dataset", "storage"):
             for source in sorted((root / package).rglob("*.py")):
                 file.write(source, source.relative_to(root))
-    return path
+    # A session that an earlier engine joined may have another version under the same name.
+    named = os.path.join(folder, f"packages-{crc32_of_file(path):08x}.zip")
+    os.replace(path, named)
+    return named
 
 
 def _write_dictionary(values, first_id, path):

@@ -15,13 +15,14 @@ from dataset.preprocessing import native
 from dataset.preprocessing.columns import (
     CATEGORICAL,
     CATEGORICAL_NAMES,
+    DENSE,
     DENSE_NAMES,
     LABEL_NAME,
     PART_NAME,
     ROW_NAME,
 )
 from dataset.preprocessing.errors import PreprocessError
-from dataset.preprocessing.raw_records import RegionWriter, new_fields, set_ids
+from dataset.preprocessing.raw_records import RegionWriter, new_fields
 
 if TYPE_CHECKING:
     from dataset.preprocessing.mapping import MapTask
@@ -116,8 +117,9 @@ class _PartInProgress:
         label = np.asarray(batch.column(LABEL_NAME))
         fields = new_fields(label, dense, self._task.negatives)
         for column, name in enumerate(CATEGORICAL_NAMES):
-            ids = np.asarray(pc.fill_null(batch.column(name), -1))
-            self._without_id[column] += set_ids(fields, column, ids)
+            ids = batch.column(name)
+            self._without_id[column] += ids.null_count
+            fields[1 + DENSE + column] = np.asarray(pc.fill_null(ids, 0))
         return native.to_records(fields)
 
     def finish(self):

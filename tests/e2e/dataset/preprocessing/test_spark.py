@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -12,7 +13,10 @@ from dataset.preprocessing import counting, dictionaries, native, parsing, parts
 from dataset.preprocessing.engines import open_engine, spark_engine
 from dataset.preprocessing.errors import EngineError, InputError
 from dataset.preprocessing.inputs import find_inputs
+from dataset.preprocessing.mapping import MapTask
 from dataset.preprocessing.progress import ProgressBar
+from dataset.preprocessing.raw_records import allocate
+from dataset.preprocessing.splits import Destination
 from tests.support.dataset.preprocessing.fixtures import (
     files_below,
     random_lines,
@@ -51,10 +55,45 @@ def spark():
     session.stop()
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [{"frequency_threshold": 2}, pytest.param({"max_table_rows": 900}, marks=pytest.mark.slow)],
-)
+def test_spark_parses_the_same_parts_as_this_process(rng, tmp_path, spark):
+    """With the shipped library."""
+    days = write_days(tmp_path, random_lines(rng, 100, bad=0.1), random_lines(rng, 30))
+    units = parsing.plan_units(find_inputs(str(days)))
+    options = run_options(tmp_path, train_days=(0,), engine="spark")
+    results, folders = {}, {}
+    for name in ("here", "spark"):
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+    results["here"] = [parsing.parse_unit(unit, str(folders["here"])) for unit in units]
+    with open_engine(options, str(tmp_path / "scratch")) as engine:
+        parsed = engine.parse(units, str(folders["spark"]), ProgressBar("", 1, "B"))
+        results["spark"] = [result for _, result in sorted(parsed, key=lambda pair: pair[0])]
+    here = json.dumps(results["here"]).replace(str(folders["here"]), str(folders["spark"]))
+    assert results["spark"] == json.loads(here)
+    assert files_below(folders["spark"]) == files_below(folders["here"])
+
+
+def test_spark_maps_the_same_records_as_duckdb(rng, tmp_path, spark):
+    write_days(tmp_path, random_lines(rng, 90))
+    run_quietly(tmp_path, train_days=(0,), keep_parts=True, frequency_threshold=2)
+    (path,) = (tmp_path / "out" / ".preprocess" / "parts").glob("*.parquet")
+    dictionary = str(tmp_path / "out" / "dictionary")
+    rule, _ = dictionaries.read_manifest(dictionary)
+    part = parts.Part(0, str(path), 90, 0, 0)
+    target = tmp_path / "train_data.bin.partial"
+    allocate(str(target), 90)
+    task = MapTask(part, (Destination("train_data.bin", 0, 0, 90),), str(tmp_path), "zero", None)
+    options, committed = run_options(tmp_path, train_days=(0,), engine="spark"), []
+    with open_engine(options, str(tmp_path / "scratch")) as engine:
+        bar = ProgressBar("", 90, " rows")
+        engine.map([task], dictionary, rule, lambda *done: committed.append(done), bar)
+    assert target.read_bytes() == (tmp_path / "out" / "train_data.bin").read_bytes()
+    ((index, result),) = committed
+    assert (index, result["crc32"]) == (0, [zlib.crc32(target.read_bytes())])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [{"frequency_threshold": 2}, {"max_table_rows": 900}], ids=str)
 def test_spark_writes_the_same_bytes_as_duckdb(rng, tmp_path, monkeypatch, spark, rule):
     monkeypatch.setattr(parts, "PART_BYTES", 40000)
     days = write_days(tmp_path, *(random_lines(rng, 250, bad=0.02) for _ in range(2)))

@@ -1,7 +1,7 @@
 """Preprocessing runs that kill themselves: python -m ...killed_run FOLDER RUN...
 
-RUN is `[memory|sql]:JOBS:POINT:COUNT`. Each runs in a forked process of its own, one after the
-other, and gets SIGKILL at the COUNT-th call of POINT (`Class.method` or `module.function` of
+RUN is `[memory|sql]:JOBS:POINT:COUNT`. Each runs in a forked process, one after the other, and gets
+SIGKILL at the COUNT-th call of POINT (`Class.method` or `module.function` of
 dataset.preprocessing), before the call does anything, as from the OOM killer. Prints a JSON list of
 [exit status, output] for each.
 """
