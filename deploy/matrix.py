@@ -21,7 +21,7 @@ from typing import NamedTuple
 from deploy.requirements import ROOT, default_tensorflow, supported
 
 FOLDER = ROOT / "build" / "matrix"
-#: {name of the tier: pytest arguments}. The export test covers what differs most by version.
+#: {tier: pytest arguments}: the tests that depend most on versions, then those of several ranks.
 TIERS = {
     "unit": ["-m", "not slow", "tests/unit", "tests/e2e/training/modes/test_export.py"],
     "ranks": ["-m", "not slow", "tests/ranks"],

@@ -108,14 +108,16 @@ def _needed_libraries(path, executable):
     }
 
 
-def set_run_path(patchelf: pathlib.Path, path: pathlib.Path, run_path: str) -> None:
-    """Sets where an ELF file searches libraries; `$ORIGIN` is its own folder.
+def set_run_path(
+    patchelf: pathlib.Path, path: pathlib.Path, run_path: str, option: str = "--set-rpath"
+) -> None:
+    """Sets, or with "--add-rpath" extends, where an ELF file searches libraries.
 
     Raises:
         BundleError: patchelf failed.
     """
     done = subprocess.run(
-        [str(patchelf), "--set-rpath", run_path, str(path)], capture_output=True, text=True,
+        [str(patchelf), option, run_path, str(path)], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     if done.returncode != 0:

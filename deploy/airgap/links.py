@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import subprocess
 from collections.abc import Mapping
 
-from deploy.airgap import BundleError, elf
+from deploy.airgap import BundleError, elf, interpreter
 
 # From the host: the C library, the C++ library (checked by unpack.sh), and the GPU driver.
 _HOST = re.compile(elf.GLIBC.pattern + r"|^(libstdc\+\+|libgcc_s|libcuda)\.so")
@@ -76,10 +75,5 @@ def complete(tree: pathlib.Path, lib: pathlib.Path, patchelf: pathlib.Path) -> l
     for path in changed:
         # With its own folder: a file with a run path does not inherit its loader's.
         run_path = f"$ORIGIN:$ORIGIN/{os.path.relpath(lib, path.parent)}"
-        done = subprocess.run(
-            [str(patchelf), "--add-rpath", run_path, str(path)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise BundleError(f"patchelf failed on {path}: {done.stderr.strip()}", path=path)
+        interpreter.set_run_path(patchelf, path, run_path, "--add-rpath")
     return changed

@@ -16,8 +16,9 @@ WORKER = "tests/support/deploy/horovod_ranks.py"
 pytestmark = pytest.mark.launches
 
 
-# Other tests run collectives on one and two ranks.
-@pytest.mark.parametrize("ranks", [3, 4])
+@pytest.mark.parametrize(
+    "ranks", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4))]
+)
 def test_collectives_agree_with_numpy(ranks, seed):
     done = launch.run(ranks, WORKER, "collectives", seed)
     assert done.returncode == 0, done.stderr
@@ -25,7 +26,7 @@ def test_collectives_agree_with_numpy(ranks, seed):
         assert f"rank {rank} of {ranks}: collectives agree with NumPy" in done.stdout
 
 
-@pytest.mark.parametrize("mode", ["static", "elastic"])
+@pytest.mark.parametrize("mode", ["static", pytest.param("elastic", marks=pytest.mark.slow)])
 def test_launcher_ends_ranks_when_one_dies(tmp_path, mode):
     options = []
     if mode == "elastic":

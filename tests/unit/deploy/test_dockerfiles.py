@@ -92,12 +92,3 @@ def test_documented_sok_versions_are_supported():
     version = re.search(r"--build-arg TENSORFLOW=([\d.]+)", after)[1]
     assert "3.10" in requirements.supported()[version]
     assert "nvidia-nccl-cu12==" in requirements.lock_path(version).read_text()
-
-
-def test_horovod_is_built_with_nccl_and_mpi():
-    commands = " ".join(arguments(ROOT / "Dockerfile", "RUN"))
-    build = re.search(r"deploy/horovod/build\.sh([^&]*)", commands)[1]
-    usage = (ROOT / "deploy" / "horovod" / "build.sh").read_text()
-    options = re.findall(r"--[\w-]+", build)
-    assert {"--environment", "--nccl", "--mpi", "--output"} == set(options)
-    assert all(option in usage for option in options)

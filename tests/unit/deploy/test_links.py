@@ -1,10 +1,8 @@
 """Run paths for libraries of a bundle, with invented headers."""
 
-import subprocess
-
 import pytest
 
-from deploy.airgap import BundleError, elf, links
+from deploy.airgap import BundleError, elf, interpreter, links
 
 
 @pytest.fixture
@@ -62,16 +60,11 @@ def test_complete_adds_folders_of_file_and_python(tree, tmp_path, monkeypatch):
     add("site/a.libs/libneighbour.so")
     monkeypatch.setattr(elf, "files", lambda folder: sorted(headers))
     monkeypatch.setattr(elf, "headers", lambda paths: {path: headers[path] for path in paths})
-    commands = []
-
-    def run(command, **options):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(links.subprocess, "run", run)
+    calls = []
+    monkeypatch.setattr(interpreter, "set_run_path", lambda *arguments: calls.append(arguments))
     assert links.complete(tmp_path, lib, "patchelf") == [user]
     # A file with a run path no longer inherits its loader's: it needs its own folder as well.
-    assert commands == [["patchelf", "--add-rpath", "$ORIGIN:$ORIGIN/../../python/lib", str(user)]]
+    assert calls == [("patchelf", user, "$ORIGIN:$ORIGIN/../../python/lib", "--add-rpath")]
     other = add("site/b.so", "libgone.so.3")
     with pytest.raises(BundleError) as caught:
         links.complete(tmp_path, lib, "patchelf")
