@@ -2,8 +2,8 @@
 
     python3 -m training.runtime.binding
 
-prints four lines: the local rank, the local size, the value for CUDA_VISIBLE_DEVICES (empty: leave
-it as it is) and an explanation. Imports only the standard library.
+prints four lines: the local rank, the local size, the value for CUDA_VISIBLE_DEVICES (empty: keep
+it unchanged) and an explanation. Imports only the standard library.
 """
 
 from __future__ import annotations
