@@ -3,10 +3,8 @@
 import json
 import subprocess
 
-import numpy as np
 import pytest
 
-from benchmarks import gpu_step
 from tests.e2e.benchmarks.test_same_model import ROOT, TORCH
 from tests.gpu import build
 
@@ -31,13 +29,3 @@ def test_gpu_step_equals_autograd_after_ten_steps(seed):
     assert difference["loss"] < 1e-4
     assert difference["rows"] < 0.05
     assert difference["weights"] < 0.05
-
-
-@pytest.mark.parametrize("kind", ["uniform", "skewed"])
-def test_draw_ids_stays_within_tables_and_skews(kind, rng):
-    sizes = [3, 1, 1000, 39_884_406]
-    ids = gpu_step.draw_ids(rng, sizes, 5000, kind)
-    assert ids.dtype == np.int32 and ids.shape == (5000, 4)
-    assert np.all(ids >= 0) and np.all(ids < sizes)
-    distinct = len(np.unique(ids[:, 2]))
-    assert distinct > 900 if kind == "uniform" else distinct < 900
