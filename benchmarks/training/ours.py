@@ -5,14 +5,21 @@
 Runs as one process or as several ranks under horovodrun; every rank gets the same requests.
 """
 
+from __future__ import annotations
+
 import itertools
 import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.training import worker_protocol
 from benchmarks.training.task import Task
 
+if TYPE_CHECKING:
+    from training.runtime.process_group import ProcessGroup
 
-def arguments(task):
+
+def arguments(task: Task) -> list[str]:
     """Returns the equivalent command line of `main.py`."""
     numbers = {"bottom_mlp": task.bottom_mlp, "top_mlp": task.top_mlp}
     return [
@@ -27,7 +34,7 @@ def arguments(task):
 class Ours:
     """One model in memory, trained at several batch sizes."""
 
-    def __init__(self, task, cluster):
+    def __init__(self, task: Task, cluster: ProcessGroup):
         from training import cli, precision
         from training.build import build
         from training.optimizers import OPTIMIZERS
@@ -42,9 +49,10 @@ class Ours:
         self._scale = precision.loss_scale(
             config.speed, self._parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"
         )
-        self._steps, self._forwards = {}, {}
+        self._steps: dict[int, tuple[Any, Any]] = {}
+        self._forwards: dict[int, tuple[Any, Any]] = {}
 
-    def _model_parallel_tables(self):
+    def _model_parallel_tables(self) -> list[int] | None:
         # The shape of a batch shows whether `build` chose model-parallel input.
         shape = next(iter(self._parts.data.train(0)))["categorical"].shape
         local = max(self._task.batches) // self._cluster.size
@@ -52,7 +60,7 @@ class Ours:
             return None
         return list(self._parts.embedding.placement.tables_of(self._cluster.rank))
 
-    def _step(self, make, batch, **options):
+    def _step(self, make: Callable[..., Any], batch: int) -> Any:
         from training.step import StepParts
 
         local = batch // self._cluster.size
@@ -60,9 +68,9 @@ class Ours:
             self._parts.dense_model, self._parts.embedding.for_batch(local), self._optimizer,
             self._cluster, self._scale,
         )  # fmt: skip
-        return make(parts, overlap=self._config.speed.overlap, **options)
+        return make(parts, overlap=self._config.speed.overlap)
 
-    def _batches(self, batch):
+    def _batches(self, batch: int) -> Iterator[tuple[Any, Any]]:
         """Yields (batch, next batch) endlessly, read as in training."""
         from training.data import open_data, with_next
 
@@ -71,7 +79,7 @@ class Ours:
         for epoch in itertools.count():
             yield from with_next(data.train(epoch))
 
-    def train(self, batch, steps):
+    def train(self, batch: int, steps: int) -> dict[str, Any]:
         """Runs a burst of training steps; returns `worker_protocol.burst`'s result and the loss."""
         from training.step import TrainStep
 
@@ -85,7 +93,7 @@ class Ours:
 
         return {**worker_protocol.burst(one, step.wait, steps), "loss": step.last_loss()}
 
-    def infer(self, batch, steps):
+    def infer(self, batch: int, steps: int) -> dict[str, Any]:
         """Runs a burst of forward passes over batches in memory."""
         from training.step import Forward
 
@@ -98,14 +106,14 @@ class Ours:
         # Waits for each call's logits, as a client would.
         return worker_protocol.burst(lambda: forward(next(batches)).numpy(), lambda: None, steps)
 
-    def phases(self, batch):
+    def phases(self, batch: int) -> dict[str, Any]:
         """Runs some steps phase by phase; returns `BreakdownStep`'s report."""
         from training.breakdown import LAST, BreakdownStep
 
-        found = {}
+        found: dict[str, Any] = {}
 
-        def make(*arguments, **options):
-            return BreakdownStep(lambda **report: found.update(report), *arguments, **options)
+        def make(parts: Any, **options: Any) -> BreakdownStep:
+            return BreakdownStep(lambda **report: found.update(report), parts, **options)
 
         step = self._step(make, batch)
         for now, following in itertools.islice(self._batches(batch), LAST):
@@ -113,7 +121,7 @@ class Ours:
         return found
 
 
-def main():
+def main() -> None:
     """Serves the benchmark."""
     from training.runtime import environment
 
