@@ -1,4 +1,4 @@
-"""NaN and infinity are not lost on any instruction set."""
+"""NaN and infinity are detected in every implementation and on every instruction set."""
 
 import os
 import subprocess
@@ -9,11 +9,11 @@ import pytest
 from ops import loader
 from ops.cpu import instruction_set
 from tests.support.paths import ROOT
+from tests.support.training.not_finite import PATHS, check_places
 
 # {instruction set of our kernels: (environment that makes TensorFlow and oneDNN use it, dtypes)}.
 # oneDNN gets a limit, or is disabled, as TensorFlow does on processors without VNNI. Below AVX-512,
-# oneDNN has no bfloat16, but TensorFlow does not know about the limit. Unit tests use the best
-# instruction set.
+# oneDNN has no bfloat16, but TensorFlow does not know about the limit.
 PROCESSORS = {
     "portable": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, ("float32", "bfloat16")),
     "avx2": ({"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}, ("float32",)),
@@ -22,6 +22,11 @@ PROCESSORS = {
     "bf16": ({"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
              ("bfloat16",)),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("layers", "dtype"), PATHS)
+def test_step_keeps_nan_and_infinity(layers, dtype, rng):
+    check_places(layers, dtype, rng)
 
 
 @pytest.mark.parametrize("isa", PROCESSORS)

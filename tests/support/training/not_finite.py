@@ -19,9 +19,12 @@ LAYERS = {
     "fused": {"fused_mlp": True},
     "fused_interaction": {"fused_mlp": True, "custom_interact": True},
 }
-DTYPES = ("float32", "bfloat16", "float16")
-PATHS = [(layers, dtype) for dtype in DTYPES for layers in LAYERS
-         if not (layers.startswith("fused") and dtype == "float16")]  # fmt: skip
+# (implementation, dtype). The other combinations run the same code.
+PATHS = [
+    *((layers, "float32") for layers in LAYERS),
+    *((layers, "bfloat16") for layers in ("tensorflow", "xla_interaction", "fused_interaction")),
+    *((layers, "float16") for layers in ("tensorflow", "xla_interaction")),
+]
 
 
 def _build(layers, dtype, scale, rng):

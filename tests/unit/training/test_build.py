@@ -33,7 +33,9 @@ def test_parts_have_the_shapes_of_the_configuration(seed):
     assert parts.dtype == tf.float32
     assert parts.data.vocab_sizes == list(VOCAB)
     assert parts.data.steps_per_epoch == 7
-    kernels = [variable.shape for variable in parts.dense_model.variables if len(variable.shape) > 1]
+    kernels = [
+        variable.shape for variable in parts.dense_model.variables if len(variable.shape) > 1
+    ]
     assert kernels == [[13, 16], [16, 8], [4 * 8, 16], [16, 1]]
     (table,) = parts.embedding.fused_tables
     assert [shard.rows for shard in table.shards] == list(VOCAB)

@@ -1,4 +1,4 @@
-"""Files of JSON with wrong values: either they mean what they did, or the error is one line."""
+"""JSON files with damaged values: readers accept them unchanged or raise a one-line error."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def one_line(error):
 
 
 def write_manifest(folder, data):
-    """Replaces a checkpoint's manifest, with a checksum of its own."""
+    """Replaces the manifest of a checkpoint and its checksum."""
     (folder / manifest.NAME).write_bytes(data)
     sums = folder / checksums.CHECKSUMS
     digests = {}
@@ -44,11 +44,11 @@ def write_manifest(folder, data):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """(folder, its manifest, its tables): one table on one rank, one dealt over two."""
+def checkpoint(tmp_path_factory, seed_of):
+    """(folder, its manifest, its tables): one table on one rank, one sharded over two."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    random = np.random.default_rng()
-    tables = [random.standard_normal((rows, DIMENSION), np.float32) for rows in VOCAB]
+    rng = np.random.default_rng(seed_of("damaged_files"))
+    tables = [rng.standard_normal((rows, DIMENSION), np.float32) for rows in VOCAB]
     arrays = ArrayFiles(folder)
     shards = []
     for table, offset, stride in ((0, 0, 2), (0, 1, 2), (1, 0, 1)):
@@ -77,7 +77,7 @@ def checkpoint(tmp_path_factory):
     return folder, content, tables
 
 
-def take_in(folder):
+def read_checkpoint(folder):
     """Reads a checkpoint as the programs do; returns its tables."""
     read, _ = manifest.read(folder)
     inspection.as_text(inspection.describe(folder, read))
@@ -90,9 +90,9 @@ def take_in(folder):
     return [np.concatenate(list(reader.table(t))) for t in range(len(read["vocab_sizes"]))]
 
 
-def test_a_whole_manifest_is_taken(checkpoint):
+def test_intact_manifest_is_accepted(checkpoint):
     folder, content, tables = checkpoint
-    for found, table in zip(take_in(folder), tables):
+    for found, table in zip(read_checkpoint(folder), tables):
         np.testing.assert_array_equal(found, table)
     content["evaluations"][0]["auc"] = float("nan")  # as older versions wrote it
     write_manifest(folder, json.dumps(content).encode())
@@ -100,38 +100,38 @@ def test_a_whole_manifest_is_taken(checkpoint):
     content["evaluations"][0]["auc"] = 0.6
 
 
-def test_no_manifest_is_more_than_a_damaged_one(checkpoint):
+def test_damaged_manifest_is_refused_or_changes_nothing(checkpoint):
     folder, content, tables = checkpoint
-    taken = refused = 0
+    accepted = refused = 0
     for what, changed in variants(content):
         write_manifest(folder, json.dumps(changed).encode())
         try:
-            found = take_in(folder)
+            found = read_checkpoint(folder)
         except DamagedError as error:
             assert str(folder) in one_line(error), what
             refused += 1
             continue
-        taken += 1
+        accepted += 1
         for table, values in zip(found, tables):
             np.testing.assert_array_equal(values[: len(table)], table, err_msg=what)
         verify.find_problems(folder)
-    assert taken > 50 and refused > 500
+    assert accepted > 50 and refused > 500
     for text in TEXTS:
         write_manifest(folder, text)
         with pytest.raises(DamagedError, match=r"manifest\.json: ") as found:
-            take_in(folder)
+            read_checkpoint(folder)
         one_line(found.value)
         assert verify.find_problems(folder)
 
 
-def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
+def test_damaged_completion_record_is_refused(checkpoint, tmp_path):
     _, content, _ = checkpoint
     digests = {entry["file"]: "0" * 64 for entry in content["tables"]}
-    note = {"digests": digests, "tables": content["tables"], "bytes": 99,
+    record = {"digests": digests, "tables": content["tables"], "bytes": 99,
             "named": {"dense": content["dense"]}}  # fmt: skip
     refused = 0
     path = completion_records.record_path(tmp_path, 0)
-    for what, changed in variants(note):
+    for what, changed in variants(record):
         path.write_text(json.dumps(changed))
         try:
             completion_records.await_ranks(tmp_path, 1, 5, None)
@@ -145,13 +145,13 @@ def test_a_note_that_is_none_is_one_line(checkpoint, tmp_path):
             completion_records.await_ranks(tmp_path, 1, 5, None)
 
 
-def test_a_placement_that_is_none_is_one_line(tmp_path):
+def test_damaged_placement_is_refused_or_valid(tmp_path):
     path = tmp_path / "placement.json"
     run = {"vocab_sizes": (9, 4, 7), "dimension": 4, "ranks": 2}
-    whole = plan(**run, policy="table")
-    path.write_text(placement_text(whole))
-    content = json.loads(placement_text(whole))
-    taken = refused = 0
+    text = placement_text(plan(**run, policy="table"))
+    path.write_text(text)
+    content = json.loads(text)
+    accepted = refused = 0
     for what, changed in variants(content):
         path.write_text(json.dumps(changed))
         try:
@@ -160,10 +160,10 @@ def test_a_placement_that_is_none_is_one_line(tmp_path):
             assert str(path) in one_line(error), what
             refused += 1
         else:
-            taken += 1
+            accepted += 1
             covered = sum(s.rows for s in found.shards if s.kind != "replicated")
             assert covered <= 2 * sum(run["vocab_sizes"]), what
-    assert taken > 5 and refused > 150
+    assert accepted > 5 and refused > 150
     for text in TEXTS:
         path.write_bytes(text)
         with pytest.raises(PlacementError) as failure:
@@ -171,7 +171,7 @@ def test_a_placement_that_is_none_is_one_line(tmp_path):
         assert str(path) in one_line(failure.value)
 
 
-def test_vocabulary_files_that_are_none_are_one_line(tmp_path):
+def test_damaged_vocabulary_file_is_refused_or_valid(tmp_path):
     path = tmp_path / "vocab_sizes.json"
     for content in ([3, 4, 5], {"vocab_sizes": [3, 4, 5], "samples": 7}):
         for what, changed in variants(content):
@@ -189,7 +189,7 @@ def test_vocabulary_files_that_are_none_are_one_line(tmp_path):
 
 
 def show(run):
-    """Does everything of a report but drawing."""
+    """Does everything that a report does, except drawing."""
     make_plots([run])
     facts.summary([run]), facts.settings([run]), facts.evaluations(run), facts.checkpoints(run)
     if run.of("breakdown"):
@@ -199,10 +199,10 @@ def show(run):
 
 @pytest.mark.parametrize("kind", ["config", "breakdown", "step", "evaluation", "memory",
                                   "checkpoint", "message", "end"])  # fmt: skip
-def test_an_event_that_is_none_is_one_line(tmp_path, kind):
+def test_damaged_event_is_refused_or_shown(tmp_path, kind, rng):
     flags = {"checkpoint_dir": "c", "embedding_dim": 8, "bottom_mlp": "8", "amp_dtype": "auto"}
     data = {"layout": "raw", "train_samples": 100, "test_samples": 10, "vocab_sizes": [3, 4]}
-    events = [*make_events(stop=40, flags=flags, data=data), {"event": "message", "text": "x"},
+    events = [*make_events(rng, stop=40, flags=flags, data=data), {"event": "message", "text": "x"},
               {"event": "end", "time": 9.0, **END}]  # fmt: skip
     folder = write_run(tmp_path / "run", [])
     path = folder / "journal.jsonl"
@@ -221,8 +221,8 @@ def test_an_event_that_is_none_is_one_line(tmp_path, kind):
     assert refused > 15
 
 
-def test_a_result_that_is_none_is_one_line(tmp_path):
-    folder = write_run(tmp_path / "run", make_events(stop=40))
+def test_damaged_result_is_refused_or_shown(tmp_path, rng):
+    folder = write_run(tmp_path / "run", make_events(rng, stop=40))
     path = folder / "result.json"
     refused = 0
     for what, changed in variants(END):
@@ -241,8 +241,8 @@ def test_a_result_that_is_none_is_one_line(tmp_path):
             read_runs([folder])
 
 
-def test_journals_of_older_versions_have_words_that_are_no_json(tmp_path):
-    events = make_events(stop=40)
+def test_journal_with_nan_and_infinity_is_read(tmp_path, rng):
+    events = make_events(rng, stop=40)
     folder = write_run(tmp_path / "run", [])
     scores = [event for event in events if event["event"] == "evaluation"]
     scores[0]["auc"] = scores[1]["log_loss"] = float("nan")
@@ -259,7 +259,7 @@ def test_journals_of_older_versions_have_words_that_are_no_json(tmp_path):
     assert facts.evaluations(run)[0][2] == facts.NONE
 
 
-def test_a_message_that_no_rank_sends_is_refused():
+def test_damaged_watchdog_message_is_refused():
     state = {"rank": 1, "pid": 7, "host": "h", "activity": "step 3", "count": 2, "idle": 0.5,
              "paused": False, "leaving": False}  # fmt: skip
     line = json.dumps(state).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What a job reads has the dense features of its data, or of its checkpoint's model."""
+"""Random batches have the shapes of a dataset or of a checkpoint."""
 
 import types
 
@@ -16,12 +16,12 @@ ONE_RANK = types.SimpleNamespace(rank=0, size=1)
 
 def random_batches(dense_features=None, **data):
     config = DataConfig(use_synthetic_dataset=True, **data)
-    training = TrainingConfig(global_batch_size=6, early_stop=1, seed=0)
+    training = TrainingConfig(global_batch_size=6, early_stop=1)
     return open_data(config, training, dense_features).load(None, ONE_RANK)
 
 
 @pytest.mark.parametrize("numerical", [1, 10])
-def test_random_batches_have_the_shapes_of_the_dataset_named(tmp_path, rng, numerical):
+def test_random_batches_have_the_shapes_of_a_dataset(tmp_path, rng, numerical):
     SpecDataset(tmp_path, rng, numerical, places=("x", "y"))
     data = random_batches(data_dir=str(tmp_path))
     assert (data.vocab_sizes, data.dense_features) == (SIZES, numerical)

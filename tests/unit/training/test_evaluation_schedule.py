@@ -1,4 +1,4 @@
-"""After which steps a run evaluates, and which score ends it."""
+"""`EvaluationSchedule`: due steps, and the AUC that ends training."""
 
 import dataclasses
 
@@ -30,15 +30,15 @@ def schedule(records=(), *, steps_per_epoch=100, last_step=200, has_test_data=Tr
         ({"has_test_data": False}, None),
     ],
 )
-def test_interval(values, interval):
+def test_evaluations_are_due_at_the_interval(values, interval):
     found = schedule(**values)
     assert found.interval == interval
     due = [step for step in range(250) if found.due_after(step)]
-    # Not after the last step: the end of the run evaluates anyway.
+    # Never due after the last step, because the run evaluates at its end.
     assert due == ([] if interval is None else list(range(interval, 200, interval)))
 
 
-def test_an_evaluation_is_made_once():
+def test_recorded_evaluation_is_not_due_again():
     found = schedule(eval_interval=10)
     assert found.due_after(10)
     found.records.append(record(10, 0.6))
@@ -50,16 +50,16 @@ def test_an_evaluation_is_made_once():
 @pytest.mark.parametrize(
     ("auc", "passes"), [(0.81, True), (0.8, False), (0.5, False), (None, False)]
 )
-def test_a_score_above_the_threshold_ends_training(auc, passes):
+def test_auc_above_the_threshold_ends_training(auc, passes):
     found = schedule([record(10, auc)], eval_interval=10, auc_threshold=0.8)
     assert found.passes(auc) == passes
     assert found.passed_after(10) == passes
     assert not found.passed_after(20)
-    # The last evaluation of a run is not one that ended it.
+    # The evaluation after the last step does not end training.
     assert not schedule([record(200, auc)], eval_interval=10, auc_threshold=0.8).passed_after(200)
 
 
-def test_summary_has_the_last_and_the_best():
+def test_summary_has_the_last_and_the_best_scores():
     assert schedule().summary() == {"auc": None, "best_auc": None, "log_loss": None}
     found = schedule([record(5, 0.7), record(10, None), record(15, 0.6, 0.4)])
     assert found.summary() == {"auc": 0.6, "best_auc": 0.7, "log_loss": 0.4}

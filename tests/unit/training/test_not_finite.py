@@ -9,18 +9,13 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM, DLRMConfig
 from model.serving import ServingDLRM
 from tests.support.thread_ranks import ThreadRanks
-from tests.support.training.not_finite import PATHS, VALUES, check_places, with_value
+from tests.support.training.not_finite import VALUES, with_value
 from tests.support.training.small_model import DENSE, VOCAB, batches, build, train
 from training.evaluation import evaluate
 from training.metrics.exact_auc import ScoresNotFiniteError
 from training.modes import inference_benchmark
 from training.runtime.errors import DivergedError
 from training.runtime.process_group import SingleProcessGroup
-
-
-@pytest.mark.parametrize(("layers", "dtype"), PATHS)
-def test_step_keeps_nan_and_infinity(layers, dtype, rng):
-    check_places(layers, dtype, rng)
 
 
 @pytest.mark.parametrize("value", VALUES)

@@ -1,6 +1,6 @@
-"""Serves an exported model as a stranger would: run with a bare TensorFlow, away from the project.
+"""Runs exported models with TensorFlow alone, outside the project.
 
-Usage: python -I serve_alone.py EXPORTED CASES.npz ANSWERS.npz
+Usage: python -I serve_alone.py EXPORTED CASES.npz ANSWERS.npz [EXPORTED CASES ANSWERS ...]
 """
 
 import sys
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def main(exported, cases, answers):
-    """Answers each case; an error's message where it is refused."""
+    """Writes the answer to each case, or the error message if the model refuses it."""
     loaded = tf.saved_model.load(exported)
     serve = loaded.signatures["serving_default"]
     with np.load(cases) as file:
@@ -23,10 +23,11 @@ def main(exported, cases, answers):
             found[name] = answer["probability"].numpy()
         except tf.errors.InvalidArgumentError as error:
             found[name] = np.array(str(error))
-    strangers = {"training", "model", "dataset", "ops", "horovod"}
-    found["imported"] = np.array(sorted({n.split(".")[0] for n in sys.modules} & strangers))
+    ours = {"training", "model", "dataset", "ops", "horovod"}
+    found["imported"] = np.array(sorted({n.split(".")[0] for n in sys.modules} & ours))
     np.savez(answers, **found)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for first in range(1, len(sys.argv), 3):
+        main(*sys.argv[first : first + 3])
