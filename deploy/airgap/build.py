@@ -90,7 +90,7 @@ class Build:
         project.relocate(libraries, self.tree, self.patchelf)
 
     def strip(self) -> None:
-        """Removes what is not needed."""
+        """Removes unneeded files."""
         removed = packages.strip(self.python, self.site_packages, "build" in self.options.groups)
         for what, size in removed.items():
             print(f"  removed {size / parts.MIB:7.1f} MiB: {what}")

@@ -29,7 +29,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 HATCHES = ("", "////", "....")
 
-INK, MUTED, GRID, CARD, PAGE = (light for _, light, _ in ROLES)
+INK, MUTED, GRID, CARD, _ = (light for _, light, _ in ROLES)
 
 
 def colour(number: int) -> str:
