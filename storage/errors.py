@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _FIELDS = (
     "flag", "path", "field", "line", "table", "sample", "expected", "found", "bound",
@@ -48,6 +51,21 @@ class ReportedError(Exception):
         self.path = None if path is None else os.fspath(path)
         self.table, self.sample = table, sample
         self.expected, self.found, self.bound = expected, found, bound
+
+    @classmethod
+    def of_flag(cls, flag: str, found: Any, problem: str, **fields: Any) -> Self:
+        """Returns the error "--flag=found: problem"."""
+        return cls(f"--{flag}={found!s:.80}: {problem}", flag=flag, found=found, **fields)
+
+    @classmethod
+    def of_path(cls, path: str | os.PathLike[str], problem: str, **fields: Any) -> Self:
+        """Returns the error "path: problem"."""
+        return cls(f"{os.fspath(path)}: {problem}", path=path, **fields)
+
+    @classmethod
+    def of(cls, error: ReportedError, prefix: str = "", **fields: Any) -> Self:
+        """Returns another error as one of this class: its text after a prefix, its fields."""
+        return cls(f"{prefix}{error}", **{**error.fields, **fields})
 
     @property
     def fields(self) -> dict[str, Any]:
