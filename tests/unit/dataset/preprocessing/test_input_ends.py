@@ -107,7 +107,7 @@ def test_max_rejects_of_zero_allows_none(rng, tmp_path, preprocess):
 def test_a_byte_order_mark_costs_no_sample(rng, tmp_path, preprocess, monkeypatch, form):
     monkeypatch.setattr(parts, "PART_BYTES", 2500)
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1000)
-    text = text_of(random_lines(rng, 40))
+    text = text_of(random_lines(rng, 20))
     path = _write(tmp_path, text, form)
     preprocess(train_days=(0,), max_rejects=0)
     plain = records_of(tmp_path / "out" / "train_data.bin")
@@ -203,7 +203,7 @@ def test_many_malformed_lines_stop_the_run_early(
     monkeypatch.setattr(parts, "PART_BYTES", part_bytes)
     good = random_lines(rng, 500)
     path = _write(tmp_path, text_of([*good, *(f"{line}\t7" for line in good * 5)]))
-    with pytest.raises(RejectedLinesError, match="is this Criteo data") as caught:
+    with pytest.raises(RejectedLinesError) as caught:
         preprocess(train_days=(0,))
     assert (caught.value.path, caught.value.line) == (str(path), 501)
     assert "41 fields" in str(caught.value)
