@@ -1,4 +1,4 @@
-"""--mode=export: the SavedModel answers as the trainer does, wherever TensorFlow is."""
+"""--mode=export: the SavedModel equals the trainer, in a process with TensorFlow alone."""
 
 import json
 import pathlib
@@ -18,75 +18,102 @@ from tests.support import launch
 from tests.support.paths import ROOT
 from tests.support.reference import REFERENCE_INTERACTIONS, ReferenceDLRM
 from tests.support.training import checkpoints
+from tests.support.training.checkpoints import BOTTOM, DENSE, DIMENSION, TOP
 from training.checkpoint import restore
-from training.checkpoint.errors import DamagedError
 from training.checkpoint.reader import Reader
 from training.checkpoint.state import State
 from training.modes import export
-from training.runtime.errors import UserError
 from training.runtime.process_group import SingleProcessGroup
 from training.step import Forward
 
 VOCAB = [300, 20, 7, 1000, 3, 150]
-SMALL = ("--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,8,1")
+# {name: options of `checkpoints.write`}
+KINDS = {
+    "table": {"policy": "table"},
+    "row": {"policy": "row", "replicate_below_rows": 10},
+    "none": {"interaction": "none", "optimizer": "adagrad"},
+    "cat": {"interaction": "cat"},
+}
 
 
-# Of the checkpoints below; of the others it is dot.
-INTERACTIONS = {"no_interaction": "none", "cat": "cat"}
-
-
-def train(data, folder, *flags):
-    done = launch.run(
-        2, "main.py", f"--data_dir={data}", "--global_batch_size=240", "--early_stop=40",
-        f"--run_dir={folder / 'runs'}", f"--checkpoint_dir={folder / 'checkpoints'}", *SMALL,
-        "--lr=1", "--warmup_steps=5", "--decay_start_step=0", "--auc_threshold=1", "--eval_in_last",
-        *flags,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "checkpoints"
-
-
-@pytest.fixture(scope="module", params=["plain", "row", "no_interaction", "cat"])
-def trained(request, small_dataset, tmp_path_factory):
-    """Checkpoints of two ranks: (what is special, folder)."""
-    flags = {
-        "plain": (),
-        "row": ("--placement=row", "--replicate_below_rows=10", "--amp", "--custom_interact"),
-        "no_interaction": ("--ablation=no_interaction", "--embedding_optimizer=adagrad"),
-        "cat": ("--interaction=cat", "--xla"),
-    }[request.param]
-    return request.param, train(small_dataset, tmp_path_factory.mktemp(request.param), *flags)
-
-
-@pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
-    """The folder that the command has made."""
-    target = tmp_path_factory.mktemp("exports") / "model"
-    done = launch.run(
-        1, "main.py", "--mode=export", f"--checkpoint_dir={trained[1]}", f"--export_dir={target}"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [path.name for path in target.parent.iterdir()] == ["model"]
-    return target
-
-
-def samples(count):
-    random = np.random.default_rng()
-    dense = np.log1p(random.integers(0, 2000, (count, 13))).astype(np.float32)
-    ids = np.stack([random.integers(0, rows, count) for rows in VOCAB], axis=1)
+def samples(count, rng):
+    dense = np.log1p(rng.integers(0, 2000, (count, DENSE))).astype(np.float32)
+    ids = np.stack([rng.integers(0, rows, count) for rows in VOCAB], axis=1)
     return dense, ids.astype(np.int64)
 
 
-def trainers_logits(trained, dense, ids):
-    """The trainer's own forward pass on one rank, restored by its own code."""
-    kind, folder = trained
+def make_cases(rng):
+    """Returns {name: (dense, ids)}: valid samples, then samples that the model must refuse."""
+    cases = {f"n{count}": samples(count, rng) for count in (0, 1, 2, 777)}
+    dense, ids = samples(50, rng)
+    low, high = ids.copy(), ids.copy()
+    low[11, 4], high[49, 2] = -1, VOCAB[2]
+    nan, infinite = dense.copy(), dense.copy()
+    nan[21, 4], infinite[0, 3] = np.nan, -np.inf
+    cases.update(low=(dense, low), high=(dense, high), short=(dense[:3], ids[:4]))
+    cases.update(nan=(nan, ids), infinite=(infinite, ids))
+    return cases
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, seed_of):
+    """{kind: (folder of checkpoints, cases, answers)}; one process answers all of them.
+
+    main.py exports the first kind, this process the others.
+    """
+    folder = tmp_path_factory.mktemp("exports")
+    rng = np.random.default_rng(seed_of("exports"))
+    found, words = {}, []
+    for kind, options in KINDS.items():
+        made, target = folder / f"{kind}_checkpoints", folder / kind
+        checkpoints.write(made, VOCAB, rng, ranks=2, **options)
+        if kind == "table":
+            done = launch.run(
+                1, "main.py", "--mode=export", f"--checkpoint_dir={made}", f"--export_dir={target}"
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        else:
+            export.export(reader_of(made), target, "log(x+1)")
+        cases = make_cases(rng)
+        np.savez(
+            folder / f"{kind}.npz",
+            **{f"{name}.{key}": value for name, pair in cases.items()
+               for key, value in zip(("dense", "ids"), pair)},
+        )  # fmt: skip
+        words += [target, folder / f"{kind}.npz", folder / f"{kind}_answers.npz"]
+        found[kind] = made, cases
+    script = ROOT / "tests/support/training/modes/serve_alone.py"
+    environment = {"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [str(word) for word in (sys.executable, "-I", script, *words)], cwd=folder,
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {
+        kind: (made, cases, dict(np.load(folder / f"{kind}_answers.npz")))
+        for kind, (made, cases) in found.items()
+    }
+
+
+def reader_of(folder):
+    (checkpoint,) = pathlib.Path(folder).glob("step-*")
+    return Reader(checkpoint, json.loads((checkpoint / "manifest.json").read_text()))
+
+
+def interaction_of(kind):
+    return KINDS[kind].get("interaction", "dot")
+
+
+def trainers_logits(kind, folder, dense, ids):
+    """Returns the logits of the trainer's forward pass on one rank."""
     cluster = SingleProcessGroup()
     reader = restore.latest_complete(folder, cluster, pytest.fail)
-    interaction = INTERACTIONS.get(kind, "dot")
     model = DenseDLRM(
-        DLRMConfig(13, len(VOCAB), (16, 8), (16, 8, 1), interaction=interaction, seed=99)
+        DLRMConfig(DENSE, len(VOCAB), BOTTOM, TOP, interaction=interaction_of(kind), seed=99)
     )
-    embedding = ShardedEmbedding(plan(VOCAB, 8, 1), cluster, len(dense), EmbeddingOptions(seed=99))
+    embedding = ShardedEmbedding(
+        plan(VOCAB, DIMENSION, 1), cluster, len(dense), EmbeddingOptions(seed=99)
+    )
     no_optimizer = types.SimpleNamespace(variables=[])
     no_scale = types.SimpleNamespace(variables={}, dynamic=False)
     state = State(model, no_optimizer, no_scale, embedding, cluster)
@@ -95,21 +122,21 @@ def trainers_logits(trained, dense, ids):
     return Forward(model, embedding)(batch).numpy()
 
 
-def reference_logits(trained, dense, ids):
-    """The float64 reference, from the checkpoint's files as NumPy reads them."""
-    kind, folder = trained
+def reference_logits(kind, folder, dense, ids):
+    """Returns the logits of the float64 reference, from the files of the checkpoint."""
     (checkpoint,) = pathlib.Path(folder).glob("step-*")
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     arrays = [np.load(path) for path in sorted(checkpoint.glob("dense.*.npy"))]
     layers = list(zip(arrays[::2], arrays[1::2]))
-    tables = [np.full((rows, 8), np.nan) for rows in VOCAB]
+    tables = [np.full((rows, DIMENSION), np.nan) for rows in VOCAB]
     for part in manifest["tables"]:
         if part["state"] == "table":
             rows = part["row_offset"] + part["row_stride"] * np.arange(part["rows"])
             columns = slice(part["column_start"], part["column_end"])
             tables[part["table"]][rows, columns] = np.load(checkpoint / part["file"])
-    interaction = REFERENCE_INTERACTIONS[INTERACTIONS.get(kind, "dot")]()
-    reference = ReferenceDLRM(layers[:2], layers[2:], tables, interaction=interaction)
+    interaction = REFERENCE_INTERACTIONS[interaction_of(kind)]()
+    bottom = len(BOTTOM)
+    reference = ReferenceDLRM(layers[:bottom], layers[bottom:], tables, interaction=interaction)
     return reference.forward(dense, ids)[:, None]
 
 
@@ -117,28 +144,9 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x.astype(np.float64)))
 
 
-def test_answers_as_the_trainer_away_from_the_project(trained, exported, tmp_path):
-    cases = {f"n{count}": samples(count) for count in (0, 1, 2, 777)}
-    dense, ids = samples(50)
-    low, high = ids.copy(), ids.copy()
-    low[11, 4], high[49, 2] = -1, VOCAB[2]
-    nan, infinite = dense.copy(), dense.copy()
-    nan[21, 12], infinite[0, 5] = np.nan, -np.inf
-    cases.update(low=(dense, low), high=(dense, high), short=(dense[:3], ids[:4]))
-    cases.update(nan=(nan, ids), infinite=(infinite, ids))
-    arrays = {f"{name}.{key}": value for name, pair in cases.items()
-              for key, value in zip(("dense", "ids"), pair)}  # fmt: skip
-    np.savez(tmp_path / "cases.npz", **arrays)
-    script = ROOT / "tests/support/training/modes/serve_alone.py"
-    answers = tmp_path / "answers.npz"
-    environment = {"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-I", script, exported, tmp_path / "cases.npz", answers]
-    done = subprocess.run(
-        [str(word) for word in command], cwd=tmp_path, env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = dict(np.load(answers))
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_model_equals_the_trainer(served, kind):
+    folder, cases, found = served[kind]
     assert found["imported"].size == 0, found["imported"]
     for name in ("n0", "n1", "n2", "n777"):
         dense, ids = cases[name]
@@ -146,104 +154,22 @@ def test_answers_as_the_trainer_away_from_the_project(trained, exported, tmp_pat
         assert found[name].dtype == np.float32
         if not len(dense):
             continue
-        logits = trainers_logits(trained, dense, ids)
-        np.testing.assert_allclose(found[name], sigmoid(logits), rtol=0, atol=1e-6)
-        expected = reference_logits(trained, dense, ids)
-        np.testing.assert_allclose(found[name], sigmoid(expected), rtol=0, atol=1e-6)
-    # Predictions that were all alike would agree with anything that is wrong in the same way.
+        for logits in (
+            trainers_logits(kind, folder, dense, ids), reference_logits(kind, folder, dense, ids),
+        ):  # fmt: skip
+            np.testing.assert_allclose(found[name], sigmoid(logits), rtol=0, atol=1e-6)
     assert np.ptp(found["n777"]) > 0.02
-    assert "table 4, sample 11: id -1 is outside [0, 3)" in str(found["low"])
-    assert "table 2, sample 49: id 7 is outside [0, 7)" in str(found["high"])
-    assert "dense has 3 samples, categorical 4" in str(found["short"])
-    assert "dense feature 12, sample 21: nan is not finite" in str(found["nan"])
-    assert "dense feature 5, sample 0: -inf is not finite" in str(found["infinite"])
 
 
-def test_the_description(trained, exported):
-    described = json.loads((exported / "model.json").read_text())
-    assert described["vocab_sizes"] == VOCAB
-    assert described["step"] == 40
-    assert described["dense_transform"] == "log(x+1)"
-    assert described["checkpoint"] == str(trained[1] / "step-000000040")
-    loaded = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    inputs = loaded.structured_input_signature[1]
-    for name, spec in described["signature"]["inputs"].items():
-        assert inputs[name] == tf.TensorSpec(spec["shape"], spec["dtype"], name)
-    (spec,) = described["signature"]["outputs"].values()
-    assert loaded.structured_outputs["probability"].shape.as_list() == spec["shape"]
-
-
-def reader_of(folder):
-    (checkpoint,) = pathlib.Path(folder).glob("step-*")
-    return Reader(checkpoint, json.loads((checkpoint / "manifest.json").read_text()))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"interaction": "fm"}, "its flags are damaged: unknown interaction 'fm', expected one of"),
-        (
-            {"interaction": "cat"},
-            r"variable 02\.\S+: expected float32 \[12, 3\] by its flags, found float32 \[8, 3\]",
-        ),
-        ({"bottom_mlp": "5"}, r"expected --bottom_mlp to end in the tables' width, 4, found 5"),
-        ({"bottom_mlp": "1048576,4"}, "expected 8 dense variables by its flags, found 6"),
-        (
-            {"top_mlp": "1048576,1"},
-            r"expected float32 \[\d+, 1048576\] by its flags, found float32",
-        ),
-        ({"top_mlp": "3,2"}, r"must end in one logit, got widths \[3, 2\]"),
-        ({"top_mlp": "three"}, "its flags are damaged: --top_mlp=three"),
-    ],
-)
-def test_flags_that_are_not_the_checkpoints_are_refused(tmp_path, rng, flags, message):
-    checkpoints.write(tmp_path, (9, 5), rng, ranks=1)
-    reader = reader_of(tmp_path)
-    reader.manifest["flags"].update(flags)
-    with pytest.raises(DamagedError, match=message):
-        export.export(reader, tmp_path / "exported", "log(x+1)")
-    assert not (tmp_path / "exported").exists()
-
-
-def test_nothing_is_overwritten_and_nothing_half_written(trained, tmp_path, monkeypatch):
-    taken = tmp_path / "taken"
-    taken.mkdir()
-    with pytest.raises(UserError, match="exists already"):
-        export.export(reader_of(trained[1]), taken, "log(x+1)")
-
-    def fails(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tf.saved_model, "save", fails)
-    with pytest.raises(UserError, match=r"model: cannot be written: No space left on device"):
-        export.export(reader_of(trained[1]), tmp_path / "model", "log(x+1)")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--mode=export", "--restore=x"), ["--export_dir is required"]),
-        (("--mode=export", "--export_dir=x"), ["--restore", "--checkpoint_dir"]),
-        (
-            ("--mode=export", "--export_dir=x", "--restore=nowhere"),
-            ["nowhere", "no such folder", "expected a checkpoint or a folder of them"],
-        ),
-        (("--mode=evaluate", "--data_dir=x"), ["--mode=evaluate needs a checkpoint", "--restore"]),
-        (("--mode=evaluate", "--use_synthetic_dataset", "--restore=x"), ["random batches"]),
-        (
-            ("--mode=evaluate", "--data_dir=x", "--restore=x", "--checkpoint_dir=y"),
-            ["reads one checkpoint"],
-        ),
-        (("--mode=inference_benchmark", "--batch_sizes=4,x"), ["--batch_sizes=4,x"]),
-        (("--mode=inference_benchmark", "--global_batch_size=4"), ["give --batch_sizes"]),
-        (("--export_dir=x", "--global_batch_size=8"), ["--mode=export"]),
-        (("--batch_sizes=8", "--global_batch_size=8"), ["--mode=inference_benchmark"]),
-    ],
-)
-def test_wrong_flags_of_the_modes_are_one_line(flags, words):
-    done = launch.run(1, "main.py", *flags)
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[hvd_wrapper]")]
-    for word in ("error: ", *words):
-        assert word in line
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_model_refuses_invalid_samples(served, kind):
+    _, _, found = served[kind]
+    for name, words in {
+        "low": ("table 4, sample 11", "-1", "[0, 3)"),
+        "high": ("table 2, sample 49", "7", "[0, 7)"),
+        "short": ("3", "4"),
+        "nan": ("dense feature 4, sample 21", "nan"),
+        "infinite": ("dense feature 3, sample 0", "-inf"),
+    }.items():
+        for word in words:
+            assert word in str(found[name]), name
