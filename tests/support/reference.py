@@ -28,7 +28,7 @@ def mlp_backward(gradient, activations, layers, last_linear):
 
 
 class ReferenceInteraction:
-    """From features [B, F, D], the bottom output first, to the top MLP's input, and back.
+    """Maps features [B, F, D], the bottom output first, to the top MLP's input, and gradients back.
 
     Attributes:
         parameters: the trainable arrays, in the order of their gradients.
@@ -47,7 +47,7 @@ class ReferenceInteraction:
 
 
 class ReferenceDot(ReferenceInteraction):
-    """Scalar products of all pairs behind the bottom output, then zeros."""
+    """The bottom output, the dot products of all pairs, then zeros."""
 
     def forward(self, features, width):
         pairs = [
@@ -106,7 +106,7 @@ class ReferenceDLRM:
         bottom, top: [(kernel, bias), ...].
         tables: [rows, D] arrays.
         optimizer: of the tables, a name in `model.embedding.optimizers.OPTIMIZERS`.
-        table_factor: what multiplies the tables' gradients.
+        table_factor: factor on the tables' gradients.
         interaction: a `ReferenceInteraction`; default: dot.
         options: hyper-parameters of the optimizer.
     """
@@ -139,10 +139,20 @@ class ReferenceDLRM:
 
     def _forward(self, dense, ids):
         bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)
-        vectors = [table[ids[:, t]] for t, table in enumerate(self.tables)]
+        vectors = [self.look_up(table, ids[:, t]) for t, table in enumerate(self.tables)]
         features = np.stack([bottom[-1], *vectors], axis=1)
         joined = self.interaction.forward(features, self.top[0][0].shape[0])
         return features, bottom, mlp_forward(joined, self.top, last_linear=True)
+
+    def look_up(self, rows, ids):
+        """Returns the vectors of ids."""
+        return rows[ids]
+
+    def sum_gradients(self, rows, ids, gradients):
+        """Returns the sums of gradients by row."""
+        summed = np.zeros_like(rows)
+        np.add.at(summed, ids, gradients)
+        return summed
 
     def step(self, dense, ids, label, learning_rate):
         """Trains on one batch; returns the mean loss before the update."""
@@ -162,7 +172,8 @@ class ReferenceDLRM:
                     layers[index][1] - learning_rate * bias,
                 )
         for t, table in enumerate(self._tables):
-            summed = np.zeros_like(table.rows)
-            np.add.at(summed, ids[:, t], self._factor * feature_gradients[:, t + 1])
+            summed = self._factor * self.sum_gradients(
+                table.rows, ids[:, t], feature_gradients[:, t + 1]
+            )
             table.apply(summed.any(axis=1), summed, learning_rate)
         return loss

@@ -4,7 +4,7 @@ import numpy as np
 
 from model.embedding.optimizers import OPTIMIZERS
 
-# Options that make a difference, as float32 and float64 have them alike.
+# Options that change results, exactly representable in float32.
 OPTIONS = {
     "adagrad": {"epsilon": 2.0**-10},
     "rowwise_adagrad": {"epsilon": 2.0**-10},
@@ -15,8 +15,8 @@ OPTIONS = {
 class ReferenceRows:
     """Rows and their states. FTRL is algorithm 1 of McMahan et al. (KDD 2013).
 
-    There the learning rate alpha is constant. Here alpha is 1, and a learning rate is a factor on
-    the gradients that the linear state adds.
+    There the learning rate alpha is constant. Here alpha is 1, and the learning rate is a factor on
+    the gradients that are added to the linear state.
 
     Args:
         name: in `OPTIMIZERS`.

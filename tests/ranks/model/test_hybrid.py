@@ -1,38 +1,45 @@
-"""Hybrid-parallel training on real ranks against a single-process NumPy float64 DLRM."""
+"""Hybrid-parallel training under horovodrun against a single-process NumPy float64 DLRM."""
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.support import launch
 from tests.support.model import hybrid_worker as worker
 from tests.support.reference import ReferenceDLRM
 
-# Four ranks train up to 37 models on two cores that may have other work.
+# Four ranks train up to 37 models on two cores, possibly next to other work.
 pytestmark = pytest.mark.timeout(1000)
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        (1, "all"), (2, "all"), (4, "half"),
-        *(pytest.param(job, marks=pytest.mark.slow) for job in ((3, "all"), (4, "all"))),
+        (2, "half"), (4, "quarter"),
+        *(pytest.param((size, "all"), marks=pytest.mark.slow) for size in (1, 2, 3, 4)),
     ],
     ids="{0[0]}-{0[1]}".format,
 )  # fmt: skip
-def trained(request, tmp_path_factory):
-    """Trains the cases on N ranks; returns (N, {case: [each rank's arrays]})."""
+def trained(request, tmp_path_factory, seed_of):
+    """Trains the cases on N ranks; returns (N, seed, {case: [each rank's arrays]})."""
     size, which = request.param
-    folder = tmp_path_factory.mktemp(f"ranks{size}")
-    result = launch.run(size, "tests/support/model/hybrid_worker.py", folder, which, timeout=900)
+    folder, seed = tmp_path_factory.mktemp(f"ranks{size}"), seed_of("hybrid", size, which)
+    result = launch.run(
+        size, "tests/support/model/hybrid_worker.py", folder, which, seed, timeout=900
+    )
     assert result.returncode == 0, result.stdout + result.stderr
-    return size, {
-        name: [dict(np.load(folder / f"{name}.{rank}.npz")) for rank in range(size)]
-        for name in worker.cases(size, which == "half")
-    }
+    return (
+        size,
+        seed,
+        {
+            name: [dict(np.load(folder / f"{name}.{rank}.npz")) for rank in range(size)]
+            for name in worker.cases(size, which)
+        },
+    )
 
 
 def assembled(ranks, prefix, state):
-    """Returns whole tables from all ranks' shards."""
+    """Returns the complete tables from all ranks' shards."""
     tables = []
     for t, rows in enumerate(worker.VOCAB):
         parts = [(s, k) for s in ranks for k in s if k.startswith(f"{prefix}_{state}_{t}_")]
@@ -51,7 +58,7 @@ def assembled(ranks, prefix, state):
 
 
 def layers(flat, inputs, widths):
-    """Returns [(kernel, bias), ...] from one row of numbers."""
+    """Returns [(kernel, bias), ...] from one row of their values."""
     result, flat = [], flat.reshape(-1)
     for width in widths:
         result.append(
@@ -61,10 +68,32 @@ def layers(flat, inputs, widths):
     return result
 
 
-def reference(ranks, optimizer, factor):
+class Bfloat16Exchange(ReferenceDLRM):
+    """Rounds vectors and gradients to bfloat16 where they are exchanged."""
+
+    ranks, compress = 1, False
+
+    @staticmethod
+    def round(values):
+        return values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float64)
+
+    def look_up(self, rows, ids):
+        return self.round(rows[ids])
+
+    def sum_gradients(self, rows, ids, gradients):
+        """Ranks exchange gradients of their mean losses; with `compress`, sums of repeated ids."""
+        gradients = self.round(self.ranks * gradients)
+        if not self.compress:
+            return super().sum_gradients(rows, ids, gradients) / self.ranks
+        shares = zip(np.split(ids, self.ranks), np.split(gradients, self.ranks))
+        sums = [super(Bfloat16Exchange, self).sum_gradients(rows, *share) for share in shares]
+        return sum(map(self.round, sums)) / self.ranks
+
+
+def reference(ranks, seed, optimizer, factor, dtype, compress):
     inputs = worker.DIMENSION + len(worker.VOCAB) * (len(worker.VOCAB) + 1) // 2
     inputs = -(-inputs // 8) * 8
-    model = ReferenceDLRM(
+    model = (ReferenceDLRM if dtype == "float32" else Bfloat16Exchange)(
         layers(ranks[0]["bottom"], worker.DENSE, worker.BOTTOM),
         layers(ranks[0]["top"], inputs, worker.TOP),
         assembled(ranks, "initial", "table"),
@@ -72,39 +101,48 @@ def reference(ranks, optimizer, factor):
         factor,
         worker.OPTIONS.get(optimizer),
     )
+    model.ranks, model.compress = len(ranks), compress
     losses = [
-        model.step(dense, ids, label[:, 0], worker.RATE) for dense, ids, label in worker.batches()
+        model.step(dense, ids, label[:, 0], worker.RATE)
+        for dense, ids, label in worker.batches(seed)
     ]
     return model, np.array(losses)
 
 
 def test_every_case_trains_like_the_reference(trained):
-    size, cases = trained
+    size, seed, cases = trained
     references = {}
     for name, ranks in cases.items():
-        _kind, _compress, dtype, optimizer, gradient = name.split("-")
-        factor = size if gradient == "sum" else 1
-        if (optimizer, factor) not in references:
-            references[optimizer, factor] = reference(ranks, optimizer, factor)
-        model, losses = references[optimizer, factor]
-        # float32 rounding over 50 steps; bfloat16 keeps 8 bits of each exchanged number.
+        _kind, compress, dtype, optimizer, gradient = name.split("-")
+        # In float32, deduplication changes only the order of sums.
+        rounded = dtype, compress == "True" and dtype == "bfloat16"
+        key = optimizer, size if gradient == "sum" else 1, *rounded
+        if key not in references:
+            references[key] = reference(ranks, seed, *key)
+        model, losses = references[key]
+        # Float32 rounds to 2^-24. A difference in the last bit may round to another bfloat16
+        # (2^-9) and switch a ReLU.
         exact = dtype == "float32"
         for saved in ranks:
             np.testing.assert_allclose(
-                saved["losses"], losses, rtol=1e-5 if exact else 0.02, err_msg=name
+                saved["losses"], losses, rtol=1e-5 if exact else 5e-3, err_msg=name
             )
-        initial = assembled(ranks, "initial", "table")
-        final = assembled(ranks, "final", "table")
-        for ours, expected, start in zip(final, model.tables, initial):
-            if exact:
-                np.testing.assert_allclose(ours, expected, atol=1e-5, err_msg=name)
-            # Adagrad turns a rounded-off zero into a whole step, so bfloat16 is judged as a whole.
-            moved = np.linalg.norm(expected - start)
-            assert np.linalg.norm(ours - expected) <= (1e-4 if exact else 0.25) * moved, name
+        start, final, expected = (
+            np.concatenate([table.reshape(-1) for table in tables])
+            for tables in (
+                assembled(ranks, "initial", "table"),
+                assembled(ranks, "final", "table"),
+                model.tables,
+            )
+        )
+        if exact:
+            np.testing.assert_allclose(final, expected, atol=1e-5, err_msg=name)
+        moved = np.linalg.norm(expected - start)
+        assert np.linalg.norm(final - expected) <= (1e-4 if exact else 0.05) * moved, name
 
 
-def test_initial_tables_are_the_same_for_every_placement(trained):
-    _, cases = trained
+def test_initial_tables_are_equal_for_every_placement(trained):
+    _, _, cases = trained
     first = assembled(next(iter(cases.values())), "initial", "table")
     for name, ranks in cases.items():
         for ours, expected in zip(assembled(ranks, "initial", "table"), first):
@@ -114,9 +152,9 @@ def test_initial_tables_are_the_same_for_every_placement(trained):
         assert len(np.unique(table)) > 0.99 * table.size
 
 
-def test_summed_gradients_are_n_times_the_mean(trained):
-    """Seen on the first step alone, where both models still are the same."""
-    size, cases = trained
+def test_summed_gradients_differ_from_the_mean_on_several_ranks(trained):
+    """Losses are equal only before the first update."""
+    size, _, cases = trained
     mean, summed = cases["table-False-float32-sgd-mean"], cases["table-False-float32-sgd-sum"]
     same = np.allclose(mean[0]["losses"], summed[0]["losses"], rtol=1e-6)
     assert same == (size == 1)
