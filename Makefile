@@ -72,7 +72,7 @@ ops: $(OPS) ## build the native op library
 data: $(DATA)/test/metadata.json ## write the demo data
 
 # pyproject.toml is no prerequisite: its packages change the lock.
-$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/* deploy/horovod/patches/*)
+$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*.* deploy/horovod/patches/*)
 	@./bootstrap.sh $(VENV) $(TENSORFLOW)
 	@touch $@
 
