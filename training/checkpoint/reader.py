@@ -38,10 +38,6 @@ class Reader:
         """
         return np.asarray(load_array(self.folder, self.manifest[group][name]))
 
-    def states(self) -> list[str]:
-        """Returns the names of the states of a row: "table", then the optimizer's."""
-        return sorted({entry["state"] for entry in self.manifest["tables"]}, reverse=True)
-
     def row_shape(self, table: int, state: str) -> tuple[int, ...]:
         """Returns the shape of one row's values: (D,) or ().
 

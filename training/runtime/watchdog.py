@@ -120,12 +120,6 @@ class Watchdog:
                 break
         return self._left
 
-    def sever(self) -> None:
-        """Closes all connections without a message, as if this process had died."""
-        self._on_loss = lambda message: None
-        for connection in self._sockets:
-            connection.close()
-
     def _state(self) -> State:
         return {
             "rank": self._rank,

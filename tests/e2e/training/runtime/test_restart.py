@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.support import launch
 from training.runtime.errors import EXIT_RANK_LOST
 
@@ -38,13 +40,14 @@ def restart(*arguments):
     )  # fmt: skip
 
 
-def test_a_rank_that_is_still_starting_receives_the_request_to_stop(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_rank_that_is_still_starting_receives_the_request_to_stop(tmp_path, number):
     started, proceed = tmp_path / "started", tmp_path / "proceed"
     process = restart("--grace=45", "--", LATE, started, proceed)
     deadline = time.monotonic() + 200
     while not started.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.stderr.readline().startswith("restart: ")
     proceed.touch()
     _, error = process.communicate(timeout=300)
