@@ -48,7 +48,7 @@ def _files(description: DatasetDescription) -> list[str]:
     return sorted({s.path for column in description.columns for s in column.segments})
 
 
-def read_floor(paths: Sequence[str], threads: int) -> float:
+def read_limit(paths: Sequence[str], threads: int) -> float:
     """Returns bytes/s of reading files from the page cache, block by block."""
 
     def read(handle: int, offset: int) -> int:
@@ -67,11 +67,11 @@ def read_floor(paths: Sequence[str], threads: int) -> float:
     return total / seconds
 
 
-def write_floor(folder: str, size: int) -> float:
+def write_limit(folder: str, size: int) -> float:
     """Returns bytes/s of large writes into `folder` from two threads, including fsync."""
     block = mmap.mmap(-1, BLOCK)  # page-aligned
     block.write(os.urandom(BLOCK))
-    path = os.path.join(folder, "floor")
+    path = os.path.join(folder, "limit")
     flags = os.O_WRONLY | os.O_CREAT
     try:
         handle = os.open(path, flags | os.O_DIRECT, 0o600)
@@ -142,17 +142,17 @@ def _median(runs: Sequence[tuple[float, ...]]) -> list[float]:
 def bench_reader(
     datasets: Mapping[str, tuple[DatasetDescription, dict[str, Any]]], repeats: int, threads: int
 ) -> list[dict[str, Any]]:
-    """Measures the reader on {name: (description, options)}."""
+    """Returns the results of the reader for {name: (description, options)}."""
     runs = {name: [] for name in datasets}
-    floors = {name: [] for name in datasets}
+    limits = {name: [] for name in datasets}
     for _ in range(repeats):
         for name, (description, options) in datasets.items():
-            floors[name].append((read_floor(_files(description), threads),))
+            limits[name].append((read_limit(_files(description), threads),))
             runs[name].append(read_epoch(description, threads, **options))
     results = []
     for name, (description, options) in datasets.items():
         speed, used = _median(runs[name])
-        (floor,) = _median(floors[name])
+        (limit,) = _median(limits[name])
         results.append(
             {
                 "case": f"reader {name}",
@@ -161,7 +161,7 @@ def bench_reader(
                 "processor_seconds_per_million_samples": used,
                 # A reader of some tables does not read every byte.
                 "floor_samples_per_second": (
-                    None if "tables" in options else floor / description.bytes_per_sample
+                    None if "tables" in options else limit / description.bytes_per_sample
                 ),
             }
         )
@@ -178,14 +178,21 @@ def bench_tools(
     folders: Mapping[str, str],
     repeats: int,
 ) -> list[dict[str, Any]]:
-    """Measures {name: command that takes a destination} for each of {name: destination folder}."""
+    """Returns the results of each command, which takes a destination, for each folder.
+
+    Args:
+        cases: {name: command without its destination}.
+        source_bytes: {name: size of the command's source}.
+        folders: {name: folder to write to}.
+        repeats: runs of each case.
+    """
     runs = {(name, where): [] for where in folders for name in cases}
-    floors = {where: [] for where in folders}
+    limits = {where: [] for where in folders}
     written = {}
     for _ in range(repeats):
         for where, folder in folders.items():
             target = os.path.join(folder, "written")
-            floors[where].append((write_floor(folder, max(source_bytes.values())),))
+            limits[where].append((write_limit(folder, max(source_bytes.values())),))
             for name, command in cases.items():
                 runs[name, where].append(run_tool([*command, target]))
                 written[name] = _bytes_in(target)
@@ -194,7 +201,7 @@ def bench_tools(
     results = []
     for (name, where), measured in runs.items():
         seconds, used, memory = _median(measured)
-        (floor,) = _median(floors[where])
+        (limit,) = _median(limits[where])
         size = source_bytes[name]
         results.append(
             {
@@ -203,7 +210,7 @@ def bench_tools(
                 "processor_seconds_per_gigabyte": (used - start_used) / size * 1e9,
                 "peak_memory_mib": memory / 2**20,
                 "bytes_written_per_byte": written[name] / size,
-                "floor_gigabytes_per_second": floor / written[name] * size / 1e9,
+                "floor_gigabytes_per_second": limit / written[name] * size / 1e9,
             }
         )
     return results
@@ -296,11 +303,11 @@ def _print(facts: Mapping[str, Any]) -> None:
     )
     for result in facts["results"]:
         if "samples_per_second" in result:
-            floor = result["floor_samples_per_second"]
+            limit = result["floor_samples_per_second"]
             print(
                 f"{result['case']:42} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
                 f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of CPU per M"
-                + ("" if floor is None else f"  (pread alone {floor / 1e6:.1f} M/s)")
+                + ("" if limit is None else f"  (pread alone {limit / 1e6:.1f} M/s)")
             )
         else:
             print(

@@ -1,4 +1,4 @@
-"""JSON values with one part replaced or missing, for readers that must not stumble over any."""
+"""JSON values with one part replaced or missing, to test readers of damaged files."""
 
 import copy
 
@@ -13,13 +13,13 @@ REPLACEMENTS = [
 
 
 def places(value, where=()):
-    """Yields the path of every part of a JSON value: keys and indices."""
+    """Yields the path (keys and indices) of every part of a JSON value."""
     if where:
         yield where
     if isinstance(value, dict):
         parts = value.items()
     elif isinstance(value, list):
-        parts = list(enumerate(value))[:2]  # the others are alike
+        parts = list(enumerate(value))[:2]  # the other items have the same form
     else:
         parts = ()
     for key, part in parts:
@@ -27,7 +27,7 @@ def places(value, where=()):
 
 
 def variants(value):
-    """Yields (what was done, a copy of the value with one part replaced or left out)."""
+    """Yields (description of the change, a copy of the value with one part changed)."""
     for where in places(value):
         for new in REPLACEMENTS:
             changed = copy.deepcopy(value)
@@ -43,7 +43,7 @@ def variants(value):
             yield f"{'.'.join(map(str, where))} = {str(new)[:30]}", changed
 
 
-#: Texts that are no JSON value of a sensible size.
+#: Texts that are not JSON, or too large.
 TEXTS = [
     b"", b"{", b"nothing", b"\xff\xfe{}", b"NaN", b'{"a": 1, "a": 2}', b"[" * 100_000,
     b'{"a":' * 100_000, b'["' + b"x" * 10_000_000 + b'"]', b"[" + b"9" * 5000 + b"]",
