@@ -1,4 +1,4 @@
-"""The row optimizers in NumPy float64, as an independent reference."""
+"""An independent reference of the row optimizers, in NumPy float64."""
 
 import numpy as np
 
@@ -37,13 +37,13 @@ class ReferenceRows:
         self.states = [np.array(state, "f8") for state in states]
 
     def scatter(self, row_numbers, gradients, rate, scale=1.0):
-        """Applies gradients [..., D] to rows [...], which may repeat."""
+        """Applies gradients [..., D] to the rows `row_numbers` [...], which may repeat."""
         sums = np.zeros_like(self.rows)
         np.add.at(sums, row_numbers, scale * np.asarray(gradients, "f8"))
         self.apply(np.unique(row_numbers), sums, rate)
 
     def apply(self, touched, sums, rate):
-        """Applies the sums [rows, D] of gradients to the touched rows."""
+        """Applies the sums of gradients [rows, D] to the rows `touched`."""
         rate, g, w = float(np.float32(rate)), sums[touched], self.rows[touched]
         if self.name == "sgd":
             self.rows[touched] = w - rate * g
