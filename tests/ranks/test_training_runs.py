@@ -1,4 +1,4 @@
-"""main.py as a user runs it: one rank and several, to the end and into every kind of trouble."""
+"""Training runs of main.py on one rank and on several."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
+import split_bin
+from dataset import synthetic
 from tests.support import launch
-from tests.unit.dataset.test_feature_spec import Written
-from tests.unit.dataset.test_stored_types import float_arrays, raw_dataset
 
 SMALL = (
     "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.5", "--warmup_steps=5",
@@ -36,83 +36,51 @@ def train(data, runs, ranks=1, batch=240, flags=(), timeout=240):
     return finished, events, result
 
 
+def losses_of(events):
+    return np.array([event["loss"] for event in events if event["event"] == "step"], float)
+
+
+def evaluations_of(events):
+    return [event for event in events if event["event"] == "evaluation"]
+
+
+THIRTY_STEPS = ("--early_stop=30", "--print_interval=1", "--eval_in_last")
+FAST = ("--xla", "--custom_interact", "--dedup_ids", "--placement=row")
+
+
 @pytest.fixture(scope="module")
 def thirty_steps(small_dataset, tmp_path_factory):
-    """30 steps of the same job on 1, 2, 3 and 4 ranks: {ranks: (losses, result)}."""
+    """30 steps of the same job on 1, 2, 3 and 4 ranks: {ranks: (events, result, output)}."""
     runs = {}
     for ranks in (1, 2, 3, 4):
-        flags = ("--early_stop=30", "--print_interval=1", "--eval_in_last")
         done, events, result = train(
-            small_dataset, tmp_path_factory.mktemp(f"runs{ranks}"), ranks, flags=flags
+            small_dataset, tmp_path_factory.mktemp(f"runs{ranks}"), ranks, flags=THIRTY_STEPS
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        losses = [event["loss"] for event in events if event["event"] == "step"]
-        runs[ranks] = np.array(losses), result, done.stdout
+        runs[ranks] = events, result, done.stdout
     return runs
 
 
-def test_any_number_of_ranks_trains_alike(thirty_steps):
-    losses, result, _ = thirty_steps[1]
+def test_losses_and_scores_do_not_depend_on_the_number_of_ranks(thirty_steps):
+    events, result, _ = thirty_steps[1]
+    losses = losses_of(events)
     assert len(losses) == 30
     assert losses[-5:].mean() < losses[:5].mean()
     for ranks in (2, 3, 4):
-        np.testing.assert_allclose(thirty_steps[ranks][0], losses, rtol=1e-5)
-        assert thirty_steps[ranks][1]["ranks"] == ranks
-        assert thirty_steps[ranks][1]["auc"] == pytest.approx(result["auc"], abs=1e-5)
-        assert thirty_steps[ranks][1]["log_loss"] == pytest.approx(result["log_loss"], rel=1e-5)
+        other_events, other, _ = thirty_steps[ranks]
+        np.testing.assert_allclose(losses_of(other_events), losses, rtol=1e-5)
+        assert other["ranks"] == ranks
+        assert other["auc"] == pytest.approx(result["auc"], abs=1e-5)
+        assert other["log_loss"] == pytest.approx(result["log_loss"], rel=1e-5)
 
 
-@pytest.fixture(scope="module")
-def two_tables(tmp_path_factory):
-    """{layout: folder} of the same samples of two tables: fewer than there are ranks."""
-    raw = tmp_path_factory.mktemp("raw")
-    made = launch.run(
-        1, "-m", "dataset.synthetic", "--output", raw, "--train_samples", 3000,
-        "--test_samples", 1001, "--vocab_sizes", "40,9",
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    folders = {}
-    for layout, flags in (("three_file", ()), ("per_table", ("--split_categories",))):
-        folders[layout] = tmp_path_factory.mktemp(layout)
-        for part in ("train", "test"):
-            target = folders[layout] / part
-            split = launch.run(1, "split_bin.py", raw / f"{part}_data.bin", target, *flags)
-            assert split.returncode == 0, split.stderr
-    return folders
+def test_every_test_sample_counts_once(thirty_steps):
+    """3,001 samples are no multiple of the ranks, and the last batch is partial."""
+    for events, _, _ in thirty_steps.values():
+        assert [event["samples"] for event in evaluations_of(events)] == [3001]
 
 
-@pytest.mark.parametrize(
-    ("layout", "flags"),
-    [("three_file", ()), ("three_file", ("--compress", "--nooverlap")), ("per_table", ())],
-    ids=["ids travel", "compressed", "ids are read"],
-)
-def test_a_rank_without_tables_takes_part(two_tables, tmp_path, layout, flags):
-    """In every exchange, of training and of evaluations: else the others would wait for it."""
-    common = ("--early_stop=9", "--eval_interval=4", "--print_interval=1", *flags)
-    runs = []
-    for ranks in (1, 3):
-        done, events, _ = train(two_tables[layout], tmp_path / f"{ranks}", ranks, 60, common, 120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        losses = [event["loss"] for event in events if event["event"] == "step"]
-        scores = [(e["step"], e["auc"]) for e in events if e["event"] == "evaluation"]
-        assert [step for step, _ in scores] == [4, 8, 9]
-        runs.append((losses, [auc for _, auc in scores]))
-    assert len(runs[0][0]) == 9
-    np.testing.assert_allclose(runs[1][0], runs[0][0], rtol=1e-5)
-    np.testing.assert_allclose(runs[1][1], runs[0][1], atol=1e-4)
-
-
-def test_every_test_sample_counts_once(thirty_steps, small_dataset, tmp_path):
-    """3,001 samples: no rank count divides them and the last batch is partial."""
-    done, events, _ = train(
-        small_dataset, tmp_path, 2, flags=("--early_stop=2", "--eval_interval=1")
-    )
-    assert done.returncode == 0, done.stderr
-    counts = [event["samples"] for event in events if event["event"] == "evaluation"]
-    assert counts == [3001, 3001]
-
-
-def test_the_table_and_the_result_say_the_same(thirty_steps):
+def test_printed_table_equals_the_result(thirty_steps):
     _, result, printed = thirty_steps[2]
     for row in (
         "batch size", "exit criteria", "frequency of evaluation", "xla", "custom interact", "amp",
@@ -128,126 +96,107 @@ def test_the_table_and_the_result_say_the_same(thirty_steps):
     assert result["flags"]["global_batch_size"] == 240
 
 
-def test_evaluates_twenty_times_an_epoch_and_at_the_end(small_dataset, tmp_path):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_speed_flags_do_not_change_the_result(small_dataset, tmp_path, thirty_steps, ranks):
+    plain_events, plain, _ = thirty_steps[ranks]
+    done, events, fast = train(small_dataset, tmp_path, ranks, flags=(*THIRTY_STEPS, *FAST))
+    assert done.returncode == 0, done.stderr
+    losses = losses_of(events)
+    np.testing.assert_allclose(losses, losses_of(plain_events), rtol=1e-4)
+    assert fast["auc"] == pytest.approx(plain["auc"], abs=1e-4)
+    if ranks == 1:
+        return
+    # Without overlap, the results are the same to the bit.
+    flags = (*THIRTY_STEPS, *FAST, "--nooverlap")
+    done, events, result = train(small_dataset, tmp_path / "nooverlap", ranks, flags=flags)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(losses_of(events), losses)
+    assert (result["auc"], result["log_loss"]) == (fast["auc"], fast["log_loss"])
+
+
+def test_mixed_precision_is_close_to_float32(small_dataset, tmp_path, thirty_steps):
+    done, events, _ = train(small_dataset, tmp_path, 2, flags=(*THIRTY_STEPS, "--amp"))
+    assert done.returncode == 0, done.stderr
+    losses, expected = losses_of(events), losses_of(thirty_steps[1][0])
+    assert np.abs(losses - expected).max() < 0.01
+    assert not np.array_equal(losses, expected)
+
+
+@pytest.fixture(scope="module")
+def two_tables(tmp_path_factory):
+    """{layout: folder} of the same samples of two tables, fewer than the ranks of a run."""
+    raw = tmp_path_factory.mktemp("raw")
+    assert not synthetic.main(
+        ["--output", str(raw), "--train_samples=3000", "--test_samples=1001", "--vocab_sizes=40,9"]
+    )
+    folders = {}
+    for layout, flags in (("three_file", ()), ("per_table", ("--split_categories",))):
+        folders[layout] = tmp_path_factory.mktemp(layout)
+        for part in ("train", "test"):
+            words = [raw / f"{part}_data.bin", folders[layout] / part, *flags]
+            assert not split_bin.main(list(map(str, words)))
+    return folders
+
+
+def test_rank_without_tables_takes_part_in_every_exchange(two_tables, tmp_path):
+    runs = {}
+    for name, ranks, layout, flags in (
+        ("three_file", 1, "three_file", ()),
+        ("exchanged ids", 3, "three_file", ()),
+        ("distinct ids", 3, "three_file", ("--dedup_ids", "--nooverlap")),
+        ("per_table", 1, "per_table", ()),
+        ("ids from files", 3, "per_table", ()),
+    ):
+        flags = ("--early_stop=9", "--eval_interval=4", "--print_interval=1", *flags)
+        done, events, _ = train(two_tables[layout], tmp_path / name, ranks, 60, flags, 120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        scores = evaluations_of(events)
+        assert [event["step"] for event in scores] == [4, 8, 9]
+        runs[name] = losses_of(events), [event["auc"] for event in scores]
+        assert len(runs[name][0]) == 9
+        np.testing.assert_allclose(runs[name][0], runs[layout][0], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(runs[name][1], runs[layout][1], atol=1e-4, err_msg=name)
+
+
+def test_run_evaluates_twenty_times_per_epoch_and_at_the_end(small_dataset, tmp_path):
     done, events, result = train(small_dataset, tmp_path)
     assert done.returncode == 0, done.stderr
-    evaluated = [event["step"] for event in events if event["event"] == "evaluation"]
-    assert evaluated == [*range(4, 81, 4), 83]  # 20,000 // 240 = 83 steps, every 83 // 20
+    evaluations = evaluations_of(events)
+    # 20,000 // 240 = 83 steps; every 83 // 20.
+    assert [event["step"] for event in evaluations] == [*range(4, 81, 4), 83]
     assert result["auc"] > 0.55
-    assert result["best_auc"] == max(e["auc"] for e in events if e["event"] == "evaluation")
+    assert result["best_auc"] == max(event["auc"] for event in evaluations)
+    assert result["versions"]["gpu"] is None
+    assert re.search(r"\| device +\| +CPU \|", done.stdout)
 
 
-def test_stops_at_the_auc_threshold(small_dataset, tmp_path):
-    done, _events, result = train(small_dataset, tmp_path, flags=("--auc_threshold=0.51",))
-    assert done.returncode == 0, done.stderr
-    assert result["stopped_by"] == "auc_threshold"
-    assert result["auc"] > 0.51
-    assert result["steps"] < 83
-    assert re.search(r"\| exit criteria +\| +AUC > 0.51 \|", done.stdout)
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_speed_flags_change_no_result(small_dataset, tmp_path, ranks):
-    common = ("--early_stop=20", "--eval_in_last", "--print_interval=1")
-    _, plain_events, plain = train(small_dataset, tmp_path / "plain", ranks, flags=common)
-    flags = ("--xla", "--custom_interact", "--compress", "--placement=row")
-    done, events, fast = train(small_dataset, tmp_path / "fast", ranks, flags=(*common, *flags))
-    assert done.returncode == 0, done.stderr
-    losses, expected = (
-        [event["loss"] for event in stream if event["event"] == "step"]
-        for stream in (events, plain_events)
-    )
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    assert fast["auc"] == pytest.approx(plain["auc"], abs=1e-4)
-
-
-def test_mixed_precision_comes_close(small_dataset, tmp_path, thirty_steps):
-    flags = ("--early_stop=30", "--eval_in_last", "--print_interval=1", "--amp")
-    done, events, _ = train(small_dataset, tmp_path, 2, flags=flags)
-    assert done.returncode == 0, done.stderr
-    losses = np.array([event["loss"] for event in events if event["event"] == "step"])
-    assert np.abs(losses - thirty_steps[1][0]).max() < 0.01
-    assert not np.array_equal(losses, thirty_steps[1][0])
-
-
-def test_synthetic_batches_need_no_data(tmp_path):
+def test_synthetic_batches_train_with_an_unused_gpu(tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n")
+    tool.chmod(0o755)
     done = launch.run(
         2, "main.py", "--use_synthetic_dataset", "--vocab_sizes=50,9,4", "--global_batch_size=64",
         f"--run_dir={tmp_path}", *SMALL, "--early_stop=5",
+        CUDA_VISIBLE_DEVICES="99", PATH=f"{tmp_path}:{launch.environment()['PATH']}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: this host has a GPU") == 1
     result = json.loads((tmp_path / "latest" / "result.json").read_text())
     assert result["steps"] == 5
     assert result["auc"] is None
     assert result["samples_per_second"] > 0
 
 
-@pytest.mark.parametrize(("visible", "warnings"), [("99", 1), ("-1", 0)])
-def test_a_gpu_that_is_not_used_is_said_before_training(tmp_path, visible, warnings):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n")
-    tool.chmod(0o755)
-    done = launch.run(
-        1, "main.py", "--use_synthetic_dataset", "--vocab_sizes=50,9,4", "--global_batch_size=64",
-        f"--run_dir={tmp_path}", *SMALL, "--early_stop=2",
-        CUDA_VISIBLE_DEVICES=visible, PATH=f"{tmp_path}:{launch.environment()['PATH']}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = re.findall("^warning: this host has a GPU .*", done.stderr, re.MULTILINE)
-    assert len(said) == warnings
-    assert re.search(r"\| device +\| +CPU \|", done.stdout)
-    result = json.loads((tmp_path / "latest" / "result.json").read_text())
-    assert result["versions"]["gpu"] is None
-
-
-@pytest.mark.parametrize(
-    ("ranks", "batch", "flags", "words"),
-    [
-        (2, 241, (), ["--global_batch_size=241", "2 ranks", "240 and 242"]),
-        (1, 30000, (), ["20000 samples", "30000"]),
-        (1, 240, ("--memory_per_rank=10KiB", "--placement=table"), ["table 3", "missing"]),
-        (1, 240, ("--use_splited_dataset",), ["per_table"]),
-        (1, 240, ("--warmup_steps=10", "--decay_start_step=5"), ["decay", "warm-up"]),
-    ],
-)
-def test_a_wrong_job_is_one_line(small_dataset, tmp_path, ranks, batch, flags, words):
-    done, _, result = train(small_dataset, tmp_path, ranks, batch, flags)
+def test_error_of_several_ranks_is_one_line(small_dataset, tmp_path):
+    done, _, result = train(small_dataset, tmp_path, 2, 241)
     assert done.returncode != 0
     assert result is None
-    told = [line for line in (done.stdout + done.stderr).splitlines() if "error: " in line]
-    assert told, done.stderr
-    for word in words:
-        assert word in told[0], told[0]
-    if ranks == 1:
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "error: " in line]
+    for word in ("--global_batch_size=241", "2", "240", "242"):
+        assert word in lines[0]
 
 
-def test_a_model_has_the_dense_features_of_its_data(tmp_path):
-    # Ten float32 features, and files outside train/ and test/.
-    written = Written(tmp_path / "data", places=("all/a", "all/b"))
-    flags = (f"--checkpoint_dir={tmp_path / 'steps'}",)
-    done, _, result = train(written.root, tmp_path / "runs", batch=30, flags=flags)
-    assert done.returncode == 0, done.stderr
-    assert result["steps"] == 3
-    described = json.loads(next((tmp_path / "steps").glob("*/manifest.json")).read_text())
-    assert described["dense"]["00.kernel"]["shape"] == [10, 16]
-
-
-def test_raw_data_of_another_type_is_refused(tmp_path):
-    raw_dataset(tmp_path / "data", float_arrays())
-    done, _, result = train(tmp_path / "data", tmp_path / "runs", batch=30)
-    assert done.returncode == 2
-    assert result is None
-    assert "train_data.bin: dense values: expected int32, found float32" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_missing_data_and_damaged_data(small_dataset, tmp_path):
-    done, _, _ = train(tmp_path / "nowhere", tmp_path)
-    assert done.returncode == 2
-    assert "nowhere" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_id_outside_its_table_is_one_line(small_dataset, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(small_dataset, damaged)
     # The id of table 2 in sample 5, beyond its 7 rows.
@@ -258,7 +207,7 @@ def test_missing_data_and_damaged_data(small_dataset, tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
-    for word in ("table 2", "5", "7"):
+    for word in ("error: ", "table 2", "5", "7"):
         assert word in line, line
 
 
@@ -284,9 +233,9 @@ def start_long_job(data, runs, *flags):
 
 
 @pytest.mark.parametrize(
-    ("victim", "blow", "told"),
+    ("victim", "number", "expected"),
     [
-        # So does the launcher: the rank that went first, with 128 + the signal's number.
+        # The launcher reports the first rank that ended, with 128 + the number of the signal.
         (
             1,
             signal.SIGKILL,
@@ -297,20 +246,20 @@ def start_long_job(data, runs, *flags):
             signal.SIGKILL,
             r"error: rank 0 \(process {pid} on .*Process name: 0\s+Exit code: 137\s",
         ),
-        # The other rank ends the job, with the exit code of a lost rank.
+        # The other rank ends the job with the exit code of a lost rank.
         (1, signal.SIGSTOP, r"error: rank 1 \(process {pid} on .*Process name: 0\s+Exit code: 4\s"),
     ],
 )
-def test_a_lost_rank_is_named_and_ends_the_job(small_dataset, tmp_path, victim, blow, told):
+def test_lost_rank_ends_the_job_and_is_named(small_dataset, tmp_path, victim, number, expected):
     process, ranks = start_long_job(small_dataset, tmp_path, "--stall_timeout=8")
     try:
-        os.kill(ranks[victim].pid, blow)
+        os.kill(ranks[victim].pid, number)
         began = time.monotonic()
         out, _ = process.communicate(timeout=60)
         assert process.returncode != 0
         assert time.monotonic() - began < 60
-        told = told.replace("{pid}", str(ranks[victim].pid))
-        assert re.search(told, out, re.DOTALL), out
+        expected = expected.replace("{pid}", str(ranks[victim].pid))
+        assert re.search(expected, out, re.DOTALL), out
     finally:
         for rank in ranks.values():
             if rank.is_running():
