@@ -156,16 +156,8 @@ def test_a_stopped_run_resumes_on_any_number_of_ranks(small_dataset, tmp_path, u
         finish(start(small_dataset, other, ranks=ranks))
         found = result(other)
         assert found["resumed_from_step"] == step
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
-        assert found["auc"] == pytest.approx(expected["auc"], abs=1e-3)
-    # Interrupted again, this time by SIGINT, and resumed to the end.
-    process = start(small_dataset, work, restarts=3)
-    reached = (folder.checkpoints(work / "checkpoints")[-1][0], step)
-    assert wait_for(lambda: folder.checkpoints(work / "checkpoints")[-1][0] > max(reached), process)
-    process.send_signal(signal.SIGINT)
-    out = finish(process, 130)
-    assert f"resuming after step {step}" in out
-    step, _ = newest(work)
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found["auc"] == pytest.approx(expected["auc"], abs=1e-4)
     out = finish(start(small_dataset, work))
     assert f"resuming after step {step}" in out
     assert newest(work) == (STEPS, digest)
