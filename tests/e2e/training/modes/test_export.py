@@ -56,7 +56,7 @@ def make_cases(rng):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, seed_of):
+def served_models(tmp_path_factory, seed_of):
     """{kind: (folder of checkpoints, cases, answers)}; one process answers all of them.
 
     main.py exports the first kind, this process the others.
@@ -145,8 +145,8 @@ def sigmoid(x):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exported_model_equals_the_trainer(served, kind):
-    folder, cases, found = served[kind]
+def test_exported_model_equals_the_trainer(served_models, kind):
+    folder, cases, found = served_models[kind]
     assert found["imported"].size == 0, found["imported"]
     for name in ("n0", "n1", "n2", "n777"):
         dense, ids = cases[name]
@@ -162,8 +162,8 @@ def test_exported_model_equals_the_trainer(served, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exported_model_refuses_invalid_samples(served, kind):
-    _, _, found = served[kind]
+def test_exported_model_refuses_invalid_samples(served_models, kind):
+    _, _, found = served_models[kind]
     for name, words in {
         "low": ("table 4, sample 11", "-1", "[0, 3)"),
         "high": ("table 2, sample 49", "7", "[0, 7)"),
