@@ -304,16 +304,16 @@ def test_compress_scales_the_exchange_by_the_share_of_unique_ids():
 def test_input_bytes_of_each_layout():
     """90 bytes per sample in per-table files, 160 in raw records."""
     shape = ModelShape(MLPERF)
-    row_wise, whole = plan(MLPERF, 128, 8, policy="row"), plan(MLPERF, 128, 8)
+    row_wise, table_wise = plan(MLPERF, 128, 8, policy="row"), plan(MLPERF, 128, 8)
     assert count_step(shape, row_wise, 8000, "fp32").input_bytes == 1000 * 90
-    raw = count_step(shape, whole, 8000, "fp32", per_table_files=False)
+    raw = count_step(shape, table_wise, 8000, "fp32", per_table_files=False)
     assert raw.input_bytes == 1000 * 160
     assert raw.id_bytes == 1000 * 26 * 4
     # The ids of a rank's own tables for all samples: on rank 2 tables 5, 12, 16 and 21, stored
     # as int8, int8, int8 and int32; on ranks 5 and 6 more.
     stored = [1 if rows < 127 else 2 if rows < 32767 else 4 for rows in MLPERF]
-    busiest = max(sum(stored[table] for table in whole.tables_of(rank)) for rank in range(8))
-    assert count_step(shape, whole, 8000, "fp32").input_bytes == 1000 * 27 + 8000 * busiest
+    busiest = max(sum(stored[table] for table in table_wise.tables_of(rank)) for rank in range(8))
+    assert count_step(shape, table_wise, 8000, "fp32").input_bytes == 1000 * 27 + 8000 * busiest
 
 
 @pytest.mark.parametrize(
