@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from dataset.transforms import not_recorded
+from dataset.transforms import unknown_transform_message
 from training import precision
 from training.breakdown import LAST, BreakdownStep
 from training.build import build
@@ -68,7 +68,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     profile = StepProfile(profiled, folder)
     saver = None
     if data.facts["effective_transform"] is None:
-        unknown = not_recorded(config.data.data_dir or "")
+        unknown = unknown_transform_message(config.data.data_dir or "")
         journal.emit("message", text=f"warning: {unknown}")
     try:
         if config.checkpoint.checkpoint_dir is not None:
