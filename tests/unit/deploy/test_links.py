@@ -43,16 +43,6 @@ def test_plan_ignores_libraries_that_are_found(tree):
     assert links.plan(headers, lib) == ([], [])
 
 
-def test_plan_names_missing_libraries(tree):
-    add, headers, lib = tree
-    first = add("site/a.so", "libgone.so.3", "libc.so.6", "libm.so.6.1")
-    second = add("site/b.so", "libgone.so.3", run_path="$ORIGIN")
-    assert links.plan(headers, lib) == (
-        [],
-        [(first, "libgone.so.3"), (second, "libgone.so.3")],
-    )
-
-
 def test_complete_adds_folders_of_file_and_python(tree, tmp_path, monkeypatch):
     add, headers, lib = tree
     add("python/lib/libz.so.1")

@@ -54,17 +54,6 @@ def test_prune_zeroes_ptx_if_not_kept(tmp_path, codes):
     assert path.read_bytes() == before.replace(codes[1], bytes(len(codes[1])))
 
 
-def test_entries_have_offsets_and_sizes(codes):
-    data = b"x" + container(entry(CODE, 75, codes[1]), entry(PTX, 90, codes[2]))
-    first = 1 + 16 + 64
-    second = first + len(codes[1]) + 64
-    assert prune.entries(data) == [
-        (CODE, 75, first, len(codes[1])),
-        (PTX, 90, second, len(codes[2])),
-    ]
-    assert prune.entries(b"nothing of the kind") == []
-
-
 @pytest.mark.parametrize(
     ("damage", "found", "bound"),
     [

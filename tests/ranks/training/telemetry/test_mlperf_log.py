@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.training.telemetry.mlperf_logs import read, values
 
-checker = pytest.importorskip("mlperf_logging.rcp_checker.rcp_checker")
+pytest.importorskip("mlperf_logging")
 
 pytestmark = pytest.mark.launches
 
@@ -30,12 +30,6 @@ def test_log_agrees_with_journal(learnable_run):
     evaluations = [record for record in events if record["event"] == "evaluation"]
     assert values(lines, "eval_accuracy") == [record["auc"] for record in evaluations]
     assert evaluations[-1]["auc"] > 0.8025
-    for key in ("eval_start", "eval_accuracy", "eval_stop"):
-        numbers = [line["metadata"]["epoch_num"] for line in lines if line["key"] == key]
-        assert numbers == [
-            pytest.approx(1 + record["step"] / learnable_run.steps_per_epoch, abs=1e-12)
-            for record in evaluations
-        ]
     assert values(lines, "global_batch_size") == [200]
     assert values(lines, "train_samples") == [6000]
     assert values(lines, "eval_samples") == [1501]
@@ -65,10 +59,3 @@ def test_times_of_log_agree_with_journal(learnable_run):
     spent = (seconds["eval_stop"] - seconds["eval_start"]) / 1000
     evaluations = len(values(lines, "eval_accuracy"))
     assert spent == pytest.approx(end["evaluating_seconds"], abs=0.002 * evaluations)
-
-
-def test_convergence_checker_reads_log_of_run(learnable_run):
-    last = [record for record in learnable_run.events if record["event"] == "evaluation"][-1]
-    failed, epochs, batch, name = checker.read_submission_file(learnable_run.log, "2.1.0", False)
-    assert (failed, batch, name) == (0, 200, "dlrm")
-    assert epochs == round(1 + last["step"] / learnable_run.steps_per_epoch, 3)

@@ -173,14 +173,6 @@ def without(key, nth=0):
     return edit
 
 
-def swapped(first, second):
-    def edit(lines):
-        i, j = index(lines, first), index(lines, second)
-        lines[i], lines[j] = lines[j], lines[i]
-
-    return edit
-
-
 def valued(key, value):
     def edit(lines):
         for line in lines:
@@ -190,71 +182,25 @@ def valued(key, value):
     return edit
 
 
-def without_metadata(key, name):
-    def edit(lines):
-        for line in lines:
-            if line["key"] == key:
-                del line["metadata"][name]
-
-    return edit
-
-
-def twice(key, value):
-    def edit(lines):
-        again = copy.deepcopy(lines[index(lines, key)])
-        again["value"] = value
-        lines.insert(index(lines, key), again)
-
-    return edit
-
-
-BROKEN = {
-    "no end": (without("run_stop"), "EXACTLY_ONE occurrence of 'run_stop' but found 0"),
-    "no begin": (without("run_start"), "EXACTLY_ONE occurrence of 'run_start' but found 0"),
-    "no initialisation": (without("init_start"), "AT_LEAST_ONE occurrence of 'init_start'"),
-    "no cache line": (without("cache_clear"), "AT_LEAST_ONE occurrence of 'cache_clear'"),
-    "run before initialisation": (swapped("run_start", "init_stop"), "CHECK for 'run_start'"),
-    "end before begin": (swapped("run_start", "run_stop"), "CHECK for 'run_stop' failed"),
-    "block before the run": (swapped("run_start", "block_start"), "CHECK for 'block_start'"),
-    "unknown status": (valued("submission_status", "sold"), "CHECK for 'submission_status'"),
-    # The checker looks for the rules of that division and ends with an exception.
-    "unknown division": (valued("submission_division", "ajar"), "ajar_common.yaml"),
-    "another benchmark": (valued("submission_benchmark", "dlrm_dcnv2"), "closed_dlrm_dcnv2.yaml"),
-    "no organisation": (valued("submission_org", ""), "CHECK for 'submission_org' failed"),
-    "no status of the run": (without_metadata("run_stop", "status"), "CHECK for 'run_stop'"),
-    "no epoch": (without_metadata("eval_accuracy", "epoch_num"), "CHECK for 'eval_accuracy'"),
-    "no layer": (without("weights_initialization", -1), "initialized_tensors"),
-    "cubic decay": (
-        valued("sgd_opt_learning_rate_decay_poly_power", 3),
-        "CHECK for 'sgd_opt_learning_rate_decay_poly_power' failed",
-    ),
-    "two batches": (twice("global_batch_size", 201), "found 2 with different values"),
-    "low accuracy": (valued("eval_accuracy", 0.8), "Failed checks for eval_accuracy"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_compliance_checker_rejects_broken_log(complete_log, tmp_path, caplog, name):
-    edit, complaint = BROKEN[name]
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (without("run_stop"), "EXACTLY_ONE occurrence of 'run_stop' but found 0"),
+        (without("weights_initialization", -1), "initialized_tensors"),
+        (valued("eval_accuracy", 0.8), "Failed checks for eval_accuracy"),
+    ],
+)
+def test_compliance_checker_rejects_broken_log(complete_log, tmp_path, caplog, edit, complaint):
     edit(complete_log)
     passed, messages = check(write(tmp_path / "broken.txt", complete_log), caplog)
     assert not passed
     assert complaint in messages
 
 
-def test_compliance_checker_rejects_truncated_line(complete_log, tmp_path, caplog):
-    path = tmp_path / "broken.txt"
-    path.write_text((tmp_path / "complete").read_text()[:-20])
-    passed, messages = check(path, caplog)
-    assert not passed
-    assert "parsing errors" in messages
-
-
 @pytest.mark.parametrize(
     ("epochs", "aborted", "passes", "message"),
     [
         ([1.9] * 5, 0, True, "RCP found"),
-        ([1.85, 1.9, 1.9, 1.95, 1.95], 0, True, "RCP found"),
         ([1.5] * 5, 0, False, "RCP found"),
         ([1.9] * 5, 2, False, "Insufficient convergence"),
     ],

@@ -110,13 +110,6 @@ def test_output_that_cannot_be_written_is_user_error(tmp_path, rng):
         assert "\n" not in str(caught.value)
 
 
-def test_unknown_events_are_skipped(tmp_path, rng):
-    events = make_events(rng)
-    newer = [*events[:3], {"event": "epoch", "epoch": 0}, *events[3:]]
-    runs = [read_runs([write_run(tmp_path / n, e)])[0] for n, e in (("a", events), ("b", newer))]
-    assert runs[0].events == runs[1].events
-
-
 @pytest.mark.parametrize("folders", [1, 2])
 def test_resumed_run_is_combined(tmp_path, rng, folders):
     flags = {"checkpoint_dir": "/checkpoints"}
