@@ -35,7 +35,7 @@ def trained(request, small_dataset, tmp_path_factory):
         f"--run_dir={folder / 'runs'}", f"--checkpoint_dir={folder / 'checkpoints'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "not recorded" not in done.stdout + done.stderr
+    assert "--applied_transform" not in done.stdout + done.stderr
     (checkpoint,) = (folder / "checkpoints").glob("step-*")
     return checkpoint, transform
 
