@@ -15,9 +15,9 @@ pytest_plugins = [
 # Fixtures that take whole runs to make, and how far they are shared. The tests that use the same
 # one go to the same of `make test`'s workers, so that it is made once.
 EXPENSIVE = {
-    "checkpoint": "module", "emulated": "module", "learnable_run": "session",
+    "checkpoint": "module", "emulated": "module", "imports": "module", "learnable_run": "session",
     "phase_runs": "module", "served_models": "module", "spark": "module", "thirty_steps": "module",
-    "trained": "module",
+    "trained": "module", "two_ranks": "module", "undisturbed": "module",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ SIZE = 2
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory, seed_of):
+def two_ranks(tmp_path_factory, seed_of):
     """(inputs of each rank, results of each rank) of one launch."""
     folder, seed = tmp_path_factory.mktemp("results"), seed_of("process_group")
     done = launch.run(SIZE, "-m", "tests.support.training.process_group_worker", seed, folder)
@@ -26,15 +26,15 @@ def received(given, name, rank):
     return np.concatenate(parts)
 
 
-def test_place_is_the_launchers(job):
-    assert [found["place"].tolist() for found in job[1]] == [
+def test_place_is_the_launchers(two_ranks):
+    assert [found["place"].tolist() for found in two_ranks[1]] == [
         [r, SIZE, r, SIZE] for r in range(SIZE)
     ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_alltoall_sends_rows_in_rank_order(job, dtype):
-    given, results = job
+def test_alltoall_sends_rows_in_rank_order(two_ranks, dtype):
+    given, results = two_ranks
     for rank, found in enumerate(results):
         rows = received(given, "rows", rank)
         expected = rows if dtype == "float32" else rows.astype(tf.bfloat16.as_numpy_dtype)
@@ -43,15 +43,15 @@ def test_alltoall_sends_rows_in_rank_order(job, dtype):
         np.testing.assert_array_equal(found["counts"], counts)
 
 
-def test_alltoallv_sends_parts_in_rank_order(job):
-    given, results = job
+def test_alltoallv_sends_parts_in_rank_order(two_ranks):
+    given, results = two_ranks
     for rank, found in enumerate(results):
         expected = received(given, "bytes", rank)
         np.testing.assert_array_equal(found["alltoallv"], expected, strict=True)
 
 
-def test_all_reduce_mean_averages_each_tensor(job):
-    given, results = job
+def test_all_reduce_mean_averages_each_tensor(two_ranks):
+    given, results = two_ranks
     expected = np.mean([one["means"] for one in given], axis=0, dtype=np.float64)
     for found in results:
         np.testing.assert_allclose(found["mean_0"], expected, rtol=1e-6, atol=1e-7)
@@ -59,21 +59,21 @@ def test_all_reduce_mean_averages_each_tensor(job):
 
 
 @pytest.mark.parametrize("name", ["integers", "floats"])
-def test_all_reduce_sum_keeps_the_dtype(job, name):
-    given, results = job
+def test_all_reduce_sum_keeps_the_dtype(two_ranks, name):
+    given, results = two_ranks
     expected = np.sum([one[name] for one in given], axis=0)
     for found in results:
         assert found[name].dtype == expected.dtype
         np.testing.assert_array_equal(found[name], expected)
 
 
-def test_gather_returns_all_values_in_rank_order(job):
-    given, results = job
+def test_gather_returns_all_values_in_rank_order(two_ranks):
+    given, results = two_ranks
     for found in results:
         np.testing.assert_array_equal(found["gather"], [one["value"] for one in given])
 
 
-def test_broadcast_assigns_the_values_of_rank_0(job):
-    given, results = job
+def test_broadcast_assigns_the_values_of_rank_0(two_ranks):
+    given, results = two_ranks
     for found in results:
         np.testing.assert_array_equal(found["broadcast"], given[0]["means"])
