@@ -11,6 +11,7 @@ from ops.dot_interaction import (
     dot_interaction_tensorflow,
     output_width,
 )
+from tests.gpu.reference import interaction, interaction_gradient
 
 # All remainders of blocks of four rows; dimensions that fill registers and that do not.
 FEATURES = (1, 2, 27, 33, 64)
@@ -27,38 +28,6 @@ def random_tensor(rng, shape, dtype):
 
 def float64(tensor):
     return tf.cast(tensor, tf.float64).numpy()
-
-
-def reference(x):
-    """Returns the output [B, W] of x [B, F, D] and the sums of its terms' magnitudes."""
-    batch, features, dimension = x.shape
-    width = output_width(features, dimension)
-    y = np.zeros((batch, width))
-    size = np.zeros((batch, width))
-    y[:, :dimension] = size[:, :dimension] = x[:, 0]
-    place = dimension
-    for i in range(1, features):
-        for out, values in ((y, x), (size, np.abs(x))):
-            out[:, place : place + i] = np.einsum("bd,bjd->bj", values[:, i], values[:, :i])
-        place += i
-    return y, np.abs(size)
-
-
-def reference_gradient(x, g):
-    """Returns the gradient [B, F, D] of sum(output * g) and the sums of its terms' magnitudes."""
-    _, features, dimension = x.shape
-    results = []
-    for values, weights in ((x, g), (np.abs(x), np.abs(g))):
-        gradient = np.zeros_like(x)
-        gradient[:, 0] = weights[:, :dimension]
-        place = dimension
-        for i in range(1, features):
-            pair = weights[:, place : place + i]
-            gradient[:, i] += np.einsum("bj,bjd->bd", pair, values[:, :i])
-            gradient[:, :i] += pair[:, :, np.newaxis] * values[:, i : i + 1]
-            place += i
-        results.append(gradient)
-    return results
 
 
 def assert_rounded(found, expected, size, terms, dtype):
@@ -90,8 +59,8 @@ def check(x, g, dtype):
     # Both ops run the same kernel on other addresses: equal bits.
     assert tf.reduce_all(stacked == y) and tf.reduce_all(stacked_gradient == gradient)
     x, g, y, gradient = (float64(a) for a in (x, g, y, gradient))
-    assert_rounded(y, *reference(x), dimension, dtype)
-    assert_rounded(gradient, *reference_gradient(x, g), features, dtype)
+    assert_rounded(y, *interaction(x), dimension, dtype)
+    assert_rounded(gradient, *interaction_gradient(x, g), features, dtype)
     used = dimension + features * (features - 1) // 2
     np.testing.assert_array_equal(y[:, :dimension], x[:, 0])
     np.testing.assert_array_equal(y[:, used:], 0.0)
@@ -137,30 +106,6 @@ def test_dot_interaction_propagates_non_finite_values(isa, dtype, value, rng):
             np.testing.assert_array_equal(y[:, dimension + len(i) :], 0.0)
 
 
-def test_dot_interaction_gradients_match_finite_differences(isa, rng):
-    bottom, vectors = (
-        random_tensor(rng, (4, 19), tf.float32),
-        random_tensor(rng, (4, 6, 19), tf.float32),
-    )
-    weights = random_tensor(rng, (4, output_width(7, 19)), tf.float32)
-
-    def loss(bottom, vectors):
-        return tf.reduce_sum(weights * dot_interaction(bottom, vectors))
-
-    with tf.GradientTape() as tape:
-        tape.watch([bottom, vectors])
-        value = loss(bottom, vectors)
-    gradients = tape.gradient(value, [bottom, vectors])
-    for _ in range(5):
-        steps = random_tensor(rng, (4, 19), tf.float32), random_tensor(rng, (4, 6, 19), tf.float32)
-        # The loss is a quadratic form, so a central difference of any step length has only
-        # rounding errors.
-        up = loss(bottom + steps[0], vectors + steps[1])
-        down = loss(bottom - steps[0], vectors - steps[1])
-        expected = sum(np.sum(float64(g) * float64(s)) for g, s in zip(gradients, steps))
-        np.testing.assert_allclose(float(up - down) / 2, expected, rtol=1e-4, atol=1e-3)
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
 def test_gradient_keeps_non_finite_values_in_their_columns(isa, dtype):
     x = np.ones((1, 5, 40), np.float32)
@@ -198,11 +143,11 @@ def test_tensorflow_formulation_matches_scalar_products(dtype, compiled, feature
 
     y, (bottom_gradient, vectors_gradient) = run(x[:, 0], x[:, 1:], g)
     assert y.dtype == dtype
-    assert_rounded(float64(y), *reference(float64(x)), dimension, dtype)
+    assert_rounded(float64(y), *interaction(float64(x)), dimension, dtype)
     gradient = np.concatenate(
         [float64(bottom_gradient)[:, np.newaxis], float64(vectors_gradient)], axis=1
     )
-    expected, size = reference_gradient(float64(x), float64(g))
+    expected, size = interaction_gradient(float64(x), float64(g))
     # A 16-bit gradient is a sum of two rounded gradients.
     np.testing.assert_allclose(gradient, expected, atol=3 * EPSILON[dtype] * size.max())
 
@@ -243,20 +188,6 @@ def test_output_width_is_static_for_an_unknown_batch_size():
         return split
 
     assert run(tf.zeros([0, 27, 128]), tf.zeros([0, 128])).shape == (0, 480)
-
-
-def test_native_op_survives_a_saved_model_round_trip(tmp_path, rng):
-    module = tf.Module()
-    module.run = tf.function(
-        dot_interaction,
-        input_signature=[tf.TensorSpec([None, 16]), tf.TensorSpec([None, 4, 16])],
-    )
-    x = random_tensor(rng, (3, 5, 16), tf.float32)
-    tf.saved_model.save(module, str(tmp_path / "model"))
-    restored = tf.saved_model.load(str(tmp_path / "model"))
-    np.testing.assert_array_equal(
-        restored.run(x[:, 0], x[:, 1:]).numpy(), dot_interaction(x[:, 0], x[:, 1:]).numpy()
-    )
 
 
 @pytest.mark.parametrize(
@@ -302,6 +233,6 @@ def test_gradient_reuses_the_memory_of_unused_features(isa, dtype, dimension, rn
         return (*split, ops.dlrm_dot_interaction_grad(gradient=g, features=stacked))
 
     bottom, vectors, stacked = last_reader(x, g)
-    expected, size = reference_gradient(2 * float64(x), float64(g))
+    expected, size = interaction_gradient(2 * float64(x), float64(g))
     assert_rounded(float64(stacked), expected, size, 27, dtype)
     assert tf.reduce_all(tf.concat([bottom[:, tf.newaxis], vectors], 1) == stacked)

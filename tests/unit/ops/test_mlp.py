@@ -67,7 +67,8 @@ class Case:
             (expected,) = mlp_forward(before, [(kernel, bias)], last_linear=linear)[1:]
             close(after, expected, np.abs(before) @ np.abs(kernel) + np.abs(bias), tolerance)
         same, gradients = self.run(**options)
-        assert same.numpy().tobytes() == y.numpy().tobytes()
+        for one, other in zip([y, *gradients], [same, *self.run(**options)[1]]):
+            assert one.numpy().tobytes() == other.numpy().tobytes()
         assert [g.dtype for g in gradients] == [self.x.dtype] + [tf.float32] * 2 * len(layers)
         upstream, linear = float64(self.upstream), not self.last_relu
         expected = flat(mlp_backward(upstream, kept, layers, linear))
@@ -103,41 +104,6 @@ def close(ours, reference, size, tolerance):
 @pytest.mark.parametrize(("batch", "widths"), SHAPES, ids=str)
 def test_mlp_matches_float64_layers_and_gradients(batch, widths, dtype, last_relu, rng):
     Case(rng, batch, widths, dtype, last_relu).check()
-
-
-def away_from_zero(rng, batch, widths):
-    """Returns a float32 case in which rounding cannot change the sign of a unit."""
-    for _ in range(1000):
-        case = Case(rng, batch, widths, tf.float32)
-        z, least = float64(case.x), np.inf
-        for kernel, bias in case.layers():
-            z = (np.maximum(z, 0) if least < np.inf else z) @ kernel + bias
-            least = min(least, np.abs(z).min())
-        if least > 1e-5:
-            return case
-    raise AssertionError("no such case in 1000 draws")
-
-
-def test_mlp_gradients_match_finite_differences(rng):
-    case = away_from_zero(rng, 6, (5, 8, 3))
-    _, gradients = case.run()
-    held = [case.x, *case.kernels, *case.biases]
-    step = 1e-7  # in float64, smaller than any unit's distance from zero
-
-    def loss(values):
-        layers = list(zip(values[1:3], values[3:]))
-        return (mlp_forward(values[0], layers, last_linear=True)[-1] * float64(case.upstream)).sum()
-
-    for index, gradient in enumerate(gradients):
-        direction = rng.standard_normal(gradient.shape)
-        ends = []
-        for sign in (1, -1):
-            values = [float64(tensor) for tensor in held]
-            values[index] = values[index] + sign * step * direction
-            ends.append(loss(values))
-        slope = (ends[0] - ends[1]) / (2 * step)
-        size = np.linalg.norm(float64(gradient)) * np.linalg.norm(direction)
-        assert abs(slope - (float64(gradient) * direction).sum()) < 1e-5 * size
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
@@ -177,16 +143,6 @@ def test_empty_batch_has_zero_gradients(dtype, rng):
     assert y.shape == (0, 2)
     assert gradients[0].shape == (0, 13)
     assert all(not g.numpy().any() for g in gradients[1:])
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
-@pytest.mark.parametrize("batch", [63, 1000, 2049])
-def test_mlp_is_deterministic(batch, dtype, rng):
-    case = Case(rng, batch, (13, 96, 40, 1), dtype)
-    first = case.run()
-    for _ in range(3):
-        for ours, before in zip(tf.nest.flatten(case.run()), tf.nest.flatten(first)):
-            assert ours.numpy().tobytes() == before.numpy().tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
