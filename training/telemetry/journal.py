@@ -41,11 +41,7 @@ class Sink(Protocol):
 
 
 class Journal:
-    """Passes each event to all sinks.
-
-    Args:
-        sinks: called in this order.
-    """
+    """Passes each event to all sinks, in their order."""
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = list(sinks)
@@ -74,11 +70,7 @@ class Journal:
 
 
 class JsonLines:
-    """Appends each event to `journal.jsonl`; writes the "end" event to `result.json` as well.
-
-    Args:
-        folder: the run's folder.
-    """
+    """Appends each event to `folder`/journal.jsonl; writes the "end" event to result.json too."""
 
     def __init__(self, folder: str | pathlib.Path) -> None:
         self._folder = pathlib.Path(folder)
@@ -98,11 +90,8 @@ class JsonLines:
                 result = {k: v for k, v in record.items() if k not in ("event", "time")}
                 write_json(self._folder / "result.json", result, indent=2)
         except OSError as error:
-            raise UserError(
-                f"run folder {self._folder}: cannot write the journal: {error.strerror}; "
-                "free disk space or choose another --run_dir",
-                path=self._folder,
-            ) from error
+            problem = f"cannot write the journal: {error.strerror}; try another --run_dir"
+            raise UserError.of_path(self._folder, problem) from error
 
     def close(self) -> None:
         """Closes the file."""

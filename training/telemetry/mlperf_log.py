@@ -49,10 +49,8 @@ class MLPerfLog:
             _rename_existing(path)
             handler = logging.FileHandler(path, mode="x", encoding="utf-8")
         except OSError as error:
-            raise UserError(
-                f"--mlperf_log={path}: cannot create the log: {error.strerror}",
-                flag="mlperf_log", path=path,
-            ) from error  # fmt: skip
+            problem = f"cannot create the log: {error.strerror}"
+            raise UserError.of_flag("mlperf_log", path, problem, path=path) from error
         handler.setFormatter(logging.Formatter("%(message)s"))
         # Outside the tree of loggers, so that nothing else writes to the file.
         self._logger = logging.Logger("mlperf", level=logging.INFO)
@@ -94,14 +92,12 @@ class MLPerfLog:
 
     def _submission(self) -> None:
         mlperf = self._config.mlperf
-        for key, value in (
-            ("benchmark", "dlrm"),
-            ("org", mlperf.mlperf_org),
-            ("division", mlperf.mlperf_division),
-            ("status", mlperf.mlperf_status),
-            ("platform", mlperf.mlperf_platform),
-        ):
-            self._lines.event(f"submission_{key}", value=value)
+        event = self._lines.event
+        event("submission_benchmark", value="dlrm")
+        event("submission_org", value=mlperf.mlperf_org)
+        event("submission_division", value=mlperf.mlperf_division)
+        event("submission_status", value=mlperf.mlperf_status)
+        event("submission_platform", value=mlperf.mlperf_platform)
 
     def _hyperparameters(self, record: Mapping[str, Any]) -> None:
         config, rates, data = self._config, record["schedule"], record["data"]
@@ -146,10 +142,8 @@ class MLPerfLog:
     def _evaluation(self, record: Mapping[str, Any]) -> None:
         self._auc = record["auc"]
         end = _milliseconds(time.time())
-        where = {
-            "epoch_num": 1 + record["step"] / self._steps_per_epoch,
-            "step_num": record["step"],
-        }
+        step = record["step"]
+        where = {"epoch_num": 1 + step / self._steps_per_epoch, "step_num": step}
         begin = end - round(1000 * record["seconds"])
         self._lines.start("eval_start", metadata=where, time_ms=begin)
         self._lines.event("eval_accuracy", value=record["auc"], metadata=where, time_ms=end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -14,19 +13,6 @@ from training.telemetry.summary import score_text
 _LINE_SECONDS = 10.0
 
 
-def make_progress(
-    print_interval: int | None = None, stream: TextIO | None = None
-) -> ProgressBar | ProgressLines:
-    """Returns a `ProgressBar` on a terminal, else `ProgressLines`.
-
-    Args:
-        print_interval: steps between lines; None prints a line about every ten seconds.
-        stream: output stream; None for standard output.
-    """
-    output: TextIO = stream or sys.stdout
-    return ProgressBar(output) if output.isatty() else ProgressLines(output, print_interval)
-
-
 def _count(value: float) -> str:
     """Returns a rounded number, such as "1.23M" for 1234567."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
@@ -35,28 +21,25 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def evaluation_text(record: Mapping[str, Any]) -> str:
-    """Returns one line that describes an "evaluation" event."""
-    return (
-        f"step {record['step']}: {score_text(record)}, {record['samples']} samples in "
-        f"{record['seconds']:.2f} s"
-    )
+def event_text(record: Mapping[str, Any]) -> str | None:
+    """Returns an event as text; None for "step" events and those that are not shown."""
+    kind = record["event"]
+    if kind == "evaluation":
+        return (
+            f"step {record['step']}: {score_text(record)}, {record['samples']} samples in "
+            f"{record['seconds']:.2f} s"
+        )
+    if kind == "checkpoint":
+        return (
+            f"checkpoint of step {record['step']}: {record['bytes']:,} bytes in "
+            f"{record['seconds']:.2f} s, training waited {record['pause_seconds']:.3f} s"
+        )
+    if kind == "breakdown":
+        return _breakdown_text(record)
+    return record["text"] if kind == "message" else None
 
 
-def checkpoint_text(record: Mapping[str, Any]) -> str:
-    """Returns one line that describes a "checkpoint" event."""
-    return (
-        f"checkpoint of step {record['step']}: {record['bytes']:,} bytes in "
-        f"{record['seconds']:.2f} s, training waited {record['pause_seconds']:.3f} s"
-    )
-
-
-def breakdown_text(breakdown: Mapping[str, Any]) -> str:
-    """Returns a "breakdown" event as a table of phases.
-
-    Args:
-        breakdown: what `training.breakdown.BreakdownStep` reports.
-    """
+def _breakdown_text(breakdown: Mapping[str, Any]) -> str:
     total = breakdown["step_milliseconds"]
     lines = [f"  {'phase':<28} {'ms':>9} {'share':>7}"]
     for phase in breakdown["phases"]:
@@ -99,27 +82,19 @@ class ProgressBar:
             self._bar.update(record["step"] - self._bar.n)
         elif kind == "evaluation":
             self._auc = record["auc"]
-            self._write(evaluation_text(record))
-        elif kind == "checkpoint":
-            self._write(checkpoint_text(record))
-        elif kind == "breakdown":
-            self._write(breakdown_text(record))
-        elif kind == "message":
-            self._write(record["text"])
         elif kind == "end":
             self.close()
+        text = event_text(record)
+        if text is not None and self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        elif text is not None:
+            print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leaves the bar on the terminal in its last state."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-    def _write(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            print(text, file=self._stream, flush=True)
 
 
 class ProgressLines:
@@ -145,22 +120,16 @@ class ProgressLines:
                 f"{_count(record['samples_per_second'])} samples/s  "
                 f"lr {record['learning_rate']:.4g}  {left:.0f} s left"
             )
-        elif kind == "evaluation":
-            self._print(evaluation_text(record))
-        elif kind == "checkpoint":
-            self._print(checkpoint_text(record))
-        elif kind == "breakdown":
-            self._print(breakdown_text(record))
-        elif kind == "message":
-            self._print(record["text"])
+        text = event_text(record)
+        if text is not None:
+            self._print(text)
 
     def close(self) -> None:
         """Does nothing."""
 
     def _due(self, step: int) -> bool:
-        if step == self._total or self._interval is not None:
-            return True
-        return time.monotonic() >= self._next_time
+        always = step == self._total or self._interval is not None
+        return always or time.monotonic() >= self._next_time
 
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

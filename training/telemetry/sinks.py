@@ -11,7 +11,7 @@ from training.runtime.console import warn
 from training.runtime.errors import UserError
 from training.telemetry.journal import Journal, JsonLines, new_run_folder, update_latest_link
 from training.telemetry.mlperf_log import MLPerfLog
-from training.telemetry.progress import ProgressLines, make_progress
+from training.telemetry.progress import ProgressBar, ProgressLines
 from training.telemetry.summary import SummaryTable
 from training.telemetry.tensorboard import TensorBoard
 
@@ -30,11 +30,9 @@ def make_run_folder(run_dir: str) -> pathlib.Path:
         if not update_latest_link(folder):
             warn(f"{folder.parent / 'latest'}: not a link to a run: left unchanged")
     except OSError as error:
-        raise UserError(
-            f"--run_dir={run_dir}: cannot create {error.filename}: {error.strerror}",
-            flag="run_dir", path=error.filename,
-        ) from error  # fmt: skip
-    print(f"run folder: {folder}", file=sys.stdout, flush=True)
+        problem = f"cannot create {error.filename}: {error.strerror}"
+        raise UserError.of_flag("run_dir", run_dir, problem, path=error.filename) from error
+    print(f"run folder: {folder}", flush=True)
     return folder
 
 
@@ -54,6 +52,7 @@ def open_training_journal(
     # First: an MLPerf log that cannot be created must not leave an empty run folder.
     logs = [] if config.mlperf.mlperf_log is None else [MLPerfLog(config)]
     folder = make_run_folder(config.output.run_dir)
-    progress = make_progress(config.output.print_interval)
+    lines = ProgressLines(sys.stdout, config.output.print_interval)
+    progress = ProgressBar(sys.stdout) if sys.stdout.isatty() else lines
     sinks = [JsonLines(folder), TensorBoard(folder), progress, SummaryTable(), *logs]
     return Journal(sinks), folder

@@ -83,7 +83,8 @@ def write(
     """
     runs = read_runs(folders)
     try:
-        from training.telemetry.report import page  # Imports matplotlib, which takes a second.
+        # Imports matplotlib, which takes a second.
+        from training.telemetry.report import drawing, page
     except ModuleNotFoundError as error:
         raise UserError(
             f"the package {error.name} is missing: " + install_command("jinja2", "matplotlib")
@@ -100,15 +101,14 @@ def write(
         with atomic.replacing(path) as file:
             file.write(text.encode())
         lines = [f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(text):,} characters"]
-        lines += _draw(pictures)
+        for picture, plots in pictures.items():
+            drawing.write_png(plots, picture, columns=min(2, len(plots)))
+            lines.append(f"{picture}: {picture.stat().st_size:,} bytes")
     except FileExistsError as error:  # From mkdir.
-        raise UserError(
-            f"{error.filename}: expected a folder, found a file", path=error.filename
-        ) from error
+        raise UserError.of_path(error.filename, "expected a folder, found a file") from error
     except OSError as error:
-        raise UserError(
-            f"{error.filename}: cannot be written: {error.strerror}", path=error.filename
-        ) from error
+        problem = f"cannot be written: {error.strerror}"
+        raise UserError.of_path(error.filename, problem) from error
     return lines
 
 
@@ -122,14 +122,6 @@ def _pictures(runs: Sequence[Run], folder: pathlib.Path) -> dict[pathlib.Path, l
     if overview:
         pictures[folder / "overview.png"] = overview
     return pictures
-
-
-def _draw(pictures: dict[pathlib.Path, list[Plot]]) -> list[str]:
-    from training.telemetry.report.drawing import write_png
-
-    for path, plots in pictures.items():
-        write_png(plots, path, columns=min(2, len(plots)))
-    return [f"{path}: {path.stat().st_size:,} bytes" for path in pictures]
 
 
 if __name__ == "__main__":

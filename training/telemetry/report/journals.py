@@ -1,7 +1,4 @@
-"""Reads a run's folder and validates every line of its journal.
-
-A killed run has no result.json and may have a truncated last line. Neither is an error.
-"""
+"""Reads a run's folder and validates every line of its journal."""
 
 from __future__ import annotations
 
@@ -59,16 +56,12 @@ def read_journal(folder: str | os.PathLike) -> tuple[list[dict[str, Any]], bool]
             events.append(record)
     kinds = [record["event"] for record in events]
     if "config" not in kinds:
-        raise UserError(
-            f"{path}: no config event in {len(events)} events: the run ended before its first step",
-            path=path, expected="config", found=len(events),
-        )  # fmt: skip
+        problem = f"no config event in {len(events)} events: the run ended before its first step"
+        raise UserError.of_path(path, problem, expected="config", found=len(events))
     early = set(kinds[: kinds.index("config")]) - {"message"}
     if early:
-        raise UserError(
-            f"{path}: expected a config event first, found {min(early)}",
-            path=path, expected="config", found=min(early),
-        )  # fmt: skip
+        problem = f"expected a config event first, found {min(early)}"
+        raise UserError.of_path(path, problem, expected="config", found=min(early))
     return events, cut
 
 
@@ -85,15 +78,14 @@ def read_result(folder: str | os.PathLike) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", path=path) from error
+        raise UserError.of_path(path, str(error.strerror)) from error
     if len(data) > _MAX_BYTES:
-        raise UserError(
-            f"{path}: expected at most {_MAX_BYTES} bytes, found more", path=path, bound=_MAX_BYTES
-        )
+        problem = f"expected at most {_MAX_BYTES} bytes, found more"
+        raise UserError.of_path(path, problem, bound=_MAX_BYTES)
     try:
         return parse_json(with_nulls(data), str(path), shapes.Result)
     except StructureError as error:
-        raise UserError(str(error), **error.fields) from error
+        raise UserError.of(error) from error
 
 
 def _at(path: pathlib.Path, line: int, error: StructureError) -> dict[str, Any]:
@@ -105,29 +97,23 @@ def _lines(folder: pathlib.Path, path: pathlib.Path) -> Iterator[tuple[int, byte
     """Yields (number, line) of a journal, numbers from 1."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
-        raise UserError(
-            f"{folder}: expected the folder of a run, found {found}", path=folder, found=found
-        )
+        raise UserError.of_path(folder, f"expected the folder of a run, found {found}")
     try:
         with open_regular(path) as file:
             number = 0
             while line := file.readline(_MAX_BYTES + 1):
                 number += 1
                 if len(line) > _MAX_BYTES:
-                    raise UserError(
-                        f"{path}: line {number}: expected at most {_MAX_BYTES} bytes, found more",
-                        path=path, line=number, bound=_MAX_BYTES,
-                    )  # fmt: skip
+                    problem = f"line {number}: expected at most {_MAX_BYTES} bytes, found more"
+                    raise UserError.of_path(path, problem, line=number, bound=_MAX_BYTES)
                 yield number, line
     except FileNotFoundError:
         runs = sorted(journal.parent for journal in folder.glob("*/journal.jsonl"))
         advice = f"; try {runs[-1]}" if runs else ""
-        raise UserError(
-            f"{folder}: not a run: it has no journal.jsonl{advice}", path=folder,
-            expected=runs[-1] if runs else None,
-        ) from None  # fmt: skip
+        problem = f"not a run: it has no journal.jsonl{advice}"
+        raise UserError.of_path(folder, problem, expected=runs[-1] if runs else None) from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", path=path) from error
+        raise UserError.of_path(path, str(error.strerror)) from error
 
 
 def _checked(record: dict[str, Any], path: pathlib.Path, line: int) -> dict[str, Any]:
@@ -138,10 +124,8 @@ def _checked(record: dict[str, Any], path: pathlib.Path, line: int) -> dict[str,
     mode = record.get("mode", "train")
     if kind == "config" and mode != "train":
         mode = str(mode)[:60]
-        raise UserError(
-            f"{path}: line {line}: expected a run of --mode=train, found --mode={mode}",
-            path=path, line=line, expected="train", found=mode,
-        )  # fmt: skip
+        problem = f"line {line}: expected a run of --mode=train, found --mode={mode}"
+        raise UserError.of_path(path, problem, line=line, expected="train", found=mode)
     if kind in shapes.EVENTS:
         try:
             check_shape(record, f"{path}: line {line}", shapes.EVENTS[kind])

@@ -92,7 +92,7 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
         path = pathlib.Path(folder)
         events, cut = read_journal(path)
         if path.resolve() in seen:
-            raise UserError(f"{folder}: given twice", path=folder)
+            raise UserError.of_path(folder, "given twice")
         seen.add(path.resolve())
         part = (path, events, cut)
         before = next((g for g in reversed(groups) if _resumes(part, g[-1])), None)

@@ -19,7 +19,7 @@ from training.telemetry.journal import (
     new_run_folder,
     update_latest_link,
 )
-from training.telemetry.progress import ProgressLines, evaluation_text
+from training.telemetry.progress import ProgressLines, event_text
 from training.telemetry.sinks import make_run_folder, open_journal
 from training.telemetry.step_rate import StepRate
 from training.telemetry.summary import rows
@@ -80,8 +80,9 @@ def test_nonfinite_numbers_are_written_as_null(tmp_path, value):
 
 
 def test_unknown_scores_are_printed_as_not_available():
-    record = {"step": 3, "auc": None, "log_loss": 0.25, "samples": 9, "seconds": 1.0}
-    assert evaluation_text(record) == "step 3: AUC n/a, log loss 0.250000, 9 samples in 1.00 s"
+    record = {"event": "evaluation", "step": 3, "auc": None, "log_loss": 0.25, "samples": 9,
+              "seconds": 1.0}  # fmt: skip
+    assert event_text(record) == "step 3: AUC n/a, log loss 0.250000, 9 samples in 1.00 s"
     result = {
         "flags": {"epochs": 1, "auc_threshold": 1, "global_batch_size": 8, "xla": False,
                   "custom_interact": False, "amp": False, "dedup_ids": False},
