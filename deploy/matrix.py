@@ -67,13 +67,7 @@ def find_python(version: str) -> str | None:
 
 
 def test(tensorflow: str, python: str, keep: bool = False) -> Outcome:
-    """Builds one cell's environment and runs the test tiers in it.
-
-    Args:
-        tensorflow: TensorFlow version.
-        python: Python version, such as "3.9".
-        keep: do not remove the environment afterwards.
-    """
+    """Builds one cell's environment, runs the test tiers in it, and removes it unless `keep`."""
     interpreter, begin = find_python(python), time.monotonic()
 
     def outcome(passed, summary):

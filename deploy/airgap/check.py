@@ -34,7 +34,7 @@ def gpus(tree: pathlib.Path, driver: pathlib.Path | None = None) -> int:
         if driver is not None:
             environment["LD_LIBRARY_PATH"] = str(driver)
         done = subprocess.run(
-            [str(pathlib.Path(tree) / "dlrm"), "python", "-c", _PROGRAM], env=environment,
+            [str(tree / "dlrm"), "python", "-c", _PROGRAM], env=environment,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     _, found, count = done.stdout.partition("GPUs: ")
@@ -51,7 +51,6 @@ def stub_driver(folder: pathlib.Path) -> pathlib.Path:
     Raises:
         BundleError: the compiler failed.
     """
-    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
         done = subprocess.run(
@@ -60,16 +59,14 @@ def stub_driver(folder: pathlib.Path) -> pathlib.Path:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise BundleError(f"cannot compile the stub driver: {done.stderr.strip()}", path=folder)
+            raise BundleError(f"cannot compile the stub driver: {done.stderr.strip()}")
     return folder
 
 
 def check_cuda_libraries_load(tree: pathlib.Path, folder: pathlib.Path) -> None:
     """Checks that a bundle's TensorFlow loads all CUDA libraries that it needs to list a GPU.
 
-    Args:
-        tree: the bundle's root.
-        folder: where to compile the stub driver.
+    Compiles the stub driver in `folder`.
 
     Raises:
         BundleError: TensorFlow lists no GPU with a driver that reports one.
@@ -78,6 +75,5 @@ def check_cuda_libraries_load(tree: pathlib.Path, folder: pathlib.Path) -> None:
     if listed != 1:
         raise BundleError(
             f"TensorFlow with the stub driver: expected 1 GPU, found {listed}; a CUDA library is "
-            "missing: LD_DEBUG=libs names it",
-            path=tree, expected=1, found=listed,
-        )  # fmt: skip
+            "missing: LD_DEBUG=libs names it"
+        )

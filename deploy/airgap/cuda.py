@@ -22,10 +22,7 @@ _RUNTIME = "nvidia-cuda-runtime-cu12"
 # Common to all releases of CUDA 12. TensorFlow searches the folders that pip installs to.
 _CUDA_12 = {
     _RUNTIME: ["nvidia/cuda_runtime/lib/libcudart.so.12"],
-    "nvidia-cublas-cu12": [
-        "nvidia/cublas/lib/libcublas.so.12",
-        "nvidia/cublas/lib/libcublasLt.so.12",
-    ],
+    "nvidia-cublas-cu12": [f"nvidia/cublas/lib/libcublas{part}.so.12" for part in ("", "Lt")],
     # --profile_steps records GPU kernels with it.
     "nvidia-cuda-cupti-cu12": ["nvidia/cuda_cupti/lib/libcupti.so.12"],
     # XLA's assembler and device functions.
@@ -40,9 +37,6 @@ _PLACEHOLDERS_12 = {
     "nvidia-cusparse-cu12": ("nvidia/cusparse/lib/libcusparse.so.12", "tf.sparse"),
 }
 _CUDNN = "nvidia-cudnn-cu12"
-#: "called": the libraries that training calls, and placeholders; "complete": all libraries;
-#: "lean": only the runtime, with the rest from the host (`deploy.airgap.host_cuda`).
-CONTENTS = ("called", "complete", "lean")
 
 
 class Release(NamedTuple):
@@ -59,24 +53,19 @@ class Release(NamedTuple):
     indirect: tuple[str, ...]
 
 
+def _with_cudnn(*names: str) -> dict[str, list[str]]:
+    return {**_CUDA_12, _CUDNN: [f"nvidia/cudnn/lib/{name}" for name in names]}
+
+
 #: {TensorFlow major.minor: its libraries}. Of cuDNN, those that TensorFlow and cudnnCreate load.
 RELEASES = {
     "2.15": Release(
-        {
-            **_CUDA_12,
-            _CUDNN: [
-                "nvidia/cudnn/lib/libcudnn.so.8",
-                "nvidia/cudnn/lib/libcudnn_ops_infer.so.8",
-            ],
-        },
+        _with_cudnn("libcudnn.so.8", "libcudnn_ops_infer.so.8"),
         _PLACEHOLDERS_12,
         ("nvidia-nvjitlink-cu12",),
     ),
     "2.21": Release(
-        {
-            **_CUDA_12,
-            _CUDNN: ["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/cudnn/lib/libcudnn_graph.so.9"],
-        },
+        _with_cudnn("libcudnn.so.9", "libcudnn_graph.so.9"),
         _PLACEHOLDERS_12,
         ("nvidia-nvjitlink-cu12", "nvidia-cuda-nvrtc-cu12", "nvidia-nccl-cu12"),
     ),
@@ -110,7 +99,8 @@ def packages(tensorflow: str, contents: str = "called") -> list[str]:
 
     Args:
         tensorflow: TensorFlow version.
-        contents: one of `CONTENTS`.
+        contents: "called": the libraries that training calls, and placeholders; "complete": all
+            libraries; "lean": only the runtime, with the rest from the host.
 
     Raises:
         BundleError: the release is not in `RELEASES`.
@@ -130,10 +120,10 @@ def install(
     """Installs the libraries to where TensorFlow searches them.
 
     Args:
-        tensorflow: TensorFlow version.
+        tensorflow: as in `packages`.
         wheels: {package: path of its wheel} for each of `packages(tensorflow, contents)`.
         site_packages: the folder that contains `tensorflow/`.
-        contents: one of `CONTENTS`.
+        contents: as in `packages`.
 
     Returns:
         {path relative to site_packages: its package or what it is a placeholder for}.
@@ -143,7 +133,7 @@ def install(
     """
     called, placeholders, _ = release(tensorflow)
     complete = contents == "complete"
-    site_packages, placed = pathlib.Path(site_packages), {}
+    placed = {}
     for package, wheel in wheels.items():
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
@@ -154,11 +144,12 @@ def install(
             absent = [name for name in wanted if name not in names]
             if absent or not wanted:
                 missing = ", ".join(absent) or "a library"
-                raise BundleError(
-                    f"{wheel}: expected {missing}, found none", path=wheel, expected=missing
-                )
+                raise BundleError.of_path(wheel, f"expected {missing}", expected=missing)
             for name in [*wanted, *licences]:
-                _extract(archive, name, site_packages)
+                archive.extract(name, site_packages)
+                # zipfile does not restore permissions.
+                mode = 0o755 if "/bin/" in name or ".so" in name else 0o644
+                (site_packages / name).chmod(mode)
             placed.update(dict.fromkeys(wanted, package))
     if not complete:
         for package, (name, callers) in placeholders.items():
@@ -166,12 +157,6 @@ def install(
             placed[name] = f"placeholder for {package} ({callers})"
     cuda_links.link(site_packages)
     return placed
-
-
-def _extract(archive, name, folder):
-    archive.extract(name, folder)
-    # zipfile does not restore permissions.
-    (pathlib.Path(folder) / name).chmod(0o755 if "/bin/" in name or ".so" in name else 0o644)
 
 
 def placeholder(path: pathlib.Path) -> None:

@@ -20,7 +20,6 @@ _MAGIC = b"\x7fELF"
 
 def is_elf(path: pathlib.Path) -> bool:
     """Returns whether a file is an executable or a shared library; False for links."""
-    path = pathlib.Path(path)
     if path.is_symlink() or not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -67,12 +66,7 @@ def mappable(header: str) -> bool:
 
 
 def versions(header: str, symbol: str) -> set[tuple[int, ...]]:
-    """Returns the versions of a symbol set that a file requires, such as {(2, 17), (2, 34)}.
-
-    Args:
-        header: the file's entry in `headers`.
-        symbol: "GLIBC", "GLIBCXX" or "CXXABI".
-    """
+    """Returns the versions of a symbol set, such as "GLIBCXX", that a file requires: {(3, 4)}."""
     _, _, references = header.partition("Version References:")
     found = re.findall(rf"\b{symbol}_(\d+(?:\.\d+)+)", references)
     return {tuple(map(int, version.split("."))) for version in found}
@@ -83,12 +77,7 @@ def highest_version(
 ) -> tuple[str, pathlib.Path | None]:
     """Returns the highest version of a symbol set that any file requires, and that file.
 
-    Args:
-        headers: {path: output of `objdump -p`}.
-        symbol: as in `versions`.
-
-    Returns:
-        For example ("2.35", path); ("0", None) if no file requires the symbol set.
+    For example ("2.35", path); ("0", None) if no file requires the symbol set.
     """
     best, user = (0,), None
     for path, header in headers.items():

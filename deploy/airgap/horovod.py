@@ -11,23 +11,19 @@ from deploy.airgap import BundleError, packages
 
 
 def install(python: pathlib.Path, log: pathlib.Path) -> None:
-    """Builds and installs Horovod with Gloo for the bundle's TensorFlow.
+    """Builds and installs Horovod with Gloo for the TensorFlow of the bundle's interpreter.
 
-    Args:
-        python: path of the bundle's interpreter.
-        log: file for the build's output.
+    The build's output goes to `log`.
 
     Raises:
         BundleError: the build failed.
     """
     tools = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
-    command = [
-        packages.ROOT / "deploy" / "horovod" / "build.sh", "--environment", python.parent.parent,
-    ]  # fmt: skip
+    build = packages.ROOT / "deploy" / "horovod" / "build.sh"
     with open(log, "w") as file:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=file, text=True, check=False,
-            env={**os.environ, "PATH": tools},
+            [build, "--environment", python.parent.parent], stdout=subprocess.PIPE, stderr=file,
+            text=True, check=False, env={**os.environ, "PATH": tools},
         )  # fmt: skip
     if done.returncode != 0:
         tail = "\n".join(log.read_text().splitlines()[-20:])

@@ -28,12 +28,6 @@ LIBRARIES = {
 }
 
 
-def find(names: Sequence[str], folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """Returns the path of the first of some names that is in any folder, or None."""
-    found = (folder / name for name in names for folder in folders)
-    return next((path for path in found if path.exists()), None)
-
-
 def link(folders: Sequence[pathlib.Path], site_packages: pathlib.Path) -> dict[str, pathlib.Path]:
     """Links the libraries that TensorFlow loads to a host's.
 
@@ -52,7 +46,8 @@ def link(folders: Sequence[pathlib.Path], site_packages: pathlib.Path) -> dict[s
     """
     found = {}
     for library, (place, loaded, names) in LIBRARIES.items():
-        path = find(names, folders)
+        candidates = (folder / name for name in names for folder in folders)
+        path = next((path for path in candidates if path.exists()), None)
         if path is None:
             places = ", ".join(map(str, folders))
             raise BundleError(
@@ -74,11 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folders to search first")
     options = parser.parse_args(arguments)
-    searched = [
-        *options.folders,
-        *os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep),
-        *_COMMON,
-    ]
+    inherited = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    searched = [*options.folders, *inherited, *_COMMON]
     folders = [pathlib.Path(folder) for folder in searched if folder]
     try:
         found = link(folders, pathlib.Path(sysconfig.get_path("purelib")))

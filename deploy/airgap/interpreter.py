@@ -25,27 +25,17 @@ EXCLUDED_MODULES = ("_tkinter", "_test", "_ctypes_test", "_crypt.", "nis.", "oss
 
 
 def copy(target: pathlib.Path, patchelf: pathlib.Path) -> pathlib.Path:
-    """Copies the running interpreter.
-
-    Args:
-        target: the folder to create, with `bin/python3` and `lib`.
-        patchelf: path of patchelf.
-
-    Returns:
-        The path of the copy's executable.
+    """Copies the running interpreter to a new folder; returns the path of the copy's executable.
 
     Raises:
         BundleError: the interpreter has an unknown folder layout, or lacks a library.
     """
-    target = pathlib.Path(target)
     base = pathlib.Path(sys.base_prefix)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     executable, library = base / "bin" / name, base / "lib" / name
     if not executable.exists() or not (library / "os.py").exists():
-        raise BundleError(
-            f"{sys.executable}: unknown layout: expected {executable} and {library}/os.py",
-            path=sys.executable,
-        )
+        problem = f"unknown layout: expected {executable} and {library}/os.py"
+        raise BundleError.of_path(sys.executable, problem)
     (target / "bin").mkdir(parents=True)
     copied = target / "bin" / name
     shutil.copy2(executable, copied)
@@ -88,11 +78,7 @@ def _copy_libraries(target, executable, patchelf):
 
 
 def _needed_libraries(path, executable):
-    """Returns {name: path on this machine} of the libraries that a file loads, except libc.
-
-    Raises:
-        BundleError: a library is not on this machine.
-    """
+    """Returns {name: path on this machine} of the libraries that a file loads, except libc."""
     found = elf.loaded_libraries(path)
     # Extension modules take libpython from the executable that loads them.
     inherited = elf.loaded_libraries(executable).items()
@@ -101,11 +87,7 @@ def _needed_libraries(path, executable):
     missing = [n for n in elf.needed(header) if n not in found and not elf.GLIBC.match(n)]
     if missing:
         raise BundleError(f"{path} needs {', '.join(missing)}: not found", path=path, found=missing)
-    return {
-        name: origin
-        for name, origin in found.items()
-        if not elf.GLIBC.match(name) and not name.startswith("libpython")
-    }
+    return {n: o for n, o in found.items() if not elf.GLIBC.match(n) and "libpython" not in n}
 
 
 def set_run_path(
@@ -117,9 +99,8 @@ def set_run_path(
         BundleError: patchelf failed.
     """
     done = subprocess.run(
-        [str(patchelf), option, run_path, str(path)], capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        [str(patchelf), option, run_path, str(path)], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise BundleError(f"patchelf failed on {path}: {done.stderr.strip()}", path=path)
 

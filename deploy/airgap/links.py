@@ -30,7 +30,6 @@ def plan(
     Returns:
         (paths that need a run path to `lib`, [(path, name of a library not in the bundle)]).
     """
-    lib = pathlib.Path(lib)
     bundled = {path.name for path in headers}
     added, missing = set(), []
     for path, header in headers.items():

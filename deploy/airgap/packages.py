@@ -44,20 +44,14 @@ def tensorflow_version() -> str:
         except metadata.PackageNotFoundError:
             continue
         if not lock_path(version).exists():
-            raise BundleError(
-                f"TensorFlow: expected one of {', '.join(supported())}, found {version}",
-                expected=list(supported()), found=version,
-            )  # fmt: skip
+            known = ", ".join(supported())
+            raise BundleError(f"TensorFlow: expected one of {known}, found {version}")
         return version
     raise BundleError(f"{sys.executable}: expected TensorFlow, found none; try make airgap")
 
 
 def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> str:
-    """Runs pip and returns its standard output.
-
-    Args:
-        arguments: pip's arguments.
-        python: interpreter to install for; None for the running one.
+    """Runs pip for a Python (None: the running one) and returns its standard output.
 
     Raises:
         BundleError: pip failed; the message has its last lines.
@@ -74,11 +68,7 @@ def pip(*arguments: str | os.PathLike, python: pathlib.Path | None = None) -> st
 
 
 def install(python: pathlib.Path, groups: Sequence[str] = ()) -> None:
-    """Installs TensorFlow for GPUs and the trainer's other dependencies.
-
-    Args:
-        python: path of the bundle's interpreter.
-        groups: names of `GROUPS`.
+    """Installs TensorFlow for GPUs, the trainer's other dependencies and some of `GROUPS`.
 
     Raises:
         BundleError: pip failed.
@@ -118,7 +108,6 @@ def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, p
     Raises:
         BundleError: pip failed.
     """
-    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pip("download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder,
         "--find-links", folder, *requirements.values())  # fmt: skip
@@ -140,7 +129,6 @@ def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> d
     Returns:
         {description: bytes removed}.
     """
-    site_packages = pathlib.Path(site_packages)
     removed, before = {}, size(site_packages)
 
     def note(what):

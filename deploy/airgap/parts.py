@@ -24,7 +24,6 @@ import zstandard
 from deploy.airgap import BundleError
 
 MIB = 2**20
-DEFAULT_PART_BYTES = 60 * MIB
 
 
 class Splitter:
@@ -109,7 +108,7 @@ def pack(
     folder: str | os.PathLike,
     in_start: Callable[[pathlib.Path], bool],
     facts: Mapping[str, Any],
-    part_bytes: int = DEFAULT_PART_BYTES,
+    part_bytes: int,
     level: int = 10,
     threads: int = 2,
 ) -> list[tuple[str, int, str]]:
@@ -140,10 +139,10 @@ def pack(
             _add(archive, tree, relative)
     data = start.read_bytes()
     if len(data) > part_bytes:
-        raise BundleError(
-            f"{start}: expected at most {part_bytes} bytes, found {len(data)}; increase --part_mib",
-            flag="part_mib", path=start, bound=part_bytes, found=len(data),
-        )  # fmt: skip
+        problem = f"expected at most {part_bytes} bytes, found {len(data)}; increase --part_mib"
+        raise BundleError.of_path(
+            start, problem, flag="part_mib", bound=part_bytes, found=len(data)
+        )
     parts = [(start.name, len(data), hashlib.sha256(data).hexdigest())]
     splitter = Splitter(folder, "bundle", part_bytes)
     compressor = zstandard.ZstdCompressor(level=level, threads=threads)

@@ -63,8 +63,7 @@ def build_ops(
     """
     # Build tools come from the running environment; the bundle has none.
     tools = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
-    tree = pathlib.Path(log).parent / "ops"
-    source = pathlib.Path(project) / "ops"
+    tree, source = log.parent / "ops", project / "ops"
     configure = ["cmake", "-S", source, "-B", tree, "-G", "Ninja", f"-DDLRM_PYTHON={python}"]
     configure.append(f"-DDLRM_CUDA_ARCHITECTURES={';'.join(map(str, architectures)) or 'all'}")
     if onednn is not None:
@@ -84,9 +83,7 @@ def build_ops(
         libraries.append(source / built.name)
     ops = next((path for path in libraries if path.name.startswith("libdlrm_ops")), None)
     if ops is None or b".nv_fatbin" not in ops.read_bytes():
-        raise BundleError(
-            f"the op library has no CUDA kernels; is nvcc on PATH? See {log}", path=log
-        )
+        raise BundleError(f"the op library has no CUDA kernels; is nvcc on PATH? See {log}")
     check_cuda_runtime_is_hidden(ops)
     return libraries
 
@@ -118,15 +115,10 @@ def relocate(
 ) -> None:
     """Sets run paths so that op libraries find oneDNN and OpenMP in the bundle.
 
-    Args:
-        libraries: paths in the bundle.
-        bundle: the bundle's root.
-        patchelf: path of patchelf.
-
     Raises:
         BundleError: OpenMP's library is not on this machine.
     """
-    lib = pathlib.Path(bundle) / "python" / "lib"
+    lib = bundle / "python" / "lib"
     for path in libraries:
         relative = os.path.relpath(lib, path.parent)
         interpreter.set_run_path(patchelf, path, f"$ORIGIN/{relative}")
@@ -143,20 +135,15 @@ def relocate(
 
 
 def required_driver(build_tree: pathlib.Path) -> str:
-    """Returns the oldest NVIDIA driver that runs the kernels, from nvcc's CUDA version.
-
-    Args:
-        build_tree: CMake's build folder of the ops.
+    """Returns the oldest NVIDIA driver that runs the kernels in CMake's build folder.
 
     Raises:
         BundleError: the build folder does not name a known CUDA version.
     """
-    text = "".join(p.read_text() for p in pathlib.Path(build_tree).glob(_COMPILER_FILE))
+    text = "".join(p.read_text() for p in build_tree.glob(_COMPILER_FILE))
     found = re.search(r'set\(CMAKE_CUDA_COMPILER_VERSION "(\d+)\.', text)
     if found is None or found[1] not in _DRIVERS:
         version = found and found[1]
-        raise BundleError(
-            f"{build_tree}/{_COMPILER_FILE}: expected CUDA {', '.join(_DRIVERS)}, found {version}",
-            path=build_tree, expected=list(_DRIVERS), found=version,
-        )  # fmt: skip
+        problem = f"{_COMPILER_FILE}: expected CUDA {', '.join(_DRIVERS)}, found {version}"
+        raise BundleError.of_path(build_tree, problem, expected=list(_DRIVERS), found=version)
     return _DRIVERS[found[1]]

@@ -32,10 +32,7 @@ class UnknownLayoutError(BundleError):
 
 
 def entries(data: bytes | mmap.mmap) -> list[tuple[int, int, int, int]]:
-    """Returns the entries of all containers in a library.
-
-    Args:
-        data: the library's content.
+    """Returns the entries of all containers in a library's content.
 
     Returns:
         [(kind, generation, offset of the code, bytes of the code)].
