@@ -1,6 +1,6 @@
 // Runs every CPU kernel of every instruction set on buffers of exactly the size that it may access
-// and checks the results against double precision. Built with sanitizers (see CMakeLists.txt), an
-// access one byte outside a buffer aborts the run.
+// and compares the results with the portable kernels. Built with sanitizers (see CMakeLists.txt),
+// an access one byte outside a buffer aborts the run.
 //
 //   kernels_test [SEED]    SEED: of the random inputs, default: a new one each time
 
@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "dot_interaction/dot_interaction_cpu.h"
@@ -66,12 +65,9 @@ class Elements {
     count_ = count;
   }
   T* data() { return memory_.get() + offset_; }
-  double operator[](int64_t i) { return ToFloat(data()[i]); }
-  std::vector<double> values() {
-    std::vector<double> all(count_);
-    for (int64_t i = 0; i < count_; ++i) all[i] = (*this)[i];
-    return all;
-  }
+  double operator[](int64_t i) const { return ToFloat(memory_.get()[offset_ + i]); }
+  int64_t count() const { return count_; }
+  std::vector<T> values() { return {data(), data() + count_}; }
 
  private:
   struct Free {
@@ -92,101 +88,53 @@ void Expect(double found, double expected, double allowed, const char* what, int
   std::exit(1);
 }
 
+template <class T, class U>
+void ExpectAll(const Elements<T>& found, const U& expected, double relative, double absolute,
+               const char* what) {
+  for (int64_t i = 0; i < found.count(); ++i) {
+    const double value = expected[i];
+    Expect(found[i], value, absolute + relative * std::abs(value), what, i);
+  }
+}
+
+// Compares with the portable kernels, whose values the Python tests check.
 template <class T>
 void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, int64_t F, int64_t D,
                       bool split, bool over, bool aligned) {
-  const int64_t pairs = F * (F - 1) / 2, W = (D + pairs + 7) / 8 * 8;
+  const int64_t W = (D + F * (F - 1) / 2 + 7) / 8 * 8;
   const DotInteractionShape shape{F, D, W};
-  Elements<T> bottom(split ? B * D : 0, aligned), rows(B * (split ? F - 1 : F) * D, aligned);
-  Elements<T> gradient(B * W, aligned), output(B * W, aligned);
-  Elements<T> bottom_out(split ? B * D : 0, aligned),
-      rows_out(B * (split ? F - 1 : F) * D, aligned);
+  struct Features {
+    Elements<T> bottom, rows;
+  };
+  const auto features = [&] {
+    return Features{{split ? B * D : 0, aligned}, {B * (split ? F - 1 : F) * D, aligned}};
+  };
   const auto layout = [&](auto* b, auto* r) {
     using E = std::remove_pointer_t<decltype(b)>;
     return split ? FeatureRows<E>{b, r, D, (F - 1) * D} : FeatureRows<E>{r, r + D, F * D, F * D};
   };
-  const FeatureRows<const T> in =
-      layout(static_cast<const T*>(bottom.data()), static_cast<const T*>(rows.data()));
-  const FeatureRows<T> out =
-      over ? layout(bottom.data(), rows.data()) : layout(bottom_out.data(), rows_out.data());
-  std::vector<double> x(B * F * D), dx(B * F * D);
-  for (int64_t b = 0; b < B; ++b) {
-    for (int64_t d = 0; d < D; ++d) {
-      x[b * F * D + d] = ToFloat(in.bottom[b * in.bottom_stride + d]);
-      dx[b * F * D + d] = gradient[b * W + d];
-    }
-    for (int64_t i = D; i < F * D; ++i) {
-      x[b * F * D + i] = ToFloat(in.vectors[b * in.vectors_stride + i - D]);
-    }
-  }
-  void* scratch = nullptr;
-  if (posix_memalign(&scratch, 64, functions.scratch_bytes(shape)) != 0) std::abort();
-  // Two calls, as from two threads.
-  functions.forward(shape, in, output.data(), 0, B / 2, scratch);
-  functions.forward(shape, in, output.data(), B / 2, B, scratch);
-  functions.backward(shape, in, gradient.data(), out, 0, B / 2, scratch);
-  functions.backward(shape, in, gradient.data(), out, B / 2, B, scratch);
-  std::free(scratch);
+  Features in = features(), out = features(), wanted = features();
+  Elements<T> gradient(B * W, aligned), output(B * W, aligned), wanted_output(B * W, aligned);
+  const auto run = [&](const DotInteractionFunctions<T>& kernels, T* y, Features& dx) {
+    const FeatureRows<const T> x =
+        layout(static_cast<const T*>(in.bottom.data()), static_cast<const T*>(in.rows.data()));
+    const FeatureRows<T> to = layout(dx.bottom.data(), dx.rows.data());
+    void* scratch = nullptr;
+    if (posix_memalign(&scratch, 64, kernels.scratch_bytes(shape)) != 0) std::abort();
+    // Two calls, as from two threads.
+    kernels.forward(shape, x, y, 0, B / 2, scratch);
+    kernels.forward(shape, x, y, B / 2, B, scratch);
+    kernels.backward(shape, x, gradient.data(), to, 0, B / 2, scratch);
+    kernels.backward(shape, x, gradient.data(), to, B / 2, B, scratch);
+    std::free(scratch);
+  };
+  run(portable::DotInteraction<T>(), wanted_output.data(), wanted);
+  Features& found = over ? in : out;
+  run(functions, output.data(), found);
   const double bound = (3 * Precision<T>() + 1e-6 * D) * 40;
-  for (int64_t b = 0; b < B; ++b) {
-    const double* sample = x.data() + b * F * D;
-    int64_t k = b * W;
-    for (int64_t d = 0; d < D; ++d, ++k) Expect(output[k], sample[d], 0, "bottom copy", k);
-    for (int64_t i = 1; i < F; ++i) {
-      for (int64_t j = 0; j < i; ++j, ++k) {
-        double sum = 0;
-        for (int64_t d = 0; d < D; ++d) {
-          sum += sample[i * D + d] * sample[j * D + d];
-          dx[(b * F + i) * D + d] += gradient[k] * sample[j * D + d];
-          dx[(b * F + j) * D + d] += gradient[k] * sample[i * D + d];
-        }
-        Expect(output[k], sum, bound, "pair", k);
-      }
-    }
-    for (; k < (b + 1) * W; ++k) Expect(output[k], 0, 0, "padding", k);
-    for (int64_t i = 0; i < F * D; ++i) {
-      const T* found = i < D ? out.bottom + b * out.bottom_stride + i
-                             : out.vectors + b * out.vectors_stride + i - D;
-      Expect(ToFloat(*found), dx[b * F * D + i], bound, "gradient", b * F * D + i);
-    }
-  }
-}
-
-// Updates one row by the sum of its gradients in double precision. Returns false for an optimizer
-// whose values only tests/unit/ops/test_row_optimizers.py checks.
-bool ApplyInDouble(const std::string& name, const RowStep& step, const std::vector<double>& g,
-                   int64_t row, std::vector<double>* rows,
-                   std::vector<std::vector<double>>* states) {
-  const int64_t D = static_cast<int64_t>(g.size());
-  const double rate = step.learning_rate, first = step.hyperparameters[0];
-  double mean = 0;
-  for (double value : g) mean += value * value / D;
-  if (name == "rowwise_adagrad") (*states)[0][row] += mean;
-  for (int64_t d = 0; d < D; ++d) {
-    double& weight = (*rows)[row * D + d];
-    if (name == "rowwise_adagrad") {
-      weight -= rate * g[d] / (std::sqrt((*states)[0][row]) + first);
-      continue;
-    }
-    double& accumulator = (*states)[0][row * D + d];
-    const double before = std::sqrt(accumulator);
-    accumulator += g[d] * g[d];
-    const double root = std::sqrt(accumulator);
-    if (name == "adagrad") {
-      weight -= rate * g[d] / (root + first);
-    } else if (name == "ftrl") {
-      double& z = (*states)[1][row * D + d];
-      z += rate * g[d] - (root - before) * weight;
-      const double sign = z < 0 ? -1 : 1;
-      weight =
-          std::abs(z) <= first
-              ? 0
-              : (sign * first - z) / (root + step.hyperparameters[2] + 2 * step.hyperparameters[1]);
-    } else {
-      return false;
-    }
-  }
-  return true;
+  ExpectAll(output, wanted_output, 0, bound, "output");
+  ExpectAll(found.bottom, wanted.bottom, 0, bound, "gradient of the bottom output");
+  ExpectAll(found.rows, wanted.rows, 0, bound, "gradient of the vectors");
 }
 
 template <class T>
@@ -214,13 +162,17 @@ void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
       Expect(out[i], value, std::abs(value) * Precision<T>() + 1e-7, "lookup", i);
     }
     const RowStep step = {0.1f, 0.5f, {1e-3f, 0.25f, 0.5f}};
-    const UpdateChains chains{updates.data(), kCount, next.data(), first.data(),
-                              static_cast<int64_t>(first.size())};
     for (int optimizer = 0; optimizer < RowRules::kCount; ++optimizer) {
       const RowRuleFacts& facts = FactsOfRowRule(optimizer);
+      UpdateChains chains{updates.data(), kCount, nullptr, nullptr, 0};
+      if (!facts.in_order) {
+        chains = {updates.data(), kCount, next.data(), first.data(),
+                  static_cast<int64_t>(first.size())};
+      }
       std::vector<std::unique_ptr<Elements<float>>> states;
-      std::vector<std::vector<double>> wanted_states;
-      RowsAndStates<float> variables = {table.data(), {}, D};
+      std::vector<std::vector<float>> wanted_states;
+      std::vector<float> wanted = table.values(), sum((D + 15) / 16 * 16);
+      RowsAndStates<float> variables = {table.data(), {}, D}, expected = {wanted.data(), {}, D};
       for (int s = 0; s < facts.column_states + facts.row_states; ++s) {
         const int64_t size = s < facts.column_states ? kRows * D : kRows;
         states.push_back(std::make_unique<Elements<float>>(size, aligned));
@@ -229,41 +181,15 @@ void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
           variables.states[s][i] = std::abs(variables.states[s][i]) + 0.1f;
         }
         wanted_states.push_back(states[s]->values());
+        expected.states[s] = wanted_states[s].data();
       }
-      std::vector<double> wanted = table.values();
-      bool known = true;
-      if (facts.in_order) {
-        std::vector<float> rows_wanted(table.data(), table.data() + kRows * D);
-        for (const RowUpdate& update : updates) {
-          for (int64_t d = 0; d < D; ++d) {
-            rows_wanted[update.row * D + d] -=
-                0.05f * ToFloat(gradients.data()[update.gradient * D + d]);
-          }
-        }
-        functions.update[optimizer](variables, {updates.data(), kCount, nullptr, nullptr, 0},
-                                    gradients.data(), step, nullptr);
-        for (int64_t i = 0; i < kRows * D; ++i) Expect(table[i], rows_wanted[i], 0, facts.name, i);
-        continue;
-      }
-      for (int64_t head : first) {
-        const int64_t row = updates[head].row;
-        std::vector<double> g(D);
-        for (int64_t k = head; k >= 0; k = next[k]) {
-          for (int64_t d = 0; d < D; ++d) g[d] += 0.5 * gradients[updates[k].gradient * D + d];
-        }
-        known = ApplyInDouble(facts.name, step, g, row, &wanted, &wanted_states);
-      }
-      std::vector<float> sum((D + 15) / 16 * 16);
+      portable::Embedding<float, T>().update[optimizer](expected, chains, gradients.data(), step,
+                                                        sum.data());
       functions.update[optimizer](variables, chains, gradients.data(), step, sum.data());
-      if (!known) continue;
-      for (int64_t i = 0; i < kRows * D; ++i) {
-        Expect(table[i], wanted[i], 1e-5 * (1 + std::abs(wanted[i])), facts.name, i);
-      }
+      const double allowed = facts.in_order ? 0 : 1e-5;
+      ExpectAll(table, wanted, allowed, allowed, facts.name);
       for (size_t s = 0; s < states.size(); ++s) {
-        for (size_t i = 0; i < wanted_states[s].size(); ++i) {
-          const double value = wanted_states[s][i];
-          Expect((*states[s])[i], value, 1e-5 * (1 + std::abs(value)), "state", i);
-        }
+        ExpectAll(*states[s], wanted_states[s], allowed, allowed, "state");
       }
     }
   }

@@ -152,32 +152,6 @@ def test_tensorflow_formulation_matches_scalar_products(dtype, compiled, feature
     np.testing.assert_allclose(gradient, expected, atol=3 * EPSILON[dtype] * size.max())
 
 
-def test_native_op_runs_between_xla_compiled_functions(rng):
-    x = random_tensor(rng, (16, 27, 128), tf.float32)
-    weights = random_tensor(rng, (480, 4), tf.float32)
-
-    @tf.function(jit_compile=True)
-    def bottom_layer(b):
-        return tf.nn.relu(b) * 0.5
-
-    @tf.function(jit_compile=True)
-    def top_layer(y):
-        return tf.reduce_sum(tf.tanh(tf.matmul(y, weights) * 0.01))
-
-    def run(interaction):
-        @tf.function
-        def step(bottom, vectors):
-            with tf.GradientTape() as tape:
-                tape.watch([bottom, vectors])
-                loss = top_layer(interaction(bottom_layer(bottom), vectors))
-            return loss, *tape.gradient(loss, [bottom, vectors])
-
-        return [float64(t) for t in step(x[:, 0], x[:, 1:])]
-
-    for native, plain in zip(run(dot_interaction), run(dot_interaction_tensorflow)):
-        np.testing.assert_allclose(native, plain, rtol=1e-4, atol=1e-6)
-
-
 def test_output_width_is_static_for_an_unknown_batch_size():
     @tf.function(input_signature=[tf.TensorSpec([None, 27, 128]), tf.TensorSpec([None, 128])])
     def run(features, bottom):
