@@ -32,17 +32,10 @@ def measure(calls, repeats=30, warmup=4):
     longer than a small kernel, is not included.
 
     Returns:
-        {seconds (median), seconds_low and seconds_high (10 % and 90 % quantile), seconds_in_a_row
-        (mean without events between calls), host_seconds (to queue a call), waited (whether the
-        device waited for the host)}.
+        {seconds (median), seconds_low and seconds_high (10 % and 90 % quantile), waited (whether
+        the device waited for the host)}.
     """
     import torch
-
-    def queue():
-        begin = time.perf_counter()
-        for k in range(repeats):
-            calls[k % len(calls)]()
-        return time.perf_counter() - begin
 
     for k in range(max(warmup, len(calls))):
         calls[k % len(calls)]()
@@ -64,17 +57,10 @@ def measure(calls, repeats=30, warmup=4):
     torch.cuda.synchronize()
     times = [events[2 * k].elapsed_time(events[2 * k + 1]) / 1e3 for k in range(repeats)]
 
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    _hold(held)
-    first.record()
-    host = queue()
-    last.record()
-    torch.cuda.synchronize()
     low, median, high = (float(v) for v in np.quantile(times, [0.1, 0.5, 0.9]))
     return {
         "seconds": median, "seconds_low": low, "seconds_high": high,
-        "seconds_in_a_row": first.elapsed_time(last) / 1e3 / repeats,
-        "host_seconds": host / repeats, "waited": queued > min(0.1, held) + sum(times),
+        "waited": queued > min(0.1, held) + sum(times),
     }  # fmt: skip
 
 

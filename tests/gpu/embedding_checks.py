@@ -1,6 +1,7 @@
 """Checks of the embedding kernels: bit for bit, or within an error bound for sums in any order."""
 
 import ctypes
+import functools
 
 import numpy as np
 
@@ -138,6 +139,15 @@ def run_lookup(problem, bad_places):
     return 0.0
 
 
+def require_within(what, found, expected, limit):
+    """Returns the largest error / limit; raises MismatchError if it exceeds 1."""
+    ratio = np.abs(found.astype(np.float64) - expected) / limit
+    worst = float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
+    if worst > 1:
+        raise MismatchError(f"{what}: error {worst:.3g} times its limit")
+    return worst
+
+
 def run_sgd(problem, bad_places):
     """SGD with atomics: within the rounding of sums in any order."""
     step = np.float32(0.37)
@@ -150,14 +160,10 @@ def run_sgd(problem, bad_places):
     np.subtract.at(expected, numbers[used], float(step) * gradients[used])
     np.add.at(magnitude, numbers[used], np.abs(float(step) * gradients[used]))
     np.add.at(counts, numbers[used], 1)
-    found = rows.download()
+    found, touched = rows.download(), counts > 0
     limit = 2.0**-24 * (counts[:, None] + 3) * magnitude
-    untouched = counts == 0
-    require_equal("rows without ids", found[untouched], problem.rows[untouched])
-    ratio = np.abs(found - expected)[~untouched] / limit[~untouched]
-    worst = float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
-    if worst > 1:
-        raise MismatchError(f"rows: error {worst:.3g} times its limit")
+    require_equal("rows without ids", found[~touched], problem.rows[~touched])
+    worst = require_within("rows", found[touched], expected[touched], limit[touched])
     problem.check_error(bad_places)
     return worst
 
@@ -175,50 +181,34 @@ def run_sgd_sorted(problem, bad_places):
     return 0.0
 
 
-def run_adagrad(problem, bad_places, row_wise):
-    """Adagrad: bit for bit; row-wise: within the rounding of the mean square."""
-    rate, scale, epsilon = np.float32(0.05), np.float32(0.25), np.float32(1e-8)
-    shape = (problem.total,) if row_wise else (problem.total, problem.dim)
-    state = (np.abs(problem.rows[:, :1]).reshape(-1) if row_wise else np.abs(problem.rows)) + 0.1
-    state = state.astype(np.float32).reshape(shape)
-    rows, accumulator = problem.memory.upload(problem.rows), problem.memory.upload(state)
-    name = "rowwise_adagrad" if row_wise else "adagrad"
-    problem.update(name, rows, rate, scale, [epsilon], [accumulator])
-    expected = reference.adagrad(
-        problem.rows, state, problem.numbers, problem.flat_gradients(), rate, scale, epsilon
-    )
-    found = rows.download(), accumulator.download()
+def run_stateful(problem, bad_places, name):
+    """Bit for bit its operations in float32; row-wise: within the rounding of the mean square."""
+    rate, scale = np.float32(0.05), np.float32(0.25)
+    options = (0.02, 0.1, 0.5) if name == "ftrl" else (np.float32(1e-8),)
+    states = [np.abs(problem.rows) + np.float32(0.1)]
+    if name == "rowwise_adagrad":
+        states = [states[0][:, 0].copy()]
+    if name == "ftrl":
+        states[0][::2] = 0
+        states.append(problem.rows * np.float32(-0.3))
+    starts = [problem.rows, *states]
+    buffers = [problem.memory.upload(start) for start in starts]
+    problem.update(name, buffers[0], rate, scale, options, buffers[1:])
+    expected = reference.stateful(
+        name, problem.rows, states, problem.numbers, problem.flat_gradients(), rate, scale,
+        options,
+    )  # fmt: skip
     problem.check_error(bad_places)
-    if not row_wise:
-        require_equal("accumulator", found[1], expected[1])
-        require_equal("rows", found[0], expected[0])
-        return 0.0
     worst = 0.0
-    for part, wanted, start in zip(found, expected, (problem.rows, state)):
-        limit = 2.0**-20 * (np.abs(wanted) + np.abs(start))
-        ratio = np.abs(part.astype(np.float64) - wanted) / limit
-        worst = max(worst, float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0)))
-    if worst > 1:
-        raise MismatchError(f"row-wise Adagrad: error {worst:.3g} times its limit")
+    for buffer, wanted, start in zip(buffers, expected, starts):
+        found = buffer.download()
+        if name == "rowwise_adagrad":
+            limit = 2.0**-20 * (np.abs(wanted) + np.abs(start))
+            worst = max(worst, require_within(name, found, wanted, limit))
+        else:
+            # Adding 0 makes 0 and -0 equal.
+            require_equal(name, found + np.float32(0), wanted + np.float32(0))
     return worst
-
-
-def run_ftrl(problem, bad_places):
-    """FTRL: bit for bit its operations in float32."""
-    rate, scale, options = np.float32(0.05), np.float32(0.25), (0.02, 0.1, 0.5)
-    states = [np.abs(problem.rows) + np.float32(0.1), problem.rows * np.float32(-0.3)]
-    states[0][::2] = 0
-    rows, buffers = problem.memory.upload(problem.rows), [problem.memory.upload(s) for s in states]
-    problem.update("ftrl", rows, rate, scale, options, buffers)
-    expected, expected_states = reference.ftrl(
-        problem.rows, states, problem.numbers, problem.flat_gradients(), rate, scale, options
-    )
-    problem.check_error(bad_places)
-    for what, buffer, wanted in zip(("accumulator", "linear"), buffers, expected_states):
-        require_equal(what, buffer.download(), wanted)
-    # Adding 0 makes 0 and -0 equal.
-    require_equal("rows", rows.download() + np.float32(0), expected + np.float32(0))
-    return 0.0
 
 
 def run_initialize(library, memory, rng, rows, dim, first, stride, offset):
@@ -284,9 +274,9 @@ def checks(library, memory, large):
         "lookup": run_lookup,
         "SGD atomics": run_sgd,
         "SGD deterministic": run_sgd_sorted,
-        "Adagrad": lambda problem, bad: run_adagrad(problem, bad, False),
-        "Adagrad row-wise": lambda problem, bad: run_adagrad(problem, bad, True),
-        "FTRL": run_ftrl,
+        "Adagrad": functools.partial(run_stateful, name="adagrad"),
+        "Adagrad row-wise": functools.partial(run_stateful, name="rowwise_adagrad"),
+        "FTRL": functools.partial(run_stateful, name="ftrl"),
     }
     for name, run in runs.items():
         for dtype in (FLOAT32, FLOAT16, BFLOAT16):

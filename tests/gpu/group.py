@@ -40,24 +40,23 @@ def _first_line(error):
     return f"{type(error).__name__}: {error}".partition("\n")[0][:600]
 
 
-def _check(name, check, seed):
-    """Runs one check; returns its result, also if it fails."""
+def _attempt(action, **facts):
+    """Returns an entry's result: `facts` and what the action returns, or its error."""
     try:
-        cases, worst = check(np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        return {"passed": True, **facts, **action()}
     except MemoryError as error:
         return {"passed": True, "skipped": str(error)}
     except Exception as error:
         traceback.print_exc()
-        return {"passed": False, "seed": seed, "error": _first_line(error)}
-    return {"passed": True, "seed": seed, "cases": cases, "worst": float(worst)}
+        return {"passed": False, **facts, "error": _first_line(error)}
 
 
-def _timing(measure):
-    try:
-        return {"passed": True, **measure()}
-    except Exception as error:
-        traceback.print_exc()
-        return {"passed": False, "error": _first_line(error)}
+def _check(name, check, seed):
+    def action():
+        cases, worst = check(np.random.default_rng([seed, zlib.crc32(name.encode())]))
+        return {"cases": cases, "worst": float(worst)}
+
+    return _attempt(action, seed=seed)
 
 
 def entries_of(options, device):
@@ -76,7 +75,7 @@ def entries_of(options, device):
             timings = interaction_timings.entries(library, device.stream, options.seed)
         else:
             timings = embedding_timings.entries(library, device.stream, part, options.seed)
-        found = [(name, lambda measure=measure: _timing(measure)) for name, measure in timings]
+        found = [(name, lambda measure=measure: _attempt(measure)) for name, measure in timings]
     share, shares = options.share
     return [pair for pair in found if options.only in pair[0]][share::shares]
 

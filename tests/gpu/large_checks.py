@@ -98,29 +98,26 @@ def interaction(library, memory):
         x = torch.randn((batch, features, dim), dtype=torch.float16, device="cuda")
         shape = InteractionShape(batch, features, dim, FLOAT16)
         place = FeatureRows.of_one_tensor(x.data_ptr(), features, dim, 2)
-        out = torch.full((batch, width), torch.nan, dtype=torch.float16, device="cuda")
-        library.dot_interaction_forward(ctypes.byref(shape), place, out.data_ptr(), memory.stream)
-        upstream = torch.randn_like(out)
-        grad = torch.full_like(x, torch.nan)
-        there = FeatureRows.of_one_tensor(grad.data_ptr(), features, dim, 2)
-        library.dot_interaction_backward(
-            ctypes.byref(shape), place, upstream.data_ptr(), there, memory.stream
-        )
-        if not (torch.isfinite(out).all() and torch.isfinite(grad).all()):
-            raise MismatchError("some elements were not written or are not finite")
-        # A race is unlikely to give the same result twice.
-        again, grad_again = torch.full_like(out, torch.nan), torch.full_like(x, torch.nan)
-        there = FeatureRows.of_one_tensor(grad_again.data_ptr(), features, dim, 2)
-        library.dot_interaction_forward(ctypes.byref(shape), place, again.data_ptr(), memory.stream)
-        library.dot_interaction_backward(
-            ctypes.byref(shape), place, upstream.data_ptr(), there, memory.stream
-        )
+        upstream = torch.randn((batch, width), dtype=torch.float16, device="cuda")
+        results = []
+        for _ in range(2):  # a race is unlikely to give the same result twice
+            out, grad = torch.full_like(upstream, torch.nan), torch.full_like(x, torch.nan)
+            there = FeatureRows.of_one_tensor(grad.data_ptr(), features, dim, 2)
+            library.dot_interaction_forward(
+                ctypes.byref(shape), place, out.data_ptr(), memory.stream
+            )
+            library.dot_interaction_backward(
+                ctypes.byref(shape), place, upstream.data_ptr(), there, memory.stream
+            )
+            if not (torch.isfinite(out).all() and torch.isfinite(grad).all()):
+                raise MismatchError("some elements were not written or are not finite")
+            results.append((out, grad))
+        (out, grad), (again, grad_again) = results
         moved = int((again != out).sum()), int((grad_again != grad).sum())
         if moved != (0, 0):
             raise MismatchError(
                 f"{moved[0]} elements forward and {moved[1]} backward differ between two runs"
             )
-        del again, grad_again
         places = np.unique(np.r_[0, batch - 1, rng.integers(0, batch, 500)])
         picked = torch.from_numpy(places).cuda()
         values = x[picked].cpu().numpy().astype(np.float64)

@@ -75,42 +75,32 @@ def sequential_sgd(rows, numbers, gradients, step):
     return rows
 
 
-def adagrad(rows, accumulator, numbers, gradients, rate, scale, epsilon):
-    """Applies Adagrad to the sum of each row's gradients, every operation in float32."""
-    rows, accumulator = rows.copy(), accumulator.copy()
+def stateful(name, rows, states, numbers, gradients, rate, scale, options):
+    """Applies a rule with states to the sum of each row's gradients, every operation in float32.
+
+    Returns [rows, *states] after the update.
+    """
+    rows, accumulator, *linear = (array.copy() for array in (rows, *states))
     # Sequential SGD with step -1 on zeros is a running sum.
     sums = sequential_sgd(np.zeros_like(rows), numbers, gradients, -1.0) * np.float32(scale)
     touched = np.unique(numbers[numbers >= 0])
-    g = sums[touched]
-    if accumulator.ndim == 1:
-        accumulator[touched] += (g.astype(np.float64) ** 2).mean(1).astype(np.float32)
-        root = np.sqrt(accumulator[touched])[:, None]
-        rows[touched] -= np.float32(rate) / (root + np.float32(epsilon)) * g
-    else:
-        accumulator[touched] += g * g
-        root = np.sqrt(accumulator[touched])
-        rows[touched] -= np.float32(rate) * g / (root + np.float32(epsilon))
-    return rows, accumulator
-
-
-def ftrl(rows, states, numbers, gradients, rate, scale, options):
-    """Applies FTRL-Proximal to the sum of each row's gradients, every operation in float32.
-
-    states: accumulator and linear, [rows, D]; options: l1, l2, beta.
-    """
-    rows, accumulator, linear = rows.copy(), *(state.copy() for state in states)
-    l1, l2, beta = (np.float32(value) for value in options)
-    sums = sequential_sgd(np.zeros_like(rows), numbers, gradients, -1.0) * np.float32(scale)
-    touched = np.unique(numbers[numbers >= 0])
     g, w, before = sums[touched], rows[touched], np.sqrt(accumulator[touched])
-    accumulator[touched] += g * g
+    rate, options = np.float32(rate), [np.float32(value) for value in options]
+    row_wise = name == "rowwise_adagrad"
+    accumulator[touched] += (g.astype("f8") ** 2).mean(1).astype("f4") if row_wise else g * g
     root = np.sqrt(accumulator[touched])
-    z = linear[touched] + (np.float32(rate) * g - (root - before) * w)
-    linear[touched] = z
-    rest = np.maximum(-z - l1, np.float32(0)) - np.maximum(z - l1, np.float32(0))
-    solved = rest / (root + (beta + np.float32(2) * l2))
-    rows[touched] = np.where(accumulator[touched] == 0, w, solved)
-    return rows, [accumulator, linear]
+    if row_wise:
+        rows[touched] = w - rate / (root[:, None] + options[0]) * g
+    elif name == "adagrad":
+        rows[touched] = w - rate * g / (root + options[0])
+    else:
+        l1, l2, beta = options
+        z = linear[0][touched] + (rate * g - (root - before) * w)
+        linear[0][touched] = z
+        rest = np.maximum(-z - l1, np.float32(0)) - np.maximum(z - l1, np.float32(0))
+        solved = rest / (root + (beta + np.float32(2) * l2))
+        rows[touched] = np.where(accumulator[touched] == 0, w, solved)
+    return [rows, accumulator, *linear]
 
 
 def philox(counter, key):
