@@ -11,7 +11,6 @@ batch; it includes the scores.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,27 +35,6 @@ if TYPE_CHECKING:
 CRITEO_TEST_SAMPLES = 89_137_319
 BATCH = 65536
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """The result of one job.
-
-    Attributes:
-        method: "exact", "binned" or "scikit-learn".
-        ranks: number of ranks.
-        samples: number of samples of all ranks.
-        auc: the area.
-        seconds: time of the slowest rank.
-        peak_bytes: memory of the largest rank.
-    """
-
-    method: str
-    ranks: int
-    samples: int
-    auc: float
-    seconds: float
-    peak_bytes: int
 
 
 def batches(samples: int, rank: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -125,17 +103,18 @@ def work(method: str, samples: int, target: str) -> None:
     else:
         area, seconds = _collected(METRICS[method](), samples, cluster)
     peak = _resident("VmHWM:") - before
-    row = Row(
-        method, cluster.size, samples, area, max(cluster.gather(seconds)),
-        int(max(cluster.gather(float(peak)))),
-    )  # fmt: skip
+    row = {
+        "method": method, "ranks": cluster.size, "samples": samples, "auc": area,
+        "seconds": max(cluster.gather(seconds)),
+        "peak_bytes": int(max(cluster.gather(float(peak)))),
+    }  # fmt: skip
     if cluster.rank == 0:
-        write_json(target, dataclasses.asdict(row))
+        write_json(target, row)
     cluster.shutdown()
 
 
-def measure(method: str, ranks: int, samples: int) -> Row:
-    """Runs one job and returns its `Row`."""
+def measure(method: str, ranks: int, samples: int) -> dict[str, Any]:
+    """Runs one job and returns the row that `work` writes."""
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder, "row.json")
         command = [
@@ -148,7 +127,7 @@ def measure(method: str, ranks: int, samples: int) -> Row:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if not target.exists():
             sys.exit(f"error: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-        return Row(**json.loads(target.read_text()))
+        return json.loads(target.read_text())
 
 
 def main() -> None:
@@ -180,24 +159,22 @@ def main() -> None:
     ):
         row = measure(method, ranks, samples)
         rows.append(row)
+        peak = row["peak_bytes"]
         print(
-            f"| {row.method} | {row.ranks} | {row.samples:,} | {row.seconds:.2f} | "
-            f"{row.peak_bytes / 1e6:.0f} | {row.peak_bytes / row.samples * row.ranks:.1f} | "
-            f"{row.auc:.12f} |",
+            f"| {method} | {ranks} | {samples:,} | {row['seconds']:.2f} | {peak / 1e6:.0f} | "
+            f"{peak / samples * ranks:.1f} | {row['auc']:.12f} |",
             flush=True,
         )
+    areas = [row["auc"] for row in rows]
     print(
-        f"differences: exact - scikit-learn {abs(rows[1].auc - rows[0].auc):.1e}, two ranks - "
-        f"one {abs(rows[4].auc - rows[3].auc):.1e}, binned - exact "
-        f"{abs(rows[5].auc - rows[3].auc):.1e}"
+        f"differences: exact - scikit-learn {abs(areas[1] - areas[0]):.1e}, two ranks - one "
+        f"{abs(areas[4] - areas[3]):.1e}, binned - exact {abs(areas[5] - areas[3]):.1e}"
     )
     if options.json:
         report = {
-            "processor": machine.processor(),
-            "threads": machine.threads(),
-            "load_average": load,
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }
+            "processor": machine.processor(), "threads": machine.threads(), "load_average": load,
+            "rows": rows,
+        }  # fmt: skip
         results_file.write(options.json, "auc", report)
 
 

@@ -35,15 +35,13 @@ from ops.embedding import (
     embedding_update,
     embedding_update_tensorflow,
 )
+from planner.published_runs import VOCABULARIES
 from storage.arguments import first_paragraph, whole_number
 from training.runtime import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
-# Vocabulary sizes of the Criteo Terabyte logs (MLPerf, at most 40 million); capped to the table.
-VOCABULARY = (
-    39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208,
-    11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36,
-)  # fmt: skip
+# Capped to the table.
+VOCABULARY = VOCABULARIES["mlperf"]
 
 
 def interaction_rows(dtype, copy, rounds):
@@ -219,13 +217,10 @@ def main():
     print(f"load average at the end {os.getloadavg()[0]:.1f}")
     if arguments.json:
         report = {
-            "processor": machine.processor(),
-            "threads": machine.threads(),
-            "instruction_set": instruction_set.current(),
-            "tensorflow": tf.__version__,
-            "load_average": load,
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }
+            "processor": machine.processor(), "threads": machine.threads(),
+            "instruction_set": instruction_set.current(), "tensorflow": tf.__version__,
+            "load_average": load, "rows": [dataclasses.asdict(row) for row in rows],
+        }  # fmt: skip
         results_file.write(arguments.json, "ops", report)
 
 

@@ -77,7 +77,10 @@ class MLPerfLog:
             self._running = True
         elif kind == "epoch":
             self._end_epoch()
-            self._begin_epoch(record["epoch"] + 1)
+            self._epoch = number = record["epoch"] + 1
+            block = {"first_epoch_num": number, "epoch_count": 1}
+            self._lines.start("block_start", metadata=block)
+            self._lines.start("epoch_start", metadata={"epoch_num": number})
         elif kind == "evaluation":
             self._evaluation(record)
         elif kind == "end":
@@ -126,11 +129,6 @@ class MLPerfLog:
         if record["resumed_from_step"] is None and config.checkpoint.restore is None:
             for tensor in _tensors(config.model):
                 event("weights_initialization", metadata={"tensor": tensor})
-
-    def _begin_epoch(self, number: int) -> None:
-        self._epoch = number
-        self._lines.start("block_start", metadata={"first_epoch_num": number, "epoch_count": 1})
-        self._lines.start("epoch_start", metadata={"epoch_num": number})
 
     def _end_epoch(self) -> None:
         if self._epoch is None:

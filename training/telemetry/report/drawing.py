@@ -70,21 +70,12 @@ def to_svg(plot: Plot, prefix: str, narrow: bool) -> tuple[str, tuple[float, flo
         text = io.StringIO()
         canvas.print_svg(text)
         box, (low, high) = axes.get_position(), axes.get_xlim()
-    return svg.inline(text.getvalue(), prefix, plot.title), (
-        box.x0,
-        box.x1,
-        float(low),
-        float(high),
-    )
+    edges = (box.x0, box.x1, float(low), float(high))
+    return svg.inline(text.getvalue(), prefix, plot.title), edges
 
 
 def write_png(plots: Sequence[Plot], path: str | os.PathLike, columns: int = 1) -> None:
-    """Draws plots side by side into one PNG file, each with its legend.
-
-    Args:
-        plots: plots that are not empty.
-        path: the file to write.
-        columns: number of plots per row.
+    """Draws plots that are not empty into one PNG file, each with its legend, row by row.
 
     Raises:
         OSError: the file cannot be written.

@@ -119,7 +119,6 @@ def _auc(runs: Sequence[Run]) -> Plot:
             Layer("level", [], [published.MLPERF_AUC], palette.INK,
                   f"MLPerf's target: {published.MLPERF_AUC}", (0, (1, 2)), 1.2)
         )  # fmt: skip
-    if terabyte:
         note = ("Grey: test AUC after each 5 % of the epoch, from MLPerf result logs "
                 "(global batch 55,296, learning rate 24).")  # fmt: skip
     else:
@@ -189,17 +188,8 @@ def _event_layers(number: int, run: Run, seconds: float) -> list[Layer]:
             Layer("spans", begin, [(e["clock"] + e["seconds"]) / seconds for e in scores], colour,
                   alpha=0.14)
         )  # fmt: skip
-        layers.append(
-            Layer(
-                "marks",
-                begin,
-                [height] * len(begin),
-                colour,
-                f"{run.name}, evaluations",
-                marker="D",
-            )
-        )
     for x, label, marker in (
+        ([e["clock"] for e in scores], "evaluations", "D"),
         ([e["clock"] for e in run.of("checkpoint")], "checkpoints", "^"),
         ([clock for clock, _ in run.resumes], "resumed", ">"),
     ):

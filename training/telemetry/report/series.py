@@ -19,17 +19,11 @@ def thin(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Averages neighbouring points so that at most `MAX_POINTS` remain.
 
-    Args:
-        x: n numbers.
-        y: n numbers.
-        weight: n numbers of at least 0.
-
     Returns:
         (x, y, weight, group size): arrays of m <= n numbers. x is the last of each group, y the
         weighted mean, weight the sum.
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    weight = np.asarray(weight, dtype=np.float64)
+    x, y, weight = (np.asarray(values, dtype=np.float64) for values in (x, y, weight))
     if not len(x):
         return x, y, weight, 1
     size = math.ceil(len(x) / MAX_POINTS)
@@ -92,10 +86,9 @@ def rate_unit(most: float) -> tuple[float, str]:
 
 def time_unit(most: float) -> tuple[float, str]:
     """Returns (divisor, name) for seconds up to `most`."""
-    for size, name in ((10800.0, "hours"), (180.0, "minutes")):
-        if most >= size:
-            return (3600.0 if name == "hours" else 60.0), name
-    return 1.0, "seconds"
+    if most < 180:
+        return 1.0, "seconds"
+    return (60.0, "minutes") if most < 10800 else (3600.0, "hours")
 
 
 def byte_unit(most: float) -> tuple[float, str]:
