@@ -127,13 +127,8 @@ def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[i
                 sizes, content["vocab_sizes"], "the given list", train
             )
             if wrong:
-                raise DatasetError(
-                    f"--vocab_sizes: expected the sizes of {train}: {wrong}",
-                    flag="vocab_sizes",
-                    path=train,
-                    expected=content["vocab_sizes"],
-                    found=sizes,
-                )
+                problem = f"--vocab_sizes: expected the sizes of {train}: {wrong}"
+                raise DatasetError(problem, flag="vocab_sizes", path=train)
             return content["vocab_sizes"]
     if sizes is not None:
         return sizes
@@ -150,9 +145,7 @@ def scan_vocab_sizes(
     """
     description = layouts.describe_raw(path, [vocabularies.MAX_ROWS] * tables)
     if not description.samples:
-        raise DatasetError(
-            f"{path}: samples: expected at least 1, found 0", path=path, found=0, bound=1
-        )
+        raise DatasetError.of_path(path, "samples: expected at least 1, found 0", bound=1)
     largest = np.zeros((-(-description.samples // CHUNK_SAMPLES), tables), np.int64)
 
     def work(block, first, count):
@@ -164,13 +157,8 @@ def scan_vocab_sizes(
     if (sizes > vocabularies.MAX_ROWS).any():
         table = int(np.argmax(sizes > vocabularies.MAX_ROWS))
         found = int(sizes[table]) - 1 - 2**32
-        raise DatasetError(
-            f"{path}: table {table}: id: expected 0 to {vocabularies.MAX_ROWS - 1}, found {found}",
-            path=path,
-            table=table,
-            found=found,
-            bound=vocabularies.MAX_ROWS,
-        )
+        problem = f"table {table}: id: expected 0 to {vocabularies.MAX_ROWS - 1}, found {found}"
+        raise DatasetError.of_path(path, problem, table=table, found=found)
     return [int(size) for size in sizes]
 
 

@@ -60,9 +60,7 @@ class ChunkReader:
                         self._files[segment.path] = regular.open_regular_fd(segment.path)
         except OSError as error:
             self.__exit__()
-            raise DatasetError(
-                f"{error.filename}: cannot be read: {error.strerror}", path=error.filename
-            ) from error
+            raise DatasetError.of_os(error) from error
         return self
 
     def __exit__(self, *_):
@@ -121,17 +119,11 @@ class ChunkReader:
         try:
             found = os.preadv(self._files[path], [out], offset)
         except OSError as error:
-            raise DatasetError(
-                f"{path}: read error at byte {offset}: {error.strerror}", path=path
-            ) from error
+            problem = f"read error at byte {offset}: {error.strerror}"
+            raise DatasetError.of_path(path, problem) from error
         if found != out.nbytes:
-            raise DatasetError(
-                f"{path}: truncated while being read: expected {out.nbytes} bytes at byte "
-                f"{offset}, found {found}",
-                path=path,
-                expected=out.nbytes,
-                found=found,
-            )
+            what = f"truncated while being read: bytes at byte {offset}"
+            raise DatasetError.mismatch(path, what, out.nbytes, found)
 
 
 def check_labels(chunk: Chunk, path: str) -> None:
@@ -139,13 +131,8 @@ def check_labels(chunk: Chunk, path: str) -> None:
     wrong = (chunk.label != 0) & (chunk.label != 1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise DatasetError(
-            f"{path}: sample {chunk.first + row}: label: expected 0 or 1, found {chunk.label[row]}",
-            path=path,
-            sample=chunk.first + row,
-            expected=(0, 1),
-            found=chunk.label[row].item(),
-        )
+        sample, found = chunk.first + row, chunk.label[row].item()
+        raise DatasetError.mismatch(path, f"sample {sample}: label", "0 or 1", found, sample=sample)
 
 
 def largest_ids(ids: np.ndarray) -> np.ndarray:
@@ -172,13 +159,11 @@ def check_ids(chunk: Chunk, columns: Sequence[Column], vocab_sizes: Sequence[int
         position = int(np.argmax(beyond))
         table, values = column.first_table + position, ids[:, position].astype(np.int64)
         row = int(np.argmax((values < 0) | (values >= bounds[position])))
-        raise DatasetError(
-            f"{column.segments[0].path}: table {table}, sample {chunk.first + row}: id: expected 0 "
-            f"to {bounds[position] - 1}, found {values[row]}",
-            path=column.segments[0].path,
+        raise DatasetError.of_path(
+            column.segments[0].path,
+            f"table {table}, sample {chunk.first + row}: id: expected 0 to {bounds[position] - 1}, "
+            f"found {values[row]}",
             table=table,
-            sample=chunk.first + row,
-            found=int(values[row]),
             bound=int(bounds[position]),
         )
 
@@ -211,11 +196,10 @@ def transformed_dense(chunk: Chunk, column: Column) -> np.ndarray:
         found = str(chunk.dense[row, position])
         if column.transform != "none":
             found = f"{column.transform} of {found}, which is {values[row, position]}"
-        raise DatasetError(
-            f"{column.segments[0].path}: sample {chunk.first + row}, dense feature {position}: "
-            f"expected a finite number, found {found}",
-            path=column.segments[0].path,
-            sample=chunk.first + row,
-            found=chunk.dense[row, position].item(),
+        sample = chunk.first + row
+        raise DatasetError.of_path(
+            column.segments[0].path,
+            f"sample {sample}, dense feature {position}: expected a finite number, found {found}",
+            sample=sample,
         )
     return values

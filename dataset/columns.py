@@ -108,25 +108,17 @@ class DatasetDescription:
     def __post_init__(self):
         tables = [table for column in self.table_columns for table in column.tables]
         if tables != list(range(len(self.vocab_sizes))):
-            raise DatasetError(
-                f"{self.path}: expected one vocabulary size for each of {len(tables)} categorical "
-                f"features, found {len(self.vocab_sizes)}",
-                path=self.path,
-                expected=len(tables),
-                found=len(self.vocab_sizes),
-            )
+            what = "vocabulary sizes, one per categorical feature"
+            raise DatasetError.mismatch(self.path, what, len(tables), len(self.vocab_sizes))
         for column in self.columns:
             check_dtype(column.kind, column.dtype, self.path)
             check_transform(column.transform, self.path)
             if column.applied is not None:
                 check_transform(column.applied, self.path)
         if self.applied_transform not in (None, "none") and self.dense_transform != "none":
-            raise DatasetError(
-                f"{self.path}: dense transform: expected none, because the stored values are "
-                f"{self.applied_transform} of counts, found {self.dense_transform}",
-                path=self.path,
-                expected="none",
-                found=self.dense_transform,
+            advice = f": the stored values are {self.applied_transform} of counts"
+            raise DatasetError.mismatch(
+                self.path, "dense transform", "none", self.dense_transform, advice
             )
 
     @property
@@ -183,25 +175,14 @@ class DatasetDescription:
 def check_dtype(kind: str, dtype: str, where: str) -> None:
     """Raises `DatasetError` if a column of this kind cannot have the stored dtype."""
     if dtype not in STORED_DTYPES[kind]:
-        raise DatasetError(
-            f"{where}: dtype of a {kind} column: expected one of {', '.join(STORED_DTYPES[kind])}, "
-            f"found {dtype!r:.40}",
-            path=where,
-            expected=STORED_DTYPES[kind],
-            found=dtype,
-        )
+        what = f"dtype of a {kind} column"
+        raise DatasetError.mismatch(where, what, STORED_DTYPES[kind], dtype)
 
 
 def check_transform(name: str, where: str) -> None:
     """Raises `DatasetError` if `name` is not in `TRANSFORMS`."""
     if name not in tuple(TRANSFORMS):
-        raise DatasetError(
-            f"{where}: dense transform: expected one of {', '.join(TRANSFORMS)}, found "
-            f"{name!r:.40}",
-            path=where,
-            expected=tuple(TRANSFORMS),
-            found=name,
-        )
+        raise DatasetError.mismatch(where, "dense transform", tuple(TRANSFORMS), name)
 
 
 #: Every float16 as float32, by its bits: a lookup is several times faster than NumPy's cast.

@@ -94,7 +94,7 @@ def convert_dataset(
             if raw:
                 ownership.record_dataset(destination, sources[0].vocab_sizes, {})
     except ClaimError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}", path=error.filename) from error
+        raise DatasetError.of_os(error) from error
     return done
 
 

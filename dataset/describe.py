@@ -59,12 +59,7 @@ def check_table_files(folder: str, prefix: str, tables: int) -> None:
     """Raises `DatasetError` if a folder has more id files than there are tables."""
     beyond = os.path.join(folder, f"{prefix}{tables}.bin")
     if files.exists(beyond):
-        raise DatasetError(
-            f"{beyond}: expected files {prefix}0.bin to {prefix}{tables - 1}.bin only, one per "
-            "vocabulary size, found more",
-            path=beyond,
-            expected=tables,
-        )
+        raise DatasetError.of_path(beyond, f"expected {tables} files {prefix}*.bin, found more")
 
 
 def describe_files(
@@ -117,20 +112,13 @@ def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription
     where = os.path.join(folder, metadata.FILE_NAME)
     samples = content["samples"]
     if not samples:
-        raise DatasetError(
-            f"{where}: samples: expected at least 1, found 0", path=where, found=0, bound=1
-        )
+        raise DatasetError.of_path(where, "samples: expected at least 1, found 0", bound=1)
     columns = []
     tables = 0
     for stored in content["columns"]:
         kind, path = stored["kind"], os.path.join(folder, stored["file"])
         if kind not in (LABEL, DENSE, CATEGORICAL):
-            raise DatasetError(
-                f"{where}: kind of a column: expected {LABEL}, {DENSE} or {CATEGORICAL}, found "
-                f"{kind!r:.40}",
-                path=where,
-                found=kind,
-            )
+            raise DatasetError.mismatch(where, "kind", (LABEL, DENSE, CATEGORICAL), kind)
         transform, applied = "none", None
         if kind == DENSE:
             transform, applied = content["dense_transform"], content.get("applied_transform")
@@ -143,12 +131,7 @@ def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription
     kinds = [column.kind for column in columns]
     for kind in (LABEL, DENSE):
         if kinds.count(kind) != 1:
-            raise DatasetError(
-                f"{where}: expected one {kind} column, found {kinds.count(kind)}",
-                path=where,
-                expected=1,
-                found=kinds.count(kind),
-            )
+            raise DatasetError.mismatch(where, f"number of {kind} columns", 1, kinds.count(kind))
     return DatasetDescription(
         path=folder,
         layout=content["layout"],

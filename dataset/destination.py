@@ -43,12 +43,8 @@ class Destination:
     def refuse_complete(self) -> None:
         """Raises `DatasetError` if the path holds a complete split of this project."""
         if self._is_complete():
-            path = self.path_of(self._mark)
-            raise DatasetError(
-                f"{path}: already exists; remove it, or give --overwrite to replace it",
-                path=path,
-                flag="overwrite",
-            )
+            problem = "already exists; remove it, or give --overwrite to replace it"
+            raise DatasetError.of_path(self.path_of(self._mark), problem, flag="overwrite")
 
     def claim(self) -> Claim:
         """Returns the claim to hold while the files are written."""
@@ -137,7 +133,5 @@ class Destination:
         for column in source.columns:
             for segment in column.segments:
                 if os.path.realpath(segment.path) in written:
-                    raise DatasetError(
-                        f"{self.path}: source and destination are the same; choose another one",
-                        path=self.path,
-                    )
+                    problem = "source and destination are the same; choose another one"
+                    raise DatasetError.of_path(self.path, problem)

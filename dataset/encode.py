@@ -66,11 +66,7 @@ def encoding(source: DatasetDescription, layout: str) -> Encoding:
         DatasetError: the layout is read-only, or cannot hold the source's values.
     """
     if layout not in _ENCODINGS:
-        raise DatasetError(
-            f"layout to write: expected one of {', '.join(_ENCODINGS)}, found {layout!r}",
-            expected=tuple(_ENCODINGS),
-            found=layout,
-        )
+        raise DatasetError.mismatch(None, "layout to write", tuple(_ENCODINGS), layout)
     return _ENCODINGS[layout](source)
 
 
@@ -149,15 +145,13 @@ def _half(dense, chunk, source):
         half = dense.astype(np.float16)
     if np.isinf(half).any():
         row, position = (int(i) for i in np.argwhere(np.isinf(half))[0])
-        path = source.dense_column.segments[0].path
-        raise DatasetError(
-            f"{path}: sample {chunk.first + row}, dense feature {position}: expected at most 65504 "
-            f"(float16), found {dense[row, position]}; try --dense_transform",
+        sample = chunk.first + row
+        raise DatasetError.of_path(
+            source.dense_column.segments[0].path,
+            f"sample {sample}, dense feature {position}: expected at most 65504 (float16), found "
+            f"{dense[row, position]}; try --dense_transform",
             flag="dense_transform",
-            path=path,
-            sample=chunk.first + row,
-            found=float(dense[row, position]),
-            bound=65504,
+            sample=sample,
         )
     return half
 
@@ -172,25 +166,17 @@ def _raw(source):
         else:
             found = "transformed values" + ("" if applied is None else f" ({applied})")
             advice = "; choose another layout"
-        raise DatasetError(
-            f"{source.path}: to write raw files, expected counts with dense transform "
-            f"{RAW_TRANSFORM}, found {found}{advice}",
+        raise DatasetError.of_path(
+            source.path,
+            f"to write raw files, expected counts with dense transform {RAW_TRANSFORM}, found "
+            f"{found}{advice}",
             flag="dense_transform" if applied == "none" else "layout",
-            path=source.path,
-            expected=RAW_TRANSFORM,
-            found=column.transform if applied == "none" else applied,
         )
     dense, tables = source.dense_features, len(source.vocab_sizes)
     if dense != DENSE_FEATURES:
         # A raw file does not record the number of its dense features.
-        raise DatasetError(
-            f"{source.path}: to write raw files, expected {DENSE_FEATURES} dense features, found "
-            f"{dense}; choose another layout",
-            flag="layout",
-            path=source.path,
-            expected=DENSE_FEATURES,
-            found=dense,
-        )
+        problem = f"to write raw files, expected {DENSE_FEATURES} dense features, found {dense}"
+        raise DatasetError.of_path(source.path, f"{problem}; choose another layout", flag="layout")
     width = 1 + dense + tables
     buffers = ThreadBuffers()
 
@@ -203,12 +189,12 @@ def _raw(source):
             row, position = (
                 int(i) for i in np.argwhere(records[:, 1 : 1 + dense] != chunk.dense)[0]
             )
-            raise DatasetError(
-                f"{column.segments[0].path}: sample {chunk.first + row}, dense feature {position}: "
-                f"to write raw files, expected an integer, found {chunk.dense[row, position]}",
-                path=column.segments[0].path,
-                sample=chunk.first + row,
-                found=float(chunk.dense[row, position]),
+            sample = chunk.first + row
+            raise DatasetError.of_path(
+                column.segments[0].path,
+                f"sample {sample}, dense feature {position}: to write raw files, expected an "
+                f"integer, found {chunk.dense[row, position]}",
+                sample=sample,
             )
         column_kernels.widen_ids(chunk.ids, records[:, 1 + dense :])
         return [records]

@@ -58,11 +58,7 @@ class _Source(NamedTuple):
 
 
 def find(folder: str) -> str | None:
-    """Returns the path of the feature spec in `folder`, or None.
-
-    Raises:
-        DatasetError: the folder cannot be read.
-    """
+    """Returns the path of the feature spec in `folder`, or None."""
     path = os.path.join(folder, FILE_NAME)
     return path if files.exists(path) else None
 
@@ -70,11 +66,7 @@ def find(folder: str) -> str | None:
 def covers(split: str) -> bool:
     """Returns whether the feature spec next to a split's folder defines that split.
 
-    The folder need not exist. If there is a spec, the answer for `train` and `test` is True: a spec
-    without these mappings is an error.
-
-    Raises:
-        DatasetError: the feature spec cannot be read.
+    The folder need not exist. With a spec, the answer for `train` and `test` is always True.
     """
     path = find(os.path.dirname(split))
     name = os.path.basename(split)
@@ -99,13 +91,7 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
     }
     channels = _checked(path, "channel_spec", spec["channel_spec"], _Channels)
     if mapping not in spec["source_spec"]:
-        raise _error(
-            path,
-            "source_spec",
-            f"expected a mapping {mapping}, found {', '.join(spec['source_spec']) or 'none'}",
-            expected=mapping,
-            found=list(spec["source_spec"]),
-        )
+        raise _error(path, "source_spec", f"a mapping {mapping}", list(spec["source_spec"]))
     chunks = [
         _checked(path, f"source_spec.{mapping}[{index}]", chunk, _Chunk)
         for index, chunk in enumerate(spec["source_spec"][mapping])
@@ -116,39 +102,20 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
     vocabularies.check_sizes(sizes, path)
     if vocab_sizes is not None and vocab_sizes != sizes:
         wrong = vocabularies.difference(vocab_sizes, sizes, "the given list", "the feature spec")
-        raise DatasetError(
-            f"{path}: vocabulary sizes: {wrong}",
-            flag="vocab_sizes",
-            path=path,
-            expected=sizes,
-            found=vocab_sizes,
-        )
+        problem = f"vocabulary sizes: {wrong}"
+        raise DatasetError.of_path(path, problem, flag="vocab_sizes", found=vocab_sizes)
 
     def column(kind, names, first_table=0):
         source = sources.get(names[0])
         field = f"source_spec.{mapping}"
         if source is None:
-            raise _error(
-                path, field, f"expected a file for the feature {names[0]}, found none",
-                expected=names[0],
-            )  # fmt: skip
+            raise _error(path, field, f"a file for the feature {names[0]}", None)
         if source.features != names:
-            raise _error(
-                path,
-                field,
-                f"{source.file}: expected exactly the features of the {kind} channel, in its "
-                f"order: {_shown(names)}; found {_shown(source.features)}",
-                expected=names,
-                found=source.features,
-            )
+            expected = f"in {source.file}, the {kind} channel in its order, {names!s:.200}"
+            raise _error(path, field, expected, source.features)
         dtypes = sorted({features[name]["dtype"] for name in names})
         if len(dtypes) > 1:
-            raise _error(
-                path,
-                "feature_spec",
-                f"expected one dtype in {source.file}, found {', '.join(dtypes)}",
-                found=dtypes,
-            )
+            raise _error(path, "feature_spec", f"one dtype in {source.file}", dtypes)
         return (source.file, kind, dtypes[0], len(names), first_table, "none")
 
     columns = [column(LABEL, channels["label"]), column(DENSE, channels["numerical"])]
@@ -167,8 +134,8 @@ def _checked(path, field, value, shape):
     return value
 
 
-def _error(path, field, problem, **fields):
-    return DatasetError(f"{path}: {field}: {problem}", path=path, field=field, **fields)
+def _error(path, field, expected, found, advice=""):
+    return DatasetError.mismatch(path, field, expected, found, advice, field=field)
 
 
 def _check_channels(path, channels, features):
@@ -176,19 +143,14 @@ def _check_channels(path, channels, features):
         field = f"channel_spec.{channel}"
         for name in names:
             if name not in features:
-                problem = f"expected names in feature_spec, found {name}"
-                raise _error(path, field, problem, found=name)
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _error(path, field, f"expected each name once, found {twice} twice", found=twice)
+                raise _error(path, field, "names in feature_spec", name)
+            if names.count(name) > 1:
+                raise _error(path, field, "each name once", name, " twice")
     if len(channels["label"]) != 1:
-        count = len(channels["label"])
-        problem = f"expected one feature, found {count}"
-        raise _error(path, "channel_spec.label", problem, expected=1, found=count)
+        raise _error(path, "channel_spec.label", "one feature", len(channels["label"]))
     for channel in ("numerical", "categorical"):
         if not channels[channel]:
-            problem = "expected at least one feature, found none"
-            raise _error(path, f"channel_spec.{channel}", problem, found=0, bound=1)
+            raise _error(path, f"channel_spec.{channel}", "at least one feature", 0)
 
 
 def _sources(path, mapping, chunks):
@@ -197,53 +159,32 @@ def _sources(path, mapping, chunks):
     for index, chunk in enumerate(chunks):
         field = f"source_spec.{mapping}[{index}]"
         if chunk["type"] != _CHUNK_TYPE:
-            raise _error(
-                path,
-                f"{field}.type",
-                f"expected {_CHUNK_TYPE}, found {chunk['type']!r}; transcode the dataset first",
-                expected=_CHUNK_TYPE,
-                found=chunk["type"],
-            )
+            advice = "; transcode the dataset first"
+            raise _error(path, f"{field}.type", _CHUNK_TYPE, chunk["type"], advice)
         if len(chunk["files"]) != 1:
-            count = len(chunk["files"])
-            problem = f"expected one file, found {count}; join them in this order"
-            raise _error(path, f"{field}.files", problem, expected=1, found=count)
+            advice = "; join them in this order"
+            raise _error(path, f"{field}.files", "one file", len(chunk["files"]), advice)
         file = chunk["files"][0]
         # Checks the text only: a symbolic link in the folder may lead anywhere.
         inside = os.path.normpath(file)
         if not file or os.path.isabs(file) or inside.split(os.sep)[0] in (os.pardir, os.curdir):
-            raise _error(
-                path,
-                f"{field}.files[0]",
-                f"expected a path inside {os.path.dirname(path) or '.'}, found {file!r}",
-                found=file,
-            )
+            expected = f"a path inside {os.path.dirname(path) or '.'}"
+            raise _error(path, f"{field}.files[0]", expected, file)
         for name in chunk["features"]:
             if name in sources:
-                problem = f"expected each feature in one file, found {name} in two"
-                raise _error(path, f"{field}.features", problem, found=name)
+                expected = "each feature in one file"
+                raise _error(path, f"{field}.features", expected, name, " in two")
             sources[name] = _Source(inside, chunk["features"])
     return sources
 
 
 def _cardinality(path, name, feature):
-    field = f"feature_spec.{name}"
-    if feature.get("hotness", 1) not in (None, 1):
-        hotness = feature["hotness"]
-        problem = f"expected 1, found {hotness!r:.40}; multi-hot features are not supported"
-        raise _error(path, f"{field}.hotness", problem, expected=1, found=hotness)
+    field, hotness = f"feature_spec.{name}", feature.get("hotness")
+    if hotness not in (None, 1):
+        advice = "; multi-hot features are not supported"
+        raise _error(path, f"{field}.hotness", 1, hotness, advice)
     size = feature.get("cardinality")
     if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= vocabularies.MAX_ROWS:
-        raise _error(
-            path,
-            f"{field}.cardinality",
-            f"expected an integer from 1 to {vocabularies.MAX_ROWS}, found "
-            + ("nothing" if size is None else f"{size!r:.40}"),
-            found=size,
-            bound=vocabularies.MAX_ROWS,
-        )
+        expected = f"an integer from 1 to {vocabularies.MAX_ROWS}"
+        raise _error(path, f"{field}.cardinality", expected, size)
     return size
-
-
-def _shown(names):
-    return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")

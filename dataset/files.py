@@ -68,7 +68,7 @@ def names_in(folder: str | os.PathLike) -> list[str]:
 
 def _unreadable(path, error):
     if isinstance(error, OSError):
-        return DatasetError(f"{path}: cannot be read: {error.strerror}", path=path)
+        return DatasetError.of_path(path, f"cannot be read: {error.strerror}")
     # A ValueError: the path contains NUL.
     return DatasetError(f"{path!r:.200}: not a path: {error}", path=path)
 
@@ -93,7 +93,7 @@ def _read(function, path, shape):
     except OSError as error:
         raise _unreadable(error.filename, error) from error
     except structured.StructureError as error:
-        raise DatasetError(str(error), **error.fields) from error
+        raise DatasetError.of(error) from error
 
 
 def check_shape(value: Any, path: str, shape: Any, field: str | None = None) -> None:
@@ -111,10 +111,8 @@ def check_shape(value: Any, path: str, shape: Any, field: str | None = None) -> 
     try:
         structured.check_shape(value, path if field is None else f"{path}: {field}", shape)
     except structured.StructureError as error:
-        fields = {**error.fields, "path": path}
-        if field is not None:
-            fields["field"] = field if error.field is None else f"{field}.{error.field}"
-        raise DatasetError(str(error), **fields) from error
+        parts = [part for part in (field, error.field) if part is not None]
+        raise DatasetError.of(error, path=path, field=".".join(parts) or None) from error
 
 
 def count_samples(path: str, bytes_per_sample: int, header: int = 0) -> int:
@@ -126,12 +124,10 @@ def count_samples(path: str, bytes_per_sample: int, header: int = 0) -> int:
     found = size(path)
     samples, rest = divmod(found - header, bytes_per_sample)
     if rest or samples < 0:
-        raise DatasetError(
-            f"{path}: truncated or of another type: expected {f'{header} + ' if header else ''}a "
-            f"multiple of {bytes_per_sample} bytes, found {found} ({rest} too many)",
-            path=path,
-            expected=bytes_per_sample,
-            found=found,
+        raise DatasetError.of_path(
+            path,
+            f"truncated or of another type: expected {f'{header} + ' if header else ''}a multiple "
+            f"of {bytes_per_sample} bytes, found {found} ({rest} too many)",
         )
     return samples
 
@@ -152,11 +148,10 @@ def expect_samples(
     expected = header + samples * bytes_per_sample
     if found != expected:
         what = "truncated" if found < expected else "too long"
-        raise DatasetError(
-            f"{path}: {what}: expected {expected} bytes ({samples} samples of "
-            f"{bytes_per_sample} bytes), found {found} "
-            f"({(found - header) / bytes_per_sample:.10g} samples){hint}",
-            path=path,
+        raise DatasetError.of_path(
+            path,
+            f"{what}: expected {expected} bytes ({samples} samples of {bytes_per_sample} bytes), "
+            f"found {found} ({(found - header) / bytes_per_sample:.10g} samples){hint}",
             expected=expected,
             found=found,
         )

@@ -58,12 +58,11 @@ def recognise_nvidia(folder: str) -> str:
         return "deep_learning_examples"
     if dense == DENSE_FEATURES * label:
         return "mlperf_v0.7"
-    raise DatasetError(
-        f"{folder}: sample counts differ: with {label} bytes in label.bin, expected "
+    raise DatasetError.of_path(
+        folder,
+        f"sample counts differ: with {label} bytes in label.bin, expected "
         f"{2 * DENSE_FEATURES * label} (DeepLearningExamples: bool, float16) or "
         f"{DENSE_FEATURES * label} (MLPerf v0.7: float32, float32) in numerical.bin, found {dense}",
-        path=folder,
-        found=dense,
     )
 
 
@@ -121,10 +120,10 @@ def day_numbers(folder: str) -> list[int]:
     matches = [match for match in map(_DAY.fullmatch, names) if match]
     multi_hot = next((name for name in names if _MULTI_HOT.fullmatch(name)), None)
     if multi_hot is not None and not any(match[2] == "sparse" for match in matches):
-        raise DatasetError(
-            f"{os.path.join(folder, multi_hot)}: expected day_*_sparse.npy with one id per table, "
-            "found multi-hot ids (.npz); multi-hot data is not supported",
-            path=os.path.join(folder, multi_hot),
+        raise DatasetError.of_path(
+            os.path.join(folder, multi_hot),
+            "expected day_*_sparse.npy with one id per table, found multi-hot ids (.npz); "
+            "multi-hot data is not supported",
         )
     return sorted({int(match[1]) for match in matches})
 
@@ -133,9 +132,7 @@ def torchrec(folder: str, hints: Hints) -> DatasetDescription:
     """Describes all of a folder's TorchRec days, in order, as one split."""
     days = day_numbers(folder)
     if not days:
-        raise DatasetError(
-            f"{folder}: missing files day_*_{{dense,sparse,labels}}.npy", path=folder
-        )
+        raise DatasetError.of_path(folder, "missing files day_*_{dense,sparse,labels}.npy")
     return _describe_days(folder, days, hints.find_vocab_sizes(folder))
 
 
@@ -150,13 +147,8 @@ def open_days(folder: str, hints: Hints) -> tuple[DatasetDescription, DatasetDes
     """
     days = day_numbers(folder)
     if len(days) < 2:
-        raise DatasetError(
-            f"{folder}: expected at least two days (the last one is the test split), found only "
-            f"day {days[0]}",
-            path=folder,
-            found=len(days),
-            bound=2,
-        )
+        what = "days (the last one is the test split)"
+        raise DatasetError.mismatch(folder, what, "at least 2", len(days))
     sizes = hints.find_vocab_sizes(folder)
     train = _describe_days(folder, days[:-1], sizes)
     return train, _describe_days(folder, days[-1:], sizes, first_half=True)
@@ -176,13 +168,8 @@ def _describe_days(folder, days, sizes, first_half=False):
             path = os.path.join(folder, f"day_{day}_{part}.npy")
             samples, offset = _npy_rows(path, dtype, width)
             if expected not in (None, samples):
-                raise DatasetError(
-                    f"{path}: sample counts differ: expected {expected} rows as in "
-                    f"{os.path.basename(paths[-1])}, found {samples}",
-                    path=path,
-                    expected=expected,
-                    found=samples,
-                )
+                what = f"sample counts differ: rows, as in {os.path.basename(paths[-1])}"
+                raise DatasetError.mismatch(path, what, expected, samples)
             expected = samples
             kept = (samples + 1) // 2 if first_half else samples
             segments[kind] += files.single_segment(path, kept, offset)
@@ -218,20 +205,11 @@ def _npy_rows(path, dtype, width):
         raise DatasetError(f"{path}: not a .npy file: {reason}", path=path) from error
     rows = shape[0] if shape else 0
     if shape not in ((rows, width), (rows,)[: 1 if width == 1 else 0]) or fortran:
-        raise DatasetError(
-            f"{path}: expected an array of shape [n, {width}] in C order, found {list(shape)}"
-            f"{' in Fortran order' if fortran else ''}",
-            path=path,
-            expected=(rows, width),
-            found=shape,
-        )
+        order = " in Fortran order" if fortran else ""
+        problem = f"expected an array of shape [n, {width}] in C order, found {list(shape)}{order}"
+        raise DatasetError.of_path(path, problem)
     if found != np.dtype(dtype):
-        raise DatasetError(
-            f"{path}: expected dtype {dtype}, found {found}",
-            path=path,
-            expected=dtype,
-            found=str(found),
-        )
+        raise DatasetError.mismatch(path, "dtype", dtype, str(found))
     files.expect_samples(path, width * np.dtype(dtype).itemsize, rows, header=offset)
     return rows, offset
 

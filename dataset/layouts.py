@@ -71,12 +71,12 @@ class Hints(NamedTuple):
         around = folder if files.is_folder(folder) else os.path.dirname(folder)
         found = vocabularies.find_sizes(around, os.path.join(around, os.pardir))
         if found is None:
-            raise DatasetError(
-                f"{folder}: unknown vocabulary sizes; write them as a JSON list to "
-                f"{os.path.join(around, vocabularies.FILE_NAME)} (or give --vocab_sizes to "
-                "split_bin.py, dataset.convert or dataset.validate)",
+            side = os.path.join(around, vocabularies.FILE_NAME)
+            raise DatasetError.of_path(
+                folder,
+                f"unknown vocabulary sizes; write them as a JSON list to {side} (or give "
+                "--vocab_sizes to split_bin.py, dataset.convert or dataset.validate)",
                 flag="vocab_sizes",
-                path=folder,
             )
         return found
 
@@ -106,17 +106,10 @@ def recognise(path: str) -> str:
         return foreign_layouts.recognise_nvidia(path)
     unfinished = sorted(name for name in names if name.endswith(".partial"))
     if unfinished:
-        raise DatasetError(
-            f"{path}: incomplete split: expected {metadata.FILE_NAME}, found "
-            f"{', '.join(unfinished[:3])}; write the split again",
-            path=path,
-            expected=metadata.FILE_NAME,
-        )
-    raise DatasetError(
-        f"{path}: unknown data layout: expected category.bin, category_0.bin, cat_0.bin or "
-        f"day_0_sparse.npy, found {listing(path)}",
-        path=path,
-    )
+        found, advice = ", ".join(unfinished[:3]), "; write the split again"
+        raise DatasetError.mismatch(path, "incomplete split", metadata.FILE_NAME, found, advice)
+    expected = ("category.bin", "category_0.bin", "cat_0.bin", "day_0_sparse.npy")
+    raise DatasetError.mismatch(path, "unknown data layout", expected, listing(path))
 
 
 def _three_file(folder, hints):
@@ -156,11 +149,8 @@ def _raw(path, hints):
     if files.is_folder(path):
         found = [name for name in RAW_FILES if files.exists(os.path.join(path, name))]
         if len(found) != 1:
-            raise DatasetError(
-                f"{path}: a raw split is a file: expected one of {', '.join(RAW_FILES)}, found "
-                f"{listing(path)}; give the path of the file",
-                path=path,
-            )
+            what, advice = "a raw split is a file", "; give the path of the file"
+            raise DatasetError.mismatch(path, what, RAW_FILES, listing(path), advice)
         path = os.path.join(path, found[0])
     sizes = hints.find_vocab_sizes(path)
     declared = hints.declared

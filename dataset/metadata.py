@@ -93,75 +93,38 @@ def read(folder: str) -> dict[str, Any] | None:
 
 def _check_own(content, path):
     if content["format_version"] != FORMAT_VERSION:
-        raise DatasetError(
-            f"{path}: format_version: expected {FORMAT_VERSION}, found "
-            f"{content['format_version']!r:.40}",
-            path=path,
-            field="format_version",
-            expected=FORMAT_VERSION,
-            found=content["format_version"],
-        )
+        raise _wrong(path, "format_version", FORMAT_VERSION, content["format_version"])
     files.check_shape(content, path, _Own)
     for index, column in enumerate(content["columns"]):
         name = column["file"]
         if os.path.basename(name) != name or name in ("", os.curdir, os.pardir):
-            raise DatasetError(
-                f"{path}: columns[{index}].file: expected a plain file name, found {name!r:.80}",
-                path=path,
-                field=f"columns[{index}].file",
-                found=name,
-            )
+            raise _wrong(path, f"columns[{index}].file", "a plain file name", name)
     applied = content.get("applied_transform")
     if applied is not None and applied not in tuple(TRANSFORMS):
-        raise DatasetError(
-            f"{path}: applied_transform: expected one of {', '.join(TRANSFORMS)}, found "
-            f"{applied!r:.40}",
-            path=path,
-            field="applied_transform",
-            expected=tuple(TRANSFORMS),
-            found=applied,
-        )
+        raise _wrong(path, "applied_transform", tuple(TRANSFORMS), applied)
     found = fingerprint(content)
     if found != content["fingerprint"]:
-        raise DatasetError(
-            f"{path}: changed after it was written: expected fingerprint "
-            f"{content['fingerprint']}, found {found}; write the split again (split_bin.py or "
-            "python3 -m dataset.convert)",
-            path=path,
-            field="fingerprint",
-            expected=content["fingerprint"],
-            found=found,
-        )
+        advice = "; it was changed after writing: write the split again"
+        raise _wrong(path, "fingerprint", content["fingerprint"], found, advice)
     if content["layout"] not in OWN_LAYOUTS:
-        raise DatasetError(
-            f"{path}: layout: expected {' or '.join(OWN_LAYOUTS)}, found {content['layout']!r:.40}",
-            path=path,
-            field="layout",
-            expected=OWN_LAYOUTS,
-            found=content["layout"],
-        )
+        raise _wrong(path, "layout", OWN_LAYOUTS, content["layout"])
+
+
+def _wrong(path, field, expected, found, advice=""):
+    return DatasetError.mismatch(path, field, expected, found, advice, field=field)
 
 
 def _check_seed(content, path):
     # This project's keys must not be ignored: the seed benchmark's reader applies log(x+3).
     own = [key for key in _OwnRequired.__annotations__ if key in content and key != "vocab_sizes"]
     if own:
-        raise DatasetError(
-            f"{path}: format_version: is missing, but found {', '.join(own)}",
-            path=path,
-            field="format_version",
-        )
+        problem = f"format_version: is missing, but found {', '.join(own)}"
+        raise DatasetError.of_path(path, problem, field="format_version")
     files.check_shape(content, path, _Seed)
     hotness = content.get("hotness_per_table", [])
     if any(ids != 1 for ids in hotness):
-        raise DatasetError(
-            f"{path}: hotness_per_table: expected 1 for every table, found "
-            f"{', '.join(map(str, hotness))[:120]}; multi-hot data is not supported",
-            path=path,
-            field="hotness_per_table",
-            expected=1,
-            found=hotness,
-        )
+        advice = "; multi-hot data is not supported"
+        raise _wrong(path, "hotness_per_table", "1 for every table", hotness, advice)
 
 
 def build(

@@ -50,11 +50,7 @@ def open_split(
     """
     folder = os.path.normpath(os.fspath(folder))
     if layout != "auto" and layout not in layouts.LAYOUTS:
-        raise DatasetError(
-            f"data layout: expected auto, {', '.join(layouts.LAYOUTS)}, found {layout!r}",
-            expected=("auto", *layouts.LAYOUTS),
-            found=layout,
-        )
+        raise DatasetError.mismatch(None, "data layout", ("auto", *layouts.LAYOUTS), layout)
     # The files of a feature spec may be anywhere: no folder needs to have the mapping's name.
     exists = files.exists(folder)
     in_spec = (not exists or files.is_folder(folder)) and feature_spec.covers(folder)
@@ -68,12 +64,8 @@ def open_split(
     else:
         if content is None and claim.is_unfinished(folder):
             # Some files may have their final names: they look like the seed benchmark's.
-            raise DatasetError(
-                f"{folder}: incomplete split: expected {metadata.FILE_NAME}, found {claim.MARKER}; "
-                "write the split again",
-                path=folder,
-                expected=metadata.FILE_NAME,
-            )
+            what, advice = "incomplete split", "; write the split again"
+            raise DatasetError.mismatch(folder, what, metadata.FILE_NAME, claim.MARKER, advice)
         if layout == "auto":
             layout = feature_spec.LAYOUT if in_spec else layouts.recognise(folder)
         if train is None and content is None and os.path.basename(folder) == "test":
@@ -85,9 +77,7 @@ def open_split(
             applied = _applied_to_train(description.layout, content, train)
             description = transforms.with_applied(description, applied)
     if not description.samples:
-        raise DatasetError(
-            f"{folder}: samples: expected at least 1, found 0", path=folder, found=0, bound=1
-        )
+        raise DatasetError.of_path(folder, "samples: expected at least 1, found 0", bound=1)
     return _checked(description, declared)
 
 
@@ -107,14 +97,9 @@ def _checked(description, declared):
         (DENSE, description.dense_column),
     ):
         if declared.dtype(kind) not in (None, column.dtype):
-            raise DatasetError(
-                f"{description.path}: --{kind}_type: expected {column.dtype}, the stored type, "
-                f"found {declared.dtype(kind)}",
-                flag=f"{kind}_type",
-                path=description.path,
-                expected=column.dtype,
-                found=declared.dtype(kind),
-            )
+            flag, found = f"{kind}_type", declared.dtype(kind)
+            what = f"--{flag}, the stored type"
+            raise DatasetError.mismatch(description.path, what, column.dtype, found, flag=flag)
     description = _with_declared(description, declared.dense_transform, declared.applied_transform)
     stored_types.check_stored_types(description, _origins(description), declared)
     return description
@@ -188,20 +173,12 @@ def open_dataset(
         test = open_split(test_path, layout, vocab_sizes, train=train, declared=declared)
     wrong = vocabularies.difference(train.vocab_sizes, test.vocab_sizes, "train", "test")
     if wrong is not None:
-        raise DatasetError(
-            f"{data_dir}: train and test differ in vocab_sizes: {wrong}",
-            path=data_dir,
-            expected=train.vocab_sizes,
-            found=test.vocab_sizes,
-        )
+        what = f"train and test differ in vocab_sizes: {wrong}"
+        sizes = {"expected": train.vocab_sizes, "found": test.vocab_sizes}
+        raise DatasetError.of_path(data_dir, what, **sizes)
     if train.dense_features != test.dense_features:
-        raise DatasetError(
-            f"{data_dir}: train and test differ in dense_features: expected "
-            f"{train.dense_features} as in train, found {test.dense_features} in test",
-            path=data_dir,
-            expected=train.dense_features,
-            found=test.dense_features,
-        )
+        what = "train and test differ in dense_features"
+        raise DatasetError.mismatch(data_dir, what, train.dense_features, test.dense_features)
     transforms.check_same(train, test, data_dir)
     return train, test
 
@@ -243,33 +220,18 @@ def _split_paths(data_dir):
 
 
 def _no_dataset(data_dir):
-    return DatasetError(
-        f"{data_dir}: not a dataset: expected folders train and test, or files "
-        f"{' and '.join(layouts.RAW_FILES)}, found {layouts.listing(data_dir)}",
-        path=data_dir,
-    )
+    expected = f"folders train and test, or files {' and '.join(layouts.RAW_FILES)}"
+    return DatasetError.mismatch(data_dir, "not a dataset", expected, layouts.listing(data_dir))
 
 
 def _open_own(folder, layout, vocab_sizes, content):
     where = os.path.join(folder, metadata.FILE_NAME)
     if layout not in ("auto", content["layout"]):
-        raise DatasetError(
-            f"{where}: layout: expected {layout}, found {content['layout']}",
-            path=where,
-            field="layout",
-            expected=layout,
-            found=content["layout"],
-        )
+        raise DatasetError.mismatch(where, "layout", layout, content["layout"], field="layout")
     if vocab_sizes is not None:
         wrong = vocabularies.difference(
             vocab_sizes, content["vocab_sizes"], "the given list", "the file"
         )
         if wrong is not None:
-            raise DatasetError(
-                f"{where}: vocabulary sizes: {wrong}",
-                path=where,
-                flag="vocab_sizes",
-                expected=content["vocab_sizes"],
-                found=vocab_sizes,
-            )
+            raise DatasetError.of_path(where, f"vocabulary sizes: {wrong}", flag="vocab_sizes")
     return describe.from_metadata(folder, content)

@@ -107,19 +107,16 @@ def batches(
         raise DatasetError(f"rank: expected 0 to {size - 1}, found {rank}", found=rank, bound=size)
     total = steps(description.samples, global_batch_size, drop_remainder)
     if total == 0:
-        raise DatasetError(
-            f"{description.path}: expected at least one global batch of {global_batch_size} "
-            f"samples, found {description.samples}; choose a smaller batch",
-            path=description.path,
+        raise DatasetError.of_path(
+            description.path,
+            f"expected at least one global batch of {global_batch_size} samples, found "
+            f"{description.samples}; choose a smaller batch",
             found=description.samples,
             bound=global_batch_size,
         )
     if not 0 <= order.start_step <= total:
-        raise DatasetError(
-            f"start step: expected 0 to {total}, the steps of an epoch, found {order.start_step}",
-            found=order.start_step,
-            bound=total,
-        )
+        problem = f"expected 0 to {total}, the steps of an epoch, found {order.start_step}"
+        raise DatasetError(f"start step: {problem}", found=order.start_step, bound=total)
     if order.shuffle_seed is None:
         numbers = tf.data.Dataset.range(order.start_step, total)
     else:
@@ -190,13 +187,9 @@ def _columns_of(description, tables):
     tables = list(tables)
     for table in tables:
         if not 0 <= table < len(description.vocab_sizes):
-            raise DatasetError(
-                f"{description.path}: table: expected 0 to {len(description.vocab_sizes) - 1}, "
-                f"found {table}",
-                path=description.path,
-                table=table,
-                bound=len(description.vocab_sizes),
-            )
+            bound = len(description.vocab_sizes)
+            problem = f"table: expected 0 to {bound - 1}, found {table}"
+            raise DatasetError.of_path(description.path, problem, table=table, bound=bound)
     read = [c for c in description.table_columns if not set(tables).isdisjoint(c.tables)]
     have = [table for column in read for table in column.tables]
     return read, None if have == tables else [have.index(table) for table in tables]
@@ -242,9 +235,7 @@ def synthetic_batches(
     """
     local = local_batch_size(global_batch_size, size)
     if steps < 1:
-        raise DatasetError(
-            f"synthetic batches: expected at least 1 step, found {steps}", found=steps, bound=1
-        )
+        raise DatasetError(f"synthetic batches: expected at least 1 step, found {steps}", bound=1)
     local_rows = slice(rank * local, (rank + 1) * local)
     chosen = range(len(vocab_sizes)) if tables is None else tables
     rows = local_rows if tables is None else slice(None)

@@ -145,7 +145,7 @@ def rewrite(
             digests = _write_columns(source, encoding, target, claim, jobs, progress)
             target.finish(source, encoding, digests)
     except ClaimError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}", path=error.filename) from error
+        raise DatasetError.of_os(error) from error
     except OSError as error:
         path = error.filename or destination
         raise DatasetError(f"{path}: cannot be written: {error.strerror}", path=path) from error

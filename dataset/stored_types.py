@@ -142,12 +142,12 @@ def _check_transform(description, words, origins, declared):
         or not _are_fractions(words.view(np.float32))
     ):
         return
-    raise DatasetError(
-        f"{column.segments[0].path}: dense values: expected counts for {column.transform}, found "
-        f"{_examples(words, 'float32')}; "
-        + _remedy(origins, ["--dense_transform none (to use the values as stored)"]),
+    remedy = _remedy(origins, ["--dense_transform none (to use the values as stored)"])
+    raise DatasetError.of_path(
+        column.segments[0].path,
+        f"dense values: expected counts for {column.transform}, found "
+        f"{_examples(words, 'float32')}; {remedy}",
         flag="dense_transform",
-        path=column.segments[0].path,
         found=column.transform,
     )
 

@@ -141,7 +141,7 @@ def write_dataset(
                 files[layouts.RAW_FILES[index]] = {"samples": samples, "attainable_auc": reached}
             return ownership.record_dataset(output, vocab_sizes, files, seed=seed)
     except ClaimError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}", path=error.filename) from error
+        raise DatasetError.of_os(error) from error
     except OSError as error:
         path = error.filename or output
         raise DatasetError(f"{path}: cannot be written: {error.strerror}", path=path) from error
@@ -153,11 +153,8 @@ def _take(claim, output, vocab_sizes, overwrite):
     for name in layouts.RAW_FILES:
         path = os.path.join(output, name)
         if name in owned and os.path.lexists(path) and not overwrite:
-            raise DatasetError(
-                f"{path}: already exists; remove it, or give --overwrite to replace it",
-                path=path,
-                flag="overwrite",
-            )
+            problem = "already exists; remove it, or give --overwrite to replace it"
+            raise DatasetError.of_path(path, problem, flag="overwrite")
     replaceable = vocabularies.FILE_NAME in (owned if overwrite else claim.leftovers)
     ownership.check_vocab_sizes(output, vocab_sizes, replaceable)
     ownership.check_generator(output)

@@ -20,28 +20,19 @@ def with_transform(description: DatasetDescription, transform: str) -> DatasetDe
     Raises:
         DatasetError: the stored values are not counts, or may not be.
     """
+    path, what = description.path, f"dense transform {transform}"
     applied = description.applied_transform
     if transform == description.dense_transform:
         return description
+    if applied == "none":
+        return _with_dense(description, transform=transform)
     if applied is None:
-        raise DatasetError(
-            f"{description.path}: dense transform {transform}: expected stored counts, found "
-            f"{description.dense_column.dtype} values with an unknown transform; if they are "
-            "counts, give --applied_transform none",
-            flag="applied_transform",
-            path=description.path,
-            expected="none",
-        )
-    if applied != "none":
-        raise DatasetError(
-            f"{description.path}: dense transform {transform}: expected stored counts, found "
-            f"{applied} of counts; leave --dense_transform out",
-            flag="dense_transform",
-            path=description.path,
-            expected="none",
-            found=applied,
-        )
-    return _with_dense(description, transform=transform)
+        found = f"{description.dense_column.dtype} values with an unknown transform"
+        flag, advice = "applied_transform", "; if they are counts, give --applied_transform none"
+    else:
+        found = f"{applied} of counts"
+        flag, advice = "dense_transform", "; leave --dense_transform out"
+    raise DatasetError.mismatch(path, what, "stored counts", found, advice, flag=flag)
 
 
 def with_applied(description: DatasetDescription, applied: str | None) -> DatasetDescription:
@@ -58,14 +49,10 @@ def with_applied(description: DatasetDescription, applied: str | None) -> Datase
     if applied is None or applied == found:
         return description
     if found is not None:
-        dense = description.dense_column
-        raise DatasetError(
-            f"{description.path}: --applied_transform: expected {found}, which the data records "
-            f"({dense.dtype}, read with {dense.transform}), found {applied}; leave the flag out",
-            flag="applied_transform",
-            path=description.path,
-            expected=found,
-            found=applied,
+        flag = "applied_transform"
+        advice = "; the data records the expected one: leave the flag out"
+        raise DatasetError.mismatch(
+            description.path, f"--{flag}", found, applied, advice, flag=flag
         )
     return _with_dense(description, applied=applied)
 
@@ -95,11 +82,11 @@ def check_same(train: DatasetDescription, test: DatasetDescription, where: str) 
     hint = ""
     if None in (expected, found):
         hint = f"; give --applied_transform, one of {', '.join(TRANSFORMS)}"
-    raise DatasetError(
-        f"{where}: train and test differ in dense_transform: expected {transform_text(train)} as "
-        f"in train, found {transform_text(test)} in test{hint}",
+    raise DatasetError.of_path(
+        where,
+        f"train and test differ in dense_transform: expected {transform_text(train)} as in train, "
+        f"found {transform_text(test)} in test{hint}",
         flag="applied_transform" if hint else None,
-        path=where,
         expected=expected,
         found=found,
     )

@@ -31,10 +31,8 @@ def check_sizes(sizes: Any, where: str, tables: int | None = None) -> list[int]:
         DatasetError: not a list of `tables` integers from 1 to `MAX_ROWS`.
     """
     if not isinstance(sizes, (list, tuple)) or not sizes:
-        raise DatasetError(
-            f"{where}: vocabulary sizes: expected a list of at least one, found {sizes!r:.80}",
-            found=sizes,
-        )
+        problem = f"vocabulary sizes: expected a list of at least one, found {sizes!r:.80}"
+        raise DatasetError(f"{where}: {problem}", found=sizes)
     for table, size in enumerate(sizes):
         if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_ROWS:
             raise DatasetError(
@@ -45,11 +43,7 @@ def check_sizes(sizes: Any, where: str, tables: int | None = None) -> list[int]:
                 bound=MAX_ROWS,
             )
     if tables is not None and len(sizes) != tables:
-        raise DatasetError(
-            f"{where}: expected {tables} vocabulary sizes, one per table, found {len(sizes)}",
-            expected=tables,
-            found=len(sizes),
-        )
+        raise DatasetError.mismatch(None, f"{where}: vocabulary sizes", tables, len(sizes))
     return list(sizes)
 
 
@@ -65,9 +59,8 @@ def parse_sizes(text: str, where: str) -> list[int]:
             text if text.startswith("[") else f"[{text}]", where, list[int]
         )
     except structured.StructureError as error:
-        raise DatasetError(
-            f"{where}: expected comma-separated integers, found {text!r:.80}", found=text
-        ) from error
+        problem = f"expected comma-separated integers, found {text!r:.80}"
+        raise DatasetError(f"{where}: {problem}", found=text) from error
     return check_sizes(sizes, where)
 
 

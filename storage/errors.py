@@ -63,6 +63,33 @@ class ReportedError(Exception):
         return cls(f"{os.fspath(path)}: {problem}", path=path, **fields)
 
     @classmethod
+    def of_os(cls, error: OSError, default: str = "") -> Self:
+        """Returns the error "path: reason"; `default` is the path of an error without a name."""
+        return cls.of_path(error.filename or default, error.strerror or str(error))
+
+    @classmethod
+    def mismatch(
+        cls,
+        path: str | os.PathLike[str] | None,
+        what: str,
+        expected: Any,
+        found: Any,
+        advice: str = "",
+        **fields: Any,
+    ) -> Self:
+        """Returns the error "path: what: expected ..., found ..." and the advice.
+
+        A tuple of expected values is listed.
+        """
+        shown = str(found)
+        if isinstance(found, str) and not (found and found.isprintable()):
+            shown = repr(found)
+        values = f"one of {', '.join(expected)}" if isinstance(expected, tuple) else expected
+        text = f"{what}: expected {values}, found {shown:.300}{advice}"
+        text = text if path is None else f"{os.fspath(path)}: {text}"
+        return cls(text, path=path, expected=expected, found=found, **fields)
+
+    @classmethod
     def of(cls, error: ReportedError, prefix: str = "", **fields: Any) -> Self:
         """Returns another error as one of this class: its text after a prefix, its fields."""
         return cls(f"{prefix}{error}", **{**error.fields, **fields})
