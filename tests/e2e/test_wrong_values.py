@@ -111,7 +111,7 @@ def _refused():
             yield command, flag, value
     for command, flags in NUMBERS.items():
         for flag in flags:
-            for value in (*NO_NUMBER, "0x10", "1.5", "-1"):
+            for value in ("", "abc", "0x10", "1.5", "-1"):
                 yield command, flag, value
             if flag in NEVER_ZERO:
                 yield command, flag, "0"
