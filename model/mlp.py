@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ops.mlp import mlp, mlp_for_inference
+from ops.mlp import mlp
 
 # The slope of `relu` below zero: its results are far below rounding errors. In float16 it is 0.
 RELU_SLOPE = 2.0**-100
@@ -173,8 +173,7 @@ class MLP(tf.Module):
             return inputs
 
     def _apply_fused(self, inputs, for_inference):
-        function = mlp_for_inference if for_inference else mlp
         # Kernels stay float32: bfloat16 kernels would have bfloat16 gradients.
         kernels = [tf.convert_to_tensor(layer.kernel) for layer in self.dense_layers]
         biases = [tf.convert_to_tensor(layer.bias) for layer in self.dense_layers]
-        return function(inputs, kernels, biases, last_relu=self._last_relu)
+        return mlp(inputs, kernels, biases, self._last_relu, for_inference=for_inference)

@@ -5,6 +5,6 @@ linear by default. relu of NaN or infinity is NaN. Products accumulate in float3
 type, and the gradients of kernels and biases are float32.
 """
 
-from ops.mlp.native import mlp, mlp_for_inference
+from ops.mlp.native import mlp
 
-__all__ = ["mlp", "mlp_for_inference"]
+__all__ = ["mlp"]

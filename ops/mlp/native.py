@@ -17,6 +17,7 @@ def mlp(
     biases: Sequence[tf.Tensor],
     last_relu: bool = False,
     chunk_rows: int = 0,
+    for_inference: bool = False,
     name: str | None = None,
 ) -> tf.Tensor:
     """Applies an MLP and keeps the activations for its gradient.
@@ -28,6 +29,7 @@ def mlp(
         last_relu: whether to apply ReLU after the last layer.
         chunk_rows: samples that a thread computes at a time; 0: chosen by the op. It affects
             the rounding of the gradients of kernels and biases.
+        for_inference: keep no activations; the result then has no gradient.
         name: name of the op.
 
     Returns:
@@ -38,30 +40,6 @@ def mlp(
         TypeError: the type of x is not supported.
         ValueError, tf.errors.InvalidArgumentError: the shapes do not match.
     """
-    return _forward(x, kernels, biases, last_relu, chunk_rows, len(kernels) - 1, name)
-
-
-def mlp_for_inference(
-    x: tf.Tensor,
-    kernels: Sequence[tf.Tensor],
-    biases: Sequence[tf.Tensor],
-    last_relu: bool = False,
-    chunk_rows: int = 0,
-    name: str | None = None,
-) -> tf.Tensor:
-    """Same as `mlp`, but keeps no hidden activations and has no gradient."""
-    return _forward(x, kernels, biases, last_relu, chunk_rows, 0, name)
-
-
-def _forward(
-    x: tf.Tensor,
-    kernels: Sequence[tf.Tensor],
-    biases: Sequence[tf.Tensor],
-    last_relu: bool,
-    chunk_rows: int,
-    keep: int,
-    name: str | None,
-) -> tf.Tensor:
     ops = loader.load("mlp")
     x = tf.convert_to_tensor(x)
     if x.dtype not in _DTYPES:
@@ -74,8 +52,8 @@ def _forward(
             f"{len(kernels)} kernels and {len(biases)} biases"
         )
     y, _ = ops.dlrm_mlp_forward(
-        x=x, kernels=kernels, biases=biases, M=keep, last_relu=last_relu, chunk_rows=chunk_rows,
-        name=name,
+        x=x, kernels=kernels, biases=biases, M=0 if for_inference else len(kernels) - 1,
+        last_relu=last_relu, chunk_rows=chunk_rows, name=name,
     )  # fmt: skip
     return y
 
@@ -87,7 +65,7 @@ def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: tf.Tensor) -> tuple[tf.
     if len(hidden) != layers - 1:
         raise ValueError(
             f"MLP gradient: expected {layers - 1} hidden activations for {layers} layers, found "
-            f"{len(hidden)}; use ops.mlp.mlp instead of mlp_for_inference"
+            f"{len(hidden)}; use mlp without for_inference"
         )
     x, kernels = op.inputs[0], op.inputs[1 : 1 + layers]
     x_gradient, kernel_gradients, bias_gradients = loader.load("mlp").dlrm_mlp_backward(

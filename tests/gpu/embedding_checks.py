@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from tests.gpu import reference
-from tests.gpu.interaction_checks import MismatchError
+from tests.gpu.interaction_checks import MismatchError, require_within, run_all
 from tests.gpu.launchers import (
     BFLOAT16,
     DTYPE_NAMES,
@@ -139,15 +139,6 @@ def run_lookup(problem, bad_places):
     return 0.0
 
 
-def require_within(what, found, expected, limit):
-    """Returns the largest error / limit; raises MismatchError if it exceeds 1."""
-    ratio = np.abs(found.astype(np.float64) - expected) / limit
-    worst = float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
-    if worst > 1:
-        raise MismatchError(f"{what}: error {worst:.3g} times its limit")
-    return worst
-
-
 def run_sgd(problem, bad_places):
     """SGD with atomics: within the rounding of sums in any order."""
     step = np.float32(0.37)
@@ -254,19 +245,11 @@ def checks(library, memory, large):
 
     def group(run, dtype):
         def body(rng):
-            worst, count, wrong = 0.0, 0, []
-            for batch, sizes, dim, id_type, kind in cases(large):
+            def one(batch, sizes, dim, id_type, kind):
                 problem = Problem(library, memory, rng, batch, sizes, dim, dtype, id_type, kind)
-                bad = problem.add_bad_ids(rng) if kind == "bad" else []
-                try:
-                    worst = max(worst, run(problem, bad))
-                except AssertionError as error:
-                    wrong.append(f"B={batch} D={dim} tables={sizes[:4]} {kind} ids "
-                                 f"{np.dtype(id_type)}: {error}")  # fmt: skip
-                count += 1
-            if wrong:
-                raise MismatchError(f"{len(wrong)} of {count} cases: {'; '.join(wrong[:3])}")
-            return count, worst
+                return run(problem, problem.add_bad_ids(rng) if kind == "bad" else [])
+
+            return run_all(one, list(cases(large)))
 
         return body
 
@@ -285,8 +268,6 @@ def checks(library, memory, large):
     def initialize(rng):
         listed = [(0, 128, 0, 1, 0), (300, 128, 5, 8, 0), (41, 127, 0, 1, 0), (9, 1, 3, 2, 0),
                   (33, 128, 2**33, 3, 4), (7, 130, 0, 1, 0)]  # fmt: skip
-        for case in listed:
-            run_initialize(library, memory, rng, *case)
-        return len(listed), 0.0
+        return run_all(functools.partial(run_initialize, library, memory, rng), listed)
 
     yield "embedding initialise", initialize

@@ -1,6 +1,8 @@
 """Checks of the dot interaction, forward and backward, against float64 scalar products."""
 
 import ctypes
+import functools
+import reprlib
 
 import numpy as np
 
@@ -23,29 +25,38 @@ class MismatchError(AssertionError):
     """A kernel's result differs from the reference."""
 
 
-def worst_ratio(found, expected, magnitude, dtype, accumulation):
-    """Returns the largest error / limit; infinite if an element is not finite."""
-    limit = (
-        reference.ROUNDING[dtype] * 1.01 * np.abs(expected) + accumulation * magnitude + 2.0**-24
-    )
+def require_within(what, found, expected, limit):
+    """Returns the largest error / limit; raises MismatchError if it exceeds 1 or is not finite."""
     with np.errstate(invalid="ignore"):
         ratio = np.abs(found - expected) / limit
-    return float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
+    worst = float(np.where(np.isfinite(ratio), ratio, np.inf).max(initial=0.0))
+    if worst > 1:
+        raise MismatchError(f"{what}: error {worst:.3g} times its limit")
+    return worst
 
 
-def run_case(library, memory, rng, batch, features, dim, dtype, split=False, offset=0):
-    """Runs both directions once on random inputs; returns (forward, backward) error / limit.
+def run_all(run, cases):
+    """Calls ``run(*case)`` for every case; returns (cases, largest result).
 
-    Args:
-        library: the launchers.
-        memory: where buffers are allocated.
-        rng: random generator.
-        batch: B.
-        features: F.
-        dim: D.
-        dtype: element type, as in `launchers`.
-        split: pass row 0 and the other rows in two tensors.
-        offset: bytes by which all buffers are misaligned.
+    Raises:
+        MismatchError: some cases failed; names the first ones.
+    """
+    worst, wrong = 0.0, []
+    for case in cases:
+        try:
+            worst = max(worst, run(*case))
+        except AssertionError as error:
+            wrong.append(f"{reprlib.repr(case)}: {error}")
+    if wrong:
+        raise MismatchError(f"{len(wrong)} of {len(cases)} cases: {'; '.join(wrong[:3])}")
+    return len(cases), worst
+
+
+def run_case(library, memory, rng, dtype, split, offset, batch, features, dim):
+    """Runs both directions once on random inputs; returns the largest error / limit.
+
+    With `split`, row 0 and the other rows are in two tensors. All buffers are misaligned by
+    `offset` bytes.
     """
     shape = InteractionShape(batch, features, dim, dtype)
     width = library.width(features, dim)
@@ -56,27 +67,30 @@ def run_case(library, memory, rng, batch, features, dim, dtype, split=False, off
     upstream[:, dim + pairs :] = reference.to_storage(np.nan, dtype)
     size = ELEMENT_BYTES[dtype]
 
+    def parts(array):
+        return [array[:, 0], array[:, 1:]] if split else [array]
+
     def place(array):
-        if not split:
-            buffer = memory.upload(array, offset)
-            return [buffer], FeatureRows(
-                buffer.pointer, buffer.at(dim), features * dim, features * dim
+        buffers = [memory.upload(part, offset) for part in parts(array)]
+        if split:
+            return buffers, FeatureRows(
+                buffers[0].pointer, buffers[1].pointer, dim, (features - 1) * dim
             )
-        bottom = memory.upload(np.ascontiguousarray(array[:, 0]), offset)
-        vectors = memory.upload(np.ascontiguousarray(array[:, 1:]), offset)
-        return [bottom, vectors], FeatureRows(
-            bottom.pointer, vectors.pointer, dim, (features - 1) * dim
-        )
+        return buffers, FeatureRows.of_one_tensor(buffers[0].pointer, features, dim, size)
+
+    def require_close(what, found, expected, magnitude):
+        rounding = reference.ROUNDING[dtype] * 1.01 * np.abs(expected)
+        limit = rounding + ACCUMULATION * magnitude + 2.0**-24
+        return require_within(what, reference.from_storage(found, dtype), expected, limit)
 
     inputs, input_places = place(stored)
     output = memory.empty(batch * width, stored.dtype, offset)
     library.dot_interaction_forward(
         ctypes.byref(shape), input_places, output.pointer, memory.stream
     )
-    found = reference.from_storage(output.download().reshape(batch, width), dtype)
+    found = output.download().reshape(batch, width)
     values = reference.from_storage(stored, dtype)
-    expected, magnitude = reference.interaction(values)
-    forward = worst_ratio(found, expected, magnitude, dtype, ACCUMULATION)
+    worst = require_close("forward", found, *reference.interaction(values))
 
     gradient = memory.upload(upstream, offset)
     poison = np.full(batch * features * dim * size, 0xFF, np.uint8).view(stored.dtype)
@@ -84,20 +98,15 @@ def run_case(library, memory, rng, batch, features, dim, dtype, split=False, off
     library.dot_interaction_backward(
         ctypes.byref(shape), input_places, gradient.pointer, output_places, memory.stream
     )
-    downloaded = [buffer.download() for buffer in outputs]
-    found = downloaded[0] if not split else np.concatenate(
-        [downloaded[0][:, None], downloaded[1]], axis=1
-    )  # fmt: skip
     clean = reference.from_storage(upstream, dtype)
     clean[:, dim + pairs :] = 0
-    expected, magnitude = reference.interaction_gradient(values, clean)
-    backward = worst_ratio(
-        reference.from_storage(found, dtype), expected, magnitude, dtype, ACCUMULATION
-    )
-    for buffer, array in zip(inputs, [stored] if not split else [stored[:, 0], stored[:, 1:]]):
+    expected = map(parts, reference.interaction_gradient(values, clean))
+    for buffer, *limits in zip(outputs, *expected):
+        worst = max(worst, require_close("backward", buffer.download(), *limits))
+    for buffer, array in zip(inputs, parts(stored)):
         if not np.array_equal(buffer.download(), array):
             raise MismatchError("the kernel changed its input")
-    return forward, backward
+    return worst
 
 
 def shapes(large):
@@ -124,27 +133,15 @@ def checks(library, memory, large):
     """Yields (name, function of a random generator that returns (cases, largest error / limit))."""
 
     def group(dtype, split, offset):
-        def run(rng):
-            worst, wrong = 0.0, []
-            listed = shapes(large)
-            for batch, features, dim in listed:
-                if split and features == 1:
-                    continue  # an empty tensor of vectors has no address
-                case = run_case(library, memory, rng, batch, features, dim, dtype, split, offset)
-                if max(case) > 1.0:
-                    wrong.append(f"B={batch} F={features} D={dim}: error over limit "
-                                 f"{case[0]:.3g} forward, {case[1]:.3g} backward")  # fmt: skip
-                worst = max(worst, *case)
-            if wrong:
-                raise MismatchError(f"{len(wrong)} of {len(listed)} cases: {'; '.join(wrong[:5])}")
-            return len(listed), worst
-
-        return run
+        # An empty tensor of vectors has no address.
+        listed = [shape for shape in shapes(large) if not split or shape[1] > 1]
+        return lambda rng: run_all(
+            functools.partial(run_case, library, memory, rng, dtype, split, offset), listed
+        )
 
     for dtype in (FLOAT32, FLOAT16, BFLOAT16):
-        yield f"dot interaction {DTYPE_NAMES[dtype]}", group(dtype, False, 0)
-        yield f"dot interaction {DTYPE_NAMES[dtype]} two inputs", group(dtype, True, 0)
+        name = f"dot interaction {DTYPE_NAMES[dtype]}"
+        yield name, group(dtype, False, 0)
+        yield f"{name} two inputs", group(dtype, True, 0)
         # Rows that are not 16-byte aligned take the kernel for any shape.
-        odd = ELEMENT_BYTES[dtype]
-        name = f"dot interaction {DTYPE_NAMES[dtype]} unaligned"
-        yield name, group(dtype, False, odd)
+        yield f"{name} unaligned", group(dtype, False, ELEMENT_BYTES[dtype])

@@ -2,23 +2,21 @@
 
 import functools
 
-from tests.gpu.clock import device_state, measure
+from tests.gpu.clock import measure
 
 COPY_BYTES = (2**31, 2**28, 2**26, 2**24)  # the first is the limit, the others show small sizes
 MATRIX = 8192
 
 
 def properties():
-    """Returns properties of the device from PyTorch and nvidia-smi."""
+    """Returns PyTorch's properties of the device."""
     import torch
 
     known = torch.cuda.get_device_properties(0)
     names = ("name", "multi_processor_count", "L2_cache_size", "total_memory", "clock_rate",
              "shared_memory_per_multiprocessor", "regs_per_multiprocessor")  # fmt: skip
     found = {name: getattr(known, name) for name in names if hasattr(known, name)}
-    return {
-        **found, "torch": torch.__version__, "cuda": torch.version.cuda, "state": device_state()
-    }  # fmt: skip
+    return {**found, "torch": torch.__version__, "cuda": torch.version.cuda}
 
 
 def copies():
@@ -71,5 +69,4 @@ def entries(seed):
         ("matrix product bfloat16", functools.partial(matrices, "bfloat16")),
         ("matrix product TF32", functools.partial(matrices, "float32", True)),
         ("matrix product float32", functools.partial(matrices, "float32")),
-        ("device afterwards", lambda: {"state": device_state()}),
     ]

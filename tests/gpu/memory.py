@@ -93,10 +93,6 @@ class Buffer:
         """The address of the first element."""
         return self._owner._address(self._memory) + self._begin
 
-    def at(self, element):
-        """Returns the address of an element."""
-        return self.pointer + element * self._dtype.itemsize
-
     def download(self):
         """Returns the elements.
 

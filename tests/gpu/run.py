@@ -167,7 +167,6 @@ def main():
     for names in stages(options):
         run_groups(names, options, results, library_path, deadline)
     found = results.all
-    table.print_checks(found["checks"])
     if found["timings"]:
         table.print_timings(found)
     results.save(finished=True, after=device_state(), seconds=time.monotonic() - begin)

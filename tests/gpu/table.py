@@ -31,17 +31,6 @@ def find(results, name, key):
     return None
 
 
-def print_checks(checks):
-    """Prints one line for each check."""
-    print(f"\n{'check':45} {'cases':>6} {'error/limit':>12} {'s':>6}  result")
-    for entry in checks:
-        verdict = "ok" if entry["passed"] else f"FAILED: {entry['error']}"
-        verdict = f"skipped: {entry['skipped']}" if "skipped" in entry else verdict
-        worst = f"{entry['worst']:12.3g}" if "worst" in entry else f"{'-':>12}"
-        print(f"{entry['name']:45} {entry.get('cases', '-'):>6} {worst} "
-              f"{entry.get('wall_seconds', 0):6.1f}  {verdict}")  # fmt: skip
-
-
 def print_timings(results):
     """Prints the device's limits and one line for each operation."""
     copy = find(results, "copy bandwidth", "copy_bytes_per_s")

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "dot_interaction/dot_interaction_cpu.h"
@@ -20,34 +21,20 @@ namespace {
 std::mt19937 generator;
 
 template <class T>
-T Convert(float value);
-template <>
-float Convert<float>(float value) {
-  return value;
-}
-template <>
-Bf16 Convert<Bf16>(float value) {
-  return ToBf16(value);
-}
-template <>
-Half Convert<Half>(float value) {
-  return ToHalf(value);
+T Convert(float value) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    return ToBf16(value);
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return ToHalf(value);
+  } else {
+    return value;
+  }
 }
 
 template <class T>
-double Precision();
-template <>
-double Precision<float>() {
-  return 1e-6;
-}
-template <>
-double Precision<Bf16>() {
-  return 1.0 / 256;
-}
-template <>
-double Precision<Half>() {
-  return 1.0 / 2048;
-}
+constexpr double kPrecision = std::is_same_v<T, Bf16>   ? 1.0 / 256
+                              : std::is_same_v<T, Half> ? 1.0 / 2048
+                                                        : 1e-6;
 
 // Elements that end where the allocation ends. Unless `aligned`, they start at an odd element
 // offset, which exposes kernels that assume alignment.
@@ -131,7 +118,7 @@ void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, in
   run(portable::DotInteraction<T>(), wanted_output.data(), wanted);
   Features& found = over ? in : out;
   run(functions, output.data(), found);
-  const double bound = (3 * Precision<T>() + 1e-6 * D) * 40;
+  const double bound = (3 * kPrecision<T> + 1e-6 * D) * 40;
   ExpectAll(output, wanted_output, 0, bound, "output");
   ExpectAll(found.bottom, wanted.bottom, 0, bound, "gradient of the bottom output");
   ExpectAll(found.rows, wanted.rows, 0, bound, "gradient of the vectors");
@@ -159,7 +146,7 @@ void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
     functions.gather(table.data(), D, rows.data(), kCount, stream, out.data());
     for (int64_t i = 0; i < kCount * D; ++i) {
       const double value = table[rows[i / D] * D + i % D];
-      Expect(out[i], value, std::abs(value) * Precision<T>() + 1e-7, "lookup", i);
+      Expect(out[i], value, std::abs(value) * kPrecision<T> + 1e-7, "lookup", i);
     }
     const RowStep step = {0.1f, 0.5f, {1e-3f, 0.25f, 0.5f}};
     for (int optimizer = 0; optimizer < RowRules::kCount; ++optimizer) {
@@ -220,34 +207,31 @@ void CheckFill(FillFunction fill) {
   }
 }
 
+#define DLRM_CHECK_SET(set)                                               \
+  CheckAll(set::DotInteraction<float>(), set::Embedding<float, float>()); \
+  CheckAll(set::DotInteraction<Bf16>(), set::Embedding<float, Bf16>());   \
+  CheckAll(set::DotInteraction<Half>(), set::Embedding<float, Half>());   \
+  CheckFill(set::Fill());                                                 \
+  ++sets
+
 int Run() {
-  int sets = 1;
+  int sets = 0;
   const auto has = [](const char* name) { return dlrm_select_instruction_set(name) == 0; };
-  CheckAll(portable::DotInteraction<float>(), portable::Embedding<float, float>());
-  CheckAll(portable::DotInteraction<Bf16>(), portable::Embedding<float, Bf16>());
-  CheckAll(portable::DotInteraction<Half>(), portable::Embedding<float, Half>());
+  DLRM_CHECK_SET(portable);
 #if defined(DLRM_HAVE_AVX2)
   if (has("avx2")) {
-    ++sets;
-    CheckAll(avx2::DotInteraction<float>(), avx2::Embedding<float, float>());
-    CheckAll(avx2::DotInteraction<Bf16>(), avx2::Embedding<float, Bf16>());
-    CheckAll(avx2::DotInteraction<Half>(), avx2::Embedding<float, Half>());
-    CheckFill(avx2::Fill());
+    DLRM_CHECK_SET(avx2);
   }
 #endif
 #if defined(DLRM_HAVE_AVX512)
   if (has("avx512")) {
-    ++sets;
-    CheckAll(avx512::DotInteraction<float>(), avx512::Embedding<float, float>());
-    CheckAll(avx512::DotInteraction<Bf16>(), avx512::Embedding<float, Bf16>());
-    CheckAll(avx512::DotInteraction<Half>(), avx512::Embedding<float, Half>());
-    CheckFill(avx512::Fill());
+    DLRM_CHECK_SET(avx512);
   }
 #endif
 #if defined(DLRM_HAVE_BF16)
   if (has("bf16")) {
-    ++sets;
     CheckAll(bf16::DotInteraction(), avx512::Embedding<float, Bf16>());
+    ++sets;
   }
 #endif
   std::printf("%lld values correct on %d instruction sets\n", static_cast<long long>(checks), sets);
