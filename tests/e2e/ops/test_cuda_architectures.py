@@ -49,40 +49,32 @@ def choose(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    ("choice", "known", "chosen"),
-    [
-        ("", NVCC_13, "80-real;86-real;89-real;90-real;100-real;120"),
-        ("all", NVCC_13, "80-real;86-real;89-real;90-real;100-real;120"),
-        ("all", NVCC_12, "80-real;86-real;89-real;90"),
-        ("80 90", NVCC_12, "80-real;90"),
-        ("120, 80", NVCC_13, "80-real;120"),
-        ("90;90", NVCC_13, "90"),
-        ("87", NVCC_12, "87"),
-    ],
-)
-def test_architectures_without_a_gpu(choose, choice, known, chosen):
-    done = choose(choice, known)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.split() == ["chosen", chosen]
+ALL_OF_12, ALL_OF_13 = "80-real;86-real;89-real;90", "80-real;86-real;89-real;90-real;100-real;120"
 
 
 @pytest.mark.parametrize(
-    ("listed", "known", "chosen"),
+    ("choice", "gpus", "known", "chosen"),
     [
-        (r"9.0\n9.0\n", NVCC_13, "90"),
-        (r"8.0\n9.0\n", NVCC_13, "80-real;90"),
-        (r"10.3\n", NVCC_13, "103"),
+        ("", None, NVCC_13, ALL_OF_13),
+        ("all", None, NVCC_13, ALL_OF_13),
+        ("all", None, NVCC_12, ALL_OF_12),
+        ("80 90", None, NVCC_12, "80-real;90"),
+        ("120, 80", None, NVCC_13, "80-real;120"),
+        ("90;90", None, NVCC_13, "90"),
+        ("87", None, NVCC_12, "87"),
+        ("", r"9.0\n9.0\n", NVCC_13, "90"),
+        ("", r"8.0\n9.0\n", NVCC_13, "80-real;90"),
+        ("", r"10.3\n", NVCC_13, "103"),
         # A GPU newer than nvcc: PTX of the newest earlier architecture.
-        (r"12.0\n", NVCC_12, "90"),
+        ("", r"12.0\n", NVCC_12, "90"),
         # Unsupported GPUs are ignored.
-        (r"7.0\n8.6\n", NVCC_13, "86"),
-        (r"7.0\n", NVCC_12, "80-real;86-real;89-real;90"),
-        ("[N/A]\\n", NVCC_12, "80-real;86-real;89-real;90"),
+        ("", r"7.0\n8.6\n", NVCC_13, "86"),
+        ("", r"7.0\n", NVCC_12, ALL_OF_12),
+        ("", r"[N/A]\n", NVCC_12, ALL_OF_12),
     ],
 )
-def test_architectures_of_the_hosts_gpus(choose, listed, known, chosen):
-    done = choose("", known, f"printf '{listed}'")
+def test_architectures_by_choice_and_gpus_of_the_host(choose, choice, gpus, known, chosen):
+    done = choose(choice, known, "exit 9" if gpus is None else f"printf '{gpus}'")
     assert done.returncode == 0, done.stderr
     assert done.stderr.split() == ["chosen", chosen]
 
