@@ -16,7 +16,6 @@ from model.interactions import Interaction, check_native, interaction_class
 from model.mlp import MLP
 from ops import loader
 
-COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 _BOTTOM_STREAM, _TOP_STREAM, _INTERACTION_STREAM = 1, 2, 3
 
 
@@ -36,12 +35,12 @@ class DLRMConfig:
         xla: compile the dense parts with XLA. A native op stays outside the compiled functions.
         fused_mlp: compute each MLP with the project's op (CPUs) instead of TensorFlow's layers.
             The variables are the same. Not with `xla` or float16.
-        compute_dtype: name of the dtype of arithmetic, one of `COMPUTE_DTYPES`. Variables and
+        compute_dtype: dtype of arithmetic: "float32", "bfloat16" or "float16". Variables and
             logits are always float32.
 
     Raises:
-        ValueError: the widths are inconsistent, the interaction or the dtype is unknown, or
-            `fused_mlp` or `custom_interact` is not possible.
+        ValueError: the widths are inconsistent, the interaction is unknown, or `fused_mlp` or
+            `custom_interact` is not possible.
     """
 
     dense_features: int
@@ -66,11 +65,6 @@ class DLRMConfig:
             check_native(self.interaction)
         if self.fused_mlp and self.xla:
             raise ValueError("fused_mlp: not possible with xla, which compiles TensorFlow's layers")
-        if self.compute_dtype not in COMPUTE_DTYPES:
-            raise ValueError(
-                f"compute_dtype: expected one of {', '.join(COMPUTE_DTYPES)}, found "
-                f"{self.compute_dtype!r}"
-            )
         if self.fused_mlp and self.compute_dtype == "float16":
             raise ValueError("fused_mlp: expected float32 or bfloat16, found float16")
 
@@ -125,26 +119,17 @@ class DenseDLRM(tf.Module):
         # With XLA, a separate inference function would only compile the same code twice.
         self._distinguishes_inference = not config.xla
         interaction = config.make_interaction()
+        options = {"seed": config.seed, "fused": config.fused_mlp}
         self.bottom = MLP(
-            config.bottom_mlp,
-            config.dense_features,
-            seed=config.seed,
-            stream=_BOTTOM_STREAM,
-            fused=config.fused_mlp,
-            name="bottom",
+            config.bottom_mlp, self.dense_features, stream=_BOTTOM_STREAM, name="bottom", **options
         )
         self.interaction = _InteractionLayer(
             interaction, native=config.custom_interact, seed=config.seed, name="interaction"
         )
         self.top = MLP(
-            config.top_mlp,
-            interaction.width,
-            seed=config.seed,
-            stream=_TOP_STREAM,
-            fused=config.fused_mlp,
-            last_relu=False,
-            name="top",
-        )
+            config.top_mlp, interaction.width, stream=_TOP_STREAM, last_relu=False, name="top",
+            **options,
+        )  # fmt: skip
         self._forward = self._plain_forward
         if config.xla and config.custom_interact:
             self._compiled_bottom = tf.function(

@@ -45,9 +45,6 @@ class Interaction(abc.ABC):
     Args:
         tables: T, at least 1.
         dimension: D, at least 1.
-
-    Raises:
-        ValueError: T or D is below 1.
     """
 
     name: ClassVar[str]
@@ -56,11 +53,6 @@ class Interaction(abc.ABC):
     has_native_op: ClassVar[bool] = False
 
     def __init__(self, tables: int, dimension: int) -> None:
-        if tables < 1 or dimension < 1:
-            raise ValueError(
-                f"interaction: expected at least 1 table of dimension at least 1, found {tables} "
-                f"of {dimension}"
-            )
         self.tables = tables
         self.dimension = dimension
 
@@ -124,7 +116,7 @@ class DotInteraction(Interaction):
     """
 
     name = "dot"
-    summary = "the bottom MLP's output and the products of all pairs of vectors"
+    summary = "the bottom MLP's output and the dot products of all pairs of vectors"
     has_native_op = True
 
     @property

@@ -1,4 +1,4 @@
-"""Parse a plan's arguments: table sizes, layer widths, bytes, the precision of a device."""
+"""Parse a plan's arguments: table sizes, layer widths, bytes."""
 
 from __future__ import annotations
 
@@ -47,11 +47,9 @@ def read_vocab_sizes(text: str) -> tuple[int, ...]:
     if not re.search(r"[^\d\s,+.\[\]-]", text) and not os.path.exists(text):
         return tuple(_positive_integers(text, "vocab_sizes", _LARGEST_TABLE))
     if not os.path.isfile(text):
-        raise ArgumentError(
-            f"--vocab_sizes={text:.80}: expected a file, a comma-separated list or one of "
-            f"{', '.join(VOCABULARIES)}",
-            flag="vocab_sizes",
-            found=text,
+        known = ", ".join(VOCABULARIES)
+        raise ArgumentError.of_flag(
+            "vocab_sizes", text, f"expected a file, a comma-separated list or one of {known}"
         )
     try:
         document = structured.read_json(text, Any)
@@ -87,9 +85,7 @@ def read_bytes(name: str, text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if not match:
-        raise ArgumentError(
-            f"--{name}={text}: expected a size such as 70GiB or 800M", flag=name, found=text
-        )
+        raise ArgumentError.of_flag(name, text, "expected a size such as 70GiB or 800M")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -104,11 +100,8 @@ def _positive_integers(text: str, name: str, largest: int | None = None) -> list
         numbers = [0]
     if any(number > (largest or number) for number in numbers) or min(numbers) < 1:
         most = "" if largest is None else f" of at most {largest}"
-        raise ArgumentError(
-            f"--{name}={text:.80}: expected positive integers{most}, comma-separated",
-            flag=name,
-            found=text,
-            bound=largest,
+        raise ArgumentError.of_flag(
+            name, text, f"expected positive integers{most}, comma-separated", bound=largest
         )
     return numbers
 
@@ -121,17 +114,4 @@ def check_column_split(optimizer: str) -> None:
             f"--column_split: not possible with {kind.description}, which has one state per row; "
             f"leave it out, or use one of {', '.join(divisible_optimizers())}",
             flag="column_split",
-            expected=tuple(divisible_optimizers()),
-            found=optimizer,
         )
-
-
-def precision_of(device: str, amp: bool) -> str:
-    """Return the precision of matrix products: TensorFlow's default, or AMP's.
-
-    Without AMP, TensorFlow uses TF32 if the GPU supports it (A100 and newer).
-    """
-    on_cpu = device.startswith("cpu")
-    if amp:
-        return "bf16" if on_cpu else "fp16"
-    return "fp32" if on_cpu or device.startswith("v100") else "tf32"

@@ -38,11 +38,8 @@ def render(run: PlannedRun) -> str:
     except PlacementError as error:
         if error.missing_bytes is None:
             raise
-        enough = ", ".join(str(count) for count in SCALES if _fits(run, count))
         raise PlacementError(
-            f"{error}\nThey fit on {enough or f'none of {SCALES}'} ranks.",
-            missing_bytes=error.missing_bytes,
-            **error.fields,
+            f"{error}; {_where_it_fits(run)}", missing_bytes=error.missing_bytes, **error.fields
         ) from None
     step = run.cost(placed)
     bottom = "-".join(map(str, (shape.dense_features, *shape.bottom_mlp)))
@@ -71,6 +68,13 @@ def render(run: PlannedRun) -> str:
         "compares such predictions with published rates.",
     ]
     return "\n".join(lines)
+
+
+def _where_it_fits(run: PlannedRun) -> str:
+    *others, last = [str(count) for count in SCALES if _fits(run, count)] or [""]
+    if not last:
+        return f"they do not fit on up to {SCALES[-1]} ranks"
+    return f"they would fit on {', '.join(others)}{' or ' if others else ''}{last} ranks"
 
 
 def _fits(run: PlannedRun, count: int) -> bool:

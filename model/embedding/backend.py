@@ -80,12 +80,7 @@ def choose(
         BackendError: "sok" was requested and does not run here; one line with the reason.
     """
     if name not in BACKENDS:
-        raise BackendError(
-            f"embedding backend: expected one of {', '.join(BACKENDS)}, found {name!r}",
-            flag=_FLAG,
-            expected=BACKENDS,
-            found=name,
-        )
+        raise BackendError.of_flag(_FLAG, name, f"expected one of {', '.join(BACKENDS)}")
     if name in ("native", "own"):
         return Choice("native", reason="requested")
     if gpus is None:
@@ -95,7 +90,7 @@ def choose(
         if name == "sok":
             # If SOK does not import either, report that: it must be fixed first.
             _import_sok(importer)
-            raise BackendError(f"--embedding_backend=sok: {missing}", flag=_FLAG, found=gpus)
+            raise BackendError.of_flag(_FLAG, name, missing)
         return Choice("native", reason=missing)
     try:
         sok, version = _import_sok(importer)
@@ -103,7 +98,7 @@ def choose(
         if name == "sok":
             raise
         return Choice("native", reason=str(error))
-    reason = "requested" if name == "sok" else f"SOK {version} imports and TensorFlow sees a GPU"
+    reason = "requested" if name == "sok" else f"SOK {version} can be imported and there is a GPU"
     return Choice("sok", sok, version, reason)
 
 
@@ -114,14 +109,7 @@ def build(
     local_batch_size: int,
     options: EmbeddingOptions,
 ) -> Embedding:
-    """Returns the embedding.
-
-    Args:
-        choice: what `choose` returned.
-        placement: which rank holds which rows.
-        cluster: the ranks.
-        local_batch_size: b.
-        options: seed, optimizer and exchange.
+    """Returns the embedding of the backend that `choose` returned; the rest as for its class.
 
     Raises:
         BackendError: a flag has no effect on SOK, or SOK cannot start.
@@ -158,14 +146,14 @@ def _import_sok(importer):
     except Exception as error:
         # SOK passes on what its shared libraries and TensorFlow raise, and raises plain Exception.
         raise BackendError(_line(error), flag=_FLAG) from error
-    version = str(getattr(sok, "__version__", "of unknown version"))
+    version = str(getattr(sok, "__version__", "unknown"))
     missing = [name for name in _CALLS if not hasattr(sok, name)]
     if missing:
         raise BackendError(
-            f"SOK: expected version 2.x (merlin-sok 2.0 or newer), found {version} without "
-            f"{', '.join(missing)}; install merlin-sok 2.x or use --embedding_backend=native",
+            f"SOK: expected version 2.x (merlin-sok 2.0 or newer), found version {version}, "
+            f"which lacks {', '.join(missing)}; install merlin-sok 2.x or use "
+            "--embedding_backend=native",
             flag=_FLAG,
-            expected="2.x",
             found=version,
         )
     return sok, version
@@ -177,7 +165,11 @@ def _line(error):
     missing = re.search(r"(lib[\w.+-]+\.so[.\w]*): cannot open shared object file", text)
     if missing:
         library = missing.group(1)
-        text = f"the shared library {library} is missing" + _provider(library)
+        text = f"the shared library {library} is missing"
+        for pattern, provider in _PROVIDERS:
+            if re.match(pattern, library):
+                text += f"; install {provider} and add its folder to LD_LIBRARY_PATH"
+                break
     elif re.search(r"\.so is not found|Could not find lib", text):
         text = f"its native libraries are not built ({text})"
     elif "undefined symbol" in text:
@@ -186,13 +178,4 @@ def _line(error):
         text = f"it is incompatible with TensorFlow {tf.__version__} ({text})"
     else:
         text = f"{type(error).__name__}: {text}"
-    if len(text) > 400:
-        text = text[:397] + "..."
-    return f"SOK does not import: {text}"
-
-
-def _provider(library):
-    for pattern, provider in _PROVIDERS:
-        if re.match(pattern, library):
-            return f"; install {provider} and add its folder to LD_LIBRARY_PATH"
-    return ""
+    return f"SOK cannot be imported: {text:.400}"

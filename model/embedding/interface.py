@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +21,6 @@ from model.embedding.optimizers import RowOptimizer
 from model.embedding.placement import Placement
 from model.embedding.stored_rows import StoredTables
 from storage.errors import ReportedError
-
-GRADIENTS = ("mean", "sum")
 
 
 class BackendError(ReportedError, ValueError):
@@ -66,16 +64,12 @@ class EmbeddingOptions:
     seed: int
     optimizer: str | RowOptimizer = "sgd"
     exchange_dtype: tf.DType = tf.float32
-    gradient: str = "mean"
+    gradient: Literal["mean", "sum"] = "mean"
     compress: bool = False
     model_parallel_input: bool = False
     native_kernels: bool = True
 
     def __post_init__(self):
-        if self.gradient not in GRADIENTS:
-            raise ValueError(
-                f"gradient: expected one of {', '.join(GRADIENTS)}, found {self.gradient!r}"
-            )
         object.__setattr__(self, "exchange_dtype", tf.as_dtype(self.exchange_dtype))
 
     def gradient_scale(self, ranks: int) -> float:

@@ -18,9 +18,6 @@ from typing import Any
 
 from storage.errors import ReportedError
 
-# States are float32, whatever the type of the rows.
-STATE_VALUE_BYTES = 4
-
 
 @dataclasses.dataclass(frozen=True)
 class RowState:
@@ -39,7 +36,7 @@ class RowState:
 
     def bytes_per_row(self, width: int) -> int:
         """Returns the bytes of this state for one row of `width` columns."""
-        return STATE_VALUE_BYTES * (width if self.per == "column" else 1)
+        return 4 * (width if self.per == "column" else 1)  # float32, whatever the rows' type
 
     def shape(self, rows: int, width: int) -> list[int]:
         """Returns the shape of the state's variable for [rows, width] rows."""
@@ -111,9 +108,7 @@ class RowOptimizer:
             if name not in self.hyperparameters:
                 known = ", ".join(self.hyperparameters) or "no option"
                 raise OptimizerError(
-                    f"options of {self.name}: expected {known}, found {name!r}",
-                    expected=tuple(self.hyperparameters),
-                    found=name,
+                    f"options of {self.name}: expected {known}, found {name!r}", found=name
                 )
             least = "above 0" if name in self.positive else "of at least 0"
             # The kernels take float32: a tiny number becomes 0, a huge one infinite.
@@ -122,10 +117,8 @@ class RowOptimizer:
                 name in self.positive and single == 0
             ):
                 raise OptimizerError(
-                    f"option {name} of {self.name}: expected a float32 number {least}, "
-                    f"found {value}",
+                    f"option {name} of {self.name}: expected a number {least}, found {value}",
                     found=value,
-                    bound=0,
                 )
         return dataclasses.replace(self, hyperparameters={**self.hyperparameters, **options})
 
@@ -211,7 +204,6 @@ def find(optimizer: str | RowOptimizer) -> RowOptimizer:
     if optimizer not in OPTIMIZERS:
         raise OptimizerError(
             f"optimizer: expected one of {', '.join(OPTIMIZERS)}, found {optimizer!r}",
-            expected=tuple(OPTIMIZERS),
             found=optimizer,
         )
     return OPTIMIZERS[optimizer]

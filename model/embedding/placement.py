@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,20 +23,10 @@ from model.embedding.shards import (
     Shard,
     byte_text,
     check_assignment,
+    check_integer,
     check_sizes,
-    is_integer,
     row_bytes,
 )
-
-__all__ = [
-    "POLICIES",
-    "Assignment",
-    "Placement",
-    "PlacementError",
-    "Shard",
-    "check_optimizer",
-    "plan",
-]
 
 POLICIES = ("auto", "table", "row")
 
@@ -70,9 +61,7 @@ class Placement:
         if len(self.assignments) != len(self.vocab_sizes):
             raise PlacementError(
                 f"expected {len(self.vocab_sizes)} assignments, one per table, found "
-                f"{len(self.assignments)}",
-                expected=len(self.vocab_sizes),
-                found=len(self.assignments),
+                f"{len(self.assignments)}"
             )
         for table, assignment in enumerate(self.assignments):
             check_assignment(table, assignment, self.dimension, self.ranks)
@@ -82,9 +71,7 @@ class Placement:
     @functools.cached_property
     def shards(self) -> tuple[Shard, ...]:
         """All shards, ordered by rank, then kind (`KINDS`' order), table and column."""
-        parts = []
-        for table, assignment in enumerate(self.assignments):
-            parts.extend(self._parts(table, assignment))
+        parts = [part for table in range(len(self.assignments)) for part in self._parts(table)]
         parts.sort(key=lambda s: (s.rank, KINDS.index(s.kind), s.table, s.column_start))
         next_row = {}
         shards = []
@@ -95,26 +82,17 @@ class Placement:
         return tuple(shards)
 
     @functools.cached_property
-    def _shards_by_rank(self) -> tuple[tuple[Shard, ...], ...]:
-        groups = [[] for _ in range(self.ranks)]
-        for shard in self.shards:
-            groups[shard.rank].append(shard)
-        return tuple(tuple(group) for group in groups)
-
-    @functools.cached_property
-    def _shards_by_table(self) -> tuple[tuple[Shard, ...], ...]:
-        groups = [[] for _ in self.vocab_sizes]
-        for shard in self.shards:
-            groups[shard.table].append(shard)
-        return tuple(tuple(group) for group in groups)
+    def _shards_by_rank(self) -> dict[int, tuple[Shard, ...]]:
+        groups = itertools.groupby(self.shards, key=lambda shard: shard.rank)
+        return {rank: tuple(group) for rank, group in groups}
 
     def shards_of(self, rank: int) -> tuple[Shard, ...]:
         """Return the shards of one rank, in the order of its fused variable."""
-        return self._shards_by_rank[rank]
+        return self._shards_by_rank.get(rank, ())
 
     def shards_of_table(self, table: int) -> tuple[Shard, ...]:
         """Return the shards of one table, by rank."""
-        return self._shards_by_table[table]
+        return tuple(shard for shard in self.shards if shard.table == table)
 
     def tables_of(self, rank: int) -> tuple[int, ...]:
         """Return the indices of the table-wise tables of one rank, ascending."""
@@ -203,8 +181,9 @@ class Placement:
             )
         return "\n".join(lines)
 
-    def _parts(self, table: int, assignment: Assignment) -> list[Shard]:
+    def _parts(self, table: int) -> list[Shard]:
         rows, width, size = self.vocab_sizes[table], self.dimension, self.ranks
+        assignment = self.assignments[table]
 
         def part(rank, count, offset=0, stride=1, start=0, end=width):
             kind = assignment.kind
@@ -226,9 +205,9 @@ class Placement:
             if missing > 0:
                 largest = max(self.shards_of(rank), key=self.shard_bytes)
                 raise PlacementError(
-                    f"rank {rank}: its tables need {self.bytes_of(rank):,} bytes, its memory is "
-                    f"{budget:,} bytes, {missing:,} bytes are missing; its largest shard is of "
-                    f"table {largest.table} ({self.shard_bytes(largest):,} bytes)",
+                    f"rank {rank}: its tables need {self.bytes_of(rank):,} bytes, but it has "
+                    f"only {budget:,} bytes ({missing:,} bytes too few); its largest shard "
+                    f"({self.shard_bytes(largest):,} bytes) belongs to table {largest.table}",
                     missing_bytes=missing,
                     flag="placement",
                     table=largest.table,
@@ -271,24 +250,11 @@ def plan(
     vocab_sizes = tuple(vocab_sizes)
     check_sizes(vocab_sizes, dimension, ranks)
     if policy not in POLICIES:
-        raise PlacementError(
-            f"policy: expected one of {', '.join(POLICIES)}, found {policy!r}",
-            expected=POLICIES,
-            found=policy,
-        )
-    if column_split is not False and column_split != "auto":
-        raise PlacementError(
-            f"column_split: expected False or 'auto', found {column_split!r}", found=column_split
-        )
-    for name, value in (
-        ("bytes_per_rank", 0 if bytes_per_rank is None else bytes_per_rank),
-        ("optimizer_bytes_per_row", optimizer_bytes_per_row),
-        ("replicate_below_rows", replicate_below_rows),
-    ):
-        if not is_integer(value) or value < 0:
-            raise PlacementError(
-                f"{name}: expected an integer of at least 0, found {value!r}", found=value, bound=0
-            )
+        raise PlacementError(f"policy: expected one of {', '.join(POLICIES)}, found {policy!r}")
+    if bytes_per_rank is not None:
+        check_integer("bytes_per_rank", bytes_per_rank, 0)
+    check_integer("optimizer_bytes_per_row", optimizer_bytes_per_row, 0)
+    check_integer("replicate_below_rows", replicate_below_rows, 0)
     search = Search(vocab_sizes, dimension, ranks, bytes_per_rank, optimizer_bytes_per_row)
     for table, rows in enumerate(vocab_sizes):
         if rows < replicate_below_rows:
@@ -319,13 +285,11 @@ def check_optimizer(
         table = placement.column_wise_tables[0]
         raise PlacementError(
             f"{path or 'placement'}: table {table} is split by column, but {kind.description} has "
-            "one state per row; place it by table or by row, or use one of "
-            f"{', '.join(divisible_optimizers())}",
+            "one state per row; place the table with kind 'table' or 'row', or use one of "
+            f"the optimizers {', '.join(divisible_optimizers())}",
             flag="placement",
             path=path,
             table=table,
-            expected=tuple(divisible_optimizers()),
-            found=kind.name,
         )
 
 

@@ -124,10 +124,11 @@ class Search:
         missing = max(self.used) - self.budget
         table = rest[0] if rest else max(self.assignments, key=lambda t: self.sizes[t])
         raise PlacementError(
-            f"{len(self.sizes)} tables do not fit on {self.ranks} ranks: with every table placed "
-            f"row-wise a rank needs {max(self.used):,} bytes ({byte_text(max(self.used))}), its "
-            f"memory is {self.budget:,} bytes, {missing:,} bytes ({byte_text(missing)}) are "
-            f"missing per rank; the largest is table {table} ({self.sizes[table]:,} rows)",
+            f"{len(self.sizes)} tables do not fit on {self.ranks} rank{'s'[: self.ranks > 1]}: "
+            f"even with every table sharded by rows, each rank needs {max(self.used):,} bytes "
+            f"({byte_text(max(self.used))}) but has only {self.budget:,} bytes, which is "
+            f"{missing:,} bytes ({byte_text(missing)}) too few; the largest is table {table} "
+            f"({self.sizes[table]:,} rows)",
             missing_bytes=missing,
             flag="memory_per_rank",
             table=table,
@@ -142,10 +143,10 @@ class Search:
         missing = failure.need - failure.free
         return PlacementError(
             f"table {failure.table} ({self.sizes[failure.table]:,} rows) needs "
-            f"{failure.need:,} bytes ({byte_text(failure.need)}), the emptiest rank with fewer "
-            f"than {limit} tables has {max(failure.free, 0):,}, {missing:,} bytes "
-            f"({byte_text(missing)}) are missing; use more ranks, more memory per rank, or "
-            "--placement=auto, which places large tables row-wise",
+            f"{failure.need:,} bytes ({byte_text(failure.need)}), but the emptiest rank with "
+            f"fewer than {limit} tables has only {max(failure.free, 0):,} bytes "
+            f"({missing:,} bytes or {byte_text(missing)} too few); use more ranks, more "
+            "memory per rank, or --placement=auto, which places large tables row-wise",
             missing_bytes=missing,
             flag="placement",
             table=failure.table,

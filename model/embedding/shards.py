@@ -23,6 +23,11 @@ class PlacementError(ReportedError, ValueError):
         super().__init__(message, **fields)
         self.missing_bytes = missing_bytes
 
+    @classmethod
+    def of_table(cls, table: int, problem: str, **fields: Any) -> PlacementError:
+        """Returns the error "table N: problem"."""
+        return cls(f"table {table}: {problem}", table=table, **fields)
+
 
 def byte_text(count: float) -> str:
     """Return bytes as text in decimal units: `20.42 GB`."""
@@ -97,9 +102,11 @@ def row_bytes(width: int, dimension: int, optimizer_bytes_per_row: int) -> int:
     return width * row_types.ROW_TYPES[row_types.DEFAULT] + state
 
 
-def is_integer(value: Any) -> bool:
-    """Return whether a value is an integer; True and False are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def check_integer(name: str, value: Any, least: int = 1, table: int | None = None) -> None:
+    """Raise PlacementError unless a value is an integer, not a bool, of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        problem = f"expected an integer of at least {least}, found {value!r}"
+        raise PlacementError(f"{name}: {problem}", table=table, found=value, bound=least)
 
 
 def check_sizes(vocab_sizes: Sequence[int], dimension: int, ranks: int) -> None:
@@ -107,59 +114,28 @@ def check_sizes(vocab_sizes: Sequence[int], dimension: int, ranks: int) -> None:
     if not vocab_sizes:
         raise PlacementError("vocab_sizes: expected at least one table, found none", found=0)
     for table, rows in enumerate(vocab_sizes):
-        if not is_integer(rows) or rows < 1:
-            raise PlacementError(
-                f"table {table}: expected a size of at least 1, found {rows!r}",
-                table=table,
-                found=rows,
-                bound=1,
-            )
-    for name, value in (("dimension", dimension), ("ranks", ranks)):
-        if not is_integer(value) or value < 1:
-            raise PlacementError(
-                f"{name}: expected an integer of at least 1, found {value!r}",
-                found=value,
-                bound=1,
-            )
+        check_integer(f"table {table}: rows", rows, table=table)
+    check_integer("dimension", dimension)
+    check_integer("ranks", ranks)
 
 
 def check_assignment(table: int, assignment: Assignment, dimension: int, ranks: int) -> None:
     """Raise PlacementError, naming the table, unless the assignment is possible."""
     kind, owners = assignment.kind, assignment.ranks
-    if kind not in KINDS:
-        raise PlacementError(
-            f"table {table}: expected a kind of {', '.join(KINDS)}, found {kind!r}",
-            table=table,
-            expected=KINDS,
-            found=kind,
-        )
-    expected = {"table": 1, "column": 2}.get(kind, 0)
-    if len(owners) != expected:
-        raise PlacementError(
-            f"table {table}: expected {expected} ranks for kind {kind!r}, found {list(owners)}",
-            table=table,
-            expected=expected,
-            found=len(owners),
+    if len(owners) != (expected := {"table": 1, "column": 2}.get(kind, 0)):
+        raise PlacementError.of_table(
+            table, f"expected {expected} ranks for kind {kind!r}, found {list(owners)}"
         )
     for rank in owners:
-        if not is_integer(rank) or not 0 <= rank < ranks:
-            raise PlacementError(
-                f"table {table}: expected a rank from 0 to {ranks - 1}, found {rank!r}",
-                table=table,
-                found=rank,
-                bound=ranks,
+        if not 0 <= rank < ranks:
+            raise PlacementError.of_table(
+                table, f"expected a rank from 0 to {ranks - 1}, found {rank}", bound=ranks
             )
-    if kind == "column":
-        if len(set(owners)) != 2:
-            raise PlacementError(
-                f"table {table}: expected its column halves on two ranks, found both on rank "
-                f"{owners[0]}",
-                table=table,
-                found=owners,
-            )
-        if dimension % 2:
-            raise PlacementError(
-                f"table {table}: expected an even dimension to split by column, found {dimension}",
-                table=table,
-                found=dimension,
-            )
+    if kind == "column" and len(set(owners)) != 2:
+        raise PlacementError.of_table(
+            table, f"expected its column halves on two ranks, found both on rank {owners[0]}"
+        )
+    if kind == "column" and dimension % 2:
+        raise PlacementError.of_table(
+            table, f"expected an even dimension to split by column, found {dimension}"
+        )

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.embedding.interface import BackendError, EmbeddingOptions, ExchangePlan, Ranks
-from model.embedding.optimizers import OptimizerError, find
+from model.embedding.optimizers import find
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
 from model.embedding.sok_tables import RecordedLookup, RowWiseTables, TableWiseTables
@@ -183,9 +183,7 @@ class SokEmbedding:
         )
 
     def read_rows(self, table: int, ids: Any, state: str | None = None) -> np.ndarray:
-        """Returns rows of a table that this rank holds, as a float32 NumPy array [n, D].
-
-        A state per row is [n].
+        """Returns rows of a table as a float32 NumPy array, [n, D], or [n] for a state per row.
 
         Args:
             table: index of the table.
@@ -200,17 +198,7 @@ class SokEmbedding:
         return values.numpy()
 
     def write_rows(self, table: int, ids: Any, values: Any, state: str | None = None) -> None:
-        """Overwrites rows of a table that this rank holds.
-
-        Args:
-            table: index of the table.
-            ids: n ids, all owned by this rank.
-            values: float32 [n, D], or [n].
-            state: as for `read_rows`.
-
-        Raises:
-            IndexError: this rank does not hold one of the ids.
-        """
+        """Overwrites rows with float32 values, [n, D] or [n]; the rest as for `read_rows`."""
         variable, rows = self._find(table, ids, state)
         tf.raw_ops.ResourceScatterUpdate(
             resource=variable.handle, indices=rows, updates=tf.convert_to_tensor(values)
@@ -223,10 +211,10 @@ class SokEmbedding:
             raise IndexError(f"table {table}: there are {len(self.placement.vocab_sizes)} tables")
         ids = np.asarray(ids, np.int64)
         shard = next((s for s in self.shards if s.table == table), None)
-        row = np.zeros(0, np.int64)
-        if shard is not None:
-            row, rest = np.divmod(ids - shard.row_offset, shard.row_stride)
-        if shard is None or np.any((rest != 0) | (row < 0) | (row >= shard.rows)):
+        if shard is None:
+            raise IndexError(f"table {table}: rank {self._rank} holds none of its rows")
+        row, rest = np.divmod(ids - shard.row_offset, shard.row_stride)
+        if np.any((rest != 0) | (row < 0) | (row >= shard.rows)):
             raise IndexError(f"table {table}: rank {self._rank} does not hold all of the ids")
         place, first = self._parts[index].place(table)
         if state is None:
@@ -248,15 +236,10 @@ class SokEmbedding:
                 with tf.device("CPU:0"):
                     chunk = kernels.create_table(rows, dimension)
                     kernels.embedding_initialize(
-                        chunk,
-                        base_row=0,
-                        rows=rows,
-                        table_index=shard.table,
-                        seed=seed,
-                        limit=math.sqrt(1.0 / sizes[shard.table]),
-                        first_row=first,
+                        chunk, base_row=0, rows=rows, table_index=shard.table, seed=seed,
+                        limit=math.sqrt(1.0 / sizes[shard.table]), first_row=first,
                         row_stride=shard.row_stride,
-                    )
+                    )  # fmt: skip
                 ids = first + shard.row_stride * np.arange(rows)
                 self.write_rows(shard.table, ids, chunk)
 
@@ -276,10 +259,6 @@ class SokEmbedding:
 
 def _check(placement, options):
     """Raises `BackendError` for what cannot take effect with SOK; docs/sok.md has the reasons."""
-    try:
-        find(options.optimizer)
-    except OptimizerError as error:
-        raise BackendError(str(error), **error.fields) from error
     unsupported = (*placement.column_wise_tables, *placement.replicated_tables)
     if unsupported:
         table = unsupported[0]
@@ -289,14 +268,13 @@ def _check(placement, options):
             "out --column_split and --replicate_below_rows, or use --embedding_backend=native",
             flag="placement",
             table=table,
-            expected=("table", "row"),
-            found=kind,
         )
     table_wise = placement.table_wise_tables
     if table_wise and options.compress:
         raise BackendError(
-            f"table {table_wise[0]}: --dedup_ids has no effect on SOK's table-wise tables, whose "
-            "lookup_sparse takes the same number of ids on every rank; use --placement=row",
+            f"table {table_wise[0]}: --dedup_ids cannot be used with SOK's table-wise tables: "
+            "lookup_sparse needs the same number of ids on every rank; use --placement=row, or "
+            "leave --dedup_ids out",
             flag="dedup_ids",
             table=table_wise[0],
         )

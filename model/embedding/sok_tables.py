@@ -33,14 +33,13 @@ def start(sok: ModuleType, cluster: Ranks) -> None:
         import horovod.tensorflow as hvd
     except ImportError as error:
         raise BackendError(
-            f"SOK communicates through Horovod, which does not import: {error}"
+            f"SOK communicates through Horovod, which cannot be imported: {error}"
         ) from error
     if not hvd.is_initialized():
         hvd.init()
     if hvd.size() != cluster.size:
         raise BackendError(
             f"SOK uses Horovod's ranks: expected {cluster.size}, found {hvd.size()}",
-            expected=cluster.size,
             found=hvd.size(),
         )
     _restore_find_loader()
@@ -153,13 +152,8 @@ class TableWiseTables:
 
 
 def _variable(sok: ModuleType, shape: tuple[int, int], name: str, **mode: str) -> tf.Variable:
-    return sok.Variable(
-        shape=shape,
-        dtype=tf.float32,
-        initializer=lambda shape, dtype: tf.zeros(shape, dtype),
-        name=name,
-        **mode,
-    )
+    zeros = lambda shape, dtype: tf.zeros(shape, dtype)  # noqa: E731
+    return sok.Variable(shape=shape, dtype=tf.float32, initializer=zeros, name=name, **mode)
 
 
 class RecordedLookup:

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from model.embedding import backend
-from model.embedding.interface import EmbeddingOptions, lookup
+from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
-from model.embedding.sharded import ShardedEmbedding
 from model.embedding.sok import SokEmbedding
 from tests.support.model import fake_sok
 from training.runtime.process_group import SingleProcessGroup
@@ -39,42 +38,23 @@ NOT_INSTALLED = ModuleNotFoundError(
 )
 
 
+def missing(library):
+    return OSError(f"{library}: cannot open shared object file: No such file or directory")
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (NOT_INSTALLED, ["merlin-sok", "CUDA", tf.__version__]),
-        (
-            Exception("[SOK INFO] libsok.so is not found"),
-            ["libsok.so is not found"],
-        ),
-        (
-            FileNotFoundError("Could not find libsparse_operation_kit.so"),
-            ["libsparse_operation_kit.so"],
-        ),
-        (
-            tf.errors.NotFoundError(
-                None, None, "libcudart.so.12: cannot open shared object file: No such file"
-            ),
-            ["libcudart.so.12", "CUDA toolkit"],
-        ),
-        (
-            OSError("libcuda.so.1: cannot open shared object file: No such file or directory"),
-            ["libcuda.so.1", "NVIDIA driver"],
-        ),
-        (OSError("libnccl.so.2: cannot open shared object file: No"), ["libnccl.so.2", "NCCL"]),
-        (ImportError("libmpi.so.40: cannot open shared object file: x"), ["libmpi.so.40", "MPI"]),
-        (
-            tf.errors.NotFoundError(None, None, "/x/libembedding.so: undefined symbol: _ZN10tens"),
-            [tf.__version__, "undefined symbol"],
-        ),
-        (
-            ModuleNotFoundError(
-                "No module named 'tensorflow.python.training.tracking'",
-                name="tensorflow.python.training.tracking",
-            ),
-            [tf.__version__, "training.tracking"],
-        ),
-        (RuntimeError("a\n  b" * 500), ["RuntimeError: a b", "..."]),
+        (Exception("[SOK INFO] libsok.so is not found"), ["not built", "libsok.so"]),
+        (FileNotFoundError("Could not find libsok.so"), ["not built", "libsok.so"]),
+        (missing("libcudart.so.12"), ["libcudart.so.12", "CUDA toolkit"]),
+        (missing("libcuda.so.1"), ["libcuda.so.1", "NVIDIA driver"]),
+        (missing("libnccl.so.2"), ["libnccl.so.2", "NCCL"]),
+        (missing("libmpi.so.40"), ["libmpi.so.40", "MPI"]),
+        (OSError("/x/libembedding.so: undefined symbol: _ZN10tens"), [tf.__version__, "_ZN10tens"]),
+        (ModuleNotFoundError("No module 'tracking'", name="x"), [tf.__version__, "tracking"]),
+        (RuntimeError("a\n  b" * 500), ["RuntimeError: a b"]),
     ],
 )
 def test_failed_import_is_an_error_of_one_line(error, words):
@@ -103,26 +83,17 @@ def test_native_does_not_import_sok(name):
 def test_sok_without_a_gpu_is_refused():
     with pytest.raises(backend.BackendError) as caught:
         backend.choose("sok", gpus=0, importer=importer(SOK))
-    assert (caught.value.flag, caught.value.found) == ("embedding_backend", 0)
+    assert (caught.value.flag, caught.value.found) == ("embedding_backend", "sok")
     # A failed import is reported first.
     with pytest.raises(backend.BackendError, match="merlin-sok"):
         backend.choose("sok", gpus=0, importer=importer(NOT_INSTALLED))
-
-
-def test_sok_of_this_machine_imports_or_is_an_error_of_one_line():
-    try:
-        choice = backend.choose("sok")
-    except backend.BackendError as error:
-        assert "\n" not in str(error)
-    else:
-        assert choice.version
 
 
 @pytest.mark.parametrize("module", [SOK_1, types.SimpleNamespace(__version__="0.9")])
 def test_sok_other_than_2_is_refused(module):
     with pytest.raises(backend.BackendError) as caught:
         backend.choose("sok", gpus=1, importer=importer(module))
-    assert (caught.value.expected, caught.value.found) == ("2.x", module.__version__)
+    assert caught.value.found == module.__version__
     assert "\n" not in str(caught.value)
     assert backend.choose("auto", gpus=1, importer=importer(module)).name == "native"
 
@@ -131,7 +102,6 @@ def test_unknown_backend_is_refused():
     with pytest.raises(backend.BackendError) as caught:
         backend.choose("torch")
     assert (caught.value.flag, caught.value.found) == ("embedding_backend", "torch")
-    assert caught.value.expected == ("auto", "native", "own", "sok")
 
 
 def test_placement_policy_follows_the_backend():
@@ -165,13 +135,3 @@ def test_build_refuses_options_without_effect_on_sok(option, flag):
             choice, placement, SingleProcessGroup(), 8, EmbeddingOptions(seed=1, **option)
         )
     assert caught.value.flag == flag
-
-
-def test_build_makes_the_native_embedding():
-    placement = plan((20, 3), 4, 1, policy="table")
-    embedding = backend.build(
-        backend.Choice("native"), placement, SingleProcessGroup(), 8, EmbeddingOptions(seed=1)
-    )
-    assert isinstance(embedding, ShardedEmbedding)
-    vectors = lookup(embedding, embedding.plan_ids(tf.zeros((8, 2), tf.int32)))
-    assert tuple(vectors.shape) == (8, 2, 4)

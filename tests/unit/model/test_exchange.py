@@ -10,6 +10,7 @@ from model.embedding.row_exchange import RowExchange
 from model.embedding.sharded import exchanges_complete_tables
 from tests.support.model.placements import placement_of
 from tests.support.thread_ranks import ThreadRanks
+from training.runtime.process_group import SingleProcessGroup
 
 VOCAB = (11, 1, 7, 3, 50)
 DIMENSION = 6
@@ -50,38 +51,6 @@ def test_table_plan_has_ids_splits_and_permutations():
     np.testing.assert_array_equal(exchange_1.table_rows, [9])
 
 
-def test_table_plan_of_model_parallel_input_exchanges_no_ids():
-    class NoExchange:
-        rank, size = 1, 2
-
-    ids = np.array([[8], [7], [6], [0]], np.int32)
-    exchange = TableExchange(TABLE_PLACEMENT, NoExchange(), 2, model_parallel_input=True)
-    np.testing.assert_array_equal(exchange.plan_ids(tf.constant(ids)).ids, ids)
-
-
-def test_table_exchange_sends_vectors_to_samples_and_gradients_back():
-    """Vectors of id + 10 table, gradients of sample + 10 table + 100 rank."""
-    tables_of = [[1, 2], [0]]
-
-    def body(cluster):
-        exchange = TableExchange(TABLE_PLACEMENT, cluster, 2)
-        plan = exchange.plan_ids(tf.constant(TABLE_IDS[cluster.rank]))
-        values = plan.ids.numpy() + 10 * np.array(tables_of[cluster.rank])
-        rows = tf.constant(np.repeat(values[:, :, None], 4, axis=2), tf.float32)
-        vectors = exchange.exchange_vectors(plan, rows).numpy()
-        marks = np.arange(2)[:, None] + 10 * np.arange(3) + 100 * cluster.rank
-        gradients = tf.constant(np.repeat(marks[:, :, None], 4, axis=2), tf.float32)
-        return vectors, exchange.exchange_gradients(plan, gradients).numpy()
-
-    results = ThreadRanks(2).run(body)
-    for rank, (vectors, gradients) in enumerate(results):
-        expected = TABLE_IDS[rank] + 10 * np.arange(3)
-        np.testing.assert_array_equal(vectors, np.repeat(expected[:, :, None], 4, axis=2))
-        samples = np.array([0, 1, 100, 101])[:, None]
-        expected = samples + 10 * np.array(tables_of[rank])
-        np.testing.assert_array_equal(gradients, np.repeat(expected[:, :, None], 4, axis=2))
-
-
 # Two row-wise tables of 5 and 3 rows: rank 0 has rows 0-2 and 3-4, rank 1 rows 0-1 and 2.
 ROW_PLACEMENT = Placement((5, 3), 4, 2, (Assignment("row"), Assignment("row")))
 ROW_IDS = np.array([[[4, 1], [4, 0]], [[1, 2], [3, 1]]], np.int32)
@@ -109,18 +78,6 @@ def test_row_plan_has_rows_splits_and_permutations(compress):
         for plan in (plan_0, plan_1):
             permutation, inverse = plan["permutation"], plan["inverse_permutation"]
             np.testing.assert_array_equal(permutation[inverse], np.arange(4))
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_row_owner_is_the_id_modulo_the_ranks(size):
-    """The map of SparseOperationKit 2, so that shards interchange."""
-    placement = placement_of("row", size, VOCAB, DIMENSION)
-    sample = np.array([7, 0, 5, 2, 31], np.int32)
-    ids = np.tile(sample, (size, LOCAL_BATCH, 1))
-    for rank, (exchange, plan) in enumerate(plans(RowExchange, placement, ids)):
-        expected = [exchange.first_rows[t] + i // size for t, i in enumerate(sample)]
-        expected = [row for row, i in zip(expected, sample) if i % size == rank]
-        assert sorted(plan["ids"][:, 0]) == sorted(expected * size * LOCAL_BATCH)
 
 
 def fill(placement, rank, width, tables):
@@ -200,12 +157,9 @@ def test_row_plan_refuses_an_id_outside_its_table(bad):
 
 
 def test_row_exchange_refuses_more_rows_than_32_bits_number():
-    class One:
-        rank, size = 0, 1
-
     placement = Placement((2**30, 2**30), 4, 1, (Assignment("row"), Assignment("row")))
     with pytest.raises(PlacementError) as caught:
-        RowExchange(placement, One(), LOCAL_BATCH)
+        RowExchange(placement, SingleProcessGroup(), LOCAL_BATCH)
     assert (caught.value.found, caught.value.bound) == (2**31, 2**31)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import interactions
 from model.dlrm import DenseDLRM, DLRMConfig
 from model.interactions import INTERACTIONS
 from ops import loader
@@ -82,21 +81,9 @@ def test_initial_values_depend_on_the_seed_only(seed):
         ({"bottom_mlp": ()}, "bottom MLP"),
         ({"top_mlp": (4, 2)}, r"\[4, 2\]"),
         ({"fused_mlp": True, "xla": True}, "fused_mlp.* xla"),
-        ({"compute_dtype": "mixed_bfloat16"}, "compute_dtype.*'mixed_bfloat16'"),
         ({"fused_mlp": True, "compute_dtype": "float16"}, "fused_mlp.* float16"),
     ],
 )
 def test_config_refuses_invalid_options(options, names):
     with pytest.raises(ValueError, match=names):
         DLRMConfig(DENSE, TABLES, **{"bottom_mlp": BOTTOM, "top_mlp": TOP, **options})
-
-
-@pytest.mark.parametrize(("tables", "dimension"), [(0, 4), (3, 0)])
-def test_interaction_refuses_no_table_and_no_column(tables, dimension):
-    with pytest.raises(ValueError, match=f"{tables} of {dimension}"):
-        interactions.DotInteraction(tables, dimension)
-
-
-def test_interaction_without_a_native_op_refuses_compute_native():
-    with pytest.raises(NotImplementedError, match="'none'"):
-        interactions.NoInteraction(3, 4).compute_native(None, None, {})

@@ -1,5 +1,7 @@
 """The registry of row optimizers and its users."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -33,39 +35,13 @@ def test_states_have_the_registrys_shapes_and_bytes(name, states, state_bytes, s
         np.testing.assert_array_equal(fused.read(0, 0, 7, state), 0)
 
 
-@pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
-def test_options_change_the_update(native):
-    """One update of one row depends on the initial accumulator, l1 and beta."""
-    placement = Placement((3,), 4, 1, (Assignment("table", (0,)),))
-    options = {"l1": 0.125, "beta": 0.5, "initial_accumulator": 4.0}
-    fused = FusedTables(
-        placement, placement.shards_of(0), [0], 3, 4, seed=0, native=native,
-        optimizer=OPTIMIZERS["ftrl"].with_options(options),
-    )  # fmt: skip
-    np.testing.assert_array_equal(fused.read(0, 0, 3, "accumulator"), 4.0)
-    row = np.array([0.25, -0.25, 0.125, 0.5])
-    fused.write(0, 1, row[None].astype("f4"))
-    gradient = np.array([3.0, -2.0, 0.5, 0.0])
-    fused.update(
-        np.array([[1]]), gradient[None, None].astype("f4"), np.zeros(1, np.int64),
-        np.full(1, 3, np.int64), 0.25, 1.0,
-    )  # fmt: skip
-    n = 4 + gradient**2
-    z = 0.25 * gradient - (np.sqrt(n) - 2) * row
-    expected = np.where(abs(z) <= 0.125, 0, (np.sign(z) * 0.125 - z) / (np.sqrt(n) + 0.5))
-    np.testing.assert_allclose(fused.read(0, 1, 1)[0], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(fused.read(0, 1, 1, "linear")[0], z, rtol=1e-5, atol=1e-6)
-    assert expected[3] == 0 and expected[0] != 0
-
-
 def test_column_wise_tables_require_states_per_column():
     placement = Placement((9,), 8, 2, (Assignment("column", (0, 1)),))
     for name, optimizer in OPTIMIZERS.items():
         if optimizer.per_row_states:
             with pytest.raises(PlacementError) as caught:
                 check_optimizer(placement, name)
-            assert (caught.value.table, caught.value.found) == (0, name)
-            assert caught.value.expected == ("sgd", "adagrad", "ftrl")
+            assert (caught.value.table, caught.value.flag) == (0, "placement")
         else:
             check_optimizer(placement, name)
 
@@ -77,6 +53,7 @@ def test_column_wise_tables_require_states_per_column():
         ("sgd", "l1=1", "l1"),
         ("ftrl", "l1=-0.1", -0.1),
         ("ftrl", "beta=1e39", 1e39),
+        ("ftrl", "beta=-inf", -math.inf),
         ("adagrad", "epsilon=0", 0.0),
         ("adagrad", "epsilon=1e-60", 1e-60),
         ("ftrl", "l1=a", "l1=a"),
@@ -92,11 +69,6 @@ def test_wrong_options_are_refused(name, text, found):
     assert caught.value.found == found
 
 
-def test_option_that_is_nan_is_refused():
-    with pytest.raises(OptimizerError, match=r"beta.* nan"):
-        OPTIMIZERS["ftrl"].with_options({"beta": float("nan")})
-
-
 def test_with_options_does_not_change_the_registry():
     changed = OPTIMIZERS["ftrl"].with_options(optimizers.parse_options(" beta = 1 , l1=2e-3"))
     assert changed.rule_values == (0.002, 0.0, 1.0)
@@ -108,7 +80,7 @@ def test_find_accepts_names_and_optimizers():
     assert optimizers.find(changed) is changed and optimizers.find("sgd") is OPTIMIZERS["sgd"]
     with pytest.raises(OptimizerError) as caught:
         optimizers.find("adam")
-    assert (caught.value.expected, caught.value.found) == (tuple(OPTIMIZERS), "adam")
+    assert caught.value.found == "adam"
 
 
 def test_states_per_row_must_come_last():

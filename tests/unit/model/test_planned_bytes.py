@@ -68,12 +68,7 @@ def test_planned_bytes_match_the_exchange(kind, size, compress, per_table_files,
     fraction = distinct / ids.size if compress else 1.0
     batch = size * LOCAL_BATCH
     counts = count_step(
-        SHAPE,
-        placement,
-        batch,
-        "fp32",
-        unique_fraction=fraction,
-        per_table_files=per_table_files,
+        SHAPE, placement, batch, "fp32", unique_fraction=fraction, per_table_files=per_table_files
     )
     total = collections.Counter()
     for rank, (sent, received) in enumerate(measured):
@@ -85,7 +80,9 @@ def test_planned_bytes_match_the_exchange(kind, size, compress, per_table_files,
             assert received["exchange_vectors"] == 4 * vectors_received
             if not placement.row_wise_tables:
                 assert sent["exchange_vectors"] == 4 * vectors_sent
-                assert sent["exchange_vectors"] <= counts.vector_bytes
+    largest = max(max(c["exchange_vectors"] for c in counters) for counters in measured)
+    if not compress and not placement.row_wise_tables:
+        assert counts.vector_bytes == largest
     # The sum over ranks does not depend on the ids.
     received = sum(exchanged_values(placement, rank, batch)[1] for rank in range(size))
     assert total["exchange_vectors"] == pytest.approx(4 * fraction * received)

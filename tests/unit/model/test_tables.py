@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement, plan
 from model.embedding.tables import FusedTables, ReplicatedTables
 from ops.embedding import create_table, embedding_initialize
+from tests.support.row_optimizers import OPTIONS, ReferenceRows
 from tests.support.thread_ranks import ThreadRanks
 
 # Rank 1 holds table 1, the odd ids of table 2 and a copy of table 3.
@@ -65,24 +67,35 @@ def test_lookup_adds_each_tables_base_offset(native, seed, rng):
     np.testing.assert_array_equal(half, tf.cast(vectors, tf.bfloat16))
 
 
+def configured(name):
+    """Returns (optimizer, its options): other than the defaults, and an initial accumulator."""
+    options = dict(OPTIONS.get(name, {}))
+    if OPTIMIZERS[name].states:
+        options["initial_accumulator"] = 0.25
+    return OPTIMIZERS[name].with_options(options), options
+
+
+def check(fused, before, reference, touched):
+    """Compares rows and states with the reference's; other rows must not have changed."""
+    for found, expected in zip(fused.states.values(), [reference.rows, *reference.states]):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+    untouched = np.setdiff1d(np.arange(len(before)), touched)
+    assert untouched.size
+    np.testing.assert_array_equal(fused.table.numpy()[untouched], before[untouched])
+
+
 @pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
-def test_update_changes_only_the_rows_of_the_ids(native, optimizer, seed, rng):
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_update_changes_only_the_rows_of_the_ids(native, name, seed, rng):
+    optimizer, options = configured(name)
     fused = fused_tables(seed, optimizer=optimizer, native=native)
-    before = fused.table.numpy().astype(np.float64)
+    before = fused.table.numpy()
+    reference = ReferenceRows(name, before, options=options)
     ids = rng.integers(0, [4, 2, 1], (20, 3)).astype(np.int32)  # repeated; rows 6, 8, 9 unused
     gradients = rng.normal(size=(20, 3, DIMENSION)).astype(np.float32)
     fused.update(tf.constant(ids), tf.constant(gradients), BASE_ROWS, TABLE_ROWS, 0.5, 0.25)
-    sums = np.zeros_like(before)
-    np.add.at(sums, ids + BASE_ROWS, 0.25 * gradients)
-    step = sums
-    if optimizer == "adagrad":
-        step = sums / (np.abs(sums) + 1e-8)
-        np.testing.assert_allclose(
-            fused.states["accumulator"].numpy(), sums**2, rtol=1e-4, atol=1e-5
-        )
-    np.testing.assert_allclose(fused.table.numpy(), before - 0.5 * step, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(fused.table.numpy()[[6, 8, 9]], before[[6, 8, 9]])
+    reference.scatter(ids + BASE_ROWS, gradients, 0.5, 0.25)
+    check(fused, before, reference, ids + BASE_ROWS)
 
 
 @pytest.mark.parametrize("call", ["lookup", "update"])
@@ -128,29 +141,33 @@ def test_read_and_write_refuse_rows_outside_the_shard(seed):
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_replicated_tables_update_every_copy_with_the_sum_over_ranks(size, seed, rng):
-    vocab = (5, 3)
-    placement = plan(vocab, DIMENSION, size, replicate_below_rows=9)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "tensorflow"])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_replicated_tables_update_every_copy_with_the_sum_over_ranks(name, native, size, seed, rng):
+    placement = plan((5, 3), DIMENSION, size, replicate_below_rows=9)
+    optimizer, options = configured(name)
     ids = rng.integers(0, [4, 2], (size, 8, 2)).astype(np.int32)  # rows 4 and 7 unused
     gradients = rng.normal(size=(*ids.shape, DIMENSION)).astype(np.float32)
 
     def body(cluster):
-        replicated = ReplicatedTables(placement, cluster, seed=seed)
+        replicated = ReplicatedTables(
+            placement, cluster, seed=seed, optimizer=optimizer, native=native
+        )
         before = replicated.fused.table.numpy()
         local = tf.constant(ids[cluster.rank])
         vectors = replicated.lookup(local, tf.float32).numpy()
         exchanged = replicated.exchange_gradients(local, tf.constant(gradients[cluster.rank]))
         replicated.update(exchanged, 0.5, 0.25)
-        return before, vectors, exchanged[0].numpy(), replicated.fused.table.numpy()
+        return before, vectors, exchanged[0].numpy(), replicated.fused
 
     results = ThreadRanks(size).run(body)
     before = results[0][0]
     rows = ids + np.array([0, 5])
-    sums = np.zeros(before.shape)
-    np.add.at(sums, rows, gradients)
-    for rank, (copy, vectors, touched, after) in enumerate(results):
+    reference = ReferenceRows(name, before, options=options)
+    reference.scatter(rows, gradients, 0.5, 0.25)
+    for rank, (copy, vectors, touched, fused) in enumerate(results):
         np.testing.assert_array_equal(copy, before)
         np.testing.assert_array_equal(vectors, before[rows[rank]])
         np.testing.assert_array_equal(touched[:, 0], np.unique(rows))
-        np.testing.assert_array_equal(after, results[0][3])
-        np.testing.assert_allclose(after, before - 0.125 * sums, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(fused.table, results[0][3].table)
+        check(fused, before, reference, rows)

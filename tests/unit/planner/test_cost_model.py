@@ -17,7 +17,6 @@ from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES, prediction
 from planner.workload import (
     ModelShape,
     count_step,
-    exchanged_values,
     expected_unique_fraction,
     row_wise_imbalance,
 )
@@ -26,33 +25,6 @@ from tests.support.paths import ROOT
 DOCS = ROOT / "docs" / "placement.md"
 MLPERF = VOCABULARIES["mlperf"]
 A100 = Platform("a100-80gb")
-
-
-# ---- counts ------------------------------------------------------------------------------------
-
-
-def looped_mlp(widths, first_needs_no_gradient):
-    """Returns (multiplications, values moved) of an MLP's products per sample, by plain loops."""
-    macs = touched = 0
-    for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:])):
-        products = ["forward", "weight gradient"]
-        if layer or not first_needs_no_gradient:
-            products.append("input gradient")
-        for _ in products:
-            touched += len(range(inputs)) + len(range(outputs))
-            for _ in itertools.product(range(inputs), range(outputs)):
-                macs += 1
-    return macs, touched
-
-
-def test_model_shape_counts_match_plain_loops():
-    shape = ModelShape((5, 6, 7), 4, 3, (6, 4), (9, 2, 1))
-    assert shape.make_interaction().width == 16  # 4 + 6 pairs, padded
-    bottom = looped_mlp([3, 6, 4], first_needs_no_gradient=True)
-    top = looped_mlp([16, 9, 2, 1], first_needs_no_gradient=False)
-    assert shape.mlp_flops == 2 * (bottom[0] + top[0])
-    assert shape.mlp_values == bottom[1] + top[1]
-    assert shape.dense_parameters == (3 * 6 + 6) + (6 * 4 + 4) + (16 * 9 + 9) + (9 * 2 + 2) + 3
 
 
 def test_count_step_of_the_published_model():
@@ -90,55 +62,6 @@ def test_count_step_of_other_interactions():
     assert counts.interaction_bytes == 1000 * 4 * (128 + 480 + 128 + 128 + 26 * 128)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
-    ranks=st.integers(1, 5),
-    local=st.integers(1, 6),
-    policy=st.sampled_from(["auto", "table", "row"]),
-    budget=st.one_of(st.none(), st.integers(200, 2000)),
-    column_split=st.sampled_from([False, "auto"]),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_exchanged_bytes_match_a_simulated_exchange(
-    sizes, ranks, local, policy, budget, column_split, seed
-):
-    try:
-        placement = plan(
-            sizes, 4, ranks, policy=policy, bytes_per_rank=budget, column_split=column_split
-        )
-    except ValueError:
-        return
-    rng = np.random.default_rng(seed)
-    sent, received, ids = [0] * ranks, [0] * ranks, [0] * ranks
-    for rank in range(ranks):
-        for _, (table, rows) in itertools.product(range(local), enumerate(sizes)):
-            row = int(rng.integers(rows))
-            ids[rank] += 2 if placement.column_wise_tables else 1
-            for column in range(4):
-                sent[placement.owner(table, row, column)] += 4
-                received[rank] += 4
-    counts = count_step(
-        ModelShape(tuple(sizes), 4, 2, (4,), (1,)), placement, local * ranks, "fp32"
-    )
-    if ranks == 1:
-        assert counts.vector_bytes == counts.id_bytes == 0
-        return
-    if len(placement.table_wise_tables) == len(sizes):  # ranks read the ids of their tables
-        assert counts.id_bytes == 0
-    else:
-        assert counts.id_bytes == 4 * max(ids) == 4 * min(ids)
-    for rank in range(ranks):
-        columns, values = exchanged_values(placement, rank, local * ranks)
-        assert 4 * values == received[rank]
-        if not placement.row_wise_tables:
-            assert 4 * columns == sent[rank]
-    if placement.row_wise_tables:  # the ids determine who sends; the mean is a lower bound
-        assert counts.vector_bytes >= max(max(received), sum(sent) / ranks)
-    else:
-        assert counts.vector_bytes == max(*sent, *received)
-
-
 def test_count_step_includes_optimizer_state_and_replicated_tables():
     shape = ModelShape((5, 100), 4, 2, (4,), (1,))
     plain = count_step(shape, plan((5, 100), 4, 2), 10, "fp32")
@@ -149,21 +72,12 @@ def test_count_step_includes_optimizer_state_and_replicated_tables():
 
 
 @pytest.mark.parametrize("exponent", [0.8, 1.05, 1.5])
-def test_expected_unique_fraction_matches_the_exact_sum_and_a_draw(exponent, rng):
+def test_expected_unique_fraction_matches_the_exact_sum(exponent):
     rows, samples = 5000, 4000
     weights = np.arange(1, rows + 1) ** -exponent
     p = weights / weights.sum()
     exact = np.sum(1 - (1 - p) ** samples) / samples
-    estimate = expected_unique_fraction((rows,), samples, exponent)
-    assert estimate == pytest.approx(exact, rel=0.01)
-    draws = rng.choice(rows, size=(20, samples), p=p)
-    drawn = np.mean([len(np.unique(draw)) for draw in draws]) / samples
-    assert estimate == pytest.approx(drawn, rel=0.03)
-
-
-def test_expected_unique_fraction_of_one_row_and_one_sample():
-    assert expected_unique_fraction((1,), 1000, 1.05) == pytest.approx(1e-3)
-    assert expected_unique_fraction((10**9,), 1, 1.05) == pytest.approx(1)
+    assert expected_unique_fraction((rows,), samples, exponent) == pytest.approx(exact, rel=0.01)
 
 
 @pytest.mark.parametrize("exponent", [0.9, 1.0, 1.05, 1.3])
@@ -187,8 +101,6 @@ def test_row_imbalance_scales_exchange_and_update():
     assert skewed.reorder_bytes == even.reorder_bytes
 
 
-# ---- predictions -------------------------------------------------------------------------------
-
 # Rows with an error of more than 20 %; docs/placement.md has the reasons.
 MISSED = {
     (published_runs.DLE, "8 x A100", 65536, "fp16", "full"),
@@ -211,16 +123,8 @@ def test_prediction_matches_the_published_rate(run):
     error = prediction(run).samples_per_second / run.rate - 1
     if key(run) in MISSED:
         assert error > 0.2  # always too fast; if this fails, remove the row from MISSED
-    else:
-        assert abs(error) < 0.2
-
-
-def test_rows_of_the_sok_benchmark_are_predicted_within_ten_percent_without_a_fit():
-    rows = [run for run in PUBLISHED_RUNS if run.source == published_runs.SOK]
-    assert len(rows) == 8
-    for run in rows:
-        assert not run.fitted
-        assert prediction(run).samples_per_second == pytest.approx(run.rate, rel=0.1)
+    else:  # no constant is fitted to the rows of SOK
+        assert abs(error) < (0.1 if run.source == published_runs.SOK else 0.2)
 
 
 def test_fitted_constants_are_the_least_squares_fit_of_their_rows():
@@ -266,12 +170,8 @@ def test_step_time_bounds_its_phases_and_falls_on_a_faster_device(
     placement = plan(MLPERF, 128, ranks, policy=policy)
     shape = ModelShape(MLPERF)
     slow = DEVICES[device]
-    fast = dataclasses.replace(
-        slow,
-        memory_bandwidth=2 * slow.memory_bandwidth,
-        alltoall_bandwidth=2 * slow.alltoall_bandwidth,
-        network_bandwidth=2 * slow.network_bandwidth,
-    )
+    rates = ("memory_bandwidth", "alltoall_bandwidth", "network_bandwidth")
+    fast = dataclasses.replace(slow, **{name: 2 * getattr(slow, name) for name in rates})
     cost, faster = (
         predict(
             shape, placement, Platform(device, software), ranks, ranks * local, "fp32",
@@ -281,13 +181,6 @@ def test_step_time_bounds_its_phases_and_falls_on_a_faster_device(
     )  # fmt: skip
     assert faster.seconds < cost.seconds
     assert all(0 <= phase.seconds <= cost.seconds for phase in cost.phases)
-    visible = sum(phase.seconds for phase in cost.phases if not phase.hidden)
-    if not SOFTWARE[software].overlaps_exchange and cost.seconds > max(
-        phase.seconds for phase in cost.phases
-    ):
-        assert cost.seconds == pytest.approx(visible)
-    assert cost.samples_per_second == ranks * local / cost.seconds
-    assert cost.bounds[cost.bound] == max(cost.bounds.values())
 
 
 def test_compress_scales_the_exchange_by_the_share_of_unique_ids():
@@ -325,11 +218,8 @@ def test_input_bytes_of_each_layout():
         ({"platform": Platform("a100-80gb", "jax")}, "'jax'"),
         ({"ranks": 4}, "4 ranks, found 2"),
         ({"global_batch": 7}, "7"),
-        ({"global_batch": 0}, "0"),
         ({"shape": ModelShape((9, 9))}, r"\(9, 8\)"),
         ({"ids": Ids(True, 0.0)}, "unique_fraction.* 0.0"),
-        ({"ids": Ids(True, 1.5)}, "unique_fraction.* 1.5"),
-        ({"ids": Ids(row_imbalance=0.5)}, "row_imbalance.* 0.5"),
         ({"ids": Ids(row_imbalance=3.0)}, "row_imbalance.* 3.0"),
     ],
 )

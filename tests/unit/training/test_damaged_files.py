@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from model.embedding.placement import PlacementError, plan
-from model.embedding.placement_file import placement_text, read_placement
+from model.embedding.placement import PlacementError
+from model.embedding.placement_file import read_placement
 from planner.arguments import read_vocab_sizes
 from storage.digests import checksum_text
 from storage.structured import StructureError
@@ -32,15 +32,41 @@ def one_line(error):
     return text
 
 
-def write_manifest(folder, data):
+def count_refused(value, rng, path, read, refusals, check=lambda found, what: None, texts=TEXTS,
+                  write=lambda path, data: path.write_bytes(data)):  # fmt: skip
+    """Reads damaged variants of a JSON file; returns how many were refused.
+
+    Args:
+        value: the intact content; `check` is called for each variant that is accepted.
+        path: the file, which every error names.
+        read: function () -> content.
+        refusals: class of the errors.
+        texts: contents that must be refused.
+    """
+    refused = 0
+    for what, changed in variants(value, rng):
+        write(path, json.dumps(changed).encode())
+        try:
+            found = read()
+        except refusals as error:
+            assert str(path) in one_line(error), what
+            refused += 1
+        else:
+            check(found, what)
+    for text in texts:
+        write(path, text)
+        with pytest.raises(refusals) as caught:
+            read()
+        assert str(path) in one_line(caught.value)
+    return refused
+
+
+def write_manifest(path, data):
     """Replaces the manifest of a checkpoint and its checksum."""
-    (folder / manifest.NAME).write_bytes(data)
-    sums = folder / checksums.CHECKSUMS
-    digests = {}
-    if sums.exists():
-        digests = checksums.read_checksums(folder)
+    path.write_bytes(data)
+    digests = checksums.read_checksums(path.parent)
     digests[manifest.NAME] = hashlib.sha256(data).hexdigest()
-    sums.write_text(checksum_text(digests))
+    (path.parent / checksums.CHECKSUMS).write_text(checksum_text(digests))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +99,7 @@ def checkpoint(tmp_path_factory, seed_of):
         "tables": shards,
     }  # fmt: skip
     (folder / checksums.CHECKSUMS).write_text(checksum_text(arrays.digests))
-    write_manifest(folder, json.dumps(content).encode())
+    write_manifest(folder / manifest.NAME, json.dumps(content).encode())
     return folder, content, tables
 
 
@@ -95,97 +121,64 @@ def test_intact_manifest_is_accepted(checkpoint):
     for found, table in zip(read_checkpoint(folder), tables):
         np.testing.assert_array_equal(found, table)
     content["evaluations"][0]["auc"] = float("nan")  # as older versions wrote it
-    write_manifest(folder, json.dumps(content).encode())
+    write_manifest(folder / manifest.NAME, json.dumps(content).encode())
     assert manifest.read(folder)[0]["evaluations"][0]["auc"] is None
     content["evaluations"][0]["auc"] = 0.6
 
 
-def test_damaged_manifest_is_refused_or_changes_nothing(checkpoint):
+def test_damaged_manifest_is_refused_or_changes_nothing(checkpoint, rng):
     folder, content, tables = checkpoint
-    accepted = refused = 0
-    for what, changed in variants(content):
-        write_manifest(folder, json.dumps(changed).encode())
-        try:
-            found = read_checkpoint(folder)
-        except DamagedError as error:
-            assert str(folder) in one_line(error), what
-            refused += 1
-            continue
-        accepted += 1
+    accepted = []
+
+    def check(found, what):
         for table, values in zip(found, tables):
             np.testing.assert_array_equal(values[: len(table)], table, err_msg=what)
         verify.find_problems(folder)
-    assert accepted > 50 and refused > 500
-    for text in TEXTS:
-        write_manifest(folder, text)
-        with pytest.raises(DamagedError, match=r"manifest\.json: ") as found:
-            read_checkpoint(folder)
-        one_line(found.value)
-        assert verify.find_problems(folder)
+        accepted.append(what)
+
+    path = folder / manifest.NAME
+    refused = count_refused(content, rng, path, lambda: read_checkpoint(folder), DamagedError,
+                            check, write=write_manifest)  # fmt: skip
+    assert len(accepted) > 3 and refused > 100
+    assert verify.find_problems(folder)
 
 
-def test_damaged_completion_record_is_refused(checkpoint, tmp_path):
+def test_damaged_completion_record_is_refused(checkpoint, tmp_path, rng):
     _, content, _ = checkpoint
     digests = {entry["file"]: "0" * 64 for entry in content["tables"]}
     record = {"digests": digests, "tables": content["tables"], "bytes": 99,
             "named": {"dense": content["dense"]}}  # fmt: skip
-    refused = 0
     path = completion_records.record_path(tmp_path, 0)
-    for what, changed in variants(record):
-        path.write_text(json.dumps(changed))
-        try:
-            completion_records.await_ranks(tmp_path, 1, 5, None)
-        except UserError as error:
-            assert str(path) in one_line(error), what
-            refused += 1
-    assert refused > 100
-    for text in TEXTS:
-        path.write_bytes(text)
-        with pytest.raises(UserError, match="completion record"):
-            completion_records.await_ranks(tmp_path, 1, 5, None)
+
+    def read():
+        completion_records.await_ranks(tmp_path, 1, 5, None)
+
+    assert count_refused(record, rng, path, read, UserError) > 50
 
 
-def test_damaged_placement_is_refused_or_valid(tmp_path):
-    path = tmp_path / "placement.json"
+def test_damaged_placement_is_refused_or_valid(tmp_path, rng):
     run = {"vocab_sizes": (9, 4, 7), "dimension": 4, "ranks": 2}
-    text = placement_text(plan(**run, policy="table"))
-    path.write_text(text)
-    content = json.loads(text)
-    accepted = refused = 0
-    for what, changed in variants(content):
-        path.write_text(json.dumps(changed))
-        try:
-            found = read_placement(path, **run)
-        except PlacementError as error:
-            assert str(path) in one_line(error), what
-            refused += 1
-        else:
-            accepted += 1
-            covered = sum(s.rows for s in found.shards if s.kind != "replicated")
-            assert covered <= 2 * sum(run["vocab_sizes"]), what
-    assert accepted > 5 and refused > 150
-    for text in TEXTS:
-        path.write_bytes(text)
-        with pytest.raises(PlacementError) as failure:
-            read_placement(path, **run)
-        assert str(path) in one_line(failure.value)
+    path = tmp_path / "placement.json"
+
+    def check(found, what):
+        covered = sum(s.rows for s in found.shards if s.kind != "replicated")
+        assert covered <= 2 * sum(run["vocab_sizes"]), what
+
+    content = json.loads(placement_text(plan(**run, policy="table")))
+    read = lambda: read_placement(path, **run)  # noqa: E731
+    assert count_refused(content, rng, path, read, PlacementError, check) > 100
 
 
-def test_damaged_vocabulary_file_is_refused_or_valid(tmp_path):
+def test_damaged_vocabulary_file_is_refused_or_valid(tmp_path, rng):
     path = tmp_path / "vocab_sizes.json"
+
+    def check(found, what):
+        assert all(type(size) is int and size > 0 for size in found), what
+
     for content in ([3, 4, 5], {"vocab_sizes": [3, 4, 5], "samples": 7}):
-        for what, changed in variants(content):
-            path.write_text(json.dumps(changed))
-            try:
-                found = read_vocab_sizes(str(path))
-            except ValueError as error:
-                assert str(path) in one_line(error), what
-            else:
-                assert all(type(size) is int and size > 0 for size in found), what
-    for text in TEXTS:
-        path.write_bytes(text)
-        with pytest.raises(ValueError, match=r"vocab_sizes\.json: "):
-            read_vocab_sizes(str(path))
+        assert count_refused(
+            content, rng, path, lambda: read_vocab_sizes(str(path)), ValueError, check
+        )
 
 
 def show(run):
@@ -208,37 +201,25 @@ def test_damaged_event_is_refused_or_shown(tmp_path, kind, rng):
     path = folder / "journal.jsonl"
     at = next(i for i, event in enumerate(events) if event["event"] == kind)
     lines = [json.dumps(event) for event in events]
-    refused = 0
-    for what, changed in variants(events[at]):
-        path.write_text("\n".join([*lines[:at], json.dumps(changed), *lines[at + 1 :], ""]))
-        try:
-            (run,) = read_runs([folder])
-        except UserError as error:
-            assert str(path) in one_line(error), what
-            refused += 1
-        else:
-            show(run)
-    assert refused > 15
+
+    def write(path, line):
+        path.write_text("\n".join([*lines[:at], line.decode(), *lines[at + 1 :], ""]))
+
+    def check(runs, what):
+        show(*runs)
+
+    read = lambda: read_runs([folder])  # noqa: E731
+    assert count_refused(events[at], rng, path, read, UserError, check, (), write) > 15
 
 
 def test_damaged_result_is_refused_or_shown(tmp_path, rng):
     folder = write_run(tmp_path / "run", make_events(rng, stop=40))
-    path = folder / "result.json"
-    refused = 0
-    for what, changed in variants(END):
-        path.write_text(json.dumps(changed))
-        try:
-            (run,) = read_runs([folder])
-        except UserError as error:
-            assert str(path) in one_line(error), what
-            refused += 1
-        else:
-            show(run)
-    assert refused > 15
-    for text in TEXTS:
-        path.write_bytes(text)
-        with pytest.raises(UserError, match=r"result\.json: "):
-            read_runs([folder])
+
+    def check(runs, what):
+        show(*runs)
+
+    read = lambda: read_runs([folder])  # noqa: E731
+    assert count_refused(END, rng, folder / "result.json", read, UserError, check) > 15
 
 
 def test_journal_with_nan_and_infinity_is_read(tmp_path, rng):
@@ -259,14 +240,14 @@ def test_journal_with_nan_and_infinity_is_read(tmp_path, rng):
     assert facts.evaluations(run)[0][2] == facts.NONE
 
 
-def test_damaged_watchdog_message_is_refused():
+def test_damaged_watchdog_message_is_refused(rng):
     state = {"rank": 1, "pid": 7, "host": "h", "activity": "step 3", "count": 2, "idle": 0.5,
              "paused": False, "leaving": False}  # fmt: skip
     line = json.dumps(state).encode() + b"\n"
     assert list(read_states(line + line + b'{"rank"', 2)) == [state, state]
     assert list(read_states(b"\n", 2)) == list(read_states(b"", 2)) == []
     refused = 0
-    for what, changed in variants(state):
+    for what, changed in variants(state, rng):
         try:
             (found,) = read_states(json.dumps(changed).encode() + b"\n", 2)
         except StructureError as error:
