@@ -26,12 +26,13 @@ from storage.arguments import first_paragraph, number, whole_number, whole_numbe
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 NAMES = {
-    "ours": "ours",
-    "two_ranks": "ours, 2 ranks",
-    "keras": "Keras",
-    "torchrec": "TorchRec",
+    "ours": "ours", "two_ranks": "ours, 2 ranks", "keras": "Keras", "torchrec": "TorchRec",
     "inference": "ours",
-}
+}  # fmt: skip
+#: {program: its module}.
+_MODULES = {
+    "ours": "ours", "two_ranks": "ours", "keras": "keras_dlrm", "torchrec": "torchrec_dlrm",
+}  # fmt: skip
 # A program's memory in addition to its tables: activations, batches, libraries.
 _OTHER_BYTES = 1_500_000_000
 
@@ -43,14 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     precisions, batches = options.precisions.split(","), sorted(options.batches)[::-1]
     chosen = options.programs.split(",")
     vocab = tuple(options.vocab_sizes) if options.vocab_sizes else VOCAB
-    _check(options, precisions, batches, chosen)
+    _check(options.samples, precisions, batches, chosen)
     missing = []
     if "torchrec" in chosen and not pathlib.Path(options.torch_python).exists():
         chosen.remove("torchrec")
-        why = (
-            f"expected an interpreter at {options.torch_python}; "
-            "run benchmarks/training/torchrec_environment.sh"
-        )
+        script = "benchmarks/training/torchrec_environment.sh"
+        why = f"expected an interpreter at {options.torch_python}; run {script}"
         missing.append({"program": NAMES["torchrec"], "precision": None, "why": why})
     results = {
         "machine": report.machine(),
@@ -129,22 +128,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(
-    options: argparse.Namespace,
-    precisions: Sequence[str],
-    batches: Sequence[int],
-    chosen: Sequence[str],
+    samples: int, precisions: Sequence[str], batches: Sequence[int], chosen: Sequence[str]
 ) -> None:
-    for name, found, known in (
-        ("precisions", precisions, ("fp32", "bf16")),
-        ("programs", chosen, tuple(NAMES)),
-    ):
+    given = (("precisions", precisions, ("fp32", "bf16")), ("programs", chosen, tuple(NAMES)))
+    for name, found, known in given:
         for one in found:
             if one not in known:
                 sys.exit(f"--{name}: expected any of {','.join(known)}, found {one!r}")
-    if options.samples < 20 * max(batches):
-        sys.exit(
-            f"--samples: expected at least {20 * max(batches)}, 20 batches; found {options.samples}"
-        )
+    least = 20 * max(batches)
+    if samples < least:
+        sys.exit(f"--samples: expected at least {least}, 20 batches; found {samples}")
 
 
 def _groups(chosen: Sequence[str], task: Task) -> list[list[str]]:
@@ -177,15 +170,13 @@ def _run_group(
     with Programs() as programs, tempfile.TemporaryDirectory() as folder:
         path = str(pathlib.Path(folder) / "task.json")
         task.write(path)
-        machine = _start(programs, "machine", "rates", sys.executable, path)
+        machine = _start(programs, "machine", "rates", path)
         running = {}
         for name in group:
-            if name == "two_ranks":
-                running[NAMES[name]] = _start_ranks(programs, NAMES[name], path)
-            elif name != "inference":
-                module = {"ours": "ours", "keras": "keras_dlrm", "torchrec": "torchrec_dlrm"}[name]
+            if name != "inference":
                 python = options.torch_python if name == "torchrec" else sys.executable
-                running[NAMES[name]] = _start(programs, NAMES[name], module, python, path)
+                place = (_MODULES[name], path, python, 2 if name == "two_ranks" else 1)
+                running[NAMES[name]] = _start(programs, NAMES[name], *place)
         cases = [
             interleaved.Case(name, "train", batch) for batch in task.batches for name in running
         ]
@@ -224,24 +215,18 @@ def _has_phases(results: dict[str, Any], name: str, task: Task) -> bool:
     return any((p["program"], p["precision"]) == (name, task.precision) for p in results["phases"])
 
 
-def _start(programs: Programs, name: str, module: str, python: str, path: str) -> Program:
+def _start(
+    programs: Programs, name: str, module: str, path: str, python: str = sys.executable,
+    ranks: int = 1,
+) -> Program:  # fmt: skip
     command = [python, "-m", f"benchmarks.training.{module}", "SOCKET", path]
-    return _report_ready(programs.start(name, command))
-
-
-def _start_ranks(programs: Programs, name: str, path: str, ranks: int = 2) -> Program:
-    horovodrun = str(pathlib.Path(sys.executable).parent / "horovodrun")
-    command = [
-        horovodrun, "--gloo", "-np", str(ranks), "./hvd_wrapper.sh", sys.executable, "-m",
-        "benchmarks.training.ours", "SOCKET", path,
-    ]  # fmt: skip
+    if ranks > 1:
+        horovodrun = str(pathlib.Path(sys.executable).parent / "horovodrun")
+        command = [horovodrun, "--gloo", "-np", str(ranks), "./hvd_wrapper.sh", *command]
     # Stopped ranks must not trigger Horovod's timeouts.
     environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "86400", "HOROVOD_STALL_CHECK_DISABLE": "1"}
-    return _report_ready(programs.start(name, command, ranks, **environment))
-
-
-def _report_ready(program: Program) -> Program:
-    print(f"{program.name}: ready after {program.start_seconds:.0f} s", flush=True)
+    program = programs.start(name, command, ranks, **environment)
+    print(f"{name}: ready after {program.start_seconds:.0f} s", flush=True)
     return program
 
 

@@ -14,9 +14,7 @@ from storage import atomic
 _CHUNK = 1 << 16
 
 
-def write(
-    folder: str | os.PathLike, vocab_sizes: Sequence[int], samples: int, seed: int = 1
-) -> float:
+def write(folder: str | os.PathLike, vocab_sizes: Sequence[int], samples: int) -> None:
     """Writes train/ and test/ (small, because it is not evaluated) below a folder.
 
     Labels, dense counts below 1024 and ids are uniform. The files remain in the page cache for the
@@ -26,10 +24,6 @@ def write(
         folder: existing folder to write into.
         vocab_sizes: rows of each table.
         samples: samples in train/.
-        seed: seed of the random values.
-
-    Returns:
-        Bytes of train/ per sample.
     """
     from dataset import convert, layouts, open_split, vocabularies
 
@@ -37,7 +31,7 @@ def write(
     atomic.write_json(str(folder / vocabularies.FILE_NAME), list(vocab_sizes))
     for name, raw, count in zip(("train", "test"), layouts.RAW_FILES, (samples, _CHUNK)):
         path = folder / raw
-        random = np.random.default_rng([seed, count])
+        random = np.random.default_rng([1, count])
         with open(path, "wb") as file:
             for first in range(0, count, _CHUNK):
                 file.write(_records(random, vocab_sizes, min(_CHUNK, count - first)).data)
@@ -45,7 +39,6 @@ def write(
             open_split(str(path)), str(folder / name), "per_table", progress=False
         )
         path.unlink()
-    return open_split(str(folder / "train")).bytes_per_sample
 
 
 def _records(random: np.random.Generator, vocab_sizes: Sequence[int], samples: int) -> np.ndarray:

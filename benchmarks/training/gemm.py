@@ -19,19 +19,15 @@ _LONGEST_SECONDS = 2.0
 Maker = Callable[[int, int, int], Callable[[], Any]]
 
 
-def flops_per_second(make: Maker, repetitions: int = 3) -> float:
-    """Returns operations per second of the fastest of `SHAPES`, a median of the repetitions.
+def flops_per_second(make: Maker) -> float:
+    """Returns operations per second of the fastest of `SHAPES`, a median of three products.
 
     Shapes that would take too long (bfloat16 without hardware support) are replaced by a small one.
-
-    Args:
-        make: function (m, k, n) -> function that multiplies [m, k] by [k, n] once and waits.
-        repetitions: timed products of each shape.
     """
-    best = _rate(make, _SMALL, repetitions)
+    best = _rate(make, _SMALL)
     for shape in SHAPES:
         if _operations(shape) / best < _LONGEST_SECONDS:
-            best = max(best, _rate(make, shape, repetitions))
+            best = max(best, _rate(make, shape))
     return best
 
 
@@ -40,11 +36,11 @@ def _operations(shape: tuple[int, int, int]) -> int:
     return 2 * m * k * n
 
 
-def _rate(make: Maker, shape: tuple[int, int, int], repetitions: int) -> float:
+def _rate(make: Maker, shape: tuple[int, int, int]) -> float:
     multiply = make(*shape)
     multiply()
     seconds = []
-    for _ in range(repetitions):
+    for _ in range(3):
         begin = time.perf_counter()
         multiply()
         seconds.append(time.perf_counter() - begin)

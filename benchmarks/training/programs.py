@@ -74,16 +74,13 @@ class Programs:
     def start(
         self, name: str, command: Sequence[str], ranks: int = 1, **environment: str
     ) -> Program:
-        """Starts a program and waits until all its processes are ready.
+        """Starts a program, waits until all its processes are ready, and stops it.
 
         Args:
             name: the program's name.
             command: command line; "SOCKET" is replaced by the path of the socket.
             ranks: number of processes that connect.
             **environment: additional environment variables.
-
-        Returns:
-            The stopped program.
 
         Raises:
             ProgramError: the program ended; the message has its last output.
@@ -123,13 +120,9 @@ class Program:
     """
 
     def __init__(
-        self,
-        name: str,
-        process: subprocess.Popen,
-        log: str,
-        timeout: float,
+        self, name: str, process: subprocess.Popen, log: str, timeout: float,
         register: Callable[[int], None],
-    ):
+    ):  # fmt: skip
         self.name, self.start_seconds = name, 0.0
         self.facts: dict[str, Any] = {}
         self._process, self._log, self._timeout, self._register = process, log, timeout, register

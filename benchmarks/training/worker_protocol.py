@@ -44,19 +44,15 @@ def _send(lines: TextIO, answer: dict[str, Any]) -> None:
     lines.flush()
 
 
-def burst(
-    step: Callable[[], Any], wait: Callable[[], Any], steps: int, warm_up: int = 1
-) -> dict[str, Any]:
-    """Runs untimed steps, then `steps` timed steps; returns {"seconds", "steps"}.
+def burst(step: Callable[[], Any], wait: Callable[[], Any], steps: int) -> dict[str, Any]:
+    """Runs one untimed step, then `steps` timed steps; returns {"seconds", "steps"}.
 
     Args:
         step: function that starts or runs a step.
         wait: function that waits for the last step.
         steps: number of timed steps.
-        warm_up: number of untimed steps, to warm up caches and threads.
     """
-    for _ in range(warm_up):
-        step()
+    step()
     wait()
     begin = time.perf_counter()
     for _ in range(steps):

@@ -130,12 +130,10 @@ def test_best_product_of_float32_ignores_bfloat16():
     assert interleaved.best_product(limits, "bf16") == (7.0, "B, bf16")
 
 
-def test_burst_times_all_but_the_warm_up_steps():
+def test_burst_times_all_but_the_first_step():
     calls = []
-    found = worker_protocol.burst(
-        lambda: calls.append("s"), lambda: calls.append("w"), 3, warm_up=2
-    )
-    assert calls == ["s", "s", "w", "s", "s", "s", "w"]
+    found = worker_protocol.burst(lambda: calls.append("s"), lambda: calls.append("w"), 3)
+    assert calls == ["s", "w", "s", "s", "s", "w"]
     assert found["steps"] == 3 and found["seconds"] >= 0
 
 
