@@ -10,7 +10,6 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,8 @@ from dataset import command_line
 from storage.atomic import encode_json
 from training.checkpoint import array_export, folder, inspection, manifest, restore, verify
 from training.checkpoint.errors import DamagedError
+from training.runtime.console import warn
 from training.runtime.errors import EXIT_OK, EXIT_USER_ERROR, UserError
-
-if TYPE_CHECKING:
-    from training.runtime.process_group import ProcessGroup
 
 
 class _SingleRank:
@@ -45,18 +42,13 @@ def main(arguments: Sequence[str]) -> int:
         ("export", "write each table and dense variable as one .npy file"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument(
-            "dir",
-            metavar="DIR",
-            type=command_line.path,
-            help="a checkpoint or a folder of checkpoints",
-        )
+        about = "a checkpoint or a folder of checkpoints"
+        command.add_argument("dir", metavar="DIR", type=command_line.path, help=about)
         if name == "inspect":
             command.add_argument("--json", action="store_true", help="print JSON")
         if name == "export":
-            command.add_argument(
-                "out", metavar="OUT", type=command_line.path, help="the new folder to write"
-            )
+            about = "the new folder to write"
+            command.add_argument("out", metavar="OUT", type=command_line.path, help=about)
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "inspect":
@@ -83,7 +75,7 @@ def _paths(path: str | os.PathLike) -> list[pathlib.Path]:
     if folder.is_checkpoint(path) or (path / manifest.NAME).is_file():
         found = [path]
     if not found:
-        raise UserError(f"{path}: expected a checkpoint or a folder of checkpoints", path=path)
+        raise UserError.of_path(path, "expected a checkpoint or a folder of checkpoints")
     return found
 
 
@@ -109,12 +101,9 @@ def _verify(path: str | os.PathLike) -> int:
 def _export(path: str | os.PathLike, out: str | os.PathLike) -> int:
     _paths(path)
 
-    def report(text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr)
-
-    reader = restore.latest_complete(path, cast("ProcessGroup", _SingleRank()), report)
+    reader = restore.latest_complete(path, _SingleRank(), warn)
     if reader is None:
-        raise UserError(f"{path}: has no complete checkpoint", path=path)
+        raise UserError.of_path(path, "has no complete checkpoint")
     size = array_export.export(reader, out)
     print(
         f"{out}: step {reader.manifest['step']} of {reader.folder}, "

@@ -23,8 +23,6 @@ FORMAT, VERSION = "dlrm-arrays", 1
 def export(reader: Reader, target: str | os.PathLike) -> int:
     """Writes a checkpoint's weights into a new folder; returns the bytes of its arrays.
 
-    Holds one piece of a table in memory at a time.
-
     Args:
         reader: the checkpoint.
         target: the new folder. It is written under a temporary name and renamed when complete.
@@ -35,16 +33,15 @@ def export(reader: Reader, target: str | os.PathLike) -> int:
     """
     target = pathlib.Path(target)
     if os.path.lexists(target):
-        raise UserError(f"{target}: already exists; give a new folder", path=target)
+        raise UserError.of_path(target, "already exists; give a new folder")
     try:
         with atomic.new_folder(target) as partial:
             size = _write(reader, pathlib.Path(partial))
             atomic.sync_folder(os.path.join(partial, "dense"))
             atomic.sync_folder(partial)
+        return size
     except OSError as error:
-        text = f"{target}: cannot be written: {error.strerror}"
-        raise UserError(text, path=target) from error
-    return size
+        raise UserError.of_path(target, f"cannot be written: {error.strerror}") from error
 
 
 def _write(reader: Reader, folder: pathlib.Path) -> int:

@@ -48,17 +48,14 @@ def read_checksums(folder: str | os.PathLike) -> dict[str, str]:
             text = file.read(_MAX_CHECKSUMS + 1).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not ASCII: {error}"
-        raise DamagedError(f"{path}: cannot be read: {reason}", path=path) from error
+        raise DamagedError.of_path(path, f"cannot be read: {reason}") from error
     if len(text) > _MAX_CHECKSUMS:
-        raise DamagedError(
-            f"{path}: expected at most {_MAX_CHECKSUMS} bytes, found more",
-            path=path,
-            bound=_MAX_CHECKSUMS,
-        )
+        problem = f"expected at most {_MAX_CHECKSUMS} bytes, found more"
+        raise DamagedError.of_path(path, problem, bound=_MAX_CHECKSUMS)
     try:
         return parse_checksums(text)
     except ValueError as error:
-        raise DamagedError(f"{path}: {error}", path=path) from error
+        raise DamagedError.of_path(path, str(error)) from error
 
 
 def verify_file(folder: str | os.PathLike, name: str, digest: str) -> None:
@@ -71,15 +68,10 @@ def verify_file(folder: str | os.PathLike, name: str, digest: str) -> None:
     try:
         found = sha256_of_file(path)
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror}", path=path) from error
+        raise DamagedError.of_path(path, str(error.strerror)) from error
     if found != digest:
-        raise DamagedError(
-            f"{path}: expected SHA-256 {digest[:16]}..., found {found[:16]}... "
-            f"({path.stat().st_size} bytes)",
-            path=path,
-            expected=digest,
-            found=found,
-        )
+        problem = f"expected SHA-256 {digest[:16]}..., found {found[:16]}..."
+        raise DamagedError.of_path(path, problem, expected=digest, found=found)
 
 
 def verify_files(folder: str | os.PathLike, digests: Mapping[str, str]) -> list[DamagedError]:

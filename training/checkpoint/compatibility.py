@@ -36,10 +36,6 @@ def with_model_of(config: Config, reader: Reader) -> Config:
 
     For a job that does not train: it keeps no optimizer state of the tables.
 
-    Args:
-        config: the configuration of the job.
-        reader: the checkpoint.
-
     Raises:
         UserError: --custom_interact is set, but the checkpoint's interaction has no native op.
     """
@@ -58,9 +54,6 @@ def model_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a checkpoint's flags with the name of its interaction.
 
     Checkpoints older than --interaction have the dot interaction, or none if --ablation says so.
-
-    Args:
-        flags: {name: value} of a manifest.
     """
     interaction, ablation = read_interaction(
         flags.get("interaction"), flags.get("ablation", "none")
@@ -98,13 +91,8 @@ def check(
     wrong = vocabularies.difference(found["vocab_sizes"], vocab_sizes, "the checkpoint", "the data")
     if wrong is not None:
         pairs = enumerate(zip(found["vocab_sizes"], vocab_sizes))
-        raise UserError(
-            f"{where} has other tables: {wrong}",
-            path=reader.folder,
-            table=next((table for table, (theirs, ours) in pairs if theirs != ours), None),
-            expected=found["vocab_sizes"],
-            found=list(vocab_sizes),
-        )
+        table = next((table for table, (theirs, ours) in pairs if theirs != ours), None)
+        raise UserError(f"{where} has different tables: {wrong}", path=reader.folder, table=table)
     _check_dense(reader, found, data)
     names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
     wrong = _differences(found["flags"], flags, names)
@@ -117,9 +105,9 @@ def check(
     wrong += _differences(found["data"], data, _POSITION_DATA, prefix="")
     if wrong:
         raise UserError(
-            f"{where} was written with other batches, so the run cannot continue from its position "
-            f"in the data: {'; '.join(map(str, wrong))}; give another --checkpoint_dir, and "
-            f"--restore={reader.folder} to start from its weights",
+            f"{where} was written with different batches, so the run cannot continue at its "
+            f"position in the data: {'; '.join(map(str, wrong))}; give another --checkpoint_dir, "
+            f"and --restore={reader.folder} to start from its weights",
             path=reader.folder,
             **wrong[0].fields,
         )
@@ -128,12 +116,7 @@ def check(
 
 
 def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
-    """Returns a line if `check` cannot compare the dense transforms, else None.
-
-    Args:
-        reader: the checkpoint.
-        data: facts that identify the job's data.
-    """
+    """Returns a line if `check` cannot compare the dense transforms, else None."""
     expected, given = manifest.expected_transform(reader.manifest), data.get("effective_transform")
     if data.get("layout") == SYNTHETIC or None not in (expected, given):
         return None
@@ -148,25 +131,18 @@ def _check_dense(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
     where = f"checkpoint {reader.folder}"
     features, given = manifest.dense_features(found), data.get("dense_features")
     if None not in (features, given) and features != given:
-        raise UserError(
-            f"{where} belongs to another model: expected {features} dense features, found {given} "
-            "in the data",
-            path=reader.folder,
-            expected=features,
-            found=given,
-        )
+        text = f"{where} has a model of {features} dense features, the data {given}"
+        raise UserError(text, path=reader.folder, expected=features, found=given)
     if data.get("layout") == SYNTHETIC:
         return
     expected, given = manifest.expected_transform(found), data.get("effective_transform")
     if expected is not None and given is not None and expected != given:
         raise UserError(
             f"{where} expects dense values with the transform {expected}, found {given} in the "
-            f"data: write the data from its counts with --dense_transform='{expected}' "
+            f"data: write the data again from the counts, with --dense_transform='{expected}' "
             "(split_bin.py, dataset.convert)",
             flag="dense_transform",
             path=reader.folder,
-            expected=expected,
-            found=given,
         )
 
 

@@ -79,12 +79,8 @@ def await_ranks(
             deadline, last = time.monotonic() + timeout, written
         if time.monotonic() > deadline or stopping.is_set():
             missing = min(set(range(ranks)) - set(records))
-            raise UserError(
-                f"checkpoint {partial}: rank {missing} has not finished its part, and no rank has "
-                f"written anything for {timeout} s",
-                path=partial,
-                bound=timeout,
-            )
+            problem = f"rank {missing} has not finished its part, and no rank has written anything"
+            raise UserError.of_path(partial, f"{problem} for {timeout} s", bound=timeout)
         time.sleep(_POLL_SECONDS)
 
 
@@ -94,7 +90,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         schema = manifest_schema.Failure if "failure" in record else manifest_schema.Done
         check_shape(record, str(path), schema)
     except StructureError as error:
-        raise UserError(f"completion record of a rank: {error}", **error.fields) from error
+        raise UserError.of(error, "completion record of a rank: ") from error
     return record
 
 

@@ -47,31 +47,28 @@ def read(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
     digests = read_checksums(folder)
     path = folder / NAME
     if NAME not in digests:
-        raise DamagedError(f"{folder}: {CHECKSUMS} has no line for {NAME}", path=path)
+        raise DamagedError.of_path(path, f"has no line in {CHECKSUMS}")
     verify_file(folder, NAME, digests[NAME])
     try:
         with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
-            text = f"{path}: expected at most {_MAX_BYTES} bytes, found more"
-            raise DamagedError(text, path=path, bound=_MAX_BYTES)
+            problem = f"expected at most {_MAX_BYTES} bytes, found more"
+            raise DamagedError.of_path(path, problem, bound=_MAX_BYTES)
         manifest = parse_json(with_nulls(data), str(path), manifest_schema.Header)
         for field, expected in (("format", FORMAT), ("version", VERSION)):
             found = str(manifest.get(field))[:40]
             if manifest.get(field) != expected:
-                text = f"{path}: {field}: expected {expected}, found {found}"
-                raise DamagedError(text, path=path, expected=expected, found=found)
+                raise DamagedError.of_path(path, f"{field}: expected {expected}, found {found}")
         check_shape(manifest, str(path), manifest_schema.Manifest)
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror}", path=path) from error
+        raise DamagedError.of_path(path, str(error.strerror)) from error
     except StructureError as error:
-        raise DamagedError(str(error), **error.fields) from error
+        raise DamagedError.of(error) from error
     _check_shards(manifest, path)
     for entry in entries(manifest):
         if entry["file"] not in digests:
-            raise DamagedError(
-                f"{path}: {entry['file']} has no line in {CHECKSUMS}", path=folder / entry["file"]
-            )
+            raise DamagedError.of_path(folder / entry["file"], f"has no line in {CHECKSUMS}")
     return manifest, digests
 
 
@@ -83,7 +80,7 @@ def flag(manifest: Mapping[str, Any], name: str, folder: str | os.PathLike) -> A
     """
     if name not in manifest["flags"]:
         path = pathlib.Path(folder) / NAME
-        raise DamagedError(f"{path}: flags.{name}: is missing", flag=name, path=path)
+        raise DamagedError.of_path(path, f"flags.{name}: is missing", flag=name)
     return manifest["flags"][name]
 
 
@@ -92,7 +89,7 @@ def _check_shards(manifest: Mapping[str, Any], path: pathlib.Path) -> None:
 
     def fail(index: int, text: str, **fields: Any) -> NoReturn:
         table = manifest["tables"][index]["table"]
-        raise DamagedError(f"{path}: tables[{index}]{text}", path=path, table=table, **fields)
+        raise DamagedError.of_path(path, f"tables[{index}]{text}", table=table, **fields)
 
     sizes, dimension = manifest["vocab_sizes"], manifest["embedding_dim"]
     seen: set[tuple] = set()
@@ -104,20 +101,18 @@ def _check_shards(manifest: Mapping[str, Any], path: pathlib.Path) -> None:
         width = entry["column_end"] - entry["column_start"]
         if not 0 < width <= entry["column_end"] <= dimension:
             columns = f"{entry['column_start']} to {entry['column_end']}"
-            fail(index, f": expected columns within 0 to {dimension}, found {columns}",
-                 found=columns, bound=dimension)  # fmt: skip
+            text = f": expected columns within 0 to {dimension}, found {columns}"
+            fail(index, text, bound=dimension)
         last = entry["row_offset"] + entry["row_stride"] * (entry["rows"] - 1)
         if entry["rows"] and last >= sizes[entry["table"]]:
             bound = sizes[entry["table"]] - 1
-            text = f": expected a last row of at most {bound}, found {last}"
-            fail(index, text, found=last, bound=bound)
+            fail(index, f": expected a last row of at most {bound}, found {last}", bound=bound)
         # An optimizer state is a vector or one number per row, the same in all parts of a table.
         shape = [entry["rows"], width]
         if entry["state"] != "table":
             shape = shape[: axes.setdefault((entry["table"], entry["state"]), len(entry["shape"]))]
         if entry["shape"] != shape:
-            text = f".shape: expected {shape}, found {entry['shape']}"
-            fail(index, text, expected=shape, found=entry["shape"])
+            fail(index, f".shape: expected {shape}, found {entry['shape']}")
         key = tuple(entry[name] for name in ("table", "state", "row_offset", "column_start"))
         if key in seen and entry["rows"]:
             fail(index, f": another part of table {key[0]} starts at the same row and column")

@@ -157,25 +157,22 @@ def load_array(folder: str | os.PathLike, entry: Mapping[str, Any]) -> np.ndarra
             found = file.read(len(header))
             size = os.fstat(file.fileno()).st_size
             if found != header or size != expected:
-                raise DamagedError(
-                    f"{path}: expected {dtype} {list(shape)} in {expected} bytes, found {size} "
-                    f"bytes starting with {found[:80]!r}",
-                    path=path,
-                    expected=expected,
-                    found=size,
+                problem = (
+                    f"expected {dtype} {list(shape)} in {expected} bytes, found {size} bytes "
+                    f"starting with {found[:80]!r}"
                 )
+                raise DamagedError.of_path(path, problem)
             if size == len(header):  # An empty file range cannot be mapped.
                 return np.empty(shape, dtype)
             return np.memmap(file, dtype, "r", offset=len(header), shape=shape)
     except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror}", path=path) from error
+        raise DamagedError.of_path(path, str(error.strerror)) from error
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     """Returns the bytes that NumPy writes before the values of a .npy file."""
     header = io.BytesIO()
-    described = {
-        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape,
-    }  # fmt: skip
+    descr = np.lib.format.dtype_to_descr(dtype)
+    described = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, described)
     return header.getvalue()

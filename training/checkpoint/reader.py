@@ -97,14 +97,9 @@ class Reader:
             values[which, left - low : right - low] = taken
             missing -= taken.size
         if missing:
-            raise DamagedError(
-                f"{self.folder}: table {table} ({state}), rows {first} to "
-                f"{first + stride * (count - 1)}: {missing} of {values.size} values are missing",
-                path=self.folder,
-                table=table,
-                expected=values.size,
-                found=values.size - missing,
-            )
+            rows = f"table {table} ({state}), rows {first} to {first + stride * (count - 1)}"
+            problem = f"{rows}: {missing} of {values.size} values are missing"
+            raise DamagedError.of_path(self.folder, problem, table=table)
         return values
 
     def table(self, table: int, state: str = "table") -> Iterator[np.ndarray]:
@@ -122,8 +117,8 @@ class Reader:
             if entry["table"] == table and entry["state"] == state
         ]
         if not parts:
-            text = f"{self.folder}: has no {state} of table {table}"
-            raise DamagedError(text, path=self.folder, table=table, expected=state)
+            problem = f"has no {state} of table {table}"
+            raise DamagedError.of_path(self.folder, problem, table=table, expected=state)
         return parts
 
     def _array(self, entry: dict[str, Any]) -> np.ndarray:

@@ -51,11 +51,11 @@ def find_checkpoint(
     path = checkpoint.restore or checkpoint.checkpoint_dir or ""
     flag = "restore" if checkpoint.restore else "checkpoint_dir"
     if not pathlib.Path(path).is_dir():
-        text = f"--{flag}={path}: no such folder; expected a checkpoint or a folder of checkpoints"
-        raise UserError(text, flag=flag, path=path)
+        problem = "no such folder; expected a checkpoint or a folder of checkpoints"
+        raise UserError.of_flag(flag, path, problem, path=path)
     reader = latest_complete(path, cluster, report)
     if reader is None:
-        raise UserError(f"--{flag}={path}: has no complete checkpoint", flag=flag, path=path)
+        raise UserError.of_flag(flag, path, "has no complete checkpoint", path=path)
     return reader
 
 
@@ -115,17 +115,11 @@ def load(reader: Reader, state: State, *, training: bool) -> None:
                 continue
             values = reader.named(group, name)
             dtype = getattr(variable.dtype, "name", variable.dtype)
-            expected, found = (
-                f"{dtype} {list(variable.shape)}",
-                f"{values.dtype} {list(values.shape)}",
-            )
+            expected = f"{dtype} {list(variable.shape)}"
+            found = f"{values.dtype} {list(values.shape)}"
             if found != expected:
-                raise DamagedError(
-                    f"{reader.folder}: {group} {name}: expected {expected}, found {found}",
-                    path=reader.folder,
-                    expected=expected,
-                    found=found,
-                )
+                problem = f"{group} {name}: expected {expected}, found {found}"
+                raise DamagedError.of_path(reader.folder, problem, expected=expected)
             variable.assign(values)
     for stored in state.tables.all:
         if stored.state != "table" and not training:
@@ -144,9 +138,6 @@ def without_unused_momentum(names: Iterable[str]) -> set[str]:
     In older releases Keras 2's optimizers trained the MLPs. Keras' Adagrad and Adam had the same
     variables as `training.optimizers`, in names, values and order. Its SGD without momentum stored
     a momentum that it never read: "01.m_kernel".
-
-    Args:
-        names: the keys of the manifest's "optimizer".
     """
     names = set(names)
     adam = any(re.match(r"\d+\.v_", name) for name in names)
@@ -164,13 +155,9 @@ def _check_names(reader: Reader, group: str, expected: set[str]) -> None:
         for verb, names in (("lacks", expected - found), ("has unexpected", found - expected))
         if names
     ]
-    raise DamagedError(
-        f"{reader.folder}: {group} state {' and '.join(wrong)} (expected {len(expected)} arrays, "
-        f"found {len(found)})",
-        path=reader.folder,
-        expected=sorted(expected),
-        found=sorted(found),
-    )
+    problem = f"{group} state {' and '.join(wrong)}"
+    fields = {"expected": sorted(expected), "found": sorted(found)}
+    raise DamagedError.of_path(reader.folder, problem, **fields)
 
 
 def _keeps_adapted_scale(reader: Reader, state: State) -> bool:
@@ -180,10 +167,7 @@ def _keeps_adapted_scale(reader: Reader, state: State) -> bool:
 
 def _candidates(path: str | os.PathLike) -> list[tuple[int, pathlib.Path]]:
     """Returns [(step, path)], oldest first, of the checkpoints at a path."""
-    path = pathlib.Path(path)
-    if folder.is_checkpoint(path):
-        return [(0, path)]
-    return folder.checkpoints(path)
+    return [(0, pathlib.Path(path))] if folder.is_checkpoint(path) else folder.checkpoints(path)
 
 
 def _from_rank_0(cluster: Ranks, number: int) -> int:

@@ -110,18 +110,12 @@ class Saver:
                 self._journal.emit("message", text=text)
         if not self._cluster.all_reduce_sum([float(len(taken))])[0]:
             return
-        flag = "checkpoint_dir"
-        if not taken:
-            text = f"--{flag}={self._path}: rank 0 cannot write its checkpoints"
-            raise UserError(text, flag=flag, path=self._path)
-        step, path, reason = taken[0]
-        raise UserError(
-            f"{path} {reason}: it is not a checkpoint, but this run may write the checkpoint of "
-            f"step {step} there; move it away, or give another --{flag}",
-            flag=flag,
-            path=path,
-            found=reason,
-        )
+        problem, path, reason = "rank 0 cannot write its checkpoints", self._path, None
+        if taken:
+            step, path, reason = taken[0]
+            problem = f"{path} {reason}: it is not a checkpoint, but this run may write the "
+            problem += f"checkpoint of step {step} there; move it away, or give another folder"
+        raise UserError.of_flag("checkpoint_dir", self._path, problem, path=path)
 
     def newest(self) -> pathlib.Path | None:
         """Returns the path of the newest checkpoint that the run wrote or resumed from, or None."""
@@ -176,8 +170,7 @@ class Saver:
             writer.write_unsnapshotted()
         self._stopping.clear()
         self._event = {"step": step, "path": str(self._path / folder.name_of(step))}
-        self._pause = time.perf_counter() - begin
-        self._begun = begin
+        self._begun, self._pause = begin, time.perf_counter() - begin
         self._snapshot = snapshot
         self._thread = threading.Thread(
             target=self._run, args=(partial, writer, head), name="checkpoint", daemon=True
@@ -229,8 +222,7 @@ class Saver:
                     return
                 publish_done(partial, self._cluster.rank, record)
                 if self._cluster.rank == 0:
-                    size = self._commit(partial, head)
-                    self._event["bytes"] = size
+                    self._event["bytes"] = self._commit(partial, head)
                 self._event["seconds"] = time.perf_counter() - self._begun
                 self._event["pause_seconds"] = self._pause
         except Exception as error:
@@ -243,8 +235,7 @@ class Saver:
     def _commit(self, partial: pathlib.Path, head: Mapping[str, Any]) -> int:
         """Completes the checkpoint; returns the size of its arrays in bytes."""
         records = await_ranks(partial, self._cluster.size, self._timeout, self._stopping)
-        digests, described, size = {}, {}, 0
-        tables = []
+        digests, described, tables, size = {}, {}, [], 0
         for record in records:
             digests.update(record["digests"])
             tables += record["tables"]
@@ -291,31 +282,20 @@ def prepare(path: pathlib.Path, cluster: ProcessGroup) -> None:
             folder.clean(path)
             probe.touch(exist_ok=False)
     except OSError as error:
-        raise UserError(
-            f"--checkpoint_dir={path}: cannot be written: {error.strerror}: {error.filename}",
-            flag="checkpoint_dir",
-            path=error.filename,
-        ) from error
+        problem = f"cannot be written: {error.strerror}: {error.filename}"
+        raise UserError.of_flag("checkpoint_dir", path, problem, path=error.filename) from error
     cluster.all_reduce_sum([1.0])
     seen = int(cluster.all_reduce_sum([float(probe.exists())])[0])
     if cluster.rank == 0:
         probe.unlink(missing_ok=True)
     if seen < cluster.size:
-        raise UserError(
-            f"--checkpoint_dir={path}: expected storage that all ranks share, but "
-            f"{cluster.size - seen} of {cluster.size} ranks do not see the files of rank 0",
-            flag="checkpoint_dir",
-            path=path,
-            expected=cluster.size,
-            found=seen,
+        problem = (
+            f"expected storage that all ranks share, but {cluster.size - seen} of {cluster.size} "
+            "ranks do not see the files of rank 0"
         )
+        raise UserError.of_flag("checkpoint_dir", path, problem, path=path)
 
 
 def facts(flags: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the manifest's fields about the run.
-
-    Args:
-        flags: {name: value} of the job's settings.
-        data: facts that identify the data.
-    """
+    """Returns the manifest's fields about a run with these flags and these facts about its data."""
     return {"flags": flags, "data": data, "versions": environment.versions()}

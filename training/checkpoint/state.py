@@ -36,7 +36,6 @@ class State:
         cluster: the ranks.
 
     Attributes:
-        embedding: as given.
         tables: the embedding's `StoredTables`.
         dynamic_scale: whether the job adapts its loss scale (`--loss_scale=dynamic`).
     """
@@ -66,12 +65,10 @@ class State:
 
         Rank 0 writes the dense variables; rank t mod N the replicated table t.
         """
-        named = {}
-        if rank == 0:
-            named = {
-                group: {name: variable.numpy() for name, variable in variables.items()}
-                for group, variables in self.named.items()
-            }
+        named = {
+            group: {name: variable.numpy() for name, variable in variables.items()}
+            for group, variables in (self.named.items() if rank == 0 else ())
+        }
         local = [s for s in self.tables.replicated if s.shard.table % self._cluster.size == rank]
         return Copies(named, [(stored, stored.read(0, stored.shape[0])) for stored in local])
 

@@ -13,14 +13,7 @@ from training.checkpoint.errors import DamagedError
 
 
 def find_problems(folder: str | os.PathLike) -> list[str]:
-    """Reads every byte of a checkpoint and returns one line per problem.
-
-    Args:
-        folder: the checkpoint.
-
-    Returns:
-        Texts that each name a file; empty if the checkpoint is complete.
-    """
+    """Reads every byte of a checkpoint and returns one line per problem, which names a file."""
     folder = pathlib.Path(folder)
     try:
         digests = checksums.read_checksums(folder)

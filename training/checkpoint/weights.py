@@ -1,4 +1,4 @@
-"""Loads the weights of a checkpoint into a job that does not train."""
+"""Loads the weights of a checkpoint for inference."""
 
 from __future__ import annotations
 

@@ -42,15 +42,17 @@ def translate_write_errors(
             text += f"; this rank needs {needed:,} bytes, {free:,} are free"
         except OSError:
             free = None
-            text += "; its folder is gone"
-        text += f"; the newest complete checkpoint is {newest()}"
-        _discard(partial, rank, text)
+            text += f"; the folder {partial.parent} no longer exists"
+        complete = newest()
+        if complete is None:
+            text += "; there is no complete checkpoint"
+        else:
+            text += f"; the newest complete checkpoint is {complete}"
+        published = False
+        if rank != 0:
+            with contextlib.suppress(OSError):
+                publish_failure(partial, rank, text)
+                published = True
+        if not published:
+            ownership.remove(partial)
         raise UserError(text, path=path, expected=needed, found=free) from error
-
-
-def _discard(partial: pathlib.Path, rank: int, text: str) -> None:
-    if rank != 0:
-        with contextlib.suppress(OSError):
-            publish_failure(partial, rank, text)
-            return
-    ownership.remove(partial)

@@ -35,12 +35,10 @@ def _device(place: launcher.Place) -> tuple[str, str]:
     if not devices:
         return "", "no GPU"
     if place.local_rank >= len(devices):
-        found = f"{len(devices)} GPU{'s' * (len(devices) != 1)}"
         raise UserError(
-            f"local rank {place.local_rank} has no GPU: {place.local_size} local ranks, {found}; "
-            f"start fewer ranks, or set {gpus.VARIABLE}=-1 to use the CPU",
-            found=place.local_rank,
-            bound=len(devices) - 1,
+            f"local rank {place.local_rank} has no GPU: {place.local_size} local ranks, "
+            f"{gpus.count(len(devices), 'GPU')}; start fewer ranks, or set {gpus.VARIABLE}=-1 to "
+            "use the CPU"
         )
     device = devices[place.local_rank]
     return device, f"{gpus.VARIABLE}={device} (nvidia-smi lists {len(devices)})"

@@ -32,7 +32,7 @@ def prepare() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    if not _ONEDNN_FLAGS & _processor_flags():
+    if not _ONEDNN_FLAGS.intersection(_cpuinfo("flags").split()):
         os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
         # In MB. The default limit of 64 GB would be too low for large tables.
         megabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
@@ -94,12 +94,14 @@ def suppress_notices() -> Iterator[None]:
         os.close(stderr)
 
 
-def _processor_flags() -> set[str]:
+def _cpuinfo(field: str) -> str:
+    """Returns a field of the first processor in /proc/cpuinfo, or ""."""
     try:
         with open("/proc/cpuinfo") as info:
-            return set(next((line for line in info if line.startswith("flags")), "").split())
+            line = next((line for line in info if line.startswith(field)), "")
     except OSError:
-        return set()
+        return ""
+    return line.partition(":")[2].strip()
 
 
 def memory_per_rank(local_size: int) -> int | None:
@@ -141,35 +143,17 @@ def code_version() -> str | None:
     return described.stdout.strip() or None
 
 
-def hardware() -> dict[str, str | int | None]:
-    """Returns {processor, cores, gpu} of this rank; gpu is None without a GPU."""
-    import tensorflow as tf
-
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as info:
-            names = (
-                line.partition(":")[2].strip() for line in info if line.startswith("model name")
-            )
-            processor = next(names, processor)
-    except OSError:
-        pass
-    used = tf.config.get_visible_devices("GPU")
-    details = tf.config.experimental.get_device_details(used[0]) if used else {}
-    return {
-        "processor": processor,
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": details.get("device_name", "unknown") if used else None,
-    }
-
-
 def versions() -> dict[str, str | int | None]:
-    """Returns the software versions and the hardware that a result depends on."""
+    """Returns the software versions and the hardware of this rank; "gpu" is None without a GPU."""
     import numpy
     import tensorflow as tf
 
+    used = tf.config.get_visible_devices("GPU")
+    details = tf.config.experimental.get_device_details(used[0]) if used else {}
     known = {
-        **hardware(),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": details.get("device_name", "unknown") if used else None,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "numpy": numpy.__version__,

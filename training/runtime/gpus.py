@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import uuid
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from training.runtime.errors import UserError
@@ -66,18 +65,12 @@ def on_host(root: str | os.PathLike = "/") -> str | None:
     """
     devices = listed()
     if devices:
-        return f"nvidia-smi lists {_count(len(devices), 'device')}"
+        return f"nvidia-smi lists {count(len(devices), 'device')}"
     for pattern in ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*"):
         found = glob.glob(os.path.join(root, pattern))
         if found:
             return f"there is {sorted(found)[0]}"
     return None
-
-
-def hidden_by_user(environment: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether the user has hidden all GPUs: CUDA_VISIBLE_DEVICES is empty or -1."""
-    value = environment.get(VARIABLE)
-    return value is not None and value.strip() in ("", "-1", "NoDevFiles")
 
 
 def choose(local_rank: int) -> Device:
@@ -130,7 +123,6 @@ def check(cluster: ProcessGroup, device: Device) -> None:
             f"one, but rank {without} on {ranks[without][2]} has none that TensorFlow sees "
             f"({VARIABLE} {ranks[without][3]})",
             field=VARIABLE,
-            found=ranks[without][3],
         )
     first = {}
     for rank, fields in enumerate(ranks):
@@ -140,8 +132,7 @@ def check(cluster: ProcessGroup, device: Device) -> None:
         unique = fields[1] if fields[1].startswith(("GPU-", "MIG-")) else tuple(fields[1:3])
         other = first.setdefault(unique, rank)
         if other != rank:
-            text = _shared(other, rank, *fields[1:])
-            raise UserError(text, field=VARIABLE, found=fields[3])
+            raise UserError(_shared(other, rank, *fields[1:]), field=VARIABLE)
 
 
 def _shared(
@@ -149,9 +140,9 @@ def _shared(
 ) -> str:
     if visible == "unset":
         given = f"{VARIABLE} is not set, and TensorFlow sees too few GPUs"
-        advice = "start the ranks with ./hvd_wrapper.sh, and no more of them than GPUs"
+        advice = "start the ranks with ./hvd_wrapper.sh, and at most one per GPU"
     else:
-        devices = _count(len(visible.split(",")), "device")
+        devices = count(len(visible.split(",")), "device")
         given = f"{VARIABLE}={visible} shows {devices} to {local_size} local ranks"
         advice = f"unset {VARIABLE} and start the ranks with ./hvd_wrapper.sh, or set it per rank"
     who = f"ranks {first} and {second} on {host} would share one GPU ({identity})"
@@ -161,10 +152,10 @@ def _shared(
 def unused(device: Device) -> str | None:
     """Returns a line about GPUs of this host that TensorFlow does not use, or None.
 
-    Args:
-        device: this rank's `Device`.
+    None too if the user hides them: `CUDA_VISIBLE_DEVICES` is empty or -1.
     """
-    if device.ordinal is not None or hidden_by_user():
+    hidden = os.environ.get(VARIABLE, "unset").strip() in ("", "-1", "NoDevFiles")
+    if device.ordinal is not None or hidden:
         return None
     evidence = on_host()
     if evidence is None:
@@ -183,12 +174,10 @@ def _why_unseen() -> str:
             "it is built for the CPU only (the wheel tensorflow-cpu, which `make venv` installs); "
             "install a TensorFlow with CUDA, e.g. use the Dockerfile"
         )
-    if os.environ.get(VARIABLE) is not None:
-        return (
-            f"{VARIABLE}={os.environ[VARIABLE]} names no device of this host, or a CUDA library or "
-            "the driver fails to load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
-        )
-    return "a CUDA library or the driver fails to load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
+    visible = os.environ.get(VARIABLE)
+    named = "" if visible is None else f"{VARIABLE}={visible} names no device of this host, or "
+    fails = "a CUDA library or the driver fails to load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
+    return named + fails
 
 
 def free_memory() -> int | None:
@@ -224,5 +213,6 @@ def _identity(ordinal: int) -> str:
     return f"GPU-{uuid.UUID(bytes=raw.raw)}"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Returns e.g. "1 GPU" or "2 GPUs"."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -46,12 +46,9 @@ _HOROVOD = _Launcher("horovodrun", *((name,) for name in _ALL))
 # Ranks of these launchers may also see variables of `_MANAGERS` and PMI, which belong to the step
 # that started the launcher's daemons. So the order matters: the first complete set counts.
 _MPI = (
-    _Launcher("jsrun", *((f"JSM_NAMESPACE_{name}",) for name in
-              ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
-    _Launcher("Open MPI", *((f"OMPI_COMM_WORLD_{name}",) for name in
-              ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
-    _Launcher("MVAPICH2", *((f"MV2_COMM_WORLD_{name}",) for name in
-              ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
+    *(_Launcher(name, *((prefix + end,) for end in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")))
+      for name, prefix in (("jsrun", "JSM_NAMESPACE_"), ("Open MPI", "OMPI_COMM_WORLD_"),
+                           ("MVAPICH2", "MV2_COMM_WORLD_"))),
     _Launcher("PALS", ("PALS_RANKID",), ("PALS_SIZE", "PALS_NRANKS"),
               ("PALS_LOCAL_RANKID",), ("PALS_LOCAL_SIZE",)),
     _Launcher("MPICH, Intel MPI or another launcher with PMI", ("PMI_RANK",), ("PMI_SIZE",),
@@ -69,9 +66,6 @@ _MANAGERS = (
 def read(environment: Mapping[str, str] = os.environ) -> Place:
     """Returns the `Place` of this process; without a launcher, that of a job with one process.
 
-    Args:
-        environment: a mapping like os.environ.
-
     Raises:
         UserError: a variable is not a number or out of range, two launchers' variables contradict
             each other, or a launcher's variables are incomplete.
@@ -84,11 +78,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Place:
         chosen = own
         if own.rank is None or own.size is None:
             missing = _HOROVOD.size[0] if own.size is None else _ALL[0]
-            raise UserError(
-                f"{own.shown()} without {missing}: {_SET_ALL}, or unset them all; horovodrun sets "
-                "them",
-                field=missing,
-            )
+            text = f"{own.shown()} without {missing}: {_SET_ALL}, or unset them all"
+            raise UserError(text, field=missing)
         _check_agreement(own, others[: len(_MPI)], others[len(_MPI) :])
     if chosen is None or chosen.rank is None or chosen.size is None:
         if own.local_rank is not None or own.local_size is not None:
@@ -101,7 +92,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Place:
     )
     if local_size > place.size:
         text = f"{chosen.shown()}: expected at most {place.size} local ranks, found {local_size}"
-        raise UserError(text, found=local_size, bound=place.size)
+        raise UserError(text, bound=place.size)
     return place
 
 
@@ -160,26 +151,17 @@ class _Variables:
         number, bound = getattr(self, which), getattr(self, of)
         if number is not None and bound is not None and number >= bound:
             bounded = self._names.get(of, f"{which.replace('rank', 'ranks')} of the host")
-            raise UserError(
-                f"{self._names[which]}={number}, {bounded}={bound}: expected a "
-                f"{which.replace('_', ' ')} from 0 to {bound - 1}",
-                field=self._names[which],
-                found=number,
-                bound=bound - 1,
-            )
+            problem = f"expected a {which.replace('_', ' ')} from 0 to {bound - 1}"
+            name = self._names[which]
+            text = f"{name}={number}, {bounded}={bound}: {problem}"
+            raise UserError(text, field=name, bound=bound - 1)
 
 
 def _number(name: str, text: str, positive: bool) -> int:
     # int() would also accept "1_0", " 1" and any length.
     if not re.fullmatch("[0-9]{1,9}", text) or (positive and int(text) == 0):
-        least = 1 if positive else 0
-        raise UserError(
-            f"{name}={text}: expected an integer of at least {least}; correct the variable, or "
-            "unset it: launchers set it",
-            field=name,
-            found=text,
-            bound=least,
-        )
+        problem = f"expected an integer of at least {int(positive)}; correct or unset the variable"
+        raise UserError(f"{name}={text}: {problem} (the launcher normally sets it)", field=name)
     return int(text)
 
 
@@ -196,8 +178,7 @@ def _slurm_local_size(environment: Mapping[str, str]) -> int | None:
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,6})\))?", part)
         if not match:
-            text = f"{name}={text}: expected numbers such as 8(x2),4"
-            raise UserError(text, field=name, found=environment[name])
+            raise UserError(f"{name}={text}: expected numbers such as 8(x2),4", field=name)
         counts += [int(match[1])] * int(match[2] or 1)
     node = environment.get("SLURM_NODEID")
     if node and node.isdecimal() and int(node) < len(counts):
@@ -212,9 +193,7 @@ def _choose(others: Sequence[_Variables]) -> _Variables | None:
         UserError: a launcher set variables, but no set is complete.
     """
     complete = [other for other in others if other.complete]
-    chosen = next((other for other in complete if other.several), None)
-    if chosen is None and complete:
-        chosen = complete[0]
+    chosen = next((other for other in complete if other.several), (complete or [None])[0])
     visible = next((other for other in others if other.visible), None)
     if chosen is None and visible is not None:
         lacking = "size" if visible.size is None else "rank"
@@ -236,9 +215,7 @@ def _check_agreement(
             if (other.rank, other.size) != (own.rank, own.size):
                 raise UserError(
                     f"{own.shown()}, but {other.shown()} ({other.launcher.name}): expected the "
-                    "same rank and size; unset the variables that are left from another job",
-                    expected=(own.rank, own.size),
-                    found=(other.rank, other.size),
+                    "same rank and size; unset the variables left over from another job"
                 )
             return
 
@@ -258,10 +235,7 @@ def _local(chosen: _Variables, own: _Variables, others: Sequence[_Variables]) ->
             raise UserError(text, field=name)
         numbers.append(only if number is None else number)
     if numbers[0] >= numbers[1]:
-        raise UserError(
-            f"{chosen.shown()}: expected a local rank from 0 to {numbers[1] - 1}, found "
-            f"{numbers[0]}",
-            found=numbers[0],
-            bound=numbers[1] - 1,
-        )
+        last = numbers[1] - 1
+        text = f"{chosen.shown()}: expected a local rank from 0 to {last}, found {numbers[0]}"
+        raise UserError(text, bound=last)
     return numbers[0], numbers[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Protocol
 
@@ -36,7 +36,7 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
             import horovod.tensorflow as hvd
     except ImportError as error:
         text = f"{place.size} ranks were started, but importing Horovod failed: {error}"
-        raise UserError(text, found=place.size) from error
+        raise UserError(text) from error
     if not hvd.mpi_built():
         _check_gloo(place)
     hvd.init()
@@ -44,14 +44,12 @@ def connect(place: launcher.Place | None = None) -> ProcessGroup:
         raise UserError(
             f"{place.shown} ({place.launcher}), but Horovod found rank {hvd.rank()} of "
             f"{hvd.size()}: start the job with horovodrun, or build Horovod for this launcher "
-            "(horovodrun --check-build prints what it supports)",
-            expected=(place.rank, place.size),
-            found=(hvd.rank(), hvd.size()),
+            "(horovodrun --check-build prints what it supports)"
         )
     return HorovodProcessGroup(hvd)
 
 
-def _check_gloo(place: launcher.Place, environment: Mapping[str, str] = os.environ) -> None:
+def _check_gloo(place: launcher.Place) -> None:
     """Raises UserError if a Horovod without MPI cannot connect these ranks.
 
     Gloo needs the variables that horovodrun sets. Without them Horovod would abort or run a
@@ -62,12 +60,10 @@ def _check_gloo(place: launcher.Place, environment: Mapping[str, str] = os.envir
         raise UserError(
             f"{place.shown}: {place.launcher} started {place.size} ranks, but this Horovod is "
             f"built without MPI and cannot connect them: {advice} (-H names other hosts), or build "
-            "Horovod with HOROVOD_WITH_MPI=1; set HOROVOD_RANK=0 HOROVOD_SIZE=1 to run one process",
-            expected="horovodrun",
-            found=place.launcher,
+            "Horovod with HOROVOD_WITH_MPI=1; set HOROVOD_RANK=0 HOROVOD_SIZE=1 to run one process"
         )
     for name in ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"):
-        if not environment.get(name):
+        if not os.environ.get(name):
             raise UserError(f"{place.shown} without {name}: {advice}", field=name)
 
 

@@ -61,8 +61,7 @@ class RankStates:
     def lost(self) -> Loss | None:
         """Returns the `Loss` of the rank that is dead, silent or stuck, or None."""
         if self._died is not None:
-            activity = self._states[self._died]["activity"]
-            return self._loss(self._died, death(activity))
+            return self._loss(self._died, death(self._states[self._died]["activity"]))
         now = time.monotonic()
         watched = {r: s for r, s in self._states.items() if not s["leaving"]}
         for rank in watched:

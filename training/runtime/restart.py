@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         parser.error("expected -- followed by the command of the job, found no command")
-    if not any(word.startswith("--checkpoint_dir") for word in command) and not any(
-        word.startswith("--flagfile") for word in command
-    ):
+    if not any(word.startswith(("--checkpoint_dir", "--flagfile")) for word in command):
         parser.error("expected --checkpoint_dir in the command: a restart would begin at step 0")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,11 +89,9 @@ def _run(command: Sequence[str], stopping: threading.Event, grace: float) -> tup
     with tempfile.TemporaryDirectory(prefix="dlrm-status-") as folder:
         relay = launcher_report.Relay()
         try:
+            env = {**os.environ, rank_status.VARIABLE: folder}
             process = subprocess.Popen(
-                command,
-                env={**os.environ, rank_status.VARIABLE: folder},
-                stderr=relay.write_end,
-                start_new_session=True,
+                command, env=env, stderr=relay.write_end, start_new_session=True
             )
         except OSError as error:
             _log(f"{command[0]}: {error.strerror}")
@@ -205,10 +201,8 @@ def _lost_rank(facts: _Facts) -> str | None:
     silent = facts.started - set(facts.codes)
     if reported and (reported.rank in silent or reported.rank not in facts.started):
         return str(reported)
-    first = next((rank for rank in facts.deaths if rank in silent), None)
-    if first is None and silent:
-        first = min(silent)
-    if first is not None:
+    if silent:
+        first = next((rank for rank in facts.deaths if rank in silent), min(silent))
         return f"rank {first} was killed or crashed: it wrote no exit code"
     return str(reported) if reported else None
 

@@ -153,9 +153,7 @@ class Watchdog:
             while True:
                 leaving = self._closing.is_set()
                 if time.monotonic() - last_answer > self._timeout:
-                    text = (
-                        f"has sent no answer for {self._timeout} s; --stall_timeout sets the limit"
-                    )
+                    text = f"has sent no answer for {self._timeout} s (--stall_timeout)"
                     return self._on_loss(Loss(0, f"{name_of(0, self._first)} {text}"))
                 try:
                     if leaving or time.monotonic() >= next_round:

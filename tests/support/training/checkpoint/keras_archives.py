@@ -5,7 +5,7 @@ import tarfile
 from tests.support.paths import ROOT
 
 DATA = ROOT / "tests/support/training/checkpoint/data"
-VOCAB, DIMENSION, BOTTOM, TOP = (5, 3), 2, (4, 2), (3, 1)
+VOCAB = (5, 3)
 # The flags of the run that wrote them, except --optimizer and --early_stop.
 FLAGS = (
     "--use_synthetic_dataset", "--vocab_sizes=5,3", "--embedding_dim=2", "--bottom_mlp=4,2",

@@ -39,9 +39,3 @@ def test_read_checksums_names_a_damaged_file(tmp_path, content):
     with pytest.raises(DamagedError) as caught:
         checksums.read_checksums(tmp_path)
     assert caught.value.path == str(path)
-
-
-def test_read_checksums_returns_what_write_checksums_wrote(tmp_path):
-    digests = {"b.npy": "1" * 64, "a.npy": "2" * 64}
-    checksums.write_checksums(tmp_path, digests)
-    assert checksums.read_checksums(tmp_path) == digests

@@ -46,12 +46,11 @@ def transform_line(trained, data):
     return unchecked(found, data)
 
 
-@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("pair", [("log(x+1)", "log(x+3)"), ("log(x+3)", "none")])
-def test_data_with_another_transform_is_refused(pair, resume):
+def test_data_with_another_transform_is_refused(pair):
     trained, given = pair
-    error = refusal(reader(data_with(trained)), data_with(given), resume=resume)
-    assert (error.flag, error.expected, error.found) == ("dense_transform", trained, given)
+    error = refusal(reader(data_with(trained)), data_with(given), resume=False)
+    assert error.flag == "dense_transform"
     assert f"--dense_transform='{trained}'" in str(error)
 
 
@@ -64,17 +63,13 @@ def test_the_same_transform_fits_whether_stored_or_applied(transform):
 
 
 @pytest.mark.parametrize(
-    ("trained", "given", "words"),
-    [
-        (None, "log(x+1)", ["log(x+1)"]),
-        ("log(x+3)", None, ["log(x+3)", "--applied_transform"]),
-        (None, None, ["--applied_transform"]),
-    ],
+    ("trained", "given", "word"),
+    [(None, "log(x+1)", "log(x+1)"), ("log(x+3)", None, "log(x+3)"), (None, None, "CHECKPOINT")],
 )
-def test_an_unrecorded_transform_is_reported(trained, given, words):
+def test_an_unrecorded_transform_is_reported(trained, given, word):
     line = transform_line(data_with(trained), data_with(given))
-    for word in ("CHECKPOINT", *words):
-        assert word in line
+    assert word in line
+    assert ("--applied_transform" in line) == (given is None)
 
 
 def test_random_batches_fit_any_transform():
@@ -106,31 +101,24 @@ def test_another_number_of_dense_features_is_refused():
 @pytest.mark.parametrize(("vocab", "table"), [((5, 1300), 1), ((6, 8), 0), ((5,), None)])
 def test_other_tables_are_refused(vocab, table):
     error = refusal(reader(data_with("none")), data_with("none"), vocab=vocab, resume=False)
-    assert (error.table, error.expected, error.found) == (table, [*VOCAB], [*vocab])
+    assert error.table == table
 
 
-@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
     ("flag", "value"),
     [("embedding_dim", 16), ("bottom_mlp", "16,9"), ("optimizer", "adam"),
      ("embedding_optimizer", "ftrl")],
 )  # fmt: skip
-def test_another_model_is_refused(flag, value, resume):
+def test_another_model_is_refused(flag, value):
     data = data_with("none")
-    error = refusal(reader(data), data, resume=resume, **{flag: value})
+    error = refusal(reader(data), data, resume=False, **{flag: value})
     assert (error.flag, error.expected, error.found) == (flag, FLAGS[flag], value)
 
 
-def test_a_job_that_does_not_train_needs_no_equal_optimizers():
-    flags = {**FLAGS, "optimizer": "adam", "embedding_optimizer": "ftrl"}
+def test_optimizers_matter_only_to_training_and_the_format_of_widths_never():
     data = data_with("none")
+    flags = {**FLAGS, "optimizer": "adam", "embedding_optimizer": "ftrl", "bottom_mlp": "[16, 8]"}
     assert check(reader(data), flags, data, VOCAB, resume=False, training=False) == []
-
-
-@pytest.mark.parametrize("text", ["16, 8", "[16,8]"])
-def test_layer_widths_may_be_formatted_differently(text):
-    data = data_with("none")
-    assert job_check(reader(data), data, bottom_mlp=text) == []
 
 
 def test_only_a_resumed_run_needs_the_same_batches():

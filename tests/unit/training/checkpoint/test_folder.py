@@ -1,5 +1,7 @@
 """Listing, pruning, cleaning and replacing the checkpoints of a folder."""
 
+import pathlib
+
 import pytest
 
 from training.checkpoint import folder, ownership
@@ -48,40 +50,28 @@ def test_remove_deletes_every_file_of_a_checkpoint(tmp_path, name):
     assert names(tmp_path) == []
 
 
-def keep(path):
-    (path / "keep.txt").write_text("theirs")
+KEPT = {
+    "keep.txt": pathlib.Path.touch,
+    "weights.npy": pathlib.Path.touch,
+    "table_00.rank_0.npy": pathlib.Path.mkdir,
+    "dense.00.x.npy": lambda path: path.symlink_to("/nowhere"),
+}
 
 
-def keep_array(path):
-    (path / "weights.npy").write_text("theirs")
-
-
-def keep_folder(path):
-    (path / "table_00.rank_0.npy").mkdir()
-
-
-def keep_link(path):
-    (path / "dense.00.x.npy").symlink_to("/nowhere")
-
-
-KEPT = {keep: "keep.txt", keep_array: "weights.npy", keep_folder: "table_00.rank_0.npy",
-        keep_link: "dense.00.x.npy"}  # fmt: skip
-
-
-@pytest.mark.parametrize("add", KEPT)
+@pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("suffix", ["", ".partial", ".removed", ".replaced"])
-def test_foreign_files_are_never_removed(tmp_path, add, suffix):
+def test_foreign_files_are_never_removed(tmp_path, kept, suffix):
     name = f"step-000000001{suffix}"
     make(tmp_path, name, "step-000000002", "step-000000003", "step-000000004")
-    add(tmp_path / name)
     path = tmp_path / name
-    assert folder.foreign(tmp_path) == [(1, path, f"holds {KEPT[add]}")]
+    KEPT[kept](path / kept)
+    assert folder.foreign(tmp_path) == [(1, path, f"holds {kept}")]
     if suffix == ".replaced":
         (tmp_path / "step-000000001").mkdir()  # Otherwise `clean` renames it back.
     folder.clean(tmp_path)
     folder.prune(tmp_path, 1, 4)
     ownership.remove(path)
-    assert {path.name for path in path.iterdir()} == {KEPT[add]}
+    assert names(path) == [kept]
     assert "step-000000004" in names(tmp_path)
     assert not {"step-000000002", "step-000000003"} & set(names(tmp_path))
 
@@ -103,7 +93,7 @@ def test_files_and_links_with_a_checkpoints_name_are_foreign(tmp_path, suffix):
 
 def test_prune_removes_a_checkpoint_whose_temporary_name_is_taken(tmp_path):
     make(tmp_path, "step-000000001", "step-000000001.removed", "step-000000002")
-    keep(tmp_path / "step-000000001.removed")
+    (tmp_path / "step-000000001.removed" / "keep.txt").touch()
     folder.prune(tmp_path, 1, 2)
     assert names(tmp_path) == ["step-000000001.removed", "step-000000002"]
 
@@ -111,16 +101,16 @@ def test_prune_removes_a_checkpoint_whose_temporary_name_is_taken(tmp_path):
 def test_files_with_a_checksum_belong_to_the_checkpoint(tmp_path):
     make(tmp_path, "step-000000001")
     path = tmp_path / "step-000000001"
-    keep(path)
+    (path / "keep.txt").touch()
     (path / CHECKSUMS).write_text(f"{'0' * 64}  keep.txt\n")
     assert ownership.foreign(path) is None
 
 
 def test_checkpoints_excludes_foreign_folders(tmp_path):
     make(tmp_path, "step-000000001", "step-000000003")
-    keep(tmp_path / "step-000000003")  # A foreign file next to those of a checkpoint.
     (tmp_path / "step-000000002").mkdir()
-    keep(tmp_path / "step-000000002")
+    for step in (2, 3):  # Alone, and next to the files of a checkpoint.
+        (tmp_path / folder.name_of(step) / "keep.txt").touch()
     assert [step for step, _ in folder.checkpoints(tmp_path)] == [1, 3]
 
 
@@ -134,25 +124,18 @@ def test_clean_removes_unfinished_checkpoints(tmp_path):
     assert (tmp_path / "step-000000010" / "manifest.json").read_text() == "step-000000010"
 
 
-@pytest.mark.parametrize("moment", ["before the new name", "before the old one is gone"])
-def test_a_kill_during_replace_leaves_one_of_both(tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("module", "name", "suffix"),
+    [(folder.atomic, "replace", ""), (ownership, "remove", ".partial")],
+)
+def test_a_kill_during_replace_leaves_one_of_both(tmp_path, monkeypatch, module, name, suffix):
     make(tmp_path, "step-000000010", "step-000000010.partial")
     target, partial = tmp_path / "step-000000010", tmp_path / "step-000000010.partial"
 
-    class KilledError(Exception):
-        pass
-
-    def killed(*arguments, **options):
-        raise KilledError
-
-    if moment == "before the new name":
-        monkeypatch.setattr(folder.atomic, "replace", killed)
-    else:
-        monkeypatch.setattr(folder.ownership, "remove", killed)
-    with pytest.raises(KilledError):
+    monkeypatch.setattr(module, name, lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
         folder.replace(partial, target)
     monkeypatch.undo()
     folder.clean(tmp_path)
     assert names(tmp_path) == ["step-000000010"]
-    expected = target if moment == "before the new name" else partial
-    assert (target / "manifest.json").read_text() == expected.name
+    assert (target / "manifest.json").read_text() == target.name + suffix

@@ -1,7 +1,6 @@
 """The .npy files of a checkpoint."""
 
 import hashlib
-import os
 
 import numpy as np
 import pytest
@@ -9,29 +8,6 @@ import pytest
 from storage import digested_file
 from training.checkpoint.errors import DamagedError
 from training.checkpoint.npy_files import ArrayFiles, NpyWriter, load_array
-
-
-def test_written_bytes_are_synced_on_the_way(tmp_path, monkeypatch, rng):
-    synced, fdatasync = [], os.fdatasync
-
-    def sync(descriptor):
-        synced.append(os.fstat(descriptor).st_size)
-        fdatasync(descriptor)
-
-    monkeypatch.setattr(digested_file, "_SYNC_BYTES", 1000)
-    monkeypatch.setattr(digested_file, "_BUFFER_BYTES", 320)
-    monkeypatch.setattr(os, "fdatasync", sync)
-    values = rng.normal(size=(200, 8)).astype(np.float32)
-    writer = NpyWriter(tmp_path / "array.npy", values.shape, values.dtype)
-    for begin in range(0, 200, 10):
-        writer.append(values[begin : begin + 10])
-    writer.close()
-    content = (tmp_path / "array.npy").read_bytes()
-    # A piece has 320 bytes: the last one may exceed the limit of 1000 by so much.
-    assert np.diff([0, *synced, len(content)]).max() < 1320
-    assert writer.bytes == len(content)
-    assert writer.digest == hashlib.sha256(content).hexdigest()
-    np.testing.assert_array_equal(np.load(tmp_path / "array.npy", allow_pickle=False), values)
 
 
 def test_arrays_above_the_buffer_size_keep_their_order(tmp_path, rng):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.thread_ranks import ThreadRanks
 from tests.support.training import checkpoints, small_model
-from tests.support.training.checkpoint.distributed_job import check, fill, job, make_saver, save
+from tests.support.training.checkpoint.distributed_job import fill, job, make_saver, save
 from training.checkpoint import folder, restore
 from training.checkpoint.errors import DamagedError
 from training.checkpoint.state import State
@@ -66,14 +66,6 @@ def test_find_checkpoint_names_the_flag_of_a_missing_checkpoint(tmp_path, flag):
         with pytest.raises(UserError) as caught:
             restore.find_checkpoint(types.SimpleNamespace(**given), ALONE)
         assert (caught.value.flag, caught.value.path) == (flag, str(path))
-
-
-def test_load_restores_every_value(tmp_path, seed):
-    save(ALONE, tmp_path, "row", "adagrad", seed=seed)
-    reader = restore.latest_complete(tmp_path, ALONE, pytest.fail)
-    state = job(ALONE, "row", "adagrad")
-    restore.load(reader, state, training=True)
-    check(state, seed)
 
 
 def test_load_without_training_keeps_the_states_of_the_optimizers(tmp_path, seed):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import types
 
 import numpy as np
 import pytest
@@ -64,7 +63,9 @@ def test_a_checkpoint_holds_every_value_and_its_description(tmp_path, seed):
 
 def test_due_and_keep_follow_their_arguments(tmp_path):
     def body(cluster):
+        assert not make_saver(cluster, tmp_path, None).due(3)
         writer = make_saver(cluster, tmp_path, job(cluster), keep=2, interval=3)
+        assert writer.newest() is None
         for step in range(1, 13):
             assert writer.due(step) == (step in (3, 6, 9, 12))
             if writer.due(step):
@@ -74,13 +75,6 @@ def test_due_and_keep_follow_their_arguments(tmp_path):
 
     assert ThreadRanks(2).run(body) == ["step-000000012"] * 2
     assert steps_in(tmp_path) == [9, 12]
-
-
-def test_without_an_interval_no_step_is_due(tmp_path):
-    cluster = SingleProcessGroup()
-    writer = make_saver(cluster, tmp_path, None)
-    assert not any(map(writer.due, range(100)))
-    assert writer.newest() is None
 
 
 def test_a_resumed_run_keeps_its_checkpoint_and_skips_later_damaged_ones(tmp_path, seed):
@@ -127,63 +121,49 @@ def test_the_error_of_any_rank_reaches_rank_0(tmp_path, monkeypatch, seed):
     assert os.listdir(tmp_path) == ["step-000000005"]
 
 
-@pytest.fixture
-def recorder():
-    return Recorder()
+def test_a_removed_folder_is_a_user_error(tmp_path, monkeypatch, seed):
+    path, write = tmp_path / "checkpoints", ArrayFiles.write_together
 
+    def remove_and_write(*arguments):
+        if path.exists():
+            path.rename(tmp_path / "elsewhere")
+        return write(*arguments)
 
-@pytest.fixture
-def writer(tmp_path, recorder):
-    return make_saver(SingleProcessGroup(), tmp_path, None, journal=Journal([recorder]))
-
-
-def occupy(path):
-    path.mkdir()
-    (path / "keep.txt").write_text("theirs")
-
-
-@pytest.mark.parametrize("suffix", ["", ".partial", ".replaced"])
-@pytest.mark.parametrize("step", [11, 50])
-def test_check_names_refuses_a_foreign_folder_that_the_run_needs(
-    tmp_path, writer, recorder, step, suffix
-):
-    path = tmp_path / f"step-{step:09d}{suffix}"
-    occupy(path)
+    monkeypatch.setattr(ArrayFiles, "write_together", remove_and_write)
     with pytest.raises(UserError) as caught:
-        writer.check_names(10, 50)
-    assert (caught.value.flag, caught.value.path) == ("checkpoint_dir", str(path))
-    assert caught.value.found == "holds keep.txt"
-    assert recorder.records == []
+        save(SingleProcessGroup(), path, seed=seed)
+    assert caught.value.path.startswith(str(path))
+    assert "no longer exists" in str(caught.value)
 
 
-@pytest.mark.parametrize("step", [1, 10, 51])
-def test_check_names_warns_of_other_foreign_folders(tmp_path, writer, recorder, step):
-    path = tmp_path / f"step-{step:09d}"
-    occupy(path)
-    writer.check_names(10, 50)
-    (record,) = recorder.records
-    assert record["text"].startswith(f"warning: {path} holds keep.txt")
+@pytest.mark.parametrize("name", ["11", "50", "50.partial", "50.replaced"])
+def test_check_names_refuses_a_foreign_folder_that_the_run_needs(tmp_path, name):
+    path = tmp_path / f"step-0000000{name}"
 
-
-def test_check_names_ends_all_ranks(tmp_path):
     def body(cluster):
         writer = make_saver(cluster, tmp_path, None)
         if cluster.rank == 0:
-            occupy(tmp_path / "step-000000011")
+            path.mkdir()
+            (path / "keep.txt").touch()
         with pytest.raises(UserError) as caught:
             writer.check_names(10, 50)
+        assert caught.value.flag == "checkpoint_dir"
         return caught.value
 
     first, second = ThreadRanks(2).run(body)
-    assert first.path == str(tmp_path / "step-000000011")
-    assert (second.flag, second.path) == ("checkpoint_dir", str(tmp_path))
+    assert (first.path, second.path) == (str(path), str(tmp_path))
+    assert "holds keep.txt" in str(first)
 
 
-def test_prepare_keeps_foreign_files(tmp_path):
-    (tmp_path / ".ranks").write_text("theirs")
-    saver.prepare(tmp_path, SingleProcessGroup())
-    assert os.listdir(tmp_path) == [".ranks"]
-    assert (tmp_path / ".ranks").read_text() == "theirs"
+@pytest.mark.parametrize("step", [1, 10, 51])
+def test_check_names_warns_of_other_foreign_folders(tmp_path, step):
+    recorder, path = Recorder(), tmp_path / folder.name_of(step)
+    writer = make_saver(SingleProcessGroup(), tmp_path, None, journal=Journal([recorder]))
+    path.mkdir()
+    (path / "keep.txt").touch()
+    writer.check_names(10, 50)
+    (record,) = recorder.records
+    assert record["text"].startswith(f"warning: {path} holds keep.txt")
 
 
 def test_prepare_requires_storage_that_all_ranks_share(tmp_path):
@@ -193,13 +173,13 @@ def test_prepare_requires_storage_that_all_ranks_share(tmp_path):
         return caught.value
 
     for error in ThreadRanks(3).run(body):
-        assert (error.flag, error.expected, error.found) == ("checkpoint_dir", 3, 1)
+        assert error.flag == "checkpoint_dir"
+        assert "2 of 3 ranks" in str(error)
 
 
 def test_prepare_names_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
-    alone = types.SimpleNamespace(rank=0, size=1, all_reduce_sum=np.asarray)
     with pytest.raises(UserError) as caught:
-        saver.prepare(tmp_path / "file" / "checkpoints", alone)
+        saver.prepare(tmp_path / "file" / "checkpoints", SingleProcessGroup())
     assert caught.value.flag == "checkpoint_dir"
     assert "Not a directory" in str(caught.value)

@@ -73,8 +73,3 @@ def test_bytes_of_all_ranks_add_up_to_the_model(size):
     )
     # Rows and Adagrad's accumulators, float32.
     assert sum(count for _, count in results) == dense + 2 * 4 * DIMENSION * sum(VOCAB)
-
-
-def test_description_names_the_tables():
-    ((state, _),) = on_ranks(1, lambda state, rank: None, "row", "sgd")
-    assert state.description() == {"vocab_sizes": list(VOCAB), "embedding_dim": DIMENSION}

@@ -1,12 +1,11 @@
 """Any number of ranks, placement and backend reads the checkpoints of any other."""
 
-import numpy as np
 import pytest
 
 from model.embedding.optimizers import OPTIMIZERS
 from tests.support.thread_ranks import ThreadRanks
 from tests.support.training.checkpoint.distributed_job import check, job, save
-from training.checkpoint import folder, restore
+from training.checkpoint import restore
 
 OTHER = {"table": "row", "row": "replicated", "column": "table", "replicated": "column"}
 
@@ -26,10 +25,8 @@ def read(ranks, path, kind, optimizer, seed):
 
 
 @pytest.mark.parametrize("kind", OTHER)
-@pytest.mark.parametrize(("written", "others"), [(4, (1, 2, 3)), (1, (4,)), (2, (3,))])
+@pytest.mark.parametrize(("written", "others"), [(4, (1, 2, 3)), (2, (3,))])
 def test_any_number_of_ranks_reads_any_placement(tmp_path, seed, kind, written, others):
-    if kind == "column":
-        written = max(2, written)
     write(written, tmp_path, kind, "adagrad", seed)
     for ranks in others:
         read(ranks, tmp_path, kind if ranks > 1 else "row", "adagrad", seed)
@@ -51,11 +48,3 @@ def test_either_backend_reads_the_other(
 ):
     write(written, tmp_path, kind, optimizer, seed)
     read(others, tmp_path, kind_read, optimizer, seed)
-
-
-def test_row_wise_states_have_one_number_per_row(tmp_path, seed):
-    write(2, tmp_path, "row", "rowwise_adagrad", seed)
-    read(3, tmp_path, "table", "rowwise_adagrad", seed)
-    ((_, path),) = folder.checkpoints(tmp_path)
-    sums = np.load(path / "table_00.accumulator.rank_1.npy", allow_pickle=False)
-    assert sums.shape == (25,)
