@@ -19,14 +19,15 @@ def local_batch_size(global_batch_size: int, size: int) -> int:
     """
     if global_batch_size < 1 or size < 1:
         raise DatasetError(
-            f"global batch size {global_batch_size} on {size} ranks: expected at least 1 of each",
+            f"global batch size and number of ranks: expected at least 1 each, found "
+            f"{global_batch_size} and {size}",
             found=min(global_batch_size, size),
             bound=1,
         )
     if global_batch_size % size:
         raise DatasetError(
-            f"global batch size: expected a multiple of {size} ranks, found {global_batch_size}; "
-            f"try {max(1, global_batch_size // size) * size}",
+            f"global batch size: expected a multiple of the number of ranks ({size}), found "
+            f"{global_batch_size}; try {max(1, global_batch_size // size) * size}",
             found=global_batch_size,
             bound=size,
         )

@@ -161,15 +161,16 @@ def _raw(source):
     if column.transform != RAW_TRANSFORM:
         applied = source.applied_transform
         if applied == "none":
-            found = f"counts with dense transform {column.transform}"
+            values = f"counts with dense transform {column.transform}"
             advice = f"; try --dense_transform '{RAW_TRANSFORM}'"
         else:
-            found = "transformed values" + ("" if applied is None else f" ({applied})")
+            values = "values that are already transformed"
+            values += "" if applied is None else f" ({applied})"
             advice = "; choose another layout"
         raise DatasetError.of_path(
             source.path,
-            f"to write raw files, expected counts with dense transform {RAW_TRANSFORM}, found "
-            f"{found}{advice}",
+            f"raw files hold counts that are read with {RAW_TRANSFORM}: cannot write them from "
+            f"{values}{advice}",
             flag="dense_transform" if applied == "none" else "layout",
         )
     dense, tables = source.dense_features, len(source.vocab_sizes)

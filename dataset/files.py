@@ -122,12 +122,20 @@ def count_samples(path: str, bytes_per_sample: int, header: int = 0) -> int:
         DatasetError: the size is not the header plus a multiple of `bytes_per_sample`.
     """
     found = size(path)
-    samples, rest = divmod(found - header, bytes_per_sample)
-    if rest or samples < 0:
+    if found < header:
         raise DatasetError.of_path(
             path,
-            f"truncated or of another type: expected {f'{header} + ' if header else ''}a multiple "
-            f"of {bytes_per_sample} bytes, found {found} ({rest} too many)",
+            f"truncated, or not the expected type: expected at least {header} bytes, found {found}",
+            found=found,
+            bound=header,
+        )
+    samples, rest = divmod(found - header, bytes_per_sample)
+    if rest:
+        raise DatasetError.of_path(
+            path,
+            f"truncated, or not the expected type: expected {f'{header} + ' if header else ''}a "
+            f"multiple of {bytes_per_sample} bytes, found {found} (the last sample has {rest} of "
+            f"{bytes_per_sample} bytes)",
         )
     return samples
 

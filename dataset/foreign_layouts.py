@@ -60,9 +60,9 @@ def recognise_nvidia(folder: str) -> str:
         return "mlperf_v0.7"
     raise DatasetError.of_path(
         folder,
-        f"sample counts differ: with {label} bytes in label.bin, expected "
-        f"{2 * DENSE_FEATURES * label} (DeepLearningExamples: bool, float16) or "
-        f"{DENSE_FEATURES * label} (MLPerf v0.7: float32, float32) in numerical.bin, found {dense}",
+        f"sample counts differ: with {label} bytes in label.bin, expected numerical.bin to have "
+        f"{2 * DENSE_FEATURES * label} bytes (DeepLearningExamples: bool, float16) or "
+        f"{DENSE_FEATURES * label} bytes (MLPerf v0.7: float32, float32), found {dense} bytes",
     )
 
 
@@ -168,8 +168,13 @@ def _describe_days(folder, days, sizes, first_half=False):
             path = os.path.join(folder, f"day_{day}_{part}.npy")
             samples, offset = _npy_rows(path, dtype, width)
             if expected not in (None, samples):
-                what = f"sample counts differ: rows, as in {os.path.basename(paths[-1])}"
-                raise DatasetError.mismatch(path, what, expected, samples)
+                name = os.path.basename(paths[-1])
+                raise DatasetError.of_path(
+                    path,
+                    f"sample counts differ: expected {expected} rows as in {name}, found {samples}",
+                    expected=expected,
+                    found=samples,
+                )
             expected = samples
             kept = (samples + 1) // 2 if first_half else samples
             segments[kind] += files.single_segment(path, kept, offset)

@@ -118,7 +118,7 @@ def _check_seed(content, path):
     # This project's keys must not be ignored: the seed benchmark's reader applies log(x+3).
     own = [key for key in _OwnRequired.__annotations__ if key in content and key != "vocab_sizes"]
     if own:
-        problem = f"format_version: is missing, but found {', '.join(own)}"
+        problem = f"format_version: missing, although the file has {', '.join(own)}"
         raise DatasetError.of_path(path, problem, field="format_version")
     files.check_shape(content, path, _Seed)
     hotness = content.get("hotness_per_table", [])

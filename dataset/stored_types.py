@@ -110,13 +110,15 @@ def check_stored_types(
         path = column.segments[0].path
         if inferred == "unclear":
             problems.append(
-                f"{path}: {what}: {expected}, found words that may be int32 or float32 "
-                f"({_examples(found[kind], 'int32')}; {_examples(found[kind], 'float32')})"
+                f"{path}: {what}: {expected}, found 4-byte values that may be int32 or "
+                f"float32 (as int32 {_examples(found[kind], 'int32')}; "
+                f"as float32 {_examples(found[kind], 'float32')})"
             )
             flags.append(f"--{kind}_type int32 or --{kind}_type float32")
         else:
             problems.append(
-                f"{path}: {what}: {expected}, found {inferred} ({_examples(found[kind], inferred)})"
+                f"{path}: {what}: {expected}, found {inferred} "
+                f"(such as {_examples(found[kind], inferred)})"
             )
             flags.append(f"--{kind}_type {inferred}")
         # With two problems, the fields describe the first one.
@@ -127,7 +129,8 @@ def check_stored_types(
         # Fractions are not counts: they also need another transform.
         if "--dense_type float32" in flags and _are_fractions(found[DENSE].view(np.float32)):
             flags.append("--dense_transform none")
-        raise DatasetError(f"{'; '.join(problems)}; {_remedy(origins, flags)}", **fields)
+        problems.append(_remedy(flags, recorded=bool(origins)))
+        raise DatasetError("; ".join(problems), **fields)
     _check_transform(description, found[DENSE], origins, declared)
 
 
@@ -142,19 +145,20 @@ def _check_transform(description, words, origins, declared):
         or not _are_fractions(words.view(np.float32))
     ):
         return
-    remedy = _remedy(origins, ["--dense_transform none (to use the values as stored)"])
+    flag = "--dense_transform none (to use the values as stored)"
+    remedy = f"write the split again with {flag}" if origins else _remedy([flag])
     raise DatasetError.of_path(
         column.segments[0].path,
-        f"dense values: expected counts for {column.transform}, found "
-        f"{_examples(words, 'float32')}; {remedy}",
+        f"dense values: expected counts, because {column.transform} will be applied; found "
+        f"float32 values such as {_examples(words, 'float32')}; {remedy}",
         flag="dense_transform",
         found=column.transform,
     )
 
 
-def _remedy(origins, flags):
-    if origins:
-        return "correct that file, or write the split again with " + " ".join(flags)
+def _remedy(flags, recorded=False):
+    if recorded:
+        return "correct the recorded type, or write the split again with " + " ".join(flags)
     return (
         f"give {' '.join(flags)} to split_bin.py or dataset.convert, whose output records its "
         "types (dataset.validate accepts the same flags)"
@@ -170,7 +174,7 @@ def _are_fractions(values):
 def _examples(words, dtype):
     values = words.reshape(-1).view(dtype)
     values = values[values != 0][:3]
-    return f"as {dtype} " + ", ".join(f"{value:.7g}" for value in values)
+    return ", ".join(f"{value:.7g}" for value in values)
 
 
 def _sample(description):

@@ -111,8 +111,8 @@ class _Scan:
                 lines.append(
                     f"  dense {feature:<6} {dense.dtype:8} {transform}: "
                     f"{self.dense_low[feature]:.4g} to {self.dense_high[feature]:.4g}, mean "
-                    f"{self.dense_sum[feature] / samples:.4g}, stored as zero "
-                    f"{self.zeros[feature] / samples:.2%}"
+                    f"{self.dense_sum[feature] / samples:.4g}, "
+                    f"{self.zeros[feature] / samples:.2%} zeros"
                 )
         for column in description.table_columns:
             if column in self.problems:

@@ -31,7 +31,7 @@ def check_sizes(sizes: Any, where: str, tables: int | None = None) -> list[int]:
         DatasetError: not a list of `tables` integers from 1 to `MAX_ROWS`.
     """
     if not isinstance(sizes, (list, tuple)) or not sizes:
-        problem = f"vocabulary sizes: expected a list of at least one, found {sizes!r:.80}"
+        problem = f"vocabulary sizes: expected a list of at least one size, found {sizes!r:.80}"
         raise DatasetError(f"{where}: {problem}", found=sizes)
     for table, size in enumerate(sizes):
         if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_ROWS:

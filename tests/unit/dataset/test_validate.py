@@ -31,7 +31,7 @@ def test_validate_summary_equals_numpys(split):
     for feature in range(13):
         values = dense[:, feature]
         expected = f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}, "
-        expected += f"stored as zero {np.mean(arrays.dense[:, feature] == 0):.2%}"
+        expected += f"{np.mean(arrays.dense[:, feature] == 0):.2%} zeros"
         assert expected in lines[2 + feature]
     for table, rows in enumerate(VOCAB_SIZES):
         seen = len(np.unique(arrays.ids[:, table]))
