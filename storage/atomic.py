@@ -112,7 +112,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[str]:
     path = os.path.abspath(path)
     parent, name = os.path.split(path)
     if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "exists already", path)
+        raise FileExistsError(errno.EEXIST, "already exists", path)
     os.makedirs(parent, exist_ok=True)
     partial = os.path.join(parent, f".{name}.{os.getpid()}.partial")
     os.mkdir(partial)

@@ -139,7 +139,8 @@ def make_owned_folder(folder: str | os.PathLike, marker: str) -> None:
     if not os.path.isfile(path) and os.listdir(folder):
         raise ClaimError(
             errno.ENOTEMPTY,
-            "holds files that this program did not write and would remove: name a new folder",
+            "contains files that this program did not write, and it would remove them: give a new "
+            "folder",
             os.fspath(folder),
         )
     with open(path, "ab"):

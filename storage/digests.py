@@ -110,7 +110,7 @@ def parse_checksums(text: str) -> dict[str, str]:
             raise ValueError(f"line {number} is not a checksum: {line[:80]!r}")
         digests[match[2]] = match[1]
     if checksum_text(digests) != text:
-        raise ValueError("its lines are not sorted, or repeat")
+        raise ValueError("expected sorted lines without duplicates")
     return digests
 
 

@@ -22,9 +22,7 @@ print("GPUs:", len(tf.config.list_physical_devices("GPU")))
 def gpus(tree: pathlib.Path, driver: pathlib.Path | None = None) -> int:
     """Returns the number of GPUs that a bundle's TensorFlow lists, after loading the op libraries.
 
-    Args:
-        tree: the bundle's root.
-        driver: folder with a `libcuda.so.1`, or None.
+    `driver` is a folder with a `libcuda.so.1`, or None.
 
     Raises:
         BundleError: TensorFlow or an op library did not load.
@@ -75,5 +73,5 @@ def check_cuda_libraries_load(tree: pathlib.Path, folder: pathlib.Path) -> None:
     if listed != 1:
         raise BundleError(
             f"TensorFlow with the stub driver: expected 1 GPU, found {listed}; a CUDA library is "
-            "missing: LD_DEBUG=libs names it"
+            "missing; run with LD_DEBUG=libs to see which"
         )

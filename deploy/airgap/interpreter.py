@@ -86,7 +86,8 @@ def _needed_libraries(path, executable):
     header = elf.headers([path])[pathlib.Path(path)]
     missing = [n for n in elf.needed(header) if n not in found and not elf.GLIBC.match(n)]
     if missing:
-        raise BundleError(f"{path} needs {', '.join(missing)}: not found", path=path, found=missing)
+        problem = f"{path} needs {', '.join(missing)}, which cannot be found"
+        raise BundleError(problem, path=path, found=missing)
     return {n: o for n, o in found.items() if not elf.GLIBC.match(n) and "libpython" not in n}
 
 

@@ -105,7 +105,7 @@ def check_cuda_runtime_is_hidden(library: pathlib.Path) -> None:
     if visible:
         raise BundleError(
             f"{library}: expected no visible functions of the CUDA runtime, found {len(visible)}, "
-            f"such as {visible[0]}: the loader would replace them by TensorFlow's",
+            f"such as {visible[0]}: the loader would use TensorFlow's instead",
             path=library, found=visible,
         )  # fmt: skip
 
@@ -125,7 +125,7 @@ def relocate(
         if "libgomp.so.1" in elf.needed(elf.headers([path])[path]):
             origin = elf.loaded_libraries(path).get("libgomp.so.1")
             if origin is None:
-                raise BundleError(f"{path} needs libgomp.so.1: not found", path=path)
+                raise BundleError(f"{path} needs libgomp.so.1, which was not found", path=path)
             if not (lib / "libgomp.so.1").exists():
                 shutil.copy2(os.path.realpath(origin), lib / "libgomp.so.1")
                 interpreter.set_run_path(patchelf, lib / "libgomp.so.1", "$ORIGIN")
