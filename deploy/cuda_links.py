@@ -20,11 +20,7 @@ LINKS = {"libcusolver.so.11": ("nvidia/cusolver/lib", "nvidia/cusparse/lib")}
 def link(site_packages: str | os.PathLike) -> list[pathlib.Path]:
     """Links the installed libraries of `LINKS` that TensorFlow does not find yet.
 
-    Args:
-        site_packages: the folder that contains `tensorflow/` and `nvidia/`.
-
-    Returns:
-        The new links.
+    Returns the new links. `site_packages` contains `tensorflow/` and `nvidia/`.
 
     Raises:
         OSError: a folder cannot be written.

@@ -54,12 +54,9 @@ def header(tensorflow: str) -> str:
 
 
 def resolve(tensorflow: str, folder: pathlib.Path, upgrade: bool = False) -> str:
-    """Returns the text of a lock.
+    """Returns the text of a lock, resolved in an empty folder.
 
-    Args:
-        tensorflow: a version in `locks/matrix.txt`.
-        folder: an empty working folder.
-        upgrade: ignore the existing lock and select the newest versions.
+    `upgrade` ignores the existing lock and selects the newest versions.
 
     Raises:
         RuntimeError: uv is not installed or found no solution; the message has its output.

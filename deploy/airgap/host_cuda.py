@@ -34,12 +34,7 @@ def link(folders: Sequence[pathlib.Path], site_packages: pathlib.Path) -> dict[s
     Also links each library by its own name, and the other parts of cuDNN, so that dependent
     libraries find them in the same folder.
 
-    Args:
-        folders: folders to search, in order of preference.
-        site_packages: the folder that contains `tensorflow/`.
-
-    Returns:
-        {library: the host's file}.
+    Returns {library: the host's file}; searches the folders in their order.
 
     Raises:
         BundleError: a library is in none of the folders.

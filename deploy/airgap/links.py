@@ -56,13 +56,7 @@ def _run_paths(header):
 def complete(tree: pathlib.Path, lib: pathlib.Path, patchelf: pathlib.Path) -> list[pathlib.Path]:
     """Adds run paths so that every library of a bundle finds its dependencies.
 
-    Args:
-        tree: the bundle's root.
-        lib: as in `plan`.
-        patchelf: path of patchelf.
-
-    Returns:
-        The changed files.
+    Returns the changed files. `lib` is as in `plan`.
 
     Raises:
         BundleError: libraries are not in the bundle; the message names them all.

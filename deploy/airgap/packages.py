@@ -96,11 +96,11 @@ def tools(folder: pathlib.Path) -> None:
 
 
 def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Downloads wheels without their dependencies.
+    """Downloads wheels without their dependencies to a cache folder.
 
     Args:
         requirements: {package: "package==version"}.
-        folder: cache folder; existing wheels are not downloaded again.
+        folder: existing wheels in it are not downloaded again.
 
     Returns:
         {package: path of its wheel}.
@@ -119,15 +119,9 @@ def wheels(requirements: Mapping[str, str], folder: pathlib.Path) -> dict[str, p
 
 
 def strip(python: pathlib.Path, site_packages: pathlib.Path, headers: bool) -> dict[str, int]:
-    """Removes files that a bundle does not need.
+    """Removes files that a bundle does not need; returns {description: bytes removed}.
 
-    Args:
-        python: path of the bundle's interpreter.
-        site_packages: its site-packages folder.
-        headers: keep TensorFlow's C++ headers, to build the ops on the host.
-
-    Returns:
-        {description: bytes removed}.
+    `headers` keeps TensorFlow's C++ headers, to build the ops on the host.
     """
     removed, before = {}, size(site_packages)
 

@@ -15,14 +15,9 @@ _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
 def apply(patch: pathlib.Path, source: pathlib.Path) -> list[str]:
-    """Applies one unified diff.
+    """Applies one unified diff to the source folder; returns the changed paths.
 
-    Args:
-        patch: the diff. Paths begin with a/ and b/; text before the first file is ignored.
-        source: the folder that the paths are relative to.
-
-    Returns:
-        The changed paths.
+    Paths in the diff begin with a/ and b/; text before the first file is ignored.
 
     Raises:
         ValueError: a line differs from the patch; no file has been changed.

@@ -8,12 +8,7 @@ import tensorflow as tf
 
 
 class StepProfile:
-    """Starts and stops TensorFlow's profiler.
-
-    Args:
-        steps: (first, last) step to profile; None disables profiling.
-        folder: output folder; may be None if `steps` is None.
-    """
+    """Profiles the steps (first, last) to a folder; nothing if `steps` is None."""
 
     def __init__(self, steps: tuple[int, int] | None, folder: str | pathlib.Path | None) -> None:
         # (1, 0) is an empty range.

@@ -36,11 +36,7 @@ _METADATA = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
 
 
 class TensorBoard:
-    """Writes numbers of the journal as scalars by step.
-
-    Args:
-        folder: the run's folder; the files go to its subfolder `tensorboard`.
-    """
+    """Writes numbers of the journal as scalars by step to `folder`/tensorboard."""
 
     def __init__(self, folder: str | os.PathLike):
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(folder) / "tensorboard"))

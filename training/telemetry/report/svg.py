@@ -15,12 +15,8 @@ _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 def inline(text: str, prefix: str, title: str) -> str:
     """Returns an SVG document as an element of an HTML page.
 
-    Removes namespaces, metadata, size and font family; replaces palette colours by CSS variables.
-
-    Args:
-        text: an SVG document from matplotlib.
-        prefix: prepended to each id.
-        title: accessible name (aria-label).
+    Removes namespaces, metadata, size and font family; replaces palette colours by CSS variables;
+    prepends `prefix` to each id. `title` becomes the accessible name.
     """
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
