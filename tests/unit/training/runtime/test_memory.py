@@ -15,37 +15,20 @@ def machine(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: facts)
 
 
-def version_2(root, path, groups):
-    """Writes groups {path: (limit, used, page cache)} of version 2, and this process's path."""
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(f"0::{path}\n")
-    for name, (limit, used, files) in groups.items():
-        folder = root / "sys/fs/cgroup" / name.strip("/")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "memory.max").write_text(f"{limit}\n")
-        (folder / "memory.current").write_text(f"{used}\n")
-        third = files // 3
-        stat = f"anon 5\ninactive_file {third}\nactive_file {files - third}\nshmem 7\n"
-        (folder / "memory.stat").write_text(stat)
+# The groups of this process (version 1 has one per controller), their folder, the files with limit
+# and usage, and the limit of a group without one.
+VERSION_2 = ("0::{}", "sys/fs/cgroup", "memory.max", "memory.current", "max")
+VERSION_1 = (
+    "12:cpu,cpuacct:/else\n7:name=systemd:/\n4:memory:{}\n0::/", "sys/fs/cgroup/memory",
+    "memory.limit_in_bytes", "memory.usage_in_bytes", 2**63 - 4096,
+)  # fmt: skip
+STATISTICS = {
+    VERSION_2: "anon 5\ninactive_file {}\nactive_file {}\nshmem 7\n",
+    VERSION_1: "cache 1\ntotal_inactive_file {}\ntotal_active_file {}\ninactive_file 9\n",
+}
 
 
-def version_1(root, path, groups):
-    """Writes the same for version 1, where other controllers have other groups."""
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(
-        f"12:cpu,cpuacct:/else\n7:name=systemd:/\n4:memory:{path}\n0::/\n"
-    )
-    for name, (limit, used, files) in groups.items():
-        folder = root / "sys/fs/cgroup/memory" / name.strip("/")
-        folder.mkdir(parents=True, exist_ok=True)
-        limit = 2**63 - 4096 if limit == "max" else limit
-        (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
-        (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
-        stat = f"cache 1\ntotal_inactive_file {files}\ntotal_active_file 0\ninactive_file 9\n"
-        (folder / "memory.stat").write_text(stat)
-
-
-@pytest.mark.parametrize("write", [version_2, version_1])
+@pytest.mark.parametrize("version", [VERSION_2, VERSION_1])
 @pytest.mark.parametrize(
     ("path", "groups", "expected"),
     [
@@ -66,8 +49,20 @@ def version_1(root, path, groups):
         ("/a", {"/b": (GIB, 0, 0)}, 50 * GIB),
     ],
 )  # fmt: skip
-def test_available_is_the_minimum_over_machine_and_groups(tmp_path, write, path, groups, expected):
-    write(tmp_path, path, groups)
+def test_available_is_the_minimum_over_machine_and_groups(
+    tmp_path, version, path, groups, expected
+):
+    """`groups` is {path: (limit, used, page cache)}."""
+    own, top, limit_file, usage_file, unlimited = version
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(own.format(path) + "\n")
+    for name, (limit, used, cached) in groups.items():
+        folder = tmp_path / top / name.strip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit_file).write_text(f"{unlimited if limit == 'max' else limit}\n")
+        (folder / usage_file).write_text(f"{used}\n")
+        statistics = STATISTICS[version].format(cached // 3, cached - cached // 3)
+        (folder / "memory.stat").write_text(statistics)
     assert memory.available(tmp_path) == expected
 
 

@@ -40,49 +40,34 @@ def test_collectives_of_a_single_process_are_the_identity(rng):
     group.shutdown()
 
 
-class FakeHorovod(types.ModuleType):
-    """The module `horovod.tensorflow`, built with MPI or without, on a given rank."""
-
-    def __init__(self, mpi, rank, size):
-        super().__init__("horovod.tensorflow")
-        self.mpi_built = lambda: mpi
-        self.rank, self.size = (lambda: rank), (lambda: size)
-        self.local_rank, self.local_size = (lambda: 1), (lambda: 2)
-        self.started = False
-
-    def init(self):
-        self.started = True
-
-
 @pytest.fixture
 def horovod(monkeypatch):
-    """A function (mpi, rank, size) that replaces Horovod by a `FakeHorovod`."""
+    """A function (mpi, rank, size) that replaces Horovod, built with MPI or without, on a rank."""
     for name in RENDEZVOUS:
         monkeypatch.delenv(name, raising=False)
 
-    def replace(*arguments):
-        fake = FakeHorovod(*arguments)
-        monkeypatch.setitem(sys.modules, "horovod", types.ModuleType("horovod"))
+    def replace(mpi, rank, size):
+        fake, package = types.ModuleType("horovod.tensorflow"), types.ModuleType("horovod")
+        facts = {"mpi_built": mpi, "rank": rank, "size": size, "local_rank": 1, "local_size": 2}
+        for name, value in facts.items():
+            setattr(fake, name, lambda value=value: value)
+        fake.started, package.tensorflow = False, fake
+        fake.init = lambda: setattr(fake, "started", True)
+        monkeypatch.setitem(sys.modules, "horovod", package)
         monkeypatch.setitem(sys.modules, "horovod.tensorflow", fake)
-        sys.modules["horovod"].tensorflow = fake
         return fake
 
     return replace
 
 
-def test_connect_uses_an_mpi_launcher_if_horovod_has_mpi(horovod):
+def test_connect_requires_mpi_for_an_mpi_launcher(horovod):
     horovod(True, 1, 4)
     group = connect(MPI_1_OF_4)
     assert isinstance(group, HorovodProcessGroup)
     assert (group.rank, group.size, group.local_rank, group.local_size) == (1, 4, 1, 2)
-
-
-def test_connect_without_mpi_refuses_an_mpi_launcher(horovod):
     fake = horovod(False, 0, 1)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="Open MPI .*horovodrun -np 4 "):
         connect(MPI_1_OF_4)
-    assert (caught.value.expected, caught.value.found) == ("horovodrun", "Open MPI")
-    assert "horovodrun -np 4 " in str(caught.value)
     assert not fake.started
 
 
@@ -100,13 +85,11 @@ def test_connect_without_mpi_needs_the_variables_of_horovodrun(horovod, monkeypa
 @pytest.mark.parametrize(("rank", "size"), [(0, 1), (2, 4)])
 def test_connect_refuses_ranks_that_horovod_numbers_differently(horovod, rank, size):
     horovod(True, rank, size)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=f"RANK=1 .*SIZE=4 .* rank {rank} of {size}: "):
         connect(MPI_1_OF_4)
-    assert (caught.value.expected, caught.value.found) == ((1, 4), (rank, size))
 
 
 def test_connect_without_horovod_is_a_user_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "horovod", None)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="4 ranks "):
         connect(MPI_1_OF_4)
-    assert caught.value.found == 4

@@ -11,16 +11,13 @@ TIMEOUT = 10
 
 
 class Job:
-    """Three ranks whose states reach a `RankStates`; `at` sets the clock."""
+    """Three ranks whose states reach a `RankStates` at time `now`."""
 
     def __init__(self, monkeypatch):
-        self._now = 0.0
-        clock = types.SimpleNamespace(monotonic=lambda: self._now)
+        self.now = 0.0
+        clock = types.SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr(rank_states, "time", clock)
         self.states = RankStates(TIMEOUT)
-
-    def at(self, now):
-        self._now = now
 
     def send(self, rank, count, *, idle=0.0, paused=False, leaving=False):
         state = {"rank": rank, "pid": 100 + rank, "host": "node", "activity": f"step {count}",
@@ -34,10 +31,9 @@ def job(monkeypatch):
 
 
 def test_ranks_that_make_progress_are_not_lost(job):
-    for now in range(0, 10 * TIMEOUT, 2):
-        job.at(now)
+    for job.now in range(0, 10 * TIMEOUT, 2):
         for rank in range(3):
-            job.send(rank, now + rank, idle=1.5)
+            job.send(rank, job.now + rank, idle=1.5)
         assert job.states.lost() is None
 
 
@@ -63,10 +59,8 @@ def test_of_ranks_at_the_same_step_the_longest_idle_one_is_stuck(job):
 def test_a_rank_that_never_reaches_the_pause_of_the_others_is_stuck(job, stuck):
     """The others are about to write a checkpoint or to evaluate."""
     for rank in range(3):
-        if rank == stuck:
-            job.send(rank, 8, idle=TIMEOUT + 1)
-        else:
-            job.send(rank, 9, paused=True)
+        job.send(rank, 9, paused=True)
+    job.send(stuck, 8, idle=TIMEOUT + 1)
     assert job.states.lost().rank == stuck
 
 
@@ -79,17 +73,12 @@ def test_a_rank_that_pauses_alone_is_not_stuck(job, steps_ahead):
     assert job.states.lost() is None
 
 
-def test_ranks_that_all_pause_are_not_lost(job):
-    for rank in range(3):
-        job.send(rank, 9, paused=True)
-    job.at(TIMEOUT - 1)
-    assert job.states.lost() is None
-
-
-def test_a_silent_rank_is_lost(job):
+def test_only_a_silent_rank_is_lost_while_all_pause(job):
     for rank in range(3):
         job.send(rank, 5, paused=True)
-    job.at(TIMEOUT + 2)
+    job.now = TIMEOUT - 1
+    assert job.states.lost() is None
+    job.now = TIMEOUT + 2
     for rank in (0, 2):
         job.send(rank, 5, paused=True)
     loss = job.states.lost()

@@ -42,17 +42,6 @@ def die(watchdog):
         connection.close()
 
 
-def test_heartbeats_and_a_pause_of_all_ranks_keep_a_job_alive():
-    def body(cluster, watchdog, lost):
-        for step in range(12):
-            watchdog.heartbeat(f"step {step}")
-            time.sleep(0.15 + 0.01 * cluster.rank)
-        watchdog.pause()
-        time.sleep(1.8)
-
-    assert watch(3, body, timeout=1.5) == [None] * 3
-
-
 @pytest.mark.parametrize("stuck", [0, 2])
 def test_all_ranks_learn_of_a_stuck_rank(stuck):
     def body(cluster, watchdog, lost):
@@ -66,7 +55,7 @@ def test_all_ranks_learn_of_a_stuck_rank(stuck):
     assert "step 2" in messages[0]
 
 
-def test_unknown_clients_do_not_disturb_the_watchdog():
+def test_heartbeats_and_a_pause_keep_a_job_alive_despite_unknown_clients():
     def body(cluster, watchdog, lost):
         if cluster.rank == 0:
             address = watchdog._sockets[0].getsockname()
@@ -75,7 +64,9 @@ def test_unknown_clients_do_not_disturb_the_watchdog():
                     client.sendall(data)
         for step in range(12):  # Longer than the timeout: heartbeats still arrive.
             watchdog.heartbeat(f"step {step}")
-            time.sleep(0.15)
+            time.sleep(0.15 + 0.01 * cluster.rank)
+        watchdog.pause()
+        time.sleep(1.8)
         assert not lost.is_set()
         cluster.gather(0)
         if cluster.rank == 1:  # The watchdog still detects a death.
@@ -88,7 +79,7 @@ def test_unknown_clients_do_not_disturb_the_watchdog():
     assert all("rank 1 (process" in message for message in messages[::2])
 
 
-@pytest.mark.parametrize("dead", [0, 1, 2])
+@pytest.mark.parametrize("dead", [0, 2])
 def test_all_ranks_learn_of_a_death_before_the_next_tick(dead):
     """A launcher kills all ranks some milliseconds after the first has died."""
 
@@ -112,6 +103,7 @@ def test_find_loss_names_a_rank_that_left_by_itself(gone):
 
     def body(cluster, watchdog, lost):
         watchdog.heartbeat("step 7")
+        assert watchdog.find_loss(0.2) is None
         cluster.gather(0)
         if cluster.rank != gone:
             found[cluster.rank] = watchdog.find_loss(20)
@@ -119,11 +111,3 @@ def test_find_loss_names_a_rank_that_left_by_itself(gone):
     assert watch(3, body) == [None] * 3
     assert found.pop(gone) is None
     assert all(text.startswith(f"rank {gone} (process ") for text in found)
-
-
-def test_find_loss_returns_none_after_its_timeout():
-    def body(cluster, watchdog, lost):
-        assert watchdog.find_loss(0.2) is None
-        cluster.gather(0)
-
-    assert watch(2, body) == [None] * 2
