@@ -1,7 +1,6 @@
 """main.py without a working standard output: the run completes, with its journal and result."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -37,22 +36,3 @@ def test_run_continues_without_its_output(tmp_path, redirection, reason):
     events = [json.loads(line) for line in (tmp_path / "latest" / "journal.jsonl").open()]
     assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 61))
     assert json.loads((tmp_path / "latest" / "result.json").read_text())["steps"] == 60
-
-
-# Without buffering the error occurs at the first line, otherwise at the end of the program.
-@pytest.mark.parametrize(("argument", "unbuffered"), [("--help", "1"), ("--mode=plan", "")])
-def test_program_that_only_prints_fails_without_its_output(argument, unbuffered):
-    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    command = [sys.executable, "main.py", argument]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=launch.ROOT, env=environment, stdout=full,
-                              stderr=subprocess.PIPE, text=True, timeout=100)  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "No space left on device" in done.stderr
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(command, cwd=launch.ROOT, env=environment, stdout=writing,
-                          stderr=subprocess.PIPE, text=True, timeout=100)  # fmt: skip
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import split_bin
-from dataset import DatasetError, destination, open_dataset, open_split
+from dataset import DatasetError, open_dataset, open_split
 from dataset.chunks import CHUNK_SAMPLES
 from tests.support.dataset.hand_written import VOCAB_SIZES, narrow, random_arrays, write_raw
 
@@ -80,21 +80,6 @@ def test_seed_benchmarks_arguments_are_accepted(tmp_path, rng):
     assert open_split(tmp_path / "plain").dense_transform == "none"
 
 
-def test_float_words_are_copied(tmp_path, rng):
-    arrays = random_arrays(500, rng)
-    words = np.hstack([arrays.label[:, None], arrays.dense, arrays.ids]).astype(np.int32)
-    dense = rng.uniform(0, 9, (500, 13)).astype(np.float32)
-    words[:, :1] = arrays.label[:, None].astype(np.float32).view(np.int32)
-    words[:, 1:14] = dense.view(np.int32)
-    words.tofile(tmp_path / "raw.bin")
-    types = ["--dense_type", "float32", "--label_type", "float32", "--dense_transform", "none"]
-    assert split(tmp_path / "raw.bin", tmp_path / "out", "--vocab_sizes", SIZES, *types) == 0
-    stored = np.fromfile(tmp_path / "out" / "dense.bin", np.float32).reshape(-1, 13)
-    np.testing.assert_array_equal(stored, dense)
-    label = np.fromfile(tmp_path / "out" / "label.bin", np.float32)
-    np.testing.assert_array_equal(label, arrays.label)
-
-
 def test_sizes_come_from_the_side_file(tmp_path, rng):
     (tmp_path / "vocab_sizes.json").write_text(SIZES)
     write_raw(tmp_path / "raw.bin", random_arrays(100, rng))
@@ -135,14 +120,6 @@ def test_test_split_takes_the_sizes_of_train(tmp_path, raw, capsys):
     assert "table 6, sample 90000" in message and "found 200000" in message
 
 
-def test_attainable_auc_is_copied(tmp_path, rng):
-    write_raw(tmp_path / "test_data.bin", random_arrays(10, rng))
-    facts = {"files": {"test_data.bin": {"attainable_auc": 0.8125}}}
-    (tmp_path / "generator.json").write_text(json.dumps(facts))
-    assert split(tmp_path / "test_data.bin", tmp_path / "test", "--vocab_sizes", SIZES) == 0
-    assert open_split(tmp_path / "test").attainable_auc == 0.8125
-
-
 @pytest.mark.parametrize(("column", "value", "shown", "layout"), [
     (0, 2, "label", []), (0, -1, "label", ["--split_categories"]),
     (4, -1, "dense feature 3", []), (13, -9, "dense feature 12", ["--split_categories"]),
@@ -181,15 +158,6 @@ def test_wrong_sources_are_refused(tmp_path, rng, capsys, options):
     for name in ("none.bin", "cut.bin", "empty.bin"):
         assert str(tmp_path / name) in fails(capsys, tmp_path / name, tmp_path / "train", *options)
     assert not (tmp_path / "train").exists()
-
-
-def test_interrupted_split_is_incomplete(tmp_path, raw, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(destination.atomic, "write_json", interrupt)
-    assert split(raw[0], tmp_path / "train", "--vocab_sizes", SIZES) == 130
-    assert "metadata.json" not in os.listdir(tmp_path / "train")
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

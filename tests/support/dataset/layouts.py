@@ -3,11 +3,9 @@
 import json
 
 import numpy as np
-import yaml
 
 from tests.support.dataset.hand_written import (
     VOCAB_SIZES,
-    narrow,
     seed_metadata,
     write_days,
     write_mlperf,
@@ -58,35 +56,6 @@ def deep_learning_examples(root, train, test):
     )
 
 
-def feature_spec(root, train, test):
-    for name, part in (("train", train), ("test", test)):
-        write_narrow(root / name, part, "numerical.bin", "cat_{}.bin", shift=3)
-    ids = [f"cat_{t}.bin" for t in range(len(VOCAB_SIZES))]
-    dense = [f"num_{i}" for i in range(13)]
-    features = {
-        name: {"dtype": np.dtype(narrow(rows)).name, "cardinality": rows}
-        for name, rows in zip(ids, VOCAB_SIZES)
-    }
-    features.update({name: {"dtype": "float16"} for name in dense}, label={"dtype": "bool"})
-
-    def sources(split):
-        chunks = [{"type": "split_binary", "features": [n], "files": [f"{split}/{n}"]} for n in ids]
-        files = {"numerical.bin": dense, "label.bin": ["label"]}
-        chunks += [
-            {"type": "split_binary", "features": f, "files": [f"{split}/{n}"]}
-            for n, f in files.items()
-        ]
-        return chunks
-
-    spec = {
-        "feature_spec": features,
-        "source_spec": {split: sources(split) for split in ("train", "test")},
-        "channel_spec": {"categorical": ids, "numerical": dense, "label": ["label"]},
-        "metadata": {},
-    }
-    (root / "feature_spec.yaml").write_text(yaml.safe_dump(spec))
-
-
 def mlperf(root, train, test):
     write_mlperf(root / "train", train)
     write_mlperf(root / "test", test)
@@ -107,7 +76,6 @@ LAYOUTS = [
     (three_file_bare, "three_file", lambda x: np.log(x + 3), 3e-7),
     (per_table, "per_table", lambda x: np.log(x + 1).astype(np.float16), 0),
     (deep_learning_examples, "deep_learning_examples", lambda x: np.log(x + 3), 1e-3),
-    (feature_spec, "deep_learning_examples", lambda x: np.log(x + 3), 1e-3),
     (mlperf, "mlperf_v0.7", lambda x: np.log(x + 1), 3e-7),
     (torchrec, "torchrec", lambda x: np.log(x + 1), 3e-7),
 ]

@@ -86,13 +86,6 @@ def test_mlperf_floats_become_raw_integers(tmp_path, arrays):
     assert stored_bytes(tmp_path / "b") == stored_bytes(tmp_path / "c")
 
 
-def test_convert_takes_a_single_split(tmp_path, arrays):
-    layouts.raw(tmp_path / "a", *arrays)
-    source = tmp_path / "a" / "test_data.bin"
-    assert run(source, tmp_path / "b", "--layout", "per_table") == 0
-    assert open_split(tmp_path / "b").samples == TEST
-
-
 def test_convert_writes_a_raw_file_into_the_current_folder(tmp_path, arrays, monkeypatch):
     layouts.raw(tmp_path / "a", *arrays)
     monkeypatch.chdir(tmp_path)
@@ -139,14 +132,6 @@ def test_convert_to_raw_needs_the_transform_of_raw_files(tmp_path, arrays, capsy
     assert run(tmp_path / "a", tmp_path / "b", *options) == 0
     layouts.raw(tmp_path / "c", *arrays)
     assert stored_bytes(tmp_path / "b") == stored_bytes(tmp_path / "c")
-
-
-def test_convert_refuses_a_transform_for_values_of_unknown_transform(tmp_path, arrays, capsys):
-    layouts.per_table(tmp_path / "a", *arrays)
-    options = ["--layout", "three_file", "--dense_transform", "log(x+3)"]
-    assert run(tmp_path / "a", tmp_path / "b", *options) == 2
-    message = capsys.readouterr().err
-    assert "float16" in message and "--applied_transform none" in message
 
 
 def test_convert_refuses_values_too_large_for_float16(tmp_path, arrays, capsys):

@@ -52,10 +52,6 @@ def problems(folder):
     return validate.validate(open_split(folder), progress=False)[1]
 
 
-def test_validate_finds_no_problem_in_an_intact_split(split):
-    assert problems(split) == []
-
-
 @pytest.mark.parametrize("change", [-1, 2])
 def test_open_split_refuses_a_file_of_another_size(split, change):
     for name in data_files(split):
@@ -77,14 +73,6 @@ def test_open_split_refuses_a_missing_file(split):
         (split / "away").rename(split / name)
 
 
-def test_open_split_refuses_a_folder_in_place_of_a_file(three_file):
-    (three_file / "label.bin").unlink()
-    (three_file / "label.bin").mkdir()
-    with pytest.raises(DatasetError, match="folder") as caught:
-        open_split(three_file)
-    assert caught.value.path == str(three_file / "label.bin")
-
-
 def test_open_split_refuses_an_unreadable_file(three_file, monkeypatch):
     # Root can read everything, so the check is replaced.
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("dense.bin"))
@@ -93,41 +81,24 @@ def test_open_split_refuses_an_unreadable_file(three_file, monkeypatch):
     assert caught.value.path == str(three_file / "dense.bin")
 
 
-CHANGES = {
-    "samples": lambda c: c.update(samples=c["samples"] - 1),
-    "vocab_sizes": lambda c: c["vocab_sizes"].__setitem__(3, 2000),
-    "transform": lambda c: c.update(dense_transform="log(x+3)"),
-    "attainable_auc": lambda c: c.update(attainable_auc=0.99),
-    "layout": lambda c: c.update(layout="raw"),
-    "digest": lambda c: c["columns"][0].update(digest="sha256-blocks:00"),
-    "order": lambda c: c["columns"].reverse(),
-    "width": lambda c: c["columns"][1].update(width=12),
-    "dtype": lambda c: c["columns"][0].update(dtype="float32"),
-    "extra": lambda c: c.update(note="x"),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_open_split_refuses_edited_metadata(three_file, change):
-    edit_metadata(three_file, change)
-    with pytest.raises(DatasetError) as caught:
-        open_split(three_file)
-    assert caught.value.path == str(three_file / "metadata.json")
-    assert caught.value.field == "fingerprint"
+def test_open_split_refuses_edited_metadata(three_file):
+    stored = (three_file / "metadata.json").read_text()
+    for change in ({"samples": SAMPLES - 1}, {"dense_transform": "log(x+3)"}, {"note": "x"}):
+        (three_file / "metadata.json").write_text(stored)
+        edit_metadata(three_file, lambda content, change=change: content.update(change))
+        with pytest.raises(DatasetError) as caught:
+            open_split(three_file)
+        assert caught.value.path == str(three_file / "metadata.json")
+        assert caught.value.field == "fingerprint"
 
 
 @pytest.mark.parametrize(("change", "field", "found"), [
     (lambda c: c.update(format_version=2), "format_version", 2),
     (lambda c: c.pop("samples"), "samples", None),
-    (lambda c: c.update(samples="640"), "samples", "640"),
     (lambda c: c.update(samples=-1), "samples", -1),
-    (lambda c: c.update(samples=True), "samples", True),
-    (lambda c: c.update(vocab_sizes=[]), "vocab_sizes", []),
     (lambda c: c.update(vocab_sizes=[5, -1]), "vocab_sizes[1]", -1),
-    (lambda c: c["columns"].__setitem__(0, 3), "columns[0]", 3),
     (lambda c: c["columns"][0].pop("dtype"), "columns[0].dtype", None),
     (lambda c: c["columns"][0].update(file="../label.bin"), "columns[0].file", "../label.bin"),
-    (lambda c: c.update(attainable_auc="high"), "attainable_auc", "high"),
 ])  # fmt: skip
 def test_open_split_refuses_malformed_metadata(three_file, change, field, found):
     edit_metadata(three_file, change)
@@ -138,14 +109,10 @@ def test_open_split_refuses_malformed_metadata(three_file, change, field, found)
 
 
 @pytest.mark.parametrize(("text", "field", "found"), [
-    ("{", None, None), ("[1]", None, [1]), ("", None, None), ("{}", "vocab_sizes", None),
+    ("{", None, None), ("{}", "vocab_sizes", None),
     ('{"vocab_sizes": [5, 6], "dense_raw_type": "float64"}', "dense_raw_type", "float64"),
-    ('{"vocab_sizes": [5, 6], "category_raw_type": "int64"}', "category_raw_type", "int64"),
     ('{"vocab_sizes": [5, 6], "hotness_per_table": [3, 1]}', "hotness_per_table", [3, 1]),
-    ('{"vocab_sizes": [5, 6], "hotness_per_table": "3,1"}', "hotness_per_table", "3,1"),
-    ('{"vocab_sizes": [5, 6], "vocab_sizes": [7, 8]}', None, None),
     ('{"vocab_sizes": [5, 6], "dense_transform": "none"}', "format_version", None),
-    pytest.param("[" * 100_000, None, None, id="deep"),
     ('{"vocab_sizes": [5, 6], "dense_log": "True"}', "dense_log", "True"),
 ])  # fmt: skip
 def test_open_split_refuses_malformed_seed_metadata(three_file, text, field, found):
@@ -181,13 +148,6 @@ def swap(folder, one, other):
     os.rename(folder / one, folder / "away")
     os.rename(folder / other, folder / one)
     os.rename(folder / "away", folder / other)
-
-
-def test_open_split_refuses_swapped_files_of_other_sizes(three_file):
-    swap(three_file, "label.bin", "dense.bin")
-    with pytest.raises(DatasetError) as caught:
-        open_split(three_file)
-    assert caught.value.path == str(three_file / "label.bin")
 
 
 def test_validate_finds_swapped_files_of_equal_sizes(written, tmp_path):
@@ -270,13 +230,6 @@ def test_reader_refuses_a_file_that_changes_while_reading(three_file, act, error
     with pytest.raises(error, match=r"label\.bin"):
         for _ in batches:
             pass
-
-
-def test_reader_refuses_a_file_that_was_removed_after_opening(three_file):
-    description = open_split(three_file)
-    (three_file / "dense.bin").unlink()
-    with pytest.raises(tf.errors.NotFoundError, match=r"dense\.bin"):
-        list(reader.batches(description, 64))
 
 
 def test_open_split_refuses_an_incomplete_split(three_file):

@@ -1,11 +1,8 @@
 """Unsupported formats are named in the error: int64 ids, multi-hot ids, values of other sizes."""
 
-import json
-
 import numpy as np
 import pytest
 
-import split_bin
 from dataset import DatasetError, open_dataset, open_split
 from tests.support.dataset.hand_written import (
     VOCAB_SIZES,
@@ -63,13 +60,6 @@ def test_open_split_accepts_raw_records(tmp_path, rng, samples, tables):
     assert open_split(tmp_path / "raw.bin", vocab_sizes=CRITEO[:tables]).samples == samples
 
 
-def test_split_bin_names_int64_ids(tmp_path, rng, capsys):
-    write_wide_ids(tmp_path / "train_data.bin", random_arrays(20, rng, CRITEO))
-    assert split_bin.main([str(tmp_path / "train_data.bin"), str(tmp_path / "train")]) == 2
-    message = capsys.readouterr().err
-    assert "264 bytes" in message and "int64" in message
-
-
 def test_open_split_names_column_files_of_another_width(tmp_path, rng):
     arrays = random_arrays(50, rng)
     write_three_file(tmp_path / "a", arrays, seed_metadata())
@@ -80,18 +70,6 @@ def test_open_split_names_column_files_of_another_width(tmp_path, rng):
     arrays.ids[:, 3].astype(np.int32).tofile(tmp_path / "b" / "category_3.bin")
     with pytest.raises(DatasetError, match=r"category_3\.bin: .*4 bytes, .*int16"):
         open_split(tmp_path / "b", vocab_sizes=VOCAB_SIZES)
-
-
-@pytest.mark.parametrize("hotness", [[2] + [1] * 7, HOTNESS])
-def test_open_split_refuses_multi_hot_metadata(tmp_path, rng, hotness):
-    content = seed_metadata() | {"hotness_per_table": hotness}
-    write_three_file(tmp_path / "train", random_arrays(50, rng), content)
-    with pytest.raises(DatasetError) as caught:
-        open_split(tmp_path / "train")
-    assert (caught.value.field, caught.value.found) == ("hotness_per_table", hotness)
-    content["hotness_per_table"] = [1] * 8
-    (tmp_path / "train" / "metadata.json").write_text(json.dumps(content))
-    assert open_split(tmp_path / "train").samples == 50
 
 
 @pytest.mark.parametrize("others", [True, False])

@@ -127,28 +127,6 @@ def test_tools_read_declared_raw_floats(tmp_path, rng, capsys, tool):
     assert open_split(folder).dense_transform == "none"
 
 
-def test_tools_read_int32_labels_with_float32_values(tmp_path, rng, capsys):
-    # DeepLearningExamples' dataset type "binary".
-    arrays = float_arrays(rng)._replace(label=random_arrays(SAMPLES, rng).label)
-    raw_dataset(tmp_path / "raw", arrays)
-    flags = ["--dense_type=float32", "--dense_transform=none"]
-    assert TOOLS["convert"](tmp_path / "raw", tmp_path / "out", flags) == 0
-    assert (tmp_path / "out" / "train" / "dense.bin").read_bytes() == arrays.dense.tobytes()
-    assert (tmp_path / "out" / "train" / "label.bin").read_bytes() == arrays.label.tobytes()
-    assert TOOLS["validate"](tmp_path / "out", None, []) == 0
-    assert "float32  unknown (stored): 0.1" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-def test_tools_refuse_a_declared_type_that_contradicts_the_bytes(tmp_path, rng, capsys, tool):
-    raw_dataset(tmp_path / "raw", random_arrays(SAMPLES, rng))
-    flags = ["--dense_type=float32", "--dense_transform=none"]
-    assert TOOLS[tool](tmp_path / "raw", tmp_path / "out", flags) == 2
-    message = capsys.readouterr().err
-    assert "--dense_type" in message and "found int32" in message
-    assert not (tmp_path / "out").exists()
-
-
 def fails(function, *arguments, **options):
     """Calls a function that must raise a `DatasetError`; returns that."""
     with pytest.raises(DatasetError) as caught:
@@ -261,6 +239,14 @@ def test_open_split_refuses_npy_headers_that_contradict_the_bytes(tmp_path, rng)
     np.save(tmp_path / "day_0_dense.npy", arrays.dense.view(np.float32))
     error = fails(open_split, tmp_path, vocab_sizes=VOCAB_SIZES)
     assert_types(error, tmp_path / "day_0_dense.npy", "float32", "int32")
+
+
+def test_open_split_refuses_a_declared_type_that_contradicts_the_bytes(tmp_path, rng):
+    raw_dataset(tmp_path, random_arrays(SAMPLES, rng))
+    path, declared = tmp_path / "train_data.bin", Declared(None, "float32", "none")
+    error = fails(open_split, path, declared=declared)
+    assert_types(error, path, "float32", "int32")
+    assert error.flag == "dense_type"
 
 
 def test_open_split_refuses_a_declared_type_of_a_layout_with_another(tmp_path, rng):

@@ -107,7 +107,7 @@ def test_synthetic_command_writes_a_dataset(tmp_path, capsys):
     assert json.loads((tmp_path / "vocab_sizes.json").read_text()) == [300, 20, 1000]
     assert synthetic.main([*arguments, "--vocab_sizes", "300,x"]) == 2
     assert "--vocab_sizes" in capsys.readouterr().err
-    for wrong in (["--train_samples", "0"], ["--seed", "-1"], ["--jobs", "0"]):
+    for wrong in (["--train_samples", "0"], ["--seed", "-1"]):
         with pytest.raises(SystemExit) as stopped:
             synthetic.main([*arguments, *wrong])
         assert stopped.value.code == 2

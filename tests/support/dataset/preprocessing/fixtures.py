@@ -6,10 +6,12 @@ import pytest
 from dataset.preprocessing import options, pipeline
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def no_fsync():
     """Skips fsync: the pages of a killed process survive without it."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 def run_options(folder, **given):
