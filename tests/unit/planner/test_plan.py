@@ -57,9 +57,9 @@ def test_plan_of_tables_that_do_not_fit_lists_enough_ranks(capsys):
     assert main(["--ranks", "2", "--device", "a100-40gb"]) == EXIT_USER_ERROR
     output = capsys.readouterr()
     assert output.out == ""
-    for value in ("16,068,456,960 bytes", "table 19", " 4, 8, 16, 32, 64 ranks"):
+    for value in ("16,068,456,960 bytes", "table 19", " 4, 8, 16, 32 or 64 ranks"):
         assert value in output.err
-    with pytest.raises(PlacementError, match="none") as caught:
+    with pytest.raises(PlacementError, match="64 ranks") as caught:
         render(PlannedRun(ModelShape(MLPERF), Machines(memory_per_rank=1000)))
     assert caught.value.table == 19 and caught.value.missing_bytes > 0
 
