@@ -62,8 +62,8 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
     batch, size = training.batch_size, cluster.size
     if batch % size:
         raise UserError(
-            f"--global_batch_size={batch}: expected a multiple of the {size} ranks; try "
-            f"{batch // size * size or size} or {(batch // size + 1) * size}",
+            f"--global_batch_size={batch}: expected a multiple of the number of ranks ({size}); "
+            f"try {batch // size * size or size} or {(batch // size + 1) * size}",
             flag="global_batch_size", found=batch, bound=size,
         )  # fmt: skip
     gpus = len(tf.config.list_physical_devices("GPU"))

@@ -88,8 +88,8 @@ def batch_sizes(config: Config, ranks: int) -> list[int]:
     for size in sizes:
         if size % ranks:
             raise UserError(
-                f"--batch_sizes={config.job.batch_sizes}: expected multiples of the {ranks} ranks, "
-                f"found {size}",
+                f"--batch_sizes={config.job.batch_sizes}: expected multiples of the number of "
+                f"ranks ({ranks}), found {size}",
                 flag="batch_sizes", found=size, bound=ranks,
             )  # fmt: skip
     return list(sizes)
