@@ -131,6 +131,9 @@ WRONG = {
 }
 _TEXT = (".json", ".yaml", ".flags", ".jsonl", "SHA256SUMS")
 _TEXT_KINDS = ("deep", "long", "list", "object", "not a number", "not utf-8")
+# validate and verify open datasets and checkpoints with the same code as these commands.
+_FEW_KINDS = ("missing", "pipe", "cut", "scrambled", "not utf-8")
+_SAME_READER = ("train ", "convert ", "evaluate", "export", "inference")
 _RESUME = ["--data_dir=three", *workspace.MODEL, "--run_dir=out/runs", "--epochs=2",
            "--checkpoint_dir=checkpoints"]  # fmt: skip
 #: (file, kind) that commands accept.
@@ -154,6 +157,8 @@ def _cases():
             for kind in WRONG:
                 if kind in _TEXT_KINDS and not file.endswith(_TEXT):
                     continue
+                if command.startswith(_SAME_READER) and kind not in _FEW_KINDS:
+                    continue
                 if (file, kind) in FINE:
                     continue
                 yield pytest.param(command, file, kind, id=f"{command}-{file}-{kind}")
@@ -175,7 +180,7 @@ def test_command_refuses_wrong_file_in_one_line(server, here, rng, command, file
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("file", _CHECKPOINT_FILES)
-@pytest.mark.parametrize("kind", [kind for kind in WRONG if kind not in _TEXT_KINDS])
+@pytest.mark.parametrize("kind", ["missing", "cut", "scrambled"])
 def test_run_skips_damaged_checkpoint_and_names_it(server, here, rng, file, kind):
     WRONG[kind](here / file, rng)
     result = server.run("main.py", *_RESUME, cwd=here, timeout=40)
