@@ -77,7 +77,10 @@ def diagnose(
     inverted = evaluation.auc < 0.5 - max(LEAST_INVERSION, 4 * error)
     if inverted and training_loss is not None and training_loss < guessing < evaluation.log_loss:
         if step < FEWEST_STEPS:
-            return f"{found} is worse than guessing (0.5), but {step} steps are too few for a cause"
+            return (
+                f"{found} is worse than guessing (0.5), but after only {step} steps the cause "
+                "cannot be determined"
+            )
         return (
             f"{found} is worse than guessing (0.5), and the log loss is {evaluation.log_loss:.4g} "
             f"on test data, {training_loss:.4g} in training (guessing gives {guessing:.2f}); "
@@ -87,8 +90,8 @@ def diagnose(
     return (
         f"{found} is no better than guessing (0.5 +/- {margin:.2g}); likely causes: {few}the "
         f"learning rate {schedule(step):.3g} is too high or too low; labels, dense features and "
-        "ids are of different samples; training and test data have different dictionaries; check "
-        f"the data with python3 -m dataset.validate {folder}"
+        "ids belong to different samples; training and test data have different dictionaries; "
+        f"check the data with python3 -m dataset.validate {folder}"
     )
 
 

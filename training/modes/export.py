@@ -244,7 +244,7 @@ def _table(reader: Reader, table: int) -> tf.Variable:
 def _check_target(target: pathlib.Path) -> None:
     if target.exists() or target.is_symlink():
         raise UserError(
-            f"--export_dir={target}: exists already; give a new folder",
+            f"--export_dir={target}: already exists; give a new folder",
             flag="export_dir",
             path=target,
         )
