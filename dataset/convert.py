@@ -30,19 +30,9 @@ TARGETS = ("raw", "three_file", "per_table")
 def convert_split(
     source: DatasetDescription, destination: str, layout: str, **options: Any
 ) -> float:
-    """Writes one described split in another layout.
+    """Writes one described split in another layout, one of `TARGETS`; returns the seconds.
 
-    Args:
-        source: a `DatasetDescription`.
-        destination: the folder; for the raw layout, the file.
-        layout: "raw", "three_file" or "per_table".
-        **options: see `dataset.rewrite.rewrite`.
-
-    Returns:
-        The duration in seconds.
-
-    Raises:
-        DatasetError: see `dataset.rewrite.rewrite`.
+    For the layout, the destination and the options see `dataset.rewrite.rewrite`.
     """
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 

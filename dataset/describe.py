@@ -16,6 +16,7 @@ from dataset.columns import (
     Column,
     DatasetDescription,
     check_dtype,
+    narrow_dtype,
 )
 from dataset.errors import DatasetError
 
@@ -101,6 +102,24 @@ def describe_files(
         columns=built,
         fingerprint=files.sampled_fingerprint(paths, facts),
     )
+
+
+def describe_narrow(
+    folder: str, layout: str, vocab_sizes: list[int], dense: str, ids: str
+) -> DatasetDescription:
+    """Describes label.bin (bool), `dense` (float16) and one narrow file `ids`N.bin per table.
+
+    Raises:
+        DatasetError: a file is missing, its size does not match, or there are more tables.
+    """
+    check_table_files(folder, ids, len(vocab_sizes))
+    columns = [
+        ("label.bin", LABEL, "bool", 1, 0, "none"),
+        (dense, DENSE, "float16", DENSE_FEATURES, 0, "none"),
+    ]
+    for table, rows in enumerate(vocab_sizes):
+        columns.append((f"{ids}{table}.bin", CATEGORICAL, narrow_dtype(rows), 1, table, "none"))
+    return describe_files(folder, layout, columns, vocab_sizes)
 
 
 def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription:

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from dataset import feature_spec, files, vocabularies
-from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
-from dataset.describe import DENSE_FEATURES, check_table_files, describe_files
+from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
+from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, describe_narrow
 from dataset.errors import DatasetError
 from storage import regular
 
@@ -72,14 +72,7 @@ def deep_learning_examples(folder: str, hints: Hints) -> DatasetDescription:
     if spec is not None:
         return feature_spec.describe(spec, os.path.basename(folder), hints.vocab_sizes)
     sizes = _model_size(folder, hints)
-    check_table_files(folder, "cat_", len(sizes))
-    columns = [
-        ("label.bin", LABEL, "bool", 1, 0, "none"),
-        ("numerical.bin", DENSE, "float16", DENSE_FEATURES, 0, "none"),
-    ]
-    for table, rows in enumerate(sizes):
-        columns.append((f"cat_{table}.bin", CATEGORICAL, narrow_dtype(rows), 1, table, "none"))
-    return describe_files(folder, "deep_learning_examples", columns, sizes)
+    return describe_narrow(folder, "deep_learning_examples", sizes, "numerical.bin", "cat_")
 
 
 def mlperf_v07(folder: str, hints: Hints) -> DatasetDescription:
@@ -88,14 +81,7 @@ def mlperf_v07(folder: str, hints: Hints) -> DatasetDescription:
     check_table_files(folder, "cat_", len(sizes))
     columns = [
         ("label.bin", LABEL, hints.declared.label or "float32", 1, 0, "none"),
-        (
-            "numerical.bin",
-            DENSE,
-            hints.declared.dense or "float32",
-            DENSE_FEATURES,
-            0,
-            "log(x+1)",
-        ),
+        ("numerical.bin", DENSE, hints.declared.dense or "float32", DENSE_FEATURES, 0, "log(x+1)"),
     ]
     columns += [(f"cat_{t}.bin", CATEGORICAL, "int32", 1, t, "none") for t in range(len(sizes))]
     return describe_files(folder, "mlperf_v0.7", columns, sizes)

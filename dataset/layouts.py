@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, TypedDict
 
 from dataset import files, foreign_layouts, metadata, vocabularies
-from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, narrow_dtype
-from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, from_metadata
+from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
+from dataset.describe import DENSE_FEATURES, describe_files, describe_narrow, from_metadata
 from dataset.errors import DatasetError
 from dataset.stored_types import Declared
 
@@ -134,15 +134,7 @@ def _three_file(folder, hints):
 
 def _per_table(folder, hints):
     sizes = hints.find_vocab_sizes(folder)
-    check_table_files(folder, "category_", len(sizes))
-    columns = [
-        ("label.bin", LABEL, "bool", 1, 0, "none"),
-        ("dense.bin", DENSE, "float16", DENSE_FEATURES, 0, "none"),
-    ]
-    for table, rows in enumerate(sizes):
-        name = f"category_{table}.bin"
-        columns.append((name, CATEGORICAL, narrow_dtype(rows), 1, table, "none"))
-    return describe_files(folder, "per_table", columns, sizes)
+    return describe_narrow(folder, "per_table", sizes, "dense.bin", "category_")
 
 
 def _raw(path, hints):
@@ -222,15 +214,6 @@ def _generated_auc(path):
 def has_days(folder: str) -> bool:
     """Returns whether `folder` holds TorchRec's day files."""
     return bool(foreign_layouts.day_numbers(folder))
-
-
-def open_days(
-    folder: str, vocab_sizes: Sequence[int] | None
-) -> tuple[DatasetDescription, DatasetDescription]:
-    """Describes a flat folder of TorchRec's day files as (train, test)."""
-    return foreign_layouts.open_days(
-        folder, Hints(None if vocab_sizes is None else list(vocab_sizes))
-    )
 
 
 #: Functions (folder, hints) -> description, by name of the layout.

@@ -9,6 +9,7 @@ from dataset import (
     describe,
     feature_spec,
     files,
+    foreign_layouts,
     layouts,
     metadata,
     stored_types,
@@ -165,7 +166,8 @@ def open_dataset(
     if not files.is_folder(data_dir):
         raise DatasetError(f"{data_dir}: no such folder", path=data_dir)
     if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
-        splits = layouts.open_days(data_dir, vocab_sizes)
+        sizes = None if vocab_sizes is None else list(vocab_sizes)
+        splits = foreign_layouts.open_days(data_dir, layouts.Hints(sizes))
         train, test = (_checked(split, declared) for split in splits)
     else:
         train_path, test_path = _split_paths(data_dir)
