@@ -71,7 +71,7 @@ def choose(
     """Chooses the backend.
 
     Args:
-        name: "native" (or "own"), "sok", or "auto": SOK if it imports and TensorFlow sees a GPU,
+        name: "native" (or "own"), "sok", or "auto": SOK if it can be imported and there is a GPU,
             else native.
         gpus: number of GPUs that this process sees; default: TensorFlow's count.
         importer: function from a module's name to the module.
@@ -88,7 +88,7 @@ def choose(
     if gpus == 0:
         missing = "SOK needs a GPU and TensorFlow sees none"
         if name == "sok":
-            # If SOK does not import either, report that: it must be fixed first.
+            # If SOK cannot be imported either, report that: it must be fixed first.
             _import_sok(importer)
             raise BackendError.of_flag(_FLAG, name, missing)
         return Choice("native", reason=missing)

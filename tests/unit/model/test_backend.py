@@ -1,4 +1,4 @@
-"""Which backend is chosen, and the error if SOK does not import; imports are made up."""
+"""Which backend is chosen, and the error if SOK cannot be imported; imports are made up."""
 
 import types
 
