@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.training.launchers import LAUNCHERS, variables
+from tests.support.training.launchers import variables
 
 WRAPPER = ROOT / "hvd_wrapper.sh"
 REPORT = (
@@ -19,7 +19,6 @@ REPORT = (
 
 
 def place(rank, size, launcher="gloo"):
-    """Returns the variables that a launcher sets for a rank of a job on one host."""
     return variables(launcher, rank, size, rank, size)
 
 
@@ -31,39 +30,27 @@ def run(extra, command=("bash", "-c", REPORT), path=None):
     )  # fmt: skip
 
 
-def fake_gpus(folder, count=0, listing=None):
-    """Returns a PATH with an nvidia-smi that lists `count` GPUs, or prints `listing`."""
+def fake_gpus(folder, count):
+    """Returns a PATH with an nvidia-smi that lists `count` GPUs."""
     tool = folder / "nvidia-smi"
-    if listing is None:
-        listing = "".join(f"GPU {i}: NVIDIA H200 (UUID: GPU-{i})\n" for i in range(count))
+    listing = "".join(f"GPU {i}: NVIDIA H200 (UUID: GPU-{i})\n" for i in range(count))
     tool.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}END\n")
     tool.chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["gloo", "slurm"])
 def test_binds_the_gpu_of_the_local_rank(launcher, tmp_path):
     result = run(place(3, 8, launcher), path=fake_gpus(tmp_path, 8))
     assert "gpu=3 " in result.stdout
     assert "local rank 3 of 8: CUDA_VISIBLE_DEVICES=3 " in result.stdout
 
 
-@pytest.mark.parametrize("rank", range(3))
-def test_binds_an_instance_of_a_partitioned_gpu(rank, tmp_path):
-    listing = (
-        "GPU 0: NVIDIA H200 (UUID: GPU-0)\n"
-        "  MIG 3g.71gb     Device  0: (UUID: MIG-a)\n"
-        "  MIG 3g.71gb     Device  1: (UUID: MIG-b)\n"
-        "GPU 1: NVIDIA H200 (UUID: GPU-1)\n"
-    )
-    result = run(place(rank, 3), path=fake_gpus(tmp_path, listing=listing))
-    assert f"gpu={['MIG-a', 'MIG-b', '1'][rank]} " in result.stdout
-
-
-@pytest.mark.parametrize("given", ["5", "", "-1", "MIG-a"])
-def test_keeps_given_visible_devices(given, tmp_path):
-    result = run({**place(1, 2), "CUDA_VISIBLE_DEVICES": given}, path=fake_gpus(tmp_path, 8))
-    assert f"gpu={given} " in result.stdout
+@pytest.mark.parametrize("given", ["5", ""])
+def test_keeps_given_devices_and_thread_counts(given, tmp_path):
+    extra = {**place(1, 2), "CUDA_VISIBLE_DEVICES": given, "OMP_NUM_THREADS": "7"}
+    result = run(extra, path=fake_gpus(tmp_path, 8))
+    assert f"gpu={given} omp=7 " in result.stdout
     assert f": CUDA_VISIBLE_DEVICES={given} " in result.stdout
 
 
@@ -74,18 +61,7 @@ def test_more_ranks_than_gpus_is_an_error(tmp_path):
         assert word in result.stderr
 
 
-def cores_of(text):
-    field = text.split("cores=")[1].split()[0]
-    cores = set()
-    for part in field.split(","):
-        first, _, last = part.partition("-")
-        cores |= set(range(int(first), int(last or first) + 1))
-    return cores
-
-
-@pytest.mark.parametrize(
-    ("launcher", "size"), [("gloo", 1), ("gloo", 2), ("gloo", 3), ("slurm", 2)]
-)
+@pytest.mark.parametrize(("launcher", "size"), [("gloo", 1), ("gloo", 3), ("slurm", 2)])
 def test_ranks_share_all_cores(launcher, size):
     available = os.sched_getaffinity(0)
     shares = []
@@ -93,16 +69,15 @@ def test_ranks_share_all_cores(launcher, size):
         result = run(place(rank, size, launcher))
         assert result.returncode == 0, result.stderr
         report = result.stdout.splitlines()[-1]
-        share = cores_of(report)
+        share = set()
+        for part in report.partition("cores=")[2].split(","):
+            first, _, last = part.partition("-")
+            share |= set(range(int(first), int(last or first) + 1))
         assert f"omp={len(share)} intra={len(share)}" in report
         shares.append(share)
     assert set.union(*shares) == available
     if size <= len(available):
         assert sum(map(len, shares)) == len(available), "ranks share a core"
-
-
-def test_keeps_given_thread_counts():
-    assert "omp=7" in run({**place(0, 2), "OMP_NUM_THREADS": "7"}).stdout
 
 
 def test_passes_on_arguments_and_exit_code():
@@ -122,11 +97,10 @@ def test_starts_the_command_with_any_standard_output(redirection, tmp_path):
     assert done.read_text() == "done\n"
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "5", "1.0", " 1"])
-def test_a_wrong_local_rank_is_one_line_of_error(text):
-    result = run({**place(1, 2), "HOROVOD_LOCAL_RANK": text})
+def test_a_wrong_local_rank_is_one_line_of_error():
+    result = run({**place(1, 2), "HOROVOD_LOCAL_RANK": "5"})
     assert result.returncode == 2
-    assert re.fullmatch(f"hvd_wrapper: HOROVOD_LOCAL_RANK={text}[:,] .*\n", result.stderr)
+    assert re.fullmatch("hvd_wrapper: HOROVOD_LOCAL_RANK=5, .*\n", result.stderr)
     assert result.stdout == ""
 
 

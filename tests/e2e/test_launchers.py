@@ -53,27 +53,21 @@ def slurm(tmp_path, tools):
             "SLURM_NTASKS_PER_NODE": "8", "SLURM_JOB_NODELIST": "n[3-4]"}  # fmt: skip
 
 
+SRUN = ("srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--ntasks=16", "--ntasks-per-node=8")
+SSH = ("horovodrun", "-np", "16", "-H", "n3:8,n4:8")
+
+
 def horovodrun(tools, mpi):
-    mark = "X" if mpi else " "
-    tools("horovodrun", f'[[ $1 == --check-build ]] && echo "    [{mark}] MPI" && exit\n'
+    tools("horovodrun", f'[[ $1 == --check-build ]] && echo "    [{mpi}] MPI" && exit\n'
           'printf "%s\\n" "$(basename "$0")" "$@"')  # fmt: skip
 
 
-def test_slurm_starts_ranks_by_srun_if_horovod_has_mpi(slurm, tools):
-    horovodrun(tools, mpi=True)
+@pytest.mark.parametrize(("mpi", "starter"), [("X", SRUN), (" ", SSH)])
+def test_slurm_starts_ranks_by_srun_if_horovod_has_mpi_or_else_by_ssh(slurm, tools, mpi, starter):
+    horovodrun(tools, mpi)
     done, words = run("slurm.sbatch", tools, *FLAGS, **slurm)
     assert done.returncode == 0, done.stderr
-    assert words == [
-        "srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--ntasks=16", "--ntasks-per-node=8",
-        *PROGRAM, *FLAGS,
-    ]  # fmt: skip
-
-
-def test_slurm_starts_ranks_by_ssh_if_horovod_has_only_gloo(slurm, tools):
-    horovodrun(tools, mpi=False)
-    done, words = run("slurm.sbatch", tools, *FLAGS, **slurm)
-    assert done.returncode == 0, done.stderr
-    assert words == ["horovodrun", "-np", "16", "-H", "n3:8,n4:8", *PROGRAM, *FLAGS]
+    assert words == [*starter, *PROGRAM, *FLAGS]
 
 
 @pytest.mark.parametrize("mounts", ["", "/data:/data,/scratch:/s"])
@@ -84,54 +78,42 @@ def test_slurm_in_a_container(slurm, tools, mounts):
     assert done.returncode == 0, done.stderr
     seen = f"{checkout}:{checkout}" + (f",{mounts}" if mounts else "")
     assert words == [
-        "srun", "--mpi=pmi2", "--kill-on-bad-exit=1", "--ntasks=16", "--ntasks-per-node=8",
-        "--container-image=image.sqsh", f"--container-mounts={seen}",
-        f"--container-workdir={checkout}", *PROGRAM, *FLAGS,
+        "srun", "--mpi=pmi2", *SRUN[2:], "--container-image=image.sqsh",
+        f"--container-mounts={seen}", f"--container-workdir={checkout}", *PROGRAM, *FLAGS,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("missing", "word"),
-    [
-        ("SLURM_SUBMIT_DIR", "SLURM_SUBMIT_DIR"),
-        ("SLURM_NTASKS_PER_NODE", "--ntasks-per-node"),
-        ("main.py", "main.py"),
-        ("horovodrun", "CONTAINER"),
-    ],
-)
+    [("SLURM_SUBMIT_DIR", "SLURM_SUBMIT_DIR"), ("SLURM_NTASKS_PER_NODE", "--ntasks-per-node"),
+     ("main.py", "main.py"), ("horovodrun", "CONTAINER")],
+)  # fmt: skip
 def test_slurm_names_what_is_missing(slurm, tools, missing, word):
     variables = {name: value for name, value in slurm.items() if name != missing}
     if missing == "main.py":
         (pathlib.Path(slurm["SLURM_SUBMIT_DIR"]) / "main.py").unlink()
     if missing != "horovodrun":
-        horovodrun(tools, mpi=True)
+        horovodrun(tools, "X")
     done, words = run("slurm.sbatch", tools, *FLAGS, **variables)
     assert done.returncode != 0
     assert word in done.stderr
     assert not words
 
 
+GPUS = ["GPU 0: A100 (UUID: GPU-0)", "GPU 1: A100 (UUID: GPU-1)"]
 MIG = ["  MIG 1g.5gb      Device  0: (UUID: MIG-a)", "  MIG 1g.5gb      Device  1: (UUID: MIG-b)"]
 
 
-@pytest.mark.parametrize(("instances", "ranks"), [([], 2), (MIG[:1], 2), (MIG, 3)])
-def test_docker_starts_one_rank_per_mig_instance(tmp_path, tools, instances, ranks):
-    listing = ["GPU 0: A100 (UUID: GPU-0)", *instances, "GPU 1: A100 (UUID: GPU-1)"]
-    assert len(parse_listing("\n".join(listing))) == ranks
-    tools("docker")
-    tools("nvidia-smi", "\n".join(f'echo "{line}"' for line in listing))
-    done, words = run("docker.sh", tools, DATA=str(tmp_path), RUNS=str(tmp_path / "new"))
-    assert done.returncode == 0, done.stderr
-    assert words[words.index("-np") + 1] == str(ranks)
-
-
-@pytest.mark.parametrize("gpus", [0, 4])
-def test_docker_starts_one_rank_per_gpu(tmp_path, tools, gpus):
+@pytest.mark.parametrize(
+    ("listing", "gpus"),
+    [([], 0), (GPUS, 2), ([GPUS[0], MIG[0], GPUS[1]], 2), ([GPUS[0], *MIG, GPUS[1]], 3)],
+)
+def test_docker_starts_one_rank_per_device(tmp_path, tools, listing, gpus):
+    assert len(parse_listing("\n".join(listing))) == gpus
     data = tmp_path / "the data"
     data.mkdir()
     tools("docker")
-    lines = "".join(f'echo "GPU {i}: NVIDIA H200 (UUID: GPU-{i})"\n' for i in range(gpus))
-    tools("nvidia-smi", lines or "exit 9")
+    tools("nvidia-smi", "\n".join(f'echo "{line}"' for line in listing) or "exit 9")
     done, words = run("docker.sh", tools, *FLAGS, DATA=str(data), RUNS=str(tmp_path / "new"))
     assert done.returncode == 0, done.stderr
     assert words[:2] == ["docker", "run"]
@@ -149,11 +131,8 @@ def test_docker_starts_one_rank_per_gpu(tmp_path, tools, gpus):
 
 def test_docker_requires_a_dataset(tools):
     tools("docker")
-    done, words = run("docker.sh", tools, *FLAGS)
-    assert done.returncode != 0
-    assert "DATA" in done.stderr
-    assert not words
-    done, words = run("docker.sh", tools, *FLAGS, DATA="/nowhere")
-    assert done.returncode == 2
-    assert "DATA=/nowhere" in done.stderr
-    assert not words
+    for variables, word in (({}, "DATA"), ({"DATA": "/nowhere"}, "DATA=/nowhere")):
+        done, words = run("docker.sh", tools, *FLAGS, **variables)
+        assert done.returncode != 0
+        assert word in done.stderr
+        assert not words

@@ -12,22 +12,19 @@ import psutil
 
 from tests.support.paths import ROOT
 
+# Start-up notices that newer versions of TensorFlow print for any log level.
 _LOG = re.compile(
     r"(\[\d+\]<stderr>:)?"
     r"(WARNING: All log messages before absl::InitializeLog\(\)|[IW]0000 \d\d:\d\d:\d+\.\d+ )"
 )
 
 
-def command(ranks, *arguments, wrapper=True, quick=True):
+def command(ranks, *arguments, quick=True):
     """Returns the command line that starts `python3 ARGUMENTS` on the ranks.
 
-    Args:
-        ranks: their number; one rank needs no launcher.
-        arguments: the program and its arguments.
-        wrapper: whether hvd_wrapper.sh binds the ranks.
-        quick: whether `quick_horovodrun.py` replaces horovodrun, which saves 5 s of processor time.
+    If `quick`, `quick_horovodrun.py` replaces horovodrun, which saves 5 s of processor time.
     """
-    program = [*(["./hvd_wrapper.sh"] if wrapper else []), sys.executable, *map(str, arguments)]
+    program = ["./hvd_wrapper.sh", sys.executable, *map(str, arguments)]
     if ranks == 1:
         return program
     horovodrun = [str(pathlib.Path(sys.executable).parent / "horovodrun")]
@@ -55,15 +52,8 @@ def run(ranks, *arguments, timeout=300, **extra):
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, without_logs(err))
-
-
-def without_logs(text):
-    """Returns standard error without the start-up notices of TensorFlow.
-
-    Newer versions print some for any log level, with and without horovodrun's prefix.
-    """
-    return "".join(line for line in text.splitlines(True) if not _LOG.match(line))
+    err = "".join(line for line in err.splitlines(True) if not _LOG.match(line))
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def ranks_of(process):

@@ -1,5 +1,6 @@
 """A run that stops and resumes equals a run that never stopped, on one rank."""
 
+import functools
 import json
 
 import numpy as np
@@ -44,13 +45,11 @@ def train(server, small_dataset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(train, tmp_path_factory):
     """A function (name in FLAGS) -> (folder, result) of a run without a stop; each runs once."""
-    runs = {}
 
+    @functools.cache
     def run(name):
-        if name not in runs:
-            work = tmp_path_factory.mktemp("undisturbed")
-            runs[name] = work, train(work, *FLAGS[name])[1]
-        return runs[name]
+        work = tmp_path_factory.mktemp("undisturbed")
+        return work, train(work, *FLAGS[name])[1]
 
     return run
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support import launch
-from training.runtime.errors import EXIT_RANK_LOST
+from training.runtime.errors import EXIT_RANK_LOST, EXIT_USER_ERROR
 
 # A rank that registers itself only some time after its start.
 LATE = """
@@ -76,7 +76,13 @@ def test_gives_up_after_the_last_restart():
     process = restart("--max_restarts=2", "--", "import os; os.kill(os.getpid(), 9)")
     _, error = process.communicate(timeout=300)
     assert process.returncode == EXIT_RANK_LOST
-    first, second, last = error.splitlines()
-    assert "restart 1 of 2" in first
-    assert "restart 2 of 2" in second
-    assert "2 restarts" in last
+    for line, words in zip(error.splitlines(), ("restart 1 of 2", "restart 2 of 2", "2 restarts")):
+        assert words in line
+
+
+def test_a_user_error_is_not_restarted():
+    main = "import main, sys; main.main(['main.py', '--lr=x']); sys.exit(1)"  # As horovodrun.
+    process = restart("--max_restarts=1", "--", main)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == EXIT_USER_ERROR
+    assert error.splitlines()[-1].startswith("restart: the job ended with ")

@@ -34,18 +34,14 @@ def flip(path, position):
     path.write_bytes(content)
 
 
-def test_verify_names_every_damaged_file(written, copied, capsys):
-    assert command.main(["verify", str(written[0])]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == [f"{written[0] / f'step-00000000{step}'}: complete" for step in (3, 7)]
+def test_verify_names_every_damaged_file(copied, capsys):
     older, newer = copied / "step-000000003", copied / "step-000000007"
     flip(older / "table_00.rank_1.npy", 130)
     flip(older / "dense.00.kernel.npy", 200)
     assert command.main(["verify", str(copied)]) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert str(older / "dense.00.kernel.npy") in lines[0]
-    assert str(older / "table_00.rank_1.npy") in lines[1]
+    for line, name in zip(lines, ("dense.00.kernel.npy", "table_00.rank_1.npy")):
+        assert str(older / name) in line
     assert lines[2:] == [f"{older}: 2 damaged", f"{newer}: complete"]
     assert command.main(["verify", str(newer)]) == 0
     # Without its checksums it is still a checkpoint, but a damaged one.
@@ -56,11 +52,9 @@ def test_verify_names_every_damaged_file(written, copied, capsys):
 
 @pytest.mark.parametrize(("ranks", "policy"), [(1, "table"), (2, "table"), (3, "row")])
 def test_export_writes_complete_tables(tmp_path, rng, ranks, policy):
-    vocab = [6, 2, 9, 1]
-    made, out = tmp_path / "made", tmp_path / "arrays"
-    tables, dense = checkpoints.write(
-        made, vocab, rng, ranks=ranks, policy=policy, optimizer="adagrad"
-    )
+    vocab, made, out = [6, 2, 9, 1], tmp_path / "made", tmp_path / "arrays"
+    options = {"ranks": ranks, "policy": policy, "optimizer": "adagrad"}
+    tables, dense = checkpoints.write(made, vocab, rng, **options)
     assert command.main(["export", str(made), str(out)]) == 0
     for number, table in enumerate(tables):
         found = np.load(out / f"table_{number:02d}.npy", allow_pickle=False)
@@ -70,9 +64,8 @@ def test_export_writes_complete_tables(tmp_path, rng, ranks, policy):
     for name, values in zip(names, dense):
         np.testing.assert_array_equal(np.load(out / "dense" / name), values, strict=True)
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["step"] == 7
+    assert (manifest["step"], manifest["dense_transform"]) == (7, "log(x+1)")
     assert manifest["vocab_sizes"] == vocab
-    assert manifest["dense_transform"] == "log(x+1)"
     assert [entry["shape"] for entry in manifest["tables"]] == [[rows, 4] for rows in vocab]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["arrays", "made"]
 
@@ -96,9 +89,8 @@ def test_inspect_prints_the_contents(written, capsys):
     newest = folder / "step-000000007"
     assert facts["checkpoint"] == str(newest)
     assert (facts["step"], facts["ranks"], facts["embedding_dim"]) == (7, 2, 4)
-    assert [t["rows"] for t in facts["tables"]] == VOCAB
-    assert [t["bytes"] for t in facts["tables"]] == [table.nbytes for table in tables]
-    assert [t["parts"] for t in facts["tables"]] == [2, 2, 2]
+    found = [(t["rows"], t["bytes"], t["parts"]) for t in facts["tables"]]
+    assert found == [(len(table), table.nbytes, 2) for table in tables]
     assert list(facts["dense"].values()) == [list(array.shape) for array in dense]
     assert facts["bytes"] == sum(path.stat().st_size for path in newest.iterdir())
     assert facts["evaluations"][0]["auc"] == 0.625

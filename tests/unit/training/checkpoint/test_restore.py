@@ -7,7 +7,14 @@ import pytest
 
 from tests.support.thread_ranks import ThreadRanks
 from tests.support.training import checkpoints, small_model
-from tests.support.training.checkpoint.distributed_job import fill, job, make_saver, save
+from tests.support.training.checkpoint.distributed_job import (
+    fill,
+    job,
+    make_saver,
+    named_values,
+    save,
+    stored_values,
+)  # fmt: skip
 from training.checkpoint import folder, restore
 from training.checkpoint.errors import DamagedError
 from training.checkpoint.state import State
@@ -74,38 +81,34 @@ def test_load_without_training_keeps_the_states_of_the_optimizers(tmp_path, seed
     state = job(ALONE, "row", "adagrad")
     fill(state, seed + 1)
     restore.load(reader, state, training=False)
-    trained, kept = job(ALONE, "row", "adagrad"), job(ALONE, "row", "adagrad")
-    fill(trained, seed)
-    fill(kept, seed + 1)
     for group, variables in state.named.items():
-        expected = (trained if group == "dense" else kept).named[group]
-        for name, variable in variables.items():
-            assert variable.numpy().tobytes() == expected[name].numpy().tobytes()
-    for index, stored in enumerate(state.tables.all):
-        source = trained if stored.state == "table" else kept
-        expected = source.tables.all[index].read(0, stored.shape[0])
+        for index, variable in enumerate(variables.values()):
+            expected = named_values(group, index, variable, seed + (group != "dense"))
+            assert variable.numpy().tobytes() == expected.tobytes()
+    for stored in state.tables.all:
+        expected = stored_values(stored, seed + (stored.state != "table"))
         assert stored.read(0, stored.shape[0]).tobytes() == expected.tobytes()
 
 
 def test_load_names_what_the_checkpoint_lacks(tmp_path, seed):
     save(ALONE, tmp_path, "row", "sgd", seed=seed)
     reader = restore.latest_complete(tmp_path, ALONE, pytest.fail)
-    adagrad = job(ALONE, "row", "adagrad")
-    with pytest.raises(DamagedError) as caught:
-        restore.load(reader, adagrad, training=True)
-    assert (caught.value.table, caught.value.expected) == (0, "accumulator")
+    adagrad, dense = job(ALONE, "row", "adagrad"), reader.manifest["dense"]
+
+    def error_of(training):
+        with pytest.raises(DamagedError) as caught:
+            restore.load(reader, adagrad, training=training)
+        return caught.value
+
+    error = error_of(training=True)
+    assert (error.table, error.expected) == (0, "accumulator")
     restore.load(reader, adagrad, training=False)
-    entry = reader.manifest["dense"]["00.kernel"]
-    reader.manifest["dense"]["99.other"] = reader.manifest["dense"].pop("00.kernel")
-    with pytest.raises(DamagedError) as caught:
-        restore.load(reader, adagrad, training=False)
-    assert set(caught.value.expected) - set(caught.value.found) == {"00.kernel"}
-    assert set(caught.value.found) - set(caught.value.expected) == {"99.other"}
-    reader.manifest["dense"]["00.kernel"] = reader.manifest["dense"].pop("99.other")
-    reader.manifest["dense"]["00.kernel"] = {**entry, **reader.manifest["dense"]["01.bias"]}
-    with pytest.raises(DamagedError) as caught:
-        restore.load(reader, adagrad, training=False)
-    assert caught.value.expected == f"float32 {entry['shape']}"
+    entry = dense["99.other"] = dense.pop("00.kernel")
+    error = error_of(training=False)
+    assert set(error.expected) ^ set(error.found) == {"00.kernel", "99.other"}
+    del dense["99.other"]
+    dense["00.kernel"] = dense["01.bias"]
+    assert error_of(training=False).expected == f"float32 {entry['shape']}"
 
 
 @pytest.mark.parametrize(

@@ -43,15 +43,14 @@ def test_pieces_are_the_old_rows_while_rows_change(monkeypatch, rng, seed, optim
     for _ in range(3):
         change(fused, base, sizes, rng)
     before = values_of(fused)
-    snapshot = Snapshot(fused, budget=1 << 30)
-    read = {state: [] for state in fused.states}
+    snapshot, read = Snapshot(fused, budget=1 << 30), []
     for index in range(len(VOCAB)):
         for piece in snapshot.pieces(index):
-            for state, values in piece.items():
-                read[state].append(values)
+            read.append(piece)
             change(fused, base, sizes, rng, snapshot)
     for state, expected in before.items():
-        np.testing.assert_array_equal(np.concatenate(read[state]), expected)
+        found = np.concatenate([piece[state] for piece in read])
+        np.testing.assert_array_equal(found, expected)
         assert not np.array_equal(values_of(fused)[state], expected)
 
 
@@ -59,29 +58,26 @@ def test_pieces_are_the_old_rows_while_another_thread_trains(monkeypatch, rng, s
     monkeypatch.setattr(snapshots, "_PIECE_BYTES", 700)
     fused, base, sizes = fused_tables("adagrad", seed)
     before = values_of(fused)
-    snapshot = Snapshot(fused, budget=1 << 30)
-    read, done = {state: [] for state in fused.states}, threading.Event()
+    snapshot, read, steps = Snapshot(fused, budget=1 << 30), [], 0
 
     def reader():
-        for index in range(len(VOCAB)):
-            for piece in snapshot.pieces(index):
-                for state, values in piece.items():
-                    read[state].append(values)
-        done.set()
+        read.extend(piece for index in range(len(VOCAB)) for piece in snapshot.pieces(index))
 
     thread = threading.Thread(target=reader)
     thread.start()
-    steps = 0
-    while not done.is_set():
+    while thread.is_alive():
         change(fused, base, sizes, rng, snapshot)
         steps += 1
-    thread.join()
     assert steps > 1
     for state, expected in before.items():
-        np.testing.assert_array_equal(np.concatenate(read[state]), expected)
+        found = np.concatenate([piece[state] for piece in read])
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_before_change_waits_for_the_reader_beyond_the_budget(monkeypatch, rng, seed):
+@pytest.mark.parametrize("ended", [False, True])
+def test_before_change_waits_beyond_the_budget_for_the_reader_or_the_end(
+    monkeypatch, rng, seed, ended
+):
     monkeypatch.setattr(snapshots, "_PIECE_BYTES", 2000)
     fused, base, sizes = fused_tables("sgd", seed)
     before = values_of(fused)["table"]
@@ -94,18 +90,12 @@ def test_before_change_waits_for_the_reader_beyond_the_budget(monkeypatch, rng, 
     assert waits.wait(30)
     waiting.join(timeout=0.3)
     assert waiting.is_alive()
+    if ended:
+        snapshot.end()
+        waiting.join(timeout=30)
+        assert not waiting.is_alive()
+        return
     pieces = [piece["table"] for index in range(len(VOCAB)) for piece in snapshot.pieces(index)]
     waiting.join(timeout=30)
     assert not waiting.is_alive()
     np.testing.assert_array_equal(np.concatenate(pieces), before)
-
-
-def test_end_releases_a_waiting_step(rng, seed):
-    fused, base, sizes = fused_tables("sgd", seed)
-    snapshot = Snapshot(fused, budget=0)
-    change(fused, base, sizes, rng, snapshot)
-    waiting = threading.Thread(target=change, args=(fused, base, sizes, rng, snapshot))
-    waiting.start()
-    snapshot.end()
-    waiting.join(timeout=30)
-    assert not waiting.is_alive()

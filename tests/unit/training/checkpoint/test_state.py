@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 
 from tests.support.thread_ranks import ThreadRanks
-from tests.support.training.checkpoint.distributed_job import (
-    DIMENSION,
-    VOCAB,
-    fill,
-    job,
-    named_values,
-    stored_values,
-)
+from tests.support.training.checkpoint import distributed_job
+from tests.support.training.checkpoint.distributed_job import fill, named_values, stored_values
 
 
-def on_ranks(size, body, kind="replicated", optimizer="adagrad"):
+def on_ranks(size, body, kind="replicated"):
     """Returns [(state, body(state, rank))] of all ranks."""
 
     def run(cluster):
-        state = job(cluster, kind, optimizer)
+        state = distributed_job.job(cluster, kind, "adagrad")
         return state, body(state, cluster.rank)
 
     return ThreadRanks(size).run(run)
@@ -64,12 +58,10 @@ def test_one_rank_copies_each_replicated_table():
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_bytes_of_all_ranks_add_up_to_the_model(size):
-    results = on_ranks(size, lambda state, rank: state.bytes_of(rank), "row", "adagrad")
+    results = on_ranks(size, lambda state, rank: state.bytes_of(rank), "row")
     state = results[0][0]
-    dense = sum(
-        math.prod(variable.shape) * variable.dtype.size
-        for variables in state.named.values()
-        for variable in variables.values()
-    )
+    variables = [v for group in state.named.values() for v in group.values()]
+    dense = sum(math.prod(v.shape) * v.dtype.size for v in variables)
+    rows = sum(distributed_job.VOCAB)
     # Rows and Adagrad's accumulators, float32.
-    assert sum(count for _, count in results) == dense + 2 * 4 * DIMENSION * sum(VOCAB)
+    assert sum(count for _, count in results) == dense + 2 * 4 * rows * distributed_job.DIMENSION

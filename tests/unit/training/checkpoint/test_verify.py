@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
 
-import numpy as np
 import pytest
 
 from tests.support.training import checkpoints
@@ -13,32 +11,18 @@ from training.checkpoint import __main__ as command
 from training.checkpoint import verify
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory, seed_of):
-    """A folder with the checkpoint of step 7 of two ranks."""
-    path = tmp_path_factory.mktemp("checkpoints")
-    rng = np.random.default_rng(seed_of("verify"))
-    checkpoints.write(path, [5, 4, 1], rng, ranks=2)
-    return path
-
-
 @pytest.fixture
-def checkpoint(written, tmp_path):
-    """A copy of the checkpoint, to be damaged."""
-    shutil.copytree(written, tmp_path / "copy")
-    return tmp_path / "copy" / "step-000000007"
+def checkpoint(tmp_path, rng):
+    """The checkpoint of step 7 of two ranks."""
+    checkpoints.write(tmp_path / "written", [5, 4, 1], rng, ranks=2)
+    return tmp_path / "written" / "step-000000007"
 
 
 def positions(checkpoint, count, rng):
     """Returns [(file, position)] of `count` random bytes of a checkpoint; None: of all bytes."""
-    every = [
-        (path, position)
-        for path in sorted(checkpoint.iterdir())
-        for position in range(path.stat().st_size)
-    ]
-    if count is None:
-        return every
-    return [every[index] for index in rng.choice(len(every), count, replace=False)]
+    files = sorted(checkpoint.iterdir())
+    every = [(path, position) for path in files for position in range(path.stat().st_size)]
+    return [every[index] for index in rng.permutation(len(every))[:count]]
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(None, marks=pytest.mark.slow)])

@@ -11,9 +11,7 @@ the job to be terminated. The first process to do so was:
 Process name: 1
 Exit code: {code}
 """
-OPEN_MPI = (
-    "mpirun noticed that process rank 3 with PID 0 on node n02 exited on signal 9 (Killed).\n"
-)
+OPEN_MPI = "mpirun noticed that process rank 3 with PID 0 on node n02 exited on signal 9 (Killed)."
 PRRTE = """prterun noticed that process rank 11 with PID 25121 on node n02 exited on
 signal 11 (Segmentation fault).
 """

@@ -66,7 +66,7 @@ def test_connect_requires_mpi_for_an_mpi_launcher(horovod):
     assert isinstance(group, HorovodProcessGroup)
     assert (group.rank, group.size, group.local_rank, group.local_size) == (1, 4, 1, 2)
     fake = horovod(False, 0, 1)
-    with pytest.raises(UserError, match="Open MPI .*horovodrun -np 4 "):
+    with pytest.raises(UserError, match=r"Open MPI .*horovodrun -np 4 "):
         connect(MPI_1_OF_4)
     assert not fake.started
 
