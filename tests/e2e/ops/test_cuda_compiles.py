@@ -1,12 +1,10 @@
-"""Compilation of the CUDA kernels with nvcc, and the library builder of the GPU checks.
+"""Compilation of the CUDA kernels with nvcc.
 
 `python3 -m tests.gpu.run` runs and times the kernels on a GPU host.
 """
 
-import concurrent.futures
 import os
 import subprocess
-import time
 
 import pytest
 
@@ -21,34 +19,6 @@ ARCHITECTURES = [
 needs_nvcc = pytest.mark.skipif(
     build.nvcc() is None, reason="nvcc was not found: the CUDA kernels are not compiled"
 )
-
-
-def test_build_once_builds_once_and_hides_partial_files(tmp_path):
-    builds = []
-
-    def write(path):
-        builds.append(path)
-        path.write_text("part")
-        time.sleep(0.2)
-        path.write_text("complete")
-
-    def request(_):
-        return build.build_once(tmp_path / "folder" / "library.so", write).read_text()
-
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(request, range(4))) == ["complete"] * 4
-    assert len(builds) == 1
-
-
-def test_build_once_builds_again_after_a_failure(tmp_path):
-    def fail(path):
-        path.write_text("part")
-        raise build.BuildError
-
-    with pytest.raises(build.BuildError):
-        build.build_once(tmp_path / "library.so", fail)
-    target = build.build_once(tmp_path / "library.so", lambda path: path.write_text("complete"))
-    assert target.read_text() == "complete"
 
 
 def compiled(architecture):
