@@ -43,9 +43,7 @@ def _not_empty(text):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="preprocess.py",
-        description=first_paragraph(__doc__),
-        formatter_class=_Defaults,
+        prog="preprocess.py", description=first_paragraph(__doc__), formatter_class=_Defaults
     )
     add = parser.add_argument
     add(
@@ -71,8 +69,9 @@ def _parser():
     which = rule.add_mutually_exclusive_group()
     add = which.add_argument
     add("--max_table_rows", type=command_line.at_least_one,
+        default=options_module.DEFAULT_MAX_TABLE_ROWS,
         help="modulo rule: reduce values modulo this number of rows "
-        f"(default: {options_module.DEFAULT_MAX_TABLE_ROWS}, as MLPerf)")  # fmt: skip
+        "(default: %(default)s, as MLPerf)")  # fmt: skip
     add("--frequency_threshold", type=command_line.at_least_one, metavar="T",
         help="frequency rule: ids for values seen at least T times; others share id 0")  # fmt: skip
     add("--dictionary", type=command_line.path, metavar="DIR",
@@ -128,46 +127,24 @@ def _options(flags):
         train_days = options_module.DEFAULT_TRAIN_DAYS if train_days is None else train_days
         test_day = str(options_module.DEFAULT_TEST_DAY) if test_day is None else test_day
     if test_day not in (None, "none") and not re.fullmatch("[0-9]{1,4}", test_day):
-        raise OptionError(
-            f"--test_day: expected a day number or none, found {test_day!r:.60}",
-            flag="test_day", found=test_day,
-        )  # fmt: skip
+        raise OptionError.of_flag("test_day", test_day, "expected a day number or none")
     spark_conf = {}
     for setting in flags.spark_conf:
         key, equals, value = setting.partition("=")
         if not (key and equals):
-            raise OptionError(
-                f"--spark_conf: expected KEY=VALUE, found {setting!r}",
-                flag="spark_conf", found=setting,
-            )  # fmt: skip
+            raise OptionError.of_flag("spark_conf", setting, "expected KEY=VALUE")
         spark_conf[key] = value
-    return options_module.Options(
-        input=flags.input,
-        output=flags.output,
-        train_days=None if train_days is None else parse_days(train_days, "train_days"),
-        test_day=None if test_day in (None, "none") else int(test_day),
-        test_fraction=options_module.parse_fraction(flags.test_fraction, "test_fraction")
-        if by_rows
-        else None,
-        max_table_rows=options_module.DEFAULT_MAX_TABLE_ROWS
-        if flags.max_table_rows is None
-        else flags.max_table_rows,
-        frequency_threshold=flags.frequency_threshold,
-        dictionary=flags.dictionary,
-        unseen=flags.unseen,
-        negatives=flags.negatives,
-        write_validation=flags.write_validation,
-        max_rejects=options_module.parse_fraction(flags.max_rejects, "max_rejects"),
-        layout=flags.layout,
-        engine=flags.engine,
-        master=flags.master,
-        spark_conf=spark_conf,
-        memory_limit=options_module.parse_bytes(flags.memory_limit, "memory_limit"),
-        jobs=flags.jobs,
-        work_dir=flags.work_dir,
-        keep_parts=flags.keep_parts,
-        overwrite=flags.overwrite,
-    )
+    parsed = {
+        "train_days": None if train_days is None else parse_days(train_days, "train_days"),
+        "test_day": None if test_day in (None, "none") else int(test_day),
+        "max_rejects": options_module.parse_fraction(flags.max_rejects, "max_rejects"),
+        "spark_conf": spark_conf,
+        "memory_limit": options_module.parse_bytes(flags.memory_limit, "memory_limit"),
+    }
+    if by_rows:
+        fraction = options_module.parse_fraction(flags.test_fraction, "test_fraction")
+        parsed["test_fraction"] = fraction
+    return options_module.Options(**{**vars(flags), **parsed})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

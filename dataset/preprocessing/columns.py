@@ -49,25 +49,9 @@ class Samples:
             np.empty((CATEGORICAL, n), bool),
         )
 
-    def keep(self, mask: np.ndarray) -> Samples:
-        """Returns the samples where bool [n] `mask` is set."""
-        return Samples(
-            self.label[mask],
-            self.dense[:, mask],
-            self.dense_present[:, mask],
-            self.values[:, mask],
-            self.present[:, mask],
-        )
-
-    def first(self, n: int) -> Samples:
-        """Returns the first `n` samples, as views."""
-        return Samples(
-            self.label[:n],
-            self.dense[:, :n],
-            self.dense_present[:, :n],
-            self.values[:, :n],
-            self.present[:, :n],
-        )
+    def __getitem__(self, rows: slice | np.ndarray) -> Samples:
+        """Returns the samples in a slice, as views, or those where bool [n] `rows` is set."""
+        return Samples(*(getattr(self, f.name)[..., rows] for f in dataclasses.fields(self)))
 
     def __len__(self):
         return self.label.size

@@ -43,12 +43,9 @@ class Rule:
 
     def describe(self) -> dict[str, Any]:
         """Returns the rule as JSON types."""
-        parameter = (
-            {"frequency_threshold": self.threshold}
-            if self.max_rows is None
-            else {"max_table_rows": self.max_rows}
-        )
-        return {"rule": self.name, "first_id": self.first_id, **parameter}
+        name = "frequency_threshold" if self.max_rows is None else "max_table_rows"
+        parameter = self.max_rows or self.threshold
+        return {"rule": self.name, "first_id": self.first_id, name: parameter}
 
     def vocab_size(self, entries: int) -> int:
         """Returns the rows of the table for a dictionary of `entries` values; at least 1."""
@@ -72,14 +69,9 @@ def write_manifest(folder: str, rule: Rule) -> None:
     for column in range(CATEGORICAL):
         path = column_path(folder, column)
         entries = load_column(folder, column).size
-        columns.append(
-            {
-                "file": os.path.basename(path),
-                "entries": entries,
-                "vocab_size": rule.vocab_size(entries),
-                "crc32": crc32_of_file(path),
-            }
-        )
+        size, crc32 = rule.vocab_size(entries), crc32_of_file(path)
+        facts = {"file": os.path.basename(path), "entries": entries, "vocab_size": size}
+        columns.append({**facts, "crc32": crc32})
     manifest = {"format_version": FORMAT_VERSION, **rule.describe(), "columns": columns}
     write_json(os.path.join(folder, MANIFEST), manifest)
 
@@ -123,38 +115,33 @@ def read_manifest(folder: str) -> tuple[Rule, dict[str, Any]]:
     except OSError as error:
         raise _unreadable(path, error) from error
     except StructureError as error:
-        raise DictionaryError(str(error), **error.fields) from error
+        raise DictionaryError.of(error) from error
     for column, facts in enumerate(manifest["columns"]):
         file = column_path(folder, column)
-        expected = {
-            "file": os.path.basename(file),
-            "vocab_size": rule.vocab_size(facts["entries"]),
-        }
-        for name, value in expected.items():
-            if facts[name] != value:
-                raise _wrong(path, f"columns[{column}].{name}", value, facts[name])
+        size = rule.vocab_size(facts["entries"])
+        _check(path, column, "file", os.path.basename(file), facts)
+        _check(path, column, "vocab_size", size, facts)
         try:
             checksum = crc32_of_file(file)
         except OSError as error:
             raise _unreadable(file, error) from error
         if checksum != facts["crc32"]:
-            raise DictionaryError(
-                f"{file}: damaged: expected CRC-32 {facts['crc32']:08x}, found {checksum:08x}",
-                path=file, expected=facts["crc32"], found=checksum,
-            )  # fmt: skip
-        entries = load_column(folder, column).size
-        if entries != facts["entries"]:
-            raise _wrong(path, f"columns[{column}].entries", entries, facts["entries"])
+            raise DictionaryError.of_path(
+                file, f"damaged: expected CRC-32 {facts['crc32']:08x}, found {checksum:08x}"
+            )
+        _check(path, column, "entries", load_column(folder, column).size, facts)
     return rule, manifest
 
 
-def _wrong(path, field, expected, found):
-    message = f"{path}: {field}: expected {expected!r}, found {found!r:.60}"
-    return DictionaryError(message, path=path, field=field, expected=expected, found=found)
+def _check(path, column, name, expected, facts):
+    if facts[name] != expected:
+        field = f"columns[{column}].{name}"
+        problem = f"{field}: expected {expected!r}, found {facts[name]!r:.60}"
+        raise DictionaryError.of_path(path, problem, field=field)
 
 
 def _unreadable(path, error):
-    return DictionaryError(f"{path}: cannot be read: {error.strerror}", path=path)
+    return DictionaryError.of_path(path, f"cannot be read: {error.strerror}")
 
 
 def load_column(folder: str, column: int) -> np.ndarray:
@@ -169,11 +156,8 @@ def load_column(folder: str, column: int) -> np.ndarray:
     except OSError as error:
         raise _unreadable(path, error) from error
     except (ValueError, OverflowError) as error:
-        raise DictionaryError(f"{path}: damaged: {error}", path=path) from error
+        raise DictionaryError.of_path(path, f"damaged: {error}") from error
     if values.dtype != np.uint32 or values.ndim != 1:
         found = f"{values.dtype} {list(values.shape)}"
-        raise DictionaryError(
-            f"{path}: expected a vector of uint32, found {found}",
-            path=path, expected="a vector of uint32", found=found,
-        )  # fmt: skip
+        raise DictionaryError.of_path(path, f"expected a vector of uint32, found {found}")
     return values

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dataset import encode, layouts, metadata, rewrite
 from dataset.errors import DatasetError
@@ -16,10 +16,8 @@ from dataset.preprocessing.stages import Output
 from storage.atomic import encode_json
 
 if TYPE_CHECKING:
-    from dataset.preprocessing.dictionaries import Rule
     from dataset.preprocessing.options import Options
     from dataset.preprocessing.output_folder import OutputFolder
-    from dataset.preprocessing.stage_results import ParsedUnit
 
 VOCAB_SIZES, REPORT, DICTIONARY = "vocab_sizes.json", "report.json", "dictionary"
 
@@ -45,30 +43,8 @@ def permanent_names(options: Options) -> list[str]:
     return [*records, VOCAB_SIZES, REPORT, rejects.FILE_NAME]
 
 
-class Results(NamedTuple):
-    """Results of the stages of a run.
-
-    Attributes:
-        parsed: results of all units.
-        inputs: result of `input_report.build`.
-        rule: how values became ids.
-        columns: 26 column summaries.
-        plan: destination of every sample.
-        without_id: 26 counts of written samples whose value has no id.
-        regions: (Destination, CRC-32) of all records.
-    """
-
-    parsed: Sequence[ParsedUnit]
-    inputs: Mapping[str, Any]
-    rule: Rule
-    columns: Sequence[Mapping[str, Any]]
-    plan: splits.Plan
-    without_id: Sequence[int]
-    regions: Sequence[tuple[splits.Destination, int]]
-
-
 def finish(
-    options: Options, output: OutputFolder, results: Results, log: Callable[[str], None]
+    options: Options, output: OutputFolder, results: report.Results, log: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[Output]]:
     """Writes `vocab_sizes.json` and `report.json`, and gives the records their layout and names.
 
@@ -85,15 +61,7 @@ def finish(
         UnseenValueError: a reused modulo dictionary lacks values, and `unseen` is "error".
     """
     _check_unseen(options, results.rule, results.without_id)
-    described = report.build(
-        options,
-        results.rule,
-        results.parsed,
-        results.columns,
-        results.without_id,
-        results.plan.records,
-        results.inputs,
-    )
+    described = report.build(options, results)
     vocab_sizes = [column["vocab_size"] for column in results.columns]
     outputs = []
     for name, content in ((VOCAB_SIZES, vocab_sizes), (REPORT, described)):
@@ -133,8 +101,7 @@ def _split(options, plan, vocab_sizes, log):
             encoding = encode.encoding(source, "per_table")
             rewrite.rewrite(source, encoding, folder, overwrite=True, jobs=options.jobs)
         except DatasetError as error:
-            message = f"--layout=per_table: {error}"
-            raise PreprocessError(message, **{"flag": "layout", **error.fields}) from error
+            raise PreprocessError.of(error, "--layout=per_table: ", flag="layout") from error
         names = [*(written.name for written in encoding.files), metadata.FILE_NAME]
         paths = [os.path.join(folder, name) for name in names]
         outputs += [Output.complete(path) for path in paths]
@@ -151,9 +118,9 @@ def _check_unseen(options, rule, without_id):
     if options.dictionary is None:
         raise AssertionError(f"the new dictionary lacks values of the input: {counts}")
     if options.unseen == "error":
-        raise UnseenValueError(
-            f"--dictionary {options.dictionary}: lacks values of samples ({counts}), and the "
-            "modulo rule has no id for them; try --unseen=zero, which gives them id 0 (the most "
-            "frequent value's), or count all days without --dictionary",
-            flag="unseen", path=options.dictionary, found=missing,
-        )  # fmt: skip
+        problem = (
+            f"does not contain all values in the input (samples with unknown values: {counts}), "
+            "and the modulo rule has no id for them; try --unseen=zero, which gives them id 0 (the "
+            "id of the most frequent value), or build a new dictionary by omitting --dictionary"
+        )
+        raise UnseenValueError.of_path(options.dictionary, problem, flag="unseen", found=missing)

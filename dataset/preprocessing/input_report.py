@@ -13,11 +13,25 @@ if TYPE_CHECKING:
     from dataset.preprocessing.stage_results import ParsedUnit
 
 
-def check_not_empty(files: Sequence[InputFile]) -> None:
-    """Raises `InputError` if all files of a day are empty, for instance after a failed download."""
-    for day, of_day in _by_day(files).items():
-        if not any(file.size for file in of_day):
-            raise _empty_day(day, of_day)
+def check_not_empty(files: Sequence[InputFile], amounts: Sequence[int]) -> None:
+    """Raises `InputError` if a day is empty, for instance after a failed download.
+
+    Args:
+        files: of all days.
+        amounts: bytes or samples of each file.
+    """
+    days = {}
+    for file, amount in zip(files, amounts):
+        if file.day is not None:
+            days.setdefault(file.day, []).append((file, amount))
+    for day, of_day in days.items():
+        if not any(amount for _, amount in of_day):
+            more = f" (and {len(of_day) - 1} more files)" if len(of_day) > 1 else ""
+            problem = (
+                f"day {day}{more}: expected samples, found none; try to download the day again, or "
+                "remove it from --train_days and --test_day"
+            )
+            raise InputError.of_path(of_day[0][0].path, problem, found=0)
 
 
 def build(
@@ -50,41 +64,18 @@ def build(
             marked.append(unit.file.path)
         if result["unterminated"]:
             unterminated.append(unit.file_index)
-    rows_of = dict(zip(files, rows))
-    for day, of_day in _by_day(files).items():
-        if not any(rows_of[file] for file in of_day):
-            raise _empty_day(day, of_day)
+    check_not_empty(files, rows)
     empty = [file.path for file, count in zip(files, lines) if count == 0]
     for path in empty:
         log(f"warning: {path}: is empty")
     for path in marked:
         log(f"{path}: skipped the byte order mark at its start")
     for index in unterminated:
-        log(
-            f"warning: {files[index].path}:{lines[index]}: the file ends without a line end "
-            "(is it truncated?)"
-        )
+        where = f"{files[index].path}:{lines[index]}"
+        log(f"warning: {where}: the file ends without a line end (is it truncated?)")
     return {
         "files": len(files),
         "empty": empty,
         "without_final_newline": [files[index].path for index in unterminated],
         "byte_order_mark": marked,
     }
-
-
-def _by_day(files):
-    days = {}
-    for file in files:
-        if file.day is not None:
-            days.setdefault(file.day, []).append(file)
-    return days
-
-
-def _empty_day(day, of_day):
-    paths = [file.path for file in of_day]
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return InputError(
-        f"{', '.join(paths[:3])}{more}: day {day}: expected samples, found none; try to download "
-        "the day again, or remove it from --train_days and --test_day",
-        path=paths[0], expected=1, found=0,
-    )  # fmt: skip

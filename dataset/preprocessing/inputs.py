@@ -77,10 +77,8 @@ def find_inputs(pattern: str) -> list[InputFile]:
     for path in paths:
         day = _day(path)
         if day is not None and days.setdefault(day, path) != path:
-            raise InputError(
-                f"--input: expected one path per day, found two for day {day}: {days[day]}, {path}",
-                flag="input", path=path, found=day,
-            )  # fmt: skip
+            problem = f"expected one path per day, found two for day {day}: {days[day]}, {path}"
+            raise InputError(f"--input: {problem}", flag="input", path=path, found=day)
     return sorted(files, key=lambda f: (f.day is None, f.day or 0, _natural(f.path)))
 
 
@@ -92,7 +90,7 @@ def _list(folder):
 
 
 def _unreadable(path, error):
-    return InputError(f"{path}: cannot be read: {error.strerror}", path=path)
+    return InputError.of_path(path, f"cannot be read: {error.strerror}")
 
 
 def select_days(
@@ -133,11 +131,11 @@ def _folder(folder):
         if found:
             return [os.path.join(folder, name) for name in found]
     shown = ", ".join(names[:5]) or "nothing"
-    raise InputError(
-        f"--input: {folder}: expected a day_N, train.txt, *.parquet, *.tsv or *.txt file, found "
-        f"{shown}; try a quoted glob for other file names",
-        flag="input", path=folder, found=names,
-    )  # fmt: skip
+    problem = (
+        f"expected a day_N, train.txt, *.parquet, *.tsv or *.txt file, found {shown}; try a quoted "
+        "glob for other file names"
+    )
+    raise InputError.of_flag("input", folder, problem, path=folder)
 
 
 def _natural(path):
@@ -155,8 +153,8 @@ def _describe(path, day):
         path.encode()
     except UnicodeEncodeError as error:
         # Neither JSON nor Arrow can represent such a name.
-        message = f"{path!r}: expected a file name in UTF-8; rename the file"
-        raise InputError(message, path=path) from error
+        problem = "expected a file name in UTF-8; rename the file"
+        raise InputError(f"{path!r}: {problem}", path=path) from error
     try:
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
@@ -182,17 +180,11 @@ def parse_days(text: str, flag: str) -> tuple[int, ...]:
     for piece in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", piece)
         if not match:
-            raise OptionError(
-                f"--{flag}: expected numbers and ranges such as 0-22 or 0,2,5-7, found "
-                f"{text!r:.60}",
-                flag=flag, found=text,
-            )  # fmt: skip
+            problem = "expected numbers and ranges such as 0-22 or 0,2,5-7"
+            raise OptionError.of_flag(flag, text, problem)
         first, last = int(match.group(1)), int(match.group(2) or match.group(1))
         if first > last or last > 9999:
-            raise OptionError(
-                f"--{flag}: expected an ascending range of days from 0 to 9999, found "
-                f"{piece.strip()}",
-                flag=flag, found=piece.strip(), bound=9999,
-            )  # fmt: skip
+            problem = "expected an ascending range of days from 0 to 9999"
+            raise OptionError.of_flag(flag, piece.strip(), problem, bound=9999)
         days.update(range(first, last + 1))
     return tuple(sorted(days))

@@ -34,10 +34,7 @@ _FUNCTIONS = {
         _SIZE,
         [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER, _SIZE, _POINTER],
     ),
-    "dlrm_count_values": (
-        None,
-        [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER],
-    ),
+    "dlrm_count_values": (None, [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER]),
     "dlrm_split_records": (None, [_POINTER, *[_SIZE] * 3, *[_POINTER] * 3]),
     "dlrm_narrow_ids": (None, [_POINTER, _SIZE, _SIZE, _POINTER, _POINTER]),
     "dlrm_widen_ids": (None, [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER]),
@@ -77,15 +74,10 @@ def require() -> ctypes.CDLL:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         reason = "no such file" if not PATH.exists() else str(error).replace(f"{PATH}: ", "")
-        raise LibraryError(
-            f"{PATH}: cannot be loaded: {reason}; run make ops", path=PATH
-        ) from error
+        raise LibraryError.of_path(PATH, f"cannot be loaded: {reason}; run make ops") from error
     if version != _VERSION:
-        raise LibraryError(
-            f"{PATH}: built from other sources: expected version {_VERSION}, found {version}; "
-            "run make ops",
-            path=PATH, expected=_VERSION, found=version,
-        )  # fmt: skip
+        problem = f"built from other sources: expected version {_VERSION}, found {version}"
+        raise LibraryError.of_path(PATH, f"{problem}; run make ops")
     return found
 
 
@@ -94,9 +86,7 @@ def address(array: np.ndarray) -> int:
     return array.ctypes.data
 
 
-def decode_lines(
-    text: bytes | memoryview,
-) -> tuple[Samples, list[tuple[int, int, int]], int]:
+def decode_lines(text: bytes | memoryview) -> tuple[Samples, list[tuple[int, int, int]], int]:
     """Decodes complete lines.
 
     Args:
@@ -130,7 +120,7 @@ def decode_lines(
     if rows < 0:
         raise MemoryError(f"no memory to decode {content.size} bytes of text")
     found = [tuple(line) for line in bad[: bad_lines.value].tolist()]
-    return samples if rows == capacity else samples.first(rows), found, lines
+    return samples[:rows], found, lines
 
 
 def find_ids(
@@ -149,11 +139,7 @@ def find_ids(
         The number of values without an id.
     """
     return require().dlrm_find_ids(
-        *values_and_validity(column),
-        max_rows or 0,
-        address(table),
-        slots,
-        address(ids),
+        *values_and_validity(column), max_rows or 0, address(table), slots, address(ids)
     )
 
 

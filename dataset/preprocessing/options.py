@@ -37,10 +37,7 @@ def parse_bytes(text: str, flag: str) -> int:
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).upper()) if match else None
     if match is None or unit is None:
-        raise OptionError(
-            f"--{flag}: expected a number with a unit, such as 8GiB, found {text!r:.60}",
-            flag=flag, found=text,
-        )  # fmt: skip
+        raise OptionError.of_flag(flag, text, "expected a number with a unit, such as 8GiB")
     return int(Fraction(match.group(1)) * unit)
 
 
@@ -60,25 +57,17 @@ def parse_fraction(text: str, flag: str) -> Fraction:
     except ValueError:  # There is no digit.
         value = None
     if match is None or value is None:
-        raise OptionError(
-            f"--{flag}: expected a fraction such as 0.0001 or 0.01%, found {text!r:.60}",
-            flag=flag, found=text,
-        )  # fmt: skip
+        raise OptionError.of_flag(flag, text, "expected a fraction such as 0.0001 or 0.01%")
     value /= 100 if match.group(2) else 1
     if not 0 <= value < 1:
-        raise OptionError(
-            f"--{flag}: expected at least 0 and less than 1, found {text!r:.60}",
-            flag=flag, found=text, bound=1,
-        )  # fmt: skip
+        raise OptionError.of_flag(flag, text, "expected at least 0 and less than 1", bound=1)
     return value
 
 
-def _check_range(flag, value, least, most):
+def _check_range(flag, value, least, most, text=""):
     if not least <= value <= most:
-        raise OptionError(
-            f"--{flag}: expected {least} to {most}, found {value}",
-            flag=flag, found=value, bound=least if value < least else most,
-        )  # fmt: skip
+        bound, problem = least if value < least else most, text or f"expected {least} to {most}"
+        raise OptionError.of_flag(flag, value, problem, bound=bound)
 
 
 @dataclasses.dataclass
@@ -138,12 +127,8 @@ class Options:
         if self.dictionary is not None:
             self.dictionary = os.path.abspath(self.dictionary)
         _check_range("jobs", self.jobs, 1, MAX_JOBS)
-        if not _MIN_MEMORY <= self.memory_limit <= _MAX_MEMORY:
-            raise OptionError(
-                f"--memory_limit: expected 1GiB to 1024TiB, found {self.memory_limit} bytes",
-                flag="memory_limit", found=self.memory_limit,
-                bound=_MIN_MEMORY if self.memory_limit < _MIN_MEMORY else _MAX_MEMORY,
-            )  # fmt: skip
+        sizes = "expected 1GiB to 1024TiB"
+        _check_range("memory_limit", self.memory_limit, _MIN_MEMORY, _MAX_MEMORY, sizes)
         if self.frequency_threshold is not None:
             _check_range("frequency_threshold", self.frequency_threshold, 1, _MAX_ROWS)
         else:
@@ -155,20 +140,10 @@ class Options:
                     flag="test_fraction",
                 )
             if not 0 < self.test_fraction < 1:
-                raise OptionError(
-                    f"--test_fraction: expected more than 0 and less than 1, found "
-                    f"{self.test_fraction}",
-                    flag="test_fraction", found=self.test_fraction,
-                )  # fmt: skip
-        elif not self.train_days:
-            raise OptionError(
-                "expected --train_days (with --test_day), or --test_fraction", flag="train_days"
-            )
-        elif self.test_day in self.train_days:
-            raise OptionError(
-                f"--test_day {self.test_day} is also one of --train_days",
-                flag="test_day", found=self.test_day,
-            )  # fmt: skip
+                problem = "expected more than 0 and less than 1"
+                raise OptionError.of_flag("test_fraction", self.test_fraction, problem)
+        elif self.test_day in (self.train_days or ()):
+            raise OptionError.of_flag("test_day", self.test_day, "is also one of --train_days")
         if self.write_validation and self.test_day is None:
             raise OptionError(
                 "--write_validation writes half of the test day; give --test_day too",

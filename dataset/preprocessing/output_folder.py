@@ -52,10 +52,9 @@ class OutputFolder:
         try:
             manifest = read_json(path, _Manifest)
         except OSError as error:
-            message = f"{path}: cannot be read: {error.strerror}"
-            raise OutputError(message, path=path) from error
+            raise OutputError.of_path(path, f"cannot be read: {error.strerror}") from error
         except StructureError as error:
-            raise OutputError(str(error), **error.fields) from error
+            raise OutputError.of(error) from error
         self._complete, self._files = manifest["complete"], manifest["files"]
 
     @property
@@ -76,10 +75,8 @@ class OutputFolder:
                 continue
             changed = "was changed after preprocess.py wrote it"
             reason = changed if name in self._files else "was not written by preprocess.py"
-            raise OutputError(
-                f"{path}: {reason}: not replaced; move or remove it, or try another --output",
-                flag="output", path=path,
-            )  # fmt: skip
+            problem = f"{reason}: not replaced; move or remove it, or try another --output"
+            raise OutputError.of_path(path, problem, flag="output")
 
     def begin(self, names: Iterable[str]) -> None:
         """Lists files and folders that the run will write; marks the folder incomplete."""

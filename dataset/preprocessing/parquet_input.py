@@ -61,7 +61,7 @@ def read(path: str, begin: int, end: int) -> Iterator[DecodedLines]:
             progress.advance(int(row_bytes * decoded.lines), decoded.lines)
             yield decoded
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: damaged Parquet data: {_line(error)}", path=path) from error
+        raise InputError.of_path(path, f"damaged Parquet data: {_line(error)}") from error
 
 
 def _open(path):
@@ -69,22 +69,16 @@ def _open(path):
         check_regular(path)
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        message = f"{path}: cannot be read as Parquet: {_line(error)}"
-        raise InputError(message, path=path) from error
+        raise InputError.of_path(path, f"cannot be read as Parquet: {_line(error)}") from error
     found = file.schema_arrow.names
     missing = [name for name in NAMES if name not in found]
     if missing:
-        raise InputError(
-            f"{path}: columns {', '.join(missing)} are missing: expected label, I1..I13, C1..C26, "
-            f"found {_listed(found)}",
-            path=path, expected=missing, found=found,
-        )  # fmt: skip
+        problem = f"columns {', '.join(missing)} are missing: found {_listed(found)}"
+        raise InputError.of_path(path, problem, expected=missing, found=found)
     # Arrow would read either of the two.
     twice = [name for name in NAMES if found.count(name) > 1]
     if twice:
-        raise InputError(
-            f"{path}: has the columns {', '.join(twice)} twice", path=path, found=twice
-        )
+        raise InputError.of_path(path, f"has the columns {', '.join(twice)} twice", found=twice)
     return file
 
 
@@ -109,7 +103,7 @@ def decode_batch(batch: pa.RecordBatch, path: str) -> DecodedLines:
     samples = Samples.empty(rows)
     reasons = {}  # Row -> the first problem in it.
     for index, name in enumerate(NAMES):
-        column = batch.column(batch.schema.get_field_index(name))
+        column = batch.column(name)
         categorical = index > DENSE
         values, present, valid = _decode(column, categorical, path, name)
         if index == 0:
@@ -132,17 +126,10 @@ def decode_batch(batch: pa.RecordBatch, path: str) -> DecodedLines:
     rejects = []
     for row in sorted(reasons):
         good[row] = False
-        text = "\t".join(_text(batch.column(i)[row].as_py()) for i in _indices(batch))
+        values = [batch.column(name)[row].as_py() for name in NAMES]
+        text = "\t".join("" if value is None else str(value) for value in values)
         rejects.append(Reject(row, reasons[row], text.encode().replace(b"\n", b" ")))
-    return DecodedLines(samples.keep(good), rejects, rows)
-
-
-def _indices(batch):
-    return [batch.schema.get_field_index(name) for name in NAMES]
-
-
-def _text(value):
-    return "" if value is None else str(value)
+    return DecodedLines(samples[good], rejects, rows)
 
 
 def _decode(column, categorical, path, name):
@@ -156,10 +143,8 @@ def _decode(column, categorical, path, name):
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise InputError(
-            f"{path}: column {name}: expected integers or text, found {kind}",
-            path=path, field=name, found=str(kind),
-        )  # fmt: skip
+        problem = f"column {name}: expected integers or text, found {kind}"
+        raise InputError.of_path(path, problem, field=name)
     return _convert_numbers(column, categorical)
 
 

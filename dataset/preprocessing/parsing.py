@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from dataset.preprocessing import parts, progress, sources
 from dataset.preprocessing.columns import CATEGORICAL, DENSE
 from dataset.preprocessing.inputs import InputFile
 from dataset.preprocessing.text_ends import decode_unterminated, without_mark
-from dataset.preprocessing.tsv import DecodedLines, decode_lines
+from dataset.preprocessing.tsv import decode_lines
 from storage.atomic import replacing
 
 
@@ -81,11 +81,10 @@ def parse_unit(unit: Unit, folder: str) -> dict[str, Any]:
     rejects_path = os.path.join(folder, f"rejects-{unit.name}")
     finished = []
     with replacing(rejects_path) as rejects:
-        for pieces in _part_pieces(unit, ends):
-            number = unit.file_index * parts.PARTS_PER_FILE + pieces.index
-            writer = parts.PartWriter(folder, number)
+        for index, pieces in _part_pieces(unit, ends):
+            writer = parts.PartWriter(folder, unit.file_index * parts.PARTS_PER_FILE + index)
             try:
-                for decoded in pieces.decoded:
+                for decoded in pieces:
                     for reject in decoded.rejects:
                         line = tally.lines + reject.line
                         rejects.write(b"%d\t%s\t" % (line, reject.reason.encode()))
@@ -122,28 +121,19 @@ class _Ends:
         self.begun = self.mark = self.unterminated = False
 
 
-class _Pieces(NamedTuple):
-    """Input of one part: its index within the file, and an iterator of DecodedLines."""
-
-    index: int
-    decoded: Iterator[DecodedLines]
-
-
 def _part_pieces(unit, ends):
+    """Yields (index within the file, iterator of DecodedLines) of each part."""
     if unit.file.form == "parquet":
         from dataset.preprocessing import parquet_input
 
-        decoded = parquet_input.read(unit.file.path, unit.begin, unit.end)
-        yield _Pieces(unit.begin, decoded)
-        return
-    if unit.file.compression == "none":
+        yield unit.begin, parquet_input.read(unit.file.path, unit.begin, unit.end)
+    elif unit.file.compression == "none":
         blocks = sources.read_range(unit.file.path, unit.begin, unit.end)
-        decoded = _decode(blocks, unit, ends, unit.begin)
-        yield _Pieces(unit.begin // unit.part_bytes, decoded)
-        return
-    blocks = sources.read_compressed(unit.file.path, unit.file.compression)
-    with contextlib.closing(blocks):
-        yield from _cut_into_parts(blocks, unit, ends)
+        yield unit.begin // unit.part_bytes, _decode(blocks, unit, ends, unit.begin)
+    else:
+        blocks = sources.read_compressed(unit.file.path, unit.file.compression)
+        with contextlib.closing(blocks):
+            yield from _cut_into_parts(blocks, unit, ends)
 
 
 def _decode(blocks, unit, ends, bytes_before):
@@ -159,7 +149,7 @@ def _decode(blocks, unit, ends, bytes_before):
 
 
 def _cut_into_parts(blocks, unit, ends):
-    """Yields _Pieces of a stream; each part has the same lines as a byte range of a plain file."""
+    """Yields `_part_pieces` of a stream, with the same lines as of byte ranges of a plain file."""
     part_bytes = unit.part_bytes
     state = {"position": 0, "next": None}  # Position in the text; a block that is left over.
 
@@ -188,7 +178,7 @@ def _cut_into_parts(blocks, unit, ends):
                 return
         index = state["position"] // part_bytes
         bytes_now = state["next"].bytes_read
-        yield _Pieces(index, _decode(of_part(index), unit, ends, bytes_before))
+        yield index, _decode(of_part(index), unit, ends, bytes_before)
         bytes_before = bytes_now
 
 

@@ -1,10 +1,4 @@
-"""The complete job, in order of execution: parse, count, map, finish.
-
-1. Parse: every unit of input becomes typed Parquet parts and a list of malformed lines.
-2. Count: the values of every categorical column are counted over all days, and get ids.
-3. Map: every part becomes 160-byte records at their final position in train, test or validation.
-4. Finish: sizes, report and (with --layout=per_table) columns are written; the files get their
-   names.
+"""The complete job, in order of execution: parse, count, map, finish (see docs/preprocess.md).
 
 Each unit, dictionary and part is a committed stage (`stages`).
 """
@@ -37,6 +31,7 @@ from dataset.preprocessing.mapping import MapTask
 from dataset.preprocessing.output_folder import OutputFolder
 from dataset.preprocessing.progress import ProgressBar
 from dataset.preprocessing.raw_records import allocate
+from dataset.preprocessing.report import Results
 from dataset.preprocessing.stage_results import ColumnSummary, MappedPart, ParsedUnit
 from dataset.preprocessing.stages import Output, Stages, check_work_folder, locked
 from storage.digests import sha256_of, sha256_of_file
@@ -64,20 +59,22 @@ def run(options: Options, log: Callable[[str], None] = print) -> dict[str, Any]:
     start = time.monotonic()
     native.require()
     train_files, test_files = select_days(find_inputs(options.input), options, log)
-    input_report.check_not_empty([*train_files, *test_files])
+    files = [*train_files, *test_files]
+    input_report.check_not_empty(files, [file.size for file in files])
     OutputFolder(options.output).check(
         [*finishing.permanent_names(options), *finishing.partial_names(options)]
     )
     check_work_folder(options.work_dir)
     os.makedirs(options.output, exist_ok=True)
     with locked(options.work_dir):
-        job = _Job(options, train_files, test_files, log)
+        job = _Job(options, files, len(train_files), log)
         finished = job.finished()
         if finished is not None:
             log(f"{options.output} is already complete: same input, same options, intact files")
             return finished
         job.begin()
-        _clear_scratch(job.scratch)
+        shutil.rmtree(job.scratch, ignore_errors=True)
+        os.makedirs(job.scratch)
         with open_engine(options, job.scratch) as engine:
             parsed = job.parse(engine)
             columns, rule, dictionary = job.count(engine, parsed)
@@ -87,22 +84,12 @@ def run(options: Options, log: Callable[[str], None] = print) -> dict[str, Any]:
         return report
 
 
-def _clear_scratch(folder):
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-
-
-def _digest(value):
-    return sha256_of(json.dumps(value, sort_keys=True))
-
-
 class _Job:
     """One run: its input, output and journal."""
 
-    def __init__(self, options, train_files, test_files, log):
+    def __init__(self, options, files, train_files, log):
         self.options = options
-        self.files = [*train_files, *test_files]
-        self.train_files = len(train_files)
+        self.files, self.train_files = files, train_files
         self.log = log
         self.stages = Stages(os.path.join(options.work_dir, "stages"), options.jobs)
         self.parts_folder = os.path.join(options.work_dir, "parts")
@@ -142,11 +129,11 @@ class _Job:
         """
         options = self.options
         if self.output.complete and not options.overwrite:
-            raise OutputError(
-                f"{options.output}: holds the complete result of a run with other input, options "
-                "or files; try --overwrite to replace it, or another --output",
-                flag="overwrite", path=options.output,
-            )  # fmt: skip
+            problem = (
+                "holds the complete result of a run with other input, options or files; try "
+                "--overwrite to replace it, or another --output"
+            )
+            raise OutputError.of_path(options.output, problem, flag="overwrite")
         if options.dictionary is not None:  # Checked before hours of parsing.
             self.dictionary = dictionaries.read_manifest(options.dictionary)
         self.output.check(finishing.permanent_names(options))
@@ -195,10 +182,8 @@ class _Job:
             self.log(f"  {count} malformed lines are in {path}")
         self.inputs = input_report.build(self.files, units, results, self.log)
         if not any(result["rows"] for result in results):
-            raise InputError(
-                f"--input {options.input}: expected samples, found none",
-                flag="input", path=options.input, expected=1, found=0,
-            )  # fmt: skip
+            problem = "expected samples, found none"
+            raise InputError.of_path(options.input, problem, flag="input", found=0)
         return results
 
     def count(self, engine, parsed):
@@ -219,7 +204,7 @@ class _Job:
         for left in glob.glob(os.path.join(glob.escape(folder), "C*.npy.*.partial")):
             os.unlink(left)
         all_parts = _parts_of(parsed)
-        samples = _digest([[part.number, part.rows, part.crc32] for part in all_parts])
+        samples = sha256_of(json.dumps([[p.number, p.rows, p.crc32] for p in all_parts]))
         names = [f"dictionary-{i + 1:02d}" for i in range(CATEGORICAL)]
         keys = [
             {"version": _VERSION, "samples": samples, "column": i, "folder": folder}
@@ -303,9 +288,7 @@ class _Job:
     def finish(self, parsed, rule, columns, plan, without_id):
         """Completes the output, and returns the report."""
         options = self.options
-        results = finishing.Results(
-            parsed, self.inputs, rule, columns, plan, without_id, self.regions
-        )
+        results = Results(parsed, self.inputs, rule, columns, plan, without_id, self.regions)
         report, files = finishing.finish(options, self.output, results, self.log)
         self.stages.commit("complete", self.key(), report, files)
         self.output.finish()
@@ -339,5 +322,4 @@ def _dictionary_digest(folder):
     try:
         return sha256_of_file(path)
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise DictionaryError(message, path=path) from error
+        raise DictionaryError.of_path(path, f"cannot be read: {error.strerror}") from error

@@ -72,11 +72,9 @@ def run(
                 submit()
                 yield index, future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise PreprocessError(
-            "a worker process was killed (out of memory?); finished stages are kept: run the same "
-            "command again, with fewer --jobs",
-            flag="jobs",
-        ) from error
+        problem = "a worker process was killed (out of memory?)"
+        remedy = "finished stages are kept: run the same command again, with fewer jobs"
+        raise PreprocessError.of_flag("jobs", jobs, f"{problem}; {remedy}") from error
     finally:
         # After an error, or if the caller stops early, tells the running tasks to stop.
         counters[2] = 1

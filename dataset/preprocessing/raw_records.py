@@ -49,8 +49,8 @@ def allocate(path: str, records: int) -> None:
             os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            message = f"{path}: cannot allocate {size} bytes: {error.strerror}"
-            raise PreprocessError(message, path=path, expected=size) from error
+            problem = f"cannot allocate {size} bytes: {error.strerror}"
+            raise PreprocessError.of_path(path, problem) from error
     finally:
         os.close(descriptor)
 
@@ -80,11 +80,9 @@ class RegionWriter:
         with naming_errors(self._path):
             data = os.pread(self._descriptor, records * RECORD_BYTES, self._offset)
         if len(data) != records * RECORD_BYTES:
-            raise PreprocessError(
-                f"{self._path}: truncated during the run: expected {records * RECORD_BYTES} bytes "
-                f"at byte {self._offset}, found {len(data)}",
-                path=self._path, expected=records * RECORD_BYTES, found=len(data),
-            )  # fmt: skip
+            expected = f"{records * RECORD_BYTES} bytes at byte {self._offset}"
+            problem = f"truncated during the run: expected {expected}, found {len(data)}"
+            raise PreprocessError.of_path(self._path, problem)
         return np.frombuffer(data, "<i4").reshape(records, FIELDS).copy()
 
     def write(self, records: np.ndarray) -> None:

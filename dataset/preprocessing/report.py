@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dataset.preprocessing.columns import CATEGORICAL, CATEGORICAL_NAMES, DENSE, DENSE_NAMES
+from dataset.preprocessing.columns import CATEGORICAL_NAMES, DENSE_NAMES
 
 if TYPE_CHECKING:
     from dataset.preprocessing.dictionaries import Rule
     from dataset.preprocessing.options import Options
+    from dataset.preprocessing.splits import Destination, Plan
     from dataset.preprocessing.stage_results import ParsedUnit
 
 FORMAT_VERSION = 1
@@ -17,38 +18,40 @@ FORMAT_VERSION = 1
 DENSE_TRANSFORM = "log(x+1)"
 
 
-def build(
-    options: Options,
-    rule: Rule,
-    parsed: Sequence[ParsedUnit],
-    columns: Sequence[Mapping[str, Any]],
-    without_id: Sequence[int],
-    records: Mapping[str, int],
-    inputs: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Returns the report as JSON types; it does not depend on the engine.
+class Results(NamedTuple):
+    """Results of the stages of a run.
 
-    Args:
-        options: of the run.
-        rule: how values became ids.
+    Attributes:
         parsed: results of all units (`parsing.parse_unit`).
-        columns: 26 dicts with `vocab_size` or, if values were counted, a `counting.summary`.
-        without_id: 26 counts of written samples whose value has no id.
-        records: file name -> number of records.
         inputs: result of `input_report.build`.
+        rule: how values became ids.
+        columns: 26 dicts with `vocab_size` or, if values were counted, a `counting.summary`.
+        plan: destination of every sample.
+        without_id: 26 counts of written samples whose value has no id.
+        regions: (Destination, CRC-32) of all records.
     """
+
+    parsed: Sequence[ParsedUnit]
+    inputs: Mapping[str, Any]
+    rule: Rule
+    columns: Sequence[Mapping[str, Any]]
+    plan: Plan
+    without_id: Sequence[int]
+    regions: Sequence[tuple[Destination, int]]
+
+
+def build(options: Options, results: Results) -> dict[str, Any]:
+    """Returns the report of a run as JSON types; it does not depend on the engine."""
+    parsed = results.parsed
     categorical = {}
-    for i in range(CATEGORICAL):
+    for i, name in enumerate(CATEGORICAL_NAMES):
         missing = sum(unit["missing"][i] for unit in parsed)
-        categorical[CATEGORICAL_NAMES[i]] = {
-            **columns[i],
-            "missing": missing,
-            "without_id": without_id[i],
-        }
+        counts = {"missing": missing, "without_id": results.without_id[i]}
+        categorical[name] = {**results.columns[i], **counts}
     dense = {}
-    for i in range(DENSE):
+    for i, name in enumerate(DENSE_NAMES):
         found = [unit["dense"] for unit in parsed]
-        dense[DENSE_NAMES[i]] = {
+        dense[name] = {
             "missing": sum(unit["missing"][i] for unit in found),
             "negative": sum(unit["negative"][i] for unit in found),
             "least": min(_present(unit["least"][i] for unit in found), default=None),
@@ -56,14 +59,14 @@ def build(
         }
     return {
         "format_version": FORMAT_VERSION,
-        **rule.describe(),
+        **results.rule.describe(),
         "reused_dictionary": options.dictionary is not None,
         "negatives": options.negatives,
         "dense_transform": DENSE_TRANSFORM,
-        "inputs": inputs,
+        "inputs": results.inputs,
         "lines": sum(unit["lines"] for unit in parsed),
         "rejected_lines": sum(unit["rejects"] for unit in parsed),
-        "records": records,
+        "records": results.plan.records,
         "categorical": categorical,
         "dense": dense,
     }

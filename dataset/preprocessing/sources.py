@@ -50,8 +50,7 @@ def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
             if begin:
                 # The previous byte tells whether a line begins exactly at `begin`.
                 file.seek(begin - 1)
-                skipped = _line_rest(file, path, begin - 1)
-                begin = begin - 1 + skipped
+                begin += len(_rest_of_line(file, path)) - 1
             if begin >= end:
                 return
             file.seek(begin)
@@ -59,11 +58,8 @@ def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
             while position < end:
                 chunk = file.read(min(BLOCK_BYTES, end - position))
                 if not chunk:
-                    raise InputError(
-                        f"{path}: truncated while it was read: expected at least {end} bytes, "
-                        f"found {position}",
-                        path=path, expected=end, found=position,
-                    )  # fmt: skip
+                    problem = f"truncated while it was read: expected {end} bytes, found {position}"
+                    raise InputError.of_path(path, problem, expected=end, found=position)
                 position += len(chunk)
                 text, carry = _cut(carry, chunk, path, position)
                 if text:
@@ -73,32 +69,19 @@ def read_range(path: str, begin: int, end: int) -> Iterator[Block]:
                 unterminated = not carry.endswith(b"\n")
                 yield Block(carry + b"\n" if unterminated else carry, position, unterminated)
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise InputError(message, path=path) from error
+        raise InputError.of_path(path, f"cannot be read: {error.strerror}") from error
 
 
 def _too_long(path, length, position):
-    return InputError(
-        f"{path}: expected lines of at most {_MAX_LINE_BYTES} bytes, found no line end in {length} "
-        f"bytes near byte {position}; is it a Criteo TSV file?",
-        path=path, found=length, bound=_MAX_LINE_BYTES,
-    )  # fmt: skip
-
-
-def _line_rest(file, path, position):
-    """Returns the number of bytes up to and including the next LF."""
-    length = 0
-    while True:
-        chunk = file.read(1 << 16)
-        found = chunk.find(b"\n")
-        if found >= 0 or not chunk:
-            return length + (found + 1 if found >= 0 else 0)
-        length += len(chunk)
-        if length > _MAX_LINE_BYTES:
-            raise _too_long(path, length, position)
+    problem = (
+        f"expected lines of at most {_MAX_LINE_BYTES} bytes, found no line end in {length} bytes "
+        f"near byte {position}; is it a Criteo TSV file?"
+    )
+    return InputError.of_path(path, problem, found=length, bound=_MAX_LINE_BYTES)
 
 
 def _rest_of_line(file, path):
+    """Returns the bytes up to and including the next LF, or to the end of the file."""
     rest = b""
     while len(rest) <= _MAX_LINE_BYTES:
         chunk = file.read(1 << 16)
@@ -140,7 +123,7 @@ def read_compressed(path: str, compression: str) -> Generator[Block, None, None]
 
 def _decompress(path, compression):
     """Yields (about BLOCK_BYTES of text, compressed bytes read so far)."""
-    make = _gzip_decompressor if compression == "gzip" else _zstd_decompressor
+    make, damaged = _codec(compression)
     pieces, held, bytes_read = [], 0, 0
     try:
         with open_regular(path, buffering=0) as file:
@@ -164,37 +147,26 @@ def _decompress(path, compression):
                     yield b"".join(pieces), bytes_read
                     pieces, held = [], 0
             if bytes_read == 0 or (not fresh and not stream.eof):
-                message = f"{path}: truncated: the compressed stream has no end"
-                raise InputError(message, path=path)
+                raise InputError.of_path(path, "truncated: the compressed stream has no end")
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror or error}"
-        raise InputError(message, path=path) from error
-    except _decompression_errors(compression) as error:
-        message = f"{path}: damaged {compression} data: {error}"
-        raise InputError(message, path=path) from error
+        raise InputError.of_path(path, f"cannot be read: {error.strerror or error}") from error
+    except damaged as error:
+        raise InputError.of_path(path, f"damaged {compression} data: {error}") from error
     if held:
         yield b"".join(pieces), bytes_read
 
 
-def _gzip_decompressor():
-    return zlib.decompressobj(wbits=31)  # 16 + 15: a gzip member, checksum verified.
-
-
-def _zstd_decompressor():
-    return _zstandard().ZstdDecompressor().decompressobj()
-
-
-def _decompression_errors(compression):
-    return (zlib.error,) if compression == "gzip" else (_zstandard().ZstdError,)
-
-
-def _zstandard():
+def _codec(compression):
+    """Returns (a function that makes a decompressor, the type of its errors)."""
+    if compression == "gzip":
+        # 16 + 15: a gzip member, checksum verified.
+        return lambda: zlib.decompressobj(wbits=31), zlib.error
     try:
         import zstandard
     except ImportError as error:
         message = f"reading .zst needs zstandard; try {install_command('zstandard')}"
         raise InputError(message) from error
-    return zstandard
+    return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
 
 
 def _ahead(items, depth):

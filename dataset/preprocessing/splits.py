@@ -88,10 +88,8 @@ def by_fraction(all_parts: Sequence[Part], fraction: Fraction) -> Plan:
 def _place(all_parts, ranges):
     for file, begin, end in ranges:
         if begin == end:
-            raise InputError(
-                f"{file}: expected samples, found none for this split of the input",
-                path=file, expected=1, found=0,
-            )  # fmt: skip
+            problem = "expected samples, found none for this split of the input"
+            raise InputError.of_path(file, problem, found=0)
     destinations, first = {}, 0
     for part in all_parts:
         found = []

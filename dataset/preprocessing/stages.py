@@ -88,8 +88,8 @@ class Stages:
         except FileNotFoundError:
             return None
         except StructureError as error:
-            message = f"{error}; remove the file to repeat this stage"
-            raise OutputError(message, **{**error.fields, "path": path}) from error
+            problem = f"{error}; remove the file to repeat this stage"
+            raise OutputError(problem, **{**error.fields, "path": path}) from error
         intact = all(Output._make(output).intact() for output in stage["outputs"])
         return stage["result"] if intact else None
 
@@ -125,11 +125,8 @@ def check_work_folder(folder: str) -> None:
     # An interrupted start leaves an empty or truncated lock file.
     begun = _MARK.startswith(mark) and names == ["lock"]
     if mark != _MARK and not begun:
-        raise OutputError(
-            f"{folder}: expected a new or empty work folder, found files that preprocess.py did "
-            "not write; try another --work_dir",
-            flag="work_dir", path=folder,
-        )  # fmt: skip
+        problem = "expected a new or empty work folder, found other files; try another --work_dir"
+        raise OutputError.of_path(folder, problem, flag="work_dir")
 
 
 @contextlib.contextmanager
@@ -149,8 +146,8 @@ def locked(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f"{folder}: another preprocessing run uses this work folder"
-            raise OptionError(message, flag="work_dir", path=folder) from error
+            problem = "another preprocessing run uses this work folder"
+            raise OptionError.of_path(folder, problem, flag="work_dir") from error
         with naming_errors(path):
             if file.write(_MARK) < len(_MARK):  # The disk is full.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -36,10 +36,8 @@ def without_mark(text: bytes, path: str) -> tuple[bytes, bool]:
     """
     for mark, what, remedy in _FOREIGN:
         if text.startswith(mark):
-            raise InputError(
-                f"{path}: expected TSV text in ASCII or UTF-8, found {what}; {remedy}",
-                path=path, found=what,
-            )  # fmt: skip
+            problem = f"expected TSV text in ASCII or UTF-8, found {what}; {remedy}"
+            raise InputError.of_path(path, problem, found=what)
     found = text.startswith(_UTF8_MARK)
     return (text[len(_UTF8_MARK) :] if found else text), found
 
@@ -68,5 +66,5 @@ def decode_unterminated(text: bytes) -> DecodedLines:
         f"{CATEGORICAL_NAMES[-1]} {field.decode()!r} may be truncated: expected {HEX_DIGITS} "
         "digits, since the file ends here without a line end"
     )
-    samples = decoded.samples.first(len(decoded.samples) - 1)
+    samples = decoded.samples[:-1]
     return DecodedLines(samples, [*decoded.rejects, Reject(number, reason, line)], decoded.lines)

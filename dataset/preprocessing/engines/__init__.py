@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataset.preprocessing.errors import OptionError
-
 if TYPE_CHECKING:
     from dataset.preprocessing.engines.interface import Engine
     from dataset.preprocessing.options import Options
@@ -25,11 +23,6 @@ def open_engine(options: Options, scratch: str) -> Engine:
         from dataset.preprocessing.engines.duckdb_engine import DuckDBEngine
 
         return DuckDBEngine(options, scratch)
-    if options.engine == "spark":
-        from dataset.preprocessing.engines.spark_engine import SparkEngine
+    from dataset.preprocessing.engines.spark_engine import SparkEngine
 
-        return SparkEngine(options, scratch)
-    raise OptionError(
-        f"--engine: expected duckdb or spark, found {options.engine!r}",
-        flag="engine", expected=("duckdb", "spark"), found=options.engine,
-    )  # fmt: skip
+    return SparkEngine(options, scratch)

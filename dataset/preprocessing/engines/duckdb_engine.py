@@ -14,14 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataset.preprocessing import (
-    dictionaries,
-    direct_counting,
-    lookup,
-    mapping,
-    parsing,
-    processes,
-)
+from dataset.preprocessing import dictionaries, direct_counting, lookup, mapping, parsing, processes
 from dataset.preprocessing.columns import CATEGORICAL
 from dataset.preprocessing.engines.interface import Engine
 from dataset.preprocessing.errors import EngineError, MemoryLimitError
@@ -64,9 +57,8 @@ class DuckDBEngine(Engine):
         try:
             import duckdb
         except ImportError as error:
-            raise EngineError(
-                f"--engine=duckdb: needs DuckDB; try {install_command('duckdb')}", flag="engine"
-            ) from error
+            problem = f"needs DuckDB; try {install_command('duckdb')}"
+            raise EngineError.of_flag("engine", "duckdb", problem) from error
         self._error = duckdb.Error
         self._limit = options.memory_limit
         self._jobs = max(1, min(options.jobs, self._limit // _WORKER_BYTES))
@@ -89,12 +81,6 @@ class DuckDBEngine(Engine):
             return self._database.execute(statement).fetchall()
         except self._error as error:
             raise self._translated(error) from error
-
-    def _fetch_row(self, statement):
-        rows = self._execute(statement)
-        if not rows:
-            raise EngineError(f"DuckDB: expected a row, found none: {statement}")
-        return rows[0]
 
     def _translated(self, error):
         reason = " ".join(str(error).split())
@@ -127,7 +113,7 @@ class DuckDBEngine(Engine):
 
     def row(self, statement: str) -> tuple[int, ...]:
         """Returns the one row."""
-        return tuple(int(value) for value in self._fetch_row(statement))
+        return tuple(int(value) for value in self._execute(statement)[0])
 
     def ordered(self, statement: str) -> Iterator[pa.RecordBatch]:
         """Streams the result."""
@@ -215,12 +201,9 @@ class DuckDBEngine(Engine):
         largest = max(sizes)
         at_once = int(self._limit * _DUCKDB_SHARE) // max(1, largest * _BUILD_BYTES)
         if at_once == 0 or lookup.table_bytes(largest) > self._limit * _TABLES_SHARE:
-            needed = largest * _BUILD_BYTES / _DUCKDB_SHARE / 2**30
-            raise MemoryLimitError(
-                f"--memory_limit: the lookup table of a dictionary with {largest} values: expected "
-                f"at least {needed:.1f} GiB, found {self._limit / 2**30:.1f} GiB",
-                flag="memory_limit", expected=needed * 2**30, found=self._limit,
-            )  # fmt: skip
+            needed = largest * _BUILD_BYTES / _DUCKDB_SHARE
+            problem = f"a dictionary with {largest} values needs {needed / 2**30:.1f} GiB"
+            raise MemoryLimitError.of_flag("memory_limit", self._limit, problem, expected=needed)
         tables = [
             mapping.Table(i, os.path.join(folder, f"{i}.npy"), size) for i, size in enumerate(sizes)
         ]

@@ -1,10 +1,4 @@
-"""Spark: runs the statements of `sql`, parsing and writing on a cluster's executors.
-
-Input, output and work folders must have the same path on the driver and on every executor (a shared
-file system, or one machine). Executors need Python with numpy and pyarrow; the driver ships this
-package and the library of C++ kernels to them. `--spark_conf` is enough to use GPUs (RAPIDS
-Accelerator).
-"""
+"""Spark: runs the statements of `sql`, parsing and writing on a cluster's executors."""
 
 from __future__ import annotations
 
@@ -59,21 +53,15 @@ class SparkEngine(Engine):
             import pyspark
             from pyspark.sql import SparkSession
         except ImportError as error:
-            raise EngineError(
-                f"--engine=spark: needs PySpark and pandas ({error}); try "
-                f"{install_command('pyspark', 'pandas')}",
-                flag="engine",
-            ) from error
+            advice = install_command("pyspark", "pandas")
+            problem = f"needs PySpark and pandas ({error}); try {advice}"
+            raise EngineError.of_flag("engine", "spark", problem) from error
         java = os.environ.get("JAVA_HOME")
-        if not (
-            os.path.exists(os.path.join(java, "bin", "java")) if java else shutil.which("java")
-        ):
+        if not shutil.which("java", path=os.path.join(java, "bin") if java else None):
             where = f"JAVA_HOME={java} has no bin/java" if java else "no java on the PATH"
             versions = "8, 11 or 17" if pyspark.__version__.startswith("3.") else "17 or later"
-            raise EngineError(
-                f"--engine=spark: expected Java {versions}, found {where}",
-                flag="engine", expected=versions, path=java,
-            )  # fmt: skip
+            problem = f"expected Java {versions}, found {where}"
+            raise EngineError.of_flag("engine", "spark", problem, expected=versions, path=java)
         self._scratch = os.path.join(scratch, "spark")
         os.makedirs(self._scratch, exist_ok=True)
         heap = f"{int(options.memory_limit * _HEAP_SHARE) >> 20}m"
@@ -97,8 +85,8 @@ class SparkEngine(Engine):
         try:
             self._spark = builder.getOrCreate()
         except Exception as error:  # Py4J and the JVM raise many types for a wrong setting.
-            message = f"--engine=spark: Spark does not start: {_reason(error)}"
-            raise EngineError(message, flag="engine") from error
+            problem = f"Spark does not start: {_reason(error)}"
+            raise EngineError.of_flag("engine", "spark", problem) from error
         self._stops = not joined
         self._counts = None
         context, packages = self._spark.sparkContext, _zip_packages(self._scratch)

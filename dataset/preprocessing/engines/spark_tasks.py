@@ -100,11 +100,9 @@ class _PartInProgress:
     def write(self, batch):
         rows = np.asarray(batch.column(ROW_NAME))
         if not np.array_equal(rows, np.arange(self._row, self._row + rows.size)):
-            raise PreprocessError(
-                f"part {self.number}: expected rows {self._row} to {self._row + rows.size - 1} in "
-                f"order, found {rows[0]} to {rows[-1]}",
-                path=self._task.part.path,
-            )
+            expected = f"rows {self._row} to {self._row + rows.size - 1} in order"
+            problem = f"expected {expected}, found {rows[0]} to {rows[-1]}"
+            raise PreprocessError.of_path(self._task.part.path, problem)
         for destination, writer in zip(self._task.destinations, self._writers):
             begin = max(destination.begin - self._row, 0)
             end = min(destination.end - self._row, rows.size)
@@ -125,10 +123,8 @@ class _PartInProgress:
     def finish(self):
         """Waits until the part is on disk; returns its row of `SCHEMA`."""
         if self._row != self._task.part.rows:
-            raise PreprocessError(
-                f"part {self.number}: expected {self._task.part.rows} rows, found {self._row}",
-                path=self._task.part.path, expected=self._task.part.rows, found=self._row,
-            )  # fmt: skip
+            problem = f"expected {self._task.part.rows} rows, found {self._row}"
+            raise PreprocessError.of_path(self._task.part.path, problem)
         for writer in self._writers:
             writer.sync()
         self._files.close()

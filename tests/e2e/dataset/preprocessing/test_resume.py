@@ -85,16 +85,13 @@ def test_run_killed_repeatedly_gives_the_same_bytes(tmp_path, undisturbed):
 
 @pytest.mark.parametrize(
     "run, counted",
-    [
-        ("sql:1:counting.make_dictionary:5", 4),
-        ("memory:2:dictionaries.write_manifest:1", 26),
-    ],
+    [("sql:1:counting.make_dictionary:5", 4), ("memory:2:dictionaries.write_manifest:1", 26)],
 )
 def test_counting_continues_after_a_kill(tmp_path, undisturbed, run, counted):
-    """By SQL, and in worker processes; half-written files are removed."""
+    """By SQL, and in worker processes, which also map; half-written files are removed."""
     _kill(tmp_path, run)
     (tmp_path / "out" / "dictionary" / "C26.npy.123.partial").write_bytes(b"half")
-    _, lines = run_quietly(tmp_path, **killed_run.SPLIT)
+    _, lines = run_quietly(tmp_path, jobs=2, memory_limit=2 << 30, **killed_run.SPLIT)
     assert files_below(tmp_path / "out") == undisturbed
     assert _finished_before("\n".join(lines))["count"] == counted
 
@@ -112,14 +109,3 @@ def test_a_damaged_part_is_parsed_again(tmp_path, undisturbed):
     total, before = map(int, re.findall(r"(\d+) (?:units|finished)", units))
     assert before == total - 1
     assert files_below(tmp_path / "out") == undisturbed
-
-
-def test_worker_processes_give_the_same_bytes(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "PART_BYTES", killed_run.PART_BYTES)
-    write_days(tmp_path, random_lines(rng, 200), random_lines(rng, 150))
-    for jobs in (1, 2):
-        run_quietly(
-            tmp_path, jobs=jobs, memory_limit=2 << 30, output=str(tmp_path / f"out{jobs}"),
-            train_days=(0,), test_day=1,
-        )  # fmt: skip
-    assert files_below(tmp_path / "out1") == files_below(tmp_path / "out2")

@@ -27,10 +27,8 @@ def test_duckdb_spills_to_stay_within_the_memory_limit(cramped_engine):
     assert cramped_engine.row(sql.summary(2)) == (15000000, 12000000, 9000000, 9000000)
     batches = [np.asarray(b.column(0)) for b in cramped_engine.ordered(sql.dictionary(2))]
     np.testing.assert_array_equal(np.concatenate(batches), np.arange(3000000))
-    (spilled,) = cramped_engine._fetch_row(
-        "SELECT SUM(temporary_storage_bytes) FROM duckdb_memory()"
-    )
-    assert spilled > 0
+    spilled = cramped_engine.row("SELECT SUM(temporary_storage_bytes) FROM duckdb_memory()")
+    assert spilled > (0,)
 
 
 def test_duckdb_names_the_folder_of_a_full_disk(cramped_engine, tmp_path):

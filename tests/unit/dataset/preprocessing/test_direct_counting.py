@@ -1,6 +1,7 @@
 """Counting in memory against Python's Counter, and its dictionaries against those of SQL."""
 
 import collections
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +13,6 @@ from dataset.preprocessing.columns import CATEGORICAL_NAMES
 from dataset.preprocessing.engines import open_engine
 from dataset.preprocessing.hash_counters import HashCounters, TableFullError
 from tests.support.dataset.preprocessing.fixtures import run_options
-
-
-class _Bar:
-    """Records progress."""
-
-    def __init__(self):
-        self.shown = []
-
-    def show(self, done, rows):
-        self.shown.append((done, rows))
 
 
 def _random_columns(rng, values):
@@ -94,13 +85,6 @@ def test_hash_counters_refuse_a_count_beyond_32_bits():
     assert [part.tolist() for part in counters.counts()] == [[77], [2**32 - 1]]
 
 
-def test_count_values_ignores_values_under_nulls():
-    column = pa.array(np.array([5, 6, 5], np.uint32), mask=np.array([True, False, True]))
-    counters = np.zeros(10, np.int64)
-    native.count_values(column, 10, counters)
-    assert counters.tolist() == [2, 0, 0, 0, 0, 0, 1, 0, 0, 0]
-
-
 def test_dictionary_is_ordered_by_frequency_then_value(rng, tmp_path):
     """Including frequencies that exceed 16 bits."""
     frequent = rng.permutation(1000)[:6].tolist()
@@ -131,49 +115,34 @@ def test_dictionaries_equal_those_of_sql(rng, tmp_path, rule):
         name: rng.integers(-1, 150, 500) * (1 + rng.integers(2, size=500))
         for name in CATEGORICAL_NAMES[:3]
     }
-    part = _write_part(tmp_path / "part.parquet", columns)
-    rule, made = dictionaries.Rule(**rule), []
-    for name in ("memory", "sql"):
-        folder = tmp_path / name
+    part, rule = _write_part(tmp_path / "part.parquet", columns), dictionaries.Rule(**rule)
+    folders = [tmp_path / "memory", tmp_path / "sql"]
+    for folder in folders:
         folder.mkdir()
-        if name == "memory":
-            summaries = [
-                direct_counting.make_dictionary([part.path], rule, i, str(folder), 1 << 30)
-                for i in range(3)
-            ]
-        else:
-            options = run_options(tmp_path, train_days=(0,))
-            with open_engine(options, str(folder)) as engine:
-                engine.open_samples([part])
-                summaries = [
-                    counting.make_dictionary(engine, rule, i, str(folder)) for i in range(3)
-                ]
-        made.append((summaries, [(folder / f"C{i + 1}.npy").read_bytes() for i in range(3)]))
-    assert made[0] == made[1]
+    with open_engine(run_options(tmp_path, train_days=(0,)), str(tmp_path)) as engine:
+        engine.open_samples([part])
+        for i in range(3):
+            found = direct_counting.make_dictionary([part.path], rule, i, str(folders[0]), 1 << 30)
+            assert found == counting.make_dictionary(engine, rule, i, str(folders[1]))
+            memory, by_sql = ((folder / f"C{i + 1}.npy").read_bytes() for folder in folders)
+            assert memory == by_sql
 
 
-@pytest.mark.parametrize("rule", [{"max_rows": 40_000_000}, {"threshold": 2}], ids=str)
-def test_sql_counts_if_no_counters_fit_the_memory(tmp_path, monkeypatch, rule):
-    by_sql = []
-    monkeypatch.setattr(
-        counting, "make_dictionary", lambda engine, rule, column, folder: by_sql.append(column)
-    )
-    monkeypatch.setattr(direct_counting, "make_dictionary", None)
-    monkeypatch.setattr(direct_counting, "_PROCESS_BYTES", 600 << 20)
-    options = run_options(tmp_path, train_days=(0,), memory_limit=1 << 30, jobs=2)
-    part = _write_part(tmp_path / "part.parquet", {"C1": np.array([1])})._replace(rows=50_000_000)
-    bar = _Bar()
-    with open_engine(options, str(tmp_path)) as engine:
-        made = engine.make_dictionaries([2, 4], [part], dictionaries.Rule(**rule), "", bar)
-        assert [column for column, _ in made] == by_sql == [2, 4]
-    assert bar.shown == [(1, part.rows), (2, 2 * part.rows)]
-
-
-def test_columns_at_once_leaves_few_samples_to_sql():
-    rule, memory = dictionaries.Rule(max_rows=1600), 8 << 30
-    assert direct_counting.columns_at_once(rule, 99, memory, 2) == (0, 0)
-    assert direct_counting.columns_at_once(rule, 100, memory, 2)[0] == 2
-    assert direct_counting.columns_at_once(dictionaries.Rule(threshold=2), 1, memory, 2)[0] == 2
+@pytest.mark.parametrize(
+    "rule, rows, memory, columns",
+    [
+        # With 16 times as many counters as samples, SQL is faster.
+        ({"max_rows": 1600}, 99, 8 << 30, 0),
+        ({"max_rows": 1600}, 100, 8 << 30, 2),
+        ({"threshold": 2}, 1, 8 << 30, 2),
+        # Without memory for any counters, only SQL can count.
+        ({"max_rows": 40_000_000}, 50_000_000, 1 << 30, 0),
+        ({"threshold": 2}, 50_000_000, 800 << 20, 0),
+    ],
+)
+def test_columns_at_once_is_0_if_sql_should_count(rule, rows, memory, columns):
+    at_once, _ = direct_counting.columns_at_once(dictionaries.Rule(**rule), rows, memory, 2)
+    assert at_once == columns
 
 
 def test_sql_counts_the_columns_that_turn_out_too_large(rng, tmp_path, monkeypatch):
@@ -191,9 +160,11 @@ def test_sql_counts_the_columns_that_turn_out_too_large(rng, tmp_path, monkeypat
 
     monkeypatch.setattr(counting, "make_dictionary", count)
     rule = dictionaries.Rule(threshold=1)
+    bar = mock.Mock()
     with open_engine(run_options(tmp_path, train_days=(0,)), str(tmp_path)) as engine:
-        made = dict(engine.make_dictionaries([0, 1], [part], rule, str(tmp_path), _Bar()))
+        made = dict(engine.make_dictionaries([0, 1], [part], rule, str(tmp_path), bar))
     assert by_sql == [1]
+    assert bar.show.call_args == mock.call(2, 2 * part.rows)
     for column, values in enumerate(columns.values()):
         expected = collections.Counter(values.tolist())
         assert dictionaries.load_column(str(tmp_path), column).tolist() == _ordered(expected)

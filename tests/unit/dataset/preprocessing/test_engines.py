@@ -47,7 +47,7 @@ def test_duckdb_gets_its_share_of_the_memory_limit(tmp_path):
     options = run_options(tmp_path, train_days=(0,), memory_limit=2 << 30, jobs=2)
     with open_engine(options, str(tmp_path)) as engine:
         settings = "SELECT current_setting('memory_limit'), current_setting('threads')"
-        limit, threads = engine._fetch_row(settings)
+        ((limit, threads),) = engine._execute(settings)
     assert limit == "1.3 GiB"  # 70 % of 2 GiB.
     assert threads == 2
 
@@ -74,11 +74,9 @@ def test_open_engine_names_the_java_versions(tmp_path, monkeypatch, pyspark, jav
     monkeypatch.setattr(module, "__version__", pyspark)
     options = run_options(tmp_path, train_days=(0,), engine="spark")
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EngineError) as caught:
-        open_engine(options, str(tmp_path))
-    assert (caught.value.flag, caught.value.expected) == ("engine", java)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(EngineError) as caught:
-        open_engine(options, str(tmp_path))
-    assert (caught.value.expected, caught.value.path) == (java, str(tmp_path))
+    for variable, path in (("PATH", None), ("JAVA_HOME", str(tmp_path))):
+        monkeypatch.setenv(variable, str(tmp_path))
+        with pytest.raises(EngineError) as caught:
+            open_engine(options, str(tmp_path))
+        error = caught.value
+        assert (error.flag, error.expected, error.path) == ("engine", java, path)

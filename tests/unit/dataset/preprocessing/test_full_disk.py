@@ -48,25 +48,25 @@ def _named(error, folder):
     return os.path.relpath(found[1], folder)
 
 
-_OTHER = ["--frequency_threshold=2", "--layout=per_table"]
-
-
 @pytest.mark.parametrize(
-    "size, flags",
-    [(0, []), (1000, []), (20000, []), (63000, []), (150, _OTHER), (5000, _OTHER), (40000, _OTHER)],
+    "sizes, flags",
+    [
+        ((0, 1000, 20000, 63000), []),
+        ((150, 5000, 40000), ["--frequency_threshold=2", "--layout=per_table"]),
+    ],
 )
-def test_a_run_names_the_file_that_does_not_fit_and_continues_later(tmp_path, run, size, flags):
-    with _largest_file(size):
-        status, error = run(*flags)
-    assert status == 2
-    assert _named(error, tmp_path / "out")
-    assert "File too large" in error or "No space left" in error
-    status, error = run(*flags)
-    assert (status, error) == (0, "")
+def test_a_run_names_the_file_that_does_not_fit_and_continues_later(tmp_path, run, sizes, flags):
+    for size in sizes:
+        with _largest_file(size):
+            status, error = run(*flags)
+        assert status == 2, size
+        assert _named(error, tmp_path / "out")
+        assert "File too large" in error or "No space left" in error
+    assert run(*flags) == (0, "")
 
 
 def test_a_run_names_the_file_whose_fsync_fails(rng, tmp_path, run, monkeypatch):
-    """Eight of the fsync calls of a run fail, one in each run."""
+    """Five of the fsync calls of a run fail, one in each run."""
     calls, fail_at = [0], [0]
 
     def fsync(descriptor):
@@ -79,14 +79,14 @@ def test_a_run_names_the_file_whose_fsync_fails(rng, tmp_path, run, monkeypatch)
     total = calls[0]
     assert total > 60
     named = set()
-    # One out of each eighth.
-    for number in (np.linspace(1, total, 9)[:-1] + rng.integers(total // 8, size=8)).astype(int):
+    # One out of each fifth.
+    for number in (np.linspace(1, total, 6)[:-1] + rng.integers(total // 5, size=5)).astype(int):
         calls[0], fail_at[0] = 0, number
         output = tmp_path / f"out{number}"
         status, error = run("--keep_parts", "--output", str(output))
         assert status == 2 and os.strerror(errno.ENOSPC) in error, number
         named.add(re.sub(r"\d+", "N", _named(error, output)))
-    assert len(named) > 3, named
+    assert len(named) > 2, named
 
 
 def test_a_run_names_the_lookup_table_that_does_not_fit(tmp_path, run, monkeypatch):

@@ -14,14 +14,17 @@ from dataset.preprocessing import parquet_input, parts, sources
 from dataset.preprocessing.columns import NAMES
 from dataset.preprocessing.errors import InputError, RejectedLinesError
 from dataset.preprocessing.text_ends import decode_unterminated, without_mark
-from dataset.preprocessing.tsv import explain
 from tests.support.dataset.preprocessing.fixtures import (
     random_lines,
     records_of,
     text_of,
     write_days,
 )
-from tests.support.dataset.preprocessing.plain_python import read_line
+from tests.support.dataset.preprocessing.plain_python import (
+    make_dictionaries,
+    read_line,
+    to_records,
+)
 
 _MARK = b"\xef\xbb\xbf"
 _FORMS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
@@ -32,43 +35,41 @@ def _complete_line(rng, last="12345678"):
     return random_lines(rng, 1)[0].rpartition("\t")[0] + f"\t{last}"
 
 
-def _write(folder, content, form=""):
-    (folder / "days").mkdir(exist_ok=True)
-    path = folder / "days" / f"day_0{form}"
-    path.write_bytes(_FORMS[form](content))
-    return path
-
-
-@pytest.mark.parametrize(
-    "form, cut", [("", 1), ("", 8), ("", 9), ("", 40), (".gz", 2), (".zst", 5)]
-)
-def test_a_day_truncated_in_its_last_line_loses_only_that_line(
-    rng, tmp_path, preprocess, monkeypatch, form, cut
-):
+@pytest.mark.parametrize("form", _FORMS)
+def test_both_ends_of_a_day_are_reported(rng, tmp_path, preprocess, monkeypatch, form):
+    """A byte order mark costs no sample; a truncated last line costs only itself."""
     monkeypatch.setattr(parts, "PART_BYTES", 3000)
-    lines = [*random_lines(rng, 30), _complete_line(rng)]
-    path = _write(tmp_path, "\n".join(lines).encode()[:-cut], form)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 1000)
+    lines = random_lines(rng, 30)
+    text = _MARK + "\n".join([*lines, _complete_line(rng)]).encode()[:-3]
+    path = tmp_path / "days" / f"day_0{form}"
+    path.parent.mkdir()
+    path.write_bytes(_FORMS[form](text))
     report, logged = preprocess(train_days=(0,), max_rejects=Fraction(1, 10))
-    assert report["inputs"]["without_final_newline"] == [str(path)]
+    assert report["inputs"] == {
+        "files": 1, "empty": [], "without_final_newline": [str(path)],
+        "byte_order_mark": [str(path)],
+    }  # fmt: skip
     assert any(line.startswith(f"warning: {path}:31: ") for line in logged)
+    assert any(line.startswith(f"{path}: ") for line in logged)
     assert report["rejected_lines"] == 1
-    assert len(records_of(tmp_path / "out" / "train_data.bin")) == 30
+    samples = [read_line(line) for line in lines]
+    expected = to_records(samples, make_dictionaries(samples, 1000)[0], 1000)
+    np.testing.assert_array_equal(records_of(tmp_path / "out" / "train_data.bin"), expected)
     rejected = (tmp_path / "out" / "rejects.tsv").read_text().split("\t")
     assert rejected[:2] == [str(path), "31"]
     assert "line end" in rejected[2]
-    if cut < 8:
-        assert rejected[2].startswith(f"C26 {'12345678'[:-cut]!r}")
 
 
-@pytest.mark.parametrize("form", _FORMS)
-def test_a_complete_last_line_without_a_line_end_is_kept(rng, tmp_path, preprocess, form):
-    lines = [*random_lines(rng, 30), _complete_line(rng)]
-    path = _write(tmp_path, "\n".join(lines).encode(), form)
-    report, logged = preprocess(train_days=(0,), max_rejects=0)
-    assert report["rejected_lines"] == 0
-    assert report["inputs"]["without_final_newline"] == [str(path)]
-    assert any(line.startswith(f"warning: {path}:31: ") for line in logged)
-    assert len(records_of(tmp_path / "out" / "train_data.bin")) == 31
+@pytest.mark.parametrize("cut", [0, 1, 8, 9, 40])
+def test_decode_unterminated_keeps_only_a_complete_last_line(rng, cut):
+    text = text_of([*random_lines(rng, 9), _complete_line(rng)])
+    text = text[: len(text) - 1 - cut]
+    decoded = decode_unterminated(text + b"\n")
+    assert (decoded.lines, len(decoded.samples)) == (10, 9 if cut else 10)
+    assert [(r.line, r.text) for r in decoded.rejects] == [(9, text.split(b"\n")[-1])] * bool(cut)
+    if 0 < cut < 8:
+        assert decoded.rejects[0].reason.startswith(f"C26 {'12345678'[:-cut]!r}")
 
 
 def test_a_carriage_return_completes_the_last_field(rng):
@@ -77,45 +78,6 @@ def test_a_carriage_return_completes_the_last_field(rng):
     assert (decoded.lines, decoded.rejects) == (10, [])
     cut = decode_unterminated(text[:-2] + b"\n")
     assert [reject.line for reject in cut.rejects] == [9]
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_regular_line_ends_are_not_reported(rng, tmp_path, preprocess, end):
-    lines = random_lines(rng, 50)
-    _write(tmp_path, text_of(lines, end))
-    report, _ = preprocess(train_days=(0,), max_rejects=0)
-    assert report["inputs"] == {
-        "files": 1, "empty": [], "without_final_newline": [], "byte_order_mark": [],
-    }  # fmt: skip
-    found = records_of(tmp_path / "out" / "train_data.bin")
-    assert len(found) == 50
-    assert found[:, 0].tolist() == [int(line[0]) for line in lines]
-
-
-def test_max_rejects_of_zero_allows_none(rng, tmp_path, preprocess):
-    """One of twenty thousand lines is less than the default limit."""
-    path = _write(tmp_path, text_of([_complete_line(rng)] * 20000) + b"2\n")
-    with pytest.raises(RejectedLinesError) as caught:
-        preprocess(train_days=(0,), max_rejects=Fraction(0))
-    error = caught.value
-    assert (error.path, error.line, error.found, error.bound) == (str(path), 20001, 1, 0)
-    report, _ = preprocess(train_days=(0,))
-    assert report["rejected_lines"] == 1
-
-
-@pytest.mark.parametrize("form", _FORMS)
-def test_a_byte_order_mark_costs_no_sample(rng, tmp_path, preprocess, monkeypatch, form):
-    monkeypatch.setattr(parts, "PART_BYTES", 2500)
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 1000)
-    text = text_of(random_lines(rng, 20))
-    path = _write(tmp_path, text, form)
-    preprocess(train_days=(0,), max_rejects=0)
-    plain = records_of(tmp_path / "out" / "train_data.bin")
-    _write(tmp_path, _MARK + text, form)
-    report, logged = preprocess(train_days=(0,), max_rejects=0, output=str(tmp_path / "marked"))
-    np.testing.assert_array_equal(records_of(tmp_path / "marked" / "train_data.bin"), plain)
-    assert report["inputs"]["byte_order_mark"] == [str(path)]
-    assert any(line.startswith(f"{path}: ") for line in logged)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +100,7 @@ def test_without_mark_recognises_other_data(content, found):
     assert found in caught.value.found
 
 
-@pytest.mark.parametrize("form", [*_FORMS, ".parquet"])
+@pytest.mark.parametrize("form", ["", ".gz", ".parquet"])
 def test_a_day_without_samples_is_an_error(rng, tmp_path, preprocess, form):
     days = write_days(tmp_path, random_lines(rng, 20))
     path = days / f"day_1{form}"
@@ -147,20 +109,12 @@ def test_a_day_without_samples_is_an_error(rng, tmp_path, preprocess, form):
         pq.write_table(pa.table(columns), path)
     else:
         path.write_bytes(_FORMS[form](b""))
-    for given in ({"train_days": (0, 1)}, {"test_fraction": Fraction(1, 2)}):
-        with pytest.raises(InputError) as caught:
-            preprocess(**given)
-        assert (caught.value.path, caught.value.found) == (str(path), 0)
-    assert not (tmp_path / "out" / "train_data.bin").exists()
-
-
-def test_a_zero_byte_day_is_found_before_anything_is_written(rng, tmp_path, preprocess):
-    days = write_days(tmp_path, random_lines(rng, 20))
-    (days / "day_1.gz").write_bytes(b"")
     with pytest.raises(InputError) as caught:
         preprocess(train_days=(0, 1))
-    assert caught.value.path == str(days / "day_1.gz")
-    assert not (tmp_path / "out").exists()
+    assert (caught.value.path, caught.value.found) == (str(path), 0)
+    assert not (tmp_path / "out" / "train_data.bin").exists()
+    if form == "":  # Found before anything is written.
+        assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_file_next_to_others_is_a_warning(rng, tmp_path, preprocess):
@@ -179,30 +133,13 @@ def test_an_empty_file_next_to_others_is_a_warning(rng, tmp_path, preprocess):
     assert written["inputs"] == report["inputs"]
 
 
-@pytest.mark.parametrize("form", [".gz", ".zst"])
-@pytest.mark.parametrize("share", [0, 0.6])
-def test_a_truncated_compressed_file_is_an_error(rng, tmp_path, form, share):
-    compressed = _FORMS[form](text_of(random_lines(rng, 50)))
-    path = tmp_path / f"more{form}"
-    path.write_bytes(compressed[: int(share * len(compressed))])
-    with pytest.raises(InputError) as caught:
-        list(sources.read_compressed(str(path), {".gz": "gzip", ".zst": "zstd"}[form]))
-    assert caught.value.path == str(path)
-
-
-@pytest.mark.parametrize("separator, name", [(",", "commas"), (";", "semicolons"), ("|", "bars")])
-def test_explain_names_another_separator(rng, separator, name):
-    line = random_lines(rng, 1)[0].replace("\t", separator)
-    assert name in explain(line.encode())
-
-
 @pytest.mark.parametrize("part_bytes", [1 << 20, 40000])
 def test_many_malformed_lines_stop_the_run_early(
     rng, tmp_path, preprocess, monkeypatch, part_bytes
 ):
     monkeypatch.setattr(parts, "PART_BYTES", part_bytes)
     good = random_lines(rng, 500)
-    path = _write(tmp_path, text_of([*good, *(f"{line}\t7" for line in good * 5)]))
+    path = write_days(tmp_path, [*good, *(f"{line}\t7" for line in good * 5)]) / "day_0"
     with pytest.raises(RejectedLinesError) as caught:
         preprocess(train_days=(0,))
     assert (caught.value.path, caught.value.line) == (str(path), 501)

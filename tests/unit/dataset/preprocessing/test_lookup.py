@@ -34,19 +34,12 @@ def test_find_ids_equals_a_dict(rng, max_rows, first_id):
     entries = rng.permutation(keys[rng.random(keys.size) < 0.7]).tolist()
     for rows in (1, 127, 128, 129, 1000):
         for missing in (0.0, 0.3, 1.0):
+            # Arrow keeps the values under nulls, which count as missing.
             column = pa.array(rng.choice(pool, rows), mask=rng.random(rows) < missing)
             # The values and validity bits of a slice begin in the middle of the buffers.
             for piece in (column, column[3:], column[13 : rows - 1]):
                 case = (max_rows, entries, first_id)
                 assert _find(piece, *case) == _expected(piece, *case)
-
-
-def test_find_ids_ignores_values_under_nulls():
-    column = pa.array(np.array([5, 6, 5], np.uint32), mask=np.array([True, False, True]))
-    assert np.frombuffer(column.buffers()[1], np.uint32)[:3].tolist() == [5, 6, 5]
-    assert _find(column, None, [5, 6], 1) == ([0, 2, 0], 2)
-    assert _find(column, 10, [5, 6, 0], 0) == ([2, 1, 2], 0)
-    assert _find(column, 10, [5, 6], 0) == ([0, 1, 0], 2)
 
 
 def test_find_ids_finds_nothing_in_an_empty_dictionary():

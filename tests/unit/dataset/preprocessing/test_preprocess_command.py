@@ -13,29 +13,17 @@ from dataset.preprocessing.options import parse_bytes, parse_fraction
 from dataset.preprocessing.parts import Part
 from dataset.preprocessing.progress import ProgressBar
 from dataset.preprocessing.splits import TEST, TRAIN, VALIDATION, by_day, by_fraction
-from tests.support.dataset.preprocessing.fixtures import (
-    random_lines,
-    records_of,
-    write_days,
-)
+from tests.support.dataset.preprocessing.fixtures import random_lines, records_of, write_days
 
 
 def _options(*flags):
     return command._options(command._parser().parse_args(["--input=i", "--output=o", *flags]))
 
 
-def test_default_options_are_the_published_run():
-    options = _options()
-    assert options.train_days == tuple(range(23))
-    assert options.test_day == 23
-    assert options.max_table_rows == 40_000_000
-    assert options.frequency_threshold is None
-    assert options.memory_limit == 8 << 30
-    assert options.max_rejects == Fraction(1, 10000)
-    assert options.engine == "duckdb"
-
-
 def test_options_follow_the_flags():
+    options = _options()  # By default the published run.
+    assert (options.train_days, options.test_day) == (tuple(range(23)), 23)
+    assert (options.max_table_rows, options.frequency_threshold) == (40_000_000, None)
     options = _options("--test_fraction", "10%", "--frequency_threshold", "15")
     assert (options.train_days, options.test_day) == (None, None)
     assert options.test_fraction == Fraction(1, 10)
@@ -55,14 +43,11 @@ def test_options_follow_the_flags():
         (["--test_fraction=0.1", "--train_days=0"], "test_fraction", None),
         (["--test_fraction=1.5"], "test_fraction", "1.5"),
         (["--test_fraction=0"], "test_fraction", 0),
-        (["--test_fraction="], "test_fraction", ""),
         (["--test_fraction=1e999999999"], "test_fraction", "1e999999999"),
         (["--max_rejects="], "max_rejects", ""),
-        (["--max_rejects=100%"], "max_rejects", "100%"),
         (["--train_days="], "train_days", ""),
         (["--train_days=0,,2"], "train_days", "0,,2"),
         (["--train_days=" + "9" * 5000], "train_days", "9" * 5000),
-        (["--test_day="], "test_day", ""),
         (["--test_day=\N{SUPERSCRIPT TWO}"], "test_day", "\N{SUPERSCRIPT TWO}"),
         (["--train_days=0-23"], "test_day", 23),
         (["--train_days=5-2"], "train_days", "5-2"),
@@ -70,7 +55,6 @@ def test_options_follow_the_flags():
         (["--test_day=none", "--write_validation"], "write_validation", None),
         (["--memory_limit=8Gb/s"], "memory_limit", "8Gb/s"),
         (["--memory_limit=10MiB"], "memory_limit", 10 << 20),
-        (["--memory_limit=0"], "memory_limit", 0),
         (["--memory_limit=9999999TiB"], "memory_limit", 9999999 << 40),
         (["--memory_limit=" + "9" * 5000], "memory_limit", "9" * 5000),
         (["--max_table_rows=2147483648"], "max_table_rows", 2**31),
@@ -78,7 +62,6 @@ def test_options_follow_the_flags():
         (["--jobs=100000000"], "jobs", 10**8),
         (["--master=local"], "master", None),
         (["--unseen=zero"], "unseen", None),
-        (["--engine=spark", "--spark_conf=x"], "spark_conf", "x"),
         (["--engine=spark", "--spark_conf==x"], "spark_conf", "=x"),
     ],
 )
@@ -89,21 +72,14 @@ def test_flags_that_cannot_take_effect_are_errors(flags, flag, found):
     assert f"--{flag}" in str(caught.value) and len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("flag", ["max_table_rows", "frequency_threshold", "jobs"])
-@pytest.mark.parametrize("wrong", ["0", "-4", "", "1.5", "x", "9" * 5000])
-def test_an_invalid_number_is_an_error(flag, wrong, capsys):
+@pytest.mark.parametrize(
+    "flag", ["max_table_rows=0", "frequency_threshold=0", "jobs=1.5", "work_dir=", "master="]
+)
+def test_an_invalid_or_empty_argument_is_an_error(flag, capsys):
     with pytest.raises(SystemExit) as ended:
-        _options(f"--{flag}={wrong}")
+        _options("--engine=spark", f"--{flag}")
     assert ended.value.code == 2
-    assert f"argument --{flag}: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("flag", ["dictionary", "work_dir", "master"])
-def test_an_empty_text_is_an_error(flag, capsys):
-    with pytest.raises(SystemExit) as ended:
-        _options("--engine=spark", f"--{flag}=")
-    assert ended.value.code == 2
-    assert f"argument --{flag}: " in capsys.readouterr().err
+    assert f"argument --{flag.partition('=')[0]}: " in capsys.readouterr().err
 
 
 def test_sizes_fractions_and_days_are_parsed():
@@ -157,27 +133,12 @@ def test_command_runs_and_reports_errors_on_one_line(rng, tmp_path, capsys):
     assert error.startswith("preprocess.py: --input") and error.count("\n") == 1
 
 
-def test_command_reports_an_output_that_cannot_be_written(rng, tmp_path, capsys):
-    write_days(tmp_path, random_lines(rng, 6))
-    (tmp_path / "file").write_text("")
-    flags = ["--input", str(tmp_path / "days"), "--train_days=0", "--test_day=none"]
-    assert command.main([*flags, "--output", str(tmp_path / "file" / "out")]) == 2
-    error = capsys.readouterr().err
-    assert str(tmp_path / "file" / "out") in error and error.count("\n") == 1
-
-
 def test_progress_bar_shows_rows_per_second_and_time_left(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     with ProgressBar("parse", 4_000_000, "B") as bar:
         bar.show(1_000_000, 5000)
         bar._bar.refresh()
-    shown = terminal.getvalue()
-    assert "parse:  25%" in shown
-    assert "M rows/s" in shown
-    assert "1.00M/4.00M" in shown
-    assert "<00:" in shown or "<?" in shown
+    for shown in ("parse:  25%", "M rows/s", "1.00M/4.00M"):
+        assert shown in terminal.getvalue()

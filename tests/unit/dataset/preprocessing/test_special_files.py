@@ -2,13 +2,12 @@
 
 import json
 import os
-import shutil
 import socket
 
 import numpy as np
 import pytest
 
-from dataset.preprocessing import dictionaries, sources
+from dataset.preprocessing import dictionaries, parquet_input, sources
 from dataset.preprocessing.errors import DictionaryError, InputError, OutputError
 from dataset.preprocessing.inputs import find_inputs
 from dataset.preprocessing.output_folder import MANIFEST, OutputFolder
@@ -16,10 +15,6 @@ from dataset.preprocessing.stage_results import ParsedUnit
 from dataset.preprocessing.stages import Stages, locked
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def _pipe(path):
-    os.mkfifo(path)
 
 
 def _socket(path):
@@ -36,24 +31,12 @@ def _device(path):
     path.symlink_to("/dev/zero")
 
 
-def _folder(path):
-    path.mkdir()
-
-
-KINDS = {"a named pipe": _pipe, "a socket": _socket, "a character device": _device}
+KINDS = {"a named pipe": os.mkfifo, "a socket": _socket, "a character device": _device}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "name, given",
-    [
-        ("day_0", "days"),
-        ("day_0", "days/day_0"),
-        ("day_0.gz", "days/day_*"),
-        ("day_0.parquet", "days"),
-        ("day_0/part-0", "days"),
-        ("day_0/part-0.parquet", "days/*"),
-    ],
+    "name, given", [("day_0", "days"), ("day_0.gz", "days/day_*"), ("day_0/part-0.parquet", "days")]
 )
 def test_find_inputs_rejects_special_files(tmp_path, kind, name, given):
     path = tmp_path / "days" / name
@@ -62,14 +45,6 @@ def test_find_inputs_rejects_special_files(tmp_path, kind, name, given):
     with pytest.raises(InputError, match=kind) as caught:
         find_inputs(str(tmp_path / given))
     assert caught.value.path == str(path)
-
-
-def test_find_inputs_rejects_a_folder_within_the_folder_of_a_day(tmp_path):
-    (tmp_path / "day_0" / "more").mkdir(parents=True)
-    (tmp_path / "day_0" / "part-0").write_text("")
-    with pytest.raises(InputError) as caught:
-        find_inputs(str(tmp_path))
-    assert caught.value.path == str(tmp_path / "day_0" / "more")
 
 
 def test_find_inputs_rejects_a_name_that_is_not_utf8(tmp_path):
@@ -82,38 +57,32 @@ def test_find_inputs_rejects_a_name_that_is_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["day_0", "day_0.gz", "day_0.zst", "day_0.parquet"])
-def test_readers_reject_a_day_that_became_a_special_file(tmp_path, kind, name):
-    path = tmp_path / name
-    KINDS[kind](path)
+@pytest.mark.parametrize(
+    "read",
+    [
+        parquet_input.ranges,
+        lambda path: list(sources.read_range(path, 0, 99)),
+        lambda path: list(sources.read_compressed(path, "gzip")),
+    ],
+    ids=["parquet", "plain", "gzip"],
+)
+def test_readers_reject_a_day_that_became_a_special_file(tmp_path, kind, read):
+    KINDS[kind](tmp_path / "day_0")
     with pytest.raises(InputError, match=kind) as caught:
-        if name.endswith(".parquet"):
-            from dataset.preprocessing import parquet_input
-
-            parquet_input.ranges(str(path))
-        elif name == "day_0":
-            list(sources.read_range(str(path), 0, 99))
-        else:
-            form = {"day_0.gz": "gzip", "day_0.zst": "zstd"}[name]
-            list(sources.read_compressed(str(path), form))
-    assert caught.value.path == str(path)
+        read(str(tmp_path / "day_0"))
+    assert caught.value.path == str(tmp_path / "day_0")
 
 
-@pytest.fixture(scope="module")
-def saved_dictionary(tmp_path_factory, seed_of):
-    """A dictionary folder; copy it before any change."""
-    folder, rng = tmp_path_factory.mktemp("dictionary"), np.random.default_rng(seed_of("saved"))
+@pytest.fixture
+def dictionary(tmp_path, rng):
+    """The folder of a dictionary."""
+    folder = tmp_path / "dictionary"
+    folder.mkdir()
     for column in range(26):
         values = rng.permutation(100)[: rng.integers(2, 20)]
         dictionaries.write_column(dictionaries.column_path(str(folder), column), values)
     dictionaries.write_manifest(str(folder), dictionaries.Rule(max_rows=100))
     return folder
-
-
-@pytest.fixture
-def dictionary(tmp_path, saved_dictionary):
-    """A copy of the dictionary."""
-    return shutil.copytree(saved_dictionary, tmp_path / "dictionary")
 
 
 def test_read_manifest_returns_rule_and_sizes(dictionary):
@@ -128,7 +97,7 @@ def test_read_manifest_returns_rule_and_sizes(dictionary):
 def test_read_manifest_rejects_special_and_missing_files(dictionary, kind, name):
     (dictionary / name).unlink()
     if kind is not None:
-        {**KINDS, "a folder": _folder}[kind](dictionary / name)
+        {**KINDS, "a folder": os.mkdir}[kind](dictionary / name)
     with pytest.raises(DictionaryError, match=kind) as caught:
         dictionaries.read_manifest(str(dictionary))
     assert caught.value.path == str(dictionary / name)
@@ -143,11 +112,8 @@ def _changed(manifest, **facts):
     "damage, field",
     [
         (lambda m: [], None),
-        (lambda m: {}, "format_version"),
         (lambda m: {**m, "format_version": 2}, "format_version"),
         (lambda m: {**m, "rule": "mod"}, "rule"),
-        (lambda m: {**m, "max_table_rows": "9"}, "max_table_rows"),
-        (lambda m: {**m, "max_table_rows": 0}, "max_table_rows"),
         (lambda m: {**m, "max_table_rows": 2**31}, "max_table_rows"),
         (lambda m: {**m, "rule": "frequency"}, "frequency_threshold"),
         (lambda m: {**m, "columns": m["columns"][:25]}, "columns"),
@@ -156,20 +122,14 @@ def _changed(manifest, **facts):
         (lambda m: _changed(m, vocab_size=10**9), "columns[3].vocab_size"),
         (lambda m: _changed(m, file="../C4.npy"), "columns[3].file"),
         (lambda m: _changed(m, crc32=2**32), "columns[3].crc32"),
-        (lambda m: "[" * 100_000 + "]" * 100_000, None),
-        (lambda m: {**m, "note": "x" * 100_000}, None),
-        (lambda m: "x" * (17 << 20), None),
     ],
 )
 def test_read_manifest_names_the_damaged_field(dictionary, damage, field):
     path = dictionary / "dictionary.json"
-    damaged = damage(json.loads(path.read_text()))
-    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     with pytest.raises(DictionaryError) as caught:
         dictionaries.read_manifest(str(dictionary))
-    assert caught.value.path == str(path)
-    if field is not None:
-        assert caught.value.field == field
+    assert (caught.value.path, caught.value.field) == (str(path), field)
 
 
 def _save_header(path, shape):
@@ -208,30 +168,22 @@ def test_journals_that_are_special_files_are_not_read(tmp_path, kind):
     with pytest.raises(OutputError, match=kind) as caught:
         OutputFolder(str(tmp_path))
     assert caught.value.path == str(tmp_path / MANIFEST)
+    with pytest.raises(OutputError) as caught:
+        OutputFolder(str(tmp_path / "stages")).check(["complete.json"])
+    assert caught.value.path == str(tmp_path / "stages" / "complete.json")
     with pytest.raises(OSError, match=kind), locked(str(tmp_path)):
         pass
     with pytest.raises(OSError, match=kind):
         Stages(str(tmp_path / "stages")).find("complete", {})
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_output_folder_does_not_replace_a_special_file(tmp_path, kind):
-    KINDS[kind](tmp_path / "train_data.bin.partial")
-    with pytest.raises(OutputError) as caught:
-        OutputFolder(str(tmp_path)).check(["train_data.bin.partial"])
-    assert caught.value.path == str(tmp_path / "train_data.bin.partial")
-
-
 @pytest.mark.parametrize(
     "content, field",
     [
-        ("[]", None),
         ("{", None),
         ('{"format_version": 2, "complete": true, "files": {}}', "format_version"),
         ('{"format_version": 1, "complete": 1, "files": {}}', "complete"),
-        ('{"format_version": 1, "complete": true, "files": [1]}', "files"),
         ('{"format_version": 1, "complete": true, "files": {"a": 1}}', "files"),
-        ("[" * 100_000, None),
     ],
 )
 def test_output_folder_names_the_damaged_field_of_its_list(tmp_path, content, field):
@@ -256,9 +208,7 @@ _STAGE = {"key": {"range": [0, 1]}, "outputs": [], "result": _UNIT}
     "damaged, field",
     [
         ([], None),
-        ({**_STAGE, "key": 1}, "key"),
         ({"key": _STAGE["key"]}, "outputs"),
-        ({**_STAGE, "outputs": [["a", 0, 1]]}, "outputs[0]"),
         ({**_STAGE, "outputs": [["a", 0, 1, "x"]]}, "outputs[0][3]"),
         ({**_STAGE, "result": 7}, "result"),
         ({**_STAGE, "result": {**_UNIT, "parts": [1, 2]}}, "parts[0]"),
