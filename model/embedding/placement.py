@@ -141,32 +141,6 @@ class Placement:
         """Return the bytes of a rank's tables and of their optimizer state."""
         return sum(self.shard_bytes(s) for s in self.shards_of(rank))
 
-    def locate(self, table: int, row: int, column: int = 0) -> tuple[Shard, int]:
-        """Find the shard and the fused row of one value.
-
-        Args:
-          table: index of the table.
-          row: the id, 0 <= row < vocab_sizes[table].
-          column: 0 <= column < D.
-
-        Returns:
-          (shard, fused row); of a replicated table, the shard of rank 0.
-
-        Raises:
-          IndexError: the id or the column is outside the table.
-        """
-        if not 0 <= row < self.vocab_sizes[table]:
-            raise IndexError(f"table {table}: id {row} is outside [0, {self.vocab_sizes[table]})")
-        for shard in self.shards_of_table(table):
-            in_rows = (row - shard.row_offset) % shard.row_stride == 0 and row >= shard.row_offset
-            if in_rows and shard.column_start <= column < shard.column_end:
-                return shard, shard.base_row + (row - shard.row_offset) // shard.row_stride
-        raise IndexError(f"table {table}: column {column} is outside [0, {self.dimension})")
-
-    def owner(self, table: int, row: int, column: int = 0) -> int:
-        """Return the rank that holds an id; of a replicated table rank 0, which also saves it."""
-        return self.locate(table, row, column)[0].rank
-
     def describe(self) -> str:
         """Return a table as text, one line per rank."""
         lines = [
