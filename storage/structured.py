@@ -24,6 +24,7 @@ MAX_JSON_BYTES = 16 << 20
 # PyYAML reads about 1 MB per second.
 MAX_YAML_BYTES = 1 << 20
 MAX_DEPTH = 32
+_TOO_DEEP = f"is nested too deep: expected at most {MAX_DEPTH} levels of lists and objects"
 _MAX_STRING = 1 << 16
 # Aliases let a short YAML text expand to a huge value ("billion laughs").
 _MAX_YAML_VALUES = 1 << 20
@@ -48,37 +49,29 @@ class StructureError(ReportedError, ValueError):
         super().__init__(text, path=path, field=field, **fields)
 
 
-def read_json(
-    path: str | os.PathLike,
-    shape: Any,
-    *,
-    max_bytes: int = MAX_JSON_BYTES,
-    max_depth: int = MAX_DEPTH,
-) -> Any:
+def read_json(path: str | os.PathLike, shape: Any, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Returns the value in a JSON file.
 
     Args:
         path: a regular file in UTF-8.
         shape: the type that the value must have.
         max_bytes: the largest accepted file size.
-        max_depth: how deep lists and objects may nest.
 
     Raises:
         OSError: the file cannot be read; `filename` and `strerror` are set.
         StructureError: the file is too large, not JSON, or of another shape.
     """
     name = os.fspath(path)
-    return parse_json(_read(name, max_bytes), name, shape, max_depth=max_depth)
+    return parse_json(_read(name, max_bytes), name, shape)
 
 
-def parse_json(data: bytes | str, where: str, shape: Any, *, max_depth: int = MAX_DEPTH) -> Any:
+def parse_json(data: bytes | str, where: str, shape: Any) -> Any:
     """Returns the value of a JSON text.
 
     Args:
         data: the text; bytes are UTF-8.
         where: its origin, for errors: a file, a line of a file, a flag.
         shape: the type that the value must have.
-        max_depth: how deep lists and objects may nest.
 
     Raises:
         StructureError: the text is not JSON, or of another shape.
@@ -93,39 +86,29 @@ def parse_json(data: bytes | str, where: str, shape: Any, *, max_depth: int = MA
             object_pairs_hook=_without_duplicates,
         )
     except RecursionError:
-        raise StructureError(where, _too_deep(max_depth)) from None
+        raise StructureError(where, _TOO_DEEP) from None
     except ValueError as error:
         raise StructureError(where, f"is not JSON: {error}") from None
-    check_shape(value, where, shape, max_depth=max_depth)
+    check_shape(value, where, shape)
     return value
 
 
-def read_yaml(
-    path: str | os.PathLike,
-    shape: Any,
-    *,
-    max_bytes: int = MAX_YAML_BYTES,
-    max_depth: int = MAX_DEPTH,
-) -> Any:
+def read_yaml(path: str | os.PathLike, shape: Any) -> Any:
     """Returns the value in a YAML file. Dates stay text; Python tags are refused.
 
     Aliases are allowed, because PyYAML writes them where one list occurs twice. The number of
     values that they expand to is bounded.
 
-    Args:
-        path: a regular file in UTF-8.
-        shape: the type that the value must have.
-        max_bytes: the largest accepted file size.
-        max_depth: how deep lists and mappings may nest.
+    Path and shape are as for `read_json`.
 
     Raises:
         OSError: the file cannot be read; `filename` and `strerror` are set.
         StructureError: the file is too large, not YAML, or of another shape.
     """
     name = os.fspath(path)
-    text = _decode(_read(name, max_bytes), name)
+    text = _decode(_read(name, MAX_YAML_BYTES), name)
     try:
-        loader = _Loader(text, max_depth)
+        loader = _Loader(text)
         try:
             value = loader.get_single_data()
         finally:
@@ -134,25 +117,24 @@ def read_yaml(
         raise StructureError(name, f"is not YAML: {_one_line(error)}") from None
     except (ValueError, RecursionError) as error:
         raise StructureError(name, f"is not YAML: {str(error).splitlines()[0]}") from None
-    _check_bounds(value, name, max_depth, _MAX_YAML_VALUES)
-    check_shape(value, name, shape, max_depth=max_depth)
+    _check_bounds(value, name, _MAX_YAML_VALUES)
+    check_shape(value, name, shape)
     return value
 
 
-def check_shape(value: Any, where: str, shape: Any, *, max_depth: int = MAX_DEPTH) -> None:
+def check_shape(value: Any, where: str, shape: Any) -> None:
     """Checks a parsed value.
 
     Args:
         value: lists, dictionaries, strings and numbers.
         where: its origin, for errors.
         shape: the type that the value must have.
-        max_depth: how deep lists and objects may nest.
 
     Raises:
         StructureError: the value nests too deep, holds a text that is too long or not Unicode, or
             has another shape.
     """
-    _check_bounds(value, where, max_depth)
+    _check_bounds(value, where)
     try:
         msgspec.convert(value, shape, strict=True)
     except msgspec.ValidationError as error:
@@ -207,23 +189,20 @@ def _without_duplicates(pairs: list) -> dict:
     return value
 
 
-def _check_bounds(value: Any, where: str, max_depth: int, max_values: int | None = None) -> None:
-    # An explicit stack: recursion would stop at Python's limit instead of `max_depth`.
+def _check_bounds(value: Any, where: str, max_values: int | None = None) -> None:
+    # An explicit stack: recursion would stop at Python's limit instead of `MAX_DEPTH`.
     stack, found = [(value, 1)], 1
     while stack:
         item, depth = stack.pop()
         if isinstance(item, str):
             _check_text(item, where)
         elif isinstance(item, (dict, list)):
-            if depth > max_depth:
-                raise StructureError(where, _too_deep(max_depth))
+            if depth > MAX_DEPTH:
+                raise StructureError(where, _TOO_DEEP)
             found += len(item)
             if max_values is not None and found > max_values:
-                raise StructureError(
-                    where,
-                    f"expected at most {max_values} values, found more (by aliases)",
-                    bound=max_values,
-                )
+                problem = f"expected at most {max_values} values, found more (by aliases)"
+                raise StructureError(where, problem, bound=max_values)
             if isinstance(item, dict):
                 stack += ((key, depth) for key in item)
                 item = item.values()
@@ -232,22 +211,14 @@ def _check_bounds(value: Any, where: str, max_depth: int, max_values: int | None
 
 def _check_text(text: str, where: str) -> None:
     if len(text) > _MAX_STRING:
-        raise StructureError(
-            where,
-            f"expected texts of at most {_MAX_STRING} characters, found one of {len(text)}",
-            found=len(text),
-            bound=_MAX_STRING,
-        )
+        problem = f"expected texts of at most {_MAX_STRING} characters, found one of {len(text)}"
+        raise StructureError(where, problem, found=len(text), bound=_MAX_STRING)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise StructureError(
             where, f"the text {text[:40]!r} is not Unicode: {error.reason}"
         ) from None
-
-
-def _too_deep(max_depth: int) -> str:
-    return f"is nested too deep: expected at most {max_depth} levels of lists and objects"
 
 
 class _Loader(yaml.SafeLoader):
@@ -259,16 +230,13 @@ class _Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def __init__(self, text: str, max_depth: int):
-        super().__init__(text)
-        self._max_depth = max_depth
-        self._depth = 0
+    _depth = 0
 
     def compose_node(self, parent, index):
         self._depth += 1
-        # One more than `max_depth`, which counts containers only: a scalar is a node too.
-        if self._depth > self._max_depth + 1:
-            raise yaml.YAMLError(_too_deep(self._max_depth))
+        # One more than `MAX_DEPTH`, which counts containers only: a scalar is a node too.
+        if self._depth > MAX_DEPTH + 1:
+            raise yaml.YAMLError(_TOO_DEEP)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -277,14 +245,11 @@ class _Loader(yaml.SafeLoader):
         pairs = [(self.construct_object(key, deep=True), key) for key, _ in node.value]
         seen = set()
         for name, key in pairs:
+            line = f"line {key.start_mark.line + 1}"
             if not isinstance(name, str):
-                raise yaml.YAMLError(
-                    f"line {key.start_mark.line + 1}: expected a text as key, found {name!r:.60}"
-                )
+                raise yaml.YAMLError(f"{line}: expected a text as key, found {name!r:.60}")
             if name in seen:
-                raise yaml.YAMLError(
-                    f"line {key.start_mark.line + 1}: the key {name[:60]!r} occurs twice"
-                )
+                raise yaml.YAMLError(f"{line}: the key {name[:60]!r} occurs twice")
             seen.add(name)
         return super().construct_mapping(node, deep)
 

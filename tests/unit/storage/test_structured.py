@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Optional, TypedDict
 import msgspec
 import numpy as np
 import pytest
-import yaml
 
 from storage import structured
 from storage.structured import StructureError, parse_json, read_json, read_yaml
@@ -56,12 +55,7 @@ def test_parse_json_error_has_field_and_value(text, field, found):
     assert type(caught.value.found) is type(found)
     assert str(caught.value).startswith(f"FILE: {field}: " if field else "FILE: ")
     assert "\n" not in str(caught.value)
-
-
-def test_parse_json_error_lists_the_values_of_a_literal():
-    text = '{"columns": [{"kind": "dens", "width": 2}], "rate": 1}'
-    with pytest.raises(StructureError, match="label, dense"):
-        parse_json(text, "FILE", Shape)
+    assert ("label, dense" in str(caught.value)) == (found == "dens")
 
 
 def test_read_json_keeps_unknown_fields(tmp_path):
@@ -130,20 +124,13 @@ def test_read_yaml_refuses(tmp_path, text, shown):
     assert "\n" not in str(caught.value)
 
 
-def test_read_yaml_reads_aliases(tmp_path):
+def test_read_yaml_reads_aliases_and_keeps_dates_as_text(tmp_path):
     # yaml.dump writes an alias for a list that occurs twice, as in DeepLearningExamples.
     path = tmp_path / "file.yaml"
+    path.write_text("day: 2001-02-30\nchannel: &id1 [num_0, num_1]\nchunk: {features: *id1}\n")
     names = ["num_0", "num_1"]
-    path.write_text(yaml.dump({"channel": names, "chunk": {"features": names}}))
-    assert "*" in path.read_text()
-    found = read_yaml(path, dict[str, Any])
-    assert found == {"channel": names, "chunk": {"features": names}}
-
-
-def test_read_yaml_keeps_dates_as_text(tmp_path):
-    path = tmp_path / "file.yaml"
-    path.write_text("day: 2001-02-30\nother: 2001-02-03\n")
-    assert read_yaml(path, Any) == {"day": "2001-02-30", "other": "2001-02-03"}
+    expected = {"day": "2001-02-30", "channel": names, "chunk": {"features": names}}
+    assert read_yaml(path, dict[str, Any]) == expected
 
 
 def test_damaged_bytes_give_a_value_or_a_structure_error(tmp_path, rng):
