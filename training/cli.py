@@ -62,10 +62,8 @@ def parse(arguments: Sequence[str]) -> Config:
         named = re.search(r"--(\w+)=", text)
         raise UserError(text, flag=named and named[1]) from error
     if rest[1:]:
-        raise UserError(
-            f"unexpected arguments {' '.join(rest[1:]):.80}: expected flags, which start with --",
-            found=rest[1:],
-        )
+        words = f"{' '.join(rest[1:]):.80}"
+        raise UserError(f"unexpected arguments {words}: expected flags, which start with --")
     _resolve_aliases(values)
     config = Config(given=frozenset(name for name in SETTINGS if values[name].present))
     config = config.with_values(**{name: values[name].value for name in SETTINGS})
@@ -140,12 +138,8 @@ def _resolve_aliases(values: flags.FlagValues) -> None:
             continue
         value, other = values[found.alias].value, values[name].value
         if values[name].present and other != value:
-            raise UserError(
-                f"--{name}={other} contradicts its alias --{found.alias}={value}: give one of them",
-                flag=name,
-                expected=value,
-                found=other,
-            )
+            problem = f"contradicts its alias --{found.alias}={value}: give one of them"
+            raise UserError.of_flag(name, other, problem)
         values[name].value = value
         values[name].present = 1
 

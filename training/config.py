@@ -48,18 +48,16 @@ def _read(flag: str, text: str, read: Callable[[str], _Value]) -> _Value:
     try:
         return read(text)
     except ValueError as error:
-        fields = {"flag": flag, "found": text, **getattr(error, "fields", {})}
         prefix = "" if f"--{flag}" in str(error) else f"--{flag}={text:.80}: "
-        raise UserError(f"{prefix}{error}", **fields) from None
+        raise UserError(
+            f"{prefix}{error}", **{**getattr(error, "fields", {}), "flag": flag}
+        ) from None
 
 
 def _widths(name: str, text: str, largest: int) -> tuple[int, ...]:
     values = _read(name, text, lambda value: read_widths(name, value))
     if max(values) > largest:
-        raise UserError(
-            f"--{name}={text:.80}: expected numbers up to {largest}, found {max(values)}",
-            flag=name, found=max(values), bound=largest,
-        )  # fmt: skip
+        raise UserError.of_flag(name, text, f"expected numbers up to {largest}", bound=largest)
     return values
 
 
@@ -154,7 +152,7 @@ class ModelConfig:
 
     title: ClassVar[str] = "Model"
 
-    embedding_dim: int = setting(128, "width of an embedding vector", minimum=1, unit="numbers")
+    embedding_dim: int = setting(128, "width of an embedding vector", minimum=1)
     bottom_mlp: str = setting(
         "512,256,128",
         "layer widths of the bottom MLP, comma-separated; the last must equal --embedding_dim",
@@ -324,9 +322,9 @@ class SpeedConfig:
     )
     loss_scale: str = setting(
         "auto",
-        "factor on the loss before the backward pass: a number of at least 1, auto or dynamic. "
-        "auto: 1024 with float16, else 1. dynamic: adjusted during training; steps that overflow "
-        "are skipped and counted",
+        "factor that multiplies the loss before the backward pass: a number of at least 1, auto or "
+        "dynamic. auto: 1024 with float16, else 1. dynamic: adjusted during training; steps that "
+        "overflow are skipped and counted",
     )
     xla: bool = setting(False, "compile the dense layers with XLA")
     mlp: str = setting(
@@ -377,7 +375,8 @@ class PlacementConfig:
     memory_per_rank: Optional[str] = setting(
         None,
         "memory for tables on one rank, such as 70GiB; default: 80 % of the free memory of the "
-        "rank's GPU, else of the machine divided by its ranks",
+        "rank's GPU; without a GPU, 80 % of the machine's free memory divided by the number of "
+        "ranks on it",
     )
     replicate_below_rows: int = setting(
         0, "replicate tables with fewer rows than this on every rank", minimum=0, unit="rows"
@@ -391,11 +390,8 @@ class PlacementConfig:
         """The bytes of --memory_per_rank, or None."""
         if self.memory_per_rank is None:
             return None
-        return _read(
-            "memory_per_rank",
-            self.memory_per_rank,
-            lambda text: read_bytes("memory_per_rank", text),
-        )
+        name = "memory_per_rank"
+        return _read(name, self.memory_per_rank, lambda text: read_bytes(name, text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -407,7 +403,7 @@ class EvaluationConfig:
     evals_per_epoch: int = setting(20, "evaluations per epoch", minimum=1, unit="evaluations")
     eval_interval: Optional[int] = setting(
         None,
-        "steps between evaluations; default: as --evals_per_epoch says",
+        "steps between evaluations; default: set by --evals_per_epoch",
         minimum=1,
         unit="steps",
     )

@@ -17,7 +17,7 @@ from planner.arguments import check_column_split
 from storage.install_advice import install_command
 from storage.paths import NotLocalError, check_local
 from storage.regular import check_regular
-from training.config import LARGEST_INTEGER, SETTINGS, Config
+from training.config import LARGEST_INTEGER, SETTINGS, Config, ModelConfig
 from training.flag_values import read_interaction
 from training.runtime.errors import UserError
 from training.setting import PATH
@@ -61,11 +61,8 @@ def check_custom_interact(config: Config) -> None:
         try:
             check_native(config.model.interaction)
         except ValueError as error:
-            raise UserError(
-                f"--custom_interact: {error}; leave the flag out",
-                flag="custom_interact",
-                found=config.model.interaction,
-            ) from error
+            text = f"--custom_interact: {error}; leave the flag out"
+            raise UserError(text, flag="custom_interact") from error
 
 
 def check(config: Config) -> None:
@@ -90,18 +87,21 @@ def check(config: Config) -> None:
     _check_transform(config)
     if mode == "plan":
         return
-    for name in ("ranks", "device"):
-        if name in config.given:
-            raise UserError(
-                f"--{name} only works with --mode=plan: --mode={mode} runs on the ranks that "
-                "horovodrun -np N starts, and on the devices that they find",
-                flag=name,
-            )
+    needed = "--mode=plan: a job uses the ranks of horovodrun -np N and the devices that they find"
+    _check_unused(config, needed, "ranks", "device")
     _check_mode(config)
     if mode != "export":
         _check_data(config)
         _check_speed(config)
-        _check_widths(config)
+        _check_widths(config.model)
+
+
+def _check_unused(config: Config, needed: str, *names: str) -> None:
+    """Raises UserError if one of the settings is set: they only work with `needed`."""
+    for name in names:
+        value = config.flags()[name]
+        if value not in (None, False) and (name in config.given or value != SETTINGS[name].default):
+            raise UserError.of_flag(name, value, f"only works with {needed}")
 
 
 def _check_values(config: Config) -> None:
@@ -109,34 +109,23 @@ def _check_values(config: Config) -> None:
     values = config.flags()
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{name}={value}: expected a finite number", flag=name, found=value)
+            raise UserError.of_flag(name, value, "expected a finite number")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise UserError(
-                f"--{name}={value[:40]}...: expected at most {LONGEST_TEXT} characters, found "
-                f"{len(value)}",
-                flag=name,
-                found=len(value),
-                bound=LONGEST_TEXT,
-            )
+            problem = f"expected at most {LONGEST_TEXT} characters, found {len(value)}"
+            raise UserError.of_flag(name, value, problem, bound=LONGEST_TEXT)
         largest = SETTINGS[name].maximum or LARGEST_INTEGER
         if isinstance(value, int) and value > largest:
-            raise UserError(
-                f"--{name}={value}: expected at most {largest}",
-                flag=name,
-                found=value,
-                bound=largest,
-            )
+            raise UserError.of_flag(name, value, f"expected at most {largest}", bound=largest)
     for name, found in SETTINGS.items():
         if not found.path:
             continue
         # Such as --checkpoint_dir=$UNSET.
         if found.path == PATH and values[name] == "":
-            raise UserError(f"--{name}=: expected a path, found nothing", flag=name)
+            raise UserError.of_flag(name, "", "expected a path, found nothing")
         try:
             check_local(values[name] or "")
         except NotLocalError as error:
-            fields = {**error.fields, "flag": name, "path": values[name]}
-            raise UserError(f"--{name}={values[name]}: {error}", **fields) from error
+            raise UserError.of(error, f"--{name}={values[name]}: ", flag=name) from error
 
 
 def _check_texts(config: Config) -> None:
@@ -154,201 +143,113 @@ def _check_texts(config: Config) -> None:
     if data.vocab_sizes is not None:
         data.table_sizes(data.vocab_sizes)
     if placement not in POLICIES and not os.path.isfile(placement):
-        raise UserError(
-            f"--placement={placement}: expected {', '.join(POLICIES)} or an existing JSON file",
-            flag="placement",
-            path=placement,
-            expected=POLICIES,
-        )
+        problem = f"expected {', '.join(POLICIES)} or an existing JSON file"
+        raise UserError.of_flag("placement", placement, problem, path=placement)
     if data.data_layout not in ("auto", *LAYOUTS):
-        raise UserError(
-            f"--data_layout={data.data_layout}: expected auto, {', '.join(LAYOUTS)}",
-            flag="data_layout",
-            expected=("auto", *LAYOUTS),
-            found=data.data_layout,
-        )
+        problem = f"expected auto, {', '.join(LAYOUTS)}"
+        raise UserError.of_flag("data_layout", data.data_layout, problem)
     if data.use_splited_dataset and data.data_layout not in ("auto", "per_table"):
-        raise UserError(
-            f"--use_splited_dataset contradicts --data_layout={data.data_layout}: leave one out",
-            flag="use_splited_dataset",
-            expected="per_table",
-            found=data.data_layout,
-        )
+        problem = f"contradicts --data_layout={data.data_layout}: leave one out"
+        raise UserError.of_flag("use_splited_dataset", "true", problem)
     if not speed.amp and speed.amp_dtype != "auto":
-        raise UserError(
-            f"--amp_dtype={speed.amp_dtype} has no effect without --amp", flag="amp_dtype"
-        )
+        raise UserError.of_flag("amp_dtype", speed.amp_dtype, "has no effect without --amp")
     if config.job.mode == "train" and config.training.global_batch_size is not None:
         config.training.learning_rates()
 
 
 def _check_mlperf(config: Config) -> None:
     path = config.mlperf.mlperf_log
-    names = [found.name for found in SETTINGS.values() if found.section == "mlperf"]
     if path is None:
-        for name in names:
-            if name in config.given:
-                raise UserError(f"--{name} only works with --mlperf_log=FILE", flag=name)
+        names = [found.name for found in SETTINGS.values() if found.section == "mlperf"]
+        _check_unused(config, "--mlperf_log=FILE", *names)
         return
     if os.path.exists(path):
         try:
             check_regular(path)  # The existing file is renamed.
         except OSError as error:
-            raise UserError(
-                f"--mlperf_log={path}: {error.strerror}", flag="mlperf_log", path=path
-            ) from error
+            raise UserError.of_flag("mlperf_log", path, str(error.strerror), path=path) from error
     if config.job.mode != "train":
-        raise UserError(
-            f"--mlperf_log only works with --mode=train, found --mode={config.job.mode}",
-            flag="mlperf_log",
-            expected="train",
-            found=config.job.mode,
-        )
+        _check_unused(config, "--mode=train", "mlperf_log")
     if config.data.use_synthetic_dataset:
-        raise UserError(
-            "--mlperf_log needs evaluations: --use_synthetic_dataset has no test data",
-            flag="mlperf_log",
-        )
+        problem = "needs evaluations: --use_synthetic_dataset has no test data"
+        raise UserError.of_flag("mlperf_log", path, problem)
     for name in ("mlperf_org", "mlperf_platform"):
         if not getattr(config.mlperf, name).strip():
-            raise UserError(f"--{name}=: expected a name, found nothing", flag=name)
+            raise UserError.of_flag(name, "", "expected a name, found nothing")
     if importlib.util.find_spec("mlperf_logging") is None:
-        raise UserError(
-            "--mlperf_log needs the package mlperf-logging, which is not installed: "
-            + install_command("mlperf-logging"),
-            flag="mlperf_log",
-        )
+        problem = "needs the package mlperf-logging, which is not installed: "
+        problem += install_command("mlperf-logging")
+        raise UserError.of_flag("mlperf_log", path, problem)
 
 
 def _check_transform(config: Config) -> None:
     data, mode = config.data, config.job.mode
-    if data.applied_transform is None:
-        return
     reads_values = data.data_dir is not None or mode == "export"
     if data.use_synthetic_dataset or mode == "plan" or not reads_values:
-        raise UserError(
-            f"--applied_transform={data.applied_transform} has no effect: it describes the stored "
-            "values of --data_dir, or with --mode=export the values that a checkpoint expects",
-            flag="applied_transform",
-        )
+        needed = "--data_dir, whose stored values it describes, or with --mode=export"
+        _check_unused(config, needed, "applied_transform")
 
 
 def _check_mode(config: Config) -> None:
     """Checks the settings that only some modes use."""
     mode, checkpoint = config.job.mode, config.checkpoint
-    if mode == "export" and checkpoint.export_dir is None:
-        raise UserError(
-            "--export_dir is required with --mode=export: the folder to create", flag="export_dir"
-        )
-    if mode != "export" and checkpoint.export_dir is not None:
-        raise UserError(
-            f"--export_dir only works with --mode=export, found --mode={mode}",
-            flag="export_dir",
-            expected="export",
-            found=mode,
-        )
-    if mode != "inference_benchmark" and "batch_sizes" in config.given:
-        raise UserError(
-            f"--batch_sizes only works with --mode=inference_benchmark, found --mode={mode}",
-            flag="batch_sizes",
-            expected="inference_benchmark",
-            found=mode,
-        )
+    if mode != "export":
+        _check_unused(config, "--mode=export", "export_dir")
+    elif checkpoint.export_dir is None:
+        text = "--export_dir is required with --mode=export: the folder to create"
+        raise UserError(text, flag="export_dir")
+    if mode != "inference_benchmark":
+        _check_unused(config, "--mode=inference_benchmark", "batch_sizes")
     if mode == "train":
         if checkpoint.checkpoint_dir is None:
-            for name in ("checkpoint_interval", "keep"):
-                if name in config.given:
-                    raise UserError(f"--{name} has no effect without --checkpoint_dir", flag=name)
+            _check_unused(config, "--checkpoint_dir", "checkpoint_interval", "keep")
         return
-    for name in ("profile_steps", "step_breakdown"):
-        if getattr(config.output, name):
-            raise UserError(
-                f"--{name} only works with --mode=train, found --mode={mode}",
-                flag=name,
-                expected="train",
-                found=mode,
-            )
+    _check_unused(config, "--mode=train", "profile_steps", "step_breakdown")
     if checkpoint.restore is not None and checkpoint.checkpoint_dir is not None:
-        raise UserError(
-            f"--mode={mode} reads one checkpoint: give --restore, or --checkpoint_dir for the "
-            "newest in a folder",
-            flag="restore",
-        )
+        problem = f"--mode={mode} reads one checkpoint: leave out --restore or --checkpoint_dir"
+        raise UserError.of_flag("restore", checkpoint.restore, problem)
     if mode == "inference_benchmark":
-        if config.training.global_batch_size is not None:
-            raise UserError(
-                "--global_batch_size has no effect with --mode=inference_benchmark: give "
-                "--batch_sizes",
-                flag="global_batch_size",
-            )
+        _check_unused(config, "other modes: give --batch_sizes", "global_batch_size")
     elif checkpoint.restore is None and checkpoint.checkpoint_dir is None:
-        raise UserError(
-            f"--mode={mode} needs a checkpoint: give --restore, or --checkpoint_dir for the newest "
-            "in a folder",
-            flag="restore",
-        )
+        text = "a checkpoint: give --restore, or --checkpoint_dir for the newest in a folder"
+        raise UserError(f"--mode={mode} needs {text}", flag="restore")
     elif mode == "evaluate" and config.data.use_synthetic_dataset:
-        raise UserError(
-            "--mode=evaluate needs test data: --use_synthetic_dataset has none",
-            flag="use_synthetic_dataset",
-        )
+        text = "--mode=evaluate needs test data: --use_synthetic_dataset has none"
+        raise UserError(text, flag="use_synthetic_dataset")
 
 
 def _check_data(config: Config) -> None:
     data, training = config.data, config.training
     if training.global_batch_size is None and config.job.mode == "train":
-        raise UserError(
-            "--global_batch_size is required: samples per step over all ranks",
-            flag="global_batch_size",
-        )
+        text = "--global_batch_size is required: samples per step over all ranks"
+        raise UserError(text, flag="global_batch_size")
     if data.data_dir is None and not data.use_synthetic_dataset:
-        raise UserError(
-            "--data_dir is required (or --use_synthetic_dataset for random batches)",
-            flag="data_dir",
-        )
+        text = "--data_dir is required (or --use_synthetic_dataset for random batches)"
+        raise UserError(text, flag="data_dir")
     if training.early_stop == 0 or training.early_stop < -1:
-        raise UserError(
-            f"--early_stop={training.early_stop}: expected a number of steps, or -1",
-            flag="early_stop",
-            found=training.early_stop,
+        raise UserError.of_flag(
+            "early_stop", training.early_stop, "expected a number of steps, or -1"
         )
-    if data.vocab_sizes is not None and not data.use_synthetic_dataset:
-        raise UserError(
-            "--vocab_sizes only works with --use_synthetic_dataset: the metadata of --data_dir has "
-            "the sizes of its tables",
-            flag="vocab_sizes",
-        )
+    if not data.use_synthetic_dataset:
+        reason = "the metadata of --data_dir has the sizes of its tables"
+        needed = f"--use_synthetic_dataset or --mode=plan: {reason}"
+        _check_unused(config, needed, "vocab_sizes")
 
 
 def _check_speed(config: Config) -> None:
     if config.speed.mlp == "fused" and config.speed.xla:
-        raise UserError(
-            "--mlp=fused contradicts --xla, which compiles TensorFlow's layers: leave --xla out, "
-            "or use --mlp=tensorflow",
-            flag="mlp",
-        )
-    if config.training.embedding_lr is not None and config.training.lr == 0:
-        raise UserError(
-            "--embedding_lr has no effect with --lr=0: it follows the schedule of --lr",
-            flag="embedding_lr",
-        )
+        problem = "contradicts --xla, which compiles TensorFlow's layers: leave one of them out"
+        raise UserError.of_flag("mlp", "fused", problem)
+    rate = config.training.embedding_lr
+    if rate is not None and config.training.lr == 0:
+        problem = "has no effect with --lr=0: it follows the schedule of --lr"
+        raise UserError.of_flag("embedding_lr", rate, problem)
 
 
-def _check_widths(config: Config) -> None:
-    model = config.model
-    bottom, top = model.bottom_widths, model.top_widths
-    if bottom[-1] != model.embedding_dim:
-        raise UserError(
-            f"--bottom_mlp={model.bottom_mlp}: expected the last width to equal "
-            f"--embedding_dim={model.embedding_dim}, found {bottom[-1]}",
-            flag="bottom_mlp",
-            expected=model.embedding_dim,
-            found=bottom[-1],
-        )
-    if top[-1] != 1:
-        raise UserError(
-            f"--top_mlp={model.top_mlp}: expected the last width to be 1, found {top[-1]}",
-            flag="top_mlp",
-            expected=1,
-            found=top[-1],
-        )
+def _check_widths(model: ModelConfig) -> None:
+    bottom, top = model.bottom_widths[-1], model.top_widths[-1]
+    if bottom != model.embedding_dim:
+        problem = f"expected the last width to equal --embedding_dim={model.embedding_dim}"
+        raise UserError.of_flag("bottom_mlp", model.bottom_mlp, problem, bound=model.embedding_dim)
+    if top != 1:
+        raise UserError.of_flag("top_mlp", model.top_mlp, "expected the last width to be 1")

@@ -13,7 +13,7 @@ import numpy as np
 from training.config import EvaluationConfig
 from training.evaluation_cache import CachedBatches
 from training.metrics.binned_auc import BinnedAuc
-from training.metrics.exact_auc import ExactAuc, ScoresNotFiniteError
+from training.metrics.exact_auc import ExactAuc
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 METRICS = {"exact": ExactAuc, "binned": BinnedAuc}
 # The ranks agree on whether to stop once in this many batches.
 STOP_INTERVAL = 32
+
+
+class ScoresNotFiniteError(ValueError):
+    """A score or label is NaN or infinite, so that the AUC is undefined."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,11 +48,8 @@ def _flags_in(name, above):
     """Returns the flags in a file; `above` are the files that include it."""
     path = os.path.expanduser(name)
     if path in above:
-        raise UserError(
-            f"--flagfile={name}: the file includes itself: {' -> '.join([*above, path])}",
-            flag="flagfile",
-            path=path,
-        )
+        problem = f"the file includes itself: {' -> '.join([*above, path])}"
+        raise UserError.of_flag("flagfile", name, problem, path=path)
     found = []
     for number, line in enumerate(_text_of(path).splitlines(), 1):
         line = line.strip()
@@ -62,12 +59,8 @@ def _flags_in(name, above):
         if match is None:
             found.append(line)
         elif match[1] is None:
-            raise UserError(
-                f"{path}: line {number}: expected --flagfile=FILE, found {line!r:.60}",
-                flag="flagfile",
-                path=path,
-                found=line,
-            )
+            problem = f"line {number}: expected --flagfile=FILE, found {line!r:.60}"
+            raise UserError.of_flag("flagfile", path, problem, path=path, line=number)
         else:
             found += _flags_in(match[2], (*above, path))
     return found
@@ -79,27 +72,16 @@ def _text_of(path):
         with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
     except NotLocalError as error:
-        fields = {**error.fields, "flag": "flagfile", "path": path}
-        raise UserError(f"--flagfile={path}: {error}", **fields) from error
+        raise UserError.of(error, f"--flagfile={path}: ", flag="flagfile") from error
     except OSError as error:
-        raise UserError(
-            f"--flagfile={path}: cannot be read: {error.strerror}", flag="flagfile", path=path
-        ) from error
+        problem = f"cannot be read: {error.strerror}"
+        raise UserError.of_flag("flagfile", path, problem, path=path) from error
     if len(data) > _MAX_BYTES:
-        raise UserError(
-            f"--flagfile={path}: expected at most {_MAX_BYTES} bytes, found more",
-            flag="flagfile",
-            path=path,
-            bound=_MAX_BYTES,
-        )
+        problem = f"expected at most {_MAX_BYTES} bytes, found more"
+        raise UserError.of_flag("flagfile", path, problem, path=path, bound=_MAX_BYTES)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = f"0x{data[error.start]:02x}"
-        raise UserError(
-            f"--flagfile={path}: expected UTF-8 text with one flag per line, found byte {found} "
-            f"at offset {error.start}",
-            flag="flagfile",
-            path=path,
-            found=found,
-        ) from error
+        found = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        problem = f"expected UTF-8 text with one flag per line, found {found}"
+        raise UserError.of_flag("flagfile", path, problem, path=path) from error

@@ -33,13 +33,8 @@ def read_interaction(interaction: str | None, ablation: str) -> tuple[str, str]:
     if ablation != "no_interaction":
         return interaction or "dot", ablation
     if interaction not in (None, "none"):
-        raise UserError(
-            f"--ablation=no_interaction, the old name of --interaction=none, contradicts "
-            f"--interaction={interaction}: leave one of them out",
-            flag="ablation",
-            expected="none",
-            found=interaction,
-        )
+        problem = f"means --interaction=none, which contradicts --interaction={interaction}"
+        raise UserError.of_flag("ablation", ablation, problem)
     return "none", "none"
 
 
@@ -51,12 +46,8 @@ def read_interval(text: str) -> CheckpointInterval:
     """
     match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?) ?min", text.strip())
     if match is None:
-        raise UserError(
-            f"--checkpoint_interval={text:.80}: expected a number of steps, or minutes such as "
-            "30min",
-            flag="checkpoint_interval",
-            found=text,
-        )
+        problem = "expected a number of steps, or minutes such as 30min"
+        raise UserError.of_flag("checkpoint_interval", text, problem)
     steps, minutes = int(match[1] or 0), float(match[2] or 0)
     return CheckpointInterval(steps or None, minutes or None)
 
@@ -71,11 +62,7 @@ def read_steps(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(
-            f"--profile_steps={text:.80}: expected a range of steps such as 100-110",
-            flag="profile_steps",
-            found=text,
-        )
+        raise UserError.of_flag("profile_steps", text, "expected a range of steps such as 100-110")
     return int(match[1]), int(match[2])
 
 
@@ -92,11 +79,8 @@ def read_loss_scale(text: str) -> float | str:
     except ValueError:
         value = math.nan
     if not 1.0 <= value <= _LARGEST_SCALE:
-        raise UserError(
-            f"--loss_scale={text:.80}: expected auto, dynamic or a number of at least 1",
-            flag="loss_scale",
-            found=text,
-        )
+        problem = "expected auto, dynamic or a number of at least 1"
+        raise UserError.of_flag("loss_scale", text, problem)
     return value
 
 
@@ -115,11 +99,7 @@ def read_row_optimizer(name: str, options: str | None) -> RowOptimizer:
         return optimizer
     try:
         if not optimizer.hyperparameters:
-            raise OptimizerError(
-                f"--embedding_optimizer={name} has no options: leave the flag out", found=options
-            )
+            raise OptimizerError(f"--embedding_optimizer={name} has no options")
         return optimizer.with_options(parse_options(options))
     except OptimizerError as error:
-        flag = "embedding_optimizer_options"
-        fields = {**error.fields, "flag": flag}
-        raise UserError(f"--{flag}={options:.80}: {error}", **fields) from error
+        raise UserError.of_flag("embedding_optimizer_options", options, str(error)) from error

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from storage.nonfinite import finite_or_none
 from training.config import Config
 from training.data import Data, step_limit, with_next
-from training.evaluation import Evaluator
+from training.evaluation import Evaluator, ScoresNotFiniteError
 from training.evaluation_schedule import EvaluationSchedule
 from training.metrics.auc_sanity import AucSanityCheck
-from training.metrics.exact_auc import ScoresNotFiniteError
 from training.precision import LossScale
 from training.runtime import environment
 from training.runtime.control_votes import ControlVotes

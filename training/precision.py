@@ -30,13 +30,8 @@ def compute_dtype(speed: SpeedConfig, gpus: int) -> tf.DType:
     if name == "auto":
         name = "float16" if gpus else "bfloat16"
     if name == "float16" and not gpus and speed.custom_interact:
-        raise UserError(
-            "--amp_dtype=float16: expected bfloat16 for --custom_interact on a CPU, found float16; "
-            "use --amp_dtype=bfloat16, or leave --custom_interact out",
-            flag="amp_dtype",
-            expected="bfloat16",
-            found="float16",
-        )
+        problem = "not possible with --custom_interact on a CPU; use bfloat16, or leave that out"
+        raise UserError.of_flag("amp_dtype", name, problem)
     return tf.as_dtype(name)
 
 

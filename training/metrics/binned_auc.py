@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics.exact_auc import area, flat, refuse_nan
+from training.metrics.exact_auc import area, flat
 
 if TYPE_CHECKING:
     from training.runtime.process_group import ProcessGroup
@@ -30,42 +30,29 @@ class BinnedAuc:
 
     def __init__(self, thresholds: int = THRESHOLDS):
         self._counts = np.zeros((2, thresholds - 1), np.int64)
-        self._invalid = 0
 
     def add(self, logits: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         """Adds samples.
 
         Args:
-            logits: [n] float32.
+            logits: [n] float32; not NaN.
             labels: [n], 0 or 1.
 
         Raises:
             ValueError: the lengths differ.
         """
         logits, positive = flat(logits, labels)
-        valid = ~np.isnan(logits)
-        self._invalid += logits.size - int(np.count_nonzero(valid))
         with np.errstate(over="ignore"):
             probability = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
         bins = self._counts.shape[1]
         # In float32 as in Keras; a probability equal to a threshold is in the bin below it.
-        index = np.ceil(probability * np.float32(bins)) - 1
-        index = np.maximum(index, 0, where=valid, out=np.zeros_like(index)).astype(np.int64)
-        for row, chosen in zip(self._counts, (positive & valid, ~positive & valid)):
+        index = np.fmax(np.ceil(probability * np.float32(bins)) - 1, 0).astype(np.int64)
+        for row, chosen in zip(self._counts, (positive, ~positive)):
             row += np.bincount(index[chosen], minlength=bins)
 
-    def result(self, cluster: ProcessGroup | None = None) -> float:
-        """Returns the area over the samples of all ranks; NaN if all labels are equal.
-
-        Args:
-            cluster: the ranks; None: this process alone. All ranks must call this method.
-
-        Raises:
-            training.metrics.exact_auc.ScoresNotFiniteError: a logit on any rank is NaN.
-        """
-        refuse_nan(self._invalid, cluster)
-        counts = self._counts if cluster is None else cluster.all_reduce_sum(self._counts)
-        positives, negatives = counts
+    def result(self, cluster: ProcessGroup) -> float:
+        """Returns the area over the samples of all ranks; NaN if all labels are equal."""
+        positives, negatives = cluster.all_reduce_sum(self._counts)
         below = np.cumsum(negatives) - negatives
         # In Python's integers: 63 bits hold the product of one bin, but not the sum over all bins.
         doubled = sum(int(p) * int(2 * b + n) for p, b, n in zip(positives, below, negatives))

@@ -29,78 +29,49 @@ _BLOCK = 1 << 24
 _CHUNK = 1 << 22
 
 
-class ScoresNotFiniteError(ValueError):
-    """A score is NaN or infinite, so that the AUC is undefined."""
-
-
-def exact_auc(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, cluster: ProcessGroup | None = None
-) -> float:
-    """Returns the area under the ROC curve over the samples of all ranks.
-
-    Args:
-        scores: [n] float32, the scores of this rank: logits or probabilities.
-        labels: [n], 0 or 1.
-        cluster: the ranks; None: this process alone. All ranks must call this function, also those
-            without samples.
-
-    Returns:
-        A float, equal on all ranks; NaN if all labels are equal.
-
-    Raises:
-        ScoresNotFiniteError: a score on any rank is NaN.
-        ValueError: the lengths differ.
-    """
-    metric = ExactAuc()
-    metric.add(scores, labels)
-    return metric.result(cluster)
-
-
 class ExactAuc:
     """Collects the scores of this rank; computes the area at the end."""
 
     def __init__(self):
         self._positives, self._negatives = _Scores(), _Scores()
-        self._invalid = 0
 
     def add(self, scores: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         """Adds samples.
 
         Args:
-            scores: [n] float32, logits or probabilities.
+            scores: [n] float32, logits or probabilities; not NaN.
             labels: [n], 0 or 1.
 
         Raises:
             ValueError: the lengths differ.
         """
         scores, positive = flat(scores, labels)
-        self._invalid += int(np.count_nonzero(np.isnan(scores)))
         self._positives.append(scores[positive])
         self._negatives.append(scores[~positive])
 
-    def result(self, cluster: ProcessGroup | None = None) -> float:
-        """Returns the area over the samples of all ranks and discards them; see `exact_auc`."""
-        refuse_nan(self._invalid, cluster)
+    def result(self, cluster: ProcessGroup) -> float:
+        """Returns the area over the samples of all ranks and discards them.
+
+        NaN if all labels are equal. All ranks must call this method, also those without samples.
+        """
         # These arrays are not shared: sort them in place, and free them after their last use.
         pair = [self._positives.take(), self._negatives.take()]
         for scores in pair:
             scores.sort()
-        if cluster is None or cluster.size == 1:
-            counts, rank = np.array([[scores.size for scores in pair]], np.int64), 0
-        else:
+        if cluster.size > 1:
             cuts = _cuts(pair[0], pair[1], cluster)
             for index in (0, 1):
                 pair[index] = _by_range(pair, index, cuts, cluster)
-            counts, rank = np.zeros((cluster.size, 2), np.int64), cluster.rank
-            counts[rank] = [scores.size for scores in pair]
-            counts = cluster.all_reduce_sum(counts)
+        counts = np.zeros((cluster.size, 2), np.int64)
+        counts[cluster.rank] = [scores.size for scores in pair]
+        counts = cluster.all_reduce_sum(counts)
         positives, negatives = pair
-        below = int(counts[:rank, 1].sum())
+        below = int(counts[: cluster.rank, 1].sum())
         # Twice the number of won pairs, so that half a tie is an integer. 63 bits are enough for
         # four billion samples.
         doubled = _doubled_wins(positives, negatives) + 2 * below * positives.size
-        all_positives, all_negatives = counts.sum(axis=0)
-        return area(summed(doubled, cluster), all_positives, all_negatives)
+        (doubled,) = cluster.all_reduce_sum(np.array([doubled], np.int64))
+        return area(int(doubled), *counts.sum(axis=0))
 
 
 class _Scores:
@@ -145,20 +116,6 @@ def flat(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.n
     if scores.shape != positive.shape:
         raise ValueError(f"expected one label per score, found {scores.size} and {positive.size}")
     return scores, positive
-
-
-def refuse_nan(invalid: int, cluster: ProcessGroup | None) -> None:
-    """Raises ScoresNotFiniteError on all ranks if `invalid` is above 0 on any rank."""
-    invalid = summed(invalid, cluster)
-    if invalid:
-        raise ScoresNotFiniteError(f"the AUC is undefined: {invalid} scores are NaN")
-
-
-def summed(count: int, cluster: ProcessGroup | None) -> int:
-    """Returns the sum of an integer over all ranks."""
-    if cluster is None or cluster.size == 1:
-        return count
-    return int(cluster.all_reduce_sum(np.array([count], np.int64))[0])
 
 
 def area(doubled: int, positives: int, negatives: int) -> float:

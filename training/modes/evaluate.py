@@ -11,8 +11,7 @@ from training.checkpoint.compatibility import with_model_of
 from training.checkpoint.restore import find_checkpoint
 from training.checkpoint.weights import load_weights
 from training.config import Config
-from training.evaluation import evaluate
-from training.metrics.exact_auc import ScoresNotFiniteError
+from training.evaluation import ScoresNotFiniteError, evaluate
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError
 from training.runtime.monitor import Monitor
@@ -58,10 +57,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
             )  # fmt: skip
         except ScoresNotFiniteError as error:
             raise DivergedError(f"evaluation of {reader.folder}: {error}") from error
-        if scored is None:
-            raise ValueError(
-                "expected a result of an evaluation that cannot be stopped, found None"
-            )
+        assert scored is not None  # Nothing requests this evaluation to stop.
         scores = {
             "auc": finite_or_none(scored.auc),
             "log_loss": finite_or_none(scored.log_loss),

@@ -11,13 +11,14 @@ from training.breakdown import LAST, BreakdownStep
 from training.build import build
 from training.checkpoint import compatibility, restore
 from training.checkpoint.reader import Reader
-from training.checkpoint.saver import Saver, facts
+from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
 from training.config import Config
 from training.data import Data
 from training.evaluation import evaluator
 from training.loop import Loop, Services, StartPoint, Trainee, last_step
 from training.optimizers import OPTIMIZERS
+from training.runtime import environment
 from training.runtime.console import warn
 from training.runtime.control_votes import ControlVotes
 from training.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
@@ -99,8 +100,9 @@ def _saver(
     journal: Journal,
 ) -> Saver:
     checkpoint = config.checkpoint
+    facts = {"flags": config.flags(), "data": data.facts, "versions": environment.versions()}
     return Saver(
-        folder, cluster, state, facts(config.flags(), data.facts), keep=checkpoint.keep,
+        folder, cluster, state, facts, keep=checkpoint.keep,
         interval=checkpoint.interval.steps, timeout=config.output.stall_timeout, journal=journal,
     )  # fmt: skip
 

@@ -32,19 +32,24 @@ def one_line(error):
     return text
 
 
+def some_variants(value, rng, most=300):
+    found = list(variants(value))
+    return [found[index] for index in rng.permutation(len(found))[:most]]
+
+
 def count_refused(value, rng, path, read, refusals, check=lambda found, what: None, texts=TEXTS,
                   write=lambda path, data: path.write_bytes(data)):  # fmt: skip
     """Reads damaged variants of a JSON file; returns how many were refused.
 
     Args:
         value: the intact content; `check` is called for each variant that is accepted.
-        path: the file, which every error names.
+        path: the file or its folder, which every error names.
         read: function () -> content.
         refusals: class of the errors.
         texts: contents that must be refused.
     """
     refused = 0
-    for what, changed in variants(value, rng):
+    for what, changed in some_variants(value, rng):
         write(path, json.dumps(changed).encode())
         try:
             found = read()
@@ -61,12 +66,12 @@ def count_refused(value, rng, path, read, refusals, check=lambda found, what: No
     return refused
 
 
-def write_manifest(path, data):
+def write_manifest(folder, data):
     """Replaces the manifest of a checkpoint and its checksum."""
-    path.write_bytes(data)
-    digests = checksums.read_checksums(path.parent)
+    (folder / manifest.NAME).write_bytes(data)
+    digests = checksums.read_checksums(folder)
     digests[manifest.NAME] = hashlib.sha256(data).hexdigest()
-    (path.parent / checksums.CHECKSUMS).write_text(checksum_text(digests))
+    (folder / checksums.CHECKSUMS).write_text(checksum_text(digests))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,7 @@ def checkpoint(tmp_path_factory, seed_of):
         "tables": shards,
     }  # fmt: skip
     (folder / checksums.CHECKSUMS).write_text(checksum_text(arrays.digests))
-    write_manifest(folder / manifest.NAME, json.dumps(content).encode())
+    write_manifest(folder, json.dumps(content).encode())
     return folder, content, tables
 
 
@@ -121,7 +126,7 @@ def test_intact_manifest_is_accepted(checkpoint):
     for found, table in zip(read_checkpoint(folder), tables):
         np.testing.assert_array_equal(found, table)
     content["evaluations"][0]["auc"] = float("nan")  # as older versions wrote it
-    write_manifest(folder / manifest.NAME, json.dumps(content).encode())
+    write_manifest(folder, json.dumps(content).encode())
     assert manifest.read(folder)[0]["evaluations"][0]["auc"] is None
     content["evaluations"][0]["auc"] = 0.6
 
@@ -136,8 +141,7 @@ def test_damaged_manifest_is_refused_or_changes_nothing(checkpoint, rng):
         verify.find_problems(folder)
         accepted.append(what)
 
-    path = folder / manifest.NAME
-    refused = count_refused(content, rng, path, lambda: read_checkpoint(folder), DamagedError,
+    refused = count_refused(content, rng, folder, lambda: read_checkpoint(folder), DamagedError,
                             check, write=write_manifest)  # fmt: skip
     assert len(accepted) > 3 and refused > 100
     assert verify.find_problems(folder)
@@ -164,9 +168,15 @@ def test_damaged_placement_is_refused_or_valid(tmp_path, rng):
         covered = sum(s.rows for s in found.shards if s.kind != "replicated")
         assert covered <= 2 * sum(run["vocab_sizes"]), what
 
-    content = json.loads(placement_text(plan(**run, policy="table")))
+    content = {
+        "tables": [
+            {"table": 2, "kind": "column", "ranks": [1, 0]},
+            {"table": 0, "kind": "table", "rank": 1},
+            {"table": 1, "kind": "row"},
+        ]
+    }
     read = lambda: read_placement(path, **run)  # noqa: E731
-    assert count_refused(content, rng, path, read, PlacementError, check) > 100
+    assert count_refused(content, rng, path, read, PlacementError, check) > 50
 
 
 def test_damaged_vocabulary_file_is_refused_or_valid(tmp_path, rng):
@@ -247,7 +257,7 @@ def test_damaged_watchdog_message_is_refused(rng):
     assert list(read_states(line + line + b'{"rank"', 2)) == [state, state]
     assert list(read_states(b"\n", 2)) == list(read_states(b"", 2)) == []
     refused = 0
-    for what, changed in variants(state, rng):
+    for what, changed in some_variants(state, rng):
         try:
             (found,) = read_states(json.dumps(changed).encode() + b"\n", 2)
         except StructureError as error:

@@ -53,15 +53,16 @@ def test_file_that_includes_itself_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("content", "fields"),
     [
-        (b"--lr=1\n--flagfile\n", {"found": "--flagfile"}),
-        (b"--lr=\xff", {"found": "0xff"}),
+        (b"--lr=1\n--flagfile\n", {"line": 2}),
+        (b"--lr=\xff", {}),
         (b"#" * (1 << 20) + b"#", {"bound": 1 << 20}),
     ],
 )
 def test_invalid_file_is_an_error(tmp_path, content, fields):
     (tmp_path / "a").write_bytes(content)
     error = error_of([f"--flagfile={tmp_path}/a"])
-    assert error.fields == {"flag": "flagfile", "path": f"{tmp_path}/a", **fields}
+    assert error.path == f"{tmp_path}/a"
+    assert fields.items() <= error.fields.items()
 
 
 def test_missing_file_is_an_error(tmp_path):

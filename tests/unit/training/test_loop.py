@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from training.config import Config
 from training.data import Data
+from training.evaluation import ScoresNotFiniteError
 from training.loop import Loop, Services, StartPoint, Trainee
-from training.metrics.exact_auc import ScoresNotFiniteError
 from training.precision import LossScale
 from training.runtime import environment
 from training.runtime.control_votes import ControlVotes
@@ -111,8 +111,11 @@ def run(monkeypatch):
         attainable_auc=None, facts={},
     )  # fmt: skip
 
-    def make(changed=(), *, step=None, evaluate=None, start=None, journal=None, **services):
-        trainee = Trainee(data, step or Step(), LossScale(1.0), LearningRateSchedule(1.0), evaluate)
+    def make(
+        changed=(), *, step=None, evaluate=None, start=None, journal=None, scale=None, **services
+    ):
+        scale = scale or LossScale(1.0)
+        trainee = Trainee(data, step or Step(), scale, LearningRateSchedule(1.0), evaluate)
         return Loop(
             config.with_values(**dict(changed)), SingleProcessGroup(), trainee,
             Services(journal or Journal(), ControlVotes(None, 0), **services), start,
@@ -163,11 +166,12 @@ def test_resumed_run_that_has_passed_the_threshold_stops(run, threshold, in_last
 
 
 def test_time_of_steps_excludes_evaluations_and_checkpoints(run):
-    step, saver = Step(), Saver()
+    step, journal = Step(), Events()
     run(
         {"eval_in_last": False, "eval_interval": 2},
-        evaluate=lambda heartbeat, stop: scores(), step=step, saver=saver,
+        evaluate=lambda heartbeat, stop: scores(), step=step, saver=Saver(), journal=journal,
     )  # fmt: skip
+    assert [e["step"] for kind, e in journal.events if kind == "evaluation"] == [2, 4, 5]
     assert len(step.paused) == 4  # after steps 2, 4 and 5, and the checkpoint
 
 
@@ -200,15 +204,6 @@ def test_stopped_evaluation_leaves_no_record_and_ends_the_run(run):
     assert "evaluation" not in [kind for kind, _ in journal.events]
 
 
-def test_loop_evaluates_at_the_interval_and_at_the_end(run):
-    journal = Events()
-    run(
-        {"eval_in_last": False, "eval_interval": 2},
-        evaluate=lambda heartbeat, stop: scores(0.75), journal=journal,
-    )  # fmt: skip
-    assert [e["step"] for kind, e in journal.events if kind == "evaluation"] == [2, 4, 5]
-
-
 def test_loop_reports_a_model_that_learns_nothing(run):
     journal = Events()
     run(evaluate=lambda heartbeat, stop: scores(0.5), journal=journal)
@@ -222,6 +217,18 @@ def test_loop_ends_with_an_error_if_the_loss_is_not_finite(run, loss):
         run(step=Step(loss=loss))
     for word in (f"loss is {loss}", "step 5", "learning rate 1", "loss scale 1", "--lr"):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("in_a_row", [99, 100])
+def test_hundred_skipped_steps_in_a_row_end_the_run(run, in_a_row):
+    scale = LossScale(1.0, skip_nonfinite=True)
+    for _ in range(in_a_row):
+        scale.after_step(tf.constant(False))
+    if in_a_row < 100:
+        assert run(step=Step(loss=math.nan), scale=scale)["skipped_steps"] == in_a_row
+        return
+    with pytest.raises(DivergedError, match=r"last 100 steps .* step 5 "):
+        run(scale=scale)
 
 
 def test_loop_ends_with_an_error_if_scores_are_not_finite(run):

@@ -11,8 +11,7 @@ from model.serving import ServingDLRM
 from tests.support.thread_ranks import ThreadRanks
 from tests.support.training.not_finite import VALUES, with_value
 from tests.support.training.small_model import DENSE, VOCAB, batches, build, train
-from training.evaluation import evaluate
-from training.metrics.exact_auc import ScoresNotFiniteError
+from training.evaluation import ScoresNotFiniteError, evaluate
 from training.modes import inference_benchmark
 from training.runtime.errors import DivergedError
 from training.runtime.process_group import SingleProcessGroup

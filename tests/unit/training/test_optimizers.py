@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support.reference import ReferenceDLRM
-from tests.support.training.small_model import VOCAB, batches, build, train
 from training.optimizers import OPTIMIZERS
-
-STEPS = 25
 
 
 class SGD:
@@ -42,82 +38,6 @@ class Adam:
 
 
 REFERENCES = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
-
-
-class Follower(ReferenceDLRM):
-    """Starts each step from the trainer's weights, so that rounding does not accumulate."""
-
-    def __init__(self, optimizer):
-        self._make, self._dense_optimizers = optimizer, {}
-
-    def begin(self, model, holder):
-        """Copies the trainer's weights."""
-        bottom, top = (
-            [(layer.kernel.numpy(), layer.bias.numpy()) for layer in mlp.dense_layers]
-            for mlp in (model.bottom, model.top)
-        )
-        super().__init__(bottom, top, [holder.read(i, 0, rows) for i, rows in enumerate(VOCAB)])
-
-    def near_a_kink(self, batch):
-        """Returns whether a unit is so near zero that float32 may give it another sign."""
-        _, bottom, top = self._forward(batch["dense"].numpy(), batch["categorical"].numpy())
-        inner = [
-            (values, *weights)
-            for activations, layers in ((bottom, self.bottom), (top, self.top[:-1]))
-            for values, weights in zip(activations, layers)
-        ]
-        return any(np.abs(x @ kernel + bias).min() < 1e-6 for x, kernel, bias in inner)
-
-    def step(self, batch, rate):
-        """Returns (loss, [(expected weights, their change), ...])."""
-        before = [weights for layer in (*self.bottom, *self.top) for weights in layer]
-        tables = [table.copy() for table in self.tables]
-        loss = super().step(
-            batch["dense"].numpy(), batch["categorical"].numpy(), batch["label"].numpy()[:, 0], 1.0
-        )
-        after = [weights for layer in (*self.bottom, *self.top) for weights in layer]
-        expected = []
-        for index, (old, new) in enumerate(zip(before, after)):
-            optimizer = self._dense_optimizers.setdefault(index, self._make())
-            change = optimizer.change(old - new, rate)
-            expected.append((old - change, change))
-        for old, new in zip(tables, self.tables):
-            change = rate * (old - new)
-            expected.append((old - change, change))
-        return loss, expected
-
-
-@pytest.mark.parametrize(("name", "rate"), [("sgd", 0.2), ("adagrad", 0.02), ("adam", 0.01)])
-def test_step_equals_the_reference(name, rate, rng, seed):
-    model, embedding, _, step = build(seed, optimizer=name)
-    (holder,) = embedding.fused_tables
-    assert [shard.table for shard in holder.shards] == list(range(len(VOCAB)))
-    reference = Follower(REFERENCES[name])
-    errors = []
-    for _ in range(STEPS):
-        reference.begin(model, holder)
-        (batch,) = batches(1, rng)
-        while reference.near_a_kink(batch):
-            (batch,) = batches(1, rng)
-        wanted_loss, expected = reference.step(batch, rate)
-        (loss,) = train(step, [batch], rate)
-        assert loss == pytest.approx(wanted_loss, rel=2e-6)
-        ours = [w.numpy() for mlp in (model.bottom, model.top) for layer in mlp.dense_layers
-                for w in (layer.kernel, layer.bias)]  # fmt: skip
-        ours += [holder.read(i, 0, rows) for i, rows in enumerate(VOCAB)]
-        sizes = [np.linalg.norm(change) for _, change in expected]
-        misses = [
-            # Only the part that rounding of a float32 weight does not explain.
-            np.linalg.norm(np.maximum(np.abs(value - wanted) - 3e-7 * np.abs(wanted), 0))
-            for value, (wanted, _) in zip(ours, expected)
-        ]
-        assert min(sizes) > 0
-        assert np.linalg.norm(misses) < 1e-3 * np.linalg.norm(sizes)
-        errors.append([*np.divide(misses, sizes), np.linalg.norm(misses) / np.linalg.norm(sizes)])
-    # Medians, because rounding decides Adam's direction if a gradient is nearly zero.
-    *each, together = np.median(errors, axis=0)
-    assert max(each) < 1e-3
-    assert together < 2e-5
 
 
 def shapes_of(rng):

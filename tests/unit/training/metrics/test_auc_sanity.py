@@ -61,7 +61,7 @@ def test_diagnose_names_inverted_labels_only_if_auc_and_log_loss_show_them():
 def test_diagnose_does_not_blame_labels_after_few_steps():
     schedule = LearningRateSchedule(0.25)
     text = diagnose(evaluation(0.31, log_loss=1.1), 10, schedule, "/data/x", 0.48)
-    assert "10 steps are too few" in text
+    assert "10 steps" in text
     assert "inverted" not in text
 
 

