@@ -153,18 +153,13 @@ def bench_reader(
     for name, (description, options) in datasets.items():
         speed, used = _median(runs[name])
         (limit,) = _median(limits[name])
-        results.append(
-            {
-                "case": f"reader {name}",
-                "samples_per_second": speed,
-                "bytes_per_sample": description.bytes_per_sample,
-                "processor_seconds_per_million_samples": used,
-                # A reader of some tables does not read every byte.
-                "floor_samples_per_second": (
-                    None if "tables" in options else limit / description.bytes_per_sample
-                ),
-            }
-        )
+        # A reader of some tables does not read every byte.
+        floor = None if "tables" in options else limit / description.bytes_per_sample
+        results.append({
+            "case": f"reader {name}", "samples_per_second": speed,
+            "bytes_per_sample": description.bytes_per_sample,
+            "processor_seconds_per_million_samples": used, "floor_samples_per_second": floor,
+        })  # fmt: skip
     return results
 
 
@@ -178,14 +173,7 @@ def bench_tools(
     folders: Mapping[str, str],
     repeats: int,
 ) -> list[dict[str, Any]]:
-    """Returns the results of each command, which takes a destination, for each folder.
-
-    Args:
-        cases: {name: command without its destination}.
-        source_bytes: {name: size of the command's source}.
-        folders: {name: folder to write to}.
-        repeats: runs of each case.
-    """
+    """Returns the results of each command, whose destination is omitted, for each folder."""
     runs = {(name, where): [] for where in folders for name in cases}
     limits = {where: [] for where in folders}
     written = {}
@@ -203,16 +191,14 @@ def bench_tools(
         seconds, used, memory = _median(measured)
         (limit,) = _median(limits[where])
         size = source_bytes[name]
-        results.append(
-            {
-                "case": f"{name}, to {where}",
-                "gigabytes_per_second": size / 1e9 / (seconds - start),
-                "processor_seconds_per_gigabyte": (used - start_used) / size * 1e9,
-                "peak_memory_mib": memory / 2**20,
-                "bytes_written_per_byte": written[name] / size,
-                "floor_gigabytes_per_second": limit / written[name] * size / 1e9,
-            }
-        )
+        results.append({
+            "case": f"{name}, to {where}",
+            "gigabytes_per_second": size / 1e9 / (seconds - start),
+            "processor_seconds_per_gigabyte": (used - start_used) / size * 1e9,
+            "peak_memory_mib": memory / 2**20,
+            "bytes_written_per_byte": written[name] / size,
+            "floor_gigabytes_per_second": limit / written[name] * size / 1e9,
+        })  # fmt: skip
     return results
 
 
@@ -280,14 +266,11 @@ def _run(
     datasets["per_table, rank 0 of 8, 3 tables"] = (per_table, {"size": 8, "tables": [0, 9, 19]})
     source = os.path.join(folder, "train_data.bin")
     command = ["-m", "dataset.convert", "--layout"]
+    three_file = os.path.join(folder, "three_file")
     cases = {
         "split_bin": ["split_bin.py", source],
         "split_bin --split_categories": ["split_bin.py", "--split_categories", source],
-        "convert three_file to per_table": [
-            *command,
-            "per_table",
-            os.path.join(folder, "three_file"),
-        ],
+        "convert three_file to per_table": [*command, "per_table", three_file],
         "convert per_table to three_file": [*command, "three_file", per_table.path],
     }
     sizes = dict.fromkeys(cases, raw.samples * raw.bytes_per_sample)

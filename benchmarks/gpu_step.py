@@ -110,18 +110,12 @@ class Step:
 
     def phases(self) -> dict[str, Callable[[], None]]:
         """Returns the step as {name: phase}, in order."""
-        return {
-            "lookup": self._lookup,
-            "bottom forward": self._bottom_forward,
-            "interaction forward": self._interaction_forward,
-            "top forward": self._top_forward,
-            "loss": self._loss,
-            "top backward": self._top_backward,
-            "interaction backward": self._interaction_backward,
-            "row update": self._row_update,
-            "bottom backward": self._bottom_backward,
-            "dense update": self._dense_update,
-        }
+        phases = (
+            self._lookup, self._bottom_forward, self._interaction_forward, self._top_forward,
+            self._loss, self._top_backward, self._interaction_backward, self._row_update,
+            self._bottom_backward, self._dense_update,
+        )  # fmt: skip
+        return {phase.__name__[1:].replace("_", " "): phase for phase in phases}
 
     def _lookup(self):
         self.library.embedding_lookup(
@@ -168,10 +162,8 @@ class Step:
             if last_relu or index < len(layers) - 1:
                 gradient = self.torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0)
             layer, x = layers[index], outputs[index]
-            self.gradients[id(layer)] = (
-                x.t() @ gradient,
-                gradient.sum(0, dtype=self.torch.float32),
-            )
+            bias = gradient.sum(0, dtype=self.torch.float32)
+            self.gradients[id(layer)] = (x.t() @ gradient, bias)
             if index or layers is self.top:
                 gradient = gradient @ layer.weight.t()
         return gradient
@@ -215,11 +207,7 @@ class Step:
 
 
 class PlainStep:
-    """The same step as a PyTorch user would write it.
-
-    Args:
-        step: the step whose tables, inputs and initial weights are used.
-    """
+    """The same step as a PyTorch user would write it, on a step's tables, inputs and weights."""
 
     def __init__(self, step: Step):
         torch = step.torch
@@ -351,9 +339,8 @@ def measure(step: Step, kind: str, repeats: int, generator: np.random.Generator)
         step.ids.copy_(sets[k % ID_SETS])
 
     def time(names):
-        return milliseconds(
-            torch, captured(torch, [phases[name] for name in names]), next_ids, repeats
-        )
+        graph = captured(torch, [phases[name] for name in names])
+        return milliseconds(torch, graph, next_ids, repeats)
 
     phases = step.phases()
     step.deterministic = False

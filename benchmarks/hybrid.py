@@ -42,6 +42,10 @@ VOCAB = (
 DIMENSION = 128
 POWER = 1.05
 WARMUP = 3
+#: (placement, --dedup_ids, distribution of ids).
+CASES = [(placement, compress, law)
+         for compress, law in ((False, "power law"), (True, "power law"), (False, "uniform"))
+         for placement in ("table", "row")]  # fmt: skip
 
 
 def power_law_ids(
@@ -92,7 +96,7 @@ def work(options: argparse.Namespace) -> None:
     generator = np.random.default_rng(cluster.rank)
     local = options.batch // cluster.size
     rows = []
-    for policy, compress, law in options.cases:
+    for policy, compress, law in CASES:
         draw = power_law_ids if law == "power law" else uniform_ids
         placement = plan(VOCAB, DIMENSION, cluster.size, policy=policy)
         embedding = ShardedEmbedding(
@@ -157,14 +161,6 @@ def main() -> None:
     parser.add_argument("--json", type=results_file.target, help="file to write the rows to")
     parser.add_argument("--worker", dest="output", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.cases = [
-        ("table", False, "power law"),
-        ("row", False, "power law"),
-        ("table", True, "power law"),
-        ("row", True, "power law"),
-        ("table", False, "uniform"),
-        ("row", False, "uniform"),
-    ]
     if options.output:
         work(options)
         return

@@ -144,11 +144,10 @@ def measure(command: Sequence[str], output: str | os.PathLike) -> dict[str, floa
     if status:
         sys.exit(f"{' '.join(command)}: expected exit status 0, found {status}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
         "seconds": round(seconds, 1),
-        "cpu_seconds": round(
-            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
-        ),
+        "cpu_seconds": round(used, 1),
         "peak_resident_gib": round(peaks[0] / 2**30, 2),
         "peak_proportional_gib": round(peaks[1] / 2**30, 2),
         "peak_disk_gb": round(peaks[2] / 1e9, 2),

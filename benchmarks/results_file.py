@@ -38,13 +38,7 @@ def target(text: str) -> str:
 
 
 def write(path: str, benchmark: str, figures: Mapping[str, Any]) -> None:
-    """Writes a benchmark's figures.
-
-    Args:
-        path: the file, checked by `target`; missing folders are created.
-        benchmark: the benchmark's name.
-        figures: a dictionary of JSON values.
-    """
+    """Writes a benchmark's figures to a path that `target` checked; creates missing folders."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     atomic.write_json(path, {"benchmark": benchmark, **figures})
 

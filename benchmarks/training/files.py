@@ -19,11 +19,6 @@ def write(folder: str | os.PathLike, vocab_sizes: Sequence[int], samples: int) -
 
     Labels, dense counts below 1024 and ids are uniform. The files remain in the page cache for the
     program that reads them next.
-
-    Args:
-        folder: existing folder to write into.
-        vocab_sizes: rows of each table.
-        samples: samples in train/.
     """
     from dataset import convert, layouts, open_split, vocabularies
 

@@ -88,17 +88,8 @@ def measure(
 ) -> Measured:
     """Measures all cases in each round.
 
-    Args:
-        programs: {name: program}; those that are too slow are removed.
-        machine: the program that measures the machine's rates.
-        cases: the cases to measure.
-        rounds: number of rounds.
-        precisions: precisions of the machine's matrix products.
-        burst: length of the bursts.
-        report: called with each progress line.
-
-    Returns:
-        The results.
+    `programs` is {name: program}; those that are too slow are removed. `machine` is the program
+    that measures the machine's rates. `report` is called with each progress line.
     """
     counts: dict[Case, int] = {}
     missing: dict[str, dict[str, str]] = {}

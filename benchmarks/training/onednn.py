@@ -58,12 +58,7 @@ def version(library: ctypes.CDLL) -> str:
 
 
 class Products:
-    """Products in one precision, callable as the argument of `gemm.flops_per_second`.
-
-    Args:
-        library: from `load`.
-        precision: "fp32" or "bf16".
-    """
+    """Products in "fp32" or "bf16", callable as the argument of `gemm.flops_per_second`."""
 
     def __init__(self, library: ctypes.CDLL, precision: str):
         self._library, self._precision = library, precision
@@ -110,10 +105,8 @@ class Products:
             description = ctypes.c_void_p(
                 self._library.dnnl_primitive_desc_query_md(plan, _QUERY[kind], 0)
             )
-            numbers, memory = (
-                self._numbers(self._library.dnnl_memory_desc_get_size(description)),
-                ctypes.c_void_p(),
-            )
+            numbers = self._numbers(self._library.dnnl_memory_desc_get_size(description))
+            memory = ctypes.c_void_p()
             self._do("memory_create", ctypes.byref(memory), description, self._engine,
                      ctypes.c_void_p(numbers.ctypes.data))  # fmt: skip
             arguments[place] = _Argument(kind, memory.value)

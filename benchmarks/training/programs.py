@@ -147,11 +147,6 @@ class Program:
     ) -> tuple[list[dict[str, Any]], float]:
         """Sends a request to all processes of the program and waits for their answers.
 
-        Args:
-            do: name of the request.
-            timeout: seconds to wait, if not the default of `Programs`.
-            **arguments: arguments of the request.
-
         Returns:
             (answers in the order of connection, number of cores busy with other load).
 

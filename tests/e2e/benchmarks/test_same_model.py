@@ -41,17 +41,11 @@ def make_ours(task):
         DENSE_FEATURES, tables, task.bottom_mlp, task.top_mlp, seed=task.seed, custom_interact=True
     )
     model = DenseDLRM(config)
-    embedding = ShardedEmbedding(
-        plan(task.vocab_sizes, task.dimension, 1),
-        SingleProcessGroup(),
-        task.batches[0],
-        EmbeddingOptions(seed=task.seed),
-    )
-    step = TrainStep(
-        StepParts(
-            model, embedding, SGD(model.trainable_variables), SingleProcessGroup(), LossScale(1.0)
-        )
-    )
+    placement, ranks = plan(task.vocab_sizes, task.dimension, 1), SingleProcessGroup()
+    options = EmbeddingOptions(seed=task.seed)
+    embedding = ShardedEmbedding(placement, ranks, task.batches[0], options)
+    optimizer = SGD(model.trainable_variables)
+    step = TrainStep(StepParts(model, embedding, optimizer, ranks, LossScale(1.0)))
     return model, embedding, step
 
 
@@ -107,10 +101,7 @@ def test_keras_peer_has_sparse_table_gradients(task):
     assert all(isinstance(g, tf.IndexedSlices) for g in tape.gradient(loss, tables))
 
 
-@pytest.mark.skipif(
-    not TORCH.exists(),
-    reason="needs torchrec_environment.sh's environment",
-)
+@pytest.mark.skipif(not TORCH.exists(), reason="needs torchrec_environment.sh's environment")
 def test_torchrec_peer_has_our_losses(task, tmp_path):
     model, embedding, step = make_ours(task)
     given = weights(task, model, embedding)

@@ -33,25 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python3 -m training.report", description="Writes an HTML report on training runs."
     )
     add = parser.add_argument
-    add(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        type=command_line.path,
-        help="folder of a run, such as runs/latest",
-    )
-    add(
-        "--output",
-        metavar="FILE",
-        type=command_line.path,
-        help="HTML file to write [report.html in the first run's folder]",
-    )
-    add(
-        "--png",
-        metavar="FOLDER",
-        type=command_line.path,
-        help="also write each plot, and overview.png, to this folder",
-    )
+    path = command_line.path
+    add("runs", nargs="+", metavar="RUN", type=path, help="folder of a run, such as runs/latest")
+    add("--output", metavar="FILE", type=path,
+        help="HTML file to write [report.html in the first run's folder]")  # fmt: skip
+    add("--png", metavar="FOLDER", type=path,
+        help="also write each plot, and overview.png, to this folder")  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         for line in write(options.runs, options.output, options.png):

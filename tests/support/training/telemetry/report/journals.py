@@ -56,14 +56,7 @@ def make_events(
 
 
 def write_run(folder, events, end=None, tail=""):
-    """Creates a run's folder and returns its path.
-
-    Args:
-        folder: the folder to create.
-        events: the events of the journal.
-        end: the content of result.json; None for a killed run.
-        tail: text after the last line.
-    """
+    """Creates a run's folder and returns its path; `end` is None for a killed run."""
     folder.mkdir(parents=True)
     lines = JsonLines(folder)
     for event in events:
