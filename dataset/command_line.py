@@ -42,22 +42,17 @@ def path(text: str) -> str:
 
 
 def run(name: str, job: Callable[[], int], interrupted: str = "interrupted") -> int:
-    """Runs a tool and returns its exit status.
+    """Runs a tool; returns its status, 2 after an error, or 130 after an interrupt.
 
-    Prints an error that the user can fix as one line on standard error. Other errors propagate:
-    Python prints a traceback and exits with 1. `storage.program_start` handles a standard output
-    that cannot be written.
+    Prints an error that the user can fix as one line on standard error. Other errors propagate.
 
     Args:
         name: name of the tool, the prefix of messages.
         job: the tool; returns its exit status.
         interrupted: message when the user interrupts the tool.
-
-    Returns:
-        The job's status, 2 after an error, or 130 after an interrupt.
     """
     try:
-        status = job()
+        return job()
     except (DatasetError, PreprocessError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -74,7 +69,6 @@ def run(name: str, job: Callable[[], int], interrupted: str = "interrupted") -> 
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return status
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

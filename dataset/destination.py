@@ -17,10 +17,6 @@ from storage.digests import BlockDigest
 class Destination:
     """A split's folder, or the file of the raw layout.
 
-    Args:
-        path: the folder or file.
-        layout: name of the layout to write.
-
     Attributes:
         path: the folder or file.
         raw: whether the path is a raw file.
@@ -54,12 +50,7 @@ class Destination:
         return Claim(self.folder, marker=f".{self._mark}.incomplete", is_complete=self._is_complete)
 
     def take(self, claim: Claim, source: DatasetDescription, names: Sequence[str]) -> None:
-        """Claims the files before any is written.
-
-        Args:
-            claim: from `claim`.
-            source: the split to read.
-            names: the files' names in the encoding.
+        """Claims the named files of the encoding before any is written.
 
         Raises:
             DatasetError: a file of the source would be overwritten.
@@ -88,13 +79,7 @@ class Destination:
     def finish(
         self, source: DatasetDescription, encoding: Encoding, digests: Sequence[BlockDigest]
     ) -> None:
-        """Writes the record that the files are complete.
-
-        Args:
-            source: the split that was written.
-            encoding: its encoding.
-            digests: the digest of each file.
-        """
+        """Writes the record that the files of `encoding`, with these digests, are complete."""
         if self.raw:
             path = os.path.join(self.folder, self._mark)
             ownership.record_raw(path, source.samples, source.attainable_auc)

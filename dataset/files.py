@@ -145,12 +145,7 @@ def expect_samples(
 ) -> None:
     """Raises `DatasetError` unless the file holds exactly `samples` samples after its header.
 
-    Args:
-        path: the file.
-        bytes_per_sample: bytes of one sample.
-        samples: expected number of samples.
-        header: bytes before the first sample.
-        hint: end of the message.
+    `hint` ends the message.
     """
     found = size(path)
     expected = header + samples * bytes_per_sample

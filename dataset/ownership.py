@@ -58,12 +58,7 @@ def raw_files(folder: str) -> frozenset[str]:
 
 
 def record_raw(path: str, samples: int, attainable_auc: float | None) -> None:
-    """Adds a raw file to generator.json.
-
-    Args:
-        path: the raw file.
-        samples: its number of samples.
-        attainable_auc: AUC of the true probabilities, None if unknown.
+    """Adds a raw file and its attainable AUC (None if unknown) to generator.json.
 
     Raises:
         storage.claim.ClaimError: this project did not write the existing generator.json.
