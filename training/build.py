@@ -61,11 +61,9 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
     model, speed, training = config.model, config.speed, config.training
     batch, size = training.batch_size, cluster.size
     if batch % size:
-        raise UserError(
-            f"--global_batch_size={batch}: expected a multiple of the number of ranks ({size}); "
-            f"try {batch // size * size or size} or {(batch // size + 1) * size}",
-            flag="global_batch_size", found=batch, bound=size,
-        )  # fmt: skip
+        nearest = f"{batch // size * size or size} or {(batch // size + 1) * size}"
+        problem = f"expected a multiple of the number of ranks ({size}); try {nearest}"
+        raise UserError.of_flag("global_batch_size", batch, problem, bound=size)
     gpus = len(tf.config.list_physical_devices("GPU"))
     dtype = precision.compute_dtype(speed, gpus)
     source = open_data(config.data, training, dense_features)
@@ -82,12 +80,8 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
     data = source.load(own_tables if model_parallel_input else None, cluster)
     if config.job.mode == "train" and not data.steps_per_epoch:
         samples = data.facts["train_samples"]
-        raise UserError(
-            f"{config.data.data_dir}/train: expected at least one global batch of {batch} samples, "
-            f"found {samples}; lower --global_batch_size",
-            flag="global_batch_size", path=f"{config.data.data_dir}/train", found=samples,
-            bound=batch,
-        )  # fmt: skip
+        problem = f"larger than the {samples} samples in {config.data.data_dir}/train"
+        raise UserError.of_flag("global_batch_size", batch, problem, bound=samples)
     dense_config = DLRMConfig(
         dense_features=data.dense_features,
         tables=len(data.vocab_sizes),
@@ -144,10 +138,7 @@ def fused_mlp(speed: SpeedConfig, dtype: tf.DType, gpus: int, rank: int) -> bool
         why_not = "expected float32 or bfloat16, found float16"
     if why_not is not None:
         if speed.mlp == "fused":
-            raise UserError(
-                f"--mlp=fused: {why_not}; use --mlp=tensorflow",
-                flag="mlp", found="GPU" if gpus else dtype.name,
-            )  # fmt: skip
+            raise UserError.of_flag("mlp", "fused", f"{why_not}; use --mlp=tensorflow")
         return False
     try:
         loader.load("mlp")

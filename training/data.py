@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import dataset
 from dataset import reader
@@ -58,24 +58,11 @@ class Data:
     facts: dict[str, Any]
 
 
-class DataSource(Protocol):
-    """Data that is opened and checked, but not read yet.
-
-    Attributes:
-        vocab_sizes: rows of each table.
-        separate_tables: whether each table has separate files.
-    """
-
-    vocab_sizes: list[int]
-    separate_tables: bool
-
-    def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
-        """Returns the batches; see `dataset.reader.batches` for `tables`."""
-        ...
-
-
 class _FileData:
-    """A dataset folder."""
+    """A dataset folder, opened and checked, but not read yet.
+
+    `separate_tables`: whether each table has separate files.
+    """
 
     def __init__(self, folder: str, data: DataConfig, global_batch_size: int) -> None:
         self._folder, self._config, self._batch_size = folder, data, global_batch_size
@@ -90,6 +77,7 @@ class _FileData:
         self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
 
     def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
+        """Returns the batches; see `dataset.reader.batches` for `tables`."""
         config, batch = self._config, self._batch_size
         ahead = reader.ReadAhead(config.prefetch, config.parallel_reads)
 
@@ -108,11 +96,8 @@ class _FileData:
         def one_batch(samples: int) -> Batch:
             samples = min(samples, self._test.samples) // cluster.size * cluster.size
             if not samples:
-                raise UserError(
-                    f"{self._folder}/test: expected at least one sample for each of "
-                    f"{cluster.size} ranks, found {self._test.samples}",
-                    path=f"{self._folder}/test", found=self._test.samples, bound=cluster.size,
-                )  # fmt: skip
+                problem = f"expected at least {cluster.size} samples, found {self._test.samples}"
+                raise UserError.of_path(f"{self._folder}/test", problem, bound=cluster.size)
             found = reader.batches(
                 self._test, samples, cluster.rank, cluster.size, tables=tables,
                 ahead=reader.ReadAhead(1, 1),
@@ -198,7 +183,7 @@ class _SyntheticData:
 
 def open_data(
     data: DataConfig, training: TrainingConfig, dense_features: int | None = None
-) -> DataSource:
+) -> _FileData | _SyntheticData:
     """Opens and checks the data of a configuration; reads no batch.
 
     Args:

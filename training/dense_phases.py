@@ -149,19 +149,16 @@ class DensePhases:
         finite: tf.Tensor | None,
     ) -> tuple[()]:
         """Applies the dense gradients and records the loss."""
-        self._apply(gradients, learning_rate, finite)
-        self._losses.add(loss, finite)
-        return ()
-
-    def _apply(self, gradients, learning_rate, finite):
-        if finite is None:
-            self._optimizer.apply(gradients, learning_rate)
-            return
 
         def apply():
             self._optimizer.apply(gradients, learning_rate)
             return True
 
-        # Skip the update completely: zero gradients would still change Adam's averages.
-        tf.cond(finite, apply, lambda: False)
-        self._scale.after_step(finite)
+        if finite is None:
+            apply()
+        else:
+            # Skip the update completely: zero gradients would still change Adam's averages.
+            tf.cond(finite, apply, lambda: False)
+            self._scale.after_step(finite)
+        self._losses.add(loss, finite)
+        return ()

@@ -42,10 +42,8 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor | None = None) -> 
         UserError: there is no complete checkpoint, or the folder cannot be created.
     """
     if cluster.size != 1:
-        raise UserError(
-            f"--mode=export: expected one process, found {cluster.size}; run it without horovodrun",
-            flag="mode", expected=1, found=cluster.size,
-        )  # fmt: skip
+        problem = f"expected one process, found {cluster.size}; run it without horovodrun"
+        raise UserError.of_flag("mode", "export", problem, bound=1)
     target = pathlib.Path(config.checkpoint.export_dir or "")
     _check_target(target)
     begin = time.perf_counter()
@@ -83,17 +81,10 @@ def counts_transform(reader: Reader, stated: str | None = None) -> str | None:
     if found is None:
         return stated
     if found not in tuple(TRANSFORMS):
-        raise DamagedError(
-            f"{reader.folder}: dense transform: expected one of {', '.join(TRANSFORMS)}, found "
-            f"{found!r}",
-            path=reader.folder, expected=tuple(TRANSFORMS), found=found,
-        )  # fmt: skip
+        raise DamagedError.mismatch(reader.folder, "dense transform", tuple(TRANSFORMS), found)
     if stated not in (None, found):
-        raise UserError(
-            f"--applied_transform={stated}: expected {found}, recorded in checkpoint "
-            f"{reader.folder}; leave the flag out",
-            flag="applied_transform", path=reader.folder, expected=found, found=stated,
-        )  # fmt: skip
+        problem = f"expected {found}, recorded in {reader.folder}; leave the flag out"
+        raise UserError.of_flag("applied_transform", stated, problem, path=reader.folder)
     return found
 
 
@@ -125,9 +116,8 @@ def export(reader: Reader, target: str | pathlib.Path, transform: str | None) ->
             size = atomic.sync_tree(partial)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"--export_dir={target}: cannot be written: {reason}", flag="export_dir", path=target
-        ) from error
+        problem = f"cannot be written: {reason}"
+        raise UserError.of_flag("export_dir", target, problem, path=target) from error
     return size
 
 
@@ -190,18 +180,13 @@ def _dense_model(reader):
     # Check before creating variables: damaged flags may contain any width.
     expected = config.variable_shapes()
     if len(arrays) != len(expected):
-        raise DamagedError(
-            f"{reader.folder}: expected {len(expected)} dense variables according to its flags, "
-            f"found {len(arrays)}",
-            path=reader.folder, expected=len(expected), found=len(arrays),
-        )  # fmt: skip
+        problem = f"expected {len(expected)} dense variables according to its flags, found "
+        raise DamagedError.of_path(reader.folder, f"{problem}{len(arrays)}")
     for name, array, shape in zip(names, arrays, expected):
         if array.shape != shape or array.dtype != np.float32:
-            raise DamagedError(
-                f"{reader.folder}: dense variable {name}: expected float32 {list(shape)} according "
-                f"to its flags, found {array.dtype} {list(array.shape)}",
-                path=reader.folder, expected=shape, found=array.shape,
-            )  # fmt: skip
+            wanted, found = f"float32 {list(shape)}", f"{array.dtype} {list(array.shape)}"
+            what = f"dense variable {name} according to its flags"
+            raise DamagedError.mismatch(reader.folder, what, wanted, found)
     model = DenseDLRM(config)
     for variable, array in zip(model.variables, arrays):
         variable.assign(array)
@@ -220,13 +205,11 @@ def _config(reader):
             top_mlp=read_widths("top_mlp", texts["top_mlp"]),
         )
     except ValueError as error:
-        raise DamagedError(f"{folder}: its flags are damaged: {error}", path=folder) from error
+        raise DamagedError.of_path(folder, f"its flags are damaged: {error}") from error
     if config.bottom_mlp[-1] != manifest["embedding_dim"]:
-        raise DamagedError(
-            f"{folder}: its flags are damaged: expected the last width of --bottom_mlp to be the "
-            f"embedding dimension {manifest['embedding_dim']}, found {texts['bottom_mlp']}",
-            path=folder, expected=manifest["embedding_dim"], found=config.bottom_mlp[-1],
-        )  # fmt: skip
+        raise DamagedError.mismatch(
+            folder, "last width of --bottom_mlp", manifest["embedding_dim"], texts["bottom_mlp"]
+        )
     return config
 
 
@@ -243,8 +226,5 @@ def _table(reader: Reader, table: int) -> tf.Variable:
 
 def _check_target(target: pathlib.Path) -> None:
     if target.exists() or target.is_symlink():
-        raise UserError(
-            f"--export_dir={target}: already exists; give a new folder",
-            flag="export_dir",
-            path=target,
-        )
+        problem = "already exists; give a new folder"
+        raise UserError.of_flag("export_dir", target, problem, path=target)

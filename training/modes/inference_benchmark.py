@@ -87,11 +87,8 @@ def batch_sizes(config: Config, ranks: int) -> list[int]:
         return [-(-size // ranks) * ranks for size in sizes]
     for size in sizes:
         if size % ranks:
-            raise UserError(
-                f"--batch_sizes={config.job.batch_sizes}: expected multiples of the number of "
-                f"ranks ({ranks}), found {size}",
-                flag="batch_sizes", found=size, bound=ranks,
-            )  # fmt: skip
+            problem = f"expected multiples of the number of ranks ({ranks}), found {size}"
+            raise UserError.of_flag("batch_sizes", config.job.batch_sizes, problem, bound=ranks)
     return list(sizes)
 
 

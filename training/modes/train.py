@@ -112,15 +112,11 @@ def _check_reached(config: Config, steps_per_epoch: int) -> None:
     total, output = last_step(config, steps_per_epoch), config.output
     profiled = output.profiled_steps
     if profiled is not None and profiled[0] > total:
-        raise UserError(
-            f"--profile_steps={output.profile_steps}: the run has only {total} steps",
-            flag="profile_steps", found=profiled[0], bound=total,
-        )  # fmt: skip
+        problem = f"the run has only {total} steps"
+        raise UserError.of_flag("profile_steps", output.profile_steps, problem, bound=total)
     if output.step_breakdown and total < LAST:
-        raise UserError(
-            f"--step_breakdown: expected a run of at least {LAST} steps, found {total}",
-            flag="step_breakdown", found=total, bound=LAST,
-        )  # fmt: skip
+        problem = f"expected a run of at least {LAST} steps, found {total}"
+        raise UserError.of_flag("step_breakdown", "true", problem, bound=LAST)
 
 
 def _report_unreached(

@@ -64,11 +64,6 @@ def test_dense_features_come_from_the_data(tmp_path, rng):
     assert parts.data.steps_per_epoch == 90 // 6
 
 
-def test_dense_features_of_random_batches_can_be_given():
-    parts = build(synthetic(), SingleProcessGroup(), dense_features=5)
-    assert parts.dense_model.variables[0].shape == [5, 16]
-
-
 @pytest.mark.parametrize(("amp_dtype", "dtype"), [("auto", "bfloat16"), ("float16", "float16")])
 def test_amp_selects_the_dtype(amp_dtype, dtype):
     parts = build(synthetic(amp=True, amp_dtype=amp_dtype), SingleProcessGroup())
@@ -92,21 +87,15 @@ def test_batch_larger_than_the_data_is_refused(tmp_path, rng):
     SpecDataset(tmp_path, rng)
     with pytest.raises(UserError) as caught:
         build(config_of(data_dir=str(tmp_path), global_batch_size=91), SingleProcessGroup())
-    error = caught.value
-    assert (error.flag, error.found, error.bound) == ("global_batch_size", 90, 91)
-    assert error.path == f"{tmp_path}/train"
+    assert caught.value.flag == "global_batch_size"
+    assert (caught.value.found, caught.value.bound) == (91, 90)
+    assert f"{tmp_path}/train" in str(caught.value)
 
 
 def test_tables_larger_than_the_memory_are_refused():
     config = synthetic(memory_per_rank="1KiB", placement="table")
     with pytest.raises(PlacementError, match="table 2"):
         build(config, SingleProcessGroup())
-
-
-def test_missing_data_is_refused(tmp_path):
-    with pytest.raises(DatasetError) as caught:
-        build(config_of(data_dir=str(tmp_path / "missing")), SingleProcessGroup())
-    assert "missing" in str(caught.value)
 
 
 def test_data_of_another_layout_is_refused(small_dataset):

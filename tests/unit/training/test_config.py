@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 import json
-import typing
+import types
 
 import pytest
 
@@ -93,17 +93,13 @@ def test_complete_adds_the_defaults_of_the_mode():
     assert config_checks.complete(Config()) == Config()
 
 
-class _Reader(typing.NamedTuple):
-    manifest: dict
-
-
 def test_checkpoint_replaces_model_flags_that_are_not_given():
     written = {"embedding_dim": 4, "bottom_mlp": "4", "top_mlp": "2,1", "lr": 7.0}
     config = dataclasses.replace(
         Config().with_values(embedding_optimizer="adagrad", top_mlp="8,1"),
         given=frozenset({"top_mlp"}),
     )
-    found = with_model_of(config, _Reader({"flags": written}))
+    found = with_model_of(config, types.SimpleNamespace(manifest={"flags": written}))
     expected = {"embedding_dim": 4, "bottom_mlp": "4", "embedding_optimizer": "sgd"}
     assert changes(config, found) == expected
     assert found.model.top_mlp == "8,1"

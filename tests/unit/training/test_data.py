@@ -5,8 +5,6 @@ import types
 import pytest
 
 from tests.support.dataset.feature_specs import SIZES, SpecDataset
-from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays
-from tests.support.dataset.layouts import raw
 from training.checkpoint.manifest import dense_features
 from training.config import DataConfig, TrainingConfig
 from training.data import open_data
@@ -28,12 +26,6 @@ def test_random_batches_have_the_shapes_of_a_dataset(tmp_path, rng, numerical):
     (batch,) = data.train(0)
     assert batch["dense"].shape == (6, numerical)
     assert data.one_batch(4)["dense"].shape == (4, numerical)
-
-
-def test_random_batches_have_the_shapes_of_a_raw_dataset(tmp_path, rng):
-    raw(tmp_path, random_arrays(9, rng), random_arrays(9, rng))
-    data = random_batches(data_dir=str(tmp_path))
-    assert (data.vocab_sizes, data.dense_features) == (VOCAB_SIZES, 13)
 
 
 def test_random_batches_have_the_dense_features_of_a_checkpoint():

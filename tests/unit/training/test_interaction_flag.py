@@ -1,11 +1,9 @@
 """--interaction, its old name, and checkpoints that do not record it."""
 
-import re
 import types
 
 import pytest
 
-from planner.workload import ModelShape
 from training import cli
 from training.checkpoint.compatibility import check, model_flags, with_model_of
 from training.modes import plan
@@ -98,22 +96,7 @@ def test_custom_interact_needs_a_checkpoint_with_a_native_interaction():
     assert caught.value.flag == "custom_interact"
 
 
-@pytest.mark.parametrize(
-    ("flag", "width"),
-    [
-        ("--interaction=dot", 480),
-        ("--interaction=cat", 3456),
-        ("--interaction=none", 480),
-        ("--ablation=no_interaction", 480),
-    ],
-)
-def test_plan_uses_the_interaction(flag, width, capsys):
-    words = ["main.py", "--mode=plan", "--vocab_sizes=mlperf", "--ranks=8", flag]
-    assert plan.run(cli.parse(words)) == 0
-    printed = capsys.readouterr().out
-    assert f"and {width}-1024-1024-512-256-1" in printed
-    # Without products of pairs there is less arithmetic, except for the wider first layer of cat.
-    found = re.search(r"MLP and interaction arithmetic +([\d.]+) GFLOP", printed)
-    flops = ModelShape((9,) * 26, interaction={480: "none", 3456: "cat"}[width]).mlp_flops
-    flops += 2 * 2 * 27**2 * 128 * (flag == "--interaction=dot")
-    assert float(found[1]) == pytest.approx(65536 / 8 * flops / 1e9, abs=0.06)
+def test_plan_uses_the_interaction():
+    words = ["main.py", "--mode=plan", "--vocab_sizes=mlperf"]
+    for flag, name in (("--interaction=cat", "cat"), ("--ablation=no_interaction", "none")):
+        assert plan.planned_run(cli.parse([*words, flag])).shape.interaction == name

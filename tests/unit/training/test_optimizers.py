@@ -40,15 +40,13 @@ class Adam:
 REFERENCES = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
 
 
-def shapes_of(rng):
-    return [tuple(int(n) for n in rng.integers(1, 9, rank)) for rank in (2, 1, 2, 1)]
-
-
 @pytest.mark.parametrize("how", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_updates_equal_the_formula_without_a_second_trace(name, how, rng):
     """Random gradients, many of them 0 or tiny, and another learning rate at each step."""
-    initial = [rng.normal(size=shape).astype(np.float32) for shape in shapes_of(rng)]
+    initial = [
+        rng.normal(size=rng.integers(1, 9, rank)).astype(np.float32) for rank in (2, 1, 2, 1)
+    ]
     variables = [tf.Variable(value) for value in initial]
     optimizer = OPTIMIZERS[name](variables)
     references = [REFERENCES[name]() for _ in variables]

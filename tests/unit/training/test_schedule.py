@@ -8,14 +8,6 @@ from training.config import TrainingConfig
 from training.schedule import LearningRateSchedule
 
 
-def test_rate_never_rises_after_the_decay():
-    rate = LearningRateSchedule(24.0, 10, 100, 50, end_rate=0.5)
-    rates = [rate(step) for step in range(100, 400)]
-    assert all(a >= b for a, b in zip(rates, rates[1:]))
-    assert rates[-1] == 0.5
-    assert min(rates) == 0.5
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

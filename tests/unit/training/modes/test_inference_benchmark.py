@@ -32,8 +32,7 @@ def test_given_batch_sizes_must_be_divisible_by_the_ranks():
     assert batch_sizes(config, 1) == [4, 7]
     with pytest.raises(UserError) as caught:
         batch_sizes(config, 2)
-    error = caught.value
-    assert (error.flag, error.found, error.bound) == ("batch_sizes", 7, 2)
+    assert (caught.value.flag, caught.value.bound) == ("batch_sizes", 2)
 
 
 def test_heading_names_weights_and_samples():
