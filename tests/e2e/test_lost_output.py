@@ -15,11 +15,7 @@ RUN = (
 
 
 @pytest.mark.parametrize(
-    ("redirection", "reason"),
-    [
-        ("| head -n 1", "Broken pipe"),
-        (">&- 2>&- <&-", None),
-    ],
+    ("redirection", "reason"), [("| head -n 1", "Broken pipe"), (">&- 2>&- <&-", None)]
 )
 def test_run_continues_without_its_output(tmp_path, redirection, reason):
     command = [sys.executable, "main.py", *RUN, f"--run_dir={tmp_path}"]

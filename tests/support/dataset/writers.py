@@ -1,19 +1,17 @@
 """The tools that write datasets, each with small inputs."""
 
 import importlib
-import json
 import os
 
-from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_raw
+from tests.support.dataset import layouts
+from tests.support.dataset.hand_written import random_arrays
 
 TOOLS = ("split_bin", "per_table", "convert", "to_raw", "raw_file", "synthetic")
 
 
 def write_source(folder, rng):
     """Writes the raw dataset that the tools read."""
-    for name, samples in (("train_data.bin", 400), ("test_data.bin", 100)):
-        write_raw(folder / name, random_arrays(samples, rng))
-    (folder / "vocab_sizes.json").write_text(json.dumps(VOCAB_SIZES))
+    layouts.raw(folder, random_arrays(400, rng), random_arrays(100, rng))
 
 
 def command(tool, raw, out, *more):

@@ -53,23 +53,16 @@ def narrow_columns(rows, rng, tables=5):
 
 
 @pytest.mark.parametrize("rows", SIZES)
-@pytest.mark.parametrize("parts", [1, 3], ids=["one array", "several"])
-def test_narrow_ids_copies_ids_to_columns(rows, rng, parts):
+@pytest.mark.parametrize("given", ["one array", "several", "strided"])
+def test_narrow_ids_copies_ids_to_columns(rows, rng, given):
     expected = narrow_columns(rows, rng)
-    ids = np.stack([column.astype(np.int32) for column in expected], axis=1)
-    given = [np.ascontiguousarray(part) for part in np.split(ids, [1, 3], axis=1)]
-    found = [np.empty_like(column) for column in expected]
-    column_kernels.narrow_ids(given if parts == 3 else [ids], found)
-    for ours, column in zip(found, expected):
-        np.testing.assert_array_equal(ours, column)
-
-
-def test_narrow_ids_takes_a_strided_array(rng):
-    expected = narrow_columns(300, rng)
-    wide = np.zeros((300, 9), np.int32)
+    wide = np.zeros((rows, 9), np.int32)
     wide[:, 2:7] = np.stack(expected, axis=1)
+    ids = [wide[:, 2:7]] if given == "strided" else [np.ascontiguousarray(wide[:, 2:7])]
+    if given == "several":
+        ids = [np.ascontiguousarray(part) for part in np.split(ids[0], [1, 3], axis=1)]
     found = [np.empty_like(column) for column in expected]
-    column_kernels.narrow_ids([wide[:, 2:7]], found)
+    column_kernels.narrow_ids(ids, found)
     for ours, column in zip(found, expected):
         np.testing.assert_array_equal(ours, column)
 

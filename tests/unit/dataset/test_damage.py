@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from dataset import DatasetError, convert, metadata, open_dataset, open_split, reader, validate
-from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_raw
+from tests.support.dataset.hand_written import VOCAB_SIZES, narrow, random_arrays, write_raw
 
 SAMPLES = 640
 
@@ -161,15 +161,10 @@ def test_validate_finds_swapped_files_of_equal_sizes(written, tmp_path):
 
 def set_value(folder, table, sample, value):
     """Overwrites one stored id."""
-    if (folder / "category.bin").exists():
-        ids = np.memmap(folder / "category.bin", np.int32, "r+").reshape(-1, len(VOCAB_SIZES))
-        ids[sample, table] = value
-    else:
-        dtype = {1: np.int8, 2: np.int16, 4: np.int32}[
-            os.path.getsize(folder / f"category_{table}.bin") // SAMPLES
-        ]
-        ids = np.memmap(folder / f"category_{table}.bin", dtype, "r+")
-        ids[sample] = value
+    one = (folder / "category.bin").exists()
+    path = folder / ("category.bin" if one else f"category_{table}.bin")
+    ids = np.memmap(path, np.int32 if one else narrow(VOCAB_SIZES[table]), "r+")
+    ids[sample * len(VOCAB_SIZES) + table if one else sample] = value
     ids.flush()
 
 
@@ -205,11 +200,11 @@ def test_invalid_label_is_found(split):
 
 def test_dense_value_without_a_finite_transform_is_found(split):
     path = split / "dense.bin"
-    narrow = os.path.getsize(path) == SAMPLES * 26
-    dense = np.memmap(path, np.float16 if narrow else np.int32, "r+").reshape(-1, 13)
-    dense[77, 5] = np.nan if narrow else -1
+    halves = os.path.getsize(path) == SAMPLES * 26
+    dense = np.memmap(path, np.float16 if halves else np.int32, "r+").reshape(-1, 13)
+    dense[77, 5] = np.nan if halves else -1
     dense.flush()
-    found = "nan" if narrow else "log(x+1) of -1"
+    found = "nan" if halves else "log(x+1) of -1"
     place = f"{path}: sample 77, dense feature 5"
     assert any(place in line and found in line for line in problems(split))
     refused_by_reader(split, str(path), "sample 77, value 5")

@@ -49,14 +49,10 @@ def seed_benchmark(root, rng):
     return root / "train" / "metadata.json"
 
 
-def own(root, rng, layout="three_file"):
+def own(root, rng):
     raw(root / "raw", rng)
-    convert.convert_dataset(open_dataset(root / "raw"), str(root), layout, progress=False)
+    convert.convert_dataset(open_dataset(root / "raw"), str(root), "three_file", progress=False)
     return root / "train" / "metadata.json"
-
-
-def per_table(root, rng):
-    return own(root, rng, "per_table")
 
 
 def model_size(root, rng):
@@ -70,7 +66,7 @@ def feature_spec(root, rng):
 
 
 @pytest.mark.parametrize(
-    "write", [raw, generator_json, seed_benchmark, own, per_table, model_size, feature_spec]
+    "write", [raw, generator_json, seed_benchmark, own, model_size, feature_spec]
 )
 def test_open_dataset_reads_or_refuses_a_changed_value(tmp_path, rng, write):
     path = write(tmp_path, rng)
@@ -81,7 +77,7 @@ def test_open_dataset_reads_or_refuses_a_changed_value(tmp_path, rng, write):
     changes = [changed for _, changed in damaged_json.variants(document)]
     for index in rng.choice(len(changes), MUTATIONS):
         changed = changes[index]
-        if write in (own, per_table):
+        if write is own:
             changed = with_fingerprint(changed)
         path.write_text(dump(changed))
         try:

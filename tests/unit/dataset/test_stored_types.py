@@ -1,13 +1,12 @@
 """int32 read as float32, or the reverse, is an error in every layout and tool."""
 
-import json
-
 import numpy as np
 import pytest
 
 import split_bin
 from dataset import DatasetError, convert, open_dataset, open_split, validate
 from dataset.stored_types import Declared, infer_dtype
+from tests.support.dataset import layouts
 from tests.support.dataset.hand_written import (
     VOCAB_SIZES,
     random_arrays,
@@ -85,9 +84,7 @@ def float_arrays(rng, samples=SAMPLES):
 
 
 def raw_dataset(root, train):
-    write_raw(root / "train_data.bin", train)
-    write_raw(root / "test_data.bin", train)
-    (root / "vocab_sizes.json").write_text(json.dumps(VOCAB_SIZES))
+    layouts.raw(root, train, train)
 
 
 TOOLS = {
@@ -210,10 +207,9 @@ def test_open_split_refuses_own_metadata_that_contradicts_the_bytes(tmp_path, rn
 
 def test_mlperf_files_may_hold_int32_counts(tmp_path, rng, capsys):
     arrays = random_arrays(SAMPLES, rng)
+    layouts.mlperf(tmp_path / "a", arrays, arrays)
     for name in ("train", "test"):
-        write_mlperf(tmp_path / "a" / name, arrays)
         arrays.dense.tofile(tmp_path / "a" / name / "numerical.bin")
-    (tmp_path / "a" / "vocab_sizes.json").write_text(json.dumps(VOCAB_SIZES))
     options = [str(tmp_path / "a"), str(tmp_path / "b"), "--layout=raw"]
     assert convert.main(options) == 2
     assert "--dense_type int32" in capsys.readouterr().err

@@ -19,28 +19,17 @@ def test_check_sizes_error_has_table_and_bound():
     assert (caught.value.expected, caught.value.found) == (3, 2)
 
 
-@pytest.mark.parametrize(
-    ("theirs", "expected"),
-    [
-        ((3, 5, 1245), None),
-        ([3, 5, 1300], "table 2: the checkpoint has 1,245 rows, the data 1,300"),
-        (
-            [4, 6, 1300],
-            "table 0: the checkpoint has 3 rows, the data 4 (2 more tables differ)",
-        ),
-        ([4, 6, 1245], "table 0: the checkpoint has 3 rows, the data 4 (1 more table differs)"),
-        ([3, 5], "the checkpoint has 3 tables, the data 2"),
-        (
-            [3, 1245],
-            "the checkpoint has 3 tables, the data 2; table 1: the checkpoint has 5 rows, the "
-            "data 1,245",
-        ),
-        (
-            [5, 3, 1245],
-            "table 0: the checkpoint has 3 rows, the data 5 (1 more table differs); the sizes are "
-            "the same in another order",
-        ),
-    ],
-)
+FIRST = "table 0: the checkpoint has 3 rows, the data "
+
+
+@pytest.mark.parametrize(("theirs", "expected"), [
+    ((3, 5, 1245), None),
+    ([3, 5, 1300], "table 2: the checkpoint has 1,245 rows, the data 1,300"),
+    ([4, 6, 1300], f"{FIRST}4 (2 more tables differ)"),
+    ([4, 6, 1245], f"{FIRST}4 (1 more table differs)"),
+    ([3, 1245], "the checkpoint has 3 tables, the data 2; table 1: the checkpoint has 5 rows, the "
+     "data 1,245"),
+    ([5, 3, 1245], f"{FIRST}5 (1 more table differs); the sizes are the same in another order"),
+])  # fmt: skip
 def test_difference_names_the_first_table(theirs, expected):
     assert line([3, 5, 1245], theirs) == expected

@@ -8,7 +8,6 @@ import pytest
 
 from dataset.errors import DatasetError
 from storage.errors import ReportedError
-from storage.paths import NotLocalError
 from storage.structured import StructureError
 
 FIELDS = {
@@ -29,9 +28,7 @@ def test_reported_error_has_its_message_and_none_for_fields_not_given():
 @pytest.mark.parametrize(
     "error",
     [
-        ReportedError("wrong", **FIELDS),
         DatasetError("wrong", **FIELDS),
-        NotLocalError("wrong", **FIELDS),
         StructureError("a/b", "is missing", "columns[0]", expected=3),
     ],
     ids=lambda error: type(error).__name__,
