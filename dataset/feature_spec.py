@@ -51,8 +51,6 @@ class _Channels(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Source(NamedTuple):
-    """The file of a feature, as named in the spec, and all features in that file."""
-
     file: str
     features: list[str]
 

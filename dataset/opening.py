@@ -31,9 +31,7 @@ def open_split(
     train: DatasetDescription | None = None,
     declared: stored_types.Declared = _NOTHING,
 ) -> DatasetDescription:
-    """Describes one split after checking that its files exist and have the right sizes.
-
-    Compares the types of label and dense values with a sample of their bytes.
+    """Describes one split; checks its files' sizes and, with a sample, the types of their values.
 
     Args:
         folder: the split's folder, or the file of the raw layout.
@@ -42,9 +40,6 @@ def open_split(
         train: description of the train split, for a test split without metadata; default: the
             folder ``train`` next to it, if it exists.
         declared: types and transforms, for data that does not record them.
-
-    Returns:
-        The description.
 
     Raises:
         DatasetError: the split is missing, damaged or inconsistent.

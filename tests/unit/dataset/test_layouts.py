@@ -59,16 +59,6 @@ def test_fingerprint_differs_for_other_data(tmp_path, rng):
     assert first == again != open_split(path, vocab_sizes=VOCAB_SIZES).fingerprint
 
 
-@pytest.mark.parametrize("tables", [1, 30])
-def test_raw_layout_has_any_number_of_tables(tmp_path, rng, tables):
-    sizes = [7 + t for t in range(tables)]
-    arrays = random_arrays(64, rng, sizes)
-    write_raw(tmp_path / "train_data.bin", arrays)
-    description = open_split(tmp_path / "train_data.bin", vocab_sizes=sizes)
-    (batch,) = reader.batches(description, 64)
-    np.testing.assert_array_equal(batch["categorical"], arrays.ids)
-
-
 def test_open_split_refuses_an_unknown_layout(tmp_path):
     with pytest.raises(DatasetError) as caught:
         open_split(tmp_path, layout="parquet")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import split_bin
-from dataset import DatasetError, convert, open_dataset, open_split, validate
+from dataset import DatasetError, convert, open_split, validate
 from dataset.stored_types import Declared, infer_dtype
 from tests.support.dataset import layouts
 from tests.support.dataset.hand_written import (
@@ -133,13 +133,6 @@ def fails(function, *arguments, **options):
 
 def assert_types(error, path, expected, found):
     assert (error.path, error.expected, error.found) == (str(path), expected, found)
-
-
-def test_open_dataset_refuses_raw_floats(tmp_path, rng):
-    raw_dataset(tmp_path, float_arrays(rng)._replace(label=random_arrays(SAMPLES, rng).label))
-    error = fails(open_dataset, tmp_path)
-    assert_types(error, tmp_path / "train_data.bin", "int32", "float32")
-    assert error.flag == "dense_type"
 
 
 def test_open_split_finds_floats_in_the_middle(tmp_path, rng):

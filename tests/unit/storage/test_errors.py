@@ -53,3 +53,11 @@ def test_errors_of_flags_and_paths_begin_with_them():
     of_path = ReportedError.of_path(pathlib.Path("a/b"), "expected a folder", found="file")
     assert (str(of_path), of_path.path) == ("a/b: expected a folder", "a/b")
     assert of_path.found == "file"
+
+
+def test_mismatch_shows_what_was_expected_and_found():
+    error = ReportedError.mismatch("a/b", "kind", ("x", "y"), "z\n", "; try x", field="kind")
+    assert str(error) == r"a/b: kind: expected one of x, y, found 'z\n'; try x"
+    expected = {"path": "a/b", "field": "kind", "expected": ("x", "y"), "found": "z\n"}
+    assert error.fields == expected
+    assert str(ReportedError.mismatch(None, "size", 3, 4)) == "size: expected 3, found 4"
