@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataset import vocabularies
 from model.embedding.optimizers import OptimizerError
@@ -102,7 +102,7 @@ def check(
     if not resume:
         return []
     wrong = _differences(found["flags"], flags, _POSITION_FLAGS)
-    wrong += _differences(found["data"], data, _POSITION_DATA, prefix="")
+    wrong += _differences(found["data"], data, _POSITION_DATA, flag=False)
     if wrong:
         raise UserError(
             f"{where} was written with different batches, so the run cannot continue at its "
@@ -112,7 +112,9 @@ def check(
             **wrong[0].fields,
         )
     changed = _differences(found["flags"], flags, _CHANGEABLE_FLAGS)
-    return list(map(str, changed + _option_differences(found["flags"], flags)))
+    if _hyperparameters(found["flags"]) != _hyperparameters(flags):
+        changed.append(_difference("embedding_optimizer_options", found["flags"], flags))
+    return list(map(str, changed))
 
 
 def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
@@ -146,42 +148,23 @@ def _check_dense(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
         )
 
 
-class _Difference(NamedTuple):
-    """A flag, or a fact about the data, that differs between checkpoint and job."""
-
-    prefix: str
-    name: str
-    written: Any
-    current: Any
-
-    def __str__(self) -> str:
-        return f"{self.prefix}{self.name} was {self.written!r}, is {self.current!r}"
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The fields for a `ReportedError`."""
-        flag = {"flag": self.name} if self.prefix else {}
-        return {**flag, "expected": self.written, "found": self.current}
+def _difference(
+    name: str, written: Mapping[str, Any], current: Mapping[str, Any], flag: bool = True
+) -> UserError:
+    """Returns the error for a flag, or a fact about the data, that differs in the checkpoint."""
+    before, now = written.get(name), current.get(name)
+    text = f"{'--' if flag else ''}{name} was {before!r}, is {now!r}"
+    return UserError(text, flag=name if flag else None, expected=before, found=now)
 
 
 def _differences(
-    written: Mapping[str, Any], current: Mapping[str, Any], names: Sequence[str], prefix: str = "--"
-) -> list[_Difference]:
+    written: Mapping[str, Any], current: Mapping[str, Any], names: Sequence[str], flag: bool = True
+) -> list[UserError]:
     return [
-        _Difference(prefix, name, written.get(name), current.get(name))
+        _difference(name, written, current, flag)
         for name in names
         if name in current and _normalized(written.get(name)) != _normalized(current.get(name))
     ]
-
-
-def _option_differences(
-    written: Mapping[str, Any], current: Mapping[str, Any]
-) -> list[_Difference]:
-    """Compares the hyperparameters that result from --embedding_optimizer_options."""
-    if _hyperparameters(written) == _hyperparameters(current):
-        return []
-    name = "embedding_optimizer_options"
-    return [_Difference("--", name, written.get(name), current.get(name))]
 
 
 def _hyperparameters(flags: Mapping[str, Any]) -> Any:

@@ -84,20 +84,10 @@ class ArrayFiles:
     def write(
         self, name: str, shape: Sequence[int], dtype: npt.DTypeLike, pieces: Iterable[np.ndarray]
     ) -> dict[str, Any]:
-        """Writes one array.
-
-        Args:
-            name: file name, relative to the folder.
-            shape: shape of the complete array.
-            dtype: its NumPy dtype.
-            pieces: its consecutive values.
+        """Writes one array from its consecutive values; see `write_together`.
 
         Returns:
             Its manifest entry: {file, shape, dtype}.
-
-        Raises:
-            FileExistsError: the file exists.
-            ValueError: the pieces do not add up to the array.
         """
         return self.write_together({name: (shape, dtype)}, ({name: p} for p in pieces))[name]
 
@@ -109,14 +99,15 @@ class ArrayFiles:
         """Writes several arrays at once, a piece of each in turn.
 
         Args:
-            arrays: {name: (shape, dtype)}.
+            arrays: {file name, relative to the folder: (shape, dtype)}.
             pieces: yields {name: consecutive values}.
 
         Returns:
             {name: manifest entry}.
 
         Raises:
-            FileExistsError, ValueError: see `write`.
+            FileExistsError: a file exists.
+            ValueError: the pieces do not add up to the arrays.
         """
         writers: dict[str, NpyWriter] = {}
         try:

@@ -82,7 +82,9 @@ class Reader:
             here = (rest == 0) & (local >= 0) & (local < entry["rows"])
             if not here.any():
                 continue
-            array = self._array(entry)
+            if entry["file"] not in self._arrays:
+                self._arrays[entry["file"]] = load_array(self.folder, entry)
+            array = self._arrays[entry["file"]]
             # Usually one file has all the rows; a slice is the fastest way to read them.
             which = slice(None) if here.all() else here
             taken = array[_as_slice(local[which])]
@@ -102,13 +104,13 @@ class Reader:
             raise DamagedError.of_path(self.folder, problem, table=table)
         return values
 
-    def table(self, table: int, state: str = "table") -> Iterator[np.ndarray]:
-        """Yields all rows of a table in consecutive pieces, float32 [n, D] or [n]."""
+    def table(self, table: int) -> Iterator[np.ndarray]:
+        """Yields all rows of a table in consecutive pieces, float32 [n, D]."""
         rows = self.manifest["vocab_sizes"][table]
         row_bytes = np.dtype(np.float32).itemsize * self.manifest["embedding_dim"]
         step = max(1, _PIECE_BYTES // row_bytes)
         for begin in range(0, rows, step):
-            yield self.rows(table, state, begin, 1, min(step, rows - begin))
+            yield self.rows(table, "table", begin, 1, min(step, rows - begin))
 
     def _parts(self, table: int, state: str) -> list[dict[str, Any]]:
         parts = [
@@ -120,11 +122,6 @@ class Reader:
             problem = f"has no {state} of table {table}"
             raise DamagedError.of_path(self.folder, problem, table=table, expected=state)
         return parts
-
-    def _array(self, entry: dict[str, Any]) -> np.ndarray:
-        if entry["file"] not in self._arrays:
-            self._arrays[entry["file"]] = load_array(self.folder, entry)
-        return self._arrays[entry["file"]]
 
 
 def _as_slice(positions: np.ndarray) -> slice | np.ndarray:

@@ -24,7 +24,7 @@ from training.checkpoint.completion_records import await_ranks, publish_done, re
 from training.checkpoint.shard_writer import ShardWriter
 from training.checkpoint.snapshot import Snapshot
 from training.checkpoint.write_errors import translate_write_errors
-from training.runtime import environment, memory
+from training.runtime import memory
 from training.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -294,8 +294,3 @@ def prepare(path: pathlib.Path, cluster: ProcessGroup) -> None:
             "ranks do not see the files of rank 0"
         )
         raise UserError.of_flag("checkpoint_dir", path, problem, path=path)
-
-
-def facts(flags: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the manifest's fields about a run with these flags and these facts about its data."""
-    return {"flags": flags, "data": data, "versions": environment.versions()}

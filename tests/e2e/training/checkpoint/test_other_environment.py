@@ -27,20 +27,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=["this to other", "other to this"])
+@pytest.fixture(params=[1, -1], ids=["this to other", "other to this"])
 def pythons(request):
     """(the Python that writes, the Python that reads)."""
-    both = [sys.executable, str(pathlib.Path(OTHER).absolute())]
-    return both if request.param == "this to other" else both[::-1]
+    return [sys.executable, str(pathlib.Path(OTHER).absolute())][:: request.param]
 
 
 def run(python, *arguments, cwd=launch.ROOT):
     """Runs a Python as one rank; returns its output."""
-    environment = {
-        **launch.environment(),
-        "PATH": f"{pathlib.Path(python).parent}:{os.environ['PATH']}",
-        "HOROVOD_RANK": "0", "HOROVOD_SIZE": "1",
-    }  # fmt: skip
+    path = f"{pathlib.Path(python).parent}:{os.environ['PATH']}"
+    environment = launch.environment(PATH=path, HOROVOD_RANK="0", HOROVOD_SIZE="1")
     done = subprocess.run(
         [python, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True,
         timeout=300, check=False,

@@ -101,7 +101,7 @@ def test_restore_starts_at_step_0_with_the_given_weights(train, undisturbed, tmp
     _, path = folder.checkpoints(work / "checkpoints")[-1]
     out, result = train(
         tmp_path, *FLAGS["sgd-amp-xla"], f"--restore={path}", "--early_stop=2",
-        "--global_batch_size=200", "--print_interval=1",
+        "--global_batch_size=2000", "--print_interval=1",
     )  # fmt: skip
     assert f"weights of step {STEPS}" in out
     assert result["resumed_from_step"] is None

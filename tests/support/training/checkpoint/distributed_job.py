@@ -26,13 +26,14 @@ DATA = {"train_samples": 1000}
 def placement_of(kind, size):
     """Returns a `Placement` of VOCAB: "table", "row", "column" or "replicated" (some tables)."""
     table = [Assignment("table", (t % size,)) for t in range(len(VOCAB))]
-    return Placement(VOCAB, DIMENSION, size, tuple({
+    row, replicated = Assignment("row"), Assignment("replicated")
+    assignments = {
         "table": table,
-        "row": [Assignment("row")] * len(VOCAB),
-        "column": [Assignment("column", (0, size - 1)), *table[1:4], Assignment("row")],
-        "replicated": [table[0], Assignment("replicated"), Assignment("row"),
-                       Assignment("replicated"), table[4]],
-    }[kind]))  # fmt: skip
+        "row": [row] * len(VOCAB),
+        "column": [Assignment("column", (0, size - 1)), *table[1:4], row],
+        "replicated": [table[0], replicated, row, replicated, table[4]],
+    }
+    return Placement(VOCAB, DIMENSION, size, tuple(assignments[kind]))
 
 
 def job(cluster, kind="table", optimizer="sgd", seed=1):
@@ -42,12 +43,11 @@ def job(cluster, kind="table", optimizer="sgd", seed=1):
     batch = 24 // cluster.size
     backend, _, kind = kind.rpartition("-")
     placement = placement_of(kind, cluster.size)
-    options = EmbeddingOptions(seed=seed, optimizer=optimizer)
+    arguments = (placement, cluster, batch, EmbeddingOptions(seed=seed, optimizer=optimizer))
     if backend:
-        module = fake_sok.module(cluster)
-        embedding = SokEmbedding(module, placement, cluster, batch, options)
+        embedding = SokEmbedding(fake_sok.module(cluster), *arguments)
     else:
-        embedding = ShardedEmbedding(placement, cluster, batch, options)
+        embedding = ShardedEmbedding(*arguments)
     return State(dense_model, adam, LossScale(8.0, dynamic=True), embedding, cluster)
 
 

@@ -2,10 +2,7 @@
 
 import hashlib
 
-import pytest
-
 from training.checkpoint import checksums
-from training.checkpoint.errors import DamagedError
 
 
 def test_verify_files_names_every_damaged_file_in_order(tmp_path, rng):
@@ -29,13 +26,3 @@ def test_verify_files_names_every_damaged_file_in_order(tmp_path, rng):
     assert errors[0].expected == digests[flipped.name]
     assert errors[0].found == hashlib.sha256(content).hexdigest()
     assert "No such file" in str(errors[2])
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\n", b"no checksum\n", b"0" * 64])
-def test_read_checksums_names_a_damaged_file(tmp_path, content):
-    path = tmp_path / checksums.CHECKSUMS
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DamagedError) as caught:
-        checksums.read_checksums(tmp_path)
-    assert caught.value.path == str(path)

@@ -17,14 +17,10 @@ from training.telemetry.journal import Journal
 EVALUATION = {"step": 6, "auc": 0.625, "log_loss": 0.5, "samples": 40, "seconds": 1.5}
 
 
-class Recorder:
+class Recorder(list):
     """A sink that keeps the records of a journal."""
 
-    def __init__(self):
-        self.records = []
-
-    def event(self, record):
-        self.records.append(record)
+    event = list.append
 
 
 def steps_in(path):
@@ -33,14 +29,13 @@ def steps_in(path):
 
 def test_a_checkpoint_holds_every_value_and_its_description(tmp_path, seed):
     def body(cluster):
-        state = job(cluster, "row", seed=seed)
-        recorder = Recorder()
+        state, recorder = job(cluster, "row", seed=seed), Recorder()
         writer = make_saver(cluster, tmp_path, state, journal=Journal([recorder]))
         writer.begin(7, 2, [EVALUATION])
         writer.finish()
-        return state, recorder.records
+        return state, recorder
 
-    (state, records), (other, _) = ThreadRanks(2).run(body)
+    (state, (event,)), (other, _) = ThreadRanks(2).run(body)
     path = tmp_path / "step-000000007"
     assert os.listdir(tmp_path) == [path.name]
     assert verify.find_problems(path) == []
@@ -55,7 +50,6 @@ def test_a_checkpoint_holds_every_value_and_its_description(tmp_path, seed):
     for stored in (*state.tables.all, *other.tables.all):
         values = np.load(path / f"{stored.name}.npy", allow_pickle=False)
         np.testing.assert_array_equal(values, stored.read(0, stored.shape[0]), strict=True)
-    (event,) = records
     assert (event["event"], event["step"], event["path"]) == ("checkpoint", 7, str(path))
     headers = 128 * len(digests)
     assert 0 <= sum(p.stat().st_size for p in path.glob("*.npy")) - event["bytes"] <= headers
@@ -162,7 +156,7 @@ def test_check_names_warns_of_other_foreign_folders(tmp_path, step):
     path.mkdir()
     (path / "keep.txt").touch()
     writer.check_names(10, 50)
-    (record,) = recorder.records
+    (record,) = recorder
     assert record["text"].startswith(f"warning: {path} holds keep.txt")
 
 
