@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -64,7 +64,7 @@ class EmbeddingOptions:
     seed: int
     optimizer: str | RowOptimizer = "sgd"
     exchange_dtype: tf.DType = tf.float32
-    gradient: Literal["mean", "sum"] = "mean"
+    gradient: str = "mean"
     compress: bool = False
     model_parallel_input: bool = False
     native_kernels: bool = True
