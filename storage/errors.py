@@ -54,8 +54,8 @@ class ReportedError(Exception):
 
     @classmethod
     def of_flag(cls, flag: str, found: Any, problem: str, **fields: Any) -> Self:
-        """Returns the error "--flag=found: problem"."""
-        return cls(f"--{flag}={found!s:.80}: {problem}", flag=flag, found=found, **fields)
+        """Returns the error "--flag=found: problem", with at most 400 characters of `found`."""
+        return cls(f"--{flag}={found!s:.400}: {problem}", flag=flag, found=found, **fields)
 
     @classmethod
     def of_path(cls, path: str | os.PathLike[str], problem: str, **fields: Any) -> Self:

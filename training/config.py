@@ -48,7 +48,7 @@ def _read(flag: str, text: str, read: Callable[[str], _Value]) -> _Value:
     try:
         return read(text)
     except ValueError as error:
-        prefix = "" if f"--{flag}" in str(error) else f"--{flag}={text:.80}: "
+        prefix = "" if f"--{flag}" in str(error) else f"--{flag}={text:.400}: "
         raise UserError(
             f"{prefix}{error}", **{**getattr(error, "fields", {}), "flag": flag}
         ) from None

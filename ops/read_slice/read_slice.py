@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -105,7 +106,8 @@ def read_slice(
     """
     ids = check if isinstance(check, IdCheck) else IdCheck(())
     segments = [segment for column in columns for segment in column.segments]
-    return loader.load().dlrm_read_slice(
+    op = functools.partial(
+        loader.load().dlrm_read_slice,
         first=tf.convert_to_tensor(first, tf.int64),
         count=tf.convert_to_tensor(count, tf.int64),
         T=dtype,
@@ -123,3 +125,6 @@ def read_slice(
         log_shift=log_shift,
         name=name,
     )
+    # Eager kernels are cached by a digest of the attributes that is the same for different long
+    # file names: the second call would read the first call's files.
+    return tf.function(op)() if tf.executing_eagerly() else op()

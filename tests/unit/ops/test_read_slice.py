@@ -148,6 +148,16 @@ def test_value_that_fails_its_check_is_reported(tmp_path, stored, check, wrong, 
         read_slice([0], [3000], rows=3000, columns=[column], dtype=dtype, **options)
 
 
+def test_each_call_reads_its_own_files(rng, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    for name in ("first", "second"):
+        (folder / name).mkdir(parents=True)
+        values = rng.integers(100, size=(5, 1), dtype=np.int32)
+        column = write_column(folder / name / "column.bin", values)
+        read = read_slice([0], [5], rows=5, columns=[column], dtype=tf.int32)
+        assert np.array_equal(read, values)
+
+
 def test_truncated_file_is_reported(tmp_path):
     column = ids_column(tmp_path, np.zeros((10, 1)))
     os.truncate(tmp_path / "ids.bin", 11)

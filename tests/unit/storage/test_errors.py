@@ -47,9 +47,9 @@ def test_fields_are_kept_when_an_error_is_translated():
 
 
 def test_errors_of_flags_and_paths_begin_with_them():
-    of_flag = ReportedError.of_flag("lr", "x" * 100, "expected a number", bound=3)
-    assert str(of_flag) == f"--lr={'x' * 80}: expected a number"
-    assert of_flag.fields == {"flag": "lr", "found": "x" * 100, "bound": 3}
+    of_flag = ReportedError.of_flag("lr", "x" * 500, "expected a number", bound=3)
+    assert str(of_flag) == f"--lr={'x' * 400}: expected a number"
+    assert of_flag.fields == {"flag": "lr", "found": "x" * 500, "bound": 3}
     of_path = ReportedError.of_path(pathlib.Path("a/b"), "expected a folder", found="file")
     assert (str(of_path), of_path.path) == ("a/b: expected a folder", "a/b")
     assert of_path.found == "file"
