@@ -72,7 +72,7 @@ def test_initial_rows_equal_the_native_ops_bit_for_bit(monkeypatch, kind, seed):
     ("kind", "size", "compress", "optimizer"),
     [
         ("row", 1, True, "adagrad"),
-        *(("row", 2, compress, name) for compress in (False, True) for name in OPTIMIZERS),
+        *(("row", 2, number % 2 == 0, name) for number, name in enumerate(OPTIMIZERS)),
         ("row", 3, False, "adagrad"),
         ("row", 3, True, "sgd"),
         ("table", 1, False, "sgd"),
@@ -131,7 +131,7 @@ def test_training_matches_a_float64_reference(kind, size, compress, optimizer, s
 
 @pytest.mark.parametrize(
     ("kind", "compress", "listening"),
-    [("row", False, True), ("row", True, False), ("table", False, False)],
+    [("row", True, True), ("table", False, False)],
 )
 def test_traced_train_step_matches_the_native_backend(
     monkeypatch, kind, compress, listening, seed, rng

@@ -72,7 +72,7 @@ def test_finite_steps_in_a_row_double_a_dynamic_scale(monkeypatch):
 @pytest.mark.parametrize(
     ("embedding_optimizer", "bad_value"),
     [
-        ("sgd", 3e38), ("adagrad", np.inf), ("rowwise_adagrad", np.nan),
+        ("sgd", 3e38),
         # With this option a gradient of 0 changes a row.
         (row_optimizers.OPTIMIZERS["ftrl"].with_options({"initial_accumulator": 0.1}), np.inf),
     ],
@@ -110,11 +110,10 @@ def test_overflowing_step_changes_nothing(embedding_optimizer, bad_value, rng, s
         assert ours.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("embedding_optimizer", ["sgd", "adagrad"])
-def test_power_of_two_as_scale_gives_the_same_bytes(embedding_optimizer, rng, seed):
+def test_power_of_two_as_scale_gives_the_same_bytes(rng, seed):
     made, runs = batches(10, rng), []
     for value in (1.0, 1024.0):
-        *owners, step = build(seed, scale=LossScale(value), embedding_optimizer=embedding_optimizer)
+        *owners, step = build(seed, scale=LossScale(value), embedding_optimizer="adagrad")
         runs.append((train(step, made), state(*owners)))
     assert runs[0][0] == runs[1][0]
     for ours, expected in zip(runs[1][1], runs[0][1]):

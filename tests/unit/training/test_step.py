@@ -6,8 +6,7 @@ import pytest
 from tests.support.training.small_model import VOCAB, batches, build, state, train
 
 
-@pytest.mark.parametrize("xla", [False, True])
-@pytest.mark.parametrize("custom_interact", [False, True])
+@pytest.mark.parametrize(("xla", "custom_interact"), [(False, False), (True, True)])
 def test_step_is_traced_once_for_plans_of_any_size(xla, custom_interact, rng, seed):
     options = {"policy": "row", "compress": True, "xla": xla, "custom_interact": custom_interact}
     model, embedding, _, step = build(seed, **options)

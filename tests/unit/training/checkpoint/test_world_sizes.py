@@ -24,8 +24,10 @@ def read(ranks, path, kind, optimizer, seed):
     ThreadRanks(ranks).run(load)
 
 
-@pytest.mark.parametrize("kind", OTHER)
-@pytest.mark.parametrize(("written", "others"), [(4, (1, 3)), (2, (4,))])
+@pytest.mark.parametrize(
+    ("kind", "written", "others"),
+    [("table", 4, (1, 3)), ("row", 4, (1, 3)), ("column", 2, (4,)), ("replicated", 2, (4,))],
+)
 def test_any_number_of_ranks_reads_any_placement(tmp_path, seed, kind, written, others):
     write(written, tmp_path, kind, "adagrad", seed)
     for ranks in others:
