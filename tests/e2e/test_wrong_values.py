@@ -1,6 +1,6 @@
 """Every command with wrong values of its flags, and with paths that it cannot use.
 
-tests/unit/training/test_wrong_flags.py tries every flag of main.py in the parser alone.
+tests/unit/training/test_flags.py tries every flag of main.py in the parser alone.
 """
 
 import os
