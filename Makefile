@@ -41,7 +41,7 @@ report: $(VENV)/.ready ## write an HTML report (RUNS="runs/A runs/B": of these r
 	@$(PY) -m training.report $(or $(RUNS),runs/latest) $(FLAGS)
 
 test: $(OPS) lint ## run the tests (TIER=unit, ranks or e2e: one tier; TESTS=tests/...: some; TESTS='-m slow': the slow ones; WORKERS=1: serially)
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(or $(TESTS),-m 'not slow' $(if $(TIER),tests/$(TIER)))
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -n $(WORKERS) $(or $(TESTS),-m 'not slow' $(if $(TIER),tests/$(TIER)))
 
 bench: $(OPS) $(if $(filter training,$(BENCHES)),$(TORCH_VENV)/.ready) ## measure machine, ops, data, hybrid step, and training against other programs (BENCH=ops: one)
 	@for name in $(BENCHES); do echo "== benchmarks.$$name"; \

@@ -87,7 +87,7 @@ def test(tensorflow: str, python: str, keep: bool = False) -> Outcome:
     environment["PATH"] = f"{venv / 'bin'}:{os.environ['PATH']}"
     counts, passed = [], True
     for tier, tests in TIERS.items():
-        pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+        pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-n", "2"]
         passed &= _run([*pytest, *tests], log, environment) == 0
         counts.append(f"{tier}: {_counts(log.read_text())}")
     if passed and not keep:

@@ -1,5 +1,7 @@
 """One seed for every random test; fixtures that several folders share."""
 
+import ast
+import functools
 import hashlib
 import secrets
 
@@ -12,8 +14,8 @@ pytest_plugins = [
     "tests.support.ops.fixtures",
     "tests.support.training.fixtures",
 ]
-# Fixtures that take whole runs to make, and how far they are shared. The tests that use the same
-# one go to the same of `make test`'s workers, so that it is made once.
+# Fixtures that take complete runs to make, and their scope. `make test` runs the files that use one
+# on one worker (module: each file, session: all of them), so that it is made once.
 EXPENSIVE = {
     "checkpoint": "module", "emulated": "module", "imports": "module", "learnable_run": "session",
     "phase_runs": "module", "served_models": "module", "spark": "module", "thirty_steps": "module",
@@ -47,16 +49,26 @@ def pytest_runtest_makereport(item, call):
         item.add_report_section(call.when, "seed", f"--seed={item.config.test_seed}")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for name in EXPENSIVE:
-            if name not in getattr(item, "fixturenames", ()):
-                continue
-            where = item.path.stem if EXPENSIVE[name] == "module" else "all"
-            parameters = item.callspec.params if hasattr(item, "callspec") else {}
-            group = f"{where}-{name}-{parameters.get(name, '')}"
-            item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Groups by file: pytest-xdist 3.8 loses the marks of its groups with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+    return Scheduler(config, log)
+
+
+@functools.cache
+def _group_of(file):
+    """Returns the name of the group of a file that uses an expensive fixture, else None."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    used = {argument.arg for argument in ast.walk(tree) if isinstance(argument, ast.arg)}
+    groups = [name if scope == "session" else str(file) for name, scope in EXPENSIVE.items()
+              if name in used]  # fmt: skip
+    return groups[0] if groups else None
 
 
 @pytest.fixture(scope="session")

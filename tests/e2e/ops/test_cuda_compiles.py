@@ -10,8 +10,8 @@ import pytest
 
 from tests.gpu import build
 
-# The oldest, and the one with a code path of its own. The others are slow tests.
-ALWAYS = ("80", "90")
+# The one with a code path of its own. The others are slow tests.
+ALWAYS = ("90",)
 ARCHITECTURES = [
     pytest.param(a, marks=[] if a in ALWAYS else pytest.mark.slow) for a in build.generations()
 ]
