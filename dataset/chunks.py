@@ -122,7 +122,7 @@ class ChunkReader:
             problem = f"read error at byte {offset}: {error.strerror}"
             raise DatasetError.of_path(path, problem) from error
         if found != out.nbytes:
-            what = f"truncated while being read: bytes at byte {offset}"
+            what = f"truncated while being read: bytes available at offset {offset}"
             raise DatasetError.mismatch(path, what, out.nbytes, found)
 
 

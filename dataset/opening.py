@@ -94,7 +94,7 @@ def _checked(description, declared):
     ):
         if declared.dtype(kind) not in (None, column.dtype):
             flag, found = f"{kind}_type", declared.dtype(kind)
-            what = f"--{flag}, the stored type"
+            what = f"--{flag} contradicts the stored type"
             raise DatasetError.mismatch(description.path, what, column.dtype, found, flag=flag)
     description = _with_declared(description, declared.dense_transform, declared.applied_transform)
     stored_types.check_stored_types(description, _origins(description), declared)

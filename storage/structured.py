@@ -201,7 +201,7 @@ def _check_bounds(value: Any, where: str, max_values: int | None = None) -> None
                 raise StructureError(where, _TOO_DEEP)
             found += len(item)
             if max_values is not None and found > max_values:
-                problem = f"expected at most {max_values} values, found more (by aliases)"
+                problem = f"expected at most {max_values} values, found more (after expanding YAML aliases)"
                 raise StructureError(where, problem, bound=max_values)
             if isinstance(item, dict):
                 stack += ((key, depth) for key in item)
@@ -211,7 +211,9 @@ def _check_bounds(value: Any, where: str, max_values: int | None = None) -> None
 
 def _check_text(text: str, where: str) -> None:
     if len(text) > _MAX_STRING:
-        problem = f"expected texts of at most {_MAX_STRING} characters, found one of {len(text)}"
+        problem = (
+            f"expected strings of at most {_MAX_STRING} characters, found one with {len(text)}"
+        )
         raise StructureError(where, problem, found=len(text), bound=_MAX_STRING)
     try:
         text.encode()

@@ -146,7 +146,7 @@ def _check_texts(config: Config) -> None:
         problem = f"expected {', '.join(POLICIES)} or an existing JSON file"
         raise UserError.of_flag("placement", placement, problem, path=placement)
     if data.data_layout not in ("auto", *LAYOUTS):
-        problem = f"expected auto, {', '.join(LAYOUTS)}"
+        problem = f"expected one of auto, {', '.join(LAYOUTS)}"
         raise UserError.of_flag("data_layout", data.data_layout, problem)
     if data.use_splited_dataset and data.data_layout not in ("auto", "per_table"):
         problem = f"contradicts --data_layout={data.data_layout}: leave one out"
@@ -209,7 +209,11 @@ def _check_mode(config: Config) -> None:
         problem = f"--mode={mode} reads one checkpoint: leave out --restore or --checkpoint_dir"
         raise UserError.of_flag("restore", checkpoint.restore, problem)
     if mode == "inference_benchmark":
-        _check_unused(config, "other modes: give --batch_sizes", "global_batch_size")
+        _check_unused(
+            config,
+            "modes other than inference_benchmark; use --batch_sizes instead",
+            "global_batch_size",
+        )
     elif checkpoint.restore is None and checkpoint.checkpoint_dir is None:
         text = "a checkpoint: give --restore, or --checkpoint_dir for the newest in a folder"
         raise UserError(f"--mode={mode} needs {text}", flag="restore")

@@ -76,7 +76,9 @@ def require() -> ctypes.CDLL:
         reason = "no such file" if not PATH.exists() else str(error).replace(f"{PATH}: ", "")
         raise LibraryError.of_path(PATH, f"cannot be loaded: {reason}; run make ops") from error
     if version != _VERSION:
-        problem = f"built from other sources: expected version {_VERSION}, found {version}"
+        problem = (
+            f"built from a different version of the sources: expected {_VERSION}, found {version}"
+        )
         raise LibraryError.of_path(PATH, f"{problem}; run make ops")
     return found
 

@@ -130,7 +130,7 @@ class _Job:
         options = self.options
         if self.output.complete and not options.overwrite:
             problem = (
-                "holds the complete result of a run with other input, options or files; try "
+                "holds the complete result of a run with different input, options or files; try "
                 "--overwrite to replace it, or another --output"
             )
             raise OutputError.of_path(options.output, problem, flag="overwrite")

@@ -133,7 +133,7 @@ def _check_dense(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
     where = f"checkpoint {reader.folder}"
     features, given = manifest.dense_features(found), data.get("dense_features")
     if None not in (features, given) and features != given:
-        text = f"{where} has a model of {features} dense features, the data {given}"
+        text = f"{where} has a model with {features} dense features, but the data has {given}"
         raise UserError(text, path=reader.folder, expected=features, found=given)
     if data.get("layout") == SYNTHETIC:
         return

@@ -80,7 +80,7 @@ def flag(manifest: Mapping[str, Any], name: str, folder: str | os.PathLike) -> A
     """
     if name not in manifest["flags"]:
         path = pathlib.Path(folder) / NAME
-        raise DamagedError.of_path(path, f"flags.{name}: is missing", flag=name)
+        raise DamagedError.of_path(path, f"flags.{name}: missing", flag=name)
     return manifest["flags"][name]
 
 

@@ -185,7 +185,7 @@ def _dense_model(reader):
     for name, array, shape in zip(names, arrays, expected):
         if array.shape != shape or array.dtype != np.float32:
             wanted, found = f"float32 {list(shape)}", f"{array.dtype} {list(array.shape)}"
-            what = f"dense variable {name} according to its flags"
+            what = f"dense variable {name} (type and shape from the checkpoint's flags)"
             raise DamagedError.mismatch(reader.folder, what, wanted, found)
     model = DenseDLRM(config)
     for variable, array in zip(model.variables, arrays):
