@@ -201,7 +201,9 @@ def _check_bounds(value: Any, where: str, max_values: int | None = None) -> None
                 raise StructureError(where, _TOO_DEEP)
             found += len(item)
             if max_values is not None and found > max_values:
-                problem = f"expected at most {max_values} values, found more (after expanding YAML aliases)"
+                problem = (
+                    f"expected at most {max_values} values after expanding aliases, found more"
+                )
                 raise StructureError(where, problem, bound=max_values)
             if isinstance(item, dict):
                 stack += ((key, depth) for key in item)

@@ -30,7 +30,10 @@ def compute_dtype(speed: SpeedConfig, gpus: int) -> tf.DType:
     if name == "auto":
         name = "float16" if gpus else "bfloat16"
     if name == "float16" and not gpus and speed.custom_interact:
-        problem = "not possible with --custom_interact on a CPU; use bfloat16, or leave out --custom_interact"
+        problem = (
+            "not possible with --custom_interact on a CPU; use bfloat16, or leave out "
+            "--custom_interact"
+        )
         raise UserError.of_flag("amp_dtype", name, problem)
     return tf.as_dtype(name)
 
