@@ -11,9 +11,9 @@ import types
 import pytest
 
 from ops.nvtx import ranges
+from tests.e2e.training.test_nvtx import IN_EACH_STEP
 from tests.gpu import build as cuda
 from tests.support import launch
-from tests.unit.training.test_nvtx import IN_EACH_STEP
 from training import breakdown, phases
 
 STEPS, RANKS, BATCH, TEST_SAMPLES = 30, 2, 240, 3001
