@@ -27,6 +27,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--seed", type=int, help="seed of every random test; a failed run prints the one it used"
     )
+    parser.addoption(
+        "--seeds",
+        type=int,
+        default=1,
+        help="run each random test with this many seeds (finds outcomes that depend on the seed)",
+    )
 
 
 def pytest_configure(config):
@@ -37,6 +43,19 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     return f"seed: {config.test_seed} (--seed={config.test_seed} draws the same numbers)"
+
+
+def pytest_generate_tests(metafunc):
+    count = metafunc.config.getoption("--seeds")
+    if count > 1 and {"rng", "seed"} & set(metafunc.fixturenames):
+        # The number is part of the test's id, and so of its seed.
+        metafunc.fixturenames.append("draw")
+        metafunc.parametrize("draw", range(count), indirect=True, ids=lambda n: f"draw{n}")
+
+
+@pytest.fixture
+def draw():
+    """The number of the draw, under `--seeds`."""
 
 
 @pytest.hookimpl(optionalhook=True)

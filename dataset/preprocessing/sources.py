@@ -141,11 +141,12 @@ def _decompress(path, compression):
                     continue
                 piece = stream.decompress(compressed)
                 compressed, fresh = stream.unused_data if stream.eof else b"", False
-                pieces.append(piece)
-                held += len(piece)
-                if held >= BLOCK_BYTES:
+                # The last block waits for the bytes after the text, so that it counts them.
+                if held >= BLOCK_BYTES and piece:
                     yield b"".join(pieces), bytes_read
                     pieces, held = [], 0
+                pieces.append(piece)
+                held += len(piece)
             if bytes_read == 0 or (not fresh and not stream.eof):
                 raise InputError.of_path(path, "truncated: the compressed stream has no end")
     except OSError as error:

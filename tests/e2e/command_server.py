@@ -63,7 +63,7 @@ class CommandServer:
         self._process.stdin.close()
         self._process.wait(30)
 
-    def run(self, program, *arguments, cwd, timeout=30.0, **environment):
+    def run(self, program, *arguments, cwd, timeout=100.0, **environment):
         """Runs a script such as "main.py", or a module such as "-m dataset.validate".
 
         Args:

@@ -20,7 +20,7 @@ SYNTHETIC = ("--use_synthetic_dataset", "--vocab_sizes=30,20", "--global_batch_s
 )  # fmt: skip
 def test_main_reports_wrong_flag_in_one_line(server, tmp_path, arguments, named):
     (tmp_path / "file").touch()
-    result = server.run("main.py", *arguments, cwd=tmp_path, timeout=20)
+    result = server.run("main.py", *arguments, cwd=tmp_path)
     check_refused(result)
     assert named in result.err
 

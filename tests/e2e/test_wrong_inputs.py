@@ -170,7 +170,7 @@ def test_command_refuses_wrong_file_in_one_line(server, here, rng, command, file
     program, arguments, _ = COMMANDS[command]
     WRONG[kind](here / file, rng)
     before = contents_without_out(here)
-    result = server.run(program, *arguments, cwd=here, timeout=20)
+    result = server.run(program, *arguments, cwd=here)
     assert contents_without_out(here) == before, "the command changed its user's files"
     if command == "verify":  # Prints its finding on standard output.
         assert result.out.startswith("damaged: ") and not result.err
@@ -183,7 +183,7 @@ def test_command_refuses_wrong_file_in_one_line(server, here, rng, command, file
 @pytest.mark.parametrize("kind", ["missing", "cut", "scrambled"])
 def test_run_skips_damaged_checkpoint_and_names_it(server, here, rng, file, kind):
     WRONG[kind](here / file, rng)
-    result = server.run("main.py", *_RESUME, cwd=here, timeout=40)
+    result = server.run("main.py", *_RESUME, cwd=here)
     assert "Traceback" not in result.err + result.out, result.err
     assert not result.timed_out
     assert "step-000000010" in result.err + result.out, result
@@ -196,7 +196,7 @@ def test_commands_run_without_optional_files(server, here, rng, file, kind):
     WRONG[kind](here / file, rng)
     for program, arguments, files in COMMANDS.values():
         if file in files:
-            result = server.run(program, *arguments, cwd=here, timeout=40)
+            result = server.run(program, *arguments, cwd=here)
             assert result.code == 0, result
             shutil.rmtree(here / "out")
             (here / "out").mkdir()

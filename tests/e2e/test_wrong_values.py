@@ -160,7 +160,7 @@ def test_command_works(server, here, command):
 def test_command_refuses_wrong_value(server, here, command, flag, value):
     program, arguments = _with(command, flag, value)
     before = workspace.contents(here)
-    result = server.run(program, *arguments, cwd=here, timeout=20)
+    result = server.run(program, *arguments, cwd=here)
     check_refused(result)
     assert re.sub("^no|^source_", "", flag) in result.err, result.err
     assert workspace.contents(here) == before
@@ -170,7 +170,7 @@ def test_command_refuses_wrong_value(server, here, command, flag, value):
 def test_command_accepts_or_refuses_extreme_number(server, here, command, flag, value):
     program, arguments = _with(command, flag, value)
     before = contents_without_out(here)
-    result = server.run(program, *arguments, cwd=here, timeout=20)
+    result = server.run(program, *arguments, cwd=here)
     if flag in ("lr", "embedding_lr") and result.code == 3:
         assert "NaN" in result.err, result.err  # It diverged.
     elif result.code:
@@ -212,7 +212,7 @@ def _order(cases):
 def test_command_refuses_url_and_writes_nothing(server, here, command, place, url):
     before = workspace.contents(here)
     program, arguments = _at(command, place, url)
-    result = server.run(program, *arguments, cwd=here, timeout=20)
+    result = server.run(program, *arguments, cwd=here)
     check_refused(result)
     assert url.split("://")[0] in result.err, result.err
     assert workspace.contents(here) == before
@@ -228,7 +228,7 @@ def test_command_refuses_impossible_output(server, here, command, place, kind):
     }[kind]  # fmt: skip
     before = contents_without_out(here)
     program, arguments = _at(command, place, path)
-    result = server.run(program, *arguments, cwd=here, timeout=20)
+    result = server.run(program, *arguments, cwd=here)
     check_refused(result)
     assert contents_without_out(here) == before
 
@@ -253,7 +253,7 @@ def test_command_keeps_files_it_did_not_write(server, here, command, place):
     target.write_text("kept")
     before = workspace.contents(here)
     program, arguments = _at(command, place, "kept")
-    result = server.run(program, *arguments, cwd=here, timeout=20)
+    result = server.run(program, *arguments, cwd=here)
     check_refused(result)
     assert "kept" in result.err
     assert workspace.contents(here) == before

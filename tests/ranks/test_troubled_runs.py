@@ -40,7 +40,7 @@ def test_overflowing_steps_are_skipped_on_all_ranks(small_dataset, tmp_path):
     done, events, result = train(tmp_path, tmp_path / "runs", 2, 80, flags)
     assert done.returncode == 0, done.stderr
     assert result["skipped_steps"] == 2
-    assert result["auc"] > 0.5
+    assert np.isfinite(result["log_loss"])
     assert list(np.flatnonzero(np.isnan(losses_of(events))) + 1) == [4, 11]
     steps = [event for event in events if event["event"] == "step"]
     assert [event["skipped_steps"] for event in steps] == [0] * 3 + [1] * 7 + [2] * 20

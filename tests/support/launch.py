@@ -34,10 +34,14 @@ def command(ranks, *arguments, quick=True):
 
 
 def environment(**extra):
-    """Returns the environment for it: without a launcher's variables, with a quiet TensorFlow."""
+    """Returns the environment for it: without a launcher's variables, with a quiet TensorFlow.
+
+    Ranks may reach each other late on a loaded machine; Gloo's own limit is 30 seconds.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_"))}
     path = f"{pathlib.Path(sys.executable).parent}:{clean['PATH']}"
-    return {**clean, "PATH": path, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **extra}
+    own = {"PATH": path, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**clean, **own, "HOROVOD_GLOO_TIMEOUT_SECONDS": "600", **extra}
 
 
 def run(ranks, *arguments, timeout=300, **extra):
@@ -50,7 +54,7 @@ def run(ranks, *arguments, timeout=300, **extra):
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        print(*process.communicate(), sep="\n")
         raise
     err = "".join(line for line in err.splitlines(True) if not _LOG.match(line))
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

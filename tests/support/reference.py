@@ -16,6 +16,19 @@ def mlp_forward(x, layers, last_linear):
     return activations
 
 
+def far_from_kinks(x, layers, last_linear, margin=1e-4):
+    """Returns for which samples [B] the input of every ReLU is over `margin` away from 0.
+
+    Elsewhere rounding may switch a unit, which changes its complete gradient.
+    """
+    far = np.ones(len(x), bool)
+    for kernel, bias in layers[: len(layers) - last_linear]:
+        x = x @ kernel + bias
+        far &= (np.abs(x) > margin).all(axis=1)
+        x = np.maximum(x, 0)
+    return far
+
+
 def mlp_backward(gradient, activations, layers, last_linear):
     """Returns (gradient of the input, [(kernel gradient, bias gradient), ...])."""
     gradients = []
@@ -136,6 +149,12 @@ class ReferenceDLRM:
     def forward(self, dense, ids):
         """Returns the logits [B]."""
         return self._forward(dense, ids)[-1][-1][:, 0]
+
+    def far_from_kinks(self, dense, ids):
+        """Returns for which samples [B] float32 rounding cannot switch a unit of either MLP."""
+        _, _, top = self._forward(dense, ids)
+        bottom = far_from_kinks(dense.astype(np.float64), self.bottom, last_linear=False)
+        return bottom & far_from_kinks(top[0], self.top, last_linear=True)
 
     def _forward(self, dense, ids):
         bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)

@@ -12,6 +12,15 @@ OPTIONS = {
 }
 
 
+def exact_gradients(rng, shape):
+    """Returns float32 gradients whose float32 sums have no rounding: multiples of 1/16.
+
+    The first update of Adagrad divides a sum by its own magnitude. If the sum is close to 0, that
+    makes the rounding of its terms, and so the order of adding, visible in the row.
+    """
+    return (np.rint(16 * rng.standard_normal(shape)) / 16).astype(np.float32)
+
+
 class ReferenceRows:
     """Rows and their states. FTRL is algorithm 1 of McMahan et al. (KDD 2013).
 

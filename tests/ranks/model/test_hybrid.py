@@ -100,8 +100,8 @@ def test_every_case_trains_like_the_reference(size, which, tmp_path, seed):
         if key not in references:
             references[key] = reference(ranks, seed, *key)
         model, losses = references[key]
-        # Float32 rounds to 2^-24. A difference in the last bit may round to another bfloat16
-        # (2^-9) and switch a ReLU.
+        # Float32 rounds to 2^-24. A difference in the last bit may round to another bfloat16, 2^-9
+        # away.
         exact = dtype == "float32"
         for saved in ranks:
             np.testing.assert_allclose(
@@ -114,4 +114,4 @@ def test_every_case_trains_like_the_reference(size, which, tmp_path, seed):
         if exact:
             np.testing.assert_allclose(final, expected, atol=1e-5, err_msg=name)
         moved = np.linalg.norm(expected - start)
-        assert np.linalg.norm(final - expected) <= (1e-4 if exact else 0.05) * moved, name
+        assert np.linalg.norm(final - expected) <= (1e-4 if exact else 0.01) * moved, name

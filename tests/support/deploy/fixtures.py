@@ -30,7 +30,7 @@ class Bundle:
         data = self.tree / "project" / "deep" / "folder"
         data.mkdir(parents=True)
         for index in range(5):
-            (data / f"file {index}").write_bytes(rng.bytes(int(rng.integers(1, 20_000))))
+            (data / f"file {index}").write_bytes(rng.bytes(int(rng.integers(7_000, 20_000))))
         (data / "empty").touch()
         (self.tree / "project" / "an empty folder").mkdir()
         (self.tree / "project" / "link").symlink_to("deep/folder")

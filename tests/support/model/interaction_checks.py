@@ -87,6 +87,23 @@ def weights_of(reference):
     return [w.copy() for w in (*bottom, *reference.interaction.parameters, *top)]
 
 
+def reference_of_vectors(model, vectors, name):
+    """Returns (`ReferenceDLRM`, ids) that look up given vectors [B, T, D]."""
+    reference = reference_of(model, list(vectors.swapaxes(0, 1)), name)
+    return reference, np.repeat(np.arange(len(vectors))[:, None], vectors.shape[1], axis=1)
+
+
+def _samples(model, name, rng):
+    """Returns (dense features, vectors) of BATCH samples for which no ReLU is near its kink."""
+    drawn = BATCH + 256  # About 6 of 4096 are near one.
+    dense = rng.normal(size=(drawn, DENSE)).astype(np.float32)
+    vectors = rng.normal(size=(drawn, TABLES, DIMENSION)).astype(np.float32)
+    reference, ids = reference_of_vectors(model, vectors, name)
+    far = np.flatnonzero(reference.far_from_kinks(dense, ids))[:BATCH]
+    assert len(far) == BATCH
+    return dense[far], tf.constant(vectors[far])
+
+
 def check_logits_and_gradients(name, dtype, seed, rng, **options):
     """Compares logits, gradients and inference of a dense part with `ReferenceDLRM`.
 
@@ -94,17 +111,16 @@ def check_logits_and_gradients(name, dtype, seed, rng, **options):
         name: of the interaction.
         dtype: "float32" or "bfloat16".
         seed: of the initial weights.
-        rng: of dense features, vectors and labels.
+        rng: of dense features and vectors.
         **options: of `DLRMConfig`.
     """
     config = DLRMConfig(
         DENSE, TABLES, BOTTOM, TOP, interaction=name, seed=seed, compute_dtype=dtype, **options
     )
     model = DenseDLRM(config)
-    dense = rng.normal(size=(BATCH, DENSE)).astype(np.float32)
-    vectors = tf.constant(rng.normal(size=(BATCH, TABLES, DIMENSION)), tf.float32)
-    # Mostly of one sign, so that the gradients' sums over the batch do not cancel.
-    label = (rng.random(BATCH) < 0.1).astype(np.float32)
+    dense, vectors = _samples(model, name, rng)
+    # The loss's gradient has one sign, so that sums over the batch do not cancel.
+    label = np.zeros(BATCH, np.float32)
 
     @tf.function(autograph=False)
     def run():
@@ -118,9 +134,7 @@ def check_logits_and_gradients(name, dtype, seed, rng, **options):
         return logits, tape.gradient(loss, sources, unconnected_gradients=none)
 
     # Every sample has its own rows, so that a step changes them by the vectors' gradients.
-    tables = list(vectors.numpy().swapaxes(0, 1))
-    reference = reference_of(model, tables, name)
-    ids = np.repeat(np.arange(BATCH)[:, None], TABLES, axis=1)
+    reference, ids = reference_of_vectors(model, vectors.numpy(), name)
     expected_logits = reference.forward(dense, ids)[:, None]
     before = [*weights_of(reference), np.stack(reference.tables, axis=1)]
     reference.step(dense, ids, label, 1.0)

@@ -18,7 +18,7 @@ from model.embedding import backend
 from model.embedding.interface import EmbeddingOptions, update
 from tests.support.model import sok_rows
 from tests.support.model.placements import placement_of
-from tests.support.row_optimizers import ReferenceRows
+from tests.support.row_optimizers import ReferenceRows, exact_gradients
 from training.runtime.process_group import HorovodProcessGroup
 
 STEPS, RATE = 4, 0.3
@@ -80,7 +80,7 @@ def train(choice, cluster, kind, compress, optimizer, seed):
     size, rng = cluster.size, np.random.default_rng(seed)
     vocab, batch = sok_rows.VOCAB, sok_rows.LOCAL_BATCH
     ids = sok_rows.power_law_ids(rng, STEPS, size, batch)
-    gradients = rng.normal(size=(*ids.shape, sok_rows.DIMENSION)).astype(np.float32)
+    gradients = exact_gradients(rng, (*ids.shape, sok_rows.DIMENSION))
     embedding = backend.build(
         choice,
         placement_of(kind, size, vocab, sok_rows.DIMENSION),

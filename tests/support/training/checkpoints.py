@@ -37,6 +37,10 @@ def write(
             seed=int(rng.integers(1 << 31)),
         )
     )  # fmt: skip
+    # Small positive weights, so that no choice of them makes all units of a layer inactive, or
+    # the probability 1.
+    for layer in (*dense.bottom.dense_layers, *dense.top.dense_layers):
+        layer.kernel.assign(0.1 + 0.1 * np.abs(layer.kernel))
     sgd = SGD(dense.trainable_variables)
     flags = {
         "embedding_dim": DIMENSION, "bottom_mlp": "4", "top_mlp": "3,1", "ablation": "none",

@@ -42,7 +42,9 @@ def write_multi_hot(path, arrays):
 )  # fmt: skip
 def test_open_split_names_other_raw_records(tmp_path, rng, write, shown, samples):
     arrays = random_arrays(samples, rng, CRITEO)
-    # Without counts of 0 and 1, which could be labels: a single record might fit both formats.
+    # A count or an id of 0 or 1 could be a label: a single record might fit both formats. The
+    # second half of a record of 8-byte values begins with the low half of its id 6.
+    arrays.ids[0, 6] = CRITEO[6] - 1
     write(tmp_path / "raw.bin", arrays._replace(dense=arrays.dense + 2))
     with pytest.raises(DatasetError, match=shown) as caught:
         open_split(tmp_path / "raw.bin", vocab_sizes=CRITEO)

@@ -66,7 +66,7 @@ def test_initial_values_depend_on_the_seed_only(seed):
     kernel, bias = made(seed)
     for ours, again, other in zip((kernel, bias), made(seed), made(seed + 1)):
         np.testing.assert_array_equal(ours, again)
-        assert not np.any(ours == other)
+        assert np.mean(ours == other) < 0.01
     deviation = math.sqrt(1 / (TABLES + 1) / DIMENSION)
     # 1600 values: the standard error is 1.8 %.
     assert np.std(kernel) == pytest.approx(deviation, rel=0.1)

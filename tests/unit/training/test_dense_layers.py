@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ops import loader
+from tests.support.model.interaction_checks import reference_of_vectors
 from tests.support.training.small_model import batches, build, train
 from training.build import fused_mlp
 from training.config import SpeedConfig
@@ -31,6 +32,15 @@ def gradients(model, batch, vectors):
     return float(loss), [tf.cast(g, tf.float64).numpy() for g in found]
 
 
+def far_from_kinks(model, batch, rng):
+    """Returns (the samples of a batch far from a ReLU's kink, random vectors for them)."""
+    dense = batch["dense"].numpy()
+    vectors = rng.normal(size=[len(dense), 3, 8]).astype(np.float32)
+    reference, ids = reference_of_vectors(model, vectors, "dot")
+    far = reference.far_from_kinks(dense, ids)
+    return {name: values[far] for name, values in batch.items()}, vectors[far]
+
+
 @needs_library
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_losses_and_gradients_equal_tensorflows_layers(dtype, rng, seed):
@@ -43,21 +53,24 @@ def test_losses_and_gradients_equal_tensorflows_layers(dtype, rng, seed):
     for batch in batches(20, rng):
         for ours, theirs in zip(fused.trainable_variables, plain.trainable_variables):
             theirs.assign(ours)
-        vectors = tf.cast(rng.normal(size=[64, 3, 8]).astype(np.float32), dtype)
-        loss, found = gradients(fused, batch, vectors)
-        expected_loss, expected = gradients(plain, batch, vectors)
+        part, vectors = far_from_kinks(plain, batch, rng)
+        vectors = tf.cast(vectors, dtype)
+        loss, found = gradients(fused, part, vectors)
+        expected_loss, expected = gradients(plain, part, vectors)
         losses.append((loss, expected_loss))
         wrong += np.square([norm(ours - theirs) for ours, theirs in zip(found, expected)])
         size += np.square([norm(theirs) for theirs in expected])
-        inferred = fused(batch["dense"], vectors, for_inference=True)
-        np.testing.assert_array_equal(inferred, fused(batch["dense"], vectors))
+        inferred = fused(part["dense"], vectors, for_inference=True)
+        np.testing.assert_array_equal(inferred, fused(part["dense"], vectors))
         train(step, [batch])
-    # Compared over all batches: rounding may change the sign of a unit and thus a gradient, which
-    # can be many times as large as the gradient of a single batch.
-    loss_limit, limit = {"float32": (1e-5, 0.01), "bfloat16": (0.01, 0.2)}[dtype]
     ours, theirs = np.transpose(losses)
-    assert norm(ours - theirs) <= loss_limit * norm(theirs)
-    np.testing.assert_array_less(np.sqrt(wrong / size), limit)
+    if dtype == "float32":
+        assert norm(ours - theirs) <= 1e-6 * norm(theirs)
+        np.testing.assert_array_less(np.sqrt(wrong / size), 1e-5)
+    else:
+        # Rounding to 2^-9 may switch a unit. One variable's gradient shows it, all together do not.
+        assert norm(ours - theirs) <= 0.01 * norm(theirs)
+        assert np.sqrt(wrong.sum() / size.sum()) < 0.15
 
 
 @needs_library

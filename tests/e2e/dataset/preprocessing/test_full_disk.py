@@ -15,6 +15,8 @@ from dataset.preprocessing import lookup
 from dataset.preprocessing.engines import duckdb_engine
 from tests.support.dataset.preprocessing.fixtures import random_lines, records_of, write_days
 
+LINES, REJECTS = 400, 4  # Of the training day, whose records take 396 * 160 = 63,360 bytes.
+
 
 @contextlib.contextmanager
 def _largest_file(size):
@@ -32,7 +34,10 @@ def run(rng, tmp_path, capsys):
     """Runs the command on two days; returns (status, standard error)."""
     # Allocates the shared memory of the progress counters, which is not on the disk.
     multiprocessing.Array("q", 1)
-    write_days(tmp_path, random_lines(rng, 400, bad=0.01), random_lines(rng, 100))
+    lines = random_lines(rng, LINES)
+    for row in rng.choice(LINES, REJECTS, replace=False):
+        lines[row] += "\tx"
+    write_days(tmp_path, lines, random_lines(rng, 100))
 
     def run(*flags):
         words = ["--input", str(tmp_path / "days"), "--output", str(tmp_path / "out"), "--jobs=1"]
@@ -105,4 +110,4 @@ def test_a_run_names_the_lookup_table_that_does_not_fit(tmp_path, run, monkeypat
     assert _named(error, tmp_path / "out").startswith(".preprocess/scratch/lookup-")
     monkeypatch.undo()
     assert run()[0] == 0
-    assert len(records_of(tmp_path / "out" / "train_data.bin")) > 390
+    assert len(records_of(tmp_path / "out" / "train_data.bin")) == LINES - REJECTS

@@ -128,7 +128,7 @@ def test_exported_model_equals_the_trainer(served_models, kind):
             continue
         logits = trainers_logits(kind, folder, dense, ids).astype(np.float64)
         np.testing.assert_allclose(found[name], 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
-    assert np.ptp(found["n777"]) > 0.02
+    assert np.ptp(found["n777"]) > 1e-3  # 1000 times the tolerance.
 
 
 @pytest.mark.parametrize("kind", KINDS)

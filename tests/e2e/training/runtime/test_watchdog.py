@@ -49,7 +49,7 @@ def test_all_ranks_learn_of_a_stuck_rank(stuck):
             watchdog.heartbeat(f"step {step}")
         assert lost.wait(60)
 
-    messages = watch(3, body, timeout=0.7)
+    messages = watch(3, body, timeout=3)
     assert all(message == messages[0] for message in messages)
     assert f"rank {stuck} (process" in messages[0]
     assert "step 2" in messages[0]
@@ -62,11 +62,11 @@ def test_heartbeats_and_a_pause_keep_a_job_alive_despite_unknown_clients():
             for data in GARBAGE:
                 with socket.create_connection(address, timeout=30) as client:
                     client.sendall(data)
-        for step in range(12):  # Longer than the timeout: heartbeats still arrive.
+        for step in range(22):  # Longer than the timeout: heartbeats still arrive.
             watchdog.heartbeat(f"step {step}")
             time.sleep(0.15 + 0.01 * cluster.rank)
         watchdog.pause()
-        time.sleep(1.8)
+        time.sleep(3.5)
         assert not lost.is_set()
         cluster.gather(0)
         if cluster.rank == 1:  # The watchdog still detects a death.
@@ -74,7 +74,7 @@ def test_heartbeats_and_a_pause_keep_a_job_alive_despite_unknown_clients():
         else:
             assert lost.wait(60)
 
-    messages = watch(3, body, timeout=1.5)
+    messages = watch(3, body, timeout=3)
     assert messages[1] is None
     assert all("rank 1 (process" in message for message in messages[::2])
 
@@ -86,7 +86,7 @@ def test_all_ranks_learn_of_a_death_before_the_next_tick(dead):
     def body(cluster, watchdog, lost):
         watchdog.heartbeat("step 7")
         cluster.gather(0)
-        time.sleep(0.3)  # Until rank 0 has received the first states.
+        time.sleep(1)  # Until rank 0 has received the first states.
         if cluster.rank == dead:
             die(watchdog)
         else:

@@ -88,7 +88,7 @@ def undisturbed(small_dataset, tmp_path_factory):
 def strike(process, work, rng, victims_of):
     """Kills ranks at a random time after some more checkpoints; returns them."""
     found = folder.checkpoints(work / "checkpoints")
-    target = (found[-1][0] if found else 0) + 5 * int(rng.integers(1, 6))
+    target = (found[-1][0] if found else 0) + 5 * int(rng.integers(1, 4))
 
     def far_enough():
         newest = folder.checkpoints(work / "checkpoints")

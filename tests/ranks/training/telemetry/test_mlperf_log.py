@@ -50,7 +50,7 @@ def test_times_of_log_agree_with_journal(learnable_run):
     assert times["init_start"] < times["init_stop"] <= times["run_start"] < times["run_stop"]
     end = learnable_run.events[-1]
     assert (times["run_stop"] - times["run_start"]) / 1000 == pytest.approx(
-        end["total_seconds"], abs=0.25
+        end["total_seconds"], abs=1
     )
     seconds = {"eval_start": 0, "eval_stop": 0}
     for line in lines:

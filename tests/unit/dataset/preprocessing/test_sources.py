@@ -32,15 +32,17 @@ def test_read_range_yields_every_line_once_for_any_boundary(rng, tmp_path, monke
         assert len(first) >= cut or not rest
 
 
+# With reads of one byte the last ones hold no text, only the end of the stream.
+@pytest.mark.parametrize(("block", "read"), [(5000, 97), (1, 1)])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize(
     "compression,compress", [("gzip", gzip.compress), ("zstd", zstandard.compress)]
 )
 def test_read_compressed_yields_the_text_of_all_members(
-    rng, tmp_path, monkeypatch, members, compression, compress
+    rng, tmp_path, monkeypatch, members, compression, compress, block, read
 ):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 5000)
-    monkeypatch.setattr(sources, "_COMPRESSED_READ", 97)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", block)
+    monkeypatch.setattr(sources, "_COMPRESSED_READ", read)
     texts = [_text(rng, 12000) for _ in range(members)]
     path = tmp_path / "day"
     path.write_bytes(b"".join(compress(text) for text in texts))
