@@ -16,17 +16,17 @@ def mlp_forward(x, layers, last_linear):
     return activations
 
 
-def far_from_kinks(x, layers, last_linear, margin=1e-4):
-    """Returns for which samples [B] the input of every ReLU is over `margin` away from 0.
+def distance_from_kinks(x, layers, last_linear):
+    """Returns the smallest absolute input of a ReLU, for each sample [B].
 
-    Elsewhere rounding may switch a unit, which changes its complete gradient.
+    If it is small, rounding may switch the unit, which changes the complete gradient.
     """
-    far = np.ones(len(x), bool)
+    distance = np.full(len(x), np.inf)
     for kernel, bias in layers[: len(layers) - last_linear]:
         x = x @ kernel + bias
-        far &= (np.abs(x) > margin).all(axis=1)
+        distance = np.minimum(distance, np.abs(x).min(axis=1))
         x = np.maximum(x, 0)
-    return far
+    return distance
 
 
 def mlp_backward(gradient, activations, layers, last_linear):
@@ -150,11 +150,11 @@ class ReferenceDLRM:
         """Returns the logits [B]."""
         return self._forward(dense, ids)[-1][-1][:, 0]
 
-    def far_from_kinks(self, dense, ids):
-        """Returns for which samples [B] float32 rounding cannot switch a unit of either MLP."""
+    def distance_from_kinks(self, dense, ids):
+        """Returns the smallest absolute input of a ReLU of both MLPs, for each sample [B]."""
         _, _, top = self._forward(dense, ids)
-        bottom = far_from_kinks(dense.astype(np.float64), self.bottom, last_linear=False)
-        return bottom & far_from_kinks(top[0], self.top, last_linear=True)
+        bottom = distance_from_kinks(dense.astype(np.float64), self.bottom, last_linear=False)
+        return np.minimum(bottom, distance_from_kinks(top[0], self.top, last_linear=True))
 
     def _forward(self, dense, ids):
         bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)

@@ -33,11 +33,11 @@ def gradients(model, batch, vectors):
 
 
 def far_from_kinks(model, batch, rng):
-    """Returns (the samples of a batch far from a ReLU's kink, random vectors for them)."""
+    """Returns (the samples of a batch with no ReLU's input near 0, random vectors for them)."""
     dense = batch["dense"].numpy()
     vectors = rng.normal(size=[len(dense), 3, 8]).astype(np.float32)
     reference, ids = reference_of_vectors(model, vectors, "dot")
-    far = reference.far_from_kinks(dense, ids)
+    far = reference.distance_from_kinks(dense, ids) > 1e-4
     return {name: values[far] for name, values in batch.items()}, vectors[far]
 
 
