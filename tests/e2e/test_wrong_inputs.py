@@ -111,6 +111,13 @@ def _bytes(change):
     return replace
 
 
+def _half(data, rng):
+    half = data[: len(data) // 2 - 1]
+    if half.isascii() and b"\t" in half:  # A line cut in its last field would be valid.
+        return half[: half.rindex(b"\n", 0, -9) + 3]
+    return half
+
+
 #: {kind of wrong file: function (path, rng) that makes it from a good one}.
 WRONG = {
     "missing": lambda path, rng: path.unlink(),
@@ -120,7 +127,7 @@ WRONG = {
     "socket": _special(_socket),
     "endless device": _special(lambda path: path.symlink_to("/dev/zero")),
     "empty": _bytes(lambda data, rng: b""),
-    "cut": _bytes(lambda data, rng: data[: len(data) // 2 - 1]),
+    "cut": _bytes(_half),
     "scrambled": _bytes(lambda data, rng: rng.bytes(len(data))),
     "deep": _bytes(lambda data, rng: b"[" * 100_000),
     "long": _bytes(lambda data, rng: b'{"' + b"x" * (10 << 20) + b'": 1}'),
