@@ -131,7 +131,7 @@ def copy(source, target):
 
 SIXTEEN_BITS = [
     # Limits of the difference of losses of about 0.7, and of the relative difference of the steps.
-    ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.001, 0.1),
+    ("float16", lambda: LossScale(INITIAL, dynamic=True), 0.003, 0.1),
     ("bfloat16", lambda: LossScale(1.0), 0.01, 0.15),
 ]
 
