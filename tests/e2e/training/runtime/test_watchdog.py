@@ -49,7 +49,7 @@ def test_all_ranks_learn_of_a_stuck_rank(stuck):
             watchdog.heartbeat(f"step {step}")
         assert lost.wait(60)
 
-    messages = watch(3, body, timeout=3)
+    messages = watch(3, body, timeout=2)
     assert all(message == messages[0] for message in messages)
     assert f"rank {stuck} (process" in messages[0]
     assert "step 2" in messages[0]
@@ -74,7 +74,7 @@ def test_heartbeats_and_a_pause_keep_a_job_alive_despite_unknown_clients():
         else:
             assert lost.wait(60)
 
-    messages = watch(3, body, timeout=3)
+    messages = watch(3, body, timeout=2)
     assert messages[1] is None
     assert all("rank 1 (process" in message for message in messages[::2])
 
