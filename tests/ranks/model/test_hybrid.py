@@ -113,5 +113,9 @@ def test_every_case_trains_like_the_reference(size, which, tmp_path, seed):
         )
         if exact:
             np.testing.assert_allclose(final, expected, atol=1e-5, err_msg=name)
-        moved = np.linalg.norm(expected - start)
-        assert np.linalg.norm(final - expected) <= (1e-4 if exact else 0.01) * moved, name
+        # Rounding does not shrink with the move: each of a row's additions, one for every sample if
+        # a table has one row, rounds by up to 2^-24 of the row, in both directions.
+        additions = worker.STEPS * worker.BATCH
+        rounding = 2.0**-24 * np.sqrt(additions) * np.linalg.norm(expected)
+        limit = (1e-4 if exact else 0.01) * np.linalg.norm(expected - start) + rounding
+        assert np.linalg.norm(final - expected) <= limit, name
