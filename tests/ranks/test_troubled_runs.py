@@ -48,8 +48,9 @@ def test_overflowing_steps_are_skipped_on_all_ranks(small_dataset, tmp_path):
 
 
 def test_request_to_stop_ends_an_evaluation(small_dataset, tmp_path):
-    """The run evaluates 1,501 batches after each step, which takes nearly all of its time."""
-    flags = ("--noeval_in_last", "--eval_interval=1", "--global_batch_size=2", "--epochs=1")
+    """The run evaluates 501 batches after each step, which takes nearly all of its time."""
+    flags = ("--noeval_in_last", "--eval_interval=1", "--global_batch_size=6", "--epochs=1",
+             "--print_interval=1")  # fmt: skip
     process, ranks = start_long_job(small_dataset, tmp_path, *flags)
     os.kill(ranks[1].pid, signal.SIGTERM)
     out, _ = process.communicate(timeout=300)

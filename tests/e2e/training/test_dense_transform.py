@@ -80,9 +80,9 @@ def test_exported_model_scores_like_the_evaluation(trained, small_dataset, tmp_p
     tolerance = 1e-5 if reader.manifest["data"]["layout"] == "three_file" else 5e-4
     for chances in (by_hand, from_counts):
         assert log_loss(labels, chances) == pytest.approx(scored["log_loss"], abs=tolerance)
-    # Counts without the transform give another score.
+    # Counts without the transform give other chances.
     raw = serve(described["signature"], "dense", counts)
-    assert abs(log_loss(labels, raw) - scored["log_loss"]) > 0.05
+    assert np.abs(raw - by_hand).mean() > 0.01
 
 
 @pytest.mark.parametrize("trained", ["three_file"], indirect=True)
