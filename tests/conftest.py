@@ -31,7 +31,8 @@ def pytest_addoption(parser):
         "--seeds",
         type=int,
         default=1,
-        help="run each random test with this many seeds (finds outcomes that depend on the seed)",
+        help="run each random test with this many seeds, and make the fixtures that it shares with "
+        "others for each (finds outcomes that depend on the seed)",
     )
 
 
@@ -47,15 +48,15 @@ def pytest_report_header(config):
 
 def pytest_generate_tests(metafunc):
     count = metafunc.config.getoption("--seeds")
-    if count > 1 and {"rng", "seed"} & set(metafunc.fixturenames):
-        # The number is part of the test's id, and so of its seed.
-        metafunc.fixturenames.append("draw")
-        metafunc.parametrize("draw", range(count), indirect=True, ids=lambda n: f"draw{n}")
+    if count > 1 and "seed_of" in metafunc.fixturenames:
+        names = [f"draw{number}" for number in range(count)]
+        metafunc.parametrize("draw", range(count), indirect=True, ids=names, scope="session")
 
 
-@pytest.fixture
-def draw():
-    """The number of the draw, under `--seeds`."""
+@pytest.fixture(scope="session")
+def draw(request):
+    """The number of the draw, under `--seeds`; else 0."""
+    return getattr(request, "param", 0)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -91,14 +92,14 @@ def _group_of(file):
 
 
 @pytest.fixture(scope="session")
-def seed_of(request):
+def seed_of(request, draw):
     """Returns a function (*names) -> a seed of 32 bits, another for other names.
 
     For fixtures that several tests share. A test takes `rng` or `seed`.
     """
 
     def seed(*names):
-        text = "/".join([str(request.config.test_seed), *map(str, names)])
+        text = "/".join(map(str, (request.config.test_seed, draw, *names)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     return seed

@@ -84,7 +84,7 @@ def test_training_checkpoint_and_export_match_the_reference(name, xla, tmp_path,
     found = serve(dense=dense, categorical=ids)["probability"].numpy()[:, 0]
     expected = 1 / (1 + np.exp(-reference.forward(dense.numpy(), ids.numpy())))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    assert np.ptp(found) > 0.01
+    assert np.ptp(found) > 1e-3
 
 
 def save(folder, name, model, optimizer, embedding):
