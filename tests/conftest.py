@@ -66,7 +66,9 @@ def pytest_configure_node(node):
 
 def pytest_runtest_makereport(item, call):
     if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
-        item.add_report_section(call.when, "seed", f"--seed={item.config.test_seed}")
+        count = item.config.getoption("--seeds")
+        options = f"--seed={item.config.test_seed}" + (f" --seeds={count}" if count > 1 else "")
+        item.add_report_section(call.when, "seed", options)
 
 
 @pytest.hookimpl(optionalhook=True)
