@@ -13,7 +13,9 @@ import pytest
 
 from dataset import synthetic
 from tests.support import launch
+from tests.support.dataset.fixtures import VOCAB
 from tests.support.dataset.hand_written import Arrays, write_mlperf
+from tests.support.training.checkpoints import start_active
 
 SMALL = (
     "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1", "--lr=0.5", "--warmup_steps=5",
@@ -49,34 +51,34 @@ FAST = ("--xla", "--custom_interact", "--dedup_ids", "--placement=row")
 
 
 @pytest.fixture(scope="module")
-def thirty_steps(small_dataset, tmp_path_factory):
+def thirty_steps(small_dataset, tmp_path_factory, shared_rng):
     """30 steps of the same job: {name of a case: (events, result, output)}."""
-    runs = {}
+    runs, weights = {}, tmp_path_factory.mktemp("weights")
+    same = (*THIRTY_STEPS, *start_active(weights, VOCAB, shared_rng("thirty_steps")))
     for name, ranks, flags in (
         ("1", 1, ()), ("2", 2, ()), ("3", 3, ()), ("fast", 2, FAST), ("amp", 2, ("--amp",)),
     ):  # fmt: skip
         folder = tmp_path_factory.mktemp(f"runs_{name}")
-        done, events, result = train(small_dataset, folder, ranks, flags=(*THIRTY_STEPS, *flags))
+        done, events, result = train(small_dataset, folder, ranks, flags=(*same, *flags))
         assert done.returncode == 0, done.stdout + done.stderr
         assert result["ranks"] == ranks
         runs[name] = events, result, done.stdout
     return runs
 
 
-# A rounding error may switch a ReLU, and so change the later losses. With 16 bits all differ.
+# 32 bits round losses by 1e-7, and a changed order of near scores the AUC; 16 bits differ.
 @pytest.mark.parametrize(
-    ("name", "rtol", "atol"), [("2", 1e-4, 0), ("3", 1e-4, 0), ("fast", 1e-4, 0), ("amp", 0, 0.05)]
+    ("name", "rtol", "atol"), [("2", 1e-5, 0), ("3", 1e-5, 0), ("fast", 1e-5, 0), ("amp", 0, 0.05)]
 )
 def test_losses_and_scores_equal_those_of_one_rank(thirty_steps, name, rtol, atol):
     """Of other numbers of ranks, with flags that only change the speed, and with --amp."""
     events, result, _ = thirty_steps["1"]
     losses = losses_of(events)
     assert len(losses) == 30
-    assert losses[-5:].mean() < losses[:5].mean()
     other_events, other, _ = thirty_steps[name]
     np.testing.assert_allclose(losses_of(other_events), losses, rtol=rtol, atol=atol)
     assert name != "amp" or not np.array_equal(losses_of(other_events), losses)
-    assert other["auc"] == pytest.approx(result["auc"], abs=rtol + atol)
+    assert other["auc"] == pytest.approx(result["auc"], abs=10 * rtol + atol)
     assert other["log_loss"] == pytest.approx(result["log_loss"], rel=rtol, abs=atol)
 
 
@@ -103,7 +105,7 @@ def test_printed_table_equals_the_result(thirty_steps):
     assert result["flags"]["global_batch_size"] == 240
 
 
-def test_rank_without_tables_takes_part_in_every_exchange(tmp_path):
+def test_rank_without_tables_takes_part_in_every_exchange(tmp_path, rng):
     """Two tables on three ranks. Ids come from raw records, or from the files of one table."""
     raw, separate = tmp_path / "raw", tmp_path / "separate"
     assert not synthetic.main(
@@ -114,6 +116,7 @@ def test_rank_without_tables_takes_part_in_every_exchange(tmp_path):
         arrays = Arrays(records[:, 0], records[:, 1:14], records[:, 14:])
         write_mlperf(separate / part, arrays)
     shutil.copy(raw / "vocab_sizes.json", separate)
+    weights = start_active(tmp_path / "weights", [40, 9], rng)
     expected = None
     for name, ranks, data, flags in (
         ("one rank", 1, raw, ()),
@@ -121,15 +124,17 @@ def test_rank_without_tables_takes_part_in_every_exchange(tmp_path):
         ("distinct ids", 3, raw, ("--dedup_ids", "--nooverlap")),
         ("ids from files", 3, separate, ()),
     ):
-        flags = ("--early_stop=9", "--eval_interval=4", "--print_interval=1", *flags)
+        flags = ("--early_stop=9", "--eval_interval=4", "--print_interval=1", *weights, *flags)
         done, events, _ = train(data, tmp_path / name, ranks, 60, flags, 120)
         assert done.returncode == 0, done.stdout + done.stderr
         scores = evaluations_of(events)
         assert [event["step"] for event in scores] == [4, 8, 9]
-        losses, aucs = losses_of(events), [event["auc"] for event in scores]
+        losses = [*losses_of(events), *(event["log_loss"] for event in scores)]
+        aucs = [event["auc"] for event in scores]
         expected = expected or (losses, aucs)
         np.testing.assert_allclose(losses, expected[0], rtol=1e-5, err_msg=name)
-        np.testing.assert_allclose(aucs, expected[1], atol=1e-4, err_msg=name)
+        # One pair of 300,000 in the other order changes the AUC by 5e-6.
+        np.testing.assert_allclose(aucs, expected[1], atol=1e-3, err_msg=name)
 
 
 def test_synthetic_batches_train_with_an_unused_gpu(tmp_path):

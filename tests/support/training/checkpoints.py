@@ -19,32 +19,39 @@ DIMENSION, BOTTOM, TOP, DENSE = 4, [4], [3, 1], 5
 
 def write(
     folder, vocab_sizes, rng, *, ranks, policy="row", optimizer="sgd", steps=(7,),
-    interaction="dot", replicate_below_rows=0,
+    interaction="dot", replicate_below_rows=0, dimension=DIMENSION, bottom=BOTTOM, top=TOP,
+    dense_features=DENSE, active=False,
 ):  # fmt: skip
     """Writes the checkpoints of some steps into a folder.
+
+    With `active`, every unit is active for dense features that are not negative, far from its
+    ReLU's kink.
 
     Returns:
         ([table [rows, D]], [dense arrays in order]): their values.
     """
-    tables = [rng.standard_normal((rows, DIMENSION), np.float32) for rows in vocab_sizes]
+    tables = [rng.standard_normal((rows, dimension), np.float32) for rows in vocab_sizes]
     placement = plan(
-        vocab_sizes, DIMENSION, ranks, policy=policy, replicate_below_rows=replicate_below_rows,
-        optimizer_bytes_per_row=4 * DIMENSION * (optimizer == "adagrad"),
+        vocab_sizes, dimension, ranks, policy=policy, replicate_below_rows=replicate_below_rows,
+        optimizer_bytes_per_row=4 * dimension * (optimizer == "adagrad"),
     )  # fmt: skip
     dense = DenseDLRM(
         DLRMConfig(
-            DENSE, len(vocab_sizes), BOTTOM, TOP, interaction=interaction,
+            dense_features, len(vocab_sizes), bottom, top, interaction=interaction,
             seed=int(rng.integers(1 << 31)),
         )
     )  # fmt: skip
     # Small positive weights, so that no choice of them makes all units of a layer inactive, or
     # the probability 1.
     for layer in (*dense.bottom.dense_layers, *dense.top.dense_layers):
-        layer.kernel.assign(0.1 + 0.1 * np.abs(layer.kernel))
+        layer.kernel.assign((0.01 if active else 0.1) * (1 + np.abs(layer.kernel)))
+    if active:
+        for layer in (*dense.bottom.dense_layers, *dense.top.dense_layers[:-1]):
+            layer.bias.assign(np.full(layer.bias.shape, 2.0))
     sgd = SGD(dense.trainable_variables)
     flags = {
-        "embedding_dim": DIMENSION, "bottom_mlp": "4", "top_mlp": "3,1", "ablation": "none",
-        "interaction": interaction,
+        "embedding_dim": dimension, "bottom_mlp": ",".join(map(str, bottom)),
+        "top_mlp": ",".join(map(str, top)), "ablation": "none", "interaction": interaction,
         "global_batch_size": 8, "optimizer": "sgd", "embedding_optimizer": optimizer, "lr": None,
     }  # fmt: skip
     facts = {"flags": flags, "data": DATA, "versions": {"numpy": "x"}}
@@ -69,3 +76,18 @@ def write(
 
     ThreadRanks(ranks).run(body)
     return tables, [variable.numpy() for variable in dense.variables]
+
+
+def start_active(folder, vocab_sizes, rng):
+    """Writes a checkpoint; returns flags of a run that starts from it, with every unit active.
+
+    The learning rates keep the units active over some dozen steps. Near its ReLU's kink, a rounding
+    error could switch a unit, which changes all later losses by far more than rounding.
+    """
+    shape = {"dimension": 8, "bottom": [16, 8], "top": [16, 1], "dense_features": 13}
+    write(folder, vocab_sizes, rng, ranks=1, active=True, **shape)
+    (written,) = folder.glob("step-*")
+    return (
+        f"--restore={written}", "--embedding_dim=8", "--bottom_mlp=16,8", "--top_mlp=16,1",
+        "--lr=0.02", "--embedding_lr=20",
+    )  # fmt: skip
