@@ -58,4 +58,4 @@ def test_times_of_log_agree_with_journal(learnable_run):
             seconds[line["key"]] += line["time_ms"]
     spent = (seconds["eval_stop"] - seconds["eval_start"]) / 1000
     evaluations = len(values(lines, "eval_accuracy"))
-    assert spent == pytest.approx(end["evaluating_seconds"], abs=0.002 * evaluations)
+    assert spent == pytest.approx(end["evaluating_seconds"], abs=0.01 * evaluations)
