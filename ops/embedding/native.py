@@ -18,8 +18,8 @@ class RowIds(NamedTuple):
 
     Attributes:
         ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, first row of each table in the variable.
-        table_rows: [T] int64, number of rows of each table.
+        base_rows: [T] int64, first row of each table in the variable; read in host memory.
+        table_rows: [T] int64, number of rows of each table; read in host memory.
     """
 
     ids: Any
@@ -60,8 +60,8 @@ def embedding_lookup(
     Args:
         table: float32 variable [rows, D].
         ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, first row of each table in the variable.
-        table_rows: [T] int64, number of rows of each table.
+        base_rows: [T] int64, first row of each table in the variable; read in host memory.
+        table_rows: [T] int64, number of rows of each table; read in host memory.
         dtype: type of the result: float32, bfloat16 or float16.
         name: name of the op.
 
@@ -80,8 +80,8 @@ def embedding_lookup(
     return ops.dlrm_embedding_lookup(
         table=_handle(table, "table"),
         ids=ids,
-        base_rows=base_rows,
-        table_rows=table_rows,
+        base_rows=_on_host(base_rows),
+        table_rows=_on_host(table_rows),
         row_type=table.dtype,
         dtype=_check_vector_dtype(tf.as_dtype(dtype)),
         name=name,
@@ -149,8 +149,8 @@ def embedding_update(
         states=[_handle(state, "state") for state in states],
         ids=ids,
         gradients=gradients,
-        base_rows=where.base_rows,
-        table_rows=where.table_rows,
+        base_rows=_on_host(where.base_rows),
+        table_rows=_on_host(where.table_rows),
         learning_rate=tf.cast(learning_rate, tf.float32),
         scale=tf.cast(scale, tf.float32),
         row_type=table.dtype,
@@ -159,6 +159,13 @@ def embedding_update(
         deterministic=rule.deterministic,
         name=name,
     )
+
+
+def _on_host(rows):
+    # A constant of type int64 would be in the memory of the GPU that uses it, and each call would
+    # copy it back.
+    with tf.device("CPU:0"):
+        return tf.convert_to_tensor(rows, tf.int64)
 
 
 def _handle(variable, name):

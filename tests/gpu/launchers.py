@@ -82,6 +82,7 @@ _SIGNATURES = {
     "embedding_workspace_bytes": [_BATCH, _UPDATE, ctypes.POINTER(ctypes.c_size_t)],
     "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
+    "scalars_on_device": [ctypes.POINTER(_F), _I, _P, _P],
 }  # fmt: skip
 #: Functions that every library must have.
 SYMBOLS = tuple(f"dlrm_{name}" for name in _SIGNATURES)
@@ -97,6 +98,7 @@ class Library:
     embedding_workspace_bytes: Callable[..., None]
     embedding_update: Callable[..., None]
     embedding_initialize: Callable[..., None]
+    scalars_on_device: Callable[..., None]
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
