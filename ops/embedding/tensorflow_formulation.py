@@ -60,6 +60,8 @@ def apply_slices(
 ) -> None:
     """Updates rows of a variable by their gradients, with ops on the variables' handles.
 
+    A scale of exactly 0 leaves rows and states unchanged.
+
     Args:
         table: float32 variable [rows, D].
         states: float32 variables of the rule, [rows, D] or [rows].
