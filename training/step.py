@@ -168,8 +168,9 @@ class TrainStep:
         self._losses = LossRecord()
         self._phases = train_phases(parts, self._losses, device)
         self._overlap = overlap
-        # On several ranks with GPUs, votes travel with the gradients.
-        self._votes_on_device = device is not None and parts.cluster.size > 1
+        # One rank with a GPU keeps its votes on the host; several average theirs on the GPUs.
+        self._returns_votes = device is None or parts.cluster.size > 1
+        self._votes_on_device = device is not None and self._returns_votes
         self._prepared_batch: Batch | None = None
         self._prepared: Any = None
         # Without AutoGraph: there is nothing for it to rewrite, and it would take most of the time
@@ -215,10 +216,10 @@ class TrainStep:
         following = batch if following is None else following
         if self._function is None:
             self._function = self._traced(inputs, following)
-        loss, global_votes, prepared = self._function(inputs, following)
+        outputs = self._function(inputs, following)
         if self._overlap:
-            self._prepared_batch, self._prepared = following, prepared
-        return loss, global_votes
+            self._prepared_batch, self._prepared = following, outputs["prepared"]
+        return outputs["loss"], outputs.get("votes", inputs["local_votes"])
 
     def last_loss(self) -> float:
         """Returns the loss of the last step; see `LossRecord.last`."""
@@ -283,9 +284,12 @@ class TrainStep:
 
     def _step(self, inputs, following):
         # This and the phases below do not depend on each other: TensorFlow runs them in parallel.
-        prepared = self._run_preparation(following) if self._overlap else {}
+        outputs = {"prepared": self._run_preparation(following)} if self._overlap else {}
         values = phases.run_with_ranges(self._phases.step, inputs)
-        return ranges.settle(values["loss"]), values["votes"], prepared
+        outputs["loss"] = ranges.settle(values["loss"])
+        if self._returns_votes:
+            outputs["votes"] = values["votes"]
+        return outputs
 
 
 class Forward:

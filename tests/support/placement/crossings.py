@@ -3,7 +3,11 @@
 An op that requests a GPU runs there if it has a GPU kernel for its types, else on the CPU. A tensor
 is in GPU memory if an op on a GPU writes it and the kernel does not declare that output to be in
 host memory; an op reads from GPU memory by the same rule. A tensor that is read on the other side
-is a copy. A function keeps int32 arguments and results in host memory.
+is copied. As in TensorFlow,
+
+- constants are computed before the first step, and int32 ones are in host memory;
+- ops without a device that use a variable are placed with it, identities prefer the GPU;
+- a function keeps int32 arguments and results in host memory.
 """
 
 import dataclasses
@@ -15,8 +19,9 @@ from tests.support.placement.gpu_kernels import GpuKernels
 HOST, GPU = "host", "GPU"
 # These kernels bring the size of their result to the host, and wait for it.
 _WAITING = {"Where", "Unique", "UniqueV2", "UniqueWithCounts", "DynamicPartition"}
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-_BRANCHES = ("If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase")
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+_BRANCHES = {"If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"}
+_SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +45,14 @@ class Crossing:
 def _types(op):
     """Returns {attribute: name of its dtype}."""
     values = {}
-    for attribute in op.node_def.attr:
-        value = op.node_def.attr[attribute]
+    for name, value in op.node_def.attr.items():
         if value.WhichOneof("value") == "type":
-            values[attribute] = tf.as_dtype(value.type).name
+            values[name] = tf.as_dtype(value.type).name
     return values
 
 
-def _argument_names(op, arguments, tensors):
-    """Returns the name of the argument that each tensor belongs to."""
+def _argument_names(op, arguments):
+    """Returns, for each tensor of an op's inputs or outputs, the name of its argument."""
     names = []
     for argument in arguments:
         count = 1
@@ -57,97 +61,98 @@ def _argument_names(op, arguments, tensors):
         elif argument.type_list_attr:
             count = len(op.get_attr(argument.type_list_attr))
         names += [argument.name] * count
-    assert len(names) == len(tensors), (op.name, names)
     return names
 
 
-class Graph:
-    """Walks a function's graph.
+class _Walk:
+    """Collects the crossings of a graph and of the functions that it calls."""
 
-    Args:
-        graph: a FuncGraph whose ops request devices.
-        on_gpu: function from an input tensor's name to whether it is in GPU memory.
-    """
+    def __init__(self):
+        self.kernels = GpuKernels()
+        self.found = []
 
-    def __init__(self, graph, on_gpu):
-        self._graph, self._kernels = graph, GpuKernels()
-        self._on_gpu = on_gpu
-        self._found = []
-
-    def crossings(self):
-        """Returns the `Crossing`s."""
-        places = {
-            tensor.name: GPU if self._on_gpu(tensor.name) else HOST for tensor in self._graph.inputs
-        }
-        results = self._walk(self._graph, places, "")
-        for tensor, place in zip(self._graph.outputs, results):
-            self._check_result(tensor, place)
-        return self._found
-
-    def _check_result(self, tensor, place):
-        on_host = tensor.dtype in (tf.int32, tf.string, tf.resource)
-        if place == GPU and on_host:
-            self._found.append(Crossing("GPU to host", f"{tensor.name} -> result", tensor.dtype.name))
-
-    def _walk(self, graph, places, prefix):
-        """Returns the places of a graph's outputs, given those of its inputs."""
+    def walk(self, graph, places, prefix=""):
+        """Returns the places of a graph's outputs; `places` are those of its inputs, by name."""
+        constants = set()
         for op in graph.get_operations():
             if op.type in ("Placeholder", "NoOp"):
                 continue
-            name = f"{prefix}{op.name}"
             given = [places[tensor.name] for tensor in op.inputs]
-            for tensor, place in zip(op.outputs, self._run(graph, op, name, given, prefix)):
-                places[tensor.name] = place
+            if self._is_constant(op, constants):
+                constants.update(tensor.name for tensor in op.outputs)
+                device = GPU if "GPU" in op.device else HOST
+                after = [HOST if t.dtype == tf.int32 else device for t in op.outputs]
+            elif op.type in _CALLS:
+                after = self._call(graph, op, prefix, given)
+            else:
+                after = self._run(op, prefix, given)
+            places.update(zip((tensor.name for tensor in op.outputs), after))
         return [places[tensor.name] for tensor in graph.outputs]
 
-    def _run(self, graph, op, name, given, prefix):
+    @staticmethod
+    def _is_constant(op, constants):
+        if op.op_def.is_stateful or op.control_inputs:
+            return False
+        if op.type in _SHAPES:
+            return all(tensor.shape.is_fully_defined() for tensor in op.inputs)
+        return all(tensor.name in constants for tensor in op.inputs)
+
+    def _run(self, op, prefix, given):
         """Records the crossings of an op's inputs; returns the places of its outputs."""
-        if op.type in _CALLS:
-            return self._call(graph, op, name, given)
-        # TensorFlow adds identities of a function's results, without a device. Its placer prefers a
-        # GPU, but has more rules for other ops.
-        if not op.device and op.type != "Identity":
-            self._found.append(Crossing("no device", name))
-        kernel = None
-        if "GPU" in op.device or not op.device:
-            kernel = self._kernels.host_arguments(op.type, _types(op))
+        name, device = f"{prefix}{op.name}", op.device
+        if not device:
+            uses_variable = any(tensor.dtype == tf.resource for tensor in op.inputs)
+            if op.type != "Identity" and not uses_variable:
+                self.found.append(Crossing("no device", name))
+            device = "GPU:0"
         if op.type in _BRANCHES:
             # The condition decides on the host.
-            self._read(op, name, given, [HOST if i == 0 else g for i, g in enumerate(given)])
-            return [GPU if "GPU" in op.device else HOST] * len(op.outputs)
-        if kernel is None:  # no GPU was requested, or there is no kernel
+            self._read(op, name, given, [HOST, *given[1:]])
+            return [GPU if "GPU" in device else HOST] * len(op.outputs)
+        kernel = None
+        if "GPU" in device:
+            kernel = self.kernels.host_arguments(op.type, _types(op))
+        if kernel is None:
             self._read(op, name, given, [HOST] * len(given))
             return [HOST] * len(op.outputs)
         if op.type in _WAITING:
-            self._found.append(Crossing("waits", name))
-        inputs = _argument_names(op, op.op_def.input_arg, op.inputs)
-        outputs = _argument_names(op, op.op_def.output_arg, op.outputs)
-        self._read(op, name, given, [HOST if n in kernel else GPU for n in inputs])
-        return [HOST if n in kernel else GPU for n in outputs]
+            self.found.append(Crossing("waits", name))
+        inputs = _argument_names(op, op.op_def.input_arg)
+        self._read(op, name, given, [HOST if argument in kernel else GPU for argument in inputs])
+        outputs = _argument_names(op, op.op_def.output_arg)
+        return [HOST if argument in kernel else GPU for argument in outputs]
 
     def _read(self, op, name, given, wanted):
         for tensor, at, to in zip(op.inputs, given, wanted):
-            # A handle is always in host memory.
+            # Handles are always in host memory.
             if at != to and tensor.dtype != tf.resource:
-                self._found.append(
+                self.found.append(
                     Crossing(f"{at} to {to}", f"{tensor.name} -> {name}", tensor.dtype.name)
                 )
 
-    def _call(self, graph, op, name, given):
-        function = op.get_attr("f").name
-        body = graph._get_function(function)
-        if body is None:
-            body = tf.compat.v1.get_default_graph()._get_function(function)
-        inner = body.graph
-        compiled = "_XlaMustCompile" in body.cached_definition.attr if hasattr(
-            body, "cached_definition") else False
-        if compiled:
-            self._read(op, name, given, [HOST if t.dtype == tf.int32 else GPU for t in op.inputs])
+    def _call(self, graph, op, prefix, given):
+        name = f"{prefix}{op.name}"
+        if op.node_def.attr["_XlaMustCompile"].b and "GPU" in op.device:
+            # int32 values of shapes are arguments of the compiled program.
+            wanted = [g if t.dtype == tf.int32 else GPU for t, g in zip(op.inputs, given)]
+            self._read(op, name, given, wanted)
             return [GPU] * len(op.outputs)
-        places = {tensor.name: place for tensor, place in zip(inner.inputs, given)}
-        return self._walk(inner, places, f"{name}/")
+        inner = graph._get_function(op.get_attr("f").name).graph
+        places = dict(zip((tensor.name for tensor in inner.inputs), given))
+        return self.walk(inner, places, f"{name}/")
 
 
-def crossings(graph, on_gpu=lambda name: False):
-    """Returns the copies between host and GPU in a FuncGraph; see `Graph`."""
-    return Graph(graph, on_gpu).crossings()
+def crossings(graph, on_gpu):
+    """Returns the `Crossing`s of one call of a function.
+
+    Args:
+        graph: the function's FuncGraph.
+        on_gpu: dtypes of the arguments that are in GPU memory.
+    """
+    walk = _Walk()
+    places = {t.name: GPU if t.dtype in on_gpu else HOST for t in graph.inputs}
+    results = walk.walk(graph, places)
+    for tensor, place in zip(graph.outputs, results):
+        if place == GPU and tensor.dtype in (tf.int32, tf.string):
+            walk.found.append(Crossing("GPU to host", f"{tensor.name} -> result", tensor.dtype.name))
+    return walk.found
