@@ -207,6 +207,9 @@ class TrainStep:
             (loss, votes): float32 tensors, the mean loss over the global batch before the update,
             and the mean of the votes over all ranks.
         """
+        # Before the first preparation, which would otherwise be traced twice.
+        if self._function is None:
+            self.trace(batch, len(votes))
         inputs = {
             **self._prepare_once(batch),
             **self._scalars(learning_rate, votes),
@@ -214,12 +217,36 @@ class TrainStep:
         }
         # The last step prepares its own batch again, so that every step runs the same graph.
         following = batch if following is None else following
-        if self._function is None:
-            self._function = self._traced(inputs, following)
         outputs = self._function(inputs, following)
         if self._overlap:
             self._prepared_batch, self._prepared = following, outputs["prepared"]
         return outputs["loss"], outputs.get("votes", inputs["local_votes"])
+
+    def trace(self, batch: Batch, votes: int = 1) -> tf.Graph:
+        """Traces the function of all steps, for plans with any number of rows.
+
+        Args:
+            batch: tensors, or `tf.TensorSpec`s, with the shapes of every batch.
+            votes: number of control votes.
+
+        Returns:
+            The graph of a step.
+        """
+
+        def spec(tensor):
+            return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+        batch = tf.nest.map_structure(spec, batch)
+        prepared = self._prepare.get_concrete_function(batch).structured_outputs
+        inputs = {
+            **tf.nest.map_structure(spec, prepared),
+            **{name: batch[name] for name in self._phases.passed},
+            "learning_rate": tf.TensorSpec([], tf.float32),
+            "local_votes": tf.TensorSpec([votes], tf.float32),
+        }
+        signature = (inputs, batch)
+        self._function = tf.function(self._step, input_signature=signature, autograph=False)
+        return self._function.get_concrete_function().graph
 
     def last_loss(self) -> float:
         """Returns the loss of the last step; see `LossRecord.last`."""
@@ -244,11 +271,6 @@ class TrainStep:
         variables = self._parts.dense_model.trainable_variables
         return all(bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in variables)
 
-    @property
-    def graph(self) -> tf.Graph:
-        """The graph of a step, for inspection; exists after the first step."""
-        return self._function.get_concrete_function().graph
-
     def traces(self) -> int:
         """Returns how many times the step has been traced: 1 after the first step."""
         return self._function.experimental_get_tracing_count()
@@ -271,16 +293,6 @@ class TrainStep:
         values = phases.run_with_ranges(self._phases.preparation, batch)
         return {name: values[name] for phase in self._phases.preparation for name in phase.outputs}
 
-    def _traced(self, inputs, batch):
-        """Returns `_step` as a function that accepts plans with any number of rows."""
-
-        def spec(tensor):
-            return tf.TensorSpec(tensor.shape, tensor.dtype)
-
-        batch = tf.nest.map_structure(spec, batch)
-        prepared = self._prepare.get_concrete_function(batch).structured_outputs
-        inputs = tf.nest.map_structure(spec, {**inputs, **prepared})
-        return tf.function(self._step, input_signature=(inputs, batch), autograph=False)
 
     def _step(self, inputs, following):
         # This and the phases below do not depend on each other: TensorFlow runs them in parallel.
