@@ -210,6 +210,7 @@ class TrainStep:
         # Before the first preparation, which would otherwise be traced twice.
         if self._function is None:
             self.trace(batch, len(votes))
+            assert self._function is not None
         inputs = {
             **self._prepare_once(batch),
             **self._scalars(learning_rate, votes),
@@ -293,12 +294,11 @@ class TrainStep:
         values = phases.run_with_ranges(self._phases.preparation, batch)
         return {name: values[name] for phase in self._phases.preparation for name in phase.outputs}
 
-
     def _step(self, inputs, following):
         # This and the phases below do not depend on each other: TensorFlow runs them in parallel.
-        outputs = {"prepared": self._run_preparation(following)} if self._overlap else {}
+        prepared = self._run_preparation(following) if self._overlap else {}
         values = phases.run_with_ranges(self._phases.step, inputs)
-        outputs["loss"] = ranges.settle(values["loss"])
+        outputs = {"prepared": prepared, "loss": ranges.settle(values["loss"])}
         if self._returns_votes:
             outputs["votes"] = values["votes"]
         return outputs

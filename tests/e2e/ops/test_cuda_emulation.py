@@ -1,5 +1,7 @@
 """The CUDA kernels, compiled for the CPU and run on an emulation of a GPU."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,26 @@ def test_emulated_updates_equal_the_cpu_op(emulated, name, dtype, rng):
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if optimizer.per_row_states else {"rtol": 0}
     for buffer, variable in zip([rows, *buffers], [table, *variables]):
         np.testing.assert_allclose(buffer.download(), variable.numpy(), **tolerance)
+
+
+def test_scalars_reach_the_device(emulated, rng):
+    library, device = emulated
+    for count in (0, 1, 5, 32):
+        values = rng.standard_normal(count).astype(np.float32)
+        target = device.empty(40, np.float32)
+        library.scalars_on_device(as_floats(values), count, target.pointer, device.stream)
+        np.testing.assert_array_equal(target.download()[:count], values)
+        assert np.isnan(target.download()[count:]).all()
+
+
+@pytest.mark.parametrize("count", [-1, 33])
+def test_too_many_scalars_are_refused(emulated, count):
+    library, device = emulated
+    target = device.empty(40, np.float32)
+    with pytest.raises(launchers.CudaError) as caught:
+        library.scalars_on_device(as_floats(np.ones(40)), count, target.pointer, device.stream)
+    assert caught.value.code == INVALID_VALUE
+
+
+def as_floats(values):
+    return (ctypes.c_float * max(1, len(values)))(*values)

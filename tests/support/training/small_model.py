@@ -37,8 +37,8 @@ def build(
         EmbeddingOptions(
             seed=seed, compress=compress, optimizer=embedding_optimizer, exchange_dtype=dtype,
             model_parallel_input=model_parallel_input,
-        ),  # fmt: skip
-    )
+        ),
+    )  # fmt: skip
     step = TrainStep(
         StepParts(model, embedding, optimizer, cluster, scale or LossScale(1.0)),
         overlap=overlap, device=device,
