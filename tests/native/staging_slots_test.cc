@@ -201,15 +201,15 @@ void TestThreads(std::mt19937_64& generator) {
 void TestFailures(std::mt19937_64& generator) {
   User user(emulated_cuda::CreateStream(kDevice), generator());
   const int buffers = emulated_cuda::PinnedBuffers();
-  user.FailUploads(0.05);
-  for (int step = 0; step < 3000; ++step) user.Step(300);
+  user.FailUploads(0.2);
+  for (int step = 0; step < 6000; ++step) user.Step(300);
   Require(user.errors() > 10 && user.uploads() > 100, "expected failed and other uploads");
   Require(emulated_cuda::PinnedBuffers() - buffers <= static_cast<int>(kMaxLive),
           "failed uploads keep their slots");
   user.FailUploads(0);
   // Failures of any call, also when a slot is released.
-  emulated_cuda::FailCalls(0.05);
-  for (int step = 0; step < 1000; ++step) user.Step(300);
+  emulated_cuda::FailCalls(0.1);
+  for (int step = 0; step < 3000; ++step) user.Step(300);
   emulated_cuda::FailCalls(0);
   user.ReleaseAll();
 }
