@@ -5,6 +5,7 @@
 #   PYTHON=python3.10 make …  interpreter for a new environment
 #   TENSORFLOW=2.15.1 make …  another TensorFlow of locks/matrix.txt, in a separate environment
 #   DEVICE=cpu make …         TensorFlow without CUDA, even on a machine with a GPU
+#   DLRM_NVCC=pip make …      nvcc of pip's packages for the CUDA kernels, or the path of another
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -85,6 +86,7 @@ $(OPS): $(VENV)/.ready $(OPS_SOURCES)
 	@echo "building $@"
 	@mkdir -p build && PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py -q build_ext --inplace >build/ops.log 2>&1 \
 	  || { tail -n 40 build/ops.log >&2; echo "make: the op library did not build; see build/ops.log" >&2; exit 1; }
+	@sed -n '/^ops: /p' build/ops.log
 	@touch $@
 
 $(DATA)/raw/generator.json: | $(OPS)
