@@ -5,8 +5,8 @@
 # TensorFlow's lock and builds Horovod. Needs a Python and a TensorFlow from locks/matrix.txt, a C++
 # compiler and make; CMake is installed as a package, and nvcc if a GPU host has none.
 #   PYTHON     interpreter; default: the first supported one of python3, python3.13, ...
-#   DEVICE     cpu or gpu: which TensorFlow to install; default: gpu if nvidia-smi lists a GPU whose
-#              driver runs the CUDA kernels
+#   DEVICE     cpu or gpu: which TensorFlow to install; default: gpu if nvidia-smi lists a GPU that,
+#              with its driver, runs the CUDA kernels
 #   DLRM_NVCC  nvcc for the CUDA kernels, or pip to install one; see docs/gpu.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -58,29 +58,37 @@ host_nvcc() {
   [[ -x /usr/local/cuda/bin/nvcc ]] && echo /usr/local/cuda/bin/nvcc
 }
 
-# Prints why this host's driver cannot run the CUDA kernels; nothing if it can, or is unknown.
-driver_problem() {
-  local driver nvcc release=13 oldest whose="nvcc from pip"
-  driver=$(timeout 20 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
-    | awk 'NR == 1 && /^[0-9.]+$/') || true
+query_gpus() {
+  timeout 20 nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null | grep -xE '[0-9.]+' || true
+}
+
+# Sets `problem` if this host's GPUs or their driver cannot run the CUDA kernels, and `fix`.
+find_problem() {
+  local driver capability nvcc release=13 oldest whose="nvcc from pip"
   if nvcc=$(host_nvcc); then
     release=$({ "$nvcc" --version 2>/dev/null || true; } | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
     whose=$nvcc
   fi
   oldest=$(sed -n "s/^set(DLRM_CUDA_DRIVER_${release:-none} \(.*\))/\1/p" ops/cuda_toolkit.cmake)
-  if [[ -n $driver && -n $oldest && $(printf '%s\n' "$oldest" "$driver" | sort -V | head -n 1) != "$oldest" ]]; then
-    echo "NVIDIA driver: the kernels of $whose (CUDA $release) need $oldest or later, found $driver"
+  driver=$(query_gpus driver_version | sed -n 1p)
+  capability=$(query_gpus compute_cap | sort -V | tail -n 1)
+  if [[ -n $capability ]] && ((${capability%.*} < 8)); then
+    problem="GPU: the CUDA kernels need compute capability 8.0 or later, found $capability"
+    fix="install such a GPU"
+  elif [[ -n $driver && -n $oldest && $(printf '%s\n' "$oldest" "$driver" | sort -V | sed -n 1p) != "$oldest" ]]; then
+    problem="NVIDIA driver: the CUDA kernels of $whose (CUDA $release) need $oldest or later, found $driver"
+    fix="update the driver, or install a CUDA 12 toolkit and set DLRM_NVCC to its nvcc"
   fi
 }
 
-problem=""
+problem="" fix=""
 case $device in
   cpu) ;;
-  gpu) problem=$(driver_problem) ;;
+  gpu) find_problem ;;
   auto)
     device=cpu
     if has_gpu; then
-      problem=$(driver_problem)
+      find_problem
       [[ -n $problem ]] || device=gpu
     fi
     ;;
@@ -166,7 +174,6 @@ if [[ -e $folder/.device && $(<"$folder/.device") != "$device" ]]; then
   device=$(<"$folder/.device")
 fi
 if [[ -n $problem ]]; then
-  fix="update the driver, or install a CUDA 12 toolkit and set DLRM_NVCC to its nvcc"
   if [[ $device == cpu ]]; then
     echo "bootstrap: $problem: installing TensorFlow for the CPU; for the GPU $fix, remove $folder and run make again"
   else

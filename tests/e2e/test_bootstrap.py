@@ -31,6 +31,7 @@ NVIDIA_SMI = r"""#!/bin/bash
 set -o pipefail
 case "$*" in
   *driver_version*) echo "${FAKE_DRIVER:-580.65.06}" ;;
+  *compute_cap*) printf "${FAKE_CAPABILITIES:-9.0}\n" ;;
   *) printf "$FAKE_GPUS" | while read -r line; do echo "$line" || exit 9; sleep 0.1; done ;;
 esac
 """
@@ -217,6 +218,20 @@ def test_old_driver_selects_the_cpu_in_one_line(machine, release, driver, oldest
         shutil.rmtree(machine.environment)
         output, calls = machine.bootstrap(**settings, DEVICE="gpu")[1:]
         assert installed(calls)[0] == "gpu" and output.count("do not run on this host") == 1
+
+
+@pytest.mark.parametrize(
+    "capabilities, device",
+    [("7.5", "cpu"), (r"7.0\n7.5", "cpu"), (r"8.0\n7.5", "gpu"), ("10.3", "gpu"), ("[N/A]", "gpu")],
+)
+def test_unsupported_gpus_select_the_cpu_in_one_line(machine, capabilities, device):
+    settings = {**GPU, **machine.nvcc("13.0"), "FAKE_CAPABILITIES": capabilities}
+    status, output, calls = machine.bootstrap(**settings)
+    assert status == 0 and installed(calls) == [device, "environment"]
+    newest = capabilities.split(r"\n")[-1]
+    assert output.count(f"need compute capability 8.0 or later, found {newest}:") == (
+        device == "cpu"
+    )
 
 
 def test_environment_for_the_cpu_on_a_gpu_host_is_reported(machine):
