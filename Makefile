@@ -19,6 +19,8 @@ VENV ?= $(if $(filter $(DEFAULT),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
 DATA ?= data/demo
 DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
+# Not empty if the environment is for another device than DEVICE, which bootstrap.sh reports.
+OTHER_DEVICE := $(if $(DEVICE),$(filter-out $(DEVICE),$(shell cat $(VENV)/.device 2>/dev/null)))
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
 SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
 CXX_SOURCES = $(shell find ops tests -type f \( -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print)
@@ -29,7 +31,7 @@ OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*.cmake ops/*/*.cc ops
 # How `make train` starts its ranks: one rank needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun --gloo -np $(NP)) ./hvd_wrapper.sh $(PY)
 
-.PHONY: help train report test bench sanitize matrix locks lint airgap clean distclean venv ops data
+.PHONY: help train report test bench sanitize matrix locks lint airgap clean distclean venv ops data force
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -66,6 +68,8 @@ lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, clang-format, p
 	  && $(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES) \
 	  && $(VENV)/bin/basedpyright --project . --pythonpath $(PY)
 
+force:
+
 venv: $(VENV)/.ready ## create the virtual environment (pinned packages, Horovod)
 
 ops: $(OPS) ## build the native op library
@@ -73,7 +77,7 @@ ops: $(OPS) ## build the native op library
 data: $(DATA)/test/metadata.json ## write the demo data
 
 # pyproject.toml is no prerequisite: its packages change the lock.
-$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*.* deploy/horovod/patches/*)
+$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*.* deploy/horovod/patches/*) $(if $(OTHER_DEVICE),force)
 	@./bootstrap.sh $(VENV) $(TENSORFLOW)
 	@touch $@
 

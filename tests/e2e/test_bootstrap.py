@@ -250,6 +250,25 @@ def test_device_variable_overrides_detected_gpu(machine):
     assert installed(calls) == ["cpu", "environment"] and "GPU" not in output
 
 
+@pytest.mark.parametrize("device, checked", [("gpu", True), ("cpu", False), ("", False)])
+def test_make_checks_the_device_of_an_existing_environment(tmp_path, device, checked):
+    (tmp_path / "locks").symlink_to(ROOT / "locks")
+    script = tmp_path / "bootstrap.sh"
+    script.write_text("#!/bin/sh\necho checked; exit 1\n")
+    script.chmod(0o755)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".device").write_text("cpu\n")
+    (tmp_path / ".venv" / ".ready").touch()
+    sources = [script, *(ROOT / "locks").iterdir()]
+    newest = max(path.stat().st_mtime for path in sources)
+    os.utime(tmp_path / ".venv" / ".ready", (newest + 9, newest + 9))
+    done = subprocess.run(
+        ["make", "-f", ROOT / "Makefile", "venv"], cwd=tmp_path, text=True, capture_output=True,
+        env={"PATH": os.environ["PATH"], "DEVICE": device},
+    )  # fmt: skip
+    assert (done.returncode != 0) == ("checked" in done.stdout) == checked, done.stderr
+
+
 def test_tensorflow_without_cuda_packages_is_reported(machine):
     status, output, calls = machine.bootstrap("2.13.1", DEVICE="gpu", **machine.nvcc("11.8"))
     assert status == 0 and "it needs CUDA on this machine" in output
