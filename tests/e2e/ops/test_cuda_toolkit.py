@@ -120,6 +120,25 @@ def test_old_driver_is_one_line_for_users(find, tmp_path, release, driver, oldes
         assert f"driver {oldest} or later, found {driver}" in line
 
 
+def test_build_without_nvcc_is_one_line_for_users(tmp_path):
+    # A Python whose TensorFlow has CUDA, in an environment without wheels.
+    facts = "echo -I/nowhere; echo -L/nowhere; echo 2.99; echo ON"
+    python = program(
+        tmp_path / "python", f"case $2 in *tensorflow*) {facts} ;; *) echo {tmp_path}/site ;; esac"
+    )
+    folders = {"/usr/local/cuda/bin", *TOOLS.split(os.pathsep)}
+    hidden = ";".join(folder for folder in folders if os.path.exists(f"{folder}/nvcc"))
+    done = subprocess.run(
+        [CMAKE, "-S", ROOT / "ops", "-B", tmp_path / "build", f"-DDLRM_PYTHON={python}",
+         f"-DCMAKE_IGNORE_PATH={hidden}"],
+        capture_output=True, text=True, check=False, env={"PATH": TOOLS},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("ops: "))
+    for word in ("TensorFlow 2.99 has CUDA", "CPUs only", f"{python} -m pip install --group nvcc"):
+        assert word in line
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_make_prints_the_lines_for_users(tmp_path, status):
     python = program(
