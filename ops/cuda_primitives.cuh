@@ -182,6 +182,16 @@ __device__ __forceinline__ float load_in_order(const float* address) {
   asm volatile("ld.global.nc.f32 %0, [%1];\n" : "=f"(v) : "l"(address));
   return v;
 }
+__device__ __forceinline__ int32_t load_in_order(const int32_t* address) {
+  int32_t v;
+  asm volatile("ld.global.nc.s32 %0, [%1];\n" : "=r"(v) : "l"(address));
+  return v;
+}
+__device__ __forceinline__ int64_t load_in_order(const int64_t* address) {
+  long long v;
+  asm volatile("ld.global.nc.s64 %0, [%1];\n" : "=l"(v) : "l"(address));
+  return v;
+}
 template <typename Half>
 __device__ __forceinline__ Half load_in_order(const Half* address) {
   static_assert(sizeof(Half) == 2, "float, __half or __nv_bfloat16");

@@ -33,9 +33,8 @@ struct BatchPart {
 // The row of an id, or -1 (and a record) if the id is out of range. `number` is the table's number
 // in the batch.
 template <typename Id>
-__device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
-                                               int64_t sample, int table, int number) {
-  const int64_t id = load_read_only(part.ids + sample * part.all_tables + number);
+__device__ __forceinline__ int64_t row_of_id(const BatchPart<Id>& part, const TableRanges& ranges,
+                                             int64_t id, int64_t sample, int table, int number) {
   if (id >= 0 && id < ranges.rows[table]) return ranges.base[table] + id;
   DlrmIdError* error = part.error;
   publish_once(&error->state, [&] {
@@ -45,6 +44,14 @@ __device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const 
     error->bound = ranges.rows[table];
   });
   return -1;
+}
+
+// The same for the id of a sample.
+template <typename Id>
+__device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
+                                               int64_t sample, int table, int number) {
+  const int64_t id = load_read_only(part.ids + sample * part.all_tables + number);
+  return row_of_id(part, ranges, id, sample, table, number);
 }
 template <typename Id>
 __device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,

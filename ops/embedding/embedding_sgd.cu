@@ -67,16 +67,29 @@ __global__ void __launch_bounds__(kSgdThreads, 2)
   const int64_t groups = (part.batch + 31) / 32 * part.tables;
   const int64_t dim = kFullRow ? 32 * kVec : part.dim;
   int64_t group = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32;
+  // Ids are loaded one group ahead. Past the batch the last one is loaded, but not used.
+  const auto load_id = [&](int64_t of_group) {
+    if (of_group >= groups) return Id{0};
+    const int table = static_cast<int>(of_group % part.tables);
+    const int64_t sample = of_group / part.tables * 32 + lane;
+    return load_in_order(part.ids +
+                         (sample < part.batch ? sample : part.batch - 1) * part.all_tables +
+                         tables.number[table]);
+  };
+  Id next_id = load_id(group);
   for (; group < groups; group += warps) {
     const int table = static_cast<int>(group % part.tables);
     const int number = tables.number[table];
     const int64_t first = group / part.tables * 32;
     int64_t row = -1;
     if (first + lane < part.batch) {
-      row = checked_row(part, tables.ranges, first + lane, table, number);
+      row = row_of_id(part, tables.ranges, next_id, first + lane, table, number);
     }
+    bool is_repeated = row >= 0 && marks.is_repeated(row);
+    next_id = load_id(group + warps);
     const int source = group_equal_rows(row, lane);
     row = __shfl_sync(kFullWarp, row, source);
+    is_repeated = __shfl_sync(kFullWarp, static_cast<int>(is_repeated), source) != 0;
     // Places past the batch or with bad ids are read, so that no branch separates the loads, but
     // belong to no row.
     const int64_t sample = first + source < part.batch ? first + source : part.batch - 1;
@@ -86,8 +99,7 @@ __global__ void __launch_bounds__(kSgdThreads, 2)
     const bool is_written = is_end && row >= 0;
     const unsigned ends = __ballot_sync(kFullWarp, is_end);
     const unsigned written = __ballot_sync(kFullWarp, is_written);
-    const unsigned alone =
-        __ballot_sync(kFullWarp, is_written && !marks.is_repeated(row < 0 ? 0 : row));
+    const unsigned alone = __ballot_sync(kFullWarp, is_written && !is_repeated);
 
     for (int64_t block = 0; block < dim; block += 32 * kVec) {
       const int64_t column = block + lane * kVec;

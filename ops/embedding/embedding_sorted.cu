@@ -342,6 +342,7 @@ cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   const DlrmEmbeddingUpdate* update, const void* gradients,
                                   void* rows, void* workspace, size_t workspace_bytes,
                                   cudaStream_t stream) {
+  if (update->learning_rate == nullptr || update->scale == nullptr) return cudaErrorInvalidValue;
   if (dlrm::gpu::takes_atomics(*update)) {
     return dlrm::gpu::sgd_with_atomics(*batch, *update, gradients, rows, workspace, workspace_bytes,
                                        stream);

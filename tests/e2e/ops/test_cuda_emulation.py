@@ -162,6 +162,8 @@ def test_launchers_reject_invalid_arguments(emulated, rng):
     needed = library.workspace_bytes(problem.description, with_atomics)
     update = (problem.description, with_atomics, *update[2:])
     rejected("embedding_update", *update, needed - 1, device.stream)
+    with_atomics.scale = None
+    rejected("embedding_update", *update, needed, device.stream)
     problem.description.row_type = launchers.FLOAT16
     rejected("embedding_update", *update, size, device.stream)
     rejected("embedding_initialize", None, 0, 1, 0, 1, 0, 0, 1.0, device.stream)
