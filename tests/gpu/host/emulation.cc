@@ -216,6 +216,8 @@ void wait_copies(int pending) {
 
 }  // namespace dlrm_host
 
+extern "C" const char* dlrm_sources() { return DLRM_SOURCES; }
+
 extern "C" int dlrm_newest_launch(int64_t* out) {
   std::memcpy(out, dlrm_host::newest_launch, sizeof(dlrm_host::newest_launch));
   return 0;
