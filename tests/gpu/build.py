@@ -144,19 +144,21 @@ def sources_digest():
     return _digest(_ops_files(), [])
 
 
-def check_library(path):
-    """Loads a library and checks that it belongs to this source tree.
+def open_library(path):
+    """Returns the launchers of a library that was built from this source tree.
 
     Raises:
         launchers.LibraryError: the file is missing or cannot be loaded, lacks a launcher, or was
             built from other sources.
     """
-    found, expected = launchers.Library(path).sources, sources_digest()
+    library, expected = launchers.Library(path), sources_digest()
+    found = library.sources
     if found != expected:
         raise launchers.LibraryError(
             f"{path}: expected a library built from these sources ({expected}), found "
             f"{found or 'one that does not record its sources'}; build it again"
         )
+    return library
 
 
 def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
@@ -232,6 +234,21 @@ def build_for_gpu(architecture, jobs, timeout=600):
     link = [nvcc(), "-shared", *(f"-Xlinker={word}" for word in _required())]
     build_once(library, lambda path: _run([*link, "-o", path, *objects], 300))
     return library, report
+
+
+def build_for_this_gpu(timeout=600):
+    """Builds for the GPU of this host; returns (library, compiler's report).
+
+    Raises:
+        BuildError: nvcc is missing, does not support the GPU, failed or timed out.
+    """
+    import torch
+
+    if nvcc() is None:
+        raise BuildError("nvcc not found in CUDA_HOME, PATH and /usr/local/cuda/bin; --library "
+                         "takes a library that is already built")  # fmt: skip
+    architecture = architecture_for(torch.cuda.get_device_capability())
+    return build_for_gpu(architecture, os.cpu_count() or 2, timeout)
 
 
 def cuda_include():

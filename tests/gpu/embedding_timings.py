@@ -51,9 +51,7 @@ CASES = {
         ("one row", BATCH, FLOAT16, WITHOUT_STATE),
     ],
     "criteo": [("skewed", BATCH, dtype, OPERATIONS) for dtype in (FLOAT16, FLOAT32)],
-    "full": [
-        (kind, BATCH, FLOAT16, WITHOUT_STATE) for kind in ("uniform", "skewed", "one row")
-    ],
+    "full": [(kind, BATCH, FLOAT16, WITHOUT_STATE) for kind in ("uniform", "skewed", "one row")],
 }
 
 

@@ -58,6 +58,4 @@ def _strides(rows: np.ndarray) -> np.ndarray:
 
 def hottest_shares(ids: np.ndarray) -> list[float]:
     """Returns for each table the share of its lookups that go to its most frequent row."""
-    return [
-        float(np.unique(column, return_counts=True)[1].max() / len(column)) for column in ids.T
-    ]
+    return [float(np.unique(column, return_counts=True)[1].max() / len(column)) for column in ids.T]

@@ -178,17 +178,8 @@ def parse(arguments=None):
 
 def build_library(results, deadline):
     """Builds the library for this GPU; returns its path."""
-    import torch
-
-    if build.nvcc() is None:
-        raise build.BuildError("nvcc not found in CUDA_HOME, PATH and /usr/local/cuda/bin; "
-                               "--library takes a library that is already built")  # fmt: skip
-
-    architecture = build.architecture_for(torch.cuda.get_device_capability())
     begin = time.monotonic()
-    library_path, report = build.build_for_gpu(
-        architecture, os.cpu_count() or 2, min(BUILD_SECONDS, deadline - begin)
-    )
+    library_path, report = build.build_for_this_gpu(min(BUILD_SECONDS, deadline - begin))
     seconds = time.monotonic() - begin
     spilled = build.spilled_kernels(report)
     print(f"built {library_path.name} in {seconds:.0f} s; "
@@ -197,9 +188,9 @@ def build_library(results, deadline):
     return library_path
 
 
-def main():
+def main(arguments=None):
     """Returns the exit code."""
-    options = parse()
+    options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("tests.gpu.run: terminated"))
     begin = time.monotonic()
     deadline = begin + options.seconds
@@ -216,7 +207,7 @@ def main():
     results.save(seed=options.seed, device=torch.cuda.get_device_name(), before=device_state())
     try:
         library_path = options.library or build_library(results, deadline)
-        build.check_library(library_path)
+        build.open_library(library_path)
     except (build.BuildError, launchers.LibraryError) as error:
         results.save(error=str(error))
         sys.exit(f"tests.gpu.run: {error}")
