@@ -118,7 +118,9 @@ def embedding_update(
       TensorFlow's ``ApplyFtrlV2`` with l1 / learning_rate, (l2 + beta / 2) / learning_rate and
       linear / learning_rate.
 
-    If any id is out of range, nothing is written (on a GPU: only the rows of valid ids).
+    If any id is out of range, nothing is written (on a GPU: only the rows of valid ids). A
+    ``scale`` of exactly 0 leaves rows and states unchanged, even if gradients are infinite or NaN;
+    the ids are still checked.
 
     Args:
         table: float32 variable [rows, D].
@@ -139,6 +141,8 @@ def embedding_update(
         TypeError: a type is not supported.
         tf.errors.InvalidArgumentError: an id is out of range, a shape is wrong, the rule is
             unknown, or the states or hyper-parameters do not match the rule.
+        tf.errors.FailedPreconditionError: the table or a state is larger than 1 GiB and its value,
+            read earlier, is still in use: a copy might not fit into memory.
     """
     ops = loader.load()
     ids = _check_ids(where.ids)

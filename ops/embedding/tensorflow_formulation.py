@@ -60,6 +60,8 @@ def apply_slices(
 ) -> None:
     """Updates rows of a variable by their gradients, with ops on the variables' handles.
 
+    A scale of exactly 0 leaves rows and states unchanged.
+
     Args:
         table: float32 variable [rows, D].
         states: float32 variables of the rule, [rows, D] or [rows].
@@ -71,6 +73,9 @@ def apply_slices(
     """
     rows, values = slices.indices, tf.cast(slices.values, tf.float32)
     rate, scale = tf.cast(learning_rate, tf.float32), tf.cast(scale, tf.float32)
+    # A scale of 0 changes nothing, even if gradients are not finite.
+    count = tf.where(scale == 0, 0, tf.size(rows))
+    rows, values = rows[:count], values[:count]
     if formula is None:
         changes = (rate * scale) * values
     else:
