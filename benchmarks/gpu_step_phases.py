@@ -1,7 +1,7 @@
 """A training step on one GPU: this project's CUDA kernels plus cuBLAS, and PyTorch's own step.
 
-PyTorch only provides buffers, streams and cuBLAS to `Step`: forward, backward and update are written
-out. `PlainStep` is the same step as a PyTorch user would write it: eager, with autograd and
+PyTorch only provides buffers, streams and cuBLAS to `Step`: forward, backward and update are
+written out. `PlainStep` is the same step as a PyTorch user would write it: eager, with autograd and
 index_add_.
 
 Shapes: B batch, T tables, D dimension. SGD with float32 master weights; float16 with a static loss
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tests.gpu import launchers
+from tests.gpu.memory import workspace
 from tests.gpu.random_ids import draw_ids
 
 DIM, DENSE, BOTTOM, TOP = 128, 13, (512, 256, 128), (1024, 1024, 512, 256, 1)
@@ -91,10 +92,8 @@ class Step:
         self.rate_and_scale = torch.tensor([RATE, 1.0 / self.scale], device=device)
         self.deterministic = False
         # Allocated here: in a capture it would belong to the graph.
-        self._workspace = torch.empty(
-            max(self._workspace_bytes(order) for order in (False, True)),
-            dtype=torch.uint8, device=device,
-        )  # fmt: skip
+        needed = max(self._workspace_bytes(order) for order in (False, True))
+        self._workspace = workspace(needed, device)
 
     def _layers(self, inputs, widths):
         return [Layer(self.torch, a, b, self.device, self.dtype)

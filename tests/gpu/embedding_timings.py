@@ -13,6 +13,7 @@ import numpy as np
 from planner.published_runs import VOCABULARIES
 from tests.gpu.clock import entry, torch_dtype
 from tests.gpu.launchers import DTYPE_NAMES, FLOAT16, FLOAT32, EmbeddingBatch, int64_array
+from tests.gpu.memory import workspace
 from tests.gpu.random_ids import draw_ids, hottest_shares
 
 BATCH, DIM, TABLES = 65_536, 128, 26
@@ -163,22 +164,21 @@ def _operation(tables, operation, kind, batch, dtype):
     library, stream, rows = tables.library, tables.stream, tables.rows.data_ptr()
     batches = tables.batches(batch, kind, dtype)
     vectors = tables.vectors(batch, dtype)
-    rule, step, workspace = None, None, None
+    rule, step, space = None, None, None
     if operation != "lookup":
         optimizer, deterministic, options, per_row = UPDATES[operation]
         states = [state.data_ptr() for state in tables.states(per_row)]
         step = torch.tensor([STEP, 1.0], device=tables.place)
         rule = library.rule(optimizer, step.data_ptr(), options, states, deterministic)
-        size = library.workspace_bytes(batches[0], rule)
-        workspace = torch.empty(size, dtype=torch.uint8, device=tables.place)
+        space = workspace(library.workspace_bytes(batches[0], rule), tables.place)
 
     def run(description):
-        if rule is None or workspace is None:
+        if rule is None or space is None:
             library.embedding_lookup(ctypes.byref(description), rows, vectors.data_ptr(), stream)
         else:
             library.embedding_update(
                 ctypes.byref(description), ctypes.byref(rule), vectors.data_ptr(), rows,
-                workspace.data_ptr(), workspace.numel(), stream,
+                space.data_ptr(), space.numel(), stream,
             )  # fmt: skip
 
     if operation == "lookup":  # overwrites the cached vectors

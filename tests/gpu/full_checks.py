@@ -15,6 +15,7 @@ from tests.gpu import reference
 from tests.gpu.embedding_checks import require_equal
 from tests.gpu.interaction_checks import MismatchError, require_within
 from tests.gpu.launchers import FLOAT16, EmbeddingBatch, int64_array
+from tests.gpu.memory import workspace
 from tests.gpu.random_ids import draw_ids
 
 SIZES = VOCABULARIES["mlperf"]
@@ -113,10 +114,10 @@ class FullTables:
         step = torch.tensor([RATE, SCALE], device=self.memory.place)
         rule = self.library.rule("sgd", step.data_ptr(), deterministic=deterministic)
         size = self.library.workspace_bytes(self.description, rule)
-        workspace = torch.empty(size, dtype=torch.uint8, device=self.memory.place)
+        space = workspace(size, self.memory.place)
         self.library.embedding_update(
             ctypes.byref(self.description), ctypes.byref(rule), self.gradients.data_ptr(),
-            self.rows.data_ptr(), workspace.data_ptr(), size, self.memory.stream,
+            self.rows.data_ptr(), space.data_ptr(), size, self.memory.stream,
         )  # fmt: skip
         found = self.rows[self._on_device(self.verified)].cpu().numpy()
         sums, magnitudes, counts = self._sums()

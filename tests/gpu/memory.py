@@ -4,6 +4,7 @@ import numpy as np
 
 _GUARD = 512
 _FILL = 0xA5
+_ALIGNMENT = 256
 
 
 class GuardError(AssertionError):
@@ -17,8 +18,8 @@ class HostMemory:
 
     @staticmethod
     def _allocate(count):
-        memory = np.empty(count + 256, np.uint8)
-        skip = -memory.ctypes.data % 256
+        memory = np.empty(count + _ALIGNMENT, np.uint8)
+        skip = -memory.ctypes.data % _ALIGNMENT
         return memory[skip : skip + count]
 
     @staticmethod
@@ -87,6 +88,15 @@ class TorchMemory(HostMemory):
         """Waits for the device; raises RuntimeError if a kernel failed."""
         if self.place == "cuda":
             self._torch.cuda.synchronize()
+
+
+def workspace(size, place="cuda"):
+    """Returns a tensor of `size` bytes at the alignment that the launchers expect of workspaces."""
+    import torch
+
+    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=place)
+    skip = -memory.data_ptr() % _ALIGNMENT
+    return memory[skip : skip + size]
 
 
 class Buffer:

@@ -39,7 +39,7 @@ def draw_ids(
         ids = np.broadcast_to(generator.integers(0, rows), shape)
     else:
         raise ValueError(f"kind of ids: expected one of {', '.join(KINDS)}, found {kind!r}")
-    return ids.astype(np.int32)
+    return ids.astype(np.int32, order="C")  # the launchers take the address of its first element
 
 
 def _strides(rows: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The command line of `tests.gpu.run`, its libraries and its tables."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ def test_default_run_has_every_group_once_with_large_tables_alone():
     found = stages()
     assert found[0] == ["check interaction", "check embedding"]
     assert all(len(names) == 1 for names in found[1:])
-    assert sorted(sum(found, [])) == sorted([*group.CHECKS, *group.TIMINGS])
+    assert sorted(itertools.chain(*found)) == sorted([*group.CHECKS, *group.TIMINGS])
     assert stages("--quick") == found[:1]
     assert stages("--sanitizer", "racecheck") == [["check interaction"], ["check embedding"]]
 
@@ -28,8 +29,8 @@ def test_groups_selects_checks_and_timings_in_the_usual_order():
     assert stages("--groups", "time-full,time-machine,check-full") == [
         ["time machine"], ["time full"], ["check full"],
     ]  # fmt: skip
-    assert sum(stages("--groups", "timings"), []) == list(group.TIMINGS)
-    assert sum(stages("--groups", "checks"), []) == list(group.CHECKS)
+    assert list(itertools.chain(*stages("--groups", "timings"))) == list(group.TIMINGS)
+    assert list(itertools.chain(*stages("--groups", "checks"))) == list(group.CHECKS)
     assert stages("--groups", "check-embedding,time-full", "--quick") == [
         ["check embedding"], ["time full"],
     ]  # fmt: skip
@@ -155,7 +156,7 @@ def test_table_shows_share_of_copy_and_sorted_against_atomic(capsys):
     assert lookup.split()[4:6] == ["1", "5.0"] and "50.0%" in lookup
     (failed,) = [line for line in lines if "FAILED" in line]
     assert "one row" in failed and "broken" in failed
-    compared = lines[[k for k, line in enumerate(lines) if "sorted/atomics" in line][0] + 1 :]
+    compared = lines[next(k for k, line in enumerate(lines) if "sorted/atomics" in line) + 1 :]
     assert [line.split() for line in compared] == [
         ["float16,", "skewed", "ids", "10.0", "35.0", "3.50", "2.00%,", "43.00%"]
     ]
