@@ -260,30 +260,30 @@ class PlainStep:
 
 def parity(
     torch: Any, library: launchers.Library, seed: int, precision: str = "float16",
-    batch: int = 4096, device: str = "cuda",
+    steps: int = 10, batch: int = 4096, device: str = "cuda",
 ) -> dict[str, float]:  # fmt: skip
-    """Takes ten steps of both kinds on small tables and compares their results.
+    """Takes some steps of both kinds on small tables and compares their results.
 
-    The arguments are those of `Step`.
+    The arguments are `steps`, their number, and those of `Step`.
 
     Returns:
         {"loss": largest relative difference of a step's losses, "rows", "weights": norm of the
         difference over the norm of the change}.
     """
     sizes = [1000, 3, 50_000, 17] * 6 + [100, 9]
-    steps = [Step(torch, library, sizes, batch, seed, precision, device) for _ in range(2)]
-    start, weight = steps[0].rows.clone(), steps[0].layers[3].master.clone()
-    plain, worst = PlainStep(steps[1]), 0.0
+    ours, other = (Step(torch, library, sizes, batch, seed, precision, device) for _ in range(2))
+    start, weight = ours.rows.clone(), ours.layers[3].master.clone()
+    plain, worst = PlainStep(other), 0.0
     generator = np.random.default_rng(seed)
-    for _ in range(10):
+    for _ in range(steps):
         ids = torch.from_numpy(draw_ids(generator, sizes, batch, "skewed"))
-        for step in steps:
+        for step in (ours, other):
             step.ids.copy_(ids)
-        for phase in steps[0].phases().values():
+        for phase in ours.phases().values():
             phase()
         plain()
-        worst = max(worst, abs(float(steps[0].loss) / float(plain.loss) - 1))
-    rows = (steps[0].rows - steps[1].rows).norm() / (steps[1].rows - start).norm()
-    ours, theirs = steps[0].layers[3].master, plain.weights[6].detach()
-    weights = (ours - theirs).norm() / (theirs - weight).norm()
+        worst = max(worst, abs(float(ours.loss) / float(plain.loss) - 1))
+    rows = (ours.rows - other.rows).norm() / (other.rows - start).norm()
+    expected = plain.weights[6].detach()
+    weights = (ours.layers[3].master - expected).norm() / (expected - weight).norm()
     return {"loss": worst, "rows": float(rows), "weights": float(weights)}
