@@ -1,5 +1,6 @@
 """The harness's checks and timings of the full tables, on small tables and the emulated kernels."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.e2e.benchmarks.test_same_model import ROOT, TORCH
-from tests.gpu import build, embedding_timings, full_checks
+from tests.gpu import build, embedding_timings, full_checks, group
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,18 @@ def emulated(seed_of):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_groups_list_their_entries_by_share_and_name(emulated):
+    names = emulated["names"]
+    assert set(names) == {*group.CHECKS, *group.TIMINGS}
+    listed = list(itertools.chain(*names.values()))
+    assert all(names.values()) and len(set(listed)) == len(listed)
+    for name, entries in names.items():
+        first, second = (share[name] for share in emulated["shares"])
+        assert first == entries[::2] and second == entries[1::2]
+        chosen = [entry for entry in entries if "SGD" in entry or "forward" in entry]
+        assert emulated["only"][name] == chosen
 
 
 def test_full_check_passes_sound_kernels_and_finds_faults(emulated):

@@ -3,6 +3,7 @@
 python3 -m tests.support.ops.emulated_gpu_tables SEED prints JSON.
 """
 
+import argparse
 import json
 import sys
 
@@ -81,14 +82,29 @@ def timings(library, device, seed):
     return results, {name: group._attempt(run) for name, run in listed}
 
 
+def names(path, device, **options):
+    """Returns {group: names of the entries that a process of the group runs}."""
+    device.require_free = lambda size: None
+    given = {"shared_object": path, "only": None, "share": (0, 1), "seed": 1, "quick": False}
+    return {
+        name: [entry for entry, _ in group.entries_of(
+            argparse.Namespace(group=name, **{**given, **options}), device
+        )]
+        for name in (*group.CHECKS, *group.TIMINGS)
+    }  # fmt: skip
+
+
 def main():
-    library, device = build.open_library(build.build_emulation()), memory.TorchMemory("cpu")
-    seed = int(sys.argv[1])
+    path, seed = build.build_emulation(), int(sys.argv[1])
+    library, device = build.open_library(path), memory.TorchMemory("cpu")
     results, skipped = timings(library, device, seed)
     bad_id = library.take_id_error()
     print(json.dumps({
         "sound": check(library, device, seed),
         "faults": {name: check(faulty, device, seed) for name, faulty in faults(library).items()},
+        "names": names(path, device),
+        "shares": [names(path, device, share=(k, 2)) for k in range(2)],
+        "only": names(path, device, only=["SGD", "forward"]),
         "timings": results, "skipped": skipped, "bad id": bad_id,
     }))  # fmt: skip
 
