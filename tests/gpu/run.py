@@ -206,7 +206,8 @@ def main(arguments=None):
     print(f"seed {options.seed}", flush=True)
     results.save(seed=options.seed, device=torch.cuda.get_device_name(), before=device_state())
     try:
-        library_path = options.library or build_library(results, deadline)
+        # Absolute: the groups' processes run in the root of the source tree.
+        library_path = (options.library or build_library(results, deadline)).absolute()
         build.open_library(library_path)
     except (build.BuildError, launchers.LibraryError) as error:
         results.save(error=str(error))

@@ -61,6 +61,7 @@ def gpu_host(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(processes, "MODULE", "tests.support.ops.fake_gpu_group")
     monkeypatch.setattr(run, "device_state", dict)
+    monkeypatch.setattr(run.signal, "signal", lambda *arguments: None)
     monkeypatch.setattr(build, "nvcc", lambda: None)
 
 
@@ -87,10 +88,13 @@ def functions(sources, without=()):
     return code + f'extern "C" const char* dlrm_sources() {{ return "{sources}"; }}\n'
 
 
-def test_run_with_a_library_needs_no_nvcc_and_passes_its_options_on(gpu_host, compiled, tmp_path):
+def test_run_with_a_library_needs_no_nvcc_and_passes_its_options_on(
+    gpu_host, compiled, tmp_path, monkeypatch
+):
     library, report = compiled(functions(build.sources_digest())), tmp_path / "gpu.json"
+    monkeypatch.chdir(library.parent)
     code = run.main(
-        ["--library", str(library), "--groups", "check-full,time-criteo", "--json", str(report),
+        ["--library", library.name, "--groups", "check-full,time-criteo", "--json", str(report),
          "--only", "SGD atomics", "--only=-lookup", "--seed", "7"]
     )  # fmt: skip
     assert code == 0
