@@ -82,8 +82,7 @@ def distribute(
 
     Args:
         calls: the calls, in order.
-        every: files for every call up to `UNPACKING_CALL`: a host that is lost between two calls
-            comes back empty.
+        every: files for every call: a host that is lost between two calls comes back empty.
         before_unpacking: files for any one call up to `UNPACKING_CALL`, such as the bundle's parts.
         capacity: bytes per call.
 
@@ -94,7 +93,7 @@ def distribute(
         BundleError: a file, or all together, do not fit; the message has the sizes.
     """
     early = [call.number for call in calls if call.number <= UNPACKING_CALL]
-    files = {call.number: list(every) if call.number in early else [] for call in calls}
+    files = {call.number: list(every) for call in calls}
     free = {number: capacity - sum(file.size for file in every) for number in early}
     for file in sorted(before_unpacking, key=lambda file: -file.size):
         # The fullest call with enough space, so that large files find an empty one.
@@ -177,7 +176,7 @@ def plan(
             f"{call.seconds} s",
             f"  shows: {call.proves}",
             f"  command: {commands[call.number]}",
-            f"  files: {folder}" if files else "  files: none",
+            f"  files: {folder}",
             *(f"    {file.size:>12,}  {file.path.name}" for file in files),
         ]
     return "\n".join(lines) + "\n"

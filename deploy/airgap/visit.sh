@@ -48,6 +48,7 @@ store() { # stores the files of folder $1, which later calls need too
   [[ -d $1 ]] || { echo "visit: expected this call's files in $1, found no folder"; return 1; }
   local file status=0
   for file in "$1"/*; do
+    [[ -f $file ]] || continue
     case $file in
       */libdlrm_cuda_kernels-*.so.gz)
         rm -f "$parts"/libdlrm_cuda_kernels-*.so
