@@ -157,11 +157,15 @@ def prepare(options: argparse.Namespace) -> str:
     """
     output = pathlib.Path(options.output).resolve()
     if ROOT not in output.parents:
-        problem = f"expected a folder in {ROOT}, because it is uploaded with the tree"
+        problem = f"expected a folder in {ROOT}: its files have the same place on the host"
         raise BundleError.of_flag("output", options.output, problem)
     limit, tree, calls = options.limit_mib * MIB, tree_bytes(), listed_calls()
     if options.no_bundle:
         calls = [call for call in calls if call.number < visit.UNPACKING_CALL]
+    airgap = ROOT / "build" / "airgap"
+    if airgap in output.parents:
+        # So that `make airgap` accepts its work folder.
+        make_owned_folder(airgap, build.MARKER)
     make_owned_folder(output, MARKER)
     for folder in output.glob("call-*"):
         shutil.rmtree(folder)

@@ -169,6 +169,14 @@ def test_prepare_replaces_an_earlier_plan(builds):
     assert "call 5" not in (builds.output / "PLAN").read_text()
 
 
+def test_prepare_leaves_the_default_work_folder_to_make_airgap(builds, monkeypatch):
+    monkeypatch.setattr(build.Build, "interpreter", lambda self: None)
+    builds.output = builds.folder / "root" / "build" / "airgap" / "visit"
+    assert builds.run("--no_bundle") == 0
+    work = builds.folder / "root" / "build" / "airgap"
+    assert build.main(["--work", str(work), "--until", "interpreter"]) == 0
+
+
 def test_prepare_rejects_a_bundle_that_does_not_fit(builds, capsys):
     builds.sizes[2] = 4 * MIB
     assert builds.run("--limit_mib", 5) == 1
