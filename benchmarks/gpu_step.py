@@ -95,6 +95,7 @@ class Step:
         self.gradients: dict[int, tuple[Any, Any]] = {}
         self.deterministic = False
         self._workspace = torch.empty(0, dtype=torch.uint8, device=device)
+        self._step = torch.tensor([RATE, 1.0 / SCALE], device=device)
 
     def _layers(self, inputs, widths):
         return [Layer(self.torch, a, b, self.device) for a, b in zip((inputs, *widths), widths)]
@@ -181,7 +182,7 @@ class Step:
         )  # fmt: skip
 
     def _row_update(self):
-        rule = self.library.rule("sgd", RATE, 1.0 / SCALE, deterministic=self.deterministic)
+        rule = self.library.rule("sgd", self._step.data_ptr(), deterministic=self.deterministic)
         ids = self._batch_of_ids()
         size = self.library.workspace_bytes(ids, rule)
         if self._workspace.numel() < size:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ops.nvtx import ranges
 from training.runtime.errors import UserError
-from training.step import Batch, StepParts, TrainStep, train_phases
+from training.step import Batch, StepParts, TrainStep
 
 # Numbers of steps within the run. The first four trace both forms. Then three kinds of step
 # alternate: one plans the next batch, one is fused and timed, one runs phase by phase. Alternating
@@ -32,14 +32,21 @@ class BreakdownStep(TrainStep):
         report: called after step `LAST` with phases=[{"name", "milliseconds"}, ...], the means over
             the staged steps; step_milliseconds, their sum; whole_milliseconds, the mean over the
             fused steps.
-        parts, overlap: see `TrainStep`.
+        parts, overlap, device: see `TrainStep`.
 
     Raises:
         UserError: the embedding backend cannot run its phases separately.
     """
 
-    def __init__(self, report: Callable[..., None], parts: StepParts, *, overlap: bool = True):
-        super().__init__(parts, overlap=overlap)
+    def __init__(
+        self,
+        report: Callable[..., None],
+        parts: StepParts,
+        *,
+        overlap: bool = True,
+        device: str | None = None,
+    ):
+        super().__init__(parts, overlap=overlap, device=device)
         if not parts.embedding.separable:
             raise UserError(
                 "--step_breakdown needs --embedding_backend=native; profile SOK with "
@@ -54,7 +61,7 @@ class BreakdownStep(TrainStep):
         # The number of rows in a plan varies: the second call relaxes the shapes.
         self._functions = [
             (phase, tf.function(phase.run_on_device, reduce_retracing=True, autograph=False))
-            for phase in train_phases(parts, self._losses)
+            for phase in (*self._phases.preparation, *self._phases.step)
         ]
 
     def __call__(
@@ -99,11 +106,7 @@ class BreakdownStep(TrainStep):
         self._entered = now
 
     def _staged(self, batch, learning_rate, votes):
-        values = {
-            **batch,
-            "learning_rate": tf.constant(learning_rate, tf.float32),
-            "local_votes": tf.constant(votes, tf.float32),
-        }
+        values = {**batch, **self._scalars(learning_rate, votes)}
         for phase, function in self._functions:
             with self._timed(phase.name):
                 results = function(*(values[name] for name in phase.inputs))

@@ -66,6 +66,8 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         raise UserError.of_flag("global_batch_size", batch, problem, bound=size)
     gpus = len(tf.config.list_physical_devices("GPU"))
     dtype = precision.compute_dtype(speed, gpus)
+    if gpus and speed.deterministic:
+        tf.config.experimental.enable_op_determinism()
     source = open_data(config.data, training, dense_features)
     chosen = backend.choose(speed.embedding_backend)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
@@ -109,6 +111,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
             compress=speed.dedup_ids,
             model_parallel_input=model_parallel_input,
             native_kernels=speed.embedding_kernels == "native",
+            deterministic=speed.deterministic,
         ),
     )
     return Parts(data, dense_model, embedding, dtype)

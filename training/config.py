@@ -346,7 +346,15 @@ class SpeedConfig:
         "SparseOperationKit. auto: sok if it can be imported and there is a GPU, else native",
         choices=("auto", "native", "own", "sok"),
     )
-    overlap: bool = setting(True, "exchange the next batch's ids while this one computes")
+    deterministic: bool = setting(
+        False,
+        "on GPUs, add the gradients of a row in the order of the batch, and let TensorFlow use "
+        "deterministic kernels: a repeated run gives the same bits, but is slower. CPUs always do",
+    )
+    overlap: bool = setting(
+        True,
+        "exchange the next batch's ids, and upload it to the GPU, while this one computes",
+    )
     dedup_ids: bool = setting(
         False,
         "exchange each distinct id of a rank's batch, and its vector, only once",

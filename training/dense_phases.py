@@ -150,15 +150,8 @@ class DensePhases:
     ) -> tuple[()]:
         """Applies the dense gradients and records the loss."""
 
-        def apply():
-            self._optimizer.apply(gradients, learning_rate)
-            return True
-
-        if finite is None:
-            apply()
-        else:
-            # Skip the update completely: zero gradients would still change Adam's averages.
-            tf.cond(finite, apply, lambda: False)
+        self._optimizer.apply(gradients, learning_rate, finite)
+        if finite is not None:
             self._scale.after_step(finite)
         self._losses.add(loss, finite)
         return ()

@@ -42,28 +42,46 @@ class DenseOptimizer(abc.ABC):
         """The number of updates and the states of each variable, in the order of checkpoints."""
         return [self._iteration, *(state for _, states in self._updated for state in states)]
 
-    def apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> None:
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        learning_rate: tf.Tensor,
+        finite: tf.Tensor | None = None,
+    ) -> None:
         """Updates every variable once. Creates no variables, so any `tf.function` can call it.
 
         Args:
             gradients: float32 gradients of the variables, in their order and with their shapes.
             learning_rate: scalar float32.
+            finite: scalar bool; False leaves all variables and states unchanged, whatever the
+                gradients are. A condition would bring it from a GPU to the host in each step.
 
         Raises:
             ValueError: the number of gradients is not the number of variables.
         """
+        import tensorflow as tf
+
         if len(gradients) != len(self._updated):
             raise ValueError(f"expected {len(self._updated)} gradients, found {len(gradients)}")
-        factors = self._factors(self._iteration.assign_add(1), learning_rate)
+        one = tf.constant(1, tf.int64)
+        if finite is not None:
+            gradients = [tf.where(finite, gradient, 0.0) for gradient in gradients]
+            one = tf.where(finite, one, tf.constant(0, tf.int64))
+        factors = self._factors(self._iteration.assign_add(one), learning_rate, finite)
         for gradient, (variable, states) in zip(gradients, self._updated):
             self._update(variable, states, gradient, factors)
 
-    def _factors(self, iteration: tf.Tensor, learning_rate: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _factors(
+        self, iteration: tf.Tensor, learning_rate: tf.Tensor, finite: tf.Tensor | None
+    ) -> tuple[tf.Tensor, ...]:
         """Returns the scalars that the updates of all variables share.
+
+        With them, gradients of 0 must change nothing if `finite` is False.
 
         Args:
             iteration: number of this update, scalar int64, starting at 1.
             learning_rate: scalar float32.
+            finite: scalar bool, or None if updates are never skipped.
         """
         return (learning_rate,)
 
@@ -117,19 +135,26 @@ class Adam(DenseOptimizer):
 
     states = ("m", "v")
 
-    def _factors(self, iteration, learning_rate):
+    def _factors(self, iteration, learning_rate, finite):
         import tensorflow as tf
 
         step = tf.cast(iteration, tf.float32)
-        return learning_rate, tf.pow(0.9, step), tf.pow(0.999, step)
+        powers = tf.pow(0.9, step), tf.pow(0.999, step)
+        if finite is None:
+            return learning_rate, *powers, 0.9, 0.999
+        # With averages that decay by 1 and a rate of 0, a gradient of 0 changes nothing. Before the
+        # first update the powers are 1, and the op would divide by 1 - 1.
+        skipped = tf.logical_not(finite)
+        factors = (learning_rate, 0.0), (powers[0], 0.0), (powers[1], 0.0), (0.9, 1.0), (0.999, 1.0)
+        return tuple(tf.where(skipped, at_rest, used) for used, at_rest in factors)
 
     def _update(self, variable, states, gradient, factors):
         import tensorflow as tf
 
-        (m, v), (rate, beta1_power, beta2_power) = states, factors
+        (m, v), (rate, beta1_power, beta2_power, beta1, beta2) = states, factors
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle, m=m.handle, v=v.handle, beta1_power=beta1_power,
-            beta2_power=beta2_power, lr=rate, beta1=0.9, beta2=0.999, epsilon=1e-7, grad=gradient,
+            beta2_power=beta2_power, lr=rate, beta1=beta1, beta2=beta2, epsilon=1e-7, grad=gradient,
         )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from ops.nvtx import ranges
 # Names of phases in tools; --step_breakdown includes reading in "read and loop".
 READ = "read"
 EXCHANGE_IDS = "exchange ids"
+UPLOAD = "upload batch"
+RECEIVE = "receive batch"
 LOOKUP = "lookup"
 EXCHANGE_VECTORS = "exchange vectors"
 DENSE = "dense forward and backward"
@@ -26,9 +28,13 @@ EXCHANGE_GRADIENTS = "exchange gradients"
 UPDATE_ROWS = "update rows"
 DENSE_FORWARD = "dense forward"  # of evaluation and inference
 
-# Devices of phases. Batches and their ids are in host memory.
+# Device of phases that work on host memory: batches as they are read, and their ids.
 HOST = "CPU:0"
-ACCELERATOR = None  # TensorFlow chooses: a GPU if there is one and the op supports it
+
+
+def accelerator() -> str | None:
+    """Returns the name of this process's GPU, or None: without one everything runs on the CPU."""
+    return "GPU:0" if tf.config.list_logical_devices("GPU") else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Phase:
         outputs: names of the returned values; empty: the phase only has side effects.
         waits_for: the input whose arrival starts the range; default: the first.
         early: outputs that later phases may use before the phase has ended.
-        device: `HOST` or `ACCELERATOR`.
+        device: name of the device, e.g. `HOST`; None: TensorFlow chooses.
     """
 
     name: str
@@ -51,7 +57,7 @@ class Phase:
     outputs: tuple[str, ...] = ()
     waits_for: str | None = None
     early: tuple[str, ...] = ()
-    device: str | None = ACCELERATOR
+    device: str | None = None
 
     def run_on_device(self, *inputs: Any) -> tuple:
         """Returns the outputs for inputs in order, without an NVTX range."""

@@ -9,7 +9,7 @@ Shapes: b local batch, B global batch, T tables, D embedding dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -19,6 +19,7 @@ from ops.nvtx import ranges
 from training import phases
 from training.dense_phases import DensePhases, LossRecord, StepParts
 from training.phases import HOST, Phase
+from training.upload_phases import upload_phases
 
 Batch = dict[str, tf.Tensor]
 
@@ -34,7 +35,7 @@ def plan_phase(embedding: Embedding) -> Phase:
     )
 
 
-def _vector_phases(embedding: Embedding) -> tuple[Phase, Phase]:
+def _vector_phases(embedding: Embedding, device: str | None = None) -> tuple[Phase, Phase]:
     """Returns the phases from a plan to the vectors of this rank's samples [b, T, D]."""
     return (
         Phase(
@@ -42,6 +43,7 @@ def _vector_phases(embedding: Embedding) -> tuple[Phase, Phase]:
             lambda plan: (embedding.lookup_local(plan),),
             ("plan",),
             ("rows",),
+            device=device,
         ),
         Phase(
             phases.EXCHANGE_VECTORS,
@@ -49,22 +51,50 @@ def _vector_phases(embedding: Embedding) -> tuple[Phase, Phase]:
             ("plan", "rows"),
             ("vectors",),
             waits_for="rows",
+            device=device,
         ),
     )
 
 
-def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
-    """Returns the phases of a training step in order.
+class TrainPhases(NamedTuple):
+    """The phases of a training step in order.
 
-    Inputs: categorical (ids), dense [b, dense features] float32, label [b, 1] float32,
-    learning_rate (scalar float32), local_votes (float32 vector of any length).
-    Outputs include loss, the mean over the global batch before the update, and votes, the mean of
-    local_votes over all ranks.
+    Attributes:
+        preparation: phases that use no weights, so that the previous step can run them. Inputs:
+            categorical (ids), dense [b, dense features] float32, label [b, 1] float32. The step
+            uses their outputs, and those of these inputs that are in `passed`.
+        step: the others. More inputs: learning_rate (scalar float32), local_votes (float32 vector
+            of any length). Outputs include loss, the mean over the global batch before the update,
+            and votes, the mean of local_votes over all ranks.
+        passed: names of inputs that the step itself uses, too.
     """
+
+    preparation: tuple[Phase, ...]
+    step: tuple[Phase, ...]
+    passed: tuple[str, ...]
+
+
+def train_phases(parts: StepParts, losses: LossRecord, device: str | None = None) -> TrainPhases:
+    """Returns the phases of a training step.
+
+    Args:
+        parts: the objects that the step uses.
+        losses: records the loss of each step.
+        device: name of the GPU. Batches are then uploaded to it, and nothing else passes between
+            host and GPU during a step. None: everything is in host memory.
+    """
+    computing = _computing_phases(parts, losses, device)
+    planning = plan_phase(parts.embedding)
+    if device is None:
+        return TrainPhases((planning,), computing, ("dense", "label"))
+    upload, receive = upload_phases(device, parts.cluster.size)
+    return TrainPhases((planning, upload), (receive, *computing), ())
+
+
+def _computing_phases(parts, losses, device):
     embedding, work = parts.embedding, DensePhases(parts, losses)
     forward_and_dense = (
-        plan_phase(embedding),
-        *_vector_phases(embedding),
+        *_vector_phases(embedding, device),
         Phase(
             phases.DENSE,
             work.forward_and_backward,
@@ -74,32 +104,31 @@ def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
             # sent back before the dense gradients are ready.
             waits_for="vectors",
             early=("vector_gradients", "loss_scale"),
+            device=device,
         ),
         Phase(
             phases.AVERAGE,
             work.average,
             ("loss", "gradients", "vector_gradients", "loss_scale", "local_votes"),
             ("loss", "votes", "gradients", "finite"),
+            device=device,
         ),
         Phase(
             phases.UPDATE_DENSE,
             work.update,
             ("gradients", "loss", "learning_rate", "finite"),
+            device=device,
         ),
     )
     if not parts.update_embedding:
         return forward_and_dense
 
     def update_rows(plan, gradients, learning_rate, loss_scale, finite):
-        def apply():
-            rate = parts.embedding_rate * learning_rate
-            embedding.update_local(plan, gradients, rate, 1.0 / loss_scale)
-            return True
-
-        if finite is None:
-            apply()
-        else:
-            tf.cond(finite, apply, lambda: False)
+        scale = 1.0 / loss_scale
+        if finite is not None:
+            # A scale of 0 skips the update. A condition would bring `finite` to the host.
+            scale = tf.where(finite, scale, 0.0)
+        embedding.update_local(plan, gradients, parts.embedding_rate * learning_rate, scale)
         return ()
 
     return (
@@ -110,12 +139,14 @@ def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
             ("plan", "rows", "vector_gradients"),
             ("row_gradients",),
             waits_for="vector_gradients",
+            device=device,
         ),
         Phase(
             phases.UPDATE_ROWS,
             update_rows,
             ("plan", "row_gradients", "learning_rate", "loss_scale", "finite"),
             waits_for="row_gradients",
+            device=device,
         ),
     )
 
@@ -123,31 +154,38 @@ def train_phases(parts: StepParts, losses: LossRecord) -> tuple[Phase, ...]:
 class TrainStep:
     """Runs the phases of `train_phases` in one `tf.function`, traced once.
 
-    The ids of the next batch are exchanged during this step. They do not depend on the weights, so
-    the results are the same to the bit.
+    The next batch is prepared during this step: its ids are exchanged, and it is uploaded to the
+    GPU. That does not depend on the weights, so the results are the same to the bit.
 
     Args:
         parts: the objects that the step uses.
-        overlap: False exchanges the ids of each batch before its step.
+        overlap: False prepares each batch before its step.
+        device: name of the GPU; None: everything runs on the CPU.
     """
 
-    def __init__(self, parts: StepParts, *, overlap: bool = True):
+    def __init__(self, parts: StepParts, *, overlap: bool = True, device: str | None = None):
         self._parts = parts
         self._losses = LossRecord()
-        self._plan_phase, *self._phases = train_phases(parts, self._losses)
+        self._phases = train_phases(parts, self._losses, device)
         self._overlap = overlap
-        self._planned_batch: Batch | None = None
-        self._planned: Any = None
+        # One rank with a GPU keeps its votes on the host; several average theirs on the GPUs.
+        self._returns_votes = device is None or parts.cluster.size > 1
+        self._votes_on_device = device is not None and self._returns_votes
+        self._prepared_batch: Batch | None = None
+        self._prepared: Any = None
         # Without AutoGraph: there is nothing for it to rewrite, and it would take most of the time
         # to the first step.
-        self._plan = tf.function(self._plan_ids, autograph=False)
+        self._prepare = tf.function(self._run_preparation, autograph=False)
         self._function: Any = None  # traced with the first batch's shapes
 
+    @property
+    def votes_on_device(self) -> bool:
+        """Whether a read of a step's votes waits for the GPU."""
+        return self._votes_on_device
+
     def plan(self, batch: Batch) -> ExchangePlan:
-        """Returns the exchange plan of a batch; computes it unless the previous step did."""
-        if self._planned_batch is not batch:
-            self._planned, self._planned_batch = self._plan(batch["categorical"]), batch
-        return self._planned
+        """Returns the exchange plan of a batch, in host memory."""
+        return self._prepare_once(batch)["plan"]
 
     def __call__(
         self,
@@ -169,19 +207,46 @@ class TrainStep:
             (loss, votes): float32 tensors, the mean loss over the global batch before the update,
             and the mean of the votes over all ranks.
         """
-        plan = self.plan(batch)
-        local_votes = tf.constant(votes, tf.float32)
+        # Before the first preparation, which would otherwise be traced twice.
         if self._function is None:
-            self._function = self._traced(batch, local_votes)
-        # The last step plans its own batch again, so that every step runs the same graph.
+            self.trace(batch, len(votes))
+        inputs = {
+            **self._prepare_once(batch),
+            **self._scalars(learning_rate, votes),
+            **{name: batch[name] for name in self._phases.passed},
+        }
+        # The last step prepares its own batch again, so that every step runs the same graph.
         following = batch if following is None else following
-        loss, global_votes, planned = self._function(
-            batch["dense"], plan, batch["label"], tf.constant(learning_rate, tf.float32),
-            local_votes, following["categorical"],
-        )  # fmt: skip
+        outputs = self._function(inputs, following)
         if self._overlap:
-            self._planned_batch, self._planned = following, planned
-        return loss, global_votes
+            self._prepared_batch, self._prepared = following, outputs["prepared"]
+        return outputs["loss"], outputs.get("votes", inputs["local_votes"])
+
+    def trace(self, batch: Batch, votes: int = 1) -> tf.Graph:
+        """Traces the function of all steps, for plans with any number of rows.
+
+        Args:
+            batch: tensors, or `tf.TensorSpec`s, with the shapes of every batch.
+            votes: number of control votes.
+
+        Returns:
+            The graph of a step.
+        """
+
+        def spec(tensor):
+            return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+        batch = tf.nest.map_structure(spec, batch)
+        prepared = self._prepare.get_concrete_function(batch).structured_outputs
+        inputs = {
+            **tf.nest.map_structure(spec, prepared),
+            **{name: batch[name] for name in self._phases.passed},
+            "learning_rate": tf.TensorSpec([], tf.float32),
+            "local_votes": tf.TensorSpec([votes], tf.float32),
+        }
+        signature = (inputs, batch)
+        self._function = tf.function(self._step, input_signature=signature, autograph=False)
+        return self._function.get_concrete_function().graph
 
     def last_loss(self) -> float:
         """Returns the loss of the last step; see `LossRecord.last`."""
@@ -210,37 +275,33 @@ class TrainStep:
         """Returns how many times the step has been traced: 1 after the first step."""
         return self._function.experimental_get_tracing_count()
 
-    def _plan_ids(self, categorical):
-        values = phases.run_with_ranges((self._plan_phase,), {"categorical": categorical})
-        return values["plan"]
+    @staticmethod
+    def _scalars(learning_rate, votes):
+        with tf.device(HOST):  # by default TensorFlow would copy each to the GPU
+            return {
+                "learning_rate": tf.constant(learning_rate, tf.float32),
+                "local_votes": tf.constant(votes, tf.float32),
+            }
 
-    def _traced(self, batch, votes):
-        """Returns `_step` as a function that accepts plans with any number of rows."""
+    def _prepare_once(self, batch):
+        """Returns {name: value} of a prepared batch; prepares it unless the previous step did."""
+        if self._prepared_batch is not batch:
+            self._prepared, self._prepared_batch = self._prepare(batch), batch
+        return self._prepared
 
-        def spec(tensor):
-            return tf.TensorSpec(tensor.shape, tensor.dtype)
+    def _run_preparation(self, batch):
+        values = phases.run_with_ranges(self._phases.preparation, batch)
+        return {name: values[name] for phase in self._phases.preparation for name in phase.outputs}
 
-        categorical = spec(batch["categorical"])
-        plan = self._plan.get_concrete_function(categorical).structured_outputs
-        signature = (
-            spec(batch["dense"]),
-            tf.nest.map_structure(spec, plan),
-            spec(batch["label"]),
-            tf.TensorSpec([], tf.float32),
-            spec(votes),
-            categorical,
-        )
-        return tf.function(self._step, input_signature=signature, autograph=False)
 
-    def _step(self, dense, plan, label, learning_rate, local_votes, following):
+    def _step(self, inputs, following):
         # This and the phases below do not depend on each other: TensorFlow runs them in parallel.
-        planned = self._plan_ids(following) if self._overlap else ()
-        values = {
-            "dense": dense, "plan": plan, "label": label, "learning_rate": learning_rate,
-            "local_votes": local_votes,
-        }  # fmt: skip
-        values = phases.run_with_ranges(tuple(self._phases), values)
-        return ranges.settle(values["loss"]), values["votes"], planned
+        outputs = {"prepared": self._run_preparation(following)} if self._overlap else {}
+        values = phases.run_with_ranges(self._phases.step, inputs)
+        outputs["loss"] = ranges.settle(values["loss"])
+        if self._returns_votes:
+            outputs["votes"] = values["votes"]
+        return outputs
 
 
 class Forward:

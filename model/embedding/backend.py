@@ -126,6 +126,12 @@ def build(
             "leave it out",
             flag="embedding_kernels",
         )
+    if options.deterministic:
+        raise BackendError(
+            "--deterministic selects the order of the native backend's updates and has no effect "
+            "on SOK; leave it out",
+            flag="deterministic",
+        )
     assert choice.sok is not None
     start(choice.sok, cluster)
     return SokEmbedding(choice.sok, placement, cluster, local_batch_size, options)

@@ -52,14 +52,15 @@ class TableExchange:
         self._recv_splits = np.array([batch * count for count in self._counts], np.int32)
         self._send_splits = np.full(cluster.size, batch * len(self._tables), np.int32)
         # Vectors arrive as [b, T_s, D] from each rank s in turn; position[sample, table] is the
-        # index of its vector.
-        begin, position = 0, np.empty((batch, len(self._table_order)), np.int32)
+        # index of its vector. int64 constants of a GPU's graph are in its memory, int32 ones are
+        # not.
+        begin, position = 0, np.empty((batch, len(self._table_order)), np.int64)
         for tables in tables_by_rank:
-            block = np.arange(batch * len(tables), dtype=np.int32).reshape(batch, len(tables))
+            block = np.arange(batch * len(tables)).reshape(batch, len(tables))
             position[:, tables] = begin + block
             begin += block.size
         self._inverse_permutation = position.reshape(-1)
-        self._permutation = np.argsort(self._inverse_permutation).astype(np.int32)
+        self._permutation = np.argsort(self._inverse_permutation)
 
     def for_batch(self, local_batch_size: int) -> TableExchange:
         """Returns this exchange for batches of another size."""
@@ -87,8 +88,6 @@ class TableExchange:
         return ExchangePlan.of_ids(ids)._replace(
             send_splits=tf.constant(self._send_splits),
             recv_splits=tf.constant(self._recv_splits),
-            permutation=tf.constant(self._permutation),
-            inverse_permutation=tf.constant(self._inverse_permutation),
         )
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
@@ -97,14 +96,14 @@ class TableExchange:
             return rows
         flat = tf.reshape(rows, [-1, self._dimension])
         flat, _ = self._cluster.alltoall(flat, plan.send_splits, "exchange_vectors")
-        arranged = tf.gather(flat, plan.inverse_permutation)
+        arranged = tf.gather(flat, self._inverse_permutation)
         return tf.reshape(arranged, [self._batch, len(self._table_order), self._dimension])
 
     def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the gradients of vectors to the tables' owners: [b, T, D] -> [B, T_r, D]."""
         if self._cluster.size == 1:
             return gradients
-        flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), plan.permutation)
+        flat = tf.gather(tf.reshape(gradients, [-1, self._dimension]), self._permutation)
         flat, _ = self._cluster.alltoall(flat, plan.recv_splits, "exchange_gradients")
         rows = self._batch * self._cluster.size
         return tf.reshape(flat, [rows, len(self._tables), self._dimension])

@@ -59,6 +59,7 @@ class EmbeddingOptions:
         model_parallel_input: batches hold the ids of this rank's tables for the global batch,
             [B, T_r], instead of those of all tables for this rank's samples, [b, T].
         native_kernels: use the project's ops; False: equivalent TensorFlow ops.
+        deterministic: False lets a GPU add the gradients of SGD in any order, which is faster.
     """
 
     seed: int
@@ -68,6 +69,7 @@ class EmbeddingOptions:
     compress: bool = False
     model_parallel_input: bool = False
     native_kernels: bool = True
+    deterministic: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "exchange_dtype", tf.as_dtype(self.exchange_dtype))
@@ -80,23 +82,25 @@ class EmbeddingOptions:
 class ExchangePlan(NamedTuple):
     """How one batch's ids and vectors travel between ranks. It does not depend on weights.
 
-    Every field is a tensor, so that a plan can be made one step ahead and passed between
+    Every field is a tensor, at first in host memory, so that a plan can be made one step ahead and passed between
     functions; fields that a backend does not need are empty. It is a NamedTuple because every
     TensorFlow version accepts one as an argument of a `tf.function`.
 
     Attributes:
         ids: int32 [M, K] or int64 [b, T]: the ids or rows that this rank looks up.
         local_ids: int32 [b, R]: ids of this rank's samples in the R replicated tables.
+        touched_rows: int32 [n, 1]: rows of the replicated tables that occur in any rank's samples.
         send_splits: int32 [N]: the number of vectors that this rank sends to each rank.
         recv_splits: int32 [N]: the number of vectors that this rank receives from each rank.
         permutation: int32: for each received vector, the index of its (sample, table) pair; with
-            `compress`, of the first such pair.
+            `compress`, of the first such pair. Empty if it is the same for every batch.
         inverse_permutation: int32 [b * T * pieces of a row]: for each (sample, table) pair, the
-            index of its received vector.
+            index of its received vector. Empty if it is the same for every batch.
     """
 
     ids: tf.Tensor
     local_ids: tf.Tensor
+    touched_rows: tf.Tensor
     send_splits: tf.Tensor
     recv_splits: tf.Tensor
     permutation: tf.Tensor
@@ -112,7 +116,8 @@ class ExchangePlan(NamedTuple):
         """
         none = tf.zeros([0], tf.int32)
         splits = tf.zeros([ranks], tf.int32)
-        return cls(ids, tf.zeros([0, 0], tf.int32), splits, splits, none, none)
+        nothing = tf.zeros([0, 0], tf.int32), tf.zeros([0, 1], tf.int32)
+        return cls(ids, *nothing, splits, splits, none, none)
 
 
 class Embedding(Protocol):

@@ -50,7 +50,7 @@ class ShardedEmbedding:
         if placement.replicated_tables:
             self._replicated = ReplicatedTables(
                 placement, cluster, seed=options.seed, optimizer=options.optimizer,
-                native=options.native_kernels,
+                native=options.native_kernels, deterministic=options.deterministic,
             )  # fmt: skip
             exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
         self._exchange: TableExchange | RowExchange | None = None
@@ -81,6 +81,7 @@ class ShardedEmbedding:
             self._fused = FusedTables(
                 self.placement, shards, first_rows, rows, width,
                 seed=options.seed, optimizer=options.optimizer, native=options.native_kernels,
+                deterministic=options.deterministic,
             )  # fmt: skip
 
     @property
@@ -106,7 +107,10 @@ class ShardedEmbedding:
             plan = self._exchange.plan_ids(tf.gather(categorical, self._exchanged_tables, axis=1))
         if self._replicated is None:
             return plan
-        return plan._replace(local_ids=tf.gather(categorical, self._replicated.tables, axis=1))
+        local_ids = tf.gather(categorical, self._replicated.tables, axis=1)
+        return plan._replace(
+            local_ids=local_ids, touched_rows=self._replicated.touched_rows(local_ids)
+        )
 
     def lookup_local(self, plan: ExchangePlan) -> tf.Tensor:
         """Returns the vectors of this rank's rows for all ranks: [M, K, width]."""
@@ -134,15 +138,16 @@ class ShardedEmbedding:
         """Sends gradients [b, T, D] to the ranks that hold their rows.
 
         Returns:
-            (gradients of exchanged tables [M, K, width], the result of
-            `ReplicatedTables.exchange_gradients`); an empty tuple for either if there are no such
-            tables.
+            (gradients of exchanged tables [M, K, width], sums for the touched rows of replicated
+            tables [n, 1, D]); an empty tuple for either if there are no such tables.
         """
         gradients = tf.cast(gradients, self._dtype)
         replicated, exchanged = (), ()
         if self._replicated is not None:
             local = tf.gather(gradients, self._replicated.tables, axis=1)
-            replicated = self._replicated.exchange_gradients(plan.local_ids, local)
+            replicated = self._replicated.exchange_gradients(
+                plan.local_ids, plan.touched_rows, local
+            )
         if self._exchange is not None:
             if self._exchanged_tables is not None:
                 gradients = tf.gather(gradients, self._exchanged_tables, axis=1)
@@ -155,7 +160,9 @@ class ShardedEmbedding:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
         exchanged, replicated = gradients
         if self._replicated is not None:
-            self._replicated.update(replicated, learning_rate, self._scale * scale)
+            self._replicated.update(
+                plan.touched_rows, replicated, learning_rate, self._scale * scale
+            )
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
             self._fused.update(

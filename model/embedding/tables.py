@@ -34,6 +34,7 @@ class FusedTables:
             same values for every placement.
         optimizer: a name in `model.embedding.optimizers.OPTIMIZERS`, or a `RowOptimizer`.
         native: use the project's ops; False: equivalent TensorFlow ops.
+        deterministic: False lets a GPU add the gradients of SGD in any order, which is faster.
 
     Attributes:
         shards: this rank's `Shard`s.
@@ -56,13 +57,14 @@ class FusedTables:
         seed: int,
         optimizer: str | RowOptimizer = "sgd",
         native: bool = True,
+        deterministic: bool = False,
     ):
         self._optimizer = find(optimizer)
         check_optimizer(placement, self._optimizer)
         self._placement = placement
         self.shards = list(shards)
         self._first_rows = first_rows
-        self._native = native
+        self._native, self._deterministic = native, deterministic
         self.table = kernels.create_table(rows, width)
         for shard, first in zip(shards, first_rows):
             self._initialize(shard, first, seed)
@@ -108,7 +110,7 @@ class FusedTables:
             table_rows: int64 [T], rows of each table.
             gradients: [B, T, width].
             learning_rate: scalar float32.
-            scale: factor on the gradients.
+            scale: factor on the gradients; 0 leaves rows and states unchanged.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
@@ -117,7 +119,7 @@ class FusedTables:
         where = kernels.RowIds(ids, base_rows, table_rows)
         values = self._optimizer.rule_values
         if self._native:
-            rule = kernels.RowRule(self._optimizer.name, values)
+            rule = kernels.RowRule(self._optimizer.name, values, self._deterministic)
             kernels.embedding_update(table, states, where, gradients, learning_rate, scale, rule)
         else:
             kernels.embedding_update_tensorflow(
@@ -133,7 +135,8 @@ class FusedTables:
     def read_rows(self, begin: int, end: int, state: str = "table") -> np.ndarray:
         """Returns a copy of rows [begin, end) of a variable as a NumPy array."""
         # Not variable[begin:end]: after a gather, TensorFlow copies the complete table for it.
-        return tf.gather(self.states[state], tf.range(begin, end)).numpy()
+        # With int32 indices a GPU computes int32 offsets, which overflow in tables of 8 GiB.
+        return tf.gather(self.states[state], tf.range(begin, end, dtype=tf.int64)).numpy()
 
     def read(self, index: int, begin: int, count: int, state: str = "table") -> np.ndarray:
         """Returns rows [begin, begin + count) of a shard as a NumPy array.
@@ -202,7 +205,7 @@ class ReplicatedTables:
     Args:
         placement: a placement with replicated tables.
         cluster: the ranks (`training.runtime.process_group`).
-        seed, optimizer, native: as for `FusedTables`.
+        seed, optimizer, native, deterministic: as for `FusedTables`.
 
     Attributes:
         tables: indices of the replicated tables.
@@ -217,6 +220,7 @@ class ReplicatedTables:
         seed: int,
         optimizer: str | RowOptimizer = "sgd",
         native: bool = True,
+        deterministic: bool = False,
     ):
         self._cluster = cluster
         self.tables = list(placement.replicated_tables)
@@ -227,37 +231,48 @@ class ReplicatedTables:
         self.fused = FusedTables(
             placement, shards, [int(b) for b in self._base[:-1]], int(self._base[-1]),
             placement.dimension, seed=seed, optimizer=optimizer, native=native,
+            deterministic=deterministic,
         )  # fmt: skip
 
     def lookup(self, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Returns [b, R, D] from the ids [b, R] of the replicated tables."""
         return self.fused.lookup(ids, self._base[:-1], self._sizes, dtype)
 
+    def touched_rows(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the rows that occur in any rank's samples, int32 [n, 1]. Collective.
+
+        Args:
+            ids: [b, R], in host memory: the number of rows is needed there.
+        """
+        rows = tf.cast(ids, tf.int64) + self._base[:-1]
+        ones = tf.ones_like(rows, tf.float32)
+        uses = tf.math.unsorted_segment_sum(ones, rows, int(self._base[-1]))
+        (uses,) = self._cluster.all_reduce_mean([uses], "replicated_rows")
+        return tf.cast(tf.where(uses > 0), tf.int32)
+
     def exchange_gradients(
-        self, ids: tf.Tensor, gradients: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sums the gradients of all ranks by row. Collective.
+        self, ids: tf.Tensor, touched_rows: tf.Tensor, gradients: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the sums of all ranks' gradients by row, float32 [n, 1, D]. Collective.
 
         Args:
             ids: [b, R].
+            touched_rows: [n, 1], the rows to return.
             gradients: [b, R, D], of this rank's mean loss.
-
-        Returns:
-            (rows, sums): the rows that occur in any rank's samples, int32 [n, 1], and the sums of
-            their gradients, float32 [n, 1, D].
         """
-        count = int(self._base[-1])
         rows = tf.cast(ids, tf.int64) + self._base[:-1]
-        sums = tf.math.unsorted_segment_sum(tf.cast(gradients, tf.float32), rows, count)
-        uses = tf.math.unsorted_segment_sum(tf.ones_like(rows, tf.float32), rows, count)
-        mean, uses = self._cluster.all_reduce_mean([sums, uses], "replicated_gradients")
-        # Only used rows are updated: some optimizers change a row even if its gradient is 0.
-        touched = tf.where(uses > 0)
-        return tf.cast(touched, tf.int32), tf.gather(mean, touched) * self._cluster.size
+        gradients = tf.cast(gradients, tf.float32)
+        sums = tf.math.unsorted_segment_sum(gradients, rows, int(self._base[-1]))
+        (mean,) = self._cluster.all_reduce_mean([sums], "replicated_gradients")
+        return tf.gather(mean, touched_rows) * self._cluster.size
 
     def update(
-        self, gradients: tuple[tf.Tensor, tf.Tensor], learning_rate: Any, scale: Any
+        self, touched_rows: tf.Tensor, sums: tf.Tensor, learning_rate: Any, scale: Any
     ) -> None:
-        """Updates this rank's copy with the result of `exchange_gradients`."""
-        rows, sums = gradients
-        self.fused.update(rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale)
+        """Updates the touched rows of this rank's copy with the result of `exchange_gradients`.
+
+        Other rows stay as they are: some optimizers change a row even if its gradient is 0.
+        """
+        self.fused.update(
+            touched_rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale
+        )

@@ -68,19 +68,14 @@ struct GpuBatch {
   }
 };
 
-// Copies the variable's buffer if a reader still holds it: a value that was read before the update
-// must not change.
-inline Status OwnDeviceBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable) {
-  tensorflow::Tensor* tensor = variable->tensor();
-  if (tensor->RefCountIsOne()) return Status();
-  tensorflow::Tensor copy;
-  TF_RETURN_IF_ERROR(c->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
-  TF_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpyAsync(MutableDeviceData(copy), DeviceData(*tensor), tensor->TotalBytes(),
-                                 cudaMemcpyDeviceToDevice, StreamOf(c)),
-                 "copying a variable with readers"));
-  *tensor = copy;
-  return Status();
+inline Status OwnDeviceBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable,
+                              const std::string& role) {
+  return OwnBuffer(
+      c, variable, role, [c](const tensorflow::Tensor& from, const tensorflow::Tensor& to) {
+        return CudaStatus(cudaMemcpyAsync(MutableDeviceData(to), DeviceData(from),
+                                          from.TotalBytes(), cudaMemcpyDeviceToDevice, StreamOf(c)),
+                          "copying a variable with readers");
+      });
 }
 
 }  // namespace dlrm

@@ -42,10 +42,14 @@ typedef struct {
   int32_t row_type;           // DlrmDType of `rows`: DLRM_FLOAT32
 } DlrmEmbeddingBatch;
 
+// learning_rate and scale are read by the kernels, so that the host does not wait for them and a
+// CUDA graph can be replayed with other values.
 typedef struct {
-  int32_t optimizer;      // index in dlrm::RowRules
-  int32_t deterministic;  // 0: SGD may add gradients in any order (atomics, faster)
-  dlrm::RowStep step;
+  int32_t optimizer;           // index in dlrm::RowRules
+  int32_t deterministic;       // 0: SGD may add gradients in any order (atomics, faster)
+  const float* learning_rate;  // device memory, one float
+  const float* scale;          // device memory, one float: a factor on the gradients
+  float hyperparameters[dlrm::kMaxHyperparameters];
   float* states[dlrm::kMaxRowStates];  // device memory: [total_rows, D], then [total_rows]
 } DlrmEmbeddingUpdate;
 
@@ -63,14 +67,15 @@ cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const void* r
 // The index of a row optimizer in dlrm::RowRules, -1 for an unknown name.
 int dlrm_row_optimizer(const char* name);
 
-// Device memory that an update needs; 0 for SGD that is not deterministic.
+// Device memory that an update needs.
 cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
                                            const DlrmEmbeddingUpdate* update, size_t* bytes);
 
 // Applies a rule of row_optimizers.h to the rows of the batch. The result is independent of device
 // and launch, except for SGD with atomics: SGD applies a row's gradients one after another in batch
 // order (sample by sample), the other rules apply their sum, added in that order, once.
-// B T < 2^31, total_rows < 2^32.
+// A scale of exactly 0 leaves rows and states unchanged whatever the gradients are, also if they
+// are infinite or NaN; ids are still checked. B T < 2^31, total_rows < 2^32.
 cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   const DlrmEmbeddingUpdate* update, const void* gradients,
                                   void* rows, void* workspace, size_t workspace_bytes,

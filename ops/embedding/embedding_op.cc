@@ -124,7 +124,8 @@ REGISTER_OP("Dlrm>EmbeddingUpdate")
         "Updates the rows that ids [B, T] name by gradients [B, T, D], in place. The rules are in "
         "row_optimizers.h: SGD subtracts learning_rate * scale * gradient for each id in turn; the "
         "others apply scale * the sum of a row's gradients once. states: float32 variables, those "
-        "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars.");
+        "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars. With a "
+        "scale of exactly 0 the ids are checked and nothing is written, whatever the gradients.");
 
 REGISTER_OP("Dlrm>EmbeddingInitialize")
     .Input("table: resource")

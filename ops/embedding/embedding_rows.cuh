@@ -165,9 +165,30 @@ cudaError_t with_types(const DlrmEmbeddingBatch& batch, const void* elements, co
   return with_element_type(batch.dtype, with_element);
 }
 
+// The scalars of an update, as kernels receive them.
+struct DeviceStep {
+  const float* learning_rate;
+  const float* scale;
+  float hyperparameters[kMaxHyperparameters];
+
+  explicit DeviceStep(const DlrmEmbeddingUpdate& update)
+      : learning_rate(update.learning_rate), scale(update.scale) {
+    for (int i = 0; i < kMaxHyperparameters; ++i) hyperparameters[i] = update.hyperparameters[i];
+  }
+
+  __device__ __forceinline__ RowStep read() const {
+    RowStep step;
+    step.learning_rate = load_read_only(learning_rate);
+    step.scale = load_read_only(scale);
+#pragma unroll
+    for (int i = 0; i < kMaxHyperparameters; ++i) step.hyperparameters[i] = hyperparameters[i];
+    return step;
+  }
+};
+
 // SGD with atomics, for dlrm_embedding_update (embedding_sgd.cu).
-cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const void* gradients, void* rows,
-                             float step, cudaStream_t stream);
+cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& update,
+                             const void* gradients, void* rows, cudaStream_t stream);
 
 // Calls `body(part, ranges)` for each group of at most kTablesPerLaunch tables.
 template <typename Id, typename Body>

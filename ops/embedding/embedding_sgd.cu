@@ -43,7 +43,9 @@ __device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
 template <typename R, typename T, typename Id, int kVec, bool kFullRow>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, kFullRow ? 3 : 2)
     sgd_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
-               const T* __restrict__ gradients, R* __restrict__ rows, float step) {
+               const T* __restrict__ gradients, R* __restrict__ rows, DeviceStep device_step) {
+  const RowStep scalars = device_step.read();
+  const float step = scalars.learning_rate * scalars.scale;
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   const int64_t groups = (part.batch + 31) / 32 * part.tables;
@@ -81,7 +83,8 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kFullRow ? 3 : 2)
 #pragma unroll
           for (int v = 0; v < kVec; ++v) sum.value[v] += gradient[k].value[v];
           if (k0 + k == 31 || next != current) {
-            if (current >= 0 && active) add_to_row(rows + current * dim + column, sum, -step);
+            if (current >= 0 && active && scalars.scale != 0.0f)
+              add_to_row(rows + current * dim + column, sum, -step);
             sum = Columns<kVec>{};
           }
         }
@@ -91,8 +94,8 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kFullRow ? 3 : 2)
 }
 
 template <typename R, typename T, typename Id, int kVec>
-cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, R* rows, float step,
-                cudaStream_t stream) {
+cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, R* rows,
+                const DeviceStep& step, cudaStream_t stream) {
   return for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
     const int64_t groups = (part.batch + 31) / 32 * part.tables;
     const int64_t blocks = (groups + kWarpsPerBlock - 1) / kWarpsPerBlock;
@@ -105,14 +108,14 @@ cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, R* rows, fl
 
 }  // namespace
 
-cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const void* gradients, void* rows,
-                             float step, cudaStream_t stream) {
+cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& update,
+                             const void* gradients, void* rows, cudaStream_t stream) {
   if (!is_valid(batch)) return cudaErrorInvalidValue;
   return with_types(batch, gradients, rows, [&](auto element, auto id, auto columns, auto row) {
     using T = decltype(element);
     using R = decltype(row);
     return sgd<R, T, decltype(id), sizeof(columns) / sizeof(float)>(
-        batch, static_cast<const T*>(gradients), static_cast<R*>(rows), step, stream);
+        batch, static_cast<const T*>(gradients), static_cast<R*>(rows), DeviceStep(update), stream);
   });
 }
 

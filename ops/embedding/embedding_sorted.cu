@@ -190,7 +190,9 @@ __device__ __forceinline__ void apply_summed(const Rule& rule, const SortedBatch
 
 template <typename R, typename T, int kVec, typename Rule>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
-    update_kernel(SortedBatch<T> batch, RowsAndStates<R> table, RowStep step) {
+    update_kernel(SortedBatch<T> batch, RowsAndStates<R> table, DeviceStep device_step) {
+  const RowStep step = device_step.read();
+  if (step.scale == 0.0f) return;
   const Rule rule(step);
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
@@ -287,7 +289,8 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& r
     const int64_t blocks = (int64_t{plan.count} + 32 * kWarpsPerBlock - 1) / (32 * kWarpsPerBlock);
     const auto kernel =
         wide_states ? update_kernel<R, T, kVec, Rule> : update_kernel<R, T, 1, Rule>;
-    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, table, request.step);
+    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, table,
+                  DeviceStep(request));
   });
 }
 
@@ -335,10 +338,8 @@ cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   const DlrmEmbeddingUpdate* update, const void* gradients,
                                   void* rows, void* workspace, size_t workspace_bytes,
                                   cudaStream_t stream) {
-  const dlrm::RowStep& step = update->step;
   if (dlrm::gpu::takes_atomics(*update)) {
-    return dlrm::gpu::sgd_with_atomics(*batch, gradients, rows, step.learning_rate * step.scale,
-                                       stream);
+    return dlrm::gpu::sgd_with_atomics(*batch, *update, gradients, rows, stream);
   }
   return dlrm::gpu::with_rule(dlrm::RowRules{}, update->optimizer, [&](auto* rule) {
     using Rule = std::remove_pointer_t<decltype(rule)>;

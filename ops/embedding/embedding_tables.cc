@@ -108,7 +108,8 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
   gradients_ = &c->input(first + 1);
   base_rows_ = &c->input(first + 2);
   table_rows_ = &c->input(first + 3);
-  const Tensor &learning_rate = c->input(first + 4), &scale = c->input(first + 5);
+  learning_rate_ = &c->input(first + 4);
+  scale_ = &c->input(first + 5);
   if (ids_->dims() != 2 || gradients_->dims() != 3 ||
       gradients_->dim_size(0) != ids_->dim_size(0) ||
       gradients_->dim_size(1) != ids_->dim_size(1) || gradients_->dim_size(2) != rows.dim_size(1)) {
@@ -116,15 +117,11 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
                            gradients_->shape().DebugString(), " for ids ",
                            ids_->shape().DebugString());
   }
-  if (learning_rate.dims() != 0 || scale.dims() != 0) {
+  if (learning_rate_->dims() != 0 || scale_->dims() != 0) {
     return InvalidArgument("learning_rate and scale must be scalars, got shapes ",
-                           learning_rate.shape().DebugString(), " and ",
-                           scale.shape().DebugString());
+                           learning_rate_->shape().DebugString(), " and ",
+                           scale_->shape().DebugString());
   }
-  step_.learning_rate = learning_rate.scalar<float>()();
-  step_.scale = scale.scalar<float>()();
-  std::copy(std::begin(attributes.hyperparameters), std::end(attributes.hyperparameters),
-            step_.hyperparameters);
   return Status();
 }
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "cpu/huge_pages.h"
@@ -98,6 +99,32 @@ struct UpdateAttributes {
   Status Read(tensorflow::OpKernelConstruction* c);
 };
 
+// The largest variable that an update copies because a reader still holds its value. A second copy
+// of a larger one could exhaust the memory in the middle of a step.
+constexpr int64_t kMaxCopiedBytes = int64_t{1} << 30;
+
+// Gives the variable a buffer of its own if a reader holds its value, which must not change:
+// allocates one and calls copy(from, to), which returns a Status. `role` names the variable in the
+// error for one of more than kMaxCopiedBytes.
+template <class Copy>
+Status OwnBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable, const std::string& role,
+                 const Copy& copy) {
+  tensorflow::Tensor* tensor = variable->tensor();
+  if (tensor->RefCountIsOne()) return Status();
+  const int64_t bytes = static_cast<int64_t>(tensor->TotalBytes());
+  if (bytes > kMaxCopiedBytes) {
+    constexpr double kGiB = 1 << 30;
+    return FailedPrecondition("embedding update: expected no other reader of the ", role, " (",
+                              bytes / kGiB, " GiB), found one; a copy is only made up to ",
+                              kMaxCopiedBytes / kGiB, " GiB");
+  }
+  tensorflow::Tensor own;
+  TF_RETURN_IF_ERROR(c->allocate_temp(tensor->dtype(), tensor->shape(), &own));
+  TF_RETURN_IF_ERROR(copy(*tensor, own));
+  *tensor = own;
+  return Status();
+}
+
 // The variables of one call of an update op, locked while this object lives, and its checked
 // inputs: the table, the optimizer's states, ids, gradients, base_rows,
 // table_rows, learning_rate and scale.
@@ -114,13 +141,15 @@ class UpdateInputs {
   const tensorflow::Tensor& gradients() const { return *gradients_; }
   const tensorflow::Tensor& base_rows() const { return *base_rows_; }
   const tensorflow::Tensor& table_rows() const { return *table_rows_; }
-  const RowStep& step() const { return step_; }
+  // Scalars, in the memory of the kernel's device.
+  const tensorflow::Tensor& learning_rate() const { return *learning_rate_; }
+  const tensorflow::Tensor& scale() const { return *scale_; }
 
  private:
   std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables_;
   std::vector<tensorflow::mutex_lock> locks_;  // destroyed, so unlocked, before variables_
   const tensorflow::Tensor *ids_, *gradients_, *base_rows_, *table_rows_;
-  RowStep step_;
+  const tensorflow::Tensor *learning_rate_, *scale_;
 };
 
 // The variable of one call of the initialise op, locked while this object lives, and its checked

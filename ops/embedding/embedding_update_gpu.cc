@@ -42,10 +42,18 @@ class GpuUpdateKernel : public OpKernel {
                    (batch.Prepare<R, T, Id>(inputs.ids(), inputs.base_rows(), inputs.table_rows(),
                                             rows->dim_size(0), rows->dim_size(1))));
     if (inputs.gradients().NumElements() == 0) return;
-    DlrmEmbeddingUpdate update = {attributes_.optimizer, deterministic_, inputs.step(), {}};
-    OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.table()));
+    DlrmEmbeddingUpdate update = {
+        attributes_.optimizer,
+        deterministic_,
+        reinterpret_cast<const float*>(DeviceData(inputs.learning_rate())),
+        reinterpret_cast<const float*>(DeviceData(inputs.scale())),
+        {},
+        {}};
+    std::copy(std::begin(attributes_.hyperparameters), std::end(attributes_.hyperparameters),
+              update.hyperparameters);
+    OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.table(), "table"));
     for (int s = 0; s < inputs.states(); ++s) {
-      OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.state(s)));
+      OP_REQUIRES_OK(c, OwnDeviceBuffer(c, inputs.state(s), absl::StrCat("state ", s)));
       update.states[s] = reinterpret_cast<float*>(MutableDeviceData(*inputs.state(s)->tensor()));
     }
     Tensor workspace;
@@ -70,8 +78,6 @@ class GpuUpdateKernel : public OpKernel {
                               .HostMemory("states")           \
                               .HostMemory("base_rows")        \
                               .HostMemory("table_rows")       \
-                              .HostMemory("learning_rate")    \
-                              .HostMemory("scale")            \
                               .TypeConstraint<R>("row_type")  \
                               .TypeConstraint<T>("T")         \
                               .TypeConstraint<Id>("Tids"),    \

@@ -43,16 +43,11 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::Var;
 
-// Copies the variable's buffer if a reader still holds it: a value that was read before the update
-// must not change.
-Status OwnBuffer(OpKernelContext* c, Var* variable) {
-  Tensor* tensor = variable->tensor();
-  if (tensor->RefCountIsOne()) return Status();
-  Tensor copy;
-  TF_RETURN_IF_ERROR(c->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
-  memcpy(MutableElementsOf<char>(copy), tensor->tensor_data().data(), tensor->TotalBytes());
-  *tensor = copy;
-  return Status();
+Status OwnHostBuffer(OpKernelContext* c, Var* variable, const std::string& role) {
+  return OwnBuffer(c, variable, role, [](const Tensor& from, const Tensor& to) {
+    memcpy(MutableElementsOf<char>(to), from.tensor_data().data(), from.TotalBytes());
+    return Status();
+  });
 }
 
 template <class R, class T, class Id>
@@ -71,15 +66,18 @@ class UpdateKernel : public OpKernel {
     OP_REQUIRES_OK(c, inputs.Open(c, attributes_, tensorflow::DataTypeToEnum<R>::value));
     Partition partition;
     OP_REQUIRES_OK(c, DivideBatch(c, inputs, &partition));
-    if (partition.updates.empty()) return;
+    RowStep step{inputs.learning_rate().scalar<float>()(), inputs.scale().scalar<float>()(), {}};
+    if (partition.updates.empty() || step.scale == 0.0f) return;
+    std::copy(std::begin(attributes_.hyperparameters), std::end(attributes_.hyperparameters),
+              step.hyperparameters);
     RowsAndStates<Row> table;
-    OP_REQUIRES_OK(c, OwnBuffer(c, inputs.table()));
+    OP_REQUIRES_OK(c, OwnHostBuffer(c, inputs.table(), "table"));
     const Tensor& rows = *inputs.table()->tensor();
     huge_pages_[0].Advise(rows);
     table.rows = MutableElementsOf<Row>(rows);
     table.dimension = rows.dim_size(1);
     for (int s = 0; s < inputs.states(); ++s) {
-      OP_REQUIRES_OK(c, OwnBuffer(c, inputs.state(s)));
+      OP_REQUIRES_OK(c, OwnHostBuffer(c, inputs.state(s), absl::StrCat("state ", s)));
       const Tensor& state = *inputs.state(s)->tensor();
       huge_pages_[1 + s].Advise(state);
       table.states[s] = MutableElementsOf<float>(state);
@@ -90,13 +88,13 @@ class UpdateKernel : public OpKernel {
     const Element* gradients = ElementsOf<Element>(inputs.gradients());
     EachShard(c, partition, table.dimension, [&](const RowUpdate* updates, int64_t count) {
       if (in_order) {
-        update(table, {updates, count, nullptr, nullptr, 0}, gradients, inputs.step(), nullptr);
+        update(table, {updates, count, nullptr, nullptr, 0}, gradients, step, nullptr);
         return;
       }
       ChainBuilder builder;
       const UpdateChains chains = builder.Build(updates, count);
       std::vector<float> sum((table.dimension + 15) / 16 * 16);
-      update(table, chains, gradients, inputs.step(), sum.data());
+      update(table, chains, gradients, step, sum.data());
     });
   }
 

@@ -18,8 +18,8 @@ class RowIds(NamedTuple):
 
     Attributes:
         ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, first row of each table in the variable.
-        table_rows: [T] int64, number of rows of each table.
+        base_rows: [T] int64, first row of each table in the variable; read in host memory.
+        table_rows: [T] int64, number of rows of each table; read in host memory.
     """
 
     ids: Any
@@ -60,8 +60,8 @@ def embedding_lookup(
     Args:
         table: float32 variable [rows, D].
         ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, first row of each table in the variable.
-        table_rows: [T] int64, number of rows of each table.
+        base_rows: [T] int64, first row of each table in the variable; read in host memory.
+        table_rows: [T] int64, number of rows of each table; read in host memory.
         dtype: type of the result: float32, bfloat16 or float16.
         name: name of the op.
 
@@ -80,8 +80,8 @@ def embedding_lookup(
     return ops.dlrm_embedding_lookup(
         table=_handle(table, "table"),
         ids=ids,
-        base_rows=base_rows,
-        table_rows=table_rows,
+        base_rows=_on_host(base_rows),
+        table_rows=_on_host(table_rows),
         row_type=table.dtype,
         dtype=_check_vector_dtype(tf.as_dtype(dtype)),
         name=name,
@@ -118,7 +118,9 @@ def embedding_update(
       TensorFlow's ``ApplyFtrlV2`` with l1 / learning_rate, (l2 + beta / 2) / learning_rate and
       linear / learning_rate.
 
-    If any id is out of range, nothing is written (on a GPU: only the rows of valid ids).
+    If any id is out of range, nothing is written (on a GPU: only the rows of valid ids). A
+    ``scale`` of exactly 0 leaves rows and states unchanged, even if gradients are infinite or NaN;
+    the ids are still checked.
 
     Args:
         table: float32 variable [rows, D].
@@ -139,6 +141,8 @@ def embedding_update(
         TypeError: a type is not supported.
         tf.errors.InvalidArgumentError: an id is out of range, a shape is wrong, the rule is
             unknown, or the states or hyper-parameters do not match the rule.
+        tf.errors.FailedPreconditionError: the table or a state is larger than 1 GiB and its value,
+            read earlier, is still in use: a copy might not fit into memory.
     """
     ops = loader.load()
     ids = _check_ids(where.ids)
@@ -149,8 +153,8 @@ def embedding_update(
         states=[_handle(state, "state") for state in states],
         ids=ids,
         gradients=gradients,
-        base_rows=where.base_rows,
-        table_rows=where.table_rows,
+        base_rows=_on_host(where.base_rows),
+        table_rows=_on_host(where.table_rows),
         learning_rate=tf.cast(learning_rate, tf.float32),
         scale=tf.cast(scale, tf.float32),
         row_type=table.dtype,
@@ -159,6 +163,13 @@ def embedding_update(
         deterministic=rule.deterministic,
         name=name,
     )
+
+
+def _on_host(rows):
+    # A constant of type int64 would be in the memory of the GPU that uses it, and each call would
+    # copy it back.
+    with tf.device("CPU:0"):
+        return tf.convert_to_tensor(rows, tf.int64)
 
 
 def _handle(variable, name):

@@ -40,7 +40,7 @@ def embedding_update_tensorflow(
         where: the rows, with ids [B, T].
         gradients: [B, T, D].
         learning_rate: scalar.
-        scale: scalar factor on the gradients.
+        scale: scalar factor on the gradients; 0 leaves rows and states unchanged.
         formula: a `model.embedding.optimizers.RowOptimizer.formula`; None for SGD.
         hyperparameters: hyper-parameters of the rule.
     """
@@ -60,17 +60,21 @@ def apply_slices(
 ) -> None:
     """Updates rows of a variable by their gradients, with ops on the variables' handles.
 
+    A scale of exactly 0 leaves rows and states unchanged.
+
     Args:
         table: float32 variable [rows, D].
         states: float32 variables of the rule, [rows, D] or [rows].
         slices: gradients [n, D] and their rows [n]; rows may repeat.
         learning_rate: scalar.
-        scale: scalar factor on the gradients.
+        scale: scalar factor on the gradients; 0 leaves rows and states unchanged.
         formula: a `model.embedding.optimizers.RowOptimizer.formula`; None for SGD.
         hyperparameters: hyper-parameters of the rule.
     """
     rows, values = slices.indices, tf.cast(slices.values, tf.float32)
     rate, scale = tf.cast(learning_rate, tf.float32), tf.cast(scale, tf.float32)
+    # 0 times a gradient that is not finite would be NaN.
+    values = tf.where(scale == 0, 0.0, values)
     if formula is None:
         changes = (rate * scale) * values
     else:
@@ -84,7 +88,9 @@ def apply_slices(
 
         before = [tf.expand_dims(gather(s), 1) if s.shape.rank == 1 else gather(s) for s in states]
         changes, after = formula(tf, lambda: gather(table), sums, before, rate, hyperparameters)
-        for state, updates in zip(states, after):
+        changes = tf.where(scale == 0, 0.0, changes)
+        for state, old, new in zip(states, before, after):
+            updates = tf.where(scale == 0, old, new)
             if state.shape.rank == 1:
                 updates = tf.squeeze(updates, 1)
             tf.raw_ops.ResourceScatterUpdate(resource=state.handle, indices=rows, updates=updates)

@@ -77,8 +77,9 @@ class Problem:
 
     def update(self, optimizer, rows, rate, scale=1.0, options=(), states=(), deterministic=True):
         """Runs an update of `rows` and `states`, which are buffers on the device."""
+        step = self.memory.upload(np.asarray([rate, scale], np.float32))
         rule = self.kernels.rule(
-            optimizer, rate, scale, options, [state.pointer for state in states], deterministic
+            optimizer, step.pointer, options, [state.pointer for state in states], deterministic
         )
         size = self.kernels.workspace_bytes(self.description, rule)
         workspace = self.memory.empty(size, np.uint8)
@@ -202,6 +203,27 @@ def run_stateful(problem, bad_places, name):
     return worst
 
 
+def run_scale_0(problem, bad_places):
+    """A scale of 0: gradients that are not finite change no bit, bad ids are still reported."""
+    flat = problem.gradients.reshape(-1)
+    values = reference.to_storage([np.nan, np.inf, -np.inf], problem.dtype)
+    flat[::5] = np.resize(values, len(flat[::5]))
+    problem.device_gradients = problem.memory.upload(problem.gradients)
+    per_row, of_columns = problem.rows[:, 0].copy(), np.abs(problem.rows)
+    for name, deterministic, options, states in (
+        ("sgd", False, (), []), ("sgd", True, (), []), ("adagrad", True, (1e-8,), [of_columns]),
+        ("rowwise_adagrad", True, (1e-8,), [per_row]),
+        ("ftrl", True, (0.02, 0.1, 0.5), [of_columns, problem.rows]),
+    ):  # fmt: skip
+        starts = [problem.rows, *states]
+        buffers = [problem.memory.upload(start) for start in starts]
+        problem.update(name, buffers[0], 0.05, 0.0, options, buffers[1:], deterministic)
+        problem.check_error(bad_places)
+        for buffer, start in zip(buffers, starts):
+            require_equal(name, buffer.download(), start)
+    return 0.0
+
+
 def run_initialize(library, memory, rng, rows, dim, first, stride, offset):
     """Initialisation: bit for bit the documented function."""
     table, seed, limit = int(rng.integers(2**32)), int(rng.integers(-(2**62), 2**62)), 0.73
@@ -260,6 +282,7 @@ def checks(library, memory, large):
         "Adagrad": functools.partial(run_stateful, name="adagrad"),
         "Adagrad row-wise": functools.partial(run_stateful, name="rowwise_adagrad"),
         "FTRL": functools.partial(run_stateful, name="ftrl"),
+        "scale 0": run_scale_0,
     }
     for name, run in runs.items():
         for dtype in (FLOAT32, FLOAT16, BFLOAT16):

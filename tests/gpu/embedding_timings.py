@@ -119,22 +119,23 @@ def _operation(tables, operation, batch, dtype):
     library, stream, rows = tables.library, tables.stream, tables.rows.data_ptr()
     batches = tables.batches(batch, dtype)
     vectors = tables.vectors(batch, dtype)
-    rule, sort = None, ()
+    rule, step, workspace = None, None, None
     if operation != "lookup":
         optimizer, deterministic, options, per_row = UPDATES[operation]
         states = [state.data_ptr() for state in tables.states(per_row)]
-        rule = library.rule(optimizer, STEP, 1.0, options, states, deterministic)
+        step = torch.tensor([STEP, 1.0], device="cuda")
+        rule = library.rule(optimizer, step.data_ptr(), options, states, deterministic)
         size = library.workspace_bytes(batches[0], rule)
         workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
-        sort = workspace.data_ptr(), size, stream
 
     def run(description):
-        if operation == "lookup":
+        if rule is None or workspace is None:
             library.embedding_lookup(ctypes.byref(description), rows, vectors.data_ptr(), stream)
         else:
             library.embedding_update(
-                ctypes.byref(description), ctypes.byref(rule), vectors.data_ptr(), rows, *sort
-            )
+                ctypes.byref(description), ctypes.byref(rule), vectors.data_ptr(), rows,
+                workspace.data_ptr(), workspace.numel(), stream,
+            )  # fmt: skip
 
     if operation == "lookup":  # overwrites the cached vectors
         tables.vectors.cache_clear()

@@ -63,10 +63,13 @@ def embedding(library, memory):
         if not np.array_equal(found, expected.astype(np.float16)):
             raise MismatchError("lookup: vectors differ from the initial values")
         # Each gradient is the looked-up vector: known later from the seed, without storing it.
-        rule = library.rule("sgd", 1.0, deterministic=False)
+        step = torch.tensor([1.0, 1.0], device="cuda")
+        rule = library.rule("sgd", step.data_ptr(), deterministic=False)
+        size = library.workspace_bytes(batch, rule)
+        workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
         library.embedding_update(
-            ctypes.byref(batch), ctypes.byref(rule), out.data_ptr(), rows.data_ptr(), None, 0,
-            memory.stream,
+            ctypes.byref(batch), ctypes.byref(rule), out.data_ptr(), rows.data_ptr(),
+            workspace.data_ptr(), size, memory.stream,
         )  # fmt: skip
         counts = torch.zeros(_ROWS, dtype=torch.int32, device="cuda")
         flat = (ids + torch.tensor(base, device="cuda")).reshape(-1)

@@ -66,7 +66,7 @@ class EmbeddingBatch(ctypes.Structure):
 class EmbeddingUpdate(ctypes.Structure):
     _fields_: ClassVar = [
         ("optimizer", ctypes.c_int32), ("deterministic", ctypes.c_int32),
-        ("learning_rate", ctypes.c_float), ("scale", ctypes.c_float),
+        ("learning_rate", ctypes.c_void_p), ("scale", ctypes.c_void_p),
         ("hyperparameters", ctypes.c_float * 8), ("states", ctypes.c_void_p * 4),
     ]  # fmt: skip
 
@@ -82,6 +82,7 @@ _SIGNATURES = {
     "embedding_workspace_bytes": [_BATCH, _UPDATE, ctypes.POINTER(ctypes.c_size_t)],
     "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
+    "scalars_on_device": [ctypes.POINTER(_F), _I, _P, _P],
 }  # fmt: skip
 #: Functions that every library must have.
 SYMBOLS = tuple(f"dlrm_{name}" for name in _SIGNATURES)
@@ -97,6 +98,7 @@ class Library:
     embedding_workspace_bytes: Callable[..., None]
     embedding_update: Callable[..., None]
     embedding_initialize: Callable[..., None]
+    scalars_on_device: Callable[..., None]
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
@@ -152,14 +154,26 @@ class Library:
             return {}
         return dict(zip(LAUNCH, values))
 
-    def rule(self, optimizer, learning_rate, scale=1.0, hyperparameters=(), states=(),
-             deterministic=True):  # fmt: skip
-        """Returns an `EmbeddingUpdate`; `states` are device addresses."""
+    def rule(self, optimizer, step, hyperparameters=(), states=(), deterministic=True):
+        """Returns an `EmbeddingUpdate`.
+
+        Args:
+            optimizer: name of the row optimizer.
+            step: device address of two floats, learning rate and scale, read by the kernels.
+            hyperparameters: values of the row optimizer.
+            states: device addresses.
+            deterministic: False lets SGD add gradients in any order.
+        """
         number = self._optimizer(optimizer.encode())
         if number < 0:
             raise ValueError(f"the library has no row optimizer {optimizer!r}")
         return EmbeddingUpdate(
-            number, deterministic, learning_rate, scale, tuple(hyperparameters), tuple(states)
+            number,
+            deterministic,
+            step,
+            step + ctypes.sizeof(ctypes.c_float),
+            tuple(hyperparameters),
+            tuple(states),
         )
 
     def workspace_bytes(self, batch, rule):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from dataset.transforms import unknown_transform_message
-from training import precision
+from training import phases, precision
 from training.breakdown import LAST, BreakdownStep
 from training.build import build
 from training.checkpoint import compatibility, restore
@@ -16,7 +16,7 @@ from training.checkpoint.state import State
 from training.config import Config
 from training.data import Data
 from training.evaluation import evaluator
-from training.loop import Loop, Services, StartPoint, Trainee, last_step
+from training.loop import GUARD_INTERVAL, Loop, Services, StartPoint, Trainee, last_step
 from training.optimizers import OPTIMIZERS
 from training.runtime import environment
 from training.runtime.console import warn
@@ -60,7 +60,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
         update_embedding=config.model.ablation != "frozen_embeddings",
         embedding_rate=1.0 if embedding_lr is None else embedding_lr / rates.base_rate,
     )
-    step = make_step(step_parts, overlap=config.speed.overlap)
+    step = make_step(step_parts, overlap=config.speed.overlap, device=phases.accelerator())
     forward = Forward(parts.dense_model, parts.embedding)
     evaluate = evaluator(config.evaluation, forward, data, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)
@@ -79,7 +79,9 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
             saver.check_names(start.step, last_step(config, data.steps_per_epoch))
         _report_unreached(config, data.steps_per_epoch, start.step, step, journal)
         minutes = config.checkpoint.interval.minutes if saver is not None else None
-        votes = ControlVotes(minutes, cluster.rank)
+        votes = ControlVotes(
+            minutes, cluster.rank, read_every=GUARD_INTERVAL if step.votes_on_device else 1
+        )
         trainee = Trainee(data, step, scale, rates, evaluate)
         services = Services(journal, votes, profile, watch, saver)
         result = Loop(config, cluster, trainee, services, start).run()

@@ -1,8 +1,8 @@
 """Votes by which any rank makes all ranks stop, or write a checkpoint, after the same step.
 
 The ranks average their votes together with the gradients (`training.step`): a mean above 0 is a
-request of some rank. The result of a step is read while the next step runs, so that the read does
-not wait.
+request of some rank. The result of a step is read while a later step runs. A read from a GPU waits
+for the steps that it has been given, so results on GPUs are kept and read together, seldom.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ class ControlVotes:
     Args:
         minutes: interval at which rank 0 requests checkpoints; None for no requests.
         rank: this rank.
+        read_every: number of results to keep before they are read; equal on all ranks.
     """
 
-    def __init__(self, minutes: float | None, rank: int):
+    def __init__(self, minutes: float | None, rank: int, *, read_every: int = 1):
+        self._read_every = read_every
         self._seconds = 60 * minutes if minutes is not None and rank == 0 else None
         self._next = None if self._seconds is None else time.monotonic() + self._seconds
         self._stop = False
@@ -45,14 +47,18 @@ class ControlVotes:
         return self._stop
 
     def global_vote(self, answer: tf.Tensor) -> tuple[bool, bool]:
-        """Takes the averaged votes of a step, [2]; returns (stop, checkpoint) of the previous step.
+        """Takes the averaged votes of a step, [2]; returns whether (stop, checkpoint) is requested.
 
-        Returns (False, False) for the first step.
+        After every `read_every` steps, it reads the votes of the steps before this one. Otherwise,
+        and for the first step, it returns (False, False).
         """
         self._answers.append(answer)
-        if len(self._answers) < 2:
+        if len(self._answers) <= self._read_every:
             return False, False
-        stop, checkpoint = self._answers.pop(0).numpy()
+        *earlier, newest = self._answers
+        self._answers = [newest]
+        votes = earlier[0] if len(earlier) == 1 else tf.reduce_max(tf.stack(earlier), axis=0)
+        stop, checkpoint = votes.numpy()
         return bool(stop > 0), bool(checkpoint > 0)
 
     def checkpointed(self) -> None:

@@ -17,7 +17,7 @@ VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
 
 def build(
     seed, *, scale=None, optimizer="sgd", embedding_optimizer="sgd", dtype="float32",
-    policy="table", compress=False, overlap=True, **dense_options,
+    policy="table", compress=False, overlap=True, device=None, cluster=None, **dense_options,
 ):  # fmt: skip
     """Returns (model, embedding, optimizer, step)."""
     config = DLRMConfig(
@@ -26,7 +26,7 @@ def build(
     )  # fmt: skip
     model = DenseDLRM(config)
     optimizer = OPTIMIZERS[optimizer](model.trainable_variables)
-    cluster = SingleProcessGroup()
+    cluster = cluster or SingleProcessGroup()
     embedding = ShardedEmbedding(
         plan(VOCAB, DIMENSION, 1, policy=policy),
         cluster,
@@ -36,8 +36,9 @@ def build(
         ),
     )
     step = TrainStep(
-        StepParts(model, embedding, optimizer, cluster, scale or LossScale(1.0)), overlap=overlap
-    )
+        StepParts(model, embedding, optimizer, cluster, scale or LossScale(1.0)),
+        overlap=overlap, device=device,
+    )  # fmt: skip
     return model, embedding, optimizer, step
 
 

@@ -125,7 +125,11 @@ def test_build_initialises_sok_and_makes_its_embedding():
 
 @pytest.mark.parametrize(
     ("option", "flag"),
-    [({"model_parallel_input": True}, None), ({"native_kernels": False}, "embedding_kernels")],
+    [
+        ({"model_parallel_input": True}, None),
+        ({"native_kernels": False}, "embedding_kernels"),
+        ({"deterministic": True}, "deterministic"),
+    ],
 )
 def test_build_refuses_options_without_effect_on_sok(option, flag):
     choice = backend.Choice("sok", SOK, "2.1.0")

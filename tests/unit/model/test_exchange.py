@@ -36,19 +36,37 @@ TABLE_PLACEMENT = Placement(
 TABLE_IDS = np.array([[[8, 1, 2], [7, 3, 4]], [[6, 0, 5], [0, 4, 6]]], np.int32)
 
 
-def test_table_plan_has_ids_splits_and_permutations():
+def test_table_plan_has_ids_and_splits():
     (exchange_0, plan_0), (exchange_1, plan_1) = plans(TableExchange, TABLE_PLACEMENT, TABLE_IDS)
     np.testing.assert_array_equal(plan_0["ids"], [[1, 2], [3, 4], [0, 5], [4, 6]])
     np.testing.assert_array_equal(plan_1["ids"], [[8], [7], [6], [0]])
     for plan, sent in ((plan_0, 4), (plan_1, 2)):
         np.testing.assert_array_equal(plan["send_splits"], [sent, sent])
         np.testing.assert_array_equal(plan["recv_splits"], [4, 2])
-        # Received are (sample, table) 0-1, 0-2, 1-1, 1-2 from rank 0, then 0-0, 1-0 from rank 1.
-        np.testing.assert_array_equal(plan["permutation"], [1, 2, 4, 5, 0, 3])
-        np.testing.assert_array_equal(plan["inverse_permutation"], [4, 0, 1, 5, 2, 3])
+        # They are the same for every batch.
+        assert not plan["permutation"].size and not plan["inverse_permutation"].size
     np.testing.assert_array_equal(exchange_0.base_rows, [0, 5])
     np.testing.assert_array_equal(exchange_0.table_rows, [5, 7])
     np.testing.assert_array_equal(exchange_1.table_rows, [9])
+
+
+def test_table_exchange_arranges_vectors_and_gradients_by_sample_and_table():
+    """A vector is its id's (sample of the global batch, table), and so is its gradient."""
+
+    def body(cluster):
+        exchange = TableExchange(TABLE_PLACEMENT, cluster, 2)
+        plan = exchange.plan_ids(tf.constant(TABLE_IDS[cluster.rank]))
+        tables = list(TABLE_PLACEMENT.tables_of(cluster.rank))
+        samples, columns = np.meshgrid(np.arange(4), tables, indexing="ij")
+        rows = np.stack([samples, columns, samples, columns], axis=2).astype(np.float32)
+        vectors = exchange.exchange_vectors(plan, tf.constant(rows))
+        return vectors.numpy(), exchange.exchange_gradients(plan, vectors).numpy(), rows
+
+    for rank, (vectors, gradients, rows) in enumerate(ThreadRanks(2).run(body)):
+        samples, tables = np.meshgrid([2 * rank, 2 * rank + 1], [0, 1, 2], indexing="ij")
+        np.testing.assert_array_equal(vectors[..., 0], samples)
+        np.testing.assert_array_equal(vectors[..., 1], tables)
+        np.testing.assert_array_equal(gradients, rows)
 
 
 # Two row-wise tables of 5 and 3 rows: rank 0 has rows 0-2 and 3-4, rank 1 rows 0-1 and 2.

@@ -156,9 +156,12 @@ def test_replicated_tables_update_every_copy_with_the_sum_over_ranks(name, nativ
         before = replicated.fused.table.numpy()
         local = tf.constant(ids[cluster.rank])
         vectors = replicated.lookup(local, tf.float32).numpy()
-        exchanged = replicated.exchange_gradients(local, tf.constant(gradients[cluster.rank]))
-        replicated.update(exchanged, 0.5, 0.25)
-        return before, vectors, exchanged[0].numpy(), replicated.fused
+        touched = replicated.touched_rows(local)
+        sums = replicated.exchange_gradients(
+            local, touched, tf.constant(gradients[cluster.rank])
+        )
+        replicated.update(touched, sums, 0.5, 0.25)
+        return before, vectors, touched.numpy(), replicated.fused
 
     results = ThreadRanks(size).run(body)
     before = results[0][0]

@@ -195,6 +195,27 @@ def test_update_does_not_change_a_value_read_before():
     np.testing.assert_array_equal(table.numpy()[BASES], 0)
 
 
+def test_update_refuses_to_copy_a_large_variable_that_is_still_read(rng):
+    """Neither variable's memory is touched: the values stay undefined."""
+    rows = (1 << 30) // (128 * 4) + int(rng.integers(1, 1000))
+    gibibytes = rows * 128 * 4 / 2**30
+    table, accumulator = create_table(rows, 128), create_table(rows, 128)
+    where = RowIds(np.zeros((1, 1), np.int64), [0], [rows])
+
+    def update():
+        rule = RowRule("adagrad", (1e-8,))
+        embedding_update(table, [accumulator], where, tf.ones([1, 1, 128]), 0.1, rule=rule)
+
+    update()
+    for variable, role in ((table, "table"), (accumulator, "state 0")):
+        reader = variable.read_value()
+        facts = rf"no other reader of the {role} \({gibibytes:.3f}\d* GiB\).*up to 1 GiB"
+        with pytest.raises(tf.errors.FailedPreconditionError, match=facts):
+            update()
+        del reader
+    update()
+
+
 def test_function_keeps_the_order_of_lookups_and_updates():
     """Without explicit control dependencies."""
     table = tf.Variable(tf.ones([ROWS, 8]))

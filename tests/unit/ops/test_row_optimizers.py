@@ -153,6 +153,30 @@ def test_ftrl_keeps_columns_without_gradient_and_propagates_nan(isa, native):
     assert np.isfinite(table.numpy()[:, :4]).all()
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_scale_of_0_checks_ids_and_writes_nothing(isa, name, rng):
+    rows, states = start(rng, name, 24)
+    table, variables = tf.Variable(rows), [tf.Variable(state) for state in states]
+    ids, rule = zipf_ids(rng, 64), rule_of(name)
+    where = RowIds(ids, BASES, SIZES)
+    for value in (1.0, np.inf, -np.inf, np.nan):
+        gradients = rng.standard_normal((*ids.shape, 24)).astype("f4")
+        gradients[rng.random(gradients.shape) < 0.1] = value
+        for scale in (0.0, -0.0):
+            embedding_update(table, variables, where, gradients, 0.3, scale, rule)
+            embedding_update_tensorflow(
+                table, variables, where, gradients, 0.3, scale, OPTIMIZERS[name].formula,
+                rule.hyperparameters,
+            )  # fmt: skip
+    sample, bad = rng.integers(64), int(rng.choice([-1, SIZES[3]]))
+    ids[sample, 3] = bad
+    facts = rf"table 3\b.*sample {sample}\b.*id {bad}\b.*\b{SIZES[3]}\b"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=facts):
+        embedding_update(table, variables, RowIds(ids, BASES, SIZES), gradients, 0.3, 0.0, rule)
+    for variable, expected in zip([table, *variables], [rows, *states]):
+        np.testing.assert_array_equal(variable.numpy().view("u4"), expected.view("u4"))
+
+
 def test_native_optimizers_are_those_of_the_registry():
     loader.load()
     definition = op_def_registry.get("Dlrm>EmbeddingUpdate")

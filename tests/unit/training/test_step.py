@@ -22,6 +22,28 @@ def test_step_is_traced_once_for_plans_of_any_size(xla, custom_interact, rng, se
     assert all(f.experimental_get_tracing_count() == 1 for f in compiled)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"overlap": False},
+        {"policy": "row", "compress": True, "embedding_optimizer": "adagrad"},
+        {"optimizer": "adam", "embedding_optimizer": "ftrl"},
+    ],
+    ids=["default", "no overlap", "rows", "adam"],
+)
+def test_uploaded_batches_give_the_same_bytes(options, rng, seed):
+    """Here the upload goes to memory of the CPU."""
+    made, runs = batches(10, rng), []
+    for device in (None, "GPU:0"):
+        *owners, step = build(seed, device=device, **options)
+        runs.append((train(step, made), state(*owners)))
+        assert step.traces() == 1
+    assert runs[0][0] == runs[1][0]
+    for ours, expected in zip(runs[0][1], runs[1][1]):
+        assert ours.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("compress", [False, True])
 def test_planning_ahead_gives_the_same_bytes(compress, rng, seed):
     made, runs = batches(10, rng), []

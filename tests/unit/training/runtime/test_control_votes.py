@@ -32,6 +32,16 @@ def test_every_rank_may_stop_but_only_rank_0_requests_timed_checkpoints(rank):
     assert votes.local_vote() == (1.0, float(rank == 0))
 
 
+def test_votes_of_several_steps_are_read_together():
+    """On a GPU a read waits, so it is seldom; a request in any of the steps counts once."""
+    votes = ControlVotes(None, 0, read_every=3)
+    given = [(0.0, 0.0), (0.5, 0.0), (0.0, 0.0), (0.0, 0.25), *[(0.0, 0.0)] * 6]
+    results = [votes.global_vote(tf.constant(vote)) for vote in given]
+    expected = [(False, False)] * len(given)
+    expected[3], expected[6] = (True, False), (False, True)
+    assert results == expected
+
+
 def test_global_vote_returns_the_previous_step():
     votes = ControlVotes(None, 1)
     results = [
