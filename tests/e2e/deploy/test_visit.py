@@ -12,6 +12,7 @@ import pytest
 
 from deploy.airgap import demo_losses
 from tests.support.paths import ROOT
+from training import cli
 
 VISIT = ROOT / "deploy" / "airgap" / "visit.sh"
 # Records its arguments; fails or hangs if they contain $FAIL or $HANG.
@@ -285,6 +286,8 @@ def test_sixth_call_trains_the_full_model_in_each_way(unpacked):
         assert ("--deterministic" in words) == (name == "deterministic")
         assert ("--step_breakdown" in words) == (name == "breakdown")
         assert ("--use_synthetic_dataset --vocab_sizes=mlperf" in words) == (name != "files")
+        config = cli.parse(words.split()[1:])
+        assert (config.training.early_stop, config.speed.amp) == (200, name != "tf32")
     assert f"--data_dir={host.parts}/data/split" in runs["files"]
     assert any("dataset.synthetic" in words and "--vocab_sizes 1,2,3" in words
                for words in commands)  # fmt: skip
