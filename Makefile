@@ -5,6 +5,7 @@
 #   PYTHON=python3.10 make …  interpreter for a new environment
 #   TENSORFLOW=2.15.1 make …  another TensorFlow of locks/matrix.txt, in a separate environment
 #   DEVICE=cpu make …         TensorFlow without CUDA, even on a machine with a GPU
+#   DLRM_NVCC=pip make …      nvcc of pip's packages for the CUDA kernels, or the path of another
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,6 +19,8 @@ VENV ?= $(if $(filter $(DEFAULT),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
 DATA ?= data/demo
 DEMO_DATA := --train_samples 1500000 --test_samples 200000
 PY := $(VENV)/bin/python
+# Not empty if the environment is for another device than DEVICE, which bootstrap.sh reports.
+OTHER_DEVICE := $(if $(DEVICE),$(filter-out $(DEVICE),$(shell cat $(VENV)/.device 2>/dev/null)))
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
 SHELL_SCRIPTS = .ci/run deploy/airgap/prepare $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
 CXX_SOURCES = $(shell find ops tests -type f \( -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print)
@@ -28,7 +31,7 @@ OPS_SOURCES := setup.py ops/CMakeLists.txt $(wildcard ops/*.cmake ops/*/*.cc ops
 # How `make train` starts its ranks: one rank needs no launcher.
 LAUNCH := $(if $(filter 1,$(NP)),,TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/horovodrun --gloo -np $(NP)) ./hvd_wrapper.sh $(PY)
 
-.PHONY: help train report test bench sanitize matrix locks lint airgap clean distclean venv ops data
+.PHONY: help train report test bench sanitize matrix locks lint airgap clean distclean venv ops data force
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -65,6 +68,8 @@ lint: $(VENV)/.ready ## check style and types (ruff, shellcheck, clang-format, p
 	  && $(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES) \
 	  && $(VENV)/bin/basedpyright --project . --pythonpath $(PY)
 
+force:
+
 venv: $(VENV)/.ready ## create the virtual environment (pinned packages, Horovod)
 
 ops: $(OPS) ## build the native op library
@@ -72,7 +77,7 @@ ops: $(OPS) ## build the native op library
 data: $(DATA)/test/metadata.json ## write the demo data
 
 # pyproject.toml is no prerequisite: its packages change the lock.
-$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*.* deploy/horovod/patches/*)
+$(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*.* deploy/horovod/patches/*) $(if $(OTHER_DEVICE),force)
 	@./bootstrap.sh $(VENV) $(TENSORFLOW)
 	@touch $@
 
@@ -85,6 +90,7 @@ $(OPS): $(VENV)/.ready $(OPS_SOURCES)
 	@echo "building $@"
 	@mkdir -p build && PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) setup.py -q build_ext --inplace >build/ops.log 2>&1 \
 	  || { tail -n 40 build/ops.log >&2; echo "make: the op library did not build; see build/ops.log" >&2; exit 1; }
+	@sed -n '/^ops: /p' build/ops.log
 	@touch $@
 
 $(DATA)/raw/generator.json: | $(OPS)

@@ -3,9 +3,11 @@
 #
 # Checks the machine first and reports what is missing in one line. Then installs the packages of that
 # TensorFlow's lock and builds Horovod. Needs a Python and a TensorFlow from locks/matrix.txt, a C++
-# compiler and make; CMake is installed as a package.
-#   PYTHON   interpreter; default: the first supported one of python3, python3.13, ...
-#   DEVICE   cpu or gpu: which TensorFlow to install; default: gpu if nvidia-smi lists one
+# compiler and make; CMake is installed as a package, and nvcc if a GPU host has none.
+#   PYTHON     interpreter; default: the first supported one of python3, python3.13, ...
+#   DEVICE     cpu or gpu: which TensorFlow to install; default: gpu if nvidia-smi lists a GPU that,
+#              with its driver, runs the CUDA kernels
+#   DLRM_NVCC  nvcc for the CUDA kernels, or pip to install one; see docs/gpu.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -36,14 +38,60 @@ table() {
 pythons=$(awk -v version="$tensorflow" '$1 == version {for (i = 2; i <= NF; i++) if ($i != "default") print $i}' $matrix)
 [[ -n $pythons ]] || fail "unsupported TensorFlow: expected TensorFlow $(table), found $tensorflow"
 
-# With a broken driver nvidia-smi fails or hangs.
+# With a broken driver nvidia-smi fails or hangs. grep reads all of its output: with -q nvidia-smi
+# could end with SIGPIPE, which fails the pipeline.
 has_gpu() {
-  timeout 20 nvidia-smi -L 2>/dev/null | grep -q '^GPU '
+  timeout 20 nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null
 }
 
+# Prints the host's nvcc; fails if there is none. Searches as ops/cuda_toolkit.cmake does.
+host_nvcc() {
+  local place
+  case ${DLRM_NVCC:-} in
+    pip) return 1 ;;
+    ?*) echo "$DLRM_NVCC" && return ;;
+  esac
+  for place in "${CUDA_HOME:-}" "${CUDA_PATH:-}"; do
+    if [[ -n $place && -x $place/bin/nvcc ]]; then echo "$place/bin/nvcc" && return; fi
+  done
+  command -v nvcc && return
+  [[ -x /usr/local/cuda/bin/nvcc ]] && echo /usr/local/cuda/bin/nvcc
+}
+
+query_gpus() {
+  timeout 20 nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null | grep -xE '[0-9.]+' || true
+}
+
+# Sets `problem` if this host's GPUs or their driver cannot run the CUDA kernels, and `fix`.
+find_problem() {
+  local driver capability nvcc release=13 oldest whose="nvcc from pip"
+  if nvcc=$(host_nvcc); then
+    release=$({ "$nvcc" --version 2>/dev/null || true; } | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
+    whose=$nvcc
+  fi
+  oldest=$(sed -n "s/^set(DLRM_CUDA_DRIVER_${release:-none} \(.*\))/\1/p" ops/cuda_toolkit.cmake)
+  driver=$(query_gpus driver_version | sed -n 1p)
+  capability=$(query_gpus compute_cap | sort -V | tail -n 1)
+  if [[ -n $capability ]] && ((${capability%.*} < 8)); then
+    problem="GPU: the CUDA kernels need compute capability 8.0 or later, found $capability"
+    fix="install such a GPU"
+  elif [[ -n $driver && -n $oldest && $(printf '%s\n' "$oldest" "$driver" | sort -V | sed -n 1p) != "$oldest" ]]; then
+    problem="NVIDIA driver: the CUDA kernels of $whose (CUDA $release) need $oldest or later, found $driver"
+    fix="update the driver, or install a CUDA 12 toolkit and set DLRM_NVCC to its nvcc"
+  fi
+}
+
+problem="" fix=""
 case $device in
-  cpu | gpu) ;;
-  auto) if has_gpu; then device=gpu; else device=cpu; fi ;;
+  cpu) ;;
+  gpu) find_problem ;;
+  auto)
+    device=cpu
+    if has_gpu; then
+      find_problem
+      [[ -n $problem ]] || device=gpu
+    fi
+    ;;
   *) fail "DEVICE=$device: expected cpu or gpu" ;;
 esac
 
@@ -118,18 +166,33 @@ fi
 python=$folder/bin/python
 
 # An environment has TensorFlow for one device, recorded in .device.
+detected=$device
 if [[ -e $folder/.device && $(<"$folder/.device") != "$device" ]]; then
   if [[ -n ${DEVICE:-} ]]; then
     fail "$folder: expected TensorFlow for $device, found $(<"$folder/.device"); remove it or set VENV to another folder"
   fi
   device=$(<"$folder/.device")
 fi
+if [[ -n $problem ]]; then
+  if [[ $device == cpu ]]; then
+    echo "bootstrap: $problem: installing TensorFlow for the CPU; for the GPU $fix, remove $folder and run make again"
+  else
+    echo "bootstrap: $problem: they do not run on this host; $fix, remove ops/*.so and run make again"
+  fi
+elif [[ $device == cpu && $detected == gpu ]]; then
+  echo "bootstrap: this host has a GPU, but $folder has TensorFlow for the CPU; to use the GPU remove $folder and run make again"
+fi
 lock=locks/tensorflow-$tensorflow.txt
 cp "$lock" "$folder/constraints.txt"
 packages=$device
-if [[ $device == gpu ]] && ! grep -q '^nvidia-' "$lock"; then
+if [[ $device == gpu ]] && ! grep -q '^nvidia-cublas-' "$lock"; then
   echo "bootstrap: TensorFlow $tensorflow has no CUDA packages; it needs CUDA on this machine"
   packages=gpu-alone
+fi
+compiler=()
+if [[ $device == gpu ]] && ! host_nvcc >/dev/null; then
+  echo "bootstrap: no CUDA toolkit is used: installing nvcc from pip for the CUDA kernels"
+  compiler=(--group nvcc)
 fi
 
 install() {
@@ -140,7 +203,7 @@ install() {
 echo "bootstrap: installing TensorFlow $tensorflow ($device) and the other packages of $lock into $folder"
 # The interpreter's pip may not support dependency groups.
 install pip
-install --group "$packages" --group environment
+install --group "$packages" ${compiler[@]+"${compiler[@]}"} --group environment
 if [[ $packages == gpu ]]; then
   # TensorFlow registers no GPU if it does not find one of pip's CUDA libraries.
   "$python" -m deploy.cuda_links || fail "cannot link CUDA libraries in $folder"
@@ -156,7 +219,7 @@ if ! "$python" -c 'import horovod.tensorflow' 2>/dev/null; then
     if [[ -x ${HOROVOD_CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]] || command -v nvcc >/dev/null; then
       collectives=(--nccl)
     else
-      echo "bootstrap: nvcc was not found: building Horovod without NCCL; it exchanges through host memory"
+      echo "bootstrap: without a CUDA toolkit Horovod is built without NCCL; it exchanges through host memory"
     fi
   fi
   wheel=$(deploy/horovod/build.sh --environment "$folder" ${collectives[@]+"${collectives[@]}"}) \

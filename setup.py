@@ -23,7 +23,7 @@ else:
 
 ROOT = pathlib.Path(__file__).resolve().parent
 #: Environment variables that are passed to ops/CMakeLists.txt.
-_SWITCHES = ("DLRM_SANITIZE", "DLRM_CUDA_ARCHITECTURES")
+_SWITCHES = ("DLRM_SANITIZE", "DLRM_CUDA_ARCHITECTURES", "DLRM_NVCC")
 
 
 class BuildOps(build_ext):

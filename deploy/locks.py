@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from deploy.requirements import ROOT, lock_path, supported
 
-_GROUPS = ("cpu", "gpu-alone", "environment", "pip", "locks", "airgap")
+_GROUPS = ("cpu", "gpu-alone", "nvcc", "environment", "pip", "locks", "airgap")
 _LINUX = "sys_platform == 'linux'"
 
 

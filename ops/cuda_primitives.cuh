@@ -33,6 +33,15 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global) 
                : "memory");
 }
 
+// The same for 8 or 4 bytes, through the L1 cache.
+template <int kBytes>
+__device__ __forceinline__ void copy_async_small(void* shared, const void* global) {
+  static_assert(kBytes == 4 || kBytes == 8, "cp.async copies 4, 8 or 16 bytes");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(shared_address(shared)),
+               "l"(global), "n"(kBytes)
+               : "memory");
+}
+
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
@@ -110,6 +119,44 @@ __device__ __forceinline__ void reduce_add(float* address, float value) {
   atomicAdd(address, value);
 }
 
+// Sets bits of a word and returns the word's earlier value, as one step.
+__device__ __forceinline__ uint32_t set_bits(uint32_t* word, uint32_t bits) {
+  return atomicOr(word, bits);
+}
+
+// Returns the counter's value and adds 1 to it, as one step.
+__device__ __forceinline__ uint32_t take_number(uint32_t* counter) {
+  return atomicAdd(counter, 1u);
+}
+
+// Plain accesses to elements that no other warp of the launch accesses (which the emulation
+// checks). Loads are volatile and have a condition instead of a branch around them, so that several
+// are in flight; with `active` false they return zeros.
+__device__ __forceinline__ float4 load_owned(const float4* address, bool active) {
+  float4 v;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.s32 p, %5, 0;\n"
+               "mov.f32 %0, 0f00000000;\nmov.f32 %1, 0f00000000;\n"
+               "mov.f32 %2, 0f00000000;\nmov.f32 %3, 0f00000000;\n"
+               "@p ld.global.v4.f32 {%0, %1, %2, %3}, [%4];\n}\n"
+               : "=&f"(v.x), "=&f"(v.y), "=&f"(v.z), "=&f"(v.w)
+               : "l"(address), "r"(static_cast<int>(active))
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ float load_owned(const float* address, bool active) {
+  float v;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.s32 p, %2, 0;\nmov.f32 %0, 0f00000000;\n"
+               "@p ld.global.f32 %0, [%1];\n}\n"
+               : "=&f"(v)
+               : "l"(address), "r"(static_cast<int>(active))
+               : "memory");
+  return v;
+}
+template <typename T>
+__device__ __forceinline__ void store_owned(T* address, T value) {
+  *address = value;
+}
+
 // Loads of data that no kernel writes meanwhile, and evict-first stores (for results far larger
 // than the L2 cache). Both are volatile, so that the compiler keeps a kernel's order: several loads
 // before the first store.
@@ -128,6 +175,31 @@ __device__ __forceinline__ uint2 load_read_only(const uint2* address) {
 template <typename T>
 __device__ __forceinline__ T load_read_only(const T* address) {
   return __ldg(address);
+}
+// Like the volatile ones, for single elements.
+__device__ __forceinline__ float load_in_order(const float* address) {
+  float v;
+  asm volatile("ld.global.nc.f32 %0, [%1];\n" : "=f"(v) : "l"(address));
+  return v;
+}
+__device__ __forceinline__ int32_t load_in_order(const int32_t* address) {
+  int32_t v;
+  asm volatile("ld.global.nc.s32 %0, [%1];\n" : "=r"(v) : "l"(address));
+  return v;
+}
+__device__ __forceinline__ int64_t load_in_order(const int64_t* address) {
+  long long v;
+  asm volatile("ld.global.nc.s64 %0, [%1];\n" : "=l"(v) : "l"(address));
+  return v;
+}
+template <typename Half>
+__device__ __forceinline__ Half load_in_order(const Half* address) {
+  static_assert(sizeof(Half) == 2, "float, __half or __nv_bfloat16");
+  unsigned short bits;
+  asm volatile("ld.global.nc.u16 %0, [%1];\n" : "=h"(bits) : "l"(address));
+  Half v;
+  memcpy(static_cast<void*>(&v), &bits, sizeof(v));
+  return v;
 }
 __device__ __forceinline__ void store_streaming(float4* address, float4 v) {
   asm volatile("st.global.cs.v4.f32 [%0], {%1, %2, %3, %4};\n" ::"l"(address), "f"(v.x), "f"(v.y),
@@ -148,6 +220,11 @@ __device__ __forceinline__ void publish_once(int32_t* state, Fill fill) {
     __threadfence_system();
     *reinterpret_cast<volatile int32_t*>(state) = 2;
   }
+}
+
+// Sets device memory to 0 bytes, in the order of the stream.
+inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t stream) {
+  return cudaMemsetAsync(memory, 0, bytes, stream);
 }
 
 // Maximum dynamic shared memory of a block on the current device.

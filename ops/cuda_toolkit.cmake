@@ -5,7 +5,8 @@
 set(DLRM_CUDA_DRIVER_12 525.60.13)
 set(DLRM_CUDA_DRIVER_13 580.65.06)
 
-# Sets `result` to the path of nvcc, or to an empty string. DLRM_NVCC takes precedence.
+# Sets `result` to the path of nvcc, or to an empty string. DLRM_NVCC takes precedence; "pip" skips
+# the host's toolkits. bootstrap.sh installs the wheels by the same search.
 function(dlrm_find_nvcc site_packages result)
   if(NOT DLRM_NVCC)
     unset(DLRM_NVCC CACHE)
@@ -13,15 +14,21 @@ function(dlrm_find_nvcc site_packages result)
       HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin PATHS /usr/local/cuda
       DOC "nvcc of a CUDA toolkit")
   endif()
-  if(DLRM_NVCC)
+  set(found "")
+  if(DLRM_NVCC AND NOT DLRM_NVCC STREQUAL "pip")
     set(found ${DLRM_NVCC})
+    if(NOT EXISTS ${found})
+      message(FATAL_ERROR " DLRM_NVCC=${found}: expected pip or the path of nvcc, found no file")
+    endif()
   else()
-    set(found "")
     file(GLOB wheels ${site_packages}/nvidia/cu[1-9][0-9]/bin/nvcc)
     if(wheels)
       list(SORT wheels COMPARE NATURAL ORDER DESCENDING)
       list(GET wheels 0 nvcc)
       dlrm_toolkit_of_wheels(${nvcc} found)
+    elseif(DLRM_NVCC)
+      message(FATAL_ERROR " DLRM_NVCC=pip: expected nvcc in ${site_packages}/nvidia, found none; "
+        "run python3 -m pip install --group nvcc")
     endif()
   endif()
   if(found)
@@ -58,14 +65,14 @@ function(dlrm_toolkit_of_wheels nvcc result)
   foreach(needed include/cuda_runtime.h include/cccl/cub/cub.cuh nvvm/bin/cicc
       lib64/libcudart.so lib64/libcudart_static.a)
     if(NOT EXISTS ${toolkit}/${needed})
-      message(FATAL_ERROR " ${wheels} has nvcc but lacks ${needed}: install nvidia-cuda-nvcc "
-        "nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl of one CUDA release")
+      message(FATAL_ERROR " ${wheels} has nvcc but lacks ${needed}: run python3 -m pip "
+        "install --group nvcc")
     endif()
   endforeach()
   set(${result} ${toolkit}/bin/nvcc PARENT_SCOPE)
 endfunction()
 
-# Warns if this host's driver is too old to run kernels compiled by this nvcc.
+# Prints a line if this host's driver is too old to run kernels compiled by this nvcc.
 function(dlrm_check_driver nvcc)
   find_program(DLRM_NVIDIA_SMI nvidia-smi)
   if(NOT DLRM_NVIDIA_SMI)
@@ -80,7 +87,8 @@ function(dlrm_check_driver nvcc)
   set(release ${CMAKE_MATCH_1})
   set(oldest "${DLRM_CUDA_DRIVER_${release}}")
   if(listed MATCHES "^([0-9]+[0-9.]*)" AND oldest AND CMAKE_MATCH_1 VERSION_LESS oldest)
-    message(WARNING "${nvcc} is of CUDA ${release}, which needs driver ${oldest} or later; this "
-      "host has ${CMAKE_MATCH_1}; try the nvcc of an earlier CUDA release")
+    message(NOTICE "ops: the CUDA kernels do not run on this host: CUDA ${release} of ${nvcc} "
+      "needs NVIDIA driver ${oldest} or later, found ${CMAKE_MATCH_1}; update the driver, or set "
+      "DLRM_NVCC to the nvcc of an earlier CUDA release")
   endif()
 endfunction()

@@ -63,3 +63,17 @@ def load(name: str = "ops") -> ModuleType:
             f"native op library {library} does not load into TensorFlow {tf.__version__}: "
             f"{error.message}; {build}"
         ) from error
+
+
+def has_cuda() -> bool:
+    """Returns whether the op library has CUDA kernels; loads it.
+
+    Raises:
+        LibraryNotBuiltError: as `load`.
+    """
+    load()
+    # TensorFlow has no public function for this.
+    from tensorflow.python.framework import kernels
+
+    registered = kernels.get_registered_kernels_for_op("Dlrm>EmbeddingLookup").kernel
+    return any(kernel.device_type == "GPU" for kernel in registered)

@@ -149,7 +149,6 @@ class DensePhases:
         finite: tf.Tensor | None,
     ) -> tuple[()]:
         """Applies the dense gradients and records the loss."""
-
         self._optimizer.apply(gradients, learning_rate, finite)
         if finite is not None:
             self._scale.after_step(finite)

@@ -45,8 +45,10 @@ def run(config: Config, place: Place) -> int:
     device = gpus.choose(place.local_rank)
     cluster = process_group.connect(place)
     with error_translation.translate_errors(cluster.rank, cluster.size):
-        if cluster.local_rank == 0 and (unused := gpus.unused(device)):
-            warn(unused)
+        if cluster.local_rank == 0 and (
+            problem := gpus.unused(device) or gpus.without_kernels(device)
+        ):
+            warn(problem)
         if cluster.size > 1:
             gpus.check(cluster, device)
         if cluster.rank == 0 and (problem := ranges.explain_missing_ranges()):

@@ -167,7 +167,7 @@ class TrainStep:
         self._parts = parts
         self._losses = LossRecord()
         self._phases = train_phases(parts, self._losses, device)
-        self._overlap = overlap
+        self._overlap, self._uploads = overlap, device is not None
         # One rank with a GPU keeps its votes on the host; several average theirs on the GPUs.
         self._returns_votes = device is None or parts.cluster.size > 1
         self._votes_on_device = device is not None and self._returns_votes
@@ -210,6 +210,7 @@ class TrainStep:
         # Before the first preparation, which would otherwise be traced twice.
         if self._function is None:
             self.trace(batch, len(votes))
+            assert self._function is not None
         inputs = {
             **self._prepare_once(batch),
             **self._scalars(learning_rate, votes),
@@ -293,12 +294,17 @@ class TrainStep:
         values = phases.run_with_ranges(self._phases.preparation, batch)
         return {name: values[name] for phase in self._phases.preparation for name in phase.outputs}
 
-
     def _step(self, inputs, following):
-        # This and the phases below do not depend on each other: TensorFlow runs them in parallel.
-        outputs = {"prepared": self._run_preparation(following)} if self._overlap else {}
+        # The preparation and the phases do not depend on each other: TensorFlow runs them in
+        # parallel. But it keeps the order of stateful ops without variables, so that the upload,
+        # which copies a batch on the host first, must come after `receive`.
+        prepared = {}
+        if self._overlap and not self._uploads:
+            prepared = self._run_preparation(following)
         values = phases.run_with_ranges(self._phases.step, inputs)
-        outputs["loss"] = ranges.settle(values["loss"])
+        if self._overlap and self._uploads:
+            prepared = self._run_preparation(following)
+        outputs = {"prepared": prepared, "loss": ranges.settle(values["loss"])}
         if self._returns_votes:
             outputs["votes"] = values["votes"]
         return outputs

@@ -82,9 +82,10 @@ class EmbeddingOptions:
 class ExchangePlan(NamedTuple):
     """How one batch's ids and vectors travel between ranks. It does not depend on weights.
 
-    Every field is a tensor, at first in host memory, so that a plan can be made one step ahead and passed between
-    functions; fields that a backend does not need are empty. It is a NamedTuple because every
-    TensorFlow version accepts one as an argument of a `tf.function`.
+    Every field is a tensor, so that a plan can be made one step ahead and passed between
+    functions; fields that a backend does not need are empty. Plans are made in host memory. A step
+    on a GPU copies all fields but the splits to it. It is a NamedTuple because every TensorFlow
+    version accepts one as an argument of a `tf.function`.
 
     Attributes:
         ids: int32 [M, K] or int64 [b, T]: the ids or rows that this rank looks up.

@@ -122,8 +122,10 @@ class RowExchange:
         """Sends the gradients of vectors to the rows' owners: [b, T, D] -> [M, 1, width]."""
         flat = tf.reshape(gradients, [-1, self.width])
         if self._compress:
+            # Not the size of `permutation`, which a GPU would copy to the host to count it.
+            count = tf.reduce_sum(plan.recv_splits)
             summed = tf.math.unsorted_segment_sum(
-                tf.cast(flat, tf.float32), plan.inverse_permutation, tf.size(plan.permutation)
+                tf.cast(flat, tf.float32), plan.inverse_permutation, count
             )
             if gradients.dtype == tf.float16:
                 # The sum of finite terms may exceed float16's range.

@@ -46,6 +46,7 @@ class ShardedEmbedding:
         self._dtype = options.exchange_dtype
         self._scale = options.gradient_scale(cluster.size)
         self._replicated: ReplicatedTables | None = None
+        # As int64 arrays: with int32 indices, a GPU's gather would copy them to it in each step.
         exchanged, self._exchanged_tables = placement, None
         if placement.replicated_tables:
             self._replicated = ReplicatedTables(
@@ -129,7 +130,8 @@ class ShardedEmbedding:
         if self._replicated is None:
             return parts[0]
         parts.append(self._replicated.lookup(plan.local_ids, self._dtype))
-        order = np.argsort([*(self._exchanged_tables or []), *self._replicated.tables])
+        exchanged = [] if self._exchanged_tables is None else self._exchanged_tables
+        order = np.argsort([*exchanged, *self._replicated.tables])
         return tf.gather(tf.concat(parts, 1), order, axis=1)
 
     def exchange_gradients(
@@ -206,8 +208,8 @@ def _without(placement, tables):
         placement.ranks,
         tuple(placement.assignments[t] for t in rest),
         placement.optimizer_bytes_per_row,
-    ), rest
+    ), np.array(rest, np.int64)
 
 
-def _renumbered(shard: Shard, tables: list[int]) -> Shard:
-    return dataclasses.replace(shard, table=tables[shard.table])
+def _renumbered(shard: Shard, tables: np.ndarray) -> Shard:
+    return dataclasses.replace(shard, table=int(tables[shard.table]))

@@ -208,7 +208,7 @@ class ReplicatedTables:
         seed, optimizer, native, deterministic: as for `FusedTables`.
 
     Attributes:
-        tables: indices of the replicated tables.
+        tables: indices of the replicated tables, int64.
         fused: their `FusedTables`.
     """
 
@@ -223,7 +223,7 @@ class ReplicatedTables:
         deterministic: bool = False,
     ):
         self._cluster = cluster
-        self.tables = list(placement.replicated_tables)
+        self.tables = np.array(placement.replicated_tables, np.int64)
         shards = [s for s in placement.shards_of(cluster.rank) if s.kind == "replicated"]
         sizes = [shard.rows for shard in shards]
         self._base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -30,20 +30,33 @@ struct BatchPart {
   int tables;
 };
 
-// The row of an id, or -1 (and a record) if the id is out of range.
+// The row of an id, or -1 (and a record) if the id is out of range. `number` is the table's number
+// in the batch.
 template <typename Id>
-__device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
-                                               int64_t sample, int table) {
-  const int64_t id = load_read_only(part.ids + sample * part.all_tables + part.first_table + table);
+__device__ __forceinline__ int64_t row_of_id(const BatchPart<Id>& part, const TableRanges& ranges,
+                                             int64_t id, int64_t sample, int table, int number) {
   if (id >= 0 && id < ranges.rows[table]) return ranges.base[table] + id;
   DlrmIdError* error = part.error;
   publish_once(&error->state, [&] {
-    error->table = part.first_table + table;
+    error->table = number;
     error->sample = sample;
     error->id = id;
     error->bound = ranges.rows[table];
   });
   return -1;
+}
+
+// The same for the id of a sample.
+template <typename Id>
+__device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
+                                               int64_t sample, int table, int number) {
+  const int64_t id = load_read_only(part.ids + sample * part.all_tables + number);
+  return row_of_id(part, ranges, id, sample, table, number);
+}
+template <typename Id>
+__device__ __forceinline__ int64_t checked_row(const BatchPart<Id>& part, const TableRanges& ranges,
+                                               int64_t sample, int table) {
+  return checked_row(part, ranges, sample, table, part.first_table + table);
 }
 
 // kVec neighbouring columns of a row, in float32.
@@ -91,26 +104,25 @@ __device__ __forceinline__ void store_columns(Half* address, const Columns<4>& c
   store_streaming(reinterpret_cast<uint2*>(address), bits);
 }
 
-// Plain accesses to rows and states, which an update's kernel also writes. With `active` false
+// Plain accesses to rows and states that no other warp of the launch accesses. With `active` false
 // nothing is accessed and a load returns zeros. A new row type is added here and in with_types.
 template <int kVec>
 __device__ __forceinline__ Columns<kVec> load_row(const float* address, bool active) {
-  if (!active) return {};
   if constexpr (kVec == 4) {
-    const float4 v = *reinterpret_cast<const float4*>(address);
+    const float4 v = load_owned(reinterpret_cast<const float4*>(address), active);
     return {{v.x, v.y, v.z, v.w}};
   } else {
-    return {{*address}};
+    return {{load_owned(address, active)}};
   }
 }
 template <int kVec>
 __device__ __forceinline__ void store_row(float* address, const Columns<kVec>& c, bool active) {
   if (!active) return;
   if constexpr (kVec == 4) {
-    *reinterpret_cast<float4*>(address) =
-        make_float4(c.value[0], c.value[1], c.value[2], c.value[3]);
+    store_owned(reinterpret_cast<float4*>(address),
+                make_float4(c.value[0], c.value[1], c.value[2], c.value[3]));
   } else {
-    *address = c.value[0];
+    store_owned(address, c.value[0]);
   }
 }
 
@@ -186,9 +198,12 @@ struct DeviceStep {
   }
 };
 
-// SGD with atomics, for dlrm_embedding_update (embedding_sgd.cu).
+// SGD with atomics, for dlrm_embedding_update, and the device memory that it needs
+// (embedding_sgd.cu).
+cudaError_t sgd_workspace_bytes(const DlrmEmbeddingBatch& batch, size_t* bytes);
 cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& update,
-                             const void* gradients, void* rows, cudaStream_t stream);
+                             const void* gradients, void* rows, void* workspace,
+                             size_t workspace_bytes, cudaStream_t stream);
 
 // Calls `body(part, ranges)` for each group of at most kTablesPerLaunch tables.
 template <typename Id, typename Body>

@@ -1,23 +1,38 @@
 // Embedding update by SGD with atomics.
 //
-// A warp takes 32 consecutive samples of one table. Gradients of equal ids among them are summed in
-// registers first, so that the row is written once: a table of ten rows, or a popular row of a
-// large table, needs up to 32 times fewer atomics on one address. Warps with distinct ids skip the
-// sum.
-#include "embedding/embedding_rows.cuh"
+// Tables whose sums fit into a block's share of shared memory take embedding_sgd_small.cu, all
+// others this file. Here a warp takes 32 consecutive samples of one table. Gradients of equal ids
+// among them are summed in registers first, so that the row is written once: a popular row needs up
+// to 32 times fewer atomics on one address. Warps with distinct ids skip the sum.
+//
+// Most rows of a large table occur in only one of these groups. They need no atomics, which are
+// slower than a plain load and store of the row. A first kernel marks, in two bitmaps of hashed
+// rows, those that occur in several groups: it sets a group's bit in the first bitmap, and in the
+// second one if it was set already. All groups of a row see the same bit, so that a row is never
+// written both ways; a row whose hash is another's only costs the atomics.
+#include "embedding/embedding_sgd.cuh"
 
 namespace dlrm::gpu {
 namespace {
 
 constexpr int kRowsAtOnce = 8;
 
-template <int kVec>
-__device__ __forceinline__ void add_to_row(float* address, const Columns<kVec>& sum, float factor) {
-  if constexpr (kVec == 4) {
-    reduce_add(address, make_float4(factor * sum.value[0], factor * sum.value[1],
-                                    factor * sum.value[2], factor * sum.value[3]));
-  } else {
-    reduce_add(address, factor * sum.value[0]);
+template <typename Id>
+__global__ void __launch_bounds__(kSgdThreads)
+    mark_kernel(BatchPart<Id> part, const __grid_constant__ SelectedTables tables, RowMarks marks) {
+  const int lane = threadIdx.x % 32;
+  const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
+  const int64_t groups = (part.batch + 31) / 32 * part.tables;
+  int64_t group = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32;
+  for (; group < groups; group += warps) {
+    const int table = static_cast<int>(group % part.tables);
+    const int64_t sample = group / part.tables * 32 + lane;
+    int64_t row = -1;
+    if (sample < part.batch) {
+      row = checked_row(part, tables.ranges, sample, table, tables.number[table]);
+    }
+    const unsigned peers = __match_any_sync(kFullWarp, static_cast<unsigned long long>(row));
+    if (row >= 0 && __ffs(peers) - 1 == lane) marks.mark(row);
   }
 }
 
@@ -41,26 +56,50 @@ __device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
 
 // kFullRow: one access of the warp covers a row (D = 32 kVec).
 template <typename R, typename T, typename Id, int kVec, bool kFullRow>
-__global__ void __launch_bounds__(32 * kWarpsPerBlock, kFullRow ? 3 : 2)
-    sgd_kernel(BatchPart<Id> part, const __grid_constant__ TableRanges ranges,
-               const T* __restrict__ gradients, R* __restrict__ rows, DeviceStep device_step) {
-  const RowStep scalars = device_step.read();
-  const float step = scalars.learning_rate * scalars.scale;
+__global__ void __launch_bounds__(kSgdThreads, 2)
+    sgd_kernel(BatchPart<Id> part, const __grid_constant__ SelectedTables tables, RowMarks marks,
+               const T* __restrict__ gradients, R* rows, DeviceStep device_step) {
+  const RowStep step = device_step.read();
+  if (step.scale == 0.0f) return;
+  const float factor = -(step.learning_rate * step.scale);
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   const int64_t groups = (part.batch + 31) / 32 * part.tables;
   const int64_t dim = kFullRow ? 32 * kVec : part.dim;
   int64_t group = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / 32;
+  // Ids are loaded one group ahead. Past the batch the last one is loaded, but not used.
+  const auto load_id = [&](int64_t of_group) {
+    if (of_group >= groups) return Id{0};
+    const int table = static_cast<int>(of_group % part.tables);
+    const int64_t sample = of_group / part.tables * 32 + lane;
+    return load_in_order(part.ids +
+                         (sample < part.batch ? sample : part.batch - 1) * part.all_tables +
+                         tables.number[table]);
+  };
+  Id next_id = load_id(group);
   for (; group < groups; group += warps) {
     const int table = static_cast<int>(group % part.tables);
+    const int number = tables.number[table];
     const int64_t first = group / part.tables * 32;
     int64_t row = -1;
-    if (first + lane < part.batch) row = checked_row(part, ranges, first + lane, table);
+    if (first + lane < part.batch) {
+      row = row_of_id(part, tables.ranges, next_id, first + lane, table, number);
+    }
+    bool is_repeated = row >= 0 && marks.is_repeated(row);
+    next_id = load_id(group + warps);
     const int source = group_equal_rows(row, lane);
     row = __shfl_sync(kFullWarp, row, source);
+    is_repeated = __shfl_sync(kFullWarp, static_cast<int>(is_repeated), source) != 0;
     // Places past the batch or with bad ids are read, so that no branch separates the loads, but
     // belong to no row.
     const int64_t sample = first + source < part.batch ? first + source : part.batch - 1;
+    const int64_t place = sample * part.all_tables + number;
+    const int64_t next = __shfl_sync(kFullWarp, row, lane < 31 ? lane + 1 : lane);
+    const bool is_end = lane == 31 || next != row;  // of the places of one row
+    const bool is_written = is_end && row >= 0;
+    const unsigned ends = __ballot_sync(kFullWarp, is_end);
+    const unsigned written = __ballot_sync(kFullWarp, is_written);
+    const unsigned alone = __ballot_sync(kFullWarp, is_written && !is_repeated);
 
     for (int64_t block = 0; block < dim; block += 32 * kVec) {
       const int64_t column = block + lane * kVec;
@@ -68,55 +107,102 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, kFullRow ? 3 : 2)
       Columns<kVec> sum = {};
 #pragma unroll 1
       for (int k0 = 0; k0 < 32; k0 += kRowsAtOnce) {
-        Columns<kVec> gradient[kRowsAtOnce];
+        Columns<kVec> gradient[kRowsAtOnce], value[kRowsAtOnce];
 #pragma unroll
         for (int k = 0; k < kRowsAtOnce; ++k) {
-          const int64_t place =
-              __shfl_sync(kFullWarp, sample, k0 + k) * part.all_tables + part.first_table + table;
+          const int64_t from = __shfl_sync(kFullWarp, place, k0 + k);
           gradient[k] =
-              load_columns(gradients + place * dim + (active ? column : 0), Columns<kVec>{});
+              load_columns(gradients + from * dim + (active ? column : 0), Columns<kVec>{});
         }
 #pragma unroll
         for (int k = 0; k < kRowsAtOnce; ++k) {
           const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
-          const int64_t next = __shfl_sync(kFullWarp, row, k0 + k + 1);
+          value[k] =
+              load_row<kVec>(rows + current * dim + column, active && (alone >> (k0 + k) & 1) != 0);
+        }
+#pragma unroll
+        for (int k = 0; k < kRowsAtOnce; ++k) {
+          const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
 #pragma unroll
           for (int v = 0; v < kVec; ++v) sum.value[v] += gradient[k].value[v];
-          if (k0 + k == 31 || next != current) {
-            if (current >= 0 && active && scalars.scale != 0.0f)
-              add_to_row(rows + current * dim + column, sum, -step);
-            sum = Columns<kVec>{};
+          if ((ends >> (k0 + k) & 1) == 0) continue;
+          R* const address = rows + current * dim + column;
+          if ((alone >> (k0 + k) & 1) != 0) {
+#pragma unroll
+            for (int v = 0; v < kVec; ++v) value[k].value[v] += factor * sum.value[v];
+            store_row(address, value[k], active);
+          } else if ((written >> (k0 + k) & 1) != 0 && active) {
+            add_to_row(address, sum, factor);
           }
+          sum = Columns<kVec>{};
         }
       }
     }
   }
 }
 
-template <typename R, typename T, typename Id, int kVec>
-cudaError_t sgd(const DlrmEmbeddingBatch& batch, const T* gradients, R* rows,
-                const DeviceStep& step, cudaStream_t stream) {
-  return for_table_parts<Id>(batch, [&](const BatchPart<Id>& part, const TableRanges& ranges) {
-    const int64_t groups = (part.batch + 31) / 32 * part.tables;
-    const int64_t blocks = (groups + kWarpsPerBlock - 1) / kWarpsPerBlock;
+// Marks the rows of the large tables that several groups of 32 samples have.
+template <typename Id>
+cudaError_t mark(const DlrmEmbeddingBatch& batch, const SgdPlan& plan, const RowMarks& marks,
+                 cudaStream_t stream) {
+  const cudaError_t status = clear_memory(marks.seen, plan.bytes(), stream);
+  if (status != cudaSuccess) return status;
+  return for_selected_tables<Id>(
+      batch, plan, false, [&](const BatchPart<Id>& part, const SelectedTables& tables) {
+        const int64_t groups = (part.batch + 31) / 32 * part.tables;
+        return launch(mark_kernel<Id>, (groups + kWarpsPerBlock - 1) / kWarpsPerBlock, kSgdThreads,
+                      0, stream, part, tables, marks);
+      });
+}
+
+cudaError_t sgd_of_large_tables(const DlrmEmbeddingBatch& batch, const SgdPlan& plan,
+                                const DeviceStep& step, const RowMarks& marks,
+                                const void* gradients, void* rows, cudaStream_t stream) {
+  return with_types(batch, gradients, rows, [&](auto element, auto id, auto columns, auto row) {
+    using T = decltype(element);
+    using Id = decltype(id);
+    using R = decltype(row);
+    constexpr int kVec = sizeof(columns) / sizeof(float);
+    const cudaError_t status = mark<Id>(batch, plan, marks, stream);
+    if (status != cudaSuccess) return status;
     const auto kernel = batch.dim == 32 * kVec ? sgd_kernel<R, T, Id, kVec, true>
                                                : sgd_kernel<R, T, Id, kVec, false>;
-    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, part, ranges, gradients, rows,
-                  step);
+    return for_selected_tables<Id>(
+        batch, plan, false, [&](const BatchPart<Id>& part, const SelectedTables& tables) {
+          const int64_t groups = (part.batch + 31) / 32 * part.tables;
+          return launch(kernel, (groups + kWarpsPerBlock - 1) / kWarpsPerBlock, kSgdThreads, 0,
+                        stream, part, tables, marks, static_cast<const T*>(gradients),
+                        static_cast<R*>(rows), step);
+        });
   });
 }
 
 }  // namespace
 
+cudaError_t sgd_workspace_bytes(const DlrmEmbeddingBatch& batch, size_t* bytes) {
+  SgdPlan plan;
+  const cudaError_t status = plan.plan(batch);
+  if (status == cudaSuccess) *bytes = plan.bytes();
+  return status;
+}
+
 cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& update,
-                             const void* gradients, void* rows, cudaStream_t stream) {
-  if (!is_valid(batch)) return cudaErrorInvalidValue;
-  return with_types(batch, gradients, rows, [&](auto element, auto id, auto columns, auto row) {
-    using T = decltype(element);
-    using R = decltype(row);
-    return sgd<R, T, decltype(id), sizeof(columns) / sizeof(float)>(
-        batch, static_cast<const T*>(gradients), static_cast<R*>(rows), DeviceStep(update), stream);
-  });
+                             const void* gradients, void* rows, void* workspace,
+                             size_t workspace_bytes, cudaStream_t stream) {
+  SgdPlan plan;
+  cudaError_t status = plan.plan(batch);
+  if (status != cudaSuccess) return status;
+  if (workspace_bytes < plan.bytes() || !aligned(workspace, sizeof(uint32_t))) {
+    return cudaErrorInvalidValue;
+  }
+  const DeviceStep step(update);
+  if (plan.large_tables > 0) {
+    auto* const seen = static_cast<uint32_t*>(workspace);
+    const RowMarks marks{seen, seen + plan.bitmap_bytes() / sizeof(uint32_t), plan.bits_log2};
+    status = sgd_of_large_tables(batch, plan, step, marks, gradients, rows, stream);
+    if (status != cudaSuccess) return status;
+  }
+  return sgd_of_small_tables(batch, plan, step, gradients, rows, stream);
 }
 
 }  // namespace dlrm::gpu

@@ -1,11 +1,12 @@
 // Deterministic embedding updates: places are sorted by row (stable), then one warp handles each
-// row that occurs. In-order rules apply a row's gradients one after another, the others apply their
-// sum once. Every operation of a rule rounds separately, so that all rules without per-row state
-// give the same bits as a sequential loop.
+// row that occurs, or one block if the row has many gradients (embedding_sorted_long.cuh). In-order
+// rules apply a row's gradients one after another, the others apply their sum once. Every operation
+// of a rule rounds separately, so that all rules without per-row state give the same bits as a
+// sequential loop.
 #include <cstring>
 #include <type_traits>
 
-#include "embedding/embedding_rows.cuh"
+#include "embedding/embedding_sorted_long.cuh"
 #include "embedding/radix_sort.cuh"
 
 namespace dlrm::gpu {
@@ -30,17 +31,6 @@ __global__ void __launch_bounds__(256)
     places[place] = static_cast<uint32_t>(place);
   }
 }
-
-// The sorted batch. Places with `invalid_row` are at its end.
-template <typename T>
-struct SortedBatch {
-  const uint32_t* keys;
-  const uint32_t* places;
-  const T* gradients;
-  int64_t count;
-  int64_t dim;
-  uint32_t invalid_row;
-};
 
 // The places of one row as its warp sees them: lanes [from, to) of its window of 32, and, if they
 // reach the window's end, the places that follow.
@@ -190,7 +180,8 @@ __device__ __forceinline__ void apply_summed(const Rule& rule, const SortedBatch
 
 template <typename R, typename T, int kVec, typename Rule>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
-    update_kernel(SortedBatch<T> batch, RowsAndStates<R> table, DeviceStep device_step) {
+    update_kernel(SortedBatch<T> batch, LongChains long_chains, RowsAndStates<R> table,
+                  DeviceStep device_step) {
   const RowStep step = device_step.read();
   if (step.scale == 0.0f) return;
   const Rule rule(step);
@@ -211,6 +202,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
       heads &= heads - 1;
       const int to = heads != 0 ? __ffs(heads) - 1 : used;
       const Segment segment{window, place, __shfl_sync(kFullWarp, key, from), from, to};
+      if (to == 32 && long_chains.take(batch, window + from, segment.row)) break;
       if constexpr (Rule::kInOrder) {
         apply_in_order<kVec>(rule, batch, table, segment);
       } else {
@@ -289,8 +281,20 @@ cudaError_t update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& r
     const int64_t blocks = (int64_t{plan.count} + 32 * kWarpsPerBlock - 1) / (32 * kWarpsPerBlock);
     const auto kernel =
         wide_states ? update_kernel<R, T, kVec, Rule> : update_kernel<R, T, 1, Rule>;
-    return launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, table,
-                  DeviceStep(request));
+    // The sort has read `keys`, which now takes the list of long chains.
+    LongChains long_chains{};
+    if (plan.count > kLongChain && LongShape::supports(batch, gradients, sizeof(T))) {
+      long_chains = {keys, keys + 1};
+      status = clear_memory(long_chains.count, sizeof(uint32_t), stream);
+      if (status != cudaSuccess) return status;
+    }
+    const DeviceStep step(request);
+    status =
+        launch(kernel, blocks, 32 * kWarpsPerBlock, 0, stream, sorted, long_chains, table, step);
+    if (status != cudaSuccess || long_chains.count == nullptr) return status;
+    return launch(long_chain_kernel<R, T, Rule>, plan.count / kLongChain, kLongThreads,
+                  kLongSharedBytes, stream, sorted, long_chains,
+                  LongShape(batch.dim, gradients, sizeof(T)), table, step);
   });
 }
 
@@ -327,7 +331,7 @@ int dlrm_row_optimizer(const char* name) {
 cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
                                            const DlrmEmbeddingUpdate* update, size_t* bytes) {
   *bytes = 0;
-  if (dlrm::gpu::takes_atomics(*update)) return cudaSuccess;
+  if (dlrm::gpu::takes_atomics(*update)) return dlrm::gpu::sgd_workspace_bytes(*batch, bytes);
   dlrm::gpu::Workspace plan;
   const cudaError_t status = plan.plan(*batch);
   if (status == cudaSuccess) *bytes = plan.bytes();
@@ -338,8 +342,10 @@ cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   const DlrmEmbeddingUpdate* update, const void* gradients,
                                   void* rows, void* workspace, size_t workspace_bytes,
                                   cudaStream_t stream) {
+  if (update->learning_rate == nullptr || update->scale == nullptr) return cudaErrorInvalidValue;
   if (dlrm::gpu::takes_atomics(*update)) {
-    return dlrm::gpu::sgd_with_atomics(*batch, *update, gradients, rows, stream);
+    return dlrm::gpu::sgd_with_atomics(*batch, *update, gradients, rows, workspace, workspace_bytes,
+                                       stream);
   }
   return dlrm::gpu::with_rule(dlrm::RowRules{}, update->optimizer, [&](auto* rule) {
     using Rule = std::remove_pointer_t<decltype(rule)>;

@@ -22,7 +22,8 @@ def upload(parts: Sequence[Any], name: str | None = None) -> tuple[tf.Tensor, tf
     copy on a stream of its own. No kernel waits for it before `receive` is called. On a CPU the
     package is a copy of the parts in memory.
 
-    The package may be a result of one `tf.function` and an argument of another.
+    The package may be a result of one `tf.function` and an argument of another. Pass it only to
+    `receive`: no other op waits for the upload.
 
     Args:
         parts: at least one tensor of any shape and of a type in `DTYPES`, in host memory.

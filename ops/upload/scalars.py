@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ops import loader
 
-#: The most values of one call.
+# : The most values of one call.
 MOST = 32
 
 

@@ -20,11 +20,11 @@ class GpuScalarsKernel : public tensorflow::OpKernel {
                                 " values, found ", count));
     tensorflow::Tensor* target = nullptr;
     OP_REQUIRES_OK(c, c->allocate_output(0, values.shape(), &target));
-    OP_REQUIRES_OK(c, CudaStatus(dlrm_scalars_on_device(
-                                     reinterpret_cast<const float*>(DeviceData(values)), count,
-                                     reinterpret_cast<float*>(MutableDeviceData(*target)),
-                                     StreamOf(c)),
-                                 "scalars on device"));
+    OP_REQUIRES_OK(
+        c, CudaStatus(dlrm_scalars_on_device(
+                          reinterpret_cast<const float*>(DeviceData(values)), count,
+                          reinterpret_cast<float*>(MutableDeviceData(*target)), StreamOf(c)),
+                      "scalars on device"));
   }
 };
 

@@ -84,7 +84,12 @@ CudaResult StagingSlots::Acquire(int64_t bytes, const Allocate& allocate, Slot**
     // With a margin, lest batches of slowly growing sizes each replace a slot.
     capacity = std::max(capacity, too_small->capacity + too_small->capacity / 2);
     // The newest copy may still read the pinned memory and write the device memory.
-    DLRM_RETURN_IF_CUDA_ERROR(cudaEventSynchronize(too_small->copied), "waiting for an upload");
+    const cudaError_t code = cudaEventSynchronize(too_small->copied);
+    if (code != cudaSuccess) {
+      std::lock_guard<std::mutex> lock(mu_);
+      free_.push_back(std::move(too_small));
+      return {code, "waiting for an upload"};
+    }
     too_small.reset();
   }
   std::unique_ptr<Slot> created;

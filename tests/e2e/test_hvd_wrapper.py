@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
 
 import pytest
 
@@ -30,20 +31,75 @@ def run(extra, command=("bash", "-c", REPORT), path=None):
     )  # fmt: skip
 
 
-def fake_gpus(folder, count):
-    """Returns a PATH with an nvidia-smi that lists `count` GPUs."""
-    tool = folder / "nvidia-smi"
+def fake_gpus(folder, count, cuda=None):
+    """Returns a PATH with an nvidia-smi that lists `count` GPUs, and a Python.
+
+    Its TensorFlow is built with CUDA (`cuda` is True), for the CPU (False), or missing (None).
+    """
+    venv.create(folder / "venv", symlinks=True)
+    if cuda is not None:
+        (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+        write_tensorflow(packages, BUILD_INFO.format(cuda))
+    tool = folder / "venv" / "bin" / "nvidia-smi"
     listing = "".join(f"GPU {i}: NVIDIA H200 (UUID: GPU-{i})\n" for i in range(count))
     tool.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}END\n")
     tool.chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
+    return f"{tool.parent}:{os.environ['PATH']}"
 
 
+# As TensorFlow's build writes it.
+BUILD_INFO = (
+    "import collections\n"
+    "build_info = collections.OrderedDict([('cpu_compiler', '/usr/lib/llvm-18/bin/clang'), "
+    "('is_cuda_build', {}), ('is_rocm_build', False)])\n"
+)
+
+
+def write_tensorflow(packages, build_info):
+    """Writes a TensorFlow that cannot be imported; returns its file of build information."""
+    folder = packages / "tensorflow" / "python" / "platform"
+    folder.mkdir(parents=True)
+    (packages / "tensorflow" / "__init__.py").write_text("raise SystemExit('imported')")
+    (folder / "build_info.py").write_text(build_info)
+    return folder / "build_info.py"
+
+
+@pytest.mark.parametrize("cuda", [True, None])
 @pytest.mark.parametrize("launcher", ["gloo", "slurm"])
-def test_binds_the_gpu_of_the_local_rank(launcher, tmp_path):
-    result = run(place(3, 8, launcher), path=fake_gpus(tmp_path, 8))
+def test_binds_the_gpu_of_the_local_rank(launcher, cuda, tmp_path):
+    result = run(place(3, 8, launcher), path=fake_gpus(tmp_path, 8, cuda))
     assert "gpu=3 " in result.stdout
     assert "local rank 3 of 8: CUDA_VISIBLE_DEVICES=3 " in result.stdout
+
+
+def test_binds_no_gpu_for_a_tensorflow_without_cuda(tmp_path):
+    path = fake_gpus(tmp_path, 2, False)
+    # With more ranks than GPUs, too.
+    for command in (("bash", "-c", REPORT), (str(tmp_path / "venv/bin/python"), "-c", PRINT)):
+        result = run(place(3, 4), command, path=path)
+        assert result.returncode == 0, result.stderr
+        assert "gpu=unset" in result.stdout
+        assert (
+            ": no GPU: TensorFlow is built for the CPU only (nvidia-smi lists 2)" in result.stdout
+        )
+    given = run({**place(0, 1), "CUDA_VISIBLE_DEVICES": "1"}, path=path).stdout
+    assert "gpu=1 " in given and ": CUDA_VISIBLE_DEVICES=1 (as given)" in given
+
+
+PRINT = "import os; print('gpu=' + os.environ.get('CUDA_VISIBLE_DEVICES', 'unset'))"
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_first_tensorflow_on_the_import_path_decides(cuda, tmp_path):
+    path = fake_gpus(tmp_path, 1, not cuda)
+    other = tmp_path / "other"
+    file = write_tensorflow(other, BUILD_INFO.format(cuda))
+    extra = {**place(0, 1), "PYTHONPATH": f"{tmp_path / 'nowhere'}:{other}"}
+    assert ("gpu=0 " if cuda else "gpu=unset ") in run(extra, path=path).stdout
+    # Unknown: the GPU is bound.
+    for text in ("build_info = {}", "", None):
+        file.unlink() if text is None else file.write_text(text)
+        assert "gpu=0 " in run(extra, path=path).stdout
 
 
 @pytest.mark.parametrize("given", ["5", ""])

@@ -31,8 +31,9 @@ class Problem:
         dim: D.
         dtype: element type of gradients and vectors, as in `launchers`.
         id_type: numpy.int32 or numpy.int64.
-        ids: distribution: uniform, zipf, or equal.
-        gap: unused rows before, between and after the tables.
+        ids: distribution: uniform, zipf, equal, or distinct (as far as the table has rows).
+        gap: unused rows before, between and after the tables; a negative gap makes neighbouring
+            tables share rows.
         offset: bytes by which the gradients are misaligned.
     """
 
@@ -41,8 +42,8 @@ class Problem:
         self.kernels, self.memory = library, memory
         self.batch, self.dim, self.dtype = batch, dim, dtype
         self.sizes = np.asarray(sizes, np.int64)
-        self.base = np.cumsum(np.r_[gap, self.sizes + gap])[: len(sizes)]
-        self.total = int(self.base[-1] + self.sizes[-1] + gap) if len(sizes) else gap
+        self.base = np.cumsum(np.r_[abs(gap), self.sizes + gap])[: len(sizes)]
+        self.total = int((self.base + self.sizes).max(initial=0)) + abs(gap)
         self.rows = rng.standard_normal((self.total, dim)).astype(np.float32)
         self.gradients = reference.to_storage(rng.standard_normal((batch, len(sizes), dim)), dtype)
         self.ids = self._draw(rng, ids).astype(id_type)
@@ -61,6 +62,9 @@ class Problem:
             return np.broadcast_to(np.minimum(1, self.sizes - 1), shape).copy()
         if kind == "zipf":
             return rng.zipf(1.2, shape) % self.sizes
+        if kind == "distinct":
+            orders = [rng.permutation(max(self.batch, size))[: self.batch] for size in self.sizes]
+            return np.stack(orders, 1) % self.sizes
         return rng.integers(0, self.sizes, shape)
 
     @property
@@ -262,31 +266,85 @@ def cases(large):
     yield 65, [5] * 300, 24, np.int64, "uniform"
 
 
+def atomics_cases(large):
+    """Yields further cases for SGD with atomics.
+
+    They have tables on both sides of the limits of shared memory: on a GPU with 228 KiB per
+    multiprocessor, as emulated, sums of 226 x 128 floats fit once and half of them twice.
+    """
+    yield from [
+        (300, [226, 227, 113, 114, 2], 128, np.int32, "zipf"),
+        (230, [219, 220, 109], 132, np.int64, "uniform"),
+        (228, [113, 114, 227], 127, np.int32, "bad"),
+        (120, [113, 114, 1], 256, np.int64, "zipf"),
+        (40, [3, 50], 260, np.int32, "uniform"),
+        (1100, [3, 600, 5000], 16, np.int64, "zipf"),
+        (600, [64, 700], 24, np.int32, "distinct"),
+        (300, [1], 1, np.int32, "equal"),
+    ]  # fmt: skip
+    if large:  # tables of all GPUs' limits
+        for dim in (128, 256, 64, 96):
+            for kind in ("uniform", "zipf", "equal", "distinct"):
+                yield 4099, [97, 98, 99, 162, 163, 226, 227, 4000, 9000], dim, np.int32, kind
+        yield 65_536, [3, 155, 3_000, 100_000], 128, np.int32, "zipf"
+
+
+def long_cases(large):
+    """Yields further cases for sorted updates, with rows that have many gradients."""
+    yield from [
+        (256, [1], 128, np.int32, "equal"), (257, [1], 128, np.int32, "equal"),
+        (1100, [2], 128, np.int64, "uniform"), (900, [1000], 4, np.int32, "zipf"),
+        (300, [2, 1], 132, np.int32, "bad"), (300, [2], 256, np.int64, "equal"),
+        (300, [1], 127, np.int32, "equal"), (300, [1], 260, np.int32, "equal"),
+    ]  # fmt: skip
+    if large:
+        for dim in (128, 64, 36, 16, 100, 256):
+            yield 20_000, [1, 20, 3_000], dim, np.int32, "zipf"
+        yield 65_536, [1, 1000], 128, np.int64, "equal"
+
+
+def run_shared_tables(library, memory, rng, dtype):
+    """SGD with atomics on tables that share rows: small and large ones, in several launches."""
+    worst, sizes = 0.0, [40, 400, 400, 6, 30] + [5] * 130
+    for gap in (-3, -5):  # -5: the tables of 5 rows are one
+        problem = Problem(library, memory, rng, 70, sizes, 16, dtype, np.int32, "zipf", gap)
+        worst = max(worst, run_sgd(problem, []))
+    return 2, worst
+
+
 def checks(library, memory, large):
     """Yields (name, function of a random generator that returns (cases, largest error / limit))."""
 
-    def group(run, dtype):
+    def group(run, dtype, further):
         def body(rng):
             def one(batch, sizes, dim, id_type, kind):
                 problem = Problem(library, memory, rng, batch, sizes, dim, dtype, id_type, kind)
                 return run(problem, problem.add_bad_ids(rng) if kind == "bad" else [])
 
-            return run_all(one, list(cases(large)))
+            return run_all(one, [*cases(large), *further(large)])
 
         return body
 
+    def nothing(_large):
+        return ()
+
     runs = {
-        "lookup": run_lookup,
-        "SGD atomics": run_sgd,
-        "SGD deterministic": run_sgd_sorted,
-        "Adagrad": functools.partial(run_stateful, name="adagrad"),
-        "Adagrad row-wise": functools.partial(run_stateful, name="rowwise_adagrad"),
-        "FTRL": functools.partial(run_stateful, name="ftrl"),
-        "scale 0": run_scale_0,
+        "lookup": (run_lookup, nothing),
+        "SGD atomics": (run_sgd, atomics_cases),
+        "SGD deterministic": (run_sgd_sorted, long_cases),
+        "Adagrad": (functools.partial(run_stateful, name="adagrad"), long_cases),
+        "Adagrad row-wise": (functools.partial(run_stateful, name="rowwise_adagrad"), long_cases),
+        "FTRL": (functools.partial(run_stateful, name="ftrl"), long_cases),
+        "scale 0": (run_scale_0, nothing),
     }
-    for name, run in runs.items():
+    for name, (run, further) in runs.items():
         for dtype in (FLOAT32, FLOAT16, BFLOAT16):
-            yield f"embedding {name} {DTYPE_NAMES[dtype]}", group(run, dtype)
+            yield f"embedding {name} {DTYPE_NAMES[dtype]}", group(run, dtype, further)
+    for dtype in (FLOAT32, FLOAT16):
+        yield (
+            f"embedding SGD atomics shared tables {DTYPE_NAMES[dtype]}",
+            functools.partial(run_shared_tables, library, memory, dtype=dtype),
+        )
 
     def initialize(rng):
         listed = [(0, 128, 0, 1, 0), (300, 128, 5, 8, 0), (41, 127, 0, 1, 0), (9, 1, 3, 2, 0),

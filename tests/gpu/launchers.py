@@ -117,6 +117,9 @@ class Library:
         self._newest = getattr(self._library, "dlrm_newest_launch", None)
         if self._newest is not None:
             self._newest.argtypes = [ctypes.POINTER(_I)]
+        self._seed = getattr(self._library, "dlrm_seed_schedule", None)
+        if self._seed is not None:
+            self._seed.argtypes, self._seed.restype = [ctypes.c_uint64], None
         self._id_error = None
 
     @staticmethod
@@ -153,6 +156,20 @@ class Library:
         if self._newest is None or self._newest(values) != 0:
             return {}
         return dict(zip(LAUNCH, values))
+
+    def newest_accesses(self):
+        """Counts elements of rows that the last emulated launch accessed.
+
+        Returns (elements accessed atomically, elements accessed plainly).
+        """
+        counts = (ctypes.c_int64 * 2)()
+        self._library.dlrm_newest_accesses(counts)
+        return tuple(counts)
+
+    def seed_schedule(self, seed):
+        """Seeds the random order in which the emulation runs warps; on a GPU does nothing."""
+        if self._seed is not None:
+            self._seed(seed)
 
     def rule(self, optimizer, step, hyperparameters=(), states=(), deterministic=True):
         """Returns an `EmbeddingUpdate`.

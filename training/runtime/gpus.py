@@ -6,7 +6,9 @@ import ctypes
 import glob
 import os
 import re
+import shlex
 import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _RECORD_BYTES = 256
+_DEVICE_FILE = ".device"
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Device(NamedTuple):
@@ -170,14 +174,51 @@ def _why_unseen() -> str:
     import tensorflow as tf
 
     if not tf.test.is_built_with_cuda():
-        return (
-            "it is built for the CPU only (the wheel tensorflow-cpu, which `make venv` installs); "
-            "install a TensorFlow with CUDA, e.g. use the Dockerfile"
-        )
+        return f"it is built for the CPU only; {_how_to_install_cuda(tf.__version__)}"
     visible = os.environ.get(VARIABLE)
     named = "" if visible is None else f"{VARIABLE}={visible} names no device of this host, or "
     fails = "a CUDA library or the driver fails to load (TF_CPP_MIN_LOG_LEVEL=0 shows which)"
     return named + fails
+
+
+def without_kernels(device: Device) -> str | None:
+    """Returns a line if the op library has no kernels for this process's GPU, or None.
+
+    None too if the library is not built; the parts of a job that need it report that.
+    """
+    from ops import loader
+
+    try:
+        if device.ordinal is None or loader.has_cuda():
+            return None
+    except loader.LibraryNotBuiltError:
+        return None
+    return (
+        f"TensorFlow uses a GPU, but {loader.path()} has no CUDA kernels: remove it and run "
+        f"`make ops`, which prints why it builds none; to train on the CPU set {VARIABLE}=-1"
+    )
+
+
+def _how_to_install_cuda(tensorflow: str) -> str:
+    """Returns what gives this Python a TensorFlow with CUDA, and matching ops.
+
+    Args:
+        tensorflow: the installed version.
+    """
+    # bootstrap.sh records an environment's device, chosen when it was created.
+    if not os.path.exists(os.path.join(sys.prefix, _DEVICE_FILE)):
+        return f"install tensorflow[and-cuda]=={tensorflow} instead, then build the ops again"
+    folder = sys.prefix
+    if os.path.dirname(folder) == _ROOT:
+        folder = os.path.basename(folder)
+    # As in the Makefile.
+    settings = [] if folder == ".venv" else [f"TENSORFLOW={tensorflow}"]
+    if folder not in (".venv", f".venv-tf{tensorflow}"):
+        settings.append(f"VENV={shlex.quote(folder)}")
+    if "DEVICE" in os.environ or not listed():
+        settings.append("DEVICE=gpu")
+    command = " ".join([*settings, "make venv ops"])
+    return f"for the GPU run `rm -r {shlex.quote(folder)} && {command}`"
 
 
 def free_memory() -> int | None:

@@ -1,5 +1,7 @@
 """The CUDA kernels, compiled for the CPU and run on an emulation of a GPU."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,12 @@ def emulated():
 
 def names(module):
     return [name for name, _ in module.checks(None, None, large=False)]
+
+
+@pytest.fixture(autouse=True)
+def schedule(emulated, rng):
+    """Runs warps in another random order in every test."""
+    emulated[0].seed_schedule(int(rng.integers(2**63)))
 
 
 def run_check(module, emulated, name, rng):
@@ -103,6 +111,33 @@ def test_interaction_propagates_non_finite_values(emulated, aligned, dtype, rng)
             np.testing.assert_array_equal(y[:, dim + len(i) :], 0)
 
 
+def sgd_accesses(emulated, rng, batch, size, ids):
+    """Returns (atomic, plain) accesses of SGD on one table, in rows."""
+    library, device = emulated
+    problem = embedding_checks.Problem(
+        library, device, rng, batch, [size], 16, launchers.FLOAT32, np.int32, ids
+    )
+    problem.update("sgd", device.upload(problem.rows), 0.1, deterministic=False)
+    return tuple(elements // 16 for elements in library.newest_accesses())
+
+
+def test_only_rows_of_several_groups_take_atomics(emulated, rng):
+    atomic, plain = sgd_accesses(emulated, rng, 640, 5000, "distinct")
+    # Of 640 hashes of 2^14 about 25 collide.
+    assert atomic + plain == 640 and atomic < 100
+    # One group of 32 samples adds equal rows itself.
+    atomic, plain = sgd_accesses(emulated, rng, 32, 5000, "equal")
+    assert (atomic, plain) == (0, 1)
+    atomic, plain = sgd_accesses(emulated, rng, 33, 5000, "equal")
+    assert (atomic, plain) == (1, 0)
+
+
+def test_small_tables_are_summed_in_shared_memory(emulated, rng):
+    for size, small in ((200, True), (2000, False)):
+        sgd_accesses(emulated, rng, 256, size, "uniform")
+        assert (emulated[0].newest_launch()["shared_bytes"] > 0) == small
+
+
 def test_launchers_reject_invalid_arguments(emulated, rng):
     library, device = emulated
 
@@ -125,6 +160,12 @@ def test_launchers_reject_invalid_arguments(emulated, rng):
     rejected("embedding_update", *update, size, device.stream)
     rule.optimizer = 0
     rejected("embedding_update", *update, size - 1, device.stream)
+    with_atomics = library.rule("sgd", step.pointer, deterministic=False)
+    needed = library.workspace_bytes(problem.description, with_atomics)
+    update = (problem.description, with_atomics, *update[2:])
+    rejected("embedding_update", *update, needed - 1, device.stream)
+    with_atomics.scale = None
+    rejected("embedding_update", *update, needed, device.stream)
     problem.description.row_type = launchers.FLOAT16
     rejected("embedding_update", *update, size, device.stream)
     rejected("embedding_initialize", None, 0, 1, 0, 1, 0, 0, 1.0, device.stream)
@@ -160,3 +201,26 @@ def test_emulated_updates_equal_the_cpu_op(emulated, name, dtype, rng):
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if optimizer.per_row_states else {"rtol": 0}
     for buffer, variable in zip([rows, *buffers], [table, *variables]):
         np.testing.assert_allclose(buffer.download(), variable.numpy(), **tolerance)
+
+
+def test_scalars_reach_the_device(emulated, rng):
+    library, device = emulated
+    for count in (0, 1, 5, 32):
+        values = rng.standard_normal(count).astype(np.float32)
+        target = device.empty(40, np.float32)
+        library.scalars_on_device(as_floats(values), count, target.pointer, device.stream)
+        np.testing.assert_array_equal(target.download()[:count], values)
+        assert np.isnan(target.download()[count:]).all()
+
+
+@pytest.mark.parametrize("count", [-1, 33])
+def test_too_many_scalars_are_refused(emulated, count):
+    library, device = emulated
+    target = device.empty(40, np.float32)
+    with pytest.raises(launchers.CudaError) as caught:
+        library.scalars_on_device(as_floats(np.ones(40)), count, target.pointer, device.stream)
+    assert caught.value.code == INVALID_VALUE
+
+
+def as_floats(values):
+    return (ctypes.c_float * max(1, len(values)))(*values)

@@ -132,7 +132,14 @@ inline void require_aligned(const void* address, size_t bytes, const char* what)
 inline void copy_async_16(void* shared, const void* global) {
   require_aligned(shared, 16, "asynchronous copy to shared memory");
   require_aligned(global, 16, "asynchronous copy from device memory");
-  dlrm_host::copy_later(shared, global);
+  dlrm_host::copy_later(shared, global, 16);
+}
+template <int kBytes>
+void copy_async_small(void* shared, const void* global) {
+  static_assert(kBytes == 4 || kBytes == 8, "cp.async copies 4, 8 or 16 bytes");
+  require_aligned(shared, kBytes, "asynchronous copy to shared memory");
+  require_aligned(global, kBytes, "asynchronous copy from device memory");
+  dlrm_host::copy_later(shared, global, kBytes);
 }
 inline void copy_async_commit() { dlrm_host::commit_copies(); }
 template <int kPending>
@@ -246,12 +253,39 @@ inline uint32_t round_to_tf32(float value) {
 
 inline void reduce_add(float* address, float4 value) {
   require_aligned(address, 16, "vector reduction");
+  dlrm_host::access_elements(address, 4, true);
   address[0] += value.x;
   address[1] += value.y;
   address[2] += value.z;
   address[3] += value.w;
 }
-inline void reduce_add(float* address, float value) { *address += value; }
+inline void reduce_add(float* address, float value) {
+  dlrm_host::access_elements(address, 1, true);
+  *address += value;
+}
+
+inline uint32_t set_bits(uint32_t* word, uint32_t bits) {
+  const uint32_t before = *word;
+  *word |= bits;
+  return before;
+}
+inline uint32_t take_number(uint32_t* counter) { return (*counter)++; }
+
+template <typename T>
+T load_owned(const T* address, bool active) {
+  if (!active) return T{};
+  require_aligned(address, sizeof(T), "load");
+  dlrm_host::access_elements(reinterpret_cast<const float*>(address), sizeof(T) / sizeof(float),
+                             false);
+  return *address;
+}
+template <typename T>
+void store_owned(T* address, T value) {
+  require_aligned(address, sizeof(T), "store");
+  dlrm_host::access_elements(reinterpret_cast<const float*>(address), sizeof(T) / sizeof(float),
+                             false);
+  *address = value;
+}
 
 template <typename T>
 void store_streaming(T* address, T value) {
@@ -264,12 +298,22 @@ T load_read_only(const T* address) {
   return *address;
 }
 
+template <typename T>
+T load_in_order(const T* address) {
+  return load_read_only(address);
+}
+
 template <typename Fill>
 void publish_once(int32_t* state, Fill fill) {
   if (*state == 0) {
     fill();
     *state = 2;
   }
+}
+
+inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t) {
+  std::memset(memory, 0, bytes);
+  return cudaSuccess;
 }
 
 inline cudaError_t shared_memory_limit(size_t* bytes) {

@@ -3,11 +3,15 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <numeric>
+#include <random>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -23,6 +27,7 @@ constexpr size_t kDepositBytes = 64;
 struct Copy {
   void* target;
   const void* source;
+  size_t bytes;
 };
 
 struct Fiber {
@@ -58,6 +63,13 @@ Block* block = nullptr;
 Fiber* running = nullptr;
 const std::function<void()>* kernel_body = nullptr;
 std::vector<std::unique_ptr<unsigned char[]>> spare_stacks;
+std::mt19937_64 schedule;
+
+// Number of the warp that accessed an element in this launch, kAtomics if only atomics did.
+constexpr int64_t kAtomics = -1;
+std::unordered_map<const float*, int64_t> accesses;
+
+uint64_t below(uint64_t limit) { return schedule() % limit; }
 int64_t newest_launch[6];  // as in tests/gpu/launch_record.cu; 0 where it has no meaning here
 
 void enter() {
@@ -95,6 +107,23 @@ void complete_block_meeting() {
   }
 }
 
+// Runs each lane of a warp until it waits or ends; returns whether any could run.
+bool run_warp(unsigned warp, unsigned threads) {
+  const bool forwards = below(2) == 0;
+  bool progress = false;
+  for (unsigned k = 0; k < 32; ++k) {
+    const unsigned thread = 32 * warp + (forwards ? k : 31 - k);
+    if (thread >= threads || !can_go_on(block->fibers[thread])) continue;
+    progress = true;
+    resume(&block->fibers[thread]);
+    if (block->fibers[thread].done) {
+      --block->running_threads;
+      complete_block_meeting();
+    }
+  }
+  return progress;
+}
+
 void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) {
   Block current;
   block = &current;
@@ -118,8 +147,9 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, enter, 0);
   }
-  // Alternates direction, so that no test depends on one order of the lanes.
-  bool progress = true, forwards = (first.block.x % 2) == 0;
+  std::vector<unsigned> order(current.warps.size());
+  std::iota(order.begin(), order.end(), 0u);
+  bool progress = true;
   while (current.running_threads > 0) {
     if (!progress) {
       for (const Fiber& fiber : current.fibers) {
@@ -131,17 +161,12 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
       std::abort();
     }
     progress = false;
-    for (unsigned k = 0; k < threads; ++k) {
-      Fiber& fiber = current.fibers[forwards ? k : threads - 1 - k];
-      if (!can_go_on(fiber)) continue;
-      progress = true;
-      resume(&fiber);
-      if (fiber.done) {
-        --current.running_threads;
-        complete_block_meeting();
-      }
+    std::shuffle(order.begin(), order.end(), schedule);
+    for (const unsigned warp : order) {
+      // Half of the turns last until the warp waits for the block.
+      uint64_t turns = below(2) == 0 ? 1 + below(64) : ~uint64_t{0};
+      while (turns-- > 0 && run_warp(warp, threads)) progress = true;
     }
-    forwards = !forwards;
   }
   for (Fiber& fiber : current.fibers) spare_stacks.push_back(std::move(fiber.stack));
   // Memory past the end of the block's share must be unchanged.
@@ -163,13 +188,31 @@ void run_grid(unsigned blocks, unsigned threads, size_t shared_bytes,
   newest_launch[0] = blocks;
   newest_launch[1] = threads;
   newest_launch[3] = static_cast<int64_t>(shared_bytes);
-  for (unsigned b = 0; b < blocks; ++b) {
+  accesses.clear();
+  std::vector<unsigned> order(blocks);
+  std::iota(order.begin(), order.end(), 0u);
+  std::shuffle(order.begin(), order.end(), schedule);
+  for (const unsigned b : order) {
     ThreadPlace first;
     first.thread = uint3{0, 0, 0};
     first.block = uint3{b, 0, 0};
     first.block_size = dim3(threads);
     first.grid_size = dim3(blocks);
     run_block(first, threads, shared_bytes);
+  }
+}
+
+void seed_schedule(uint64_t seed) { schedule.seed(seed); }
+
+void access_elements(const float* address, int count, bool atomic) {
+  const int64_t warp = atomic ? kAtomics : int64_t{place.block.x} * 64 + place.thread.x / 32;
+  for (int k = 0; k < count; ++k) {
+    const int64_t earlier = accesses.emplace(address + k, warp).first->second;
+    if (earlier == warp) continue;
+    std::fprintf(stderr, "block %u, thread %u: a row that is accessed by %s\n", place.block.x,
+                 place.thread.x,
+                 atomic || earlier == kAtomics ? "plain and atomic accesses" : "two warps");
+    std::abort();
   }
 }
 
@@ -198,8 +241,8 @@ const unsigned char* meet_warp(const void* deposit, size_t bytes) {
   return deposits[0];
 }
 
-void copy_later(void* target, const void* source) {
-  running->open_group.push_back({target, source});
+void copy_later(void* target, const void* source, size_t bytes) {
+  running->open_group.push_back({target, source, bytes});
 }
 
 void commit_copies() {
@@ -209,14 +252,30 @@ void commit_copies() {
 
 void wait_copies(int pending) {
   while (running->groups.size() > static_cast<size_t>(pending)) {
-    for (const Copy& copy : running->groups.front()) std::memcpy(copy.target, copy.source, 16);
+    for (const Copy& copy : running->groups.front()) {
+      std::memcpy(copy.target, copy.source, copy.bytes);
+    }
     running->groups.pop_front();
   }
 }
 
 }  // namespace dlrm_host
 
-extern "C" int dlrm_newest_launch(int64_t* out) {
+extern "C" {
+
+int dlrm_newest_launch(int64_t* out) {
   std::memcpy(out, dlrm_host::newest_launch, sizeof(dlrm_host::newest_launch));
   return 0;
 }
+
+// out = {elements that atomics accessed, elements that plain accesses to owned elements accessed}
+// in the newest launch.
+void dlrm_newest_accesses(int64_t* out) {
+  out[0] = out[1] = 0;
+  for (const auto& access : dlrm_host::accesses)
+    ++out[access.second == dlrm_host::kAtomics ? 0 : 1];
+}
+
+void dlrm_seed_schedule(uint64_t seed) { dlrm_host::seed_schedule(seed); }
+
+}  // extern "C"

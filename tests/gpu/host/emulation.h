@@ -1,6 +1,9 @@
 // Runs CUDA kernels on the CPU, one thread at a time, to test their logic without a GPU: each CUDA
 // thread is a fiber; barriers and warp-wide operations are meetings of fibers. This tests index
-// arithmetic and control flow, not timing, memory ordering or races.
+// arithmetic and control flow, not timing or memory ordering.
+//
+// Blocks, and the warps and lanes of a block, take turns in a random order in which a warp can be
+// far ahead of the others, up to the next barrier: a missing barrier is likely to change a result.
 #ifndef DLRM_TESTS_GPU_HOST_EMULATION_H_
 #define DLRM_TESTS_GPU_HOST_EMULATION_H_
 
@@ -25,6 +28,9 @@ extern ThreadPlace place;
 void run_grid(unsigned blocks, unsigned threads, size_t shared_bytes,
               const std::function<void()>& body);
 
+// After the same seed the order is the same.
+void seed_schedule(uint64_t seed);
+
 unsigned char* block_memory();
 
 // Waits for every running thread of the block.
@@ -34,8 +40,12 @@ void meet_block();
 // deposits, in lane order, 64 bytes apart. Aborts with a message if a lane never arrives.
 const unsigned char* meet_warp(const void* deposit, size_t bytes);
 
+// Records that the running thread accesses elements of device memory. Aborts with a message if
+// another warp has accessed one of them in this launch and one of the two accesses is not atomic.
+void access_elements(const float* address, int count, bool atomic);
+
 // Asynchronous copies of the running thread: executed when waited for, not before.
-void copy_later(void* target, const void* source);
+void copy_later(void* target, const void* source, size_t bytes);
 void commit_copies();
 void wait_copies(int pending);
 

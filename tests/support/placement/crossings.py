@@ -154,5 +154,6 @@ def crossings(graph, on_gpu):
     results = walk.walk(graph, places)
     for tensor, place in zip(graph.outputs, results):
         if place == GPU and tensor.dtype in (tf.int32, tf.string):
-            walk.found.append(Crossing("GPU to host", f"{tensor.name} -> result", tensor.dtype.name))
+            where = f"{tensor.name} -> result"
+            walk.found.append(Crossing("GPU to host", where, tensor.dtype.name))
     return walk.found

@@ -93,7 +93,7 @@ class GpuKernels:
                 f"python3 -m {__spec__.name} {name}"
             )
         for kernel in self._ops[name]:
-            if all(types.get(attribute) in allowed for attribute, allowed in kernel["types"].items()):
+            if all(types.get(name) in allowed for name, allowed in kernel["types"].items()):
                 return kernel["host"]
         return None
 

@@ -17,7 +17,8 @@ VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
 
 def build(
     seed, *, scale=None, optimizer="sgd", embedding_optimizer="sgd", dtype="float32",
-    policy="table", compress=False, overlap=True, device=None, cluster=None, **dense_options,
+    policy="table", compress=False, overlap=True, device=None, cluster=None,
+    replicate_below_rows=0, model_parallel_input=False, **dense_options,
 ):  # fmt: skip
     """Returns (model, embedding, optimizer, step)."""
     config = DLRMConfig(
@@ -28,13 +29,16 @@ def build(
     optimizer = OPTIMIZERS[optimizer](model.trainable_variables)
     cluster = cluster or SingleProcessGroup()
     embedding = ShardedEmbedding(
-        plan(VOCAB, DIMENSION, 1, policy=policy),
+        plan(
+            VOCAB, DIMENSION, cluster.size, policy=policy, replicate_below_rows=replicate_below_rows
+        ),
         cluster,
         BATCH,
         EmbeddingOptions(
-            seed=seed, compress=compress, optimizer=embedding_optimizer, exchange_dtype=dtype
+            seed=seed, compress=compress, optimizer=embedding_optimizer, exchange_dtype=dtype,
+            model_parallel_input=model_parallel_input,
         ),
-    )
+    )  # fmt: skip
     step = TrainStep(
         StepParts(model, embedding, optimizer, cluster, scale or LossScale(1.0)),
         overlap=overlap, device=device,

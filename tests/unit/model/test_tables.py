@@ -157,9 +157,7 @@ def test_replicated_tables_update_every_copy_with_the_sum_over_ranks(name, nativ
         local = tf.constant(ids[cluster.rank])
         vectors = replicated.lookup(local, tf.float32).numpy()
         touched = replicated.touched_rows(local)
-        sums = replicated.exchange_gradients(
-            local, touched, tf.constant(gradients[cluster.rank])
-        )
+        sums = replicated.exchange_gradients(local, touched, tf.constant(gradients[cluster.rank]))
         replicated.update(touched, sums, 0.5, 0.25)
         return before, vectors, touched.numpy(), replicated.fused
 

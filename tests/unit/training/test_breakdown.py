@@ -15,26 +15,31 @@ from training.runtime.process_group import SingleProcessGroup
 from training.step import StepParts
 
 
-def breakdown_step(report, seed, **options):
+def breakdown_step(report, seed, device=None, **options):
     """Returns (model, embedding, optimizer, `BreakdownStep`)."""
     model, embedding, optimizer, _ = small_model.build(seed, **options)
     parts = StepParts(model, embedding, optimizer, SingleProcessGroup(), LossScale(1.0))
-    return model, embedding, optimizer, breakdown.BreakdownStep(report, parts)
+    step = breakdown.BreakdownStep(report, parts, device=device)
+    return model, embedding, optimizer, step
 
 
-def test_breakdown_trains_to_the_same_bytes(rng, seed):
+# With a GPU, a batch is uploaded and received; here, in memory of the CPU.
+@pytest.mark.parametrize(("device", "phases"), [(None, 9), ("GPU:0", 11)])
+def test_breakdown_trains_to_the_same_bytes(device, phases, rng, seed):
     options = {"policy": "row", "compress": True, "embedding_optimizer": "adagrad"}
     made, reports = small_model.batches(LAST + 2, rng), []
     *fused, step = small_model.build(seed, **options)
     expected = small_model.train(step, made)
-    *staged, step = breakdown_step(lambda **report: reports.append(report), seed, **options)
+    *staged, step = breakdown_step(
+        lambda **report: reports.append(report), seed, device=device, **options
+    )
     assert small_model.train(step, made) == expected
     for ours, theirs in zip(small_model.state(*staged), small_model.state(*fused)):
         assert ours.tobytes() == theirs.tobytes()
     (report,) = reports
     total = sum(phase["milliseconds"] for phase in report["phases"])
     assert report["step_milliseconds"] == pytest.approx(total)
-    assert len({phase["name"] for phase in report["phases"]}) == len(report["phases"]) == 9
+    assert len({phase["name"] for phase in report["phases"]}) == len(report["phases"]) == phases
     assert all(phase["milliseconds"] > 0 for phase in report["phases"])
     assert report["whole_milliseconds"] > 0
 

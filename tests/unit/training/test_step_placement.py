@@ -1,6 +1,5 @@
 """A step on a GPU copies nothing between host and GPU but the next batch, on one or two ranks."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,35 +9,39 @@ from tests.support.training.small_model import BATCH, DENSE, VOCAB, build
 from training.precision import LossScale
 
 GPU = "GPU:0"
-# The package of a batch is the only argument of a step in the memory of the GPU.
+# Only the package of a batch is a large argument in the memory of the GPU.
 ON_GPU = (tf.uint8,)
 
 
 class TwoRanks:
-    """The graphs of the collectives of two ranks, without the exchange."""
+    """The collectives of two ranks as ops with the right types and shapes, without an exchange."""
 
     rank, size, local_rank, local_size = 0, 2, 0, 2
 
     def alltoall(self, tensor, splits, name):
         shape = [None, *tensor.shape[1:]]
-        return tf.ensure_shape(tf.repeat(tensor, 2, axis=0)[: tf.reduce_sum(splits)], shape), splits
+        return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=shape), splits
 
     def all_reduce_mean(self, tensors, name):
-        return [tf.identity(tensor) for tensor in tensors]
+        return [tf.negative(tensor) for tensor in tensors]
 
 
-def specs(tables=len(VOCAB), samples=BATCH):
-    return {
+def traced(seed, *, device=GPU, **options):
+    """Returns the graph of a step."""
+    _model, embedding, _optimizer, step = build(seed, device=device, **options)
+    ids = [BATCH, len(VOCAB)]
+    if options.get("model_parallel_input"):
+        ids = [2 * BATCH, len(embedding.placement.tables_of(0))]
+    batch = {
         "dense": tf.TensorSpec([BATCH, DENSE], tf.float32),
-        "categorical": tf.TensorSpec([samples, tables], tf.int32),
+        "categorical": tf.TensorSpec(ids, tf.int32),
         "label": tf.TensorSpec([BATCH, 1], tf.float32),
     }
+    return step.trace(batch, votes=2)
 
 
-def traced(seed, **options):
-    """Returns the graph of a step for a GPU."""
-    _model, _embedding, _optimizer, step = build(seed, device=GPU, **options)
-    return step.trace(specs(), votes=2)
+def found(graph):
+    return sorted(str(crossing) for crossing in crossings(graph, ON_GPU))
 
 
 OPTIONS = {
@@ -55,10 +58,71 @@ OPTIONS = {
     "Adam, FTRL": {"optimizer": "adam", "embedding_optimizer": "ftrl"},
     "rows": {"policy": "row", "compress": True, "embedding_optimizer": "rowwise_adagrad"},
 }
+TWO_RANKS = {
+    "tables": {},
+    "own tables": {"model_parallel_input": True},
+    "rows": {"policy": "row"},
+    "compress": {"policy": "row", "compress": True},
+    "replicated": {"replicate_below_rows": 60},
+    "replicated, Adagrad": {"replicate_below_rows": 60, "embedding_optimizer": "adagrad"},
+    "replicated, compress": {"replicate_below_rows": 60, "compress": True},
+}
 
 
 @pytest.mark.parametrize("skips", [False, True], ids=["", "skips"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_step_copies_nothing_but_the_next_batch(options, skips, seed):
     scale = LossScale(1024.0, dynamic=True) if skips else LossScale(1024.0)
-    assert not [str(crossing) for crossing in crossings(traced(seed, scale=scale, **options), ON_GPU)]
+    assert found(traced(seed, scale=scale, **options)) == []
+
+
+@pytest.mark.parametrize("options", TWO_RANKS.values(), ids=TWO_RANKS)
+def test_step_of_two_ranks_copies_nothing_but_the_next_batch(options, seed):
+    assert found(traced(seed, cluster=TwoRanks(), **options)) == []
+
+
+def test_step_without_uploads_copies_each_input_of_the_batch(seed):
+    """What TensorFlow would do by itself, with every op that can be on the GPU there."""
+    with tf.device(GPU):
+        graph = traced(seed, device=None)
+    copied = {text for text in found(graph) if text.startswith("host to GPU: inputs")}
+    # The ids are used twice, and the learning rate is used by the MLPs and the tables.
+    assert len(copied) >= 4
+
+
+def lookup(table, **given):
+    return loader.load().dlrm_embedding_lookup(table=table.handle, row_type=tf.float32, **given)
+
+
+def _rows_of_tables(table, on_gpu):
+    rows = tf.constant([50], tf.int64)  # a constant of the GPU
+    lookup(table, ids=tf.cast(on_gpu, tf.int32), base_rows=rows, table_rows=rows, dtype=tf.float32)
+
+
+def _condition(table, on_gpu):
+    read = table.read_value
+    tf.cond(tf.reduce_all(on_gpu > 0), lambda: table.assign_add([[1.0]]), read)
+
+
+MISTAKES = {
+    "int64 constants for the host": (_rows_of_tables, "GPU to host", 2),
+    "a condition": (_condition, "GPU to host", 1),
+    "the size of int32 values": (lambda _, x: tf.size(tf.cast(x, tf.int32)), "GPU to host", 1),
+    "the size of a selection": (lambda _, x: tf.where(x > 0), "waits", 1),
+    "distinct values": (lambda _, x: tf.unique(x[:, 0]).y, "waits", 1),
+    "int32 indices": (lambda _, x: tf.gather(x, [1, 0]), "host to GPU", 1),
+    "a result for the host": (lambda _, x: tf.cast(x, tf.int32), "GPU to host", 1),
+    "an op without a GPU kernel": (lambda _, x: tf.strings.as_string(x), "GPU to host", 1),
+}
+
+
+@pytest.mark.parametrize(("mistake", "kind", "count"), MISTAKES.values(), ids=MISTAKES)
+def test_each_kind_of_copy_is_found(mistake, kind, count):
+    table = tf.Variable([[1.0]])
+
+    def body(package):
+        with tf.device(GPU):
+            return mistake(table, tf.bitcast(tf.reshape(package, [-1, 1, 4]), tf.float32))
+
+    graph = tf.function(body).get_concrete_function(tf.TensorSpec([None], tf.uint8)).graph
+    assert [text.partition(":")[0] for text in found(graph)] == [kind] * count

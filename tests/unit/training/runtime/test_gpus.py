@@ -9,6 +9,7 @@ import uuid
 import pytest
 import tensorflow as tf
 
+from ops import loader
 from tests.support.thread_ranks import ThreadRanks
 from training.runtime import gpus
 from training.runtime.errors import UserError
@@ -162,7 +163,7 @@ def test_check_refuses_some_ranks_on_the_cpu(machine, without):
 @pytest.mark.parametrize(
     ("cuda", "visible", "reason"),
     [
-        (False, "0", "tensorflow-cpu"),
+        (False, "0", "built for the CPU only"),
         (True, None, "TF_CPP_MIN_LOG_LEVEL=0"),
         (True, "7", "CUDA_VISIBLE_DEVICES=7"),
     ],
@@ -178,6 +179,34 @@ def test_unused_explains_an_unused_gpu_in_one_line(machine, cuda, visible, reaso
         assert word in line
 
 
+@pytest.mark.parametrize(
+    ("folder", "device", "command"),
+    [
+        (".venv", None, "rm -r .venv && make venv ops"),
+        (".venv", "cpu", "rm -r .venv && DEVICE=gpu make venv ops"),
+        (".venv-tf{tf}", None, "rm -r .venv-tf{tf} && TENSORFLOW={tf} make venv ops"),
+        ("my env", None, "rm -r 'my env' && TENSORFLOW={tf} VENV='my env' make venv ops"),
+    ],
+)
+def test_unused_prints_how_to_replace_an_environment_for_the_cpu(
+    machine, tmp_path, folder, device, command
+):
+    machine.gpus(0, cuda=False)
+    machine.nvidia_smi(ONE_GPU)
+    machine.env.delenv("DEVICE", raising=False)
+    if device:
+        machine.env.setenv("DEVICE", device)
+    environment = tmp_path / folder.format(tf=tf.__version__)
+    environment.mkdir()
+    machine.env.setattr(gpus, "_ROOT", str(tmp_path))
+    machine.env.setattr("sys.prefix", str(environment))
+    # Not an environment of make.
+    assert f"install tensorflow[and-cuda]=={tf.__version__} instead" in gpus.unused(Device(None))
+    (environment / ".device").write_text("cpu\n")
+    line = gpus.unused(Device(None))
+    assert f"run `{command.format(tf=tf.__version__)}`" in line and "\n" not in line
+
+
 @pytest.mark.parametrize("value", ["", "-1", " ", "NoDevFiles"])
 def test_unused_accepts_gpus_hidden_by_the_user(machine, value):
     machine.gpus(0)
@@ -186,6 +215,27 @@ def test_unused_accepts_gpus_hidden_by_the_user(machine, value):
     assert gpus.unused(Device(0, "GPU-0")) is None
     machine.env.setenv(gpus.VARIABLE, value)
     assert gpus.unused(Device(None)) is None
+
+
+def test_has_cuda_agrees_with_the_library_file():
+    # `make test` on a GPU host has a library with CUDA kernels.
+    assert loader.has_cuda() == (b".nv_fatbin" in loader.path().read_bytes())
+
+
+def test_without_kernels_reports_a_library_for_the_cpu(machine):
+    gpu = Device(0, "GPU-0")
+    machine.env.setattr(loader, "has_cuda", lambda: False)
+    line = gpus.without_kernels(gpu)
+    assert str(loader.path()) in line and "CUDA_VISIBLE_DEVICES=-1" in line and "\n" not in line
+    assert gpus.without_kernels(Device(None)) is None
+    machine.env.setattr(loader, "has_cuda", lambda: True)
+    assert gpus.without_kernels(gpu) is None
+
+    def missing():
+        raise loader.LibraryNotBuiltError("not built")
+
+    machine.env.setattr(loader, "has_cuda", missing)
+    assert gpus.without_kernels(gpu) is None
 
 
 def test_on_host_finds_a_gpu_without_nvidia_smi(machine, tmp_path):
