@@ -383,5 +383,5 @@ def test_tolerance_separates_rounding_from_wrong_updates(monkeypatch):
         return max(demo_losses.differences(expected, demo_losses.train("cpu")["losses"]))
 
     flags = demo_losses.FLAGS
-    assert largest("--amp") < demo_losses.TOLERANCE / 2
-    assert largest("--embedding_lr=8") > 3 * demo_losses.TOLERANCE
+    assert largest("--amp") < demo_losses.TOLERANCE
+    assert largest("--embedding_lr=32") > 5 * demo_losses.TOLERANCE
