@@ -205,6 +205,12 @@ cudaError_t sgd_with_atomics(const DlrmEmbeddingBatch& batch, const DlrmEmbeddin
                              const void* gradients, void* rows, void* workspace,
                              size_t workspace_bytes, cudaStream_t stream);
 
+// All other updates, and the device memory that they need (embedding_sorted.cu).
+cudaError_t sorted_workspace_bytes(const DlrmEmbeddingBatch& batch, size_t* bytes);
+cudaError_t sorted_update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& update,
+                          const void* gradients, void* rows, void* workspace,
+                          size_t workspace_bytes, cudaStream_t stream);
+
 // Calls `body(part, ranges)` for each group of at most kTablesPerLaunch tables.
 template <typename Id, typename Body>
 cudaError_t for_table_parts(const DlrmEmbeddingBatch& batch, Body body) {

@@ -5,11 +5,11 @@
 // among them are summed in registers first, so that the row is written once: a popular row needs up
 // to 32 times fewer atomics on one address. Warps with distinct ids skip the sum.
 //
-// Most rows of a large table occur in only one of these groups. They need no atomics, which are
-// slower than a plain load and store of the row. A first kernel marks, in two bitmaps of hashed
-// rows, those that occur in several groups: it sets a group's bit in the first bitmap, and in the
-// second one if it was set already. All groups of a row see the same bit, so that a row is never
-// written both ways; a row whose hash is another's only costs the atomics.
+// A row that occurs in only one of these groups needs no atomics: it is loaded, changed and stored.
+// A first kernel marks the others in two bitmaps of hashed rows: each group sets the bits of its
+// rows in the first bitmap, and, where a bit was set already, also in the second. Only rows with a
+// bit in the second take atomics. All groups of a row see the same bit, so that a row is never
+// written both ways; a row whose hash equals another's only costs the atomics.
 #include "embedding/embedding_sgd.cuh"
 
 namespace dlrm::gpu {

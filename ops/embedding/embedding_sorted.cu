@@ -3,7 +3,6 @@
 // rules apply a row's gradients one after another, the others apply their sum once. Every operation
 // of a rule rounds separately, so that all rules without per-row state give the same bits as a
 // sequential loop.
-#include <cstring>
 #include <type_traits>
 
 #include "embedding/embedding_sorted_long.cuh"
@@ -309,49 +308,22 @@ cudaError_t with_rule(RowRuleList<Rules...>, int optimizer, Body body) {
   return status;
 }
 
-bool takes_atomics(const DlrmEmbeddingUpdate& request) {
-  return request.deterministic == 0 &&
-         request.optimizer == dlrm_row_optimizer(Sgd<DeviceFloat>::kName);
-}
-
 }  // namespace
-}  // namespace dlrm::gpu
 
-extern "C" {
-
-int dlrm_row_optimizer(const char* name) {
-  dlrm::RowRuleFacts facts[dlrm::RowRules::kCount];
-  dlrm::RowRules::Facts<dlrm::gpu::DeviceFloat>(facts);
-  for (int i = 0; i < dlrm::RowRules::kCount; ++i) {
-    if (std::strcmp(facts[i].name, name) == 0) return i;
-  }
-  return -1;
-}
-
-cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
-                                           const DlrmEmbeddingUpdate* update, size_t* bytes) {
-  *bytes = 0;
-  if (dlrm::gpu::takes_atomics(*update)) return dlrm::gpu::sgd_workspace_bytes(*batch, bytes);
-  dlrm::gpu::Workspace plan;
-  const cudaError_t status = plan.plan(*batch);
+cudaError_t sorted_workspace_bytes(const DlrmEmbeddingBatch& batch, size_t* bytes) {
+  Workspace plan;
+  const cudaError_t status = plan.plan(batch);
   if (status == cudaSuccess) *bytes = plan.bytes();
   return status;
 }
 
-cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
-                                  const DlrmEmbeddingUpdate* update, const void* gradients,
-                                  void* rows, void* workspace, size_t workspace_bytes,
-                                  cudaStream_t stream) {
-  if (update->learning_rate == nullptr || update->scale == nullptr) return cudaErrorInvalidValue;
-  if (dlrm::gpu::takes_atomics(*update)) {
-    return dlrm::gpu::sgd_with_atomics(*batch, *update, gradients, rows, workspace, workspace_bytes,
-                                       stream);
-  }
-  return dlrm::gpu::with_rule(dlrm::RowRules{}, update->optimizer, [&](auto* rule) {
+cudaError_t sorted_update(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpdate& request,
+                          const void* gradients, void* rows, void* workspace,
+                          size_t workspace_bytes, cudaStream_t stream) {
+  return with_rule(RowRules{}, request.optimizer, [&](auto* rule) {
     using Rule = std::remove_pointer_t<decltype(rule)>;
-    return dlrm::gpu::update<Rule>(*batch, *update, gradients, rows, workspace, workspace_bytes,
-                                   stream);
+    return update<Rule>(batch, request, gradients, rows, workspace, workspace_bytes, stream);
   });
 }
 
-}  // extern "C"
+}  // namespace dlrm::gpu

@@ -117,6 +117,8 @@ __device__ __forceinline__ void walk_long(const SortedBatch<T>& batch, const Lon
     }
   };
 
+  // All places of an earlier chain have been read: a barrier followed. The ring is reused after the
+  // next barrier.
   for (int k = thread; k < (kStages - 1) * rows && k < length; k += kLongThreads) {
     places[k] = batch.places[first + k];
   }
@@ -154,8 +156,6 @@ __device__ __forceinline__ void walk_long(const SortedBatch<T>& batch, const Lon
       if (k < left) add(to_float(now[k]));
     }
   }
-  // The next chain reuses the ring.
-  __syncthreads();
 }
 
 // Returns, on every thread, the factor on a row's gradients from the mean square of their sum `g`,

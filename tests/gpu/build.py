@@ -139,6 +139,28 @@ def _ops_files():
             for file in OPS.glob(pattern)]  # fmt: skip
 
 
+def sources_digest():
+    """Returns a digest of the ops' sources: libraries of other sources may differ in structures."""
+    return _digest(_ops_files(), [])
+
+
+def open_library(path):
+    """Returns the launchers of a library that was built from this source tree.
+
+    Raises:
+        launchers.LibraryError: the file is missing or cannot be loaded, lacks a launcher, or was
+            built from other sources.
+    """
+    library, expected = launchers.Library(path), sources_digest()
+    found = library.sources
+    if found != expected:
+        raise launchers.LibraryError(
+            f"{path}: expected a library built from these sources ({expected}), found "
+            f"{found or 'one that does not record its sources'}; build it again"
+        )
+    return library
+
+
 def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
     """Compiles every source.
 
@@ -162,13 +184,15 @@ def compile_objects(architecture, jobs, ptx=False, to_run=False, timeout=600):
     files = sorted(sources(), key=lambda source: "sorted" not in source.name)
     files += [RECORD] * to_run
     digest = _digest([*_ops_files(), RECORD], [*flags[:2], *flags[3:], version])
+    define = f'-DDLRM_SOURCES="{sources_digest()}"'
 
     def one(source):
         target = CACHE / f"{source.stem}-sm{architecture}-{digest}.o"
         report = target.with_suffix(".txt")
 
         def make(path):
-            report.write_text(_run([compiler, *flags, "-c", source, "-o", path], timeout))
+            words = [*flags, define] if source == RECORD else flags
+            report.write_text(_run([compiler, *words, "-c", source, "-o", path], timeout))
 
         return build_once(target, make), report.read_text()
 
@@ -212,6 +236,21 @@ def build_for_gpu(architecture, jobs, timeout=600):
     return library, report
 
 
+def build_for_this_gpu(timeout=600):
+    """Builds for the GPU of this host; returns (library, compiler's report).
+
+    Raises:
+        BuildError: nvcc is missing, does not support the GPU, failed or timed out.
+    """
+    import torch
+
+    if nvcc() is None:
+        raise BuildError("nvcc not found in CUDA_HOME, PATH and /usr/local/cuda/bin; --library "
+                         "takes a library that is already built")  # fmt: skip
+    architecture = architecture_for(torch.cuda.get_device_capability())
+    return build_for_gpu(architecture, os.cpu_count() or 2, timeout)
+
+
 def cuda_include():
     """Returns nvcc's folder of cuda_runtime.h, or None."""
     if nvcc() is None:
@@ -234,6 +273,7 @@ def build_emulation(sanitize=""):
         "-Wno-unknown-pragmas", "-Wno-attributes", f"-I{HOST}", f"-I{OPS}",
         "-isystem", str(cuda_include()), *([f"-fsanitize={sanitize}"] if sanitize else []),
     ]  # fmt: skip
+    define = [f'-DDLRM_SOURCES="{sources_digest()}"']
     host_files = [file for file in HOST.rglob("*") if file.is_file()]
     digest = _digest([*_ops_files(), *host_files], [compiler, *flags[:10], sanitize])
     link = [*([f"-fsanitize={sanitize}"] if sanitize else []), *(f"-Wl,{w}" for w in _required())]
@@ -243,7 +283,7 @@ def build_emulation(sanitize=""):
 
             def compiled(source):
                 target = pathlib.Path(folder) / f"{source.stem}.o"
-                _run([compiler, *flags, "-x", "c++", "-c", source, "-o", target], 300)
+                _run([compiler, *flags, *define, "-x", "c++", "-c", source, "-o", target], 300)
                 return target
 
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -15,7 +15,7 @@ _STATE = (
 )  # fmt: skip
 
 
-def _hold(seconds):
+def hold(seconds):
     """Keeps the device busy, so that following calls are queued before they start."""
     import torch
 
@@ -47,7 +47,7 @@ def measure(calls, repeats=30, warmup=4):
 
     held = 1e-3 + 2 * repeats * one
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2 * repeats)]
-    _hold(held)
+    hold(held)
     begin = time.perf_counter()
     for k in range(repeats):
         events[2 * k].record()
@@ -62,6 +62,14 @@ def measure(calls, repeats=30, warmup=4):
         "seconds": median, "seconds_low": low, "seconds_high": high,
         "waited": queued > min(0.1, held) + sum(times),
     }  # fmt: skip
+
+
+def use_tf32(enabled):
+    """Lets PyTorch round the inputs of float32 matrix products to TF32, or not."""
+    import torch
+
+    # Not `torch.backends.cuda.matmul.allow_tf32`, which newer versions deprecate.
+    torch.set_float32_matmul_precision("high" if enabled else "highest")
 
 
 def torch_dtype(dtype):

@@ -18,6 +18,7 @@ import numpy as np
 from tests.gpu import (
     embedding_checks,
     embedding_timings,
+    full_checks,
     interaction_checks,
     interaction_timings,
     large_checks,
@@ -30,8 +31,9 @@ CHECKS = {
     "check interaction": interaction_checks,
     "check embedding": embedding_checks,
     "check large": large_checks,
+    "check full": full_checks,
 }
-TIMINGS = ("time machine", "time interaction", "time uniform", "time criteo")
+TIMINGS = ("time machine", "time interaction", "time uniform", "time criteo", "time full")
 # Exit code after a CUDA error, which makes the process unusable.
 BROKEN = 3
 
@@ -74,10 +76,12 @@ def entries_of(options, device):
         elif part == "interaction":
             timings = interaction_timings.entries(library, device.stream, options.seed)
         else:
-            timings = embedding_timings.entries(library, device.stream, part, options.seed)
+            timings = embedding_timings.entries(library, device, part, options.seed)
         found = [(name, lambda measure=measure: _attempt(measure)) for name, measure in timings]
     share, shares = options.share
-    return [pair for pair in found if options.only in pair[0]][share::shares]
+    chosen = [pair for pair in found
+              if not options.only or any(text in pair[0] for text in options.only)]  # fmt: skip
+    return chosen[share::shares]
 
 
 def _end_with_parent():
@@ -94,7 +98,7 @@ def main():
     parser.add_argument("--report", required=True)
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1))
     parser.add_argument("--skip", type=int, default=0)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", action="append")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()

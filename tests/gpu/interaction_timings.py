@@ -7,7 +7,7 @@ Inputs are random, for large batches many times the L2 cache, and differ from ca
 import ctypes
 import functools
 
-from tests.gpu.clock import entry, torch_dtype
+from tests.gpu.clock import entry, torch_dtype, use_tf32
 from tests.gpu.launchers import (
     BFLOAT16,
     DTYPE_NAMES,
@@ -65,9 +65,7 @@ def _peer(sets, backward):
 
 
 def _interaction(library, stream, batch, dtype, backward):
-    import torch
-
-    torch.backends.cuda.matmul.allow_tf32 = False
+    use_tf32(False)
     shape = InteractionShape(batch, FEATURES, DIM, dtype)
     width = library.width(FEATURES, DIM)
     sets = _buffers(batch, dtype, width)

@@ -19,22 +19,13 @@ _BATCH = 5_700_000  # x 3 x 128 = 2.2e9 elements, 4.4 GB in float16
 _SAMPLES = 640_000  # x 27 x 128 = 2.2e9 elements
 
 
-def _needs(gigabytes):
-    import torch
-
-    torch.cuda.empty_cache()
-    free = torch.cuda.mem_get_info()[0] / 1e9
-    if free < gigabytes:
-        raise MemoryError(f"expected {gigabytes} GB of free device memory, found {free:.0f} GB")
-
-
 def embedding(library, memory):
     """Initialises, looks up and updates rows whose offsets exceed 32 bits."""
 
     def run(rng):
         import torch
 
-        _needs(24)
+        memory.require_free(24e9)
         torch.manual_seed(int(rng.integers(2**62)))
         rows = torch.empty((_ROWS, _DIM), dtype=torch.float32, device="cuda")
         seed, limit = int(rng.integers(2**62)), 0.5
@@ -94,7 +85,7 @@ def interaction(library, memory):
     def run(rng):
         import torch
 
-        _needs(24)
+        memory.require_free(24e9)
         torch.manual_seed(int(rng.integers(2**62)))
         batch, features, dim = _SAMPLES, 27, 128
         width = library.width(features, dim)

@@ -1,4 +1,4 @@
-// Records a thread's last launch for the timings (cuda_primitives.cuh).
+// Records a thread's last launch for the timings (cuda_primitives.cuh), and the library's sources.
 #include "cuda_primitives.cuh"
 
 namespace dlrm::gpu {
@@ -18,6 +18,9 @@ void record_launch(const void* kernel, int64_t blocks, int threads, int resident
 }
 
 }  // namespace dlrm::gpu
+
+// Identifies the sources and structures that the library was built from.
+extern "C" const char* dlrm_sources() { return DLRM_SOURCES; }
 
 // out: blocks, threads per block, resident blocks per multiprocessor, dynamic shared memory per
 // block, registers per thread, local memory per thread.

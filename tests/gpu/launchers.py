@@ -1,6 +1,7 @@
 """ctypes bindings of the CUDA launchers."""
 
 import ctypes
+import os
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -24,6 +25,10 @@ class CudaError(RuntimeError):
     def __init__(self, function, code):
         super().__init__(f"{function} returned CUDA error {code}")
         self.function, self.code = function, code
+
+
+class LibraryError(RuntimeError):
+    """A file is not a usable library of launchers; the message is one line."""
 
 
 class InteractionShape(ctypes.Structure):
@@ -84,12 +89,20 @@ _SIGNATURES = {
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
     "scalars_on_device": [ctypes.POINTER(_F), _I, _P, _P],
 }  # fmt: skip
+_OTHERS = ("dot_interaction_width", "row_optimizer", "id_error_take")
 #: Functions that every library must have.
-SYMBOLS = tuple(f"dlrm_{name}" for name in _SIGNATURES)
+SYMBOLS = tuple(f"dlrm_{name}" for name in (*_SIGNATURES, *_OTHERS))
 
 
 class Library:
-    """The launchers of one shared object; each raises ``CudaError`` for a code other than 0."""
+    """The launchers of one shared object; each raises ``CudaError`` for a code other than 0.
+
+    Args:
+        path: the shared object.
+
+    Raises:
+        LibraryError: the file does not exist, cannot be loaded or lacks a launcher.
+    """
 
     dot_interaction_forward: Callable[..., None]
     dot_interaction_backward: Callable[..., None]
@@ -101,7 +114,7 @@ class Library:
     scalars_on_device: Callable[..., None]
 
     def __init__(self, path):
-        self._library = ctypes.CDLL(str(path))
+        self._library = _load(path)
         for name, arguments in _SIGNATURES.items():
             function = getattr(self._library, f"dlrm_{name}")
             function.argtypes = arguments
@@ -121,6 +134,11 @@ class Library:
         if self._seed is not None:
             self._seed.argtypes, self._seed.restype = [ctypes.c_uint64], None
         self._id_error = None
+        sources = getattr(self._library, "dlrm_sources", None)
+        if sources is not None:
+            sources.restype = ctypes.c_char_p
+        #: Digest of the sources that the library was built from, or None.
+        self.sources = None if sources is None else sources().decode()
 
     @staticmethod
     def _checked(name, function):
@@ -198,6 +216,20 @@ class Library:
         size = ctypes.c_size_t()
         self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(rule), ctypes.byref(size))
         return size.value
+
+
+def _load(path):
+    if not os.path.isfile(path):
+        raise LibraryError(f"{path}: no such file; expected a library of the launchers")
+    try:
+        library = ctypes.CDLL(os.path.abspath(path))  # a bare name would be searched for elsewhere
+    except OSError as error:
+        raise LibraryError(f"cannot load a library: {error}") from error
+    missing = [name for name in SYMBOLS if not hasattr(library, name)]
+    if missing:
+        raise LibraryError(f"{path}: expected the launchers of this source tree, found no "
+                           f"{', '.join(missing)}")  # fmt: skip
+    return library
 
 
 def int64_array(values):

@@ -2,7 +2,7 @@
 
 import functools
 
-from tests.gpu.clock import measure
+from tests.gpu.clock import measure, use_tf32
 
 COPY_BYTES = (2**31, 2**28, 2**26, 2**24)  # the first is the limit, the others show small sizes
 MATRIX = 8192
@@ -51,7 +51,7 @@ def matrices(kind, tf32=False):
     import torch
 
     dtype = getattr(torch, kind)
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    use_tf32(tf32)
     a, b = (torch.randn((MATRIX, MATRIX), device="cuda").to(dtype) for _ in range(2))
     return {"flop_per_s": 2 * MATRIX**3 / measure([lambda: a @ b], repeats=10)["seconds"]}
 

@@ -4,6 +4,7 @@ import numpy as np
 
 _GUARD = 512
 _FILL = 0xA5
+_ALIGNMENT = 256
 
 
 class GuardError(AssertionError):
@@ -13,13 +14,12 @@ class GuardError(AssertionError):
 class HostMemory:
     """Host memory, for emulated kernels."""
 
-    device = "emulated on the CPU"
     stream = None
 
     @staticmethod
     def _allocate(count):
-        memory = np.empty(count + 256, np.uint8)
-        skip = -memory.ctypes.data % 256
+        memory = np.empty(count + _ALIGNMENT, np.uint8)
+        skip = -memory.ctypes.data % _ALIGNMENT
         return memory[skip : skip + count]
 
     @staticmethod
@@ -48,17 +48,30 @@ class HostMemory:
 
 
 class TorchMemory(HostMemory):
-    """Memory of the current CUDA device."""
+    """Memory that PyTorch allocates.
 
-    def __init__(self):
+    Args:
+        place: "cuda", or "cpu" with the emulated launchers.
+    """
+
+    def __init__(self, place="cuda"):
         import torch
 
-        self._torch = torch
-        self.device = torch.cuda.get_device_name()
-        self.stream = torch.cuda.current_stream().cuda_stream
+        self._torch, self.place = torch, place
+        if place == "cuda":
+            self.stream = torch.cuda.current_stream().cuda_stream
+
+    def require_free(self, size):
+        """Raises MemoryError if fewer than `size` bytes are free on the device."""
+        self._torch.cuda.empty_cache()
+        free = self._torch.cuda.mem_get_info()[0]
+        if free < size:
+            raise MemoryError(
+                f"expected {size / 1e9:.1f} GB of free device memory, found {free / 1e9:.1f} GB"
+            )
 
     def _allocate(self, count):
-        return self._torch.empty(count, dtype=self._torch.uint8, device="cuda")
+        return self._torch.empty(count, dtype=self._torch.uint8, device=self.place)
 
     @staticmethod
     def _address(memory):
@@ -73,7 +86,17 @@ class TorchMemory(HostMemory):
 
     def synchronize(self):
         """Waits for the device; raises RuntimeError if a kernel failed."""
-        self._torch.cuda.synchronize()
+        if self.place == "cuda":
+            self._torch.cuda.synchronize()
+
+
+def workspace(size, place="cuda"):
+    """Returns a tensor of `size` bytes at the alignment that the launchers expect of workspaces."""
+    import torch
+
+    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=place)
+    skip = -memory.data_ptr() % _ALIGNMENT
+    return memory[skip : skip + size]
 
 
 class Buffer:

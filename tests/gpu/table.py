@@ -1,8 +1,11 @@
 """Prints the results of ``tests.gpu.run`` as tables."""
 
+import statistics
+
 _LEGEND = """us: median; +-: 10 to 90 % quantile, in % of the median (w: device waited for the host)
 of copy: share of the bandwidth of a 2 GiB copy; PyTorch: us of its equivalent; ratio: to ours
 warps: resident per multiprocessor, by registers and shared memory"""
+_ATOMICS, _SORTED = "SGD atomics ", "SGD deterministic "
 
 
 def line_of(entry):
@@ -45,14 +48,36 @@ def print_timings(results):
     if rates:
         print("matrix products, TFLOP/s: "
               + ", ".join(f"{kind} {rate / 1e12:.0f}" for kind, rate in rates.items()))  # fmt: skip
-    print(f"\n{'operation':62} {'MB':>6} {'us':>8} {'+-':>4} {'TB/s':>5} {'of copy':>7} "
+    timed = [entry for entry in results["timings"] if "bytes" in entry or not entry["passed"]]
+    width = max((len(entry["name"]) for entry in timed), default=0)
+    print(f"\n{'operation':{width}} {'MB':>6} {'us':>8} {'+-':>4} {'TB/s':>5} {'of copy':>7} "
           f"{'goal':>5} {'PyTorch':>8} {'ratio':>5} {'regs':>4} {'warps':>5}")  # fmt: skip
-    for entry in results["timings"]:
-        if not entry["passed"]:
-            print(f"{entry['name']:62} FAILED: {entry['error']}")
-        elif "bytes" in entry:
-            print(_timing(entry, copy))
+    for entry in timed:
+        if entry["passed"]:
+            print(f"{entry['name']:{width}} {_timing(entry, copy)}")
+        else:
+            print(f"{entry['name']:{width}} FAILED: {entry['error']}")
     print(_LEGEND)
+    _print_orders(timed)
+
+
+def _print_orders(timed):
+    """Prints how much slower deterministic SGD is than SGD with atomics, on the same ids."""
+    atomics = {entry["name"].removeprefix(_ATOMICS): entry["seconds"] for entry in timed
+               if entry["passed"] and entry["name"].startswith(_ATOMICS)}  # fmt: skip
+    compared = [(entry["name"].removeprefix(_SORTED), entry) for entry in timed
+                if entry["passed"] and entry["name"].startswith(_SORTED)]  # fmt: skip
+    compared = [(case, entry) for case, entry in compared if case in atomics]
+    if not compared:
+        return
+    width = max(len(case) for case, _ in compared)
+    print(f"\n{'SGD, us':{width}}  atomics  sorted sorted/atomics  most frequent row's share of "
+          "its table's lookups: median, largest")  # fmt: skip
+    for case, entry in compared:
+        shares = entry["hottest_row_shares"]
+        print(f"{case:{width}} {atomics[case] * 1e6:8.1f} {entry['seconds'] * 1e6:7.1f} "
+              f"{entry['seconds'] / atomics[case]:14.2f}  {statistics.median(shares):.2%}, "
+              f"{max(shares):.2%}")  # fmt: skip
 
 
 def _timing(entry, copy):
@@ -66,6 +91,6 @@ def _timing(entry, copy):
         peer, ratio = f"{seconds * 1e6:8.0f}", f"{seconds / entry['seconds']:5.1f}"
     launch = entry["launch"]
     warps = launch["threads"] // 32 * launch["blocks_of_a_multiprocessor"] if launch else "-"
-    return (f"{entry['name']:62} {entry['bytes'] / 1e6:6.0f} {entry['seconds'] * 1e6:8.1f} "
+    return (f"{entry['bytes'] / 1e6:6.0f} {entry['seconds'] * 1e6:8.1f} "
             f"{spread:3.0%}{'w' if entry['waited'] else ' '}{rate / 1e12:5.2f} {share} {goal} "
             f"{peer} {ratio} {launch.get('registers', '-'):>4} {warps:>5}")  # fmt: skip

@@ -263,6 +263,8 @@ void wait_copies(int pending) {
 
 extern "C" {
 
+const char* dlrm_sources() { return DLRM_SOURCES; }
+
 int dlrm_newest_launch(int64_t* out) {
   std::memcpy(out, dlrm_host::newest_launch, sizeof(dlrm_host::newest_launch));
   return 0;

@@ -1,0 +1,54 @@
+"""Runs `benchmarks.gpu_step` on the emulated kernels, in PyTorch's environment.
+
+python3 -m tests.support.benchmarks.emulated_gpu_step SEED prints JSON.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+
+from benchmarks import gpu_step, gpu_step_phases
+from tests.gpu import build
+
+
+class HostTimer:
+    """Has the methods of `GraphTimer`; takes each measurement once, without a CUDA graph."""
+
+    def phases(self, phases, before):
+        before(0)
+        begin = time.perf_counter()
+        for phase in phases:
+            phase()
+        return (time.perf_counter() - begin) * 1e3
+
+    def call(self, call, before):
+        return self.phases([call], before)
+
+
+def measure(library, seed):
+    """Returns (milliseconds by name, or errors, shares of the hottest rows) with small MLPs."""
+    gpu_step_phases.BOTTOM, gpu_step_phases.TOP = (32, gpu_step_phases.DIM), (64, 32, 1)
+    step = gpu_step_phases.Step(torch, library, [100, 3, 50], 16, seed, device="cpu")
+    measurements = gpu_step.Measurements(step, HostTimer(), np.random.default_rng(seed))
+    results = {}
+    gpu_step.run_plan(measurements.plan(), lambda: 1e9, results.__setitem__)
+    return gpu_step.figures(results), measurements.hottest_row_shares
+
+
+def main():
+    library, seed = build.open_library(build.build_emulation()), int(sys.argv[1])
+    parity = {
+        precision: gpu_step_phases.parity(torch, library, seed, precision, 4, 32, "cpu")
+        for precision in gpu_step_phases.PRECISIONS
+    }
+    times, shares = measure(library, seed)
+    print(json.dumps({
+        "parity": parity, "times": times, "shares": shares, "bad id": library.take_id_error(),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
