@@ -4,13 +4,16 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import tarfile
 
 import numpy as np
 import pytest
 
+from benchmarks import gpu_step
 from deploy.airgap import demo_losses
+from tests.gpu import group, run
 from tests.support.paths import ROOT
 from training import cli
 
@@ -180,6 +183,27 @@ def test_fourth_call_repeats_what_failed(host):
     assert "--precision float32" in commands[0] and "check-full" in commands[2]
     # Nothing is left to repeat.
     assert set(host.call(4)[1]) == {"store", "step_float32"}
+
+
+def test_measurements_accept_their_arguments(host):
+    """The programs of calls 1 to 4, with and without a library and with little time."""
+    host.program("ncu", NCU)
+    host.program("compute-sanitizer")
+    groups, precisions = set(), []
+    for number in range(1, 5):
+        host.upload(number, **{"libdlrm_cuda_kernels-sm90-01.so.gz": gzipped(b"a library")})
+        commands = [words.split(maxsplit=3) for words in host.call(number)[2] if "ncu" not in words]
+        for _, _, module, arguments in commands:
+            if module == "benchmarks.gpu_step":
+                precisions.append(gpu_step.parse(shlex.split(arguments)).precision)
+            elif "--only" not in arguments:
+                assert run.parse(arguments.split()).quick
+            else:
+                # The recorded line has no quotes: the texts end at the next flag.
+                flags = re.sub(r"--only (.*?)(?= --|$)", lambda m: f"--only '{m[1]}'", arguments)
+                groups.update(run.parse(shlex.split(flags)).groups or ())
+    assert precisions == ["float16", "float32"]
+    assert groups == {*group.TIMINGS, "check full"}
 
 
 def test_third_call_profiles_each_kernel_and_looks_for_races(host):
