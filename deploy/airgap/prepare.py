@@ -215,7 +215,7 @@ def _arguments(arguments):
         help="the host's GPU generation, such as 90 for sm_90 (default: %(default)s)")  # fmt: skip
     add("--limit_mib", type=whole_number(1, 1 << 20), default=64,
         help="largest upload in MiB, source tree included (default: %(default)s)")  # fmt: skip
-    add("--part_mib", type=whole_number(1, 1 << 20), default=54,
+    add("--part_mib", type=whole_number(1, 1 << 20), default=53,
         help="largest part of the bundle in MiB (default: %(default)s)")  # fmt: skip
     add("--level", type=whole_number(1, 22), default=19,
         help="Zstandard level of the bundle (default: %(default)s)")  # fmt: skip
