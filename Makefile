@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 # Not empty if the environment is for another device than DEVICE, which bootstrap.sh reports.
 OTHER_DEVICE := $(if $(DEVICE),$(filter-out $(DEVICE),$(shell cat $(VENV)/.device 2>/dev/null)))
 OPS := ops/libdlrm_ops-tf$(shell echo $(TENSORFLOW) | cut -d. -f1,2).so
-SHELL_SCRIPTS = .ci/run $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
+SHELL_SCRIPTS = .ci/run deploy/airgap/prepare $(shell find . \( -name '.venv*' -o -name build -o -name .git \) -prune -o \( -name '*.sh' -o -name '*.sbatch' \) -print)
 CXX_SOURCES = $(shell find ops tests -type f \( -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print)
 BENCHES := $(or $(BENCH),machine ops data hybrid training)
 TORCH_VENV := .venv-torch

@@ -19,8 +19,8 @@ _COMPILER_FILE = "CMakeFiles/*/CMakeCUDACompiler.cmake"
 _DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}
 
 
-def copy(target: pathlib.Path) -> None:
-    """Copies the working tree's files, except those that Git ignores.
+def files() -> list[str]:
+    """Returns the paths of the working tree's files, except those that Git ignores, sorted.
 
     Raises:
         BundleError: this is not a Git checkout.
@@ -31,12 +31,21 @@ def copy(target: pathlib.Path) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         raise BundleError(f"git ls-files in {ROOT}: {done.stderr.decode().strip()}", path=ROOT)
-    for name in sorted(filter(None, done.stdout.decode().split("\0"))):
-        source, copied = ROOT / name, pathlib.Path(target) / name
-        # Links point out of the checkout, to environments and data.
-        if source.is_file() and not source.is_symlink():
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copied)
+    names = sorted(filter(None, done.stdout.decode().split("\0")))
+    # Links point out of the checkout, to environments and data.
+    return [name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+
+
+def copy(target: pathlib.Path) -> None:
+    """Copies the files of `files`.
+
+    Raises:
+        BundleError: this is not a Git checkout.
+    """
+    for name in files():
+        copied = pathlib.Path(target) / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copied)
 
 
 def build_ops(
