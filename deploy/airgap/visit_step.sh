@@ -132,6 +132,8 @@ step_losses() {
   dlrm python -m deploy.airgap.demo_losses compare "$parts/demo_losses.json" --json "$OUT/losses.json"
 }
 
+step_rows() { dlrm python -m tests.gpu.read_rows; }
+
 full_model() { # run $1 of the full model, with more flags; collects the journals of all runs
   local name=$1 status=0
   shift

@@ -271,12 +271,13 @@ def test_fifth_call_compares_tensorflow_with_a_cpu(unpacked):
     assert code == 0, host.printed
     assert status == {
         "store": "passed", "unpack": "passed", "link": "passed", "gpus": "passed",
-        "losses": "passed", "cache": "skipped",
+        "losses": "passed", "rows": "passed", "cache": "skipped",
     }  # fmt: skip
     ran = [words for words in commands if words.startswith("dlrm")]
     assert "deploy.airgap.host_cuda /cuda/lib64" in ran[0]
     assert any("list_physical_devices" in words for words in commands)
-    assert f"compare {host.parts}/demo_losses.json --json {host.out}/losses.json" in ran[-1]
+    assert f"compare {host.parts}/demo_losses.json --json {host.out}/losses.json" in ran[-2]
+    assert "tests.gpu.read_rows" in ran[-1]
     # The bundle runs the uploaded tree's files with its own libraries.
     copied = {path.relative_to(project) for path in project.rglob("*") if path.is_file()}
     assert copied == {pathlib.Path("main.py"), pathlib.Path("tests/gpu/run.py")}
