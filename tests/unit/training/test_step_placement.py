@@ -54,6 +54,8 @@ OPTIONS = {
     "no interaction": {"interaction": "none"},
     "XLA": {"xla": True, "custom_interact": True},
     "XLA, TF interaction": {"xla": True},
+    "XLA, concatenation": {"xla": True, "interaction": "cat"},
+    "XLA, no interaction": {"xla": True, "interaction": "none"},
     "Adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad"},
     "Adam, FTRL": {"optimizer": "adam", "embedding_optimizer": "ftrl"},
     "rows": {"policy": "row", "compress": True, "embedding_optimizer": "rowwise_adagrad"},
@@ -104,6 +106,14 @@ def _condition(table, on_gpu):
     tf.cond(tf.reduce_all(on_gpu > 0), lambda: table.assign_add([[1.0]]), read)
 
 
+def _compiled_gradient(_, on_gpu):
+    compiled = tf.function(lambda x: tf.concat([x, x], 1), jit_compile=True, autograph=False)
+    with tf.GradientTape() as tape:
+        tape.watch(on_gpu)
+        result = compiled(on_gpu)
+    return tape.gradient(result, on_gpu)
+
+
 MISTAKES = {
     "int64 constants for the host": (_rows_of_tables, "GPU to host", 2),
     "a condition": (_condition, "GPU to host", 1),
@@ -112,6 +122,7 @@ MISTAKES = {
     "distinct values": (lambda _, x: tf.unique(x[:, 0]).y, "waits", 1),
     "int32 indices": (lambda _, x: tf.gather(x, [1, 0]), "host to GPU", 1),
     "a result for the host": (lambda _, x: tf.cast(x, tf.int32), "GPU to host", 1),
+    "the axis of a compiled function's gradient": (_compiled_gradient, "GPU to host", 1),
     "an op without a GPU kernel": (lambda _, x: tf.strings.as_string(x), "GPU to host", 1),
 }
 
