@@ -2,8 +2,8 @@
 
     python3 -m tests.support.placement.copies_worker FOLDER CASES
 
-FOLDER has the libraries of `fake_gpu`. CASES is JSON: {name: options of `small_model.build`}, and
-"skips": whether steps that are not finite are skipped.
+FOLDER has the libraries of `fake_gpu`. CASES is JSON: {name: options of `small_model.build`}, with
+"skips", whether steps that are not finite are skipped, and "two_ranks", see `TwoRanks`.
 Prints JSON: {name: a list of calls for each step, and for the wait for the last}. A call is [kind,
 detail, bytes, whether it is on the compute stream].
 """
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from ops import loader
 from tests.support.placement.fake_gpu import LIBRARY
+from tests.support.placement.two_ranks import TwoRanks
 from tests.support.training.small_model import batches, build
 from training.precision import LossScale
 
@@ -55,7 +56,8 @@ def steps(calls, options):
     with tf.device("CPU:0"):
         made = batches(WARM_UP + STEPS + 1, np.random.default_rng(0))
     scale = LossScale(1024.0, dynamic=options.pop("skips", False))
-    *_, step = build(0, scale=scale, **options)
+    cluster = TwoRanks() if options.pop("two_ranks", False) else None
+    *_, step = build(0, scale=scale, cluster=cluster, **options)
     for batch, after in zip(made[:WARM_UP], made[1:]):
         step(batch, 0.1, after)
     step.wait()

@@ -12,8 +12,7 @@ import subprocess
 
 from tests.support.paths import ROOT
 
-#: Environment variable: a Python environment with TensorFlow's GPU wheel and its CUDA libraries.
-VARIABLE = "DLRM_GPU_ENVIRONMENT"
+#: The library that stands for all of CUDA.
 LIBRARY = "libfake_cuda.so"
 _SOURCES = pathlib.Path(__file__).with_name("fake_cuda")
 _HEADERS = ("cuda_runtime", "cuda_nvcc")
@@ -24,29 +23,30 @@ _NAMES = (
 )  # fmt: skip
 
 
-class NoFakeGpuError(RuntimeError):
-    """The fake GPU cannot be used here; the message says why."""
+class FakeGpuError(RuntimeError):
+    """The environment or this tree lacks something that the fake GPU needs."""
 
 
 class FakeGpu:
     """Programs that run on the fake GPU, with the project's ops.
 
     Args:
+        environment: a Python environment with TensorFlow's GPU wheel and its CUDA libraries, for
+            which the op library was built with CUDA in this tree.
         folder: an empty folder for the libraries.
 
     Raises:
-        NoFakeGpuError: there is no environment, or it lacks something.
+        FakeGpuError: something is missing or does not compile.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        given = os.environ.get(VARIABLE)
-        if not given:
-            raise NoFakeGpuError(f"{VARIABLE} does not name a Python environment with a GPU wheel")
-        self._python = pathlib.Path(given) / "bin" / "python"
+    def __init__(self, environment: pathlib.Path, folder: pathlib.Path) -> None:
+        self._python = environment.absolute() / "bin" / "python"
         self._folder = folder
-        packages = sorted(pathlib.Path(given).glob("lib/python3*/site-packages"))
+        packages = sorted(environment.absolute().glob("lib/python3*/site-packages"))
         if not packages or not (packages[0] / "nvidia" / "cuda_runtime" / "include").exists():
-            raise NoFakeGpuError(f"{VARIABLE}={given}: expected CUDA's headers, found none")
+            raise FakeGpuError(
+                f"{environment}: expected CUDA's headers of pip's wheels, found none"
+            )
         self._site_packages = packages[0]
         self._build_cuda()
         self._link_ops()
@@ -71,7 +71,7 @@ class FakeGpu:
         tree = ROOT / "build" / f"ops-tf{version}" / "CMakeFiles"
         kernels = sorted(tree.glob("dlrm_cuda_objects.dir/**/*.o"))
         if not kernels:
-            raise NoFakeGpuError(f"expected CUDA objects in {tree}, found none; run make ops")
+            raise FakeGpuError(f"expected CUDA objects in {tree}, found none; run make ops")
         name = f"libdlrm_ops-tf{'.'.join(version.split('.')[:2])}.so"
         _compile(
             "g++", "-shared", "-o", self._folder / name, *kernels,
@@ -102,4 +102,4 @@ class FakeGpu:
 def _compile(*command):
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise NoFakeGpuError(f"{command[0]} failed: {done.stderr[-2000:]}")
+        raise FakeGpuError(f"{command[0]} failed: {done.stderr[-2000:]}")

@@ -5,25 +5,13 @@ import tensorflow as tf
 
 from ops import loader
 from tests.support.placement.crossings import crossings
+from tests.support.placement.two_ranks import TwoRanks
 from tests.support.training.small_model import BATCH, DENSE, VOCAB, build
 from training.precision import LossScale
 
 GPU = "GPU:0"
 # Only the package of a batch is a large argument in the memory of the GPU.
 ON_GPU = (tf.uint8,)
-
-
-class TwoRanks:
-    """The collectives of two ranks as ops with the right types and shapes, without an exchange."""
-
-    rank, size, local_rank, local_size = 0, 2, 0, 2
-
-    def alltoall(self, tensor, splits, name):
-        shape = [None, *tensor.shape[1:]]
-        return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=shape), splits
-
-    def all_reduce_mean(self, tensors, name):
-        return [tf.negative(tensor) for tensor in tensors]
 
 
 def traced(seed, *, device=GPU, **options):
