@@ -124,8 +124,9 @@ class DenseDLRM(tf.Module):
             config.bottom_mlp, self.dense_features, stream=_BOTTOM_STREAM, name="bottom", **options
         )
         self.interaction = _InteractionLayer(
-            interaction, native=config.custom_interact, seed=config.seed, name="interaction"
-        )
+            interaction, native=config.custom_interact, xla=config.xla, seed=config.seed,
+            name="interaction",
+        )  # fmt: skip
         self.top = MLP(
             config.top_mlp, interaction.width, stream=_TOP_STREAM, last_relu=False, name="top",
             **options,
@@ -187,12 +188,19 @@ class _InteractionLayer(tf.Module):
     Args:
         interaction: the interaction.
         native: use its native op instead of TensorFlow's ops.
+        xla: XLA compiles TensorFlow's ops, forward and backward as two functions.
         seed: the run's seed; determines the initial values.
     """
 
-    def __init__(self, interaction: Interaction, *, native: bool, seed: int, name: str) -> None:
+    def __init__(
+        self, interaction: Interaction, *, native: bool, xla: bool, seed: int, name: str
+    ) -> None:
         super().__init__(name=name)
         self._compute = interaction.compute_native if native else interaction.compute
+        if xla and not native:
+            # Otherwise the compiled forward function returns the ops' axes to the backward function
+            # in the GPU's memory, which reads them on the host in every step, before it starts.
+            self._compute = tf.recompute_grad(self._compute)
         generator = np.random.Generator(np.random.Philox(key=[seed, _INTERACTION_STREAM]))
         self._parameters = {}
         for parameter in interaction.parameters:

@@ -18,8 +18,8 @@ pytest_plugins = [
 # on one worker (module: each file, session: all of them), so that it is made once.
 EXPENSIVE = {
     "checkpoint": "module", "emulated": "module", "imports": "module", "learnable_run": "session",
-    "phase_runs": "module", "served_models": "module", "spark": "module", "thirty_steps": "module",
-    "trained": "module", "two_ranks": "module", "undisturbed": "module",
+    "phase_runs": "module", "served_models": "module", "spark": "module", "step_calls": "module",
+    "thirty_steps": "module", "trained": "module", "two_ranks": "module", "undisturbed": "module",
 }  # fmt: skip
 
 

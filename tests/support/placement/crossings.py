@@ -133,8 +133,8 @@ class _Walk:
     def _call(self, graph, op, prefix, given):
         name = f"{prefix}{op.name}"
         if op.node_def.attr["_XlaMustCompile"].b and "GPU" in op.device:
-            # int32 values of shapes are arguments of the compiled program.
-            wanted = [g if t.dtype == tf.int32 else GPU for t, g in zip(op.inputs, given)]
+            # int32 values are axes and shapes, which the compiler reads on the host in every step.
+            wanted = [HOST if tensor.dtype == tf.int32 else GPU for tensor in op.inputs]
             self._read(op, name, given, wanted)
             return [GPU] * len(op.outputs)
         inner = graph._get_function(op.get_attr("f").name).graph

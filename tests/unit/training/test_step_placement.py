@@ -5,25 +5,13 @@ import tensorflow as tf
 
 from ops import loader
 from tests.support.placement.crossings import crossings
+from tests.support.placement.two_ranks import TwoRanks
 from tests.support.training.small_model import BATCH, DENSE, VOCAB, build
 from training.precision import LossScale
 
 GPU = "GPU:0"
 # Only the package of a batch is a large argument in the memory of the GPU.
 ON_GPU = (tf.uint8,)
-
-
-class TwoRanks:
-    """The collectives of two ranks as ops with the right types and shapes, without an exchange."""
-
-    rank, size, local_rank, local_size = 0, 2, 0, 2
-
-    def alltoall(self, tensor, splits, name):
-        shape = [None, *tensor.shape[1:]]
-        return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=shape), splits
-
-    def all_reduce_mean(self, tensors, name):
-        return [tf.negative(tensor) for tensor in tensors]
 
 
 def traced(seed, *, device=GPU, **options):
@@ -54,6 +42,8 @@ OPTIONS = {
     "no interaction": {"interaction": "none"},
     "XLA": {"xla": True, "custom_interact": True},
     "XLA, TF interaction": {"xla": True},
+    "XLA, concatenation": {"xla": True, "interaction": "cat"},
+    "XLA, no interaction": {"xla": True, "interaction": "none"},
     "Adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad"},
     "Adam, FTRL": {"optimizer": "adam", "embedding_optimizer": "ftrl"},
     "rows": {"policy": "row", "compress": True, "embedding_optimizer": "rowwise_adagrad"},
@@ -104,6 +94,14 @@ def _condition(table, on_gpu):
     tf.cond(tf.reduce_all(on_gpu > 0), lambda: table.assign_add([[1.0]]), read)
 
 
+def _compiled_gradient(_, on_gpu):
+    compiled = tf.function(lambda x: tf.concat([x, x], 1), jit_compile=True, autograph=False)
+    with tf.GradientTape() as tape:
+        tape.watch(on_gpu)
+        result = compiled(on_gpu)
+    return tape.gradient(result, on_gpu)
+
+
 MISTAKES = {
     "int64 constants for the host": (_rows_of_tables, "GPU to host", 2),
     "a condition": (_condition, "GPU to host", 1),
@@ -112,6 +110,7 @@ MISTAKES = {
     "distinct values": (lambda _, x: tf.unique(x[:, 0]).y, "waits", 1),
     "int32 indices": (lambda _, x: tf.gather(x, [1, 0]), "host to GPU", 1),
     "a result for the host": (lambda _, x: tf.cast(x, tf.int32), "GPU to host", 1),
+    "the axis of a compiled function's gradient": (_compiled_gradient, "GPU to host", 1),
     "an op without a GPU kernel": (lambda _, x: tf.strings.as_string(x), "GPU to host", 1),
 }
 
