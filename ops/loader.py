@@ -38,7 +38,9 @@ def is_built(name: str = "ops") -> bool:
 
 @functools.cache
 def load(name: str = "ops") -> ModuleType:
-    """Loads a library once and returns the module of its ops.
+    """Loads a library once and returns the module of the ops.
+
+    The ops are in "ops"; "mlp" adds CPU kernels.
 
     Raises:
         LibraryNotBuiltError: the library or one of its requirements is missing, or it was built
@@ -56,13 +58,16 @@ def load(name: str = "ops") -> ModuleType:
             f"native op library not built: expected {library} for TensorFlow {tf.__version__}"
             f"{found}; {build}"
         )
+    # The ops first: a library of kernels has no ops of its own.
+    ops = None if name == "ops" else load()
     try:
-        return tf.load_op_library(str(library))
+        loaded = tf.load_op_library(str(library))
     except tf.errors.NotFoundError as error:
         raise LibraryNotBuiltError(
             f"native op library {library} does not load into TensorFlow {tf.__version__}: "
             f"{error.message}; {build}"
         ) from error
+    return loaded if ops is None else ops
 
 
 def has_cuda() -> bool:

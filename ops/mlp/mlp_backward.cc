@@ -64,8 +64,11 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
  public:
   using Base = MlpKernel<T, MlpBackward<T>>;
   using S = typename Base::S;
-  using Base::Base;
   static constexpr bool kBackward = true;
+
+  explicit MlpBackward(tensorflow::OpKernelConstruction* c) : Base(c) {
+    OP_REQUIRES_OK(c, c->GetAttr("input_gradient", &input_gradient_));
+  }
 
   void Compute(OpKernelContext* c) override {
     OpInputList kernels, hidden;
@@ -91,7 +94,9 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
       OP_REQUIRES_OK(c, check("hidden activations", hidden[l], widths[l + 1]));
     }
     Tensor* x_gradient = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(0, x.shape(), &x_gradient));
+    OP_REQUIRES_OK(
+        c, c->allocate_output(0, input_gradient_ ? x.shape() : TensorShape({0, x.dim_size(1)}),
+                              &x_gradient));
     AdviseHugePages(x_gradient->data(), x_gradient->TotalBytes());
     OpOutputList kernel_gradients, bias_gradients;
     OP_REQUIRES_OK(c, c->output_list("kernel_gradients", &kernel_gradients));
@@ -174,6 +179,7 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
           }
           (chunk == first ? layer.first : layer.more)[size].Run(operand, outputs, own_sums[2 * l],
                                                                 scratch);
+          if (l == 0 && !input_gradient_) continue;
           S* result = x_gradient + begin * widths[0];
           C* to = next;
           if constexpr (same) {
@@ -192,6 +198,9 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     OP_REQUIRES_OK(c, RunSlots(c, chunks.slots, work));
     sums.AddUp(c);
   }
+
+ private:
+  bool input_gradient_;
 };
 
 REGISTER_KERNEL_BUILDER(

@@ -46,6 +46,8 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
       OP_REQUIRES_OK(c, hidden.allocate(l, TensorShape({batch, widths[l + 1]}), &activations));
       AdviseHugePages(activations->data(), activations->TotalBytes());
     }
+    Tensor* saved = nullptr;  // only GPUs save more than the activations
+    OP_REQUIRES_OK(c, c->allocate_output(1 + hidden.size(), TensorShape({0}), &saved));
     if (batch != 0) this->RunForBatch(c, widths, batch);
   }
 

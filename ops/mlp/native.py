@@ -51,7 +51,7 @@ def mlp(
             f"MLP: expected one kernel and one bias per layer, at least one layer; found "
             f"{len(kernels)} kernels and {len(biases)} biases"
         )
-    y, _ = ops.dlrm_mlp_forward(
+    y, *_ = ops.dlrm_mlp_forward(
         x=x, kernels=kernels, biases=biases, M=0 if for_inference else len(kernels) - 1,
         last_relu=last_relu, chunk_rows=chunk_rows, name=name,
     )  # fmt: skip
@@ -61,7 +61,7 @@ def mlp(
 @tf.RegisterGradient("Dlrm>MlpForward")
 def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
     layers = op.get_attr("N")
-    y, hidden = op.outputs[0], op.outputs[1:]
+    y, *hidden, saved = op.outputs
     if len(hidden) != layers - 1:
         raise ValueError(
             f"MLP gradient: expected {layers - 1} hidden activations for {layers} layers, found "
@@ -69,7 +69,7 @@ def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: tf.Tensor) -> tuple[tf.
         )
     x, kernels = op.inputs[0], op.inputs[1 : 1 + layers]
     x_gradient, kernel_gradients, bias_gradients = loader.load("mlp").dlrm_mlp_backward(
-        gradient=gradient, y=y, x=x, hidden=hidden, kernels=kernels,
+        gradient=gradient, y=y, x=x, hidden=hidden, kernels=kernels, saved=saved,
         last_relu=op.get_attr("last_relu"), chunk_rows=op.get_attr("chunk_rows"),
     )  # fmt: skip
     return x_gradient, *kernel_gradients, *bias_gradients

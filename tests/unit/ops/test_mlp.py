@@ -56,7 +56,7 @@ class Case:
 
         The op's activations, because rounding may change the sign and so the gradient of a unit.
         """
-        y, hidden = loader.load("mlp").dlrm_mlp_forward(
+        y, hidden, _ = loader.load("mlp").dlrm_mlp_forward(
             x=self.x, kernels=self.kernels, biases=self.biases, M=len(self.kernels) - 1,
             last_relu=self.last_relu, **options,
         )  # fmt: skip
@@ -193,5 +193,6 @@ def test_mismatched_arguments_are_reported():
     with pytest.raises(invalid, match=r"gradient \[4, 2\].*\[4,3\]"):
         loader.load("mlp").dlrm_mlp_backward(
             gradient=tf.zeros([4, 3]), y=tf.zeros([4, 2]), x=x, hidden=[tf.zeros([4, 5])],
+            saved=tf.zeros([0], tf.uint8),
             kernels=kernels, last_relu=False,
         )  # fmt: skip

@@ -1,0 +1,45 @@
+// The update of all dense variables in one op, and the record of a step's loss.
+
+#include "status.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace dlrm {
+
+REGISTER_OP("Dlrm>DenseUpdate")
+    .Input("variables: N * resource")
+    .Input("states: M * resource")
+    .Input("iteration: resource")
+    .Input("gradients: G * float")
+    .Input("learning_rate: float")
+    .Input("loss_scale: float")
+    .Input("finite: bool")
+    .Output("weights_finite: bool")
+    .Attr("N: int >= 1")
+    .Attr("M: int >= 0")
+    .Attr("G: int >= 1")
+    .Attr("optimizer: {'sgd', 'adagrad', 'adam'}")
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape)
+    .Doc(
+        "Updates float32 variables in place as training/optimizers.py defines it. Their gradients, "
+        "in order, are the concatenation of the flattened tensors `gradients`, divided by "
+        "loss_scale []; what follows them is ignored. A variable's states are together. Without "
+        "`finite` nothing changes. Returns whether all variables are finite afterwards. GPUs "
+        "only.");
+
+REGISTER_OP("Dlrm>RecordLoss")
+    .Input("sum: resource")
+    .Input("last: resource")
+    .Input("steps: resource")
+    .Input("loss: float")
+    .Input("finite: bool")
+    .Input("weights_finite: bool")
+    .Attr("skips: bool")
+    .SetShapeFn(tensorflow::shape_inference::NoOutputs)
+    .Doc("Adds a step's loss to the record: sum float64, last float32 and steps int64, scalars. "
+         "With `skips`, a step that is not finite counts as last only; else last keeps the first "
+         "loss that is not finite, and a loss after which the weights are not finite is NaN. GPUs "
+         "only.");
+
+}  // namespace dlrm
