@@ -76,9 +76,45 @@ class EmbeddingUpdate(ctypes.Structure):
     ]  # fmt: skip
 
 
+class LogLoss(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("batch", ctypes.c_int64), ("width", ctypes.c_int64), ("dtype", ctypes.c_int32),
+        ("relu", ctypes.c_int32), ("hidden", ctypes.c_void_p), ("kernel", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p), ("label", ctypes.c_void_p), ("scale", ctypes.c_void_p),
+        ("loss", ctypes.c_void_p), ("hidden_gradient", ctypes.c_void_p),
+        ("kernel_gradient", ctypes.c_void_p), ("bias_gradient", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class DenseUpdate(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("optimizer", ctypes.c_int32), ("variables", ctypes.c_int32), ("pieces", ctypes.c_int32),
+        ("variable", ctypes.POINTER(ctypes.c_void_p)),
+        ("states", ctypes.POINTER(ctypes.c_void_p)),
+        ("variable_size", ctypes.POINTER(ctypes.c_int64)),
+        ("piece", ctypes.POINTER(ctypes.c_void_p)),
+        ("piece_size", ctypes.POINTER(ctypes.c_int64)),
+        ("iteration", ctypes.c_void_p), ("learning_rate", ctypes.c_void_p),
+        ("loss_scale", ctypes.c_void_p), ("finite", ctypes.c_void_p),
+        ("weights_finite", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class LossRecord(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("loss", ctypes.c_void_p), ("finite", ctypes.c_void_p),
+        ("weights_finite", ctypes.c_void_p), ("skips", ctypes.c_int32), ("sum", ctypes.c_void_p),
+        ("last", ctypes.c_void_p), ("steps", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+#: Numbers of the optimizers, as in DlrmDenseOptimizer.
+DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
+
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _BATCH, _UPDATE = ctypes.POINTER(EmbeddingBatch), ctypes.POINTER(EmbeddingUpdate)
 _SHAPE, _ROWS = ctypes.POINTER(InteractionShape), ctypes.POINTER(FeatureRows)
+_SIZE = ctypes.POINTER(ctypes.c_size_t)
 _SIGNATURES = {
     "dot_interaction_forward": [_SHAPE, _ROWS, _P, _P],
     "dot_interaction_backward": [_SHAPE, _ROWS, _P, _ROWS, _P],
@@ -88,6 +124,12 @@ _SIGNATURES = {
     "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
     "scalars_on_device": [ctypes.POINTER(_F), _I, _P, _P],
+    "log_loss_workspace_bytes": [ctypes.POINTER(LogLoss), _SIZE],
+    "log_loss": [ctypes.POINTER(LogLoss), _P, ctypes.c_size_t, _P],
+    "all_finite": [ctypes.POINTER(_P), ctypes.POINTER(_I), _I, ctypes.c_int32, _P, _P],
+    "dense_update_workspace_bytes": [ctypes.POINTER(DenseUpdate), _SIZE],
+    "dense_update": [ctypes.POINTER(DenseUpdate), _P, ctypes.c_size_t, _P],
+    "record_loss": [ctypes.POINTER(LossRecord), _P],
 }  # fmt: skip
 _OTHERS = ("dot_interaction_width", "row_optimizer", "id_error_take")
 #: Functions that every library must have.
@@ -112,6 +154,12 @@ class Library:
     embedding_update: Callable[..., None]
     embedding_initialize: Callable[..., None]
     scalars_on_device: Callable[..., None]
+    log_loss_workspace_bytes: Callable[..., None]
+    log_loss: Callable[..., None]
+    all_finite: Callable[..., None]
+    dense_update_workspace_bytes: Callable[..., None]
+    dense_update: Callable[..., None]
+    record_loss: Callable[..., None]
 
     def __init__(self, path):
         self._library = _load(path)
@@ -217,6 +265,17 @@ class Library:
         self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(rule), ctypes.byref(size))
         return size.value
 
+    def bytes_of(self, name, description):
+        """Returns the bytes of device memory that a call needs.
+
+        Args:
+            name: of the launcher: "log_loss" or "dense_update".
+            description: its structure.
+        """
+        size = ctypes.c_size_t()
+        getattr(self, f"{name}_workspace_bytes")(ctypes.byref(description), ctypes.byref(size))
+        return size.value
+
 
 def _load(path):
     if not os.path.isfile(path):
@@ -235,3 +294,8 @@ def _load(path):
 def int64_array(values):
     """Returns a ctypes array of int64."""
     return (ctypes.c_int64 * max(1, len(values)))(*[int(v) for v in values])
+
+
+def pointer_array(values):
+    """Returns a ctypes array of addresses."""
+    return (ctypes.c_void_p * max(1, len(values)))(*values)
