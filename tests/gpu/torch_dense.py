@@ -197,3 +197,29 @@ class LossRecord:
     def run(self):
         """Adds the loss."""
         self._library.record_loss(ctypes.byref(self._description), stream_of(self.sum))
+
+
+class AllFinite:
+    """The check of tensors for infinite elements and NaN.
+
+    Args:
+        library: the launchers.
+        tensors: of one element type.
+        dtype: the element type.
+    """
+
+    def __init__(self, library, tensors, dtype):
+        import torch
+
+        self._library, self._tensors, self._dtype = library, tensors, dtype
+        self._addresses = addresses(tensors)
+        self._sizes = launchers.int64_array([tensor.numel() for tensor in tensors])
+        #: uint8, one element: 1 if all elements are finite.
+        self.finite = torch.zeros(1, dtype=torch.uint8, device=tensors[0].device)
+
+    def run(self):
+        """Computes `finite`."""
+        self._library.all_finite(
+            self._addresses, self._sizes, len(self._tensors), self._dtype, self.finite.data_ptr(),
+            stream_of(self.finite),
+        )  # fmt: skip
