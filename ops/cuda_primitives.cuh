@@ -227,6 +227,8 @@ inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t stream)
   return cudaMemsetAsync(memory, 0, bytes, stream);
 }
 
+inline cudaError_t current_device(int* device) { return cudaGetDevice(device); }
+
 // Maximum dynamic shared memory of a block on the current device.
 inline cudaError_t shared_memory_limit(size_t* bytes) {
   int device = 0, limit = 0;

@@ -265,16 +265,41 @@ def cuda_include():
     return None
 
 
+def _host_compiler():
+    return os.environ.get("CXX") or shutil.which("g++") or "c++"
+
+
+def build_cublaslt(release=13):
+    """Compiles the stand-in for cuBLASLt in ``host/cublaslt/``; returns the library.
+
+    It has the name (soname) of NVIDIA's: in a process that has loaded it, launchers find it.
+
+    Args:
+        release: of CUDA, 12 or 13.
+    """
+    source, interface = HOST / "cublaslt" / "cublaslt.cc", OPS / "mlp" / "cublaslt.h"
+    name = f"libcublasLt.so.{release}"
+    command = [
+        _host_compiler(), "-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall",
+        "-Werror", "-Wno-attributes", f"-Wl,-soname,{name}", f"-I{OPS}",
+        "-isystem", str(cuda_include()), str(source),
+    ]  # fmt: skip
+    digest = _digest([source, interface], [command[0], *command[1:10]])
+    return build_once(CACHE / f"cublaslt-{digest}" / name, lambda p: _run([*command, "-o", p], 120))
+
+
 def build_emulation(sanitize=""):
     """Compiles the kernels for the CPU with the emulation in ``host/``; returns the library."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
+    compiler = _host_compiler()
     flags = [
         "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-pipe", "-Wall", "-Werror",
         "-Wno-unknown-pragmas", "-Wno-attributes", f"-I{HOST}", f"-I{OPS}",
         "-isystem", str(cuda_include()), *([f"-fsanitize={sanitize}"] if sanitize else []),
     ]  # fmt: skip
     define = [f'-DDLRM_SOURCES="{sources_digest()}"']
-    host_files = [file for file in HOST.rglob("*") if file.is_file()]
+    host_files = [
+        file for file in HOST.rglob("*") if file.is_file() and file.parent.name != "cublaslt"
+    ]
     digest = _digest([*_ops_files(), *host_files], [compiler, *flags[:10], sanitize])
     link = [*([f"-fsanitize={sanitize}"] if sanitize else []), *(f"-Wl,{w}" for w in _required())]
 

@@ -76,9 +76,23 @@ class EmbeddingUpdate(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Mlp(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("batch", ctypes.c_int64), ("widths", ctypes.POINTER(ctypes.c_int64)),
+        ("layers", ctypes.c_int32), ("dtype", ctypes.c_int32), ("last_relu", ctypes.c_int32),
+        ("tf32", ctypes.c_int32),
+    ]  # fmt: skip
+
+    @classmethod
+    def of(cls, batch, widths, dtype, last_relu=False, tf32=False):
+        """Returns an MLP: widths are the input's, then each layer's."""
+        return cls(batch, int64_array(widths), len(widths) - 1, dtype, last_relu, tf32)
+
+
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _BATCH, _UPDATE = ctypes.POINTER(EmbeddingBatch), ctypes.POINTER(EmbeddingUpdate)
 _SHAPE, _ROWS = ctypes.POINTER(InteractionShape), ctypes.POINTER(FeatureRows)
+_MLP, _ARRAY, _SIZE = ctypes.POINTER(Mlp), ctypes.POINTER(_P), ctypes.POINTER(ctypes.c_size_t)
 _SIGNATURES = {
     "dot_interaction_forward": [_SHAPE, _ROWS, _P, _P],
     "dot_interaction_backward": [_SHAPE, _ROWS, _P, _ROWS, _P],
@@ -88,8 +102,13 @@ _SIGNATURES = {
     "embedding_update": [_BATCH, _UPDATE, _P, _P, _P, ctypes.c_size_t, _P],
     "embedding_initialize": [_P, _I, _I, _I, _I, _I, _I, _F, _P],
     "scalars_on_device": [ctypes.POINTER(_F), _I, _P, _P],
+    "mlp_saved_bytes": [_MLP, _SIZE],
+    "mlp_workspace_bytes": [_MLP, _SIZE],
+    "mlp_forward": [_MLP, _P, _ARRAY, _ARRAY, _ARRAY, _P, _P, _P, ctypes.c_size_t, _P],
+    "mlp_backward": [_MLP, _P, _P, _P, _ARRAY, _ARRAY, _P, _P, _ARRAY, _ARRAY, _P, ctypes.c_size_t,
+                     _P],
 }  # fmt: skip
-_OTHERS = ("dot_interaction_width", "row_optimizer", "id_error_take")
+_OTHERS = ("dot_interaction_width", "row_optimizer", "id_error_take", "mlp_error")
 #: Functions that every library must have.
 SYMBOLS = tuple(f"dlrm_{name}" for name in (*_SIGNATURES, *_OTHERS))
 
@@ -112,6 +131,10 @@ class Library:
     embedding_update: Callable[..., None]
     embedding_initialize: Callable[..., None]
     scalars_on_device: Callable[..., None]
+    mlp_saved_bytes: Callable[..., None]
+    mlp_workspace_bytes: Callable[..., None]
+    mlp_forward: Callable[..., None]
+    mlp_backward: Callable[..., None]
 
     def __init__(self, path):
         self._library = _load(path)
@@ -126,6 +149,8 @@ class Library:
         self._optimizer.argtypes = [ctypes.c_char_p]
         self._take = self._library.dlrm_id_error_take
         self._take.argtypes = [ctypes.POINTER(IdError), ctypes.POINTER(IdError)]
+        self._mlp_error = self._library.dlrm_mlp_error
+        self._mlp_error.restype = ctypes.c_char_p
         # Only libraries from `tests.gpu.build` record launches.
         self._newest = getattr(self._library, "dlrm_newest_launch", None)
         if self._newest is not None:
@@ -211,6 +236,17 @@ class Library:
             tuple(states),
         )
 
+    def mlp_bytes(self, mlp):
+        """Returns (bytes of `saved`, bytes of `workspace`) of an `Mlp`."""
+        saved, workspace = ctypes.c_size_t(), ctypes.c_size_t()
+        self.mlp_saved_bytes(ctypes.byref(mlp), ctypes.byref(saved))
+        self.mlp_workspace_bytes(ctypes.byref(mlp), ctypes.byref(workspace))
+        return saved.value, workspace.value
+
+    def mlp_error(self):
+        """Returns the line of this thread's last failed call of the MLP."""
+        return self._mlp_error().decode()
+
     def workspace_bytes(self, batch, rule):
         """Returns the bytes of device memory that an update of this batch needs."""
         size = ctypes.c_size_t()
@@ -230,6 +266,11 @@ def _load(path):
         raise LibraryError(f"{path}: expected the launchers of this source tree, found no "
                            f"{', '.join(missing)}")  # fmt: skip
     return library
+
+
+def pointer_array(buffers):
+    """Returns a ctypes array of the addresses of buffers."""
+    return (ctypes.c_void_p * max(1, len(buffers)))(*[buffer.pointer for buffer in buffers])
 
 
 def int64_array(values):

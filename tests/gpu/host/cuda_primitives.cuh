@@ -316,6 +316,11 @@ inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 
+inline cudaError_t current_device(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
 inline cudaError_t shared_memory_limit(size_t* bytes) {
   *bytes = 227 * 1024;  // as on sm_90
   return cudaSuccess;

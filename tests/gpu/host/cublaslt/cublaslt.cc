@@ -1,0 +1,511 @@
+// Stand-in for cuBLASLt on host memory: the functions of ops/mlp/cublaslt.h, with the checks that
+// NVIDIA documents. Sums are in float32 and in order. Not a model of speed or of the accuracy of
+// tensor cores.
+//
+// What NVIDIA's library would refuse, or what would be undefined there, makes a call return an
+// error status, and dlrm_cublaslt_problem() says why.
+#include "mlp/cublaslt.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+using namespace dlrm::cublaslt;
+
+namespace {
+
+constexpr int kNotInitialized = 1;
+
+struct StandInHandle {};
+
+struct StandInDescriptor {
+  int compute;
+  int scale;
+  int32_t trans_a = kPlain, trans_b = kPlain, bias_type = -1;
+  uint32_t epilogue = kEpilogueNone;
+  void* bias = nullptr;
+  void* aux = nullptr;
+  int64_t aux_ld = 0;
+};
+
+struct StandInLayout {
+  cudaDataType_t type;
+  uint64_t rows, columns;
+  int64_t ld;
+};
+
+struct StandInPreference {
+  uint64_t workspace = 0;
+  uint32_t alignment[4] = {256, 256, 256, 256};
+};
+
+// What an algorithm was found for, in Algorithm::data.
+struct Promise {
+  uint64_t marker;
+  uint64_t shape;         // digest
+  uint16_t alignment[6];  // of A, B, C, D, bias, bits
+  uint64_t workspace;
+};
+static_assert(sizeof(Promise) <= sizeof(Algorithm), "fits");
+constexpr uint64_t kMarker = 0x646c726d6c743133;
+
+std::mutex mutex;
+std::string problem;
+std::set<uint32_t> refused;
+std::map<uint32_t, int64_t> matmuls;  // by epilogue
+int64_t heuristics = 0, handles = 0, objects = 0;
+bool keeps_nan = false;
+
+void read_environment() {
+  static const bool once = [] {
+    if (const char* list = std::getenv("DLRM_CUBLASLT_REFUSE")) {
+      for (char* at = const_cast<char*>(list); *at != '\0';) {
+        refused.insert(static_cast<uint32_t>(std::strtoul(at, &at, 10)));
+        while (*at == ',') ++at;
+      }
+    }
+    const char* nan = std::getenv("DLRM_CUBLASLT_RELU_KEEPS_NAN");
+    keeps_nan = nan != nullptr && std::strcmp(nan, "1") == 0;
+    return true;
+  }();
+  (void)once;
+}
+
+__attribute__((format(printf, 2, 3))) int refuse(int status, const char* format, ...) {
+  char line[512];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(line, sizeof(line), format, arguments);
+  va_end(arguments);
+  problem = line;
+  return status;
+}
+
+size_t bytes_of(cudaDataType_t type) { return type == CUDA_R_32F ? 4 : 2; }
+
+uint32_t alignment_of(const void* pointer) {
+  const auto address = reinterpret_cast<uintptr_t>(pointer) | 256;
+  return static_cast<uint32_t>(address & (~address + 1));
+}
+
+bool writes_bits(uint32_t epilogue) { return epilogue == kEpilogueReluAuxBias; }
+bool reads_bits(uint32_t epilogue) { return epilogue == kEpilogueDrelu; }
+bool adds_bias(uint32_t epilogue) {
+  return epilogue == kEpilogueBias || epilogue == kEpilogueReluBias ||
+         epilogue == kEpilogueReluAuxBias;
+}
+bool uses_bias(uint32_t epilogue) {
+  return adds_bias(epilogue) || epilogue == kEpilogueBiasGradientA;
+}
+bool has_relu(uint32_t epilogue) {
+  return epilogue == kEpilogueReluBias || epilogue == kEpilogueReluAuxBias;
+}
+
+struct Problem {
+  const StandInDescriptor& op;
+  const StandInLayout &a, &b, &c, &d;
+  int64_t m() const { return static_cast<int64_t>(d.rows); }
+  int64_t n() const { return static_cast<int64_t>(d.columns); }
+  int64_t k() const { return static_cast<int64_t>(op.trans_a == kTransposed ? a.rows : a.columns); }
+
+  uint64_t digest() const {
+    uint64_t hash = 1469598103934665603u;
+    const auto add = [&](uint64_t value) { hash = (hash ^ value) * 1099511628211u; };
+    for (const auto* l : {&a, &b, &c, &d}) {
+      add(static_cast<uint64_t>(l->type));
+      add(l->rows);
+      add(l->columns);
+      add(static_cast<uint64_t>(l->ld));
+    }
+    add(static_cast<uint64_t>(op.compute));
+    add(static_cast<uint64_t>(op.trans_a));
+    add(static_cast<uint64_t>(op.trans_b));
+    add(op.epilogue);
+    add(static_cast<uint64_t>(op.aux_ld));
+    add(static_cast<uint64_t>(op.bias_type));
+    return hash;
+  }
+
+  // kSuccess, or the status of a problem that cuBLASLt rejects.
+  int check() const {
+    const struct {
+      const char* name;
+      const StandInLayout& layout;
+    } matrices[] = {{"A", a}, {"B", b}, {"C", c}, {"D", d}};
+    for (const auto& matrix : matrices) {
+      const auto& l = matrix.layout;
+      if (l.rows < 1 || l.columns < 1) {
+        return refuse(kInvalidValue, "%s: expected at least one row and column, found [%llu, %llu]",
+                      matrix.name, static_cast<unsigned long long>(l.rows),
+                      static_cast<unsigned long long>(l.columns));
+      }
+      if (l.ld < static_cast<int64_t>(l.rows)) {
+        return refuse(kInvalidValue, "%s: expected a leading dimension >= %llu rows, found %lld",
+                      matrix.name, static_cast<unsigned long long>(l.rows),
+                      static_cast<long long>(l.ld));
+      }
+    }
+    const uint64_t a_rows = op.trans_a == kTransposed ? a.columns : a.rows;
+    const uint64_t b_rows = op.trans_b == kTransposed ? b.columns : b.rows;
+    const uint64_t b_columns = op.trans_b == kTransposed ? b.rows : b.columns;
+    if (a_rows != d.rows || static_cast<uint64_t>(k()) != b_rows || b_columns != d.columns ||
+        c.rows != d.rows || c.columns != d.columns) {
+      return refuse(
+          kInvalidValue,
+          "shapes do not fit: op(A) [%llu, %lld], op(B) [%llu, %llu], C [%llu, %llu], D "
+          "[%llu, %llu]",
+          static_cast<unsigned long long>(a_rows), static_cast<long long>(k()),
+          static_cast<unsigned long long>(b_rows), static_cast<unsigned long long>(b_columns),
+          static_cast<unsigned long long>(c.rows), static_cast<unsigned long long>(c.columns),
+          static_cast<unsigned long long>(d.rows), static_cast<unsigned long long>(d.columns));
+    }
+    const bool input32 = a.type == CUDA_R_32F;
+    const bool known = a.type == CUDA_R_32F || a.type == CUDA_R_16F || a.type == CUDA_R_16BF;
+    // NVIDIA's table for regular matrices: inputs of one type; results of that type or float32;
+    // FAST_TF32 with float32 only.
+    if (!known || b.type != a.type || c.type != d.type ||
+        (d.type != a.type && d.type != CUDA_R_32F) || op.scale != CUDA_R_32F ||
+        (op.compute != kComputeFloat32 && !(op.compute == kComputeFastTf32 && input32))) {
+      return refuse(kNotSupported, "types: A %d, B %d, C %d, D %d, scale %d, compute type %d",
+                    a.type, b.type, c.type, d.type, op.scale, op.compute);
+    }
+    const auto e = op.epilogue;
+    if (e != kEpilogueNone && !uses_bias(e) && !reads_bits(e)) {
+      return refuse(kNotSupported, "the stand-in has no epilogue %u", e);
+    }
+    if (uses_bias(e) && op.bias == nullptr) {
+      return refuse(kInvalidValue, "epilogue %u: expected a bias pointer, found NULL", e);
+    }
+    if (uses_bias(e) && op.bias_type != -1 && op.bias_type != static_cast<int32_t>(d.type)) {
+      return refuse(kNotSupported, "epilogue %u: expected a bias of D's type %d, found %d", e,
+                    d.type, op.bias_type);
+    }
+    if (writes_bits(e) || reads_bits(e)) {
+      if (op.aux == nullptr) {
+        return refuse(kInvalidValue, "epilogue %u: expected bits, found NULL", e);
+      }
+      if (op.aux_ld % 128 != 0 || op.aux_ld < static_cast<int64_t>(d.rows)) {
+        return refuse(kInvalidValue,
+                      "epilogue %u: expected a multiple of 128 bits >= %llu rows, found %lld", e,
+                      static_cast<unsigned long long>(d.rows), static_cast<long long>(op.aux_ld));
+      }
+    }
+    return kSuccess;
+  }
+};
+
+Problem problem_of(Descriptor op, Layout a, Layout b, Layout c, Layout d) {
+  return {*reinterpret_cast<StandInDescriptor*>(op), *reinterpret_cast<StandInLayout*>(a),
+          *reinterpret_cast<StandInLayout*>(b), *reinterpret_cast<StandInLayout*>(c),
+          *reinterpret_cast<StandInLayout*>(d)};
+}
+
+float load(const void* base, cudaDataType_t type, int64_t index) {
+  switch (type) {
+    case CUDA_R_16F:
+      return __half2float(static_cast<const __half*>(base)[index]);
+    case CUDA_R_16BF:
+      return __bfloat162float(static_cast<const __nv_bfloat16*>(base)[index]);
+    default:
+      return static_cast<const float*>(base)[index];
+  }
+}
+
+void store(void* base, cudaDataType_t type, int64_t index, float value) {
+  switch (type) {
+    case CUDA_R_16F:
+      static_cast<__half*>(base)[index] = __float2half_rn(value);
+      break;
+    case CUDA_R_16BF:
+      static_cast<__nv_bfloat16*>(base)[index] = __float2bfloat16_rn(value);
+      break;
+    default:
+      static_cast<float*>(base)[index] = value;
+  }
+}
+
+float to_tf32(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if (std::isfinite(value)) bits = (bits + 0x1000u) & 0xffffe000u;
+  std::memcpy(&value, &bits, sizeof(bits));
+  return value;
+}
+
+// op(matrix) [outer, inner] as float32: element (i, p) at p * outer + i.
+std::vector<float> operand(const void* base, const StandInLayout& l, bool transposed, int64_t outer,
+                           int64_t inner, bool tf32) {
+  std::vector<float> out(static_cast<size_t>(outer * inner));
+  for (int64_t p = 0; p < inner; ++p) {
+    for (int64_t i = 0; i < outer; ++i) {
+      const float value = load(base, l.type, transposed ? i * l.ld + p : p * l.ld + i);
+      out[static_cast<size_t>(p * outer + i)] = tf32 ? to_tf32(value) : value;
+    }
+  }
+  return out;
+}
+
+void multiply(const Problem& p, const void* a, const void* b, void* d) {
+  const int64_t m = p.m(), n = p.n(), k = p.k();
+  const bool tf32 = p.op.compute == kComputeFastTf32;
+  const auto e = p.op.epilogue;
+  const auto left = operand(a, p.a, p.op.trans_a == kTransposed, m, k, tf32);
+  // op(B) [k, n] as its transpose [n, k].
+  const auto right = operand(b, p.b, p.op.trans_b != kTransposed, n, k, tf32);
+  std::vector<float> sum(static_cast<size_t>(m));
+  for (int64_t j = 0; j < n; ++j) {
+    std::fill(sum.begin(), sum.end(), 0.0f);
+    for (int64_t q = 0; q < k; ++q) {
+      const float factor = right[static_cast<size_t>(q * n + j)];
+      const float* column = left.data() + q * m;
+      for (int64_t i = 0; i < m; ++i) sum[static_cast<size_t>(i)] += column[i] * factor;
+    }
+    auto* bits = static_cast<unsigned char*>(p.op.aux) + j * p.op.aux_ld / 8;
+    for (int64_t i = 0; i < m; ++i) {
+      float value = sum[static_cast<size_t>(i)];
+      if (adds_bias(e)) value += load(p.op.bias, p.d.type, i);
+      const auto bit = static_cast<unsigned char>(1u << (i % 8));
+      if (has_relu(e)) {
+        const bool positive = value > 0 || (keeps_nan && std::isnan(value));
+        if (!positive) value = 0;
+        if (writes_bits(e)) {
+          bits[i / 8] =
+              static_cast<unsigned char>(positive ? bits[i / 8] | bit : bits[i / 8] & ~bit);
+        }
+      }
+      if (reads_bits(e) && (bits[i / 8] & bit) == 0) value = 0;
+      store(d, p.d.type, j * p.d.ld + i, value);
+    }
+  }
+  if (e == kEpilogueBiasGradientA) {
+    for (int64_t i = 0; i < m; ++i) {
+      float total = 0;
+      for (int64_t q = 0; q < k; ++q)
+        total += load(a, p.a.type, p.op.trans_a == kTransposed ? i * p.a.ld + q : q * p.a.ld + i);
+      store(p.op.bias, p.d.type, i, total);
+    }
+  }
+}
+
+// Temporary memory that an algorithm claims: some shapes more than none.
+uint64_t claimed_workspace(const Problem& p) { return p.k() > 64 ? uint64_t{1} << 20 : 0; }
+
+template <typename Object>
+int destroy(void* object) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  --objects;
+  delete static_cast<Object*>(object);
+  return kSuccess;
+}
+
+template <typename Value>
+int assign(Value* target, const void* value, size_t bytes) {
+  if (bytes != sizeof(Value)) {
+    return refuse(kInvalidValue, "attribute: expected %zu bytes, found %zu", sizeof(Value), bytes);
+  }
+  std::memcpy(target, value, bytes);
+  return kSuccess;
+}
+
+}  // namespace
+
+extern "C" {
+
+int cublasLtCreate(Handle* handle) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  read_environment();
+  ++handles;
+  *handle = reinterpret_cast<Handle>(new StandInHandle);
+  return kSuccess;
+}
+
+int cublasLtMatmulDescCreate(Descriptor* out, int compute, cudaDataType_t scale) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  ++objects;
+  auto* made = new StandInDescriptor;
+  made->compute = compute;
+  made->scale = scale;
+  *out = reinterpret_cast<Descriptor>(made);
+  return kSuccess;
+}
+int cublasLtMatmulDescDestroy(Descriptor object) { return destroy<StandInDescriptor>(object); }
+
+int cublasLtMatmulDescSetAttribute(Descriptor object, int attribute, const void* value,
+                                   size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto* op = reinterpret_cast<StandInDescriptor*>(object);
+  switch (attribute) {
+    case kTransA:
+      return assign(&op->trans_a, value, bytes);
+    case kTransB:
+      return assign(&op->trans_b, value, bytes);
+    case kEpilogueOf:
+      return assign(&op->epilogue, value, bytes);
+    case kBiasPointer:
+      return assign(&op->bias, value, bytes);
+    case kAuxPointer:
+      return assign(&op->aux, value, bytes);
+    case kAuxLd:
+      return assign(&op->aux_ld, value, bytes);
+    case kBiasDataType:
+      return assign(&op->bias_type, value, bytes);
+    default:
+      return refuse(kInvalidValue, "the stand-in has no descriptor attribute %d", attribute);
+  }
+}
+
+int cublasLtMatrixLayoutCreate(Layout* out, cudaDataType_t type, uint64_t rows, uint64_t columns,
+                               int64_t ld) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  ++objects;
+  *out = reinterpret_cast<Layout>(new StandInLayout{type, rows, columns, ld});
+  return kSuccess;
+}
+int cublasLtMatrixLayoutDestroy(Layout object) { return destroy<StandInLayout>(object); }
+
+int cublasLtMatmulPreferenceCreate(Preference* out) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  ++objects;
+  *out = reinterpret_cast<Preference>(new StandInPreference);
+  return kSuccess;
+}
+int cublasLtMatmulPreferenceDestroy(Preference object) {
+  return destroy<StandInPreference>(object);
+}
+
+int cublasLtMatmulPreferenceSetAttribute(Preference object, int attribute, const void* value,
+                                         size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto* preference = reinterpret_cast<StandInPreference*>(object);
+  if (attribute == kMaxWorkspaceBytes) return assign(&preference->workspace, value, bytes);
+  if (attribute >= kMinAlignmentA && attribute <= kMinAlignmentD) {
+    return assign(&preference->alignment[attribute - kMinAlignmentA], value, bytes);
+  }
+  return refuse(kInvalidValue, "the stand-in has no preference attribute %d", attribute);
+}
+
+int cublasLtMatmulAlgoGetHeuristic(Handle handle, Descriptor op, Layout a, Layout b, Layout c,
+                                   Layout d, Preference preference_object, int most,
+                                   HeuristicResult* results, int* count) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  ++heuristics;
+  *count = 0;
+  if (handle == nullptr) return refuse(kNotInitialized, "heuristic: expected a handle");
+  if (most < 1) return refuse(kInvalidValue, "heuristic: expected room for a result");
+  const Problem p = problem_of(op, a, b, c, d);
+  const int status = p.check();
+  if (status != kSuccess) return status;
+  if (refused.count(p.op.epilogue) > 0) return kNotSupported;
+  const auto* preference = reinterpret_cast<StandInPreference*>(preference_object);
+  Promise promise = {kMarker, p.digest(), {}, claimed_workspace(p)};
+  if (promise.workspace > preference->workspace) return kNotSupported;
+  for (int i = 0; i < 4; ++i) {
+    promise.alignment[i] = static_cast<uint16_t>(preference->alignment[i]);
+  }
+  promise.alignment[4] = static_cast<uint16_t>(alignment_of(p.op.bias));
+  promise.alignment[5] = static_cast<uint16_t>(alignment_of(p.op.aux));
+  *results = {};
+  std::memcpy(results->algorithm.data, &promise, sizeof(promise));
+  results->workspace_bytes = promise.workspace;
+  *count = 1;
+  return kSuccess;
+}
+
+int cublasLtMatmul(Handle handle, Descriptor op, const void* alpha, const void* a, Layout a_layout,
+                   const void* b, Layout b_layout, const void* beta, const void* c, Layout c_layout,
+                   void* d, Layout d_layout, const Algorithm* algorithm, void* workspace,
+                   size_t workspace_bytes, cudaStream_t) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (handle == nullptr) return refuse(kNotInitialized, "product: expected a handle");
+  const Problem p = problem_of(op, a_layout, b_layout, c_layout, d_layout);
+  const int status = p.check();
+  if (status != kSuccess) return status;
+  if (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0) {
+    return refuse(kNotSupported, "the stand-in has alpha 1 and beta 0 only");
+  }
+  Promise promise;
+  if (algorithm == nullptr) return refuse(kInvalidValue, "product: expected an algorithm");
+  std::memcpy(&promise, algorithm->data, sizeof(promise));
+  if (promise.marker != kMarker || promise.shape != p.digest()) {
+    return refuse(kInvalidValue, "product: the algorithm is not for this problem");
+  }
+  const struct {
+    const char* name;
+    const void* pointer;
+    size_t element;
+  } pointers[] = {{"A", a, bytes_of(p.a.type)},
+                  {"B", b, bytes_of(p.b.type)},
+                  {"C", c, bytes_of(p.c.type)},
+                  {"D", d, bytes_of(p.d.type)},
+                  {"bias", uses_bias(p.op.epilogue) ? p.op.bias : nullptr, bytes_of(p.d.type)},
+                  {"bits", p.op.aux_ld != 0 ? p.op.aux : nullptr, 16}};
+  for (int i = 0; i < 6; ++i) {
+    if (i < 4 && pointers[i].pointer == nullptr) {
+      return refuse(kInvalidValue, "product: expected %s, found NULL", pointers[i].name);
+    }
+    const auto needed = std::max<size_t>(promise.alignment[i], pointers[i].element);
+    if (reinterpret_cast<uintptr_t>(pointers[i].pointer) % needed != 0) {
+      return refuse(kInvalidValue, "product: expected %s at a multiple of %zu bytes, found %p",
+                    pointers[i].name, needed, pointers[i].pointer);
+    }
+  }
+  if (workspace_bytes < promise.workspace || (promise.workspace > 0 && workspace == nullptr)) {
+    return refuse(kInvalidValue, "product: expected %llu bytes of workspace, found %zu",
+                  static_cast<unsigned long long>(promise.workspace), workspace_bytes);
+  }
+  if (reinterpret_cast<uintptr_t>(workspace) % 256 != 0) {
+    return refuse(kInvalidValue, "product: expected a workspace at a multiple of 256 bytes");
+  }
+  if (promise.workspace > 0) std::memset(workspace, 0xff, promise.workspace);
+  multiply(p, a, b, d);
+  ++matmuls[p.op.epilogue];
+  return kSuccess;
+}
+
+// For tests.
+
+// The newest problem since dlrm_cublaslt_reset, "" if there was none.
+const char* dlrm_cublaslt_problem() { return problem.c_str(); }
+
+// From now on the heuristic finds nothing for this epilogue. Plans made earlier stay.
+void dlrm_cublaslt_refuse(uint32_t epilogue) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  refused.insert(epilogue);
+}
+
+void dlrm_cublaslt_relu_keeps_nan(int keeps) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  keeps_nan = keeps != 0;
+}
+
+int64_t dlrm_cublaslt_heuristics() { return heuristics; }
+int64_t dlrm_cublaslt_handles() { return handles; }
+// Descriptors, layouts and preferences that were not destroyed.
+int64_t dlrm_cublaslt_objects() { return objects; }
+int64_t dlrm_cublaslt_products(uint32_t epilogue) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return matmuls[epilogue];
+}
+
+// Clears counts (except of objects), refusals and the problem.
+void dlrm_cublaslt_reset() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  problem.clear();
+  refused.clear();
+  matmuls.clear();
+  heuristics = handles = 0;
+  keeps_nan = false;
+}
+
+}  // extern "C"
