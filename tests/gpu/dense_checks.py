@@ -200,8 +200,9 @@ def require_updates(values, expected):
 def update_cases(large):
     """Returns [(sizes of the variables, kind of pieces, offset)]."""
     odd = (1, 3, 1024, 256, 1500, 0, 4100, 7, 9000)
-    listed = [((1,), "one", 0), (odd, "one", 0), (odd, "each", 0), (odd, "cuts", 0),
-              (odd, "cuts", 4), ((1024, 4, 6000, 512), "one", 0), ((5, 12) * 32, "cuts", 0)]  # fmt: skip
+    listed = [(odd, kind, 0) for kind in ("one", "each", "cuts")]
+    listed += [(odd, "cuts", 4), ((1,), "one", 0), ((1024, 4, 6000, 512), "one", 0),
+               ((5, 12) * 32, "cuts", 0)]  # fmt: skip
     if large:
         listed += [(MLPERF_SIZES, kind, offset) for kind in ("one", "each") for offset in (0, 4)]
     return listed
