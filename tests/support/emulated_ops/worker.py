@@ -2,8 +2,8 @@
 
     python3 -m tests.support.emulated_ops.worker FILE CASES
 
-CASES is JSON: {name: options of `run`}. FILE (.npz) receives `name/losses` and the rest of a run's
-results, in one process: cases with `emulated` must be the only ones of theirs.
+CASES is JSON: {name: options of `run`}, and `emulated`, equal for all of them. FILE (.npz) receives
+the arrays of `run` as `name/array`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tensorflow as tf
 from ops import loader
 from tests.support.emulated_ops import margins
 from tests.support.training.small_model import build, state
+from training.dense_phases import GpuKernels
 from training.precision import LossScale
 
 
@@ -34,6 +35,7 @@ def load_emulated_gpu(seed):
     from tests.support.emulated_ops import build as emulated
 
     loader.load()
+    ctypes.CDLL(str(gpu.build_cublaslt()))  # where the kernels look for cuBLASLt
     tf.load_op_library(str(emulated.build_library()))
     library = ctypes.CDLL(str(gpu.build_emulation()))
     library.dlrm_seed_schedule(ctypes.c_uint64(seed))
@@ -41,7 +43,10 @@ def load_emulated_gpu(seed):
     return library.dlrm_launches
 
 
-def run(launches, seed, steps, *, rate, scale=1.0, dynamic=False, bad=None, **options):
+def run(
+    launches, seed, steps, *, rate, scale=1.0, dynamic=False, bad_step=None, bad_value=None,
+    kernels=None, **options,
+):  # fmt: skip
     """Trains a model of `margins`.
 
     Args:
@@ -50,36 +55,45 @@ def run(launches, seed, steps, *, rate, scale=1.0, dynamic=False, bad=None, **op
         steps: number of steps.
         rate: learning rate.
         scale, dynamic: of the loss.
-        bad: {step: value}: a dense feature of the step's batch is replaced.
+        bad_step: number of a step with `bad_value` as a dense feature; None as value: without that
+            step.
+        kernels: fields of `GpuKernels`.
         options: of `small_model.build`.
 
     Returns:
-        {name: array}: of each step, `losses`, `scales` after it, `recorded` (the loss that the
-        record has) and `launches`; `before/k` and `after/k`, the values that training changes,
-        `bad/step/k` those after a step of `bad`; `distances` of the ReLUs' inputs from 0, before
-        and after.
+        {name: array}: of each step, `losses`, `recorded` (the loss that the record has), `scales`
+        after it, `skipped` (number of skipped steps) and `launches`; `before/k` and `after/k`, the
+        values that training changes; `bad_before/k` and `bad_after/k`, those before and after the
+        bad step; `distances` of the ReLUs' inputs from 0, before and after.
     """
     generator = np.random.default_rng(seed)
     scale = LossScale(scale, dynamic=dynamic)
-    model, embedding, optimizer, step = build(seed, scale=scale, **options)
+    model, embedding, optimizer, step = build(
+        seed, scale=scale, kernels=GpuKernels(**(kernels or {})), **options
+    )
     margins.start(model, embedding, generator)
     made = margins.batches(steps, generator)
-    for index, value in (bad or {}).items():
-        made[int(index)] = margins.with_value(made[int(index)], value)
+    if bad_step is not None:
+        batch = made.pop(bad_step)
+        if bad_value is not None:
+            made.insert(bad_step, margins.with_value(batch, float(bad_value)))
     distances = [margins.distance(model, embedding, made)]
 
     def values(name):
         return {f"{name}/{k}": v for k, v in enumerate(state(model, embedding, optimizer))}
 
     results, rows = values("before"), []
-    for index, batch in enumerate(made):
-        after, first = made[index + 1] if index + 1 < steps else None, launches()
+    for index, (batch, after) in enumerate(zip(made, [*made[1:], None])):
+        if index == bad_step:
+            results |= values("bad_before")
+        first = launches()
         loss = float(step(batch, rate, after)[0])
-        rows.append((loss, scale.value(), step.last_loss(), launches() - first))
-        if str(index) in (bad or {}):
-            results |= values(f"bad/{index}")
+        recorded = step.last_loss()
+        rows.append((loss, recorded, scale.value(), scale.skipped()[0], launches() - first))
+        if index == bad_step:
+            results |= values("bad_after")
     distances.append(margins.distance(model, embedding, made))
-    columns = dict(zip(("losses", "scales", "recorded", "launches"), zip(*rows)))
+    columns = dict(zip(("losses", "recorded", "scales", "skipped", "launches"), zip(*rows)))
     return {**results, **values("after"), **columns, "distances": distances}
 
 
