@@ -222,9 +222,12 @@ __device__ __forceinline__ void publish_once(int32_t* state, Fill fill) {
   }
 }
 
-// Sets device memory to 0 bytes, in the order of the stream.
+// Sets each byte of device memory to a value, in the order of the stream.
+inline cudaError_t fill_memory(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  return cudaMemsetAsync(memory, value, bytes, stream);
+}
 inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t stream) {
-  return cudaMemsetAsync(memory, 0, bytes, stream);
+  return fill_memory(memory, 0, bytes, stream);
 }
 
 inline cudaError_t current_device(int* device) { return cudaGetDevice(device); }

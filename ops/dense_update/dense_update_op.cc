@@ -20,6 +20,7 @@ REGISTER_OP("Dlrm>DenseUpdate")
     .Attr("M: int >= 0")
     .Attr("G: int >= 1")
     .Attr("optimizer: {'sgd', 'adagrad', 'adam'}")
+    .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::ScalarShape)
     .Doc(
         "Updates float32 variables in place as training/optimizers.py defines it. Their gradients, "
@@ -36,10 +37,11 @@ REGISTER_OP("Dlrm>RecordLoss")
     .Input("finite: bool")
     .Input("weights_finite: bool")
     .Attr("skips: bool")
+    .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::NoOutputs)
     .Doc("Adds a step's loss to the record: sum float64, last float32 and steps int64, scalars. "
-         "With `skips`, a step that is not finite counts as last only; else last keeps the first "
-         "loss that is not finite, and a loss after which the weights are not finite is NaN. GPUs "
-         "only.");
+         "A loss after which the weights are not finite is NaN. With `skips`, the loss of a step "
+         "that is not finite is stored in last only; else last keeps the first loss that is not "
+         "finite. GPUs only.");
 
 }  // namespace dlrm

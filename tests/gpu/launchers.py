@@ -89,6 +89,41 @@ class Mlp(ctypes.Structure):
         return cls(batch, int64_array(widths), len(widths) - 1, dtype, last_relu, tf32)
 
 
+class LogLoss(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("batch", ctypes.c_int64), ("width", ctypes.c_int64), ("dtype", ctypes.c_int32),
+        ("relu", ctypes.c_int32), ("hidden", ctypes.c_void_p), ("kernel", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p), ("label", ctypes.c_void_p), ("scale", ctypes.c_void_p),
+        ("loss", ctypes.c_void_p), ("hidden_gradient", ctypes.c_void_p),
+        ("kernel_gradient", ctypes.c_void_p), ("bias_gradient", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class DenseUpdate(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("optimizer", ctypes.c_int32), ("variables", ctypes.c_int32), ("pieces", ctypes.c_int32),
+        ("variable", ctypes.POINTER(ctypes.c_void_p)),
+        ("states", ctypes.POINTER(ctypes.c_void_p)),
+        ("variable_size", ctypes.POINTER(ctypes.c_int64)),
+        ("piece", ctypes.POINTER(ctypes.c_void_p)),
+        ("piece_size", ctypes.POINTER(ctypes.c_int64)),
+        ("iteration", ctypes.c_void_p), ("learning_rate", ctypes.c_void_p),
+        ("loss_scale", ctypes.c_void_p), ("finite", ctypes.c_void_p),
+        ("weights_finite", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class LossRecord(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("loss", ctypes.c_void_p), ("finite", ctypes.c_void_p),
+        ("weights_finite", ctypes.c_void_p), ("skips", ctypes.c_int32), ("sum", ctypes.c_void_p),
+        ("last", ctypes.c_void_p), ("steps", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+#: Numbers of the optimizers, as in DlrmDenseOptimizer.
+DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
+
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _BATCH, _UPDATE = ctypes.POINTER(EmbeddingBatch), ctypes.POINTER(EmbeddingUpdate)
 _SHAPE, _ROWS = ctypes.POINTER(InteractionShape), ctypes.POINTER(FeatureRows)
@@ -107,6 +142,12 @@ _SIGNATURES = {
     "mlp_forward": [_MLP, _P, _ARRAY, _ARRAY, _ARRAY, _P, _P, _P, ctypes.c_size_t, _P],
     "mlp_backward": [_MLP, _P, _P, _P, _ARRAY, _ARRAY, _P, _P, _ARRAY, _ARRAY, _P, ctypes.c_size_t,
                      _P],
+    "log_loss_workspace_bytes": [ctypes.POINTER(LogLoss), _SIZE],
+    "log_loss": [ctypes.POINTER(LogLoss), _P, ctypes.c_size_t, _P],
+    "all_finite": [ctypes.POINTER(_P), ctypes.POINTER(_I), _I, ctypes.c_int32, _P, _P],
+    "dense_update_workspace_bytes": [ctypes.POINTER(DenseUpdate), _SIZE],
+    "dense_update": [ctypes.POINTER(DenseUpdate), _P, ctypes.c_size_t, _P],
+    "record_loss": [ctypes.POINTER(LossRecord), _P],
 }  # fmt: skip
 _OTHERS = ("dot_interaction_width", "row_optimizer", "id_error_take", "mlp_error")
 #: Functions that every library must have.
@@ -135,6 +176,12 @@ class Library:
     mlp_workspace_bytes: Callable[..., None]
     mlp_forward: Callable[..., None]
     mlp_backward: Callable[..., None]
+    log_loss_workspace_bytes: Callable[..., None]
+    log_loss: Callable[..., None]
+    all_finite: Callable[..., None]
+    dense_update_workspace_bytes: Callable[..., None]
+    dense_update: Callable[..., None]
+    record_loss: Callable[..., None]
 
     def __init__(self, path):
         self._library = _load(path)
@@ -251,6 +298,17 @@ class Library:
         """Returns the bytes of device memory that an update of this batch needs."""
         size = ctypes.c_size_t()
         self.embedding_workspace_bytes(ctypes.byref(batch), ctypes.byref(rule), ctypes.byref(size))
+        return size.value
+
+    def bytes_of(self, name, description):
+        """Returns the bytes of device memory that a call needs.
+
+        Args:
+            name: of the launcher: "log_loss" or "dense_update".
+            description: its structure.
+        """
+        size = ctypes.c_size_t()
+        getattr(self, f"{name}_workspace_bytes")(ctypes.byref(description), ctypes.byref(size))
         return size.value
 
 

@@ -44,6 +44,8 @@ inline unsigned __float_as_uint(float value) { return dlrm_bits<unsigned>(value)
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline unsigned __umulhi(unsigned a, unsigned b) {
@@ -311,9 +313,12 @@ void publish_once(int32_t* state, Fill fill) {
   }
 }
 
-inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t) {
-  std::memset(memory, 0, bytes);
+inline cudaError_t fill_memory(void* memory, int value, size_t bytes, cudaStream_t) {
+  std::memset(memory, value, bytes);
   return cudaSuccess;
+}
+inline cudaError_t clear_memory(void* memory, size_t bytes, cudaStream_t stream) {
+  return fill_memory(memory, 0, bytes, stream);
 }
 
 inline cudaError_t current_device(int* device) {
