@@ -15,6 +15,7 @@ import tensorflow as tf
 from model.interactions import Interaction, check_native, interaction_class
 from model.mlp import MLP
 from ops import loader
+from ops.mlp import load_kernels
 
 _BOTTOM_STREAM, _TOP_STREAM, _INTERACTION_STREAM = 1, 2, 3
 
@@ -33,8 +34,10 @@ class DLRMConfig:
         custom_interact: compute the interaction with its native op instead of TensorFlow's ops.
             Both have the same layout, so weights interchange.
         xla: compile the dense parts with XLA. A native op stays outside the compiled functions.
-        fused_mlp: compute each MLP with the project's op (CPUs) instead of TensorFlow's layers.
-            The variables are the same. Not with `xla` or float16.
+        fused_mlp: compute each MLP with the project's op instead of TensorFlow's layers. The
+            variables are the same. Not with `xla`; float16 needs a GPU.
+        tf32: let GPUs round the operands of float32 products of fused MLPs to TF32. TensorFlow's
+            layers follow `tf.config.experimental.enable_tensor_float_32_execution` instead.
         compute_dtype: dtype of arithmetic: "float32", "bfloat16" or "float16". Variables and
             logits are always float32.
 
@@ -52,6 +55,7 @@ class DLRMConfig:
     custom_interact: bool = False
     xla: bool = False
     fused_mlp: bool = False
+    tf32: bool = True
     compute_dtype: str = "float32"
 
     def __post_init__(self):
@@ -65,8 +69,6 @@ class DLRMConfig:
             check_native(self.interaction)
         if self.fused_mlp and self.xla:
             raise ValueError("fused_mlp: not possible with xla, which compiles TensorFlow's layers")
-        if self.fused_mlp and self.compute_dtype == "float16":
-            raise ValueError("fused_mlp: expected float32 or bfloat16, found float16")
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction of this model."""
@@ -104,22 +106,23 @@ class DenseDLRM(tf.Module):
     Raises:
         ops.loader.LibraryNotBuiltError: `custom_interact` or `fused_mlp`, but the op's native
             library is not built.
+        TypeError: `fused_mlp`, but the op has no kernel of `compute_dtype` for the device.
     """
 
     def __init__(self, config: DLRMConfig) -> None:
         super().__init__(name="dlrm")
         if config.custom_interact:
             loader.load()
-        if config.fused_mlp:
-            loader.load("mlp")
         self.dense_features = config.dense_features
         self.dimension = config.bottom_mlp[-1]
         self.tables = config.tables
         self.compute_dtype = tf.as_dtype(config.compute_dtype)
+        if config.fused_mlp:
+            load_kernels(self.compute_dtype)
         # With XLA, a separate inference function would only compile the same code twice.
         self._distinguishes_inference = not config.xla
         interaction = config.make_interaction()
-        options = {"seed": config.seed, "fused": config.fused_mlp}
+        options = {"seed": config.seed, "fused": config.fused_mlp, "tf32": config.tf32}
         self.bottom = MLP(
             config.bottom_mlp, self.dense_features, stream=_BOTTOM_STREAM, name="bottom", **options
         )

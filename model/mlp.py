@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ops.mlp import mlp
+from ops.mlp import MlpActivations, mlp, mlp_backward, mlp_forward
 
 # The slope of `relu` below zero: its results are far below rounding errors. In float16 it is 0.
 RELU_SLOPE = 2.0**-100
@@ -106,12 +106,14 @@ class MLP(tf.Module):
         inputs: width of the input.
         seed, stream: see `initial_weights`.
         last_relu: False leaves the last layer linear.
-        fused: compute all layers with the project's op (`ops.mlp`, CPUs, float32 and bfloat16)
-            instead of TensorFlow's. The variables are the same.
+        fused: compute all layers with the project's op (`ops.mlp`; float16 on GPUs only) instead
+            of TensorFlow's. The variables are the same.
+        tf32: with `fused`, let GPUs round the operands of float32 products to TF32.
         name: of the module and of its scope in graphs.
 
     Attributes:
         dense_layers: one `Dense` per layer, also if fused.
+        fused: whether the project's op computes the layers.
 
     Raises:
         ValueError: there is no layer, or a width is below 1.
@@ -126,6 +128,7 @@ class MLP(tf.Module):
         stream: int,
         last_relu: bool = True,
         fused: bool = False,
+        tf32: bool = True,
         name: str = "mlp",
     ) -> None:
         super().__init__(name=name)
@@ -140,7 +143,8 @@ class MLP(tf.Module):
             for index, (kernel, bias) in enumerate(initial_weights(sizes, inputs, seed, stream))
         ]
         self._last_relu = last_relu
-        self._fused = fused
+        self.fused = fused
+        self._tf32 = tf32
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
@@ -156,14 +160,14 @@ class MLP(tf.Module):
         """Applies the layers.
 
         Args:
-            inputs: [B, inputs] float32, bfloat16 or float16 (not `fused`).
+            inputs: [B, inputs] float32, bfloat16 or float16.
             for_inference: no gradient can be taken, and nothing is stored for it.
 
         Returns:
             [B, sizes[-1]] in the dtype of the inputs.
         """
         with tf.name_scope(self.name):
-            if self._fused:
+            if self.fused:
                 return self._apply_fused(inputs, for_inference)
             activation = relu_for_inference if for_inference else relu
             for index, layer in enumerate(self.dense_layers):
@@ -173,7 +177,81 @@ class MLP(tf.Module):
             return inputs
 
     def _apply_fused(self, inputs, for_inference):
-        # Kernels stay float32: bfloat16 kernels would have bfloat16 gradients.
-        kernels = [tf.convert_to_tensor(layer.kernel) for layer in self.dense_layers]
-        biases = [tf.convert_to_tensor(layer.bias) for layer in self.dense_layers]
-        return mlp(inputs, kernels, biases, self._last_relu, for_inference=for_inference)
+        kernels, biases = self._weights(len(self.dense_layers))
+        return mlp(
+            inputs, kernels, biases, self._last_relu, for_inference=for_inference, tf32=self._tf32
+        )
+
+    def _weights(self, layers):
+        # Kernels stay float32: 16-bit kernels would have 16-bit gradients.
+        chosen = self.dense_layers[:layers]
+        kernels = [tf.convert_to_tensor(layer.kernel) for layer in chosen]
+        return kernels, [tf.convert_to_tensor(layer.bias) for layer in chosen]
+
+    def _relu_follows(self, layers):
+        return self._last_relu or layers < len(self.dense_layers)
+
+    def forward_for_training(self, inputs: tf.Tensor, layers: int | None = None) -> MlpActivations:
+        """Applies the first layers with the fused op; `backward` then needs no tape.
+
+        Args:
+            inputs: as in `__call__`.
+            layers: how many layers to apply, with their ReLUs; None: all. 0 returns the inputs as
+                the outputs.
+
+        Returns:
+            The activations; `y` are the outputs.
+
+        Raises:
+            ValueError: the MLP is not `fused`, or has fewer layers.
+        """
+        layers = self._check_layers(layers)
+        if layers == 0:
+            return MlpActivations(inputs, inputs, [], None)
+        with tf.name_scope(self.name):
+            kernels, biases = self._weights(layers)
+            return mlp_forward(inputs, kernels, biases, self._relu_follows(layers), self._tf32)
+
+    def backward(
+        self,
+        gradient: tf.Tensor,
+        activations: MlpActivations,
+        layers: int | None = None,
+        *,
+        before_relu: bool = False,
+        input_gradient: bool = True,
+    ) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
+        """Returns the gradients of `forward_for_training`, of the inputs and of the weights.
+
+        Args:
+            gradient: the gradient of the outputs `y`, of their shape and type.
+            activations: the result of `forward_for_training`.
+            layers: as in that call.
+            before_relu: `gradient` is that of the input of the ReLU which returned `y`.
+            input_gradient: False leaves out the gradient of the inputs.
+
+        Returns:
+            (gradient of the inputs or None, [gradient of kernel 0, of bias 0, of kernel 1, ...],
+            float32, in the order of `variables`).
+
+        Raises:
+            ValueError: the MLP is not `fused`, or has fewer layers.
+        """
+        layers = self._check_layers(layers)
+        if layers == 0:
+            return (gradient if input_gradient else None), []
+        with tf.name_scope(self.name):
+            kernels, _ = self._weights(layers)
+            found = mlp_backward(
+                gradient, activations, kernels, self._relu_follows(layers) and not before_relu,
+                self._tf32, input_gradient=input_gradient,
+            )  # fmt: skip
+        return found.x, [g for pair in zip(found.kernels, found.biases) for g in pair]
+
+    def _check_layers(self, layers):
+        most = len(self.dense_layers)
+        if not self.fused:
+            raise ValueError(f"MLP {self.name}: gradients without a tape need fused=True")
+        if layers is not None and not 0 <= layers <= most:
+            raise ValueError(f"MLP {self.name}: expected at most {most} layers, found {layers}")
+        return most if layers is None else layers

@@ -70,6 +70,23 @@ def load(name: str = "ops") -> ModuleType:
     return loaded if ops is None else ops
 
 
+def kernel_types(op: str) -> dict[str, tuple[tf.DType, ...]]:
+    """Returns the kernels of an op that are loaded, as {type of device: values of attribute T}.
+
+    Args:
+        op: name of an op, such as "Dlrm>MlpForward".
+    """
+    # TensorFlow has no public function for this.
+    from tensorflow.python.framework import kernels
+
+    found: dict[str, tuple[tf.DType, ...]] = {}
+    for kernel in kernels.get_registered_kernels_for_op(op).kernel:
+        types = [t for c in kernel.constraint if c.name == "T" for t in c.allowed_values.list.type]
+        known = {*found.get(kernel.device_type, ()), *map(tf.as_dtype, types)}
+        found[kernel.device_type] = tuple(sorted(known, key=lambda dtype: dtype.as_datatype_enum))
+    return found
+
+
 def has_cuda() -> bool:
     """Returns whether the op library has CUDA kernels; loads it.
 
@@ -77,8 +94,4 @@ def has_cuda() -> bool:
         LibraryNotBuiltError: as `load`.
     """
     load()
-    # TensorFlow has no public function for this.
-    from tensorflow.python.framework import kernels
-
-    registered = kernels.get_registered_kernels_for_op("Dlrm>EmbeddingLookup").kernel
-    return any(kernel.device_type == "GPU" for kernel in registered)
+    return "GPU" in kernel_types("Dlrm>EmbeddingLookup")

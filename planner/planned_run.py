@@ -83,6 +83,7 @@ class PlannedRun:
       tables: optimizer and placement of the tables.
       global_batch_size: B.
       amp: mixed precision: float16 on a GPU, bfloat16 on a CPU.
+      tf32: without `amp`, GPUs that can (A100 and later) round operands of products to TF32.
       compress: duplicate ids are removed before the exchange.
       unique_fraction: measured share of unique ids in a local batch, or None.
       per_table_files: ranks can read the ids of only their own tables.
@@ -93,6 +94,7 @@ class PlannedRun:
     tables: Tables = dataclasses.field(default_factory=Tables)
     global_batch_size: int = 65536
     amp: bool = False
+    tf32: bool = True
     compress: bool = False
     unique_fraction: float | None = None
     per_table_files: bool = True
@@ -140,8 +142,9 @@ class PlannedRun:
 
     @property
     def precision(self) -> str:
-        """Precision of matrix products: TensorFlow's default (TF32 from A100 on), or AMP's."""
+        """Precision of matrix products: a name in `planner.cost_model.predict`."""
         on_cpu = self.machines.device.startswith("cpu")
         if self.amp:
             return "bf16" if on_cpu else "fp16"
-        return "fp32" if on_cpu or self.machines.device.startswith("v100") else "tf32"
+        has_tf32 = not on_cpu and not self.machines.device.startswith("v100")
+        return "tf32" if has_tf32 and self.tf32 else "fp32"

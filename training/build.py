@@ -68,6 +68,11 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
     dtype = precision.compute_dtype(speed, gpus)
     if gpus and speed.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if gpus:
+        tf.config.experimental.enable_tensor_float_32_execution(speed.tf32)
+    elif speed.tf32 and "tf32" in config.given:
+        problem = "needs a GPU: CPUs do not round the operands of float32 products; leave it out"
+        raise UserError.of_flag("tf32", "true", problem)
     source = open_data(config.data, training, dense_features)
     chosen = backend.choose(speed.embedding_backend)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
@@ -94,6 +99,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         custom_interact=speed.custom_interact,
         xla=speed.xla,
         fused_mlp=fused_mlp(speed, dtype, gpus, cluster.rank),
+        tf32=speed.tf32,
         compute_dtype=dtype.name,
     )
     dense_model = DenseDLRM(dense_config)
@@ -120,7 +126,8 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
 def fused_mlp(speed: SpeedConfig, dtype: tf.DType, gpus: int, rank: int) -> bool:
     """Returns whether to compute the MLPs with the fused op instead of TensorFlow's layers.
 
-    If --mlp=auto cannot load the op's library, rank 0 prints a warning.
+    If --mlp=auto cannot use the op because of how the libraries were built, rank 0 prints a
+    warning.
 
     Args:
         speed: the settings.
@@ -129,24 +136,28 @@ def fused_mlp(speed: SpeedConfig, dtype: tf.DType, gpus: int, rank: int) -> bool
         rank: this process's rank.
 
     Raises:
-        UserError: --mlp=fused does not support the device or `dtype`.
+        UserError: --mlp=fused does not support `dtype` on the device, or the op library has no
+            CUDA kernels.
         ops.loader.LibraryNotBuiltError: --mlp=fused, but its library is not built.
     """
-    if speed.mlp == "tensorflow" or (speed.mlp == "auto" and speed.xla):
+    required = speed.mlp == "fused"
+    if speed.mlp == "tensorflow" or (not required and speed.xla):
         return False
-    why_not = None
-    if gpus:
-        why_not = "expected a CPU, found a GPU"
-    elif dtype == tf.float16:
-        why_not = "expected float32 or bfloat16, found float16"
-    if why_not is not None:
-        if speed.mlp == "fused":
-            raise UserError.of_flag("mlp", "fused", f"{why_not}; use --mlp=tensorflow")
+    if not gpus and dtype == tf.float16:
+        if required:
+            problem = "expected float32 or bfloat16 on a CPU, found float16; use --mlp=tensorflow"
+            raise UserError.of_flag("mlp", "fused", problem)
         return False
     try:
-        loader.load("mlp")
-    except loader.LibraryNotBuiltError as error:
-        if speed.mlp == "fused":
+        if not gpus:
+            loader.load("mlp")
+        elif not loader.has_cuda():
+            problem = (
+                "the op library has no CUDA kernels: install a CUDA toolkit and build it again"
+            )
+            raise UserError.of_flag("mlp", speed.mlp, f"{problem}, or use --mlp=tensorflow")
+    except (loader.LibraryNotBuiltError, UserError) as error:
+        if required:
             raise
         if rank == 0:
             warn(f"the MLPs use TensorFlow's layers, which are slower than the fused op: {error}")

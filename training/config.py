@@ -329,10 +329,16 @@ class SpeedConfig:
     xla: bool = setting(False, "compile the dense layers with XLA")
     mlp: str = setting(
         "auto",
-        "implementation of the MLPs. fused: one oneDNN op per MLP, on CPUs. tensorflow: "
-        "TensorFlow's ops. auto: fused on a CPU if its library is built and --xla is off, else "
-        "tensorflow",
+        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16), by "
+        "cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
+        "device and type and --xla is off, else tensorflow",
         choices=("auto", "fused", "tensorflow"),
+    )
+    tf32: bool = setting(
+        True,
+        "let GPUs round the operands of float32 matrix products to TF32 (11 bits of mantissa); no "
+        "effect with --amp. The op of --custom_interact keeps float32's accuracy: it computes "
+        "three TF32 products for each",
     )
     custom_interact: bool = setting(False, "use this project's dot-interaction op")
     embedding_kernels: str = setting(

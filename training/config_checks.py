@@ -153,6 +153,9 @@ def _check_texts(config: Config) -> None:
         raise UserError.of_flag("use_splited_dataset", "true", problem)
     if not speed.amp and speed.amp_dtype != "auto":
         raise UserError.of_flag("amp_dtype", speed.amp_dtype, "has no effect without --amp")
+    if speed.amp and "tf32" in config.given:
+        problem = "has no effect with --amp, whose products are in 16 bits: leave one of them out"
+        raise UserError.of_flag("tf32", str(speed.tf32).lower(), problem)
     if config.job.mode == "train" and config.training.global_batch_size is not None:
         config.training.learning_rates()
 

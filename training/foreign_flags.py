@@ -58,6 +58,7 @@ _OURS = {
     "shuffle_seed=1": (
         "data_randomize", "mlperf_bin_shuffle", "shuffle", "shuffle_batch_order", "shuffle_batches",
     ),
+    "tf32": ("allow_tf32", "enable_tf32_compute"),
     "top_mlp": ("arch_mlp_top", "over_arch_layer_sizes", "top_mlp_dims", "top_mlp_sizes"),
     "use_synthetic_dataset": ("data_generation",),
     "vocab_sizes": (
@@ -139,7 +140,6 @@ _WITHOUT = {
         "save_onnx", "quantize_mlp_with_bit", "quantize_emb_with_bit", "fp16",
         "save_input_signature", "saved_model_input_path",
     ),
-    "TensorFlow uses TF32 if the GPU has it": ("allow_tf32", "enable_tf32_compute"),
     "the machine and the data determine the kernels": (
         "optimized_mlp", "embedding_type", "gpu_embedding_type", "cpu_embedding_type",
         "cuda_graphs", "disable_algorithm_search", "tf_gpu_memory_limit_gb", "auc_device",

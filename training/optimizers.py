@@ -18,7 +18,8 @@ class DenseOptimizer(abc.ABC):
     """Updates float32 variables in place, given gradients and a learning rate as tensors.
 
     A subclass lists the states that it keeps for each variable, which start at 0, and implements
-    `_update`. An entry in `OPTIMIZERS` makes it a value of --optimizer.
+    `_update`. An entry in `OPTIMIZERS` makes it a value of --optimizer. `native_rule` is the name
+    of the same update in `ops.dense_update`.
 
     Args:
         variables: the variables to update; names of states contain their names.
@@ -26,6 +27,8 @@ class DenseOptimizer(abc.ABC):
 
     #: Names of the states: for each variable, one float32 variable of the same shape per name.
     states: ClassVar[tuple[str, ...]] = ()
+    #: Its name in `ops.dense_update`.
+    native_rule: ClassVar[str]
 
     def __init__(self, variables: Sequence[tf.Variable]) -> None:
         import tensorflow as tf
@@ -71,6 +74,33 @@ class DenseOptimizer(abc.ABC):
         for gradient, (variable, states) in zip(gradients, self._updated):
             self._update(variable, states, gradient, factors)
 
+    def apply_native(
+        self,
+        gradients: Sequence[tf.Tensor],
+        learning_rate: tf.Tensor,
+        loss_scale: tf.Tensor,
+        finite: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Same as `apply`, for all variables at once with the project's GPU kernel.
+
+        Args:
+            gradients: float32 tensors of any shapes; their concatenation begins with the gradients
+                of all variables, in order, times `loss_scale`. What follows them is ignored.
+            learning_rate: scalar float32.
+            loss_scale: scalar float32.
+            finite: as for `apply`.
+
+        Returns:
+            Whether all variables are finite after the update, a scalar bool.
+        """
+        from ops.dense_update import dense_update
+
+        variables = [variable for variable, _ in self._updated]
+        return dense_update(
+            variables, self.variables[1:], self._iteration, gradients, learning_rate, loss_scale,
+            finite, self.native_rule,
+        )  # fmt: skip
+
     def _factors(
         self, iteration: tf.Tensor, learning_rate: tf.Tensor, finite: tf.Tensor | None
     ) -> tuple[tf.Tensor, ...]:
@@ -99,6 +129,8 @@ class DenseOptimizer(abc.ABC):
 class SGD(DenseOptimizer):
     """w -= rate g, one TensorFlow op per variable."""
 
+    native_rule = "sgd"
+
     def _update(self, variable, states, gradient, factors):
         import tensorflow as tf
 
@@ -115,6 +147,7 @@ class Adagrad(DenseOptimizer):
     """
 
     states = ("accumulator",)
+    native_rule = "adagrad"
 
     def _update(self, variable, states, gradient, factors):
         import tensorflow as tf
@@ -134,6 +167,7 @@ class Adam(DenseOptimizer):
     """
 
     states = ("m", "v")
+    native_rule = "adam"
 
     def _factors(self, iteration, learning_rate, finite):
         import tensorflow as tf

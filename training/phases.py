@@ -22,6 +22,7 @@ RECEIVE = "receive batch"
 LOOKUP = "lookup"
 EXCHANGE_VECTORS = "exchange vectors"
 DENSE = "dense forward and backward"
+BOTTOM_BACKWARD = "bottom MLP backward"  # with fused MLPs on a GPU; else part of the phase before
 AVERAGE = "average dense gradients"
 UPDATE_DENSE = "update dense"
 EXCHANGE_GRADIENTS = "exchange gradients"

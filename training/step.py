@@ -17,7 +17,9 @@ from model.dlrm import DenseDLRM
 from model.embedding.interface import Embedding, ExchangePlan
 from ops.nvtx import ranges
 from training import phases
-from training.dense_phases import DensePhases, LossRecord, StepParts
+from training.dense_phases import DenseUpdate, LossRecord, StepParts, TapeGradients
+from training.fused_phases import FusedGradients
+from training.native_update import NativeUpdate
 from training.phases import HOST, Phase
 from training.upload_phases import upload_phases
 
@@ -92,47 +94,27 @@ def train_phases(parts: StepParts, losses: LossRecord, device: str | None = None
 
 
 def _computing_phases(parts, losses, device):
-    embedding, work = parts.embedding, DensePhases(parts, losses)
-    forward_and_dense = (
-        *_vector_phases(embedding, device),
-        Phase(
-            phases.DENSE,
-            work.forward_and_backward,
-            ("dense", "vectors", "label"),
-            ("loss", "gradients", "vector_gradients", "loss_scale"),
-            # The bottom MLP runs before the vectors arrive, and the gradients of the vectors are
-            # sent back before the dense gradients are ready.
-            waits_for="vectors",
-            early=("vector_gradients", "loss_scale"),
-            device=device,
-        ),
-        Phase(
-            phases.AVERAGE,
-            work.average,
-            ("loss", "gradients", "vector_gradients", "loss_scale", "local_votes"),
-            ("loss", "votes", "gradients", "finite"),
-            device=device,
-        ),
-        Phase(
-            phases.UPDATE_DENSE,
-            work.update,
-            ("gradients", "loss", "learning_rate", "finite"),
-            device=device,
-        ),
-    )
+    embedding, kernels = parts.embedding, parts.kernels
+    gradients = FusedGradients(parts) if kernels.fused else TapeGradients(parts)
+    finish = NativeUpdate(parts, losses) if kernels.update else DenseUpdate(parts, losses)
+    upper, lower = gradients.phases(device)
+    forward = *_vector_phases(embedding, device), upper
     if not parts.update_embedding:
-        return forward_and_dense
+        return (*forward, *lower, *finish.phases(device))
 
     def update_rows(plan, gradients, learning_rate, loss_scale, finite):
         scale = 1.0 / loss_scale
         if finite is not None:
             # A scale of 0 skips the update. A condition would bring `finite` to the host.
             scale = tf.where(finite, scale, 0.0)
-        embedding.update_local(plan, gradients, parts.embedding_rate * learning_rate, scale)
+        if parts.embedding_rate != 1.0:
+            learning_rate = parts.embedding_rate * learning_rate
+        embedding.update_local(plan, gradients, learning_rate, scale)
         return ()
 
     return (
-        *forward_and_dense,
+        *forward,
+        # Before the phases that do not use the vectors' gradients, which then travel meanwhile.
         Phase(
             phases.EXCHANGE_GRADIENTS,
             lambda plan, rows, gradients: (embedding.exchange_gradients(plan, rows, gradients),),
@@ -141,6 +123,8 @@ def _computing_phases(parts, losses, device):
             waits_for="vector_gradients",
             device=device,
         ),
+        *lower,
+        *finish.phases(device),
         Phase(
             phases.UPDATE_ROWS,
             update_rows,

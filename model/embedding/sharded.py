@@ -161,16 +161,15 @@ class ShardedEmbedding:
     ) -> None:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
         exchanged, replicated = gradients
+        if self._scale != 1.0:  # saves a kernel on a GPU
+            scale = self._scale * scale
         if self._replicated is not None:
-            self._replicated.update(
-                plan.touched_rows, replicated, learning_rate, self._scale * scale
-            )
+            self._replicated.update(plan.touched_rows, replicated, learning_rate, scale)
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
             self._fused.update(
-                plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate,
-                self._scale * scale,
-            )  # fmt: skip
+                plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate, scale
+            )
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
         """Returns the rows of the exchanged tables that this batch's update changes."""

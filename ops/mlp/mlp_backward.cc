@@ -71,28 +71,11 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
   }
 
   void Compute(OpKernelContext* c) override {
-    OpInputList kernels, hidden;
-    OP_REQUIRES_OK(c, c->input_list("kernels", &kernels));
-    OP_REQUIRES_OK(c, c->input_list("hidden", &hidden));
-    const Tensor &gradient = c->input(0), &y = c->input(1), &x = c->input(2);
-    std::vector<int64_t> widths;
-    OP_REQUIRES_OK(c, CheckKernels(x, kernels, &widths));
-    const int64_t batch = x.dim_size(0);
-    const int layers = kernels.size();
-    OP_REQUIRES(c, hidden.size() == layers - 1,
-                InvalidArgument("MLP gradient: expected ", layers - 1, " hidden activations for ",
-                                layers, " layers, found ", hidden.size()));
-    const auto check = [&](const char* what, const Tensor& tensor, int64_t width) {
-      return tensor.shape() == TensorShape({batch, width})
-                 ? Status()
-                 : InvalidArgument("MLP gradient: expected ", what, " [", batch, ", ", width,
-                                   "], found shape ", tensor.shape().DebugString());
-    };
-    OP_REQUIRES_OK(c, check("gradient", gradient, widths.back()));
-    OP_REQUIRES_OK(c, check("y", y, widths.back()));
-    for (int l = 0; l < hidden.size(); ++l) {
-      OP_REQUIRES_OK(c, check("hidden activations", hidden[l], widths[l + 1]));
-    }
+    MlpBackwardInputs inputs;
+    OP_REQUIRES_OK(c, inputs.Open(c));
+    const Tensor& x = *inputs.x;
+    const std::vector<int64_t>& widths = inputs.widths;
+    const int64_t batch = inputs.batch();
     Tensor* x_gradient = nullptr;
     OP_REQUIRES_OK(
         c, c->allocate_output(0, input_gradient_ ? x.shape() : TensorShape({0, x.dim_size(1)}),
@@ -101,9 +84,9 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     OpOutputList kernel_gradients, bias_gradients;
     OP_REQUIRES_OK(c, c->output_list("kernel_gradients", &kernel_gradients));
     OP_REQUIRES_OK(c, c->output_list("bias_gradients", &bias_gradients));
-    for (int l = 0; l < layers; ++l) {
+    for (int l = 0; l < inputs.layers(); ++l) {
       Tensor *kernel = nullptr, *bias = nullptr;
-      OP_REQUIRES_OK(c, kernel_gradients.allocate(l, kernels[l].shape(), &kernel));
+      OP_REQUIRES_OK(c, kernel_gradients.allocate(l, inputs.kernels[l].shape(), &kernel));
       OP_REQUIRES_OK(c, bias_gradients.allocate(l, TensorShape({widths[l + 1]}), &bias));
       std::memset(bias->data(), 0, bias->TotalBytes());
       if (batch == 0) std::memset(kernel->data(), 0, kernel->TotalBytes());

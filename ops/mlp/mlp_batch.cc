@@ -27,22 +27,6 @@ std::shared_ptr<const MlpProducts> ProductsCache::Get(const std::vector<int64_t>
   return kept;
 }
 
-Status CheckKernels(const Tensor& x, const OpInputList& kernels, std::vector<int64_t>* widths) {
-  if (x.dims() != 2 || x.dim_size(1) < 1) {
-    return InvalidArgument("MLP: expected x [B, K >= 1], found shape ", x.shape().DebugString());
-  }
-  widths->assign(1, x.dim_size(1));
-  for (int l = 0; l < kernels.size(); ++l) {
-    const TensorShape& shape = kernels[l].shape();
-    if (shape.dims() != 2 || shape.dim_size(0) != widths->back() || shape.dim_size(1) < 1) {
-      return InvalidArgument("MLP: expected kernel ", l, " [", widths->back(),
-                             ", N >= 1], found shape ", shape.DebugString());
-    }
-    widths->push_back(shape.dim_size(1));
-  }
-  return Status();
-}
-
 int64_t Threads(OpKernelContext* c) {
   return c->device()->tensorflow_cpu_worker_threads()->num_threads;
 }

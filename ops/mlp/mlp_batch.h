@@ -57,10 +57,6 @@ class ProductsCache {
   std::map<std::vector<int64_t>, std::shared_ptr<const MlpProducts>> products_;
 };
 
-// Checks x [B, K] and kernels [K, n1], [n1, n2] ...; sets widths {K, n1, n2 ...}.
-Status CheckKernels(const tensorflow::Tensor& x, const tensorflow::OpInputList& kernels,
-                    std::vector<int64_t>* widths);
-
 // Runs work(slot) for every slot on TensorFlow's threads, with single-threaded oneDNN in each.
 // Returns an error if a call throws.
 Status RunSlots(tensorflow::OpKernelContext* c, int64_t slots,

@@ -20,27 +20,14 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
   static constexpr bool kBackward = false;
 
   void Compute(OpKernelContext* c) override {
-    OpInputList kernels, biases;
-    OP_REQUIRES_OK(c, c->input_list("kernels", &kernels));
-    OP_REQUIRES_OK(c, c->input_list("biases", &biases));
-    const Tensor& x = c->input(0);
-    std::vector<int64_t> widths;
-    OP_REQUIRES_OK(c, CheckKernels(x, kernels, &widths));
-    for (int l = 0; l < biases.size(); ++l) {
-      OP_REQUIRES(c, biases[l].dims() == 1 && biases[l].dim_size(0) == widths[l + 1],
-                  InvalidArgument("MLP: expected bias ", l, " [", widths[l + 1],
-                                  "], the width of its kernel, found shape ",
-                                  biases[l].shape().DebugString()));
-    }
-    const int64_t batch = x.dim_size(0);
-    Tensor* y = nullptr;
-    OP_REQUIRES_OK(c, c->allocate_output(0, TensorShape({batch, widths.back()}), &y));
     OpOutputList hidden;
     OP_REQUIRES_OK(c, c->output_list("hidden", &hidden));
-    OP_REQUIRES(
-        c, hidden.size() == 0 || hidden.size() == kernels.size() - 1,
-        InvalidArgument("MLP: expected ", kernels.size() - 1, " or 0 hidden activations for ",
-                        kernels.size(), " layers, found M = ", hidden.size()));
+    MlpForwardInputs inputs;
+    OP_REQUIRES_OK(c, inputs.Open(c, hidden.size()));
+    const std::vector<int64_t>& widths = inputs.widths;
+    const int64_t batch = inputs.batch();
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(c, c->allocate_output(0, TensorShape({batch, widths.back()}), &y));
     for (int l = 0; l < hidden.size(); ++l) {
       Tensor* activations = nullptr;
       OP_REQUIRES_OK(c, hidden.allocate(l, TensorShape({batch, widths[l + 1]}), &activations));

@@ -9,6 +9,7 @@
 #include "cpu/huge_pages.h"
 #include "cpu/tensor_elements.h"
 #include "mlp/mlp_batch.h"
+#include "mlp/mlp_shapes.h"
 
 namespace dlrm {
 

@@ -54,9 +54,9 @@ class UpdateProblem:
         result = self.memory.upload(np.asarray([7], np.uint8))
         description = DenseUpdate(
             DENSE_OPTIMIZERS.index(self.optimizer), len(self.sizes), len(pieces),
-            pointer_array([buffer.pointer for buffer in self.variables]),
-            pointer_array([buffer.pointer for buffer in self.states]), int64_array(self.sizes),
-            pointer_array([buffer.pointer for buffer in uploaded]),
+            pointer_array(self.variables),
+            pointer_array(self.states), int64_array(self.sizes),
+            pointer_array(uploaded),
             int64_array([len(piece) for piece in pieces]), self.iteration.pointer,
             *(buffer.pointer for buffer in (*scalars, flag, result)),
         )  # fmt: skip

@@ -158,7 +158,7 @@ def run_finite(library, memory, rng, dtype, sizes, offset):
         buffers = [memory.upload(array, shift) for array in arrays]
         finite = memory.upload(np.asarray([7], np.uint8))
         library.all_finite(
-            pointer_array([buffer.pointer for buffer in buffers]), int64_array(sizes), len(sizes),
+            pointer_array(buffers), int64_array(sizes), len(sizes),
             dtype, finite.pointer, memory.stream,
         )  # fmt: skip
         found = int(finite.download()[0])

@@ -58,5 +58,6 @@ def planned_run(config: Config) -> PlannedRun:
         ),
         global_batch_size=config.training.batch_size,
         amp=speed.amp,
+        tf32=speed.tf32,
         compress=speed.dedup_ids,
     )

@@ -15,6 +15,7 @@ from training.checkpoint.saver import Saver
 from training.checkpoint.state import State
 from training.config import Config
 from training.data import Data
+from training.dense_phases import gpu_kernels
 from training.evaluation import evaluator
 from training.loop import GUARD_INTERVAL, Loop, Services, StartPoint, Trainee, last_step
 from training.optimizers import OPTIMIZERS
@@ -51,6 +52,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     make_step = TrainStep
     if config.output.step_breakdown:
         make_step = functools.partial(BreakdownStep, functools.partial(journal.emit, "breakdown"))
+    device = phases.accelerator()
     step_parts = StepParts(
         parts.dense_model,
         parts.embedding,
@@ -59,8 +61,9 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
         scale,
         update_embedding=config.model.ablation != "frozen_embeddings",
         embedding_rate=1.0 if embedding_lr is None else embedding_lr / rates.base_rate,
+        kernels=gpu_kernels(parts.dense_model, device),
     )
-    step = make_step(step_parts, overlap=config.speed.overlap, device=phases.accelerator())
+    step = make_step(step_parts, overlap=config.speed.overlap, device=device)
     forward = Forward(parts.dense_model, parts.embedding)
     evaluate = evaluator(config.evaluation, forward, data, cluster, journal)
     state = State(parts.dense_model, optimizer, scale, parts.embedding, cluster)

@@ -24,7 +24,8 @@ struct ThreadPlace {
 extern ThreadPlace place;
 
 // Runs `body` once per thread of each block, with `shared_bytes` of block memory, which starts as
-// 0xff bytes (NaN in every element type). Recorded for dlrm_newest_launch.
+// 0xff bytes (NaN in every element type). Recorded for dlrm_newest_launch. Host threads may call it
+// at the same time: one grid runs after the other.
 void run_grid(unsigned blocks, unsigned threads, size_t shared_bytes,
               const std::function<void()>& body);
 

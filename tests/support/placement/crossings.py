@@ -42,7 +42,7 @@ class Crossing:
         return f"{self.kind}: {self.where} {self.dtype}".rstrip()
 
 
-def _types(op):
+def attribute_types(op):
     """Returns {attribute: name of its dtype}."""
     values = {}
     for name, value in op.node_def.attr.items():
@@ -51,7 +51,7 @@ def _types(op):
     return values
 
 
-def _argument_names(op, arguments):
+def argument_names(op, arguments):
     """Returns, for each tensor of an op's inputs or outputs, the name of its argument."""
     names = []
     for argument in arguments:
@@ -62,6 +62,20 @@ def _argument_names(op, arguments):
             count = len(op.get_attr(argument.type_list_attr))
         names += [argument.name] * count
     return names
+
+
+def is_constant(op, constants):
+    """Returns whether TensorFlow computes an op before the first step.
+
+    Args:
+        op: the op.
+        constants: names of the constant tensors of its graph.
+    """
+    if op.op_def.is_stateful or op.control_inputs:
+        return False
+    if op.type in _SHAPES:
+        return all(tensor.shape.is_fully_defined() for tensor in op.inputs)
+    return all(tensor.name in constants for tensor in op.inputs)
 
 
 class _Walk:
@@ -78,7 +92,7 @@ class _Walk:
             if op.type in ("Placeholder", "NoOp"):
                 continue
             given = [places[tensor.name] for tensor in op.inputs]
-            if self._is_constant(op, constants):
+            if is_constant(op, constants):
                 constants.update(tensor.name for tensor in op.outputs)
                 device = GPU if "GPU" in op.device else HOST
                 after = [HOST if t.dtype == tf.int32 else device for t in op.outputs]
@@ -88,14 +102,6 @@ class _Walk:
                 after = self._run(op, prefix, given)
             places.update(zip((tensor.name for tensor in op.outputs), after))
         return [places[tensor.name] for tensor in graph.outputs]
-
-    @staticmethod
-    def _is_constant(op, constants):
-        if op.op_def.is_stateful or op.control_inputs:
-            return False
-        if op.type in _SHAPES:
-            return all(tensor.shape.is_fully_defined() for tensor in op.inputs)
-        return all(tensor.name in constants for tensor in op.inputs)
 
     def _run(self, op, prefix, given):
         """Records the crossings of an op's inputs; returns the places of its outputs."""
@@ -111,15 +117,15 @@ class _Walk:
             return [GPU if "GPU" in device else HOST] * len(op.outputs)
         kernel = None
         if "GPU" in device:
-            kernel = self.kernels.host_arguments(op.type, _types(op))
+            kernel = self.kernels.host_arguments(op.type, attribute_types(op))
         if kernel is None:
             self._read(op, name, given, [HOST] * len(given))
             return [HOST] * len(op.outputs)
         if op.type in _WAITING:
             self.found.append(Crossing("waits", name))
-        inputs = _argument_names(op, op.op_def.input_arg)
+        inputs = argument_names(op, op.op_def.input_arg)
         self._read(op, name, given, [HOST if argument in kernel else GPU for argument in inputs])
-        outputs = _argument_names(op, op.op_def.output_arg)
+        outputs = argument_names(op, op.op_def.output_arg)
         return [HOST if argument in kernel else GPU for argument in outputs]
 
     def _read(self, op, name, given, wanted):

@@ -1,5 +1,7 @@
 """A small DLRM on one rank and batches for it, for tests of the training step."""
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
+from training.dense_phases import GpuKernels
 from training.optimizers import OPTIMIZERS
 from training.precision import LossScale
 from training.runtime.process_group import SingleProcessGroup
@@ -15,14 +18,33 @@ from training.step import StepParts, TrainStep
 VOCAB, DIMENSION, DENSE, BATCH = (50, 3, 400), 8, 5, 64
 
 
+class Sizes(NamedTuple):
+    """The sizes of a model and its batches."""
+
+    vocab: tuple[int, ...] = VOCAB
+    dense: int = DENSE
+    bottom: tuple[int, ...] = (16, DIMENSION)
+    top: tuple[int, ...] = (16, 1)
+    batch: int = BATCH
+
+
+SMALL = Sizes()
+#: The model that main.py trains by default, with small tables and batches.
+MAIN = Sizes((10,) * 26, 13, (512, 256, 128), (1024, 1024, 512, 256, 1), 64)
+
+
 def build(
     seed, *, scale=None, optimizer="sgd", embedding_optimizer="sgd", dtype="float32",
     policy="table", compress=False, overlap=True, device=None, cluster=None,
-    replicate_below_rows=0, model_parallel_input=False, **dense_options,
+    replicate_below_rows=0, model_parallel_input=False, kernels=None, sizes=SMALL,
+    **dense_options,
 ):  # fmt: skip
-    """Returns (model, embedding, optimizer, step)."""
+    """Returns (model, embedding, optimizer, step).
+
+    `kernels` are the `GpuKernels` of the step, default: none; `device` may be the CPU.
+    """
     config = DLRMConfig(
-        DENSE, len(VOCAB), (16, DIMENSION), (16, 1), seed=seed, compute_dtype=dtype,
+        sizes.dense, len(sizes.vocab), sizes.bottom, sizes.top, seed=seed, compute_dtype=dtype,
         **dense_options,
     )  # fmt: skip
     model = DenseDLRM(config)
@@ -30,32 +52,36 @@ def build(
     cluster = cluster or SingleProcessGroup()
     embedding = ShardedEmbedding(
         plan(
-            VOCAB, DIMENSION, cluster.size, policy=policy, replicate_below_rows=replicate_below_rows
+            sizes.vocab, sizes.bottom[-1], cluster.size, policy=policy,
+            replicate_below_rows=replicate_below_rows,
         ),
         cluster,
-        BATCH,
+        sizes.batch,
         EmbeddingOptions(
             seed=seed, compress=compress, optimizer=embedding_optimizer, exchange_dtype=dtype,
             model_parallel_input=model_parallel_input,
         ),
     )  # fmt: skip
     step = TrainStep(
-        StepParts(model, embedding, optimizer, cluster, scale or LossScale(1.0)),
+        StepParts(
+            model, embedding, optimizer, cluster, scale or LossScale(1.0),
+            kernels=kernels or GpuKernels(),
+        ),
         overlap=overlap, device=device,
     )  # fmt: skip
     return model, embedding, optimizer, step
 
 
-def batches(count, rng):
+def batches(count, rng, sizes=SMALL):
     """Returns batches whose labels depend on ids and dense features, so that a model can learn."""
     made = []
     for _ in range(count):
         ids = np.stack(
-            [np.minimum(rng.zipf(1.3, BATCH) - 1, rows - 1) for rows in VOCAB], axis=1
+            [np.minimum(rng.zipf(1.3, sizes.batch) - 1, rows - 1) for rows in sizes.vocab], axis=1
         ).astype(np.int32)
-        dense = rng.normal(size=(BATCH, DENSE)).astype(np.float32)
+        dense = rng.normal(size=(sizes.batch, sizes.dense)).astype(np.float32)
         logit = dense.sum(1) + (ids % 2).sum(1) - 1
-        label = (rng.random(BATCH) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+        label = (rng.random(sizes.batch) < 1 / (1 + np.exp(-logit))).astype(np.float32)
         made.append(
             {"dense": tf.constant(dense), "categorical": tf.constant(ids),
              "label": tf.constant(label[:, None])}

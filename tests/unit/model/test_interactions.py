@@ -81,7 +81,6 @@ def test_initial_values_depend_on_the_seed_only(seed):
         ({"bottom_mlp": ()}, "bottom MLP"),
         ({"top_mlp": (4, 2)}, r"\[4, 2\]"),
         ({"fused_mlp": True, "xla": True}, "fused_mlp.* xla"),
-        ({"fused_mlp": True, "compute_dtype": "float16"}, "fused_mlp.* float16"),
     ],
 )
 def test_config_refuses_invalid_options(options, names):

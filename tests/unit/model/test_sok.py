@@ -171,8 +171,8 @@ def test_traced_train_step_matches_the_native_backend(
     labels = [op.get_attr("label") for op in operations if op.type == "Dlrm>NvtxRangeStart"]
     # SOK exchanges vectors in its lookup.
     expected = [
-        phases.EXCHANGE_IDS, phases.LOOKUP, phases.DENSE, phases.AVERAGE, phases.UPDATE_DENSE,
-        phases.EXCHANGE_GRADIENTS, phases.UPDATE_ROWS,
+        phases.EXCHANGE_IDS, phases.LOOKUP, phases.DENSE, phases.EXCHANGE_GRADIENTS,
+        phases.AVERAGE, phases.UPDATE_DENSE, phases.UPDATE_ROWS,
     ]  # fmt: skip
     assert [label.decode() for label in labels] == (expected if listening else [])
     native_losses, losses = np.transpose(losses)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ops import loader
-from ops.mlp import mlp
+from ops.mlp import MlpActivations, load_kernels, mlp, native
 from tests.support.reference import mlp_backward, mlp_forward
 
 pytestmark = pytest.mark.skipif(
@@ -89,6 +89,10 @@ def flat(backward):
     return [x_gradient, *kernels, *biases]
 
 
+def same_bits(ours, theirs):
+    assert ours.numpy().tobytes() == theirs.numpy().tobytes()
+
+
 def float64(tensor):
     return tf.cast(tensor, tf.float64).numpy()
 
@@ -170,11 +174,89 @@ def test_mlp_runs_in_a_function_for_any_batch_size(dtype, rng):
             assert ours.numpy().tobytes() == reference.numpy().tobytes()
 
 
+@pytest.mark.parametrize("last_relu", [False, True], ids=["linear", "relu"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("widths", [(13, 32, 8), (9, 5)], ids=str)
+def test_explicit_gradients_equal_the_tapes(widths, dtype, last_relu, rng):
+    case = Case(rng, 70, widths, dtype, last_relu)
+    y, expected = case.run()
+    found = native.mlp_forward(case.x, case.kernels, case.biases, last_relu)
+    same_bits(found.y, y)
+    gradients = native.mlp_backward(case.upstream, found, case.kernels, last_relu)
+    for ours, theirs in zip([gradients.x, *gradients.kernels, *gradients.biases], expected):
+        same_bits(ours, theirs)
+    without = native.mlp_backward(
+        case.upstream, found, case.kernels, last_relu, input_gradient=False
+    )
+    assert without.x is None
+    for ours, theirs in zip([*without.kernels, *without.biases], expected[1:]):
+        same_bits(ours, theirs)
+
+
+def test_gradient_before_the_last_relu_needs_no_mask(rng):
+    case = Case(rng, 70, (13, 32, 8), tf.float32, True)
+    found = native.mlp_forward(case.x, case.kernels, case.biases, last_relu=True)
+    masked = tf.where(found.y > 0, case.upstream, 0.0)
+    ours = native.mlp_backward(masked, found, case.kernels, last_relu=False)
+    for one, other in zip(tf.nest.flatten(tuple(ours)), case.run()[1]):
+        same_bits(one, other)
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Returns a function that sets what the op has kernels for, and the GPUs of the process.
+
+    It returns the names of libraries as they are loaded.
+    """
+
+    def select(registered, gpus):
+        loaded, cpu = [], (tf.float32, tf.bfloat16)
+        types = {"GPU": (tf.float32, tf.bfloat16, tf.float16)} if "GPU" in registered else {}
+
+        def kernel_types(op):
+            assert op == "Dlrm>MlpForward"
+            has_cpu = "CPU" in registered or "mlp" in loaded
+            return {**types, **({"CPU": cpu} if has_cpu else {})}
+
+        monkeypatch.setattr(loader, "kernel_types", kernel_types)
+        monkeypatch.setattr(loader, "load", lambda name="ops": loaded.append(name) or name)
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * gpus)
+        native._kernels.cache_clear()
+        return loaded
+
+    yield select
+    native._kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("registered", "gpus", "libraries", "float16"),
+    [
+        (["GPU"], 1, {"ops"}, True),
+        (["GPU"], 0, {"ops", "mlp"}, False),
+        ([], 1, {"ops", "mlp"}, False),
+        ([], 0, {"ops", "mlp"}, False),
+        (["CPU"], 0, {"ops"}, False),
+    ],
+)
+def test_kernels_are_those_of_the_device(registered, gpus, libraries, float16, devices):
+    loaded = devices(registered, gpus)
+    for dtype in DTYPES:
+        assert load_kernels(dtype) == "ops"
+    assert set(loaded) == libraries
+    if float16:
+        assert load_kernels(tf.float16) == "ops"
+    else:
+        with pytest.raises(TypeError, match="float32, bfloat16 on a CPU; found float16"):
+            load_kernels(tf.float16)
+    with pytest.raises(TypeError, match="found float64"):
+        load_kernels(tf.float64)
+
+
 def test_mismatched_arguments_are_reported():
     x = tf.zeros([4, 3])
     kernels, biases = [tf.zeros([3, 5]), tf.zeros([5, 2])], [tf.zeros([5]), tf.zeros([2])]
     invalid = (ValueError, tf.errors.InvalidArgumentError)
-    with pytest.raises(TypeError, match="float32, bfloat16; found float16"):
+    with pytest.raises(TypeError, match="float32, bfloat16 on a CPU; found float16"):
         mlp(tf.cast(x, tf.float16), kernels, biases)
     with pytest.raises(ValueError, match="2 kernels and 1 biases"):
         mlp(x, kernels, biases[:1])
@@ -190,9 +272,11 @@ def test_mismatched_arguments_are_reported():
         mlp(tf.zeros([4]), kernels, biases)
     with pytest.raises(ValueError, match=r"must be equal|must be rank"):
         tf.function(lambda: mlp(x, [tf.zeros([4, 2])], [tf.zeros([2])]))()
+    activations = native.mlp_forward(x, kernels, biases)
+    assert isinstance(activations, MlpActivations)
     with pytest.raises(invalid, match=r"gradient \[4, 2\].*\[4,3\]"):
-        loader.load("mlp").dlrm_mlp_backward(
-            gradient=tf.zeros([4, 3]), y=tf.zeros([4, 2]), x=x, hidden=[tf.zeros([4, 5])],
-            saved=tf.zeros([0], tf.uint8),
-            kernels=kernels, last_relu=False,
-        )  # fmt: skip
+        native.mlp_backward(tf.zeros([4, 3]), activations, kernels)
+    with pytest.raises(invalid, match=r"hidden activations \[4, 5\].*\[4,2\]"):
+        native.mlp_backward(tf.zeros([4, 2]), activations._replace(hidden=[activations.y]), kernels)
+    with pytest.raises(invalid, match="1 hidden activations for 2 layers, found 0"):
+        native.mlp_backward(tf.zeros([4, 2]), activations._replace(hidden=[]), kernels)

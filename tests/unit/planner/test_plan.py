@@ -117,6 +117,8 @@ def test_plan_reads_a_placement_file_and_counts_adagrads_state(tmp_path):
 def test_precision_of_each_device(device, amp, precision):
     run = PlannedRun(ModelShape((5,)), Machines(device=device), amp=amp)
     assert run.precision == precision
+    without = dataclasses.replace(run, tf32=False)
+    assert without.precision == ("fp32" if precision == "tf32" else precision)
 
 
 def test_vocab_sizes_from_a_name_a_list_and_files(tmp_path):

@@ -1,5 +1,6 @@
 """`build`: data, placement, dense model and embedding of a configuration."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 import tensorflow as tf
 
 from dataset import DatasetError
+from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.placement import PlacementError
+from ops import loader
 from tests.support.dataset.feature_specs import SIZES, SpecDataset
+from training import build as build_module
 from training.build import build
 from training.config import Config
 from training.runtime.errors import UserError
@@ -102,3 +106,60 @@ def test_data_of_another_layout_is_refused(small_dataset):
     config = config_of(data_dir=str(small_dataset), use_splited_dataset=True)
     with pytest.raises(DatasetError, match="per_table"):
         build(config, SingleProcessGroup())
+
+
+class Stop:
+    """Ends `build` after the dense model."""
+
+    @property
+    def variables(self):
+        raise StopIteration
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Makes TensorFlow list a GPU."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    yield
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_reaches_tensorflow_and_the_ops(tf32, gpu, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(build_module, "DenseDLRM", lambda config: chosen.append(config) or Stop())
+    config = synthetic(tf32=tf32, memory_per_rank="1GiB", embedding_backend="native")
+    with pytest.raises(StopIteration):
+        build(config, SingleProcessGroup())
+    assert [found.tf32 for found in chosen] == [tf32]
+    assert tf.config.experimental.tensor_float_32_execution_enabled() == tf32
+
+
+def test_tf32_without_a_gpu_is_refused_if_given():
+    config = synthetic()
+    given = dataclasses.replace(config, given=frozenset({"tf32"}))
+    with pytest.raises(UserError, match="--tf32=true: needs a GPU") as caught:
+        build(given, SingleProcessGroup())
+    assert caught.value.flag == "tf32"
+    # CPUs never round, so this takes effect.
+    without = build(given.with_values(tf32=False), SingleProcessGroup())
+    assert without.dtype == tf.float32
+
+
+def step_of(dense, x, vectors):
+    with tf.GradientTape() as tape:
+        logits = dense(x, vectors)
+    return tape.gradient(logits, dense.trainable_variables)
+
+
+def test_mlps_pass_tf32_to_the_op(seed):
+    model = {"bottom_mlp": (16, 8), "top_mlp": (16, 4, 1), "seed": seed, "fused_mlp": True}
+    if not loader.is_built("mlp"):
+        pytest.skip("the library of the MLP ops is not built: it needs oneDNN")
+    for tf32 in (True, False):
+        dense = DenseDLRM(DLRMConfig(13, 3, tf32=tf32, **model))
+        run = tf.function(lambda x, v, dense=dense: step_of(dense, x, v))
+        graph = run.get_concrete_function(tf.zeros([4, 13]), tf.zeros([4, 3, 8])).graph
+        ops = [op for op in graph.get_operations() if op.type.startswith("Dlrm>Mlp")]
+        assert sorted(op.type for op in ops) == 2 * ["Dlrm>MlpBackward"] + 2 * ["Dlrm>MlpForward"]
+        assert {op.get_attr("tf32") for op in ops} == {tf32}

@@ -80,15 +80,48 @@ def test_auto_selects_fused_on_a_cpu():
     assert fused("fused", tf.bfloat16, 0, 0)
 
 
+@pytest.fixture
+def cuda(monkeypatch):
+    """Returns a function that sets whether the op library has CUDA kernels."""
+
+    def select(has_cuda):
+        monkeypatch.setattr(loader, "has_cuda", lambda: has_cuda)
+        # A GPU needs no oneDNN.
+        monkeypatch.setattr(loader, "load", lambda name="ops": pytest.fail(f"loaded {name}"))
+
+    return select
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda d: d.name)
+def test_auto_selects_fused_on_a_gpu(dtype, cuda, capsys):
+    cuda(True)
+    assert fused("auto", dtype, 1, 0)
+    assert fused("fused", dtype, 1, 0)
+    assert not fused("tensorflow", dtype, 1, 0)
+    assert not fused("auto", dtype, 1, 0, xla=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_library_without_cuda_kernels_does_not_serve_a_gpu(cuda, capsys):
+    cuda(False)
+    assert not fused("auto", tf.float16, 1, 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "TensorFlow's layers" in line
+    assert "CUDA" in line
+    assert not fused("auto", tf.float16, 1, 1)  # Only rank 0 warns.
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"--mlp=fused: .*CUDA.* --mlp=tensorflow") as caught:
+        fused("fused", tf.float16, 1, 0)
+    assert caught.value.flag == "mlp"
+
+
 def test_auto_selects_tensorflow_elsewhere(capsys):
     assert not fused("tensorflow", tf.float32, 0, 0)
     assert not fused("auto", tf.float32, 0, 0, xla=True)
-    assert not fused("auto", tf.float32, 1, 0)
     assert not fused("auto", tf.float16, 0, 0)
     assert capsys.readouterr().err == ""
-    for dtype, gpus, found in ((tf.float32, 1, "GPU"), (tf.float16, 0, "float16")):
-        with pytest.raises(UserError, match=f"--mlp=fused: .*{found}"):
-            fused("fused", dtype, gpus, 0)
+    with pytest.raises(UserError, match=r"--mlp=fused: .*float16.* --mlp=tensorflow"):
+        fused("fused", tf.float16, 0, 0)
 
 
 def test_auto_warns_once_if_the_library_is_missing(monkeypatch, tmp_path, capsys):
@@ -98,7 +131,10 @@ def test_auto_warns_once_if_the_library_is_missing(monkeypatch, tmp_path, capsys
         assert not fused("auto", tf.float32, 0, 0)
         assert not fused("auto", tf.float32, 0, 1)  # Only rank 0 warns.
         assert capsys.readouterr().err.count("warning: ") == 1
-        with pytest.raises(loader.LibraryNotBuiltError):
-            fused("fused", tf.float32, 0, 0)
+        assert not fused("auto", tf.float16, 1, 0)
+        assert capsys.readouterr().err.count("warning: ") == 1
+        for gpus in (0, 1):
+            with pytest.raises(loader.LibraryNotBuiltError):
+                fused("fused", tf.float32, gpus, 0)
     finally:
         loader.load.cache_clear()

@@ -64,6 +64,7 @@ _WRONG = {
                 f"{EVALUATE} --data_dir=x --checkpoint_dir=y"],
     "run_dir": ["--run_dir=", f"--run_dir={'x' * 70_000}"],
     "step_breakdown": [f"{EVALUATE} --data_dir=x --step_breakdown"],
+    "tf32": ["--amp --tf32", "--amp --notf32", "--mode=plan --amp --notf32"],
     "top_mlp": ["--top_mlp=2097152,1", "--top_mlp=8,2", "--top_mlp=8,x"],
     "use_splited_dataset": ["--use_splited_dataset --data_layout=raw"],
     "use_synthetic_dataset": [f"{EVALUATE} --use_synthetic_dataset"],

@@ -4,34 +4,26 @@ import pytest
 import tensorflow as tf
 
 from ops import loader
+from ops.log_loss.native import MOST_WIDTH
 from tests.support.placement.crossings import crossings
-from tests.support.placement.two_ranks import TwoRanks
-from tests.support.training.small_model import BATCH, DENSE, VOCAB, build
+from tests.support.placement.traced_step import GPU, traced
+from tests.support.placement.two_ranks import TwoRanks, horovod_ranks
+from tests.support.training.small_model import SMALL
+from training.dense_phases import GpuKernels
 from training.precision import LossScale
 
-GPU = "GPU:0"
 # Only the package of a batch is a large argument in the memory of the GPU.
 ON_GPU = (tf.uint8,)
-
-
-def traced(seed, *, device=GPU, **options):
-    """Returns the graph of a step."""
-    _model, embedding, _optimizer, step = build(seed, device=device, **options)
-    ids = [BATCH, len(VOCAB)]
-    if options.get("model_parallel_input"):
-        ids = [2 * BATCH, len(embedding.placement.tables_of(0))]
-    batch = {
-        "dense": tf.TensorSpec([BATCH, DENSE], tf.float32),
-        "categorical": tf.TensorSpec(ids, tf.int32),
-        "label": tf.TensorSpec([BATCH, 1], tf.float32),
-    }
-    return step.trace(batch, votes=2)
 
 
 def found(graph):
     return sorted(str(crossing) for crossing in crossings(graph, ON_GPU))
 
 
+UPDATE, FUSED = GpuKernels(update=True), GpuKernels(fused=True, update=True)
+FUSED_FLOAT16 = {
+    "kernels": FUSED, "fused_mlp": True, "custom_interact": True, "dtype": "float16",
+}  # fmt: skip
 OPTIONS = {
     "default": {},
     "custom interaction": {"custom_interact": True},
@@ -47,6 +39,17 @@ OPTIONS = {
     "Adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad"},
     "Adam, FTRL": {"optimizer": "adam", "embedding_optimizer": "ftrl"},
     "rows": {"policy": "row", "compress": True, "embedding_optimizer": "rowwise_adagrad"},
+    "native update": {"kernels": UPDATE, "custom_interact": True, "dtype": "float16"},
+    "native update, XLA": {"kernels": UPDATE, "custom_interact": True, "xla": True},
+    "fused": {"kernels": FUSED, "fused_mlp": True, "custom_interact": True},
+    "fused, float16": {**FUSED_FLOAT16},
+    "fused, TF interaction": {"kernels": FUSED, "fused_mlp": True, "dtype": "float16"},
+    "fused, concatenation": {"kernels": FUSED, "fused_mlp": True, "interaction": "cat"},
+    "fused, no interaction": {"kernels": FUSED, "fused_mlp": True, "interaction": "none"},
+    "fused, one top layer": {**FUSED_FLOAT16, "sizes": SMALL._replace(top=(1,))},
+    "fused, wide": {**FUSED_FLOAT16, "sizes": SMALL._replace(top=(MOST_WIDTH + 8, 1))},
+    "fused, Adam": {**FUSED_FLOAT16, "optimizer": "adam"},
+    "fused, Adagrad": {**FUSED_FLOAT16, "optimizer": "adagrad"},
 }
 TWO_RANKS = {
     "tables": {},
@@ -56,19 +59,30 @@ TWO_RANKS = {
     "replicated": {"replicate_below_rows": 60},
     "replicated, Adagrad": {"replicate_below_rows": 60, "embedding_optimizer": "adagrad"},
     "replicated, compress": {"replicate_below_rows": 60, "compress": True},
+    "native update": {"kernels": UPDATE},
+    "fused": {"kernels": FUSED, "fused_mlp": True, "custom_interact": True},
+    "fused, float16": {**FUSED_FLOAT16},
+    "fused, rows": {**FUSED_FLOAT16, "policy": "row"},
 }
 
 
 @pytest.mark.parametrize("skips", [False, True], ids=["", "skips"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_step_copies_nothing_but_the_next_batch(options, skips, seed):
-    scale = LossScale(1024.0, dynamic=True) if skips else LossScale(1024.0)
+    scale = LossScale(1024.0, dynamic=skips)
     assert found(traced(seed, scale=scale, **options)) == []
 
 
+@pytest.mark.parametrize("skips", [False, True], ids=["", "skips"])
 @pytest.mark.parametrize("options", TWO_RANKS.values(), ids=TWO_RANKS)
-def test_step_of_two_ranks_copies_nothing_but_the_next_batch(options, seed):
-    assert found(traced(seed, cluster=TwoRanks(), **options)) == []
+def test_step_of_two_ranks_copies_nothing_but_the_next_batch(options, skips, seed):
+    scale = LossScale(1024.0, dynamic=skips)
+    assert found(traced(seed, cluster=TwoRanks(), scale=scale, **options)) == []
+
+
+@pytest.mark.parametrize("options", [{}, FUSED_FLOAT16], ids=["layers", "fused"])
+def test_horovod_keeps_splits_and_counts_on_the_host(options, seed):
+    assert found(traced(seed, cluster=horovod_ranks(), **options)) == []
 
 
 def test_step_without_uploads_copies_each_input_of_the_batch(seed):

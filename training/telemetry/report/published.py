@@ -78,7 +78,8 @@ def precision(run: Run) -> str:
     """Returns the precision of a run's matrix products, as far as the journal shows."""
     machine = run.machine()
     if not run.flags.get("amp"):
-        return "float32 or tf32" if machine == "GPU" else "float32"
+        may_round = machine == "GPU" and run.flags.get("tf32", True)
+        return "float32 or tf32" if may_round else "float32"
     chosen = run.flags.get("amp_dtype", "auto")
     if chosen != "auto":
         return chosen

@@ -1,0 +1,67 @@
+"""Builds the op library of the emulated GPU.
+
+It has the project's GPU kernels as kernels of TensorFlow's CPU device: the TensorFlow part
+(`ops/*/*_gpu.cc`) is compiled with another `gpu_stream.h`, and the CUDA kernels run on the CPU
+(`tests/gpu/host`). Loaded after the op library, its kernels are preferred to the CPU's. Memory and
+streams are not emulated: uploads keep their CPU kernels.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import pathlib
+import tempfile
+
+import tensorflow as tf
+
+from tests.gpu import build
+
+_FOLDER = pathlib.Path(__file__).parent
+_INCLUDE = _FOLDER / "include"
+#: Sources of ops/ that the GPU kernels share with CPU kernels.
+_SHARED = ("cpu/huge_pages.cc", "embedding/embedding_portable.cc", "embedding/embedding_tables.cc")
+
+
+def _sources() -> list[pathlib.Path]:
+    gpu = [file for file in build.OPS.glob("*/*_gpu.cc") if file.parent.name != "upload"]
+    return [
+        *sorted(gpu), build.OPS / "upload" / "scalars_gpu.cc", *(build.OPS / n for n in _SHARED),
+        _FOLDER / "cuda_runtime.cc",
+    ]  # fmt: skip
+
+
+def build_library() -> pathlib.Path:
+    """Returns the path of the library, for the running TensorFlow.
+
+    Raises:
+        BuildError: the compiler failed.
+    """
+    kernels = build.build_emulation()
+    compiler = os.environ.get("CXX", "g++")
+    includes = [f"-I{_INCLUDE}", f"-I{build.OPS}", "-isystem", str(build.cuda_include())]
+    options = []
+    for flag in tf.sysconfig.get_compile_flags():
+        options += ["-isystem", flag[2:]] if flag.startswith("-I") else [flag]
+    flags = [
+        "-std=c++17", "-O1", "-g1", "-fPIC", "-pipe", "-Wall", "-Werror", "-fvisibility=hidden",
+        "-ffp-contract=off", *includes, *options,
+    ]  # fmt: skip
+    # TensorFlow's functions are found in the process that loads the library.
+    link = [f"-Wl,-rpath,{kernels.parent}", *tf.sysconfig.get_link_flags(), "-Wl,-z,defs"]
+    files = [*_sources(), *_INCLUDE.glob("*.h"), *build.OPS.glob("*.h"), *build.OPS.glob("*/*.h")]
+    digest = build._digest(files, [compiler, *flags[:9], kernels.name, tf.__version__])
+
+    def make(path):
+        with tempfile.TemporaryDirectory() as folder:
+
+            def compiled(source):
+                target = pathlib.Path(folder) / f"{source.stem}.o"
+                build._run([compiler, *flags, "-c", source, "-o", target], 300)
+                return target
+
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(compiled, _sources()))
+            build._run([compiler, "-shared", "-o", path, *objects, kernels, *link], 60)
+
+    return build.build_once(build.CACHE / f"libdlrm_emulated_ops-{digest}.so", make)

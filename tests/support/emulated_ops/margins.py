@@ -1,0 +1,87 @@
+"""Weights and batches with which no ReLU's input is close to 0, for comparisons of training runs.
+
+Near a ReLU's kink a rounding error could switch a unit, which changes all later losses by far more
+than rounding. Here, each hidden layer has units that are active for one half of the samples, for
+the other half, for all and for none, by the sign of the first dense feature.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tests.support.reference import ReferenceDLRM
+from tests.support.training import small_model
+
+KINDS = 4  # of units: active where the sign is +, where it is -, always, never
+_SIGN, _BIAS = np.asarray([1.0, -1.0, 0.0, 0.0]), np.asarray([0.0, 0.0, 1.0, -1.0])
+_STRENGTH, _NOISE = 2.0, 0.03
+
+
+def _layer(kernel, bias, kinds, noise):
+    """Sets a hidden layer's weights, given the kind of each input (None: it has none)."""
+    inputs, outputs = kernel.shape
+    out = np.arange(outputs) % KINDS
+    values = noise.normal(0, _NOISE, (inputs, outputs))
+    sources = {sign: [k for k, kind in enumerate(kinds) if kind == sign] for sign in (0, 1)}
+    for sign, rows in sources.items():
+        for row in rows:
+            values[row] += _SIGN[out] * (1 if sign == 0 else -1) / len(rows)
+    kernel.assign(values.astype(np.float32))
+    bias.assign((_STRENGTH * _BIAS[out] + noise.normal(0, _NOISE, outputs)).astype(np.float32))
+    return list(out)
+
+
+def start(model, embedding, noise: np.random.Generator) -> None:
+    """Sets the weights of a model of `small_model`, and scales its tables down."""
+    first, *bottom = model.bottom.dense_layers
+    *hidden, last = model.top.dense_layers
+    kinds = _layer(first.kernel, first.bias, [None] * small_model.DENSE, noise)
+    kernel = first.kernel.numpy()
+    kernel[0] += _STRENGTH * _SIGN[np.asarray(kinds)]
+    first.kernel.assign(kernel)
+    for layer in bottom:
+        kinds = _layer(layer.kernel, layer.bias, kinds, noise)
+    for layer in hidden:
+        kinds += [None] * (layer.kernel.shape[0] - len(kinds))
+        kinds = _layer(layer.kernel, layer.bias, kinds, noise)
+    last.kernel.assign(noise.normal(0, 0.3, last.kernel.shape).astype(np.float32))
+    for holder in embedding.fused_tables:
+        holder.table.assign(0.3 * holder.table.numpy())
+
+
+def batches(count: int, rng: np.random.Generator) -> list[dict[str, tf.Tensor]]:
+    """Returns batches of `small_model` whose first dense feature is 1 or -1, the others smaller."""
+    made = []
+    for batch in small_model.batches(count, rng):
+        dense = 0.5 * np.tanh(batch["dense"].numpy())
+        dense[:, 0] = np.where(rng.random(len(dense)) < 0.5, 1, -1)
+        made.append(dict(batch, dense=tf.constant(dense)))
+    return made
+
+
+def with_value(batch: dict[str, tf.Tensor], value: float) -> dict[str, tf.Tensor]:
+    """Returns the batch with one dense feature replaced."""
+    dense = batch["dense"].numpy()
+    dense[3, 1] = value
+    return dict(batch, dense=tf.constant(dense))
+
+
+def distance(model, embedding, made) -> float:
+    """Returns the smallest absolute input of a ReLU, in float64, over finite samples of batches."""
+    bottom, top = (
+        [(layer.kernel.numpy(), layer.bias.numpy()) for layer in mlp.dense_layers]
+        for mlp in (model.bottom, model.top)
+    )
+    (holder,) = embedding.fused_tables
+    rows = holder.table.numpy()
+    tables = [
+        rows[first : first + shard.rows] for shard, first in zip(holder.shards, holder._first_rows)
+    ]
+    reference = ReferenceDLRM(bottom, top, tables)
+    found = np.inf
+    for batch in made:
+        dense, ids = batch["dense"].numpy(), batch["categorical"].numpy()
+        finite = np.isfinite(dense).all(axis=1)
+        found = min(found, reference.distance_from_kinks(dense[finite], ids[finite]).min())
+    return float(found)

@@ -1,0 +1,145 @@
+"""Counts the nodes that TensorFlow executes for a graph, and the kernels they launch on the GPU."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import tensorflow as tf
+
+from tests.support.placement.crossings import argument_names, attribute_types, is_constant
+from tests.support.placement.gpu_kernels import GpuKernels
+
+# Neither computed in each step nor given to an executor's thread.
+_FREE = {"Placeholder", "NoOp", "Identity", "Const"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+# Ops of TensorFlow that only pass memory on, or do their work on the host.
+_WITHOUT_KERNEL = {
+    "Reshape", "ExpandDims", "Squeeze", "Bitcast", "IdentityN", "ReadVariableOp",
+    "PlaceholderWithDefault", "Shape", "Size", "Rank",
+}  # fmt: skip
+
+
+def _first_element(op):
+    """Whether a StridedSlice begins at 0 of the only axis: its result is then the same memory."""
+    begin = tf.get_static_value(op.inputs[1])
+    return op.inputs[0].shape.rank == 1 and begin is not None and not begin.any()
+
+
+def _mlp_forward(op):
+    # The copy of weights and input; a product per layer, with bias, ReLU and its bits.
+    return 1 + op.get_attr("N")
+
+
+def _mlp_backward(op):
+    # The products of weights and inputs, a mask, and a copy if the rows of x are padded.
+    x = op.inputs[2]
+    padded = x.shape[1] * x.dtype.size % 16 != 0
+    products = 2 * op.get_attr("N") - (not op.get_attr("input_gradient"))
+    return products + op.get_attr("last_relu") + padded
+
+
+def _embedding_update(op):
+    if op.get_attr("optimizer") == b"sgd" and not op.get_attr("deterministic"):
+        return 4  # marks cleared, marks of the large tables, their rows, rows of the small tables
+    return 8  # about: radix sort of the places, the rows, rows with many gradients
+
+
+#: {op of the project: its launches on a GPU}. A memory operation counts as a kernel.
+LAUNCHES = {
+    "Dlrm>MlpForward": _mlp_forward,
+    "Dlrm>MlpBackward": _mlp_backward,
+    "Dlrm>LogLoss": lambda op: 2,
+    "Dlrm>AllFinite": lambda op: 2,
+    "Dlrm>DenseUpdate": lambda op: 2,
+    "Dlrm>RecordLoss": lambda op: 1,
+    "Dlrm>DotInteraction": lambda op: 1,
+    "Dlrm>DotInteractionGrad": lambda op: 1,
+    "Dlrm>DotInteractionSplit": lambda op: 1,
+    "Dlrm>DotInteractionSplitGrad": lambda op: 1,
+    "Dlrm>EmbeddingLookup": lambda op: 1,
+    "Dlrm>EmbeddingUpdate": _embedding_update,
+    "Dlrm>ScalarsOnDevice": lambda op: 1,
+    "Dlrm>ReceiveBatch": lambda op: 0,
+    "Dlrm>UploadBatch": lambda op: 0,  # one copy, on a stream of its own
+}
+
+
+@dataclasses.dataclass
+class Executed:
+    """What one call of a function executes.
+
+    Attributes:
+        nodes: {type of op: number of nodes}.
+        kernels: {type of op: number of kernels that its nodes launch on the GPU}.
+    """
+
+    nodes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    kernels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+    def __str__(self):
+        def listed(counts):
+            parts = ", ".join(f"{count} {name}" for name, count in counts.most_common() if count)
+            return f"{counts.total()} ({parts})"
+
+        return f"nodes: {listed(self.nodes)}; kernels: {listed(self.kernels)}"
+
+
+def executed(graph):
+    """Returns what a call of a function executes, the functions that it calls included.
+
+    Not counted: constants and what is computed from them, arguments, no-ops, identities, and what
+    no result and no effect depends on.
+
+    Args:
+        graph: the function's FuncGraph.
+
+    Raises:
+        ValueError: the graph has a function that XLA compiles, or a loop.
+    """
+    found = Executed()
+    _count(graph, GpuKernels(), found)
+    return found
+
+
+def _count(graph, kernels, found):
+    used, constants = _used(graph), set()
+    for op in graph.get_operations():
+        if op not in used or op.type in _FREE:
+            if op.type == "Const":
+                constants.add(op.outputs[0].name)
+            continue
+        if is_constant(op, constants):
+            constants.update(tensor.name for tensor in op.outputs)
+        elif op.type in _CALLS:
+            if op.node_def.attr["_XlaMustCompile"].b:
+                raise ValueError(f"{op.name}: compiled by XLA into kernels that are not known here")
+            _count(graph._get_function(op.get_attr("f").name).graph, kernels, found)
+        else:
+            found.nodes[op.type] += 1
+            found.kernels[op.type] += _launches(op, kernels)
+
+
+def _used(graph):
+    """Returns the ops that a result or an effect depends on."""
+    left = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
+    used = set()
+    while left:
+        op = left.pop()
+        if op not in used:
+            used.add(op)
+            left += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
+    return used
+
+
+def _launches(op, kernels):
+    if op.type in LAUNCHES:
+        return LAUNCHES[op.type](op)
+    if op.type in _WITHOUT_KERNEL or "CPU" in op.device:
+        return 0
+    if op.type == "StridedSlice" and _first_element(op):
+        return 0
+    host = kernels.host_arguments(op.type, attribute_types(op))
+    outputs = argument_names(op, op.op_def.output_arg)
+    computes_on_host = host is None or (outputs and all(name in host for name in outputs))
+    return 0 if computes_on_host else 1
