@@ -326,9 +326,10 @@ def _load(path):
     return library
 
 
-def pointer_array(buffers):
-    """Returns a ctypes array of the addresses of buffers."""
-    return (ctypes.c_void_p * max(1, len(buffers)))(*[buffer.pointer for buffer in buffers])
+def pointer_array(values):
+    """Returns a ctypes array of addresses, given as numbers or as buffers with a `pointer`."""
+    found = [getattr(value, "pointer", value) for value in values]
+    return (ctypes.c_void_p * max(1, len(found)))(*found)
 
 
 def int64_array(values):

@@ -19,7 +19,7 @@ def stream_of(tensor):
 
 def addresses(tensors):
     """Returns a ctypes array of the tensors' addresses."""
-    return (ctypes.c_void_p * max(1, len(tensors)))(*[tensor.data_ptr() for tensor in tensors])
+    return launchers.pointer_array([tensor.data_ptr() for tensor in tensors])
 
 
 class Mlp:
