@@ -52,9 +52,12 @@ step_full() {
 step_racecheck() {
   command -v compute-sanitizer >/dev/null || skip "compute-sanitizer is not in PATH"
   # Without the MLPs, whose kernels are almost all cuBLASLt's.
-  harness --sanitizer racecheck --only "interaction float16" --only "SGD deterministic float16" \
-    --only "SGD atomics float16" --only "log loss float16" --only "dense update sgd" \
-    --json "$OUT/racecheck.json"
+  local checks=(--only "dense update sgd") kernel
+  for kernel in interaction lookup "SGD atomics" "SGD deterministic" Adagrad row-wise FTRL \
+    "log loss" "all finite"; do
+    checks+=(--only "$kernel float16")
+  done
+  harness --sanitizer racecheck "${checks[@]}" --json "$OUT/racecheck.json"
 }
 
 # Traffic, atomics in L2, and what warps wait for.
