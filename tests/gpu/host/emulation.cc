@@ -70,6 +70,7 @@ constexpr int64_t kAtomics = -1;
 std::unordered_map<const float*, int64_t> accesses;
 
 uint64_t below(uint64_t limit) { return schedule() % limit; }
+int64_t launches = 0;
 int64_t newest_launch[6];  // as in tests/gpu/launch_record.cu; 0 where it has no meaning here
 
 void enter() {
@@ -185,6 +186,7 @@ void run_block(const ThreadPlace& first, unsigned threads, size_t shared_bytes) 
 void run_grid(unsigned blocks, unsigned threads, size_t shared_bytes,
               const std::function<void()>& body) {
   kernel_body = &body;
+  ++launches;
   newest_launch[0] = blocks;
   newest_launch[1] = threads;
   newest_launch[3] = static_cast<int64_t>(shared_bytes);
@@ -269,6 +271,9 @@ int dlrm_newest_launch(int64_t* out) {
   std::memcpy(out, dlrm_host::newest_launch, sizeof(dlrm_host::newest_launch));
   return 0;
 }
+
+// Launches of kernels so far.
+int64_t dlrm_launches() { return dlrm_host::launches; }
 
 // out = {elements that atomics accessed, elements that plain accesses to owned elements accessed}
 // in the newest launch.
