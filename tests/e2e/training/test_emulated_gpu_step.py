@@ -1,6 +1,7 @@
 """Training with the GPU kernels, which run on an emulated GPU, compared with training on the CPU."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,13 +10,14 @@ import pytest
 
 from ops import loader
 from tests.gpu import build
+from tests.support.emulated_ops import build as emulated_ops
 from tests.support.paths import ROOT
 
 STEPS, BAD = 100, 50
 OPTIMIZERS = {
-    "sgd": {"rate": 0.05},
+    "sgd": {"rate": 0.05, "embedding_rate": 20.0},
     "adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad", "rate": 0.01},
-    "adam": {"optimizer": "adam", "embedding_optimizer": "adam", "rate": 0.003},
+    "adam": {"optimizer": "adam", "embedding_optimizer": "rowwise_adagrad", "rate": 0.003},
 }
 FLOAT16, BFLOAT16 = {"dtype": "float16", "scale": 1024.0}, {"dtype": "bfloat16"}
 SKIPS = {"dtype": "float16", "scale": 2.0**15, "dynamic": True}
@@ -60,9 +62,10 @@ def run(file, seed, cases):
         for name, options in cases.items()
     }
     worker = "tests.support.emulated_ops.worker"
+    preloaded = {"LD_PRELOAD": str(emulated_ops.build_preloaded())}
     done = subprocess.run(
         [sys.executable, "-m", worker, str(file), json.dumps(cases)], cwd=ROOT, text=True,
-        capture_output=True, timeout=600, check=False,
+        env={**os.environ, **preloaded}, capture_output=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
     results = {name: {} for name in cases}
