@@ -47,7 +47,10 @@ def start(model, embedding, noise: np.random.Generator) -> None:
     for layer in hidden:
         kinds += [None] * (layer.kernel.shape[0] - len(kinds))
         kinds = _layer(layer.kernel, layer.bias, kinds, noise)
-    last.kernel.assign(noise.normal(0, 0.3, last.kernel.shape).astype(np.float32))
+    # Units of a kind cancel, so that no constant error of the logits changes all weights at once.
+    signs = np.where(np.arange(last.kernel.shape[0]) // KINDS % 2, -0.3, 0.3)[:, None]
+    last.kernel.assign((signs + noise.normal(0, _NOISE, signs.shape)).astype(np.float32))
+    last.bias.assign(np.zeros(1, np.float32))
     for holder in embedding.fused_tables:
         holder.table.assign(0.3 * holder.table.numpy())
 
