@@ -17,7 +17,7 @@ import tensorflow as tf
 from model.dlrm import DenseDLRM
 from model.embedding.interface import Embedding
 from ops import loader
-from ops.dense_update import MOST, record_loss
+from ops.dense_update.native import MOST, record_loss
 from training import phases
 from training.optimizers import DenseOptimizer
 from training.phases import Phase
@@ -41,7 +41,7 @@ class GpuKernels:
 
 
 def gpu_kernels(dense_model: DenseDLRM, device: str | None) -> GpuKernels:
-    """Returns the kernels to use on a device: all that support the model, if CUDA kernels are built.
+    """Returns the kernels to use on a device: if CUDA kernels are built, all that fit the model.
 
     Args:
         dense_model: the dense part.

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ops.log_loss import MOST_WIDTH, log_loss
+from ops.log_loss.native import MOST_WIDTH, log_loss
 from ops.mlp import MlpActivations
 from training import phases
 from training.dense_phases import StepParts
@@ -29,7 +29,8 @@ class FusedGradients:
 
     def __init__(self, parts: StepParts):
         self._model, self._scale = parts.dense_model, parts.scale
-        self._hidden_layers = len(self._model.top.dense_layers) - 1
+        top = self._model.top
+        self._hidden_layers, self._last_inputs = len(top.sizes) - 1, (top.inputs, *top.sizes)[-2]
 
     def phases(self, device: str | None) -> tuple[Phase, tuple[Phase, ...]]:
         """See `Gradients.phases`."""
@@ -56,7 +57,7 @@ class FusedGradients:
 
     def forward_and_backward(
         self, dense: tf.Tensor, vectors: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor], tuple[tf.Tensor, MlpActivations]]:
+    ) -> tuple[tf.Tensor, Any, tf.Tensor, list[Any], tuple[Any, MlpActivations]]:
         """Runs everything but the backward pass of the bottom MLP.
 
         Returns:
@@ -69,13 +70,15 @@ class FusedGradients:
             tape.watch([bottom.y, vectors])
             interacted = model.interaction(bottom.y, vectors)
         top = model.top.forward_for_training(interacted, self._hidden_layers)
-        loss, gradient, last_gradients, before_relu = self._loss(top.y, label, scale)
+        loss, hidden_gradient, last_gradients, before_relu = self._loss(top.y, label, scale)
+        gradient: Any
         gradient, top_gradients = model.top.backward(
-            gradient, top, self._hidden_layers, before_relu=before_relu
+            hidden_gradient, top, self._hidden_layers, before_relu=before_relu
         )
+        sources: list[Any] = [bottom.y, vectors, *model.interaction.variables]
         bottom_gradient, vector_gradients, *interaction_gradients = tape.gradient(
             interacted,
-            [bottom.y, vectors, *model.interaction.variables],
+            sources,
             output_gradients=gradient,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
@@ -92,7 +95,7 @@ class FusedGradients:
 
     def _loss(
         self, hidden: tf.Tensor, label: tf.Tensor, scale: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, list[Any], bool]:
+    ) -> tuple[tf.Tensor, Any, list[Any], bool]:
         """Applies the last layer to its input [b, n].
 
         Returns:
@@ -100,7 +103,7 @@ class FusedGradients:
             `hidden` is that of its ReLU's input).
         """
         last, relu = self._model.top.dense_layers[-1], self._hidden_layers > 0
-        if last.kernel.shape[0] <= MOST_WIDTH:
+        if self._last_inputs <= MOST_WIDTH:
             loss, gradient, *gradients = log_loss(
                 hidden, last.kernel, last.bias, label, scale, relu=relu
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ops.log_loss import MOST_TENSORS, all_finite
+from ops.log_loss.native import MOST_TENSORS, all_finite
 from training.dense_phases import DenseUpdate
 
 
@@ -39,10 +39,9 @@ class NativeUpdate(DenseUpdate):
             # NaN on one rank makes the mean NaN on all.
             flag = tf.where(_all_finite([vector_gradients]), 0.0, float("nan"))
             local.append(tf.expand_dims(flag, 0))
-        sizes = [int(part.shape[0]) for part in local]
         (flat,) = self._cluster.all_reduce_mean([tf.concat(local, 0)], "dense_gradients")
-        first = sum(sizes[: len(gradients)])
-        loss, votes = flat[first], flat[first + 1 : first + 1 + sizes[len(gradients) + 1]]
+        first = sum(part.shape.num_elements() or 0 for part in local[: len(gradients)])
+        loss, votes = flat[first], flat[first + 1 : -1 if skips else None]
         return loss, votes, ([flat], scale), _all_finite([flat]) if skips else None
 
     def update(

@@ -18,8 +18,8 @@ class DenseOptimizer(abc.ABC):
     """Updates float32 variables in place, given gradients and a learning rate as tensors.
 
     A subclass lists the states that it keeps for each variable, which start at 0, and implements
-    `_update`. An entry in `OPTIMIZERS` makes it a value of --optimizer. `native_rule` names the same
-    update in `ops.dense_update`.
+    `_update`. An entry in `OPTIMIZERS` makes it a value of --optimizer. `native_rule` is the name
+    of the same update in `ops.dense_update`.
 
     Args:
         variables: the variables to update; names of states contain their names.
@@ -27,7 +27,7 @@ class DenseOptimizer(abc.ABC):
 
     #: Names of the states: for each variable, one float32 variable of the same shape per name.
     states: ClassVar[tuple[str, ...]] = ()
-    #: The optimizer's name in `ops.dense_update`.
+    #: Its name in `ops.dense_update`.
     native_rule: ClassVar[str]
 
     def __init__(self, variables: Sequence[tf.Variable]) -> None:

@@ -3,7 +3,8 @@
 // A warp takes up to four rows at a time, and each lane always the same columns, so that the
 // layer's kernel and the sums of its gradient stay in registers. Rows are divided into slices that
 // depend on the shape only; a block adds the sums of its warps in order and stores those of each
-// slice, and a second kernel adds the slices. 1.5 % of the bytes are those sums.
+// slice, and a second kernel adds the slices. Of 65,536 rows of 256 float16 elements the sums are
+// 3 % of the bytes, so the kernel should take the time of a copy of `hidden` and a launch.
 #include "log_loss/log_loss_launchers.h"
 
 #include "cuda_elements.cuh"

@@ -2,7 +2,7 @@
 
 #include "cuda_elements.cuh"
 
-namespace dlrm::gpu {
+namespace dlrm::gpu::mlp {
 namespace {
 
 constexpr int kThreads = 256;
@@ -285,4 +285,4 @@ cudaError_t copy_floats(const float* source, float* target, int64_t count, cudaS
   return launch(copy_floats_kernel, blocks_for(count), kThreads, 0, stream, source, target, count);
 }
 
-}  // namespace dlrm::gpu
+}  // namespace dlrm::gpu::mlp

@@ -7,7 +7,7 @@
 
 #include "cuda_types.h"
 
-namespace dlrm::gpu {
+namespace dlrm::gpu::mlp {
 
 // Copies of one launch.
 constexpr int kMostCopies = 48;
@@ -51,6 +51,6 @@ cudaError_t column_sums(int dtype, const void* x, int64_t rows, int64_t columns,
 
 cudaError_t copy_floats(const float* source, float* target, int64_t count, cudaStream_t stream);
 
-}  // namespace dlrm::gpu
+}  // namespace dlrm::gpu::mlp
 
 #endif  // DLRM_OPS_MLP_DEVICE_KERNELS_H_

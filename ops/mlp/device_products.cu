@@ -10,7 +10,7 @@
 #include <memory>
 #include <mutex>
 
-namespace dlrm::gpu {
+namespace dlrm::gpu::mlp {
 namespace {
 
 using cublaslt::Functions;
@@ -248,4 +248,4 @@ cudaError_t failed(cudaError_t code, const char* format, ...) {
 const char* recorded_error() { return error_line; }
 void clear_error() { error_line[0] = '\0'; }
 
-}  // namespace dlrm::gpu
+}  // namespace dlrm::gpu::mlp

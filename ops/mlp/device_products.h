@@ -11,7 +11,7 @@
 #include "cuda_types.h"
 #include "mlp/cublaslt.h"
 
-namespace dlrm::gpu {
+namespace dlrm::gpu::mlp {
 
 // Every product gets this much temporary memory, aligned to 256 bytes.
 constexpr size_t kProductWorkspaceBytes = size_t{32} << 20;
@@ -51,6 +51,6 @@ __attribute__((format(printf, 2, 3))) cudaError_t failed(cudaError_t code, const
 const char* recorded_error();
 void clear_error();
 
-}  // namespace dlrm::gpu
+}  // namespace dlrm::gpu::mlp
 
 #endif  // DLRM_OPS_MLP_DEVICE_PRODUCTS_H_

@@ -31,12 +31,30 @@ std::vector<const float*> FloatsOf(const OpInputList& tensors) {
   return pointers;
 }
 
-Status AllocateWorkspace(OpKernelContext* c, const DlrmMlp& mlp, Tensor* workspace) {
-  size_t bytes = 0;
-  TF_RETURN_IF_ERROR(MlpStatus(dlrm_mlp_workspace_bytes(&mlp, &bytes), "workspace of an MLP"));
-  return c->allocate_temp(tensorflow::DT_UINT8, TensorShape({static_cast<int64_t>(bytes)}),
-                          workspace);
+// The launchers need memory at multiples of this. TensorFlow's allocators promise only 64 bytes
+// (those of GPUs return multiples of 256).
+constexpr int64_t kAlignment = 256;
+
+// Bytes to allocate for `bytes` aligned ones.
+TensorShape ShapeOf(size_t bytes) {
+  return TensorShape({bytes == 0 ? 0 : static_cast<int64_t>(bytes) + kAlignment});
 }
+
+char* Align(const Tensor& memory) {
+  const auto address = reinterpret_cast<uintptr_t>(DeviceData(memory));
+  return reinterpret_cast<char*>((address + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+// Temporary memory of a call.
+struct Workspace {
+  size_t bytes = 0;
+  Tensor memory;
+
+  Status Allocate(OpKernelContext* c, const DlrmMlp& mlp) {
+    TF_RETURN_IF_ERROR(MlpStatus(dlrm_mlp_workspace_bytes(&mlp, &bytes), "workspace of an MLP"));
+    return c->allocate_temp(tensorflow::DT_UINT8, ShapeOf(bytes), &memory);
+  }
+};
 
 template <class T>
 class GpuMlpKernel : public OpKernel {
@@ -82,22 +100,20 @@ class GpuMlpForward : public GpuMlpKernel<T> {
     }
     size_t bytes = 0;
     if (keeps && batch != 0) {
-      OP_REQUIRES_OK(c, MlpStatus(dlrm_mlp_saved_bytes(&mlp, &bytes), "memory of an MLP"));
+      OP_REQUIRES_OK(c, MlpStatus(dlrm_mlp_saved_bytes(&mlp, &bytes), "saved memory of an MLP"));
     }
-    OP_REQUIRES_OK(c, c->allocate_output(1 + hidden.size(),
-                                         TensorShape({static_cast<int64_t>(bytes)}), &saved));
+    OP_REQUIRES_OK(c, c->allocate_output(1 + hidden.size(), ShapeOf(bytes), &saved));
     if (batch == 0) return;
-    Tensor workspace;
-    OP_REQUIRES_OK(c, AllocateWorkspace(c, mlp, &workspace));
+    Workspace workspace;
+    OP_REQUIRES_OK(c, workspace.Allocate(c, mlp));
     const std::vector<const float*> kernels = FloatsOf(inputs.kernels);
     const std::vector<const float*> biases = FloatsOf(inputs.biases);
     OP_REQUIRES_OK(
-        c, MlpStatus(
-               dlrm_mlp_forward(&mlp, DeviceData(*inputs.x), kernels.data(), biases.data(),
-                                keeps ? kept.data() : nullptr, MutableDeviceData(*y),
-                                keeps ? MutableDeviceData(*saved) : nullptr,
-                                MutableDeviceData(workspace), workspace.TotalBytes(), StreamOf(c)),
-               "MLP"));
+        c, MlpStatus(dlrm_mlp_forward(&mlp, DeviceData(*inputs.x), kernels.data(), biases.data(),
+                                      keeps ? kept.data() : nullptr, MutableDeviceData(*y),
+                                      bytes != 0 ? Align(*saved) : nullptr, Align(workspace.memory),
+                                      workspace.bytes, StreamOf(c)),
+                     "MLP"));
   }
 };
 
@@ -170,25 +186,24 @@ class GpuMlpBackward : public GpuMlpKernel<T> {
       return;
     }
     size_t saved = 0;
-    OP_REQUIRES_OK(c, MlpStatus(dlrm_mlp_saved_bytes(&mlp, &saved), "memory of an MLP"));
-    OP_REQUIRES(c, inputs.saved->TotalBytes() == saved,
-                InvalidArgument("MLP gradient: expected saved [", saved,
-                                "], as MlpForward returned it, found shape ",
+    OP_REQUIRES_OK(c, MlpStatus(dlrm_mlp_saved_bytes(&mlp, &saved), "saved memory of an MLP"));
+    OP_REQUIRES(c, inputs.saved->shape() == ShapeOf(saved),
+                InvalidArgument("MLP gradient: expected saved ", ShapeOf(saved).DebugString(),
+                                ", as MlpForward returned it, found shape ",
                                 inputs.saved->shape().DebugString()));
-    Tensor workspace;
-    OP_REQUIRES_OK(c, AllocateWorkspace(c, mlp, &workspace));
+    Workspace workspace;
+    OP_REQUIRES_OK(c, workspace.Allocate(c, mlp));
     std::vector<const void*> hidden;
     for (const Tensor& activations : inputs.hidden) hidden.push_back(DeviceData(activations));
     const std::vector<const float*> kernels = FloatsOf(inputs.kernels);
     OP_REQUIRES_OK(
-        c, MlpStatus(
-               dlrm_mlp_backward(&mlp, DeviceData(*inputs.gradient), DeviceData(*inputs.y),
-                                 DeviceData(*inputs.x), hidden.data(), kernels.data(),
-                                 DeviceData(*inputs.saved),
-                                 input_gradient_ ? MutableDeviceData(*x_gradient) : nullptr,
-                                 gradients.kernels(), gradients.biases(),
-                                 MutableDeviceData(workspace), workspace.TotalBytes(), StreamOf(c)),
-               "gradient of an MLP"));
+        c, MlpStatus(dlrm_mlp_backward(&mlp, DeviceData(*inputs.gradient), DeviceData(*inputs.y),
+                                       DeviceData(*inputs.x), hidden.data(), kernels.data(),
+                                       saved != 0 ? Align(*inputs.saved) : nullptr,
+                                       input_gradient_ ? MutableDeviceData(*x_gradient) : nullptr,
+                                       gradients.kernels(), gradients.biases(),
+                                       Align(workspace.memory), workspace.bytes, StreamOf(c)),
+                     "MLP gradient"));
   }
 
  private:

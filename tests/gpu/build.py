@@ -277,14 +277,15 @@ def build_cublaslt(release=13):
     Args:
         release: of CUDA, 12 or 13.
     """
-    source, interface = HOST / "cublaslt" / "cublaslt.cc", OPS / "mlp" / "cublaslt.h"
+    folder = HOST / "cublaslt"
     name = f"libcublasLt.so.{release}"
     command = [
         _host_compiler(), "-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall",
         "-Werror", "-Wno-attributes", f"-Wl,-soname,{name}", f"-I{OPS}",
-        "-isystem", str(cuda_include()), str(source),
+        "-isystem", str(cuda_include()), str(folder / "cublaslt.cc"),
     ]  # fmt: skip
-    digest = _digest([source, interface], [command[0], *command[1:10]])
+    files = [*folder.iterdir(), OPS / "mlp" / "cublaslt.h"]
+    digest = _digest(files, command[:10])
     return build_once(CACHE / f"cublaslt-{digest}" / name, lambda p: _run([*command, "-o", p], 120))
 
 

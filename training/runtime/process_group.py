@@ -180,10 +180,14 @@ class HorovodProcessGroup:
         # TensorFlow does not know that Horovod's alltoall has a side effect. On a rank without
         # tables, a graph would prune an exchange whose result is unused (gradients) and fold one
         # whose input is constant (no rows), and the other ranks would wait forever. Adding a
-        # variable makes the input non-constant; assigning the result keeps the operation.
-        splits = splits + self._zero
+        # variable makes the input non-constant; assigning the result keeps the operation. All of it
+        # is on the host, also if the exchange is on a GPU.
+        with tf.device("CPU:0"):
+            splits = splits + self._zero.read_value()
         received, counts = self._hvd.alltoall(tensor, splits=splits, name=name)
-        self._received.assign(tf.size(received, tf.int64))
+        size = tf.size(received, tf.int64)
+        with tf.device("CPU:0"):
+            self._received.assign(size)
         if dtype == tf.bfloat16:
             received = tf.bitcast(received, dtype)
         return received, counts

@@ -1,15 +1,24 @@
 """The graph of a training step for a GPU, traced without one."""
 
+from unittest import mock
+
 import tensorflow as tf
 
+from ops.mlp import native as mlp
 from tests.support.training.small_model import SMALL, build
 
 GPU = "GPU:0"
 
 
 def traced(seed, *, device=GPU, sizes=SMALL, **options):
-    """Returns the graph of a step; see `small_model.build`."""
-    _model, embedding, _optimizer, step = build(seed, device=device, sizes=sizes, **options)
+    """Returns the graph of a step on a host with a GPU; see `small_model.build`."""
+    kernels = "GPU", (tf.float32, tf.bfloat16, tf.float16)
+    with mock.patch.object(mlp, "_kernels", lambda: kernels):
+        return _traced(build(seed, device=device, sizes=sizes, **options), sizes, options)
+
+
+def _traced(built, sizes, options):
+    _model, embedding, _optimizer, step = built
     ids = [sizes.batch, len(sizes.vocab)]
     if options.get("model_parallel_input"):
         ids = [2 * sizes.batch, len(embedding.placement.tables_of(0))]

@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ops import loader
-from ops.log_loss import MOST_WIDTH
-from ops.log_loss.native import LogLoss
+from ops.log_loss.native import MOST_WIDTH, LogLoss
 from tests.support.training.small_model import SMALL, batches, build
 from training import fused_phases
 from training.dense_phases import StepParts, TapeGradients
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.skipif(not loader.is_built("mlp"), reason="the library 
 
 
 def reference_log_loss(hidden, kernel, bias, label, scale, relu):
-    """Returns what `ops.log_loss.log_loss` returns, from NumPy in float64; the op has no CPU kernel."""
+    """Same as `ops.log_loss.log_loss`, which has no CPU kernel, in NumPy and float64."""
     h, k, b, y = (np.float64(tensor) for tensor in (hidden, kernel, bias, label))
     logits = h @ k + b
     gradient = float(scale) * (1 / (1 + np.exp(-logits)) - y) / len(h)

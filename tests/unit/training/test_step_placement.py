@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from ops import loader
-from ops.log_loss import MOST_WIDTH
+from ops.log_loss.native import MOST_WIDTH
 from tests.support.placement.crossings import crossings
 from tests.support.placement.traced_step import GPU, traced
 from tests.support.placement.two_ranks import TwoRanks, horovod_ranks
