@@ -81,7 +81,7 @@ def cublaslt(built):
 
 @pytest.fixture(scope="module")
 def libraries(built, tmp_path_factory):
-    """Returns a function of a key: launchers that have no plans yet when first asked for."""
+    """Returns a function of a key: launchers of their own, without plans when first asked for."""
     made = {}
 
     def library(key):
@@ -172,7 +172,7 @@ def test_gradients_of_an_empty_batch_are_zero(libraries, cublaslt, last_relu, rn
 
 
 def test_plans_are_made_once(libraries, cublaslt, rng):
-    library, device = libraries("planned"), memory.HostMemory()
+    library, device = libraries(object()), memory.HostMemory()
 
     def step():
         problem = Problem(library, device, rng, 16, (13, 32, 16, 8), FLOAT16, True).prepare()
@@ -285,7 +285,7 @@ def test_invalid_calls_are_refused_with_a_reason(libraries, cublaslt, rng):
 
 def test_products_that_cublaslt_cannot_do_are_reported(libraries, cublaslt, rng):
     cublaslt.reset([NONE, *REFUSALS["everything"]])
-    problem = Problem(libraries("no product"), memory.HostMemory(), rng, 4, (8, 16), FLOAT16)
+    problem = Problem(libraries(object()), memory.HostMemory(), rng, 4, (8, 16), FLOAT16)
     with pytest.raises(launchers.CudaError) as caught:
         problem.prepare().forward()
     assert caught.value.code == NOT_SUPPORTED
