@@ -1,4 +1,4 @@
-"""Times a complete training step on one GPU: this project's CUDA kernels plus cuBLAS.
+"""Times a complete training step on one GPU: this project's CUDA kernels, without TensorFlow.
 
     python3 -m benchmarks.gpu_step [--batch 65536] [--vocabulary mlperf] [--precision float16]
                                    [--budget SECONDS] [--library FILE] [--json FILE]
@@ -6,11 +6,14 @@
 Needs PyTorch with CUDA, and nvcc or an existing library (`--library`); no TensorFlow. The step of
 `gpu_step_phases` is captured in a CUDA graph and replayed: the result is the speed that a step can
 reach with these kernels. Each phase is timed alone, and by how much faster the step is without it.
-For comparison the same step is timed as a PyTorch user would write it.
+For comparison the same step is timed as a PyTorch user would write it, and with PyTorch's matrix
+products in place of this project's dense part. Times are compared with the least time that the copy
+bandwidth and the matrix rate of the same run allow (`gpu_step_floor`).
 
 The most important measurements come first: the step for uniform, then for skewed ids, PyTorch's
-step, the step with the sorted row update, and the phases. `--budget` ends the run in time; the JSON
-file is written after each measurement.
+step, the step with PyTorch's products, with row phases on a second stream, with the sorted row
+update, and the phases. `--budget` ends the run in time; the JSON file is written after each
+measurement.
 """
 
 # PyTorch is not installed in the project's default environment.
@@ -19,164 +22,25 @@ file is written after each measurement.
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import pathlib
-import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_step_phases import DIM, PRECISIONS, PlainStep, Step, parity
+from benchmarks.gpu_step_floor import Limits
+from benchmarks.gpu_step_phases import DIM, PRECISIONS, Step, parity
+from benchmarks.gpu_step_plan import PARITY, GraphTimer, Measurements, Name, run_plan
 from planner.published_runs import VOCABULARIES
 from storage import atomic
-from tests.gpu import build, launchers
-from tests.gpu.clock import device_state, hold, use_tf32
-from tests.gpu.random_ids import draw_ids, hottest_shares
+from tests.gpu import build, launchers, machine
+from tests.gpu.clock import device_state, use_tf32
 
-ID_SETS = 4
-KINDS = ("uniform", "skewed")
-#: Phases whose time depends on the ids.
-ROW_PHASES = ("lookup", "row update")
 #: Device memory for everything but the tables, in elements per sample; mostly PyTorch's step.
-_ELEMENTS_PER_SAMPLE = 80_000
-
-Name = tuple[str, ...]
-
-
-class GraphTimer:
-    """Times phases as CUDA graphs, and calls as they are, in milliseconds.
-
-    Args:
-        torch: the PyTorch module.
-        repeats: timed calls per measurement.
-    """
-
-    def __init__(self, torch: Any, repeats: int):
-        self._torch, self._repeats = torch, repeats
-        # One stream for all graphs: cuBLAS keeps a workspace for each.
-        self._stream = torch.cuda.Stream()
-
-    def phases(self, phases: Sequence[Callable[[], None]], before: Callable[[int], None]) -> float:
-        """Returns the median time of a graph of phases, without the preceding `before(k)`."""
-        torch = self._torch
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for _ in range(2):  # first launches load kernels, which is not allowed in a capture
-                for phase in phases:
-                    phase()
-        torch.cuda.current_stream().wait_stream(self._stream)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            for phase in phases:
-                phase()
-        # The host is slower than a short graph: the device waits until some are queued.
-        hold(0.02)
-        return self._median(graph.replay, before, self._repeats)
-
-    def call(self, call: Callable[[], None], before: Callable[[int], None]) -> float:
-        """Returns the median time of a call, launched one by one by the host."""
-        return self._median(call, before, max(5, self._repeats // 4))
-
-    def _median(self, call, before, repeats):
-        times = []
-        for k in range(repeats + 3):
-            before(k)
-            begin, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            call()
-            end.record()
-            times.append((begin, end))
-        self._torch.cuda.synchronize()
-        return statistics.median(begin.elapsed_time(end) for begin, end in times[3:])
-
-
-class Measurements:
-    """The measurements of a step, the most important first.
-
-    Args:
-        step: the step.
-        timer: a `GraphTimer`, or an object with its methods.
-        generator: draws the ids.
-    """
-
-    def __init__(self, step: Step, timer: Any, generator: np.random.Generator):
-        self._step, self._timer, self._generator = step, timer, generator
-        self._ids = functools.lru_cache(maxsize=None)(self._draw)
-        #: {kind of ids: for each table, the share of its lookups for its most frequent row}.
-        self.hottest_row_shares: dict[str, list[float]] = {}
-
-    def plan(self) -> list[tuple[Name, Callable[[], float]]]:
-        """Returns [(name, function that returns milliseconds)], the most important first.
-
-        A name is (kind of ids, what) or (kind of ids, phase, "alone" or "without").
-        """
-        phases, listed = self._step.phases(), []
-        for kind in KINDS:
-            listed.append(((kind, "step"), functools.partial(self._graph, kind, [*phases])))
-        for kind in KINDS:
-            listed.append(((kind, "PyTorch"), functools.partial(self._plain, kind)))
-        for kind in KINDS:
-            name = (kind, "step, sorted update")
-            listed.append((name, functools.partial(self._graph, kind, [*phases], True)))
-        for kind in KINDS:
-            for phase in phases if kind == "uniform" else ROW_PHASES:
-                rest = [other for other in phases if other != phase]
-                for what, names in (("alone", [phase]), ("without", rest)):
-                    measure = functools.partial(self._graph, kind, names)
-                    listed.append(((kind, phase, what), measure))
-        return listed
-
-    def _draw(self, kind):
-        step = self._step
-        sets = [draw_ids(self._generator, step.sizes, step.batch, kind) for _ in range(ID_SETS)]
-        shares = np.mean([hottest_shares(ids) for ids in sets], axis=0)
-        self.hottest_row_shares[kind] = shares.round(4).tolist()
-        return [step.torch.from_numpy(ids).to(step.device) for ids in sets]
-
-    def _next_ids(self, kind):
-        sets = self._ids(kind)
-        return lambda k: self._step.ids.copy_(sets[k % ID_SETS])
-
-    def _graph(self, kind, names, deterministic=False):
-        before, phases = self._next_ids(kind), self._step.phases()
-        before(0)
-        self._step.deterministic = deterministic
-        return self._timer.phases([phases[name] for name in names], before)
-
-    def _plain(self, kind):
-        return self._timer.call(PlainStep(self._step), self._next_ids(kind))
-
-
-def run_plan(
-    plan: Sequence[tuple[Name, Callable[[], float]]],
-    remaining: Callable[[], float],
-    record: Callable[[Name, float | str], None],
-) -> list[Name]:
-    """Takes measurements until the time is used up; returns the names of those not taken.
-
-    Args:
-        plan: as from `Measurements.plan`.
-        remaining: returns the seconds left. The run ends before a measurement if that is less than
-            the longest one so far took.
-        record: called after each measurement with its name and milliseconds, or an error's text.
-    """
-    longest = 0.0
-    for index, (name, measure) in enumerate(plan):
-        if remaining() <= longest:
-            return [name for name, _ in plan[index:]]
-        begin = time.monotonic()
-        try:
-            result = measure()
-        except RuntimeError as error:  # of PyTorch, out of memory included, or of the launchers
-            result = f"{type(error).__name__}: {error}".partition("\n")[0]
-        longest = max(longest, time.monotonic() - begin)
-        record(name, result)
-    return []
+_ELEMENTS_PER_SAMPLE = 90_000
 
 
 def figures(results: dict[Name, float | str]) -> dict[str, Any]:
@@ -191,9 +55,19 @@ def figures(results: dict[Name, float | str]) -> dict[str, Any]:
     return found
 
 
-def show(name: Name, value: float | str, batch: int, step: float | str | None) -> None:
-    """Prints one measurement: a step's rate, or how much longer the step takes with a phase."""
-    line = f"{name[0]:8} {' '.join(name[1:]):30} "
+def show(
+    name: Name, value: float | str, batch: int, step: float | str | None, least: float
+) -> None:
+    """Prints one measurement: a step's rate, or how much longer the step takes with a phase.
+
+    Args:
+        name: as in `Measurements.plan`.
+        value: milliseconds, or an error's text.
+        batch: samples of a step.
+        step: milliseconds of the complete step with these ids, if measured.
+        least: milliseconds that the device's limits allow.
+    """
+    line = f"{name[0]:8} {' '.join(name[1:]):41} "
     if isinstance(value, str):
         line += f"FAILED: {value}"
     else:
@@ -202,7 +76,19 @@ def show(name: Name, value: float | str, batch: int, step: float | str | None) -
             line += f" {batch / value / 1e3:8.2f} M samples/s"
         elif name[2] == "without" and isinstance(step, float):
             line += f" {step - value:8.3f} ms of the step"
+        if len(name) == 2 or name[2] == "alone":
+            line += f", {least / value:.0%} of the limits ({least:.3f} ms)"
     print(line, flush=True)
+
+
+def measure_limits(precision: str) -> Limits:
+    """Measures the device's limits for a precision of `PRECISIONS`."""
+    tf32 = precision == "float32"
+    found = Limits(
+        machine.copies()["copy_bytes_per_s"], machine.matrices(precision, tf32)["flop_per_s"]
+    )
+    use_tf32(tf32)
+    return found
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -258,8 +144,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "before": device_state(), "batch": options.batch, "vocabulary": options.vocabulary,
         "table_bytes": 4 * DIM * sum(sizes), "precision": options.precision, "seed": options.seed,
     }  # fmt: skip
-    report["parity"] = parity(torch, library, options.seed, options.precision)
-    print("difference from PyTorch after ten steps:", report["parity"], flush=True)
+    report["parity"] = {}
+    for what, variant in PARITY.items():
+        found = parity(torch, library, options.seed, options.precision, **variant)
+        report["parity"][what] = found
+        print(f"{what}: difference from PyTorch after ten steps: {found}", flush=True)
+    limits = measure_limits(options.precision)
+    torch.cuda.empty_cache()
+    report["limits"] = limits._asdict()
+    print(f"copy bandwidth {limits.copy_bytes_per_s / 1e12:.2f} TB/s, matrix products "
+          f"{limits.flop_per_s / 1e12:.0f} TFLOP/s", flush=True)  # fmt: skip
     step = Step(torch, library, sizes, options.batch, options.seed, options.precision)
     generator = np.random.default_rng(options.seed)
     measurements = Measurements(step, GraphTimer(torch, options.repeats), generator)
@@ -267,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def record(name, value):
         results[name] = value
-        show(name, value, options.batch, results.get((name[0], "step")))
+        least = measurements.floors(name[0], limits)
+        report.setdefault("least_ms", {})[name[0]] = least
+        piece = name[1] if len(name) == 3 else "step"
+        show(name, value, options.batch, results.get((name[0], "step")), least[piece])
         report.update(
             steps=figures(results), hottest_row_shares=measurements.hottest_row_shares,
             peak_bytes=torch.cuda.max_memory_allocated(), seconds=time.monotonic() - begin,

@@ -1,11 +1,12 @@
-"""A training step on one GPU: this project's CUDA kernels plus cuBLAS, and PyTorch's own step.
+"""A training step on one GPU with this project's CUDA kernels, and PyTorch's own step.
 
-PyTorch only provides buffers, streams and cuBLAS to `Step`: forward, backward and update are
-written out. `PlainStep` is the same step as a PyTorch user would write it: eager, with autograd and
-index_add_.
+PyTorch only provides buffers and streams to `Step`, and cuBLASLt: forward, backward and update are
+the launchers that the trainer uses. With the dense part "PyTorch's products", MLPs, loss and dense
+update are PyTorch's instead. `PlainStep` is the same step as a PyTorch user would write it: eager,
+with autograd and index_add_.
 
 Shapes: B batch, T tables, D dimension. SGD with float32 master weights; float16 with a static loss
-scale, or float32 with cuBLAS' TF32 products.
+scale, or float32 with TF32 products.
 """
 
 # PyTorch is not installed in the project's default environment.
@@ -14,11 +15,13 @@ scale, or float32 with cuBLAS' TF32 products.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_step_dense import PADDED, DensePart, FusedPart, TorchPart, Weights
 from tests.gpu import launchers
 from tests.gpu.memory import workspace
 from tests.gpu.random_ids import draw_ids
@@ -29,14 +32,8 @@ RATE = 0.01
 PRECISIONS = {"float16": (launchers.FLOAT16, 1024.0), "float32": (launchers.FLOAT32, 1.0)}
 
 
-class Layer:
-    """A linear layer: float32 master weights, and what products use: them, or a float16 copy."""
-
-    def __init__(self, torch: Any, inputs: int, outputs: int, device: str, dtype: Any):
-        deviation = (2.0 / (inputs + outputs)) ** 0.5
-        self.master = torch.randn(inputs, outputs, device=device) * deviation
-        self.master_bias = torch.zeros(outputs, device=device)
-        self.weight, self.bias = self.master.to(dtype), self.master_bias.to(dtype)
+#: What computes the dense part of a step: this project's launchers, or PyTorch.
+FUSED, TORCH = "fused", "PyTorch's products"
 
 
 class Step:
@@ -50,16 +47,19 @@ class Step:
         seed: seed of weights and inputs.
         precision: key of `PRECISIONS`.
         device: "cuda", or "cpu" with the emulated library.
+        tf32: whether float32 products of the fused dense part round operands to TF32. PyTorch's
+            do so on GPUs, as `tests.gpu.clock.use_tf32` selects.
     """
 
     def __init__(
         self, torch: Any, library: launchers.Library, sizes: Sequence[int], batch: int, seed: int,
-        precision: str = "float16", device: str = "cuda",
+        precision: str = "float16", device: str = "cuda", tf32: bool = True,
     ):  # fmt: skip
         torch.manual_seed(seed)
         self.torch, self.library, self.batch, self.sizes = torch, library, batch, list(sizes)
         self.tables, self.device, self.precision = len(sizes), device, precision
         self._kind, self.scale = PRECISIONS[precision]
+        self._tf32 = tf32
         self.dtype = getattr(torch, precision)
         self.base = np.cumsum(np.r_[0, sizes])[:-1]
         total = int(np.sum(sizes))
@@ -70,34 +70,55 @@ class Step:
         features = self.tables + 1
         width = library.width(features, DIM)
         elements = {"device": device, "dtype": self.dtype}
-        # Padded from 13 to 16 features: cuBLAS' tensor-core kernels need aligned rows.
-        self.dense = torch.zeros((batch, 16), **elements)
-        self.dense[:, :DENSE] = torch.rand(batch, DENSE, device=device)
+        self.padded_dense = torch.zeros((batch, PADDED), **elements)
+        self.padded_dense[:, :DENSE] = torch.rand(batch, DENSE, device=device)
+        self.dense = self.padded_dense[:, :DENSE].contiguous()
         self.label = (torch.rand(batch, 1, device=device) < 0.25).float()
         self.ids = torch.zeros((batch, self.tables), dtype=torch.int32, device=device)
         self.vectors = torch.empty((batch, self.tables, DIM), **elements)
         self.vector_gradients = torch.empty_like(self.vectors)
         self.bottom_gradient = torch.empty((batch, DIM), **elements)
         self.interacted = torch.empty((batch, width), **elements)
-        self.bottom = self._layers(16, BOTTOM)
-        self.top = self._layers(width, TOP)
-        self.layers = [*self.bottom, *self.top]
+        self.weights = Weights(torch, (DENSE, *BOTTOM), (width, *TOP), device)
         self._sizes, self._base = launchers.int64_array(sizes), launchers.int64_array(self.base)
         self._shape = launchers.InteractionShape(batch, features, DIM, self._kind)
-        self.loss = torch.zeros((), device=device)
-        self._kept: dict[str, Any] = {}
-        self.gradients: dict[int, tuple[Any, Any]] = {}
         # The kernels read learning rate and scale from device memory, so a captured step follows
         # changes of them.
         self.rate_and_scale = torch.tensor([RATE, 1.0 / self.scale], device=device)
         self.deterministic = False
+        self._loss_scale = torch.full((1,), self.scale, device=device)
+        self._parts: dict[str, DensePart] = {}
+        self.use(FUSED)
+        self._side = torch.cuda.Stream() if device == "cuda" else None
         # Allocated here: in a capture it would belong to the graph.
         needed = max(self._workspace_bytes(order) for order in (False, True))
         self._workspace = workspace(needed, device)
 
-    def _layers(self, inputs, widths):
-        return [Layer(self.torch, a, b, self.device, self.dtype)
-                for a, b in zip((inputs, *widths), widths)]  # fmt: skip
+    def use(self, dense_part: str) -> None:
+        """Selects what computes the dense part: `FUSED` or `TORCH`, on the same weights."""
+        if dense_part in self._parts:
+            return
+        self._parts.clear()  # first: both need much memory
+        if dense_part == FUSED:
+            part: DensePart = FusedPart(
+                self.library, self.weights, self.dense, self.label, self._kind,
+                self.rate_and_scale, self._loss_scale, self._tf32,
+            )  # fmt: skip
+        else:
+            part = TorchPart(
+                self.torch, self.weights, self.padded_dense, self.label, self.dtype, RATE,
+                self.scale,
+            )  # fmt: skip
+        self._parts[dense_part] = part
+
+    @property
+    def _dense(self) -> DensePart:
+        return next(iter(self._parts.values()))
+
+    @property
+    def loss(self) -> Any:
+        """The mean loss of the last step, one element."""
+        return self._dense.mean_loss
 
     def _stream(self):
         return self.torch.cuda.current_stream().cuda_stream if self.device == "cuda" else None
@@ -129,60 +150,65 @@ class Step:
             self._stream(),
         )  # fmt: skip
 
-    def _forward(self, layers, x, last_relu):
-        outputs = [x]
-        for index, layer in enumerate(layers):
-            if last_relu or index < len(layers) - 1:
-                # cuBLASLt fuses bias and ReLU into the product.
-                x = self.torch._addmm_activation(layer.bias, x, layer.weight)
-            else:
-                x = self.torch.addmm(layer.bias, x, layer.weight)
-            outputs.append(x)
-        return outputs
+    def overlapped(self, beside: Sequence[str]) -> list[Callable[[], None]]:
+        """Returns the phases in order, with row phases on a stream of their own.
+
+        Args:
+            beside: "lookup" (while the bottom MLP runs), "row update" (while the phases after it
+                run), or both.
+        """
+        phases = self.phases()
+        names, found = list(phases), []
+        while names:
+            name = names.pop(0)
+            if name not in beside:
+                found.append(phases[name])
+                continue
+            # The next phase needs no result of the lookup; none after it needs the row update's.
+            count = 1 if name == "lookup" else len(names)
+            others = [phases[names.pop(0)] for _ in range(count)]
+            found.append(functools.partial(self._beside, phases[name], others))
+        return found
+
+    def _beside(self, phase, others):
+        """Runs a phase on the side stream while others run; on a CPU one after the other."""
+        if self._side is None:
+            for run in (phase, *others):
+                run()
+            return
+        current = self.torch.cuda.current_stream()
+        self._side.wait_stream(current)
+        with self.torch.cuda.stream(self._side):
+            phase()
+        for run in others:
+            run()
+        current.wait_stream(self._side)
 
     def _bottom_forward(self):
-        self._kept["bottom"] = self._forward(self.bottom, self.dense, True)
+        self._dense.bottom_forward()
 
     def _feature_rows(self, bottom, vectors):
         return launchers.FeatureRows(bottom.data_ptr(), vectors.data_ptr(), DIM, self.tables * DIM)
 
     def _interaction_forward(self):
-        rows = self._feature_rows(self._kept["bottom"][-1], self.vectors)
+        rows = self._feature_rows(self._dense.bottom, self.vectors)
         self.library.dot_interaction_forward(
             ctypes.byref(self._shape), rows, self.interacted.data_ptr(), self._stream()
         )
 
     def _top_forward(self):
-        self._kept["top"] = self._forward(self.top, self.interacted, False)
+        self._dense.top_forward(self.interacted)
 
     def _loss(self):
-        logits = self._kept["top"][-1].float()
-        functional = self.torch.nn.functional
-        self.loss.copy_(functional.binary_cross_entropy_with_logits(logits, self.label))
-        gradient = (logits.sigmoid() - self.label) * (self.scale / self.batch)
-        self._kept["logit gradient"] = gradient.to(self.dtype)
-
-    def _backward(self, layers, outputs, gradient, last_relu):
-        """Returns the gradient of the first layer's input; stores the weights' gradients."""
-        for index in reversed(range(len(layers))):
-            if last_relu or index < len(layers) - 1:
-                gradient = self.torch.ops.aten.threshold_backward(gradient, outputs[index + 1], 0)
-            layer, x = layers[index], outputs[index]
-            bias = gradient.sum(0, dtype=self.torch.float32)
-            self.gradients[id(layer)] = (x.t() @ gradient, bias)
-            if index or layers is self.top:
-                gradient = gradient @ layer.weight.t()
-        return gradient
+        self._dense.loss()
 
     def _top_backward(self):
-        self._kept["interacted gradient"] = self._backward(
-            self.top, self._kept["top"], self._kept["logit gradient"], False
-        )
+        self._dense.top_backward(self.interacted)
 
     def _interaction_backward(self):
         self.library.dot_interaction_backward(
-            ctypes.byref(self._shape), self._feature_rows(self._kept["bottom"][-1], self.vectors),
-            self._kept["interacted gradient"].data_ptr(),
+            ctypes.byref(self._shape), self._feature_rows(self._dense.bottom, self.vectors),
+            self._dense.interacted_gradient.data_ptr(),
             self._feature_rows(self.bottom_gradient, self.vector_gradients), self._stream(),
         )  # fmt: skip
 
@@ -194,18 +220,10 @@ class Step:
         )  # fmt: skip
 
     def _bottom_backward(self):
-        self._backward(self.bottom, self._kept["bottom"], self.bottom_gradient, True)
+        self._dense.bottom_backward(self.bottom_gradient)
 
     def _dense_update(self):
-        torch = self.torch
-        masters, copies, gradients = [], [], []
-        for layer in self.layers:
-            masters += [layer.master, layer.master_bias]
-            copies += [layer.weight, layer.bias]
-            gradients += [gradient.float() for gradient in self.gradients[id(layer)]]
-        torch._foreach_add_(masters, gradients, alpha=-RATE / self.scale)
-        if self.dtype != torch.float32:
-            torch._foreach_copy_(copies, masters)
+        self._dense.update()
 
 
 class PlainStep:
@@ -217,11 +235,11 @@ class PlainStep:
         self.offset = torch.from_numpy(step.base).to(step.device)
         pairs = torch.tril_indices(step.tables + 1, step.tables + 1, -1, device=step.device)
         self.pairs = (pairs[0], pairs[1])
-        self.weights = [
-            weight.clone().requires_grad_()
-            for layer in step.layers
-            for weight in (layer.master, layer.master_bias)
-        ]
+        kernels = [kernel.clone() for kernel in step.weights.kernels]
+        # Rows of zeros for the padding, which stay: its gradients are 0.
+        kernels[0] = torch.nn.functional.pad(kernels[0], (0, 0, 0, PADDED - DENSE))
+        biases = [bias.clone() for bias in step.weights.biases]
+        self.weights = [weight.requires_grad_() for pair in zip(kernels, biases) for weight in pair]
 
     def _mlp(self, x, weights, last_relu):
         for index in range(0, len(weights), 2):
@@ -238,7 +256,7 @@ class PlainStep:
         vectors = step.rows[flat].to(step.dtype).reshape(step.batch, step.tables, DIM)
         vectors.requires_grad_()
         count = 2 * len(BOTTOM)
-        bottom = self._mlp(step.dense, self.weights[:count], True)
+        bottom = self._mlp(step.padded_dense, self.weights[:count], True)
         features = torch.cat([bottom[:, None], vectors], 1)
         products = torch.bmm(features, features.transpose(1, 2))[:, self.pairs[0], self.pairs[1]]
         gap = step.interacted.shape[1] - DIM - products.shape[1]
@@ -260,30 +278,41 @@ class PlainStep:
 
 def parity(
     torch: Any, library: launchers.Library, seed: int, precision: str = "float16",
-    steps: int = 10, batch: int = 4096, device: str = "cuda",
+    steps: int = 10, batch: int = 4096, device: str = "cuda", tf32: bool = True,
+    dense_part: str = FUSED, beside: Sequence[str] = (),
 ) -> dict[str, float]:  # fmt: skip
     """Takes some steps of both kinds on small tables and compares their results.
 
-    The arguments are `steps`, their number, and those of `Step`.
+    The arguments are `steps`, their number, those of `Step`, of `Step.use` and `Step.overlapped`.
 
     Returns:
         {"loss": largest relative difference of a step's losses, "rows", "weights": norm of the
         difference over the norm of the change}.
     """
     sizes = [1000, 3, 50_000, 17] * 6 + [100, 9]
-    ours, other = (Step(torch, library, sizes, batch, seed, precision, device) for _ in range(2))
-    start, weight = ours.rows.clone(), ours.layers[3].master.clone()
+    ours, other = (
+        Step(torch, library, sizes, batch, seed, precision, device, tf32) for _ in range(2)
+    )
+    ours.use(dense_part)
+    start, weights = ours.rows.clone(), [kernel.clone() for kernel in ours.weights.kernels]
     plain, worst = PlainStep(other), 0.0
     generator = np.random.default_rng(seed)
     for _ in range(steps):
         ids = torch.from_numpy(draw_ids(generator, sizes, batch, "skewed"))
         for step in (ours, other):
             step.ids.copy_(ids)
-        for phase in ours.phases().values():
+        for phase in ours.overlapped(beside):
             phase()
         plain()
         worst = max(worst, abs(float(ours.loss) / float(plain.loss) - 1))
-    rows = (ours.rows - other.rows).norm() / (other.rows - start).norm()
-    expected = plain.weights[6].detach()
-    weights = (ours.layers[3].master - expected).norm() / (expected - weight).norm()
-    return {"loss": worst, "rows": float(rows), "weights": float(weights)}
+
+    def difference(found, expected, before):
+        return float((found - expected).norm() / (expected - before).norm())
+
+    kernels = [weight.detach() for weight in plain.weights[::2]]
+    kernels[0] = kernels[0][:DENSE]
+    return {
+        "loss": worst,
+        "rows": difference(ours.rows, other.rows, start),
+        "weights": max(map(difference, ours.weights.kernels, kernels, weights)),
+    }

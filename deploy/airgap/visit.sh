@@ -14,23 +14,27 @@ set -euo pipefail
 
 calls() { # number|limit in seconds|what it proves
   cat <<'END'
-1|130|the kernels are right; time of a complete step without TensorFlow
-2|130|speed of the float16 kernels compared with the copy bandwidth, on the full tables too
+1|140|the kernels are right; time of a complete step without TensorFlow, with fused and plain dense part
+2|140|speed of the kernels compared with copy bandwidth and matrix rate, on the full tables too
 3|110|what limits the slow kernels; no data races
 4|90|time of a complete step in float32 with TF32; repeats failed steps of calls 1 to 3
 5|160|TensorFlow with this project's ops uses the GPU; its losses equal a CPU's; it reads large tables right
-6|190|samples per second, phases and peak memory of the full model
+6|230|samples per second of the full model, fused, by layer, with XLA and with a second stream; phases
 END
 }
 
 steps_of() { # steps of call $1: name and limit in seconds
   case $1 in
-    1) echo "checks 90" && echo "step 80" ;;
-    2) echo "timings 70" && echo "full 80" ;;
+    1) echo "checks 80" && echo "step 90" ;;
+    2) echo "timings 80" && echo "full 80" ;;
     3) echo "ncu 70" && echo "racecheck 80" ;;
     4) echo "step_float32 70" ;;
     5) echo "unpack 70" && echo "link 15" && echo "gpus 60" && echo "losses 60" && echo "rows 45" && echo "cache 15" ;;
-    6) printf '%s\n' "amp 60" "deterministic 45" "breakdown 45" "tf32 45" "files 60" "cache 15" ;;
+    6)
+      # The comparison first, in turn with nothing else between.
+      printf '%s\n' "amp 60" "layers 45" "stream 45" "xla 60" "breakdown 45" "tf32 45" \
+        "deterministic 45" "files 60" "cache 15"
+      ;;
   esac
 }
 

@@ -39,8 +39,9 @@ step_step() { gpu_step --json "$OUT/step.json"; }
 step_step_float32() { gpu_step --precision float32 --json "$OUT/step_float32.json"; }
 
 step_timings() {
-  harness --groups time-machine,time-interaction,time-uniform,time-criteo \
-    --only float16 --only bandwidth --only device --json "$OUT/timings.json"
+  harness --groups time-machine,time-interaction,time-dense,time-uniform,time-criteo \
+    --only float16 --only TF32 --only "dense update" --only bandwidth --only device \
+    --json "$OUT/timings.json"
 }
 
 step_full() {
@@ -50,7 +51,13 @@ step_full() {
 
 step_racecheck() {
   command -v compute-sanitizer >/dev/null || skip "compute-sanitizer is not in PATH"
-  harness --sanitizer racecheck --only float16 --json "$OUT/racecheck.json"
+  # Without the MLPs, whose kernels are almost all cuBLASLt's.
+  local checks=(--only "dense update sgd") kernel
+  for kernel in interaction lookup "SGD atomics" "SGD deterministic" Adagrad row-wise FTRL \
+    "log loss" "all finite"; do
+    checks+=(--only "$kernel float16")
+  done
+  harness --sanitizer racecheck "${checks[@]}" --json "$OUT/racecheck.json"
 }
 
 # Traffic, atomics in L2, and what warps wait for.
@@ -147,7 +154,16 @@ full_model() { # run $1 of the full model, with more flags; collects the journal
 
 random_batches=(--use_synthetic_dataset --vocab_sizes=mlperf)
 
-step_amp() { full_model amp "${random_batches[@]}" --amp; }
+# The dense part in four ways: fused (the default), by TensorFlow's layers, by XLA, and fused with
+# lookup and row update on a second stream.
+step_amp() { full_model amp "${random_batches[@]}" --amp --mlp=fused; }
+step_layers() { full_model layers "${random_batches[@]}" --amp --mlp=tensorflow; }
+step_stream() { full_model stream "${random_batches[@]}" --amp --mlp=fused --embedding_stream; }
+step_xla() {
+  # A lean bundle has no assembler.
+  export XLA_FLAGS="--xla_gpu_cuda_data_dir=${CUDA_HOME:-/usr/local/cuda}${XLA_FLAGS:+ $XLA_FLAGS}"
+  full_model xla "${random_batches[@]}" --amp --xla
+}
 step_deterministic() { full_model deterministic "${random_batches[@]}" --amp --deterministic; }
 step_breakdown() { full_model breakdown "${random_batches[@]}" --amp --step_breakdown; }
 step_tf32() { full_model tf32 "${random_batches[@]}"; }

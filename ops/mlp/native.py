@@ -93,7 +93,7 @@ def mlp(
     Args:
         x: [B, K], float32, bfloat16 or (GPUs only) float16.
         kernels: float32 [K, n1], [n1, n2] ... For 16-bit x they are rounded to its type.
-        biases: float32 [n1], [n2] ..., not rounded.
+        biases: float32 [n1], [n2] ... GPUs round them to the type of x.
         last_relu: whether to apply ReLU after the last layer.
         chunk_rows: samples that a thread computes at a time on a CPU; 0: chosen by the op. It
             affects the rounding of the gradients of kernels and biases.

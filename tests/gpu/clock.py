@@ -79,7 +79,7 @@ def torch_dtype(dtype):
     return {FLOAT32: torch.float32, FLOAT16: torch.float16, BFLOAT16: torch.bfloat16}[dtype]
 
 
-def entry(library, size, ours, peer=None, goal=None, repeats=30):
+def entry(library, size, ours, peer=None, goal=None, repeats=30, flop=None):
     """Measures one operation.
 
     Args:
@@ -89,10 +89,13 @@ def entry(library, size, ours, peer=None, goal=None, repeats=30):
         peer: function that returns calls of PyTorch's equivalent, or None.
         goal: target share of the copy bandwidth, or None.
         repeats: number of timed calls.
+        flop: floating-point operations of matrix products, or None.
     """
     result = {"bytes": size, **measure(ours, repeats), "launch": library.newest_launch()}
     if goal is not None:
         result["goal"] = goal
+    if flop is not None:
+        result["flop"] = flop
     if peer is not None:
         # PyTorch may run out of memory: not a failure of the kernel.
         try:

@@ -16,6 +16,8 @@ import zlib
 import numpy as np
 
 from tests.gpu import (
+    dense_checks,
+    dense_timings,
     embedding_checks,
     embedding_timings,
     full_checks,
@@ -23,17 +25,23 @@ from tests.gpu import (
     interaction_timings,
     large_checks,
     launchers,
+    loss_checks,
     machine,
     memory,
+    mlp_checks,
 )
 
+#: {group: modules with its checks}.
 CHECKS = {
-    "check interaction": interaction_checks,
-    "check embedding": embedding_checks,
-    "check large": large_checks,
-    "check full": full_checks,
+    "check interaction": (interaction_checks,),
+    "check embedding": (embedding_checks,),
+    "check dense": (mlp_checks, loss_checks, dense_checks),
+    "check large": (large_checks,),
+    "check full": (full_checks,),
 }
-TIMINGS = ("time machine", "time interaction", "time uniform", "time criteo", "time full")
+TIMINGS = (
+    "time machine", "time interaction", "time dense", "time uniform", "time criteo", "time full",
+)  # fmt: skip
 # Exit code after a CUDA error, which makes the process unusable.
 BROKEN = 3
 
@@ -67,7 +75,8 @@ def entries_of(options, device):
     if options.group in CHECKS:
         found = [
             (name, lambda name=name, check=check: _check(name, check, options.seed))
-            for name, check in CHECKS[options.group].checks(library, device, not options.quick)
+            for module in CHECKS[options.group]
+            for name, check in module.checks(library, device, not options.quick)
         ]
     else:
         part = options.group.split()[1]
@@ -75,6 +84,8 @@ def entries_of(options, device):
             timings = machine.entries(options.seed)
         elif part == "interaction":
             timings = interaction_timings.entries(library, device.stream, options.seed)
+        elif part == "dense":
+            timings = dense_timings.entries(library, options.seed)
         else:
             timings = embedding_timings.entries(library, device, part, options.seed)
         found = [(name, lambda measure=measure: _attempt(measure)) for name, measure in timings]

@@ -22,8 +22,8 @@ class CudaError(RuntimeError):
         code: the cudaError_t.
     """
 
-    def __init__(self, function, code):
-        super().__init__(f"{function} returned CUDA error {code}")
+    def __init__(self, function, code, detail=""):
+        super().__init__(f"{function} returned CUDA error {code}{': ' * bool(detail)}{detail}")
         self.function, self.code = function, code
 
 
@@ -212,12 +212,12 @@ class Library:
         #: Digest of the sources that the library was built from, or None.
         self.sources = None if sources is None else sources().decode()
 
-    @staticmethod
-    def _checked(name, function):
+    def _checked(self, name, function):
         def call(*arguments):
             code = function(*arguments)
             if code != 0:
-                raise CudaError(f"dlrm_{name}", code)
+                detail = self.mlp_error() if name.startswith("mlp_") else ""
+                raise CudaError(f"dlrm_{name}", code, detail)
 
         return call
 
@@ -246,6 +246,12 @@ class Library:
         if self._newest is None or self._newest(values) != 0:
             return {}
         return dict(zip(LAUNCH, values))
+
+    def launches(self):
+        """Returns the number of emulated launches of kernels so far."""
+        count = self._library.dlrm_launches
+        count.restype = _I
+        return count()
 
     def newest_accesses(self):
         """Counts elements of rows that the last emulated launch accessed.
@@ -326,9 +332,10 @@ def _load(path):
     return library
 
 
-def pointer_array(buffers):
-    """Returns a ctypes array of the addresses of buffers."""
-    return (ctypes.c_void_p * max(1, len(buffers)))(*[buffer.pointer for buffer in buffers])
+def pointer_array(values):
+    """Returns a ctypes array of addresses, given as numbers or as buffers with a `pointer`."""
+    found = [getattr(value, "pointer", value) for value in values]
+    return (ctypes.c_void_p * max(1, len(found)))(*found)
 
 
 def int64_array(values):

@@ -31,8 +31,9 @@ BUILD_SECONDS = 240
 # Under compute-sanitizer processes start slowly and kernels take a hundred times as long.
 SANITIZER_REPORT_TIMEOUT = 280
 # Groups whose entries are split among processes that share the GPU.
-SHARED = ("check interaction", "check embedding", "check large")
-QUICK = ("check interaction", "check embedding")
+SHARED = ("check interaction", "check embedding", "check dense", "check large")
+QUICK = ("check interaction", "check embedding", "check dense")
+_QUICK_WORDS = "check-interaction, check-embedding or check-dense"
 GROUPS = {name.replace(" ", "-"): name for name in (*group.CHECKS, *group.TIMINGS)}
 SETS = {"checks": list(group.CHECKS), "timings": list(group.TIMINGS)}
 
@@ -136,7 +137,7 @@ def parse(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--quick", action="store_true",
-        help="fewer shapes; without --groups, only the checks of interaction and embedding",
+        help="fewer shapes; without --groups, only the checks of interaction, embedding and dense",
     )  # fmt: skip
     parser.add_argument("--json", type=pathlib.Path, help="also write all numbers to this file")
     parser.add_argument(
@@ -166,11 +167,10 @@ def parse(arguments=None):
         parser.error(f"--seconds: expected more than 0, found {options.seconds}")
     if options.groups is not None:
         if options.quick and not set(options.groups) & set(QUICK):
-            parser.error("--quick: none of --groups has fewer shapes; expected check-interaction "
-                         "or check-embedding")  # fmt: skip
+            parser.error(f"--quick: none of --groups has fewer shapes; expected {_QUICK_WORDS}")
         if options.sanitizer is not None and not set(options.groups) <= set(QUICK):
-            parser.error("--sanitizer: expected no --groups but check-interaction and "
-                         f"check-embedding, found {', '.join(options.groups)}")  # fmt: skip
+            parser.error(f"--sanitizer: expected no --groups but {_QUICK_WORDS}, found "
+                         f"{', '.join(options.groups)}")  # fmt: skip
     if options.seed is None:
         options.seed = secrets.randbits(32)
     return options

@@ -58,7 +58,31 @@ def print_timings(results):
         else:
             print(f"{entry['name']:{width}} FAILED: {entry['error']}")
     print(_LEGEND)
+    _print_products(timed, rates)
     _print_orders(timed)
+
+
+def _print_products(timed, rates):
+    """Prints the rates of timings that are matrix products, and PyTorch's for the same.
+
+    Args:
+        timed: the results.
+        rates: {precision, the last word of a name: measured FLOP/s of a large product}.
+    """
+    products = [entry for entry in timed if entry["passed"] and "flop" in entry]
+    if not products:
+        return
+    width = max(len(entry["name"]) for entry in products)
+    print(f"\n{'matrix products':{width}} {'GFLOP':>6} {'TFLOP/s':>7} {'of rate':>7} "
+          "PyTorch's TFLOP/s")  # fmt: skip
+    for entry in products:
+        rate, limit = entry["flop"] / entry["seconds"], rates.get(entry["name"].split()[-1])
+        share = f"{rate / limit:7.1%}" if limit else f"{'-':>7}"
+        peer = (
+            f"{entry['flop'] / entry['torch']['seconds'] / 1e12:.0f}" if "torch" in entry else "-"
+        )
+        print(f"{entry['name']:{width}} {entry['flop'] / 1e9:6.0f} {rate / 1e12:7.0f} {share} "
+              f"{peer:>17}")  # fmt: skip
 
 
 def _print_orders(timed):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import gpu_step
+from benchmarks import gpu_step_plan
 from tests.e2e.benchmarks.test_same_model import ROOT, TORCH
 from tests.gpu import build
 
@@ -35,21 +35,25 @@ def emulated(seed_of):
 # Float16 gradients have 11 bits, and sums in another order round differently. In float32 what
 # remains is the rounding of rows, which change little in a few steps, and now and then a ReLU that
 # only one of the two passes: about 0.002 of the change.
+@pytest.mark.parametrize("variant", gpu_step_plan.PARITY)
 @pytest.mark.parametrize(
     ("precision", "loss", "change"), [("float16", 1e-4, 0.05), ("float32", 1e-5, 0.02)]
 )
-def test_gpu_step_equals_autograd_after_some_steps(precision, loss, change, emulated):
-    difference = emulated["parity"][precision]
+def test_gpu_step_equals_autograd_after_some_steps(variant, precision, loss, change, emulated):
+    difference = emulated["parity"][precision][variant]
     assert difference["loss"] < loss
     assert difference["rows"] < change
     assert difference["weights"] < change
 
 
 def test_gpu_step_takes_every_measurement(emulated):
-    for kind, phases in (("uniform", PHASES), ("skewed", gpu_step.ROW_PHASES)):
+    for kind, phases in (("uniform", PHASES), ("skewed", gpu_step_plan.ROW_PHASES)):
         found = emulated["times"][kind]
         wholes = {name: value for name, value in found.items() if name != "pieces"}
-        assert set(wholes) == {"step", "PyTorch", "step, sorted update"}
+        assert set(wholes) == {
+            "step", "PyTorch", gpu_step_plan.WITH_TORCH, gpu_step_plan.SORTED,
+            *gpu_step_plan.OVERLAPPED,
+        }  # fmt: skip
         assert set(found["pieces"]) == set(phases)
         times = [*wholes.values()]
         for piece in found["pieces"].values():
@@ -57,4 +61,5 @@ def test_gpu_step_takes_every_measurement(emulated):
             times += piece.values()
         assert all(isinstance(time, float) and time > 0 for time in times), found
         assert len(emulated["shares"][kind]) == 3
+        assert set(emulated["least"][kind]) == {*PHASES, "step"}
     assert emulated["bad id"] is None

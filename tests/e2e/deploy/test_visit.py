@@ -111,7 +111,7 @@ def test_first_call_stores_files_and_uses_the_library(host, rng):
     assert all(f"--library {host.parts / name} " in words for words in commands)
     assert f"--quick --json {host.out}/checks.json" in commands[0]
     assert f"--json {host.out}/step.json" in commands[1]
-    assert int(re.search(r"--budget (\d+)", commands[1])[1]) == 60
+    assert int(re.search(r"--budget (\d+)", commands[1])[1]) == 70
 
 
 def test_later_calls_use_the_stored_library_and_newer_ones_replace_it(host, rng):
@@ -121,7 +121,8 @@ def test_later_calls_use_the_stored_library_and_newer_ones_replace_it(host, rng)
     code, _, commands = host.call(2)
     assert code == 0
     assert len(commands) == 2 and all("kernels-sm90-02.so" in words for words in commands)
-    assert "--groups time-machine,time-interaction,time-uniform,time-criteo" in commands[0]
+    groups = "time-machine,time-interaction,time-dense,time-uniform,time-criteo"
+    assert f"--groups {groups} " in commands[0] and "--only dense update" in commands[0]
     assert "--groups time-machine,check-full,time-full" in commands[1]
     assert all("--only float16" in words for words in commands)
     host.upload(3)
@@ -304,7 +305,10 @@ def test_sixth_call_trains_the_full_model_in_each_way(unpacked):
     assert set(status.values()) == {"passed", "skipped"}
     runs = {re.search(r"--run_dir=\S*/(\w+)", words)[1]: words
             for words in commands if words.startswith("dlrm main.py")}  # fmt: skip
-    assert list(runs) == ["amp", "deterministic", "breakdown", "tf32", "files"]
+    assert list(runs) == [
+        "amp", "layers", "stream", "xla", "breakdown", "tf32", "deterministic", "files",
+    ]  # fmt: skip
+    mlp = {"amp": "fused", "stream": "fused", "layers": "tensorflow"}
     for name, words in runs.items():
         assert "--custom_interact --global_batch_size=65536 --early_stop=200" in words
         assert ("--amp" in words) == (name != "tf32")
@@ -313,12 +317,15 @@ def test_sixth_call_trains_the_full_model_in_each_way(unpacked):
         assert ("--use_synthetic_dataset --vocab_sizes=mlperf" in words) == (name != "files")
         config = cli.parse(words.split()[1:])
         assert (config.training.early_stop, config.speed.amp) == (200, name != "tf32")
+        assert config.speed.mlp == mlp.get(name, "auto")
+        assert config.speed.xla == (name == "xla")
+        assert config.speed.embedding_stream == (name == "stream")
     assert f"--data_dir={host.parts}/data/split" in runs["files"]
     assert any("dataset.synthetic" in words and "--vocab_sizes 1,2,3" in words
                for words in commands)  # fmt: skip
     assert sum("--split_categories" in words for words in commands) == 2
     with tarfile.open(host.out / "journals.tar.gz") as archive:
-        assert len(archive.getnames()) == 5
+        assert len(archive.getnames()) == len(runs)
     # The data is not generated again.
     assert not any("dataset.synthetic" in words for words in host.call(6)[2])
 

@@ -1,6 +1,7 @@
 """Training with the GPU kernels, which run on an emulated GPU, compared with training on the CPU."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,14 +10,17 @@ import pytest
 
 from ops import loader
 from tests.gpu import build
+from tests.support.emulated_ops import build as emulated_ops
 from tests.support.paths import ROOT
 
 STEPS, BAD = 100, 50
 OPTIMIZERS = {
-    "sgd": {"rate": 0.05},
-    "adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad", "rate": 0.01},
-    "adam": {"optimizer": "adam", "embedding_optimizer": "adam", "rate": 0.003},
-}
+    "sgd": {"rate": 0.05, "embedding_rate": 10.0},
+    "adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad",
+                "rate": 0.001, "embedding_rate": 2.0},
+    "adam": {"optimizer": "adam", "embedding_optimizer": "rowwise_adagrad",
+             "rate": 0.0003, "embedding_rate": 2.0},
+}  # fmt: skip
 FLOAT16, BFLOAT16 = {"dtype": "float16", "scale": 1024.0}, {"dtype": "bfloat16"}
 SKIPS = {"dtype": "float16", "scale": 2.0**15, "dynamic": True}
 GPU = {"emulated": True, "device": "CPU:0", "custom_interact": True}
@@ -40,8 +44,8 @@ EMULATED = {
     "adam tape float32": TAPE,
 }
 OVERFLOW = {
-    "sgd bad fused float16": {**FUSED, **SKIPS, "bad_step": BAD, "bad_value": 6e4},
-    "sgd bad tape float16": {**TAPE, **SKIPS, "bad_step": BAD, "bad_value": 6e4},
+    "sgd bad fused float16": {**FUSED, **SKIPS, "bad_step": BAD, "bad_value": 1e5},
+    "sgd bad tape float16": {**TAPE, **SKIPS, "bad_step": BAD, "bad_value": 1e5},
 }
 NAN = {
     "sgd nan fused float32": {**FUSED, "bad_step": BAD, "bad_value": "nan"},
@@ -50,7 +54,7 @@ NAN = {
 }
 # Largest deviations from float32: of a loss, and of a variable relative to its change.
 LOSSES = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}
-CHANGES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+CHANGES = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 1e-1}
 
 
 def run(file, seed, cases):
@@ -60,9 +64,10 @@ def run(file, seed, cases):
         for name, options in cases.items()
     }
     worker = "tests.support.emulated_ops.worker"
+    preloaded = {"LD_PRELOAD": str(emulated_ops.build_preloaded())}
     done = subprocess.run(
         [sys.executable, "-m", worker, str(file), json.dumps(cases)], cwd=ROOT, text=True,
-        capture_output=True, timeout=600, check=False,
+        env={**os.environ, **preloaded}, capture_output=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
     results = {name: {} for name in cases}
@@ -112,7 +117,7 @@ def change_deviations(ours, expected):
 
 @pytest.mark.parametrize("case", CPU)
 def test_no_rounding_error_switches_a_unit(trained, case):
-    assert min(trained[case]["distances"]) > 0.2
+    assert min(trained[case]["distances"]) > 0.5
 
 
 @pytest.mark.parametrize("case", EMULATED)

@@ -5,7 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import gpu_step
+from benchmarks import gpu_step, gpu_step_plan
+from benchmarks.gpu_step_floor import Limits, Work, floors, mlp_work, step_work
 from tests.gpu.random_ids import EXPONENT, KINDS, draw_ids, hottest_shares
 
 PHASES = ("lookup", "top forward", "row update")
@@ -54,17 +55,55 @@ def test_hottest_shares_counts_the_most_frequent_row_of_each_table():
 
 def test_plan_measures_whole_steps_first(rng):
     step = types.SimpleNamespace(phases=lambda: dict.fromkeys(PHASES))
-    names = [name for name, _ in gpu_step.Measurements(step, None, rng).plan()]
-    assert names[:6] == [
-        ("uniform", "step"), ("skewed", "step"), ("uniform", "PyTorch"), ("skewed", "PyTorch"),
-        ("uniform", "step, sorted update"), ("skewed", "step, sorted update"),
+    names = [name for name, _ in gpu_step_plan.Measurements(step, None, rng).plan()]
+    wholes = [
+        "step", "PyTorch", "step with PyTorch's products",
+        "step, row update beside bottom backward", "step, lookup beside bottom forward",
+        "step, both beside", "step, sorted update",
     ]  # fmt: skip
-    assert names[6:] == [
+    assert names[:14] == [(kind, what) for what in wholes for kind in ("uniform", "skewed")]
+    assert names[14:] == [
         (kind, phase, what)
-        for kind, phases in (("uniform", PHASES), ("skewed", gpu_step.ROW_PHASES))
+        for kind, phases in (("uniform", PHASES), ("skewed", gpu_step_plan.ROW_PHASES))
         for phase in phases
         for what in ("alone", "without")
     ]  # fmt: skip
+
+
+def test_mlp_work_counts_every_product_and_activation_once(rng):
+    batch, widths = int(rng.integers(1, 9)), [int(w) for w in rng.integers(1, 50, 4)]
+    layers = list(zip(widths, widths[1:]))
+    weights = 4 * sum(a * b + b for a, b in layers)
+    forward, backward = mlp_work(batch, widths, 2, input_gradient=True)
+    assert forward.flop == sum(2 * batch * a * b for a, b in layers)
+    assert forward.bytes == weights + sum(2 * batch * (a + b) for a, b in layers)
+    # A layer's gradient is read, its input too, and the input's gradient is written.
+    assert backward.flop == sum(4 * batch * a * b for a, b in layers)
+    assert backward.bytes == 2 * weights + sum(2 * batch * (a + b + a) for a, b in layers)
+    _, without = mlp_work(batch, widths, 2, input_gradient=False)
+    assert backward.flop - without.flop == 2 * batch * widths[0] * widths[1]
+    assert backward.bytes - without.bytes == 2 * batch * widths[0]
+
+
+def test_step_work_of_the_default_model():
+    bottom, top = (13, 512, 256, 128), (480, 1024, 1024, 512, 256, 1)
+    work = step_work(65_536, 26, 128, 1_000_000, bottom, top, 2)
+    products = 2 * sum(a * b for widths in (bottom, top[:-1]) for a, b in zip(widths, widths[1:]))
+    flop = sum(one.flop for one in work.values())
+    # Three products per layer, but for the gradient of the dense features.
+    assert flop == 65_536 * (3 * products - 2 * 13 * 512)
+    assert 925e9 < flop < 935e9
+    ids, vectors, rows = 65_536 * 26 * 4, 65_536 * 26 * 128 * 2, 1_000_000 * 128 * 4
+    assert work["lookup"].bytes == ids + vectors + rows
+    assert work["row update"].bytes == ids + vectors + 2 * rows
+    bottom_rows, output = 65_536 * 128 * 2, 65_536 * 480 * 2
+    assert work["interaction forward"].bytes == vectors + bottom_rows + output
+    assert work["interaction backward"].bytes == 2 * (vectors + bottom_rows) + output
+
+
+def test_floors_take_the_larger_time_of_each_phase_and_their_sum():
+    work = {"a": Work(2e9, 1e12), "b": Work(8e9, 1e12)}
+    assert floors(Limits(2e12, 5e14), work) == {"a": 2.0, "b": 4.0, "step": 6.0}
 
 
 def fake_plan(clock, seconds):
@@ -91,8 +130,8 @@ def fake_plan(clock, seconds):
 )
 def test_run_plan_stops_before_the_budget_is_exceeded(budget, seconds, taken, monkeypatch):
     clock, recorded = types.SimpleNamespace(now=100.0), []
-    monkeypatch.setattr(gpu_step.time, "monotonic", lambda: clock.now)
-    left = gpu_step.run_plan(
+    monkeypatch.setattr(gpu_step_plan.time, "monotonic", lambda: clock.now)
+    left = gpu_step_plan.run_plan(
         fake_plan(clock, seconds), lambda: budget - (clock.now - 100),
         lambda name, value: recorded.append((name, value)),
     )  # fmt: skip
@@ -103,7 +142,7 @@ def test_run_plan_stops_before_the_budget_is_exceeded(budget, seconds, taken, mo
 def test_run_plan_records_a_failure_and_goes_on():
     results = {}
     plan = fake_plan(types.SimpleNamespace(now=0.0), [1, None, 2])
-    assert gpu_step.run_plan(plan, lambda: 1e9, results.__setitem__) == []
+    assert gpu_step_plan.run_plan(plan, lambda: 1e9, results.__setitem__) == []
     assert results == {("0",): 1e3, ("1",): "RuntimeError: out of memory", ("2",): 2e3}
 
 
@@ -119,11 +158,13 @@ def test_figures_and_lines_of_a_report(capsys):
         "skewed": {"step": "RuntimeError: broken"},
     }
     for name, value in results.items():
-        gpu_step.show(name, value, 65_536, results[(name[0], "step")])
+        gpu_step.show(name, value, 65_536, results[(name[0], "step")], 0.25)
     step, alone, without, failed = capsys.readouterr().out.splitlines()
     assert "4.000 ms" in step and "16.38 M samples/s" in step
-    assert "lookup alone" in alone and "0.500 ms" in alone
+    assert "6% of the limits (0.250 ms)" in step
+    assert "lookup alone" in alone and "0.500 ms" in alone and "50% of the limits" in alone
     assert "3.750 ms" in without and "0.250 ms of the step" in without
+    assert "limits" not in without
     assert "FAILED: RuntimeError: broken" in failed
 
 
@@ -186,12 +227,12 @@ class FakeGpu:
 def gpu(monkeypatch):
     fake = FakeGpu()
     fake.Event = lambda enable_timing: FakeGpu.Event(fake)
-    monkeypatch.setattr(gpu_step, "hold", lambda seconds: fake.log.append("hold"))
+    monkeypatch.setattr(gpu_step_plan, "hold", lambda seconds: fake.log.append("hold"))
     return fake
 
 
 def test_graph_timer_times_replays_without_the_copies_of_ids(gpu):
-    timer, used = gpu_step.GraphTimer(gpu, repeats=2), []
+    timer, used = gpu_step_plan.GraphTimer(gpu, repeats=2), []
 
     def phase(name):
         used.append(gpu.streams[-1])
@@ -208,7 +249,7 @@ def test_graph_timer_times_replays_without_the_copies_of_ids(gpu):
 
 
 def test_graph_timer_times_calls_as_they_are(gpu):
-    timer = gpu_step.GraphTimer(gpu, repeats=40)
+    timer = gpu_step_plan.GraphTimer(gpu, repeats=40)
     assert timer.call(lambda: gpu.run("call", 7.0), lambda k: gpu.run("ids", 50.0)) == 7.0
     assert gpu.log.count("call") == 13 and "capture" not in gpu.log
 

@@ -1,6 +1,7 @@
 """Loading of the native libraries and selection of the CPU kernels' instruction set."""
 
 import pytest
+import tensorflow as tf
 
 from ops import loader
 from ops.cpu import instruction_set
@@ -31,6 +32,15 @@ def test_load_reports_a_damaged_library(empty_folder):
     loader.path().write_bytes(b"not a library")
     with pytest.raises(loader.LibraryNotBuiltError, match="make ops"):
         loader.load()
+
+
+def test_kernel_types_are_those_of_the_loaded_kernels():
+    if not loader.is_built("mlp"):
+        pytest.skip("the MLP library is not built: it needs oneDNN")
+    loader.load("mlp")
+    for op in ("Dlrm>MlpForward", "Dlrm>MlpBackward"):
+        assert loader.kernel_types(op)["CPU"] == (tf.float32, tf.bfloat16)
+    assert loader.kernel_types("Dlrm>NoSuchOp") == {}
 
 
 def test_select_refuses_an_unknown_instruction_set():

@@ -54,6 +54,22 @@ def test_comparison_has_differences_and_ratio(tmp_path, rng):
     assert any(text.startswith("1 rank on CPU, not ") for text in differences)
 
 
+@pytest.mark.parametrize(
+    ("flags", "gpu", "expected"),
+    [
+        ({}, True, "float32 or tf32"),
+        ({"tf32": True}, True, "float32 or tf32"),
+        ({"tf32": False}, True, "float32"),
+        ({"tf32": True}, False, "float32"),
+        ({"amp": True, "tf32": True}, True, "float16"),
+    ],
+)
+def test_precision_depends_on_flags_and_device(flags, gpu, expected, tmp_path, rng):
+    write_run(tmp_path / "run", make_events(rng, flags=flags, gpu=gpu))
+    (run,) = read_runs([tmp_path / "run"])
+    assert published.precision(run) == expected
+
+
 def test_thin_and_running_mean_compute_weighted_means(rng):
     n = int(rng.integers(2000, 3000))
     x, y, weight = np.sort(rng.random(n)), rng.normal(size=n), rng.random(n) + 0.1
