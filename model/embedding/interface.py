@@ -79,6 +79,21 @@ class EmbeddingOptions:
         return 1.0 / ranks if self.gradient == "mean" else 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class SideStream:
+    """What an embedding runs on a GPU's side stream, until `ops.side_stream.join_side_stream`.
+
+    Attributes:
+        lookup: `lookup_local` runs there; `exchange_vectors` returns its result unchanged.
+        update: `update_local` runs there.
+        variables: those that they use, at least one if either is True.
+    """
+
+    lookup: bool = False
+    update: bool = False
+    variables: tuple[tf.Variable, ...] = ()
+
+
 class ExchangePlan(NamedTuple):
     """How one batch's ids and vectors travel between ranks. It does not depend on weights.
 
@@ -132,13 +147,25 @@ class Embedding(Protocol):
         placement: which rank holds which rows.
         separable: each of these calls may be a separate `tf.function`. False if a gradient tape
             connects the lookup to the gradients.
+        side_stream: what runs on a GPU's side stream; by default nothing.
     """
 
     placement: Placement
     separable: bool
+    side_stream: SideStream
 
     def for_batch(self, local_batch_size: int) -> Embedding:
         """Returns this embedding for batches of another size, over the same tables."""
+        ...
+
+    def on_side_stream(self) -> Embedding:
+        """Returns this embedding, over the same tables, for steps that join the side stream.
+
+        The update runs there, and the lookup if its vectors are not exchanged.
+
+        Raises:
+            BackendError: it does not use the project's kernels.
+        """
         ...
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
@@ -179,7 +206,7 @@ class Embedding(Protocol):
 
     def update_local(
         self, plan: ExchangePlan, gradients: Any, learning_rate: tf.Tensor, scale: Any = 1.0
-    ) -> None:
+    ) -> list[tf.Operation]:
         """Updates this rank's rows in place. Not collective, so a step may skip it.
 
         Args:
@@ -187,6 +214,9 @@ class Embedding(Protocol):
             gradients: the result of `exchange_gradients`.
             learning_rate: scalar float32.
             scale: factor on the gradients, e.g. 1 / loss scale.
+
+        Returns:
+            In a graph, the updates that run on the side stream.
         """
         ...
 

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.interface import BackendError, EmbeddingOptions, ExchangePlan, Ranks
+from model.embedding.interface import (
+    BackendError,
+    EmbeddingOptions,
+    ExchangePlan,
+    Ranks,
+    SideStream,
+)
 from model.embedding.optimizers import find
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
@@ -51,6 +57,7 @@ class SokEmbedding:
 
     # A lookup's rows hold its gradient tape, which lives in one function.
     separable = False
+    side_stream = SideStream()
 
     def __init__(
         self,
@@ -99,6 +106,14 @@ class SokEmbedding:
         other = copy.copy(self)
         other._batch = local_batch_size
         return other
+
+    def on_side_stream(self) -> SokEmbedding:
+        """Raises BackendError: SOK's kernels run on TensorFlow's stream."""
+        raise BackendError(
+            "--embedding_stream moves the native backend's kernels to a stream of their own and has "
+            "no effect on SOK; leave it out",
+            flag="embedding_stream",
+        )
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Checks the ids of this rank's samples, [b, T]; SOK sends them to the rows' owners.
