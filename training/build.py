@@ -118,6 +118,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
             model_parallel_input=model_parallel_input,
             native_kernels=speed.embedding_kernels == "native",
             deterministic=speed.deterministic,
+            side_stream=speed.embedding_stream,
         ),
     )
     return Parts(data, dense_model, embedding, dtype)

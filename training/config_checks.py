@@ -207,7 +207,7 @@ def _check_mode(config: Config) -> None:
         if checkpoint.checkpoint_dir is None:
             _check_unused(config, "--checkpoint_dir", "checkpoint_interval", "keep")
         return
-    _check_unused(config, "--mode=train", "profile_steps", "step_breakdown")
+    _check_unused(config, "--mode=train", "profile_steps", "step_breakdown", "embedding_stream")
     if checkpoint.restore is not None and checkpoint.checkpoint_dir is not None:
         problem = f"--mode={mode} reads one checkpoint: leave out --restore or --checkpoint_dir"
         raise UserError.of_flag("restore", checkpoint.restore, problem)

@@ -60,6 +60,7 @@ class EmbeddingOptions:
             [B, T_r], instead of those of all tables for this rank's samples, [b, T].
         native_kernels: use the project's ops; False: equivalent TensorFlow ops.
         deterministic: False lets a GPU add the gradients of SGD in any order, which is faster.
+        side_stream: use the side stream in training, on a GPU with `native_kernels`.
     """
 
     seed: int
@@ -70,6 +71,7 @@ class EmbeddingOptions:
     model_parallel_input: bool = False
     native_kernels: bool = True
     deterministic: bool = False
+    side_stream: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "exchange_dtype", tf.as_dtype(self.exchange_dtype))
@@ -158,13 +160,11 @@ class Embedding(Protocol):
         """Returns this embedding for batches of another size, over the same tables."""
         ...
 
-    def on_side_stream(self) -> Embedding:
+    def for_training(self) -> Embedding:
         """Returns this embedding, over the same tables, for steps that join the side stream.
 
-        The update runs there, and the lookup if its vectors are not exchanged.
-
-        Raises:
-            BackendError: it does not use the project's kernels.
+        With `EmbeddingOptions.side_stream` the update runs there, and the lookup if its vectors are
+        not exchanged.
         """
         ...
 

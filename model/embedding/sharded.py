@@ -14,13 +14,7 @@ import tensorflow as tf
 
 from model.embedding import stored_rows
 from model.embedding.exchange import TableExchange
-from model.embedding.interface import (
-    BackendError,
-    EmbeddingOptions,
-    ExchangePlan,
-    Ranks,
-    SideStream,
-)
+from model.embedding.interface import EmbeddingOptions, ExchangePlan, Ranks, SideStream
 from model.embedding.placement import Placement
 from model.embedding.row_exchange import RowExchange
 from model.embedding.shards import Shard
@@ -51,7 +45,7 @@ class ShardedEmbedding:
         self.placement = placement
         self._ranks = cluster.size
         self._dtype = options.exchange_dtype
-        self._native = options.native_kernels
+        self._side_stream = options.side_stream
         self._scale = options.gradient_scale(cluster.size)
         self._replicated: ReplicatedTables | None = None
         # As int64 arrays: with int32 indices, a GPU's gather would copy them to it in each step.
@@ -106,14 +100,10 @@ class ShardedEmbedding:
             other._exchange = self._exchange.for_batch(local_batch_size)
         return other
 
-    def on_side_stream(self) -> ShardedEmbedding:
-        """Returns this embedding for steps that join; see `Embedding.on_side_stream`."""
-        if not self._native:
-            raise BackendError(
-                "--embedding_stream moves this project's kernels to a stream of their own and has "
-                "no effect with --embedding_kernels=tensorflow; leave one of them out",
-                flag="embedding_stream",
-            )
+    def for_training(self) -> ShardedEmbedding:
+        """Returns this embedding for training steps; see `Embedding.for_training`."""
+        if not self._side_stream:
+            return self
         other = copy.copy(self)
         # One rank's vectors stay as they are looked up, unless tables are replicated or rows cut.
         stays = isinstance(self._exchange, TableExchange) and self._replicated is None

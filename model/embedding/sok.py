@@ -107,13 +107,9 @@ class SokEmbedding:
         other._batch = local_batch_size
         return other
 
-    def on_side_stream(self) -> SokEmbedding:
-        """Raises BackendError: SOK's kernels run on TensorFlow's stream."""
-        raise BackendError(
-            "--embedding_stream moves the native backend's kernels to a stream of their own and has "
-            "no effect on SOK; leave it out",
-            flag="embedding_stream",
-        )
+    def for_training(self) -> SokEmbedding:
+        """Returns itself: SOK's kernels run on TensorFlow's stream."""
+        return self
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Checks the ids of this rank's samples, [b, T]; SOK sends them to the rows' owners.
@@ -159,7 +155,7 @@ class SokEmbedding:
         gradients: list[list[tf.IndexedSlices]],
         learning_rate: tf.Tensor,
         scale: Any = 1.0,
-    ) -> None:
+    ) -> list[tf.Operation]:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
         # Updates go through the variables' handles: SOK's OptimizerWrapper accepts dynamic
         # variables only, and Keras optimizers of before TensorFlow 2.11.
@@ -169,6 +165,7 @@ class SokEmbedding:
                     variable, list(state.values()), rows, learning_rate, self._scale * scale,
                     self._optimizer.formula, self._optimizer.rule_values,
                 )  # fmt: skip
+        return []
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
         """Returns no row: checkpoints read SOK's rows only while training waits."""
