@@ -87,6 +87,11 @@ class LossRecord:
         self._last = tf.Variable(tf.zeros([]), trainable=False, name="last_loss")
         self._steps = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="loss_steps")
 
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """The variables that hold the record."""
+        return self._sum, self._last, self._steps
+
     def add(self, loss: tf.Tensor, finite: tf.Tensor | None) -> None:
         """Adds the loss of a step; `finite` is None if steps are never skipped."""
         one = tf.constant(1, tf.int64)

@@ -27,6 +27,7 @@ AVERAGE = "average dense gradients"
 UPDATE_DENSE = "update dense"
 EXCHANGE_GRADIENTS = "exchange gradients"
 UPDATE_ROWS = "update rows"
+JOIN_UPDATE = "join update of rows"
 DENSE_FORWARD = "dense forward"  # of evaluation and inference
 
 # Device of phases that work on host memory: batches as they are read, and their ids.
