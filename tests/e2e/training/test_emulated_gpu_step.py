@@ -34,6 +34,7 @@ CPU = {
 EMULATED = {
     "sgd fused float32": {**FUSED, "deterministic": True},
     "sgd fused float32 atomics": FUSED,
+    "sgd fused float32 side stream": {**FUSED, "deterministic": True, "side_stream": True},
     "sgd fused float16": {**FUSED, **FLOAT16},
     "sgd fused bfloat16": {**FUSED, **BFLOAT16},
     "adagrad fused float32": FUSED,
@@ -51,6 +52,10 @@ NAN = {
     "sgd nan fused float32": {**FUSED, "bad_step": BAD, "bad_value": "nan"},
     "sgd nan fused float16": {**FUSED, **FLOAT16, "bad_step": BAD, "bad_value": "nan"},
     "sgd nan tape float32": {**TAPE, "bad_step": BAD, "bad_value": "nan"},
+}
+OVERFLOW["sgd bad fused float16 side stream"] = {
+    **OVERFLOW["sgd bad fused float16"],
+    "side_stream": True,
 }
 # Largest deviations from float32: of a loss, and of a variable relative to its change.
 LOSSES = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}
@@ -101,6 +106,13 @@ def reference_of(case):
     """Returns the name of the float32 case of the CPU."""
     words = case.split()
     return "sgd bad" if "bad" in words else words[0]
+
+
+def test_side_stream_changes_no_value(trained):
+    ours, expected = trained["sgd fused float32 side stream"], trained["sgd fused float32"]
+    np.testing.assert_array_equal(ours["losses"], expected["losses"])
+    for found, after in zip(ours["after"], expected["after"]):
+        np.testing.assert_array_equal(found, after)
 
 
 def loss_deviation(ours, expected):

@@ -79,6 +79,7 @@ LAUNCHES: dict[str, Callable[[tf.Operation], Launches]] = {
     "Dlrm>EmbeddingUpdate": _embedding_update,
     "Dlrm>ScalarsOnDevice": lambda op: Launches(1),
     "Dlrm>ReceiveBatch": lambda op: Launches(0),
+    "Dlrm>JoinSideStream": lambda op: Launches(0),  # a stream waits for another
     "Dlrm>UploadBatch": lambda op: Launches(0),  # one copy, on a stream of its own
 }
 
