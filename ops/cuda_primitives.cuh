@@ -250,12 +250,11 @@ void record_launch(const void* kernel, int64_t blocks, int threads, int resident
                    size_t shared_bytes);
 #endif
 
-// Launches a grid-stride kernel with blocks_of_work blocks, but at most as many as fit the device
-// at once.
+// Launches with a share of a multiprocessor's memory for blocks, of which the rest is L1 cache.
 template <typename... Parameters>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
-                   size_t shared_bytes, cudaStream_t stream,
-                   const std::common_type_t<Parameters>&... arguments) {
+cudaError_t launch_with(cudaSharedCarveout share, void (*kernel)(Parameters...),
+                        int64_t blocks_of_work, int threads, size_t shared_bytes,
+                        cudaStream_t stream, const std::common_type_t<Parameters>&... arguments) {
   if (blocks_of_work <= 0) return cudaSuccess;
   int device = 0, processors = 0, resident = 0;
   cudaError_t status = cudaGetDevice(&device);
@@ -268,8 +267,7 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int th
     if (status != cudaSuccess) return status;
   }
   if (shared_bytes > 0) {
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                  cudaSharedmemCarveoutMaxShared);
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, share);
     if (status != cudaSuccess) return status;
   }
   status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared_bytes);
@@ -286,6 +284,26 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int th
                 shared_bytes);
 #endif
   return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// Launches a grid-stride kernel with blocks_of_work blocks, but at most as many as fit the device
+// at once.
+template <typename... Parameters>
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
+                   size_t shared_bytes, cudaStream_t stream,
+                   const std::common_type_t<Parameters>&... arguments) {
+  return launch_with(cudaSharedmemCarveoutMaxShared, kernel, blocks_of_work, threads, shared_bytes,
+                     stream, arguments...);
+}
+
+// The same for a kernel that uses little shared memory and loads through the L1 cache, whose size
+// limits the loads in flight.
+template <typename... Parameters>
+cudaError_t launch_cached(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
+                          size_t shared_bytes, cudaStream_t stream,
+                          const std::common_type_t<Parameters>&... arguments) {
+  return launch_with(cudaSharedmemCarveoutDefault, kernel, blocks_of_work, threads, shared_bytes,
+                     stream, arguments...);
 }
 
 }  // namespace dlrm::gpu

@@ -3,6 +3,6 @@
 They exist on GPUs only. Elsewhere use `training.optimizers` and `training.dense_phases.LossRecord`.
 """
 
-from ops.dense_update.native import dense_update, record_loss
+from ops.dense_update.native import MOST, dense_update, record_loss
 
-__all__ = ["dense_update", "record_loss"]
+__all__ = ["MOST", "dense_update", "record_loss"]

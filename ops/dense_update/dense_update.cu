@@ -289,9 +289,9 @@ extern "C" cudaError_t dlrm_dense_update(const DlrmDenseUpdate* update, void* wo
                       : update->optimizer == DLRM_DENSE_ADAGRAD
                           ? dense_update_kernel<DLRM_DENSE_ADAGRAD>
                           : dense_update_kernel<DLRM_DENSE_ADAM>;
-  status = launch(kernel, blocks, kThreads, (1 + kThreads / 32) * sizeof(int), stream, plan);
+  status = launch_cached(kernel, blocks, kThreads, (1 + kThreads / 32) * sizeof(int), stream, plan);
   if (status != cudaSuccess) return status;
-  return launch(finish_dense_update_kernel, 1, kThreads, kThreads / 32 * sizeof(int), stream,
-                plan.blocks, plan.damaged, update->iteration, update->finite,
-                update->weights_finite);
+  return launch_cached(finish_dense_update_kernel, 1, kThreads, kThreads / 32 * sizeof(int), stream,
+                       plan.blocks, plan.damaged, update->iteration, update->finite,
+                       update->weights_finite);
 }

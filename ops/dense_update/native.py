@@ -54,8 +54,8 @@ def dense_update(
         ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a variable or a tensor does not have its type.
         ValueError: the optimizer is unknown, or a number of variables, states or tensors is wrong.
-        tf.errors.InvalidArgumentError: a size is wrong, a variable occurs twice, or the device is
-            not a GPU.
+        tf.errors.InvalidArgumentError: a size is wrong, a variable occurs twice, or there is no
+            GPU.
         tf.errors.FailedPreconditionError: a variable is not initialised.
     """
     if optimizer not in STATES:
@@ -117,8 +117,7 @@ def record_loss(
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a variable or a tensor does not have its type.
-        tf.errors.InvalidArgumentError: a variable or tensor is not a scalar, or the device is not a
-            GPU.
+        tf.errors.InvalidArgumentError: a variable or tensor is not a scalar, or there is no GPU.
         tf.errors.FailedPreconditionError: a variable is not initialised.
     """
     return loader.load().dlrm_record_loss(

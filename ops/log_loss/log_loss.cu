@@ -230,9 +230,9 @@ size_t bytes_of(const LogLossPlan& plan) {
 
 template <typename T, int kVec, int kVectors>
 cudaError_t run(const DlrmLogLoss& loss, const LogLossPlan& plan, cudaStream_t stream) {
-  return launch(log_loss_kernel<T, kVec, kVectors>, plan.slices, kThreads,
-                (32 * kVec * kVectors + 2) * sizeof(float), stream, plan,
-                static_cast<const T*>(loss.hidden), static_cast<T*>(loss.hidden_gradient));
+  return launch_cached(log_loss_kernel<T, kVec, kVectors>, plan.slices, kThreads,
+                       (32 * kVec * kVectors + 2) * sizeof(float), stream, plan,
+                       static_cast<const T*>(loss.hidden), static_cast<T*>(loss.hidden_gradient));
 }
 
 template <typename T>
@@ -268,7 +268,7 @@ extern "C" cudaError_t dlrm_log_loss(const DlrmLogLoss* loss, void* workspace,
   const cudaError_t status = with_element_type(
       loss->dtype, [&](auto element) { return run_with<decltype(element)>(*loss, plan, stream); });
   if (status != cudaSuccess) return status;
-  return launch(finish_log_loss_kernel, plan.stride() / kColumns, kFinishThreads,
-                kFinishThreads * sizeof(float), stream, plan, loss->loss, loss->kernel_gradient,
-                loss->bias_gradient);
+  return launch_cached(finish_log_loss_kernel, plan.stride() / kColumns, kFinishThreads,
+                       kFinishThreads * sizeof(float), stream, plan, loss->loss,
+                       loss->kernel_gradient, loss->bias_gradient);
 }

@@ -32,7 +32,7 @@ typedef struct {
 // Bytes of `workspace`, at most a few MB.
 cudaError_t dlrm_log_loss_workspace_bytes(const DlrmLogLoss* loss, size_t* bytes);
 
-// Sums are in an order that depends on the shape only.
+// Sums are in an order that depends only on the shape and on whether rows are 16-byte aligned.
 cudaError_t dlrm_log_loss(const DlrmLogLoss* loss, void* workspace, size_t workspace_bytes,
                           cudaStream_t stream);
 

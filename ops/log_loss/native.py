@@ -61,7 +61,8 @@ def log_loss(
         ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: the type of `hidden` is not supported.
         ValueError: in a graph: a shape is wrong.
-        tf.errors.InvalidArgumentError: a shape is wrong, or the device is not a GPU.
+        tf.errors.InvalidArgumentError: a shape is wrong.
+        tf.errors.NotFoundError: there is no GPU.
     """
     hidden = tf.convert_to_tensor(hidden)
     _check_dtype("log_loss: hidden", hidden.dtype)
@@ -86,7 +87,7 @@ def all_finite(tensors: Sequence[Any], name: str | None = None) -> tf.Tensor:
         ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a type is not supported, or types differ.
         ValueError: there is no tensor, or there are too many.
-        tf.errors.InvalidArgumentError: the device is not a GPU.
+        tf.errors.NotFoundError: there is no GPU.
     """
     converted = [tf.convert_to_tensor(tensor) for tensor in tensors]
     if not 1 <= len(converted) <= MOST_TENSORS:

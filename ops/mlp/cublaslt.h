@@ -46,9 +46,13 @@ enum Epilogue {
   kEpilogueBiasGradientA = 256  // the bias pointer receives the sums of A over the inner dimension
 };
 
+// How parts of a sum over the inner dimension may be added; bits.
+enum Reduction { kReduceInComputeType = 2 };
+
 // Attributes of a Preference; uint64_t, then uint32_t.
 enum PreferenceAttribute {
   kMaxWorkspaceBytes = 1,
+  kReductions = 3,
   kMinAlignmentA = 5,
   kMinAlignmentB = 6,
   kMinAlignmentC = 7,

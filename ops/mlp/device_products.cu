@@ -150,6 +150,10 @@ int search(const Product& p, Plan* plan) {
     }
   };
   set(cublaslt::kMaxWorkspaceBytes, uint64_t{kProductWorkspaceBytes});
+  // By default parts of a sum may be rounded to D's type before they are added.
+  if (p.result != DLRM_FLOAT32) {
+    set(cublaslt::kReductions, uint32_t{cublaslt::kReduceInComputeType});
+  }
   set(cublaslt::kMinAlignmentA, alignment(p.a));
   set(cublaslt::kMinAlignmentB, alignment(p.b));
   set(cublaslt::kMinAlignmentC, alignment(p.d));

@@ -5,8 +5,13 @@
 // of type `dtype`; kernels, biases and their gradients are float32. All pointers are device memory,
 // except arrays of pointers and `widths`, which are read before a call returns.
 //
+// Activations and their gradients are aligned to 16 bytes. Float32 arrays may be anywhere, but
+// products are faster if they are aligned to 16 bytes, too, and rows are multiples of 16 bytes.
+//
 // Products are cuBLASLt's, of the library that the process has already loaded (TensorFlow's or
-// PyTorch's).
+// PyTorch's), with sums in float32. The first call of a shape on a device searches for algorithms;
+// later ones only launch kernels, so that they can be captured in a CUDA graph. Calls are
+// thread-safe.
 #ifndef DLRM_OPS_MLP_MLP_LAUNCHERS_H_
 #define DLRM_OPS_MLP_MLP_LAUNCHERS_H_
 
@@ -35,14 +40,16 @@ cudaError_t dlrm_mlp_saved_bytes(const DlrmMlp* mlp, size_t* bytes);
 cudaError_t dlrm_mlp_workspace_bytes(const DlrmMlp* mlp, size_t* bytes);
 
 // y = the last layer's activations; hidden[l] = those of layer l, for l < layers - 1. For inference
-// `hidden` and `saved` are NULL, and nothing is kept.
+// `hidden` and `saved` are NULL, and nothing is kept. A ReLU that cuBLASLt has fused to a product
+// may turn NaN into 0.
 cudaError_t dlrm_mlp_forward(const DlrmMlp* mlp, const void* x, const float* const* kernels,
                              const float* const* biases, void* const* hidden, void* y, void* saved,
                              void* workspace, size_t workspace_bytes, cudaStream_t stream);
 
-// The gradients of x (NULL: not needed), kernels and biases, given the gradient of y, and the
-// `hidden` and `saved` of the forward call. The gradients of kernels and biases are not rounded to
-// 16 bits where cuBLASLt can return them in float32.
+// The gradients of x (NULL: not needed), kernels and biases, given the gradient of y, and x,
+// `hidden`, kernels and `saved` of the forward call. y is read only with last_relu; without it, the
+// gradient may be that before a ReLU which the caller has applied. The gradients of kernels and
+// biases are float32 sums that are not rounded to 16 bits.
 cudaError_t dlrm_mlp_backward(const DlrmMlp* mlp, const void* gradient, const void* y,
                               const void* x, const void* const* hidden, const float* const* kernels,
                               const void* saved, void* x_gradient, float* const* kernel_gradients,

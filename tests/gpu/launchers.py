@@ -247,6 +247,12 @@ class Library:
             return {}
         return dict(zip(LAUNCH, values))
 
+    def launches(self):
+        """Returns the number of emulated launches of kernels so far."""
+        count = self._library.dlrm_launches
+        count.restype = _I
+        return count()
+
     def newest_accesses(self):
         """Counts elements of rows that the last emulated launch accessed.
 

@@ -38,6 +38,11 @@ def test_emulated_loss(emulated, name, rng):
     run_check(loss_checks, emulated, name, rng)
 
 
+def test_slices_of_large_batches_are_longer(emulated, rng):
+    """More than 1024 times 32 rows."""
+    loss_checks.run_loss(*emulated, rng, launchers.FLOAT16, 33_000, 8, True, 2.0, 0)
+
+
 @pytest.mark.parametrize("name", names(dense_checks))
 def test_emulated_dense_update(emulated, name, rng):
     run_check(dense_checks, emulated, name, rng)

@@ -1,6 +1,7 @@
 """Training with the GPU kernels, which run on an emulated GPU, compared with training on the CPU."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,14 +10,17 @@ import pytest
 
 from ops import loader
 from tests.gpu import build
+from tests.support.emulated_ops import build as emulated_ops
 from tests.support.paths import ROOT
 
 STEPS, BAD = 100, 50
 OPTIMIZERS = {
-    "sgd": {"rate": 0.05},
-    "adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad", "rate": 0.01},
-    "adam": {"optimizer": "adam", "embedding_optimizer": "adam", "rate": 0.003},
-}
+    "sgd": {"rate": 0.05, "embedding_rate": 10.0},
+    "adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad",
+                "rate": 0.001, "embedding_rate": 2.0},
+    "adam": {"optimizer": "adam", "embedding_optimizer": "rowwise_adagrad",
+             "rate": 0.0003, "embedding_rate": 2.0},
+}  # fmt: skip
 FLOAT16, BFLOAT16 = {"dtype": "float16", "scale": 1024.0}, {"dtype": "bfloat16"}
 SKIPS = {"dtype": "float16", "scale": 2.0**15, "dynamic": True}
 GPU = {"emulated": True, "device": "CPU:0", "custom_interact": True}
@@ -30,6 +34,7 @@ CPU = {
 EMULATED = {
     "sgd fused float32": {**FUSED, "deterministic": True},
     "sgd fused float32 atomics": FUSED,
+    "sgd fused float32 side stream": {**FUSED, "deterministic": True, "side_stream": True},
     "sgd fused float16": {**FUSED, **FLOAT16},
     "sgd fused bfloat16": {**FUSED, **BFLOAT16},
     "adagrad fused float32": FUSED,
@@ -40,17 +45,21 @@ EMULATED = {
     "adam tape float32": TAPE,
 }
 OVERFLOW = {
-    "sgd bad fused float16": {**FUSED, **SKIPS, "bad_step": BAD, "bad_value": 6e4},
-    "sgd bad tape float16": {**TAPE, **SKIPS, "bad_step": BAD, "bad_value": 6e4},
+    "sgd bad fused float16": {**FUSED, **SKIPS, "bad_step": BAD, "bad_value": 1e5},
+    "sgd bad tape float16": {**TAPE, **SKIPS, "bad_step": BAD, "bad_value": 1e5},
 }
 NAN = {
     "sgd nan fused float32": {**FUSED, "bad_step": BAD, "bad_value": "nan"},
     "sgd nan fused float16": {**FUSED, **FLOAT16, "bad_step": BAD, "bad_value": "nan"},
     "sgd nan tape float32": {**TAPE, "bad_step": BAD, "bad_value": "nan"},
 }
+OVERFLOW["sgd bad fused float16 side stream"] = {
+    **OVERFLOW["sgd bad fused float16"],
+    "side_stream": True,
+}
 # Largest deviations from float32: of a loss, and of a variable relative to its change.
 LOSSES = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}
-CHANGES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+CHANGES = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 1e-1}
 
 
 def run(file, seed, cases):
@@ -60,9 +69,10 @@ def run(file, seed, cases):
         for name, options in cases.items()
     }
     worker = "tests.support.emulated_ops.worker"
+    preloaded = {"LD_PRELOAD": str(emulated_ops.build_preloaded())}
     done = subprocess.run(
         [sys.executable, "-m", worker, str(file), json.dumps(cases)], cwd=ROOT, text=True,
-        capture_output=True, timeout=600, check=False,
+        env={**os.environ, **preloaded}, capture_output=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
     results = {name: {} for name in cases}
@@ -98,6 +108,13 @@ def reference_of(case):
     return "sgd bad" if "bad" in words else words[0]
 
 
+def test_side_stream_changes_no_value(trained):
+    ours, expected = trained["sgd fused float32 side stream"], trained["sgd fused float32"]
+    np.testing.assert_array_equal(ours["losses"], expected["losses"])
+    for found, after in zip(ours["after"], expected["after"]):
+        np.testing.assert_array_equal(found, after)
+
+
 def loss_deviation(ours, expected):
     return np.abs(ours - expected).max()
 
@@ -112,7 +129,7 @@ def change_deviations(ours, expected):
 
 @pytest.mark.parametrize("case", CPU)
 def test_no_rounding_error_switches_a_unit(trained, case):
-    assert min(trained[case]["distances"]) > 0.2
+    assert min(trained[case]["distances"]) > 0.5
 
 
 @pytest.mark.parametrize("case", EMULATED)

@@ -342,6 +342,12 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_of_work, int th
                       static_cast<unsigned>(threads), shared_bytes, [&] { kernel(args...); });
   return cudaSuccess;
 }
+template <typename... Parameters>
+cudaError_t launch_cached(void (*kernel)(Parameters...), int64_t blocks_of_work, int threads,
+                          size_t shared_bytes, cudaStream_t stream,
+                          const std::common_type_t<Parameters>&... args) {
+  return launch(kernel, blocks_of_work, threads, shared_bytes, stream, args...);
+}
 
 }  // namespace dlrm::gpu
 

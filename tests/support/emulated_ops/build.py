@@ -1,7 +1,7 @@
 """Builds the op library of the emulated GPU.
 
 It has the project's GPU kernels as kernels of TensorFlow's CPU device: the TensorFlow part
-(`ops/*/*_gpu.cc`) is compiled with another `gpu_stream.h`, and the CUDA kernels run on the CPU
+(`ops/*/*_gpu.cc`) is compiled with `cpu_device.h`, and the CUDA kernels run on the CPU
 (`tests/gpu/host`). Loaded after the op library, its kernels are preferred to the CPU's. Memory and
 streams are not emulated: uploads keep their CPU kernels.
 """
@@ -18,7 +18,7 @@ import tensorflow as tf
 from tests.gpu import build
 
 _FOLDER = pathlib.Path(__file__).parent
-_INCLUDE = _FOLDER / "include"
+_HEADER = _FOLDER / "cpu_device.h"
 #: Sources of ops/ that the GPU kernels share with CPU kernels.
 _SHARED = ("cpu/huge_pages.cc", "embedding/embedding_portable.cc", "embedding/embedding_tables.cc")
 
@@ -31,6 +31,19 @@ def _sources() -> list[pathlib.Path]:
     ]  # fmt: skip
 
 
+def build_preloaded() -> pathlib.Path:
+    """Returns the library to preload (LD_PRELOAD) into processes that use `build_library`.
+
+    Raises:
+        BuildError: the compiler failed.
+    """
+    source = _FOLDER / "device_alignment.cc"
+    command = [os.environ.get("CXX", "g++"), "-std=c++17", "-O1", "-fPIC", "-Wall", "-Werror",
+               "-shared", source, "-ldl"]  # fmt: skip
+    target = build.CACHE / f"libdlrm_device_alignment-{build._digest([source], command[:7])}.so"
+    return build.build_once(target, lambda path: build._run([*command, "-o", path], 60))
+
+
 def build_library() -> pathlib.Path:
     """Returns the path of the library, for the running TensorFlow.
 
@@ -39,7 +52,7 @@ def build_library() -> pathlib.Path:
     """
     kernels = build.build_emulation()
     compiler = os.environ.get("CXX", "g++")
-    includes = [f"-I{_INCLUDE}", f"-I{build.OPS}", "-isystem", str(build.cuda_include())]
+    includes = [f"-I{build.OPS}", "-isystem", str(build.cuda_include())]
     options = []
     for flag in tf.sysconfig.get_compile_flags():
         options += ["-isystem", flag[2:]] if flag.startswith("-I") else [flag]
@@ -49,7 +62,7 @@ def build_library() -> pathlib.Path:
     ]  # fmt: skip
     # TensorFlow's functions are found in the process that loads the library.
     link = [f"-Wl,-rpath,{kernels.parent}", *tf.sysconfig.get_link_flags(), "-Wl,-z,defs"]
-    files = [*_sources(), *_INCLUDE.glob("*.h"), *build.OPS.glob("*.h"), *build.OPS.glob("*/*.h")]
+    files = [*_sources(), _HEADER, *build.OPS.glob("*.h"), *build.OPS.glob("*/*.h")]
     digest = build._digest(files, [compiler, *flags[:9], kernels.name, tf.__version__])
 
     def make(path):
@@ -57,7 +70,8 @@ def build_library() -> pathlib.Path:
 
             def compiled(source):
                 target = pathlib.Path(folder) / f"{source.stem}.o"
-                build._run([compiler, *flags, "-c", source, "-o", target], 300)
+                first = ["-include", _HEADER] if source.stem.endswith("_gpu") else []
+                build._run([compiler, *flags, *first, "-c", source, "-o", target], 300)
                 return target
 
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

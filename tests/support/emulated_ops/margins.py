@@ -13,6 +13,8 @@ import tensorflow as tf
 from tests.support.reference import ReferenceDLRM
 from tests.support.training import small_model
 
+#: Two hidden layers in each MLP.
+SIZES = small_model.Sizes(bottom=(16, 16, small_model.DIMENSION), top=(16, 16, 1))
 KINDS = 4  # of units: active where the sign is +, where it is -, always, never
 _SIGN, _BIAS = np.asarray([1.0, -1.0, 0.0, 0.0]), np.asarray([0.0, 0.0, 1.0, -1.0])
 _STRENGTH, _NOISE = 2.0, 0.03
@@ -33,10 +35,10 @@ def _layer(kernel, bias, kinds, noise):
 
 
 def start(model, embedding, noise: np.random.Generator) -> None:
-    """Sets the weights of a model of `small_model`, and scales its tables down."""
+    """Sets the weights of a model of `SIZES`, and scales its tables down."""
     first, *bottom = model.bottom.dense_layers
     *hidden, last = model.top.dense_layers
-    kinds = _layer(first.kernel, first.bias, [None] * small_model.DENSE, noise)
+    kinds = _layer(first.kernel, first.bias, [None] * SIZES.dense, noise)
     kernel = first.kernel.numpy()
     kernel[0] += _STRENGTH * _SIGN[np.asarray(kinds)]
     first.kernel.assign(kernel)
@@ -45,15 +47,18 @@ def start(model, embedding, noise: np.random.Generator) -> None:
     for layer in hidden:
         kinds += [None] * (layer.kernel.shape[0] - len(kinds))
         kinds = _layer(layer.kernel, layer.bias, kinds, noise)
-    last.kernel.assign(noise.normal(0, 0.3, last.kernel.shape).astype(np.float32))
+    # Units of a kind cancel, so that no constant error of the logits changes all weights at once.
+    signs = np.where(np.arange(last.kernel.shape[0]) // KINDS % 2, -0.3, 0.3)[:, None]
+    last.kernel.assign((signs + noise.normal(0, _NOISE, signs.shape)).astype(np.float32))
+    last.bias.assign(np.zeros(1, np.float32))
     for holder in embedding.fused_tables:
         holder.table.assign(0.3 * holder.table.numpy())
 
 
 def batches(count: int, rng: np.random.Generator) -> list[dict[str, tf.Tensor]]:
-    """Returns batches of `small_model` whose first dense feature is 1 or -1, the others smaller."""
+    """Returns batches of `SIZES` whose first dense feature is 1 or -1, the others smaller."""
     made = []
-    for batch in small_model.batches(count, rng):
+    for batch in small_model.batches(count, rng, SIZES):
         dense = 0.5 * np.tanh(batch["dense"].numpy())
         dense[:, 0] = np.where(rng.random(len(dense)) < 0.5, 1, -1)
         made.append(dict(batch, dense=tf.constant(dense)))

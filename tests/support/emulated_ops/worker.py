@@ -69,8 +69,9 @@ def run(
     generator = np.random.default_rng(seed)
     scale = LossScale(scale, dynamic=dynamic)
     model, embedding, optimizer, step = build(
-        seed, scale=scale, kernels=GpuKernels(**(kernels or {})), **options
-    )
+        seed, scale=scale, kernels=GpuKernels(**(kernels or {})),
+        sizes=margins.SIZES, **options,
+    )  # fmt: skip
     margins.start(model, embedding, generator)
     made = margins.batches(steps, generator)
     if bad_step is not None:

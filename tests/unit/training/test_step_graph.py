@@ -3,11 +3,13 @@
 import pytest
 import tensorflow as tf
 
+from ops.nvtx import ranges
 from tests.support.ops.graphs import ancestors
 from tests.support.placement.executed import executed
 from tests.support.placement.traced_step import traced
 from tests.support.placement.two_ranks import TwoRanks, horovod_ranks
 from tests.support.training.small_model import BATCH, DIMENSION, MAIN, VOCAB
+from training import phases
 from training.dense_phases import GpuKernels
 from training.precision import LossScale
 
@@ -116,3 +118,16 @@ def test_exchanged_tensors_have_static_shapes(options, seed):
     (gradients,) = [t for t in update.inputs if t.shape.rank == 3]
     assert gradients.shape.is_fully_defined()
     assert gradients.shape[0] == 2 * BATCH
+
+
+def test_phases_of_a_fused_step_have_ranges_in_order(monkeypatch, seed):
+    monkeypatch.setattr(ranges, "is_tool_attached", lambda: True)
+    graph = traced(seed, cluster=TwoRanks(), **FUSED)
+    labels = [op.get_attr("label").decode() for op in of_type(graph, "Dlrm>NvtxRangeStart")]
+    assert labels == [
+        phases.RECEIVE, phases.LOOKUP, phases.EXCHANGE_VECTORS, phases.DENSE,
+        phases.EXCHANGE_GRADIENTS, phases.BOTTOM_BACKWARD, phases.AVERAGE, phases.UPDATE_DENSE,
+        phases.UPDATE_ROWS, phases.EXCHANGE_IDS, phases.UPLOAD,
+    ]  # fmt: skip
+    *_, bottom = of_type(graph, "Dlrm>MlpBackward")
+    assert graph.get_operation_by_name("exchange_gradients") not in ancestors(bottom)

@@ -88,7 +88,15 @@ std::vector<float> operand(const void* base, const StandInLayout& l, bool transp
   return out;
 }
 
-void multiply(const Problem& p, const void* a, const void* b, void* d) {
+// A number as it is after a store.
+float rounded(float value, cudaDataType_t type) {
+  float stored;
+  store(&stored, type, 0, value);
+  return load(&stored, type, 0);
+}
+
+// Sums have two parts; the first is rounded to D's type where an algorithm may do that.
+void multiply(const Problem& p, const void* a, const void* b, void* d, bool rounds_parts) {
   const int64_t m = p.m(), n = p.n(), k = p.k();
   const bool tf32 = p.op.compute == kComputeFastTf32;
   const auto e = p.op.epilogue;
@@ -99,6 +107,9 @@ void multiply(const Problem& p, const void* a, const void* b, void* d) {
   for (int64_t j = 0; j < n; ++j) {
     std::fill(sum.begin(), sum.end(), 0.0f);
     for (int64_t q = 0; q < k; ++q) {
+      if (rounds_parts && q == k / 2) {
+        for (float& part : sum) part = rounded(part, p.d.type);
+      }
       const float factor = right[static_cast<size_t>(q * n + j)];
       const float* column = left.data() + q * m;
       for (int64_t i = 0; i < m; ++i) sum[static_cast<size_t>(i)] += column[i] * factor;
@@ -221,6 +232,7 @@ int cublasLtMatmulPreferenceSetAttribute(Preference object, int attribute, const
   const std::lock_guard<std::mutex> lock(mutex);
   auto* preference = reinterpret_cast<StandInPreference*>(object);
   if (attribute == kMaxWorkspaceBytes) return assign(&preference->workspace, value, bytes);
+  if (attribute == kReductions) return assign(&preference->reductions, value, bytes);
   if (attribute >= kMinAlignmentA && attribute <= kMinAlignmentD) {
     return assign(&preference->alignment[attribute - kMinAlignmentA], value, bytes);
   }
@@ -240,7 +252,7 @@ int cublasLtMatmulAlgoGetHeuristic(Handle handle, Descriptor op, Layout a, Layou
   if (status != kSuccess) return status;
   if (refused.count(p.op.epilogue) > 0) return kNotSupported;
   const auto* preference = reinterpret_cast<StandInPreference*>(preference_object);
-  Promise promise = {kMarker, p.digest(), {}, claimed_workspace(p)};
+  Promise promise = {kMarker, p.digest(), {}, claimed_workspace(p), preference->reductions};
   if (promise.workspace > preference->workspace) return kNotSupported;
   for (int i = 0; i < 4; ++i) {
     promise.alignment[i] = static_cast<uint16_t>(preference->alignment[i]);
@@ -300,7 +312,7 @@ int cublasLtMatmul(Handle handle, Descriptor op, const void* alpha, const void* 
     return refuse(kInvalidValue, "product: expected a workspace at a multiple of 256 bytes");
   }
   if (promise.workspace > 0) std::memset(workspace, 0xff, promise.workspace);
-  multiply(p, a, b, d);
+  multiply(p, a, b, d, (promise.reductions & ~uint64_t{kReduceInComputeType}) != 0);
   ++matmuls[p.op.epilogue];
   return kSuccess;
 }

@@ -32,6 +32,7 @@ struct StandInLayout {
 
 struct StandInPreference {
   uint64_t workspace = 0;
+  uint32_t reductions = 7;
   uint32_t alignment[4] = {256, 256, 256, 256};
 };
 
@@ -41,6 +42,7 @@ struct Promise {
   uint64_t shape;         // digest
   uint16_t alignment[6];  // of A, B, C, D, bias, bits
   uint64_t workspace;
+  uint64_t reductions;
 };
 static_assert(sizeof(Promise) <= sizeof(Algorithm), "fits");
 constexpr uint64_t kMarker = 0x646c726d6c743133;

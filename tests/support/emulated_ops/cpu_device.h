@@ -1,10 +1,10 @@
-// Precedes ops/gpu_stream.h where TensorFlow's GPU kernels are compiled for the emulated GPU: they
-// become kernels of TensorFlow's CPU device, which are preferred to the CPU's own.
-#ifndef DLRM_TESTS_SUPPORT_EMULATED_OPS_INCLUDE_GPU_STREAM_H_
-#define DLRM_TESTS_SUPPORT_EMULATED_OPS_INCLUDE_GPU_STREAM_H_
+// Included before everything else when TensorFlow's GPU kernels are compiled for the emulated GPU:
+// they become kernels of TensorFlow's CPU device, which are preferred to the CPU's own.
+#ifndef DLRM_TESTS_SUPPORT_EMULATED_OPS_CPU_DEVICE_H_
+#define DLRM_TESTS_SUPPORT_EMULATED_OPS_CPU_DEVICE_H_
 
 #define StreamOf StreamOfGpu
-#include_next "gpu_stream.h"
+#include "gpu_stream.h"
 #undef StreamOf
 
 #include "tensorflow/core/framework/resource_mgr.h"
@@ -23,4 +23,4 @@ inline cudaStream_t StreamOf(tensorflow::OpKernelContext*) { return nullptr; }
 #define TF_EXTRACT_KERNEL_NAME_Name(name) \
   name, ::tensorflow::register_kernel::Name(name).Priority(1)
 
-#endif  // DLRM_TESTS_SUPPORT_EMULATED_OPS_INCLUDE_GPU_STREAM_H_
+#endif  // DLRM_TESTS_SUPPORT_EMULATED_OPS_CPU_DEVICE_H_
