@@ -6,6 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "cuda_result.h"
 #include "cuda_types.h"
 #include "status.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -22,6 +23,8 @@ inline Status CudaStatus(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return Status();
   return Internal(what, ": ", cudaGetErrorName(code), ": ", cudaGetErrorString(code));
 }
+
+inline Status CudaStatus(const CudaResult& result) { return CudaStatus(result.code, result.what); }
 
 template <class T>
 struct CudaType;

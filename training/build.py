@@ -65,6 +65,9 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         problem = f"expected a multiple of the number of ranks ({size}); try {nearest}"
         raise UserError.of_flag("global_batch_size", batch, problem, bound=size)
     gpus = len(tf.config.list_physical_devices("GPU"))
+    if speed.embedding_stream and not gpus:
+        problem = "needs a GPU, found none; leave it out"
+        raise UserError.of_flag("embedding_stream", "true", problem)
     dtype = precision.compute_dtype(speed, gpus)
     if gpus and speed.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -102,6 +105,10 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         tf32=speed.tf32,
         compute_dtype=dtype.name,
     )
+    if speed.embedding_stream and not dense_config.fused_mlp:
+        # The parts of TensorFlow's MLPs cannot be ordered relative to the tables' kernels.
+        problem = "needs the fused MLPs, found TensorFlow's layers; use --mlp=fused without --xla"
+        raise UserError.of_flag("embedding_stream", "true", problem)
     dense_model = DenseDLRM(dense_config)
     cluster.broadcast(dense_model.variables)
     embedding = backend.build(
@@ -118,6 +125,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
             model_parallel_input=model_parallel_input,
             native_kernels=speed.embedding_kernels == "native",
             deterministic=speed.deterministic,
+            side_stream=speed.embedding_stream,
         ),
     )
     return Parts(data, dense_model, embedding, dtype)

@@ -357,6 +357,12 @@ class SpeedConfig:
         "on GPUs, add the gradients of a row in the order of the batch, and let TensorFlow use "
         "deterministic kernels: a repeated run gives the same bits, but is slower. CPUs always do",
     )
+    embedding_stream: bool = setting(
+        False,
+        "on a GPU, look up rows next to the bottom MLP's forward pass, and update them next to its "
+        "backward pass and the dense update, on a CUDA stream of their own. On several ranks, "
+        "where lookup and exchange follow each other, only the update, next to the dense update",
+    )
     overlap: bool = setting(
         True,
         "exchange the next batch's ids, and upload it to the GPU, while this one computes",

@@ -207,7 +207,7 @@ def _check_mode(config: Config) -> None:
         if checkpoint.checkpoint_dir is None:
             _check_unused(config, "--checkpoint_dir", "checkpoint_interval", "keep")
         return
-    _check_unused(config, "--mode=train", "profile_steps", "step_breakdown")
+    _check_unused(config, "--mode=train", "profile_steps", "step_breakdown", "embedding_stream")
     if checkpoint.restore is not None and checkpoint.checkpoint_dir is not None:
         problem = f"--mode={mode} reads one checkpoint: leave out --restore or --checkpoint_dir"
         raise UserError.of_flag("restore", checkpoint.restore, problem)
@@ -247,6 +247,11 @@ def _check_speed(config: Config) -> None:
     if config.speed.mlp == "fused" and config.speed.xla:
         problem = "contradicts --xla, which compiles TensorFlow's layers: leave one of them out"
         raise UserError.of_flag("mlp", "fused", problem)
+    if config.speed.embedding_stream and config.output.step_breakdown:
+        problem = (
+            "contradicts --step_breakdown, which runs one phase at a time: leave one of them out"
+        )
+        raise UserError.of_flag("embedding_stream", "true", problem)
     rate = config.training.embedding_lr
     if rate is not None and config.training.lr == 0:
         problem = "has no effect with --lr=0: it follows the schedule of --lr"

@@ -18,6 +18,7 @@ from model.dlrm import DenseDLRM
 from model.embedding.interface import Embedding
 from ops import loader
 from ops.dense_update.native import MOST, record_loss
+from ops.side_stream import join_side_stream
 from training import phases
 from training.optimizers import DenseOptimizer
 from training.phases import Phase
@@ -86,6 +87,11 @@ class LossRecord:
         self._sum = tf.Variable(tf.zeros([], tf.float64), trainable=False, name="loss_sum")
         self._last = tf.Variable(tf.zeros([]), trainable=False, name="last_loss")
         self._steps = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="loss_steps")
+
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """The variables that hold the record."""
+        return self._sum, self._last, self._steps
 
     def add(self, loss: tf.Tensor, finite: tf.Tensor | None) -> None:
         """Adds the loss of a step; `finite` is None if steps are never skipped."""
@@ -160,6 +166,7 @@ class TapeGradients:
 
     def __init__(self, parts: StepParts):
         self._model, self._scale = parts.dense_model, parts.scale
+        self._side_stream = parts.embedding.side_stream
 
     def phases(self, device: str | None) -> tuple[Phase, tuple[Phase, ...]]:
         """See `Gradients.phases`: one phase, in which TensorFlow decides about the order."""
@@ -184,6 +191,8 @@ class TapeGradients:
         """Returns (loss, gradients, vector_gradients, loss_scale); see `Gradients.phases`."""
         variables = self._model.trainable_variables
         scale = self._scale.tensor()
+        if self._side_stream.lookup:
+            (vectors,) = join_side_stream(self._side_stream.variables, [vectors])
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             logits = self._model(dense, vectors)

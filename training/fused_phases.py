@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ops.log_loss.native import MOST_WIDTH, log_loss
 from ops.mlp import MlpActivations
+from ops.side_stream import join_side_stream
 from training import phases
 from training.dense_phases import StepParts
 from training.phases import Phase
@@ -29,6 +30,7 @@ class FusedGradients:
 
     def __init__(self, parts: StepParts):
         self._model, self._scale = parts.dense_model, parts.scale
+        self._side_stream = parts.embedding.side_stream
         top = self._model.top
         self._hidden_layers, self._last_inputs = len(top.sizes) - 1, (top.inputs, *top.sizes)[-2]
 
@@ -65,17 +67,17 @@ class FusedGradients:
             arguments of the bottom MLP's backward pass); see `Gradients.phases`.
         """
         model, scale = self._model, self._scale.tensor()
-        bottom = model.bottom.forward_for_training(tf.cast(dense, model.compute_dtype))
+        bottom, features, vectors = self._bottom_forward(dense, vectors)
         with tf.GradientTape() as tape:
-            tape.watch([bottom.y, vectors])
-            interacted = model.interaction(bottom.y, vectors)
+            tape.watch([features, vectors])
+            interacted = model.interaction(features, vectors)
         top = model.top.forward_for_training(interacted, self._hidden_layers)
         loss, hidden_gradient, last_gradients, before_relu = self._loss(top.y, label, scale)
         gradient: Any
         gradient, top_gradients = model.top.backward(
             hidden_gradient, top, self._hidden_layers, before_relu=before_relu
         )
-        sources: list[Any] = [bottom.y, vectors, *model.interaction.variables]
+        sources: list[Any] = [features, vectors, *model.interaction.variables]
         bottom_gradient, vector_gradients, *interaction_gradients = tape.gradient(
             interacted,
             sources,
@@ -84,6 +86,20 @@ class FusedGradients:
         )
         upper = [*interaction_gradients, *top_gradients, *last_gradients]
         return loss, vector_gradients, scale, upper, (bottom_gradient, bottom)
+
+    def _bottom_forward(
+        self, dense: tf.Tensor, vectors: tf.Tensor
+    ) -> tuple[MlpActivations, tf.Tensor, tf.Tensor]:
+        """Returns (the bottom MLP's activations, its result, the vectors)."""
+        dense, bottom = tf.cast(dense, self._model.compute_dtype), self._model.bottom
+        if not self._side_stream.lookup:
+            activations = bottom.forward_for_training(dense)
+            return activations, activations.y, vectors
+        # The lookup is launched first, so that the MLP runs next to it, and joined after the MLP.
+        with tf.control_dependencies([vectors]):
+            activations = bottom.forward_for_training(dense)
+        joined = join_side_stream(self._side_stream.variables, [activations.y, vectors])
+        return activations, joined[0], joined[1]
 
     def bottom_backward(
         self, arguments: tuple[tf.Tensor, MlpActivations], upper_gradients: list[tf.Tensor]

@@ -27,6 +27,7 @@ AVERAGE = "average dense gradients"
 UPDATE_DENSE = "update dense"
 EXCHANGE_GRADIENTS = "exchange gradients"
 UPDATE_ROWS = "update rows"
+JOIN_UPDATE = "join update of rows"
 DENSE_FORWARD = "dense forward"  # of evaluation and inference
 
 # Device of phases that work on host memory: batches as they are read, and their ids.
@@ -49,6 +50,8 @@ class Phase:
         outputs: names of the returned values; empty: the phase only has side effects.
         waits_for: the input whose arrival starts the range; default: the first.
         early: outputs that later phases may use before the phase has ended.
+        after: names of values before which TensorFlow executes none of the phase's operations. On
+            a GPU this is the order of launches: `run` need not wait for the values.
         device: name of the device, e.g. `HOST`; None: TensorFlow chooses.
     """
 
@@ -58,6 +61,7 @@ class Phase:
     outputs: tuple[str, ...] = ()
     waits_for: str | None = None
     early: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     device: str | None = None
 
     def run_on_device(self, *inputs: Any) -> tuple:
@@ -67,7 +71,8 @@ class Phase:
 
     def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
         """Returns the outputs by name, without an NVTX range."""
-        results = self.run_on_device(*(values[name] for name in self.inputs))
+        with tf.control_dependencies([values[name] for name in self.after]):
+            results = self.run_on_device(*(values[name] for name in self.inputs))
         return dict(zip(self.outputs, results))
 
 

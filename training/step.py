@@ -21,6 +21,7 @@ from training.dense_phases import DenseUpdate, LossRecord, StepParts, TapeGradie
 from training.fused_phases import FusedGradients
 from training.native_update import NativeUpdate
 from training.phases import HOST, Phase
+from training.row_update import RowUpdate
 from training.upload_phases import upload_phases
 
 Batch = dict[str, tf.Tensor]
@@ -94,45 +95,15 @@ def train_phases(parts: StepParts, losses: LossRecord, device: str | None = None
 
 
 def _computing_phases(parts, losses, device):
-    embedding, kernels = parts.embedding, parts.kernels
+    kernels = parts.kernels
     gradients = FusedGradients(parts) if kernels.fused else TapeGradients(parts)
     finish = NativeUpdate(parts, losses) if kernels.update else DenseUpdate(parts, losses)
     upper, lower = gradients.phases(device)
-    forward = *_vector_phases(embedding, device), upper
+    forward = *_vector_phases(parts.embedding, device), upper
+    average, update = finish.phases(device)
     if not parts.update_embedding:
-        return (*forward, *lower, *finish.phases(device))
-
-    def update_rows(plan, gradients, learning_rate, loss_scale, finite):
-        scale = 1.0 / loss_scale
-        if finite is not None:
-            # A scale of 0 skips the update. A condition would bring `finite` to the host.
-            scale = tf.where(finite, scale, 0.0)
-        if parts.embedding_rate != 1.0:
-            learning_rate = parts.embedding_rate * learning_rate
-        embedding.update_local(plan, gradients, learning_rate, scale)
-        return ()
-
-    return (
-        *forward,
-        # Before the phases that do not use the vectors' gradients, which then travel meanwhile.
-        Phase(
-            phases.EXCHANGE_GRADIENTS,
-            lambda plan, rows, gradients: (embedding.exchange_gradients(plan, rows, gradients),),
-            ("plan", "rows", "vector_gradients"),
-            ("row_gradients",),
-            waits_for="vector_gradients",
-            device=device,
-        ),
-        *lower,
-        *finish.phases(device),
-        Phase(
-            phases.UPDATE_ROWS,
-            update_rows,
-            ("plan", "row_gradients", "learning_rate", "loss_scale", "finite"),
-            waits_for="row_gradients",
-            device=device,
-        ),
-    )
+        return (*forward, *lower, average, update)
+    return (*forward, *RowUpdate(parts, losses, device).arrange(lower, average, update))
 
 
 class TrainStep:

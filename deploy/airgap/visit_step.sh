@@ -40,7 +40,7 @@ step_step_float32() { gpu_step --precision float32 --json "$OUT/step_float32.jso
 
 step_timings() {
   harness --groups time-machine,time-interaction,time-dense,time-uniform,time-criteo \
-    --only float16 --only TF32 --only "dense update" --only bandwidth --only device \
+    --only float16 --only TF32 --only "all weights" --only bandwidth --only device \
     --json "$OUT/timings.json"
 }
 

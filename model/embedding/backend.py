@@ -112,8 +112,15 @@ def build(
     """Returns the embedding of the backend that `choose` returned; the rest as for its class.
 
     Raises:
-        BackendError: a flag has no effect on SOK, or SOK cannot start.
+        BackendError: a flag has no effect on the backend, or SOK cannot start.
     """
+    if options.side_stream and (choice.name == "sok" or not options.native_kernels):
+        found = "SOK" if choice.name == "sok" else "--embedding_kernels=tensorflow"
+        raise BackendError(
+            "--embedding_stream moves this project's kernels to a stream of their own and has no "
+            f"effect on {found}; leave it out",
+            flag="embedding_stream",
+        )
     if choice.name == "native":
         return ShardedEmbedding(placement, cluster, local_batch_size, options)
     if options.model_parallel_input:

@@ -60,6 +60,7 @@ class EmbeddingOptions:
             [B, T_r], instead of those of all tables for this rank's samples, [b, T].
         native_kernels: use the project's ops; False: equivalent TensorFlow ops.
         deterministic: False lets a GPU add the gradients of SGD in any order, which is faster.
+        side_stream: use the side stream in training, on a GPU with `native_kernels`.
     """
 
     seed: int
@@ -70,6 +71,7 @@ class EmbeddingOptions:
     model_parallel_input: bool = False
     native_kernels: bool = True
     deterministic: bool = False
+    side_stream: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "exchange_dtype", tf.as_dtype(self.exchange_dtype))
@@ -77,6 +79,21 @@ class EmbeddingOptions:
     def gradient_scale(self, ranks: int) -> float:
         """Returns the factor on gradients of the local loss, a mean over b = B / N samples."""
         return 1.0 / ranks if self.gradient == "mean" else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SideStream:
+    """What an embedding runs on a GPU's side stream, until `ops.side_stream.join_side_stream`.
+
+    Attributes:
+        lookup: `lookup_local` runs there; `exchange_vectors` returns its result unchanged.
+        update: `update_local` runs there.
+        variables: those that they use, at least one if either is True.
+    """
+
+    lookup: bool = False
+    update: bool = False
+    variables: tuple[tf.Variable, ...] = ()
 
 
 class ExchangePlan(NamedTuple):
@@ -132,13 +149,23 @@ class Embedding(Protocol):
         placement: which rank holds which rows.
         separable: each of these calls may be a separate `tf.function`. False if a gradient tape
             connects the lookup to the gradients.
+        side_stream: what runs on a GPU's side stream; by default nothing.
     """
 
     placement: Placement
     separable: bool
+    side_stream: SideStream
 
     def for_batch(self, local_batch_size: int) -> Embedding:
         """Returns this embedding for batches of another size, over the same tables."""
+        ...
+
+    def for_training(self) -> Embedding:
+        """Returns this embedding, over the same tables, for steps that join the side stream.
+
+        With `EmbeddingOptions.side_stream` the update runs there, and the lookup if its vectors are
+        not exchanged.
+        """
         ...
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
@@ -179,7 +206,7 @@ class Embedding(Protocol):
 
     def update_local(
         self, plan: ExchangePlan, gradients: Any, learning_rate: tf.Tensor, scale: Any = 1.0
-    ) -> None:
+    ) -> list[tf.Operation]:
         """Updates this rank's rows in place. Not collective, so a step may skip it.
 
         Args:
@@ -187,6 +214,9 @@ class Embedding(Protocol):
             gradients: the result of `exchange_gradients`.
             learning_rate: scalar float32.
             scale: factor on the gradients, e.g. 1 / loss scale.
+
+        Returns:
+            In a graph, the updates that run on the side stream.
         """
         ...
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from model.embedding import stored_rows
 from model.embedding.exchange import TableExchange
-from model.embedding.interface import EmbeddingOptions, ExchangePlan, Ranks
+from model.embedding.interface import EmbeddingOptions, ExchangePlan, Ranks, SideStream
 from model.embedding.placement import Placement
 from model.embedding.row_exchange import RowExchange
 from model.embedding.shards import Shard
@@ -33,6 +33,7 @@ class ShardedEmbedding:
     """
 
     separable = True
+    side_stream = SideStream()
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class ShardedEmbedding:
         self.placement = placement
         self._ranks = cluster.size
         self._dtype = options.exchange_dtype
+        self._side_stream = options.side_stream
         self._scale = options.gradient_scale(cluster.size)
         self._replicated: ReplicatedTables | None = None
         # As int64 arrays: with int32 indices, a GPU's gather would copy them to it in each step.
@@ -98,6 +100,20 @@ class ShardedEmbedding:
             other._exchange = self._exchange.for_batch(local_batch_size)
         return other
 
+    def for_training(self) -> ShardedEmbedding:
+        """Returns this embedding for training steps; see `Embedding.for_training`."""
+        if not self._side_stream:
+            return self
+        other = copy.copy(self)
+        # One rank's vectors stay as they are looked up, unless tables are replicated or rows cut.
+        stays = isinstance(self._exchange, TableExchange) and self._replicated is None
+        other.side_stream = SideStream(
+            lookup=stays and self._ranks == 1,
+            update=bool(self.fused_tables),
+            variables=tuple(v for fused in self.fused_tables for v in fused.states.values()),
+        )
+        return other
+
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Sends ids to the ranks that hold their rows; see `Embedding.plan_ids`."""
         if self._exchange is None:
@@ -120,7 +136,10 @@ class ShardedEmbedding:
         if self._fused is None:
             return tf.zeros([*tf.unstack(tf.shape(plan.ids)), self._width], self._dtype)
         exchange = self._exchange
-        return self._fused.lookup(plan.ids, exchange.base_rows, exchange.table_rows, self._dtype)
+        return self._fused.lookup(
+            plan.ids, exchange.base_rows, exchange.table_rows, self._dtype,
+            side_stream=self.side_stream.lookup,
+        )  # fmt: skip
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype."""
@@ -158,18 +177,27 @@ class ShardedEmbedding:
 
     def update_local(
         self, plan: ExchangePlan, gradients: Any, learning_rate: tf.Tensor, scale: Any = 1.0
-    ) -> None:
+    ) -> list[tf.Operation]:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
         exchanged, replicated = gradients
         if self._scale != 1.0:  # saves a kernel on a GPU
             scale = self._scale * scale
+        aside, updates = self.side_stream.update, []
         if self._replicated is not None:
-            self._replicated.update(plan.touched_rows, replicated, learning_rate, scale)
+            updates.append(
+                self._replicated.update(
+                    plan.touched_rows, replicated, learning_rate, scale, side_stream=aside
+                )
+            )
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
-            self._fused.update(
-                plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate, scale
-            )
+            updates.append(
+                self._fused.update(
+                    plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate,
+                    scale, side_stream=aside,
+                )
+            )  # fmt: skip
+        return [update for update in updates if aside and update is not None]
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
         """Returns the rows of the exchanged tables that this batch's update changes."""

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from model.embedding.interface import BackendError, EmbeddingOptions, ExchangePlan, Ranks
+from model.embedding.interface import (
+    BackendError,
+    EmbeddingOptions,
+    ExchangePlan,
+    Ranks,
+    SideStream,
+)
 from model.embedding.optimizers import find
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
@@ -51,6 +57,7 @@ class SokEmbedding:
 
     # A lookup's rows hold its gradient tape, which lives in one function.
     separable = False
+    side_stream = SideStream()
 
     def __init__(
         self,
@@ -100,6 +107,10 @@ class SokEmbedding:
         other._batch = local_batch_size
         return other
 
+    def for_training(self) -> SokEmbedding:
+        """Returns itself: SOK's kernels run on TensorFlow's stream."""
+        return self
+
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Checks the ids of this rank's samples, [b, T]; SOK sends them to the rows' owners.
 
@@ -144,7 +155,7 @@ class SokEmbedding:
         gradients: list[list[tf.IndexedSlices]],
         learning_rate: tf.Tensor,
         scale: Any = 1.0,
-    ) -> None:
+    ) -> list[tf.Operation]:
         """Updates this rank's rows in place; see `Embedding.update_local`."""
         # Updates go through the variables' handles: SOK's OptimizerWrapper accepts dynamic
         # variables only, and Keras optimizers of before TensorFlow 2.11.
@@ -154,6 +165,7 @@ class SokEmbedding:
                     variable, list(state.values()), rows, learning_rate, self._scale * scale,
                     self._optimizer.formula, self._optimizer.rule_values,
                 )  # fmt: skip
+        return []
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:
         """Returns no row: checkpoints read SOK's rows only while training waits."""

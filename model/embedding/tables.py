@@ -74,7 +74,13 @@ class FusedTables:
             self.states[state.name] = tf.Variable(values, trainable=False, name=state.name)
 
     def lookup(
-        self, ids: tf.Tensor, base_rows: np.ndarray, table_rows: np.ndarray, dtype: tf.DType
+        self,
+        ids: tf.Tensor,
+        base_rows: np.ndarray,
+        table_rows: np.ndarray,
+        dtype: tf.DType,
+        *,
+        side_stream: bool = False,
     ) -> tf.Tensor:
         """Looks up the rows of ids, which count from 0 within each table.
 
@@ -83,6 +89,7 @@ class FusedTables:
             base_rows: int64 [T], first row of each table in the variable.
             table_rows: int64 [T], rows of each table.
             dtype: of the result.
+            side_stream: see `ops.embedding.embedding_lookup`; only with the project's ops.
 
         Returns:
             [B, T, width] in `dtype`.
@@ -90,8 +97,13 @@ class FusedTables:
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
-        function = kernels.embedding_lookup if self._native else kernels.embedding_lookup_tensorflow
-        return function(self.table, ids, base_rows, table_rows, dtype=dtype)
+        if not self._native:
+            return kernels.embedding_lookup_tensorflow(
+                self.table, ids, base_rows, table_rows, dtype=dtype
+            )
+        return kernels.embedding_lookup(
+            self.table, ids, base_rows, table_rows, dtype=dtype, side_stream=side_stream
+        )
 
     def update(
         self,
@@ -101,7 +113,9 @@ class FusedTables:
         table_rows: np.ndarray,
         learning_rate: Any,
         scale: Any,
-    ) -> None:
+        *,
+        side_stream: bool = False,
+    ) -> tf.Operation | None:
         """Updates the rows of ids and their optimizer states in place.
 
         Args:
@@ -111,6 +125,10 @@ class FusedTables:
             gradients: [B, T, width].
             learning_rate: scalar float32.
             scale: factor on the gradients; 0 leaves rows and states unchanged.
+            side_stream: as for `lookup`.
+
+        Returns:
+            In a graph, with the project's ops, the update.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
@@ -120,12 +138,13 @@ class FusedTables:
         values = self._optimizer.rule_values
         if self._native:
             rule = kernels.RowRule(self._optimizer.name, values, self._deterministic)
-            kernels.embedding_update(table, states, where, gradients, learning_rate, scale, rule)
-        else:
-            kernels.embedding_update_tensorflow(
-                table, states, where, gradients, learning_rate, scale, self._optimizer.formula,
-                values,
-            )  # fmt: skip
+            return kernels.embedding_update(
+                table, states, where, gradients, learning_rate, scale, rule, side_stream
+            )
+        kernels.embedding_update_tensorflow(
+            table, states, where, gradients, learning_rate, scale, self._optimizer.formula, values
+        )
+        return None
 
     def row_range(self, index: int) -> tuple[int, int]:
         """Returns (first, one past the last) row of a shard in the variable."""
@@ -267,12 +286,20 @@ class ReplicatedTables:
         return tf.gather(mean, touched_rows) * self._cluster.size
 
     def update(
-        self, touched_rows: tf.Tensor, sums: tf.Tensor, learning_rate: Any, scale: Any
-    ) -> None:
+        self,
+        touched_rows: tf.Tensor,
+        sums: tf.Tensor,
+        learning_rate: Any,
+        scale: Any,
+        *,
+        side_stream: bool = False,
+    ) -> tf.Operation | None:
         """Updates the touched rows of this rank's copy with the result of `exchange_gradients`.
 
-        Other rows stay as they are: some optimizers change a row even if its gradient is 0.
+        Other rows stay as they are: some optimizers change a row even if its gradient is 0. The
+        rest is as for `FusedTables.update`.
         """
-        self.fused.update(
-            touched_rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale
-        )
+        return self.fused.update(
+            touched_rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale,
+            side_stream=side_stream,
+        )  # fmt: skip

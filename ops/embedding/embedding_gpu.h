@@ -8,6 +8,7 @@
 
 #include "embedding/embedding_launchers.h"
 #include "embedding/embedding_tables.h"
+#include "side_stream/side_stream_of_op.h"
 
 namespace dlrm {
 
@@ -68,6 +69,7 @@ struct GpuBatch {
   }
 };
 
+// Gives a variable whose value a reader holds a buffer of its own, on the compute stream.
 inline Status OwnDeviceBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable,
                               const std::string& role) {
   return OwnBuffer(

@@ -6,6 +6,7 @@ namespace dlrm {
 namespace {
 
 using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
@@ -14,7 +15,9 @@ using tensorflow::Var;
 template <class R, class T, class Id>
 class GpuLookupKernel : public OpKernel {
  public:
-  using OpKernel::OpKernel;
+  explicit GpuLookupKernel(OpKernelConstruction* c) : OpKernel(c) {
+    OP_REQUIRES_OK(c, c->GetAttr("side_stream", &side_stream_));
+  }
 
   void Compute(OpKernelContext* c) override {
     tensorflow::core::RefCountPtr<Var> variable;
@@ -31,10 +34,23 @@ class GpuLookupKernel : public OpKernel {
     OP_REQUIRES_OK(
         c, c->allocate_output(0, TensorShape({ids.dim_size(0), ids.dim_size(1), dim}), &output));
     if (output->NumElements() == 0) return;
-    OP_REQUIRES_OK(c, CudaStatus(dlrm_embedding_lookup(&batch.launch, DeviceData(table),
-                                                       MutableDeviceData(*output), StreamOf(c)),
-                                 "embedding lookup"));
+    const auto launch = [&](cudaStream_t stream) {
+      return dlrm_embedding_lookup(&batch.launch, DeviceData(table), MutableDeviceData(*output),
+                                   stream);
+    };
+    constexpr const char* kWhat = "embedding lookup";
+    if (!side_stream_) {
+      OP_REQUIRES_OK(c, CudaStatus(launch(StreamOf(c)), kWhat));
+      return;
+    }
+    SideStream* side = nullptr;
+    OP_REQUIRES_OK(c, SideStreamOf(c, &side));
+    SideStream::Held held = {Hold(variable.get()), Hold(ids), Hold(*output)};
+    OP_REQUIRES_OK(c, CudaStatus(side->Run(std::move(held), launch, kWhat)));
   }
+
+ private:
+  bool side_stream_;
 };
 
 #define DLRM_REGISTER(R, T, Id)                               \

@@ -98,9 +98,11 @@ REGISTER_OP("Dlrm>EmbeddingLookup")
     .Attr("row_type: {float} = DT_FLOAT")
     .Attr("dtype: {float, bfloat16, half} = DT_FLOAT")
     .Attr("Tids: {int32, int64}")
+    .Attr("side_stream: bool = false")
     .SetIsStateful()
     .SetShapeFn(LookupShape)
-    .Doc("vectors[b, t] = table[base_rows[t] + ids[b, t]], converted to dtype; [B, T, D].");
+    .Doc("vectors[b, t] = table[base_rows[t] + ids[b, t]], converted to dtype; [B, T, D]. "
+         "side_stream: a GPU runs this beside later ops, until Dlrm>JoinSideStream.");
 
 REGISTER_OP("Dlrm>EmbeddingUpdate")
     .Input("table: resource")
@@ -118,6 +120,7 @@ REGISTER_OP("Dlrm>EmbeddingUpdate")
     .Attr(OptimizerAttribute())
     .Attr("hyperparameters: list(float)")
     .Attr("deterministic: bool = true")
+    .Attr("side_stream: bool = false")
     .SetIsStateful()
     .SetShapeFn(UpdateShapes)
     .Doc(
@@ -125,7 +128,8 @@ REGISTER_OP("Dlrm>EmbeddingUpdate")
         "row_optimizers.h: SGD subtracts learning_rate * scale * gradient for each id in turn; the "
         "others apply scale * the sum of a row's gradients once. states: float32 variables, those "
         "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars. With a "
-        "scale of exactly 0 the ids are checked and nothing is written, whatever the gradients.");
+        "scale of exactly 0 the ids are checked and nothing is written, whatever the gradients. "
+        "side_stream: a GPU runs this beside later ops, until Dlrm>JoinSideStream.");
 
 REGISTER_OP("Dlrm>EmbeddingInitialize")
     .Input("table: resource")

@@ -31,6 +31,7 @@ class GpuUpdateKernel : public OpKernel {
   explicit GpuUpdateKernel(OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, attributes_.Read(c));
     OP_REQUIRES_OK(c, c->GetAttr("deterministic", &deterministic_));
+    OP_REQUIRES_OK(c, c->GetAttr("side_stream", &side_stream_));
   }
 
   void Compute(OpKernelContext* c) override {
@@ -58,17 +59,32 @@ class GpuUpdateKernel : public OpKernel {
     }
     Tensor workspace;
     OP_REQUIRES_OK(c, AllocateWorkspace(c, batch.launch, update, &workspace));
-    OP_REQUIRES_OK(
-        c, CudaStatus(dlrm_embedding_update(&batch.launch, &update, DeviceData(inputs.gradients()),
-                                            MutableDeviceData(*inputs.table()->tensor()),
-                                            MutableDeviceData(workspace), workspace.TotalBytes(),
-                                            StreamOf(c)),
-                      "embedding update"));
+    const auto launch = [&](cudaStream_t stream) {
+      return dlrm_embedding_update(&batch.launch, &update, DeviceData(inputs.gradients()),
+                                   MutableDeviceData(*inputs.table()->tensor()),
+                                   MutableDeviceData(workspace), workspace.TotalBytes(), stream);
+    };
+    constexpr const char* kWhat = "embedding update";
+    if (!side_stream_) {
+      OP_REQUIRES_OK(c, CudaStatus(launch(StreamOf(c)), kWhat));
+      return;
+    }
+    SideStream* side = nullptr;
+    OP_REQUIRES_OK(c, SideStreamOf(c, &side));
+    OP_REQUIRES_OK(c, CudaStatus(side->Run(HoldAll(inputs, workspace), launch, kWhat)));
   }
 
  private:
+  static SideStream::Held HoldAll(const UpdateInputs& inputs, const Tensor& workspace) {
+    SideStream::Held held = {Hold(inputs.table()),     Hold(inputs.ids()),
+                             Hold(inputs.gradients()), Hold(inputs.learning_rate()),
+                             Hold(inputs.scale()),     Hold(workspace)};
+    for (int s = 0; s < inputs.states(); ++s) held.push_back(Hold(inputs.state(s)));
+    return held;
+  }
+
   UpdateAttributes attributes_;
-  bool deterministic_;
+  bool deterministic_, side_stream_;
 };
 
 #define DLRM_REGISTER(R, T, Id)                               \

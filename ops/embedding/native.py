@@ -51,6 +51,7 @@ def embedding_lookup(
     base_rows: Any,
     table_rows: Any,
     dtype: Any = tf.float32,
+    side_stream: bool = False,
     name: str | None = None,
 ) -> tf.Tensor:
     """Looks up rows of all tables in one pass, without copying the variable.
@@ -63,6 +64,8 @@ def embedding_lookup(
         base_rows: [T] int64, first row of each table in the variable; read in host memory.
         table_rows: [T] int64, number of rows of each table; read in host memory.
         dtype: type of the result: float32, bfloat16 or float16.
+        side_stream: a GPU runs the op beside later ones, until
+            ``ops.side_stream.join_side_stream``. No effect on a CPU.
         name: name of the op.
 
     Returns:
@@ -84,6 +87,7 @@ def embedding_lookup(
         table_rows=_on_host(table_rows),
         row_type=table.dtype,
         dtype=_check_vector_dtype(tf.as_dtype(dtype)),
+        side_stream=side_stream,
         name=name,
     )
 
@@ -96,6 +100,7 @@ def embedding_update(
     learning_rate: Any,
     scale: Any = 1.0,
     rule: RowRule = SGD,
+    side_stream: bool = False,
     name: str | None = None,
 ) -> tf.Operation | None:
     """Updates the rows that a batch looked up, in place.
@@ -131,6 +136,7 @@ def embedding_update(
         learning_rate: scalar.
         scale: scalar factor on the gradients, e.g. 1 / (ranks * loss scale).
         rule: the optimizer.
+        side_stream: as for `embedding_lookup`.
         name: name of the op.
 
     Returns:
@@ -161,6 +167,7 @@ def embedding_update(
         optimizer=rule.optimizer,
         hyperparameters=list(rule.hyperparameters),
         deterministic=rule.deterministic,
+        side_stream=side_stream,
         name=name,
     )
 

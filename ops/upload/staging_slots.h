@@ -9,21 +9,15 @@
 #ifndef DLRM_OPS_UPLOAD_STAGING_SLOTS_H_
 #define DLRM_OPS_UPLOAD_STAGING_SLOTS_H_
 
-#include <cuda_runtime_api.h>
-
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
 
-namespace dlrm {
+#include "cuda_result.h"
 
-// Result of a CUDA call, with what it was for.
-struct CudaResult {
-  cudaError_t code = cudaSuccess;
-  const char* what = "";
-};
+namespace dlrm {
 
 // Device memory, freed with its owner.
 struct DeviceMemory {

@@ -6,12 +6,6 @@
 
 namespace dlrm {
 
-#define DLRM_RETURN_IF_CUDA_ERROR(call, purpose)               \
-  do {                                                         \
-    const cudaError_t code = (call);                           \
-    if (code != cudaSuccess) return CudaResult{code, purpose}; \
-  } while (false)
-
 struct StagingSlots::Slot {
   int64_t capacity = 0;
   char* pinned = nullptr;
@@ -167,7 +161,5 @@ void StagingSlots::MakeFree(Slot* slot) {
                                   [slot](const auto& used) { return used.get() == slot; });
   free_.splice(free_.end(), used_, found);
 }
-
-#undef DLRM_RETURN_IF_CUDA_ERROR
 
 }  // namespace dlrm

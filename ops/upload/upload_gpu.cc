@@ -13,8 +13,6 @@ using tensorflow::Tensor;
 using tensorflow::TensorBuffer;
 using tensorflow::TensorShape;
 
-Status AsStatus(const CudaResult& result) { return CudaStatus(result.code, result.what); }
-
 Status SlotsOf(OpKernelContext* c, StagingSlots** slots) {
   int device = 0;
   TF_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "current device"));
@@ -63,7 +61,7 @@ class GpuUploadBatchKernel : public UploadBatchKernel {
     StagingSlots::Slot* slot = nullptr;
     const CudaResult result = slots->Upload(layout.bytes(), allocate, fill, &slot);
     TF_RETURN_IF_ERROR(allocated);
-    TF_RETURN_IF_ERROR(AsStatus(result));
+    TF_RETURN_IF_ERROR(CudaStatus(result));
     auto* buffer = new PackageBuffer(slots, slot, layout.bytes());
     c->set_output(0, Tensor(tensorflow::DT_UINT8, TensorShape({layout.bytes()}), buffer));
     buffer->Unref();  // the tensor has its own reference
@@ -85,7 +83,7 @@ class GpuReceiveBatchKernel : public ReceiveBatchKernel {
       return InvalidArgument("ReceiveBatch: expected a package that UploadBatch returned on ",
                              c->device()->name(), ", found another tensor or a copy");
     }
-    return AsStatus(slots->Await(slot));
+    return CudaStatus(slots->Await(slot));
   }
 };
 

@@ -177,8 +177,8 @@ def entries(library, seed):
                 listed.append((what, functools.partial(_mlp, library, name, dtype, backward)))
     for dtype in DTYPES:
         label = DTYPE_NAMES[dtype]
-        listed.append((f"log loss {label}", functools.partial(_loss, library, dtype)))
-        listed.append((f"all finite {label}", functools.partial(_finite, library, dtype)))
+        listed.append((f"last layer and loss {label}", functools.partial(_loss, library, dtype)))
+        listed.append((f"vectors all finite {label}", functools.partial(_finite, library, dtype)))
     for optimizer in ("sgd", "adagrad", "adam"):
-        listed.append((f"dense update {optimizer}", functools.partial(_update, library, optimizer)))
+        listed.append((f"all weights {optimizer}", functools.partial(_update, library, optimizer)))
     return listed

@@ -244,6 +244,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (stream->compute && omitted == (first ? Omit::kFirstUseRecords : Omit::kLaterUseRecords)) {
     return cudaSuccess;
   }
+  if (!stream->compute && omitted == Omit::kSideRecords) return cudaSuccess;
   const int64_t number = ++event->recorded;
   stream->queue.push_back({[event, number] { event->reached = number; }});
   return cudaSuccess;

@@ -21,6 +21,7 @@ enum class Omit {
   kCopyWaits,        // cudaStreamWaitEvent on streams of cudaStreamCreateWithFlags
   kFirstUseRecords,  // an event's first cudaEventRecord on a stream of CreateStream
   kLaterUseRecords,  // its later ones
+  kSideRecords,      // cudaEventRecord on streams of cudaStreamCreateWithFlags
 };
 
 // Begins a new run.

@@ -55,7 +55,7 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     device = phases.accelerator()
     step_parts = StepParts(
         parts.dense_model,
-        parts.embedding,
+        parts.embedding.for_training(),
         optimizer,
         cluster,
         scale,

@@ -122,7 +122,7 @@ def test_later_calls_use_the_stored_library_and_newer_ones_replace_it(host, rng)
     assert code == 0
     assert len(commands) == 2 and all("kernels-sm90-02.so" in words for words in commands)
     groups = "time-machine,time-interaction,time-dense,time-uniform,time-criteo"
-    assert f"--groups {groups} " in commands[0] and "--only dense update" in commands[0]
+    assert f"--groups {groups} " in commands[0] and "--only all weights" in commands[0]
     assert "--groups time-machine,check-full,time-full" in commands[1]
     assert all("--only float16" in words for words in commands)
     host.upload(3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -26,9 +28,23 @@ def _first_element(op):
     return op.inputs[0].shape.rank == 1 and begin is not None and not begin.any()
 
 
+class Launches(NamedTuple):
+    """What an op of the project starts on a GPU.
+
+    Attributes:
+        kernels: kernels of the project.
+        products: products of cuBLASLt, one kernel each.
+        memory: copies and fills.
+    """
+
+    kernels: int
+    products: int = 0
+    memory: int = 0
+
+
 def _mlp_forward(op):
     # The copy of weights and input; a product per layer, with bias, ReLU and its bits.
-    return 1 + op.get_attr("N")
+    return Launches(1, products=op.get_attr("N"))
 
 
 def _mlp_backward(op):
@@ -36,32 +52,35 @@ def _mlp_backward(op):
     x = op.inputs[2]
     padded = x.shape[1] * x.dtype.size % 16 != 0
     products = 2 * op.get_attr("N") - (not op.get_attr("input_gradient"))
-    return products + op.get_attr("last_relu") + padded
+    return Launches(op.get_attr("last_relu") + padded, products)
 
 
 def _embedding_update(op):
     if op.get_attr("optimizer") == b"sgd" and not op.get_attr("deterministic"):
-        return 4  # marks cleared, marks of the large tables, their rows, rows of the small tables
-    return 8  # about: radix sort of the places, the rows, rows with many gradients
+        # With both large and small tables: marks cleared, marks of the large tables, their rows,
+        # rows of the small tables.
+        return Launches(3, memory=1)
+    return Launches(7, memory=1)  # about: a radix sort, the rows, rows with many gradients
 
 
-#: {op of the project: its launches on a GPU}. A memory operation counts as a kernel.
-LAUNCHES = {
+#: {op of the project: function from a node to its `Launches`}
+LAUNCHES: dict[str, Callable[[tf.Operation], Launches]] = {
     "Dlrm>MlpForward": _mlp_forward,
     "Dlrm>MlpBackward": _mlp_backward,
-    "Dlrm>LogLoss": lambda op: 2,
-    "Dlrm>AllFinite": lambda op: 2,
-    "Dlrm>DenseUpdate": lambda op: 2,
-    "Dlrm>RecordLoss": lambda op: 1,
-    "Dlrm>DotInteraction": lambda op: 1,
-    "Dlrm>DotInteractionGrad": lambda op: 1,
-    "Dlrm>DotInteractionSplit": lambda op: 1,
-    "Dlrm>DotInteractionSplitGrad": lambda op: 1,
-    "Dlrm>EmbeddingLookup": lambda op: 1,
+    "Dlrm>LogLoss": lambda op: Launches(2),
+    "Dlrm>AllFinite": lambda op: Launches(1, memory=1),
+    "Dlrm>DenseUpdate": lambda op: Launches(2),
+    "Dlrm>RecordLoss": lambda op: Launches(1),
+    "Dlrm>DotInteraction": lambda op: Launches(1),
+    "Dlrm>DotInteractionGrad": lambda op: Launches(1),
+    "Dlrm>DotInteractionSplit": lambda op: Launches(1),
+    "Dlrm>DotInteractionSplitGrad": lambda op: Launches(1),
+    "Dlrm>EmbeddingLookup": lambda op: Launches(1),
     "Dlrm>EmbeddingUpdate": _embedding_update,
-    "Dlrm>ScalarsOnDevice": lambda op: 1,
-    "Dlrm>ReceiveBatch": lambda op: 0,
-    "Dlrm>UploadBatch": lambda op: 0,  # one copy, on a stream of its own
+    "Dlrm>ScalarsOnDevice": lambda op: Launches(1),
+    "Dlrm>ReceiveBatch": lambda op: Launches(0),
+    "Dlrm>JoinSideStream": lambda op: Launches(0),  # a stream waits for another
+    "Dlrm>UploadBatch": lambda op: Launches(0),  # one copy, on a stream of its own
 }
 
 
@@ -71,11 +90,14 @@ class Executed:
 
     Attributes:
         nodes: {type of op: number of nodes}.
-        kernels: {type of op: number of kernels that its nodes launch on the GPU}.
+        kernels: {type of op: number of kernels that its nodes launch on the GPU}. A product of
+            cuBLASLt, a copy and a fill count as one.
+        own: number of kernels of the project.
     """
 
     nodes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     kernels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    own: int = 0
 
     def __str__(self):
         def listed(counts):
@@ -117,7 +139,12 @@ def _count(graph, kernels, found):
             _count(graph._get_function(op.get_attr("f").name).graph, kernels, found)
         else:
             found.nodes[op.type] += 1
-            found.kernels[op.type] += _launches(op, kernels)
+            if op.type in LAUNCHES:
+                launches = LAUNCHES[op.type](op)
+                found.own += launches.kernels
+                found.kernels[op.type] += sum(launches)
+            else:
+                found.kernels[op.type] += _launches_a_kernel(op, kernels)
 
 
 def _used(graph):
@@ -132,14 +159,13 @@ def _used(graph):
     return used
 
 
-def _launches(op, kernels):
-    if op.type in LAUNCHES:
-        return LAUNCHES[op.type](op)
+def _launches_a_kernel(op, kernels):
+    """Whether a node of TensorFlow launches a kernel."""
     if op.type in _WITHOUT_KERNEL or "CPU" in op.device:
-        return 0
+        return False
     if op.type == "StridedSlice" and _first_element(op):
-        return 0
+        return False
     host = kernels.host_arguments(op.type, attribute_types(op))
     outputs = argument_names(op, op.op_def.output_arg)
     computes_on_host = host is None or (outputs and all(name in host for name in outputs))
-    return 0 if computes_on_host else 1
+    return not computes_on_host

@@ -129,6 +129,7 @@ def test_build_initialises_sok_and_makes_its_embedding():
         ({"model_parallel_input": True}, None),
         ({"native_kernels": False}, "embedding_kernels"),
         ({"deterministic": True}, "deterministic"),
+        ({"side_stream": True}, "embedding_stream"),
     ],
 )
 def test_build_refuses_options_without_effect_on_sok(option, flag):
@@ -139,3 +140,12 @@ def test_build_refuses_options_without_effect_on_sok(option, flag):
             choice, placement, SingleProcessGroup(), 8, EmbeddingOptions(seed=1, **option)
         )
     assert caught.value.flag == flag
+
+
+def test_build_refuses_the_side_stream_for_kernels_of_tensorflow():
+    options = EmbeddingOptions(seed=1, side_stream=True, native_kernels=False)
+    with pytest.raises(backend.BackendError, match="--embedding_kernels=tensorflow") as caught:
+        backend.build(
+            backend.Choice("native"), plan((20, 3), 4, 1), SingleProcessGroup(), 8, options
+        )
+    assert caught.value.flag == "embedding_stream"

@@ -146,6 +146,22 @@ def test_tf32_without_a_gpu_is_refused_if_given():
     assert without.dtype == tf.float32
 
 
+def test_embedding_stream_needs_a_gpu():
+    config = synthetic(embedding_stream=True)
+    with pytest.raises(UserError, match="--embedding_stream=true: needs a GPU") as caught:
+        build(config, SingleProcessGroup())
+    assert caught.value.flag == "embedding_stream"
+
+
+def test_embedding_stream_needs_the_fused_mlps(gpu):
+    config = synthetic(
+        embedding_stream=True, mlp="tensorflow", memory_per_rank="1GiB", embedding_backend="native"
+    )
+    with pytest.raises(UserError, match="fused MLPs") as caught:
+        build(config, SingleProcessGroup())
+    assert caught.value.flag == "embedding_stream"
+
+
 def step_of(dense, x, vectors):
     with tf.GradientTape() as tape:
         logits = dense(x, vectors)

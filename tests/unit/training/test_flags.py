@@ -43,6 +43,8 @@ _WRONG = {
     "embedding_optimizer_options": [
         "--embedding_optimizer_options=epsilon=1",
         "--embedding_optimizer=ftrl --embedding_optimizer_options=l1=-1"],
+    "embedding_stream": [f"{EVALUATE} --data_dir=x --embedding_stream",
+                         "--embedding_stream --step_breakdown"],
     "export_dir": ["--mode=export --restore=x", "--export_dir=x"],
     "flagfile": ["--flagfile=missing", "--flagfile=docs/report.png"],
     "global_batch_size": ["--data_dir=x", "--mode=inference_benchmark --global_batch_size=8"],

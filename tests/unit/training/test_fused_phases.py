@@ -40,9 +40,9 @@ def far_from_kinks(model):
         layer.bias.assign(1.0 - 2.0 * (np.arange(layer.bias.shape[0]) % 2))
 
 
-def gradients_of(kind, model, batch, vectors):
+def gradients_of(kind, model, embedding, batch, vectors):
     """Returns (loss, vector gradients, gradients of the variables)."""
-    parts = StepParts(model, None, None, SingleProcessGroup(), LossScale(64.0))
+    parts = StepParts(model, embedding, None, SingleProcessGroup(), LossScale(64.0))
     first, later = kind(parts).phases(None)
     inputs = {"dense": batch["dense"], "vectors": vectors, "label": batch["label"]}
     values = run_with_ranges((first, *later), inputs)
@@ -60,7 +60,7 @@ def test_gradients_equal_those_of_a_tape(interaction, top, monkeypatch, rng, see
     sizes = SMALL._replace(top=top)
     native = interaction == "native dot"
     options = {"interaction": interaction.split()[-1], "custom_interact": native, "sizes": sizes}
-    plain, *_ = build(seed, **options)
+    plain, embedding, *_ = build(seed, **options)
     far_from_kinks(plain)
     fused, *_ = build(seed, fused_mlp=True, **options)
     for ours, theirs in zip(fused.variables, plain.variables):
@@ -68,8 +68,10 @@ def test_gradients_equal_those_of_a_tape(interaction, top, monkeypatch, rng, see
     (batch,) = batches(1, rng, sizes)
     shape = [sizes.batch, len(sizes.vocab), sizes.bottom[-1]]
     vectors = tf.constant(rng.normal(0, 0.1, shape), tf.float32)
-    loss, vector_gradients, found = gradients_of(FusedGradients, fused, batch, vectors)
-    expected_loss, expected_vectors, expected = gradients_of(TapeGradients, plain, batch, vectors)
+    loss, vector_gradients, found = gradients_of(FusedGradients, fused, embedding, batch, vectors)
+    expected_loss, expected_vectors, expected = gradients_of(
+        TapeGradients, plain, embedding, batch, vectors
+    )
     assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
     assert len(found) == len(expected) == len(plain.variables)
     for ours, theirs in zip([vector_gradients, *found], [expected_vectors, *expected]):

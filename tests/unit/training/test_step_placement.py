@@ -50,6 +50,14 @@ OPTIONS = {
     "fused, wide": {**FUSED_FLOAT16, "sizes": SMALL._replace(top=(MOST_WIDTH + 8, 1))},
     "fused, Adam": {**FUSED_FLOAT16, "optimizer": "adam"},
     "fused, Adagrad": {**FUSED_FLOAT16, "optimizer": "adagrad"},
+    "side stream": {**FUSED_FLOAT16, "side_stream": True},
+    "side stream, TF interaction": {
+        "kernels": FUSED,
+        "fused_mlp": True,
+        "dtype": "float16",
+        "side_stream": True,
+    },
+    "side stream, layers": {"side_stream": True, "embedding_optimizer": "adagrad"},
 }
 TWO_RANKS = {
     "tables": {},
@@ -63,6 +71,12 @@ TWO_RANKS = {
     "fused": {"kernels": FUSED, "fused_mlp": True, "custom_interact": True},
     "fused, float16": {**FUSED_FLOAT16},
     "fused, rows": {**FUSED_FLOAT16, "policy": "row"},
+    "side stream": {**FUSED_FLOAT16, "side_stream": True},
+    "side stream, replicated": {
+        **FUSED_FLOAT16,
+        "side_stream": True,
+        "replicate_below_rows": 60,
+    },
 }
 
 
