@@ -11,6 +11,9 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 import tempfile
 
 import tensorflow as tf
@@ -31,12 +34,21 @@ def _sources() -> list[pathlib.Path]:
     ]  # fmt: skip
 
 
-def build_preloaded() -> pathlib.Path:
-    """Returns the library to preload (LD_PRELOAD) into processes that use `build_library`.
+def run_worker(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
+    """Runs a module of this folder, with memory as on a GPU; returns the CompletedProcess.
 
     Raises:
         BuildError: the compiler failed.
     """
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.support.emulated_ops.{name}", *arguments], cwd=build.ROOT,
+        env={**os.environ, "LD_PRELOAD": str(_build_preloaded())}, text=True, capture_output=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def _build_preloaded() -> pathlib.Path:
+    """Returns the library that aligns memory, for LD_PRELOAD."""
     source = _FOLDER / "device_alignment.cc"
     command = [os.environ.get("CXX", "g++"), "-std=c++17", "-O1", "-fPIC", "-Wall", "-Werror",
                "-shared", source, "-ldl"]  # fmt: skip
@@ -57,20 +69,23 @@ def build_library() -> pathlib.Path:
     for flag in tf.sysconfig.get_compile_flags():
         options += ["-isystem", flag[2:]] if flag.startswith("-I") else [flag]
     flags = [
-        "-std=c++17", "-O1", "-g1", "-fPIC", "-pipe", "-Wall", "-Werror", "-fvisibility=hidden",
+        "-std=c++17", "-O1", "-fPIC", "-pipe", "-Wall", "-Werror", "-fvisibility=hidden",
         "-ffp-contract=off", *includes, *options,
     ]  # fmt: skip
     # TensorFlow's functions are found in the process that loads the library.
     link = [f"-Wl,-rpath,{kernels.parent}", *tf.sysconfig.get_link_flags(), "-Wl,-z,defs"]
     files = [*_sources(), _HEADER, *build.OPS.glob("*.h"), *build.OPS.glob("*/*.h")]
-    digest = build._digest(files, [compiler, *flags[:9], kernels.name, tf.__version__])
+    digest = build._digest(files, [compiler, *flags[:8], kernels.name, tf.__version__])
 
     def make(path):
         with tempfile.TemporaryDirectory() as folder:
+            # Precompiled: parsing TensorFlow's headers takes most of the time.
+            header = shutil.copy(_HEADER, folder)
+            build._run([compiler, *flags, "-x", "c++-header", header, "-o", f"{header}.gch"], 300)
 
             def compiled(source):
                 target = pathlib.Path(folder) / f"{source.stem}.o"
-                first = ["-include", _HEADER] if source.stem.endswith("_gpu") else []
+                first = ["-include", header] if source.stem.endswith("_gpu") else []
                 build._run([compiler, *flags, *first, "-c", source, "-o", target], 300)
                 return target
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from ops import loader
 from tests.support.emulated_ops import margins
+from tests.support.placement.executed import executed
 from tests.support.training.small_model import build, state
 from training.dense_phases import GpuKernels
 from training.precision import LossScale
@@ -64,7 +65,8 @@ def run(
         {name: array}: of each step, `losses`, `recorded` (the loss that the record has), `scales`
         after it, `skipped` (number of skipped steps) and `launches`; `before/k` and `after/k`, the
         values that training changes; `bad_before/k` and `bad_after/k`, those before and after the
-        bad step; `distances` of the ReLUs' inputs from 0, before and after.
+        bad step; `distances` of the ReLUs' inputs from 0, before and after; `counted`, the number
+        of kernels that the step launches according to `tests.support.placement.executed`.
     """
     generator = np.random.default_rng(seed)
     scale = LossScale(scale, dynamic=dynamic)
@@ -78,6 +80,7 @@ def run(
         batch = made.pop(bad_step)
         if bad_value is not None:
             made.insert(bad_step, margins.with_value(batch, float(bad_value)))
+    counted = executed(step.trace(made[0])).own if kernels else 0
     distances = [margins.distance(model, embedding, made)]
 
     def values(name):
@@ -95,7 +98,8 @@ def run(
             results |= values("bad_after")
     distances.append(margins.distance(model, embedding, made))
     columns = dict(zip(("losses", "recorded", "scales", "skipped", "launches"), zip(*rows)))
-    return {**results, **values("after"), **columns, "distances": distances}
+    others = {"distances": distances, "counted": counted}
+    return {**results, **values("after"), **columns, **others}
 
 
 def main(file, cases):
