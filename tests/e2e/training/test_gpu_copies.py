@@ -9,6 +9,10 @@ import pytest
 from tests.support.placement.fake_gpu import FakeGpu
 from tests.support.training.small_model import BATCH, DENSE, VOCAB
 
+FUSED = {
+    "custom_interact": True, "dtype": "float16", "fused_mlp": True,
+    "kernels": {"fused": True, "update": True},
+}  # fmt: skip
 CASES = {
     "default": {"custom_interact": True, "dtype": "float16"},
     "TF interaction": {"dtype": "float16"},
@@ -23,6 +27,11 @@ CASES = {
     "two ranks": {"two_ranks": True, "policy": "row", "custom_interact": True},
     "two ranks, compress": {"two_ranks": True, "policy": "row", "compress": True},
     "two ranks, replicated": {"two_ranks": True, "replicate_below_rows": 60},
+    "fused": FUSED,
+    "fused, float32": {**FUSED, "dtype": "float32"},
+    "fused, skips": {**FUSED, "skips": True},
+    "fused, two ranks": {**FUSED, "two_ranks": True, "policy": "row"},
+    "native update": {"custom_interact": True, "dtype": "float16", "kernels": {"update": True}},
     "without uploads": {"custom_interact": True, "dtype": "float16", "device": None},
 }
 UPLOADED = [name for name in CASES if name != "without uploads"]
@@ -83,8 +92,24 @@ def test_steps_compute_on_the_gpu(step_calls, case):
     *steps, _wait = step_calls[case]
     launches = [sorted(call[1] for call in step if call[0] == "launch") for step in steps]
     assert launches == [launches[0]] * len(steps)
-    for part in ("lookup_kernel", "BlockReduceKernel"):  # of the tables and the loss
+    loss = "log_loss_kernel" if "fused" in case else "BlockReduceKernel"
+    for part in ("lookup_kernel", loss):
         assert any(part in kernel for kernel in launches[0])
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if "fused" in name])
+def test_fused_step_launches_few_kernels_for_the_dense_part(step_calls, case):
+    step = step_calls[case][0]
+    launches = [call[1] for call in step if call[0] == "launch"]
+
+    def count(part):
+        return sum(part in kernel for kernel in launches)
+
+    # Forward 2 + 1 layers; backward two products a layer, but one without a gradient of the input.
+    assert count("cublasLtMatmul") == 3 + 5
+    assert count("log_loss_kernel") == 2  # with the one that finishes
+    assert count("dense_update_kernel") == 2
+    assert count("record_loss_kernel") == 1
 
 
 def test_reading_the_loss_is_seen(step_calls):

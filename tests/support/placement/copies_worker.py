@@ -3,7 +3,8 @@
     python3 -m tests.support.placement.copies_worker FOLDER CASES
 
 FOLDER has the libraries of `fake_gpu`. CASES is JSON: {name: options of `small_model.build`}, with
-"skips", whether steps that are not finite are skipped, and "two_ranks", see `TwoRanks`.
+"skips", whether steps that are not finite are skipped, "two_ranks", see `TwoRanks`, and the fields
+of "kernels".
 Prints JSON: {name: a list of calls for each step, and for the wait for the last}. A call is [kind,
 detail, bytes, whether it is on the compute stream].
 """
@@ -21,6 +22,7 @@ from ops import loader
 from tests.support.placement.fake_gpu import LIBRARY
 from tests.support.placement.two_ranks import TwoRanks
 from tests.support.training.small_model import batches, build
+from training.dense_phases import GpuKernels
 from training.precision import LossScale
 
 # The first steps trace, allocate memory and compile.
@@ -57,7 +59,8 @@ def steps(calls, options):
         made = batches(WARM_UP + STEPS + 1, np.random.default_rng(0))
     scale = LossScale(1024.0, dynamic=options.pop("skips", False))
     cluster = TwoRanks() if options.pop("two_ranks", False) else None
-    *_, step = build(0, scale=scale, cluster=cluster, **options)
+    kernels = GpuKernels(**options.pop("kernels", {}))
+    *_, step = build(0, scale=scale, cluster=cluster, kernels=kernels, **options)
     for batch, after in zip(made[:WARM_UP], made[1:]):
         step(batch, 0.1, after)
     step.wait()
