@@ -81,9 +81,12 @@ class Trained:
             for group in groups.values()
         ]
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            return list(pool.map(self._run, [f"{name}{slow}" for name in groups], chosen))
+            names = [f"{name}{slow}" for name in groups]
+            return list(pool.map(self._run, names, chosen))
 
     def _run(self, name, cases):
+        if not cases:
+            return ""
         file = self._folder / f"{name}.npz"
         cases = {
             case: {"seed": self._seed, "steps": STEPS, **OPTIMIZERS[case.split()[0]], **options}
