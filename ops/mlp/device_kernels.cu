@@ -165,14 +165,14 @@ int64_t rows_of_part(int64_t rows) {
 template <typename T, int kVec>
 __global__ void __launch_bounds__(kThreads)
     partial_sums_kernel(const T* __restrict__ x, int64_t rows, int64_t columns, int64_t part_rows,
-                        float* __restrict__ parts) {
+                        unsigned count, float* __restrict__ parts) {
   auto* shared = reinterpret_cast<float*>(shared_memory());  // [kLanes, 32 kVec]
   const int lane = threadIdx.x % 32, row_lane = threadIdx.x / 32;
-  const int64_t tiles = (columns + 32 * kVec - 1) / (32 * kVec);
-  const int64_t count = (rows + part_rows - 1) / part_rows;
-  for (int64_t block = blockIdx.x; block < tiles * count; block += gridDim.x) {
+  // 32 bits: a division of 64 bits is a call, around which registers spill.
+  const unsigned tiles = static_cast<unsigned>((columns + 32 * kVec - 1) / (32 * kVec));
+  for (unsigned block = blockIdx.x; block < tiles * count; block += gridDim.x) {
     const int64_t part = block / tiles;
-    const int64_t column = (block - part * tiles) * 32 * kVec + lane * kVec;
+    const int64_t column = int64_t{block % tiles} * 32 * kVec + lane * kVec;
     const int64_t end = (part + 1) * part_rows < rows ? (part + 1) * part_rows : rows;
     float sum[kVec] = {};
     if (column < columns) {
@@ -270,11 +270,11 @@ cudaError_t column_sums(int dtype, const void* x, int64_t rows, int64_t columns,
     using T = decltype(element);
     const bool wide = columns % kPack<T> == 0;
     const int64_t width = 32 * (wide ? kPack<T> : 1), count = column_sum_parts(rows);
-    const cudaError_t status =
-        launch(wide ? partial_sums_kernel<T, kPack<T>> : partial_sums_kernel<T, 1>,
-               (columns + width - 1) / width * count, kThreads,
-               static_cast<size_t>(kLanes * width) * sizeof(float), stream,
-               static_cast<const T*>(x), rows, columns, rows_of_part(rows), parts);
+    const cudaError_t status = launch(
+        wide ? partial_sums_kernel<T, kPack<T>> : partial_sums_kernel<T, 1>,
+        (columns + width - 1) / width * count, kThreads,
+        static_cast<size_t>(kLanes * width) * sizeof(float), stream, static_cast<const T*>(x), rows,
+        columns, rows_of_part(rows), static_cast<unsigned>(count), parts);
     if (status != cudaSuccess) return status;
     return launch(total_sums_kernel, blocks_for(columns), kThreads, 0, stream,
                   static_cast<const float*>(parts), count, columns, sums);
