@@ -55,9 +55,11 @@ SLOW = {
     "adam fused float32", "sgd tape float16", "sgd bad tape float16",
     "sgd bad fused float16 side stream", "sgd bad fused float32 nan", "sgd bad tape float32 nan",
 }  # fmt: skip
-# Largest deviations from float32: of a loss, and of a variable relative to its change.
+# Largest deviations from float32: of a loss, and of variables relative to their changes, the median
+# and the largest. Adam's average of the gradients of one bias may be close to 0, so that its
+# deviation is a hundred times the median.
 LOSSES = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}
-CHANGES = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 1e-1}
+CHANGES = {"float32": (2e-5, 2e-3), "float16": (5e-3, 0.3), "bfloat16": (4e-2, 0.5)}
 
 
 class Trained:
@@ -144,6 +146,12 @@ def change_deviations(ours, expected):
     ]
 
 
+def assert_same_changes(ours, expected, dtype):
+    deviations = change_deviations(ours, expected)
+    median, largest = CHANGES[dtype]
+    assert np.median(deviations) <= median and max(deviations) <= largest, deviations
+
+
 @each(CPU)
 def test_no_rounding_error_switches_a_unit(trained, case):
     assert min(trained[case]["distances"]) > 0.5
@@ -156,7 +164,7 @@ def test_training_equals_the_cpu(trained, case):
         np.testing.assert_array_equal(found, initial)
     assert loss_deviation(ours["losses"], expected["losses"]) <= LOSSES[dtype]
     np.testing.assert_array_equal(ours["recorded"], ours["losses"])
-    assert max(change_deviations(ours, expected)) <= CHANGES[dtype]
+    assert_same_changes(ours, expected, dtype)
 
 
 def test_side_stream_changes_no_value(trained):
@@ -177,7 +185,7 @@ def test_overflow_skips_the_step_and_halves_the_scale(trained, case):
     np.testing.assert_array_equal(ours["skipped"], np.arange(STEPS) >= BAD)
     losses = np.delete(ours["losses"], BAD)
     assert loss_deviation(losses, expected["losses"]) <= LOSSES["float16"]
-    assert max(change_deviations(ours, expected)) <= CHANGES["float16"]
+    assert_same_changes(ours, expected, "float16")
 
 
 @each(NAN)
