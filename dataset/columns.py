@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from dataset.errors import DatasetError
+from ops.bags import Bags
 
 LABEL = "label"
 DENSE = "dense"
@@ -56,6 +57,12 @@ class Column:
         transform: name in `TRANSFORMS` of what the reader applies to the stored values.
         applied: name in `TRANSFORMS` of what was applied before dense values were stored; None if
             the data does not record it.
+        bags: of a categorical column: its `width` values are the slots of these features, of which
+            the first has table `first_table`. None: one id for each of `width` tables.
+        offsets: of a column with one variable feature: the files of the bags' boundaries, int64
+            [samples + 1] in each segment, the first 0, counted in values of that segment. Such a
+            column has width 1, and `segments[i].samples` is the number of values in the segment,
+            `offsets[i].samples` that of samples.
     """
 
     kind: str
@@ -66,16 +73,23 @@ class Column:
     first_table: int = 0
     transform: str = "none"
     applied: str | None = None
+    bags: Bags | None = None
+    offsets: tuple[Segment, ...] = ()
 
     @property
     def samples(self) -> int:
         """Number of samples in the column."""
-        return sum(segment.samples for segment in self.segments)
+        return sum(segment.samples for segment in self.offsets or self.segments)
+
+    @property
+    def features(self) -> Bags:
+        """The slots of a categorical column's features."""
+        return Bags.one_hot(self.width) if self.bags is None else self.bags
 
     @property
     def tables(self) -> range:
         """Indices of the tables whose ids are in this column."""
-        return range(self.first_table, self.first_table + self.width)
+        return range(self.first_table, self.first_table + self.features.features)
 
     @property
     def bytes_per_sample(self) -> int:
@@ -135,6 +149,16 @@ class DatasetDescription:
     def table_columns(self) -> tuple[Column, ...]:
         """The categorical `Column`s in table order."""
         return self._of_kind(CATEGORICAL)
+
+    @property
+    def bags(self) -> Bags:
+        """The slots of all features, in table order."""
+        parts = [column.features for column in self.table_columns]
+        return Bags(
+            tuple(ids for part in parts for ids in part.hotness),
+            tuple(pooling for part in parts for pooling in part.pooling),
+            tuple(variable for part in parts for variable in part.variable),
+        )
 
     @property
     def dense_features(self) -> int:

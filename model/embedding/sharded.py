@@ -19,6 +19,7 @@ from model.embedding.placement import Placement
 from model.embedding.row_exchange import RowExchange
 from model.embedding.shards import Shard
 from model.embedding.tables import FusedTables, ReplicatedTables
+from ops.embedding import RowIds
 
 
 class ShardedEmbedding:
@@ -135,11 +136,8 @@ class ShardedEmbedding:
             return tf.zeros([0, 0, self.placement.dimension], self._dtype)
         if self._fused is None:
             return tf.zeros([*tf.unstack(tf.shape(plan.ids)), self._width], self._dtype)
-        exchange = self._exchange
-        return self._fused.lookup(
-            plan.ids, exchange.base_rows, exchange.table_rows, self._dtype,
-            side_stream=self.side_stream.lookup,
-        )  # fmt: skip
+        where = RowIds(plan.ids, self._exchange.base_rows, self._exchange.table_rows)
+        return self._fused.lookup(where, self._dtype, side_stream=self.side_stream.lookup)
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype."""
@@ -191,12 +189,10 @@ class ShardedEmbedding:
             )
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
+            where = RowIds(plan.ids, exchange.base_rows, exchange.table_rows)
             updates.append(
-                self._fused.update(
-                    plan.ids, exchanged, exchange.base_rows, exchange.table_rows, learning_rate,
-                    scale, side_stream=aside,
-                )
-            )  # fmt: skip
+                self._fused.update(where, exchanged, learning_rate, scale, side_stream=aside)
+            )
         return [update for update in updates if aside and update is not None]
 
     def touched_rows(self, plan: ExchangePlan) -> np.ndarray:

@@ -74,20 +74,12 @@ class FusedTables:
             self.states[state.name] = tf.Variable(values, trainable=False, name=state.name)
 
     def lookup(
-        self,
-        ids: tf.Tensor,
-        base_rows: np.ndarray,
-        table_rows: np.ndarray,
-        dtype: tf.DType,
-        *,
-        side_stream: bool = False,
+        self, where: kernels.RowIds, dtype: tf.DType, *, side_stream: bool = False
     ) -> tf.Tensor:
-        """Looks up the rows of ids, which count from 0 within each table.
+        """Looks up rows.
 
         Args:
-            ids: int32 [B, T].
-            base_rows: int64 [T], first row of each table in the variable.
-            table_rows: int64 [T], rows of each table.
+            where: the rows of B samples.
             dtype: of the result.
             side_stream: see `ops.embedding.embedding_lookup`; only with the project's ops.
 
@@ -98,30 +90,22 @@ class FusedTables:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
         if not self._native:
-            return kernels.embedding_lookup_tensorflow(
-                self.table, ids, base_rows, table_rows, dtype=dtype
-            )
-        return kernels.embedding_lookup(
-            self.table, ids, base_rows, table_rows, dtype=dtype, side_stream=side_stream
-        )
+            return kernels.embedding_lookup_tensorflow(self.table, where, dtype=dtype)
+        return kernels.embedding_lookup(self.table, where, dtype=dtype, side_stream=side_stream)
 
     def update(
         self,
-        ids: Any,
+        where: kernels.RowIds,
         gradients: tf.Tensor,
-        base_rows: np.ndarray,
-        table_rows: np.ndarray,
         learning_rate: Any,
         scale: Any,
         *,
         side_stream: bool = False,
     ) -> tf.Operation | None:
-        """Updates the rows of ids and their optimizer states in place.
+        """Updates rows and their optimizer states in place.
 
         Args:
-            ids: int32 [B, T].
-            base_rows: int64 [T], first row of each table in the variable.
-            table_rows: int64 [T], rows of each table.
+            where: the rows of B samples.
             gradients: [B, T, width].
             learning_rate: scalar float32.
             scale: factor on the gradients; 0 leaves rows and states unchanged.
@@ -134,7 +118,6 @@ class FusedTables:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
         table, *states = self.states.values()
-        where = kernels.RowIds(ids, base_rows, table_rows)
         values = self._optimizer.rule_values
         if self._native:
             rule = kernels.RowRule(self._optimizer.name, values, self._deterministic)
@@ -255,7 +238,7 @@ class ReplicatedTables:
 
     def lookup(self, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Returns [b, R, D] from the ids [b, R] of the replicated tables."""
-        return self.fused.lookup(ids, self._base[:-1], self._sizes, dtype)
+        return self.fused.lookup(kernels.RowIds(ids, self._base[:-1], self._sizes), dtype)
 
     def touched_rows(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the rows that occur in any rank's samples, int32 [n, 1]. Collective.
@@ -299,7 +282,5 @@ class ReplicatedTables:
         Other rows stay as they are: some optimizers change a row even if its gradient is 0. The
         rest is as for `FusedTables.update`.
         """
-        return self.fused.update(
-            touched_rows, sums, np.zeros(1, np.int64), self._base[-1:], learning_rate, scale,
-            side_stream=side_stream,
-        )  # fmt: skip
+        where = kernels.RowIds(touched_rows, np.zeros(1, np.int64), self._base[-1:])
+        return self.fused.update(where, sums, learning_rate, scale, side_stream=side_stream)

@@ -2,8 +2,16 @@
 //
 // `table` is a resource variable of row_type [rows, D]. Table t of T occupies its rows
 // [base_rows[t], base_rows[t] + table_rows[t]). ids [B, T] count from 0 within each table.
+//
+// The bag ops read several ids per sample and table, in one of two forms:
+// - ids [B, W] with W = the sum of hotness [T]: table t has hotness[t] adjacent columns (slots); in
+// a
+//   table with variable[t], an id of -1 is an empty slot. offsets is empty.
+// - ids [n] of a single table, with offsets [B + 1]: bag b is ids offsets[b] .. offsets[b + 1]. The
+//   lists hotness, mean and variable are empty.
 
 #include <string>
+#include <vector>
 
 #include "embedding/embedding_cpu.h"
 #include "status.h"
@@ -49,6 +57,58 @@ Status LookupShape(InferenceContext* c) {
   TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
   TF_RETURN_IF_ERROR(IdsAndTables(c, 1, 2, &ids));
   c->set_output(0, c->MakeShape({c->Dim(ids, 0), c->Dim(ids, 1), dimension}));
+  return Status();
+}
+
+// Checks ids, offsets, base_rows and table_rows of a bag op, of which ids are input `first`; sets
+// the shape [B, T].
+Status BagsAndTables(InferenceContext* c, int first, ShapeHandle* bags) {
+  std::vector<int64_t> hotness;
+  TF_RETURN_IF_ERROR(c->GetAttr("hotness", &hotness));
+  ShapeHandle ids, offsets, vector;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(first), hotness.empty() ? 1 : 2, &ids));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(first + 1), 1, &offsets));
+  const int64_t tables = hotness.empty() ? 1 : static_cast<int64_t>(hotness.size());
+  DimensionHandle batch, dimension;
+  if (hotness.empty()) {
+    TF_RETURN_IF_ERROR(c->Subtract(c->Dim(offsets, 0), 1, &batch));
+  } else {
+    int64_t slots = 0;
+    for (int64_t count : hotness) slots += count;
+    TF_RETURN_IF_ERROR(c->WithValue(c->Dim(ids, 1), slots, &dimension));
+    batch = c->Dim(ids, 0);
+  }
+  for (int i = first + 2; i < first + 4; ++i) {
+    TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 1, &vector));
+    TF_RETURN_IF_ERROR(c->WithValue(c->Dim(vector, 0), tables, &dimension));
+  }
+  *bags = c->MakeShape({batch, c->MakeDim(tables)});
+  return Status();
+}
+
+Status BagLookupShape(InferenceContext* c) {
+  DimensionHandle dimension;
+  ShapeHandle bags;
+  TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
+  TF_RETURN_IF_ERROR(BagsAndTables(c, 1, &bags));
+  c->set_output(0, c->MakeShape({c->Dim(bags, 0), c->Dim(bags, 1), dimension}));
+  return Status();
+}
+
+Status BagUpdateShapes(InferenceContext* c) {
+  int states = 0;
+  TF_RETURN_IF_ERROR(c->GetAttr("N", &states));
+  const int first = 1 + states;
+  DimensionHandle dimension;
+  ShapeHandle bags, gradients, merged, scalar;
+  TF_RETURN_IF_ERROR(TableDimension(c, 0, &dimension));
+  TF_RETURN_IF_ERROR(BagsAndTables(c, first, &bags));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(first + 4), 3, &gradients));
+  TF_RETURN_IF_ERROR(
+      c->Merge(gradients, c->MakeShape({c->Dim(bags, 0), c->Dim(bags, 1), dimension}), &merged));
+  for (int i = first + 5; i < first + 7; ++i) {
+    TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &scalar));
+  }
   return Status();
 }
 
@@ -130,6 +190,54 @@ REGISTER_OP("Dlrm>EmbeddingUpdate")
         "of shape [rows, D] before those of shape [rows]; learning_rate and scale: scalars. With a "
         "scale of exactly 0 the ids are checked and nothing is written, whatever the gradients. "
         "side_stream: a GPU runs this beside later ops, until Dlrm>JoinSideStream.");
+
+REGISTER_OP("Dlrm>EmbeddingBagLookup")
+    .Input("table: resource")
+    .Input("ids: Tids")
+    .Input("offsets: int32")
+    .Input("base_rows: int64")
+    .Input("table_rows: int64")
+    .Output("vectors: dtype")
+    .Attr("row_type: {float} = DT_FLOAT")
+    .Attr("dtype: {float, bfloat16, half} = DT_FLOAT")
+    .Attr("Tids: {int32, int64}")
+    .Attr("hotness: list(int)")
+    .Attr("mean: list(bool)")
+    .Attr("variable: list(bool)")
+    .Attr("side_stream: bool = false")
+    .SetIsStateful()
+    .SetShapeFn(BagLookupShape)
+    .Doc("vectors[b, t] = the sum of the rows of bag (b, t), added in float32 in the order of the "
+         "ids, then, where mean[t], multiplied by 1 / the number of ids; zeros for an empty bag; "
+         "converted to dtype; [B, T, D]. side_stream: as for Dlrm>EmbeddingLookup.");
+
+REGISTER_OP("Dlrm>EmbeddingBagUpdate")
+    .Input("table: resource")
+    .Input("states: N * resource")
+    .Input("ids: Tids")
+    .Input("offsets: int32")
+    .Input("base_rows: int64")
+    .Input("table_rows: int64")
+    .Input("gradients: T")
+    .Input("learning_rate: float")
+    .Input("scale: float")
+    .Attr("N: int >= 0")
+    .Attr("row_type: {float} = DT_FLOAT")
+    .Attr("T: {float, bfloat16, half}")
+    .Attr("Tids: {int32, int64}")
+    .Attr("hotness: list(int)")
+    .Attr("mean: list(bool)")
+    .Attr("variable: list(bool)")
+    .Attr(OptimizerAttribute())
+    .Attr("hyperparameters: list(float)")
+    .Attr("deterministic: bool = true")
+    .Attr("side_stream: bool = false")
+    .SetIsStateful()
+    .SetShapeFn(BagUpdateShapes)
+    .Doc(
+        "Dlrm>EmbeddingUpdate for bags: the gradient [D] of bag (b, t) is that of each of its ids, "
+        "repeated ones included, in float32 multiplied by 1 / the number of ids where mean[t]. "
+        "Order: sample by sample, table by table, id by id.");
 
 REGISTER_OP("Dlrm>EmbeddingInitialize")
     .Input("table: resource")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ops import loader
+from ops.bags import Bags
 
 _VECTOR_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 _ID_DTYPES = (tf.int32, tf.int64)
@@ -17,14 +18,19 @@ class RowIds(NamedTuple):
     """The rows of a variable that a batch refers to.
 
     Attributes:
-        ids: [B, T], int32 or int64, each in [0, table_rows[t]).
+        ids: [B, T], int32 or int64, each in [0, table_rows[t]). With `bags`: [B, W], and `EMPTY` in
+            the empty slots of variable features. With `offsets`: [n], of a single table (T = 1).
         base_rows: [T] int64, first row of each table in the variable; read in host memory.
         table_rows: [T] int64, number of rows of each table; read in host memory.
+        bags: several ids per sample and table; None or one-hot: one each.
+        offsets: int32 [B + 1]: bag b is ids[offsets[b] : offsets[b + 1]], summed. Not with `bags`.
     """
 
     ids: Any
     base_rows: Any
     table_rows: Any
+    bags: Bags | None = None
+    offsets: Any = None
 
 
 class RowRule(NamedTuple):
@@ -47,22 +53,21 @@ SGD = RowRule()
 
 def embedding_lookup(
     table: tf.Variable,
-    ids: Any,
-    base_rows: Any,
-    table_rows: Any,
+    where: RowIds,
     dtype: Any = tf.float32,
     side_stream: bool = False,
     name: str | None = None,
 ) -> tf.Tensor:
     """Looks up rows of all tables in one pass, without copying the variable.
 
+    With bags, the rows of each bag are added in float32 in the order of its ids, and for mean
+    pooling multiplied by 1 / the number of ids; an empty bag gives zeros.
+
     The op has no gradient: watch the result, and pass its gradient to ``embedding_update``.
 
     Args:
         table: float32 variable [rows, D].
-        ids: [B, T], int32 or int64, each in [0, table_rows[t]).
-        base_rows: [T] int64, first row of each table in the variable; read in host memory.
-        table_rows: [T] int64, number of rows of each table; read in host memory.
+        where: the rows.
         dtype: type of the result: float32, bfloat16 or float16.
         side_stream: a GPU runs the op beside later ones, until
             ``ops.side_stream.join_side_stream``. No effect on a CPU.
@@ -79,16 +84,15 @@ def embedding_lookup(
             id and bound), or a shape is wrong.
     """
     ops = loader.load()
-    ids = _check_ids(ids)
-    return ops.dlrm_embedding_lookup(
+    inputs, has_bags = _inputs(where)
+    lookup = ops.dlrm_embedding_bag_lookup if has_bags else ops.dlrm_embedding_lookup
+    return lookup(
         table=_handle(table, "table"),
-        ids=ids,
-        base_rows=_on_host(base_rows),
-        table_rows=_on_host(table_rows),
         row_type=table.dtype,
         dtype=_check_vector_dtype(tf.as_dtype(dtype)),
         side_stream=side_stream,
         name=name,
+        **inputs,
     )
 
 
@@ -123,6 +127,9 @@ def embedding_update(
       TensorFlow's ``ApplyFtrlV2`` with l1 / learning_rate, (l2 + beta / 2) / learning_rate and
       linear / learning_rate.
 
+    With bags, the gradient of a bag is that of each of its ids, repeated ones included, multiplied
+    in float32 by 1 / the number of ids for mean pooling; the order is by sample, table, then id.
+
     If any id is out of range, nothing is written (on a GPU: only the rows of valid ids). A
     ``scale`` of exactly 0 leaves rows and states unchanged, even if gradients are infinite or NaN;
     the ids are still checked.
@@ -131,7 +138,7 @@ def embedding_update(
         table: float32 variable [rows, D].
         states: float32 variables of the rule: [] for sgd, [accumulator] for adagrad ([rows, D])
             and rowwise_adagrad ([rows]), [accumulator, linear] for ftrl (both [rows, D]).
-        where: the rows, with ids [B, T].
+        where: the rows.
         gradients: [B, T, D], float32, bfloat16 or float16.
         learning_rate: scalar.
         scale: scalar factor on the gradients, e.g. 1 / (ranks * loss scale).
@@ -151,16 +158,14 @@ def embedding_update(
             read earlier, is still in use: a copy might not fit into memory.
     """
     ops = loader.load()
-    ids = _check_ids(where.ids)
+    inputs, has_bags = _inputs(where)
     gradients = tf.convert_to_tensor(gradients)
     _check_vector_dtype(gradients.dtype)
-    return ops.dlrm_embedding_update(
+    update = ops.dlrm_embedding_bag_update if has_bags else ops.dlrm_embedding_update
+    return update(
         table=_handle(table, "table"),
         states=[_handle(state, "state") for state in states],
-        ids=ids,
         gradients=gradients,
-        base_rows=_on_host(where.base_rows),
-        table_rows=_on_host(where.table_rows),
         learning_rate=tf.cast(learning_rate, tf.float32),
         scale=tf.cast(scale, tf.float32),
         row_type=table.dtype,
@@ -169,7 +174,29 @@ def embedding_update(
         deterministic=rule.deterministic,
         side_stream=side_stream,
         name=name,
+        **inputs,
     )
+
+
+def _inputs(where):
+    """Returns (arguments of an op that name the rows, whether it is an op for bags)."""
+    inputs = {
+        "ids": _check_ids(where.ids),
+        "base_rows": _on_host(where.base_rows),
+        "table_rows": _on_host(where.table_rows),
+    }
+    bags = where.bags
+    if where.offsets is None and (bags is None or bags.is_one_hot):
+        return inputs, False
+    if where.offsets is not None:
+        if bags is not None:
+            raise ValueError("embedding: expected bags or offsets, found both")
+        bags = Bags((), (), ())
+    inputs["offsets"] = tf.zeros([0], tf.int32) if where.offsets is None else where.offsets
+    inputs["hotness"] = list(bags.hotness)
+    inputs["mean"] = [pooling == "mean" for pooling in bags.pooling]
+    inputs["variable"] = list(bags.variable)
+    return inputs, True
 
 
 def _on_host(rows):

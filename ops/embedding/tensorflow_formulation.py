@@ -15,10 +15,10 @@ from ops.embedding.native import RowIds
 
 
 def embedding_lookup_tensorflow(
-    table: tf.Variable, ids: Any, base_rows: Any, table_rows: Any, dtype: Any = tf.float32
+    table: tf.Variable, where: RowIds, dtype: Any = tf.float32
 ) -> tf.Tensor:
     """Looks rows up with ``tf.gather``; see ``embedding_lookup``."""
-    rows = _rows(RowIds(ids, base_rows, table_rows))
+    rows = _rows(where)
     return tf.cast(tf.gather(table, rows), dtype)
 
 

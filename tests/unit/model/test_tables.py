@@ -7,7 +7,7 @@ import tensorflow as tf
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement, plan
 from model.embedding.tables import FusedTables, ReplicatedTables
-from ops.embedding import create_table, embedding_initialize
+from ops.embedding import RowIds, create_table, embedding_initialize
 from tests.support.row_optimizers import OPTIONS, ReferenceRows
 from tests.support.thread_ranks import ThreadRanks
 
@@ -61,9 +61,9 @@ def test_complete_table_in_a_variable_of_halves_takes_two_rows_per_id(seed):
 def test_lookup_adds_each_tables_base_offset(native, seed, rng):
     fused = fused_tables(seed, native=native)
     ids = rng.integers(0, TABLE_ROWS, (20, 3)).astype(np.int32)
-    vectors = fused.lookup(tf.constant(ids), BASE_ROWS, TABLE_ROWS, tf.float32)
+    vectors = fused.lookup(RowIds(ids, BASE_ROWS, TABLE_ROWS), tf.float32)
     np.testing.assert_array_equal(vectors, fused.table.numpy()[ids + BASE_ROWS])
-    half = fused.lookup(tf.constant(ids), BASE_ROWS, TABLE_ROWS, tf.bfloat16)
+    half = fused.lookup(RowIds(ids, BASE_ROWS, TABLE_ROWS), tf.bfloat16)
     np.testing.assert_array_equal(half, tf.cast(vectors, tf.bfloat16))
 
 
@@ -93,7 +93,7 @@ def test_update_changes_only_the_rows_of_the_ids(native, name, seed, rng):
     reference = ReferenceRows(name, before, options=options)
     ids = rng.integers(0, [4, 2, 1], (20, 3)).astype(np.int32)  # repeated; rows 6, 8, 9 unused
     gradients = rng.normal(size=(20, 3, DIMENSION)).astype(np.float32)
-    fused.update(tf.constant(ids), tf.constant(gradients), BASE_ROWS, TABLE_ROWS, 0.5, 0.25)
+    fused.update(RowIds(ids, BASE_ROWS, TABLE_ROWS), tf.constant(gradients), 0.5, 0.25)
     reference.scatter(ids + BASE_ROWS, gradients, 0.5, 0.25)
     check(fused, before, reference, ids + BASE_ROWS)
 
@@ -107,10 +107,10 @@ def test_id_out_of_range_is_an_error_with_table_and_bound(call, table, bad, seed
     ids[2, table] = bad
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         if call == "lookup":
-            fused.lookup(tf.constant(ids), BASE_ROWS, TABLE_ROWS, tf.float32)
+            fused.lookup(RowIds(ids, BASE_ROWS, TABLE_ROWS), tf.float32)
         else:
             gradients = tf.ones([5, 3, DIMENSION])
-            fused.update(tf.constant(ids), gradients, BASE_ROWS, TABLE_ROWS, 0.5, 1.0)
+            fused.update(RowIds(ids, BASE_ROWS, TABLE_ROWS), gradients, 0.5, 1.0)
     for value in (f"table {table}", "sample 2", str(bad), f"{TABLE_ROWS[table]})"):
         assert value in str(caught.value)
     np.testing.assert_array_equal(fused.table.numpy(), before)

@@ -71,9 +71,9 @@ def test_lookup_returns_rows_bit_for_bit(isa, dimension, rng):
         ids = uniform_ids(rng, batch)
         for dtype in DTYPES:
             for id_dtype in (tf.int32, tf.int64):
-                found = embedding_lookup(table, tf.cast(ids, id_dtype), BASES, SIZES, dtype)
+                found = embedding_lookup(table, RowIds(tf.cast(ids, id_dtype), BASES, SIZES), dtype)
                 expected = tf.cast(values[BASES + ids], dtype)
-                plain = embedding_lookup_tensorflow(table, ids, BASES, SIZES, dtype)
+                plain = embedding_lookup_tensorflow(table, RowIds(ids, BASES, SIZES), dtype)
                 assert found.dtype == dtype and found.shape == (batch, 4, dimension)
                 np.testing.assert_array_equal(found.numpy(), expected.numpy())
                 np.testing.assert_array_equal(plain.numpy(), expected.numpy())
@@ -83,7 +83,7 @@ def test_lookup_with_an_output_larger_than_the_caches(isa, rng):
     values = table_of(rng, 128)
     ids = uniform_ids(rng, 8192)
     for dtype in DTYPES:
-        found = embedding_lookup(tf.Variable(values), ids, BASES, SIZES, dtype)
+        found = embedding_lookup(tf.Variable(values), RowIds(ids, BASES, SIZES), dtype)
         assert tf.reduce_all(found == tf.cast(values[BASES + ids], dtype))
 
 
@@ -94,7 +94,7 @@ def test_lookup_rounds_like_tensorflow(isa, rng):
     values[0, :6] = [np.inf, -np.inf, np.nan, 65504, 65519.996, 65520]
     ids = np.arange(64)[:, np.newaxis]
     for dtype in DTYPES:
-        found = embedding_lookup(tf.Variable(values), ids, [0], [64], dtype)
+        found = embedding_lookup(tf.Variable(values), RowIds(ids, [0], [64]), dtype)
         np.testing.assert_array_equal(
             tf.cast(found, tf.float32).numpy()[:, 0],
             tf.cast(tf.cast(values, dtype), tf.float32).numpy(),
@@ -126,7 +126,7 @@ def test_id_out_of_range_is_an_error_that_writes_nothing(bad, rng):
     ids = tf.cast(ids, tf.int32 if bad in BAD_IDS else tf.int64)
     gradients = random_gradients(rng, ids.numpy(), 16)
     for call in (
-        lambda: embedding_lookup(table, ids, BASES, SIZES),
+        lambda: embedding_lookup(table, RowIds(ids, BASES, SIZES)),
         lambda: update_sgd(table, ids, gradients, 0.1),
         lambda: update_adagrad(table, accumulator, ids, gradients, 0.1),
     ):
@@ -136,7 +136,7 @@ def test_id_out_of_range_is_an_error_that_writes_nothing(bad, rng):
     np.testing.assert_array_equal(table.numpy(), values)
     np.testing.assert_array_equal(accumulator.numpy(), 1)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        embedding_lookup_tensorflow(table, ids, BASES, SIZES)
+        embedding_lookup_tensorflow(table, RowIds(ids, BASES, SIZES))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_id_out_of_range_is_an_error_that_writes_nothing(bad, rng):
 def test_lookup_rejects_tables_outside_the_variable(bases, sizes, facts):
     table = tf.Variable(tf.zeros([ROWS, 4]))
     with pytest.raises(tf.errors.InvalidArgumentError, match=facts):
-        embedding_lookup(table, tf.zeros([2, 3], tf.int32), bases, sizes)
+        embedding_lookup(table, RowIds(tf.zeros([2, 3], tf.int32), bases, sizes))
 
 
 def test_update_rejects_wrong_shapes_states_and_types():
@@ -179,11 +179,11 @@ def test_update_rejects_wrong_shapes_states_and_types():
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"learning_rate.*\[1\].*\[\]"):
         update_sgd(table, ids, gradients, [0.1])
     with pytest.raises(TypeError, match=r"^table .*float32"):
-        embedding_lookup(tf.zeros([ROWS, 4]), ids, BASES, SIZES)
+        embedding_lookup(tf.zeros([ROWS, 4]), RowIds(ids, BASES, SIZES))
     with pytest.raises(TypeError, match=r"^state .*float32"):
         embedding_update(table, [tf.zeros([ROWS, 4])], where, gradients, 0.1)
     with pytest.raises(TypeError, match="uint32"):
-        embedding_lookup(table, tf.cast(ids, tf.uint32), BASES, SIZES)
+        embedding_lookup(table, RowIds(tf.cast(ids, tf.uint32), BASES, SIZES))
 
 
 def test_update_does_not_change_a_value_read_before():
@@ -223,9 +223,9 @@ def test_function_keeps_the_order_of_lookups_and_updates():
 
     @tf.function
     def step(rate):
-        before = embedding_lookup(table, ids, BASES, SIZES)
+        before = embedding_lookup(table, RowIds(ids, BASES, SIZES))
         update_sgd(table, ids, tf.ones([1, 4, 8]), rate)
-        after = embedding_lookup(table, ids, BASES, SIZES)
+        after = embedding_lookup(table, RowIds(ids, BASES, SIZES))
         update_sgd(table, ids, tf.ones([1, 4, 8]), rate)
         return before, after
 
@@ -247,7 +247,7 @@ def test_update_after_a_checkpoint_is_restored(tmp_path, rng):
     assert not np.array_equal(updated, values)
     checkpoint.restore(path).assert_consumed()
     np.testing.assert_array_equal(
-        embedding_lookup(table, ids, BASES, SIZES).numpy(), values[BASES + ids]
+        embedding_lookup(table, RowIds(ids, BASES, SIZES)).numpy(), values[BASES + ids]
     )
     update_sgd(table, ids, gradients, 0.5)
     np.testing.assert_array_equal(table.numpy(), updated)
@@ -259,7 +259,7 @@ def test_empty_batch_and_no_tables():
     update_sgd(table, empty, tf.zeros([0, 4, 8]), 1.0)
     none = tf.zeros([5, 0], tf.int32)
     nothing = np.zeros(0, np.int64)
-    assert embedding_lookup(table, none, nothing, nothing).shape == (5, 0, 8)
+    assert embedding_lookup(table, RowIds(none, nothing, nothing)).shape == (5, 0, 8)
     embedding_update(table, [], RowIds(none, nothing, nothing), tf.zeros([5, 0, 8]), 1.0)
     np.testing.assert_array_equal(table.numpy(), 1)
 
@@ -274,7 +274,7 @@ def test_concurrent_lookups_see_complete_updates():
 
     def look():
         for _ in range(50):
-            vectors = embedding_lookup(table, ids, BASES, SIZES).numpy()
+            vectors = embedding_lookup(table, RowIds(ids, BASES, SIZES)).numpy()
             if not (vectors == vectors[:1, :, :1]).all():
                 torn.append(vectors)
 

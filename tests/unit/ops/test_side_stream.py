@@ -34,7 +34,7 @@ def test_join_is_ordered_by_its_variables_and_values(rng):
     where = embedding.RowIds(ids, [0], [ROWS])
 
     def body(gradients):
-        looked_up = embedding.embedding_lookup(table, *where, side_stream=True)
+        looked_up = embedding.embedding_lookup(table, where, side_stream=True)
         joined, beside = join_side_stream([table], [looked_up, tf.exp(gradients)])
         embedding.embedding_update(table, [], where, gradients, 0.1, side_stream=True)
         other.assign_add([1.0])

@@ -9,6 +9,7 @@ import tensorflow as tf
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement
 from model.embedding.tables import FusedTables
+from ops.embedding import RowIds
 from training.checkpoint import snapshot as snapshots
 from training.checkpoint.snapshot import Snapshot
 
@@ -33,7 +34,7 @@ def change(fused, base, sizes, rng, snapshot=None, on_wait=lambda: None):
     if snapshot is not None:
         snapshot.before_change((ids + base).reshape(-1), on_wait)
     gradients = rng.normal(size=(64, len(VOCAB), WIDTH)).astype(np.float32)
-    fused.update(tf.constant(ids), tf.constant(gradients), base, sizes, 0.5, 1.0)
+    fused.update(RowIds(ids, base, sizes), tf.constant(gradients), 0.5, 1.0)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

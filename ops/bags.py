@@ -1,0 +1,109 @@
+"""Which ids of a sample belong to which categorical feature, and how their vectors are pooled.
+
+A *bag* is the ids of one sample for one feature. A batch holds the bags of B samples and F features
+in an int32 matrix [B, W]: feature f has `hotness[f]` adjacent columns, its *slots*, W in all. A
+feature whose lists vary in length has as many slots as its longest list; `EMPTY` fills the slots
+after a shorter list. With one id per feature, [B, W] is [B, F].
+
+This module does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+#: The content of a slot without an id, after the ids of a bag.
+EMPTY = -1
+#: How the vectors of a bag become one: their sum, or their mean (zeros for an empty bag).
+POOLING = ("sum", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bags:
+    """The slots of all features of a batch; each feature has a table.
+
+    Attributes:
+        hotness: slots of each feature, at least 1.
+        pooling: name in `POOLING` for each feature.
+        variable: for each feature, whether its slots may be empty.
+
+    Raises:
+        ValueError: the lengths differ, a hotness is below 1, or a pooling is unknown.
+    """
+
+    hotness: tuple[int, ...]
+    pooling: tuple[str, ...]
+    variable: tuple[bool, ...]
+
+    def __post_init__(self):
+        lengths = {len(self.hotness), len(self.pooling), len(self.variable)}
+        if len(lengths) != 1:
+            raise ValueError(f"bags: expected lists of one length, found {sorted(lengths)}")
+        for feature, (ids, pooling) in enumerate(zip(self.hotness, self.pooling)):
+            if ids < 1:
+                raise ValueError(f"feature {feature}: hotness: expected at least 1, found {ids}")
+            if pooling not in POOLING:
+                names = " or ".join(POOLING)
+                raise ValueError(f"feature {feature}: pooling: expected {names}, found {pooling!r}")
+
+    @classmethod
+    def of(
+        cls,
+        hotness: Sequence[int],
+        pooling: str | Sequence[str] = "sum",
+        variable: Sequence[bool] | None = None,
+    ) -> Bags:
+        """Returns the bags of features with this hotness.
+
+        Args:
+            hotness: slots of each feature.
+            pooling: of all features, or of each.
+            variable: default: no slot is ever empty.
+        """
+        hotness = tuple(hotness)
+        names = (pooling,) * len(hotness) if isinstance(pooling, str) else tuple(pooling)
+        return cls(hotness, names, tuple(variable or (False,) * len(hotness)))
+
+    @classmethod
+    def one_hot(cls, features: int) -> Bags:
+        """Returns the bags of features with one id each."""
+        return cls.of((1,) * features)
+
+    @property
+    def features(self) -> int:
+        """F, the number of features."""
+        return len(self.hotness)
+
+    @property
+    def slots(self) -> int:
+        """W, the ids of one sample, empty slots included."""
+        return sum(self.hotness)
+
+    @property
+    def first_slots(self) -> tuple[int, ...]:
+        """The column of each feature's first slot."""
+        return tuple(itertools.accumulate(self.hotness[:-1], initial=0)) if self.hotness else ()
+
+    @property
+    def is_one_hot(self) -> bool:
+        """Whether every bag is one id, so that pooling changes nothing."""
+        return all(ids == 1 for ids in self.hotness) and not any(self.variable)
+
+    def select(self, features: Sequence[int]) -> Bags:
+        """Returns the bags of some features, in the given order."""
+        return Bags(
+            tuple(self.hotness[f] for f in features),
+            tuple(self.pooling[f] for f in features),
+            tuple(self.variable[f] for f in features),
+        )
+
+    def slots_of(self, features: Sequence[int]) -> list[int]:
+        """Returns the columns of some features' slots, in the given order."""
+        first = self.first_slots
+        return [first[f] + slot for f in features for slot in range(self.hotness[f])]
+
+    def feature_of_slots(self) -> list[int]:
+        """Returns the feature of each of the W slots."""
+        return [f for f, ids in enumerate(self.hotness) for _ in range(ids)]
