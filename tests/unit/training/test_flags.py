@@ -52,6 +52,8 @@ _WRONG = {
     "keep": ["--keep=2"],
     "loss_scale": [f"--loss_scale={text}" for text in ("big", "1e39", "0.5", "inf", "nan", "")],
     "memory_per_rank": ["--memory_per_rank=lots", f"--memory_per_rank={'9' * 400}"],
+    "hotness": ["--hotness=1,,2", "--hotness=0,1", "--hotness=1,2,3", "--hotness=",
+                "--hotness=docs", f"--hotness=1,{HUGE}", "--data_dir=x --global_batch_size=8 --hotness=2,3"],
     "mlp": ["--mlp=fused --xla"],
     "mlperf_log": [f"{EVALUATE} --data_dir=x --mlperf_log=y", "--mlperf_log=y"],
     "mlperf_org": ["--mlperf_org=unnamed"],
