@@ -22,8 +22,9 @@ def write(
 ) -> None:
     """Writes train/ and test/ (small, because it is not evaluated) below a folder.
 
-    Every table has `hotness` ids per sample, or one if that is empty. Labels, dense counts below 1024 and ids are uniform. The files remain in the page cache for the
-    program that reads them next.
+    Every table has `hotness` ids per sample, or one if that is empty. Labels, dense counts below
+    1024 and ids are uniform. The files remain in the page cache for the program that reads them
+    next.
     """
     from dataset import convert, layouts, open_split, vocabularies
 

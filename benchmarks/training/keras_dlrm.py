@@ -5,8 +5,8 @@ Runs with Keras 2 and 3, whichever `tf.keras` is.
     python3 -m benchmarks.training.keras_dlrm SOCKET TASK
 
 One `tf.keras.layers.Embedding` per table, `Dense` layers, a batched product and a gather for the
-interaction (or a cross network of `Dense` layers), plain SGD, the complete step in one `tf.function`. Gradients of tables are sparse
-(`tf.IndexedSlices`). The batches are in memory.
+interaction (or a cross network of `Dense` layers), plain SGD, the complete step in one
+`tf.function`. Gradients of tables are sparse (`tf.IndexedSlices`). The batches are in memory.
 """
 
 from __future__ import annotations
