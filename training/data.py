@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dataset
-from dataset import reader
-from dataset.columns import DatasetDescription
+from dataset import hotness, reader
 from dataset.describe import DENSE_FEATURES
 from dataset.stored_types import Declared
 from ops.bags import Bags
@@ -76,7 +75,7 @@ class _FileData:
             declared=Declared(applied_transform=data.applied_transform),
         )
         self.vocab_sizes = list(self._train.vocab_sizes)
-        self.bags = common_bags(self._train, self._test)
+        self.bags = hotness.of_both(self._train.bags, self._test.bags, folder)
         columns = self._train.table_columns
         files = {segment.path for column in columns for segment in column.segments}
         self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
@@ -193,24 +192,6 @@ class _SyntheticData:
                 **_facts_of(self.bags),
             },
         )
-
-
-def common_bags(train: DatasetDescription, test: DatasetDescription) -> Bags:
-    """Returns the bags of both splits: a variable feature has the slots of its longest list.
-
-    Raises:
-        dataset.DatasetError: the splits differ in a fixed hotness or in the pooling of a feature.
-    """
-    ours, theirs = train.bags, test.bags
-    for feature, (first, second) in enumerate(zip(ours.each(), theirs.each())):
-        fixed = not (first.variable and second.variable)
-        if first.pooling != second.pooling or (fixed and first != second):
-            what = f"feature {feature}, ids per sample"
-            raise dataset.DatasetError.mismatch(
-                test.path, what, f"{first} as in {train.path}", str(second)
-            )
-    longest = tuple(map(max, ours.hotness, theirs.hotness))
-    return dataclasses.replace(ours, hotness=longest)
 
 
 def _facts_of(bags):
