@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from dataset import feature_spec, files, hotness, vocabularies
+from dataset import feature_spec, files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
 from dataset.describe import (
     DENSE_FEATURES,
@@ -25,6 +25,7 @@ from dataset.describe import (
     table_columns,
 )
 from dataset.errors import DatasetError
+from ops.bags import MLPERF_HOTNESS
 from storage import regular
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def find_other_format(path: str, dense_features: int, ids: int) -> str:
     with regular.open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
-        stored = file.read(_RECORDS * 8 * (words + sum(hotness.MLPERF)))
+        stored = file.read(_RECORDS * 8 * (words + sum(MLPERF_HOTNESS)))
     stored = np.frombuffer(stored[: len(stored) // 4 * 4], "<u4")
     if not size or (
         size % (4 * words) == 0 and _is_format(stored, _RecordFormat("", 4 * words, ()))
@@ -246,9 +247,9 @@ def find_other_format(path: str, dense_features: int, ids: int) -> str:
         ),
         _RecordFormat("8-byte values throughout", 8 * words, ()),
     ]  # fmt: skip
-    if ids == len(hotness.MLPERF):
+    if ids == len(MLPERF_HOTNESS):
         name = "multi-hot ids of DLRM-DCNv2 (--hotness mlperf)"
-        formats.append(_RecordFormat(name, 4 * (first_id + sum(hotness.MLPERF)), ()))
+        formats.append(_RecordFormat(name, 4 * (first_id + sum(MLPERF_HOTNESS)), ()))
     for found in formats:
         if size % found.record == 0 and _is_format(stored, found):
             return (

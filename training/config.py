@@ -7,7 +7,7 @@ neither TensorFlow nor absl.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Optional, TypeVar, Union
 
 from dataset.columns import TRANSFORMS
@@ -20,6 +20,7 @@ from training.flag_values import (
     CheckpointInterval,
     read_interval,
     read_loss_scale,
+    read_optimizer_options,
     read_row_optimizer,
     read_steps,
 )
@@ -59,6 +60,15 @@ def _widths(name: str, text: str, largest: int) -> tuple[int, ...]:
     if max(values) > largest:
         raise UserError.of_flag(name, text, f"expected numbers up to {largest}", bound=largest)
     return values
+
+
+def _defaults(optimizers: Mapping[str, Any]) -> str:
+    """Returns the names and default values of the optimizers' hyper-parameters as text."""
+    return "; ".join(
+        f"{name}: " + ",".join(f"{key}={value:g}" for key, value in found.hyperparameters.items())
+        for name, found in optimizers.items()
+        if found.hyperparameters
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,13 +287,14 @@ class TrainingConfig:
     embedding_optimizer_options: Optional[str] = setting(
         None,
         "hyper-parameters of --embedding_optimizer, such as l1=0.001,beta=1; defaults: "
-        + "; ".join(
-            f"{name}: " + ",".join(f"{key}={value:g}" for key, value in o.hyperparameters.items())
-            for name, o in ROW_OPTIMIZERS.items()
-            if o.hyperparameters
-        ),
+        + _defaults(ROW_OPTIMIZERS),
     )
     optimizer: str = setting("sgd", "optimizer of the MLPs", choices=tuple(OPTIMIZERS))
+    optimizer_options: Optional[str] = setting(
+        None,
+        "hyper-parameters of --optimizer, such as epsilon=1e-8,initial_accumulator=0.1; defaults: "
+        + _defaults(OPTIMIZERS),
+    )
     seed: int = setting(
         12345,
         "seed of the initial weights and of the batches of --use_synthetic_dataset",
@@ -295,6 +306,11 @@ class TrainingConfig:
     def row_optimizer(self) -> RowOptimizer:
         """The optimizer of the tables with its hyper-parameters."""
         return read_row_optimizer(self.embedding_optimizer, self.embedding_optimizer_options)
+
+    @property
+    def optimizer_values(self) -> dict[str, float]:
+        """{name: value} of the hyper-parameters of the MLPs' optimizer."""
+        return read_optimizer_options(self.optimizer, self.optimizer_options)
 
     @property
     def batch_size(self) -> int:

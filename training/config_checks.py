@@ -137,6 +137,7 @@ def _check_texts(config: Config) -> None:
     _ = config.output.profiled_steps
     _ = speed.loss_factor
     _ = config.training.row_optimizer
+    _ = config.training.optimizer_values
     _ = config.job.global_batch_sizes
     _ = config.model.bottom_widths
     _ = config.model.top_widths

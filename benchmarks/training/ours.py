@@ -54,7 +54,7 @@ class Ours:
         self._parts = build(config, cluster)
         self._own_tables = self._model_parallel_tables()
         self._optimizer = OPTIMIZERS[config.training.optimizer](
-            self._parts.dense_model.trainable_variables
+            self._parts.dense_model.trainable_variables, config.training.optimizer_values
         )
         self._scale = precision.loss_scale(
             config.speed, self._parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"

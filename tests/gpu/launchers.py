@@ -102,6 +102,7 @@ class LogLoss(ctypes.Structure):
 class DenseUpdate(ctypes.Structure):
     _fields_: ClassVar = [
         ("optimizer", ctypes.c_int32), ("variables", ctypes.c_int32), ("pieces", ctypes.c_int32),
+        ("hyperparameters", ctypes.c_float * 3),
         ("variable", ctypes.POINTER(ctypes.c_void_p)),
         ("states", ctypes.POINTER(ctypes.c_void_p)),
         ("variable_size", ctypes.POINTER(ctypes.c_int64)),
@@ -123,6 +124,8 @@ class LossRecord(ctypes.Structure):
 
 #: Numbers of the optimizers, as in DlrmDenseOptimizer.
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
+#: {optimizer: default values of the kernel's hyper-parameters}
+DENSE_HYPERPARAMETERS = {"sgd": (), "adagrad": (1e-8,), "adam": (0.9, 0.999, 1e-7)}
 
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _BATCH, _UPDATE = ctypes.POINTER(EmbeddingBatch), ctypes.POINTER(EmbeddingUpdate)

@@ -12,7 +12,7 @@ from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
 from training.config import Config
 from training.config_checks import check_custom_interact
-from training.flag_values import read_interaction, read_row_optimizer
+from training.flag_values import read_interaction, read_optimizer_options, read_row_optimizer
 from training.runtime.errors import UserError
 
 # The layout of random batches (`training.data`).
@@ -114,8 +114,9 @@ def check(
             **wrong[0].fields,
         )
     changed = _differences(found["flags"], flags, _CHANGEABLE_FLAGS)
-    if _hyperparameters(found["flags"]) != _hyperparameters(flags):
-        changed.append(_difference("embedding_optimizer_options", found["flags"], flags))
+    for name in ("embedding_optimizer", "optimizer"):
+        if _hyperparameters(name, found["flags"]) != _hyperparameters(name, flags):
+            changed.append(_difference(f"{name}_options", found["flags"], flags))
     return list(map(str, changed))
 
 
@@ -190,11 +191,14 @@ def _differences(
     ]
 
 
-def _hyperparameters(flags: Mapping[str, Any]) -> Any:
-    optimizer, options = flags.get("embedding_optimizer"), flags.get("embedding_optimizer_options")
+def _hyperparameters(flag: str, flags: Mapping[str, Any]) -> Any:
+    """Returns the hyper-parameters of --embedding_optimizer or --optimizer."""
+    optimizer, options = flags.get(flag) or "", flags.get(f"{flag}_options")
     try:
-        return dict(read_row_optimizer(optimizer or "", options).hyperparameters)
-    except (OptimizerError, UserError):  # Another version wrote the checkpoint.
+        if flag == "optimizer":
+            return read_optimizer_options(optimizer, options)
+        return dict(read_row_optimizer(optimizer, options).hyperparameters)
+    except (KeyError, OptimizerError, UserError):  # Another version wrote the checkpoint.
         return optimizer, options
 
 

@@ -43,6 +43,11 @@ _WRONG = {
     "embedding_optimizer_options": [
         "--embedding_optimizer_options=epsilon=1",
         "--embedding_optimizer=ftrl --embedding_optimizer_options=l1=-1"],
+    "optimizer_options": [
+        "--optimizer_options=epsilon=1",
+        "--optimizer=adagrad --optimizer_options=beta1=0.5",
+        "--optimizer=adagrad --optimizer_options=epsilon=0",
+        "--optimizer=adam --optimizer_options=beta2=1"],
     "embedding_stream": [f"{EVALUATE} --data_dir=x --embedding_stream",
                          "--embedding_stream --step_breakdown"],
     "export_dir": ["--mode=export --restore=x", "--export_dir=x"],

@@ -148,6 +148,19 @@ def test_changeable_flags_are_reported():
     assert "l1=0.5" in line
 
 
+def test_changed_options_of_the_dense_optimizer_are_reported():
+    data, adam = data_with("none"), {"optimizer": "adam"}
+    same = {**adam, "optimizer_options": "epsilon=1e-7,beta1=0.9"}
+    assert job_check(reader(data, **adam), data, **same) == []
+    changed = {**adam, "optimizer_options": "beta2=0.99"}
+    (line,) = job_check(reader(data, **adam), data, **changed)
+    assert line == "--optimizer_options was None, is 'beta2=0.99'"
+    # A checkpoint older than the flag does not have it.
+    found = reader(data, **adam)
+    found.manifest["flags"].pop("optimizer_options", None)
+    assert job_check(found, data, **adam) == []
+
+
 TWO_AND_LIST = {"hotness": [2, 3], "pooling": ["sum", "mean"], "variable": [False, True]}
 
 
