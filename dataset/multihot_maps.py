@@ -20,12 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.errors import DatasetError
+from dataset.hotness import make_bags
 from ops.bags import Bags
 
-#: Ids per sample of each table in the MLPerf benchmark (DLRM-DCNv2).
-MLPERF_HOTNESS = (
-    3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
-)  # fmt: skip
 #: Distributions of the further ids.
 DISTRIBUTIONS = ("uniform", "pareto")
 #: Largest seed of NumPy's legacy generator.
@@ -35,8 +32,6 @@ _PARETO_SHAPE = 0.25
 _NO_IDS = np.zeros(0, np.int32)
 #: Ids drawn at a time.
 _DRAWN = 1 << 20
-#: Most ids per sample and table.
-_MAX_HOTNESS = 1 << 16
 #: Alignment in bytes of each map, for tensors that share its memory.
 _ALIGNMENT = 64
 
@@ -62,15 +57,7 @@ class MapRule:
     seed: int = 0
 
     def __post_init__(self):
-        if len(self.hotness) != len(self.rows):
-            what = "hotness, one number per table"
-            raise DatasetError.mismatch(
-                None, what, len(self.rows), len(self.hotness), flag="hotness"
-            )
-        for table, ids in enumerate(self.hotness):
-            if not 1 <= ids <= _MAX_HOTNESS:
-                problem = f"hotness of table {table}: expected 1 to {_MAX_HOTNESS}, found {ids}"
-                raise DatasetError(problem, flag="hotness", table=table, found=ids)
+        make_bags(self.hotness, None, len(self.rows), "--hotness", flag="hotness")
         if self.distribution not in DISTRIBUTIONS:
             raise DatasetError.mismatch(None, "distribution", DISTRIBUTIONS, self.distribution)
         if not 0 <= self.seed <= MAX_SEED:
@@ -85,21 +72,6 @@ class MapRule:
         """Returns the bytes of the maps of some tables (default: all)."""
         chosen = range(len(self.rows)) if tables is None else tables
         return sum(4 * self.rows[table] * (self.hotness[table] - 1) for table in chosen)
-
-
-def parse_hotness(text: str, where: str = "--hotness") -> tuple[int, ...]:
-    """Returns the numbers in a comma-separated list, or the benchmark's for "mlperf".
-
-    Raises:
-        DatasetError: the text, which comes from `where`, is neither.
-    """
-    if text.strip() == "mlperf":
-        return MLPERF_HOTNESS
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
-        expected = "mlperf, or comma-separated numbers of ids per sample"
-        raise DatasetError(f"{where}: expected {expected}, found {text!r:.80}", flag="hotness")
-    return tuple(int(word) for word in words)
 
 
 class MultiHotMaps:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 #: The content of a slot without an id, after the ids of a bag.
 EMPTY = -1
@@ -70,6 +70,16 @@ class Bags:
     def one_hot(cls, features: int) -> Bags:
         """Returns the bags of features with one id each."""
         return cls.of((1,) * features)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Bags]) -> Bags:
+        """Returns the bags of the features of all parts, in order."""
+        parts = list(parts)
+        return cls(
+            tuple(ids for part in parts for ids in part.hotness),
+            tuple(pooling for part in parts for pooling in part.pooling),
+            tuple(variable for part in parts for variable in part.variable),
+        )
 
     @property
     def features(self) -> int:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dataset import DatasetError, multihot_maps
-from dataset.multihot_maps import MapRule, draw, parse_hotness
+from dataset import DatasetError, hotness, multihot_maps
+from dataset.multihot_maps import MapRule, draw
 
 ROWS = (1000, 1, 70, 3, 129, 40_000, 2)
 HOTNESS = (3, 4, 1, 100, 7, 12, 2)
@@ -85,26 +85,17 @@ def test_expand_hashes_ids_before_it_looks_them_up(rng, dtype):
 
 
 def test_the_benchmark_has_214_ids_per_sample_and_maps_of_23_gb():
-    hotness = parse_hotness("mlperf")
-    assert (len(hotness), sum(hotness), max(hotness)) == (26, 214, 100)
-    rule = MapRule(MLPERF_ROWS, hotness)
+    rule = MapRule(MLPERF_ROWS, hotness.MLPERF)
     assert rule.bags.slots == 214
     assert rule.nbytes([20]) == 15_840_000_000
     assert 23.0e9 < rule.nbytes() < 23.5e9
-    assert parse_hotness(" 3, 1,2") == (3, 1, 2)
-
-
-@pytest.mark.parametrize("text", ["", "3,,1", "3,-1", "mlperf2", "3;1", "1.5", "٣"])
-def test_parse_hotness_refuses_other_text(text):
-    with pytest.raises(DatasetError, match=r"--hotness: expected mlperf, or comma-separated"):
-        parse_hotness(text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((5, 6), (1,)), "hotness, one number per table: expected 2, found 1"),
-        (((5, 6), (1, 0)), "hotness of table 1: expected 1 to 65536, found 0"),
+        (((5, 6), (1,)), "hotness, one per categorical feature: expected 2, found 1"),
+        (((5, 6), (1, 0)), "hotness of table 1: expected an integer from 1 to 65536, found 0"),
         (((5,), (2,), "normal"), "distribution: expected one of uniform, pareto, found normal"),
         (((5,), (2,), "uniform", -1), "seed: expected 0 to 4294967295, found -1"),
     ],
