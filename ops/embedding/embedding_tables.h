@@ -51,6 +51,10 @@ struct BagAttributes {
   bool has_offsets() const { return hotness.empty(); }
   int64_t tables() const { return has_offsets() ? 1 : static_cast<int64_t>(hotness.size()); }
   int64_t slots() const;  // W, the sum of hotness
+  // What a bag of table t with this many ids multiplies its sum, or the gradients of its ids, by.
+  float FactorOf(int64_t t, int64_t ids) const {
+    return !mean.empty() && mean[t] && ids > 0 ? 1.0f / static_cast<float>(ids) : 1.0f;
+  }
   bool any_mean() const { return std::find(mean.begin(), mean.end(), true) != mean.end(); }
   bool any_variable() const {
     return std::find(variable.begin(), variable.end(), true) != variable.end();
@@ -71,6 +75,12 @@ Status ReadBags(const tensorflow::Tensor& ids, const tensorflow::Tensor& offsets
 
 // Checks the values of `offsets`, in host memory: from 0 to `ids`, never falling.
 Status CheckOffsets(const tensorflow::Tensor& offsets, int64_t ids);
+
+// The error for an id out of bounds.
+inline Status IdOutOfRange(int64_t table, int64_t sample, int64_t id, int64_t bound) {
+  return InvalidArgument("id out of range: table ", table, ", sample ", sample, ": id ", id,
+                         " is not in [0, ", bound, ")");
+}
 
 // Turns ids into rows of the variable and records the first id out of bounds. Thread-safe.
 template <class Id>
@@ -104,9 +114,8 @@ class RowFinder {
     const int64_t k = bad_.load();
     if (k == count_) return Status();
     const int64_t tables = static_cast<int64_t>(tables_.base.size());
-    return InvalidArgument("id out of range: table ", k % tables, ", sample ", k / tables, ": id ",
-                           static_cast<int64_t>(ids_[k]), " is not in [0, ",
-                           tables_.count[k % tables], ")");
+    return IdOutOfRange(k % tables, k / tables, static_cast<int64_t>(ids_[k]),
+                        tables_.count[k % tables]);
   }
 
  private:
