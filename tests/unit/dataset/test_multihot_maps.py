@@ -85,7 +85,7 @@ def test_expand_hashes_ids_before_it_looks_them_up(rng, dtype):
 
 
 def test_the_benchmark_has_214_ids_per_sample_and_maps_of_23_gb():
-    rule = MapRule(MLPERF_ROWS, hotness.MLPERF)
+    rule = MapRule(MLPERF_ROWS, MLPERF_HOTNESS)
     assert rule.bags.slots == 214
     assert rule.nbytes([20]) == 15_840_000_000
     assert 23.0e9 < rule.nbytes() < 23.5e9
