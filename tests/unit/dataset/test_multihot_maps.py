@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from dataset import DatasetError, hotness, multihot_maps
+from dataset import DatasetError, multihot_maps
 from dataset.multihot_maps import MapRule, draw
+from ops.bags import MLPERF_HOTNESS
 
 ROWS = (1000, 1, 70, 3, 129, 40_000, 2)
 HOTNESS = (3, 4, 1, 100, 7, 12, 2)
