@@ -124,6 +124,7 @@ class ReferenceDLRM:
         interaction: a `ReferenceInteraction`; default: dot.
         options: hyper-parameters of the optimizer.
         bags: `ops.bags.Bags`; default: one id per table.
+        table_rate: learning rate of the tables over that of the dense part.
     """
 
     def __init__(
@@ -137,7 +138,9 @@ class ReferenceDLRM:
         *,
         interaction=None,
         bags=None,
+        table_rate=1.0,
     ):
+        self._table_rate = table_rate
         self.bags = bags or Bags.one_hot(len(tables))
         self.interaction = interaction or ReferenceDot()
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
@@ -211,5 +214,5 @@ class ReferenceDLRM:
                 self.sum_gradients(table.rows, chosen, share * feature_gradients[:, t + 1])
                 for chosen, share in self._slots(t, ids)
             )
-            table.apply(summed.any(axis=1), summed, learning_rate)
+            table.apply(summed.any(axis=1), summed, self._table_rate * learning_rate)
         return loss
