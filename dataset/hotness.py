@@ -139,6 +139,28 @@ def check_declared(
     return Bags(bags.hotness, names, bags.variable)
 
 
+def check_slots(path: str, data: Bags, slots: Bags) -> None:
+    """Raises `DatasetError` unless batches with these slots hold the samples of a split.
+
+    Args:
+        path: the split, for errors.
+        data: the split's bags.
+        slots: as many for each fixed feature, and at least as many for a variable one.
+    """
+    if slots.features != data.features:
+        raise DatasetError.mismatch(path, "features with slots", data.features, slots.features)
+    for feature, (expected, found) in enumerate(zip(data.hotness, slots.hotness)):
+        variable = data.variable[feature]
+        if variable != slots.variable[feature]:
+            what = f"slots of table {feature}: variable lists"
+            raise DatasetError.mismatch(path, what, variable, not variable, table=feature)
+        if found < expected or (found > expected and not variable):
+            bound = f"at least {expected}" if variable else expected
+            raise DatasetError.mismatch(
+                path, f"slots of table {feature}", bound, found, table=feature
+            )
+
+
 def of_both(train: Bags, test: Bags, where: str) -> Bags:
     """Returns the slots that hold the samples of both splits.
 
