@@ -147,9 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--hotness",
+        dest="target_hotness",
         metavar="LIST",
         required=True,
-        help="ids per sample of each table, comma-separated; mlperf: the benchmark's, 214 in all",
+        help="ids per sample of each table to write: comma-separated, a .json file with a list, or "
+        "mlperf (DLRM-DCNv2: 214 in all)",
     )
     parser.add_argument(
         "--distribution",
@@ -165,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--pooling",
+        dest="target_pooling",
         choices=POOLING,
         default=POOLING[0],
         help="how the vectors of a sample's ids become one (default: sum, the benchmark's)",
@@ -175,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--source_layout", default="auto", help="layout of SRC (default: recognise it)"
     )
-    add_source_arguments(parser)
+    add_source_arguments(parser, one_hot=True)
     parser.add_argument("--overwrite", action="store_true", help="replace existing splits")
     parser.add_argument(
         "--jobs",
@@ -187,13 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(parsed):
-    numbers = hotness.parse_hotness(parsed.hotness, "--hotness")
+    numbers = hotness.parse_hotness(parsed.target_hotness, "--hotness")
     sources = open_source(parsed.source, parsed.source_layout, parsed, flat_days=True)
     rows = tuple(sources[0].vocab_sizes)
     rule = MapRule(rows, tuple(numbers), parsed.distribution, parsed.seed)
     options = {"overwrite": parsed.overwrite, "jobs": parsed.jobs}
     done = write_multi_hot(
-        sources, parsed.destination, rule, parsed.pooling, parsed.layout, **options
+        sources, parsed.destination, rule, parsed.target_pooling, parsed.layout, **options
     )
     for written, path, seconds in done:
         print(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dataset import DatasetError, convert, multihot, open_dataset, open_split
+from dataset import DatasetError, convert, multihot, open_dataset, open_split, validate
 from dataset.chunks import ChunkReader, transformed_dense
 from tests.support.dataset import layouts
 from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_days, write_raw
@@ -60,6 +60,7 @@ def test_multi_hot_data_follow_the_published_rule(tmp_path, arrays, write, targe
         assert after.layout == target
         assert after.bags.hotness == HOTNESS
         assert after.bags.pooling == ("sum",) * len(HOTNESS)
+        assert validate.validate(after, progress=False)[1] == []
         label, ids, dense = stored(after)
         np.testing.assert_array_equal(ids, reference(expected.ids))
         np.testing.assert_array_equal(label, expected.label)
