@@ -88,9 +88,9 @@ def read_slice(
     """Reads samples from column files into one tensor.
 
     Part p of P fills rows p * rows / P onwards with samples first[p] .. first[p] + count[p] - 1;
-    the part's remaining rows are zero. A list of varying length has as many values as its column
-    has slots: the list, then `ops.bags.EMPTY`; remaining rows are `EMPTY` there. Files are opened on first use and stay open as long as
-    the graph function that holds the op.
+    the part's remaining rows are zero. Lists of varying length fill the slots of their column from
+    the left; `ops.bags.EMPTY` fills the others, and remaining rows. Files are opened on first use
+    and stay open as long as the graph function that holds the op.
 
     Args:
         first: int64 [P], each part's first sample.
