@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataset import DatasetError, expansion
+from dataset import DatasetError, expansion, multihot, open_split, reader
 from dataset.multihot_maps import MapRule, draw
+from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_raw
 
 ROWS = (50, 3, 200, 7, 1000)
 HOTNESS = (3, 1, 100, 2, 1)
@@ -74,3 +75,31 @@ def test_batches_of_other_tables_are_refused(rng):
         expansion.expanded(batches, maps)
     with pytest.raises(DatasetError, match=r"expected \[0, 2\], found 3"):
         expansion.expanded(batches, maps, [0, 3])
+
+
+@pytest.mark.parametrize("tables", [None, [6, 0, 3]])
+def test_expanded_batches_equal_those_of_written_multi_hot_data(tmp_path, rng, tables):
+    write_raw(tmp_path / "a.bin", random_arrays(103, rng))
+    one_hot = open_split(tmp_path / "a.bin", vocab_sizes=VOCAB_SIZES)
+    rule = MapRule(tuple(VOCAB_SIZES), (3, 1, 2, 5, 1, 7, 12, 1))
+    written = str(tmp_path / "b")
+    multihot.write_multi_hot([one_hot], written, rule, layout="three_file", progress=False)
+
+    def batches(description, drop_remainder=True):
+        return reader.batches(description, 30, 1, 3, tables=tables, drop_remainder=drop_remainder)
+
+    maps = expansion.maps_in_memory(rule, tables)
+    expected = list(batches(open_split(written)).as_numpy_iterator())
+    found = list(expansion.expanded(batches(one_hot), maps, tables).as_numpy_iterator())
+    assert len(found) == len(expected) == 3
+    for ours, theirs in zip(found, expected):
+        assert ours.keys() == theirs.keys()
+        for name, values in ours.items():
+            np.testing.assert_array_equal(values, theirs[name])
+    if tables is None:
+        # 13 samples are left: rank 1 has 4 of them.
+        *_, theirs = batches(open_split(written), drop_remainder=False).as_numpy_iterator()
+        partial = batches(one_hot, drop_remainder=False)
+        *_, ours = expansion.expanded(partial, maps).as_numpy_iterator()
+        assert ours["valid"] == theirs["valid"] == 4
+        np.testing.assert_array_equal(ours["categorical"][:4], theirs["categorical"][:4])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dataset import DatasetError, open_dataset, open_split, open_train
+from dataset import DatasetError, open_dataset, open_split, open_train, reader
 from dataset.chunks import ChunkReader
 from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_days
 
@@ -57,6 +57,18 @@ def test_days_with_multi_hot_ids_are_read_in_place(tmp_path, rng):
         np.testing.assert_array_equal(label, arrays.label[rows])
         for found, expected in zip(ids, bags):
             np.testing.assert_array_equal(found, expected[rows])
+
+
+@pytest.mark.parametrize("tables", [None, [6, 0, 3]])
+def test_batches_of_days_with_multi_hot_ids_cross_days(tmp_path, rng, tables):
+    arrays, bags = random_arrays(90, rng), random_bags(90, rng)
+    write_multi_hot_days(tmp_path, arrays, bags, [40, 1, 32, 17])
+    days = open_split(tmp_path, "torchrec_multi_hot")
+    for step, batch in enumerate(reader.batches(days, 20, tables=tables).as_numpy_iterator()):
+        rows = slice(20 * step, 20 * step + 20)
+        expected = [bags[t][rows] for t in (tables or range(len(HOTNESS)))]
+        np.testing.assert_array_equal(batch["categorical"], np.hstack(expected))
+        np.testing.assert_array_equal(batch["label"][:, 0], arrays.label[rows])
 
 
 def test_days_with_ids_of_both_kinds_are_one_hot_unless_named(tmp_path, rng):
