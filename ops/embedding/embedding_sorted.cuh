@@ -236,10 +236,14 @@ cudaError_t apply_sorted(const DlrmEmbeddingBatch& batch, const DlrmEmbeddingUpd
     using T = decltype(element);
     using R = decltype(row);
     constexpr int kVec = sizeof(columns) / sizeof(float);
-    const SortedBatch<T, kWeighted> places{
-        sorted.keys,       sorted.places, static_cast<const T*>(gradients),
-        sorted.factors,    sorted.count,  batch.dim,
-        sorted.invalid_row};
+    SortedBatch<T, kWeighted> places;
+    if constexpr (kWeighted) places.factors = sorted.factors;
+    places.keys = sorted.keys;
+    places.places = sorted.places;
+    places.gradients = static_cast<const T*>(gradients);
+    places.count = sorted.count;
+    places.dim = batch.dim;
+    places.invalid_row = sorted.invalid_row;
     RowsAndStates<R> table{static_cast<R*>(rows), {}, batch.dim};
     for (int s = 0; s < kMaxRowStates; ++s) table.states[s] = request.states[s];
     bool wide_states = true;

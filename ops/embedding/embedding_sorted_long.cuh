@@ -12,14 +12,20 @@
 
 namespace dlrm::gpu {
 
-// The sorted batch. Places with `invalid_row` are at its end. kWeighted: each gradient is
-// multiplied by the factor of its place.
+// Factors on the gradients of a sorted batch; takes no memory if there are none.
+template <bool kWeighted>
+struct GradientFactors {};
+template <>
+struct GradientFactors<true> {
+  const float* factors;  // of each place
+};
+
+// The sorted batch. Places with `invalid_row` are at its end. kWeighted: gradients have factors.
 template <typename T, bool kWeighted>
-struct SortedBatch {
+struct SortedBatch : GradientFactors<kWeighted> {
   const uint32_t* keys;
   const uint32_t* places;
   const T* gradients;
-  const float* factors;
   int64_t count;
   int64_t dim;
   uint32_t invalid_row;

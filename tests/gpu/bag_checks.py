@@ -157,7 +157,8 @@ def checks(library, memory, large):
                 bad = case[-1] == "bad" and problem.ids.size > 0
                 return run(problem, problem.add_bad_ids(rng) if bad else [])
 
-            listed = [*cases(large), *further(large)]
+            slow = run is run_sgd and dtype != FLOAT16
+            listed = [*cases(large, large or not slow), *further(large)]
             return run_all(one, listed)
 
         return body
