@@ -6,12 +6,13 @@ The tools (split, convert, validate) read this way; training reads with `dataset
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dataset import column_kernels
+from dataset import column_kernels, lists
 from dataset.columns import TRANSFORMS, Column, DatasetDescription, apply_transform
 from dataset.errors import DatasetError
 from storage import regular
@@ -32,13 +33,18 @@ class Chunk(NamedTuple):
         first: index of the first sample.
         label: [n], stored dtype.
         dense: [n, dense features], stored dtype, without the transform.
-        ids: one array [n, width] per categorical column, stored dtype.
+        ids: one array [n, width] per categorical column, stored dtype. For a variable feature, the
+            ids of all lists, [values, 1].
+        boundaries: for each categorical column with a variable feature, by its position in `ids`:
+            int64 [n + 1], where the lists begin in the ids of the complete split. The lists of
+            the chunk are ids[b[i] - b[0] : b[i + 1] - b[0]].
     """
 
     first: int
     label: np.ndarray
     dense: np.ndarray
     ids: list[np.ndarray]
+    boundaries: Mapping[int, np.ndarray] = types.MappingProxyType({})
 
 
 class ChunkReader:
@@ -55,7 +61,7 @@ class ChunkReader:
     def __enter__(self):
         try:
             for column in self.description.columns:
-                for segment in column.segments:
+                for segment in (*column.segments, *column.offsets):
                     if segment.path not in self._files:
                         self._files[segment.path] = regular.open_regular_fd(segment.path)
         except OSError as error:
@@ -70,17 +76,23 @@ class ChunkReader:
 
     def read(self, first: int, count: int) -> Chunk:
         """Returns samples `first` to `first + count - 1` as a `Chunk`."""
-        arrays = {column: self._array(column, count) for column in self.description.columns}
+        columns = self.description.columns
+        arrays = {column: self._array(column, count) for column in columns if not column.offsets}
         if self.description.label_column.stride > self.description.label_column.bytes_per_sample:
             self._read_records(arrays, first, count)
         else:
             for column, array in arrays.items():
                 self._read_column(column, first, array)
+        boundaries = {}
+        for position, column in enumerate(self.description.table_columns):
+            if column.offsets:
+                arrays[column], boundaries[position] = self._read_lists(column, first, count)
         return Chunk(
             first=first,
             label=arrays[self.description.label_column][:, 0],
             dense=arrays[self.description.dense_column],
             ids=[arrays[column] for column in self.description.table_columns],
+            boundaries=boundaries,
         )
 
     def _array(self, column, count):
@@ -102,6 +114,35 @@ class ChunkReader:
             first = 0
             if done == len(out):
                 break
+
+    def _read_lists(self, column, first, count):
+        """Returns the ids [values, 1] and the boundaries [count + 1] of a variable feature."""
+        key = (column.kind, column.first_table)
+        bounds = self._buffers.array((*key, "boundaries"), count + 1, lists.BOUNDARY_DTYPE)
+        pieces, done, base = [], 0, 0
+        for index, (offsets, values) in enumerate(zip(column.offsets, column.segments)):
+            here = min(count - done, offsets.samples - first)
+            if here > 0:
+                # Overwrites the last boundary of the segment before, which has the same value.
+                part = bounds[done : done + here + 1]
+                place = offsets.offset + first * lists.BOUNDARY_BYTES
+                self._read_bytes(offsets.path, place, part)
+                lists.check_boundaries(column, index, first, part)
+                pieces.append((values, int(part[0]), int(part[-1] - part[0])))
+                part += base
+                done, first = done + here, 0
+            else:
+                first -= offsets.samples
+            if done == count:
+                break
+            base += values.samples
+        ids = self._buffers.array(key, (sum(piece[2] for piece in pieces), 1), column.dtype)
+        filled = 0
+        for values, begin, length in pieces:
+            place = values.offset + begin * column.stride
+            self._read_bytes(values.path, place, ids[filled : filled + length])
+            filled += length
+        return ids, bounds
 
     def _read_records(self, arrays, first, count):
         """Fills the arrays of columns that are fields of one file's records."""
@@ -151,19 +192,27 @@ def largest_ids(ids: np.ndarray) -> np.ndarray:
 
 def check_ids(chunk: Chunk, columns: Sequence[Column], vocab_sizes: Sequence[int]) -> None:
     """Raises `DatasetError` unless every id is inside its table's vocabulary."""
-    for column, ids in zip(columns, chunk.ids):
-        bounds = np.array([vocab_sizes[table] for table in column.tables], np.int64)
+    for index, (column, ids) in enumerate(zip(columns, chunk.ids)):
+        if not len(ids):
+            continue
+        tables = [column.first_table + feature for feature in column.features.feature_of_slots()]
+        bounds = np.array([vocab_sizes[table] for table in tables[: ids.shape[1]]], np.int64)
         beyond = largest_ids(ids) >= bounds
         if not beyond.any():
             continue
         position = int(np.argmax(beyond))
-        table, values = column.first_table + position, ids[:, position].astype(np.int64)
+        table, values = tables[position], ids[:, position].astype(np.int64)
         row = int(np.argmax((values < 0) | (values >= bounds[position])))
+        sample, found = chunk.first + row, values[row]
+        if index in chunk.boundaries:
+            starts = chunk.boundaries[index] - chunk.boundaries[index][0]
+            sample = chunk.first + int(np.searchsorted(starts, row, side="right")) - 1
         raise DatasetError.of_path(
             column.segments[0].path,
-            f"table {table}, sample {chunk.first + row}: id: expected 0 to {bounds[position] - 1}, "
-            f"found {values[row]}",
+            f"table {table}, sample {sample}: id: expected 0 to {bounds[position] - 1}, "
+            f"found {found}",
             table=table,
+            sample=sample,
             bound=int(bounds[position]),
         )
 

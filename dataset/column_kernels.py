@@ -15,6 +15,8 @@ from dataset.preprocessing import native
 
 #: Samples that NumPy processes at a time, so that all passes over them stay in the cache.
 _TILE_SAMPLES = 2048
+#: Adjacent columns that NumPy copies faster together.
+_WIDE = 8
 
 
 def split_records(
@@ -52,19 +54,21 @@ def narrow_ids(ids: Sequence[np.ndarray], columns: Sequence[np.ndarray]) -> None
 
     Args:
         ids: list of integer arrays [n, width], side by side; every value fits its column.
-        columns: one vector [n] of int8, int16 or int32 per table, to fill.
+        columns: one array [n] or [n, hotness] of int8, int16 or int32 per table, to fill.
     """
     kernels = native.load()
     (first, *others), rows = ids, len(ids[0])
-    if kernels is not None and not others and first.dtype == np.int32 and _is_contiguous(first):
+    if (
+        kernels is not None
+        and not others
+        and first.dtype == np.int32
+        and _is_contiguous(first)
+        and all(column.size == rows for column in columns)
+    ):
         widths = _sizes(column.itemsize for column in columns)
         kernels.dlrm_narrow_ids(first.ctypes.data, rows, len(columns), widths, _addresses(columns))
         return
-    for row in range(0, rows, _TILE_SAMPLES):
-        tile, remaining = slice(row, row + _TILE_SAMPLES), iter(columns)
-        for stored in ids:
-            for position in range(stored.shape[1]):
-                next(remaining)[tile] = stored[tile, position]
+    _copy_columns(ids, [c[:, None] if c.ndim == 1 else c for c in columns], rows)
 
 
 def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
@@ -72,7 +76,7 @@ def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
 
     Args:
         ids: list of integer arrays [n, width].
-        out: int32 [n, tables], to fill.
+        out: int32 [n, sum of the widths], to fill.
     """
     kernels = native.load()
     narrow = all(
@@ -87,14 +91,29 @@ def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
         widths = _sizes(part.itemsize for part in ids)
         kernels.dlrm_widen_ids(_addresses(ids), widths, len(out), len(ids), out.ctypes.data)
         return
-    parts, first = [], 0
-    for stored in ids:
-        parts.append((out[:, first : first + stored.shape[1]], stored))
-        first += stored.shape[1]
-    for row in range(0, len(out), _TILE_SAMPLES):
+    _copy_columns(ids, [out], len(out))
+
+
+def _copy_columns(sources, targets, rows):
+    """Copies values side by side from arrays [rows, width] to arrays [rows, width]."""
+    pairs, remaining = [], [(source, 0) for source in reversed(sources)]
+    for target in targets:
+        begin = 0
+        while begin < target.shape[1]:
+            source, first = remaining.pop()
+            width = min(target.shape[1] - begin, source.shape[1] - first)
+            if first + width < source.shape[1]:
+                remaining.append((source, first + width))
+            # NumPy's inner loop is over the columns: a few of them are faster one at a time.
+            step = width if width >= _WIDE else 1
+            for offset in range(0, width, step):
+                to, of = begin + offset, first + offset
+                pairs.append((target[:, to : to + step], source[:, of : of + step]))
+            begin += width
+    for row in range(0, rows, _TILE_SAMPLES):
         tile = slice(row, row + _TILE_SAMPLES)
-        for place, stored in parts:
-            place[tile] = stored[tile]
+        for target, source in pairs:
+            target[tile] = source[tile]
 
 
 def look_up(table: np.ndarray, counts: np.ndarray, out: np.ndarray) -> bool:

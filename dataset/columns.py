@@ -93,8 +93,12 @@ class Column:
 
     @property
     def bytes_per_sample(self) -> int:
-        """Stored bytes of one sample's values."""
-        return self.width * np.dtype(self.dtype).itemsize
+        """Stored bytes of one sample's values; the rounded mean of a variable feature."""
+        size = self.width * np.dtype(self.dtype).itemsize
+        if not self.offsets:
+            return size
+        values = sum(segment.samples for segment in self.segments)
+        return 8 + round(values * size / max(1, self.samples))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +157,7 @@ class DatasetDescription:
     @property
     def bags(self) -> Bags:
         """The slots of all features, in table order."""
-        parts = [column.features for column in self.table_columns]
-        return Bags(
-            tuple(ids for part in parts for ids in part.hotness),
-            tuple(pooling for part in parts for pooling in part.pooling),
-            tuple(variable for part in parts for variable in part.variable),
-        )
+        return Bags.joined(column.features for column in self.table_columns)
 
     @property
     def dense_features(self) -> int:
@@ -191,6 +190,18 @@ class DatasetDescription:
     def bytes_per_sample(self) -> int:
         """Stored bytes of one sample over all columns."""
         return sum(column.bytes_per_sample for column in self.columns)
+
+    def with_bags(self, bags: Bags) -> DatasetDescription:
+        """Returns the description with other pooling; the slots of all features stay the same."""
+        if bags == self.bags:
+            return self
+        columns = tuple(
+            dataclasses.replace(column, bags=bags.select(column.tables))
+            if column.kind == CATEGORICAL
+            else column
+            for column in self.columns
+        )
+        return dataclasses.replace(self, columns=columns)
 
     def _of_kind(self, kind):
         return tuple(column for column in self.columns if column.kind == kind)

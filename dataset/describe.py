@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset import files, metadata
+from dataset import files, lists, metadata
 from dataset.columns import (
     CATEGORICAL,
     DENSE,
@@ -19,9 +19,22 @@ from dataset.columns import (
     narrow_dtype,
 )
 from dataset.errors import DatasetError
+from ops.bags import Bags
 
 #: Dense features of every Criteo layout.
 DENSE_FEATURES = 13
+
+
+class FileColumn(NamedTuple):
+    """A column in one file: see `Column`."""
+
+    file: str
+    kind: str
+    dtype: str
+    width: int
+    first_table: int = 0
+    transform: str = "none"
+    bags: Bags | None = None
 
 
 def file_column(
@@ -33,6 +46,7 @@ def file_column(
     first_table: int = 0,
     transform: str = "none",
     applied: str | None = None,
+    bags: Bags | None = None,
 ) -> Column:
     """Returns the `Column` in the file `path`, whose size must match `samples`.
 
@@ -41,16 +55,21 @@ def file_column(
     """
     check_dtype(kind, dtype, path)
     stride = width * np.dtype(dtype).itemsize
-    hint = _other_size(files.size(path), samples * width, dtype)
+    bags = None if bags is None or bags.is_one_hot else bags
+    hint = _other_size(files.size(path), samples, width, dtype, bags)
     files.expect_samples(path, stride, samples, hint=hint)
     segments = files.single_segment(path, samples)
-    return Column(kind, segments, dtype, width, stride, first_table, transform, applied)
+    return Column(kind, segments, dtype, width, stride, first_table, transform, applied, bags)
 
 
-def _other_size(found, values, dtype):
-    """Returns a hint if the file size fits values of another width, else ""."""
+def _other_size(found, samples, width, dtype, bags):
+    """Returns a hint if the file size fits values of another size or number, else ""."""
+    values, itemsize = samples * width, np.dtype(dtype).itemsize
+    ids = found // max(1, samples * itemsize)
+    if bags is not None and ids not in (0, width) and found == samples * ids * itemsize:
+        return f"; the size fits {ids} id{'s' * (ids > 1)} per sample, not {width}: check hotness"
     for size in (1, 2, 4, 8):
-        if values and found == values * size != values * np.dtype(dtype).itemsize:
+        if values and found == values * size != values * itemsize:
             wide = "; write int64 and float64 as 4-byte values" if size == 8 else ""
             return f"; the size fits values of {size} bytes, not {dtype}{wide}"
     return ""
@@ -66,7 +85,7 @@ def check_table_files(folder: str, prefix: str, tables: int) -> None:
 def describe_files(
     folder: str,
     layout: str,
-    columns: Sequence[tuple[str, str, str, int, int, str]],
+    columns: Sequence[FileColumn],
     vocab_sizes: list[int],
     root: str | None = None,
 ) -> DatasetDescription:
@@ -75,7 +94,7 @@ def describe_files(
     Args:
         folder: the split's folder.
         layout: name of the layout.
-        columns: (file name, kind, dtype, width, first table, transform) of each column.
+        columns: the columns.
         vocab_sizes: rows of each table.
         root: folder that the file names are relative to; default: `folder`.
 
@@ -83,17 +102,22 @@ def describe_files(
         DatasetError: a file is missing or its size does not match.
     """
     root = folder if root is None else root
-    paths = [os.path.join(root, name) for name, *_ in columns]
+    paths = [os.path.join(root, column.file) for column in columns]
     label, dtype = next(
-        (path, column[2]) for path, column in zip(paths, columns) if column[1] == LABEL
+        (path, column.dtype) for path, column in zip(paths, columns) if column.kind == LABEL
     )
     check_dtype(LABEL, dtype, label)
     samples = files.count_samples(label, np.dtype(dtype).itemsize)
     built = tuple(
-        file_column(path, kind, dtype, width, samples, first_table, transform)
-        for path, (_, kind, dtype, width, first_table, transform) in zip(paths, columns)
+        file_column(
+            path, kind, dtype, width, samples, first_table, transform, applied=None, bags=bags
+        )
+        for path, (_, kind, dtype, width, first_table, transform, bags) in zip(paths, columns)
     )
     facts = (layout, vocab_sizes, [(c.kind, c.dtype, c.width, c.transform) for c in built])
+    slots = Bags.joined(c.features for c in built if c.kind == CATEGORICAL)
+    if not slots.is_one_hot:
+        facts += (slots.hotness,)
     return DatasetDescription(
         path=folder,
         layout=layout,
@@ -105,7 +129,7 @@ def describe_files(
 
 
 def describe_narrow(
-    folder: str, layout: str, vocab_sizes: list[int], dense: str, ids: str
+    folder: str, layout: str, vocab_sizes: list[int], bags: Bags, dense: str, ids: str
 ) -> DatasetDescription:
     """Describes label.bin (bool), `dense` (float16) and one narrow file `ids`N.bin per table.
 
@@ -114,12 +138,21 @@ def describe_narrow(
     """
     check_table_files(folder, ids, len(vocab_sizes))
     columns = [
-        ("label.bin", LABEL, "bool", 1, 0, "none"),
-        (dense, DENSE, "float16", DENSE_FEATURES, 0, "none"),
+        FileColumn("label.bin", LABEL, "bool", 1),
+        FileColumn(dense, DENSE, "float16", DENSE_FEATURES),
+        *table_columns(ids, [narrow_dtype(rows) for rows in vocab_sizes], bags),
     ]
-    for table, rows in enumerate(vocab_sizes):
-        columns.append((f"{ids}{table}.bin", CATEGORICAL, narrow_dtype(rows), 1, table, "none"))
     return describe_files(folder, layout, columns, vocab_sizes)
+
+
+def table_columns(prefix: str, dtypes: Sequence[str], bags: Bags) -> list[FileColumn]:
+    """Returns the columns in files `prefix`N.bin, one per table, of features with these bags."""
+    return [
+        FileColumn(
+            f"{prefix}{t}.bin", CATEGORICAL, dtype, bags.hotness[t], t, "none", bags.select([t])
+        )
+        for t, dtype in enumerate(dtypes)
+    ]
 
 
 def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription:
@@ -134,19 +167,26 @@ def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription
         raise DatasetError.of_path(where, "samples: expected at least 1, found 0", bound=1)
     columns = []
     tables = 0
-    for stored in content["columns"]:
+    for index, stored in enumerate(content["columns"]):
         kind, path = stored["kind"], os.path.join(folder, stored["file"])
         if kind not in (LABEL, DENSE, CATEGORICAL):
             raise DatasetError.mismatch(where, "kind", (LABEL, DENSE, CATEGORICAL), kind)
         transform, applied = "none", None
         if kind == DENSE:
             transform, applied = content["dense_transform"], content.get("applied_transform")
-        columns.append(
-            file_column(
-                path, kind, stored["dtype"], stored["width"], samples, tables, transform, applied
+        bags = None
+        if kind == CATEGORICAL:
+            bags = metadata.column_bags(stored, where, f"columns[{index}]")
+        if "offsets" in stored:
+            offsets = os.path.join(folder, stored["offsets"]["file"])
+            column = lists.describe(path, offsets, stored["dtype"], samples, tables, bags)
+        else:
+            dtype, width = stored["dtype"], stored["width"]
+            column = file_column(
+                path, kind, dtype, width, samples, tables, transform, applied, bags
             )
-        )
-        tables += stored["width"] if kind == CATEGORICAL else 0
+        columns.append(column)
+        tables += len(column.tables) if kind == CATEGORICAL else 0
     kinds = [column.kind for column in columns]
     for kind in (LABEL, DENSE):
         if kinds.count(kind) != 1:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from dataset import metadata, ownership
 from dataset.columns import DatasetDescription
-from dataset.encode import Encoding
+from dataset.encode import BOUNDARIES, Encoding
 from dataset.errors import DatasetError
 from storage import atomic
 from storage.claim import Claim
@@ -84,16 +85,22 @@ class Destination:
             path = os.path.join(self.folder, self._mark)
             ownership.record_raw(path, source.samples, source.attainable_auc)
             return
-        columns = [
-            {
+        columns = []
+        for file, digest in zip(encoding.files, digests):
+            if file.kind == BOUNDARIES:
+                columns[-1]["offsets"] = {"file": file.name, "digest": digest.text()}
+                continue
+            entry: dict[str, Any] = {
                 "kind": file.kind,
                 "file": file.name,
                 "dtype": file.dtype,
                 "width": file.width,
                 "digest": digest.text(),
             }
-            for file, digest in zip(encoding.files, digests)
-        ]
+            if file.bags is not None and not file.bags.is_one_hot:
+                entry["hotness"] = list(file.bags.hotness)
+                entry["pooling"] = list(file.bags.pooling)
+            columns.append(entry)
         content = metadata.build(
             encoding.layout,
             source.samples,
@@ -116,7 +123,7 @@ class Destination:
     def _refuse_source(self, source, names):
         written = {os.path.realpath(os.path.join(self.folder, name)) for name in names}
         for column in source.columns:
-            for segment in column.segments:
+            for segment in (*column.segments, *column.offsets):
                 if os.path.realpath(segment.path) in written:
                     problem = "source and destination are the same; choose another one"
                     raise DatasetError.of_path(self.path, problem)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dataset import column_kernels
+from dataset import column_kernels, lists
 from dataset.chunks import Chunk, check_dense, transformed_dense
 from dataset.columns import (
     CATEGORICAL,
@@ -20,19 +20,29 @@ from dataset.columns import (
 from dataset.describe import DENSE_FEATURES
 from dataset.errors import DatasetError
 from dataset.layouts import RAW_TRANSFORM
+from ops.bags import Bags
 from storage.direct_io import ThreadBuffers
 
 #: Size of the lookup table of float16 logarithms of counts, which fits the cache.
 _LOOKED_UP = 65536
 
 
+#: Kind of a file of boundaries, which follows the ids of its variable feature.
+BOUNDARIES = "boundaries"
+
+
 class OutputFile(NamedTuple):
-    """A file to write: its name and its entries in metadata.json."""
+    """A file to write: its name and its entries in metadata.json.
+
+    `bags` are the slots of a categorical column's features. The ids of a variable feature are
+    followed by a file of kind `BOUNDARIES`.
+    """
 
     name: str
     kind: str
     dtype: str
     width: int
+    bags: Bags | None = None
 
     @property
     def bytes_per_sample(self) -> int:
@@ -49,7 +59,9 @@ class Encoding(NamedTuple):
         applied_transform: the transform applied to the result's stored values; None if unknown.
         files: the files in column order.
         encode: function (chunk) -> one contiguous array per file. The thread's next chunk
-            overwrites the arrays.
+            overwrites the arrays. For a variable feature, they are the ids of the chunk's lists
+            and where each list begins in the file of ids, int64 [samples]; in the last chunk,
+            also where the last list ends.
     """
 
     layout: str
@@ -57,6 +69,15 @@ class Encoding(NamedTuple):
     applied_transform: str | None
     files: list[OutputFile]
     encode: Callable[[Chunk], list[np.ndarray]]
+
+    def positions(self, chunk: Chunk, arrays: Sequence[np.ndarray]) -> list[int]:
+        """Returns the byte offset in its file of each array that `encode` returned for a chunk."""
+        offsets = [chunk.first * file.bytes_per_sample for file in self.files]
+        for index, file in enumerate(self.files):
+            if file.kind == BOUNDARIES:
+                values = self.files[index - 1]
+                offsets[index - 1] = int(arrays[index][0]) * values.bytes_per_sample
+        return offsets
 
 
 def encoding(source: DatasetDescription, layout: str) -> Encoding:
@@ -67,17 +88,26 @@ def encoding(source: DatasetDescription, layout: str) -> Encoding:
     """
     if layout not in _ENCODINGS:
         raise DatasetError.mismatch(None, "layout to write", tuple(_ENCODINGS), layout)
+    if layout != "per_table" and any(source.bags.variable):
+        table = source.bags.variable.index(True)
+        raise DatasetError.of_path(
+            source.path,
+            f"to write {layout}, expected lists of fixed length, found lists of 0 to "
+            f"{source.bags.hotness[table]} ids for table {table}; choose per_table",
+            flag="layout",
+            table=table,
+        )
     return _ENCODINGS[layout](source)
 
 
 def _three_file(source):
     label = "float32" if source.label_column.dtype == "float32" else "int32"
     dense = "int32" if source.dense_column.dtype == "int32" else "float32"
-    tables = len(source.vocab_sizes)
+    slots = source.bags.slots
     files = [
         OutputFile("label.bin", LABEL, label, 1),
         OutputFile("dense.bin", DENSE, dense, source.dense_features),
-        OutputFile("category.bin", CATEGORICAL, "int32", tables),
+        OutputFile("category.bin", CATEGORICAL, "int32", slots, source.bags),
     ]
 
     buffers = ThreadBuffers()
@@ -88,7 +118,7 @@ def _three_file(source):
         if len(chunk.ids) == 1 and chunk.ids[0].dtype == np.int32:
             ids = chunk.ids[0]
         else:
-            ids = buffers.array("ids", (len(chunk.label), tables), np.int32)
+            ids = buffers.array("ids", (len(chunk.label), slots), np.int32)
             column_kernels.widen_ids(chunk.ids, ids)
         values = chunk.dense
         if values.dtype == np.float16:
@@ -105,8 +135,12 @@ def _per_table(source):
         OutputFile("dense.bin", DENSE, "float16", source.dense_features),
     ]
     for table, rows in enumerate(source.vocab_sizes):
-        files.append(OutputFile(f"category_{table}.bin", CATEGORICAL, narrow_dtype(rows), 1))
-    dtypes = [file.dtype for file in files[2:]]
+        bags = source.bags.select([table])
+        width = 1 if bags.variable[0] else bags.slots
+        name = f"category_{table}"
+        files.append(OutputFile(f"{name}.bin", CATEGORICAL, narrow_dtype(rows), width, bags))
+        if bags.variable[0]:
+            files.append(OutputFile(f"{name}_offsets.bin", BOUNDARIES, lists.BOUNDARY_DTYPE, 1))
     # Most counts are small: a lookup of their logarithms is several times faster.
     logs = None
     if source.dense_column.dtype == "int32" and source.dense_transform != "none":
@@ -114,6 +148,7 @@ def _per_table(source):
         logs = apply_transform(counts, source.dense_transform).astype(np.float16)
 
     buffers = ThreadBuffers()
+    encode_ids = _narrow_encoder(source, files[2:], buffers)
 
     def encode(chunk):
         if chunk.dense.dtype == np.float16 and source.dense_transform == "none":
@@ -125,12 +160,39 @@ def _per_table(source):
             _look_up(logs, chunk.dense, source.dense_transform, half)
         else:
             half = _half(transformed_dense(chunk, source.dense_column), chunk, source)
-        samples = len(chunk.label)
-        ids = [buffers.array(table, samples, dtype) for table, dtype in enumerate(dtypes)]
-        column_kernels.narrow_ids(chunk.ids, ids)
-        return [chunk.label.astype(np.uint8), half, *ids]
+        return [chunk.label.astype(np.uint8), half, *encode_ids(chunk)]
 
     return Encoding("per_table", "none", source.effective_transform, files, encode)
+
+
+def _narrow_encoder(source, files, buffers):
+    """Returns a function (chunk) -> the arrays of the per-table files of ids, in their order."""
+    columns = source.table_columns
+    fixed = [index for index, column in enumerate(columns) if not column.offsets]
+    targets = [index for index, file in enumerate(files) if file.bags and not file.bags.variable[0]]
+    first_file = {}  # of each variable column
+    for index, file in enumerate(files):
+        if file.kind == BOUNDARIES:
+            table = sum(1 for earlier in files[:index] if earlier.kind != BOUNDARIES) - 1
+            position = next(i for i, column in enumerate(columns) if table in column.tables)
+            first_file[position] = index - 1
+
+    def encode_ids(chunk):
+        samples, arrays = len(chunk.label), [np.empty(0)] * len(files)
+        for index in targets:
+            arrays[index] = buffers.array(index, (samples, files[index].width), files[index].dtype)
+        if fixed:
+            column_kernels.narrow_ids([chunk.ids[i] for i in fixed], [arrays[i] for i in targets])
+        # The last chunk has one more boundary: the end of the last list.
+        kept = samples + (chunk.first + samples == source.samples)
+        for position, index in first_file.items():
+            ids = chunk.ids[position]
+            arrays[index] = buffers.array(index, ids.shape, files[index].dtype)
+            arrays[index][...] = ids
+            arrays[index + 1] = chunk.boundaries[position][:kept]
+        return arrays
+
+    return encode_ids
 
 
 def _look_up(logs, counts, transform, half):
@@ -173,12 +235,12 @@ def _raw(source):
             f"{values}{advice}",
             flag="dense_transform" if applied == "none" else "layout",
         )
-    dense, tables = source.dense_features, len(source.vocab_sizes)
+    dense = source.dense_features
     if dense != DENSE_FEATURES:
         # A raw file does not record the number of its dense features.
         problem = f"to write raw files, expected {DENSE_FEATURES} dense features, found {dense}"
         raise DatasetError.of_path(source.path, f"{problem}; choose another layout", flag="layout")
-    width = 1 + dense + tables
+    width = 1 + dense + source.bags.slots
     buffers = ThreadBuffers()
 
     def encode(chunk):

@@ -14,8 +14,10 @@ import msgspec
 
 from dataset import files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, DatasetDescription
-from dataset.describe import describe_files
+from dataset.describe import FileColumn, describe_files
 from dataset.errors import DatasetError
+from dataset.hotness import MAX_HOTNESS
+from ops.bags import Bags
 
 FILE_NAME = "feature_spec.yaml"
 LAYOUT = "deep_learning_examples"
@@ -114,10 +116,14 @@ def describe(path: str, mapping: str, vocab_sizes: list | None = None) -> Datase
         dtypes = sorted({features[name]["dtype"] for name in names})
         if len(dtypes) > 1:
             raise _error(path, "feature_spec", f"one dtype in {source.file}", dtypes)
-        return (source.file, kind, dtypes[0], len(names), first_table, "none")
+        return FileColumn(source.file, kind, dtypes[0], len(names), first_table)
+
+    def ids(table, name):
+        bags = Bags.of([_hotness(path, name, features[name])])
+        return column(CATEGORICAL, [name], table)._replace(width=bags.slots, bags=bags)
 
     columns = [column(LABEL, channels["label"]), column(DENSE, channels["numerical"])]
-    columns += [column(CATEGORICAL, [n], t) for t, n in enumerate(channels["categorical"])]
+    columns += [ids(table, name) for table, name in enumerate(channels["categorical"])]
     root = os.path.dirname(path)
     return describe_files(os.path.join(root, mapping), LAYOUT, columns, sizes, root=root)
 
@@ -177,12 +183,16 @@ def _sources(path, mapping, chunks):
 
 
 def _cardinality(path, name, feature):
-    field, hotness = f"feature_spec.{name}", feature.get("hotness")
-    if hotness not in (None, 1):
-        advice = "; multi-hot features are not supported"
-        raise _error(path, f"{field}.hotness", 1, hotness, advice)
     size = feature.get("cardinality")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= vocabularies.MAX_ROWS:
-        expected = f"an integer from 1 to {vocabularies.MAX_ROWS}"
-        raise _error(path, f"{field}.cardinality", expected, size)
-    return size
+    return _integer(path, f"feature_spec.{name}.cardinality", size, vocabularies.MAX_ROWS)
+
+
+def _hotness(path, name, feature):
+    ids = feature.get("hotness")
+    return 1 if ids is None else _integer(path, f"feature_spec.{name}.hotness", ids, MAX_HOTNESS)
+
+
+def _integer(path, field, value, largest):
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
+        raise _error(path, field, f"an integer from 1 to {largest}", value)
+    return value

@@ -1,6 +1,6 @@
 """Layouts of other projects: DeepLearningExamples, MLPerf v0.7, TorchRec.
 
-Also recognises raw records that are not supported, such as with int64 or multi-hot ids, so that the
+Also recognises raw records of another format, such as with int64 or multi-hot ids, so that the
 error can name them.
 """
 
@@ -16,8 +16,16 @@ import numpy as np
 
 from dataset import feature_spec, files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
-from dataset.describe import DENSE_FEATURES, check_table_files, describe_files, describe_narrow
+from dataset.describe import (
+    DENSE_FEATURES,
+    FileColumn,
+    check_table_files,
+    describe_files,
+    describe_narrow,
+    table_columns,
+)
 from dataset.errors import DatasetError
+from ops.bags import MLPERF_HOTNESS
 from storage import regular
 
 if TYPE_CHECKING:
@@ -36,10 +44,6 @@ _INVALID_HEADER = (
 _DAY = re.compile(r"day_(\d+)_(dense|sparse|labels)\.npy")
 #: Records checked, from the start of the file.
 _RECORDS = 64
-#: Ids per sample of each table in the MLPerf benchmark's multi-hot data (DLRM-DCNv2).
-_DCNV2_HOTNESS = (
-    3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
-)  # fmt: skip
 #: A label of 1, as int32 and as float32.
 _ONES = (1, 0x3F800000)
 
@@ -72,18 +76,20 @@ def deep_learning_examples(folder: str, hints: Hints) -> DatasetDescription:
     if spec is not None:
         return feature_spec.describe(spec, os.path.basename(folder), hints.vocab_sizes)
     sizes = _model_size(folder, hints)
-    return describe_narrow(folder, "deep_learning_examples", sizes, "numerical.bin", "cat_")
+    bags = hints.find_bags(folder, len(sizes))
+    return describe_narrow(folder, "deep_learning_examples", sizes, bags, "numerical.bin", "cat_")
 
 
 def mlperf_v07(folder: str, hints: Hints) -> DatasetDescription:
     """Describes a split of NVIDIA's MLPerf v0.7 split_data.py: float32 raw counts, int32 ids."""
     sizes = _model_size(folder, hints)
     check_table_files(folder, "cat_", len(sizes))
+    label, dense = hints.declared.label or "float32", hints.declared.dense or "float32"
     columns = [
-        ("label.bin", LABEL, hints.declared.label or "float32", 1, 0, "none"),
-        ("numerical.bin", DENSE, hints.declared.dense or "float32", DENSE_FEATURES, 0, "log(x+1)"),
+        FileColumn("label.bin", LABEL, label, 1),
+        FileColumn("numerical.bin", DENSE, dense, DENSE_FEATURES, 0, "log(x+1)"),
+        *table_columns("cat_", ["int32"] * len(sizes), hints.find_bags(folder, len(sizes))),
     ]
-    columns += [(f"cat_{t}.bin", CATEGORICAL, "int32", 1, t, "none") for t in range(len(sizes))]
     return describe_files(folder, "mlperf_v0.7", columns, sizes)
 
 
@@ -212,22 +218,22 @@ class _RecordFormat(NamedTuple):
     zeros: tuple
 
 
-def find_other_format(path: str, dense_features: int, tables: int) -> str:
+def find_other_format(path: str, dense_features: int, ids: int) -> str:
     """Returns a description of the records if they have another format, else "".
 
     A format matches if its record size divides the file size and the first records are plausible in
-    it (labels are 0 or 1, upper halves of int64 are 0), but not in this project's format.
+    it (labels are 0 or 1, upper halves of int64 are 0), but not in the expected format.
 
     Args:
         path: a raw file, of any size.
         dense_features: expected number of dense features.
-        tables: expected number of tables.
+        ids: expected ids per record.
     """
-    words = 1 + dense_features + tables
+    words = 1 + dense_features + ids
     with regular.open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
-        stored = file.read(_RECORDS * 8 * (words + sum(_DCNV2_HOTNESS)))
+        stored = file.read(_RECORDS * 8 * (words + sum(MLPERF_HOTNESS)))
     stored = np.frombuffer(stored[: len(stored) // 4 * 4], "<u4")
     if not size or (
         size % (4 * words) == 0 and _is_format(stored, _RecordFormat("", 4 * words, ()))
@@ -236,17 +242,19 @@ def find_other_format(path: str, dense_features: int, tables: int) -> str:
     first_id = 1 + dense_features
     formats = [
         _RecordFormat(
-            "int64 ids", 4 * first_id + 8 * tables,
-            tuple(range(first_id + 1, first_id + 2 * tables, 2)),
+            "int64 ids", 4 * first_id + 8 * ids,
+            tuple(range(first_id + 1, first_id + 2 * ids, 2)),
         ),
         _RecordFormat("8-byte values throughout", 8 * words, ()),
-        _RecordFormat("multi-hot ids of DLRM-DCNv2", 4 * (first_id + sum(_DCNV2_HOTNESS)), ()),
     ]  # fmt: skip
+    if ids == len(MLPERF_HOTNESS):
+        name = "multi-hot ids of DLRM-DCNv2 (--hotness mlperf)"
+        formats.append(_RecordFormat(name, 4 * (first_id + sum(MLPERF_HOTNESS)), ()))
     for found in formats:
         if size % found.record == 0 and _is_format(stored, found):
             return (
                 f"records of {found.record} bytes, as with {found.name}: expected {4 * words} "
-                f"bytes (label, {dense_features} dense values and {tables} ids of 4 bytes each)"
+                f"bytes (label, {dense_features} dense values and {ids} ids of 4 bytes each)"
             )
     return ""
 

@@ -14,9 +14,17 @@ from typing import Any, NamedTuple, Optional, TypedDict
 
 from dataset import files, foreign_layouts, metadata, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
-from dataset.describe import DENSE_FEATURES, describe_files, describe_narrow, from_metadata
+from dataset.describe import (
+    DENSE_FEATURES,
+    FileColumn,
+    describe_files,
+    describe_narrow,
+    from_metadata,
+)
 from dataset.errors import DatasetError
+from dataset.hotness import make_bags
 from dataset.stored_types import Declared
+from ops.bags import Bags
 
 #: The files of the train and the test split in the raw layout.
 RAW_FILES = ("train_data.bin", "test_data.bin")
@@ -80,6 +88,34 @@ class Hints(NamedTuple):
             )
         return found
 
+    def find_bags(self, folder: str, features: int) -> Bags:
+        """Returns the bags given by the user, the metadata or the train split; else one-hot.
+
+        Args:
+            folder: the split, for errors.
+            features: number of features.
+
+        Raises:
+            DatasetError: a list has another length, or the lists of the train split vary in length.
+        """
+        given, known = self.declared.hotness, None
+        if self.metadata is not None:
+            known = metadata.bags(self.metadata, folder)
+            stored = self.metadata.get("hotness_per_table", given)
+            if given is not None and list(given) != stored:
+                what = "--hotness contradicts hotness_per_table in metadata.json"
+                raise DatasetError.mismatch(folder, what, stored, list(given), flag="hotness")
+        elif self.train is not None:
+            known = self.train.bags
+        if given is not None or known is None:
+            pooling = None if known is None else known.pooling
+            where = folder if given is None else "--hotness"
+            return make_bags(given, pooling, features, where, flag="hotness")
+        if any(known.variable):
+            what, expected = "lists of variable length", f"a {metadata.FILE_NAME} with their files"
+            raise DatasetError.mismatch(folder, what, expected, None)
+        return make_bags(known.hotness, known.pooling, features, folder)
+
 
 def listing(folder: str) -> str:
     """Returns the first names in `folder` as text for a message."""
@@ -124,17 +160,19 @@ def _three_file(folder, hints):
         label = hints.declared.label or stored.get("label_raw_type", "int32")
         dense = hints.declared.dense or stored.get("dense_raw_type", "int32")
         transform = SEED_TRANSFORM if stored.get("dense_log", True) else "none"
+    bags = hints.find_bags(folder, len(sizes))
     columns = [
-        ("label.bin", LABEL, label, 1, 0, "none"),
-        ("dense.bin", DENSE, dense, DENSE_FEATURES, 0, transform),
-        ("category.bin", CATEGORICAL, "int32", len(sizes), 0, "none"),
+        FileColumn("label.bin", LABEL, label, 1),
+        FileColumn("dense.bin", DENSE, dense, DENSE_FEATURES, 0, transform),
+        FileColumn("category.bin", CATEGORICAL, "int32", bags.slots, bags=bags),
     ]
     return describe_files(folder, "three_file", columns, sizes)
 
 
 def _per_table(folder, hints):
     sizes = hints.find_vocab_sizes(folder)
-    return describe_narrow(folder, "per_table", sizes, "dense.bin", "category_")
+    bags = hints.find_bags(folder, len(sizes))
+    return describe_narrow(folder, "per_table", sizes, bags, "dense.bin", "category_")
 
 
 def _raw(path, hints):
@@ -144,16 +182,37 @@ def _raw(path, hints):
             what, advice = "a raw split is a file", "; give the path of the file"
             raise DatasetError.mismatch(path, what, RAW_FILES, listing(path), advice)
         path = os.path.join(path, found[0])
-    sizes = hints.find_vocab_sizes(path)
-    declared = hints.declared
+    if hints.metadata is None:
+        hints = hints._replace(metadata=raw_metadata(path))
+    sizes, declared = hints.find_vocab_sizes(path), hints.declared
     return describe_raw(
-        path, sizes, label=declared.label or "int32", dense=declared.dense or "int32"
+        path,
+        sizes,
+        bags=hints.find_bags(path, len(sizes)),
+        label=declared.label or "int32",
+        dense=declared.dense or "int32",
     )
 
 
-def raw_record_bytes(tables: int, dense_features: int = DENSE_FEATURES) -> int:
-    """Returns the bytes of one raw record: 160 for 13 dense features and 26 tables."""
-    return 4 * (1 + dense_features + tables)
+def raw_metadata(path: str) -> dict[str, Any] | None:
+    """Returns the content of a metadata.json next to a raw file, if it describes raw records.
+
+    It then has the seed benchmark's keys `vocab_sizes` and `hotness_per_table`.
+
+    Raises:
+        DatasetError: the file is invalid.
+    """
+    folder = os.path.dirname(path)
+    side = os.path.join(folder, metadata.FILE_NAME)
+    content = files.read_json(side, dict[str, Any]) if files.exists(side) else {}
+    if "format_version" in content or "hotness_per_table" not in content:
+        return None
+    return metadata.read(folder)
+
+
+def raw_record_bytes(ids: int, dense_features: int = DENSE_FEATURES) -> int:
+    """Returns the bytes of one raw record: 160 for 13 dense features and 26 ids."""
+    return 4 * (1 + dense_features + ids)
 
 
 def describe_raw(
@@ -161,6 +220,7 @@ def describe_raw(
     vocab_sizes: Sequence[int],
     dense_features: int = DENSE_FEATURES,
     *,
+    bags: Bags | None = None,
     label: str = "int32",
     dense: str = "int32",
 ) -> DatasetDescription:
@@ -170,23 +230,30 @@ def describe_raw(
         path: the file.
         vocab_sizes: rows of each table.
         dense_features: dense values per record.
+        bags: the ids of each table; default: one.
         label: dtype of the label, int32 or float32.
         dense: dtype of the dense values, int32 or float32.
 
     Raises:
         DatasetError: the file cannot be read, or holds other records.
     """
-    tables = len(vocab_sizes)
-    record = raw_record_bytes(tables, dense_features)
+    bags = Bags.one_hot(len(vocab_sizes)) if bags is None else bags
+    record = raw_record_bytes(bags.slots, dense_features)
     files.size(path)
-    other = foreign_layouts.find_other_format(path, dense_features, tables)
+    other = foreign_layouts.find_other_format(path, dense_features, bags.slots)
     if other:
         raise DatasetError(f"{path}: holds {other}", path=path, expected=record)
     samples = files.count_samples(path, record)
 
-    def column(kind, first_value, width, dtype="int32", transform="none"):
+    facts = ("raw", list(vocab_sizes))
+    if bags.is_one_hot:
+        bags, width = None, bags.slots
+    else:
+        facts, width = (*facts, bags.hotness), bags.slots
+
+    def column(kind, first_value, width, dtype="int32", transform="none", bags=None):
         segments = files.single_segment(path, samples, offset=4 * first_value)
-        return Column(kind, segments, dtype, width, record, 0, transform)
+        return Column(kind, segments, dtype, width, record, 0, transform, bags=bags)
 
     return DatasetDescription(
         path=os.fspath(path),
@@ -196,9 +263,9 @@ def describe_raw(
         columns=(
             column(LABEL, 0, 1, label),
             column(DENSE, 1, dense_features, dense, RAW_TRANSFORM),
-            column(CATEGORICAL, 1 + dense_features, tables),
+            column(CATEGORICAL, 1 + dense_features, width, bags=bags),
         ),
-        fingerprint=files.sampled_fingerprint([path], ("raw", list(vocab_sizes))),
+        fingerprint=files.sampled_fingerprint([path], facts),
         attainable_auc=_generated_auc(path),
     )
 

@@ -10,14 +10,20 @@ from typing import Annotated, Any, Literal, Optional, TypedDict
 import msgspec
 
 from dataset import files, vocabularies
-from dataset.columns import TRANSFORMS
+from dataset.columns import CATEGORICAL, TRANSFORMS
 from dataset.errors import DatasetError
+from dataset.hotness import Hotness, Pooling, make_bags
+from ops.bags import Bags
 from storage.digests import sha256_of
 
 FILE_NAME = "metadata.json"
 FORMAT_VERSION = 1
+#: Version of splits with several ids per feature, which readers of version 1 must refuse.
+MULTI_HOT_VERSION = 2
 #: Layouts that this project writes with a metadata.json.
 OWN_LAYOUTS = ("three_file", "per_table")
+#: Keys of a column with several ids per feature.
+_BAG_KEYS = frozenset(("hotness", "pooling", "offsets"))
 
 
 #: Not `float | None`, which Python 3.9 does not evaluate.
@@ -25,12 +31,25 @@ _Auc = Optional[float]
 _Transform = Optional[str]
 
 
-class _Column(TypedDict):
+class _Boundaries(TypedDict):
+    file: str
+    digest: str
+
+
+class _ColumnRequired(TypedDict):
     kind: Literal["label", "dense", "categorical"]
     file: str
     dtype: str
     width: Annotated[int, msgspec.Meta(ge=1)]
     digest: str
+
+
+class _Column(_ColumnRequired, total=False):
+    # Of the features in the column; absent: one id each, summed.
+    hotness: Hotness
+    pooling: Pooling
+    # Where the lists of a variable feature end; its hotness is the length of the longest one.
+    offsets: _Boundaries
 
 
 class _OwnRequired(TypedDict):
@@ -58,7 +77,9 @@ class _Seed(_SeedRequired, total=False):
     category_raw_type: Literal["int32"]
     dense_log: bool
     # Ids per sample of each table, in the seed benchmark's later, multi-hot data.
-    hotness_per_table: list[int]
+    hotness_per_table: Hotness
+    # This project's addition, for raw files.
+    pooling_per_table: Pooling
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
@@ -75,7 +96,7 @@ def read(folder: str) -> dict[str, Any] | None:
     """Returns the checked content of the metadata.json in `folder`, or None if there is none.
 
     It is either this project's, with `format_version` and a verified fingerprint, or the seed
-    benchmark's, with only `vocab_sizes`, the raw types and `dense_log`.
+    benchmark's, with only `vocab_sizes`, the raw types, `dense_log` and `hotness_per_table`.
 
     Raises:
         DatasetError: the file is invalid, or was changed.
@@ -92,13 +113,17 @@ def read(folder: str) -> dict[str, Any] | None:
 
 
 def _check_own(content, path):
-    if content["format_version"] != FORMAT_VERSION:
-        raise _wrong(path, "format_version", FORMAT_VERSION, content["format_version"])
+    version = content["format_version"]
+    if isinstance(version, bool) or version not in (FORMAT_VERSION, MULTI_HOT_VERSION):
+        expected = f"{FORMAT_VERSION} or {MULTI_HOT_VERSION}"
+        raise _wrong(path, "format_version", expected, version)
     files.check_shape(content, path, _Own)
     for index, column in enumerate(content["columns"]):
-        name = column["file"]
-        if os.path.basename(name) != name or name in ("", os.curdir, os.pardir):
-            raise _wrong(path, f"columns[{index}].file", "a plain file name", name)
+        _check_file(path, f"columns[{index}].file", column["file"])
+        if "offsets" in column:
+            _check_file(path, f"columns[{index}].offsets.file", column["offsets"]["file"])
+        if not _BAG_KEYS.isdisjoint(column):
+            _check_bags(path, f"columns[{index}]", column, version)
     applied = content.get("applied_transform")
     if applied is not None and applied not in tuple(TRANSFORMS):
         raise _wrong(path, "applied_transform", tuple(TRANSFORMS), applied)
@@ -108,6 +133,27 @@ def _check_own(content, path):
         raise _wrong(path, "fingerprint", content["fingerprint"], found, advice)
     if content["layout"] not in OWN_LAYOUTS:
         raise _wrong(path, "layout", OWN_LAYOUTS, content["layout"])
+
+
+def _check_file(path, field, name):
+    if os.path.basename(name) != name or name in ("", os.curdir, os.pardir):
+        raise _wrong(path, field, "a plain file name", name)
+
+
+def _check_bags(path, field, column, version):
+    if version != MULTI_HOT_VERSION:
+        advice = f"; {field} has several ids per feature"
+        raise _wrong(path, "format_version", MULTI_HOT_VERSION, version, advice)
+    if column["kind"] != CATEGORICAL:
+        raise _wrong(path, f"{field}.hotness", "none in a column of this kind", column["kind"])
+    bags, width = column_bags(column, path, field), column["width"]
+    if "offsets" in column:
+        if (bags.features, width) != (1, 1):
+            found = f"{bags.features} of width {width}"
+            raise _wrong(path, f"{field}.offsets", "one feature of width 1", found)
+    elif bags.slots != width:
+        expected = f"{width} ids per sample, the column's width"
+        raise _wrong(path, f"{field}.hotness", expected, bags.slots)
 
 
 def _wrong(path, field, expected, found, advice=""):
@@ -121,10 +167,43 @@ def _check_seed(content, path):
         problem = f"format_version: missing, although the file has {', '.join(own)}"
         raise DatasetError.of_path(path, problem, field="format_version")
     files.check_shape(content, path, _Seed)
-    hotness = content.get("hotness_per_table", [])
-    if any(ids != 1 for ids in hotness):
-        advice = "; multi-hot data is not supported"
-        raise _wrong(path, "hotness_per_table", "1 for every table", hotness, advice)
+    bags(content, path)
+
+
+def column_bags(column: Mapping[str, Any], where: str, field: str) -> Bags:
+    """Returns the bags of a categorical column's entry.
+
+    Args:
+        column: the entry.
+        where: the file, for errors.
+        field: the entry's field in it, likewise.
+
+    Raises:
+        DatasetError: the lists differ in length.
+    """
+    hotness, pooling = column.get("hotness"), column.get("pooling")
+    features = column["width"] if hotness is None else len(hotness)
+    fixed = make_bags(hotness, pooling, features, where, field=field)
+    if "offsets" not in column:
+        return fixed
+    return Bags(fixed.hotness, fixed.pooling, (True,) * features)
+
+
+def bags(content: Mapping[str, Any], where: str) -> Bags:
+    """Returns the slots of all features of a metadata dictionary.
+
+    Raises:
+        DatasetError: the lists of hotness and pooling, in the file `where`, differ in length.
+    """
+    if "format_version" not in content:
+        lists = [content.get(f"{name}_per_table") for name in ("hotness", "pooling")]
+        field = "hotness_per_table" if lists[1] is None else "pooling_per_table"
+        return make_bags(*lists, len(content["vocab_sizes"]), where, field=field)
+    return Bags.joined(
+        column_bags(column, where, f"columns[{index}]")
+        for index, column in enumerate(content["columns"])
+        if column["kind"] == CATEGORICAL
+    )
 
 
 def build(
@@ -143,12 +222,15 @@ def build(
         samples: number of samples.
         vocab_sizes: rows of each table.
         dense_transform: name of the transform that the reader applies.
-        columns: dictionaries with kind, file, dtype, width and digest, in column order.
+        columns: dictionaries with kind, file, dtype, width and digest, in column order; those with
+            several ids per feature also have hotness and pooling, and one with a variable feature
+            has offsets.
         attainable_auc: AUC of the generator's true probabilities, if known.
         applied_transform: name of the transform applied before storing, if known.
     """
+    multi_hot = any(not _BAG_KEYS.isdisjoint(column) for column in columns)
     content = {
-        "format_version": FORMAT_VERSION,
+        "format_version": MULTI_HOT_VERSION if multi_hot else FORMAT_VERSION,
         "layout": layout,
         "samples": samples,
         "vocab_sizes": list(vocab_sizes),
@@ -164,6 +246,8 @@ def build(
         content["dense_raw_type"] = types["dense"]
         content["category_raw_type"] = types["categorical"]
         content["dense_log"] = TRANSFORMS[dense_transform] is not None
+        if multi_hot:
+            content["hotness_per_table"] = list(bags(content, layout).hotness)
     if attainable_auc is not None:
         content["attainable_auc"] = attainable_auc
     content["fingerprint"] = fingerprint(content)

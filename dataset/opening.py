@@ -10,6 +10,7 @@ from dataset import (
     feature_spec,
     files,
     foreign_layouts,
+    hotness,
     layouts,
     metadata,
     stored_types,
@@ -97,6 +98,10 @@ def _checked(description, declared):
             what = f"--{flag} contradicts the stored type"
             raise DatasetError.mismatch(description.path, what, column.dtype, found, flag=flag)
     description = _with_declared(description, declared.dense_transform, declared.applied_transform)
+    bags = hotness.check_declared(
+        description.path, description.bags, declared.hotness, declared.pooling
+    )
+    description = description.with_bags(bags)
     stored_types.check_stored_types(description, _origins(description), declared)
     return description
 
@@ -176,6 +181,7 @@ def open_dataset(
     if train.dense_features != test.dense_features:
         what = "train and test differ in dense_features"
         raise DatasetError.mismatch(data_dir, what, train.dense_features, test.dense_features)
+    hotness.of_both(train.bags, test.bags, data_dir)
     transforms.check_same(train, test, data_dir)
     return train, test
 

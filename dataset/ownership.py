@@ -14,8 +14,16 @@ from storage.claim import check_replaceable
 _Auc = Optional[float]
 
 
-class _Column(TypedDict):
+class _Boundaries(TypedDict):
     file: str
+
+
+class _ColumnRequired(TypedDict):
+    file: str
+
+
+class _Column(_ColumnRequired, total=False):
+    offsets: _Boundaries
 
 
 class _Split(TypedDict):
@@ -40,7 +48,8 @@ def split_files(folder: str) -> frozenset[str]:
     stored = _read(os.path.join(folder, metadata.FILE_NAME), _Split)
     if stored is None:
         return frozenset()
-    names = (column["file"] for column in stored["columns"])
+    names = [column["file"] for column in stored["columns"]]
+    names += [column["offsets"]["file"] for column in stored["columns"] if "offsets" in column]
     return frozenset(n for n in names if os.path.basename(n) == n) | {metadata.FILE_NAME}
 
 

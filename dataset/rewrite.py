@@ -163,10 +163,11 @@ def _write_columns(source, encoding, target, claim, jobs, progress):
         chunk = reader.read(first, count)
         check_labels(chunk, source.label_column.segments[0].path)
         check_ids(chunk, source.table_columns, source.vocab_sizes)
-        for index, (file, data) in enumerate(zip(encoding.files, encoding.encode(chunk))):
+        arrays = encoding.encode(chunk)
+        for index, offset in enumerate(encoding.positions(chunk, arrays)):
             if not target.raw:
-                digests[index].add(block, data)
-            buffered.write(index, data, first * file.bytes_per_sample)
+                digests[index].add(block, arrays[index])
+            buffered.write(index, arrays[index], offset)
 
     paths = [target.path_of(file.name) for file in encoding.files]
     with ChunkReader(source) as reader, PartialFiles(paths) as output:

@@ -7,7 +7,7 @@ and counts become about 0; both pass every later check.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +40,16 @@ class Declared(NamedTuple):
         dense: "int32" or "float32".
         dense_transform: name in `dataset.columns.TRANSFORMS` of the transform to apply.
         applied_transform: name of the transform applied before the dense values were stored.
+        hotness: ids of each categorical feature.
+        pooling: name in `ops.bags.POOLING` for each categorical feature, or one for all.
     """
 
     label: str | None = None
     dense: str | None = None
     dense_transform: str | None = None
     applied_transform: str | None = None
+    hotness: Sequence[int] | None = None
+    pooling: Sequence[str] | None = None
 
     def dtype(self, kind: str) -> str | None:
         """Returns the declared dtype of the columns of a kind, LABEL or DENSE."""

@@ -15,7 +15,7 @@ from dataset.transforms import APPLIED_HELP
 from model.embedding.optimizers import OPTIMIZERS as ROW_OPTIMIZERS
 from model.embedding.optimizers import RowOptimizer
 from model.interactions import INTERACTIONS
-from planner.arguments import read_bytes, read_vocab_sizes, read_widths
+from planner.arguments import read_bytes, read_hotness, read_vocab_sizes, read_widths
 from training.flag_values import (
     CheckpointInterval,
     read_interval,
@@ -137,6 +137,12 @@ class DataConfig:
         "--data_dir, else of the demo data (plan: mlperf)",
         path=PATH_OR_WORD,
     )
+    hotness: Optional[str] = setting(
+        None,
+        "ids per sample for each table, for --use_synthetic_dataset and --mode=plan: a "
+        "comma-separated list, a JSON file, or mlperf; default: as in --data_dir, else 1",
+        path=PATH_OR_WORD,
+    )
     shuffle_seed: Optional[int] = setting(
         None,
         "read the batches of each epoch in a random order with this seed; default: file order",
@@ -154,6 +160,23 @@ class DataConfig:
         """Returns the number of rows of each table: --vocab_sizes, else the sizes of `default`."""
         text = default if self.vocab_sizes is None else self.vocab_sizes
         return _read("vocab_sizes", text, read_vocab_sizes)
+
+    def hotness_of(self, tables: Optional[int]) -> tuple[int, ...]:
+        """Returns the ids per sample for each table: --hotness, else 1.
+
+        Args:
+            tables: number of tables; None: not known yet.
+
+        Raises:
+            UserError: the text is invalid, or has another number of tables.
+        """
+        if self.hotness is None:
+            return (1,) * (tables or 0)
+        found = _read("hotness", self.hotness, read_hotness)
+        if tables is not None and len(found) != tables:
+            problem = f"expected {tables} numbers, one per table, found {len(found)}"
+            raise UserError.of_flag("hotness", self.hotness, problem, bound=tables)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

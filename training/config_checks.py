@@ -143,6 +143,8 @@ def _check_texts(config: Config) -> None:
     _ = config.model.top_widths
     if data.vocab_sizes is not None:
         data.table_sizes(data.vocab_sizes)
+    if data.hotness is not None:
+        data.hotness_of(None if data.vocab_sizes is None else len(data.table_sizes("")))
     if placement not in POLICIES and not os.path.isfile(placement):
         problem = f"expected {', '.join(POLICIES)} or an existing JSON file"
         raise UserError.of_flag("placement", placement, problem, path=placement)
@@ -241,7 +243,7 @@ def _check_data(config: Config) -> None:
     if not data.use_synthetic_dataset:
         reason = "the metadata of --data_dir has the sizes of its tables"
         needed = f"--use_synthetic_dataset or --mode=plan: {reason}"
-        _check_unused(config, needed, "vocab_sizes")
+        _check_unused(config, needed, "vocab_sizes", "hotness")
 
 
 def _check_speed(config: Config) -> None:

@@ -14,11 +14,17 @@ from storage import atomic
 _CHUNK = 1 << 16
 
 
-def write(folder: str | os.PathLike, vocab_sizes: Sequence[int], samples: int) -> None:
+def write(
+    folder: str | os.PathLike,
+    vocab_sizes: Sequence[int],
+    samples: int,
+    hotness: Sequence[int] = (),
+) -> None:
     """Writes train/ and test/ (small, because it is not evaluated) below a folder.
 
-    Labels, dense counts below 1024 and ids are uniform. The files remain in the page cache for the
-    program that reads them next.
+    Every table has `hotness` ids per sample, or one if that is empty. Labels, dense counts below
+    1024 and ids are uniform. The files remain in the page cache for the program that reads them
+    next.
     """
     from dataset import convert, layouts, open_split, vocabularies
 

@@ -59,6 +59,7 @@ TEXTS = {
     ("plan", "device"): ("", "nonsense"),
     ("plan", "memory_per_rank"): _SIZE,
     ("random batches", "vocab_sizes"): (*_LIST, "nonsense"),
+    ("random batches", "hotness"): (*_LIST, "1,2,3", "nonsense"),
     ("inference", "batch_sizes"): _LIST,
     ("split", "vocab_sizes"): _LIST,
     ("validate", "vocab_sizes"): _LIST,

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ops.bags import EMPTY, Bags
 from tests.support.row_optimizers import ReferenceRows
 
 
@@ -122,6 +123,7 @@ class ReferenceDLRM:
         table_factor: factor on the tables' gradients.
         interaction: a `ReferenceInteraction`; default: dot.
         options: hyper-parameters of the optimizer.
+        bags: `ops.bags.Bags`; default: one id per table.
     """
 
     def __init__(
@@ -134,7 +136,9 @@ class ReferenceDLRM:
         options=None,
         *,
         interaction=None,
+        bags=None,
     ):
+        self.bags = bags or Bags.one_hot(len(tables))
         self.interaction = interaction or ReferenceDot()
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
         self.top = [(k.astype(np.float64), b.astype(np.float64)) for k, b in top]
@@ -158,10 +162,22 @@ class ReferenceDLRM:
 
     def _forward(self, dense, ids):
         bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)
-        vectors = [self.look_up(table, ids[:, t]) for t, table in enumerate(self.tables)]
+        vectors = [
+            sum(share * self.look_up(table, chosen) for chosen, share in self._slots(t, ids))
+            for t, table in enumerate(self.tables)
+        ]
         features = np.stack([bottom[-1], *vectors], axis=1)
         joined = self.interaction.forward(features, self.top[0][0].shape[0])
         return features, bottom, mlp_forward(joined, self.top, last_linear=True)
+
+    def _slots(self, table, ids):
+        """Yields (ids [B], their shares of the vector [B, 1]) for each slot of a table."""
+        feature, first = self.bags.each()[table], self.bags.first_slots[table]
+        own = ids[:, first : first + feature.hotness]
+        filled = own != EMPTY
+        counts = np.maximum(filled.sum(1), 1) if feature.pooling == "mean" else np.ones(len(own))
+        for slot in range(feature.hotness):
+            yield np.where(filled, own, 0)[:, slot], (filled[:, slot] / counts)[:, None]
 
     def look_up(self, rows, ids):
         """Returns the vectors of ids."""
@@ -191,8 +207,9 @@ class ReferenceDLRM:
                     layers[index][1] - learning_rate * bias,
                 )
         for t, table in enumerate(self._tables):
-            summed = self._factor * self.sum_gradients(
-                table.rows, ids[:, t], feature_gradients[:, t + 1]
+            summed = self._factor * sum(
+                self.sum_gradients(table.rows, chosen, share * feature_gradients[:, t + 1])
+                for chosen, share in self._slots(t, ids)
             )
             table.apply(summed.any(axis=1), summed, learning_rate)
         return loss

@@ -7,6 +7,7 @@ from typing import Any
 
 from dataset import vocabularies
 from model.embedding.optimizers import OptimizerError
+from ops.bags import Bags
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
 from training.config import Config
@@ -93,6 +94,7 @@ def check(
         pairs = enumerate(zip(found["vocab_sizes"], vocab_sizes))
         table = next((table for table, (theirs, ours) in pairs if theirs != ours), None)
         raise UserError(f"{where} has different tables: {wrong}", path=reader.folder, table=table)
+    _check_bags(reader, found, data)
     _check_dense(reader, found, data)
     names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
     wrong = _differences(found["flags"], flags, names)
@@ -127,6 +129,27 @@ def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
     ours = f"expects {expected}" if expected else "does not record its dense transform"
     theirs = f"has {given}" if given else "does not record its own (set --applied_transform)"
     return f"the dense transform is not checked: {where} {ours}, the data {theirs}"
+
+
+def _check_bags(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
+    """Raises UserError if features have other numbers of ids, or another pooling."""
+    if data.get("layout") == SYNTHETIC:
+        return
+    ours = manifest.bags(found, reader.folder)
+    theirs = Bags.from_description(data.get("bags"), ours.features)
+    for table, (before, now) in enumerate(zip(ours.each(), theirs.each())):
+        both_vary = before.variable and now.variable
+        one_each = before[::2] == now[::2] == (1, False)  # pooling has no effect
+        if one_each or before == now or (both_vary and before.pooling == now.pooling):
+            continue
+        raise UserError(
+            f"checkpoint {reader.folder}, table {table}: the model was trained with ids per sample "
+            f"{before}, but the data has {now}",
+            path=reader.folder,
+            table=table,
+            expected=str(before),
+            found=str(now),
+        )
 
 
 def _check_dense(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:

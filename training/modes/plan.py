@@ -37,7 +37,11 @@ def planned_run(config: Config) -> PlannedRun:
     if data.data_dir is not None:
         train = dataset.open_train(data.data_dir, data.data_layout)
         of_data["dense_features"] = train.dense_features
-        sizes = tuple(train.vocab_sizes) if data.vocab_sizes is None else sizes
+        if data.vocab_sizes is None:
+            sizes = tuple(train.vocab_sizes)
+            of_data["hotness"] = train.bags.hotness
+    if data.hotness is not None:
+        of_data["hotness"] = data.hotness_of(len(sizes))
     shape = ModelShape(
         sizes,
         dimension=model.embedding_dim,

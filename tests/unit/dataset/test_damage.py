@@ -93,7 +93,7 @@ def test_open_split_refuses_edited_metadata(three_file):
 
 
 @pytest.mark.parametrize(("change", "field", "found"), [
-    (lambda c: c.update(format_version=2), "format_version", 2),
+    (lambda c: c.update(format_version=3), "format_version", 3),
     (lambda c: c.pop("samples"), "samples", None),
     (lambda c: c.update(samples=-1), "samples", -1),
     (lambda c: c.update(vocab_sizes=[5, -1]), "vocab_sizes[1]", -1),
@@ -111,7 +111,8 @@ def test_open_split_refuses_malformed_metadata(three_file, change, field, found)
 @pytest.mark.parametrize(("text", "field", "found"), [
     ("{", None, None), ("{}", "vocab_sizes", None),
     ('{"vocab_sizes": [5, 6], "dense_raw_type": "float64"}', "dense_raw_type", "float64"),
-    ('{"vocab_sizes": [5, 6], "hotness_per_table": [3, 1]}', "hotness_per_table", [3, 1]),
+    ('{"vocab_sizes": [5, 6], "hotness_per_table": [3]}', "hotness_per_table", 1),
+    ('{"vocab_sizes": [5, 6], "hotness_per_table": [3, 0]}', "hotness_per_table[1]", 0),
     ('{"vocab_sizes": [5, 6], "dense_transform": "none"}', "format_version", None),
     ('{"vocab_sizes": [5, 6], "dense_log": "True"}', "dense_log", "True"),
 ])  # fmt: skip

@@ -87,7 +87,7 @@ REFUSED = {
     **{f"cardinality {size}": (("feature_spec", "user id 1", "cardinality"), size,
                                "feature_spec.user id 1.cardinality", size)
        for size in (None, "auto", 0)},
-    "hotness": (("feature_spec", "user id 1", "hotness"), 3, "feature_spec.user id 1.hotness", 3),
+    "hotness": (("feature_spec", "user id 1", "hotness"), 0, "feature_spec.user id 1.hotness", 0),
     "no numerical": (("channel_spec", "numerical"), [], "channel_spec.numerical", 0),
     "no categorical": (("channel_spec", "categorical"), [], "channel_spec.categorical", 0),
     "two labels": (("channel_spec", "label"), ["clicked", "num_0"], "channel_spec.label", 2),

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement, plan
-from model.embedding.tables import FusedTables, ReplicatedTables
+from model.embedding.replicated import ReplicatedTables
+from model.embedding.tables import FusedTables
 from ops.embedding import RowIds, create_table, embedding_initialize
 from tests.support.row_optimizers import OPTIONS, ReferenceRows
 from tests.support.thread_ranks import ThreadRanks

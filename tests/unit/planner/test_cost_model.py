@@ -247,3 +247,34 @@ def test_predict_refuses_inconsistent_arguments(change, found):
 def test_model_shape_refuses_invalid_sizes(options, names):
     with pytest.raises(ValueError, match=names):
         ModelShape((5,), **options)
+
+
+def test_count_step_of_several_ids_per_sample():
+    """By hand: 3 tables of D = 4 with 2, 1 and 5 ids; 8 rows read for 3 vectors."""
+    shape = ModelShape((5, 300, 40000), 4, bottom_mlp=(4,), top_mlp=(1,), hotness=(2, 1, 5))
+    one = count_step(shape, plan(shape.vocab_sizes, 4, 1), 10, "fp32")
+    assert one.lookup_bytes == 10 * 4 * (8 * 4 + 3 * 4)
+    assert one.update_bytes == 10 * (3 * 4 * 4 + 2 * 8 * 4 * 4)
+    assert one.input_bytes == 10 * (1 + 2 * 13 + 2 * 1 + 1 * 2 + 5 * 4)
+    assert one.id_bytes == one.vector_bytes == 0
+    two = plan(shape.vocab_sizes, 4, 2, policy="row")
+    counts = count_step(shape, two, 10, "fp32", per_table_files=False)
+    # A bag of 2 ids has a row on 1.5 of 2 ranks, one of 5 on 1.9375.
+    assert counts.vector_bytes == pytest.approx(5 * (1.5 + 1 + 1.9375) * 4 * 4)
+    assert counts.id_bytes == 5 * 8 * 4
+    assert counts.lookup_bytes == pytest.approx(5 * 4 * 4 * (8 + 1.5 + 1 + 1.9375))
+    # Distinct rows, if they are fewer than the partial sums.
+    few = count_step(shape, two, 10, "fp32", unique_fraction=0.25)
+    assert few.vector_bytes == pytest.approx(0.25 * 5 * 8 * 4 * 4)
+    many = count_step(shape, two, 10, "fp32", unique_fraction=0.9)
+    assert many.vector_bytes == pytest.approx(counts.vector_bytes)
+
+
+def test_expected_unique_fraction_counts_every_id():
+    twice = expected_unique_fraction((50,), 40, 1.1, (2,))
+    assert twice == pytest.approx(expected_unique_fraction((50,), 80, 1.1))
+
+
+def test_hotness_of_another_number_of_tables_is_refused():
+    with pytest.raises(ValueError, match="expected 3 numbers, one per table, found 2"):
+        ModelShape((5, 6, 7), hotness=(1, 2))
