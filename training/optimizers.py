@@ -73,6 +73,11 @@ class DenseOptimizer(abc.ABC):
         )
 
     @property
+    def updates(self) -> tf.Variable:
+        """The number of updates so far, int64."""
+        return self._iteration
+
+    @property
     def variables(self) -> list[tf.Variable]:
         """The number of updates and the states of each variable, in the order of checkpoints."""
         return [self._iteration, *(state for _, states in self._updated for state in states)]

@@ -172,12 +172,14 @@ class Embedding(Protocol):
 
     Attributes:
         placement: which rank holds which rows.
+        optimizer: updates the rows.
         separable: each of these calls may be a separate `tf.function`. False if a gradient tape
             connects the lookup to the gradients.
         side_stream: what runs on a GPU's side stream; by default nothing.
     """
 
     placement: Placement
+    optimizer: RowOptimizer
     separable: bool
     side_stream: SideStream
 

@@ -60,6 +60,9 @@ class RowOptimizer:
             of the rows [n, D], new states). `rows` is a function without arguments that returns the
             rows [n, D]; `sums` is [n, D], each of `states` [n, D] or [n, 1]. None: plain gradient
             descent, gradient by gradient.
+        rate_factor: a factor on the learning rate that depends on the number t of the update,
+            starting at 1: (tensorflow, t as a float32 scalar, values of the rule) -> scalar. The
+            training step multiplies the rate by it. None: no factor.
     """
 
     name: str
@@ -69,6 +72,7 @@ class RowOptimizer:
     positive: tuple[str, ...] = ()
     below_one: tuple[str, ...] = ()
     formula: Callable[..., tuple[Any, list[Any]]] | None = None
+    rate_factor: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         kinds = [state.per for state in self.states]
@@ -186,6 +190,22 @@ def _ftrl(tf, rows, sums, states, learning_rate, values):
     return tf.where(total != 0.0, rows - weights, 0.0), [total, linear]
 
 
+def _adam(tf, rows, sums, states, learning_rate, values):
+    """Kingma and Ba 2015, for the rows that occur; see row_optimizers.h."""
+    (m, v), (beta1, beta2, epsilon) = states, values
+    m += (sums - m) * (tf.constant(1.0) - beta1)
+    v += (tf.square(sums) - v) * (tf.constant(1.0) - beta2)
+    return learning_rate * m / (tf.sqrt(v) + epsilon), [m, v]
+
+
+def _adam_rate_factor(tf, updates, values):
+    """sqrt(1 - beta2^t) / (1 - beta1^t), by expm1: the differences keep all their digits."""
+    corrections = [
+        -tf.math.expm1(updates * (math.log(beta) if beta > 0 else -math.inf)) for beta in values[:2]
+    ]
+    return tf.sqrt(corrections[1]) / corrections[0]
+
+
 _ADAGRAD = {"epsilon": 1e-8, "initial_accumulator": 0.0}
 
 OPTIMIZERS: dict[str, RowOptimizer] = {
@@ -216,6 +236,17 @@ OPTIMIZERS: dict[str, RowOptimizer] = {
             (RowState("accumulator", initial="initial_accumulator"), RowState("linear")),
             {"l1": 0.0, "l2": 0.0, "beta": 0.0, "initial_accumulator": 0.0},
             formula=_ftrl,
+        ),
+        # With TensorFlow Addons' defaults of LazyAdam.
+        RowOptimizer(
+            "adam",
+            "Adam",
+            (RowState("m"), RowState("v")),
+            {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7},
+            positive=("epsilon",),
+            below_one=("beta1", "beta2"),
+            formula=_adam,
+            rate_factor=_adam_rate_factor,
         ),
     )
 }

@@ -15,6 +15,7 @@ import tensorflow as tf
 from model.embedding import stored_rows
 from model.embedding.exchange import TableExchange
 from model.embedding.interface import EmbeddingOptions, ExchangePlan, Ranks, SideStream
+from model.embedding.optimizers import find
 from model.embedding.placement import Placement
 from model.embedding.replicated import ReplicatedTables
 from model.embedding.row_exchange import RowExchange
@@ -52,6 +53,7 @@ class ShardedEmbedding:
         self._dtype = options.exchange_dtype
         self._side_stream = options.side_stream
         self._scale = options.gradient_scale(cluster.size)
+        self.optimizer = find(options.optimizer)
         self._replicated: ReplicatedTables | None = None
         # As int64 arrays: with int32 indices, a GPU's gather would copy them to it in each step.
         exchanged, self._exchanged_tables = placement, None

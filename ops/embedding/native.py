@@ -50,8 +50,10 @@ class RowRule(NamedTuple):
     """How gradients change rows.
 
     Attributes:
-        optimizer: name of a rule in row_optimizers.h: sgd, adagrad, rowwise_adagrad or ftrl.
-        hyperparameters: (epsilon,) for both Adagrads, (l1, l2, beta) for ftrl, () for sgd.
+        optimizer: name of a rule in row_optimizers.h: sgd, adagrad, rowwise_adagrad, ftrl or
+            adam.
+        hyperparameters: (epsilon,) for both Adagrads, (l1, l2, beta) for ftrl, (beta1, beta2,
+            epsilon) for adam, () for sgd.
         deterministic: False lets a GPU add the gradients of SGD in any order (faster). CPUs and
             the other rules always keep the order of the batch.
     """

@@ -185,16 +185,27 @@ def run_sgd_sorted(problem, bad_places):
     return 0.0
 
 
+# Hyper-parameters of the rules with states.
+_OPTIONS = {
+    "adagrad": (np.float32(1e-8),),
+    "rowwise_adagrad": (np.float32(1e-8),),
+    "ftrl": (0.02, 0.1, 0.5),
+    "adam": (0.9, 0.99, 1e-3),
+}
+
+
 def run_stateful(problem, bad_places, name):
     """Bit for bit its operations in float32; row-wise: within the rounding of the mean square."""
     rate, scale = np.float32(0.05), np.float32(0.25)
-    options = (0.02, 0.1, 0.5) if name == "ftrl" else (np.float32(1e-8),)
+    options = _OPTIONS[name]
     states = [np.abs(problem.rows) + np.float32(0.1)]
     if name == "rowwise_adagrad":
         states = [states[0][:, 0].copy()]
     if name == "ftrl":
         states[0][::2] = 0
         states.append(problem.rows * np.float32(-0.3))
+    if name == "adam":
+        states = [problem.rows * np.float32(-0.3), *states]
     starts = [problem.rows, *states]
     buffers = [problem.memory.upload(start) for start in starts]
     problem.update(name, buffers[0], rate, scale, options, buffers[1:])
@@ -225,7 +236,8 @@ def run_scale_0(problem, bad_places):
     for name, deterministic, options, states in (
         ("sgd", False, (), []), ("sgd", True, (), []), ("adagrad", True, (1e-8,), [of_columns]),
         ("rowwise_adagrad", True, (1e-8,), [per_row]),
-        ("ftrl", True, (0.02, 0.1, 0.5), [of_columns, problem.rows]),
+        ("ftrl", True, _OPTIONS["ftrl"], [of_columns, problem.rows]),
+        ("adam", True, _OPTIONS["adam"], [problem.rows, of_columns]),
     ):  # fmt: skip
         starts = [problem.rows, *states]
         buffers = [problem.memory.upload(start) for start in starts]
@@ -281,6 +293,7 @@ def checks(library, memory, large):
         "Adagrad": (functools.partial(run_stateful, name="adagrad"), long_cases),
         "Adagrad row-wise": (functools.partial(run_stateful, name="rowwise_adagrad"), long_cases),
         "FTRL": (functools.partial(run_stateful, name="ftrl"), long_cases),
+        "Adam": (functools.partial(run_stateful, name="adam"), long_cases),
         "scale 0": (run_scale_0, nothing),
     }
     for name, (run, further) in runs.items():

@@ -146,7 +146,7 @@ class ReferenceDLRM:
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
         self.top = [(k.astype(np.float64), b.astype(np.float64)) for k, b in top]
         self._tables = [ReferenceRows(optimizer, table, options=options) for table in tables]
-        self._factor = table_factor
+        self._factor, self._updates = table_factor, 0
 
     @property
     def tables(self):
@@ -194,6 +194,7 @@ class ReferenceDLRM:
 
     def step(self, dense, ids, label, learning_rate):
         """Trains on one batch; returns the mean loss before the update."""
+        self._updates += 1
         features, bottom, top = self._forward(dense, ids)
         logits, label = top[-1][:, 0], label.astype(np.float64)
         loss = np.mean(np.logaddexp(0, logits) - label * logits)
@@ -210,9 +211,15 @@ class ReferenceDLRM:
                     layers[index][1] - learning_rate * bias,
                 )
         for t, table in enumerate(self._tables):
+            slots = list(self._slots(t, ids))
             summed = self._factor * sum(
                 self.sum_gradients(table.rows, chosen, share * feature_gradients[:, t + 1])
-                for chosen, share in self._slots(t, ids)
+                for chosen, share in slots
             )
-            table.apply(summed.any(axis=1), summed, self._table_rate * learning_rate)
+            # Adam changes a row that occurs even if its gradient is 0.
+            touched = np.unique(
+                np.concatenate([chosen[share[:, 0] > 0] for chosen, share in slots])
+            )
+            rate = self._table_rate * learning_rate * table.rate_factor(self._updates)
+            table.apply(touched, summed, rate)
         return loss

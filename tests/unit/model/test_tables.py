@@ -71,7 +71,7 @@ def test_lookup_adds_each_tables_base_offset(native, seed, rng):
 def configured(name):
     """Returns (optimizer, its options): other than the defaults, and an initial accumulator."""
     options = dict(OPTIONS.get(name, {}))
-    if OPTIMIZERS[name].states:
+    if "initial_accumulator" in OPTIMIZERS[name].hyperparameters:
         options["initial_accumulator"] = 0.25
     return OPTIMIZERS[name].with_options(options), options
 
