@@ -54,6 +54,12 @@ def auc_of_probabilities(probabilities: np.ndarray) -> float:
     return float(np.sum(p * below) / (np.sum(p) * np.sum(q) - np.sum(p * q)))
 
 
+def label_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of positive labels, of the logits' shape and dtype."""
+    with np.errstate(over="ignore"):  # Infinity gives the right probability, 0.
+        return 1 / (1 + np.exp(-logits))
+
+
 class LabelModel(abc.ABC):
     """Draws samples with their true logits.
 
@@ -109,7 +115,7 @@ class LabelModel(abc.ABC):
         for _ in range(25):
             scale = (low + high) / 2
             bias = _fit_bias(scale * logits)
-            auc = auc_of_probabilities(1 / (1 + np.exp(-(scale * logits + bias))))
+            auc = auc_of_probabilities(label_probabilities(scale * logits + bias))
             low, high = (scale, high) if auc < TARGET_AUC else (low, scale)
         self._scale = scale
         self._bias = bias - scale * float(self._factors @ parts.mean(axis=1))
@@ -226,6 +232,6 @@ def _fit_bias(logits):
     low, high = -30.0, 30.0
     for _ in range(25):
         bias = (low + high) / 2
-        rate = np.mean(1 / (1 + np.exp(-(logits + bias))))
+        rate = np.mean(label_probabilities(logits + bias))
         low, high = (bias, high) if rate < TARGET_RATE else (low, bias)
     return bias

@@ -23,7 +23,7 @@ import numpy as np
 from dataset import command_line, hotness, layouts, metadata, ownership, vocabularies
 from dataset.crossed_model import CrossedModel
 from dataset.errors import DatasetError
-from dataset.hidden_model import HiddenModel, LabelModel
+from dataset.hidden_model import HiddenModel, LabelModel, label_probabilities
 from dataset.rewrite import each_chunk
 from ops.bags import Bags
 from storage.arguments import first_paragraph, whole_number
@@ -95,7 +95,7 @@ def write_split(
         random = np.random.Generator(np.random.SFC64([*seed, block]))
         records = np.empty((count, record // 4), np.int32)
         records[:, 1:], logits[first : first + count] = model.sample(random, count)
-        chances = 1 / (1 + np.exp(-logits[first : first + count]))
+        chances = label_probabilities(logits[first : first + count])
         records[:, 0] = labels[first : first + count] = random.random(count, np.float32) < chances
         output.write(0, records, first * record)
 
@@ -259,7 +259,7 @@ def _tables(parsed):
                 raise DatasetError(problem, flag=flag, found=value)
         return sizes or VOCAB_SIZES, None
     if sizes is None:
-        sizes, ids = CROSSED_VOCAB_SIZES, ids or CROSSED_HOTNESS
+        sizes, ids = CROSSED_VOCAB_SIZES, CROSSED_HOTNESS if ids is None else ids
     return sizes, hotness.make_bags(ids, pooling, len(sizes), "--labels=crossed")
 
 

@@ -20,6 +20,7 @@ KILLS = [
     ("to_raw", "replace", 1), ("to_raw", "replace", 2), ("raw_file", "replace", 1),
     ("synthetic", "fsync", 2), ("synthetic", "replace", 0), ("synthetic", "replace", 1),
     ("synthetic", "replace", 2), ("synthetic", "replace", 3),
+    ("crossed", "replace", 3), ("crossed", "replace", 4),
 ]  # fmt: skip
 
 
