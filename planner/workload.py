@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
-from model.interactions import Interaction, interaction_class
+from model.interactions import Interaction, InteractionOptions, interaction_class
 
 ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
@@ -32,6 +32,7 @@ class ModelShape:
       bottom_mlp: widths of its layers.
       top_mlp: widths of its layers.
       interaction: a name in `model.interactions.INTERACTIONS`.
+      cross_layers, cross_rank: see `model.interactions.InteractionOptions`.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -40,6 +41,8 @@ class ModelShape:
     bottom_mlp: tuple[int, ...] = (512, 256, 128)
     top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
     interaction: str = "dot"
+    cross_layers: int = 3
+    cross_rank: int = 512
 
     def __post_init__(self):
         if not self.bottom_mlp or self.bottom_mlp[-1] != self.dimension:
@@ -49,11 +52,12 @@ class ModelShape:
             )
         if not self.top_mlp:
             raise ValueError("top MLP: expected at least one layer, found none")
-        interaction_class(self.interaction)
+        self.make_interaction()
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction, which counts its own work."""
-        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension)
+        options = InteractionOptions(self.cross_layers, self.cross_rank)
+        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension, options)
 
     @property
     def layers(self) -> list[tuple[int, int]]:
