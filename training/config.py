@@ -391,8 +391,8 @@ class SpeedConfig:
     mlp: str = setting(
         "auto",
         "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16; also "
-        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
-        "device and type and --xla is off, else tensorflow",
+        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: "
+        "fused if the op is built for the device and type and --xla is off, else tensorflow",
         choices=("auto", "fused", "tensorflow"),
     )
     tf32: bool = setting(
