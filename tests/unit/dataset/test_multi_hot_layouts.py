@@ -267,7 +267,7 @@ def test_validate_counts_ids_and_lists(tmp_path, rng):
         assert f"ids 0 to {rows - 1} of {rows} rows, {seen} seen" in line
         hotness, pooling = FIXED.hotness[table], FIXED.pooling[table]
         if isinstance(ids, tuple):
-            mean = f"mean {len(values) / LARGE:.4g}"
+            mean = f"{len(values) / LARGE:.4g} on average"
             assert line.endswith(f"; {pooling} of up to {hotness} ids per sample, {mean}")
         elif hotness > 1:
             assert line.endswith(f"; {pooling} of {hotness} ids per sample")
