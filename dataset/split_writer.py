@@ -197,7 +197,8 @@ class SplitWriter:
         block = self._written // CHUNK_SAMPLES
         for index, offset in enumerate(self._encoding.positions(chunk, encoded)):
             self._digests[index].add(block, encoded[index])
-            self._output.write(index, encoded[index], offset)
+            if encoded[index].size:  # Lists may have no ids.
+                self._output.write(index, encoded[index], offset)
         self._written += count
         self._waiting -= count
 
