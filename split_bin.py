@@ -3,8 +3,9 @@
     python3 split_bin.py train_data.bin $DATA/train
 
 SRC holds records of little-endian 4-byte words: the label, 13 dense counts, one id per table
-(160 bytes with 26 tables). DST becomes a folder that main.py reads. It holds label.bin, dense.bin
-and category.bin; with --split_categories, it has one narrow file per table instead of category.bin.
+(160 bytes with 26 tables) or several (--hotness). DST becomes a folder that main.py reads. It holds
+label.bin, dense.bin and category.bin; with --split_categories, it has one narrow file per table
+instead of category.bin.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataset.errors import DatasetError
 from dataset.opening import open_split
 from dataset.rewrite import each_chunk, rewrite
 from dataset.stored_types import Declared
+from ops.bags import Bags
 from storage.arguments import first_paragraph
 
 
@@ -82,6 +84,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=list(TRANSFORMS),
         help="transform applied before SRC's float32 dense values were stored; none means counts",
     )
+    command_line.add_bag_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing split")
     parser.add_argument(
         "--jobs",
@@ -117,39 +120,90 @@ def find_vocab_sizes(given: str | None, source: str, destination: str) -> list[i
     Raises:
         DatasetError: the sizes are malformed, or differ from those of the train split.
     """
-    destination = os.path.abspath(destination)
     sizes = vocabularies.parse_sizes(given, "--vocab_sizes") if given is not None else None
-    if os.path.basename(destination) == "test":
-        train = os.path.join(os.path.dirname(destination), "train")
-        content = metadata.read(train) if files.is_folder(train) else None
-        if content is not None:
-            wrong = sizes and vocabularies.difference(
-                sizes, content["vocab_sizes"], "the given list", train
-            )
-            if wrong:
-                problem = f"--vocab_sizes: expected the sizes of {train}: {wrong}"
-                raise DatasetError(problem, flag="vocab_sizes", path=train)
-            return content["vocab_sizes"]
+    train, content = _train_metadata(destination)
+    if content is not None:
+        wrong = sizes and vocabularies.difference(
+            sizes, content["vocab_sizes"], "the given list", train
+        )
+        if wrong:
+            problem = f"--vocab_sizes: expected the sizes of {train}: {wrong}"
+            raise DatasetError(problem, flag="vocab_sizes", path=train)
+        return content["vocab_sizes"]
     if sizes is not None:
         return sizes
+    content = layouts.raw_metadata(os.path.abspath(source))
+    if content is not None:
+        return content["vocab_sizes"]
     return vocabularies.find_sizes(os.path.dirname(os.path.abspath(source)))
 
 
+def find_bags(
+    hotness: Sequence[int] | None, pooling: Sequence[str] | None, destination: str
+) -> tuple[Sequence[int] | None, Sequence[str] | None]:
+    """Returns (hotness, pooling) as given, or those of the train split for a test split.
+
+    Args:
+        hotness: ids of each feature from the command line, or None.
+        pooling: names from the command line, or None.
+        destination: the folder to write.
+
+    Raises:
+        DatasetError: the given hotness differs from the train split's.
+    """
+    train, content = _train_metadata(destination)
+    if content is None:
+        return hotness, pooling
+    bags = metadata.bags(content, train)
+    if hotness is not None and tuple(hotness) != bags.hotness:
+        what = f"--hotness: expected that of {train}"
+        raise DatasetError.mismatch(None, what, list(bags.hotness), list(hotness), flag="hotness")
+    if bags.is_one_hot:
+        return hotness, pooling
+    return bags.hotness, bags.pooling if pooling is None else pooling
+
+
+def _train_metadata(destination):
+    """Returns (folder, content of its metadata.json) of the train split of a test split.
+
+    The content is None for another split, or if the train split has none.
+    """
+    destination = os.path.abspath(destination)
+    train = os.path.join(os.path.dirname(destination), "train")
+    if os.path.basename(destination) != "test" or not files.is_folder(train):
+        return train, None
+    return train, metadata.read(train)
+
+
 def scan_vocab_sizes(
-    path: str, tables: int = 26, jobs: int | None = None, progress: bool = True
+    path: str,
+    tables: int = 26,
+    jobs: int | None = None,
+    progress: bool = True,
+    hotness: Sequence[int] | None = None,
 ) -> list[int]:
     """Returns the smallest sizes that hold a raw file's ids: each table's largest id plus one.
+
+    Args:
+        path: the file.
+        tables: number of tables.
+        jobs: number of threads; default: one per core, at most 8.
+        progress: show a progress bar.
+        hotness: ids of each table; default: one.
 
     Raises:
         DatasetError: an id is negative, or the file is empty.
     """
-    description = layouts.describe_raw(path, [vocabularies.MAX_ROWS] * tables)
+    bags = Bags.one_hot(tables) if hotness is None else Bags.of(hotness)
+    tables = bags.features
+    description = layouts.describe_raw(path, [vocabularies.MAX_ROWS] * tables, bags=bags)
     if not description.samples:
         raise DatasetError.of_path(path, "samples: expected at least 1, found 0", bound=1)
     largest = np.zeros((-(-description.samples // CHUNK_SAMPLES), tables), np.int64)
 
     def work(block, first, count):
-        largest[block] = largest_ids(reader.read(first, count).ids[0])
+        ids = largest_ids(reader.read(first, count).ids[0])
+        largest[block] = np.maximum.reduceat(ids, bags.first_slots)
 
     with ChunkReader(description) as reader:
         each_chunk(description.samples, work, description.bytes_per_sample, "scan", jobs, progress)
@@ -166,15 +220,17 @@ def split(parsed: argparse.Namespace) -> int:
     """Splits SRC into DST according to the command line; returns the exit status."""
     files.size(parsed.source)  # Fails before the first message.
     sizes = find_vocab_sizes(parsed.vocab_sizes, parsed.source, parsed.destination)
+    hotness, pooling = find_bags(*command_line.parse_bags(parsed), parsed.destination)
     if sizes is None:
         print(
             f"split_bin.py: unknown vocabulary sizes: scanning {parsed.source} for them",
             file=sys.stderr,
         )
-        sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs)
+        sizes = scan_vocab_sizes(parsed.source, jobs=parsed.jobs, hotness=hotness)
     declared = Declared(
-        parsed.label_type, parsed.dense_type, parsed.dense_transform, parsed.applied_transform
-    )
+        parsed.label_type, parsed.dense_type, parsed.dense_transform, parsed.applied_transform,
+        hotness, pooling,
+    )  # fmt: skip
     source = open_split(parsed.source, "raw", sizes, declared=declared)
     layout = "per_table" if parsed.split_categories else "three_file"
     seconds = rewrite(
@@ -187,8 +243,8 @@ def split(parsed: argparse.Namespace) -> int:
     size = source.samples * source.bytes_per_sample
     print(
         f"{parsed.destination}: {source.samples} samples, {layout}, {len(sizes)} tables with "
-        f"{sum(sizes)} rows, dense {source.dense_transform}; read {size / 1e9:.2f} GB in "
-        f"{seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
+        f"{sum(sizes)} rows{_ids_text(source.bags)}, dense {source.dense_transform}; read "
+        f"{size / 1e9:.2f} GB in {seconds:.1f} s ({size / 1e9 / seconds:.2f} GB/s)"
     )
     if source.effective_transform is None:
         print(
@@ -196,6 +252,10 @@ def split(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _ids_text(bags):
+    return "" if bags.is_one_hot else f", {bags.slots} ids per sample"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

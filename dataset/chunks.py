@@ -38,6 +38,7 @@ class Chunk(NamedTuple):
         boundaries: for each categorical column with a variable feature, by its position in `ids`:
             int64 [n + 1], where the lists begin in the ids of the complete split. The lists of
             the chunk are ids[b[i] - b[0] : b[i + 1] - b[0]].
+        last: whether no samples follow.
     """
 
     first: int
@@ -45,6 +46,7 @@ class Chunk(NamedTuple):
     dense: np.ndarray
     ids: list[np.ndarray]
     boundaries: Mapping[int, np.ndarray] = types.MappingProxyType({})
+    last: bool = False
 
 
 class ChunkReader:
@@ -93,6 +95,7 @@ class ChunkReader:
             dense=arrays[self.description.dense_column],
             ids=[arrays[column] for column in self.description.table_columns],
             boundaries=boundaries,
+            last=first + count == self.description.samples,
         )
 
     def _array(self, column, count):

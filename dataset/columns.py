@@ -192,7 +192,7 @@ class DatasetDescription:
         return sum(column.bytes_per_sample for column in self.columns)
 
     def with_bags(self, bags: Bags) -> DatasetDescription:
-        """Returns the description with other pooling; the slots of all features stay the same."""
+        """Returns the description with other pooling, or other hotness of variable features."""
         if bags == self.bags:
             return self
         columns = tuple(

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from dataset import files, vocabularies
+from dataset import files, hotness, vocabularies
 from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
 from dataset.layouts import has_days
@@ -71,8 +71,13 @@ def run(name: str, job: Callable[[], int], interrupted: str = "interrupted") -> 
         return EXIT_INTERRUPTED
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for facts that a dataset's files may not record."""
+def add_source_arguments(parser: argparse.ArgumentParser, *, one_hot: bool = False) -> None:
+    """Adds the flags for facts that a dataset's files may not record.
+
+    Args:
+        parser: the parser.
+        one_hot: whether the dataset has one id per feature: leaves out `add_bag_arguments`.
+    """
     parser.add_argument(
         "--vocab_sizes", metavar="LIST", help="rows of each table, for data that does not record it"
     )
@@ -88,6 +93,39 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="transform to apply to the stored dense values, instead of the layout's",
     )
     parser.add_argument("--applied_transform", choices=list(TRANSFORMS), help=APPLIED_HELP)
+    if one_hot:
+        parser.set_defaults(hotness=None, pooling=None)
+    else:
+        add_bag_arguments(parser)
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags for several ids per categorical feature."""
+    parser.add_argument(
+        "--hotness",
+        metavar="LIST",
+        help="ids per sample of each categorical feature, for data that does not record it: "
+        "comma-separated integers, a .json file with a list, or mlperf (DLRM-DCNv2)",
+    )
+    parser.add_argument(
+        "--pooling",
+        metavar="LIST",
+        help="how the vectors of a feature's ids become one, sum or mean: one name, or one for "
+        "each feature (comma-separated, or a .json file with a list; default: sum)",
+    )
+
+
+def parse_bags(parsed: argparse.Namespace) -> tuple[list[int] | None, list[str] | None]:
+    """Returns the hotness and the pooling that the flags of `add_bag_arguments` give.
+
+    Raises:
+        DatasetError: a flag is malformed.
+    """
+    ids, pooling = parsed.hotness, parsed.pooling
+    return (
+        None if ids is None else hotness.parse_hotness(ids, "--hotness"),
+        None if pooling is None else hotness.parse_pooling(pooling, "--pooling"),
+    )
 
 
 def open_source(
@@ -112,8 +150,9 @@ def open_source(
     if parsed.vocab_sizes is not None:
         sizes = vocabularies.parse_sizes(parsed.vocab_sizes, "--vocab_sizes")
     declared = Declared(
-        parsed.label_type, parsed.dense_type, parsed.dense_transform, parsed.applied_transform
-    )
+        parsed.label_type, parsed.dense_type, parsed.dense_transform, parsed.applied_transform,
+        *parse_bags(parsed),
+    )  # fmt: skip
     folder = os.path.normpath(path)
     if files.is_folder(folder) and (is_dataset(folder) or (flat_days and has_days(folder))):
         return list(open_dataset(folder, layout, sizes, declared=declared))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dataset import command_line, encode, layouts, ownership, transforms, vocabularies
+from dataset import command_line, encode, layouts, metadata, ownership, transforms, vocabularies
 from dataset.columns import DatasetDescription
 from dataset.command_line import add_source_arguments, open_source
 from dataset.destination import Destination
@@ -76,23 +76,30 @@ def convert_dataset(
                 if not may_replace:
                     Destination(path, layout).refuse_complete()
             if raw:
-                _check_raw_sides(claim, destination, sources[0].vocab_sizes, overwrite)
+                _check_raw_sides(claim, destination, sources[0], overwrite)
             for source, path, name, may_replace in zip(sources, paths, names, allowed):
                 seconds = convert_split(source, path, layout, overwrite=may_replace, **options)
                 claim.record([name])
                 done.append((source, path, seconds))
             if raw:
-                ownership.record_dataset(destination, sources[0].vocab_sizes, {})
+                train = sources[0]
+                ownership.record_dataset(destination, train.vocab_sizes, {}, train.bags)
     except ClaimError as error:
         raise DatasetError.of_os(error) from error
     return done
 
 
-def _check_raw_sides(claim, destination, vocab_sizes, overwrite):
+def _check_raw_sides(claim, destination, train, overwrite):
     """Checks that the files next to raw files may be written: none replaces a user's file."""
     owned = ownership.raw_files(destination) if overwrite else claim.leftovers
-    replaceable = vocabularies.FILE_NAME in owned
-    ownership.check_vocab_sizes(destination, vocab_sizes, replaceable)
+    ownership.check_vocab_sizes(
+        destination, train.vocab_sizes, replaceable=vocabularies.FILE_NAME in owned
+    )
+    ownership.check_raw_metadata(
+        destination,
+        ownership.raw_metadata(train.vocab_sizes, train.bags),
+        replaceable=metadata.FILE_NAME in owned,
+    )
     ownership.check_generator(destination)
 
 

@@ -184,7 +184,7 @@ def _narrow_encoder(source, files, buffers):
         if fixed:
             column_kernels.narrow_ids([chunk.ids[i] for i in fixed], [arrays[i] for i in targets])
         # The last chunk has one more boundary: the end of the last list.
-        kept = samples + (chunk.first + samples == source.samples)
+        kept = samples + chunk.last
         for position, index in first_file.items():
             ids = chunk.ids[position]
             arrays[index] = buffers.array(index, ids.shape, files[index].dtype)

@@ -32,7 +32,7 @@ def make_bags(
 
     Args:
         hotness: ids of each feature; default: one.
-        pooling: of each feature, or one name for all; default: sum.
+        pooling: of each feature; default: sum.
         features: number of features.
         where: origin of the lists, for errors.
         **fields: fields of the errors.
@@ -42,8 +42,7 @@ def make_bags(
             `MAX_HOTNESS`, or a pooling is unknown.
     """
     hotness = [1] * features if hotness is None else list(hotness)
-    pooling = ["sum"] if pooling is None else list(pooling)
-    pooling = pooling * features if len(pooling) == 1 else pooling
+    pooling = ["sum"] * features if pooling is None else list(pooling)
     for what, values in (("hotness", hotness), ("pooling", pooling)):
         if len(values) != features:
             problem = f"{what}, one per categorical feature"
@@ -78,6 +77,8 @@ def parse_hotness(text: str, where: str) -> list[int]:
         values = structured.parse_json(
             text if text.startswith("[") else f"[{text}]", where, list[int]
         )
+        if not values:
+            raise structured.StructureError(where, "is empty")
     except structured.StructureError as error:
         problem = f"expected mlperf, comma-separated integers or a .json file, found {text!r:.80}"
         raise DatasetError(f"{where}: {problem}", flag="hotness", found=text) from error
@@ -125,14 +126,38 @@ def check_declared(
         )
     if declared_pooling is None:
         return bags
-    names = make_bags(None, declared_pooling, bags.features, "--pooling", flag="pooling").pooling
+    names = list(declared_pooling)
+    names = names * bags.features if len(names) == 1 else names
+    pooling = make_bags(None, names, bags.features, "--pooling", flag="pooling").pooling
     if bags.is_one_hot:
         what, found = "--pooling has no effect: expected features with several ids", "one id each"
         raise DatasetError(
             f"{path}: {what}, found {found}; leave the flag out",
             flag="pooling", path=path,
         )  # fmt: skip
-    return Bags(bags.hotness, names, bags.variable)
+    return Bags(bags.hotness, pooling, bags.variable)
+
+
+def check_slots(path: str, data: Bags, slots: Bags) -> None:
+    """Raises `DatasetError` unless batches with these slots hold the samples of a split.
+
+    Args:
+        path: the split, for errors.
+        data: the split's bags.
+        slots: as many for each fixed feature, and at least as many for a variable one.
+    """
+    if slots.features != data.features:
+        raise DatasetError.mismatch(path, "features with slots", data.features, slots.features)
+    for feature, (expected, found) in enumerate(zip(data.hotness, slots.hotness)):
+        variable = data.variable[feature]
+        if variable != slots.variable[feature]:
+            what = f"slots of table {feature}: variable lists"
+            raise DatasetError.mismatch(path, what, variable, not variable, table=feature)
+        if found < expected or (found > expected and not variable):
+            bound = f"at least {expected}" if variable else expected
+            raise DatasetError.mismatch(
+                path, f"slots of table {feature}", bound, found, table=feature
+            )
 
 
 def of_both(train: Bags, test: Bags, where: str) -> Bags:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, TypedDict
 
 from dataset import layouts, metadata, vocabularies
+from ops.bags import Bags
 from storage import atomic, structured
 from storage.claim import check_replaceable
 
@@ -60,9 +61,11 @@ def raw_files(folder: str) -> frozenset[str]:
         return frozenset()
     names = {layouts.GENERATOR_FILE, *stored["files"]}
     path = os.path.join(folder, vocabularies.FILE_NAME)
-    # Users write this file too; a list written by this project is repeated in generator.json.
+    # Users write these files too; content written by this project is repeated in generator.json.
     if "vocab_sizes" in stored and _read(path, list) == stored["vocab_sizes"]:
         names.add(vocabularies.FILE_NAME)
+    if "metadata" in stored and _read_metadata(folder) == stored["metadata"]:
+        names.add(metadata.FILE_NAME)
     return frozenset(names)
 
 
@@ -87,14 +90,21 @@ def forget_raw(path: str) -> None:
 
 
 def record_dataset(
-    folder: str, vocab_sizes: Sequence[int], files: dict[str, Any], **facts: Any
+    folder: str,
+    vocab_sizes: Sequence[int],
+    files: dict[str, Any],
+    bags: Bags | None = None,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Writes generator.json and vocab_sizes.json for the raw files in a folder.
+
+    For several ids per table, also metadata.json, which `dataset.layouts.raw_metadata` reads.
 
     Args:
         folder: the folder.
         vocab_sizes: rows of each table.
         files: {name: {"samples", "attainable_auc"}} of the new raw files.
+        bags: the ids of each table; default: one.
         **facts: further entries of generator.json.
 
     Returns:
@@ -106,6 +116,13 @@ def record_dataset(
     path = os.path.join(folder, vocabularies.FILE_NAME)
     if _read(path, list) != list(vocab_sizes):
         atomic.write_json(path, list(vocab_sizes))
+    stored = raw_metadata(vocab_sizes, bags)
+    if stored is not None:
+        facts["metadata"] = stored
+        if _read_metadata(folder) != stored:
+            atomic.write_json(os.path.join(folder, metadata.FILE_NAME), stored)
+    elif metadata.FILE_NAME in raw_files(folder):
+        os.unlink(os.path.join(folder, metadata.FILE_NAME))
     side = os.path.join(folder, layouts.GENERATOR_FILE)
     files = {**_generator_facts(side)["files"], **files}
     content = {**facts, "vocab_sizes": list(vocab_sizes), "files": files}
@@ -131,6 +148,41 @@ def check_vocab_sizes(folder: str, vocab_sizes: Sequence[int], replaceable: bool
     """
     path = os.path.join(folder, vocabularies.FILE_NAME)
     check_replaceable(path, lambda: replaceable or _read(path, list) == list(vocab_sizes))
+
+
+def raw_metadata(vocab_sizes: Sequence[int], bags: Bags | None) -> dict[str, Any] | None:
+    """Returns the content of the metadata.json next to raw files; None if each table has one id."""
+    if bags is None or bags.is_one_hot:
+        return None
+    content: dict[str, Any] = {
+        "vocab_sizes": list(vocab_sizes),
+        "hotness_per_table": list(bags.hotness),
+    }
+    if "mean" in bags.pooling:
+        content["pooling_per_table"] = list(bags.pooling)
+    return content
+
+
+def check_raw_metadata(folder: str, content: dict[str, Any] | None, replaceable: bool) -> None:
+    """Checks that a user's metadata.json is not overwritten, and does not describe the raw files.
+
+    Args:
+        folder: the folder of the file.
+        content: its new content (`raw_metadata`).
+        replaceable: whether this project wrote the existing file and may replace it.
+
+    Raises:
+        storage.claim.ClaimError: the file exists, with other content, and may not be replaced.
+    """
+    found = _read_metadata(folder)
+    if content is None and "hotness_per_table" not in (found or {}):
+        return  # It does not describe raw files.
+    path = os.path.join(folder, metadata.FILE_NAME)
+    check_replaceable(path, lambda: replaceable or found == content)
+
+
+def _read_metadata(folder):
+    return _read(os.path.join(folder, metadata.FILE_NAME), dict)
 
 
 def _generator_facts(path):

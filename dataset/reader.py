@@ -17,6 +17,8 @@ import tensorflow as tf
 from dataset.batches import local_batch_size, partition, steps
 from dataset.columns import TRANSFORMS, DatasetDescription
 from dataset.errors import DatasetError
+from dataset.hotness import check_slots
+from ops.bags import EMPTY, Bags
 from ops.read_slice.read_slice import IdCheck, read_slice
 
 __all__ = ["EpochOrder", "ReadAhead", "batches", "steps", "synthetic_batches"]
@@ -63,24 +65,26 @@ def batches(
     size: int = 1,
     *,
     tables: Sequence[int] | None = None,
+    bags: Bags | None = None,
     drop_remainder: bool = True,
     order: EpochOrder = _IN_ORDER,
     ahead: ReadAhead = _AHEAD,
 ) -> tf.data.Dataset:
     """Returns one rank's batches of one epoch.
 
-    With B = `global_batch_size`, N = `size`, b = B / N and T tables, each element is a dictionary
-    of fixed shapes:
+    With B = `global_batch_size`, N = `size`, b = B / N and W slots, the sum of all features'
+    hotness (`ops.bags`), each element is a dictionary of fixed shapes:
 
     * ``label`` float32 [b, 1], 0 or 1
     * ``dense`` float32 [b, 13], transformed
-    * ``categorical`` int32 [b, T]: all ids of this rank's samples; or, with `tables`,
-      [B, len(tables)]: the ids of those tables for the global batch, with the samples of rank s
-      from row s*b on (model-parallel input: reads only the files of those tables if each table has
-      its own file)
+    * ``categorical`` int32 [b, W]: all ids of this rank's samples, with `EMPTY` after the lists of
+      variable features; or, with `tables`, [B, slots of those tables]: their ids for the global
+      batch, with the samples of rank s from row s*b on (model-parallel input: reads only the files
+      of those tables if each table has its own file)
     * ``valid`` int32 scalar: number of rows that are samples of this rank. It is b, except in the
       last batch with `drop_remainder=False`: its R samples are divided in order, R // N to each
-      rank and one more to the first R % N ranks; the remaining rows of each tensor are 0.
+      rank and one more to the first R % N ranks; the remaining rows of each tensor are 0, the slots
+      of variable features `EMPTY`.
 
     A full batch of step s holds samples s*B to s*B + B - 1; those of rank r start at s*B + r*b.
     The pipeline checks that every id is inside its vocabulary, every label is 0 or 1, and every
@@ -93,13 +97,16 @@ def batches(
         size: number of ranks.
         tables: indices of the tables to read for the global batch; None to read all tables for
             this rank's slice.
+        bags: the slots of all features; default: the split's own. A variable feature may have more
+            than this split needs, such as the longest list of train and test
+            (`dataset.hotness.of_both`).
         drop_remainder: drop the last partial batch (training) or divide it (evaluation).
         order: order of the batches, and the first step.
         ahead: how far to read ahead.
 
     Raises:
         DatasetError: the ranks do not divide the batch, the split has fewer samples than one batch,
-            or a rank, table or start step does not exist.
+            its samples do not fit the slots, or a rank, table or start step does not exist.
         ops.loader.LibraryNotBuiltError: the native library is not built.
     """
     local = local_batch_size(global_batch_size, size)
@@ -124,8 +131,13 @@ def batches(
         numbers = tf.data.Dataset.from_tensor_slices(random.permutation(total)[order.start_step :])
     # The shares of all ranks; this rank's share is one row.
     ranks = tf.range(size, dtype=tf.int64)
-    id_columns, picked = _columns_of(description, tables)
-    stored = [table for column in id_columns for table in column.tables]
+    if bags is None:
+        bags = description.bags
+    else:
+        check_slots(description.path, description.bags, bags)
+    id_columns, picked = _columns_of(description, tables, bags)
+    slots = [bags.select(column.tables).slots for column in id_columns]
+    stored = [t for column in id_columns for t in column.tables for _ in range(bags.hotness[t])]
     bounds = [description.vocab_sizes[table] for table in stored]
     shift = TRANSFORMS[description.dense_transform]
 
@@ -139,6 +151,7 @@ def batches(
             columns=id_columns,
             dtype=tf.int32,
             check=IdCheck(bounds, stored),
+            slots=slots,
         )
         return ids if picked is None else tf.gather(ids, picked, axis=1)
 
@@ -180,8 +193,8 @@ def batches(
     return dataset.prefetch(ahead.prefetch).with_options(_options(ahead.parallel_reads))
 
 
-def _columns_of(description, tables):
-    """Returns (columns to read, positions of the ids to keep, in order; None to keep all)."""
+def _columns_of(description, tables, bags):
+    """Returns (columns to read, positions of the slots to keep, in order; None to keep all)."""
     if tables is None:
         return description.table_columns, None
     tables = list(tables)
@@ -192,7 +205,9 @@ def _columns_of(description, tables):
             raise DatasetError.of_path(description.path, problem, table=table, bound=bound)
     read = [c for c in description.table_columns if not set(tables).isdisjoint(c.tables)]
     have = [table for column in read for table in column.tables]
-    return read, None if have == tables else [have.index(table) for table in tables]
+    if have == tables:
+        return read, None
+    return read, bags.select(have).slots_of([have.index(table) for table in tables])
 
 
 def _options(parallel_reads):
@@ -213,12 +228,14 @@ def synthetic_batches(
     seed: int,
     tables: Sequence[int] | None = None,
     dense_features: int = 13,
+    bags: Bags | None = None,
 ) -> tf.data.Dataset:
     """Returns `steps` random batches from memory, in the format of `batches`.
 
     Draws min(`steps`, `SYNTHETIC_BATCHES`) global batches once and repeats them, so that the input
     costs nothing. Ids are uniform, labels 0 or 1 with equal probability, dense values log(1 + a
-    uniform integer below 1024). A seed gives the same global batches on any number of ranks.
+    uniform integer below 1024), and the lists of variable features have 0 to all of their slots. A
+    seed gives the same global batches on any number of ranks.
 
     Args:
         vocab_sizes: rows of each table.
@@ -229,13 +246,19 @@ def synthetic_batches(
         seed: random seed.
         tables: see `batches`.
         dense_features: dense features per sample.
+        bags: the slots of all features; default: one id each.
 
     Raises:
-        DatasetError: the ranks do not divide the batch, or `steps` is less than 1.
+        DatasetError: the ranks do not divide the batch, `steps` is less than 1, or the slots are of
+            another number of features.
     """
     local = local_batch_size(global_batch_size, size)
     if steps < 1:
         raise DatasetError(f"synthetic batches: expected at least 1 step, found {steps}", bound=1)
+    bags = Bags.one_hot(len(vocab_sizes)) if bags is None else bags
+    if bags.features != len(vocab_sizes):
+        what = "synthetic batches: features with slots"
+        raise DatasetError.mismatch(None, what, len(vocab_sizes), bags.features)
     local_rows = slice(rank * local, (rank + 1) * local)
     chosen = range(len(vocab_sizes)) if tables is None else tables
     rows = local_rows if tables is None else slice(None)
@@ -244,15 +267,19 @@ def synthetic_batches(
         random = np.random.default_rng([seed, index, 0])
         label = random.integers(0, 2, (global_batch_size, 1)).astype(np.float32)
         dense = random.integers(0, 1024, (global_batch_size, dense_features))
-        ids = np.empty((local if tables is None else global_batch_size, len(chosen)), np.int32)
-        for position, table in enumerate(chosen):
+        columns = [np.empty((global_batch_size, 0), np.int32)]
+        for table in chosen:
+            shape = (global_batch_size, bags.hotness[table])
             column = np.random.default_rng([seed, index, 1 + table])
-            drawn = column.integers(0, vocab_sizes[table], global_batch_size, np.int32)
-            ids[:, position] = drawn[rows]
+            drawn = column.integers(0, vocab_sizes[table], shape, np.int32)
+            if bags.variable[table]:
+                lengths = column.integers(0, shape[1], (global_batch_size, 1), endpoint=True)
+                drawn[np.arange(shape[1]) >= lengths] = EMPTY
+            columns.append(drawn)
         batch = {
             "label": label[local_rows],
             "dense": np.log1p(dense[local_rows]).astype(np.float32),
-            "categorical": ids,
+            "categorical": np.hstack(columns)[rows],
             "valid": np.int32(local),
         }
         drawn_batches.append(tf.data.Dataset.from_tensors(batch))

@@ -45,6 +45,8 @@ class _Scan:
         self.zeros = np.zeros(dense, np.int64)
         self.id_low = np.full(tables, np.iinfo(np.int64).max)
         self.id_high = np.full(tables, np.iinfo(np.int64).min)
+        self.ids = np.zeros(tables, np.int64)
+        self.longest = np.zeros(tables, np.int64)
         self.seen = [np.zeros(rows, bool) for rows in description.vocab_sizes]
         self.problems = {}
         self._lock = threading.Lock()
@@ -76,21 +78,39 @@ class _Scan:
                 np.minimum(self.dense_low, dense.min(axis=0), out=self.dense_low)
                 np.maximum(self.dense_high, dense.max(axis=0), out=self.dense_high)
                 self.zeros += np.count_nonzero(chunk.dense == 0, axis=0)
-        for column, ids in zip(description.table_columns, chunk.ids):
-            part = Chunk(chunk.first, chunk.label, chunk.dense, [ids])
+        for index, (column, ids) in enumerate(zip(description.table_columns, chunk.ids)):
+            lists = chunk.boundaries.get(index)
+            boundaries = {} if lists is None else {0: lists}
+            part = Chunk(chunk.first, chunk.label, chunk.dense, [ids], boundaries)
             try:
                 check_ids(part, [column], description.vocab_sizes)
             except DatasetError as error:
                 self.report(column, chunk.first, error)
                 continue
-            low, high = ids.min(axis=0), ids.max(axis=0)
-            tables = slice(column.first_table, column.first_table + column.width)
-            with self._lock:
-                self.id_low[tables] = np.minimum(self.id_low[tables], low)
-                self.id_high[tables] = np.maximum(self.id_high[tables], high)
-            for position, table in enumerate(column.tables):
-                # Every thread writes the same value, so no lock is needed.
-                self.seen[table][ids[:, position]] = True
+            self._add_ids(column, ids, lists)
+
+    def _add_ids(self, column, ids, lists):
+        """Counts the valid ids of one column; `lists` are the boundaries of a variable feature."""
+        bags = column.features
+        tables = slice(column.tables.start, column.tables.stop)
+        if lists is None:
+            count = len(ids) * np.array(bags.hotness)
+            longest, slots = bags.hotness, bags.feature_of_slots()
+        else:
+            count, longest, slots = len(ids), np.diff(lists).max(), [0]
+        with self._lock:
+            self.ids[tables] += count
+            self.longest[tables] = np.maximum(self.longest[tables], longest)
+        if not len(ids):
+            return
+        low = np.minimum.reduceat(ids.min(axis=0), bags.first_slots)
+        high = np.maximum.reduceat(ids.max(axis=0), bags.first_slots)
+        with self._lock:
+            self.id_low[tables] = np.minimum(self.id_low[tables], low)
+            self.id_high[tables] = np.maximum(self.id_high[tables], high)
+        for slot, feature in enumerate(slots):
+            # Every thread writes the same value, so no lock is needed.
+            self.seen[column.first_table + feature][ids[:, slot]] = True
 
     def summary(self):
         """Returns the lines of the summary."""
@@ -117,14 +137,26 @@ class _Scan:
         for column in description.table_columns:
             if column in self.problems:
                 continue
-            for table in column.tables:
+            for feature, table in enumerate(column.tables):
                 rows = description.vocab_sizes[table]
                 used = np.count_nonzero(self.seen[table])
+                shown = f"ids {self.id_low[table]} to {self.id_high[table]}"
                 lines.append(
-                    f"  table {table:<6} {column.dtype:8} ids {self.id_low[table]} to "
-                    f"{self.id_high[table]} of {rows} rows, {used} seen ({used / rows:.2%})"
+                    f"  table {table:<6} {column.dtype:8} {shown if used else 'no ids'} of {rows} "
+                    f"rows, {used} seen ({used / rows:.2%})"
+                    + self._lists_text(table, column.features.select([feature]))
                 )
         return lines
+
+    def _lists_text(self, table, bag):
+        """Returns the end of a table's line: its ids per sample, unless that is one."""
+        if bag.is_one_hot:
+            return ""
+        (pooling,) = bag.pooling
+        if not bag.variable[0]:
+            return f"; {pooling} of {bag.slots} ids per sample"
+        mean = self.ids[table] / self.description.samples
+        return f"; {pooling} of up to {self.longest[table]} ids per sample, mean {mean:.4g}"
 
 
 def validate(
@@ -147,7 +179,7 @@ def validate(
     blocks = -(-description.samples // CHUNK_SAMPLES)
     path = os.path.join(description.path, metadata.FILE_NAME)
     # Only metadata.json of this project has digests.
-    entries = stored["columns"] if stored is not None and "format_version" in stored else []
+    entries = _entries(stored) if stored is not None and "format_version" in stored else []
     try:
         digests = [BlockDigest(blocks, block_digest_name(entry["digest"])) for entry in entries]
     except ValueError as error:
@@ -156,11 +188,9 @@ def validate(
 
     def work(block, first, count):
         chunk = reader.read(first, count)
-        ids = iter(chunk.ids)
-        for column, digest in zip(description.columns, digests):
-            arrays = {DENSE: chunk.dense}
-            data = next(ids) if column.kind == CATEGORICAL else arrays.get(column.kind, chunk.label)
-            digest.add(block, np.ascontiguousarray(data))
+        if digests:
+            for data, digest in zip(_stored_arrays(description, chunk), digests):
+                digest.add(block, np.ascontiguousarray(data))
         scan.add(chunk)
 
     with ChunkReader(description) as reader:
@@ -171,16 +201,42 @@ def validate(
     return scan.summary(), problems
 
 
+def _entries(stored):
+    """Returns the entries of all files in a metadata.json, in the order of `_stored_arrays`."""
+    entries = []
+    for column in stored["columns"]:
+        entries.append(column)
+        if "offsets" in column:
+            entries.append(column["offsets"])
+    return entries
+
+
+def _stored_arrays(description, chunk):
+    """Yields what each file holds of a chunk: those of a column, then of its boundaries."""
+    position = 0
+    for column in description.columns:
+        if column.kind != CATEGORICAL:
+            yield chunk.dense if column.kind == DENSE else chunk.label
+            continue
+        yield chunk.ids[position]
+        if column.offsets:
+            yield chunk.boundaries[position][: None if chunk.last else -1]
+        position += 1
+
+
 def _compare(description, stored, digests):
     """Returns a message for each file whose digest differs from metadata.json."""
     problems = []
-    for column, entry, digest in zip(description.columns, stored, digests):
+    paths = []
+    for column in description.columns:
+        paths += [segment.path for segment in (*column.segments, *column.offsets)]
+    for path, entry, digest in zip(paths, stored, digests):
         if digest.text() == entry["digest"]:
             continue
         twin = next((other for other in stored if other["digest"] == digest.text()), None)
         hint = f", the digest of {twin['file']}; were the files swapped?" if twin else ""
         problems.append(
-            f"{column.segments[0].path}: content changed: expected digest {entry['digest']}, found "
+            f"{path}: content changed: expected digest {entry['digest']}, found "
             f"{digest.text()}{hint}"
         )
     return problems

@@ -58,10 +58,11 @@ def read_vocab_sizes(text: str) -> tuple[int, ...]:
     return _read_list(text, "vocab_sizes", VOCABULARIES, _LARGEST_TABLE, _Sizes, _Document)
 
 
-def read_hotness(text: str) -> tuple[int, ...]:
+def read_hotness(name: str, text: str) -> tuple[int, ...]:
     """Parse ids per sample for each table: a name, a comma-separated list or a JSON file.
 
     Args:
+      name: name of the flag, for errors.
       text: `mlperf`; `3,2,1,…`; or the path of a JSON file with a list, or with one as
         `hotness_per_table`.
 
@@ -69,7 +70,7 @@ def read_hotness(text: str) -> tuple[int, ...]:
       ArgumentError: the text is none of these.
       StructureError: the file has another content.
     """
-    return _read_list(text, "hotness", _HOTNESS, _LARGEST_HOTNESS, _Hotness, _HotnessDocument)
+    return _read_list(text, name, _HOTNESS, _LARGEST_HOTNESS, _Hotness, _HotnessDocument)
 
 
 def _read_list(text, flag, names, largest, shape, document_shape):

@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
                 bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
                 top_mlp=read_widths("top_mlp", flags.top_mlp),
                 interaction=flags.interaction,
-                hotness=() if flags.hotness is None else read_hotness(flags.hotness),
+                hotness=() if flags.hotness is None else read_hotness("hotness", flags.hotness),
             ),
             Machines(
                 flags.ranks,

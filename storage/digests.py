@@ -120,7 +120,7 @@ class BlockDigest:
     Several threads may add blocks, in any order.
 
     Args:
-        blocks: number of blocks.
+        blocks: number of blocks; 0 if it is not known and one thread adds them in order.
         name: name of the digest (`block_digest_name`).
     """
 
@@ -133,6 +133,8 @@ class BlockDigest:
         block_hash = self._hash()
         # `update` releases the interpreter lock; a constructor with data would hold it.
         block_hash.update(data)
+        if block == len(self._digests):
+            self._digests.append(b"")
         self._digests[block] = block_hash.digest()
 
     def text(self) -> str:

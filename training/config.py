@@ -143,6 +143,12 @@ class DataConfig:
         "comma-separated list, a JSON file, or mlperf; default: as in --data_dir, else 1",
         path=PATH_OR_WORD,
     )
+    multi_hot: Optional[str] = setting(
+        None,
+        "make MLPerf's synthetic multi-hot data of data with one id per table, while it is read: "
+        "ids per sample for each table, as for --hotness; needs memory for the maps (docs/data.md)",
+        path=PATH_OR_WORD,
+    )
     shuffle_seed: Optional[int] = setting(
         None,
         "read the batches of each epoch in a random order with this seed; default: file order",
@@ -161,21 +167,23 @@ class DataConfig:
         text = default if self.vocab_sizes is None else self.vocab_sizes
         return _read("vocab_sizes", text, read_vocab_sizes)
 
-    def hotness_of(self, tables: Optional[int]) -> tuple[int, ...]:
-        """Returns the ids per sample for each table: --hotness, else 1.
+    def ids_per_sample(self, flag: str, tables: Optional[int]) -> tuple[int, ...]:
+        """Returns the ids per sample for each table that a flag gives.
 
         Args:
+            flag: "hotness" or "multi_hot"; without a value: 1.
             tables: number of tables; None: not known yet.
 
         Raises:
             UserError: the text is invalid, or has another number of tables.
         """
-        if self.hotness is None:
+        text = self.hotness if flag == "hotness" else self.multi_hot
+        if text is None:
             return (1,) * (tables or 0)
-        found = _read("hotness", self.hotness, read_hotness)
+        found = _read(flag, text, lambda given: read_hotness(flag, given))
         if tables is not None and len(found) != tables:
             problem = f"expected {tables} numbers, one per table, found {len(found)}"
-            raise UserError.of_flag("hotness", self.hotness, problem, bound=tables)
+            raise UserError.of_flag(flag, text, problem, bound=tables)
         return found
 
 

@@ -144,7 +144,10 @@ def _check_texts(config: Config) -> None:
     if data.vocab_sizes is not None:
         data.table_sizes(data.vocab_sizes)
     if data.hotness is not None:
-        data.hotness_of(None if data.vocab_sizes is None else len(data.table_sizes("")))
+        tables = None if data.vocab_sizes is None else len(data.table_sizes(""))
+        data.ids_per_sample("hotness", tables)
+    if data.multi_hot is not None:
+        data.ids_per_sample("multi_hot", None)
     if placement not in POLICIES and not os.path.isfile(placement):
         problem = f"expected {', '.join(POLICIES)} or an existing JSON file"
         raise UserError.of_flag("placement", placement, problem, path=placement)
@@ -240,7 +243,9 @@ def _check_data(config: Config) -> None:
         raise UserError.of_flag(
             "early_stop", training.early_stop, "expected a number of steps, or -1"
         )
-    if not data.use_synthetic_dataset:
+    if data.use_synthetic_dataset:
+        _check_unused(config, "--data_dir; use --hotness", "multi_hot")
+    else:
         reason = "the metadata of --data_dir has the sizes of its tables"
         needed = f"--use_synthetic_dataset or --mode=plan: {reason}"
         _check_unused(config, needed, "vocab_sizes", "hotness")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import dataset
 from dataset import hotness, reader
 from dataset.describe import DENSE_FEATURES
+from dataset.expansion import expanded, maps_in_memory
+from dataset.multihot_maps import MapRule
 from dataset.stored_types import Declared
 from ops.bags import Bags
 from ops.nvtx import ranges
@@ -76,6 +78,14 @@ class _FileData:
         )
         self.vocab_sizes = list(self._train.vocab_sizes)
         self.bags = hotness.of_both(self._train.bags, self._test.bags, folder)
+        self._rule: MapRule | None = None
+        if data.multi_hot is not None:
+            if not self.bags.is_one_hot:
+                problem = f"expected one id per table in {folder}, found multi-hot data"
+                raise UserError.of_flag("multi_hot", data.multi_hot, problem, path=folder)
+            ids = data.ids_per_sample("multi_hot", len(self.vocab_sizes))
+            self._rule = MapRule(tuple(self.vocab_sizes), ids)
+            self.bags = self._rule.bags
         columns = self._train.table_columns
         files = {segment.path for column in columns for segment in column.segments}
         self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
@@ -84,29 +94,32 @@ class _FileData:
         """Returns the batches; see `dataset.reader.batches` for `tables`."""
         config, batch = self._config, self._batch_size
         ahead = reader.ReadAhead(config.prefetch, config.parallel_reads)
+        rule, stored = self._rule, None if self._rule else self.bags
+        maps = None if rule is None else maps_in_memory(rule, tables)
+
+        def read(*arguments: Any, ahead: reader.ReadAhead, **options: Any) -> tf.data.Dataset:
+            batches = reader.batches(*arguments, tables=tables, bags=stored, ahead=ahead, **options)
+            if maps is None:
+                return batches
+            return expanded(batches, maps, tables, ahead.parallel_reads, ahead.prefetch)
 
         def train(epoch: int, start_step: int = 0) -> Iterable[Batch]:
-            return reader.batches(
-                self._train, batch, cluster.rank, cluster.size, tables=tables,
-                order=reader.EpochOrder(start_step, config.shuffle_seed, epoch), ahead=ahead,
-                bags=self.bags,
-            )  # fmt: skip
+            order = reader.EpochOrder(start_step, config.shuffle_seed, epoch)
+            return read(self._train, batch, cluster.rank, cluster.size, order=order, ahead=ahead)
 
         def test() -> Iterable[Batch]:
-            return reader.batches(
-                self._test, batch, cluster.rank, cluster.size, tables=tables,
-                drop_remainder=False, ahead=ahead, bags=self.bags,
-            )  # fmt: skip
+            return read(
+                self._test, batch, cluster.rank, cluster.size, drop_remainder=False, ahead=ahead
+            )
 
         def one_batch(samples: int) -> Batch:
             samples = min(samples, self._test.samples) // cluster.size * cluster.size
             if not samples:
                 problem = f"expected at least {cluster.size} samples, found {self._test.samples}"
                 raise UserError.of_path(f"{self._folder}/test", problem, bound=cluster.size)
-            found = reader.batches(
-                self._test, samples, cluster.rank, cluster.size, tables=tables,
-                ahead=reader.ReadAhead(1, 1), bags=self.bags,
-            )  # fmt: skip
+            found = read(
+                self._test, samples, cluster.rank, cluster.size, ahead=reader.ReadAhead(1, 1)
+            )
             return next(iter(found))
 
         return Data(
@@ -155,7 +168,7 @@ class _SyntheticData:
             self.vocab_sizes = list(data.table_sizes(DEMO_VOCAB_SIZES))
             self.bags = Bags.one_hot(len(self.vocab_sizes))
         if data.hotness is not None:
-            self.bags = Bags.of(data.hotness_of(len(self.vocab_sizes)))
+            self.bags = Bags.of(data.ids_per_sample("hotness", len(self.vocab_sizes)))
 
     def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
         steps, seed = self._steps, self._training.seed

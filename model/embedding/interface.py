@@ -132,8 +132,9 @@ class ExchangePlan(NamedTuple):
         vector_segments: int32 [C], ascending: the received vector of each contribution.
             `permutation` has its bag. Empty like `offsets`, and without `compress`: each vector
             then has one.
-        weights: float32 [b, T]: factors on the sums of bags and on their gradients. Empty like
-            `offsets`, and if there are none.
+        counts: int32 [b, T]: divisors of the sums of bags and of their gradients. Empty like
+            `offsets`, and if there is no mean. (An integer, because TensorFlow would pass floating
+            point values from step to step in the memory of a GPU.)
     """
 
     ids: tf.Tensor
@@ -146,7 +147,7 @@ class ExchangePlan(NamedTuple):
     offsets: tf.Tensor
     bag_segments: tf.Tensor
     vector_segments: tf.Tensor
-    weights: tf.Tensor
+    counts: tf.Tensor
 
     @classmethod
     def of_ids(cls, ids: tf.Tensor, ranks: int = 0) -> ExchangePlan:
@@ -159,8 +160,7 @@ class ExchangePlan(NamedTuple):
         none = tf.zeros([0], tf.int32)
         splits = tf.zeros([ranks], tf.int32)
         nothing = tf.zeros([0, 0], tf.int32), tf.zeros([0, 1], tf.int32)
-        no_weights = tf.zeros([0, 0], tf.float32)
-        return cls(ids, *nothing, splits, splits, none, none, none, none, none, no_weights)
+        return cls(ids, *nothing, splits, splits, none, none, none, none, none, nothing[0])
 
 
 class Embedding(Protocol):

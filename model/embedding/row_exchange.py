@@ -12,7 +12,7 @@ If a sample has several ids in a table, a request is for the sum of some rows of
 (`Dlrm>RouteBags`). For each (sample, table) pair, every owner of at least one of its rows returns
 one *partial sum*, and the requesting rank adds these. With `compress`, it requests each row of a
 table once instead, and adds rows, where these are not more vectors in its batch. The gradients take
-the same way back. Means are sums times weights of the requesting rank, which has all ids of a bag.
+the same way back. The requesting rank, which has all ids of a bag, divides sums for means.
 
 Shapes: b local batch, T tables, D embedding dimension, N ranks, W slots of a sample's ids, M
 requests that arrive at a rank.
@@ -146,7 +146,7 @@ class RowExchange:
             offsets=tf.concat([tf.zeros([1], tf.int32), tf.cumsum(sizes)], 0),
             bag_segments=requests.bag_segments,
             vector_segments=requests.vector_segments,
-            weights=requests.weights,
+            counts=requests.counts,
         )
 
     def row_ids(self, plan: ExchangePlan) -> RowIds:
@@ -171,13 +171,13 @@ class RowExchange:
             num_segments=self._batch * len(self._vocab_sizes) * self._pieces,
         )  # fmt: skip
         pooled = tf.reshape(pooled, shape)
-        return tf.cast(self._weighted(plan, pooled), rows.dtype)
+        return tf.cast(self._divided(plan, pooled), rows.dtype)
 
     def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the gradients of vectors to the rows' owners: [b, T, D] -> [M, 1, width]."""
         dtype = gradients.dtype
         if self._averages:
-            gradients = self._weighted(plan, tf.cast(gradients, tf.float32))
+            gradients = self._divided(plan, tf.cast(gradients, tf.float32))
         flat = tf.reshape(gradients, [-1, self.width])
         if self._compress:
             summed = self._sum_by_vector(plan, tf.cast(flat, tf.float32))
@@ -194,9 +194,11 @@ class RowExchange:
     def _averages(self):
         return self._bags is not None and "mean" in self._bags.pooling
 
-    def _weighted(self, plan, values):
-        """Returns [b, T, D] times the weights of its bags."""
-        return values * plan.weights[:, :, None] if self._averages else values
+    def _divided(self, plan, values):
+        """Returns [b, T, D], divided by the number of ids where vectors are averaged."""
+        if not self._averages:
+            return values
+        return values * tf.math.reciprocal(tf.cast(plan.counts, tf.float32))[:, :, None]
 
     def _sum_by_vector(self, plan, flat):
         """Returns the sum of the gradients [b * T * pieces, width] of each received vector."""

@@ -136,9 +136,10 @@ inline bool AllBinary(const float* values, int64_t count) {
   return wrong == 0;
 }
 
-// Whether all ids [rows, width] are in 0 .. bounds[column] - 1. `worst` is scratch [width].
-inline bool AllBelow(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
-                     uint32_t* worst) {
+// Whether all ids [rows, width], as unsigned numbers, are at most largest[column]. `worst` is
+// scratch [width].
+inline bool AllAtMost(const int32_t* ids, int64_t rows, int64_t width, const uint32_t* largest,
+                      uint32_t* worst) {
   for (int64_t j = 0; j < width; ++j) worst[j] = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const int32_t* sample = ids + row * width;
@@ -148,9 +149,44 @@ inline bool AllBelow(const int32_t* ids, int64_t rows, int64_t width, const int3
       worst[j] = id > worst[j] ? id : worst[j];
     }
   }
-  bool below = true;
-  for (int64_t j = 0; j < width; ++j) below &= worst[j] < static_cast<uint32_t>(bounds[j]);
-  return below;
+  bool at_most = true;
+  for (int64_t j = 0; j < width; ++j) at_most &= worst[j] <= largest[j];
+  return at_most;
+}
+
+// Decodes lists to rows of `width` values `out_stride` apart, -1 after the list. Returns the
+// largest value, as unsigned.
+template <typename Stored>
+uint32_t DecodeLists(const char* in, const int64_t* starts, int64_t rows, int64_t width,
+                     int32_t* out, int64_t out_stride) {
+  uint32_t worst = 0;
+  for (int64_t row = 0; row < rows; ++row, out += out_stride) {
+    const int64_t length = starts[row + 1] - starts[row];
+    const char* from = in + starts[row] * static_cast<int64_t>(sizeof(Stored));
+    for (int64_t i = 0; i < length; ++i) {
+      Stored value;
+      std::memcpy(&value, from + i * static_cast<int64_t>(sizeof(Stored)), sizeof(Stored));
+      out[i] = static_cast<int32_t>(value);
+      const uint32_t id = static_cast<uint32_t>(out[i]);
+      worst = id > worst ? id : worst;
+    }
+    for (int64_t i = length; i < width; ++i) out[i] = -1;
+  }
+  return worst;
+}
+
+inline uint32_t Lists(Stored stored, const char* in, const int64_t* starts, int64_t rows,
+                      int64_t width, int32_t* out, int64_t out_stride) {
+  switch (stored) {
+    case Stored::kUint8:
+      return DecodeLists<uint8_t>(in, starts, rows, width, out, out_stride);
+    case Stored::kInt8:
+      return DecodeLists<int8_t>(in, starts, rows, width, out, out_stride);
+    case Stored::kInt16:
+      return DecodeLists<int16_t>(in, starts, rows, width, out, out_stride);
+    default:
+      return DecodeLists<int32_t>(in, starts, rows, width, out, out_stride);
+  }
 }
 
 template <typename Out>
@@ -172,8 +208,8 @@ void Decode(Stored stored, const char* in, int64_t stride, int64_t rows, int64_t
   }
 }
 
-constexpr DecodeKernels kKernels = {Decode<float>, Decode<int32_t>, ShiftedLog,
-                                    AllFinite,     AllBinary,       AllBelow};
+constexpr DecodeKernels kKernels = {Decode<float>, Decode<int32_t>, ShiftedLog, AllFinite,
+                                    AllBinary,     AllAtMost,       Lists};
 
 }  // namespace
 }  // namespace dlrm

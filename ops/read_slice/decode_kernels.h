@@ -20,9 +20,14 @@ struct DecodeKernels {
   bool (*all_finite)(const float* values, int64_t count);
   // Whether every value is 0 or 1.
   bool (*all_binary)(const float* values, int64_t count);
-  // Whether all ids [rows, width] are in 0 .. bounds[column] - 1; `worst` is scratch [width].
-  bool (*all_below)(const int32_t* ids, int64_t rows, int64_t width, const int32_t* bounds,
-                    uint32_t* worst);
+  // Whether all ids [rows, width], as unsigned numbers, are at most largest[column]. `worst` is
+  // scratch [width].
+  bool (*all_at_most)(const int32_t* ids, int64_t rows, int64_t width, const uint32_t* largest,
+                      uint32_t* worst);
+  // Decodes lists of integers to rows of `width` values `out_stride` apart, -1 after the list.
+  // List r has the values starts[r] .. starts[r + 1] - 1. Returns the largest value, as unsigned.
+  uint32_t (*lists)(Stored, const char* in, const int64_t* starts, int64_t rows, int64_t width,
+                    int32_t* out, int64_t out_stride);
 };
 
 const DecodeKernels& PortableDecodeKernels();

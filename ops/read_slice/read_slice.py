@@ -39,6 +39,9 @@ class Column(Protocol):
         dtype: stored type: bool, int8, uint8, int16, int32, float16 or float32.
         width: values per sample.
         stride: bytes from one sample to the next.
+        offsets: for lists of varying length, one `Segment` for each of `segments`: where each list
+            begins, int64 [samples + 1], in values of the segment. `width` is then 1, and
+            `segments` count values instead of samples.
     """
 
     @property
@@ -52,6 +55,9 @@ class Column(Protocol):
 
     @property
     def stride(self) -> int: ...  # noqa: D102
+
+    @property
+    def offsets(self) -> Sequence[Segment]: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +82,15 @@ def read_slice(
     dtype: tf.DType,
     check: str | IdCheck = "none",
     log_shift: float = -1.0,
+    slots: Sequence[int] | None = None,
     name: str | None = None,
 ) -> tf.Tensor:
     """Reads samples from column files into one tensor.
 
     Part p of P fills rows p * rows / P onwards with samples first[p] .. first[p] + count[p] - 1;
-    the part's remaining rows are zero. Files are opened on first use and stay open as long as
-    the graph function that holds the op.
+    the part's remaining rows are zero. Lists of varying length fill the slots of their column from
+    the left; `ops.bags.EMPTY` fills the others, and remaining rows. Files are opened on first use
+    and stay open as long as the graph function that holds the op.
 
     Args:
         first: int64 [P], each part's first sample.
@@ -92,20 +100,28 @@ def read_slice(
         dtype: tf.float32 or tf.int32.
         check: "finite" or "binary" (float32), an `IdCheck` (int32), or "none".
         log_shift: if not negative, the result is log(value + log_shift).
+        slots: values of the result for each column, which for lists is the largest length; default:
+            the columns' widths.
         name: name of the op.
 
     Returns:
-        `dtype` [rows, W], W the sum of the columns' widths.
+        `dtype` [rows, W], W the sum of `slots`.
 
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not built.
         tf.errors.NotFoundError: a file is missing, or was removed or replaced since it was opened.
         tf.errors.PermissionDeniedError: read access to a file is denied.
         tf.errors.DataLossError: a file is too short or cannot be read.
-        tf.errors.InvalidArgumentError: a value fails the check; names file, sample and value.
+        tf.errors.InvalidArgumentError: a value fails the check, or the boundaries of lists are
+            invalid; names file, sample and value.
     """
     ids = check if isinstance(check, IdCheck) else IdCheck(())
     segments = [segment for column in columns for segment in column.segments]
+    boundaries: list[Segment | None] = []
+    for column in columns:
+        boundaries += column.offsets or [None] * len(column.segments)
+    if not any(boundaries):
+        boundaries = []
     op = functools.partial(
         loader.load().dlrm_read_slice,
         first=tf.convert_to_tensor(first, tf.int64),
@@ -117,7 +133,10 @@ def read_slice(
         samples=[segment.samples for segment in segments],
         segments=[len(column.segments) for column in columns],
         stored=[tf.as_dtype(column.dtype) for column in columns],
-        widths=[column.width for column in columns],
+        widths=[column.width for column in columns] if slots is None else list(slots),
+        boundary_filenames=[part.path if part else "" for part in boundaries],
+        boundary_offsets=[part.offset if part else 0 for part in boundaries],
+        boundary_samples=[part.samples if part else 0 for part in boundaries],
         strides=[column.stride for column in columns],
         check="ids" if isinstance(check, IdCheck) else check,
         bounds=list(ids.bounds),

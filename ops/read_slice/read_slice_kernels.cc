@@ -11,6 +11,7 @@
 
 #include "read_slice/column_files.h"
 #include "read_slice/decode_kernels.h"
+#include "read_slice/list_files.h"
 #include "read_slice/slice_plan.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
@@ -19,10 +20,14 @@ namespace {
 
 namespace tf = ::tensorflow;
 
-// Rows read at a time: stored and decoded values both fit the second-level cache.
+// Maximum rows, and bytes of stored and decoded values, read at a time: both fit the second-level
+// cache.
 constexpr int64_t kBlockRows = 4096;
+constexpr int64_t kBlockBytes = 2 << 20;
 // Rows decoded at a time if several columns interleave: the output fits the first-level cache.
 constexpr int64_t kTileRows = 128;
+// A slot without an id, as in ops/bags.py.
+constexpr int32_t kEmpty = -1;
 
 Status ToStatus(const ReadError& error) {
   switch (error.kind) {
@@ -65,6 +70,10 @@ class ReadSliceOp : public tf::OpKernel {
   explicit ReadSliceOp(tf::OpKernelConstruction* context) : tf::OpKernel(context) {
     OP_REQUIRES_OK(context, SlicePlan::Make(context, std::is_same_v<Out, float>, &plan_));
     for (const Segment& segment : plan_.segments) files_.emplace_back(segment.path);
+    for (const Segment& segment : plan_.boundaries) boundary_files_.emplace_back(segment.path);
+    int64_t row_bytes = plan_.width * static_cast<int64_t>(sizeof(Out));
+    for (const SliceColumn& column : plan_.columns) row_bytes += ScratchBytes(column);
+    block_rows_ = std::clamp(kBlockBytes / row_bytes, int64_t{16}, kBlockRows);
   }
 
   void Compute(tf::OpKernelContext* context) override {
@@ -92,29 +101,41 @@ class ReadSliceOp : public tf::OpKernel {
           context, begin >= 0 && samples >= 0 && samples <= part_rows,
           InvalidArgument("read slice: part ", part, ": expected first >= 0 and count 0 to ",
                           part_rows, ", found first ", begin, " and count ", samples));
-      for (int64_t done = 0; done < samples; done += kBlockRows) {
-        const int64_t block = std::min(kBlockRows, samples - done);
+      for (int64_t done = 0; done < samples; done += block_rows_) {
+        const int64_t block = std::min(block_rows_, samples - done);
         const ReadError error = ReadBlock(begin + done, block, out + done * plan_.width, &scratch);
         OP_REQUIRES(context, !error, ToStatus(error));
       }
       std::fill(out + samples * plan_.width, out + part_rows * plan_.width, Out{0});
+      for (const SliceColumn& column : plan_.columns) {
+        for (int64_t row = samples; column.lists && row < part_rows; ++row) {
+          std::fill_n(out + row * plan_.width + column.first_output, column.width, Out{kEmpty});
+        }
+      }
     }
   }
 
  private:
+  // Stored bytes of a sample in a buffer, at most.
+  static int64_t ScratchBytes(const SliceColumn& column) {
+    return column.lists ? column.width * column.size : column.stride;
+  }
+
   // A buffer for the stored bytes of a block, column after column.
   struct Scratch {
     explicit Scratch(const ReadSliceOp& op) : worst(op.plan_.width) {
       int64_t bytes = 0;
       for (const SliceColumn& column : op.plan_.columns) {
         starts.push_back(bytes);
-        bytes += kBlockRows * column.stride;
+        bytes += op.block_rows_ * ScratchBytes(column);
+        list_starts.emplace_back(column.lists ? op.block_rows_ + 1 : 0);
       }
       // Uninitialised: every byte that is used is read from a file first.
       stored.reset(new char[bytes]);
     }
     std::unique_ptr<char[]> stored;
     std::vector<int64_t> starts;
+    std::vector<std::vector<int64_t>> list_starts;  // of each column, in values
     std::vector<uint32_t> worst;
   };
 
@@ -122,14 +143,20 @@ class ReadSliceOp : public tf::OpKernel {
     {
       std::lock_guard<std::mutex> lock(open_mutex_);
       if (!opened_) {
-        for (ColumnFile& file : files_) {
-          if (const ReadError error = file.Open()) return ToStatus(error);
+        for (std::vector<ColumnFile>* files : {&files_, &boundary_files_}) {
+          for (ColumnFile& file : *files) {
+            if (file.path().empty()) continue;
+            if (const ReadError error = file.Open()) return ToStatus(error);
+          }
         }
         opened_ = true;
       }
     }
-    for (const ColumnFile& file : files_) {
-      if (const ReadError error = file.StillThere()) return ToStatus(error);
+    for (const std::vector<ColumnFile>* files : {&files_, &boundary_files_}) {
+      for (const ColumnFile& file : *files) {
+        if (file.path().empty()) continue;
+        if (const ReadError error = file.StillThere()) return ToStatus(error);
+      }
     }
     return Status();
   }
@@ -143,11 +170,7 @@ class ReadSliceOp : public tf::OpKernel {
       for (; segment < end && first >= plan_.segments[segment].samples; ++segment) {
         first -= plan_.segments[segment].samples;
       }
-      if (segment == end) {
-        return {ReadError::kShort, plan_.segments[end - 1].path + ": " + std::to_string(rows) +
-                                       " samples requested, the first " + std::to_string(first) +
-                                       " beyond the last sample"};
-      }
+      if (segment == end) return BeyondLast(plan_.segments[end - 1], first, rows);
       const int64_t here = std::min(rows, plan_.segments[segment].samples - first);
       // The last sample's bytes end with its values, not a full stride.
       const ReadError error =
@@ -164,7 +187,8 @@ class ReadSliceOp : public tf::OpKernel {
   ReadError ReadBlock(int64_t first, int64_t rows, Out* out, Scratch* scratch) const {
     const SliceColumn& only = plan_.columns[0];
     constexpr bool kToFloat = std::is_same_v<Out, float>;
-    const bool as_stored = plan_.columns.size() == 1 && only.stride == only.width * only.size &&
+    const bool as_stored = plan_.columns.size() == 1 && !only.lists &&
+                           only.stride == only.width * only.size &&
                            only.stored == (kToFloat ? tf::DT_FLOAT : tf::DT_INT32);
     if (as_stored) {
       if (const ReadError error = ReadStored(only, first, rows, reinterpret_cast<char*>(out))) {
@@ -172,16 +196,34 @@ class ReadSliceOp : public tf::OpKernel {
       }
     } else {
       for (size_t i = 0; i < plan_.columns.size(); ++i) {
+        const SliceColumn& column = plan_.columns[i];
         char* stored = scratch->stored.get() + scratch->starts[i];
-        if (const ReadError error = ReadStored(plan_.columns[i], first, rows, stored)) return error;
+        const ReadError error = column.lists
+                                    ? ReadLists(plan_, {files_, boundary_files_}, column, first,
+                                                rows, stored, scratch->list_starts[i].data())
+                                    : ReadStored(column, first, rows, stored);
+        if (error) return error;
       }
       const int64_t tile_rows = plan_.columns.size() == 1 ? rows : kTileRows;
       for (int64_t row = 0; row < rows; row += tile_rows) {
         const int64_t tile = std::min(tile_rows, rows - row);
         for (size_t i = 0; i < plan_.columns.size(); ++i) {
           const SliceColumn& column = plan_.columns[i];
-          const char* in = scratch->stored.get() + scratch->starts[i] + row * column.stride;
+          const char* in = scratch->stored.get() + scratch->starts[i];
           Out* to = out + row * plan_.width + column.first_output;
+          if constexpr (!kToFloat) {
+            if (column.lists) {
+              const int64_t* starts = scratch->list_starts[i].data() + row;
+              const uint32_t worst = kernels_.lists(StoredAs(column.stored), in, starts, tile,
+                                                    column.width, to, plan_.width);
+              if (plan_.check == SlicePlan::kIds &&
+                  worst >= static_cast<uint32_t>(plan_.bounds[column.first_output])) {
+                return ExplainList(column, first + row, starts, to);
+              }
+              continue;
+            }
+          }
+          in += row * column.stride;
           if constexpr (kToFloat) {
             kernels_.to_float(StoredAs(column.stored), in, column.stride, tile, column.width, to,
                               plan_.width);
@@ -208,12 +250,33 @@ class ReadSliceOp : public tf::OpKernel {
       }
     } else {
       if (plan_.check == SlicePlan::kIds &&
-          !kernels_.all_below(out, rows, plan_.width, plan_.bounds.data(), scratch->worst.data())) {
-        return Explain(first, rows, out,
-                       [this](int32_t id, int64_t j) { return id >= 0 && id < plan_.bounds[j]; });
+          !kernels_.all_at_most(out, rows, plan_.width, plan_.largest.data(),
+                                scratch->worst.data())) {
+        return Explain(first, rows, out, [this](int32_t id, int64_t j) {
+          return static_cast<uint32_t>(id) <= plan_.largest[j];
+        });
       }
     }
     return {};
+  }
+
+  // Describes the first id that is outside its vocabulary in decoded lists from sample `first` on.
+  ReadError ExplainList(const SliceColumn& column, int64_t first, const int64_t* starts,
+                        const int32_t* out) const {
+    const int32_t bound = plan_.bounds[column.first_output];
+    for (int64_t row = 0;; ++row, out += plan_.width) {
+      for (int64_t i = 0; i < starts[row + 1] - starts[row]; ++i) {
+        if (out[i] >= 0 && out[i] < bound) continue;
+        return {ReadError::kValue, plan_.segments[column.first_segment].path + ": sample " +
+                                       std::to_string(first + row) + TableOf(plan_, column) + ": " +
+                                       Outside(out[i], bound)};
+      }
+    }
+  }
+
+  static std::string Outside(int64_t id, int64_t bound) {
+    return "id " + std::to_string(id) + " is outside its vocabulary: expected 0 to " +
+           std::to_string(bound - 1);
   }
 
   // Describes the first value of a block that is not `good`.
@@ -233,8 +296,7 @@ class ReadSliceOp : public tf::OpKernel {
                                   : ", table " + std::to_string(plan_.tables[j])) +
             ": ";
         if (plan_.check == SlicePlan::kIds) {
-          what += "id " + std::to_string(value) + " is outside its vocabulary: expected 0 to " +
-                  std::to_string(plan_.bounds[j] - 1);
+          what += Outside(static_cast<int64_t>(value), plan_.bounds[j]);
         } else if (plan_.check == SlicePlan::kBinary) {
           what += "label " + std::to_string(value) + ": expected 0 or 1";
         } else {
@@ -251,7 +313,9 @@ class ReadSliceOp : public tf::OpKernel {
 
   const DecodeKernels& kernels_ = BestDecodeKernels();
   SlicePlan plan_;
+  int64_t block_rows_ = kBlockRows;
   std::vector<ColumnFile> files_;
+  std::vector<ColumnFile> boundary_files_;  // likewise; unused without a path
   std::mutex open_mutex_;
   bool opened_ = false;  // guarded by open_mutex_
 };

@@ -23,6 +23,9 @@ REGISTER_OP("Dlrm>ReadSlice")
     .Attr("stored: list({bool, int8, uint8, int16, int32, half, float})")
     .Attr("widths: list(int)")
     .Attr("strides: list(int)")
+    .Attr("boundary_filenames: list(string) = []")
+    .Attr("boundary_offsets: list(int) = []")
+    .Attr("boundary_samples: list(int) = []")
     .Attr("check: {'none', 'finite', 'binary', 'ids'} = 'none'")
     .Attr("bounds: list(int) = []")
     .Attr("tables: list(int) = []")
@@ -47,15 +50,23 @@ Reads samples from column files into a [rows, sum(widths)] tensor.
 Part p of P fills rows p * rows / P onwards with samples first[p] .. first[p] + count[p] - 1; the
 part's remaining rows are zero.
 
+A column may hold lists of varying length: one after another in the segments' files, and in their
+boundary files where each list begins, int64 [samples + 1]. The boundaries of a segment start at 0,
+do not fall, and end at the number of its values. The output has `width` values per sample: the
+list, then -1. Its remaining rows of a part are -1.
+
 first: [P] index of each part's first sample.
 count: [P] samples to read, at most rows / P.
 filenames: path of each segment's file, column after column.
 offsets: byte offset of each segment's first sample.
-samples: samples in each segment.
+samples: samples in each segment; for lists, values in it.
 segments: number of segments of each column.
 stored: dtype of each column in its files, little endian.
-widths: values per sample of each column.
-strides: bytes from one sample to the next in each column's files.
+widths: values per sample of each column; for lists, the largest possible length.
+strides: bytes from one sample to the next in each column's files; for lists, bytes of a value.
+boundary_filenames: path of each segment's boundary file, "" for columns without lists; or empty.
+boundary_offsets: byte offset of each segment's first boundary.
+boundary_samples: lists in each segment.
 check: 'finite' or 'binary' (each value 0 or 1) for float, 'ids' (0 <= id < bound) for int32.
 bounds: one per output column, with check 'ids'.
 tables: likewise, the table of each output column, for error messages; may be empty.

@@ -1,5 +1,7 @@
 #include "read_slice/slice_plan.h"
 
+#include <algorithm>
+#include <limits>
 #include <string>
 
 namespace dlrm {
@@ -7,7 +9,41 @@ namespace {
 
 namespace tf = ::tensorflow;
 
-Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan, int64_t* all_segments) {
+// Reads the attributes of one file for each of `expected` segments.
+Status MakeSegments(tf::OpKernelConstruction* context, const std::string& prefix, size_t expected,
+                    std::vector<Segment>* segments) {
+  std::vector<std::string> filenames;
+  std::vector<int64_t> offsets, samples;
+  TF_RETURN_IF_ERROR(context->GetAttr(prefix + "filenames", &filenames));
+  TF_RETURN_IF_ERROR(context->GetAttr(prefix + "offsets", &offsets));
+  TF_RETURN_IF_ERROR(context->GetAttr(prefix + "samples", &samples));
+  if (filenames.size() != expected || offsets.size() != expected || samples.size() != expected) {
+    return InvalidArgument("expected ", expected, " ", prefix, "filenames, offsets and samples, ",
+                           "found ", filenames.size(), ", ", offsets.size(), " and ",
+                           samples.size());
+  }
+  for (size_t i = 0; i < filenames.size(); ++i) {
+    if (offsets[i] < 0 || samples[i] < 0) {
+      return InvalidArgument(filenames[i], ": expected offset and samples >= 0, found ", offsets[i],
+                             " and ", samples[i]);
+    }
+    segments->push_back({filenames[i], offsets[i], samples[i]});
+  }
+  return Status();
+}
+
+Status MakeAllSegments(tf::OpKernelConstruction* context, size_t expected, SlicePlan* plan) {
+  TF_RETURN_IF_ERROR(MakeSegments(context, "", expected, &plan->segments));
+  std::vector<std::string> boundaries;
+  TF_RETURN_IF_ERROR(context->GetAttr("boundary_filenames", &boundaries));
+  if (boundaries.empty()) {
+    plan->boundaries.resize(expected);
+    return Status();
+  }
+  return MakeSegments(context, "boundary_", expected, &plan->boundaries);
+}
+
+Status MakeColumns(tf::OpKernelConstruction* context, bool is_float, SlicePlan* plan) {
   tf::DataTypeVector stored;
   std::vector<int64_t> segments, widths, strides;
   TF_RETURN_IF_ERROR(context->GetAttr("segments", &segments));
@@ -20,38 +56,30 @@ Status MakeColumns(tf::OpKernelConstruction* context, SlicePlan* plan, int64_t* 
         "read slice: expected as many widths, strides and segments as dtypes, found ",
         widths.size(), ", ", strides.size(), ", ", segments.size(), " and ", stored.size());
   }
+  int64_t all_segments = 0;
+  for (const int64_t count : segments) all_segments += std::max<int64_t>(count, 0);
+  TF_RETURN_IF_ERROR(MakeAllSegments(context, all_segments, plan));
+  int64_t first = 0;
   for (size_t i = 0; i < stored.size(); ++i) {
     const int64_t size = tf::DataTypeSize(stored[i]);
-    if (widths[i] < 1 || strides[i] < size * widths[i] || segments[i] < 1) {
-      return InvalidArgument(
-          "read slice: column ", i, ": expected width >= 1, stride >= ", size * widths[i],
-          " and segments >= 1, found ", widths[i], ", ", strides[i], " and ", segments[i]);
+    const bool lists = segments[i] >= 1 && !plan->boundaries[first].path.empty();
+    const int64_t least = lists ? size : size * widths[i];
+    if (widths[i] < 1 || segments[i] < 1 || strides[i] < least || (lists && strides[i] != size)) {
+      return InvalidArgument("read slice: column ", i, ": expected width >= 1, stride ",
+                             lists ? "" : ">= ", least, " and segments >= 1, found ", widths[i],
+                             ", ", strides[i], " and ", segments[i]);
+    }
+    for (int64_t s = first; s < first + segments[i]; ++s) {
+      if (plan->boundaries[s].path.empty() == lists || (lists && is_float)) {
+        return InvalidArgument("read slice: column ", i, ": expected boundaries for all segments ",
+                               "of an int32 column or for none, found '", plan->boundaries[s].path,
+                               "'");
+      }
     }
     plan->columns.push_back(
-        {stored[i], size, widths[i], strides[i], plan->width, *all_segments, segments[i]});
+        {stored[i], size, widths[i], strides[i], plan->width, first, segments[i], lists});
     plan->width += widths[i];
-    *all_segments += segments[i];
-  }
-  return Status();
-}
-
-Status MakeSegments(tf::OpKernelConstruction* context, int64_t expected, SlicePlan* plan) {
-  std::vector<std::string> filenames;
-  std::vector<int64_t> offsets, samples;
-  TF_RETURN_IF_ERROR(context->GetAttr("filenames", &filenames));
-  TF_RETURN_IF_ERROR(context->GetAttr("offsets", &offsets));
-  TF_RETURN_IF_ERROR(context->GetAttr("samples", &samples));
-  if (filenames.size() != static_cast<size_t>(expected) || offsets.size() != filenames.size() ||
-      samples.size() != filenames.size()) {
-    return InvalidArgument("expected ", expected, " filenames, offsets and samples, found ",
-                           filenames.size(), ", ", offsets.size(), " and ", samples.size());
-  }
-  for (size_t i = 0; i < filenames.size(); ++i) {
-    if (offsets[i] < 0 || samples[i] < 0) {
-      return InvalidArgument(filenames[i], ": expected offset and samples >= 0, found ", offsets[i],
-                             " and ", samples[i]);
-    }
-    plan->segments.push_back({filenames[i], offsets[i], samples[i]});
+    first += segments[i];
   }
   return Status();
 }
@@ -84,7 +112,18 @@ Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePlan* p
     return InvalidArgument("read slice: expected a float output for log_shift ", plan->log_shift,
                            ", found int32");
   }
+  for (const int64_t bound : bounds) {
+    if (bound < 1 || bound > std::numeric_limits<int32_t>::max()) {
+      return InvalidArgument("expected bounds from 1 to 2147483647, found ", bound);
+    }
+  }
   plan->bounds.assign(bounds.begin(), bounds.end());
+  for (const int64_t bound : bounds) plan->largest.push_back(static_cast<uint32_t>(bound - 1));
+  for (const SliceColumn& column : plan->columns) {
+    // The ids of lists are checked before empty slots follow them.
+    if (!column.lists || !ids) continue;
+    std::fill_n(plan->largest.begin() + column.first_output, column.width, ~uint32_t{0});
+  }
   return Status();
 }
 
@@ -92,9 +131,7 @@ Status MakeChecks(tf::OpKernelConstruction* context, bool is_float, SlicePlan* p
 
 Status SlicePlan::Make(tf::OpKernelConstruction* context, bool is_float, SlicePlan* plan) {
   TF_RETURN_IF_ERROR(context->GetAttr("rows", &plan->rows));
-  int64_t all_segments = 0;
-  TF_RETURN_IF_ERROR(MakeColumns(context, plan, &all_segments));
-  TF_RETURN_IF_ERROR(MakeSegments(context, all_segments, plan));
+  TF_RETURN_IF_ERROR(MakeColumns(context, is_float, plan));
   return MakeChecks(context, is_float, plan);
 }
 

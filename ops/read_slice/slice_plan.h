@@ -20,6 +20,7 @@ struct SliceColumn {
   int64_t first_output;
   int64_t first_segment;
   int64_t segments;
+  bool lists;  // of varying length, at most `width`
 };
 
 struct SlicePlan {
@@ -31,11 +32,13 @@ struct SlicePlan {
   int64_t rows = 0;
   int64_t width = 0;  // values of an output row
   std::vector<SliceColumn> columns;
-  std::vector<Segment> segments;  // of all columns, column after column
+  std::vector<Segment> segments;    // of all columns, column after column
+  std::vector<Segment> boundaries;  // of each segment; without a path if it has no lists
   Check check = kNone;
-  std::vector<int32_t> bounds;  // of each output value, with kIds
-  std::vector<int64_t> tables;  // likewise, or empty
-  float log_shift = -1;         // negative: no logarithm
+  std::vector<int32_t> bounds;    // of each output value, with kIds
+  std::vector<uint32_t> largest;  // likewise: the largest valid id, 2^32 - 1 (any) for lists
+  std::vector<int64_t> tables;    // likewise, or empty
+  float log_shift = -1;           // negative: no logarithm
 };
 
 }  // namespace dlrm

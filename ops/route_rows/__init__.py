@@ -89,8 +89,8 @@ class RoutedBags(NamedTuple):
         permutation: int32 [C], the bag of each contribution, sorted by vector.
         vector_segments: int32 [C], the vector of each contribution, ascending. Without `unique`
             empty: contribution i is then that of vector i.
-        weights: float32 [b, T], 1 / the number of ids where vectors are averaged, else 1; [0, 0] if
-            all are summed.
+        counts: int32 [b, T], the number of ids where vectors are averaged, at least 1, else 1;
+            [0, 0] if all are summed.
     """
 
     rows: tf.Tensor
@@ -101,7 +101,7 @@ class RoutedBags(NamedTuple):
     bag_segments: tf.Tensor
     permutation: tf.Tensor
     vector_segments: tf.Tensor
-    weights: tf.Tensor
+    counts: tf.Tensor
 
 
 def route_bags(

@@ -51,7 +51,7 @@ REGISTER_OP("Dlrm>RouteBags")
     .Output("bag_segments: int32")
     .Output("permutation: int32")
     .Output("vector_segments: int32")
-    .Output("weights: float")
+    .Output("counts: int32")
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle ids;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &ids));
@@ -62,9 +62,9 @@ REGISTER_OP("Dlrm>RouteBags")
       for (int i = 0; i < 8; ++i) c->set_output(i, c->Vector(InferenceContext::kUnknownDim));
       c->set_output(1, c->Vector(ranks));
       c->set_output(3, c->Vector(ranks));
-      const bool weighted = std::find(mean.begin(), mean.end(), true) != mean.end();
+      const bool averages = std::find(mean.begin(), mean.end(), true) != mean.end();
       const int64_t tables = mean.size();
-      c->set_output(8, weighted ? c->Matrix(c->Dim(ids, 0), tables) : c->Matrix(0, 0));
+      c->set_output(8, averages ? c->Matrix(c->Dim(ids, 0), tables) : c->Matrix(0, 0));
       return Status();
     })
     .Doc("ids [b, W]. sizes [n]: the number of rows of each request, sorted by owner; rows: their "
@@ -73,7 +73,8 @@ REGISTER_OP("Dlrm>RouteBags")
          "the sum of the vectors inverse_permutation[i] with bag_segments[i] = k; the gradient of "
          "vector v is the sum of those of the bags permutation[i] with vector_segments[i] = v, or "
          "without unique that of bag permutation[v] (vector_segments is empty). Both segments are "
-         "sorted. weights [b, T]: 1 / the number of ids where mean, else 1; [0, 0] without mean.");
+         "sorted. counts [b, T]: the number of ids of each bag where mean, at least 1, else 1; [0, "
+         "0] without mean.");
 
 class RouteBagsOp : public OpKernel {
  public:
@@ -118,7 +119,7 @@ class RouteBagsOp : public OpKernel {
     OP_REQUIRES(context, needed < (int64_t{1} << 31),
                 InvalidArgument("RouteBags: ", needed, " rows are more than 32 bits can count"));
     OP_REQUIRES_OK(context, CheckIds(batch));
-    OP_REQUIRES_OK(context, WriteWeights(context, batch));
+    OP_REQUIRES_OK(context, WriteCounts(context, batch));
     Requests requests;
     Request(batch, &requests);
     OP_REQUIRES_OK(context, WriteSorted(context, requests));
@@ -171,18 +172,20 @@ class RouteBagsOp : public OpKernel {
     return Status();
   }
 
-  Status WriteWeights(OpKernelContext* context, const Batch& batch) const {
-    const bool weighted = std::find(mean_.begin(), mean_.end(), true) != mean_.end();
+  Status WriteCounts(OpKernelContext* context, const Batch& batch) const {
+    const bool averages = std::find(mean_.begin(), mean_.end(), true) != mean_.end();
     Tensor* output;
     TF_RETURN_IF_ERROR(context->allocate_output(
-        8, weighted ? TensorShape({batch.samples, tables()}) : TensorShape({0, 0}), &output));
-    if (!weighted) return Status();
-    float* weight = output->flat<float>().data();
+        8, averages ? TensorShape({batch.samples, tables()}) : TensorShape({0, 0}), &output));
+    if (!averages) return Status();
+    int32_t* divisor = output->flat<int32_t>().data();
     for (int64_t sample = 0; sample < batch.samples; ++sample) {
-      for (int64_t table = 0; table < tables(); ++table, ++weight) {
+      for (int64_t table = 0; table < tables(); ++table, ++divisor) {
+        *divisor = 1;
+        if (!mean_[table]) continue;
         const int32_t* id = Slots(batch, sample, table);
-        const int64_t count = hotness_[table] - std::count(id, id + hotness_[table], kEmpty);
-        *weight = mean_[table] && count > 0 ? 1.0f / count : 1.0f;
+        const int64_t empty = std::count(id, id + hotness_[table], kEmpty);
+        *divisor = std::max<int64_t>(1, hotness_[table] - empty);
       }
     }
     return Status();

@@ -29,6 +29,7 @@ COMMANDS = {
     "split": ("split_bin.py", ["raw/train_data.bin", "out/made"]),
     "validate": ("-m dataset.validate", ["raw"]),
     "convert": ("-m dataset.convert", ["raw", "out/made", "--layout", "three_file"]),
+    "multihot": ("-m dataset.multihot", ["raw", "out/made", "--hotness", "2,1,3"]),
     "synthetic": ("-m dataset.synthetic", _SYNTHETIC),
     "preprocess": ("preprocess.py", _PREPROCESS),
     "restart": ("-m training.restart", ["--", "true", "--checkpoint_dir=out"]),
@@ -67,6 +68,12 @@ TEXTS = {
     ("convert", "vocab_sizes"): _LIST,
     ("convert", "source_layout"): ("", "nonsense"),
     ("convert", "layout"): ("", "nonsense", "torchrec"),
+    ("multihot", "hotness"): (*_LIST, "mlperf"),
+    ("multihot", "distribution"): ("", "nonsense"),
+    ("multihot", "pooling"): ("", "nonsense"),
+    ("multihot", "vocab_sizes"): _LIST,
+    ("multihot", "source_layout"): ("", "nonsense"),
+    ("multihot", "layout"): ("", "nonsense", "torchrec_multi_hot"),
     ("synthetic", "vocab_sizes"): _LIST,
     ("preprocess", "memory_limit"): _SIZE,
     ("preprocess", "max_rejects"): ("", "abc", "-1", "nan", "101%", "5 apples"),
@@ -79,6 +86,7 @@ TEXTS = {
 #: {command: its flags that are numbers}, for the tools.
 NUMBERS = {
     "split": ("jobs",), "validate": ("jobs",), "convert": ("jobs",),
+    "multihot": ("jobs", "seed"),
     "synthetic": ("jobs", "seed", "train_samples", "test_samples"),
     "preprocess": ("jobs", "max_table_rows", "frequency_threshold"),
     "restart": ("max_restarts", "grace"),

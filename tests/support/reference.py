@@ -124,6 +124,7 @@ class ReferenceDLRM:
         interaction: a `ReferenceInteraction`; default: dot.
         options: hyper-parameters of the optimizer.
         bags: `ops.bags.Bags`; default: one id per table.
+        table_rate: learning rate of the tables over that of the dense part.
     """
 
     def __init__(
@@ -137,7 +138,9 @@ class ReferenceDLRM:
         *,
         interaction=None,
         bags=None,
+        table_rate=1.0,
     ):
+        self._table_rate = table_rate
         self.bags = bags or Bags.one_hot(len(tables))
         self.interaction = interaction or ReferenceDot()
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
@@ -217,5 +220,6 @@ class ReferenceDLRM:
             touched = np.unique(
                 np.concatenate([chosen[share[:, 0] > 0] for chosen, share in slots])
             )
-            table.apply(touched, summed, learning_rate * table.rate_factor(self._updates))
+            rate = self._table_rate * learning_rate * table.rate_factor(self._updates)
+            table.apply(touched, summed, rate)
         return loss

@@ -40,8 +40,9 @@ def planned_run(config: Config) -> PlannedRun:
         if data.vocab_sizes is None:
             sizes = tuple(train.vocab_sizes)
             of_data["hotness"] = train.bags.hotness
-    if data.hotness is not None:
-        of_data["hotness"] = data.hotness_of(len(sizes))
+    for flag in ("hotness", "multi_hot"):
+        if getattr(data, flag) is not None:
+            of_data["hotness"] = data.ids_per_sample(flag, len(sizes))
     shape = ModelShape(
         sizes,
         dimension=model.embedding_dim,

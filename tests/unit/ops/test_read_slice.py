@@ -21,6 +21,7 @@ class Column(NamedTuple):
     dtype: str
     width: int
     stride: int
+    offsets: tuple = ()
 
 
 def write_column(path, values, offset=0, gap=0):

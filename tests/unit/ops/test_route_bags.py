@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ops.bags import EMPTY, Bags
 from ops.route_rows import route_bags, route_rows
+from tests.support.model.bag_reference import random_ids
 
 # Table 0 has fewer rows than a batch has partial sums, table 1 more; table 2 has one id.
 SIZES, RANKS, SAMPLES = np.array([7, 1000, 2, 90]), 3, 40
@@ -21,18 +22,6 @@ def layout(rng, pieces):
     # No two tables have a row in common.
     bases = 10_000 * rng.permutation(owners.size * RANKS).reshape(*owners.shape, RANKS)
     return owners, bases, rng.integers(1, 4, owners.shape)
-
-
-def random_ids(rng, bags=BAGS, sizes=SIZES, samples=SAMPLES):
-    """Returns ids [b, W]; lists of variable features have any length, repeated ids included."""
-    slots = np.array(bags.feature_of_slots())
-    ids = rng.integers(0, sizes[slots], (samples, bags.slots), dtype=np.int32)
-    for feature, first in enumerate(bags.first_slots):
-        if bags.variable[feature]:
-            lengths = rng.integers(0, bags.hotness[feature] + 1, samples)
-            empty = np.arange(bags.hotness[feature]) >= lengths[:, None]
-            ids[:, first : first + bags.hotness[feature]][empty] = EMPTY
-    return ids
 
 
 def needed_rows(ids, owners, bases, steps):
@@ -54,7 +43,7 @@ def needed_rows(ids, owners, bases, steps):
 @pytest.mark.parametrize("unique", [False, True])
 def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, unique, rng):
     owners, bases, steps = layout(rng, pieces)
-    ids = random_ids(rng)
+    ids = random_ids(rng, BAGS, SIZES, (SAMPLES,))
     routed = route_bags(tf.constant(ids), BAGS, SIZES, owners, bases, steps, RANKS, unique)
     found = {name: value.numpy() for name, value in routed._asdict().items()}
     needed = needed_rows(ids, owners, bases, steps)
@@ -87,17 +76,14 @@ def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, unique, rng)
         assert expected[0] < sums[0] and expected[1] == sums[1]
 
 
-def test_route_bags_weighs_the_bags_of_means(rng):
-    ids = random_ids(rng)
-    weights = route_bags(tf.constant(ids), BAGS, SIZES, *layout(rng, 1), RANKS, False).weights
-    counts = (ids[:, 5:8] != EMPTY).sum(1)
-    np.testing.assert_array_equal(
-        weights[:, 1], np.float32(1) / np.maximum(counts, 1).astype(np.float32)
-    )
-    np.testing.assert_array_equal(np.delete(weights, 1, 1), np.ones((SAMPLES, 3)))
+def test_route_bags_counts_the_ids_of_means(rng):
+    ids = random_ids(rng, BAGS, SIZES, (SAMPLES,))
+    counts = route_bags(tf.constant(ids), BAGS, SIZES, *layout(rng, 1), RANKS, False).counts
+    np.testing.assert_array_equal(counts[:, 1], np.maximum((ids[:, 5:8] != EMPTY).sum(1), 1))
+    np.testing.assert_array_equal(np.delete(counts, 1, 1), np.ones((SAMPLES, 3)))
     sums = Bags.of(BAGS.hotness, "sum", BAGS.variable)
     routed = route_bags(tf.constant(ids), sums, SIZES, *layout(rng, 1), RANKS, False)
-    assert routed.weights.shape == (0, 0)
+    assert routed.counts.shape == (0, 0)
 
 
 @pytest.mark.parametrize("unique", [False, True])
@@ -114,7 +100,7 @@ def test_route_bags_with_one_id_each_requests_what_route_rows_does(unique, rng):
 
 @pytest.mark.parametrize(("slot", "bad"), [(6, 1000), (6, -2), (8, EMPTY), (11, 90)])
 def test_route_bags_rejects_an_id_outside_its_table(slot, bad, rng):
-    ids = random_ids(rng)
+    ids = random_ids(rng, BAGS, SIZES, (SAMPLES,))
     ids[2, slot] = bad
     table = BAGS.feature_of_slots()[slot]
     with pytest.raises(
@@ -131,4 +117,4 @@ def test_route_bags_of_no_sample_or_only_empty_bags(rng):
         routed = route_bags(ids, bags, SIZES, *layout(rng, 1), RANKS, unique=True)
         assert not routed.rows.shape[0] and not routed.permutation.shape[0]
         np.testing.assert_array_equal(routed.requested, [0] * RANKS)
-        np.testing.assert_array_equal(routed.weights, np.ones((samples, 4)))
+        np.testing.assert_array_equal(routed.counts, np.ones((samples, 4)))

@@ -131,18 +131,18 @@ def test_vocab_sizes_from_a_name_a_list_and_files(tmp_path):
 
 
 def test_hotness_from_a_name_a_list_and_files(tmp_path):
-    assert sum(read_hotness("mlperf")) == 214
-    assert read_hotness("5, 6,7") == (5, 6, 7)
+    assert sum(read_hotness("hotness", "mlperf")) == 214
+    assert read_hotness("hotness", "5, 6,7") == (5, 6, 7)
     path = tmp_path / "metadata.json"
     for content in ({"vocab_sizes": [9, 9], "hotness_per_table": [4, 5]}, [4, 5]):
         path.write_text(json.dumps(content))
-        assert read_hotness(str(path)) == (4, 5)
+        assert read_hotness("hotness", str(path)) == (4, 5)
     path.write_text('{"vocab_sizes": [9, 9]}')
     with pytest.raises(ValueError, match="hotness_per_table") as caught:
-        read_hotness(str(path))
+        read_hotness("hotness", str(path))
     assert caught.value.path == str(path)
     with pytest.raises(ArgumentError) as caught:
-        read_hotness("criteo")
+        read_hotness("hotness", "criteo")
     assert caught.value.flag == "hotness"
 
 

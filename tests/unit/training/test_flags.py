@@ -60,6 +60,7 @@ _WRONG = {
     "hotness": ["--hotness=1,,2", "--hotness=0,1", "--hotness=1,2,3", "--hotness=",
                 "--hotness=docs", f"--hotness=1,{HUGE}",
                 "--data_dir=x --global_batch_size=8 --hotness=2,3"],
+    "multi_hot": ["--multi_hot=2,3", "--data_dir=x --global_batch_size=8 --multi_hot=2,,3"],
     "mlp": ["--mlp=fused --xla"],
     "mlperf_log": [f"{EVALUATE} --data_dir=x --mlperf_log=y", "--mlperf_log=y"],
     "mlperf_org": ["--mlperf_org=unnamed"],

@@ -1,0 +1,228 @@
+"""Writes a split from arrays, batch after batch; features may have several ids per sample."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Union
+
+import numpy as np
+
+from dataset import encode, files, vocabularies
+from dataset.chunks import CHUNK_SAMPLES, Chunk, check_ids, check_labels
+from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, check_transform
+from dataset.describe import DENSE_FEATURES
+from dataset.destination import Destination
+from dataset.errors import DatasetError
+from ops.bags import Bags
+from storage.claim import ClaimError
+from storage.digests import BlockDigest
+from storage.partial_files import PartialFiles
+
+#: Ids of one feature: an array [n, hotness], or for a variable feature the ids of all lists one
+#: after another [values], and the lengths of the lists [n]. (Not `|`, for Python 3.9.)
+Ids = Union[np.ndarray, tuple[np.ndarray, np.ndarray]]
+
+
+class SplitWriter:
+    """A context that writes one split in sample order, with metadata.json at its end.
+
+    The files appear when the block ends without an error. With one id for the first feature, and
+    lists for the second:
+
+        with SplitWriter("data/train", [9, 50], Bags.of([1, 20], variable=[False, True])) as writer:
+            writer.add(label, dense, [ids, (list_ids, lengths)])
+
+    Args:
+        folder: the folder to write.
+        vocab_sizes: rows of each table.
+        bags: the features. The hotness of a variable feature is the longest list allowed; the split
+            records the longest one that was added.
+        layout: "per_table", or "three_file" without variable features.
+        dense_features: dense values per sample.
+        dense_dtype: "int32" or "float32", the dtype of the dense values given to `add`.
+        dense_transform: transform of the given dense values; the reader applies it, or with
+            per_table this class.
+        applied_transform: transform that was applied to the given values before; None if unknown.
+        overwrite: replace an existing split that this project wrote.
+
+    Raises:
+        DatasetError: an argument is invalid, the folder holds a split or files that this project
+            did not write, or no sample was added.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        vocab_sizes: Sequence[int],
+        bags: Bags,
+        *,
+        layout: str = "per_table",
+        dense_features: int = DENSE_FEATURES,
+        dense_dtype: str = "int32",
+        dense_transform: str = "log(x+1)",
+        applied_transform: str | None = None,
+        overwrite: bool = False,
+    ):
+        self._folder = os.fspath(folder)
+        sizes = vocabularies.check_sizes(list(vocab_sizes), "the given list", bags.features)
+        check_transform(dense_transform, self._folder)
+        place = files.single_segment(self._folder, 0)
+        columns = [
+            Column(LABEL, place, "int32", 1, 4),
+            Column(
+                DENSE, place, dense_dtype, dense_features, 4 * dense_features, 0, dense_transform,
+                applied_transform,
+            ),
+        ]  # fmt: skip
+        for table, variable in enumerate(bags.variable):
+            width = 1 if variable else bags.hotness[table]
+            column = Column(
+                CATEGORICAL, place, "int32", width, 4 * width, table, bags=bags.select([table]),
+                offsets=place if variable else (),
+            )  # fmt: skip
+            columns.append(column)
+        self._source = DatasetDescription(self._folder, layout, 0, sizes, tuple(columns), "")
+        self._bags, self._overwrite = bags, overwrite
+        self._encoding = encode.encoding(self._source, layout)
+        self._digests = [BlockDigest(0) for _ in self._encoding.files]
+        self._pending: list[list[np.ndarray]] = [[] for _ in columns]
+        self._lengths: dict[int, list[np.ndarray]] = {
+            table: [] for table, variable in enumerate(bags.variable) if variable
+        }
+        self._longest = dict.fromkeys(self._lengths, 1)
+        self._written_ids = dict.fromkeys(self._lengths, 0)
+        self._waiting = self._written = 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> SplitWriter:
+        self._target = Destination(self._folder, self._encoding.layout)
+        if not self._overwrite:
+            self._target.refuse_complete()
+        os.makedirs(self._folder, exist_ok=True)
+        names = [file.name for file in self._encoding.files]
+        try:
+            with contextlib.ExitStack() as stack:
+                self._claim = stack.enter_context(self._target.claim())
+                self._target.take(self._claim, self._source, names)
+                paths = [self._target.path_of(name) for name in names]
+                self._output = stack.enter_context(PartialFiles(paths))
+                self._stack = stack.pop_all()
+        except ClaimError as error:
+            raise DatasetError.of_os(error) from error
+        return self
+
+    def add(self, label: np.ndarray, dense: np.ndarray, ids: Sequence[Ids]) -> None:
+        """Adds n samples.
+
+        Args:
+            label: [n], 0 or 1.
+            dense: [n, dense features], of the dtype given to the constructor.
+            ids: for each feature, its ids.
+
+        Raises:
+            DatasetError: an array has another shape or dtype, a list is longer than its feature's
+                hotness, or (possibly in a later call) a value is invalid.
+        """
+        samples = len(label)
+        given = [np.asarray(label).reshape(samples, 1), np.asarray(dense)]
+        if len(ids) != self._bags.features:
+            self._refuse("features with ids", self._bags.features, len(ids))
+        for table, one in enumerate(ids):
+            if table not in self._lengths:
+                given.append(np.asarray(one))
+                continue
+            if not isinstance(one, tuple):
+                self._refuse(f"ids of table {table}", "ids and the lengths of lists", "one array")
+            values, lengths = (np.asarray(array) for array in one)
+            self._check_lengths(table, values, lengths, samples)
+            self._lengths[table].append(lengths.astype(np.int64))
+            given.append(values.reshape(-1, 1))
+        for index, (column, array) in enumerate(zip(self._source.columns, given)):
+            what = f"shape of table {index - 2}" if index > 1 else f"shape of {column.kind}"
+            rows = samples if not column.offsets else len(array)
+            if array.shape != (rows, column.width):
+                self._refuse(what, [rows, column.width], list(array.shape))
+            if column.kind == DENSE and array.dtype != column.dtype:
+                self._refuse("dtype of dense", column.dtype, array.dtype)
+            if column.kind != DENSE and array.dtype.kind not in "iub":
+                self._refuse(what.replace("shape", "dtype"), "integers", array.dtype)
+            # int64, so that ids beyond int32 do not wrap.
+            dtype = np.int64 if column.kind == CATEGORICAL else column.dtype
+            self._pending[index].append(array.astype(dtype))
+        self._waiting += samples
+        # At least one sample is left for the last chunk.
+        while self._waiting > CHUNK_SAMPLES:
+            self._write(CHUNK_SAMPLES, last=False)
+
+    def _check_lengths(self, table, values, lengths, samples):
+        if lengths.shape != (samples,) or values.ndim != 1:
+            found = f"{list(values.shape)} and {list(lengths.shape)}"
+            self._refuse(f"shapes of table {table}", f"[values] and [{samples}]", found)
+        if samples and lengths.min() < 0:
+            self._refuse(f"length of a list of table {table}", "at least 0", lengths.min())
+        if lengths.sum() != len(values):
+            self._refuse(f"sum of the lengths of table {table}", len(values), lengths.sum())
+        longest = int(lengths.max(initial=0))
+        if longest > self._bags.hotness[table]:
+            sample = self._written + self._waiting + int(np.argmax(lengths))
+            what, bound = f"table {table}, sample {sample}: ids", self._bags.hotness[table]
+            self._refuse(what, f"at most {bound}, the hotness", longest, table=table, sample=sample)
+        self._longest[table] = max(self._longest[table], longest)
+
+    def _refuse(self, what: str, expected: Any, found: Any, **fields: Any) -> None:
+        raise DatasetError.mismatch(self._folder, what, expected, found, **fields)
+
+    def _write(self, count, last):
+        """Writes a chunk of the first `count` waiting samples."""
+        arrays, boundaries = [], {}
+        for index, parts in enumerate(self._pending):
+            table, rows = index - 2, count
+            if table in self._lengths:
+                (lengths,) = _taken(self._lengths[table], count)
+                first = self._written_ids[table]
+                ends = np.cumsum(lengths)
+                boundaries[table] = first + np.concatenate([[0], ends])
+                rows = int(lengths.sum())
+                self._written_ids[table] += rows
+            arrays += _taken(parts, rows)
+        label, dense, *ids = arrays
+        chunk = Chunk(self._written, label[:, 0], dense, ids, boundaries, last)
+        check_labels(chunk, self._folder)
+        check_ids(chunk, self._source.table_columns, self._source.vocab_sizes)
+        chunk = chunk._replace(ids=[part.astype(np.int32) for part in ids])
+        encoded = self._encoding.encode(chunk)
+        block = self._written // CHUNK_SAMPLES
+        for index, offset in enumerate(self._encoding.positions(chunk, encoded)):
+            self._digests[index].add(block, encoded[index])
+            if encoded[index].size:  # Lists may have no ids.
+                self._output.write(index, encoded[index], offset)
+        self._written += count
+        self._waiting -= count
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        with self._stack:
+            if error is None:
+                self._finish()
+
+    def _finish(self):
+        if not self._waiting:
+            self._refuse("samples", "at least 1", 0)
+        self._write(self._waiting, last=True)
+        self._target.begin_replacing(self._claim)
+        self._output.commit()
+        self._target.remove_superseded(self._claim)
+        hotness = [self._longest.get(t, ids) for t, ids in enumerate(self._bags.hotness)]
+        bags = Bags(tuple(hotness), self._bags.pooling, self._bags.variable)
+        source = dataclasses.replace(self._source, samples=self._written).with_bags(bags)
+        encoding = encode.encoding(source, self._encoding.layout)
+        self._target.finish(source, encoding, self._digests)
+
+
+def _taken(parts, count):
+    """Removes the first `count` rows from a list of arrays; returns them as one array in a list."""
+    joined = np.concatenate(parts)
+    parts[:] = [joined[count:]]
+    return [joined[:count]]

@@ -1,0 +1,144 @@
+"""Splits that are written from arrays."""
+
+import os
+
+import numpy as np
+import pytest
+
+from dataset import DatasetError, open_split, validate
+from dataset.chunks import CHUNK_SAMPLES
+from dataset.split_writer import SplitWriter
+from ops.bags import Bags
+from tests.support.dataset import multi_hot
+from tests.support.dataset.multi_hot import FIXED, VARIABLE, VOCAB_SIZES, random_samples
+
+#: Longer lists are allowed than occur.
+ALLOWED = Bags((1, 3, 50, 9, 7), VARIABLE.pooling, VARIABLE.variable)
+
+
+def add_all(writer, drawn, cuts):
+    """Adds samples in batches that are cut at some samples."""
+    ends = [0, *cuts, len(drawn.label)]
+    for begin, end in zip(ends, ends[1:]):
+        ids = []
+        for one in drawn.ids:
+            if isinstance(one, tuple):
+                values, lengths = one
+                starts = np.cumsum([0, *lengths])
+                ids.append((values[starts[begin] : starts[end]], lengths[begin:end]))
+            else:
+                ids.append(one[begin:end])
+        writer.add(drawn.label[begin:end], drawn.dense[begin:end], ids)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".bin"}
+
+
+@pytest.mark.parametrize("samples", [1, CHUNK_SAMPLES, CHUNK_SAMPLES + 4001])
+def test_written_lists_equal_hand_written_ones(tmp_path, rng, samples):
+    drawn = random_samples(rng, max(samples, 2), VARIABLE)
+    drawn = multi_hot.first(drawn, samples)
+    multi_hot.write_per_table(tmp_path / "a", drawn)
+    with SplitWriter(tmp_path / "b", VOCAB_SIZES, ALLOWED) as writer:
+        add_all(writer, drawn, sorted(rng.integers(0, samples, 5, endpoint=True)))
+        assert not (tmp_path / "b" / "label.bin").exists()
+    expected, stored = content(tmp_path / "a"), content(tmp_path / "b")
+    # NumPy's float32 and float64 logarithms may round to different halves.
+    halves = [np.frombuffer(files.pop("dense.bin"), np.float16) for files in (expected, stored)]
+    np.testing.assert_allclose(halves[1], halves[0], rtol=2**-10)
+    assert stored == expected
+    found = open_split(tmp_path / "b")
+    if samples > 1:
+        assert found.bags == VARIABLE  # the longest list of each feature
+    assert found.applied_transform == "log(x+1)"
+    assert validate.validate(found, progress=False)[1] == []
+
+
+@pytest.mark.parametrize("dense", ["int32", "float32"])
+def test_written_three_file_split_equals_the_samples(tmp_path, rng, dense):
+    drawn = random_samples(rng, 500)
+    values = drawn.dense.astype(dense) + np.array(0.5).astype(dense)
+    transform = "log(x+3)" if dense == "int32" else "none"
+    options = {"dense_dtype": dense, "dense_transform": transform, "layout": "three_file"}
+    with SplitWriter(tmp_path, VOCAB_SIZES, FIXED, **options) as writer:
+        add_all(writer, drawn._replace(dense=values), [200])
+    found = open_split(tmp_path)
+    assert (found.bags, found.dense_transform) == (FIXED, transform)
+    assert (tmp_path / "category.bin").read_bytes() == drawn.matrix.tobytes()
+    assert (tmp_path / "dense.bin").read_bytes() == values.tobytes()
+
+
+def test_writer_replaces_only_with_overwrite(tmp_path, rng):
+    drawn = random_samples(rng, 20, VARIABLE)
+    for overwrite in (False, True):
+        with SplitWriter(tmp_path, VOCAB_SIZES, VARIABLE, overwrite=overwrite) as writer:
+            add_all(writer, drawn, [])
+    with pytest.raises(DatasetError, match="--overwrite"):
+        SplitWriter(tmp_path, VOCAB_SIZES, VARIABLE).__enter__()
+    # A split without lists: their files are removed.
+    with SplitWriter(tmp_path, VOCAB_SIZES, FIXED, overwrite=True) as writer:
+        add_all(writer, random_samples(rng, 20), [])
+    assert not list(tmp_path.glob("*offsets*"))
+
+
+def test_nothing_remains_after_an_error(tmp_path, rng):
+    with pytest.raises(ZeroDivisionError), SplitWriter(tmp_path, VOCAB_SIZES, VARIABLE) as writer:
+        add_all(writer, random_samples(rng, 20, VARIABLE), [])
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+def replaced(drawn, table, ids):
+    return drawn._replace(ids=[*drawn.ids[:table], ids, *drawn.ids[table + 1 :]])
+
+
+def with_list(drawn, sample, ids):
+    values, lengths = drawn.ids[2]
+    begin, end = lengths[:sample].sum(), lengths[: sample + 1].sum()
+    lengths = lengths.copy()
+    lengths[sample] = len(ids)
+    return replaced(drawn, 2, (np.concatenate([values[:begin], ids, values[end:]]), lengths))
+
+
+# {case: (change of the samples, message)}.
+WRONG = {
+    "label": (lambda d: d._replace(label=d.label + 2), "label: expected 0 or 1"),
+    "dense dtype": (lambda d: d._replace(dense=d.dense.astype(float)), "dtype of dense"),
+    "dense shape": (lambda d: d._replace(dense=d.dense[:, :5]), r"dense: expected \[30, 13\]"),
+    "too few features": (lambda d: d._replace(ids=d.ids[:4]), "features with ids: expected 5"),
+    "one id": (lambda d: replaced(d, 1, d.ids[1][:, :1]), r"table 1: expected \[30, 3\]"),
+    "array for lists": (lambda d: replaced(d, 2, d.ids[2][0]), "table 2: expected ids and the len"),
+    "float ids": (lambda d: replaced(d, 4, d.ids[4] / 2), "dtype of table 4: expected integers"),
+    "sum": (
+        lambda d: replaced(d, 2, (d.ids[2][0][1:], d.ids[2][1])), "sum of the lengths of table 2"
+    ),
+    "negative length": (
+        lambda d: replaced(d, 2, (d.ids[2][0], d.ids[2][1] - 5)), "length of a list .*at least 0"
+    ),
+    "long list": (lambda d: with_list(d, 7, range(5)), "table 2, sample 7: ids: .*at most 4"),
+    "large id": (lambda d: with_list(d, 9, [1, 40000]), "table 2, sample 9: id: .*found 40000"),
+    "empty slot": (lambda d: with_list(d, 9, [1, -1]), "table 2, sample 9: id: .*found -1"),
+    "wide id": (
+        lambda d: replaced(d, 4, d.ids[4].astype(np.int64) + 2**32), r"table 4.*found 42949672\d\d"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_writer_refuses_invalid_samples(tmp_path, rng, case):
+    change, message = WRONG[case]
+    drawn = change(random_samples(rng, 30, VARIABLE))
+    writer = SplitWriter(tmp_path, VOCAB_SIZES, VARIABLE)
+    with pytest.raises(DatasetError, match=message) as caught, writer:
+        writer.add(drawn.label, drawn.dense, drawn.ids)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_writer_refuses_an_empty_split_and_a_fixed_layout(tmp_path):
+    writer = SplitWriter(tmp_path, VOCAB_SIZES, VARIABLE)
+    with pytest.raises(DatasetError, match="samples: expected at least 1"), writer:
+        pass
+    with pytest.raises(DatasetError, match="lists of fixed length"):
+        SplitWriter(tmp_path, VOCAB_SIZES, VARIABLE, layout="three_file")
