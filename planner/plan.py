@@ -177,6 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
     add("--interaction", default="dot", choices=list(INTERACTIONS))
+    add("--cross_layers", type=whole_number(1, 256), help="of --interaction=cross; default: 3")
+    add("--cross_rank", type=whole_number(0, 1 << 20),
+        help="of --interaction=cross; 0: full rank; default: 512")
     add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="row optimizer of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true",
@@ -192,6 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--network_bandwidth", help="bytes per second per rank between nodes, such as 20GiB")
     # fmt: on
     flags = parser.parse_args(arguments)
+    options = {n: getattr(flags, n) for n in ("cross_layers", "cross_rank")}
+    options = {name: value for name, value in options.items() if value is not None}
+    if options and flags.interaction != "cross":
+        parser.error(f"--{', --'.join(options)}: only works with --interaction=cross")
     try:
         run = PlannedRun(
             ModelShape(
@@ -201,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
                 top_mlp=read_widths("top_mlp", flags.top_mlp),
                 interaction=flags.interaction,
                 hotness=() if flags.hotness is None else read_hotness("hotness", flags.hotness),
+                **options,
             ),
             Machines(
                 flags.ranks,

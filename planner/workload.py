@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
-from model.interactions import Interaction, interaction_class
+from model.interactions import Interaction, InteractionOptions, interaction_class
 
 ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
@@ -33,6 +33,7 @@ class ModelShape:
       top_mlp: widths of its layers.
       interaction: a name in `model.interactions.INTERACTIONS`.
       hotness: ids per sample for each table; empty: one each.
+      cross_layers, cross_rank: see `model.interactions.InteractionOptions`.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -42,6 +43,8 @@ class ModelShape:
     top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
     interaction: str = "dot"
     hotness: tuple[int, ...] = ()
+    cross_layers: int = 3
+    cross_rank: int = 512
 
     def __post_init__(self):
         if not self.bottom_mlp or self.bottom_mlp[-1] != self.dimension:
@@ -51,7 +54,7 @@ class ModelShape:
             )
         if not self.top_mlp:
             raise ValueError("top MLP: expected at least one layer, found none")
-        interaction_class(self.interaction)
+        self.make_interaction()
         if self.hotness and len(self.hotness) != len(self.vocab_sizes):
             raise ValueError(
                 f"hotness: expected {len(self.vocab_sizes)} numbers, one per table, found "
@@ -65,7 +68,8 @@ class ModelShape:
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction, which counts its own work."""
-        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension)
+        options = InteractionOptions(self.cross_layers, self.cross_rank)
+        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension, options)
 
     @property
     def layers(self) -> list[tuple[int, int]]:

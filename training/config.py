@@ -14,7 +14,7 @@ from dataset.columns import TRANSFORMS
 from dataset.transforms import APPLIED_HELP
 from model.embedding.optimizers import OPTIMIZERS as ROW_OPTIMIZERS
 from model.embedding.optimizers import RowOptimizer
-from model.interactions import INTERACTIONS
+from model.interactions import INTERACTIONS, InteractionOptions
 from planner.arguments import read_bytes, read_hotness, read_vocab_sizes, read_widths
 from training.flag_values import (
     CheckpointInterval,
@@ -40,6 +40,8 @@ _LARGEST_SEED = 2**63 - 1
 LARGEST_INTEGER = 2**31 - 1
 # The largest width of a layer or an embedding vector: a kernel of twice this width fits no machine.
 LARGEST_WIDTH = 1 << 20
+# Published cross networks have at most six layers.
+_MOST_CROSS_LAYERS = 256
 
 _Value = TypeVar("_Value")
 
@@ -206,6 +208,18 @@ class ModelConfig:
         "input of the top MLP. "
         + ". ".join(f"{name}: {kind.summary}" for name, kind in INTERACTIONS.items()),
         choices=tuple(INTERACTIONS),
+    )
+    cross_layers: int = setting(
+        InteractionOptions().cross_layers,
+        "layers of --interaction=cross",
+        minimum=1,
+        maximum=_MOST_CROSS_LAYERS,
+    )
+    cross_rank: int = setting(
+        InteractionOptions().cross_rank,
+        "rank of the kernels of --interaction=cross; 0: full rank, one square kernel per layer",
+        minimum=0,
+        maximum=LARGEST_WIDTH,
     )
     ablation: str = setting(
         "none",
@@ -376,8 +390,8 @@ class SpeedConfig:
     xla: bool = setting(False, "compile the dense layers with XLA")
     mlp: str = setting(
         "auto",
-        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16), by "
-        "cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
+        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16; also "
+        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
         "device and type and --xla is off, else tensorflow",
         choices=("auto", "fused", "tensorflow"),
     )

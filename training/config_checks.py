@@ -78,6 +78,8 @@ def check(config: Config) -> None:
     _check_values(config)
     _check_texts(config)
     check_custom_interact(config)
+    if config.model.interaction != "cross":
+        _check_unused(config, "--interaction=cross", "cross_layers", "cross_rank")
     if config.placement.column_split:
         try:
             check_column_split(config.training.embedding_optimizer)
@@ -100,7 +102,8 @@ def _check_unused(config: Config, needed: str, *names: str) -> None:
     """Raises UserError if one of the settings is set: they only work with `needed`."""
     for name in names:
         value = config.flags()[name]
-        if value not in (None, False) and (name in config.given or value != SETTINGS[name].default):
+        unset = value is None or value is False  # 0 is a value
+        if not unset and (name in config.given or value != SETTINGS[name].default):
             raise UserError.of_flag(name, value, f"only works with {needed}")
 
 

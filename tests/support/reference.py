@@ -110,6 +110,56 @@ class ReferenceNone(ReferenceInteraction):
         return feature_gradients, []
 
 
+class ReferenceCross(ReferenceInteraction):
+    """Layers x = x0 * (x V W + b) + x (or x W) over all vectors, one after another.
+
+    Args:
+        weights: [V, W, b] (low rank) or [W, b] of each layer.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        self.layers = [[w.astype(np.float64) for w in layer] for layer in weights]
+        self.parameters = [w for layer in self.layers for w in layer]
+
+    def _states(self, x0):
+        """Returns [(the operands of the layer's kernels, z), ...] and the result."""
+        x, states = x0, []
+        for *kernels, bias in self.layers:
+            operands = [x]
+            for kernel in kernels:
+                operands.append(operands[-1] @ kernel)
+            z = operands.pop() + bias
+            states.append((operands, z))
+            x = x0 * z + x
+        return states, x
+
+    def forward(self, features, width):
+        return self._states(features.reshape(len(features), width))[1]
+
+    def backward(self, features, gradient):
+        x0 = features.reshape(gradient.shape)
+        states, _ = self._states(x0)
+        direct, gradients = np.zeros_like(x0), []
+        for (*kernels, _), (operands, z) in zip(reversed(self.layers), reversed(states)):
+            direct += gradient * z
+            change = gradient * x0
+            found = [change.sum(0)]
+            for kernel, operand in zip(reversed(kernels), reversed(operands)):
+                found.append(operand.T @ change)
+                change = change @ kernel.T
+            gradient = gradient + change
+            gradients += found
+        return (direct + gradient).reshape(features.shape), gradients[::-1]
+
+
+def cross_layers(variables):
+    """Returns the variables of a cross network, [V, W, b] (or [W, b]) of each layer, by layer."""
+    arrays = [np.asarray(v) for v in variables]
+    ends = [i + 1 for i, a in enumerate(arrays) if a.ndim == 1]
+    return [arrays[i:j] for i, j in zip([0, *ends], ends)]
+
+
 REFERENCE_INTERACTIONS = {"dot": ReferenceDot, "cat": ReferenceCat, "none": ReferenceNone}
 
 

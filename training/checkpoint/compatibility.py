@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset import vocabularies
 from model.embedding.optimizers import OptimizerError
+from model.interactions import InteractionOptions
 from ops.bags import Bags
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
@@ -19,7 +21,10 @@ from training.runtime.errors import UserError
 SYNTHETIC = "synthetic"
 
 # Flags that define the model: weights fit only if these are equal.
-MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation")
+MODEL_FLAGS = (
+    "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "cross_layers", "cross_rank",
+    "ablation",
+)  # fmt: skip
 # Flags that define the optimizers' state.
 _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags, and facts about the data, that define which samples a step reads.
@@ -52,14 +57,16 @@ def with_model_of(config: Config, reader: Reader) -> Config:
 
 
 def model_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a checkpoint's flags with the name of its interaction.
+    """Returns a checkpoint's flags with the name and the options of its interaction.
 
-    Checkpoints older than --interaction have the dot interaction, or none if --ablation says so.
+    Checkpoints older than --interaction have the dot interaction, or none if --ablation says so;
+    the options that a checkpoint does not record have no effect on its interaction.
     """
     interaction, ablation = read_interaction(
         flags.get("interaction"), flags.get("ablation", "none")
     )
-    return {**flags, "interaction": interaction, "ablation": ablation}
+    options = dataclasses.asdict(InteractionOptions())
+    return {**options, **flags, "interaction": interaction, "ablation": ablation}
 
 
 def check(

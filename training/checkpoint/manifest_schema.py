@@ -49,6 +49,8 @@ class _Evaluation(TypedDict):
 class _Flags(TypedDict, total=False):
     ablation: str
     bottom_mlp: str
+    cross_layers: _AtLeastOne
+    cross_rank: _Count
     embedding_dim: _AtLeastOne
     global_batch_size: _AtLeastOne
     interaction: str

@@ -202,12 +202,15 @@ def _dense_model(reader):
 
 def _config(reader):
     manifest, folder = reader.manifest, reader.folder
+    flags = compatibility.model_flags(manifest["flags"])
     texts = {name: manifests.flag(manifest, name, folder) for name in ("bottom_mlp", "top_mlp")}
     try:
         config = DLRMConfig(
             dense_features=manifests.dense_features(manifest) or 0,
             tables=len(manifest["vocab_sizes"]),
-            interaction=compatibility.model_flags(manifest["flags"])["interaction"],
+            interaction=flags["interaction"],
+            cross_layers=flags["cross_layers"],
+            cross_rank=flags["cross_rank"],
             bottom_mlp=read_widths("bottom_mlp", texts["bottom_mlp"]),
             top_mlp=read_widths("top_mlp", texts["top_mlp"]),
         )

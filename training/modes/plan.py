@@ -49,6 +49,8 @@ def planned_run(config: Config) -> PlannedRun:
         bottom_mlp=model.bottom_widths,
         top_mlp=model.top_widths,
         interaction=model.interaction,
+        cross_layers=model.cross_layers,
+        cross_rank=model.cross_rank,
         **of_data,
     )
     placement = config.placement

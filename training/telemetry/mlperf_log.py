@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from model.interactions import interaction_class
+from model.interactions import InteractionOptions, interaction_class
 from storage.regular import check_regular
 from training.config import Config, ModelConfig
 from training.runtime.errors import UserError
@@ -191,8 +191,9 @@ def _tensors(model: ModelConfig) -> Iterator[str]:
     for part, widths in (("bottom_mlp", model.bottom_widths), ("top_mlp", model.top_widths)):
         for layer in range(1, len(widths) + 1):
             yield f"{part}_dense{layer}"
-    # Parameter names do not depend on the sizes.
-    for parameter in interaction_class(model.interaction)(1, 1).parameters:
+    # Parameter names do not depend on the numbers of tables and columns.
+    options = InteractionOptions(model.cross_layers, model.cross_rank)
+    for parameter in interaction_class(model.interaction)(1, 1, options).parameters:
         yield f"interaction_{parameter.name}"
 
 

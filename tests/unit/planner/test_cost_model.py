@@ -62,6 +62,24 @@ def test_count_step_of_other_interactions():
     assert counts.interaction_bytes == 1000 * 4 * (128 + 480 + 128 + 128 + 26 * 128)
 
 
+def test_count_step_of_the_cross_network():
+    """DLRM-DCNv2: 32 MFLOP forward and 96 MFLOP for training per sample."""
+    shape = ModelShape(MLPERF, interaction="cross")
+    network, width, rank = shape.make_interaction(), 3456, 512
+    assert network.width == width
+    assert network.flops == 3 * 3 * 2 * (2 * width * rank)
+    assert shape.dense_parameters == 2_369_921 + (width - 480) * 1024 + 3 * (2 * rank + 1) * width
+    counts = count_step(shape, plan(MLPERF, 128, 1), 1000, "bf16")
+    assert counts.matrix_flops == 1000 * (shape.mlp_flops + network.flops)
+    assert counts.matrix_flops / 1000 == pytest.approx(96e6, rel=0.01)
+    forward = 2 * sum(inputs * outputs for inputs, outputs in shape.layers) + network.flops / 3
+    assert forward == pytest.approx(32e6, rel=0.01)
+    # Concatenated each way; each layer 17 values of each column and 6 of each rank.
+    assert counts.interaction_bytes == 1000 * 2 * (4 * width + 3 * (17 * width + 6 * rank))
+    full = ModelShape(MLPERF, interaction="cross", cross_layers=2, cross_rank=0)
+    assert full.make_interaction().flops == 2 * 3 * 2 * width * width
+
+
 def test_count_step_includes_optimizer_state_and_replicated_tables():
     shape = ModelShape((5, 100), 4, 2, (4,), (1,))
     plain = count_step(shape, plan((5, 100), 4, 2), 10, "fp32")
@@ -249,6 +267,7 @@ def test_predict_refuses_inconsistent_arguments(change, found):
         ({"bottom_mlp": (64,)}, r"128.*\[64\]"),
         ({"top_mlp": ()}, "top MLP"),
         ({"interaction": "fm"}, "'fm'.* dot, cat"),
+        ({"interaction": "cross", "cross_layers": 0}, "cross_layers.*found 0"),
     ],
 )
 def test_model_shape_refuses_invalid_sizes(options, names):
