@@ -29,7 +29,8 @@ class RowUpdate:
 
     def __init__(self, parts: StepParts, losses: LossRecord, device: str | None):
         self._embedding, self._rate = parts.embedding, parts.embedding_rate
-        self._dense_optimizer = parts.optimizer
+        self._row_optimizer, self._dense_optimizer = parts.embedding.optimizer, parts.optimizer
+        self._has_factor = self._row_optimizer.rate_factor is not None
         self._side_stream, self._skips = parts.embedding.side_stream, parts.scale.skips
         self._ranks, self._device = parts.cluster.size, device
         # Their last ops are launched before the join.
@@ -46,12 +47,9 @@ class RowUpdate:
         # First, so that the gradients travel during the phases that do not use them.
         exchange = Phase(
             phases.EXCHANGE_GRADIENTS,
-            lambda plan, rows, gradients, learning_rate: (
-                self._embedding.exchange_gradients(plan, rows, gradients),
-                self._row_rate(learning_rate),
-            ),
-            ("plan", "rows", "vector_gradients", "learning_rate"),
-            ("row_gradients", "row_rate"),
+            self._exchange,
+            ("plan", "rows", "vector_gradients", *["learning_rate"] * self._has_factor),
+            ("row_gradients", *["row_rate"] * self._has_factor),
             waits_for="vector_gradients",
             device=self._device,
         )
@@ -71,10 +69,11 @@ class RowUpdate:
         return exchange, self._phase(), *next_to_it, average, update, self._join()
 
     def _phase(self, *finite: str) -> Phase:
+        rate = "row_rate" if self._has_factor else "learning_rate"
         return Phase(
             phases.UPDATE_ROWS,
             self._update,
-            ("plan", "row_gradients", "row_rate", "loss_scale", *finite),
+            ("plan", "row_gradients", rate, "loss_scale", *finite),
             ("rows_updated",) if self._side_stream.update else (),
             waits_for="row_gradients",
             device=self._device,
@@ -92,21 +91,26 @@ class RowUpdate:
 
         return Phase(phases.JOIN_UPDATE, join, ("rows_updated",), device=self._device)
 
+    def _exchange(self, plan, rows, gradients, *learning_rate):
+        """Returns the gradients of this rank's rows.
+
+        If the optimizer has a factor on the learning rate, also returns their product.
+        """
+        returned = self._embedding.exchange_gradients(plan, rows, gradients)
+        return (returned, *map(self._row_rate, learning_rate))
+
     def _row_rate(self, learning_rate: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate of the rows."""
-        rate = learning_rate if self._rate == 1.0 else self._rate * learning_rate
-        optimizer = self._embedding.optimizer
-        if optimizer.rate_factor is None:
-            return rate
+        optimizer = self._row_optimizer
+        assert optimizer.rate_factor is not None
         # The dense update, which follows in every order of the phases, counts the updates.
         number = tf.cast(self._dense_optimizer.updates.read_value() + 1, tf.float32)
-        return rate * optimizer.rate_factor(tf, number, optimizer.rule_values)
+        return learning_rate * optimizer.rate_factor(tf, number, optimizer.rule_values)
 
     def _update(
         self,
         plan: ExchangePlan,
         gradients: Any,
-        rate: tf.Tensor,
+        learning_rate: tf.Tensor,
         loss_scale: tf.Tensor,
         finite: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ...]:
@@ -115,8 +119,9 @@ class RowUpdate:
         if finite is not None:
             # A scale of 0 skips the update. A condition would bring `finite` to the host.
             scale = tf.where(finite, scale, 0.0)
+        rate = learning_rate if self._rate == 1.0 else self._rate * learning_rate
         updates = self._embedding.update_local(plan, gradients, rate, scale)
         if not self._side_stream.update:
             return ()
         with tf.control_dependencies(updates):
-            return (tf.identity(rate),)
+            return (tf.identity(learning_rate),)

@@ -135,6 +135,9 @@ def embedding_update(
       ``row -= learning_rate * g / (sqrt(accumulator) + epsilon)``.
     - ``rowwise_adagrad``: the same with ``accumulator += mean(g * g)``, one value per row, as in
       FBGEMM's ``EXACT_ROWWISE_ADAGRAD``.
+    - ``adam``: Adam (Kingma and Ba, ICLR 2015) without the correction of the averages' bias, which
+      is a factor on ``learning_rate``. ``m += (g - m) * (1 - beta1)``,
+      ``v += (g * g - v) * (1 - beta2)``, ``row -= learning_rate * m / (sqrt(v) + epsilon)``.
     - ``ftrl``: FTRL-Proximal (McMahan et al., KDD 2013). ``n = accumulator + g * g``,
       ``z = linear + learning_rate * g - (sqrt(n) - sqrt(accumulator)) * row``, then row = 0 where
       ``|z| <= l1``, else ``(sign(z) * l1 - z) / (sqrt(n) + beta + 2 * l2)``; accumulator = n,
@@ -152,7 +155,8 @@ def embedding_update(
     Args:
         table: float32 variable [rows, D].
         states: float32 variables of the rule: [] for sgd, [accumulator] for adagrad ([rows, D])
-            and rowwise_adagrad ([rows]), [accumulator, linear] for ftrl (both [rows, D]).
+            and rowwise_adagrad ([rows]), [accumulator, linear] for ftrl and [m, v] for adam (all
+            [rows, D]).
         where: the rows.
         gradients: [B, T, D], float32, bfloat16 or float16.
         learning_rate: scalar.

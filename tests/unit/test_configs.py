@@ -78,6 +78,10 @@ def plans(name):
             yield dict(item.lstrip("-").split("=") for item in shlex.split(line[8:]))
 
 
+def _hotness(machine):
+    return read_hotness("hotness", machine["hotness"]) if "hotness" in machine else ()
+
+
 def test_every_file_has_expected_values():
     assert sorted(RATES) == sorted(BATCHES) == NAMES
 
@@ -139,7 +143,8 @@ def test_plan_of_every_machine_fits(name):
         run = PlannedRun(
             ModelShape(sizes, flags["embedding_dim"], bottom_mlp=config.model.bottom_widths,
                        top_mlp=config.model.top_widths, interaction=flags["interaction"],
-                       hotness=read_hotness(machine["hotness"]) if "hotness" in machine else ()),
+                       cross_layers=flags["cross_layers"], cross_rank=flags["cross_rank"],
+                       hotness=_hotness(machine)),
             Machines(int(machine["ranks"]), machine["device"]),
             Tables(flags["embedding_optimizer"], flags["placement"]),
             global_batch_size=flags["global_batch_size"], amp=flags["amp"],

@@ -40,6 +40,7 @@ OPTIONS = {
     "XLA, no interaction": {"xla": True, "interaction": "none"},
     "Adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad"},
     "Adam, FTRL": {"optimizer": "adam", "embedding_optimizer": "ftrl"},
+    "SGD, Adam": {"embedding_optimizer": "adam"},
     "rows": {"policy": "row", "compress": True, "embedding_optimizer": "rowwise_adagrad"},
     "native update": {"kernels": UPDATE, "custom_interact": True, "dtype": "float16"},
     "native update, XLA": {"kernels": UPDATE, "custom_interact": True, "xla": True},
@@ -59,6 +60,7 @@ OPTIONS = {
     "fused, wide": {**FUSED_FLOAT16, "sizes": SMALL._replace(top=(MOST_WIDTH + 8, 1))},
     "fused, Adam": {**FUSED_FLOAT16, "optimizer": "adam"},
     "fused, Adagrad": {**FUSED_FLOAT16, "optimizer": "adagrad"},
+    "fused, Adam of rows": {**FUSED_FLOAT16, "optimizer": "adam", "embedding_optimizer": "adam"},
     "side stream": {**FUSED_FLOAT16, "side_stream": True},
     "side stream, TF interaction": {
         "kernels": FUSED,
