@@ -148,7 +148,8 @@ class DataConfig:
     multi_hot: Optional[str] = setting(
         None,
         "make MLPerf's synthetic multi-hot data of data with one id per table, while it is read: "
-        "ids per sample for each table, as for --hotness; needs memory for the maps (docs/data.md)",
+        "ids per sample for each table, as for --hotness; needs memory for the maps "
+        "(docs/data.md). Default: read the data as it is",
         path=PATH_OR_WORD,
     )
     shuffle_seed: Optional[int] = setting(

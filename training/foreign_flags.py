@@ -108,7 +108,7 @@ _WITHOUT = {
     ),
     "the vectors of a table's ids are added or averaged, without weights": ("weighted_pooling",),
     "--hotness fixes the ids per sample of random data": ("num_indices_per_lookup_fixed",),
-    "python3 -m dataset.multihot writes multi-hot data, also with --distribution pareto": (
+    "python3 -m dataset.multihot writes multi-hot data of either distribution": (
         "multi_hot_distribution_type",
     ),
     "python3 -m dataset.validate counts the ids that occur": ("collect_multi_hot_freqs_stats",),
