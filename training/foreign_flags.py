@@ -26,6 +26,7 @@ _OURS = {
     "cross_rank": ("dcn_low_rank_dim",),
     "custom_interact": ("dot_interaction",),
     "data_dir": (
+        "synthetic_multi_hot_criteo_path",
         "dataset", "dataset_path", "in_memory_binary_criteo_path", "processed_data_file",
         "raw_data_file",
     ),
@@ -112,7 +113,6 @@ _WITHOUT = {
         "multi_hot_distribution_type",
     ),
     "python3 -m dataset.validate counts the ids that occur": ("collect_multi_hot_freqs_stats",),
-    "--data_dir is a folder of multi-hot data": ("synthetic_multi_hot_criteo_path",),
     "every table has --embedding_dim columns": (
         "md_flag", "md_threshold", "md_temperature", "md_round_dims", "qr_flag", "qr_threshold",
         "qr_operation", "qr_collisions",
