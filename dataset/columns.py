@@ -128,6 +128,11 @@ class DatasetDescription:
         if tables != list(range(len(self.vocab_sizes))):
             what = "vocabulary sizes, one per categorical feature"
             raise DatasetError.mismatch(self.path, what, len(tables), len(self.vocab_sizes))
+        for column in self.table_columns:
+            slots = 1 if column.offsets else column.features.slots
+            if column.width != slots:
+                what = f"width of the column of table {column.first_table}"
+                raise DatasetError.mismatch(self.path, what, slots, column.width)
         for column in self.columns:
             check_dtype(column.kind, column.dtype, self.path)
             check_transform(column.transform, self.path)

@@ -169,13 +169,13 @@ def _narrow_encoder(source, files, buffers):
     """Returns a function (chunk) -> the arrays of the per-table files of ids, in their order."""
     columns = source.table_columns
     fixed = [index for index, column in enumerate(columns) if not column.offsets]
-    targets = [index for index, file in enumerate(files) if file.bags and not file.bags.variable[0]]
-    first_file = {}  # of each variable column
-    for index, file in enumerate(files):
-        if file.kind == BOUNDARIES:
-            table = sum(1 for earlier in files[:index] if earlier.kind != BOUNDARIES) - 1
-            position = next(i for i, column in enumerate(columns) if table in column.tables)
-            first_file[position] = index - 1
+    file_of_table = [index for index, file in enumerate(files) if file.kind != BOUNDARIES]
+    targets = [file_of_table[table] for index in fixed for table in columns[index].tables]
+    variable = {
+        index: file_of_table[column.first_table]
+        for index, column in enumerate(columns)
+        if column.offsets
+    }
 
     def encode_ids(chunk):
         samples, arrays = len(chunk.label), [np.empty(0)] * len(files)
@@ -185,7 +185,7 @@ def _narrow_encoder(source, files, buffers):
             column_kernels.narrow_ids([chunk.ids[i] for i in fixed], [arrays[i] for i in targets])
         # The last chunk has one more boundary: the end of the last list.
         kept = samples + chunk.last
-        for position, index in first_file.items():
+        for position, index in variable.items():
             ids = chunk.ids[position]
             arrays[index] = buffers.array(index, ids.shape, files[index].dtype)
             arrays[index][...] = ids

@@ -1,5 +1,6 @@
 """Hotness and pooling: parsing, comparison of splits, and errors that name what is wrong."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -270,3 +271,13 @@ def test_split_bin_refuses_a_wrong_number_of_ids(tmp_path, rng, capsys):
     ):
         assert split_bin.main([*arguments, flag]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_description_refuses_a_column_of_another_width(tmp_path, rng):
+    multi_hot.write_three_file(tmp_path, random_samples(rng, 9))
+    found = open_split(tmp_path)
+    columns = list(found.columns)
+    columns[2] = dataclasses.replace(columns[2], bags=Bags.of([1, 3, 4, 2, 6]))
+    with pytest.raises(DatasetError) as caught:
+        dataclasses.replace(found, columns=tuple(columns))
+    assert (caught.value.expected, caught.value.found) == (16, 17)

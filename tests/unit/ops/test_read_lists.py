@@ -149,10 +149,13 @@ def test_negative_id_of_a_fixed_column_next_to_lists_is_reported(tmp_path, rng):
         )  # fmt: skip
 
 
-# {case: (changes of the boundaries 0, 2, 2, 5, 6, message)}.
+# {case: (changes of the boundaries 0, 2, 2, 5, 6, message[, first sample to read])}.
 WRONG_BOUNDARIES = {
     "start": ({0: 1}, "sample 0, table 3: offset: expected 0, found 1"),
     "negative": ({1: -1}, "sample 0, table 3: end of its list: expected at least 0, found -1"),
+    "negative start": (
+        {1: -1}, "sample 1, table 3: offset: expected at least 0, found -1", 1
+    ),
     "falls": ({2: 1}, "sample 1, table 3: end of its list: expected at least 2, found 1"),
     "overrun": ({3: 7}, "sample 2, table 3: end of its list: expected at most 6, .*, found 7"),
     "huge": ({4: 2**62}, f"sample 3, table 3: end .* expected at most 6, .*, found {2**62}"),
@@ -165,7 +168,8 @@ WRONG_BOUNDARIES = {
 
 @pytest.mark.parametrize("case", WRONG_BOUNDARIES)
 def test_wrong_boundaries_are_reported(tmp_path, case):
-    changes, message = WRONG_BOUNDARIES[case]
+    changes, message, *first = WRONG_BOUNDARIES[case]
+    first = first or [0]
     values = np.arange(6, dtype=np.int16)
     lists = [values[0:2], values[2:2], values[2:5], values[5:6]]
     column = lists_column(tmp_path, "ids", lists, "int16")
@@ -175,7 +179,7 @@ def test_wrong_boundaries_are_reported(tmp_path, case):
     boundaries.tofile(tmp_path / "ids0_offsets.bin")
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"ids0_offsets\.bin: {message}"):
         read_slice(
-            [0], [4], rows=4, columns=[column], dtype=tf.int32, slots=[3],
+            first, [4 - first[0]], rows=4, columns=[column], dtype=tf.int32, slots=[3],
             check=IdCheck([9] * 3, [3] * 3),
         )  # fmt: skip
 
