@@ -32,6 +32,19 @@ class RowIds(NamedTuple):
     bags: Bags | None = None
     offsets: Any = None
 
+    @property
+    def has_bags(self) -> bool:
+        """Whether a sample may have other than one id for a table.
+
+        Raises:
+            ValueError: there are both bags and offsets.
+        """
+        if self.offsets is None:
+            return self.bags is not None and not self.bags.is_one_hot
+        if self.bags is not None:
+            raise ValueError("embedding: expected bags or offsets, found both")
+        return True
+
 
 class RowRule(NamedTuple):
     """How gradients change rows.
@@ -185,13 +198,9 @@ def _inputs(where):
         "base_rows": _on_host(where.base_rows),
         "table_rows": _on_host(where.table_rows),
     }
-    bags = where.bags
-    if where.offsets is None and (bags is None or bags.is_one_hot):
+    if not where.has_bags:
         return inputs, False
-    if where.offsets is not None:
-        if bags is not None:
-            raise ValueError("embedding: expected bags or offsets, found both")
-        bags = Bags((), (), ())
+    bags = Bags((), (), ()) if where.bags is None else where.bags
     inputs["offsets"] = tf.zeros([0], tf.int32) if where.offsets is None else where.offsets
     inputs["hotness"] = list(bags.hotness)
     inputs["mean"] = [pooling == "mean" for pooling in bags.pooling]
