@@ -43,7 +43,7 @@ struct Pool {
 };
 
 template <typename R, typename T, int kVec, typename Slots>
-__global__ void __launch_bounds__(32 * kWarpsPerBlock, 3)
+__global__ void __launch_bounds__(32 * kWarpsPerBlock, 2)
     bag_lookup_kernel(Slots slots, const __grid_constant__ BagTables tables, int64_t dim,
                       const R* __restrict__ rows, T* __restrict__ vectors) {
   const BagTables& shared = share(tables);

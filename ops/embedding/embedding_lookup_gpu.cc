@@ -62,8 +62,8 @@ class GpuLookupKernel : public OpKernel {
   GpuBags bags_;
 };
 
-#define DLRM_REGISTER_OP(op, kBags, R, T, Id)                 \
-  REGISTER_KERNEL_BUILDER(Name(op)                            \
+#define DLRM_REGISTER(R, T, Id)                               \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")        \
                               .Device(tensorflow::DEVICE_GPU) \
                               .HostMemory("table")            \
                               .HostMemory("base_rows")        \
@@ -71,13 +71,22 @@ class GpuLookupKernel : public OpKernel {
                               .TypeConstraint<R>("row_type")  \
                               .TypeConstraint<T>("dtype")     \
                               .TypeConstraint<Id>("Tids"),    \
-                          GpuLookupKernel<R, T, Id, kBags>);
-#define DLRM_REGISTER(R, T, Id)                             \
-  DLRM_REGISTER_OP("Dlrm>EmbeddingLookup", false, R, T, Id) \
-  DLRM_REGISTER_OP("Dlrm>EmbeddingBagLookup", true, R, T, Id)
+                          GpuLookupKernel<R, T, Id, false>);
 DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER
-#undef DLRM_REGISTER_OP
+
+#define DLRM_REGISTER_BAGS(R, T, Id)                          \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingBagLookup")     \
+                              .Device(tensorflow::DEVICE_GPU) \
+                              .HostMemory("table")            \
+                              .HostMemory("base_rows")        \
+                              .HostMemory("table_rows")       \
+                              .TypeConstraint<R>("row_type")  \
+                              .TypeConstraint<T>("dtype")     \
+                              .TypeConstraint<Id>("Tids"),    \
+                          GpuLookupKernel<R, T, Id, true>);
+DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER_BAGS)
+#undef DLRM_REGISTER_BAGS
 
 class GpuInitializeKernel : public OpKernel {
  public:

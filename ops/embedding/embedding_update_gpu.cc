@@ -100,8 +100,8 @@ class GpuUpdateKernel : public OpKernel {
   GpuBags bags_;
 };
 
-#define DLRM_REGISTER_OP(op, kBags, R, T, Id)                 \
-  REGISTER_KERNEL_BUILDER(Name(op)                            \
+#define DLRM_REGISTER(R, T, Id)                               \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingUpdate")        \
                               .Device(tensorflow::DEVICE_GPU) \
                               .HostMemory("table")            \
                               .HostMemory("states")           \
@@ -110,13 +110,23 @@ class GpuUpdateKernel : public OpKernel {
                               .TypeConstraint<R>("row_type")  \
                               .TypeConstraint<T>("T")         \
                               .TypeConstraint<Id>("Tids"),    \
-                          GpuUpdateKernel<R, T, Id, kBags>);
-#define DLRM_REGISTER(R, T, Id)                             \
-  DLRM_REGISTER_OP("Dlrm>EmbeddingUpdate", false, R, T, Id) \
-  DLRM_REGISTER_OP("Dlrm>EmbeddingBagUpdate", true, R, T, Id)
+                          GpuUpdateKernel<R, T, Id, false>);
 DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER
-#undef DLRM_REGISTER_OP
+
+#define DLRM_REGISTER_BAGS(R, T, Id)                          \
+  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingBagUpdate")     \
+                              .Device(tensorflow::DEVICE_GPU) \
+                              .HostMemory("table")            \
+                              .HostMemory("states")           \
+                              .HostMemory("base_rows")        \
+                              .HostMemory("table_rows")       \
+                              .TypeConstraint<R>("row_type")  \
+                              .TypeConstraint<T>("T")         \
+                              .TypeConstraint<Id>("Tids"),    \
+                          GpuUpdateKernel<R, T, Id, true>);
+DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER_BAGS)
+#undef DLRM_REGISTER_BAGS
 
 }  // namespace
 }  // namespace dlrm
