@@ -18,6 +18,19 @@ from tests.gpu.launchers import (
 )
 
 
+def draw_ids(rng, kind, batch, sizes):
+    """Returns ids [batch, len(sizes)], each below its size; kinds as in `Problem`."""
+    shape = (batch, len(sizes))
+    if kind == "equal":
+        return np.broadcast_to(np.minimum(1, sizes - 1), shape).copy()
+    if kind == "zipf":
+        return rng.zipf(1.2, shape) % sizes
+    if kind == "distinct":
+        orders = [rng.permutation(max(batch, size))[:batch] for size in sizes]
+        return np.stack(orders, 1) % sizes
+    return rng.integers(0, sizes, shape)
+
+
 class Problem:
     """Random tables, ids and gradients on the device, with copies on the host.
 
@@ -56,15 +69,7 @@ class Problem:
         )  # fmt: skip
 
     def _draw(self, rng, kind):
-        shape = (self.batch, len(self.sizes))
-        if kind == "equal":
-            return np.broadcast_to(np.minimum(1, self.sizes - 1), shape).copy()
-        if kind == "zipf":
-            return rng.zipf(1.2, shape) % self.sizes
-        if kind == "distinct":
-            orders = [rng.permutation(max(self.batch, size))[: self.batch] for size in self.sizes]
-            return np.stack(orders, 1) % self.sizes
-        return rng.integers(0, self.sizes, shape)
+        return draw_ids(rng, kind, self.batch, self.sizes)
 
     @property
     def numbers(self):
@@ -93,20 +98,24 @@ class Problem:
         workspace.download()  # checks its guards; keeps it until the kernels have run
 
     def check_error(self, expected):
-        """Checks that the error record holds one of the (sample, table) places `expected`."""
+        """Checks that the error record holds one of the bad ids that `add_bad_ids` returned."""
         self.memory.synchronize()
         found = self.kernels.take_id_error()
         if not expected:
             if found is not None:
                 raise MismatchError(f"bad-id record: expected none, found {found}")
             return
-        possible = {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in expected}
+        possible = self.possible_errors(expected)
         if found not in possible:
             raise MismatchError(
                 f"bad-id record: expected one of {sorted(possible)[:4]}, found {found}"
             )
         if self.kernels.take_id_error() is not None:
             raise MismatchError("bad-id record: not cleared after it was taken")
+
+    def possible_errors(self, bad_places):
+        """Returns the records (table, sample, id, bound) of bad ids."""
+        return {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in bad_places}
 
     def add_bad_ids(self, rng):
         """Puts ids out of range at random (sample, table) places, which it returns."""

@@ -64,8 +64,21 @@ class EmbeddingBatch(ctypes.Structure):
         ("base_rows", ctypes.POINTER(ctypes.c_int64)),
         ("table_rows", ctypes.POINTER(ctypes.c_int64)),
         ("error", ctypes.POINTER(IdError)), ("id_type", ctypes.c_int32), ("dtype", ctypes.c_int32),
-        ("row_type", ctypes.c_int32),
+        ("row_type", ctypes.c_int32), ("hotness", ctypes.POINTER(ctypes.c_int32)),
+        ("mean", ctypes.POINTER(ctypes.c_uint8)), ("variable", ctypes.POINTER(ctypes.c_uint8)),
+        ("offsets", ctypes.c_void_p), ("ids_count", ctypes.c_int64),
     ]  # fmt: skip
+
+    def set_bags(self, bags):
+        """Gives the batch fixed slots.
+
+        Args:
+            bags: a `Bags` of its tables.
+        """
+        count = bags.features
+        self.hotness = (ctypes.c_int32 * count)(*bags.hotness)
+        self.mean = (ctypes.c_uint8 * count)(*(name == "mean" for name in bags.pooling))
+        self.variable = (ctypes.c_uint8 * count)(*bags.variable)
 
 
 class EmbeddingUpdate(ctypes.Structure):
