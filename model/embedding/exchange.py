@@ -48,11 +48,12 @@ class TableExchange:
         self._model_parallel_input = model_parallel_input
         tables_by_rank = [list(placement.tables_of(rank)) for rank in range(cluster.size)]
         self._tables = tables_by_rank[cluster.rank]
-        self._table_order = np.array([t for tables in tables_by_rank for t in tables], np.int32)
-        self._bags = bags or Bags.one_hot(len(self._table_order))
+        order = [table for tables in tables_by_rank for table in tables]
+        self._table_count = len(order)
+        self._bags = bags or Bags.one_hot(len(order))
         self._rank_bags = [self._bags.select(tables) for tables in tables_by_rank]
         self._own_bags = self._rank_bags[cluster.rank]
-        self._slot_order = np.array(self._bags.slots_of(self._table_order), np.int32)
+        self._slot_order = np.array(self._bags.slots_of(order), np.int32)
         shards = placement.shards_of(cluster.rank)
         self.base_rows = np.array([shard.base_row for shard in shards], np.int64)
         self.table_rows = np.array([shard.rows for shard in shards], np.int64)
@@ -62,7 +63,7 @@ class TableExchange:
         # Vectors arrive as [b, T_s, D] from each rank s in turn; position[sample, table] is the
         # index of its vector. int64 constants of a GPU's graph are in its memory, int32 ones are
         # not.
-        begin, position = 0, np.empty((batch, len(self._table_order)), np.int64)
+        begin, position = 0, np.empty((batch, len(order)), np.int64)
         for tables in tables_by_rank:
             block = np.arange(batch * len(tables)).reshape(batch, len(tables))
             position[:, tables] = begin + block
@@ -118,7 +119,7 @@ class TableExchange:
         flat = tf.reshape(rows, [-1, self._dimension])
         flat, _ = self._cluster.alltoall(flat, plan.send_splits, "exchange_vectors")
         arranged = tf.gather(flat, self._inverse_permutation)
-        return tf.reshape(arranged, [self._batch, len(self._table_order), self._dimension])
+        return tf.reshape(arranged, [self._batch, self._table_count, self._dimension])
 
     def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the gradients of vectors to the tables' owners: [b, T, D] -> [B, T_r, D]."""

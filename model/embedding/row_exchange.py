@@ -117,7 +117,7 @@ class RowExchange:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
         if self._bags is not None:
-            return self._plan_bags(categorical)
+            return self._plan_bags(categorical, self._bags)
         requests = route_rows(
             categorical, self._vocab_sizes, self._owner, self._base, self._step,
             ranks=self._cluster.size, unique=bool(self._compress),
@@ -130,9 +130,9 @@ class RowExchange:
             inverse_permutation=requests.position,
         )
 
-    def _plan_bags(self, categorical):
+    def _plan_bags(self, categorical, bags):
         requests = route_bags(
-            categorical, self._bags, self._vocab_sizes, self._owner, self._base, self._step,
+            categorical, bags, self._vocab_sizes, self._owner, self._base, self._step,
             ranks=self._cluster.size, unique=bool(self._compress),
         )  # fmt: skip
         alltoall = self._cluster.alltoall

@@ -70,11 +70,12 @@ class ShardedEmbedding:
                 native=options.native_kernels, deterministic=options.deterministic,
                 bags=bags.select(placement.replicated_tables),
             )  # fmt: skip
-            self._replicated_slots = np.array(bags.slots_of(self._replicated.tables), np.int64)
+            self._replicated_slots = np.array(bags.slots_of(placement.replicated_tables), np.int64)
             exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
             if self._exchanged_tables is not None:
-                self._exchanged_slots = np.array(bags.slots_of(self._exchanged_tables), np.int64)
-                exchanged_bags = bags.select(self._exchanged_tables)
+                rest = self._exchanged_tables.tolist()
+                self._exchanged_slots = np.array(bags.slots_of(rest), np.int64)
+                exchanged_bags = bags.select(rest)
         self._exchange: TableExchange | RowExchange | None = None
         self._fused: FusedTables | None = None
         if exchanged is not None:

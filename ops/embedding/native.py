@@ -207,11 +207,19 @@ def _inputs(where):
     if not where.has_bags:
         return inputs, False
     bags = Bags((), (), ()) if where.bags is None else where.bags
-    inputs["offsets"] = tf.zeros([0], tf.int32) if where.offsets is None else where.offsets
+    inputs["offsets"] = _no_offsets(inputs["ids"]) if where.offsets is None else where.offsets
     inputs["hotness"] = list(bags.hotness)
     inputs["mean"] = [pooling == "mean" for pooling in bags.pooling]
     inputs["variable"] = list(bags.variable)
     return inputs, True
+
+
+def _no_offsets(ids):
+    """Returns an empty int32 vector in the memory of ids [B, W]."""
+    # A constant would be in host memory, and each call would copy it to a GPU. So is the result of
+    # an int32 reshape.
+    none = tf.cast(tf.gather(ids, tf.zeros([0], tf.int64)), tf.int64)
+    return tf.cast(tf.reshape(none, [0]), tf.int32)
 
 
 def _on_host(rows):

@@ -56,12 +56,17 @@ def record(names=()):
 
 def _own_kernels():
     """Returns {op: kernels} of the project's ops, from the registrations in ops/*/*_gpu.cc."""
-    text = "\n".join(path.read_text() for path in sorted(_OPS.glob("*/*_gpu.cc")))
-    found = {}
-    for registration in text.split("REGISTER_KERNEL_BUILDER(")[1:]:
-        registration = registration.partition(");")[0]
-        (name,) = re.findall(r'Name\("(Dlrm>\w+)"\)', registration)
-        found[name] = [{"types": {}, "host": re.findall(r'HostMemory\("(\w+)"\)', registration)}]
+    texts = [path.read_text() for path in sorted(_OPS.glob("*/*_gpu.cc"))]
+    text, found = "\n".join(texts), {}
+    for part in texts:
+        for registration in part.split("REGISTER_KERNEL_BUILDER(")[1:]:
+            registration = registration.partition(");")[0]
+            names = re.findall(r'Name\("(Dlrm>\w+)"\)', registration)
+            if "Name(op)" in registration:  # in a macro
+                names = re.findall(r'DLRM_REGISTER_OP\("(Dlrm>\w+)"', part)
+            host = re.findall(r'HostMemory\("(\w+)"\)', registration)
+            assert names, registration
+            found.update({name: [{"types": {}, "host": host}] for name in names})
     if "DLRM_REGISTER_DOT_INTERACTION(DEVICE_GPU" in text:
         macro = (_OPS / "dot_interaction" / "dot_interaction_kernel.h").read_text()
         for name in re.findall(r'"(Dlrm>DotInteraction\w*)"', macro):
