@@ -38,6 +38,7 @@ _OURS = {
     ),
     "embedding_dim": ("arch_sparse_feature_size", "ev_size"),
     "embedding_optimizer=adagrad": ("adagrad",),
+    "embedding_optimizer=adam": ("adam_embedding_optimizer",),
     "embedding_optimizer_options=epsilon=1e-8": ("eps",),
     "end_lr": ("decay_end_lr",),
     "epochs": ("nepochs",),
@@ -155,7 +156,6 @@ _WITHOUT = {
     "--evals_per_epoch sets the number of evaluations": (
         "test_after", "evaluate_on_epoch_end", "evaluate_on_training_end", "validation_auroc",
     ),
-    "--embedding_optimizer has no Adam": ("adam_embedding_optimizer",),
     "the MLPs are always trained": ("freeze_mlps",),
     "hvd_wrapper.sh sets the number of threads": (
         "inter_op_parallelism", "intra_op_parallelism",
