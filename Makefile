@@ -1,6 +1,7 @@
 # Each target first makes what it needs: environment, op library, demo data.
 #
 #   NP=4 make train           train with four ranks on this machine
+#   MODEL=dcnv2 make train    train DCNv2 with multi-hot features on other demo data
 #   make report               write runs/latest/report.html
 #   PYTHON=python3.10 make …  interpreter for a new environment
 #   TENSORFLOW=2.15.1 make …  another TensorFlow of locks/matrix.txt, in a separate environment
@@ -16,8 +17,13 @@ WORKERS ?= 2
 DEFAULT := $(shell awk '!/^\#/ && $$NF == "default" {print $$1}' locks/matrix.txt)
 TENSORFLOW ?= $(DEFAULT)
 VENV ?= $(if $(filter $(DEFAULT),$(TENSORFLOW)),.venv,.venv-tf$(TENSORFLOW))
-DATA ?= data/demo
-DEMO_DATA := --train_samples 1500000 --test_samples 200000
+MODEL ?= dlrm
+ifeq ($(filter dlrm dcnv2,$(MODEL)),)
+$(error MODEL: expected dlrm or dcnv2, found "$(MODEL)")
+endif
+DEMO := $(if $(filter dcnv2,$(MODEL)),demo-dcnv2,demo)
+DATA ?= data/$(DEMO)
+DEMO_DATA := --train_samples 1500000 --test_samples 200000$(if $(filter dcnv2,$(MODEL)), --labels crossed)
 PY := $(VENV)/bin/python
 # Not empty if the environment is for another device than DEVICE, which bootstrap.sh reports.
 OTHER_DEVICE := $(if $(DEVICE),$(filter-out $(DEVICE),$(shell cat $(VENV)/.device 2>/dev/null)))
@@ -37,8 +43,8 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
 	  awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-train: $(OPS) $(DATA)/test/metadata.json ## train the demo model (NP=4: four ranks)
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(LAUNCH) main.py --flagfile=configs/demo.flags --data_dir=$(DATA) $(FLAGS)
+train: $(OPS) $(DATA)/test/metadata.json ## train the demo model (NP=4: four ranks; MODEL=dcnv2: DCNv2 with multi-hot features)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(LAUNCH) main.py --flagfile=configs/$(DEMO).flags --data_dir=$(DATA) $(FLAGS)
 
 report: $(VENV)/.ready ## write an HTML report (RUNS="runs/A runs/B": of these runs; FLAGS='--png FOLDER': also pictures)
 	@$(PY) -m training.report $(or $(RUNS),runs/latest) $(FLAGS)
@@ -74,7 +80,7 @@ venv: $(VENV)/.ready ## create the virtual environment (pinned packages, Horovod
 
 ops: $(OPS) ## build the native op library
 
-data: $(DATA)/test/metadata.json ## write the demo data
+data: $(DATA)/test/metadata.json ## write the demo data (MODEL=dcnv2: of DCNv2)
 
 # pyproject.toml is no prerequisite: its packages change the lock.
 $(VENV)/.ready: $(wildcard locks/tensorflow-$(TENSORFLOW).txt) bootstrap.sh $(wildcard deploy/horovod/*.* deploy/horovod/patches/*) $(if $(OTHER_DEVICE),force)
@@ -106,7 +112,7 @@ airgap: $(VENV)/.ready ## build a bundle for a GPU host without a network (FLAGS
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m deploy.airgap.build $(FLAGS)
 
 clean: ## remove builds, demo data and runs, but not the environments
-	rm -rf build data/demo runs ops/*.so
+	rm -rf build data/demo data/demo-dcnv2 runs ops/*.so
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments

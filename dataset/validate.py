@@ -156,7 +156,8 @@ class _Scan:
         if not bag.variable[0]:
             return f"; {pooling} of {bag.slots} ids per sample"
         mean = self.ids[table] / self.description.samples
-        return f"; {pooling} of up to {self.longest[table]} ids per sample, mean {mean:.4g}"
+        longest = self.longest[table]
+        return f"; {pooling} of up to {longest} ids per sample, {mean:.4g} on average"
 
 
 def validate(

@@ -117,7 +117,7 @@ class DataConfig:
     data_layout: str = setting(
         "auto",
         "layout of the files: raw, three_file, per_table, deep_learning_examples, mlperf_v0.7 "
-        "or torchrec (docs/data.md); auto: detect it",
+        "torchrec or torchrec_multi_hot (docs/data.md); auto: detect it",
     )
     applied_transform: Optional[str] = setting(
         None,
@@ -148,7 +148,8 @@ class DataConfig:
     multi_hot: Optional[str] = setting(
         None,
         "make MLPerf's synthetic multi-hot data of data with one id per table, while it is read: "
-        "ids per sample for each table, as for --hotness; needs memory for the maps (docs/data.md)",
+        "ids per sample for each table, as for --hotness; needs memory for the maps "
+        "(docs/data.md). Default: read the data as it is",
         path=PATH_OR_WORD,
     )
     shuffle_seed: Optional[int] = setting(
@@ -391,8 +392,8 @@ class SpeedConfig:
     mlp: str = setting(
         "auto",
         "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16; also "
-        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
-        "device and type and --xla is off, else tensorflow",
+        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: "
+        "fused if the op is built for the device and type and --xla is off, else tensorflow",
         choices=("auto", "fused", "tensorflow"),
     )
     tf32: bool = setting(

@@ -26,6 +26,7 @@ _OURS = {
     "cross_rank": ("dcn_low_rank_dim",),
     "custom_interact": ("dot_interaction",),
     "data_dir": (
+        "synthetic_multi_hot_criteo_path",
         "dataset", "dataset_path", "in_memory_binary_criteo_path", "processed_data_file",
         "raw_data_file",
     ),
@@ -51,6 +52,7 @@ _OURS = {
     "mlperf_log": ("mlperf_logging",),
     "mode=evaluate": ("inference_only",),
     "mode=plan": ("print_sharding_plan",),
+    "embedding_optimizer=adam": ("adam_embedding_optimizer",),
     "optimizer=adam": ("adam_mlp_optimizer",),
     "parallel_reads": ("num_workers",),
     "print_interval": ("display_interval", "print_freq"),
@@ -64,6 +66,8 @@ _OURS = {
     "tf32": ("allow_tf32", "enable_tf32_compute"),
     "top_mlp": ("arch_mlp_top", "over_arch_layer_sizes", "top_mlp_dims", "top_mlp_sizes"),
     "use_synthetic_dataset": ("data_generation",),
+    "hotness": ("num_indices_per_lookup",),
+    "multi_hot": ("multi_hot_sizes",),
     "vocab_sizes": (
         "arch_embedding_size", "num_embeddings_per_feature", "synthetic_dataset_cardinalities",
         "synthetic_dataset_table_sizes",
@@ -77,6 +81,8 @@ _NOTES = {
     "arch_embedding_size": "comma-separated; only for random data and plans",
     "arch_mlp_bot": "comma-separated, without the number of dense features",
     "arch_mlp_top": "comma-separated",
+    "multi_hot_sizes": "for one-hot data; multi-hot data has its own in metadata.json",
+    "num_indices_per_lookup": "one number for each table; only for random data and plans",
     "interaction_op": "cuda_dot is --custom_interact",
     "interaction_type": "original is dot, dcn is cross",
     "processed_data_file": "a folder written by preprocess.py or split_bin.py",
@@ -102,11 +108,12 @@ _WITHOUT = {
         "arch_interaction_itself", "interaction_branch1_layer_sizes",
         "interaction_branch2_layer_sizes",
     ),
-    "each sample has one id per table": (
-        "num_indices_per_lookup", "num_indices_per_lookup_fixed", "multi_hot_sizes",
-        "multi_hot_distribution_type", "collect_multi_hot_freqs_stats",
-        "synthetic_multi_hot_criteo_path", "weighted_pooling",
+    "the vectors of a table's ids are added or averaged, without weights": ("weighted_pooling",),
+    "--hotness fixes the ids per sample of random data": ("num_indices_per_lookup_fixed",),
+    "python3 -m dataset.multihot writes multi-hot data of either distribution": (
+        "multi_hot_distribution_type",
     ),
+    "python3 -m dataset.validate counts the ids that occur": ("collect_multi_hot_freqs_stats",),
     "every table has --embedding_dim columns": (
         "md_flag", "md_threshold", "md_temperature", "md_round_dims", "qr_flag", "qr_threshold",
         "qr_operation", "qr_collisions",

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kSgdThreads, 2)
     weight = __shfl_sync(kFullWarp, weight, source);
     is_repeated = __shfl_sync(kFullWarp, static_cast<int>(is_repeated), source) != 0;
     subtract_group<kVec, kFullRow, true>(gradients, rows, dim, factor, row, place, is_repeated,
-                                         weight);
+                                         weight, lane);
   }
 }
 

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kSgdThreads, 2)
     const int64_t sample = first + source < part.batch ? first + source : part.batch - 1;
     const int64_t place = sample * part.all_tables + number;
     subtract_group<kVec, kFullRow, false>(gradients, rows, dim, factor, row, place, is_repeated,
-                                          1.0f);
+                                          1.0f, lane);
   }
 }
 

@@ -144,11 +144,10 @@ __device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
 // its place is read, so that no branch separates the loads. kFullRow: one access of the warp covers
 // a row (D = 32 kVec). kWeighted: gradients are multiplied by the weights of their places.
 template <int kVec, bool kFullRow, bool kWeighted, typename R, typename T>
-__device__ __forceinline__ void subtract_group(const T* __restrict__ gradients, R* rows,
-                                               int64_t dim, float factor, int64_t row,
-                                               int64_t place, bool is_repeated, float weight) {
+__device__ __forceinline__ void subtract_group(const T* gradients, R* rows, int64_t dim,
+                                               float factor, int64_t row, int64_t place,
+                                               bool is_repeated, float weight, int lane) {
   constexpr int kRowsAtOnce = 8;
-  const int lane = threadIdx.x % 32;
   const int64_t next = __shfl_sync(kFullWarp, row, lane < 31 ? lane + 1 : lane);
   const bool is_end = lane == 31 || next != row;  // of the places of one row
   const bool is_written = is_end && row >= 0;

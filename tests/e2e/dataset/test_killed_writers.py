@@ -21,6 +21,7 @@ KILLS = [
     ("multihot", "replace", 6),
     ("synthetic", "fsync", 2), ("synthetic", "replace", 0), ("synthetic", "replace", 1),
     ("synthetic", "replace", 2), ("synthetic", "replace", 3),
+    ("crossed", "replace", 3), ("crossed", "replace", 4),
 ]  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import os
 from tests.support.dataset import layouts
 from tests.support.dataset.hand_written import random_arrays
 
-TOOLS = ("split_bin", "per_table", "convert", "to_raw", "raw_file", "multihot", "synthetic")
+TOOLS = (
+    "split_bin", "per_table", "convert", "to_raw", "raw_file", "multihot", "synthetic", "crossed",
+)  # fmt: skip
 
 
 def write_source(folder, rng):
@@ -32,6 +34,11 @@ def command(tool, raw, out, *more):
             "dataset.synthetic",
             [f"--output={out}", "--train_samples=300", "--test_samples=100",
              "--vocab_sizes=9,20,3", *more],
+        ),
+        "crossed": (
+            "dataset.synthetic",
+            [f"--output={out}", "--train_samples=300", "--test_samples=100", "--labels=crossed",
+             "--vocab_sizes=9,20,3", "--hotness=2,1,4", *more],
         ),
     }[tool]  # fmt: skip
 

@@ -63,6 +63,16 @@ def _embedding_update(op):
     return Launches(7, memory=1)  # about: a radix sort, the rows, rows with many gradients
 
 
+def _embedding_bag_update(op):
+    # Factors of bags that are pooled by the mean; keys of ids that are in no bag.
+    mean = zip(op.get_attr("mean"), op.get_attr("hotness"))
+    further = Launches(any(m and ids > 1 for m, ids in mean), memory=not op.get_attr("hotness"))
+    if op.get_attr("optimizer") == b"sgd" and not op.get_attr("deterministic"):
+        # Rows and places of ids, marks cleared, marks, rows.
+        return Launches(3 + further.kernels, memory=1 + further.memory)
+    return Launches(7 + further.kernels, memory=1 + further.memory)  # about, as above
+
+
 #: {op of the project: function from a node to its `Launches`}
 LAUNCHES: dict[str, Callable[[tf.Operation], Launches]] = {
     "Dlrm>MlpForward": _mlp_forward,
@@ -77,6 +87,8 @@ LAUNCHES: dict[str, Callable[[tf.Operation], Launches]] = {
     "Dlrm>DotInteractionSplitGrad": lambda op: Launches(1),
     "Dlrm>EmbeddingLookup": lambda op: Launches(1),
     "Dlrm>EmbeddingUpdate": _embedding_update,
+    "Dlrm>EmbeddingBagLookup": lambda op: Launches(1),
+    "Dlrm>EmbeddingBagUpdate": _embedding_bag_update,
     "Dlrm>ScalarsOnDevice": lambda op: Launches(1),
     "Dlrm>ReceiveBatch": lambda op: Launches(0),
     "Dlrm>JoinSideStream": lambda op: Launches(0),  # a stream waits for another

@@ -85,6 +85,26 @@ def test_widen_ids_copies_columns_to_ids(rows, rng, shape, before, tables):
     assert (out[:, :before] == -77).all()
 
 
+@pytest.mark.parametrize("rows", [0, 1, 5000])
+def test_columns_of_several_ids_are_copied(rows, rng):
+    values = rng.integers(-128, 127, (rows, 40), np.int32, endpoint=True)
+
+    def split(dtypes):
+        cuts = np.sort(rng.permutation(np.arange(1, 40))[:7])
+        parts = np.split(values, cuts, axis=1)
+        return [part.astype(rng.choice(dtypes), order="C") for part in parts]
+
+    for ids in ([values], split(["int8", "int16", "int32"])):
+        expected = split(["int8", "int16", "int32"])
+        found = [np.empty_like(column) for column in expected]
+        column_kernels.narrow_ids(ids, found)
+        for ours, column in zip(found, expected):
+            np.testing.assert_array_equal(ours, column)
+        out = np.empty_like(values)
+        column_kernels.widen_ids(ids, out)
+        np.testing.assert_array_equal(out, values)
+
+
 @pytest.mark.parametrize("rows", SIZES)
 def test_look_up_finds_values_and_counts_outside_the_table(rows, rng):
     table = random_bits(1000, np.float16, rng)

@@ -1,5 +1,6 @@
 """Splits with several ids per feature: layouts, conversions, checks of values and digests."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -20,6 +21,10 @@ LARGE = 70_001
 
 def run(tool, *arguments):
     return tool.main([str(argument) for argument in arguments])
+
+
+def run_convert(description, folder):
+    return convert.convert_split(description, str(folder), "per_table", progress=False)
 
 
 def stored_bytes(folder):
@@ -184,6 +189,35 @@ def test_lists_are_copied_byte_for_byte(tmp_path, rng):
     assert stored_bytes(tmp_path / "a") == stored_bytes(tmp_path / "b")
 
 
+def test_lists_in_several_files_form_one_column(tmp_path, rng):
+    parts = [random_samples(rng, samples, VARIABLE) for samples in (40, 2, 70)]
+    found = []
+    for index, part in enumerate(parts):
+        multi_hot.write_per_table(tmp_path / str(index), part)
+        found.append(open_split(tmp_path / str(index)))
+    columns = [
+        dataclasses.replace(
+            same[0],
+            segments=sum((column.segments for column in same), ()),
+            offsets=sum((column.offsets for column in same), ()),
+        )
+        for same in zip(*(one.columns for one in found))
+    ]
+    joined = dataclasses.replace(found[0], samples=112, columns=tuple(columns))
+    expected = np.vstack([part.matrix for part in parts])
+    np.testing.assert_array_equal(matrix_of(joined), expected)
+    assert run_convert(joined, tmp_path / "all") > 0
+    np.testing.assert_array_equal(matrix_of(open_split(tmp_path / "all")), expected)
+    with ChunkReader(joined) as reader:
+        chunk = reader.read(39, 4)
+        for index, feature in ((2, 2), (3, 3)):
+            lengths = np.diff(chunk.boundaries[index])
+            first, slots = VARIABLE.first_slots[feature], VARIABLE.hotness[feature]
+            rows = expected[39:43, first : first + slots]
+            np.testing.assert_array_equal(lengths, (rows >= 0).sum(axis=1))
+            np.testing.assert_array_equal(chunk.ids[index][:, 0], rows[rows >= 0])
+
+
 @pytest.mark.parametrize("layout", ["three_file", "raw"])
 def test_fixed_layouts_refuse_lists(tmp_path, rng, layout, capsys):
     multi_hot.write_per_table(tmp_path / "a", random_samples(rng, 50, VARIABLE))
@@ -233,7 +267,7 @@ def test_validate_counts_ids_and_lists(tmp_path, rng):
         assert f"ids 0 to {rows - 1} of {rows} rows, {seen} seen" in line
         hotness, pooling = FIXED.hotness[table], FIXED.pooling[table]
         if isinstance(ids, tuple):
-            mean = f"mean {len(values) / LARGE:.4g}"
+            mean = f"{len(values) / LARGE:.4g} on average"
             assert line.endswith(f"; {pooling} of up to {hotness} ids per sample, {mean}")
         elif hotness > 1:
             assert line.endswith(f"; {pooling} of {hotness} ids per sample")

@@ -28,6 +28,7 @@ WRITTEN = [
     ("raw_file", "train_data.bin"), ("raw_file", "generator.json"),
     ("synthetic", "train_data.bin"), ("synthetic", "test_data.bin.partial"),
     ("synthetic", "generator.json"), ("synthetic", "vocab_sizes.json"),
+    ("crossed", "train_data.bin"), ("crossed", "metadata.json"),
 ]  # fmt: skip
 
 
@@ -90,6 +91,26 @@ def test_overwrite_removes_files_of_the_other_layout(tmp_path, raw):
     assert sorted(os.listdir(out)) == expected
     assert run("per_table", raw, out, "--overwrite") == 0
     assert validate.validate(open_split(out), progress=False)[1] == []
+
+
+def test_overwrite_replaces_multi_hot_data_by_one_hot_data(tmp_path, raw):
+    out = tmp_path / "out"
+    for tool, hotness in (("crossed", (2, 1, 4)), ("synthetic", (1, 1, 1))):
+        assert run(tool, raw, out, "--overwrite") == 0
+        train, test = open_dataset(out)
+        assert train.bags.hotness == test.bags.hotness == hotness
+        assert validate.validate(train, progress=False)[1] == []
+    assert not (out / "metadata.json").exists()
+
+
+def test_one_hot_data_is_not_written_next_to_multi_hot_metadata(tmp_path, capsys, raw):
+    out = tmp_path / "out"
+    out.mkdir()
+    theirs = json.dumps({"vocab_sizes": [9, 20, 3], "hotness_per_table": [1, 2, 1]})
+    (out / "metadata.json").write_text(theirs)
+    assert run("synthetic", raw, out) == 2
+    assert f"{out / 'metadata.json'}: " in capsys.readouterr().err
+    assert content(out) == {"metadata.json": theirs.encode()}
 
 
 def test_overwrite_keeps_the_seed_benchmarks_split(tmp_path, raw):

@@ -67,7 +67,7 @@ def test_auc_equals_scikit_learns_with_ties(rng):
 
 def test_power_law_ids_follow_the_law_and_fill_the_vocabulary():
     uniform = (np.arange(400_000, dtype=np.float32) + 0.5) / 400_000
-    ids = hidden_model._power_law_ids(uniform, 300)
+    ids = hidden_model.power_law_ids(uniform, 300)
     assert ids.min() == 0 and ids.max() == 299
     edges = (np.arange(301) + 5.0) ** -0.5
     law = (edges[:-1] - edges[1:]) / (edges[0] - edges[-1])

@@ -2,12 +2,16 @@
 
 import types
 
+import numpy as np
 import pytest
 
+from ops.bags import Bags
+from tests.support.dataset import multi_hot
 from tests.support.dataset.feature_specs import SIZES, SpecDataset
 from training.checkpoint.manifest import dense_features
 from training.config import DataConfig, TrainingConfig
 from training.data import open_data
+from training.runtime.errors import UserError
 
 ONE_RANK = types.SimpleNamespace(rank=0, size=1)
 
@@ -36,3 +40,59 @@ def test_random_batches_have_the_dense_features_of_a_checkpoint():
     assert data.dense_features == 7
     (batch,) = data.train(0)
     assert batch["dense"].shape == (6, 7)
+
+
+def file_batches(folder, **data):
+    config = DataConfig(data_dir=str(folder), **data)
+    return open_data(config, TrainingConfig(global_batch_size=50)).load(None, ONE_RANK)
+
+
+def test_random_batches_have_the_ids_per_sample_of_the_flag_or_the_dataset(tmp_path, rng):
+    data = random_batches(vocab_sizes="5,300", hotness="3,1")
+    (batch,) = data.train(0)
+    ids = batch["categorical"].numpy()
+    assert ids.shape == (6, 4)
+    assert ids[:, :3].max() < 5
+    assert data.facts["bags"] == Bags.of((3, 1)).description()
+    for split in ("train", "test"):
+        drawn = multi_hot.random_samples(rng, 100)
+        multi_hot.write_three_file(
+            tmp_path / split, drawn, hotness_per_table=list(multi_hot.FIXED.hotness)
+        )
+    data = random_batches(data_dir=str(tmp_path))
+    assert data.bags.hotness == multi_hot.FIXED.hotness
+    assert data.one_batch(4)["categorical"].shape == (4, multi_hot.FIXED.slots)
+
+
+def test_files_without_lists_have_no_bags_in_their_facts(small_dataset):
+    assert "bags" not in file_batches(small_dataset).facts
+
+
+def test_multi_hot_flag_adds_the_published_ids(small_dataset):
+    plain = file_batches(small_dataset)
+    hotness = (3, 1, 2, 5, 1, 4)
+    data = file_batches(small_dataset, multi_hot=",".join(map(str, hotness)))
+    assert data.bags == Bags.of(hotness)
+    random = np.random.RandomState(0)
+    maps = [random.randint(0, r, (r, k - 1)) for r, k in zip(plain.vocab_sizes, hotness)]
+    for found, given in zip(data.train(0), plain.train(0)):
+        ids = given["categorical"].numpy()
+        parts = [np.c_[own, table[own]] for own, table in zip(ids.T, maps)]
+        np.testing.assert_array_equal(found["categorical"], np.hstack(parts))
+        np.testing.assert_array_equal(found["dense"], given["dense"])
+    found, given = data.one_batch(64)["categorical"], plain.one_batch(64)["categorical"]
+    np.testing.assert_array_equal(found.numpy()[:, 0], given.numpy()[:, 0])
+
+
+def test_multi_hot_flag_needs_one_id_per_table(tmp_path, rng, small_dataset):
+    for split in ("train", "test"):
+        drawn = multi_hot.random_samples(rng, 100)
+        multi_hot.write_three_file(
+            tmp_path / split, drawn, hotness_per_table=list(multi_hot.FIXED.hotness)
+        )
+    with pytest.raises(UserError, match="expected one id per table") as caught:
+        file_batches(tmp_path, multi_hot="1,1,1,1,1")
+    assert caught.value.flag == "multi_hot"
+    with pytest.raises(UserError, match="expected 6 numbers") as caught:
+        file_batches(small_dataset, multi_hot="1,1")
+    assert caught.value.flag == "multi_hot"
