@@ -135,7 +135,8 @@ class Interaction(abc.ABC):
         """Same as `compute`, with the project's op, which XLA does not compile.
 
         Args:
-            bottom, vectors: as for `compute`.
+            bottom: as for `compute`.
+            vectors: as for `compute`.
             parameters: {name: tensor} of `self.parameters`, float32.
             for_inference: no gradient can be taken, and nothing is stored for it.
 

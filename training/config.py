@@ -343,9 +343,9 @@ class SpeedConfig:
     xla: bool = setting(False, "compile the dense layers with XLA")
     mlp: str = setting(
         "auto",
-        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16; also "
-        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
-        "device and type and --xla is off, else tensorflow",
+        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16; one "
+        "more op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. "
+        "auto: fused if the op is built for the device and type and --xla is off, else tensorflow",
         choices=("auto", "fused", "tensorflow"),
     )
     tf32: bool = setting(
