@@ -9,7 +9,8 @@
 #include <cstring>
 
 #include "cross/cross_cpu.h"
-#include "cross/cross_kernel.h"
+#include "cross/cross_shapes.h"
+#include "mlp/mlp_kernel.h"
 
 namespace dlrm {
 namespace {
@@ -29,9 +30,8 @@ class CrossBackward : public MlpKernel<T, CrossBackward<T>> {
   static constexpr bool kBackward = true;
   static constexpr int64_t kMostSumBytes = 4ll << 30;
 
-  static int64_t ChunkRows(size_t element_bytes, const std::vector<int64_t>& widths) {
-    return CrossChunkRows(element_bytes, widths[0], kBackward);
-  }
+  // More rows than forward: each chunk adds to sums as large as the kernels.
+  static int64_t ChunkRows(size_t, const std::vector<int64_t>&) { return 512; }
 
   void Compute(OpKernelContext* c) override {
     const Tensor &gradient = c->input(0), &x0 = c->input(1);

@@ -2,9 +2,13 @@
 //
 // For the gradient it keeps z of each layer, not the layers' inputs x, which follow from x0 and z
 // without a product.
+//
+// The products are those of an MLP of widths n, r, n, r, n, ..., so both kernels are built on the
+// MLP's base class.
 
 #include "cross/cross_cpu.h"
-#include "cross/cross_kernel.h"
+#include "cross/cross_shapes.h"
+#include "mlp/mlp_kernel.h"
 
 namespace dlrm {
 namespace {
@@ -23,9 +27,8 @@ class CrossForward : public MlpKernel<T, CrossForward<T>> {
   using Base::Base;
   static constexpr bool kBackward = false;
 
-  static int64_t ChunkRows(size_t element_bytes, const std::vector<int64_t>& widths) {
-    return CrossChunkRows(element_bytes, widths[0], kBackward);
-  }
+  // Few rows keep a chunk's activations in the caches, many amortize the kernels' way through them.
+  static int64_t ChunkRows(size_t, const std::vector<int64_t>&) { return 256; }
 
   void Compute(OpKernelContext* c) override {
     const Tensor& x0 = c->input(0);

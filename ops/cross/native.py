@@ -73,7 +73,7 @@ def _gradient(op: tf.Operation, gradient: tf.Tensor, *_: tf.Tensor) -> tuple[Any
             "cross network gradient: expected the layers' activations, found none; use "
             "cross_network without for_inference"
         )
-    ops, _ = _load()
+    ops = _load()[0]
     found = ops.dlrm_cross_backward(
         gradient=gradient,
         x0=op.inputs[0],
