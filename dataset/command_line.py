@@ -71,8 +71,13 @@ def run(name: str, job: Callable[[], int], interrupted: str = "interrupted") -> 
         return EXIT_INTERRUPTED
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for facts that a dataset's files may not record."""
+def add_source_arguments(parser: argparse.ArgumentParser, *, one_hot: bool = False) -> None:
+    """Adds the flags for facts that a dataset's files may not record.
+
+    Args:
+        parser: the parser.
+        one_hot: whether the dataset has one id per feature: leaves out `add_bag_arguments`.
+    """
     parser.add_argument(
         "--vocab_sizes", metavar="LIST", help="rows of each table, for data that does not record it"
     )
@@ -88,7 +93,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="transform to apply to the stored dense values, instead of the layout's",
     )
     parser.add_argument("--applied_transform", choices=list(TRANSFORMS), help=APPLIED_HELP)
-    add_bag_arguments(parser)
+    if one_hot:
+        parser.set_defaults(hotness=None, pooling=None)
+    else:
+        add_bag_arguments(parser)
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:

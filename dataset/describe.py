@@ -177,7 +177,7 @@ def from_metadata(folder: str, content: Mapping[str, Any]) -> DatasetDescription
         bags = None
         if kind == CATEGORICAL:
             bags = metadata.column_bags(stored, where, f"columns[{index}]")
-        if "offsets" in stored:
+        if bags is not None and "offsets" in stored:
             offsets = os.path.join(folder, stored["offsets"]["file"])
             column = lists.describe(path, offsets, stored["dtype"], samples, tables, bags)
         else:

@@ -1,4 +1,4 @@
-"""Layouts of other projects: DeepLearningExamples, MLPerf v0.7, TorchRec.
+"""Layouts of other projects: DeepLearningExamples, MLPerf v0.7.
 
 Also recognises raw records of another format, such as with int64 or multi-hot ids, so that the
 error can name them.
@@ -7,15 +7,13 @@ error can name them.
 from __future__ import annotations
 
 import os
-import re
-import tokenize
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from dataset import feature_spec, files, hotness, vocabularies
-from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
+from dataset import feature_spec, files, vocabularies
+from dataset.columns import DENSE, LABEL, DatasetDescription
 from dataset.describe import (
     DENSE_FEATURES,
     FileColumn,
@@ -25,6 +23,7 @@ from dataset.describe import (
     table_columns,
 )
 from dataset.errors import DatasetError
+from ops.bags import MLPERF_HOTNESS
 from storage import regular
 
 if TYPE_CHECKING:
@@ -34,13 +33,6 @@ MODEL_SIZE = "model_size.json"
 #: {column: its largest id}.
 _ModelSize = Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
 _LargestId = Annotated[int, msgspec.Meta(ge=0, lt=vocabularies.MAX_ROWS)]
-_MULTI_HOT = re.compile(r"day_\d+_sparse_multi_hot\.npz")
-# Exceptions of NumPy for an invalid header, which should be a Python literal.
-_INVALID_HEADER = (
-    ValueError, TypeError, KeyError, OSError, SyntaxError, RecursionError, MemoryError,
-    tokenize.TokenError,
-)  # fmt: skip
-_DAY = re.compile(r"day_(\d+)_(dense|sparse|labels)\.npy")
 #: Records checked, from the start of the file.
 _RECORDS = 64
 #: A label of 1, as int32 and as float32.
@@ -105,111 +97,6 @@ def _model_size(folder, hints):
     return hints.find_vocab_sizes(folder)
 
 
-def day_numbers(folder: str) -> list[int]:
-    """Returns the sorted numbers of the TorchRec days in `folder`."""
-    names = files.names_in(folder)
-    matches = [match for match in map(_DAY.fullmatch, names) if match]
-    multi_hot = next((name for name in names if _MULTI_HOT.fullmatch(name)), None)
-    if multi_hot is not None and not any(match[2] == "sparse" for match in matches):
-        raise DatasetError.of_path(
-            os.path.join(folder, multi_hot),
-            "expected day_*_sparse.npy with one id per table, found multi-hot ids (.npz); "
-            "multi-hot data is not supported",
-        )
-    return sorted({int(match[1]) for match in matches})
-
-
-def torchrec(folder: str, hints: Hints) -> DatasetDescription:
-    """Describes all of a folder's TorchRec days, in order, as one split."""
-    days = day_numbers(folder)
-    if not days:
-        raise DatasetError.of_path(folder, "missing files day_*_{dense,sparse,labels}.npy")
-    return _describe_days(folder, days, hints.find_vocab_sizes(folder))
-
-
-def open_days(folder: str, hints: Hints) -> tuple[DatasetDescription, DatasetDescription]:
-    """Describes a flat folder of days: the last day gives the test split, the others train.
-
-    The test split is the first half (rounded up) of the last day, as in the MLPerf benchmark.
-    TorchRec's example uses that half for validation.
-
-    Returns:
-        (train, test) descriptions.
-    """
-    days = day_numbers(folder)
-    if len(days) < 2:
-        what = "days (the last one is the test split)"
-        raise DatasetError.mismatch(folder, what, "at least 2", len(days))
-    sizes = hints.find_vocab_sizes(folder)
-    train = _describe_days(folder, days[:-1], sizes)
-    return train, _describe_days(folder, days[-1:], sizes, first_half=True)
-
-
-def _describe_days(folder, days, sizes, first_half=False):
-    parts = [
-        ("labels", LABEL, "int32", 1),
-        ("dense", DENSE, "float32", DENSE_FEATURES),
-        ("sparse", CATEGORICAL, "int32", len(sizes)),
-    ]
-    segments = {kind: [] for _, kind, _, _ in parts}
-    paths = []
-    for day in days:
-        expected = None
-        for part, kind, dtype, width in parts:
-            path = os.path.join(folder, f"day_{day}_{part}.npy")
-            samples, offset = _npy_rows(path, dtype, width)
-            if expected not in (None, samples):
-                name = os.path.basename(paths[-1])
-                raise DatasetError.of_path(
-                    path,
-                    f"sample counts differ: expected {expected} rows as in {name}, found {samples}",
-                    expected=expected,
-                    found=samples,
-                )
-            expected = samples
-            kept = (samples + 1) // 2 if first_half else samples
-            segments[kind] += files.single_segment(path, kept, offset)
-            paths.append(path)
-    columns = tuple(
-        Column(kind, tuple(segments[kind]), dtype, width, width * np.dtype(dtype).itemsize)
-        for _, kind, dtype, width in parts
-    )
-    return DatasetDescription(
-        path=folder,
-        layout="torchrec",
-        samples=columns[0].samples,
-        vocab_sizes=sizes,
-        columns=columns,
-        fingerprint=files.sampled_fingerprint(paths, ("torchrec", sizes, first_half)),
-    )
-
-
-def _npy_rows(path, dtype, width):
-    """Returns (rows, byte offset of the first one) of a .npy array [rows, width] in C order."""
-    files.size(path)
-    try:
-        with regular.open_regular(path) as file:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, found = read_header(file)
-            offset = file.tell()
-    except _INVALID_HEADER as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DatasetError(f"{path}: not a .npy file: {reason}", path=path) from error
-    rows = shape[0] if shape else 0
-    if shape not in ((rows, width), (rows,)[: 1 if width == 1 else 0]) or fortran:
-        order = " in Fortran order" if fortran else ""
-        problem = f"expected an array of shape [n, {width}] in C order, found {list(shape)}{order}"
-        raise DatasetError.of_path(path, problem)
-    if found != np.dtype(dtype):
-        raise DatasetError.mismatch(path, "dtype", dtype, str(found))
-    files.expect_samples(path, width * np.dtype(dtype).itemsize, rows, header=offset)
-    return rows, offset
-
-
 class _RecordFormat(NamedTuple):
     name: str
     record: int
@@ -232,7 +119,7 @@ def find_other_format(path: str, dense_features: int, ids: int) -> str:
     with regular.open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
-        stored = file.read(_RECORDS * 8 * (words + sum(hotness.MLPERF)))
+        stored = file.read(_RECORDS * 8 * (words + sum(MLPERF_HOTNESS)))
     stored = np.frombuffer(stored[: len(stored) // 4 * 4], "<u4")
     if not size or (
         size % (4 * words) == 0 and _is_format(stored, _RecordFormat("", 4 * words, ()))
@@ -246,9 +133,9 @@ def find_other_format(path: str, dense_features: int, ids: int) -> str:
         ),
         _RecordFormat("8-byte values throughout", 8 * words, ()),
     ]  # fmt: skip
-    if ids == len(hotness.MLPERF):
+    if ids == len(MLPERF_HOTNESS):
         name = "multi-hot ids of DLRM-DCNv2 (--hotness mlperf)"
-        formats.append(_RecordFormat(name, 4 * (first_id + sum(hotness.MLPERF)), ()))
+        formats.append(_RecordFormat(name, 4 * (first_id + sum(MLPERF_HOTNESS)), ()))
     for found in formats:
         if size % found.record == 0 and _is_format(stored, found):
             return (

@@ -9,13 +9,9 @@ import msgspec
 
 from dataset import files
 from dataset.errors import DatasetError
-from ops.bags import POOLING, Bags
+from ops.bags import MLPERF_HOTNESS, POOLING, Bags
 from storage import structured
 
-#: Ids per sample of each table in the MLPerf benchmark's multi-hot data (DLRM-DCNv2).
-MLPERF = (
-    3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
-)  # fmt: skip
 #: Largest supported hotness: batches have a slot for each id.
 MAX_HOTNESS = 1 << 16
 #: Shapes of the lists in a file.
@@ -74,7 +70,7 @@ def parse_hotness(text: str, where: str) -> list[int]:
     """
     text = text.strip()
     if text == "mlperf":
-        return list(MLPERF)
+        return list(MLPERF_HOTNESS)
     if text.endswith(".json"):
         return files.read_json(text, Hotness)
     try:

@@ -2,7 +2,7 @@
 
 The metadata.json of a split that this project wrote describes it completely
 (`describe.from_metadata`). The functions in `LAYOUTS` describe all other data: the seed
-benchmark's, raw files, and other projects' (`dataset.foreign_layouts`).
+benchmark's, raw files, and other projects' (`dataset.foreign_layouts`, `dataset.torchrec`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, TypedDict
 
-from dataset import files, foreign_layouts, metadata, vocabularies
+from dataset import files, foreign_layouts, metadata, torchrec, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
 from dataset.describe import (
     DENSE_FEATURES,
@@ -137,7 +137,7 @@ def recognise(path: str) -> str:
     if any(re.fullmatch(r"category_\d+\.bin", name) for name in names):
         return "per_table"
     if has_days(path):
-        return "torchrec"
+        return torchrec.recognise(path)
     if "numerical.bin" in names or "cat_0.bin" in names:
         return foreign_layouts.recognise_nvidia(path)
     unfinished = sorted(name for name in names if name.endswith(".partial"))
@@ -280,7 +280,7 @@ def _generated_auc(path):
 
 def has_days(folder: str) -> bool:
     """Returns whether `folder` holds TorchRec's day files."""
-    return bool(foreign_layouts.day_numbers(folder))
+    return bool(torchrec.day_numbers(folder))
 
 
 #: Functions (folder, hints) -> description, by name of the layout.
@@ -290,5 +290,6 @@ LAYOUTS = {
     "per_table": _per_table,
     "deep_learning_examples": foreign_layouts.deep_learning_examples,
     "mlperf_v0.7": foreign_layouts.mlperf_v07,
-    "torchrec": foreign_layouts.torchrec,
+    torchrec.ONE_HOT: torchrec.one_hot,
+    torchrec.MULTI_HOT: torchrec.multi_hot,
 }

@@ -196,9 +196,9 @@ def bags(content: Mapping[str, Any], where: str) -> Bags:
         DatasetError: the lists of hotness and pooling, in the file `where`, differ in length.
     """
     if "format_version" not in content:
-        lists = [content.get(f"{name}_per_table") for name in ("hotness", "pooling")]
-        field = "hotness_per_table" if lists[1] is None else "pooling_per_table"
-        return make_bags(*lists, len(content["vocab_sizes"]), where, field=field)
+        hotness, pooling = content.get("hotness_per_table"), content.get("pooling_per_table")
+        field = "hotness_per_table" if pooling is None else "pooling_per_table"
+        return make_bags(hotness, pooling, len(content["vocab_sizes"]), where, field=field)
     return Bags.joined(
         column_bags(column, where, f"columns[{index}]")
         for index, column in enumerate(content["columns"])

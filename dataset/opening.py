@@ -9,11 +9,11 @@ from dataset import (
     describe,
     feature_spec,
     files,
-    foreign_layouts,
     hotness,
     layouts,
     metadata,
     stored_types,
+    torchrec,
     transforms,
     vocabularies,
 )
@@ -117,7 +117,7 @@ def _with_declared(description, transform, applied):
 
 def _origins(description):
     """Returns the places that record the dtypes of LABEL and DENSE, where they exist."""
-    if description.layout == "torchrec":
+    if description.layout in torchrec.LAYOUTS:
         return {
             LABEL: f"the header of {description.label_column.segments[0].path}",
             DENSE: f"the header of {description.dense_column.segments[0].path}",
@@ -150,7 +150,7 @@ def open_dataset(
 
     Args:
         data_dir: a folder with ``train`` and ``test``, with ``train_data.bin`` and
-            ``test_data.bin`` (raw), with TorchRec's ``day_*_{dense,sparse,labels}.npy``, or with a
+            ``test_data.bin`` (raw), with TorchRec's ``day_*`` files, or with a
             ``feature_spec.yaml``.
         layout: see `open_split`.
         vocab_sizes: see `open_split`.
@@ -165,9 +165,10 @@ def open_dataset(
     data_dir = os.path.normpath(os.fspath(data_dir))
     if not files.is_folder(data_dir):
         raise DatasetError(f"{data_dir}: no such folder", path=data_dir)
-    if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
+    if layout in ("auto", *torchrec.LAYOUTS) and layouts.has_days(data_dir):
         sizes = None if vocab_sizes is None else list(vocab_sizes)
-        splits = foreign_layouts.open_days(data_dir, layouts.Hints(sizes))
+        days = torchrec.recognise(data_dir) if layout == "auto" else layout
+        splits = torchrec.open_days(data_dir, layouts.Hints(sizes), days)
         train, test = (_checked(split, declared) for split in splits)
     else:
         train_path, test_path = _split_paths(data_dir)
@@ -191,7 +192,7 @@ def open_train(data_dir: str | os.PathLike, layout: str = "auto") -> DatasetDesc
     data_dir = os.path.normpath(os.fspath(data_dir))
     if not files.is_folder(data_dir):
         raise DatasetError(f"{data_dir}: no such folder", path=data_dir)
-    if layout in ("auto", "torchrec") and layouts.has_days(data_dir):
+    if layout in ("auto", *torchrec.LAYOUTS) and layouts.has_days(data_dir):
         return open_dataset(data_dir, layout)[0]
     if not is_dataset(data_dir):
         raise _no_dataset(data_dir)

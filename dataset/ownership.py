@@ -154,7 +154,10 @@ def raw_metadata(vocab_sizes: Sequence[int], bags: Bags | None) -> dict[str, Any
     """Returns the content of the metadata.json next to raw files; None if each table has one id."""
     if bags is None or bags.is_one_hot:
         return None
-    content = {"vocab_sizes": list(vocab_sizes), "hotness_per_table": list(bags.hotness)}
+    content: dict[str, Any] = {
+        "vocab_sizes": list(vocab_sizes),
+        "hotness_per_table": list(bags.hotness),
+    }
     if "mean" in bags.pooling:
         content["pooling_per_table"] = list(bags.pooling)
     return content

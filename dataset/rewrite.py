@@ -113,6 +113,7 @@ def rewrite(
     overwrite: bool = False,
     jobs: int | None = None,
     progress: bool = True,
+    open_chunks: Callable[[DatasetDescription], ChunkReader] = ChunkReader,
 ) -> float:
     """Writes the described split `source` to `destination`.
 
@@ -126,6 +127,8 @@ def rewrite(
         overwrite: replace an existing split that this project wrote.
         jobs: number of threads; default: one per core and one more.
         progress: show a progress bar.
+        open_chunks: reads chunks that fit the description, where its files do not hold them as
+            described.
 
     Returns:
         The duration in seconds.
@@ -142,7 +145,7 @@ def rewrite(
     try:
         with target.claim() as claim:
             target.take(claim, source, [file.name for file in encoding.files])
-            digests = _write_columns(source, encoding, target, claim, jobs, progress)
+            digests = _write_columns(source, encoding, target, claim, jobs, progress, open_chunks)
             target.finish(source, encoding, digests)
     except ClaimError as error:
         raise DatasetError.of_os(error) from error
@@ -152,7 +155,7 @@ def rewrite(
     return time.perf_counter() - began
 
 
-def _write_columns(source, encoding, target, claim, jobs, progress):
+def _write_columns(source, encoding, target, claim, jobs, progress, open_chunks):
     """Writes the files of all columns; returns a `BlockDigest` of each."""
     # A thread waits during a write past the page cache; one more thread uses its core.
     jobs = jobs or default_jobs() + 1
@@ -170,7 +173,7 @@ def _write_columns(source, encoding, target, claim, jobs, progress):
             buffered.write(index, arrays[index], offset)
 
     paths = [target.path_of(file.name) for file in encoding.files]
-    with ChunkReader(source) as reader, PartialFiles(paths) as output:
+    with open_chunks(source) as reader, PartialFiles(paths) as output:
         buffered = BufferedWrites(output)
         what = os.path.basename(os.path.normpath(target.path))
         each_chunk(

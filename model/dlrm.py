@@ -12,10 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from model.interactions import Interaction, check_native, interaction_class
+from model.interactions import (
+    Interaction,
+    InteractionOptions,
+    check_native,
+    interaction_class,
+)
 from model.mlp import MLP
 from ops import loader
-from ops.mlp import load_kernels
+from ops.mlp import kernel_device, load_kernels
 
 _BOTTOM_STREAM, _TOP_STREAM, _INTERACTION_STREAM = 1, 2, 3
 
@@ -30,20 +35,22 @@ class DLRMConfig:
         bottom_mlp: widths of the bottom MLP; the last one is D.
         top_mlp: widths of the top MLP; the last one is 1.
         interaction: a name in `model.interactions.INTERACTIONS`.
+        cross_layers, cross_rank: see `model.interactions.InteractionOptions`.
         seed: the run's seed; determines the initial weights.
         custom_interact: compute the interaction with its native op instead of TensorFlow's ops.
             Both have the same layout, so weights interchange.
         xla: compile the dense parts with XLA. A native op stays outside the compiled functions.
-        fused_mlp: compute each MLP with the project's op instead of TensorFlow's layers. The
-            variables are the same. Not with `xla`; float16 needs a GPU.
+        fused_mlp: compute each MLP with the project's op instead of TensorFlow's layers, on CPUs
+            also an interaction whose native op follows the MLPs (cross). The variables are the
+            same. Not with `xla`; float16 needs a GPU.
         tf32: let GPUs round the operands of float32 products of fused MLPs to TF32. TensorFlow's
             layers follow `tf.config.experimental.enable_tensor_float_32_execution` instead.
         compute_dtype: dtype of arithmetic: "float32", "bfloat16" or "float16". Variables and
             logits are always float32.
 
     Raises:
-        ValueError: the widths are inconsistent, the interaction is unknown, or `fused_mlp` or
-            `custom_interact` is not possible.
+        ValueError: the widths are inconsistent, the interaction is unknown, its options are out of
+            range, or `fused_mlp` or `custom_interact` is not possible.
     """
 
     dense_features: int
@@ -51,6 +58,8 @@ class DLRMConfig:
     bottom_mlp: Sequence[int]
     top_mlp: Sequence[int]
     interaction: str = "dot"
+    cross_layers: int = 3
+    cross_rank: int = 512
     seed: int = 0
     custom_interact: bool = False
     xla: bool = False
@@ -64,7 +73,7 @@ class DLRMConfig:
                 raise ValueError(f"{name.replace('_mlp', ' MLP')}: expected at least one layer")
         if self.top_mlp[-1] != 1:
             raise ValueError(f"top MLP: expected a last width of 1, found {list(self.top_mlp)}")
-        interaction_class(self.interaction)
+        self.make_interaction()
         if self.custom_interact:
             check_native(self.interaction)
         if self.fused_mlp and self.xla:
@@ -72,7 +81,8 @@ class DLRMConfig:
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction of this model."""
-        return interaction_class(self.interaction)(self.tables, self.bottom_mlp[-1])
+        options = InteractionOptions(self.cross_layers, self.cross_rank)
+        return interaction_class(self.interaction)(self.tables, self.bottom_mlp[-1], options)
 
     def variable_shapes(self) -> list[tuple[int, ...]]:
         """Returns the shapes of `DenseDLRM.variables`, in order, without creating them."""
@@ -122,13 +132,15 @@ class DenseDLRM(tf.Module):
         # With XLA, a separate inference function would only compile the same code twice.
         self._distinguishes_inference = not config.xla
         interaction = config.make_interaction()
+        native = config.custom_interact or (
+            config.fused_mlp and interaction.follows_mlp and kernel_device() == "CPU"
+        )
         options = {"seed": config.seed, "fused": config.fused_mlp, "tf32": config.tf32}
         self.bottom = MLP(
             config.bottom_mlp, self.dense_features, stream=_BOTTOM_STREAM, name="bottom", **options
         )
         self.interaction = _InteractionLayer(
-            interaction, native=config.custom_interact, xla=config.xla, seed=config.seed,
-            name="interaction",
+            interaction, native=native, xla=config.xla, seed=config.seed, name="interaction",
         )  # fmt: skip
         self.top = MLP(
             config.top_mlp, interaction.width, stream=_TOP_STREAM, last_relu=False, name="top",
@@ -178,11 +190,12 @@ class DenseDLRM(tf.Module):
 
     def _plain_forward(self, dense, vectors, for_inference):
         bottom = self._bottom_part(dense, for_inference)
-        return self._top_part(self.interaction(bottom, vectors), for_inference)
+        return self._top_part(self.interaction(bottom, vectors, for_inference), for_inference)
 
     def _split_forward(self, dense, vectors, for_inference):
         bottom = self._compiled_bottom(dense, for_inference)
-        return self._compiled_top(self.interaction(bottom, vectors), for_inference)
+        interacted = self.interaction(bottom, vectors, for_inference)
+        return self._compiled_top(interacted, for_inference)
 
 
 class _InteractionLayer(tf.Module):
@@ -199,11 +212,13 @@ class _InteractionLayer(tf.Module):
         self, interaction: Interaction, *, native: bool, xla: bool, seed: int, name: str
     ) -> None:
         super().__init__(name=name)
-        self._compute = interaction.compute_native if native else interaction.compute
-        if xla and not native:
+        self._interaction = interaction
+        self._native = native
+        self._compute = interaction.compute
+        if xla:
             # Otherwise the compiled forward function returns the ops' axes to the backward function
             # in the GPU's memory, which reads them on the host in every step, before it starts.
-            self._compute = tf.recompute_grad(self._compute)
+            self._compute = tf.recompute_grad(interaction.compute)
         generator = np.random.Generator(np.random.Philox(key=[seed, _INTERACTION_STREAM]))
         self._parameters = {}
         for parameter in interaction.parameters:
@@ -217,8 +232,13 @@ class _InteractionLayer(tf.Module):
         """The variables in the order of `Interaction.parameters`."""
         return tuple(self._parameters.values())
 
-    def __call__(self, bottom: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self, bottom: tf.Tensor, vectors: tf.Tensor, for_inference: bool = False
+    ) -> tf.Tensor:
         with tf.name_scope(self.name):
-            tensors = {name: tf.convert_to_tensor(v) for name, v in self._parameters.items()}
-            parameters = {name: tf.cast(v, bottom.dtype) for name, v in tensors.items()}
-            return self._compute(bottom, tf.cast(vectors, bottom.dtype), parameters)
+            vectors = tf.cast(vectors, bottom.dtype)
+            parameters = {name: tf.convert_to_tensor(v) for name, v in self._parameters.items()}
+            if self._native:
+                return self._interaction.compute_native(bottom, vectors, parameters, for_inference)
+            parameters = {name: tf.cast(v, bottom.dtype) for name, v in parameters.items()}
+            return self._compute(bottom, vectors, parameters)

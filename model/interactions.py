@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,26 +36,54 @@ class Parameter:
     deviation: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class InteractionOptions:
+    """Sizes of interactions that have layers. Every interaction accepts them and uses its own.
+
+    Attributes:
+        cross_layers: L, the layers of the cross network, at least 1.
+        cross_rank: r, the rank of its kernels; 0: full rank.
+
+    Raises:
+        ValueError: a value is too small.
+    """
+
+    cross_layers: int = 3
+    cross_rank: int = 512
+
+    def __post_init__(self) -> None:
+        for name, least in (("cross_layers", 1), ("cross_rank", 0)):
+            if getattr(self, name) < least:
+                found = getattr(self, name)
+                raise ValueError(f"{name}: expected a number of at least {least}, found {found}")
+
+
 class Interaction(abc.ABC):
     """Maps the bottom MLP's output and the embedding vectors to the top MLP's input.
 
     A subclass defines the abstract properties, `compute`, `name` and `summary`; an entry in
-    `INTERACTIONS` makes it a value of --interaction. A subclass with a native op sets
-    `has_native_op` and defines `compute_native` with the same parameters and output layout.
+    `INTERACTIONS` makes it a value of --interaction. A subclass with a native op defines
+    `compute_native` with the same parameters and output layout, and sets `has_native_op` (the flag
+    --custom_interact selects the op) or `follows_mlp` (fused MLPs on a CPU do).
 
     Args:
         tables: T, at least 1.
         dimension: D, at least 1.
+        options: sizes of layers.
     """
 
     name: ClassVar[str]
     #: The top MLP's input, for the help of --interaction.
     summary: ClassVar[str]
     has_native_op: ClassVar[bool] = False
+    follows_mlp: ClassVar[bool] = False
 
-    def __init__(self, tables: int, dimension: int) -> None:
+    def __init__(
+        self, tables: int, dimension: int, options: InteractionOptions = InteractionOptions()
+    ) -> None:
         self.tables = tables
         self.dimension = dimension
+        self.options = options
 
     @property
     def features(self) -> int:
@@ -97,9 +126,18 @@ class Interaction(abc.ABC):
         """
 
     def compute_native(
-        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
+        self,
+        bottom: tf.Tensor,
+        vectors: tf.Tensor,
+        parameters: Tensors,
+        for_inference: bool = False,
     ) -> tf.Tensor:
         """Same as `compute`, with the project's op, which XLA does not compile.
+
+        Args:
+            bottom, vectors: as for `compute`.
+            parameters: {name: tensor} of `self.parameters`, float32.
+            for_inference: no gradient can be taken, and nothing is stored for it.
 
         Raises:
             ops.loader.LibraryNotBuiltError: the native library is not built.
@@ -142,7 +180,11 @@ class DotInteraction(Interaction):
         return dot_interaction_tensorflow(bottom, vectors)
 
     def compute_native(
-        self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors
+        self,
+        bottom: tf.Tensor,
+        vectors: tf.Tensor,
+        parameters: Tensors,
+        for_inference: bool = False,
     ) -> tf.Tensor:
         """See `Interaction.compute_native`."""
         from ops.dot_interaction import dot_interaction
@@ -183,6 +225,83 @@ class Concatenation(Interaction):
         return tf.concat([bottom, flat], axis=1)
 
 
+class CrossInteraction(Concatenation):
+    """A cross network over the concatenation of all vectors, as in DLRM-DCNv2.
+
+    x0 = [bottom output | vectors in table order], n = (T + 1) D columns, is the input and sets the
+    output width. Layer l computes x0 * (x V_l W_l + b_l) + x, with elementwise products; full rank
+    has one kernel W_l [n, n]. Formula: Wang et al. 2020, https://arxiv.org/abs/2008.13535. See
+    `ops.cross`.
+    """
+
+    name = "cross"
+    summary = (
+        "the cross network of DCN V2 over all vectors, of --cross_layers layers of --cross_rank"
+    )
+    follows_mlp = True
+
+    @property
+    def _kernel_shapes(self):
+        """{name: shape} of the kernels of a layer, in the order of their products."""
+        width, rank = self.width, self.options.cross_rank
+        if rank == 0:
+            return {"w_kernel": (width, width)}
+        return {"v_kernel": (width, rank), "w_kernel": (rank, width)}
+
+    @property
+    def flops(self) -> int:
+        """Operations of the matrix products: one for each kernel forward, two backward."""
+        kernels = sum(math.prod(shape) for shape in self._kernel_shapes.values())
+        return 3 * 2 * self.options.cross_layers * kernels
+
+    @property
+    def values(self) -> int:
+        """The concatenation each way, and the layers' passes over their activations.
+
+        Forward: products n -> r -> n, elementwise 3 n read and n written: 6 n + 2 r. Backward:
+        elementwise 4 n read and 2 n written, two kernel gradients 2 (n + r), two input gradients
+        2 (n + r) and their addition n: 11 n + 4 r. (Full rank: r = 0.)
+        """
+        width, rank = self.width, self.options.cross_rank
+        return super().values + self.options.cross_layers * (17 * width + 6 * rank)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Kernels (Xavier-normal) and bias (zero) of each layer."""
+        found = []
+        for layer in range(self.options.cross_layers):
+            for name, shape in self._kernel_shapes.items():
+                found.append(Parameter(f"{name}_{layer}", shape, math.sqrt(2 / sum(shape))))
+            found.append(Parameter(f"bias_{layer}", (self.width,)))
+        return tuple(found)
+
+    def _weights(self, parameters):
+        """Returns (kernels, biases) in the order of `ops.cross`."""
+        layers = range(self.options.cross_layers)
+        kernels = [parameters[f"{name}_{i}"] for i in layers for name in self._kernel_shapes]
+        return kernels, [parameters[f"bias_{i}"] for i in layers]
+
+    def compute(self, bottom: tf.Tensor, vectors: tf.Tensor, parameters: Tensors) -> tf.Tensor:
+        """See `Interaction.compute`."""
+        from ops.cross import cross_network_tensorflow
+
+        x0 = super().compute(bottom, vectors, parameters)
+        return cross_network_tensorflow(x0, *self._weights(parameters))
+
+    def compute_native(
+        self,
+        bottom: tf.Tensor,
+        vectors: tf.Tensor,
+        parameters: Tensors,
+        for_inference: bool = False,
+    ) -> tf.Tensor:
+        """See `Interaction.compute_native`."""
+        from ops.cross import cross_network
+
+        x0 = super().compute(bottom, vectors, parameters)
+        return cross_network(x0, *self._weights(parameters), for_inference=for_inference)
+
+
 class NoInteraction(Interaction):
     """The layout of `DotInteraction` with all products zero: vectors do not reach the top MLP.
 
@@ -215,7 +334,8 @@ class NoInteraction(Interaction):
 
 
 INTERACTIONS: dict[str, type[Interaction]] = {
-    interaction.name: interaction for interaction in (DotInteraction, Concatenation, NoInteraction)
+    interaction.name: interaction
+    for interaction in (DotInteraction, Concatenation, CrossInteraction, NoInteraction)
 }
 
 
@@ -231,11 +351,14 @@ def interaction_class(name: str) -> type[Interaction]:
 
 
 def check_native(name: str) -> None:
-    """Checks that an interaction has a native op.
+    """Checks that an interaction has a native op that --custom_interact selects.
 
     Raises:
         ValueError: it has none, or the name is unknown.
     """
-    if not interaction_class(name).has_native_op:
+    found = interaction_class(name)
+    if found.follows_mlp:
+        raise ValueError(f"the native op of the interaction {name!r} is used if the MLPs are fused")
+    if not found.has_native_op:
         native = ", ".join(n for n, kind in INTERACTIONS.items() if kind.has_native_op)
         raise ValueError(f"the interaction {name!r} has no native op, only {native}")

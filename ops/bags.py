@@ -12,12 +12,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 #: The content of a slot without an id, after the ids of a bag.
 EMPTY = -1
+#: Ids per sample of each table of MLPerf's DLRM-DCNv2 (mlcommons/training,
+#: recommendation_v2/torchrec_dlrm).
+MLPERF_HOTNESS = (
+    3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
+)  # fmt: skip
 #: How the vectors of a bag become one: their sum, or their mean (zeros for an empty bag).
 POOLING = ("sum", "mean")
+
+
+class Feature(NamedTuple):
+    """The bags of one feature; see `Bags`."""
+
+    hotness: int
+    pooling: str
+    variable: bool
+
+    def __str__(self) -> str:
+        most = "at most " if self.variable else ""
+        return f"{most}{self.hotness} ({self.pooling})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +114,43 @@ class Bags:
         """The column of each feature's first slot."""
         return tuple(itertools.accumulate(self.hotness[:-1], initial=0)) if self.hotness else ()
 
+    def each(self) -> list[Feature]:
+        """Returns the features one by one."""
+        return [Feature(*values) for values in zip(self.hotness, self.pooling, self.variable)]
+
     @property
     def is_one_hot(self) -> bool:
         """Whether every bag is one id, so that pooling changes nothing."""
         return all(ids == 1 for ids in self.hotness) and not any(self.variable)
+
+    def description(self) -> dict[str, list] | None:
+        """Returns the bags for a JSON file, None if one-hot; `from_description` reads it."""
+        if self.is_one_hot:
+            return None
+        return {
+            "hotness": list(self.hotness),
+            "pooling": list(self.pooling),
+            "variable": list(self.variable),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any] | None, features: int) -> Bags:
+        """Returns the bags of a result of `description`.
+
+        Args:
+            description: the result.
+            features: number of features.
+
+        Raises:
+            ValueError: the description is not of so many features.
+        """
+        if description is None:
+            return cls.one_hot(features)
+        lists = (description[name] for name in ("hotness", "pooling", "variable"))
+        found = cls(*(tuple(values) for values in lists))
+        if found.features != features:
+            raise ValueError(f"bags: expected {features} features, found {found.features}")
+        return found
 
     def select(self, features: Sequence[int]) -> Bags:
         """Returns the bags of some features, in the given order."""

@@ -176,6 +176,25 @@ template <typename T>
 __device__ __forceinline__ T load_read_only(const T* address) {
   return __ldg(address);
 }
+// With `active` false nothing is loaded and the result is 0, without a branch.
+__device__ __forceinline__ float4 load_read_only(const float4* address, bool active) {
+  float4 v;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.s32 p, %5, 0;\n"
+               "mov.f32 %0, 0f00000000;\nmov.f32 %1, 0f00000000;\n"
+               "mov.f32 %2, 0f00000000;\nmov.f32 %3, 0f00000000;\n"
+               "@p ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];\n}\n"
+               : "=&f"(v.x), "=&f"(v.y), "=&f"(v.z), "=&f"(v.w)
+               : "l"(address), "r"(static_cast<int>(active)));
+  return v;
+}
+__device__ __forceinline__ float load_read_only(const float* address, bool active) {
+  float v;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.s32 p, %2, 0;\nmov.f32 %0, 0f00000000;\n"
+               "@p ld.global.nc.f32 %0, [%1];\n}\n"
+               : "=&f"(v)
+               : "l"(address), "r"(static_cast<int>(active)));
+  return v;
+}
 // Like the volatile ones, for single elements.
 __device__ __forceinline__ float load_in_order(const float* address) {
   float v;

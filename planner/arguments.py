@@ -9,12 +9,16 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from model.embedding.optimizers import divisible_optimizers, find
+from ops.bags import MLPERF_HOTNESS
 from planner.published_runs import VOCABULARIES
 from storage import structured
 from storage.errors import ReportedError
 
 # Ids are int32.
 _LARGEST_TABLE = 2**31 - 1
+# More ids of a sample than any published data has; a batch has this many columns per feature.
+_LARGEST_HOTNESS = 1 << 16
+_HOTNESS = {"mlperf": MLPERF_HOTNESS}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 _Numbers = Annotated[list[int], msgspec.Meta(min_length=1)]
@@ -23,8 +27,17 @@ _Sizes = Annotated[
 ]
 
 
+_Hotness = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_HOTNESS)]], msgspec.Meta(min_length=1)
+]
+
+
 class _Document(TypedDict):
     vocab_sizes: _Sizes
+
+
+class _HotnessDocument(TypedDict):
+    hotness_per_table: _Hotness
 
 
 class ArgumentError(ReportedError, ValueError):
@@ -42,24 +55,43 @@ def read_vocab_sizes(text: str) -> tuple[int, ...]:
       ArgumentError: the text is none of these.
       StructureError: the file has another content.
     """
-    if text in VOCABULARIES:
-        return VOCABULARIES[text]
+    return _read_list(text, "vocab_sizes", VOCABULARIES, _LARGEST_TABLE, _Sizes, _Document)
+
+
+def read_hotness(name: str, text: str) -> tuple[int, ...]:
+    """Parse ids per sample for each table: a name, a comma-separated list or a JSON file.
+
+    Args:
+      name: name of the flag, for errors.
+      text: `mlperf`; `3,2,1,…`; or the path of a JSON file with a list, or with one as
+        `hotness_per_table`.
+
+    Raises:
+      ArgumentError: the text is none of these.
+      StructureError: the file has another content.
+    """
+    return _read_list(text, name, _HOTNESS, _LARGEST_HOTNESS, _Hotness, _HotnessDocument)
+
+
+def _read_list(text, flag, names, largest, shape, document_shape):
+    if text in names:
+        return names[text]
     if not re.search(r"[^\d\s,+.\[\]-]", text) and not os.path.exists(text):
-        return tuple(_positive_integers(text, "vocab_sizes", _LARGEST_TABLE))
+        return tuple(_positive_integers(text, flag, largest))
     if not os.path.isfile(text):
-        known = ", ".join(VOCABULARIES)
         raise ArgumentError.of_flag(
-            "vocab_sizes", text, f"expected a file, a comma-separated list or one of {known}"
+            flag, text, f"expected a file, a comma-separated list or one of {', '.join(names)}"
         )
     try:
         document = structured.read_json(text, Any)
         if isinstance(document, dict):
-            structured.check_shape(document, text, _Document)
-            document = document["vocab_sizes"]
-        structured.check_shape(document, text, _Sizes)
+            structured.check_shape(document, text, document_shape)
+            (key,) = document_shape.__annotations__
+            document = document[key]
+        structured.check_shape(document, text, shape)
     except OSError as error:
         raise ArgumentError(
-            f"{text}: cannot read table sizes: {error.strerror}", flag="vocab_sizes", path=text
+            f"{text}: cannot read the numbers of --{flag}: {error.strerror}", flag=flag, path=text
         ) from None
     return tuple(document)
 

@@ -148,7 +148,7 @@ def predict(
         unique_fraction = 1.0
     elif unique_fraction is None:
         local = max(1, global_batch // ranks)
-        unique_fraction = expected_unique_fraction(shape.vocab_sizes, local, ID_EXPONENT)
+        unique_fraction = expected_unique_fraction(shape.vocab_sizes, local, ID_EXPONENT, shape.ids)
     elif not 0 < unique_fraction <= 1:
         raise ValueError(f"unique_fraction: expected above 0, at most 1, found {unique_fraction}")
     if not 1 <= row_imbalance <= ranks:

@@ -12,7 +12,7 @@ from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Placement, PlacementError
 from model.embedding.shards import byte_text
 from model.interactions import INTERACTIONS
-from planner.arguments import read_bytes, read_vocab_sizes, read_widths
+from planner.arguments import read_bytes, read_hotness, read_vocab_sizes, read_widths
 from planner.cost_model import ID_EXPONENT, StepCost
 from planner.hardware import DEVICES, SOFTWARE
 from planner.planned_run import Machines, PlannedRun, Tables
@@ -49,8 +49,9 @@ def render(run: PlannedRun) -> str:
     limit = "no memory limit" if budget is None else f"at most {byte_text(budget)} of tables a rank"
     lines = [
         f"model      {len(shape.vocab_sizes)} tables, {sum(shape.vocab_sizes):,} rows of "
-        f"{shape.dimension} float32, {byte_text(total)} with {run.tables.optimizer}; MLPs {bottom} "
-        f"and {top}",
+        f"{shape.dimension} float32, {byte_text(total)} with {run.tables.optimizer}"
+        + (f", {sum(shape.ids)} ids a sample" if shape.hotness else "")
+        + f"; MLPs {bottom} and {top}",
         f"run        {ranks} x {device}, {limit}; global batch {run.global_batch_size:,} "
         f"({run.global_batch_size // ranks:,} a rank), {run.precision}, {run.machines.software}"
         + (f", unique ids {step.unique_fraction:.0%}" if run.compress else ""),
@@ -169,11 +170,16 @@ def main(arguments: list[str] | None = None) -> int:
     add("--amp", action="store_true", help="mixed precision")
     add("--vocab_sizes", default="mlperf",
         help=f"table sizes: {', '.join(VOCABULARIES)}, a comma-separated list or a JSON file")
+    add("--hotness", help="ids per sample for each table: mlperf, a comma-separated list or a JSON "
+        "file (default: 1)")
     add("--embedding_dim", type=whole_number(1, 1 << 20), default=128,
         help="columns of an embedding vector")
     add("--bottom_mlp", default="512,256,128", help="layer widths")
     add("--top_mlp", default="1024,1024,512,256,1", help="layer widths")
     add("--interaction", default="dot", choices=list(INTERACTIONS))
+    add("--cross_layers", type=whole_number(1, 256), help="of --interaction=cross; default: 3")
+    add("--cross_rank", type=whole_number(0, 1 << 20),
+        help="of --interaction=cross; 0: full rank; default: 512")
     add("--optimizer", default="sgd", choices=list(OPTIMIZERS), help="row optimizer of the tables")
     add("--placement", default="auto", help="auto, table, row or a JSON file")
     add("--column_split", action="store_true",
@@ -189,6 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--network_bandwidth", help="bytes per second per rank between nodes, such as 20GiB")
     # fmt: on
     flags = parser.parse_args(arguments)
+    options = {n: getattr(flags, n) for n in ("cross_layers", "cross_rank")}
+    options = {name: value for name, value in options.items() if value is not None}
+    if options and flags.interaction != "cross":
+        parser.error(f"--{', --'.join(options)}: only works with --interaction=cross")
     try:
         run = PlannedRun(
             ModelShape(
@@ -197,6 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
                 bottom_mlp=read_widths("bottom_mlp", flags.bottom_mlp),
                 top_mlp=read_widths("top_mlp", flags.top_mlp),
                 interaction=flags.interaction,
+                hotness=() if flags.hotness is None else read_hotness("hotness", flags.hotness),
+                **options,
             ),
             Machines(
                 flags.ranks,

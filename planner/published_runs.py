@@ -1,14 +1,17 @@
 """Published training rates of DLRM on Criteo Terabyte, compared with predictions.
 
-All have D = 128, bottom MLP 512-256-128, top MLP 1024-1024-512-256-1 and SGD.
-`python3 -m planner.published_runs` prints the comparison in docs/placement.md.
+All have D = 128, bottom MLP 512-256-128 and top MLP 1024-1024-512-256-1. The cross networks of
+DLRM-DCNv2 have 3 layers of rank 512. `python3 -m planner.published_runs` prints the comparison in
+docs/placement.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import plan
+from ops.bags import MLPERF_HOTNESS
 from planner.cost_model import Ids, Platform, StepCost, predict
 from planner.hardware import DEVICES, TABLE_MEMORY_SHARE
 from planner.workload import ModelShape
@@ -20,7 +23,8 @@ VOCABULARIES = {
         39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10,
         2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36,
     ),
-    # TorchRec's example: the same limit with other counts, twice the limit, no limit (451 GB).
+    # TorchRec's example and DLRM-DCNv2: the same limit with other counts; twice the limit; no limit
+    # (451 GB).
     "torchrec": (
         40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10,
         2209, 11938, 155, 4, 976, 14, 40000000, 40000000, 40000000, 590152, 12973, 108, 36,
@@ -46,6 +50,8 @@ DLE = "DeepLearningExamples TF2 DLRM"
 DE = "distributed-embeddings DLRM example"
 MLPERF = "MLPerf training results, HugeCTR"
 TORCHREC = "TorchRec DLRM example"
+DLE_DCNV2 = "DeepLearningExamples TF2 DCNv2"
+MLPERF_DCNV2 = "MLPerf training results, HugeCTR, DLRM-DCNv2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,9 @@ class PublishedRun:
       rate: published samples per second.
       fitted: the constants fitted to this row, or empty.
       network_bandwidth: if it differs from the device's usual machine.
+      interaction: a name in `model.interactions.INTERACTIONS`.
+      optimizer: of the tables, a name in `model.embedding.optimizers.OPTIMIZERS`.
+      hotness: ids per sample for each table; empty: one each.
     """
 
     source: str
@@ -77,6 +86,9 @@ class PublishedRun:
     software: str = "tensorflow"
     fitted: str = ""
     network_bandwidth: float | None = None
+    interaction: str = "dot"
+    optimizer: str = "sgd"
+    hotness: tuple[int, ...] = ()
 
 
 def _sok(system, device, batch, precision, rate):
@@ -142,13 +154,37 @@ PUBLISHED_RUNS = (
         TORCHREC, "80 x A100", "a100-40gb", 80, 65520, "fp32", 459950.0, "full",
         software="torchrec", network_bandwidth=_P4D,
     ),
+    *(
+        PublishedRun(
+            DLE_DCNV2, system, "a100-80gb", ranks, 65536, precision, rate, vocabulary,
+            interaction="cross", optimizer="adam",
+        )
+        for system, ranks, vocabulary, rates in (
+            ("1 x A100", 1, "frequency-15", (0.689e6, 1.37e6)),
+            ("8 x A100", 8, "mlperf", (3.81e6, 5.75e6)),
+        )
+        for precision, rate in zip(("tf32", "fp16"), rates)
+    ),
+    *(
+        PublishedRun(
+            MLPERF_DCNV2, system, device, 8, batch, "fp16", rate, "torchrec", policy="row",
+            compress=True, software="hugectr", interaction="cross", optimizer="adagrad",
+            hotness=MLPERF_HOTNESS,
+        )
+        for system, device, batch, rate in (
+            ("8 x A100, v3.0", "a100-80gb", 55296, 7.74e6),
+            ("8 x H100, v4.0", "h100-80gb", 55296, 15.7e6),
+            ("8 x H200, v4.0", "h200-141gb", 55296, 17.0e6),
+            ("8 x H200, v5.0", "h200-141gb", 65536, 17.7e6),
+        )
+    ),
 )  # fmt: skip
 
 
 def prediction(run: PublishedRun) -> StepCost:
     """Predict a published run."""
     vocab_sizes, device = VOCABULARIES[run.vocabulary], DEVICES[run.device]
-    shape = ModelShape(vocab_sizes)
+    shape = ModelShape(vocab_sizes, interaction=run.interaction, hotness=run.hotness)
     memory = device.memory_bytes
     placement = plan(
         vocab_sizes,
@@ -156,6 +192,7 @@ def prediction(run: PublishedRun) -> StepCost:
         run.ranks,
         policy=run.policy,
         bytes_per_rank=None if memory is None else int(memory * TABLE_MEMORY_SHARE),
+        optimizer_bytes_per_row=OPTIMIZERS[run.optimizer].bytes_per_row(shape.dimension),
     )
     return predict(
         shape,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from model.embedding.placement import Placement
 from model.embedding.row_types import DEFAULT, ROW_TYPES
-from model.interactions import Interaction, interaction_class
+from model.interactions import Interaction, InteractionOptions, interaction_class
 
 ROW_VALUE_BYTES = ROW_TYPES[DEFAULT]  # of a table
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # activations and exchanged vectors
@@ -32,6 +32,8 @@ class ModelShape:
       bottom_mlp: widths of its layers.
       top_mlp: widths of its layers.
       interaction: a name in `model.interactions.INTERACTIONS`.
+      hotness: ids per sample for each table; empty: one each.
+      cross_layers, cross_rank: see `model.interactions.InteractionOptions`.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -40,6 +42,9 @@ class ModelShape:
     bottom_mlp: tuple[int, ...] = (512, 256, 128)
     top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
     interaction: str = "dot"
+    hotness: tuple[int, ...] = ()
+    cross_layers: int = 3
+    cross_rank: int = 512
 
     def __post_init__(self):
         if not self.bottom_mlp or self.bottom_mlp[-1] != self.dimension:
@@ -49,11 +54,22 @@ class ModelShape:
             )
         if not self.top_mlp:
             raise ValueError("top MLP: expected at least one layer, found none")
-        interaction_class(self.interaction)
+        self.make_interaction()
+        if self.hotness and len(self.hotness) != len(self.vocab_sizes):
+            raise ValueError(
+                f"hotness: expected {len(self.vocab_sizes)} numbers, one per table, found "
+                f"{len(self.hotness)}"
+            )
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Ids per sample for each table."""
+        return self.hotness or (1,) * len(self.vocab_sizes)
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction, which counts its own work."""
-        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension)
+        options = InteractionOptions(self.cross_layers, self.cross_rank)
+        return interaction_class(self.interaction)(len(self.vocab_sizes), self.dimension, options)
 
     @property
     def layers(self) -> list[tuple[int, int]]:
@@ -118,20 +134,48 @@ class StepCounts:
     input_bytes: float
 
 
-def exchanged_values(placement: Placement, rank: int, global_batch: int) -> tuple[float, float]:
+def exchanged_values(
+    placement: Placement, rank: int, global_batch: int, hotness: Sequence[int] = ()
+) -> tuple[float, float]:
     """Count the values that a rank exchanges in the forward direction of a step.
 
+    The owner of a table adds the rows of a bag. For a row-wise table each rank adds those that it
+    owns: uniform ids of a bag of K are on N (1 - (1 - 1 / N)^K) of the N ranks.
+
+    Args:
+      placement: of the tables.
+      rank: the rank.
+      global_batch: B.
+      hotness: ids per sample for each table; empty: one each.
+
     Returns:
-      (sent, received), including the rank's own part and repeated ids. Exact, except that `sent`
-      contains the mean over ranks for row-wise tables.
+      (sent, received), including the rank's own part and repeated ids. Exact, except that row-wise
+      tables contribute expected values: means over ranks and, with several ids, uniform ids.
     """
-    local = global_batch // placement.ranks
-    row_wise = local * len(placement.row_wise_tables) * placement.dimension
-    tables = len(placement.vocab_sizes) - len(placement.replicated_tables)
+    local, ranks = global_batch // placement.ranks, placement.ranks
+    hotness = hotness or (1,) * len(placement.vocab_sizes)
+    partial_sums = sum(
+        ranks * (1 - (1 - 1 / ranks) ** hotness[t]) for t in placement.row_wise_tables
+    )
+    row_wise = local * partial_sums * placement.dimension
+    whole = len(placement.vocab_sizes) - len(placement.replicated_tables)
+    whole -= len(placement.row_wise_tables)
     return (
         global_batch * placement.columns_of(rank) + row_wise,
-        local * tables * placement.dimension,
+        local * whole * placement.dimension + row_wise,
     )
+
+
+def _looked_up_values(placement, rank, global_batch, hotness):
+    """Returns the values of the rows that a rank reads, replicated tables excluded."""
+    local = global_batch // placement.ranks
+    owned = sum(
+        shard.width * hotness[shard.table]
+        for shard in placement.shards_of(rank)
+        if shard.kind in ("table", "column")
+    )
+    row_wise = sum(hotness[table] for table in placement.row_wise_tables)
+    return global_batch * owned + local * row_wise * placement.dimension
 
 
 def count_step(
@@ -179,30 +223,39 @@ def count_step(
     local = global_batch // ranks
     value, dimension = VALUE_BYTES[precision], shape.dimension
     replicated = len(placement.replicated_tables)
-    exchanged = tables - replicated if ranks > 1 else 0
     table_wise = len(placement.table_wise_tables) == tables
     compressed = unique_fraction < 1
     own_ids = per_table_files and table_wise and not compressed
 
-    traffic = [exchanged_values(placement, rank, global_batch) for rank in range(ranks)]
+    hotness = shape.ids
+    traffic = [exchanged_values(placement, rank, global_batch, hotness) for rank in range(ranks)]
     skew = (row_imbalance - 1) * local * len(placement.row_wise_tables) * dimension
-    sent = unique_fraction * (max(sent for sent, _ in traffic) + skew)
-    received = unique_fraction * traffic[0][1]
-    looked_up = sent / dimension + local * replicated  # vectors
+    rows = max(_looked_up_values(placement, rank, global_batch, hotness) for rank in range(ranks))
+    # Distinct rows travel instead of sums where there are fewer of them.
+    distinct = unique_fraction * (rows + skew)
+    sent = max(sent for sent, _ in traffic) + skew
+    received = traffic[0][1]
+    if compressed:
+        received = min(received, distinct)
+        sent = min(sent, distinct)
+    replicated_ids = sum(hotness[table] for table in placement.replicated_tables)
+    read = distinct / dimension + local * replicated_ids  # rows
+    made = sent / dimension + local * replicated  # vectors
     state = placement.optimizer_bytes_per_row
     # With a column-wise table, every row is requested as two halves.
     pieces = 2 if placement.column_wise_tables else 1
     moved = local * (tables - replicated) * dimension * value if ranks > 1 or compressed else 0
     replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
+    exchanged_ids = sum(hotness) - replicated_ids if ranks > 1 else 0
     return StepCounts(
         matrix_flops=local * (shape.mlp_flops + interaction.flops),
         mlp_bytes=local * shape.mlp_values * value,
         interaction_bytes=local * interaction.values * value,
-        lookup_bytes=looked_up * dimension * (ROW_VALUE_BYTES + value),
-        update_bytes=looked_up * (dimension * value + 2 * (ROW_VALUE_BYTES * dimension + state)),
+        lookup_bytes=dimension * (read * ROW_VALUE_BYTES + made * value),
+        update_bytes=made * dimension * value + 2 * read * (ROW_VALUE_BYTES * dimension + state),
         reorder_bytes=2 * (1 + unique_fraction) * moved,
         vector_bytes=max(sent, received) * value if ranks > 1 else 0,
-        id_bytes=0 if own_ids else unique_fraction * local * exchanged * pieces * ID_BYTES,
+        id_bytes=0 if own_ids else unique_fraction * local * exchanged_ids * pieces * ID_BYTES,
         allreduce_bytes=(
             shape.dense_parameters * gradient_bytes + replicated_rows * dimension * GRADIENT_BYTES
             if ranks > 1
@@ -215,8 +268,8 @@ def count_step(
 def _input_bytes(shape, placement, global_batch, per_table_files, own_ids):
     local = global_batch // placement.ranks
     if not per_table_files:  # 32-bit label, dense features and ids
-        return local * 4 * (1 + shape.dense_features + len(shape.vocab_sizes))
-    ids = [_stored_id_bytes(rows) for rows in shape.vocab_sizes]
+        return local * 4 * (1 + shape.dense_features + sum(shape.ids))
+    ids = [_stored_id_bytes(rows) * k for rows, k in zip(shape.vocab_sizes, shape.ids)]
     common = local * (1 + 2 * shape.dense_features)  # bool label, float16 dense features
     if not own_ids:
         return common + local * sum(ids)
@@ -230,7 +283,9 @@ def _stored_id_bytes(rows):
     return 1 if rows < 127 else 2 if rows < 32767 else 4
 
 
-def expected_unique_fraction(vocab_sizes: Sequence[int], samples: int, exponent: float) -> float:
+def expected_unique_fraction(
+    vocab_sizes: Sequence[int], samples: int, exponent: float, hotness: Sequence[int] = ()
+) -> float:
     """Estimate the unique ids of a batch over all its ids for power-law ids.
 
     Id i of a table (counted from 1) has probability p_i = c / i**exponent, so a batch of b ids has
@@ -239,14 +294,16 @@ def expected_unique_fraction(vocab_sizes: Sequence[int], samples: int, exponent:
 
     Args:
       vocab_sizes: rows of each table.
-      samples: b, the number of ids per table that are deduplicated together.
+      samples: b, the number of samples whose ids are deduplicated together.
       exponent: exponent of the power law, above 0.
+      hotness: ids per sample for each table; empty: one each.
 
     Returns:
       A number in (0, 1].
     """
     unique = 0.0
-    for rows in vocab_sizes:
+    hotness = hotness or (1,) * len(vocab_sizes)
+    for rows, ids in zip(vocab_sizes, hotness):
         edges = list(range(1, min(rows, 1000) + 1))
         while edges[-1] <= rows:
             edges.append(max(edges[-1] + 1, min(rows + 1, int(edges[-1] * 1.02))))
@@ -254,8 +311,10 @@ def expected_unique_fraction(vocab_sizes: Sequence[int], samples: int, exponent:
         weights = [(low + (count - 1) / 2) ** -exponent for low, count in buckets]
         total = sum(w * count for w, (_, count) in zip(weights, buckets))
         for weight, (_, count) in zip(weights, buckets):
-            unique -= count * math.expm1(samples * math.log1p(-min(weight / total, 1 - 1e-12)))
-    return min(1.0, unique / (samples * len(vocab_sizes)))
+            unique -= count * math.expm1(
+                ids * samples * math.log1p(-min(weight / total, 1 - 1e-12))
+            )
+    return min(1.0, unique / (samples * sum(hotness)))
 
 
 def row_wise_imbalance(vocab_sizes: Sequence[int], ranks: int, exponent: float) -> float:

@@ -77,7 +77,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         problem = "needs a GPU: CPUs do not round the operands of float32 products; leave it out"
         raise UserError.of_flag("tf32", "true", problem)
     source = open_data(config.data, training, dense_features)
-    chosen = backend.choose(speed.embedding_backend)
+    chosen = backend.choose(speed.embedding_backend, multi_hot=not source.bags.is_one_hot)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
     # If every table has separate files, each rank reads the ids of its tables for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
@@ -98,6 +98,8 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
         bottom_mlp=model.bottom_widths,
         top_mlp=model.top_widths,
         interaction=model.interaction,
+        cross_layers=model.cross_layers,
+        cross_rank=model.cross_rank,
         seed=training.seed,
         custom_interact=speed.custom_interact,
         xla=speed.xla,
@@ -126,6 +128,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
             native_kernels=speed.embedding_kernels == "native",
             deterministic=speed.deterministic,
             side_stream=speed.embedding_stream,
+            bags=data.bags,
         ),
     )
     return Parts(data, dense_model, embedding, dtype)

@@ -7,19 +7,20 @@ neither TensorFlow nor absl.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Optional, TypeVar, Union
 
 from dataset.columns import TRANSFORMS
 from dataset.transforms import APPLIED_HELP
 from model.embedding.optimizers import OPTIMIZERS as ROW_OPTIMIZERS
 from model.embedding.optimizers import RowOptimizer
-from model.interactions import INTERACTIONS
-from planner.arguments import read_bytes, read_vocab_sizes, read_widths
+from model.interactions import INTERACTIONS, InteractionOptions
+from planner.arguments import read_bytes, read_hotness, read_vocab_sizes, read_widths
 from training.flag_values import (
     CheckpointInterval,
     read_interval,
     read_loss_scale,
+    read_optimizer_options,
     read_row_optimizer,
     read_steps,
 )
@@ -39,6 +40,8 @@ _LARGEST_SEED = 2**63 - 1
 LARGEST_INTEGER = 2**31 - 1
 # The largest width of a layer or an embedding vector: a kernel of twice this width fits no machine.
 LARGEST_WIDTH = 1 << 20
+# Published cross networks have at most six layers.
+_MOST_CROSS_LAYERS = 256
 
 _Value = TypeVar("_Value")
 
@@ -59,6 +62,15 @@ def _widths(name: str, text: str, largest: int) -> tuple[int, ...]:
     if max(values) > largest:
         raise UserError.of_flag(name, text, f"expected numbers up to {largest}", bound=largest)
     return values
+
+
+def _defaults(optimizers: Mapping[str, Any]) -> str:
+    """Returns the names and default values of the optimizers' hyper-parameters as text."""
+    return "; ".join(
+        f"{name}: " + ",".join(f"{key}={value:g}" for key, value in found.hyperparameters.items())
+        for name, found in optimizers.items()
+        if found.hyperparameters
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +139,18 @@ class DataConfig:
         "--data_dir, else of the demo data (plan: mlperf)",
         path=PATH_OR_WORD,
     )
+    hotness: Optional[str] = setting(
+        None,
+        "ids per sample for each table, for --use_synthetic_dataset and --mode=plan: a "
+        "comma-separated list, a JSON file, or mlperf; default: as in --data_dir, else 1",
+        path=PATH_OR_WORD,
+    )
+    multi_hot: Optional[str] = setting(
+        None,
+        "make MLPerf's synthetic multi-hot data of data with one id per table, while it is read: "
+        "ids per sample for each table, as for --hotness; needs memory for the maps (docs/data.md)",
+        path=PATH_OR_WORD,
+    )
     shuffle_seed: Optional[int] = setting(
         None,
         "read the batches of each epoch in a random order with this seed; default: file order",
@@ -144,6 +168,25 @@ class DataConfig:
         """Returns the number of rows of each table: --vocab_sizes, else the sizes of `default`."""
         text = default if self.vocab_sizes is None else self.vocab_sizes
         return _read("vocab_sizes", text, read_vocab_sizes)
+
+    def ids_per_sample(self, flag: str, tables: Optional[int]) -> tuple[int, ...]:
+        """Returns the ids per sample for each table that a flag gives.
+
+        Args:
+            flag: "hotness" or "multi_hot"; without a value: 1.
+            tables: number of tables; None: not known yet.
+
+        Raises:
+            UserError: the text is invalid, or has another number of tables.
+        """
+        text = self.hotness if flag == "hotness" else self.multi_hot
+        if text is None:
+            return (1,) * (tables or 0)
+        found = _read(flag, text, lambda given: read_hotness(flag, given))
+        if tables is not None and len(found) != tables:
+            problem = f"expected {tables} numbers, one per table, found {len(found)}"
+            raise UserError.of_flag(flag, text, problem, bound=tables)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +208,18 @@ class ModelConfig:
         "input of the top MLP. "
         + ". ".join(f"{name}: {kind.summary}" for name, kind in INTERACTIONS.items()),
         choices=tuple(INTERACTIONS),
+    )
+    cross_layers: int = setting(
+        InteractionOptions().cross_layers,
+        "layers of --interaction=cross",
+        minimum=1,
+        maximum=_MOST_CROSS_LAYERS,
+    )
+    cross_rank: int = setting(
+        InteractionOptions().cross_rank,
+        "rank of the kernels of --interaction=cross; 0: full rank, one square kernel per layer",
+        minimum=0,
+        maximum=LARGEST_WIDTH,
     )
     ablation: str = setting(
         "none",
@@ -254,13 +309,14 @@ class TrainingConfig:
     embedding_optimizer_options: Optional[str] = setting(
         None,
         "hyper-parameters of --embedding_optimizer, such as l1=0.001,beta=1; defaults: "
-        + "; ".join(
-            f"{name}: " + ",".join(f"{key}={value:g}" for key, value in o.hyperparameters.items())
-            for name, o in ROW_OPTIMIZERS.items()
-            if o.hyperparameters
-        ),
+        + _defaults(ROW_OPTIMIZERS),
     )
     optimizer: str = setting("sgd", "optimizer of the MLPs", choices=tuple(OPTIMIZERS))
+    optimizer_options: Optional[str] = setting(
+        None,
+        "hyper-parameters of --optimizer, such as epsilon=1e-8,initial_accumulator=0.1; defaults: "
+        + _defaults(OPTIMIZERS),
+    )
     seed: int = setting(
         12345,
         "seed of the initial weights and of the batches of --use_synthetic_dataset",
@@ -272,6 +328,11 @@ class TrainingConfig:
     def row_optimizer(self) -> RowOptimizer:
         """The optimizer of the tables with its hyper-parameters."""
         return read_row_optimizer(self.embedding_optimizer, self.embedding_optimizer_options)
+
+    @property
+    def optimizer_values(self) -> dict[str, float]:
+        """{name: value} of the hyper-parameters of the MLPs' optimizer."""
+        return read_optimizer_options(self.optimizer, self.optimizer_options)
 
     @property
     def batch_size(self) -> int:
@@ -329,8 +390,8 @@ class SpeedConfig:
     xla: bool = setting(False, "compile the dense layers with XLA")
     mlp: str = setting(
         "auto",
-        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16), by "
-        "cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
+        "implementation of the MLPs. fused: one op per MLP, by oneDNN on CPUs (not float16; also "
+        "one op for --interaction=cross), by cuBLASLt on GPUs. tensorflow: TensorFlow's ops. auto: fused if the op is built for the "
         "device and type and --xla is off, else tensorflow",
         choices=("auto", "fused", "tensorflow"),
     )

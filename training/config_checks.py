@@ -78,6 +78,8 @@ def check(config: Config) -> None:
     _check_values(config)
     _check_texts(config)
     check_custom_interact(config)
+    if config.model.interaction != "cross":
+        _check_unused(config, "--interaction=cross", "cross_layers", "cross_rank")
     if config.placement.column_split:
         try:
             check_column_split(config.training.embedding_optimizer)
@@ -100,7 +102,8 @@ def _check_unused(config: Config, needed: str, *names: str) -> None:
     """Raises UserError if one of the settings is set: they only work with `needed`."""
     for name in names:
         value = config.flags()[name]
-        if value not in (None, False) and (name in config.given or value != SETTINGS[name].default):
+        unset = value is None or value is False  # 0 is a value
+        if not unset and (name in config.given or value != SETTINGS[name].default):
             raise UserError.of_flag(name, value, f"only works with {needed}")
 
 
@@ -137,11 +140,17 @@ def _check_texts(config: Config) -> None:
     _ = config.output.profiled_steps
     _ = speed.loss_factor
     _ = config.training.row_optimizer
+    _ = config.training.optimizer_values
     _ = config.job.global_batch_sizes
     _ = config.model.bottom_widths
     _ = config.model.top_widths
     if data.vocab_sizes is not None:
         data.table_sizes(data.vocab_sizes)
+    if data.hotness is not None:
+        tables = None if data.vocab_sizes is None else len(data.table_sizes(""))
+        data.ids_per_sample("hotness", tables)
+    if data.multi_hot is not None:
+        data.ids_per_sample("multi_hot", None)
     if placement not in POLICIES and not os.path.isfile(placement):
         problem = f"expected {', '.join(POLICIES)} or an existing JSON file"
         raise UserError.of_flag("placement", placement, problem, path=placement)
@@ -237,10 +246,12 @@ def _check_data(config: Config) -> None:
         raise UserError.of_flag(
             "early_stop", training.early_stop, "expected a number of steps, or -1"
         )
-    if not data.use_synthetic_dataset:
+    if data.use_synthetic_dataset:
+        _check_unused(config, "--data_dir; use --hotness", "multi_hot")
+    else:
         reason = "the metadata of --data_dir has the sizes of its tables"
         needed = f"--use_synthetic_dataset or --mode=plan: {reason}"
-        _check_unused(config, needed, "vocab_sizes")
+        _check_unused(config, needed, "vocab_sizes", "hotness")
 
 
 def _check_speed(config: Config) -> None:

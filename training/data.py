@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dataset
-from dataset import reader
+from dataset import hotness, reader
 from dataset.describe import DENSE_FEATURES
+from dataset.expansion import expanded, maps_in_memory
+from dataset.multihot_maps import MapRule
 from dataset.stored_types import Declared
+from ops.bags import Bags
 from ops.nvtx import ranges
 from training import phases
 from training.checkpoint.compatibility import SYNTHETIC
@@ -38,6 +41,7 @@ class Data:
 
     Attributes:
         vocab_sizes: rows of each table.
+        bags: the slots of each table's ids in a batch.
         dense_features: dense features per sample.
         steps_per_epoch: complete global batches in the training data.
         train: function (epoch, start_step) -> iterable of this rank's training batches.
@@ -49,6 +53,7 @@ class Data:
     """
 
     vocab_sizes: list[int]
+    bags: Bags
     dense_features: int
     steps_per_epoch: int
     train: Callable[..., Iterable[Batch]]
@@ -72,6 +77,15 @@ class _FileData:
             declared=Declared(applied_transform=data.applied_transform),
         )
         self.vocab_sizes = list(self._train.vocab_sizes)
+        self.bags = hotness.of_both(self._train.bags, self._test.bags, folder)
+        self._rule: MapRule | None = None
+        if data.multi_hot is not None:
+            if not self.bags.is_one_hot:
+                problem = f"expected one id per table in {folder}, found multi-hot data"
+                raise UserError.of_flag("multi_hot", data.multi_hot, problem, path=folder)
+            ids = data.ids_per_sample("multi_hot", len(self.vocab_sizes))
+            self._rule = MapRule(tuple(self.vocab_sizes), ids)
+            self.bags = self._rule.bags
         columns = self._train.table_columns
         files = {segment.path for column in columns for segment in column.segments}
         self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
@@ -80,32 +94,37 @@ class _FileData:
         """Returns the batches; see `dataset.reader.batches` for `tables`."""
         config, batch = self._config, self._batch_size
         ahead = reader.ReadAhead(config.prefetch, config.parallel_reads)
+        rule, stored = self._rule, None if self._rule else self.bags
+        maps = None if rule is None else maps_in_memory(rule, tables)
+
+        def read(*arguments: Any, ahead: reader.ReadAhead, **options: Any) -> tf.data.Dataset:
+            batches = reader.batches(*arguments, tables=tables, bags=stored, ahead=ahead, **options)
+            if maps is None:
+                return batches
+            return expanded(batches, maps, tables, ahead.parallel_reads, ahead.prefetch)
 
         def train(epoch: int, start_step: int = 0) -> Iterable[Batch]:
-            return reader.batches(
-                self._train, batch, cluster.rank, cluster.size, tables=tables,
-                order=reader.EpochOrder(start_step, config.shuffle_seed, epoch), ahead=ahead,
-            )  # fmt: skip
+            order = reader.EpochOrder(start_step, config.shuffle_seed, epoch)
+            return read(self._train, batch, cluster.rank, cluster.size, order=order, ahead=ahead)
 
         def test() -> Iterable[Batch]:
-            return reader.batches(
-                self._test, batch, cluster.rank, cluster.size, tables=tables,
-                drop_remainder=False, ahead=ahead,
-            )  # fmt: skip
+            return read(
+                self._test, batch, cluster.rank, cluster.size, drop_remainder=False, ahead=ahead
+            )
 
         def one_batch(samples: int) -> Batch:
             samples = min(samples, self._test.samples) // cluster.size * cluster.size
             if not samples:
                 problem = f"expected at least {cluster.size} samples, found {self._test.samples}"
                 raise UserError.of_path(f"{self._folder}/test", problem, bound=cluster.size)
-            found = reader.batches(
-                self._test, samples, cluster.rank, cluster.size, tables=tables,
-                ahead=reader.ReadAhead(1, 1),
-            )  # fmt: skip
+            found = read(
+                self._test, samples, cluster.rank, cluster.size, ahead=reader.ReadAhead(1, 1)
+            )
             return next(iter(found))
 
         return Data(
             vocab_sizes=self.vocab_sizes,
+            bags=self.bags,
             dense_features=self._train.dense_features,
             steps_per_epoch=reader.steps(self._train.samples, batch, drop_remainder=True),
             train=train,
@@ -116,6 +135,7 @@ class _FileData:
                 "data_dir": str(pathlib.Path(self._folder).resolve()),
                 "layout": self._train.layout,
                 "vocab_sizes": self.vocab_sizes,
+                **_facts_of(self.bags),
                 "dense_features": self._train.dense_features,
                 "dense_transform": self._train.dense_transform,
                 "applied_transform": self._train.applied_transform,
@@ -143,8 +163,12 @@ class _SyntheticData:
             train = dataset.open_train(data.data_dir, data.data_layout)
             self.vocab_sizes = list(train.vocab_sizes)
             self._dense_features = train.dense_features
+            self.bags = train.bags
         else:
             self.vocab_sizes = list(data.table_sizes(DEMO_VOCAB_SIZES))
+            self.bags = Bags.one_hot(len(self.vocab_sizes))
+        if data.hotness is not None:
+            self.bags = Bags.of(data.ids_per_sample("hotness", len(self.vocab_sizes)))
 
     def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
         steps, seed = self._steps, self._training.seed
@@ -152,18 +176,19 @@ class _SyntheticData:
         def train(epoch: int, start_step: int = 0) -> Iterable[Batch]:
             return reader.synthetic_batches(
                 self.vocab_sizes, self._training.batch_size, cluster.rank, cluster.size, steps,
-                seed, tables=tables, dense_features=self._dense_features,
+                seed, tables=tables, dense_features=self._dense_features, bags=self.bags,
             ).skip(start_step)  # fmt: skip
 
         def one_batch(samples: int) -> Batch:
             found = reader.synthetic_batches(
                 self.vocab_sizes, samples, cluster.rank, cluster.size, 1, seed,
-                tables=tables, dense_features=self._dense_features,
+                tables=tables, dense_features=self._dense_features, bags=self.bags,
             )  # fmt: skip
             return next(iter(found))
 
         return Data(
             vocab_sizes=self.vocab_sizes,
+            bags=self.bags,
             dense_features=self._dense_features,
             steps_per_epoch=steps,
             train=train,
@@ -177,8 +202,14 @@ class _SyntheticData:
                 "applied_transform": "none",
                 "effective_transform": "log(x+1)",
                 "vocab_sizes": self.vocab_sizes,
+                **_facts_of(self.bags),
             },
         )
+
+
+def _facts_of(bags):
+    described = bags.description()
+    return {} if described is None else {"bags": described}
 
 
 def open_data(

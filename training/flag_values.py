@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from model.embedding.optimizers import OptimizerError, RowOptimizer, find, parse_options
+from training.optimizers import OPTIMIZERS
 from training.runtime.errors import UserError
 
 #: TensorFlow's largest float32.
@@ -103,3 +104,22 @@ def read_row_optimizer(name: str, options: str | None) -> RowOptimizer:
         return optimizer.with_options(parse_options(options))
     except OptimizerError as error:
         raise UserError.of_flag("embedding_optimizer_options", options, str(error)) from error
+
+
+def read_optimizer_options(name: str, options: str | None) -> dict[str, float]:
+    """Returns {name: value} of all hyper-parameters of --optimizer.
+
+    Args:
+        name: a name in `training.optimizers.OPTIMIZERS`.
+        options: the text of --optimizer_options, such as "epsilon=1e-8", or None.
+
+    Raises:
+        UserError: the optimizer has no such option, or a value is out of range.
+    """
+    optimizer = OPTIMIZERS[name]
+    try:
+        if options is not None and not optimizer.hyperparameters:
+            raise OptimizerError(f"--optimizer={name} has no options")
+        return optimizer.values_of({} if options is None else parse_options(options))
+    except OptimizerError as error:
+        raise UserError.of_flag("optimizer_options", options or "", str(error)) from error

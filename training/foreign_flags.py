@@ -22,6 +22,8 @@ _OURS = {
     ),
     "checkpoint_dir": ("output_dir", "save_checkpoint_path", "save_model"),
     "column_split": ("columnwise_split",),
+    "cross_layers": ("dcn_num_layers",),
+    "cross_rank": ("dcn_low_rank_dim",),
     "custom_interact": ("dot_interaction",),
     "data_dir": (
         "dataset", "dataset_path", "in_memory_binary_criteo_path", "processed_data_file",
@@ -36,13 +38,14 @@ _OURS = {
     ),
     "embedding_dim": ("arch_sparse_feature_size", "ev_size"),
     "embedding_optimizer=adagrad": ("adagrad",),
+    "embedding_optimizer=adam": ("adam_embedding_optimizer",),
     "embedding_optimizer_options=epsilon=1e-8": ("eps",),
     "end_lr": ("decay_end_lr",),
     "epochs": ("nepochs",),
     "eval_interval": ("test_freq", "validation_freq_within_epoch"),
     "export_dir": ("saved_model_output_path",),
     "global_batch_size": ("batch_size", "batchsize", "mini_batch_size"),
-    "interaction": ("arch_interaction_op", "interaction_op"),
+    "interaction": ("arch_interaction_op", "interaction_op", "interaction_type"),
     "loss_scale": ("scaler",),
     "lr": ("learning_rate",),
     "mlperf_log": ("mlperf_logging",),
@@ -75,6 +78,7 @@ _NOTES = {
     "arch_mlp_bot": "comma-separated, without the number of dense features",
     "arch_mlp_top": "comma-separated",
     "interaction_op": "cuda_dot is --custom_interact",
+    "interaction_type": "original is dot, dcn is cross",
     "processed_data_file": "a folder written by preprocess.py or split_bin.py",
     "raw_data_file": "a folder; preprocess.py converts raw days to one",
 }
@@ -94,9 +98,9 @@ _WITHOUT = {
         "loss_function", "loss_weights", "loss_threshold", "round_targets",
         "activation_function",
     ),
-    "--interaction selects the interaction, which has no layers": (
-        "arch_interaction_itself", "interaction_type", "dcn_num_layers", "dcn_low_rank_dim",
-        "interaction_branch1_layer_sizes", "interaction_branch2_layer_sizes",
+    "--interaction selects the interaction, which has no branches": (
+        "arch_interaction_itself", "interaction_branch1_layer_sizes",
+        "interaction_branch2_layer_sizes",
     ),
     "each sample has one id per table": (
         "num_indices_per_lookup", "num_indices_per_lookup_fixed", "multi_hot_sizes",
@@ -152,7 +156,6 @@ _WITHOUT = {
     "--evals_per_epoch sets the number of evaluations": (
         "test_after", "evaluate_on_epoch_end", "evaluate_on_training_end", "validation_auroc",
     ),
-    "--embedding_optimizer has no Adam": ("adam_embedding_optimizer",),
     "the MLPs are always trained": ("freeze_mlps",),
     "hvd_wrapper.sh sets the number of threads": (
         "inter_op_parallelism", "intra_op_parallelism",

@@ -29,6 +29,8 @@ class RowUpdate:
 
     def __init__(self, parts: StepParts, losses: LossRecord, device: str | None):
         self._embedding, self._rate = parts.embedding, parts.embedding_rate
+        self._row_optimizer, self._dense_optimizer = parts.embedding.optimizer, parts.optimizer
+        self._has_factor = self._row_optimizer.rate_factor is not None
         self._side_stream, self._skips = parts.embedding.side_stream, parts.scale.skips
         self._ranks, self._device = parts.cluster.size, device
         # Their last ops are launched before the join.
@@ -45,11 +47,9 @@ class RowUpdate:
         # First, so that the gradients travel during the phases that do not use them.
         exchange = Phase(
             phases.EXCHANGE_GRADIENTS,
-            lambda plan, rows, gradients: (
-                self._embedding.exchange_gradients(plan, rows, gradients),
-            ),
-            ("plan", "rows", "vector_gradients"),
-            ("row_gradients",),
+            self._exchange,
+            ("plan", "rows", "vector_gradients", *["learning_rate"] * self._has_factor),
+            ("row_gradients", *["row_rate"] * self._has_factor),
             waits_for="vector_gradients",
             device=self._device,
         )
@@ -69,10 +69,11 @@ class RowUpdate:
         return exchange, self._phase(), *next_to_it, average, update, self._join()
 
     def _phase(self, *finite: str) -> Phase:
+        rate = "row_rate" if self._has_factor else "learning_rate"
         return Phase(
             phases.UPDATE_ROWS,
             self._update,
-            ("plan", "row_gradients", "learning_rate", "loss_scale", *finite),
+            ("plan", "row_gradients", rate, "loss_scale", *finite),
             ("rows_updated",) if self._side_stream.update else (),
             waits_for="row_gradients",
             device=self._device,
@@ -89,6 +90,21 @@ class RowUpdate:
             return ()
 
         return Phase(phases.JOIN_UPDATE, join, ("rows_updated",), device=self._device)
+
+    def _exchange(self, plan, rows, gradients, *learning_rate):
+        """Returns the gradients of this rank's rows.
+
+        If the optimizer has a factor on the learning rate, also returns their product.
+        """
+        returned = self._embedding.exchange_gradients(plan, rows, gradients)
+        return (returned, *map(self._row_rate, learning_rate))
+
+    def _row_rate(self, learning_rate: tf.Tensor) -> tf.Tensor:
+        optimizer = self._row_optimizer
+        assert optimizer.rate_factor is not None
+        # The dense update, which follows in every order of the phases, counts the updates.
+        number = tf.cast(self._dense_optimizer.updates.read_value() + 1, tf.float32)
+        return learning_rate * optimizer.rate_factor(tf, number, optimizer.rule_values)
 
     def _update(
         self,

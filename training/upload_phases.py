@@ -15,7 +15,10 @@ from training import phases
 from training.phases import HOST, Phase
 
 # The fields of a plan that are read on the GPU. Splits stay on the host.
-_FIELDS = ("ids", "local_ids", "touched_rows", "permutation", "inverse_permutation")
+_FIELDS = (
+    "ids", "local_ids", "touched_rows", "permutation", "inverse_permutation", "offsets",
+    "bag_segments", "vector_segments", "counts",
+)  # fmt: skip
 
 
 def upload_phases(device: str, ranks: int) -> tuple[Phase, Phase]:

@@ -1,6 +1,6 @@
 """Compares complete training steps of this project, Keras and TorchRec with the machine's limit.
 
-    python3 -m benchmarks.training [--precisions fp32,bf16] [--batches 8192,2048] [--rounds 5]
+    python3 -m benchmarks.training [--model dcnv2] [--precisions fp32,bf16] [--batches 8192,2048]
 
 Prints one table and writes it as JSON. docs/performance.md describes the method.
 """
@@ -8,6 +8,7 @@ Prints one table and writes it as JSON. docs/performance.md describes the method
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import shlex
 import signal
@@ -22,6 +23,8 @@ from benchmarks.training import files, interleaved, report
 from benchmarks.training.programs import ROOT, Program, ProgramError, Programs
 from benchmarks.training.task import Task
 from dataset import command_line
+from ops.bags import MLPERF_HOTNESS
+from planner.published_runs import VOCABULARIES
 from storage.arguments import first_paragraph, number, whole_number, whole_numbers
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
@@ -33,6 +36,13 @@ NAMES = {
 _MODULES = {
     "ours": "ours", "two_ranks": "ours", "keras": "keras_dlrm", "torchrec": "torchrec_dlrm",
 }  # fmt: skip
+MODELS = {
+    "dlrm": Task(VOCAB),
+    "dcnv2": Task(
+        tuple(min(rows, 1_000_000) for rows in VOCABULARIES["torchrec"]), hotness=MLPERF_HOTNESS,
+        cross_layers=3, cross_rank=512,
+    ),
+}  # fmt: skip
 # A program's memory in addition to its tables: activations, batches, libraries.
 _OTHER_BYTES = 1_500_000_000
 
@@ -43,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     precisions, batches = options.precisions.split(","), sorted(options.batches)[::-1]
     chosen = options.programs.split(",")
-    vocab = tuple(options.vocab_sizes) if options.vocab_sizes else VOCAB
+    model = MODELS[options.model]
+    vocab = tuple(options.vocab_sizes) if options.vocab_sizes else model.vocab_sizes
+    if model.hotness and len(model.hotness) != len(vocab):
+        sys.exit(f"--vocab_sizes: expected {len(model.hotness)} tables, found {len(vocab)}")
     _check(options.samples, precisions, batches, chosen)
     missing = []
     if "torchrec" in chosen and not pathlib.Path(options.torch_python).exists():
@@ -62,11 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            files.write(folder, vocab, options.samples)
+            files.write(folder, vocab, options.samples, model.hotness)
             for precision in precisions:
-                task = Task(
-                    vocab_sizes=vocab, precision=precision, batches=tuple(batches), data_dir=folder
-                )
+                task = dataclasses.replace(
+                    model, vocab_sizes=vocab, precision=precision, batches=tuple(batches),
+                    data_dir=folder,
+                )  # fmt: skip
                 for group in _groups(chosen, task):
                     _run_group(group, task, options, results)
                     # After each group, so that its results survive a later failure.
@@ -89,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         default=str(RESULTS),
         help="file for the results",
     )
+    parser.add_argument(
+        "--model", choices=tuple(MODELS), default="dlrm",
+        help="dlrm: one id per table, dot interaction. dcnv2: the model and ids per sample of "
+        "MLPerf's DLRM-DCNv2, tables of at most 1 M rows",
+    )  # fmt: skip
     parser.add_argument(
         "--batches", type=whole_numbers(2), default="8192,2048", help="global batch sizes"
     )
@@ -206,7 +225,9 @@ def _run_group(
                 results["phases"].append({**found, **answers[0]})
     results["model"] = {
         "vocab_sizes": list(task.vocab_sizes), "dimension": task.dimension,
-        "bottom_mlp": list(task.bottom_mlp), "top_mlp": list(task.top_mlp),
+        "bottom_mlp": list(task.bottom_mlp), "top_mlp": list(task.top_mlp), "ids": sum(task.ids),
+        "interaction": f"{task.cross_layers} cross layers of rank {task.cross_rank}"
+        if task.cross_layers else "dot interaction",
         "table_bytes": task.table_bytes,
     }  # fmt: skip
 

@@ -14,33 +14,39 @@ from storage import atomic
 _CHUNK = 1 << 16
 
 
-def write(folder: str | os.PathLike, vocab_sizes: Sequence[int], samples: int) -> None:
+def write(
+    folder: str | os.PathLike,
+    vocab_sizes: Sequence[int],
+    samples: int,
+    hotness: Sequence[int] = (),
+) -> None:
     """Writes train/ and test/ (small, because it is not evaluated) below a folder.
 
-    Labels, dense counts below 1024 and ids are uniform. The files remain in the page cache for the
-    program that reads them next.
+    Every table has `hotness` ids per sample, or one if that is empty. Labels, dense counts below
+    1024 and ids are uniform. The files remain in the page cache for the program that reads them
+    next.
     """
     from dataset import convert, layouts, open_split, vocabularies
+    from dataset.stored_types import Declared
 
     folder = pathlib.Path(folder)
     atomic.write_json(str(folder / vocabularies.FILE_NAME), list(vocab_sizes))
+    hotness = tuple(hotness) or (1,) * len(vocab_sizes)
     for name, raw, count in zip(("train", "test"), layouts.RAW_FILES, (samples, _CHUNK)):
         path = folder / raw
         random = np.random.default_rng([1, count])
         with open(path, "wb") as file:
             for first in range(0, count, _CHUNK):
-                file.write(_records(random, vocab_sizes, min(_CHUNK, count - first)).data)
-        convert.convert_split(
-            open_split(str(path)), str(folder / name), "per_table", progress=False
-        )
+                bounds = np.repeat(vocab_sizes, hotness)
+                file.write(_records(random, bounds, min(_CHUNK, count - first)).data)
+        split = open_split(str(path), declared=Declared(hotness=hotness))
+        convert.convert_split(split, str(folder / name), "per_table", progress=False)
         path.unlink()
 
 
-def _records(random: np.random.Generator, vocab_sizes: Sequence[int], samples: int) -> np.ndarray:
-    records = np.empty((samples, 1 + DENSE_FEATURES + len(vocab_sizes)), np.int32)
+def _records(random: np.random.Generator, bounds: np.ndarray, samples: int) -> np.ndarray:
+    records = np.empty((samples, 1 + DENSE_FEATURES + len(bounds)), np.int32)
     records[:, 0] = random.integers(0, 2, samples)
     records[:, 1 : 1 + DENSE_FEATURES] = random.integers(0, 1024, (samples, DENSE_FEATURES))
-    records[:, 1 + DENSE_FEATURES :] = random.integers(
-        0, np.array(vocab_sizes), (samples, len(vocab_sizes))
-    )
+    records[:, 1 + DENSE_FEATURES :] = random.integers(0, bounds, (samples, len(bounds)))
     return records

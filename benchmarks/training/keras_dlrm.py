@@ -5,8 +5,8 @@ Runs with Keras 2 and 3, whichever `tf.keras` is.
     python3 -m benchmarks.training.keras_dlrm SOCKET TASK
 
 One `tf.keras.layers.Embedding` per table, `Dense` layers, a batched product and a gather for the
-interaction, plain SGD, the complete step in one `tf.function`. Gradients of tables are sparse
-(`tf.IndexedSlices`). The batches are in memory.
+interaction (or a cross network of `Dense` layers), plain SGD, the complete step in one
+`tf.function`. Gradients of tables are sparse (`tf.IndexedSlices`). The batches are in memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def make_model(task: Task) -> tf.keras.Model:
-    """Returns a Keras model of (dense [B, 13], ids [B, T]) -> float32 logits [B, 1].
+    """Returns a Keras model of (dense [B, 13], ids [B, W]) -> float32 logits [B, 1].
 
     Layers are named bottom_0, ..., table_0, ..., top_0, .... The rows of top_0's kernel are
-    [bottom output, pairs i > j row-major].
+    [bottom output, pairs i > j row-major]. With a cross network, its layers are down_0, up_0, ....
     """
     import numpy as np
     import tensorflow as tf
@@ -40,7 +40,7 @@ def make_model(task: Task) -> tf.keras.Model:
         tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     tables, width = len(task.vocab_sizes), task.dimension
     dense = tf.keras.Input([DENSE_FEATURES])
-    ids = tf.keras.Input([tables], dtype=tf.int32)
+    ids = tf.keras.Input([sum(task.ids)], dtype=tf.int32)
     bottom = dense
     for place, size in enumerate(task.bottom_mlp):
         bottom = layers.Dense(size, activation="relu", name=f"bottom_{place}")(bottom)
@@ -49,7 +49,12 @@ def make_model(task: Task) -> tf.keras.Model:
         bound = math.sqrt(1 / rows)
         start = tf.keras.initializers.RandomUniform(-bound, bound, seed=task.seed + table)
         lookup = layers.Embedding(rows, width, embeddings_initializer=start, name=f"table_{table}")
-        vectors.append(lookup(ids[:, table]))
+        first, count = sum(task.ids[:table]), task.ids[table]
+        if count == 1:
+            vectors.append(lookup(ids[:, first]))
+        else:
+            pool = layers.Lambda(lambda found: tf.reduce_sum(found, axis=1), output_shape=(width,))
+            vectors.append(pool(lookup(ids[:, first : first + count])))
     i, j = np.tril_indices(tables + 1, k=-1)
 
     # Keras 3 allows TensorFlow ops only inside a layer.
@@ -61,7 +66,14 @@ def make_model(task: Task) -> tf.keras.Model:
             pairs = tf.gather(flat, i * (tables + 1) + j, axis=1)
             return tf.concat([vectors[0], pairs], axis=1)
 
-    top = Interaction(name="interaction")([bottom, *vectors])
+    if task.cross_layers:
+        start = top = layers.Concatenate()([bottom, *vectors])
+        for place in range(task.cross_layers):
+            down = layers.Dense(task.cross_rank, use_bias=False, name=f"down_{place}")(top)
+            up = layers.Dense(task.interacted, name=f"up_{place}")(down)
+            top = layers.Add()([layers.Multiply()([start, up]), top])
+    else:
+        top = Interaction(name="interaction")([bottom, *vectors])
     for place, size in enumerate(task.top_mlp):
         activation = "relu" if place < len(task.top_mlp) - 1 else None
         top = layers.Dense(size, activation=activation, name=f"top_{place}")(top)

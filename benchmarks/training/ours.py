@@ -24,10 +24,20 @@ def arguments(task: Task) -> list[str]:
     numbers = {"bottom_mlp": task.bottom_mlp, "top_mlp": task.top_mlp}
     return [
         "main.py", f"--data_dir={task.data_dir}", f"--global_batch_size={max(task.batches)}",
-        f"--embedding_dim={task.dimension}", "--custom_interact", f"--seed={task.seed}",
+        f"--embedding_dim={task.dimension}", f"--seed={task.seed}",
         f"--lr={task.learning_rate}",
         *(f"--{name}={','.join(map(str, widths))}" for name, widths in numbers.items()),
+        *_interaction(task),
         *(["--amp"] if task.precision == "bf16" else []),
+    ]  # fmt: skip
+
+
+def _interaction(task):
+    if not task.cross_layers:
+        return ["--custom_interact"]
+    return [
+        "--interaction=cross", f"--cross_layers={task.cross_layers}",
+        f"--cross_rank={task.cross_rank}",
     ]  # fmt: skip
 
 
@@ -44,7 +54,7 @@ class Ours:
         self._parts = build(config, cluster)
         self._own_tables = self._model_parallel_tables()
         self._optimizer = OPTIMIZERS[config.training.optimizer](
-            self._parts.dense_model.trainable_variables
+            self._parts.dense_model.trainable_variables, config.training.optimizer_values
         )
         self._scale = precision.loss_scale(
             config.speed, self._parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"
@@ -56,7 +66,7 @@ class Ours:
         # The shape of a batch shows whether `build` chose model-parallel input.
         shape = next(iter(self._parts.data.train(0)))["categorical"].shape
         local = max(self._task.batches) // self._cluster.size
-        if shape[0] == local and shape[1] == len(self._task.vocab_sizes):
+        if shape[0] == local and shape[1] == sum(self._task.ids):
             return None
         return list(self._parts.embedding.placement.tables_of(self._cluster.rank))
 

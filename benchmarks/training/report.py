@@ -41,8 +41,8 @@ def limits_of(task: Task, measured: Measured) -> dict[str, Any]:
         "flops_per_second_of": chosen,
         "train_flops_per_sample": limit.train_flops(task),
         "forward_flops_per_sample": limit.forward_flops(task),
-        "rows_read_per_sample": len(task.vocab_sizes),
-        "rows_updated_per_sample": len(task.vocab_sizes),
+        "rows_read_per_sample": sum(task.ids),
+        "rows_updated_per_sample": sum(task.ids),
     }
 
 
@@ -81,7 +81,8 @@ def text(report: dict[str, Any]) -> str:
         f"{host['processor']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB; "
         f"load average at the start {host['load_average_at_start']:.1f}",
         f"{len(model['vocab_sizes'])} tables of {model['table_bytes'] / 1e9:.2g} GB, "
-        f"D = {model['dimension']}, uniform ids; medians of {report['rounds']} rounds; {versions}",
+        f"D = {model['dimension']}, {model['ids']} uniform ids a sample, {model['interaction']}; "
+        f"medians of {report['rounds']} rounds; {versions}",
         f"command: {report['command']}",
     ]
     lines += [_limit_line(precision, found) for precision, found in report["limits"].items()]

@@ -28,6 +28,9 @@ class Task:
         data_dir: dataset folder for programs that read files.
         learning_rate: learning rate of SGD, small enough to keep weights in their usual range.
         seed: seed of weights and random batches.
+        hotness: ids per sample for each table, whose vectors are added; empty: one each.
+        cross_layers: layers of a cross network, which replaces the pairs' products; 0: none.
+        cross_rank: its rank.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -39,6 +42,22 @@ class Task:
     data_dir: str = ""
     learning_rate: float = 0.01
     seed: int = 1
+    hotness: tuple[int, ...] = ()
+    cross_layers: int = 0
+    cross_rank: int = 512
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Ids per sample for each table."""
+        return self.hotness or (1,) * len(self.vocab_sizes)
+
+    @property
+    def interacted(self) -> int:
+        """Inputs of the top MLP, without padding."""
+        features = len(self.vocab_sizes) + 1
+        if self.cross_layers:
+            return features * self.dimension
+        return self.dimension + features * (features - 1) // 2
 
     @property
     def table_bytes(self) -> int:

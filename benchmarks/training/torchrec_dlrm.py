@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 def make_model(task: Task) -> DLRM:
-    """Returns TorchRec's DLRM. The tables' backward pass updates them."""
+    """Returns TorchRec's DLRM, or DLRM_DCN. The tables' backward pass updates them."""
     import torch
-    from torchrec.models.dlrm import DLRM
+    from torchrec.models.dlrm import DLRM, DLRM_DCN
     from torchrec.modules.embedding_configs import EmbeddingBagConfig
     from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 
@@ -54,12 +54,15 @@ def make_model(task: Task) -> DLRM:
         optimizer_kwargs={"lr": task.learning_rate},
         device=torch.device("cpu"),
     )
-    return DLRM(
-        embedding_bag_collection=tables,
-        dense_in_features=DENSE_FEATURES,
-        dense_arch_layer_sizes=list(task.bottom_mlp),
-        over_arch_layer_sizes=list(task.top_mlp),
-    )
+    sizes = {
+        "embedding_bag_collection": tables,
+        "dense_in_features": DENSE_FEATURES,
+        "dense_arch_layer_sizes": list(task.bottom_mlp),
+        "over_arch_layer_sizes": list(task.top_mlp),
+    }
+    if task.cross_layers:
+        return DLRM_DCN(**sizes, dcn_num_layers=task.cross_layers, dcn_low_rank_dim=task.cross_rank)
+    return DLRM(**sizes)
 
 
 class Peer:
@@ -102,15 +105,16 @@ class Peer:
     def batch(
         self, dense: np.ndarray, ids: np.ndarray, label: np.ndarray
     ) -> tuple[torch.Tensor, KeyedJaggedTensor, torch.Tensor]:
-        """Converts arrays [B, 13], [B, T], [B, 1] to the arguments of `step`."""
+        """Converts arrays [B, 13], [B, W], [B, 1] to the arguments of `step`."""
         torch = self._torch
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-        samples, tables = ids.shape
+        hotness = self._task.ids
+        parts = np.split(ids, np.cumsum(hotness)[:-1], axis=1)
         features = KeyedJaggedTensor(
-            keys=[f"feature_{t}" for t in range(tables)],
-            values=torch.from_numpy(ids.T.copy().reshape(-1)).long(),
-            lengths=torch.ones(samples * tables, dtype=torch.long),
+            keys=[f"feature_{t}" for t in range(len(hotness))],
+            values=torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts])).long(),
+            lengths=torch.from_numpy(np.repeat(hotness, len(ids))).long(),
         )
         features.offsets()  # Computed before the step, as a data loader would.
         return torch.from_numpy(dense), features, torch.from_numpy(label)

@@ -24,6 +24,8 @@ from model.embedding.sok_tables import start
 BACKENDS = ("auto", "native", "own", "sok")
 _FLAG = "embedding_backend"
 
+_MULTI_HOT = "SOK is used with one id per sample and table, and features are multi-hot"
+
 # The names of SOK 2.x that this project uses.
 _CALLS = ("Variable", "all2all_dense_embedding", "lookup_sparse")
 
@@ -67,6 +69,7 @@ def choose(
     *,
     gpus: int | None = None,
     importer: Callable[[str], types.ModuleType] = importlib.import_module,
+    multi_hot: bool = False,
 ) -> Choice:
     """Chooses the backend.
 
@@ -75,14 +78,21 @@ def choose(
             else native.
         gpus: number of GPUs that this process sees; default: TensorFlow's count.
         importer: function from a module's name to the module.
+        multi_hot: a sample may have any other number of ids in a table than one (`Bags.is_one_hot`
+            is False), which requires native.
 
     Raises:
-        BackendError: "sok" was requested and does not run here; one line with the reason.
+        BackendError: "sok" was requested and does not run here, or not this data; one line with the
+            reason.
     """
     if name not in BACKENDS:
         raise BackendError.of_flag(_FLAG, name, f"expected one of {', '.join(BACKENDS)}")
     if name in ("native", "own"):
         return Choice("native", reason="requested")
+    if multi_hot:
+        if name == "sok":
+            raise _multi_hot_error()
+        return Choice("native", reason=_MULTI_HOT)
     if gpus is None:
         gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus == 0:
@@ -127,6 +137,8 @@ def build(
         raise BackendError(
             "model-parallel input has no effect on SOK, which takes all ids of a rank's own samples"
         )
+    if options.bags is not None and not options.bags.is_one_hot:
+        raise _multi_hot_error()
     if not options.native_kernels:
         raise BackendError(
             "--embedding_kernels selects the native backend's kernels and has no effect on SOK; "
@@ -142,6 +154,10 @@ def build(
     assert choice.sok is not None
     start(choice.sok, cluster)
     return SokEmbedding(choice.sok, placement, cluster, local_batch_size, options)
+
+
+def _multi_hot_error():
+    return BackendError.of_flag(_FLAG, "sok", f"{_MULTI_HOT}; use --embedding_backend=native")
 
 
 def _import_sok(importer):

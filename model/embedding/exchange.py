@@ -2,10 +2,11 @@
 
 All splits are known before the run. A batch's vectors travel in one alltoall forward, their
 gradients in one backward. If each rank reads the ids of its tables for the global batch, no id
-travels.
+travels. If a sample has several ids in a table, the owner pools their rows, so that only the
+exchange of ids grows.
 
 Shapes: B global batch, b = B / N local batch, N ranks, T tables, T_r tables of rank r, D embedding
-dimension.
+dimension, W slots of a sample's ids, W_r of the tables of rank r.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import tensorflow as tf
 
 from model.embedding.interface import ExchangePlan, Ranks
 from model.embedding.placement import Placement
+from ops.bags import EMPTY, Bags
+from ops.embedding import RowIds
 
 
 class TableExchange:
@@ -24,8 +27,9 @@ class TableExchange:
         placement: a placement of table-wise shards only.
         cluster: the ranks (`training.runtime.process_group`).
         local_batch_size: b.
-        model_parallel_input: batches hold the ids of this rank's tables for all samples, [B, T_r],
-            instead of those of all tables for this rank's samples, [b, T].
+        model_parallel_input: batches hold the ids of this rank's tables for all samples, [B, W_r],
+            instead of those of all tables for this rank's samples, [b, W].
+        bags: the slots of all tables; None: one id each.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class TableExchange:
         local_batch_size: int,
         *,
         model_parallel_input: bool = False,
+        bags: Bags | None = None,
     ):
         self._placement = placement
         self._cluster = cluster
@@ -42,14 +47,17 @@ class TableExchange:
         self._batch = local_batch_size
         self._model_parallel_input = model_parallel_input
         tables_by_rank = [list(placement.tables_of(rank)) for rank in range(cluster.size)]
-        self._counts = [len(tables) for tables in tables_by_rank]
         self._tables = tables_by_rank[cluster.rank]
         self._table_order = np.array([t for tables in tables_by_rank for t in tables], np.int32)
+        self._bags = bags or Bags.one_hot(len(self._table_order))
+        self._rank_bags = [self._bags.select(tables) for tables in tables_by_rank]
+        self._own_bags = self._rank_bags[cluster.rank]
+        self._slot_order = np.array(self._bags.slots_of(self._table_order), np.int32)
         shards = placement.shards_of(cluster.rank)
         self.base_rows = np.array([shard.base_row for shard in shards], np.int64)
         self.table_rows = np.array([shard.rows for shard in shards], np.int64)
         batch = local_batch_size
-        self._recv_splits = np.array([batch * count for count in self._counts], np.int32)
+        self._recv_splits = np.array([batch * len(tables) for tables in tables_by_rank], np.int32)
         self._send_splits = np.full(cluster.size, batch * len(self._tables), np.int32)
         # Vectors arrive as [b, T_s, D] from each rank s in turn; position[sample, table] is the
         # index of its vector. int64 constants of a GPU's graph are in its memory, int32 ones are
@@ -66,29 +74,42 @@ class TableExchange:
         """Returns this exchange for batches of another size."""
         return TableExchange(
             self._placement, self._cluster, local_batch_size,
-            model_parallel_input=self._model_parallel_input,
+            model_parallel_input=self._model_parallel_input, bags=self._bags,
         )  # fmt: skip
 
     def plan_ids(self, categorical: tf.Tensor) -> ExchangePlan:
         """Sends ids to the ranks that own their tables.
 
         Args:
-            categorical: int32 [b, T], or [B, T_r] with model-parallel input.
+            categorical: int32 [b, W], or [B, W_r] with model-parallel input.
 
         Returns:
-            An `ExchangePlan` with ids [B, T_r], which count from 0 within each table.
+            An `ExchangePlan` with ids [B, W_r], which count from 0 within each table.
         """
         ids = categorical
         if self._cluster.size > 1 and not self._model_parallel_input:
-            ordered = tf.gather(categorical, self._table_order, axis=1)
-            parts = tf.split(ordered, self._counts, axis=1)
+            ordered = tf.gather(categorical, self._slot_order, axis=1)
+            slots = [bags.slots for bags in self._rank_bags]
+            parts = tf.split(ordered, slots, axis=1)
             flat = tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
-            flat, _ = self._cluster.alltoall(flat, tf.constant(self._recv_splits), "exchange_ids")
-            ids = tf.reshape(flat, [self._batch * self._cluster.size, len(self._tables)])
+            splits = tf.constant([self._batch * count for count in slots], tf.int32)
+            flat, _ = self._cluster.alltoall(flat, splits, "exchange_ids")
+            ids = tf.reshape(flat, [self._batch * self._cluster.size, self._own_bags.slots])
         return ExchangePlan.of_ids(ids)._replace(
             send_splits=tf.constant(self._send_splits),
             recv_splits=tf.constant(self._recv_splits),
         )
+
+    def row_ids(self, plan: ExchangePlan) -> RowIds:
+        """Returns the rows of this rank's variable that a plan looks up: B samples, T_r tables."""
+        bags = None if self._own_bags.is_one_hot else self._own_bags
+        return RowIds(plan.ids, self.base_rows, self.table_rows, bags)
+
+    def used_rows(self, plan: ExchangePlan) -> np.ndarray:
+        """Returns the numbers of these rows, int64 [n]; not inside a `tf.function`."""
+        ids = plan.ids.numpy().astype(np.int64)
+        rows = ids + self.base_rows[self._own_bags.feature_of_slots()]
+        return rows[ids != EMPTY]
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Sends vectors to the ranks of their samples: [B, T_r, D] -> [b, T, D]."""

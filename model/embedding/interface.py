@@ -5,7 +5,9 @@
 evaluation depend on this interface only.
 
 Shapes: B global batch, b = B / N local batch, N ranks, T tables of which rank r holds T_r and R are
-replicated, D embedding dimension, M requests of K rows each that arrive at a rank.
+replicated, D embedding dimension, M requests of K rows each that arrive at a rank, W slots of a
+sample's ids (`ops.bags`), W_r of rank r's tables and W_R of the replicated ones. If every table has
+one id per sample, W = T, W_r = T_r and W_R = R.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import tensorflow as tf
 from model.embedding.optimizers import RowOptimizer
 from model.embedding.placement import Placement
 from model.embedding.stored_rows import StoredTables
+from ops.bags import Bags
 from storage.errors import ReportedError
 
 
@@ -57,10 +60,11 @@ class EmbeddingOptions:
             N. "sum": the gradient is N times as large, as in the SOK benchmark.
         compress: request each row once per batch.
         model_parallel_input: batches hold the ids of this rank's tables for the global batch,
-            [B, T_r], instead of those of all tables for this rank's samples, [b, T].
+            [B, W_r], instead of those of all tables for this rank's samples, [b, W].
         native_kernels: use the project's ops; False: equivalent TensorFlow ops.
         deterministic: False lets a GPU add the gradients of SGD in any order, which is faster.
         side_stream: use the side stream in training, on a GPU with `native_kernels`.
+        bags: the ids of a sample in each table, and how their vectors are pooled; None: one id.
     """
 
     seed: int
@@ -72,6 +76,7 @@ class EmbeddingOptions:
     native_kernels: bool = True
     deterministic: bool = False
     side_stream: bool = False
+    bags: Bags | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "exchange_dtype", tf.as_dtype(self.exchange_dtype))
@@ -104,9 +109,15 @@ class ExchangePlan(NamedTuple):
     on a GPU copies all fields but the splits to it. It is a NamedTuple because every TensorFlow
     version accepts one as an argument of a `tf.function`.
 
+    With bags of ids, a vector that travels may be the sum of several rows of its owner, and a
+    sample's vector the sum of several such vectors. A *bag* is here a piece of a (sample, table)
+    pair's vector, and each pair of a bag and a vector that is added to it is a contribution; there
+    are C. With one id per table, each bag has one.
+
     Attributes:
-        ids: int32 [M, K] or int64 [b, T]: the ids or rows that this rank looks up.
-        local_ids: int32 [b, R]: ids of this rank's samples in the R replicated tables.
+        ids: int32 [M, K] or int64 [b, T]: the ids or rows that this rank looks up. With bags, int32
+            [B, W_r], or with `offsets` the rows of all requests, one request after another.
+        local_ids: int32 [b, W_R]: ids of this rank's samples in the R replicated tables.
         touched_rows: int32 [n, 1]: rows of the replicated tables that occur in any rank's samples.
         send_splits: int32 [N]: the number of vectors that this rank sends to each rank.
         recv_splits: int32 [N]: the number of vectors that this rank receives from each rank.
@@ -114,6 +125,16 @@ class ExchangePlan(NamedTuple):
             `compress`, of the first such pair. Empty if it is the same for every batch.
         inverse_permutation: int32 [b * T * pieces of a row]: for each (sample, table) pair, the
             index of its received vector. Empty if it is the same for every batch.
+        offsets: int32 [M + 1]: request m is for the sum of rows ids[offsets[m] : offsets[m + 1]].
+            Empty if every request is for one row, or if all of a bag's rows are on one rank.
+        bag_segments: int32 [C], ascending: the bag of each contribution. `inverse_permutation` has
+            its vector. Empty like `offsets`.
+        vector_segments: int32 [C], ascending: the received vector of each contribution.
+            `permutation` has its bag. Empty like `offsets`, and without `compress`: each vector
+            then has one.
+        counts: int32 [b, T]: divisors of the sums of bags and of their gradients. Empty like
+            `offsets`, and if there is no mean. (An integer, because TensorFlow would pass floating
+            point values from step to step in the memory of a GPU.)
     """
 
     ids: tf.Tensor
@@ -123,6 +144,10 @@ class ExchangePlan(NamedTuple):
     recv_splits: tf.Tensor
     permutation: tf.Tensor
     inverse_permutation: tf.Tensor
+    offsets: tf.Tensor
+    bag_segments: tf.Tensor
+    vector_segments: tf.Tensor
+    counts: tf.Tensor
 
     @classmethod
     def of_ids(cls, ids: tf.Tensor, ranks: int = 0) -> ExchangePlan:
@@ -135,7 +160,7 @@ class ExchangePlan(NamedTuple):
         none = tf.zeros([0], tf.int32)
         splits = tf.zeros([ranks], tf.int32)
         nothing = tf.zeros([0, 0], tf.int32), tf.zeros([0, 1], tf.int32)
-        return cls(ids, *nothing, splits, splits, none, none)
+        return cls(ids, *nothing, splits, splits, none, none, none, none, none, nothing[0])
 
 
 class Embedding(Protocol):
@@ -147,12 +172,14 @@ class Embedding(Protocol):
 
     Attributes:
         placement: which rank holds which rows.
+        optimizer: updates the rows.
         separable: each of these calls may be a separate `tf.function`. False if a gradient tape
             connects the lookup to the gradients.
         side_stream: what runs on a GPU's side stream; by default nothing.
     """
 
     placement: Placement
+    optimizer: RowOptimizer
     separable: bool
     side_stream: SideStream
 
@@ -172,8 +199,8 @@ class Embedding(Protocol):
         """Sends ids to the ranks that hold their rows.
 
         Args:
-            categorical: int32 [b, T] ids of this rank's samples, or [B, T_r] with model-parallel
-                input.
+            categorical: int32 [b, W] ids of this rank's samples, or [B, W_r] with model-parallel
+                input (the slots of this rank's tables in their order).
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table (raised here or in the

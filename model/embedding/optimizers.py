@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from storage.errors import ReportedError
@@ -54,11 +54,15 @@ class RowOptimizer:
         hyperparameters: {name: value}; first those of the rule, in its order, then those that are
             initial values of states.
         positive: hyper-parameters that must be above 0; the others may be 0.
+        below_one: hyper-parameters that must be below 1.
         formula: the update in TensorFlow's ops, after the gradients of each row are summed:
             (tensorflow, rows, sums, states, learning_rate, values of the rule) -> (the decrement
             of the rows [n, D], new states). `rows` is a function without arguments that returns the
             rows [n, D]; `sums` is [n, D], each of `states` [n, D] or [n, 1]. None: plain gradient
             descent, gradient by gradient.
+        rate_factor: a factor on the learning rate that depends on the number t of the update,
+            starting at 1: (tensorflow, t as a float32 scalar, values of the rule) -> scalar. The
+            training step multiplies the rate by it. None: no factor.
     """
 
     name: str
@@ -66,7 +70,9 @@ class RowOptimizer:
     states: tuple[RowState, ...] = ()
     hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
     positive: tuple[str, ...] = ()
+    below_one: tuple[str, ...] = ()
     formula: Callable[..., tuple[Any, list[Any]]] | None = None
+    rate_factor: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         kinds = [state.per for state in self.states]
@@ -101,30 +107,56 @@ class RowOptimizer:
             options: {name of a hyper-parameter: value}.
 
         Raises:
-            OptimizerError: a name is unknown, or a value is not a float32 number of 0 or more
-                (above 0 for `positive`).
+            OptimizerError: a name is unknown or a value out of range (`with_defaults`).
         """
-        for name, value in options.items():
-            if name not in self.hyperparameters:
-                known = ", ".join(self.hyperparameters) or "no option"
-                raise OptimizerError(
-                    f"options of {self.name}: expected {known}, found {name!r}", found=name
-                )
-            least = "above 0" if name in self.positive else "of at least 0"
-            # The kernels take float32: a tiny number becomes 0, a huge one infinite.
-            single = _to_float32(value)
-            if not (math.isfinite(single) and single >= 0) or (
-                name in self.positive and single == 0
-            ):
-                raise OptimizerError(
-                    f"option {name} of {self.name}: expected a number {least}, found {value}",
-                    found=value,
-                )
-        return dataclasses.replace(self, hyperparameters={**self.hyperparameters, **options})
+        values = with_defaults(
+            self.name, self.hyperparameters, options, self.positive, self.below_one
+        )
+        return dataclasses.replace(self, hyperparameters=values)
 
 
 class OptimizerError(ReportedError, ValueError):
-    """The row optimizer is unknown, or one of its options is unknown or out of range."""
+    """An optimizer is unknown, or one of its options is unknown or out of range."""
+
+
+def with_defaults(
+    optimizer: str,
+    defaults: Mapping[str, float],
+    options: Mapping[str, float],
+    positive: Sequence[str] = (),
+    below_one: Sequence[str] = (),
+) -> dict[str, float]:
+    """Returns all hyper-parameters of an optimizer: the given options, else the defaults.
+
+    Args:
+        optimizer: its name in messages.
+        defaults: {name of a hyper-parameter: default}.
+        options: {name of a hyper-parameter: value}.
+        positive: hyper-parameters that must be above 0; the others may be 0.
+        below_one: hyper-parameters that must be below 1.
+
+    Raises:
+        OptimizerError: a name is unknown, or a value is not a float32 number of 0 or more
+            (above 0 for `positive`, below 1 for `below_one`).
+    """
+    for name, value in options.items():
+        if name not in defaults:
+            known = ", ".join(defaults) or "no option"
+            raise OptimizerError(
+                f"options of {optimizer}: expected {known}, found {name!r}", found=name
+            )
+        # The kernels take float32: a tiny number becomes 0, a huge one infinite.
+        single = _to_float32(value)
+        expected = "above 0" if name in positive else "of at least 0"
+        valid = math.isfinite(single) and (single > 0 if name in positive else single >= 0)
+        if name in below_one:
+            expected, valid = f"{expected} and below 1", valid and single < 1
+        if not valid:
+            raise OptimizerError(
+                f"option {name} of {optimizer}: expected a number {expected}, found {value}",
+                found=value,
+            )
+    return {**defaults, **options}
 
 
 def _to_float32(value: float) -> float:
@@ -158,6 +190,22 @@ def _ftrl(tf, rows, sums, states, learning_rate, values):
     return tf.where(total != 0.0, rows - weights, 0.0), [total, linear]
 
 
+def _adam(tf, rows, sums, states, learning_rate, values):
+    """Kingma and Ba 2015, for the rows that occur; see row_optimizers.h."""
+    (m, v), (beta1, beta2, epsilon) = states, values
+    m += (sums - m) * (tf.constant(1.0) - beta1)
+    v += (tf.square(sums) - v) * (tf.constant(1.0) - beta2)
+    return learning_rate * m / (tf.sqrt(v) + epsilon), [m, v]
+
+
+def _adam_rate_factor(tf, updates, values):
+    """sqrt(1 - beta2^t) / (1 - beta1^t), by expm1: the differences keep all their digits."""
+    corrections = [
+        -tf.math.expm1(updates * (math.log(beta) if beta > 0 else -math.inf)) for beta in values[:2]
+    ]
+    return tf.sqrt(corrections[1]) / corrections[0]
+
+
 _ADAGRAD = {"epsilon": 1e-8, "initial_accumulator": 0.0}
 
 OPTIMIZERS: dict[str, RowOptimizer] = {
@@ -188,6 +236,17 @@ OPTIMIZERS: dict[str, RowOptimizer] = {
             (RowState("accumulator", initial="initial_accumulator"), RowState("linear")),
             {"l1": 0.0, "l2": 0.0, "beta": 0.0, "initial_accumulator": 0.0},
             formula=_ftrl,
+        ),
+        # With TensorFlow Addons' defaults of LazyAdam.
+        RowOptimizer(
+            "adam",
+            "Adam",
+            (RowState("m"), RowState("v")),
+            {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7},
+            positive=("epsilon",),
+            below_one=("beta1", "beta2"),
+            formula=_adam,
+            rate_factor=_adam_rate_factor,
         ),
     )
 }

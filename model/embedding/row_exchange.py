@@ -8,7 +8,14 @@ travel in one alltoall, the vectors in one forward, their gradients in one backw
 With `compress`, a rank requests each row once per batch and sums the gradients of its repetitions
 before sending them.
 
-Shapes: b local batch, T tables, D embedding dimension, N ranks, M rows requested from a rank.
+If a sample has several ids in a table, a request is for the sum of some rows of one owner
+(`Dlrm>RouteBags`). For each (sample, table) pair, every owner of at least one of its rows returns
+one *partial sum*, and the requesting rank adds these. With `compress`, it requests each row of a
+table once instead, and adds rows, where these are not more vectors in its batch. The gradients take
+the same way back. The requesting rank, which has all ids of a bag, divides sums for means.
+
+Shapes: b local batch, T tables, D embedding dimension, N ranks, W slots of a sample's ids, M
+requests that arrive at a rank.
 """
 
 from __future__ import annotations
@@ -20,7 +27,9 @@ import tensorflow as tf
 
 from model.embedding.interface import ExchangePlan, Ranks
 from model.embedding.placement import Placement, PlacementError
-from ops.route_rows import route_rows
+from ops.bags import Bags
+from ops.embedding import RowIds
+from ops.route_rows import route_bags, route_rows
 
 
 class RowExchange:
@@ -31,6 +40,7 @@ class RowExchange:
         cluster: the ranks (`training.runtime.process_group`).
         local_batch_size: b.
         compress: request each row once per batch.
+        bags: the slots of all tables; None: one id each.
 
     Attributes:
         width: columns of the owners' variables: D, or D / 2 if a table has column halves; a
@@ -40,12 +50,19 @@ class RowExchange:
     """
 
     def __init__(
-        self, placement: Placement, cluster: Ranks, local_batch_size: int, *, compress: bool = False
+        self,
+        placement: Placement,
+        cluster: Ranks,
+        local_batch_size: int,
+        *,
+        compress: bool = False,
+        bags: Bags | None = None,
     ):
         self._cluster = cluster
         self._batch = local_batch_size
         self._dimension = placement.dimension
         self._compress = compress
+        self._bags = None if bags is None or bags.is_one_hot else bags
         self._vocab_sizes = np.array(placement.vocab_sizes, np.int64)
         self.width = placement.dimension // (2 if placement.column_wise_tables else 1)
         self._pieces = placement.dimension // self.width
@@ -90,15 +107,17 @@ class RowExchange:
         """Requests the rows of this rank's samples from their owners.
 
         Args:
-            categorical: int32 [b, T], ids of all tables.
+            categorical: int32 [b, W], ids of all tables.
 
         Returns:
             An `ExchangePlan` with ids [M, 1]: the rows of this rank's variable that all ranks
-            request.
+            request; if a sample has several ids in a table, with ids [n] and offsets.
 
         Raises:
             tf.errors.InvalidArgumentError: an id is outside its table.
         """
+        if self._bags is not None:
+            return self._plan_bags(categorical)
         requests = route_rows(
             categorical, self._vocab_sizes, self._owner, self._base, self._step,
             ranks=self._cluster.size, unique=bool(self._compress),
@@ -111,30 +130,85 @@ class RowExchange:
             inverse_permutation=requests.position,
         )
 
+    def _plan_bags(self, categorical):
+        requests = route_bags(
+            categorical, self._bags, self._vocab_sizes, self._owner, self._base, self._step,
+            ranks=self._cluster.size, unique=bool(self._compress),
+        )  # fmt: skip
+        alltoall = self._cluster.alltoall
+        sizes, sent = alltoall(requests.sizes, requests.requested, "exchange_bag_sizes")
+        rows, _ = alltoall(requests.rows, requests.rows_requested, "exchange_rows")
+        return ExchangePlan.of_ids(rows)._replace(
+            send_splits=sent,
+            recv_splits=requests.requested,
+            permutation=requests.permutation,
+            inverse_permutation=requests.inverse_permutation,
+            offsets=tf.concat([tf.zeros([1], tf.int32), tf.cumsum(sizes)], 0),
+            bag_segments=requests.bag_segments,
+            vector_segments=requests.vector_segments,
+            counts=requests.counts,
+        )
+
+    def row_ids(self, plan: ExchangePlan) -> RowIds:
+        """Returns the rows of this rank's variable that a plan looks up, as one table."""
+        offsets = None if self._bags is None else plan.offsets
+        return RowIds(plan.ids, self.base_rows, self.table_rows, offsets=offsets)
+
+    def used_rows(self, plan: ExchangePlan) -> np.ndarray:
+        """Returns the numbers of these rows, int64 [n]; not inside a `tf.function`."""
+        return plan.ids.numpy().astype(np.int64).reshape(-1)
+
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Sends looked-up rows to the ranks that requested them: [M, 1, width] -> [b, T, D]."""
         flat = tf.reshape(rows, [-1, self.width])
         flat, _ = self._cluster.alltoall(flat, plan.send_splits, "exchange_vectors")
-        arranged = tf.gather(flat, plan.inverse_permutation)
-        return tf.reshape(arranged, [self._batch, len(self._vocab_sizes), self._dimension])
+        shape = [self._batch, len(self._vocab_sizes), self._dimension]
+        if self._bags is None:
+            return tf.reshape(tf.gather(flat, plan.inverse_permutation), shape)
+        # A gather would copy a vector for each contribution.
+        pooled = tf.sparse.segment_sum(
+            tf.cast(flat, tf.float32), plan.inverse_permutation, plan.bag_segments,
+            num_segments=self._batch * len(self._vocab_sizes) * self._pieces,
+        )  # fmt: skip
+        pooled = tf.reshape(pooled, shape)
+        return tf.cast(self._divided(plan, pooled), rows.dtype)
 
     def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the gradients of vectors to the rows' owners: [b, T, D] -> [M, 1, width]."""
+        dtype = gradients.dtype
+        if self._averages:
+            gradients = self._divided(plan, tf.cast(gradients, tf.float32))
         flat = tf.reshape(gradients, [-1, self.width])
         if self._compress:
-            # Not the size of `permutation`, which a GPU would copy to the host to count it.
-            count = tf.reduce_sum(plan.recv_splits)
-            summed = tf.math.unsorted_segment_sum(
-                tf.cast(flat, tf.float32), plan.inverse_permutation, count
-            )
-            if gradients.dtype == tf.float16:
+            summed = self._sum_by_vector(plan, tf.cast(flat, tf.float32))
+            if dtype == tf.float16:
                 # The sum of finite terms may exceed float16's range.
                 summed = tf.clip_by_value(summed, tf.float16.min, tf.float16.max)
-            flat = tf.cast(summed, gradients.dtype)
+            flat = tf.cast(summed, dtype)
         else:
-            flat = tf.gather(flat, plan.permutation)
+            flat = tf.gather(tf.cast(flat, dtype), plan.permutation)
         flat, _ = self._cluster.alltoall(flat, plan.recv_splits, "exchange_gradients")
         return flat[:, None, :]
+
+    @property
+    def _averages(self):
+        return self._bags is not None and "mean" in self._bags.pooling
+
+    def _divided(self, plan, values):
+        """Returns [b, T, D], divided by the number of ids where vectors are averaged."""
+        if not self._averages:
+            return values
+        return values * tf.math.reciprocal(tf.cast(plan.counts, tf.float32))[:, :, None]
+
+    def _sum_by_vector(self, plan, flat):
+        """Returns the sum of the gradients [b * T * pieces, width] of each received vector."""
+        # Not the size of `permutation`, which a GPU would copy to the host to count it.
+        count = tf.reduce_sum(plan.recv_splits)
+        if self._bags is None:
+            return tf.math.unsorted_segment_sum(flat, plan.inverse_permutation, count)
+        return tf.sparse.segment_sum(
+            flat, plan.permutation, plan.vector_segments, num_segments=count
+        )
 
 
 def _first_rows(placement, width):

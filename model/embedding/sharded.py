@@ -15,11 +15,13 @@ import tensorflow as tf
 from model.embedding import stored_rows
 from model.embedding.exchange import TableExchange
 from model.embedding.interface import EmbeddingOptions, ExchangePlan, Ranks, SideStream
+from model.embedding.optimizers import find
 from model.embedding.placement import Placement
+from model.embedding.replicated import ReplicatedTables
 from model.embedding.row_exchange import RowExchange
 from model.embedding.shards import Shard
-from model.embedding.tables import FusedTables, ReplicatedTables
-from ops.embedding import RowIds
+from model.embedding.tables import FusedTables
+from ops.bags import Bags
 
 
 class ShardedEmbedding:
@@ -31,6 +33,9 @@ class ShardedEmbedding:
         local_batch_size: b, samples of this rank in each batch.
         options: seed, optimizer and exchange. Model-parallel input requires
             `exchanges_complete_tables(placement, options.compress)`.
+
+    Raises:
+        ValueError: the bags are of another number of tables.
     """
 
     separable = True
@@ -48,32 +53,45 @@ class ShardedEmbedding:
         self._dtype = options.exchange_dtype
         self._side_stream = options.side_stream
         self._scale = options.gradient_scale(cluster.size)
+        self.optimizer = find(options.optimizer)
         self._replicated: ReplicatedTables | None = None
         # As int64 arrays: with int32 indices, a GPU's gather would copy them to it in each step.
         exchanged, self._exchanged_tables = placement, None
+        bags = options.bags or Bags.one_hot(len(placement.vocab_sizes))
+        if bags.features != len(placement.vocab_sizes):
+            raise ValueError(
+                f"bags: expected one for each of {len(placement.vocab_sizes)} tables, found "
+                f"{bags.features}"
+            )
+        exchanged_bags = bags
         if placement.replicated_tables:
             self._replicated = ReplicatedTables(
                 placement, cluster, seed=options.seed, optimizer=options.optimizer,
                 native=options.native_kernels, deterministic=options.deterministic,
+                bags=bags.select(placement.replicated_tables),
             )  # fmt: skip
+            self._replicated_slots = np.array(bags.slots_of(self._replicated.tables), np.int64)
             exchanged, self._exchanged_tables = _without(placement, self._replicated.tables)
+            if self._exchanged_tables is not None:
+                self._exchanged_slots = np.array(bags.slots_of(self._exchanged_tables), np.int64)
+                exchanged_bags = bags.select(self._exchanged_tables)
         self._exchange: TableExchange | RowExchange | None = None
         self._fused: FusedTables | None = None
         if exchanged is not None:
-            self._place(exchanged, cluster, local_batch_size, options)
+            self._place(exchanged, exchanged_bags, cluster, local_batch_size, options)
 
-    def _place(self, placement, cluster, local_batch_size, options):
+    def _place(self, placement, bags, cluster, local_batch_size, options):
         shards = list(placement.shards_of(cluster.rank))
         if exchanges_complete_tables(self.placement, options.compress):
             self._exchange = TableExchange(
                 placement, cluster, local_batch_size,
-                model_parallel_input=options.model_parallel_input,
+                model_parallel_input=options.model_parallel_input, bags=bags,
             )  # fmt: skip
             width, rows = placement.dimension, placement.rows_of(cluster.rank)
             first_rows = [shard.base_row for shard in shards]
         else:
             self._exchange = RowExchange(
-                placement, cluster, local_batch_size, compress=options.compress
+                placement, cluster, local_batch_size, compress=options.compress, bags=bags
             )
             width, rows = self._exchange.width, self._exchange.rows
             first_rows = self._exchange.first_rows
@@ -122,10 +140,10 @@ class ShardedEmbedding:
         elif self._exchanged_tables is None:
             plan = self._exchange.plan_ids(categorical)
         else:
-            plan = self._exchange.plan_ids(tf.gather(categorical, self._exchanged_tables, axis=1))
+            plan = self._exchange.plan_ids(tf.gather(categorical, self._exchanged_slots, axis=1))
         if self._replicated is None:
             return plan
-        local_ids = tf.gather(categorical, self._replicated.tables, axis=1)
+        local_ids = tf.gather(categorical, self._replicated_slots, axis=1)
         return plan._replace(
             local_ids=local_ids, touched_rows=self._replicated.touched_rows(local_ids)
         )
@@ -135,8 +153,8 @@ class ShardedEmbedding:
         if self._exchange is None:
             return tf.zeros([0, 0, self.placement.dimension], self._dtype)
         if self._fused is None:
-            return tf.zeros([*tf.unstack(tf.shape(plan.ids)), self._width], self._dtype)
-        where = RowIds(plan.ids, self._exchange.base_rows, self._exchange.table_rows)
+            return tf.zeros([0, 0, self._width], self._dtype)
+        where = self._exchange.row_ids(plan)
         return self._fused.lookup(where, self._dtype, side_stream=self.side_stream.lookup)
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
@@ -189,7 +207,7 @@ class ShardedEmbedding:
             )
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
-            where = RowIds(plan.ids, exchange.base_rows, exchange.table_rows)
+            where = exchange.row_ids(plan)
             updates.append(
                 self._fused.update(where, exchanged, learning_rate, scale, side_stream=aside)
             )
@@ -199,7 +217,7 @@ class ShardedEmbedding:
         """Returns the rows of the exchanged tables that this batch's update changes."""
         if self._exchange is None:
             return np.zeros(0, np.int64)
-        return (plan.ids.numpy().astype(np.int64) + self._exchange.base_rows).reshape(-1)
+        return self._exchange.used_rows(plan)
 
     def stored_tables(self) -> stored_rows.StoredTables:
         """Returns this rank's rows and optimizer states for checkpoints."""

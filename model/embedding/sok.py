@@ -83,7 +83,7 @@ class SokEmbedding:
             self._parts.append(TableWiseTables(sok, placement, table_wise))
         order = np.concatenate([part.tables for part in self._parts])
         self._table_order = None if np.all(np.diff(order) > 0) else np.argsort(order)
-        self._optimizer = find(options.optimizer)
+        self.optimizer = find(options.optimizer)
         # For each part, for each of its variables: {name: the optimizer's state}.
         self._states = [
             [self._create_states(variable) for variable in part.variables] for part in self._parts
@@ -94,11 +94,11 @@ class SokEmbedding:
         rows, width = variable.shape
         return {
             state.name: tf.Variable(
-                tf.fill(state.shape(rows, width), self._optimizer.initial_value(state)),
+                tf.fill(state.shape(rows, width), self.optimizer.initial_value(state)),
                 trainable=False,
                 name=state.name,
             )
-            for state in self._optimizer.states
+            for state in self.optimizer.states
         }
 
     def for_batch(self, local_batch_size: int) -> SokEmbedding:
@@ -163,7 +163,7 @@ class SokEmbedding:
             for variable, state, rows in zip(part.variables, states, slices):
                 kernels.apply_slices(
                     variable, list(state.values()), rows, learning_rate, self._scale * scale,
-                    self._optimizer.formula, self._optimizer.rule_values,
+                    self.optimizer.formula, self.optimizer.rule_values,
                 )  # fmt: skip
         return []
 
@@ -173,7 +173,7 @@ class SokEmbedding:
 
     def stored_tables(self) -> StoredTables:
         """Returns what a checkpoint reads and writes of this rank's rows."""
-        states = [None, *(state.name for state in self._optimizer.states)]
+        states = [None, *(state.name for state in self.optimizer.states)]
         return StoredTables(
             untracked=[self._stored(shard, state) for shard in self.shards for state in states]
         )
@@ -182,7 +182,7 @@ class SokEmbedding:
         def ids(begin, count):
             return shard.row_offset + shard.row_stride * np.arange(begin, begin + count)
 
-        per_row = state in self._optimizer.per_row_states
+        per_row = state in self.optimizer.per_row_states
         return StoredRows(
             shard,
             state or "table",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,9 +13,6 @@ from model.embedding.optimizers import RowOptimizer, find
 from model.embedding.placement import Placement, check_optimizer
 from model.embedding.shards import Shard
 from ops import embedding as kernels
-
-if TYPE_CHECKING:
-    from model.embedding.interface import Ranks
 
 # Rows that are initialised at once if the variable's width is not D.
 _CHUNK_ROWS = 1 << 16
@@ -199,88 +196,3 @@ class FusedTables:
             )  # fmt: skip
             part = tf.reshape(complete[:, shard.column_start : shard.column_end], [-1, width])
             kernels.write_rows(self.table, first + begin * (shard.width // width), part)
-
-
-class ReplicatedTables:
-    """Small tables of which every rank holds a copy: only gradients are exchanged.
-
-    Args:
-        placement: a placement with replicated tables.
-        cluster: the ranks (`training.runtime.process_group`).
-        seed, optimizer, native, deterministic: as for `FusedTables`.
-
-    Attributes:
-        tables: indices of the replicated tables, int64.
-        fused: their `FusedTables`.
-    """
-
-    def __init__(
-        self,
-        placement: Placement,
-        cluster: Ranks,
-        *,
-        seed: int,
-        optimizer: str | RowOptimizer = "sgd",
-        native: bool = True,
-        deterministic: bool = False,
-    ):
-        self._cluster = cluster
-        self.tables = np.array(placement.replicated_tables, np.int64)
-        shards = [s for s in placement.shards_of(cluster.rank) if s.kind == "replicated"]
-        sizes = [shard.rows for shard in shards]
-        self._base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self._sizes = np.array(sizes, np.int64)
-        self.fused = FusedTables(
-            placement, shards, [int(b) for b in self._base[:-1]], int(self._base[-1]),
-            placement.dimension, seed=seed, optimizer=optimizer, native=native,
-            deterministic=deterministic,
-        )  # fmt: skip
-
-    def lookup(self, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Returns [b, R, D] from the ids [b, R] of the replicated tables."""
-        return self.fused.lookup(kernels.RowIds(ids, self._base[:-1], self._sizes), dtype)
-
-    def touched_rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the rows that occur in any rank's samples, int32 [n, 1]. Collective.
-
-        Args:
-            ids: [b, R], in host memory: the number of rows is needed there.
-        """
-        rows = tf.cast(ids, tf.int64) + self._base[:-1]
-        ones = tf.ones_like(rows, tf.float32)
-        uses = tf.math.unsorted_segment_sum(ones, rows, int(self._base[-1]))
-        (uses,) = self._cluster.all_reduce_mean([uses], "replicated_rows")
-        return tf.cast(tf.where(uses > 0), tf.int32)
-
-    def exchange_gradients(
-        self, ids: tf.Tensor, touched_rows: tf.Tensor, gradients: tf.Tensor
-    ) -> tf.Tensor:
-        """Returns the sums of all ranks' gradients by row, float32 [n, 1, D]. Collective.
-
-        Args:
-            ids: [b, R].
-            touched_rows: [n, 1], the rows to return.
-            gradients: [b, R, D], of this rank's mean loss.
-        """
-        rows = tf.cast(ids, tf.int64) + self._base[:-1]
-        gradients = tf.cast(gradients, tf.float32)
-        sums = tf.math.unsorted_segment_sum(gradients, rows, int(self._base[-1]))
-        (mean,) = self._cluster.all_reduce_mean([sums], "replicated_gradients")
-        return tf.gather(mean, touched_rows) * self._cluster.size
-
-    def update(
-        self,
-        touched_rows: tf.Tensor,
-        sums: tf.Tensor,
-        learning_rate: Any,
-        scale: Any,
-        *,
-        side_stream: bool = False,
-    ) -> tf.Operation | None:
-        """Updates the touched rows of this rank's copy with the result of `exchange_gradients`.
-
-        Other rows stay as they are: some optimizers change a row even if its gradient is 0. The
-        rest is as for `FusedTables.update`.
-        """
-        where = kernels.RowIds(touched_rows, np.zeros(1, np.int64), self._base[-1:])
-        return self.fused.update(where, sums, learning_rate, scale, side_stream=side_stream)

@@ -24,6 +24,7 @@ struct UpdatePlan {
   int64_t piece_end[DLRM_DENSE_MOST];
   int first_unit[DLRM_DENSE_MOST + 1];
   int variables;
+  float hyperparameters[DLRM_DENSE_HYPERPARAMETERS];
   const int64_t* iteration;
   const float *learning_rate, *loss_scale;
   const unsigned char* finite;
@@ -40,9 +41,10 @@ __device__ __forceinline__ bool is_finite(float value) {
   return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u;
 }
 
-// The scalars of an update. `rate` is Adam's step size for Adam.
+// The scalars of an update. `rate` is Adam's step size for Adam, whose averages decay by `decay1`
+// and `decay2`.
 struct Factors {
-  float rate, scale;
+  float rate, scale, epsilon, decay1, decay2;
 };
 
 // base^exponent, the float nearest to it: float32's pow differs between libraries, and 1 - power
@@ -55,11 +57,9 @@ __device__ __forceinline__ float power_of(float base, int64_t exponent) {
   return static_cast<float>(result);
 }
 
-constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f, kAdamEpsilon = 1e-7f, kAdagradEpsilon = 1e-8f;
-
-__device__ __forceinline__ float adam_rate(float rate, int64_t step) {
-  const float root = __fsqrt_rn(__fsub_rn(1.0f, power_of(kBeta2, step)));
-  return __fdiv_rn(__fmul_rn(rate, root), __fsub_rn(1.0f, power_of(kBeta1, step)));
+__device__ __forceinline__ float adam_rate(const float* hyperparameters, float rate, int64_t step) {
+  const float root = __fsqrt_rn(__fsub_rn(1.0f, power_of(hyperparameters[1], step)));
+  return __fdiv_rn(__fmul_rn(rate, root), __fsub_rn(1.0f, power_of(hyperparameters[0], step)));
 }
 
 // One element and its states.
@@ -71,13 +71,13 @@ __device__ __forceinline__ void update_element(float* weight, float* states, flo
     *weight = __fsub_rn(*weight, __fmul_rn(gradient, factors.rate));
   } else if constexpr (kOptimizer == DLRM_DENSE_ADAGRAD) {
     states[0] = __fadd_rn(states[0], __fmul_rn(gradient, gradient));
-    const float root = __fsqrt_rn(__fadd_rn(states[0], kAdagradEpsilon));
+    const float root = __fadd_rn(__fsqrt_rn(states[0]), factors.epsilon);
     *weight = __fsub_rn(*weight, __fdiv_rn(__fmul_rn(factors.rate, gradient), root));
   } else {
     const float square = __fmul_rn(gradient, gradient);
-    states[0] = __fadd_rn(states[0], __fmul_rn(__fsub_rn(gradient, states[0]), 1.0f - kBeta1));
-    states[1] = __fadd_rn(states[1], __fmul_rn(__fsub_rn(square, states[1]), 1.0f - kBeta2));
-    const float root = __fadd_rn(__fsqrt_rn(states[1]), kAdamEpsilon);
+    states[0] = __fadd_rn(states[0], __fmul_rn(__fsub_rn(gradient, states[0]), factors.decay1));
+    states[1] = __fadd_rn(states[1], __fmul_rn(__fsub_rn(square, states[1]), factors.decay2));
+    const float root = __fadd_rn(__fsqrt_rn(states[1]), factors.epsilon);
     *weight = __fsub_rn(*weight, __fdiv_rn(__fmul_rn(states[0], factors.rate), root));
   }
 }
@@ -153,11 +153,13 @@ __global__ void __launch_bounds__(kThreads)
   const bool applied = *plan.finite != 0;
   if (threadIdx.x == 0) {
     *shared_rate = kOptimizer == DLRM_DENSE_ADAM
-                       ? adam_rate(*plan.learning_rate, *plan.iteration + 1)
+                       ? adam_rate(plan.hyperparameters, *plan.learning_rate, *plan.iteration + 1)
                        : *plan.learning_rate;
   }
   __syncthreads();
-  const Factors factors{*shared_rate, *plan.loss_scale};
+  const Factors factors{
+      *shared_rate, *plan.loss_scale, plan.hyperparameters[kOptimizer == DLRM_DENSE_ADAM ? 2 : 0],
+      __fsub_rn(1.0f, plan.hyperparameters[0]), __fsub_rn(1.0f, plan.hyperparameters[1])};
   bool finite = true;
   int variable = 0, piece = 0;
   for (int unit = static_cast<int>(blockIdx.x); unit < plan.first_unit[plan.variables];
@@ -250,6 +252,9 @@ cudaError_t make_plan(const DlrmDenseUpdate& update, UpdatePlan* plan) {
   }
   if (elements < plan->start[update.variables]) return cudaErrorInvalidValue;
   plan->variables = update.variables;
+  for (int h = 0; h < DLRM_DENSE_HYPERPARAMETERS; ++h) {
+    plan->hyperparameters[h] = update.hyperparameters[h];
+  }
   plan->iteration = update.iteration;
   plan->learning_rate = update.learning_rate;
   plan->loss_scale = update.loss_scale;

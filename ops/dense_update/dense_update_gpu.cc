@@ -41,6 +41,15 @@ class GpuDenseUpdateKernel : public OpKernel {
                                      : DLRM_DENSE_ADAM;
     // The numbers of the optimizers are those of their states.
     states_ = optimizer_;
+    std::vector<float> values;
+    OP_REQUIRES_OK(c, c->GetAttr("hyperparameters", &values));
+    const size_t expected = optimizer_ == DLRM_DENSE_SGD       ? 0
+                            : optimizer_ == DLRM_DENSE_ADAGRAD ? 1
+                                                               : DLRM_DENSE_HYPERPARAMETERS;
+    OP_REQUIRES(c, values.size() == expected,
+                InvalidArgument(kOp, ": ", name, ": expected ", expected,
+                                " hyper-parameters, found ", values.size()));
+    std::copy(values.begin(), values.end(), hyperparameters_);
     OP_REQUIRES(c, variables_ <= DLRM_DENSE_MOST,
                 InvalidArgument(kOp, ": expected at most ", int{DLRM_DENSE_MOST},
                                 " variables, found ", variables_));
@@ -53,6 +62,7 @@ class GpuDenseUpdateKernel : public OpKernel {
     DlrmDenseUpdate update = {};
     update.optimizer = optimizer_;
     update.variables = variables_;
+    std::copy(std::begin(hyperparameters_), std::end(hyperparameters_), update.hyperparameters);
     LockedVariables locked;
     const int iteration = variables_ + states_ * variables_;
     OP_REQUIRES_OK(c, locked.Open(c, kOp, iteration + 1));
@@ -127,6 +137,7 @@ class GpuDenseUpdateKernel : public OpKernel {
 
   int32_t optimizer_ = 0;
   int variables_ = 0, states_ = 0;
+  float hyperparameters_[DLRM_DENSE_HYPERPARAMETERS] = {};
 };
 
 class GpuRecordLossKernel : public OpKernel {

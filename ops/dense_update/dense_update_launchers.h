@@ -15,13 +15,17 @@ enum DlrmDenseOptimizer { DLRM_DENSE_SGD = 0, DLRM_DENSE_ADAGRAD = 1, DLRM_DENSE
 
 // The largest numbers of variables, and of pieces, of one call.
 enum { DLRM_DENSE_MOST = 64 };
+// The largest number of hyper-parameters.
+enum { DLRM_DENSE_HYPERPARAMETERS = 3 };
 
 // Variables are float32. Their gradients, in order and without gaps, are the concatenation of the
 // pieces, which may be longer: the rest is ignored. A gradient is divided by loss_scale.
 typedef struct {
-  int32_t optimizer;              // DlrmDenseOptimizer
-  int32_t variables;              // number
-  int32_t pieces;                 // number
+  int32_t optimizer;  // DlrmDenseOptimizer
+  int32_t variables;  // number
+  int32_t pieces;     // number
+  // Adagrad: epsilon. Adam: beta1, beta2, epsilon.
+  float hyperparameters[DLRM_DENSE_HYPERPARAMETERS];
   float* const* variable;         // [variables]
   float* const* states;           // [variables x states of the optimizer], a variable's together
   const int64_t* variable_size;   // [variables]

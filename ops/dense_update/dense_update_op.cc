@@ -20,12 +20,14 @@ REGISTER_OP("Dlrm>DenseUpdate")
     .Attr("M: int >= 0")
     .Attr("G: int >= 1")
     .Attr("optimizer: {'sgd', 'adagrad', 'adam'}")
+    .Attr("hyperparameters: list(float)")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::ScalarShape)
     .Doc(
         "Updates float32 variables in place as training/optimizers.py defines it. Their gradients, "
         "in order, are the concatenation of the flattened tensors `gradients`, divided by "
-        "loss_scale []; what follows them is ignored. A variable's states are together. Without "
+        "loss_scale []; what follows them is ignored. A variable's states are together. "
+        "Hyper-parameters: adagrad: epsilon; adam: beta1, beta2, epsilon. Without "
         "`finite` nothing changes. Returns whether all variables are finite afterwards. GPUs "
         "only.");
 

@@ -13,6 +13,8 @@ from ops import loader
 MOST = 64
 #: {optimizer: number of states of each variable}
 STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
+#: {optimizer: its hyper-parameters}
+HYPERPARAMETERS = {"sgd": (), "adagrad": ("epsilon",), "adam": ("beta1", "beta2", "epsilon")}
 
 
 def dense_update(
@@ -24,6 +26,7 @@ def dense_update(
     loss_scale: Any,
     finite: Any,
     optimizer: str,
+    hyperparameters: Sequence[float],
     name: str | None = None,
 ) -> tf.Tensor:
     """Updates all variables in place, in two kernels, like the optimizers of `training.optimizers`.
@@ -45,6 +48,7 @@ def dense_update(
         finite: [] bool; False changes neither variables nor states nor `iteration`, whatever the
             gradients are. None: always update.
         optimizer: "sgd", "adagrad" or "adam".
+        hyperparameters: values of its `HYPERPARAMETERS`.
         name: of the op.
 
     Returns:
@@ -53,7 +57,8 @@ def dense_update(
     Raises:
         ops.loader.LibraryNotBuiltError: the native library is not built.
         TypeError: a variable or a tensor does not have its type.
-        ValueError: the optimizer is unknown, or a number of variables, states or tensors is wrong.
+        ValueError: the optimizer is unknown, or a number of variables, states, tensors or
+            hyper-parameters is wrong.
         tf.errors.InvalidArgumentError: a size is wrong, a variable occurs twice, or there is no
             GPU.
         tf.errors.FailedPreconditionError: a variable is not initialised.
@@ -71,6 +76,12 @@ def dense_update(
             f"dense_update: {optimizer} of {len(variables)} variables: expected {expected} states, "
             f"found {len(states)}"
         )
+    names = HYPERPARAMETERS[optimizer]
+    if len(hyperparameters) != len(names):
+        raise ValueError(
+            f"dense_update: {optimizer}: expected {len(names)} hyper-parameters "
+            f"({', '.join(names) or 'none'}), found {len(hyperparameters)}"
+        )
     return loader.load().dlrm_dense_update(
         variables=[_handle("dense_update: variable", v, tf.float32) for v in variables],
         states=[_handle("dense_update: state", state, tf.float32) for state in states],
@@ -80,6 +91,7 @@ def dense_update(
         loss_scale=loss_scale,
         finite=True if finite is None else finite,
         optimizer=optimizer,
+        hyperparameters=list(hyperparameters),
         name=name,
     )
 

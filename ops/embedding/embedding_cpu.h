@@ -14,20 +14,33 @@
 
 namespace dlrm {
 
-// One gradient row and the table row that it updates.
+// The gradient of one bag and a table row that it updates. 8 bytes, as there is one for each id.
 struct RowUpdate {
-  int64_t row;
-  int64_t gradient;  // row of the gradients, b * T + t
+  uint32_t row;
+  uint32_t gradient;  // row of the gradients, b * T + t
 };
+
+// No update: the end of a chain.
+constexpr uint32_t kNoUpdate = 0xffffffffu;
 
 // The updates of one shard, in batch order. For rules that are applied once per row, the updates of
 // each row are also linked: `first` is a row's first update, `next` the following one of its row.
 struct UpdateChains {
   const RowUpdate* updates;
   int64_t update_count;
-  const int64_t* next;   // [update_count], -1 at the end of a row's chain
-  const int64_t* first;  // [row_count]
+  const float* factors;   // of each row of the gradients; null: 1
+  const uint32_t* next;   // [update_count], kNoUpdate at the end of a row's chain
+  const uint32_t* first;  // [row_count]
   int64_t row_count;
+};
+
+// Bags of rows. The rows of all bags follow one another in `rows`.
+struct RowBags {
+  const int64_t* rows;
+  int64_t row_count;
+  const int32_t* lengths;  // rows of each bag
+  const float* factors;    // of each bag's sum
+  int64_t bag_count;
 };
 
 // Key of the random generator: the low and high word of the seed.
@@ -43,9 +56,12 @@ struct EmbeddingFunctions {
   // `out` and D elements of T must then be multiples of 64 bytes.
   void (*gather)(const Row* table, int64_t dimension, const int64_t* rows, int64_t count,
                  bool stream, T* out);
+  // out[k] = the float32 sum of the rows of bag k, in order, times its factor, converted to T;
+  // zeros for an empty bag. `stream` as for `gather`.
+  void (*pool)(const Row* table, int64_t dimension, const RowBags& bags, bool stream, T* out);
   // One function per optimizer of RowRules: applies it to the rows of `chains`, which are linked
-  // unless the rule is applied in order. Gradients are added in the order of their chain. `sum` is
-  // scratch of RoundUp(D, 16) floats.
+  // unless the rule is applied in order. Gradients are multiplied by their factors in float32 and
+  // added in the order of their chain. `sum` is scratch of RoundUp(D, 16) floats.
   void (*update[RowRules::kCount])(const RowsAndStates<Row>& table, const UpdateChains& chains,
                                    const T* gradients, const RowStep& step, float* sum);
 };

@@ -6,6 +6,10 @@
 // `rows`, `ids`, `gradients`, `vectors` and `workspace` are device memory; `base_rows` and
 // `table_rows` are host memory, read before the call returns.
 //
+// With `hotness` or `offsets` a batch has several ids per sample and table, a bag: the lookup pools
+// the rows of a bag, and an update applies the gradient of a bag to each of its ids, repeated ones
+// included.
+//
 // An id outside [0, table_rows[t]) is never used as an address: the lookup writes zeros for it, an
 // update skips it, and the first such id found is written to the error record.
 #ifndef DLRM_OPS_EMBEDDING_LAUNCHERS_H_
@@ -40,6 +44,16 @@ typedef struct {
   int32_t id_type;            // DlrmIdType
   int32_t dtype;              // DlrmDType of vectors or gradients
   int32_t row_type;           // DlrmDType of `rows`: DLRM_FLOAT32
+  // Bags of fixed slots: ids is [B, W] with W = the sum of hotness; table t has hotness[t] >= 1
+  // adjacent columns. Each is null (one id per sample and table), or in host memory.
+  const int32_t* hotness;   // [T]
+  const uint8_t* mean;      // [T]: pool by the mean, not by the sum; null: all by the sum
+  const uint8_t* variable;  // [T]: an id of -1 is an empty slot; null: no slot is ever empty
+  // Bags of any length, of a single table, pooled by the sum: ids is [ids_count], and bag b is ids
+  // offsets[b] .. offsets[b + 1]. Null, or [B + 1] in device memory. Offsets that decrease or are
+  // outside [0, ids_count] give bags of any of the ids, but no access outside.
+  const int32_t* offsets;
+  int64_t ids_count;
 } DlrmEmbeddingBatch;
 
 // learning_rate and scale are read by the kernels, so that the host does not wait for them and a
@@ -60,7 +74,9 @@ cudaError_t dlrm_id_error_create(DlrmIdError** error);
 // Does not wait: it sees only kernels that have already run.
 int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found);
 
-// vectors[b, t] = rows[base_rows[t] + ids[b, t]] in the batch's dtype.
+// vectors[b, t] = rows[base_rows[t] + ids[b, t]] in the batch's dtype. For bags: the sum of a bag's
+// rows, added in float32 in the order of its ids, and for mean[t] multiplied by 1 / the number of
+// its ids; zeros for an empty bag.
 cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const void* rows, void* vectors,
                                   cudaStream_t stream);
 
@@ -75,7 +91,10 @@ cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
 // and launch, except for SGD with atomics: SGD applies a row's gradients one after another in batch
 // order (sample by sample), the other rules apply their sum, added in that order, once.
 // A scale of exactly 0 leaves rows and states unchanged whatever the gradients are, also if they
-// are infinite or NaN; ids are still checked. B T < 2^31, total_rows < 2^32.
+// are infinite or NaN; ids are still checked. Fewer than 2^31 ids and bags, total_rows < 2^32.
+//
+// The gradient of a bag with mean[t] is multiplied by 1 / the number of its ids, rounded; a row's
+// gradients are in the order of sample, table, id.
 cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   const DlrmEmbeddingUpdate* update, const void* gradients,
                                   void* rows, void* workspace, size_t workspace_bytes,

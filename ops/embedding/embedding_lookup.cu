@@ -4,7 +4,7 @@
 // eight at a time, so that each warp has eight independent 512-byte reads in flight.
 #include <cstring>
 
-#include "embedding/embedding_rows.cuh"
+#include "embedding/embedding_bags.cuh"
 
 namespace dlrm::gpu {
 namespace {
@@ -103,6 +103,7 @@ int dlrm_id_error_take(DlrmIdError* error, DlrmIdError* found) {
 cudaError_t dlrm_embedding_lookup(const DlrmEmbeddingBatch* batch, const void* rows, void* vectors,
                                   cudaStream_t stream) {
   if (!dlrm::gpu::is_valid(*batch)) return cudaErrorInvalidValue;
+  if (dlrm::gpu::has_bags(*batch)) return dlrm::gpu::lookup_bags(*batch, rows, vectors, stream);
   return dlrm::gpu::with_types(
       *batch, vectors, rows, [&](auto element, auto id, auto columns, auto row) {
         using T = decltype(element);

@@ -1,4 +1,4 @@
-// TensorFlow GPU kernels of lookup and initialisation.
+// TensorFlow GPU kernels of the lookups and initialisation.
 
 #include "embedding/embedding_gpu.h"
 
@@ -12,11 +12,13 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::Var;
 
-template <class R, class T, class Id>
+// kBags: of Dlrm>EmbeddingBagLookup.
+template <class R, class T, class Id, bool kBags>
 class GpuLookupKernel : public OpKernel {
  public:
   explicit GpuLookupKernel(OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("side_stream", &side_stream_));
+    if (kBags) OP_REQUIRES_OK(c, bags_.Read(c));
   }
 
   void Compute(OpKernelContext* c) override {
@@ -28,11 +30,16 @@ class GpuLookupKernel : public OpKernel {
     const Tensor& ids = c->input(1);
     const int64_t dim = table.dim_size(1);
     GpuBatch batch;
-    OP_REQUIRES_OK(
-        c, (batch.Prepare<R, T, Id>(ids, c->input(2), c->input(3), table.dim_size(0), dim)));
+    if (kBags) {
+      OP_REQUIRES_OK(c, (batch.PrepareBags<R, T, Id>(ids, c->input(2), c->input(3), c->input(4),
+                                                     table.dim_size(0), dim, bags_)));
+    } else {
+      OP_REQUIRES_OK(
+          c, (batch.Prepare<R, T, Id>(ids, c->input(2), c->input(3), table.dim_size(0), dim)));
+    }
     Tensor* output = nullptr;
-    OP_REQUIRES_OK(
-        c, c->allocate_output(0, TensorShape({ids.dim_size(0), ids.dim_size(1), dim}), &output));
+    OP_REQUIRES_OK(c, c->allocate_output(
+                          0, TensorShape({batch.launch.batch, batch.launch.tables, dim}), &output));
     if (output->NumElements() == 0) return;
     const auto launch = [&](cudaStream_t stream) {
       return dlrm_embedding_lookup(&batch.launch, DeviceData(table), MutableDeviceData(*output),
@@ -46,15 +53,17 @@ class GpuLookupKernel : public OpKernel {
     SideStream* side = nullptr;
     OP_REQUIRES_OK(c, SideStreamOf(c, &side));
     SideStream::Held held = {Hold(variable.get()), Hold(ids), Hold(*output)};
+    if (kBags) held.push_back(Hold(c->input(2)));  // offsets
     OP_REQUIRES_OK(c, CudaStatus(side->Run(std::move(held), launch, kWhat)));
   }
 
  private:
   bool side_stream_;
+  GpuBags bags_;
 };
 
-#define DLRM_REGISTER(R, T, Id)                               \
-  REGISTER_KERNEL_BUILDER(Name("Dlrm>EmbeddingLookup")        \
+#define DLRM_REGISTER_OP(op, kBags, R, T, Id)                 \
+  REGISTER_KERNEL_BUILDER(Name(op)                            \
                               .Device(tensorflow::DEVICE_GPU) \
                               .HostMemory("table")            \
                               .HostMemory("base_rows")        \
@@ -62,9 +71,13 @@ class GpuLookupKernel : public OpKernel {
                               .TypeConstraint<R>("row_type")  \
                               .TypeConstraint<T>("dtype")     \
                               .TypeConstraint<Id>("Tids"),    \
-                          GpuLookupKernel<R, T, Id>);
+                          GpuLookupKernel<R, T, Id, kBags>);
+#define DLRM_REGISTER(R, T, Id)                             \
+  DLRM_REGISTER_OP("Dlrm>EmbeddingLookup", false, R, T, Id) \
+  DLRM_REGISTER_OP("Dlrm>EmbeddingBagLookup", true, R, T, Id)
 DLRM_FOR_EMBEDDING_TYPES(DLRM_REGISTER)
 #undef DLRM_REGISTER
+#undef DLRM_REGISTER_OP
 
 class GpuInitializeKernel : public OpKernel {
  public:

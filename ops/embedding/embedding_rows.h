@@ -8,6 +8,8 @@
 #ifndef DLRM_OPS_EMBEDDING_EMBEDDING_ROWS_H_
 #define DLRM_OPS_EMBEDDING_EMBEDDING_ROWS_H_
 
+#include <type_traits>
+
 #include "embedding/embedding_cpu.h"
 
 namespace dlrm {
@@ -45,6 +47,83 @@ void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t co
   if (stream) V::Fence();
 }
 
+// A number of registers as a type; 0: one register with fewer elements than it could have.
+template <int kCount>
+using Registers = std::integral_constant<int, kCount>;
+
+// Divides D columns into blocks of up to 8 registers, so that each block's sums fit into registers:
+// calls block(first column, Registers).
+template <class V, class Block>
+void EachColumnBlock(int64_t dimension, const Block& block) {
+  int64_t c = 0;
+  for (; dimension - c >= 8 * V::kFloats; c += 8 * V::kFloats) block(c, Registers<8>());
+  if (dimension - c >= 4 * V::kFloats) block(c, Registers<4>()), c += 4 * V::kFloats;
+  if (dimension - c >= 2 * V::kFloats) block(c, Registers<2>()), c += 2 * V::kFloats;
+  if (dimension - c >= V::kFloats) block(c, Registers<1>()), c += V::kFloats;
+  if (dimension - c > 0) block(c, Registers<0>());
+}
+
+// Register r of a block of columns; `left`: the columns from the block's first one on.
+template <class V, int kCount, class T>
+typename V::Register LoadOfBlock(const T* p, int r, int64_t left) {
+  if constexpr (kCount == 0) return V::LoadFirst(p, left);
+  return V::Load(p + r * V::kFloats);
+}
+
+// One block of columns of one bag; `table` and `out` point to its first column. The first
+// `ahead` rows prefetch those kRowsAhead after them, of `row_bytes` from `prefetched` on.
+template <int kCount, class V, class Row, class T>
+void PoolBlock(const Row* table, int64_t dimension, const int64_t* rows, int64_t length,
+               int64_t ahead, const Row* prefetched, float factor, int64_t left, bool stream,
+               T* out) {
+  constexpr int kSums = kCount == 0 ? 1 : kCount;
+  const int64_t row_bytes = dimension * sizeof(Row);
+  typename V::Register sums[kSums];
+  for (int r = 0; r < kSums; ++r) sums[r] = V::Zero();
+  for (int64_t i = 0; i < length; ++i) {
+    if (i < ahead) PrefetchRow<0>(prefetched + rows[i + kRowsAhead] * dimension, row_bytes);
+    const Row* row = table + rows[i] * dimension;
+    if (i == 0) {  // not 0 + row, which would lose the sign of -0
+      for (int r = 0; r < kSums; ++r) sums[r] = LoadOfBlock<V, kCount>(row, r, left);
+    } else {
+      for (int r = 0; r < kSums; ++r) {
+        sums[r] = V::Add(sums[r], LoadOfBlock<V, kCount>(row, r, left));
+      }
+    }
+  }
+  const typename V::Register factors = V::Broadcast(factor);
+  for (int r = 0; r < kSums; ++r) {
+    const typename V::Register value = V::Multiply(sums[r], factors);
+    if constexpr (kCount == 0) {
+      V::StoreFirst(out, value, left);
+    } else if (stream) {
+      V::Stream(out + r * V::kFloats, value);
+    } else {
+      V::Store(out + r * V::kFloats, value);
+    }
+  }
+}
+
+template <class V, class Row, class T>
+void Pool(const Row* table, int64_t dimension, const RowBags& bags, bool stream, T* out) {
+  const int64_t* rows = bags.rows;
+  const int64_t* const end = rows + bags.row_count;
+  for (int64_t k = 0; k < kRowsAhead && k < bags.row_count; ++k) {
+    PrefetchRow<0>(table + rows[k] * dimension, dimension * sizeof(Row));
+  }
+  for (int64_t k = 0; k < bags.bag_count; ++k, out += dimension) {
+    const int64_t length = bags.lengths[k];
+    const int64_t ahead = end - rows - kRowsAhead;  // more than length: next bags' rows, too
+    EachColumnBlock<V>(dimension, [&](int64_t c, auto registers) {
+      PoolBlock<decltype(registers)::value, V>(table + c, dimension, rows, length,
+                                               c == 0 ? ahead : 0, table, bags.factors[k],
+                                               dimension - c, stream, out + c);
+    });
+    rows += length;
+  }
+  if (stream) V::Fence();
+}
+
 // The first up to kFloats elements of the rest of a row.
 template <class V, class T>
 typename V::Register LoadPart(const T* p, int64_t left) {
@@ -59,11 +138,25 @@ void StorePart(T* p, typename V::Register r, int64_t left) {
   }
 }
 
+// A bag's gradient, multiplied by its factor.
+template <bool kFactors, class V>
+typename V::Register Scaled(typename V::Register gradient, typename V::Register factor) {
+  if constexpr (kFactors) return V::Multiply(factor, gradient);
+  return gradient;
+}
+
+template <bool kFactors, class V>
+typename V::Register FactorOf(const UpdateChains& chains, int64_t gradient) {
+  if constexpr (kFactors) return V::Broadcast(chains.factors[gradient]);
+  return V::Zero();
+}
+
 // Applies a rule to each gradient in turn.
-template <class V, class Row, class T, class Rule>
+template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
                    const RowStep& step) {
   static_assert(Rule::kColumnStates == 0 && Rule::kRowStates == 0, "rules in order have no state");
+  using Register = typename V::Register;
   const Rule rule(step);
   const int64_t dimension = table.dimension, count = chains.update_count;
   const int64_t full = dimension / V::kFloats * V::kFloats, rest = dimension - full;
@@ -71,7 +164,7 @@ void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, 
   // Vector stores may alias anything: locals keep the loop's pointers in registers.
   Row* const rows = table.rows;
   const RowUpdate* const updates = chains.updates;
-  const typename V::Register none = V::Zero();
+  const Register none = V::Zero();
   for (int64_t k = 0; k < count && k < kRowsAhead; ++k) {
     PrefetchRow<1>(rows + updates[k].row * dimension, row_bytes);
   }
@@ -83,35 +176,54 @@ void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, 
     }
     Row* row = rows + updates[k].row * dimension;
     const T* gradient = gradients + updates[k].gradient * dimension;
+    const Register factor = FactorOf<kFactors, V>(chains, updates[k].gradient);
     for (int64_t c = 0; c < full; c += V::kFloats) {
-      V::Store(row + c, rule.Apply(V::Load(row + c), V::Load(gradient + c), nullptr, none));
+      const Register g = Scaled<kFactors, V>(V::Load(gradient + c), factor);
+      V::Store(row + c, rule.Apply(V::Load(row + c), g, nullptr, none));
     }
     if (rest != 0) {
-      const typename V::Register changed = rule.Apply(
-          V::LoadFirst(row + full, rest), V::LoadFirst(gradient + full, rest), nullptr, none);
-      V::StoreFirst(row + full, changed, rest);
+      const Register g = Scaled<kFactors, V>(V::LoadFirst(gradient + full, rest), factor);
+      V::StoreFirst(row + full, rule.Apply(V::LoadFirst(row + full, rest), g, nullptr, none), rest);
     }
+  }
+}
+
+// One block of columns of SumChain; `gradients` and `sum` point to its first column. Adds the sum's
+// squares to *squares if kSquares.
+template <bool kFactors, bool kSquares, int kCount, class V, class T>
+void SumBlock(const UpdateChains& chains, uint32_t update, int64_t dimension, const T* gradients,
+              int64_t left, float scale, float* sum, typename V::Register* squares) {
+  using Register = typename V::Register;
+  constexpr int kSums = kCount == 0 ? 1 : kCount;
+  Register sums[kSums];
+  for (int r = 0; r < kSums; ++r) sums[r] = V::Zero();
+  for (uint32_t k = update; k != kNoUpdate; k = chains.next[k]) {
+    const int64_t place = chains.updates[k].gradient;
+    const T* gradient = gradients + place * dimension;
+    const Register factor = FactorOf<kFactors, V>(chains, place);
+    for (int r = 0; r < kSums; ++r) {
+      const Register g = LoadOfBlock<V, kCount>(gradient, r, left);
+      sums[r] = V::Add(sums[r], Scaled<kFactors, V>(g, factor));
+    }
+  }
+  const Register scales = V::Broadcast(scale);
+  for (int r = 0; r < kSums; ++r) {
+    const Register total = V::Multiply(sums[r], scales);
+    if constexpr (kSquares) *squares = V::Add(*squares, V::Multiply(total, total));
+    V::Store(sum + r * V::kFloats, total);
   }
 }
 
 // sum[0 .. D) = scale * the sum of the chain's gradients, in chain order. With kSquares returns the
 // sum of its squares, else 0.
-template <bool kSquares, class V, class T>
-float SumChain(const UpdateChains& chains, int64_t update, int64_t dimension, const T* gradients,
+template <bool kFactors, bool kSquares, class V, class T>
+float SumChain(const UpdateChains& chains, uint32_t update, int64_t dimension, const T* gradients,
                float scale, float* sum) {
-  const typename V::Register scales = V::Broadcast(scale);
   typename V::Register squares = V::Zero();
-  for (int64_t c = 0; c < dimension; c += V::kFloats) {
-    const int64_t left = dimension - c;
-    typename V::Register total = V::Zero();
-    for (int64_t k = update; k >= 0; k = chains.next[k]) {
-      const T* gradient = gradients + chains.updates[k].gradient * dimension;
-      total = V::Add(total, LoadPart<V>(gradient + c, left));
-    }
-    total = V::Multiply(total, scales);
-    if constexpr (kSquares) squares = V::Add(squares, V::Multiply(total, total));
-    V::Store(sum + c, total);
-  }
+  EachColumnBlock<V>(dimension, [&](int64_t c, auto registers) {
+    SumBlock<kFactors, kSquares, decltype(registers)::value, V>(
+        chains, update, dimension, gradients + c, dimension - c, scale, sum + c, &squares);
+  });
   if constexpr (!kSquares) return 0;
   float parts[V::kFloats];
   V::Store(parts, squares);
@@ -121,7 +233,7 @@ float SumChain(const UpdateChains& chains, int64_t update, int64_t dimension, co
 }
 
 // Applies a rule once to each row, with the sum of its gradients.
-template <class V, class Row, class T, class Rule>
+template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
                   const RowStep& step, float* sum) {
   using Register = typename V::Register;
@@ -141,11 +253,11 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
         __builtin_prefetch(table.states[s] + ahead.row, 1, 3);
       }
     }
-    const int64_t update = chains.first[k];
+    const uint32_t update = chains.first[k];
     const int64_t row_number = chains.updates[update].row;
     Row* row = table.rows + row_number * dimension;
-    const float square =
-        SumChain<(kRowStates > 0), V>(chains, update, dimension, gradients, step.scale, sum);
+    const float square = SumChain<kFactors, (kRowStates > 0), V>(chains, update, dimension,
+                                                                 gradients, step.scale, sum);
     Register factor = V::Zero();
     if constexpr (kRowStates > 0) {
       float values[kRowStates];
@@ -167,19 +279,29 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
   }
 }
 
+template <bool kFactors, class V, class Row, class T, class Rule>
+void UpdateWith(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
+                const RowStep& step, float* sum) {
+  if constexpr (Rule::kInOrder) {
+    UpdateInOrder<kFactors, V, Row, T, Rule>(table, chains, gradients, step);
+  } else {
+    UpdateSummed<kFactors, V, Row, T, Rule>(table, chains, gradients, step, sum);
+  }
+}
+
 template <class V, class Row, class T, class Rule>
 void Update(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
             const RowStep& step, float* sum) {
-  if constexpr (Rule::kInOrder) {
-    UpdateInOrder<V, Row, T, Rule>(table, chains, gradients, step);
+  if (chains.factors == nullptr) {
+    UpdateWith<false, V, Row, T, Rule>(table, chains, gradients, step, sum);
   } else {
-    UpdateSummed<V, Row, T, Rule>(table, chains, gradients, step, sum);
+    UpdateWith<true, V, Row, T, Rule>(table, chains, gradients, step, sum);
   }
 }
 
 template <class V, class Row, class T, template <class> class... Rules>
 EmbeddingFunctions<Row, T> FunctionsWith(RowRuleList<Rules...>) {
-  return {Gather<V, Row, T>, {Update<V, Row, T, Rules<V>>...}};
+  return {Gather<V, Row, T>, Pool<V, Row, T>, {Update<V, Row, T, Rules<V>>...}};
 }
 
 template <class V, class Row, class T>

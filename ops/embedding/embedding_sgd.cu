@@ -15,8 +15,6 @@
 namespace dlrm::gpu {
 namespace {
 
-constexpr int kRowsAtOnce = 8;
-
 template <typename Id>
 __global__ void __launch_bounds__(kSgdThreads)
     mark_kernel(BatchPart<Id> part, const __grid_constant__ SelectedTables tables, RowMarks marks) {
@@ -34,24 +32,6 @@ __global__ void __launch_bounds__(kSgdThreads)
     const unsigned peers = __match_any_sync(kFullWarp, static_cast<unsigned long long>(row));
     if (row >= 0 && __ffs(peers) - 1 == lane) marks.mark(row);
   }
-}
-
-// Reorders the lanes so that equal rows are adjacent, otherwise in lane order. Returns the lane
-// whose item moves to this lane.
-__device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
-  const unsigned peers = __match_any_sync(kFullWarp, static_cast<unsigned long long>(row));
-  const int leader = __ffs(peers) - 1;
-  if (__all_sync(kFullWarp, leader == lane)) return lane;
-  const int key = leader * 32 + lane;
-  int place = 0;
-#pragma unroll 8
-  for (int k = 0; k < 32; ++k) place += __shfl_sync(kFullWarp, key, k) < key;
-  int source = 0;
-#pragma unroll 8
-  for (int k = 0; k < 32; ++k) {
-    if (__shfl_sync(kFullWarp, place, k) == lane) source = k;
-  }
-  return source;
 }
 
 // kFullRow: one access of the warp covers a row (D = 32 kVec).
@@ -94,50 +74,8 @@ __global__ void __launch_bounds__(kSgdThreads, 2)
     // belong to no row.
     const int64_t sample = first + source < part.batch ? first + source : part.batch - 1;
     const int64_t place = sample * part.all_tables + number;
-    const int64_t next = __shfl_sync(kFullWarp, row, lane < 31 ? lane + 1 : lane);
-    const bool is_end = lane == 31 || next != row;  // of the places of one row
-    const bool is_written = is_end && row >= 0;
-    const unsigned ends = __ballot_sync(kFullWarp, is_end);
-    const unsigned written = __ballot_sync(kFullWarp, is_written);
-    const unsigned alone = __ballot_sync(kFullWarp, is_written && !is_repeated);
-
-    for (int64_t block = 0; block < dim; block += 32 * kVec) {
-      const int64_t column = block + lane * kVec;
-      const bool active = kFullRow || column < dim;
-      Columns<kVec> sum = {};
-#pragma unroll 1
-      for (int k0 = 0; k0 < 32; k0 += kRowsAtOnce) {
-        Columns<kVec> gradient[kRowsAtOnce], value[kRowsAtOnce];
-#pragma unroll
-        for (int k = 0; k < kRowsAtOnce; ++k) {
-          const int64_t from = __shfl_sync(kFullWarp, place, k0 + k);
-          gradient[k] =
-              load_columns(gradients + from * dim + (active ? column : 0), Columns<kVec>{});
-        }
-#pragma unroll
-        for (int k = 0; k < kRowsAtOnce; ++k) {
-          const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
-          value[k] =
-              load_row<kVec>(rows + current * dim + column, active && (alone >> (k0 + k) & 1) != 0);
-        }
-#pragma unroll
-        for (int k = 0; k < kRowsAtOnce; ++k) {
-          const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
-#pragma unroll
-          for (int v = 0; v < kVec; ++v) sum.value[v] += gradient[k].value[v];
-          if ((ends >> (k0 + k) & 1) == 0) continue;
-          R* const address = rows + current * dim + column;
-          if ((alone >> (k0 + k) & 1) != 0) {
-#pragma unroll
-            for (int v = 0; v < kVec; ++v) value[k].value[v] += factor * sum.value[v];
-            store_row(address, value[k], active);
-          } else if ((written >> (k0 + k) & 1) != 0 && active) {
-            add_to_row(address, sum, factor);
-          }
-          sum = Columns<kVec>{};
-        }
-      }
-    }
+    subtract_group<kVec, kFullRow, false>(gradients, rows, dim, factor, row, place, is_repeated,
+                                          1.0f);
   }
 }
 

@@ -121,6 +121,84 @@ __device__ __forceinline__ void add_to_row(float* address, const Columns<kVec>& 
   }
 }
 
+// Reorders the lanes so that equal rows are adjacent, otherwise in lane order. Returns the lane
+// whose item moves to this lane.
+__device__ __forceinline__ int group_equal_rows(int64_t row, int lane) {
+  const unsigned peers = __match_any_sync(kFullWarp, static_cast<unsigned long long>(row));
+  const int leader = __ffs(peers) - 1;
+  if (__all_sync(kFullWarp, leader == lane)) return lane;
+  const int key = leader * 32 + lane;
+  int place = 0;
+#pragma unroll 8
+  for (int k = 0; k < 32; ++k) place += __shfl_sync(kFullWarp, key, k) < key;
+  int source = 0;
+#pragma unroll 8
+  for (int k = 0; k < 32; ++k) {
+    if (__shfl_sync(kFullWarp, place, k) == lane) source = k;
+  }
+  return source;
+}
+
+// Subtracts the gradients of 32 places from their rows: `factor` is minus the step. Places of one
+// row are adjacent; `is_repeated` says whether another group has the row. A row of -1 is none, but
+// its place is read, so that no branch separates the loads. kFullRow: one access of the warp covers
+// a row (D = 32 kVec). kWeighted: gradients are multiplied by the weights of their places.
+template <int kVec, bool kFullRow, bool kWeighted, typename R, typename T>
+__device__ __forceinline__ void subtract_group(const T* __restrict__ gradients, R* rows,
+                                               int64_t dim, float factor, int64_t row,
+                                               int64_t place, bool is_repeated, float weight) {
+  constexpr int kRowsAtOnce = 8;
+  const int lane = threadIdx.x % 32;
+  const int64_t next = __shfl_sync(kFullWarp, row, lane < 31 ? lane + 1 : lane);
+  const bool is_end = lane == 31 || next != row;  // of the places of one row
+  const bool is_written = is_end && row >= 0;
+  const unsigned ends = __ballot_sync(kFullWarp, is_end);
+  const unsigned written = __ballot_sync(kFullWarp, is_written);
+  const unsigned alone = __ballot_sync(kFullWarp, is_written && !is_repeated);
+
+  for (int64_t block = 0; block < dim; block += 32 * kVec) {
+    const int64_t column = block + lane * kVec;
+    const bool active = kFullRow || column < dim;
+    Columns<kVec> sum = {};
+#pragma unroll 1
+    for (int k0 = 0; k0 < 32; k0 += kRowsAtOnce) {
+      Columns<kVec> gradient[kRowsAtOnce], value[kRowsAtOnce];
+#pragma unroll
+      for (int k = 0; k < kRowsAtOnce; ++k) {
+        const int64_t from = __shfl_sync(kFullWarp, place, k0 + k);
+        gradient[k] = load_columns(gradients + from * dim + (active ? column : 0), Columns<kVec>{});
+      }
+#pragma unroll
+      for (int k = 0; k < kRowsAtOnce; ++k) {
+        const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
+        value[k] =
+            load_row<kVec>(rows + current * dim + column, active && (alone >> (k0 + k) & 1) != 0);
+      }
+#pragma unroll
+      for (int k = 0; k < kRowsAtOnce; ++k) {
+        const int64_t current = __shfl_sync(kFullWarp, row, k0 + k);
+        if constexpr (kWeighted) {
+          const float of_place = __shfl_sync(kFullWarp, weight, k0 + k);
+#pragma unroll
+          for (int v = 0; v < kVec; ++v) gradient[k].value[v] *= of_place;
+        }
+#pragma unroll
+        for (int v = 0; v < kVec; ++v) sum.value[v] += gradient[k].value[v];
+        if ((ends >> (k0 + k) & 1) == 0) continue;
+        R* const address = rows + current * dim + column;
+        if ((alone >> (k0 + k) & 1) != 0) {
+#pragma unroll
+          for (int v = 0; v < kVec; ++v) value[k].value[v] += factor * sum.value[v];
+          store_row(address, value[k], active);
+        } else if ((written >> (k0 + k) & 1) != 0 && active) {
+          add_to_row(address, sum, factor);
+        }
+        sum = Columns<kVec>{};
+      }
+    }
+  }
+}
+
 // Updates the small tables (embedding_sgd_small.cu).
 cudaError_t sgd_of_small_tables(const DlrmEmbeddingBatch& batch, const SgdPlan& plan,
                                 const DeviceStep& step, const void* gradients, void* rows,

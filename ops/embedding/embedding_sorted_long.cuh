@@ -12,9 +12,17 @@
 
 namespace dlrm::gpu {
 
-// The sorted batch. Places with `invalid_row` are at its end.
-template <typename T>
-struct SortedBatch {
+// Factors on the gradients of a sorted batch; takes no memory if there are none.
+template <bool kWeighted>
+struct GradientFactors {};
+template <>
+struct GradientFactors<true> {
+  const float* factors;  // of each place
+};
+
+// The sorted batch. Places with `invalid_row` are at its end. kWeighted: gradients have factors.
+template <typename T, bool kWeighted>
+struct SortedBatch : GradientFactors<kWeighted> {
   const uint32_t* keys;
   const uint32_t* places;
   const T* gradients;
@@ -27,10 +35,15 @@ constexpr int64_t kLongChain = 256;
 constexpr int kLongThreads = 256;
 constexpr int kStages = 8, kStageBytes = 8192, kMostStageRows = 64;
 constexpr int kRowsAhead = 8;  // gradients read from shared memory before they are added
-// Where the parts of shared memory begin: the ring, the places of twice as many stages, sums.
+// Where the parts of shared memory begin: the ring, the places of twice as many stages, sums, and
+// the factors of the ring's gradients, if there are any.
 constexpr size_t kPlacesAt = kStages * kStageBytes;
 constexpr size_t kSumsAt = kPlacesAt + 2 * kStages * kMostStageRows * sizeof(uint32_t);
-constexpr size_t kLongSharedBytes = kSumsAt + kLongThreads * sizeof(float);
+constexpr size_t kFactorsAt = kSumsAt + kLongThreads * sizeof(float);
+
+constexpr size_t long_shared_bytes(bool weighted) {
+  return kFactorsAt + (weighted ? kStages * kMostStageRows * sizeof(float) : 0);
+}
 
 // The rows with long chains, filled by the kernel for all others. With `count` null there are none.
 struct LongChains {
@@ -38,8 +51,8 @@ struct LongChains {
   uint32_t* first;  // where each chain begins in the sorted batch
 
   // Called by all lanes of the warp that has the chain's first place; returns whether it is long.
-  template <typename T>
-  __device__ __forceinline__ bool take(const SortedBatch<T>& batch, int64_t begin,
+  template <typename T, bool kWeighted>
+  __device__ __forceinline__ bool take(const SortedBatch<T, kWeighted>& batch, int64_t begin,
                                        uint32_t row) const {
     if (count == nullptr || begin + kLongChain >= batch.count) return false;
     if (batch.keys[begin + kLongChain] != row) return false;
@@ -66,8 +79,8 @@ struct LongShape {
 
 // The end of the chain of `row` in the sorted batch, from a place that is known to be in it; the
 // same on all lanes.
-template <typename T>
-__device__ __forceinline__ int64_t chain_end(const SortedBatch<T>& batch, uint32_t row,
+template <typename T, bool kWeighted>
+__device__ __forceinline__ int64_t chain_end(const SortedBatch<T, kWeighted>& batch, uint32_t row,
                                              int64_t inside) {
   int64_t end = batch.count;
   while (end - inside > 1) {
@@ -83,9 +96,10 @@ __device__ __forceinline__ int64_t chain_end(const SortedBatch<T>& batch, uint32
 
 // Calls add(gradient) for this thread's column of each place of the chain, in order. All threads of
 // the block call this; `add` is only called if `active`.
-template <typename T, typename Add>
-__device__ __forceinline__ void walk_long(const SortedBatch<T>& batch, const LongShape& shape,
-                                          int64_t first, int64_t length, bool active, Add add) {
+template <typename T, bool kWeighted, typename Add>
+__device__ __forceinline__ void walk_long(const SortedBatch<T, kWeighted>& batch,
+                                          const LongShape& shape, int64_t first, int64_t length,
+                                          bool active, Add add) {
   T* const ring = reinterpret_cast<T*>(shared_memory());
   uint32_t* const places = reinterpret_cast<uint32_t*>(shared_memory() + kPlacesAt);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
@@ -101,7 +115,14 @@ __device__ __forceinline__ void walk_long(const SortedBatch<T>& batch, const Lon
     copy_async_small<4>(places + stage % (2 * kStages) * rows + thread,
                         batch.places + first + index);
   };
+  float* const factors = reinterpret_cast<float*>(shared_memory() + kFactorsAt);
   const auto copy_gradients = [&](int64_t stage) {
+    if constexpr (kWeighted) {
+      if (thread < rows && stage * rows + thread < length) {
+        const int64_t place = places[stage % (2 * kStages) * rows + thread];
+        copy_async_small<4>(factors + stage % kStages * rows + thread, batch.factors + place);
+      }
+    }
     unsigned char* const slot = shared_memory() + stage % kStages * rows * row_bytes;
     for (int r = thread / 32 - first_copier; r < rows; r += all - first_copier) {
       if (r < 0 || stage * rows + r >= length) return;
@@ -136,6 +157,14 @@ __device__ __forceinline__ void walk_long(const SortedBatch<T>& batch, const Lon
     copy_async_commit();
     if (!active) continue;
     const T* column = ring + stage % kStages * rows * dim + thread;
+    const float* factor = factors + stage % kStages * rows;
+    const auto add_scaled = [&](T gradient) {
+      if constexpr (kWeighted) {
+        add(DeviceFloat::Multiply(*factor++, to_float(gradient)));
+      } else {
+        add(to_float(gradient));
+      }
+    };
     int left = length - stage * rows < rows ? static_cast<int>(length - stage * rows) : rows;
     T now[kRowsAhead];
 #pragma unroll
@@ -147,13 +176,13 @@ __device__ __forceinline__ void walk_long(const SortedBatch<T>& batch, const Lon
 #pragma unroll
       for (int k = 0; k < kRowsAhead; ++k) next[k] = column[k * dim];
 #pragma unroll
-      for (int k = 0; k < kRowsAhead; ++k) add(to_float(now[k]));
+      for (int k = 0; k < kRowsAhead; ++k) add_scaled(now[k]);
 #pragma unroll
       for (int k = 0; k < kRowsAhead; ++k) now[k] = next[k];
     }
 #pragma unroll
     for (int k = 0; k < kRowsAhead; ++k) {
-      if (k < left) add(to_float(now[k]));
+      if (k < left) add_scaled(now[k]);
     }
   }
 }
@@ -190,9 +219,9 @@ __device__ __forceinline__ float begin_long_row(const Rule& rule, const RowsAndS
   return factor;
 }
 
-template <typename R, typename T, typename Rule>
+template <typename R, typename T, bool kWeighted, typename Rule>
 __global__ void __launch_bounds__(kLongThreads, 2)
-    long_chain_kernel(SortedBatch<T> batch, LongChains chains, LongShape shape,
+    long_chain_kernel(SortedBatch<T, kWeighted> batch, LongChains chains, LongShape shape,
                       RowsAndStates<R> table, DeviceStep device_step) {
   const RowStep step = device_step.read();
   if (step.scale == 0.0f) return;

@@ -1,6 +1,7 @@
 #include "embedding/embedding_tables.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 namespace dlrm {
@@ -21,12 +22,11 @@ Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype
   return Status();
 }
 
-Status ReadTables(const Tensor& ids, const Tensor& base_rows, const Tensor& table_rows,
-                  int64_t rows, Tables* tables) {
-  if (ids.dims() != 2) {
-    return InvalidArgument("ids must be [B, T], got shape ", ids.shape().DebugString());
-  }
-  const int64_t count = ids.dim_size(1);
+namespace {
+
+// Checks base_rows and table_rows of `count` tables against a variable of `rows` rows.
+Status ReadRanges(const Tensor& ids, const Tensor& base_rows, const Tensor& table_rows,
+                  int64_t count, int64_t rows, Tables* tables) {
   if (base_rows.dims() != 1 || table_rows.dims() != 1 || base_rows.dim_size(0) != count ||
       table_rows.dim_size(0) != count) {
     return InvalidArgument("base_rows and table_rows must be [", count, "] for ids of shape ",
@@ -44,6 +44,78 @@ Status ReadTables(const Tensor& ids, const Tensor& base_rows, const Tensor& tabl
     }
   }
   return Status();
+}
+
+}  // namespace
+
+Status ReadTables(const Tensor& ids, const Tensor& base_rows, const Tensor& table_rows,
+                  int64_t rows, Tables* tables) {
+  if (ids.dims() != 2) {
+    return InvalidArgument("ids must be [B, T], got shape ", ids.shape().DebugString());
+  }
+  return ReadRanges(ids, base_rows, table_rows, ids.dim_size(1), rows, tables);
+}
+
+Status BagAttributes::Read(tensorflow::OpKernelConstruction* c) {
+  TF_RETURN_IF_ERROR(c->GetAttr("hotness", &hotness));
+  TF_RETURN_IF_ERROR(c->GetAttr("mean", &mean));
+  TF_RETURN_IF_ERROR(c->GetAttr("variable", &variable));
+  if (mean.size() != hotness.size() || variable.size() != hotness.size()) {
+    return InvalidArgument("hotness, mean and variable must have one length, got ", hotness.size(),
+                           ", ", mean.size(), " and ", variable.size());
+  }
+  for (size_t t = 0; t < hotness.size(); ++t) {
+    if (hotness[t] < 1) {
+      return InvalidArgument("hotness of table ", t, " must be at least 1, got ", hotness[t]);
+    }
+  }
+  return Status();
+}
+
+int64_t BagAttributes::slots() const {
+  return std::accumulate(hotness.begin(), hotness.end(), int64_t{0});
+}
+
+Status ReadBatchOfBags(const Tensor& ids, const Tensor& offsets, const BagAttributes& bags,
+                       int64_t* batch) {
+  if (bags.has_offsets()) {
+    if (ids.dims() != 1 || offsets.dims() != 1 || offsets.dim_size(0) < 1) {
+      return InvalidArgument("ids and offsets must be [n] and [B + 1], got shapes ",
+                             ids.shape().DebugString(), " and ", offsets.shape().DebugString());
+    }
+    *batch = offsets.dim_size(0) - 1;
+    return Status();
+  }
+  if (ids.dims() != 2 || ids.dim_size(1) != bags.slots()) {
+    return InvalidArgument("ids must be [B, ", bags.slots(), "], one column for each slot, got ",
+                           ids.shape().DebugString());
+  }
+  if (offsets.NumElements() != 0) {
+    return InvalidArgument("offsets must be empty for tables with a hotness, got shape ",
+                           offsets.shape().DebugString());
+  }
+  *batch = ids.dim_size(0);
+  return Status();
+}
+
+Status ReadBags(const Tensor& ids, const Tensor& offsets, const Tensor& base_rows,
+                const Tensor& table_rows, int64_t rows, const BagAttributes& bags, Tables* tables,
+                int64_t* batch) {
+  TF_RETURN_IF_ERROR(ReadBatchOfBags(ids, offsets, bags, batch));
+  return ReadRanges(ids, base_rows, table_rows, bags.tables(), rows, tables);
+}
+
+Status CheckOffsets(const Tensor& offsets, int64_t ids) {
+  const int32_t* values = offsets.flat<int32_t>().data();
+  const int64_t last = offsets.NumElements() - 1;
+  int64_t bag = 0;
+  while (bag < last && values[bag] <= values[bag + 1]) ++bag;
+  if (bag == last && values[0] == 0 && values[last] == ids) return Status();
+  return InvalidArgument(
+      "offsets must rise from 0 to the number of ids, ", ids, "; found ", values[0],
+      " at the start, ", values[last], " at the end",
+      bag == last ? ""
+                  : absl::StrCat(", ", values[bag], " before ", values[bag + 1], " at bag ", bag));
 }
 
 Status UpdateAttributes::Read(tensorflow::OpKernelConstruction* c) {
@@ -68,7 +140,7 @@ Status UpdateAttributes::Read(tensorflow::OpKernelConstruction* c) {
 }
 
 Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
-                          tensorflow::DataType row_type) {
+                          tensorflow::DataType row_type, const BagAttributes* bags) {
   const RowRuleFacts& facts = FactsOfRowRule(attributes.optimizer);
   const int states = facts.column_states + facts.row_states;
   variables_.resize(1 + states);
@@ -103,19 +175,33 @@ Status UpdateInputs::Open(tensorflow::OpKernelContext* c, const UpdateAttributes
     }
   }
 
+  // (ids, gradients, base_rows, table_rows) or (ids, offsets, base_rows, table_rows, gradients),
+  // then the scalars.
   const int first = 1 + states;
+  const bool one_hot = bags == nullptr;
   ids_ = &c->input(first);
-  gradients_ = &c->input(first + 1);
+  offsets_ = one_hot ? nullptr : &c->input(first + 1);
+  gradients_ = &c->input(one_hot ? first + 1 : first + 4);
   base_rows_ = &c->input(first + 2);
   table_rows_ = &c->input(first + 3);
-  learning_rate_ = &c->input(first + 4);
-  scale_ = &c->input(first + 5);
-  if (ids_->dims() != 2 || gradients_->dims() != 3 ||
-      gradients_->dim_size(0) != ids_->dim_size(0) ||
-      gradients_->dim_size(1) != ids_->dim_size(1) || gradients_->dim_size(2) != rows.dim_size(1)) {
-    return InvalidArgument("gradients must be [B, T, ", rows.dim_size(1), "] for ids [B, T], got ",
-                           gradients_->shape().DebugString(), " for ids ",
-                           ids_->shape().DebugString());
+  learning_rate_ = &c->input(one_hot ? first + 4 : first + 5);
+  scale_ = &c->input(one_hot ? first + 5 : first + 6);
+  int64_t batch = 0, tables = 0;
+  if (one_hot) {
+    if (ids_->dims() != 2) {
+      return InvalidArgument("ids must be [B, T], got shape ", ids_->shape().DebugString());
+    }
+    batch = ids_->dim_size(0);
+    tables = ids_->dim_size(1);
+  } else {
+    TF_RETURN_IF_ERROR(ReadBatchOfBags(*ids_, *offsets_, *bags, &batch));
+    tables = bags->tables();
+  }
+  if (gradients_->dims() != 3 || gradients_->dim_size(0) != batch ||
+      gradients_->dim_size(1) != tables || gradients_->dim_size(2) != rows.dim_size(1)) {
+    return InvalidArgument("gradients must be [", batch, ", ", tables, ", ", rows.dim_size(1),
+                           "] for ids ", ids_->shape().DebugString(), ", got ",
+                           gradients_->shape().DebugString());
   }
   if (learning_rate_->dims() != 0 || scale_->dims() != 0) {
     return InvalidArgument("learning_rate and scale must be scalars, got shapes ",

@@ -3,6 +3,7 @@
 #ifndef DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_
 #define DLRM_OPS_EMBEDDING_EMBEDDING_TABLES_H_
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 #include <string>
@@ -41,6 +42,46 @@ Status CheckVariable(const tensorflow::Var& variable, tensorflow::DataType dtype
 Status ReadTables(const tensorflow::Tensor& ids, const tensorflow::Tensor& base_rows,
                   const tensorflow::Tensor& table_rows, int64_t rows, Tables* tables);
 
+// The attributes of a bag op. With offsets the lists are empty, and there is one table.
+struct BagAttributes {
+  std::vector<int64_t> hotness;      // slots of each table
+  std::vector<bool> mean, variable;  // of each table: mean pooling; slots may be empty (kEmptySlot)
+
+  Status Read(tensorflow::OpKernelConstruction* c);
+  bool has_offsets() const { return hotness.empty(); }
+  int64_t tables() const { return has_offsets() ? 1 : static_cast<int64_t>(hotness.size()); }
+  int64_t slots() const;  // W, the sum of hotness
+  // What a bag of table t with this many ids multiplies its sum, or the gradients of its ids, by.
+  float FactorOf(int64_t t, int64_t ids) const {
+    return !mean.empty() && mean[t] && ids > 0 ? 1.0f / static_cast<float>(ids) : 1.0f;
+  }
+  bool any_mean() const { return std::find(mean.begin(), mean.end(), true) != mean.end(); }
+  bool any_variable() const {
+    return std::find(variable.begin(), variable.end(), true) != variable.end();
+  }
+};
+
+// The id of an empty slot in a table with variable slots.
+constexpr int64_t kEmptySlot = -1;
+
+// Checks the shapes of ids and offsets of a bag op; *batch = B.
+Status ReadBatchOfBags(const tensorflow::Tensor& ids, const tensorflow::Tensor& offsets,
+                       const BagAttributes& bags, int64_t* batch);
+
+// The same, and checks base_rows [T] and table_rows [T] against a variable of `rows` rows.
+Status ReadBags(const tensorflow::Tensor& ids, const tensorflow::Tensor& offsets,
+                const tensorflow::Tensor& base_rows, const tensorflow::Tensor& table_rows,
+                int64_t rows, const BagAttributes& bags, Tables* tables, int64_t* batch);
+
+// Checks the values of `offsets`, in host memory: from 0 to `ids`, never falling.
+Status CheckOffsets(const tensorflow::Tensor& offsets, int64_t ids);
+
+// The error for an id out of bounds.
+inline Status IdOutOfRange(int64_t table, int64_t sample, int64_t id, int64_t bound) {
+  return InvalidArgument("id out of range: table ", table, ", sample ", sample, ": id ", id,
+                         " is not in [0, ", bound, ")");
+}
+
 // Turns ids into rows of the variable and records the first id out of bounds. Thread-safe.
 template <class Id>
 class RowFinder {
@@ -73,9 +114,8 @@ class RowFinder {
     const int64_t k = bad_.load();
     if (k == count_) return Status();
     const int64_t tables = static_cast<int64_t>(tables_.base.size());
-    return InvalidArgument("id out of range: table ", k % tables, ", sample ", k / tables, ": id ",
-                           static_cast<int64_t>(ids_[k]), " is not in [0, ",
-                           tables_.count[k % tables], ")");
+    return IdOutOfRange(k % tables, k / tables, static_cast<int64_t>(ids_[k]),
+                        tables_.count[k % tables]);
   }
 
  private:
@@ -126,18 +166,20 @@ Status OwnBuffer(tensorflow::OpKernelContext* c, tensorflow::Var* variable, cons
 }
 
 // The variables of one call of an update op, locked while this object lives, and its checked
-// inputs: the table, the optimizer's states, ids, gradients, base_rows,
+// inputs: the table, the optimizer's states, ids, offsets (of a bag op), gradients, base_rows,
 // table_rows, learning_rate and scale.
 class UpdateInputs {
  public:
-  // Looks up and locks the variables and checks all inputs except the values of the ids.
+  // Looks up and locks the variables and checks all inputs except the values of ids and offsets and
+  // the tables. `bags`: of a bag op, else null.
   Status Open(tensorflow::OpKernelContext* c, const UpdateAttributes& attributes,
-              tensorflow::DataType row_type);
+              tensorflow::DataType row_type, const BagAttributes* bags = nullptr);
 
   tensorflow::Var* table() const { return variables_[0].get(); }
   tensorflow::Var* state(int index) const { return variables_[1 + index].get(); }
   int states() const { return static_cast<int>(variables_.size()) - 1; }
   const tensorflow::Tensor& ids() const { return *ids_; }
+  const tensorflow::Tensor& offsets() const { return *offsets_; }  // of a bag op
   const tensorflow::Tensor& gradients() const { return *gradients_; }
   const tensorflow::Tensor& base_rows() const { return *base_rows_; }
   const tensorflow::Tensor& table_rows() const { return *table_rows_; }
@@ -148,7 +190,7 @@ class UpdateInputs {
  private:
   std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> variables_;
   std::vector<tensorflow::mutex_lock> locks_;  // destroyed, so unlocked, before variables_
-  const tensorflow::Tensor *ids_, *gradients_, *base_rows_, *table_rows_;
+  const tensorflow::Tensor *ids_, *offsets_, *gradients_, *base_rows_, *table_rows_;
   const tensorflow::Tensor *learning_rate_, *scale_;
 };
 

@@ -1,8 +1,8 @@
-// The launchers of embedding updates: SGD with atomics (embedding_sgd.cu) or sorted places
-// (embedding_sorted.cu).
+// The launchers of embedding updates: SGD with atomics (embedding_sgd.cu, for bags
+// embedding_bags_sgd.cu) or sorted places (embedding_sorted.cu).
 #include <cstring>
 
-#include "embedding/embedding_rows.cuh"
+#include "embedding/embedding_bags.cuh"
 
 namespace dlrm::gpu {
 namespace {
@@ -29,8 +29,9 @@ int dlrm_row_optimizer(const char* name) {
 cudaError_t dlrm_embedding_workspace_bytes(const DlrmEmbeddingBatch* batch,
                                            const DlrmEmbeddingUpdate* update, size_t* bytes) {
   *bytes = 0;
-  return dlrm::gpu::takes_atomics(*update) ? dlrm::gpu::sgd_workspace_bytes(*batch, bytes)
-                                           : dlrm::gpu::sorted_workspace_bytes(*batch, bytes);
+  if (!dlrm::gpu::takes_atomics(*update)) return dlrm::gpu::sorted_workspace_bytes(*batch, bytes);
+  return dlrm::gpu::has_bags(*batch) ? dlrm::gpu::bag_sgd_workspace_bytes(*batch, bytes)
+                                     : dlrm::gpu::sgd_workspace_bytes(*batch, bytes);
 }
 
 cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
@@ -38,8 +39,9 @@ cudaError_t dlrm_embedding_update(const DlrmEmbeddingBatch* batch,
                                   void* rows, void* workspace, size_t workspace_bytes,
                                   cudaStream_t stream) {
   if (update->learning_rate == nullptr || update->scale == nullptr) return cudaErrorInvalidValue;
-  const auto apply =
-      dlrm::gpu::takes_atomics(*update) ? dlrm::gpu::sgd_with_atomics : dlrm::gpu::sorted_update;
+  const auto with_atomics =
+      dlrm::gpu::has_bags(*batch) ? dlrm::gpu::bag_sgd_with_atomics : dlrm::gpu::sgd_with_atomics;
+  const auto apply = dlrm::gpu::takes_atomics(*update) ? with_atomics : dlrm::gpu::sorted_update;
   return apply(*batch, *update, gradients, rows, workspace, workspace_bytes, stream);
 }
 

@@ -32,13 +32,28 @@ class RowIds(NamedTuple):
     bags: Bags | None = None
     offsets: Any = None
 
+    @property
+    def has_bags(self) -> bool:
+        """Whether a sample may have other than one id for a table.
+
+        Raises:
+            ValueError: there are both bags and offsets.
+        """
+        if self.offsets is None:
+            return self.bags is not None and not self.bags.is_one_hot
+        if self.bags is not None:
+            raise ValueError("embedding: expected bags or offsets, found both")
+        return True
+
 
 class RowRule(NamedTuple):
     """How gradients change rows.
 
     Attributes:
-        optimizer: name of a rule in row_optimizers.h: sgd, adagrad, rowwise_adagrad or ftrl.
-        hyperparameters: (epsilon,) for both Adagrads, (l1, l2, beta) for ftrl, () for sgd.
+        optimizer: name of a rule in row_optimizers.h: sgd, adagrad, rowwise_adagrad, ftrl or
+            adam.
+        hyperparameters: (epsilon,) for both Adagrads, (l1, l2, beta) for ftrl, (beta1, beta2,
+            epsilon) for adam, () for sgd.
         deterministic: False lets a GPU add the gradients of SGD in any order (faster). CPUs and
             the other rules always keep the order of the batch.
     """
@@ -120,6 +135,9 @@ def embedding_update(
       ``row -= learning_rate * g / (sqrt(accumulator) + epsilon)``.
     - ``rowwise_adagrad``: the same with ``accumulator += mean(g * g)``, one value per row, as in
       FBGEMM's ``EXACT_ROWWISE_ADAGRAD``.
+    - ``adam``: Adam (Kingma and Ba, ICLR 2015) without the correction of the averages' bias, which
+      is a factor on ``learning_rate``. ``m += (g - m) * (1 - beta1)``,
+      ``v += (g * g - v) * (1 - beta2)``, ``row -= learning_rate * m / (sqrt(v) + epsilon)``.
     - ``ftrl``: FTRL-Proximal (McMahan et al., KDD 2013). ``n = accumulator + g * g``,
       ``z = linear + learning_rate * g - (sqrt(n) - sqrt(accumulator)) * row``, then row = 0 where
       ``|z| <= l1``, else ``(sign(z) * l1 - z) / (sqrt(n) + beta + 2 * l2)``; accumulator = n,
@@ -137,7 +155,8 @@ def embedding_update(
     Args:
         table: float32 variable [rows, D].
         states: float32 variables of the rule: [] for sgd, [accumulator] for adagrad ([rows, D])
-            and rowwise_adagrad ([rows]), [accumulator, linear] for ftrl (both [rows, D]).
+            and rowwise_adagrad ([rows]), [accumulator, linear] for ftrl and [m, v] for adam (all
+            [rows, D]).
         where: the rows.
         gradients: [B, T, D], float32, bfloat16 or float16.
         learning_rate: scalar.
@@ -185,13 +204,9 @@ def _inputs(where):
         "base_rows": _on_host(where.base_rows),
         "table_rows": _on_host(where.table_rows),
     }
-    bags = where.bags
-    if where.offsets is None and (bags is None or bags.is_one_hot):
+    if not where.has_bags:
         return inputs, False
-    if where.offsets is not None:
-        if bags is not None:
-            raise ValueError("embedding: expected bags or offsets, found both")
-        bags = Bags((), (), ())
+    bags = Bags((), (), ()) if where.bags is None else where.bags
     inputs["offsets"] = tf.zeros([0], tf.int32) if where.offsets is None else where.offsets
     inputs["hotness"] = list(bags.hotness)
     inputs["mean"] = [pooling == "mean" for pooling in bags.pooling]

@@ -170,6 +170,35 @@ struct Ftrl {
   Register rate, l1, proximal;
 };
 
+// Adam (Kingma and Ba, ICLR 2015, the order at the end of section 2) without the correction of the
+// averages' bias, a factor sqrt(1 - beta2^t) / (1 - beta1^t) that is the same for all rows and part
+// of the learning rate:
+//   m += (g - m) * (1 - beta1);  v += (g^2 - v) * (1 - beta2);
+//   row -= learning_rate * m / (sqrt(v) + epsilon).
+// A row that does not occur keeps its averages, as in TensorFlow Addons' LazyAdam.
+template <class V>
+struct Adam {
+  using Register = typename V::Register;
+  static constexpr const char* kName = "adam";
+  static constexpr bool kInOrder = false;
+  static constexpr int kColumnStates = 2, kRowStates = 0, kHyperparameters = 3;
+
+  DLRM_RULE explicit Adam(const RowStep& s)
+      : rate(V::Broadcast(s.learning_rate)),
+        decay1(V::Broadcast(1.0f - s.hyperparameters[0])),
+        decay2(V::Broadcast(1.0f - s.hyperparameters[1])),
+        epsilon(V::Broadcast(s.hyperparameters[2])) {}
+  DLRM_RULE Register Apply(Register row, Register g, Register* states, Register) const {
+    Register& m = states[0];
+    Register& v = states[1];
+    m = V::Add(m, V::Multiply(V::Subtract(g, m), decay1));
+    v = V::Add(v, V::Multiply(V::Subtract(V::Multiply(g, g), v), decay2));
+    return V::Subtract(row, V::Divide(V::Multiply(rate, m), V::Add(V::SquareRoot(v), epsilon)));
+  }
+
+  Register rate, decay1, decay2, epsilon;
+};
+
 // A list of rules. A rule's index is its position in the list.
 template <template <class> class... Rules>
 struct RowRuleList {
@@ -188,7 +217,7 @@ struct RowRuleList {
   }
 };
 
-using RowRules = RowRuleList<Sgd, Adagrad, RowwiseAdagrad, Ftrl>;
+using RowRules = RowRuleList<Sgd, Adagrad, RowwiseAdagrad, Ftrl, Adam>;
 
 }  // namespace
 }  // namespace dlrm

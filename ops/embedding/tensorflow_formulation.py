@@ -2,24 +2,35 @@
 
 Ids out of range raise TensorFlow's error on CPUs; on GPUs TensorFlow reads zeros for them.
 Duplicates are added in no particular order, so sums equal the native ops' up to rounding.
+
+Bags need memory for each distinct row and for each bag, but not for each id: sparse segment sums
+add rows, or gradients, without a copy of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ops.bags import EMPTY
 from ops.embedding.native import RowIds
 
 
 def embedding_lookup_tensorflow(
     table: tf.Variable, where: RowIds, dtype: Any = tf.float32
 ) -> tf.Tensor:
-    """Looks rows up with ``tf.gather``; see ``embedding_lookup``."""
-    rows = _rows(where)
-    return tf.cast(tf.gather(table, rows), dtype)
+    """Looks rows up with ``tf.gather``, and adds those of a bag; see ``embedding_lookup``."""
+    if not where.has_bags:
+        return tf.cast(tf.gather(table, _rows(where)), dtype)
+    bags = _bag_rows(where)
+    rows, numbers = tf.unique(bags.rows)
+    sums = tf.sparse.segment_sum(
+        tf.gather(table, rows), numbers, bags.bag_of_id, num_segments=tf.size(bags.factors)
+    )
+    vectors = bags.factors[:, tf.newaxis] * sums
+    return tf.reshape(tf.cast(vectors, dtype), [-1, bags.features, table.shape[1]])
 
 
 def embedding_update_tensorflow(
@@ -37,7 +48,7 @@ def embedding_update_tensorflow(
     Args:
         table: this and the arguments up to `scale` are those of ``embedding_update``.
         states: variables of the rule.
-        where: the rows, with ids [B, T].
+        where: the rows.
         gradients: [B, T, D].
         learning_rate: scalar.
         scale: scalar factor on the gradients; 0 leaves rows and states unchanged.
@@ -45,7 +56,17 @@ def embedding_update_tensorflow(
         hyperparameters: hyper-parameters of the rule.
     """
     gradients = tf.reshape(tf.cast(gradients, tf.float32), [-1, table.shape[1]])
-    slices = tf.IndexedSlices(gradients, tf.reshape(_rows(where), [-1]))
+    if where.has_bags:
+        bags = _bag_rows(where)
+        # The sum of the gradients of each row, whose ids are neighbours in this order.
+        order = tf.argsort(bags.rows)
+        rows, numbers = tf.unique(tf.gather(bags.rows, order))
+        sums = tf.sparse.segment_sum(
+            bags.factors[:, tf.newaxis] * gradients, tf.gather(bags.bag_of_id, order), numbers
+        )
+        slices = tf.IndexedSlices(sums, rows)
+    else:
+        slices = tf.IndexedSlices(gradients, tf.reshape(_rows(where), [-1]))
     apply_slices(table, states, slices, learning_rate, scale, formula, hyperparameters)
 
 
@@ -97,8 +118,35 @@ def apply_slices(
     tf.raw_ops.ResourceScatterSub(resource=table.handle, indices=rows, updates=changes)
 
 
+class _BagRows(NamedTuple):
+    """The ids of all bags without empty slots. Bag b * T + t: those of sample b, feature t."""
+
+    rows: tf.Tensor  # [n] int64 rows of the variable; -1 for ids out of range
+    bag_of_id: tf.Tensor  # [n] int32, rising
+    factors: tf.Tensor  # [B * T] float32: 1 / the number of ids of each bag to average, else 1
+    features: int
+
+
+def _bag_rows(where):
+    if where.offsets is not None:
+        lengths = where.offsets[1:] - where.offsets[:-1]
+        bag_of_id = tf.repeat(tf.range(tf.size(lengths)), lengths)
+        return _BagRows(_rows(where), bag_of_id, tf.ones_like(lengths, tf.float32), 1)
+    features, slots = where.bags.features, where.bags.feature_of_slots()
+    ids = tf.convert_to_tensor(where.ids)
+    filled = (ids != EMPTY) | ~tf.gather(where.bags.variable, slots)
+    rows = _rows(RowIds(ids, tf.gather(where.base_rows, slots), tf.gather(where.table_rows, slots)))
+    bag_of_slot = tf.range(tf.shape(filled)[0])[:, tf.newaxis] * features + slots
+    bag_of_id = tf.boolean_mask(bag_of_slot, filled)
+    counts = tf.math.bincount(bag_of_id, minlength=tf.shape(filled)[0] * features)
+    means = [[pooling == "mean" for pooling in where.bags.pooling]]
+    counts = tf.where(means, tf.reshape(counts, [-1, features]), 1)
+    factors = 1 / tf.cast(tf.maximum(counts, 1), tf.float32)
+    return _BagRows(tf.boolean_mask(rows, filled), bag_of_id, tf.reshape(factors, [-1]), features)
+
+
 def _rows(where):
-    """Returns rows of the variable, int64 [B, T]; -1 for ids out of range."""
+    """Returns rows of the variable, int64 like the ids; -1 for ids out of range."""
     ids = tf.cast(where.ids, tf.int64)
     base_rows = tf.cast(where.base_rows, tf.int64)
     inside = (ids >= 0) & (ids < tf.cast(where.table_rows, tf.int64))

@@ -9,6 +9,7 @@ is NaN, and cuBLASLt's on GPUs.
 from ops.mlp.native import (
     MlpActivations,
     MlpGradients,
+    kernel_device,
     load_kernels,
     mlp,
     mlp_backward,
@@ -18,6 +19,7 @@ from ops.mlp.native import (
 __all__ = [
     "MlpActivations",
     "MlpGradients",
+    "kernel_device",
     "load_kernels",
     "mlp",
     "mlp_backward",

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "mlp/mlp_kernel.h"
-#include "tensorflow/core/util/work_sharder.h"
 
 namespace dlrm {
 namespace {
@@ -15,58 +14,18 @@ using tensorflow::OpOutputList;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-// Slot 0 accumulates into the output tensors, every other slot into temporary memory.
-struct Sums {
-  std::vector<std::vector<float*>> of;  // [slot][kernel 0, bias 0, kernel 1, ...]
-  std::vector<int64_t> sizes;           // [kernel 0, bias 0, kernel 1, ...]
-  SlotMemory memory;
-
-  Status Allocate(OpKernelContext* c, int64_t slots, OpOutputList* kernels, OpOutputList* biases) {
-    of.resize(std::max<int64_t>(1, slots));
-    size_t bytes = 0;
-    for (int l = 0; l < kernels->size(); ++l) {
-      for (Tensor* gradient : {(*kernels)[l], (*biases)[l]}) {
-        of[0].push_back(gradient->flat<float>().data());
-        sizes.push_back(gradient->NumElements());
-        bytes += Lines(gradient->TotalBytes());
-      }
-    }
-    if (slots > 1) TF_RETURN_IF_ERROR(memory.Allocate(c, slots - 1, bytes));
-    for (int64_t slot = 1; slot < slots; ++slot) {
-      char* next = memory.of(slot - 1);
-      for (int64_t size : sizes) {
-        of[slot].push_back(reinterpret_cast<float*>(next));
-        next += Lines(size * sizeof(float));
-      }
-    }
-    return Status();
-  }
-
-  // Adds the sums of slots 1, 2, ... to those of slot 0, in this order.
-  void AddUp(OpKernelContext* c) const {
-    if (of.size() < 2) return;
-    const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
-    for (size_t part = 0; part < sizes.size(); ++part) {
-      tensorflow::Shard(workers.num_threads, workers.workers, sizes[part], of.size(),
-                        [&](int64_t begin, int64_t end) {
-                          for (size_t slot = 1; slot < of.size(); ++slot) {
-                            float* total = of[0][part];
-                            const float* more = of[slot][part];
-                            for (int64_t i = begin; i < end; ++i) total[i] += more[i];
-                          }
-                        });
-    }
-  }
-};
-
 template <class T>
 class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
  public:
   using Base = MlpKernel<T, MlpBackward<T>>;
   using S = typename Base::S;
   static constexpr bool kBackward = true;
+  static constexpr int64_t kMostSumBytes = 512ll << 20;
+
+  static int64_t ChunkRows(size_t, const std::vector<int64_t>&) { return 1024; }
 
   explicit MlpBackward(tensorflow::OpKernelConstruction* c) : Base(c) {
+    OP_REQUIRES_OK(c, c->GetAttr("last_relu", &last_relu_));
     OP_REQUIRES_OK(c, c->GetAttr("input_gradient", &input_gradient_));
   }
 
@@ -108,8 +67,12 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     const int layers = kernels.size();
     PackedKernels packed;
     OP_REQUIRES_OK(c, packed.Pack(c, *batch.products, kernels, same ? nullptr : functions.round));
-    Sums sums;
-    OP_REQUIRES_OK(c, sums.Allocate(c, chunks.slots, &kernel_gradients, &bias_gradients));
+    std::vector<Tensor*> gradients;  // of kernel 0, bias 0, kernel 1, ...
+    for (int l = 0; l < layers; ++l) {
+      gradients.insert(gradients.end(), {kernel_gradients[l], bias_gradients[l]});
+    }
+    GradientSums sums;
+    OP_REQUIRES_OK(c, sums.Allocate(c, chunks.slots, gradients));
 
     // Per slot: the gradients of a layer's outputs and inputs, the layer's inputs converted to C,
     // and oneDNN's scratch memory.
@@ -122,11 +85,11 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
     std::vector<const S*> inputs(1, ElementsOf<S>(c->input(2)));
     for (const Tensor& activations : hidden) inputs.push_back(ElementsOf<S>(activations));
     const S* gradient = ElementsOf<S>(c->input(0));
-    const S* y = this->last_relu_ ? ElementsOf<S>(c->input(1)) : nullptr;
+    const S* y = last_relu_ ? ElementsOf<S>(c->input(1)) : nullptr;
     S* x_gradient = MutableElementsOf<S>(*c->mutable_output(0));
 
     const auto work = [&](int64_t slot) {
-      const std::vector<float*>& own_sums = sums.of[slot];
+      const std::vector<float*>& own_sums = sums.of(slot);
       for (int l = 0; l < layers; ++l) {
         std::fill_n(own_sums[2 * l + 1], widths[l + 1], 0.0f);
       }
@@ -183,7 +146,7 @@ class MlpBackward : public MlpKernel<T, MlpBackward<T>> {
   }
 
  private:
-  bool input_gradient_;
+  bool last_relu_, input_gradient_;
 };
 
 REGISTER_KERNEL_BUILDER(

@@ -47,7 +47,8 @@ Status RunSlots(OpKernelContext* c, int64_t slots, const std::function<void(int6
                         error = caught.what();
                       }
                     });
-  return error.empty() ? Status() : Internal("oneDNN failed in an MLP op: ", error);
+  return error.empty() ? Status()
+                       : Internal("oneDNN failed in ", c->op_kernel().type_string(), ": ", error);
 }
 
 Status SlotMemory::Allocate(OpKernelContext* c, int64_t slots, size_t bytes) {
@@ -57,6 +58,41 @@ Status SlotMemory::Allocate(OpKernelContext* c, int64_t slots, size_t bytes) {
   char* data = reinterpret_cast<char*>(memory_.flat<int8_t>().data());
   data_ = data + (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64;
   return Status();
+}
+
+Status GradientSums::Allocate(OpKernelContext* c, int64_t slots,
+                              const std::vector<Tensor*>& gradients) {
+  sums_.resize(std::max<int64_t>(1, slots));
+  size_t bytes = 0;
+  for (Tensor* gradient : gradients) {
+    sums_[0].push_back(gradient->flat<float>().data());
+    sizes_.push_back(gradient->NumElements());
+    bytes += Lines(gradient->TotalBytes());
+  }
+  if (slots > 1) TF_RETURN_IF_ERROR(memory_.Allocate(c, slots - 1, bytes));
+  for (int64_t slot = 1; slot < slots; ++slot) {
+    char* next = memory_.of(slot - 1);
+    for (int64_t size : sizes_) {
+      sums_[slot].push_back(reinterpret_cast<float*>(next));
+      next += Lines(size * sizeof(float));
+    }
+  }
+  return Status();
+}
+
+void GradientSums::AddUp(OpKernelContext* c) const {
+  if (sums_.size() < 2) return;
+  const auto& workers = *c->device()->tensorflow_cpu_worker_threads();
+  for (size_t part = 0; part < sizes_.size(); ++part) {
+    tensorflow::Shard(workers.num_threads, workers.workers, sizes_[part], sums_.size(),
+                      [&](int64_t begin, int64_t end) {
+                        for (size_t slot = 1; slot < sums_.size(); ++slot) {
+                          float* total = sums_[0][part];
+                          const float* more = sums_[slot][part];
+                          for (int64_t i = begin; i < end; ++i) total[i] += more[i];
+                        }
+                      });
+  }
 }
 
 Status PackedKernels::Pack(OpKernelContext* c, const MlpProducts& products,

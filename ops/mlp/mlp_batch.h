@@ -1,5 +1,5 @@
-// Shared by the forward and the backward kernel: the partition of a batch over threads, cached
-// products, temporary memory.
+// Shared by the forward and backward kernels of MLPs and cross networks: the partition of a batch
+// over threads, cached products, temporary memory.
 
 #ifndef DLRM_OPS_MLP_MLP_BATCH_H_
 #define DLRM_OPS_MLP_MLP_BATCH_H_
@@ -77,6 +77,23 @@ class SlotMemory {
   size_t bytes_ = 0;
 };
 
+// float32 sums of gradients, one for each slot, which are added up in a fixed order. Slot 0's are
+// the output tensors, every other slot's are in temporary memory.
+class GradientSums {
+ public:
+  Status Allocate(tensorflow::OpKernelContext* c, int64_t slots,
+                  const std::vector<tensorflow::Tensor*>& gradients);
+  // The slot's sums, in the order of the gradients; not initialized.
+  const std::vector<float*>& of(int64_t slot) const { return sums_[slot]; }
+  // Adds the sums of slots 1, 2, ... to those of slot 0, in this order.
+  void AddUp(tensorflow::OpKernelContext* c) const;
+
+ private:
+  std::vector<std::vector<float*>> sums_;  // [slot][gradient]
+  std::vector<int64_t> sizes_;             // [gradient]
+  SlotMemory memory_;
+};
+
 // An MLP's kernels in the layout of its products. Owns the memory.
 class PackedKernels {
  public:
@@ -92,12 +109,6 @@ class PackedKernels {
 };
 
 int64_t Threads(tensorflow::OpKernelContext* c);
-
-// Default rows of a chunk. float32 products pack the kernel at every call, which pays off only for
-// many rows; bfloat16 products use a kernel that is packed once.
-template <class C>
-constexpr int64_t kForwardRows = sizeof(C) == 4 ? 1024 : 256;
-constexpr int64_t kBackwardRows = 1024;
 
 // The products for a batch. Size(chunk) is their index: 0 for full chunks, 1 for the tail.
 struct BatchProducts {

@@ -16,8 +16,17 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
  public:
   using Base = MlpKernel<T, MlpForward<T>>;
   using S = typename Base::S;
-  using Base::Base;
   static constexpr bool kBackward = false;
+
+  // float32 products pack the kernel at every call, which pays off only for many rows; bfloat16
+  // products use a kernel that is packed once.
+  static int64_t ChunkRows(size_t element_bytes, const std::vector<int64_t>&) {
+    return element_bytes == 4 ? 1024 : 256;
+  }
+
+  explicit MlpForward(tensorflow::OpKernelConstruction* c) : Base(c) {
+    OP_REQUIRES_OK(c, c->GetAttr("last_relu", &last_relu_));
+  }
 
   void Compute(OpKernelContext* c) override {
     OpOutputList hidden;
@@ -86,13 +95,16 @@ class MlpForward : public MlpKernel<T, MlpForward<T>> {
               }
               batch.products->layers()[l].kernel[batch.Size(chunk)].Run(
                   in, packed.of(l), biases[l].template flat<float>().data(), out, scratch);
-              const bool relu = l + 1 < layers || this->last_relu_;
+              const bool relu = l + 1 < layers || last_relu_;
               if (relu || !same) functions.finish(out, rows * widths[l + 1], relu, keep);
               in = out;
             }
           }
         }));
   }
+
+ private:
+  bool last_relu_;
 };
 
 REGISTER_KERNEL_BUILDER(

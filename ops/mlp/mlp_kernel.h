@@ -1,4 +1,5 @@
-// Base class of the forward and the backward kernel: attributes, choice of the products' type.
+// Base class of kernels that are chains of products (MLPs, cross networks): attributes, choice of
+// the products' type.
 
 #ifndef DLRM_OPS_MLP_MLP_KERNEL_H_
 #define DLRM_OPS_MLP_MLP_KERNEL_H_
@@ -13,7 +14,12 @@
 
 namespace dlrm {
 
-// Derived has: bool kBackward; template <class C> void Run(OpKernelContext*, const BatchProducts&).
+// Derived has:
+//   bool kBackward
+//   int64_t kMostSumBytes  only if kBackward: bounds the temporary sums of gradients, of all slots
+//   int64_t ChunkRows(size_t element_bytes, const std::vector<int64_t>& widths)  default, of a
+//   chunk template <class C> void Run(OpKernelContext*, const std::vector<int64_t>& widths,
+//                               const BatchProducts&)
 // T is TensorFlow's element type, S the kernels' type for it.
 template <class T, class Derived>
 class MlpKernel : public tensorflow::OpKernel {
@@ -22,7 +28,6 @@ class MlpKernel : public tensorflow::OpKernel {
 
   explicit MlpKernel(tensorflow::OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES(c, InstructionSetError()[0] == '\0', InvalidArgument(InstructionSetError()));
-    OP_REQUIRES_OK(c, c->GetAttr("last_relu", &last_relu_));
     OP_REQUIRES_OK(c, c->GetAttr("chunk_rows", &chunk_rows_));
   }
 
@@ -37,7 +42,7 @@ class MlpKernel : public tensorflow::OpKernel {
       }
       RunIn<float>(c, widths, batch);
     } catch (const std::exception& caught) {
-      c->CtxFailure(Internal("oneDNN failed in an MLP op: ", caught.what()));
+      c->CtxFailure(Internal("oneDNN failed in ", this->type_string(), ": ", caught.what()));
     }
   }
 
@@ -48,30 +53,30 @@ class MlpKernel : public tensorflow::OpKernel {
   template <class C>
   static constexpr bool kSame = std::is_same_v<S, C>;
 
-  bool last_relu_;
-
  private:
   static constexpr int64_t kLeastRowsForward = 64;
   // Each backward slot costs the addition of sums as large as all kernels.
   static constexpr int64_t kLeastRowsBackward = 256;
 
-  // The number of slots: at most `threads`, and few enough that their sums take at most 512 MiB.
-  static int64_t SumsThatFit(int64_t threads, const std::vector<int64_t>& widths) {
-    constexpr int64_t kMostBytes = 512ll << 20;
+  // The number of slots: at most `threads`; in the backward kernel few enough that their sums fit.
+  static int64_t Slots(int64_t threads, const std::vector<int64_t>& widths) {
     int64_t bytes = 0;
     for (size_t l = 0; l + 1 < widths.size(); ++l) {
       bytes += (widths[l] + 1) * widths[l + 1] * static_cast<int64_t>(sizeof(float));
     }
-    return std::min(threads, std::max<int64_t>(1, kMostBytes / bytes));
+    if constexpr (Derived::kBackward) {
+      return std::min(threads, std::max<int64_t>(1, Derived::kMostSumBytes / bytes));
+    }
+    return threads;
   }
 
   template <class C>
   bool RunIn(tensorflow::OpKernelContext* c, const std::vector<int64_t>& widths, int64_t batch) {
     constexpr bool backward = Derived::kBackward;
-    const int64_t preferred = backward ? kBackwardRows : kForwardRows<C>;
-    const Chunks chunks = Chunks::Of(batch, backward ? SumsThatFit(Threads(c), widths) : Threads(c),
-                                     chunk_rows_ > 0 ? chunk_rows_ : preferred,
-                                     backward ? kLeastRowsBackward : kLeastRowsForward);
+    const Chunks chunks =
+        Chunks::Of(batch, Slots(Threads(c), widths),
+                   chunk_rows_ > 0 ? chunk_rows_ : Derived::ChunkRows(sizeof(C), widths),
+                   backward ? kLeastRowsBackward : kLeastRowsForward);
     const auto products = cache_.Get(widths, chunks, TypeOf<C>(), backward);
     // oneDNN's reference code is about a hundred times slower than float products.
     if (!std::is_same_v<C, float> && products->is_slow()) return false;

@@ -5,31 +5,11 @@
 #ifndef DLRM_OPS_MLP_MLP_ROWS_H_
 #define DLRM_OPS_MLP_MLP_ROWS_H_
 
+#include "cpu/vector_elements.h"
 #include "mlp/mlp_cpu.h"
 
 namespace dlrm {
 namespace {
-
-template <class V, class T>
-typename V::Register LoadUpTo(const T* p, int64_t left) {
-  return left >= V::kFloats ? V::Load(p) : V::LoadFirst(p, left);
-}
-template <class V, class T>
-void StoreUpTo(T* p, typename V::Register r, int64_t left) {
-  if (left >= V::kFloats) {
-    V::Store(p, r);
-  } else {
-    V::StoreFirst(p, r, left);
-  }
-}
-
-// r rounded to values of S.
-template <class V, class S>
-typename V::Register Rounded(typename V::Register r) {
-  S held[V::kFloats];
-  V::Store(held, r);
-  return V::Load(held);
-}
 
 template <class V, class S, class C>
 void Finish(C* z, int64_t count, bool relu, S* out) {

@@ -65,6 +65,15 @@ def load_kernels(dtype: tf.DType) -> ModuleType:
     return loader.load()
 
 
+def kernel_device() -> str:
+    """Returns the type of this process's device, "GPU" or "CPU"; see `load_kernels`.
+
+    Raises:
+        ops.loader.LibraryNotBuiltError: as `load_kernels`.
+    """
+    return _kernels()[0]
+
+
 @functools.cache
 def _kernels() -> tuple[str, tuple[tf.DType, ...]]:
     """Loads the kernels; returns (type of their device, types of x that they support)."""

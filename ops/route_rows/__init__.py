@@ -1,4 +1,4 @@
-"""Python wrapper of `Dlrm>RouteRows`."""
+"""Python wrappers of `Dlrm>RouteRows` and `Dlrm>RouteBags`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ops import loader
+from ops.bags import Bags
 
 
 class RoutedRows(NamedTuple):
@@ -69,4 +70,87 @@ def route_rows(
         ranks=ranks,
         unique=unique,
         name=name,
+    )
+
+
+class RoutedBags(NamedTuple):
+    """The requests of one batch of bags, each for the sum of some rows of one owner.
+
+    A *contribution* is a vector that is added to a bag's piece: a (sample, table, piece), numbered
+    in this order.
+
+    Attributes:
+        rows: int32 [m], rows of the owners' variables, request by request.
+        rows_requested: int32 [N], number of rows of each owner.
+        sizes: int32 [n], number of rows of each request, sorted by owner.
+        requested: int32 [N], number of requests to each owner.
+        inverse_permutation: int32 [C], the vector of each contribution, sorted by bag.
+        bag_segments: int32 [C], the bag of each contribution, ascending.
+        permutation: int32 [C], the bag of each contribution, sorted by vector.
+        vector_segments: int32 [C], the vector of each contribution, ascending. Without `unique`
+            empty: contribution i is then that of vector i.
+        counts: int32 [b, T], the number of ids where vectors are averaged, at least 1, else 1;
+            [0, 0] if all are summed.
+    """
+
+    rows: tf.Tensor
+    rows_requested: tf.Tensor
+    sizes: tf.Tensor
+    requested: tf.Tensor
+    inverse_permutation: tf.Tensor
+    bag_segments: tf.Tensor
+    permutation: tf.Tensor
+    vector_segments: tf.Tensor
+    counts: tf.Tensor
+
+
+def route_bags(
+    ids: tf.Tensor,
+    bags: Bags,
+    vocab_sizes: Sequence[int] | np.ndarray,
+    owners: np.ndarray,
+    bases: np.ndarray,
+    steps: np.ndarray,
+    ranks: int,
+    unique: bool,
+    name: str | None = None,
+) -> RoutedBags:
+    """Returns the sums of rows to request from each rank, and the bags that they belong to.
+
+    Without `unique`, each bag requests one vector from each owner of its rows. With `unique`, a
+    table's rows are each requested once instead if that is not more vectors in this batch.
+
+    Args:
+        ids: int32 [b, W].
+        bags: the slots of the T tables.
+        vocab_sizes: this and the others are those of `route_rows`. The pieces of a table are either
+            all partitioned or none.
+        owners: [T, P].
+        bases: [T, P, N].
+        steps: [T, P].
+        ranks: N.
+        unique: request rows once where that is less.
+        name: of the op.
+
+    Returns:
+        The `RoutedBags`.
+
+    Raises:
+        ops.loader.LibraryNotBuiltError: the native library is not built.
+        tf.errors.InvalidArgumentError: an id is outside its table (table, sample, id and bound).
+    """
+    return RoutedBags(
+        *loader.load().dlrm_route_bags(
+            ids=ids,
+            vocab_sizes=[int(size) for size in vocab_sizes],
+            owners=[int(owner) for owner in owners.reshape(-1)],
+            bases=[int(base) for base in bases.reshape(-1)],
+            steps=[int(step) for step in steps.reshape(-1)],
+            hotness=list(bags.hotness),
+            mean=[pooling == "mean" for pooling in bags.pooling],
+            variable=list(bags.variable),
+            ranks=ranks,
+            unique=unique,
+            name=name,
+        )
     )

@@ -8,6 +8,7 @@ import numpy as np
 from tests.gpu.embedding_checks import require_equal
 from tests.gpu.interaction_checks import MismatchError, require_within, run_all
 from tests.gpu.launchers import (
+    DENSE_HYPERPARAMETERS,
     DENSE_OPTIMIZERS,
     DenseUpdate,
     LossRecord,
@@ -24,7 +25,7 @@ MLPERF_SIZES = tuple(
 
 
 class UpdateProblem:
-    """Random variables with states of 0 on the device.
+    """Random variables with equal states on the device.
 
     Args:
         library: the launchers.
@@ -33,15 +34,20 @@ class UpdateProblem:
         optimizer: name.
         sizes: elements of each variable.
         offset: bytes by which variables, states and pieces are misaligned.
+        hyperparameters: of the kernel, default: the optimizer's.
+        initial: value of all states.
     """
 
-    def __init__(self, library, memory, rng, optimizer, sizes, offset=0):
+    def __init__(self, library, memory, rng, optimizer, sizes, offset=0, hyperparameters=None,
+                 initial=0.0):  # fmt: skip
+        #: Values of the kernel's hyper-parameters.
+        self.hyperparameters = tuple(hyperparameters or DENSE_HYPERPARAMETERS[optimizer])
         self.library, self.memory, self.optimizer = library, memory, optimizer
         self.sizes, self._offset = list(sizes), offset
         weights = [rng.standard_normal(size).astype(np.float32) for size in sizes]
         self.variables = [memory.upload(weight, offset) for weight in weights]
         self.states = [
-            memory.upload(np.zeros(size, np.float32), offset)
+            memory.upload(np.full(size, initial, np.float32), offset)
             for size in sizes for _ in range(STATES[optimizer])
         ]  # fmt: skip
         self.iteration = memory.upload(np.zeros(1, np.int64))
@@ -54,6 +60,7 @@ class UpdateProblem:
         result = self.memory.upload(np.asarray([7], np.uint8))
         description = DenseUpdate(
             DENSE_OPTIMIZERS.index(self.optimizer), len(self.sizes), len(pieces),
+            self.hyperparameters,
             pointer_array(self.variables),
             pointer_array(self.states), int64_array(self.sizes),
             pointer_array(uploaded),
@@ -83,17 +90,25 @@ class UpdateProblem:
         return joined(self.variables), states, int(self.iteration.download()[0])
 
 
-def in_float32(optimizer, weights, states, gradients, rate):
+def random_hyperparameters(rng, optimizer):
+    """Returns values of the kernel's hyper-parameters that change results."""
+    epsilon = float(10.0 ** rng.uniform(-8, -1))
+    if optimizer == "adam":
+        return (*(float(beta) for beta in rng.uniform(0.5, 0.999, 2)), epsilon)
+    return (epsilon,) * (optimizer == "adagrad")
+
+
+def in_float32(optimizer, weights, states, gradients, rate, hyperparameters):
     """Returns (weights, states) after SGD or Adagrad in float32, in the documented order."""
     rate = np.float32(rate)
     if optimizer == "sgd":
         return weights - gradients * rate, []
     accumulated = states[0] + gradients * gradients
-    root = np.sqrt(accumulated + np.float32(1e-8))
+    root = np.sqrt(accumulated) + np.float32(hyperparameters[0])
     return weights - rate * gradients / root, [accumulated]
 
 
-def check_step(optimizer, before, after, gradients, rate):
+def check_step(optimizer, before, after, gradients, rate, hyperparameters):
     """Compares a step with float64; returns the largest error / limit.
 
     Args:
@@ -102,6 +117,7 @@ def check_step(optimizer, before, after, gradients, rate):
         after: the same after it.
         gradients: float64, divided by the loss scale.
         rate: learning rate.
+        hyperparameters: of the kernel.
     """
     weights, states, updates = before[0].astype(np.float64), before[1], before[2]
     states, rate, unit = [state.astype(np.float64) for state in states], float(rate), 2.0**-22
@@ -111,10 +127,11 @@ def check_step(optimizer, before, after, gradients, rate):
     elif optimizer == "adagrad":
         expected_states = [states[0] + gradients**2]
         limits = [unit * expected_states[0]]
-        change, of_change = rate * gradients / np.sqrt(expected_states[0] + 1e-8), 0.0
+        root = np.sqrt(expected_states[0]) + float(np.float32(hyperparameters[0]))
+        change, of_change = rate * gradients / root, 0.0
     else:
-        betas = [np.float32(0.9), np.float32(0.999)]
-        # These differences are rounded to float32, and 1 - beta2 has an error of 7 in a million.
+        betas, epsilon = [np.float32(b) for b in hyperparameters[:2]], hyperparameters[2]
+        # These differences are rounded to float32: 1 - 0.999 has an error of 7 in a million.
         decays = [float(np.float32(1) - beta) for beta in betas]
         powers = [np.float32(float(beta) ** (updates + 1)) for beta in betas]
         scales = [float(np.float32(1) - power) for power in powers]
@@ -122,7 +139,7 @@ def check_step(optimizer, before, after, gradients, rate):
         v = states[1] + (gradients**2 - states[1]) * decays[1]
         expected_states = [m, v]
         limits = [unit * (np.abs(states[0]) + np.abs(gradients)), unit * (states[1] + gradients**2)]
-        factor = rate * np.sqrt(scales[1]) / scales[0] / (np.sqrt(v) + 1e-7)
+        factor = rate * np.sqrt(scales[1]) / scales[0] / (np.sqrt(v) + epsilon)
         change, of_change = factor * m, factor * limits[0]
     worst = 0.0
     for s, (found, expected, limit) in enumerate(zip(after[1], expected_states, limits)):
@@ -151,8 +168,15 @@ def random_pieces(rng, sizes, kind):
 
 
 def run_update(library, memory, rng, optimizer, sizes, kind, offset):
-    """Some steps, one of which is skipped, and one that leaves NaN in the weights."""
-    problem = UpdateProblem(library, memory, rng, optimizer, sizes, offset)
+    """Some steps, one of which is skipped, and one that leaves NaN in the weights.
+
+    Half of the cases have random hyper-parameters and initial states.
+    """
+    values, initial = None, 0.0
+    if rng.random() < 0.5:
+        values, initial = random_hyperparameters(rng, optimizer), float(rng.uniform(0, 0.1))
+    problem = UpdateProblem(library, memory, rng, optimizer, sizes, offset, values, initial)
+    values = problem.hyperparameters
     worst, total = 0.0, sum(sizes)
     for step in range(4):
         rate, scale = np.float32(rng.uniform(0.01, 2.0)), np.float32(rng.uniform(1.0, 3000.0))
@@ -172,9 +196,10 @@ def run_update(library, memory, rng, optimizer, sizes, kind, offset):
         after, flat = problem.values(), np.concatenate(pieces)[:total]
         require_updates(after, before[2] + 1)
         worst = max(worst, check_step(optimizer, before, after,
-                                      flat.astype(np.float64) / float(scale), rate))  # fmt: skip
+                                      flat.astype(np.float64) / float(scale), rate,
+                                      values))  # fmt: skip
         if optimizer != "adam":
-            weights, states = in_float32(optimizer, *before[:2], flat / scale, rate)
+            weights, states = in_float32(optimizer, *before[:2], flat / scale, rate, values)
             require_equal("weights", after[0], weights)
             for found, expected in zip(after[1], states):
                 require_equal("state", found, expected)

@@ -18,6 +18,19 @@ from tests.gpu.launchers import (
 )
 
 
+def draw_ids(rng, kind, batch, sizes):
+    """Returns ids [batch, len(sizes)], each below its size; kinds as in `Problem`."""
+    shape = (batch, len(sizes))
+    if kind == "equal":
+        return np.broadcast_to(np.minimum(1, sizes - 1), shape).copy()
+    if kind == "zipf":
+        return rng.zipf(1.2, shape) % sizes
+    if kind == "distinct":
+        orders = [rng.permutation(max(batch, size))[:batch] for size in sizes]
+        return np.stack(orders, 1) % sizes
+    return rng.integers(0, sizes, shape)
+
+
 class Problem:
     """Random tables, ids and gradients on the device, with copies on the host.
 
@@ -56,15 +69,7 @@ class Problem:
         )  # fmt: skip
 
     def _draw(self, rng, kind):
-        shape = (self.batch, len(self.sizes))
-        if kind == "equal":
-            return np.broadcast_to(np.minimum(1, self.sizes - 1), shape).copy()
-        if kind == "zipf":
-            return rng.zipf(1.2, shape) % self.sizes
-        if kind == "distinct":
-            orders = [rng.permutation(max(self.batch, size))[: self.batch] for size in self.sizes]
-            return np.stack(orders, 1) % self.sizes
-        return rng.integers(0, self.sizes, shape)
+        return draw_ids(rng, kind, self.batch, self.sizes)
 
     @property
     def numbers(self):
@@ -93,20 +98,24 @@ class Problem:
         workspace.download()  # checks its guards; keeps it until the kernels have run
 
     def check_error(self, expected):
-        """Checks that the error record holds one of the (sample, table) places `expected`."""
+        """Checks that the error record holds one of the bad ids that `add_bad_ids` returned."""
         self.memory.synchronize()
         found = self.kernels.take_id_error()
         if not expected:
             if found is not None:
                 raise MismatchError(f"bad-id record: expected none, found {found}")
             return
-        possible = {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in expected}
+        possible = self.possible_errors(expected)
         if found not in possible:
             raise MismatchError(
                 f"bad-id record: expected one of {sorted(possible)[:4]}, found {found}"
             )
         if self.kernels.take_id_error() is not None:
             raise MismatchError("bad-id record: not cleared after it was taken")
+
+    def possible_errors(self, bad_places):
+        """Returns the records (table, sample, id, bound) of bad ids."""
+        return {(t, b, int(self.ids[b, t]), int(self.sizes[t])) for b, t in bad_places}
 
     def add_bad_ids(self, rng):
         """Puts ids out of range at random (sample, table) places, which it returns."""
@@ -176,16 +185,27 @@ def run_sgd_sorted(problem, bad_places):
     return 0.0
 
 
+# Hyper-parameters of the rules with states.
+_OPTIONS = {
+    "adagrad": (np.float32(1e-8),),
+    "rowwise_adagrad": (np.float32(1e-8),),
+    "ftrl": (0.02, 0.1, 0.5),
+    "adam": (0.9, 0.99, 1e-3),
+}
+
+
 def run_stateful(problem, bad_places, name):
     """Bit for bit its operations in float32; row-wise: within the rounding of the mean square."""
     rate, scale = np.float32(0.05), np.float32(0.25)
-    options = (0.02, 0.1, 0.5) if name == "ftrl" else (np.float32(1e-8),)
+    options = _OPTIONS[name]
     states = [np.abs(problem.rows) + np.float32(0.1)]
     if name == "rowwise_adagrad":
         states = [states[0][:, 0].copy()]
     if name == "ftrl":
         states[0][::2] = 0
         states.append(problem.rows * np.float32(-0.3))
+    if name == "adam":
+        states = [problem.rows * np.float32(-0.3), *states]
     starts = [problem.rows, *states]
     buffers = [problem.memory.upload(start) for start in starts]
     problem.update(name, buffers[0], rate, scale, options, buffers[1:])
@@ -216,7 +236,8 @@ def run_scale_0(problem, bad_places):
     for name, deterministic, options, states in (
         ("sgd", False, (), []), ("sgd", True, (), []), ("adagrad", True, (1e-8,), [of_columns]),
         ("rowwise_adagrad", True, (1e-8,), [per_row]),
-        ("ftrl", True, (0.02, 0.1, 0.5), [of_columns, problem.rows]),
+        ("ftrl", True, _OPTIONS["ftrl"], [of_columns, problem.rows]),
+        ("adam", True, _OPTIONS["adam"], [problem.rows, of_columns]),
     ):  # fmt: skip
         starts = [problem.rows, *states]
         buffers = [problem.memory.upload(start) for start in starts]
@@ -272,6 +293,7 @@ def checks(library, memory, large):
         "Adagrad": (functools.partial(run_stateful, name="adagrad"), long_cases),
         "Adagrad row-wise": (functools.partial(run_stateful, name="rowwise_adagrad"), long_cases),
         "FTRL": (functools.partial(run_stateful, name="ftrl"), long_cases),
+        "Adam": (functools.partial(run_stateful, name="adam"), long_cases),
         "scale 0": (run_scale_0, nothing),
     }
     for name, (run, further) in runs.items():

@@ -62,11 +62,12 @@ class Tables:
     Args:
         library: the launchers.
         memory: a `TorchMemory`.
-        part: key of `PARTS`.
+        part: its name, a key of `PARTS`.
+        sizes: rows of each table.
         seed: seed of rows, ids and gradients.
     """
 
-    def __init__(self, library, memory, part, seed):
+    def __init__(self, library, memory, part, sizes, seed):
         import torch
 
         torch.manual_seed(seed)
@@ -74,7 +75,7 @@ class Tables:
         self.library, self.stream, self.place, self.part = (
             library, memory.stream, memory.place, part
         )  # fmt: skip
-        self.sizes = np.asarray(PARTS[part][1], np.int64)
+        self.sizes = np.asarray(sizes, np.int64)
         self.base = np.cumsum(np.r_[0, self.sizes])[:-1]
         self.total = int(self.sizes.sum())
         self.rows = torch.empty((self.total, DIM), device=self.place)
@@ -125,39 +126,51 @@ class Tables:
             for ids in self.ids(batch, kind)[0]
         ]  # fmt: skip
 
+    def least_bytes(self, operation, kind, batch, dtype):
+        """Returns the minimum traffic of an operation."""
+        places = batch * len(self.sizes)
+        return places * 4 + self._bytes_of_vectors(operation, kind, batch, dtype)
 
-def _bytes(tables, operation, kind, batch, dtype):
-    touched = tables.ids(batch, kind)[2]
-    places = batch * len(tables.sizes)
-    size = places * (DIM * (4 if dtype == FLOAT32 else 2) + 4) + touched * DIM * 4
-    if operation != "lookup":
-        size += touched * DIM * 4
-        size += sum(2 * touched * 4 * (1 if row else DIM) for row in UPDATES[operation][3])
-    return size
+    def _bytes_of_vectors(self, operation, kind, batch, dtype):
+        touched = self.ids(batch, kind)[2]
+        places = batch * len(self.sizes)
+        size = places * DIM * (4 if dtype == FLOAT32 else 2) + touched * DIM * 4
+        if operation != "lookup":
+            size += touched * DIM * 4
+            size += sum(2 * touched * 4 * (1 if row else DIM) for row in UPDATES[operation][3])
+        return size
+
+    def has_peer(self, operation, kind, batch):
+        """Whether PyTorch has an equivalent that is timed."""
+        # With a single row per table index_put_ takes seconds.
+        if batch != BATCH or kind == "one row" or operation not in WITHOUT_STATE:
+            return False
+        return self.part != "full" or operation != "SGD deterministic"
+
+    def peer(self, operation, kind, batch, dtype):
+        """Returns PyTorch's calls: indexing, index_add_ (atomics) or index_put_ (sorted)."""
+        flat, rows = self.ids(batch, kind)[1], self.rows
+        if operation == "lookup":
+            return [lambda f=f: rows[f].to(torch_dtype(dtype)) for f in flat]
+        vectors = self.vectors(batch, dtype)
+        if operation == "SGD atomics":
+            return [lambda f=f: rows.index_add_(0, f, vectors.float(), alpha=-STEP) for f in flat]
+        return [
+            lambda f=f: rows.index_put_((f,), vectors.float().mul_(-STEP), accumulate=True)
+            for f in flat
+        ]
 
 
-def _peer(tables, operation, kind, batch, dtype):
-    """Returns PyTorch's calls: indexing, index_add_ (atomics) or index_put_ (sorted)."""
-    flat, rows = tables.ids(batch, kind)[1], tables.rows
-    if operation == "lookup":
-        return [lambda f=f: rows[f].to(torch_dtype(dtype)) for f in flat]
-    vectors = tables.vectors(batch, dtype)
-    if operation == "SGD atomics":
-        return [lambda f=f: rows.index_add_(0, f, vectors.float(), alpha=-STEP) for f in flat]
-    return [
-        lambda f=f: rows.index_put_((f,), vectors.float().mul_(-STEP), accumulate=True)
-        for f in flat
-    ]
+def time_operation(tables, operation, kind, batch, dtype):
+    """Returns the result of one operation, for JSON.
 
-
-def _has_peer(part, operation, kind, batch):
-    # With a single row per table index_put_ takes seconds.
-    if batch != BATCH or kind == "one row" or operation not in WITHOUT_STATE:
-        return False
-    return part != "full" or operation != "SGD deterministic"
-
-
-def _operation(tables, operation, kind, batch, dtype):
+    Args:
+        tables: returns the `Tables`.
+        operation: one of `OPERATIONS`.
+        kind: of ids.
+        batch: B.
+        dtype: of vectors or gradients.
+    """
     import torch
 
     tables = tables()
@@ -184,12 +197,12 @@ def _operation(tables, operation, kind, batch, dtype):
     if operation == "lookup":  # overwrites the cached vectors
         tables.vectors.cache_clear()
     has_goal = (tables.part, kind, batch, dtype) == ("uniform", "uniform", BATCH, FLOAT16)
-    has_peer = _has_peer(tables.part, operation, kind, batch)
+    has_peer = tables.has_peer(operation, kind, batch)
     result = entry(
         library,
-        _bytes(tables, operation, kind, batch, dtype),
+        tables.least_bytes(operation, kind, batch, dtype),
         [functools.partial(run, description) for description in batches],
-        functools.partial(_peer, tables, operation, kind, batch, dtype) if has_peer else None,
+        functools.partial(tables.peer, operation, kind, batch, dtype) if has_peer else None,
         GOALS.get(operation) if has_goal else None,
         repeats=20,
     )
@@ -213,7 +226,9 @@ def entries(library, memory, part, seed):
             memory.require_free(sum(PARTS[part][1]) * DIM * 4 + _WORKING_BYTES)
         except MemoryError as error:
             return [(label, functools.partial(_skip, error))]
-    tables = functools.lru_cache(maxsize=1)(functools.partial(Tables, library, memory, part, seed))
+    tables = functools.lru_cache(maxsize=1)(
+        functools.partial(Tables, library, memory, part, PARTS[part][1], seed)
+    )
     listed = []
     for kind, batch, dtype, operations in CASES[part]:
         case = f"{DTYPE_NAMES[dtype]}, {label}, {kind}{' ids' * (kind != 'one row')}"
@@ -221,7 +236,7 @@ def entries(library, memory, part, seed):
             case += f", batch {batch:,}"
         for operation in operations:
             listed.append((f"{operation} {case}", functools.partial(
-                _operation, tables, operation, kind, batch, dtype
+                time_operation, tables, operation, kind, batch, dtype
             )))  # fmt: skip
     return [*listed, (f"initialise {label}", functools.partial(_initialize, tables))]
 

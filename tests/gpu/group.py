@@ -16,6 +16,8 @@ import zlib
 import numpy as np
 
 from tests.gpu import (
+    bag_checks,
+    bag_timings,
     dense_checks,
     dense_timings,
     embedding_checks,
@@ -34,13 +36,14 @@ from tests.gpu import (
 #: {group: modules with its checks}.
 CHECKS = {
     "check interaction": (interaction_checks,),
-    "check embedding": (embedding_checks,),
+    "check embedding": (embedding_checks, bag_checks),
     "check dense": (mlp_checks, loss_checks, dense_checks),
     "check large": (large_checks,),
     "check full": (full_checks,),
 }
 TIMINGS = (
-    "time machine", "time interaction", "time dense", "time uniform", "time criteo", "time full",
+    "time machine", "time interaction", "time dense", "time uniform", "time criteo", "time bags",
+    "time full",
 )  # fmt: skip
 # Exit code after a CUDA error, which makes the process unusable.
 BROKEN = 3
@@ -86,6 +89,8 @@ def entries_of(options, device):
             timings = interaction_timings.entries(library, device.stream, options.seed)
         elif part == "dense":
             timings = dense_timings.entries(library, options.seed)
+        elif part == "bags":
+            timings = bag_timings.entries(library, device, options.seed)
         else:
             timings = embedding_timings.entries(library, device, part, options.seed)
         found = [(name, lambda measure=measure: _attempt(measure)) for name, measure in timings]

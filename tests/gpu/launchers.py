@@ -64,8 +64,21 @@ class EmbeddingBatch(ctypes.Structure):
         ("base_rows", ctypes.POINTER(ctypes.c_int64)),
         ("table_rows", ctypes.POINTER(ctypes.c_int64)),
         ("error", ctypes.POINTER(IdError)), ("id_type", ctypes.c_int32), ("dtype", ctypes.c_int32),
-        ("row_type", ctypes.c_int32),
+        ("row_type", ctypes.c_int32), ("hotness", ctypes.POINTER(ctypes.c_int32)),
+        ("mean", ctypes.POINTER(ctypes.c_uint8)), ("variable", ctypes.POINTER(ctypes.c_uint8)),
+        ("offsets", ctypes.c_void_p), ("ids_count", ctypes.c_int64),
     ]  # fmt: skip
+
+    def set_bags(self, bags):
+        """Gives the batch fixed slots.
+
+        Args:
+            bags: a `Bags` of its tables.
+        """
+        count = bags.features
+        self.hotness = (ctypes.c_int32 * count)(*bags.hotness)
+        self.mean = (ctypes.c_uint8 * count)(*(name == "mean" for name in bags.pooling))
+        self.variable = (ctypes.c_uint8 * count)(*bags.variable)
 
 
 class EmbeddingUpdate(ctypes.Structure):
@@ -102,6 +115,7 @@ class LogLoss(ctypes.Structure):
 class DenseUpdate(ctypes.Structure):
     _fields_: ClassVar = [
         ("optimizer", ctypes.c_int32), ("variables", ctypes.c_int32), ("pieces", ctypes.c_int32),
+        ("hyperparameters", ctypes.c_float * 3),
         ("variable", ctypes.POINTER(ctypes.c_void_p)),
         ("states", ctypes.POINTER(ctypes.c_void_p)),
         ("variable_size", ctypes.POINTER(ctypes.c_int64)),
@@ -123,6 +137,8 @@ class LossRecord(ctypes.Structure):
 
 #: Numbers of the optimizers, as in DlrmDenseOptimizer.
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
+#: {optimizer: default values of the kernel's hyper-parameters}
+DENSE_HYPERPARAMETERS = {"sgd": (), "adagrad": (1e-8,), "adam": (0.9, 0.999, 1e-7)}
 
 _P, _I, _F, _C = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _BATCH, _UPDATE = ctypes.POINTER(EmbeddingBatch), ctypes.POINTER(EmbeddingUpdate)

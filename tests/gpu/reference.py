@@ -84,8 +84,16 @@ def stateful(name, rows, states, numbers, gradients, rate, scale, options):
     # Sequential SGD with step -1 on zeros is a running sum.
     sums = sequential_sgd(np.zeros_like(rows), numbers, gradients, -1.0) * np.float32(scale)
     touched = np.unique(numbers[numbers >= 0])
-    g, w, before = sums[touched], rows[touched], np.sqrt(accumulator[touched])
     rate, options = np.float32(rate), [np.float32(value) for value in options]
+    g, w = sums[touched], rows[touched]
+    if name == "adam":
+        (v,), (beta1, beta2, epsilon), one = linear, options, np.float32(1)
+        m = accumulator
+        m[touched] += (g - m[touched]) * (one - beta1)
+        v[touched] += (g * g - v[touched]) * (one - beta2)
+        rows[touched] = w - rate * m[touched] / (np.sqrt(v[touched]) + epsilon)
+        return [rows, m, v]
+    before = np.sqrt(accumulator[touched])
     row_wise = name == "rowwise_adagrad"
     accumulator[touched] += (g.astype("f8") ** 2).mean(1).astype("f4") if row_wise else g * g
     root = np.sqrt(accumulator[touched])

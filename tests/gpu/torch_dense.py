@@ -154,7 +154,7 @@ class DenseUpdate:
         self.finite, self.weights_finite = torch.ones((2, 1), dtype=torch.uint8, device=device)
         self._kept = (variables, gradients, rate, scale)
         self._description = launchers.DenseUpdate(
-            number, len(variables), len(gradients),
+            number, len(variables), len(gradients), launchers.DENSE_HYPERPARAMETERS[optimizer],
             addresses(variables), addresses(self.states),
             launchers.int64_array([v.numel() for v in variables]), addresses(gradients),
             launchers.int64_array([g.numel() for g in gradients]), self.iteration.data_ptr(),

@@ -4,6 +4,7 @@
 //
 //   kernels_test [SEED]    SEED: of the random inputs, default: a new one each time
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -51,7 +52,7 @@ class Elements {
     for (int64_t i = 0; i < count + offset_; ++i) memory_.get()[i] = Convert<T>(normal(generator));
     count_ = count;
   }
-  T* data() { return memory_.get() + offset_; }
+  T* data() const { return memory_.get() + offset_; }
   double operator[](int64_t i) const { return ToFloat(memory_.get()[offset_ + i]); }
   int64_t count() const { return count_; }
   std::vector<T> values() { return {data(), data() + count_}; }
@@ -124,18 +125,48 @@ void CheckInteraction(const DotInteractionFunctions<T>& functions, int64_t B, in
   ExpectAll(found.rows, wanted.rows, 0, bound, "gradient of the vectors");
 }
 
+// Bags of 0 to 5 of `rows`, against sums in double precision.
+template <class T>
+void CheckPooling(const EmbeddingFunctions<float, T>& functions, int64_t D, bool aligned,
+                  const Elements<float>& table, const std::vector<int64_t>& rows,
+                  const float* factors) {
+  const int64_t count = static_cast<int64_t>(rows.size());
+  std::vector<int32_t> lengths;
+  for (int64_t left = count; left > 0; left -= lengths.back()) {
+    lengths.push_back(std::min<int64_t>(left, generator() % 6));
+  }
+  const int64_t bags = static_cast<int64_t>(lengths.size());
+  std::vector<float> factor(bags);
+  for (int64_t k = 0; k < bags; ++k) factor[k] = factors[k % count];
+  Elements<T> out(bags * D, aligned);
+  const bool stream = aligned && D * sizeof(T) % 64 == 0;
+  functions.pool(table.data(), D, {rows.data(), count, lengths.data(), factor.data(), bags}, stream,
+                 out.data());
+  const int64_t* row = rows.data();
+  for (int64_t k = 0; k < bags; row += lengths[k++]) {
+    for (int64_t d = 0; d < D; ++d) {
+      double sum = 0;
+      for (int32_t i = 0; i < lengths[k]; ++i) sum += table[row[i] * D + d];
+      sum *= factor[k];
+      Expect(out[k * D + d], sum, std::abs(sum) * kPrecision<T> + 1e-5, "pooled", k * D + d);
+    }
+  }
+}
+
 template <class T>
 void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
   constexpr int64_t kRows = 37, kCount = 61;
   for (bool aligned : {true, false}) {
     Elements<float> table(kRows * D, aligned);
     Elements<T> gradients(kCount * D, aligned), out(kCount * D, aligned);
-    std::vector<int64_t> rows(kCount), next(kCount, -1), first, last(kRows, -1);
+    Elements<float> factors(kCount, aligned);
+    std::vector<int64_t> rows(kCount);
+    std::vector<uint32_t> next(kCount, kNoUpdate), first, last(kRows, kNoUpdate);
     std::vector<RowUpdate> updates(kCount);
-    for (int64_t k = 0; k < kCount; ++k) {
+    for (uint32_t k = 0; k < kCount; ++k) {
       rows[k] = generator() % kRows;
-      updates[k] = {rows[k], kCount - 1 - k};
-      if (last[rows[k]] < 0) {
+      updates[k] = {static_cast<uint32_t>(rows[k]), static_cast<uint32_t>(kCount - 1 - k)};
+      if (last[rows[k]] == kNoUpdate) {
         first.push_back(k);
       } else {
         next[last[rows[k]]] = k;
@@ -148,14 +179,17 @@ void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
       const double value = table[rows[i / D] * D + i % D];
       Expect(out[i], value, std::abs(value) * kPrecision<T> + 1e-7, "lookup", i);
     }
+    CheckPooling(functions, D, aligned, table, rows, factors.data());
     const RowStep step = {0.1f, 0.5f, {1e-3f, 0.25f, 0.5f}};
-    for (int optimizer = 0; optimizer < RowRules::kCount; ++optimizer) {
+    for (int run = 0; run < 2 * RowRules::kCount; ++run) {
+      const int optimizer = run / 2;
       const RowRuleFacts& facts = FactsOfRowRule(optimizer);
-      UpdateChains chains{updates.data(), kCount, nullptr, nullptr, 0};
+      UpdateChains chains{updates.data(), kCount, nullptr, nullptr, nullptr, 0};
       if (!facts.in_order) {
-        chains = {updates.data(), kCount, next.data(), first.data(),
+        chains = {updates.data(), kCount, nullptr, next.data(), first.data(),
                   static_cast<int64_t>(first.size())};
       }
+      if (run % 2 == 1) chains.factors = factors.data();
       std::vector<std::unique_ptr<Elements<float>>> states;
       std::vector<std::vector<float>> wanted_states;
       std::vector<float> wanted = table.values(), sum((D + 15) / 16 * 16);

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ops.bags import EMPTY, Bags
 from tests.support.row_optimizers import ReferenceRows
 
 
@@ -109,6 +110,56 @@ class ReferenceNone(ReferenceInteraction):
         return feature_gradients, []
 
 
+class ReferenceCross(ReferenceInteraction):
+    """Layers x = x0 * (x V W + b) + x (or x W) over all vectors, one after another.
+
+    Args:
+        weights: [V, W, b] (low rank) or [W, b] of each layer.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        self.layers = [[w.astype(np.float64) for w in layer] for layer in weights]
+        self.parameters = [w for layer in self.layers for w in layer]
+
+    def _states(self, x0):
+        """Returns [(the operands of the layer's kernels, z), ...] and the result."""
+        x, states = x0, []
+        for *kernels, bias in self.layers:
+            operands = [x]
+            for kernel in kernels:
+                operands.append(operands[-1] @ kernel)
+            z = operands.pop() + bias
+            states.append((operands, z))
+            x = x0 * z + x
+        return states, x
+
+    def forward(self, features, width):
+        return self._states(features.reshape(len(features), width))[1]
+
+    def backward(self, features, gradient):
+        x0 = features.reshape(gradient.shape)
+        states, _ = self._states(x0)
+        direct, gradients = np.zeros_like(x0), []
+        for (*kernels, _), (operands, z) in zip(reversed(self.layers), reversed(states)):
+            direct += gradient * z
+            change = gradient * x0
+            found = [change.sum(0)]
+            for kernel, operand in zip(reversed(kernels), reversed(operands)):
+                found.append(operand.T @ change)
+                change = change @ kernel.T
+            gradient = gradient + change
+            gradients += found
+        return (direct + gradient).reshape(features.shape), gradients[::-1]
+
+
+def cross_layers(variables):
+    """Returns the variables of a cross network, [V, W, b] (or [W, b]) of each layer, by layer."""
+    arrays = [np.asarray(v) for v in variables]
+    ends = [i + 1 for i, a in enumerate(arrays) if a.ndim == 1]
+    return [arrays[i:j] for i, j in zip([0, *ends], ends)]
+
+
 REFERENCE_INTERACTIONS = {"dot": ReferenceDot, "cat": ReferenceCat, "none": ReferenceNone}
 
 
@@ -122,6 +173,8 @@ class ReferenceDLRM:
         table_factor: factor on the tables' gradients.
         interaction: a `ReferenceInteraction`; default: dot.
         options: hyper-parameters of the optimizer.
+        bags: `ops.bags.Bags`; default: one id per table.
+        table_rate: learning rate of the tables over that of the dense part.
     """
 
     def __init__(
@@ -134,12 +187,16 @@ class ReferenceDLRM:
         options=None,
         *,
         interaction=None,
+        bags=None,
+        table_rate=1.0,
     ):
+        self._table_rate = table_rate
+        self.bags = bags or Bags.one_hot(len(tables))
         self.interaction = interaction or ReferenceDot()
         self.bottom = [(k.astype(np.float64), b.astype(np.float64)) for k, b in bottom]
         self.top = [(k.astype(np.float64), b.astype(np.float64)) for k, b in top]
         self._tables = [ReferenceRows(optimizer, table, options=options) for table in tables]
-        self._factor = table_factor
+        self._factor, self._updates = table_factor, 0
 
     @property
     def tables(self):
@@ -158,10 +215,22 @@ class ReferenceDLRM:
 
     def _forward(self, dense, ids):
         bottom = mlp_forward(dense.astype(np.float64), self.bottom, last_linear=False)
-        vectors = [self.look_up(table, ids[:, t]) for t, table in enumerate(self.tables)]
+        vectors = [
+            sum(share * self.look_up(table, chosen) for chosen, share in self._slots(t, ids))
+            for t, table in enumerate(self.tables)
+        ]
         features = np.stack([bottom[-1], *vectors], axis=1)
         joined = self.interaction.forward(features, self.top[0][0].shape[0])
         return features, bottom, mlp_forward(joined, self.top, last_linear=True)
+
+    def _slots(self, table, ids):
+        """Yields (ids [B], their shares of the vector [B, 1]) for each slot of a table."""
+        feature, first = self.bags.each()[table], self.bags.first_slots[table]
+        own = ids[:, first : first + feature.hotness]
+        filled = own != EMPTY
+        counts = np.maximum(filled.sum(1), 1) if feature.pooling == "mean" else np.ones(len(own))
+        for slot in range(feature.hotness):
+            yield np.where(filled, own, 0)[:, slot], (filled[:, slot] / counts)[:, None]
 
     def look_up(self, rows, ids):
         """Returns the vectors of ids."""
@@ -175,6 +244,7 @@ class ReferenceDLRM:
 
     def step(self, dense, ids, label, learning_rate):
         """Trains on one batch; returns the mean loss before the update."""
+        self._updates += 1
         features, bottom, top = self._forward(dense, ids)
         logits, label = top[-1][:, 0], label.astype(np.float64)
         loss = np.mean(np.logaddexp(0, logits) - label * logits)
@@ -191,8 +261,15 @@ class ReferenceDLRM:
                     layers[index][1] - learning_rate * bias,
                 )
         for t, table in enumerate(self._tables):
-            summed = self._factor * self.sum_gradients(
-                table.rows, ids[:, t], feature_gradients[:, t + 1]
+            slots = list(self._slots(t, ids))
+            summed = self._factor * sum(
+                self.sum_gradients(table.rows, chosen, share * feature_gradients[:, t + 1])
+                for chosen, share in slots
             )
-            table.apply(summed.any(axis=1), summed, learning_rate)
+            # Adam changes a row that occurs even if its gradient is 0.
+            touched = np.unique(
+                np.concatenate([chosen[share[:, 0] > 0] for chosen, share in slots])
+            )
+            rate = self._table_rate * learning_rate * table.rate_factor(self._updates)
+            table.apply(touched, summed, rate)
         return loss

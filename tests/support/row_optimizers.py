@@ -9,6 +9,7 @@ OPTIONS = {
     "adagrad": {"epsilon": 2.0**-10},
     "rowwise_adagrad": {"epsilon": 2.0**-10},
     "ftrl": {"l1": 0.125, "l2": 0.25, "beta": 0.5},
+    "adam": {"beta1": 0.75, "beta2": 0.875, "epsilon": 2.0**-10},
 }
 
 
@@ -25,7 +26,7 @@ class ReferenceRows:
     """Rows and their states. FTRL is algorithm 1 of McMahan et al. (KDD 2013).
 
     There the learning rate alpha is constant. Here alpha is 1, and the learning rate is a factor on
-    the gradients that are added to the linear state.
+    the gradients that are added to the linear state. The rate of Adam includes `rate_factor`.
 
     Args:
         name: in `OPTIMIZERS`.
@@ -44,6 +45,13 @@ class ReferenceRows:
                 for s in optimizer.states
             ]
         self.states = [np.array(state, "f8") for state in states]
+
+    def rate_factor(self, update):
+        """Returns the factor on the learning rate of an update, counted from 1."""
+        if self.name != "adam":
+            return 1.0
+        first, second = self.options["beta1"], self.options["beta2"]
+        return np.sqrt(1 - second**update) / (1 - first**update)
 
     def scatter(self, row_numbers, gradients, rate, scale=1.0):
         """Applies gradients [..., D] to the rows `row_numbers` [...], which may repeat."""
@@ -66,6 +74,12 @@ class ReferenceRows:
             solved = np.where(np.abs(z) <= l1, 0.0, solved)
             self.rows[touched] = np.where(n == 0, w, solved)
             self.states[0][touched], self.states[1][touched] = n, z
+        elif self.name == "adam":
+            first, second = self.options["beta1"], self.options["beta2"]
+            m = self.states[0][touched] * first + (1 - first) * g
+            v = self.states[1][touched] * second + (1 - second) * g**2
+            self.rows[touched] = w - rate * m / (np.sqrt(v) + self.options["epsilon"])
+            self.states[0][touched], self.states[1][touched] = m, v
         else:
             square = np.mean(g**2, axis=1) if self.name == "rowwise_adagrad" else g**2
             self.states[0][touched] += square

@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "ops": set(),
     "dataset": {"ops", "storage"},
     "model": {"ops", "storage"},
-    "planner": {"model", "storage"},
+    "planner": {"ops", "model", "storage"},
     "training": {"planner", "model", "dataset", "ops", "storage"},
 }
 

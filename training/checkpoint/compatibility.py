@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset import vocabularies
 from model.embedding.optimizers import OptimizerError
+from model.interactions import InteractionOptions
+from ops.bags import Bags
 from training.checkpoint import manifest
 from training.checkpoint.reader import Reader
 from training.config import Config
 from training.config_checks import check_custom_interact
-from training.flag_values import read_interaction, read_row_optimizer
+from training.flag_values import read_interaction, read_optimizer_options, read_row_optimizer
 from training.runtime.errors import UserError
 
 # The layout of random batches (`training.data`).
 SYNTHETIC = "synthetic"
 
 # Flags that define the model: weights fit only if these are equal.
-MODEL_FLAGS = ("embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation")
+MODEL_FLAGS = (
+    "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "cross_layers", "cross_rank",
+    "ablation",
+)  # fmt: skip
 # Flags that define the optimizers' state.
 _OPTIMIZER_FLAGS = ("optimizer", "embedding_optimizer")
 # Flags, and facts about the data, that define which samples a step reads.
@@ -51,14 +57,16 @@ def with_model_of(config: Config, reader: Reader) -> Config:
 
 
 def model_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a checkpoint's flags with the name of its interaction.
+    """Returns a checkpoint's flags with the name and the options of its interaction.
 
-    Checkpoints older than --interaction have the dot interaction, or none if --ablation says so.
+    Checkpoints older than --interaction have the dot interaction, or none if --ablation says so;
+    the options that a checkpoint does not record have no effect on its interaction.
     """
     interaction, ablation = read_interaction(
         flags.get("interaction"), flags.get("ablation", "none")
     )
-    return {**flags, "interaction": interaction, "ablation": ablation}
+    options = dataclasses.asdict(InteractionOptions())
+    return {**options, **flags, "interaction": interaction, "ablation": ablation}
 
 
 def check(
@@ -93,6 +101,7 @@ def check(
         pairs = enumerate(zip(found["vocab_sizes"], vocab_sizes))
         table = next((table for table, (theirs, ours) in pairs if theirs != ours), None)
         raise UserError(f"{where} has different tables: {wrong}", path=reader.folder, table=table)
+    _check_bags(reader, found, data)
     _check_dense(reader, found, data)
     names = MODEL_FLAGS + (_OPTIMIZER_FLAGS if training else ())
     wrong = _differences(found["flags"], flags, names)
@@ -112,8 +121,9 @@ def check(
             **wrong[0].fields,
         )
     changed = _differences(found["flags"], flags, _CHANGEABLE_FLAGS)
-    if _hyperparameters(found["flags"]) != _hyperparameters(flags):
-        changed.append(_difference("embedding_optimizer_options", found["flags"], flags))
+    for name in ("embedding_optimizer", "optimizer"):
+        if _hyperparameters(name, found["flags"]) != _hyperparameters(name, flags):
+            changed.append(_difference(f"{name}_options", found["flags"], flags))
     return list(map(str, changed))
 
 
@@ -126,6 +136,27 @@ def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
     ours = f"expects {expected}" if expected else "does not record its dense transform"
     theirs = f"has {given}" if given else "does not record its own (set --applied_transform)"
     return f"the dense transform is not checked: {where} {ours}, the data {theirs}"
+
+
+def _check_bags(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
+    """Raises UserError if features have other numbers of ids, or another pooling."""
+    if data.get("layout") == SYNTHETIC:
+        return
+    ours = manifest.bags(found, reader.folder)
+    theirs = Bags.from_description(data.get("bags"), ours.features)
+    for table, (before, now) in enumerate(zip(ours.each(), theirs.each())):
+        both_vary = before.variable and now.variable
+        one_each = before[::2] == now[::2] == (1, False)  # pooling has no effect
+        if one_each or before == now or (both_vary and before.pooling == now.pooling):
+            continue
+        raise UserError(
+            f"checkpoint {reader.folder}, table {table}: the model was trained with ids per sample "
+            f"{before}, but the data has {now}",
+            path=reader.folder,
+            table=table,
+            expected=str(before),
+            found=str(now),
+        )
 
 
 def _check_dense(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
@@ -167,11 +198,14 @@ def _differences(
     ]
 
 
-def _hyperparameters(flags: Mapping[str, Any]) -> Any:
-    optimizer, options = flags.get("embedding_optimizer"), flags.get("embedding_optimizer_options")
+def _hyperparameters(flag: str, flags: Mapping[str, Any]) -> Any:
+    """Returns the hyper-parameters of --embedding_optimizer or --optimizer."""
+    optimizer, options = flags.get(flag) or "", flags.get(f"{flag}_options")
     try:
-        return dict(read_row_optimizer(optimizer or "", options).hyperparameters)
-    except (OptimizerError, UserError):  # Another version wrote the checkpoint.
+        if flag == "optimizer":
+            return read_optimizer_options(optimizer, options)
+        return dict(read_row_optimizer(optimizer, options).hyperparameters)
+    except (KeyError, OptimizerError, UserError):  # Another version wrote the checkpoint.
         return optimizer, options
 
 

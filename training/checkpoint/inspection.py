@@ -11,10 +11,11 @@ from training.telemetry.summary import score_text
 
 # Flags to print, in this order.
 _SHOWN = (
-    "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "ablation", "global_batch_size",
-    "epochs", "schedule", "lr", "embedding_lr", "optimizer", "embedding_optimizer",
-    "embedding_optimizer_options", "embedding_gradient", "amp", "amp_dtype", "loss_scale",
-    "seed", "shuffle_seed", "placement", "data_dir",
+    "embedding_dim", "bottom_mlp", "top_mlp", "interaction", "cross_layers", "cross_rank",
+    "ablation", "global_batch_size", "epochs", "schedule", "lr", "embedding_lr", "optimizer",
+    "optimizer_options", "embedding_optimizer", "embedding_optimizer_options",
+    "embedding_gradient", "amp", "amp_dtype", "loss_scale", "seed", "shuffle_seed", "placement",
+    "data_dir",
 )  # fmt: skip
 
 

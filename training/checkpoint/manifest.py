@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ops.bags import Bags
 from storage.atomic import encode_json
 from storage.nonfinite import with_nulls
 from storage.regular import open_regular
@@ -140,6 +141,18 @@ def expected_transform(manifest: Mapping[str, Any]) -> str | None:
     # values that it left unchanged may have been transformed earlier.
     transform = data.get("dense_transform")
     return None if transform == "none" else transform
+
+
+def bags(manifest: Mapping[str, Any], folder: str | os.PathLike) -> Bags:
+    """Returns the slots of the model's features.
+
+    Raises:
+        DamagedError: the checkpoint in `folder` records those of another number of tables.
+    """
+    try:
+        return Bags.from_description(manifest["data"].get("bags"), len(manifest["vocab_sizes"]))
+    except ValueError as error:
+        raise DamagedError.of_path(pathlib.Path(folder) / NAME, f"data.bags: {error}") from error
 
 
 def dense_features(manifest: Mapping[str, Any]) -> int | None:

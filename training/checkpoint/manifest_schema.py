@@ -49,6 +49,8 @@ class _Evaluation(TypedDict):
 class _Flags(TypedDict, total=False):
     ablation: str
     bottom_mlp: str
+    cross_layers: _AtLeastOne
+    cross_rank: _Count
     embedding_dim: _AtLeastOne
     global_batch_size: _AtLeastOne
     interaction: str
@@ -56,7 +58,14 @@ class _Flags(TypedDict, total=False):
     top_mlp: str
 
 
+class _Bags(TypedDict):
+    hotness: Annotated[list[_AtLeastOne], msgspec.Meta(min_length=1)]
+    pooling: list[Literal["sum", "mean"]]
+    variable: list[bool]
+
+
 class _Data(TypedDict, total=False):
+    bags: _Bags
     dense_features: _Count
     dense_transform: Optional[str]
     applied_transform: Optional[str]

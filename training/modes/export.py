@@ -16,6 +16,7 @@ import tensorflow as tf
 from dataset.columns import TRANSFORMS
 from model.dlrm import DenseDLRM, DLRMConfig
 from model.serving import ServingDLRM
+from ops.bags import EMPTY
 from ops.embedding import create_table, write_rows
 from planner.arguments import read_widths
 from storage import atomic
@@ -133,14 +134,18 @@ def serving_model(reader: Reader, transform: str | None) -> ServingDLRM:
             tables,
             takes_counts=transform is not None,
             log_shift=None if transform is None else TRANSFORMS.get(transform),
+            bags=manifests.bags(manifest, reader.folder),
         )
 
 
 def description(reader: Reader, transform: str | None) -> dict[str, Any]:
     """Returns the content of `model.json`; see `export` for `transform`."""
     manifest = reader.manifest
-    features, tables = manifests.dense_features(manifest), len(manifest["vocab_sizes"])
-    ids = {"dtype": "int64", "shape": [None, tables], "values": "ids"}
+    features, bags = manifests.dense_features(manifest), manifests.bags(manifest, reader.folder)
+    values = "ids"
+    if any(bags.variable):
+        values += f"; {EMPTY} in the slots after a list of a variable feature"
+    ids = {"dtype": "int64", "shape": [None, bags.slots], "values": values}
     outputs = {"probability": {"dtype": "float32", "shape": [None, 1]}}
     dense = {"dtype": "float32", "shape": [None, features]}
     taken = {None: "transformed counts, by a transform that is not recorded", "none": "counts"}
@@ -152,6 +157,8 @@ def description(reader: Reader, transform: str | None) -> dict[str, Any]:
         "vocab_sizes": manifest["vocab_sizes"],
         "embedding_dim": manifest["embedding_dim"],
         "dense_features": features,
+        # The columns of "categorical": adjacent ones for each table; null: one for each.
+        "bags": bags.description(),
         # Transform from counts to the input "dense"; null: not recorded in the checkpoint.
         "dense_transform": transform,
         "signature": {
@@ -195,12 +202,15 @@ def _dense_model(reader):
 
 def _config(reader):
     manifest, folder = reader.manifest, reader.folder
+    flags = compatibility.model_flags(manifest["flags"])
     texts = {name: manifests.flag(manifest, name, folder) for name in ("bottom_mlp", "top_mlp")}
     try:
         config = DLRMConfig(
             dense_features=manifests.dense_features(manifest) or 0,
             tables=len(manifest["vocab_sizes"]),
-            interaction=compatibility.model_flags(manifest["flags"])["interaction"],
+            interaction=flags["interaction"],
+            cross_layers=flags["cross_layers"],
+            cross_rank=flags["cross_rank"],
             bottom_mlp=read_widths("bottom_mlp", texts["bottom_mlp"]),
             top_mlp=read_widths("top_mlp", texts["top_mlp"]),
         )

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from training.build import Parts, build
 from training.checkpoint.compatibility import SYNTHETIC, with_model_of
-from training.checkpoint.manifest import dense_features
+from training.checkpoint.manifest import bags, dense_features
 from training.checkpoint.reader import Reader
 from training.checkpoint.restore import find_checkpoint
 from training.checkpoint.weights import load_weights
@@ -50,8 +50,10 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
         features = dense_features(reader.manifest)
         config = with_model_of(config, reader)
         if config.data.data_dir is None and config.data.vocab_sizes is None:
+            hotness = bags(reader.manifest, reader.folder).hotness
             config = config.with_values(
-                vocab_sizes=",".join(map(str, reader.manifest["vocab_sizes"]))
+                vocab_sizes=",".join(map(str, reader.manifest["vocab_sizes"])),
+                hotness=config.data.hotness or ",".join(map(str, hotness)),
             )
     config = config.with_values(global_batch_size=max(sizes))
     parts = build(config, cluster, features)
@@ -202,16 +204,16 @@ def _batches(parts: Parts, cluster: ProcessGroup, size: int) -> list[dict[str, t
     count = min(max(_POOL_SAMPLES // size, _POOL_BATCHES), _MOST_BATCHES)
     pool = parts.data.one_batch(count * size)
     dense, ids = pool["dense"].numpy(), pool["categorical"].numpy()
-    available, tables = dense.shape[0], ids.shape[1]
-    # [1, b, T], or with model-parallel input [N, b, T_r].
-    ids = ids.reshape(-1, available, tables)
+    available, slots = dense.shape[0], ids.shape[1]
+    # [1, b, W], or with model-parallel input [N, b, W_r].
+    ids = ids.reshape(-1, available, slots)
     batches = []
     for index in range(min(count, max(1, available // local))):
         taken = (index * local + np.arange(local)) % available
         batches.append(
             {
                 "dense": tf.constant(dense[taken]),
-                "categorical": tf.constant(ids[:, taken].reshape(-1, tables)),
+                "categorical": tf.constant(ids[:, taken].reshape(-1, slots)),
             }
         )
     return batches

@@ -37,13 +37,20 @@ def planned_run(config: Config) -> PlannedRun:
     if data.data_dir is not None:
         train = dataset.open_train(data.data_dir, data.data_layout)
         of_data["dense_features"] = train.dense_features
-        sizes = tuple(train.vocab_sizes) if data.vocab_sizes is None else sizes
+        if data.vocab_sizes is None:
+            sizes = tuple(train.vocab_sizes)
+            of_data["hotness"] = train.bags.hotness
+    for flag in ("hotness", "multi_hot"):
+        if getattr(data, flag) is not None:
+            of_data["hotness"] = data.ids_per_sample(flag, len(sizes))
     shape = ModelShape(
         sizes,
         dimension=model.embedding_dim,
         bottom_mlp=model.bottom_widths,
         top_mlp=model.top_widths,
         interaction=model.interaction,
+        cross_layers=model.cross_layers,
+        cross_rank=model.cross_rank,
         **of_data,
     )
     placement = config.placement

@@ -46,7 +46,9 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
     scale = precision.loss_scale(
         config.speed, parts.dtype, skip_nonfinite=config.output.nan_policy == "skip"
     )
-    optimizer = OPTIMIZERS[config.training.optimizer](parts.dense_model.trainable_variables)
+    optimizer = OPTIMIZERS[config.training.optimizer](
+        parts.dense_model.trainable_variables, config.training.optimizer_values
+    )
     journal, folder = open_training_journal(config, cluster)
     embedding_lr = config.training.embedding_lr
     make_step = TrainStep

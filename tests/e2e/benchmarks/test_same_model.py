@@ -15,6 +15,7 @@ from model.dlrm import DenseDLRM, DLRMConfig
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sharded import ShardedEmbedding
+from ops.bags import Bags
 from tests.support.paths import ROOT
 from training.optimizers import SGD
 from training.precision import LossScale
@@ -27,22 +28,27 @@ STEPS = 6
 LEARNING_RATE = 0.05
 
 
-@pytest.fixture
-def task(seed):
+@pytest.fixture(params=["dlrm", "dcnv2"])
+def task(request, seed):
+    crossed = {"hotness": (3, 1, 5, 2), "cross_layers": 2, "cross_rank": 6}
     return Task(
         vocab_sizes=(40, 3, 200, 1), dimension=16, bottom_mlp=(24, 16), top_mlp=(32, 8, 1),
         batches=(64,), learning_rate=LEARNING_RATE, seed=seed % (1 << 20),
+        **(crossed if request.param == "dcnv2" else {}),
     )  # fmt: skip
 
 
 def make_ours(task):
     tables = len(task.vocab_sizes)
+    crossed = task.cross_layers > 0
     config = DLRMConfig(
-        DENSE_FEATURES, tables, task.bottom_mlp, task.top_mlp, seed=task.seed, custom_interact=True
-    )
+        DENSE_FEATURES, tables, task.bottom_mlp, task.top_mlp, seed=task.seed,
+        interaction="cross" if crossed else "dot", custom_interact=not crossed,
+        cross_layers=task.cross_layers or 1, cross_rank=task.cross_rank, fused_mlp=crossed,
+    )  # fmt: skip
     model = DenseDLRM(config)
     placement, ranks = plan(task.vocab_sizes, task.dimension, 1), SingleProcessGroup()
-    options = EmbeddingOptions(seed=task.seed)
+    options = EmbeddingOptions(seed=task.seed, bags=Bags.of(task.ids))
     embedding = ShardedEmbedding(placement, ranks, task.batches[0], options)
     optimizer = SGD(model.trainable_variables)
     step = TrainStep(StepParts(model, embedding, optimizer, ranks, LossScale(1.0)))
@@ -55,9 +61,12 @@ def weights(task, model, embedding):
     for part in ("bottom", "top"):
         for place, layer in enumerate(getattr(model, part).dense_layers):
             found[f"{part}_{place}"] = layer.kernel.numpy(), layer.bias.numpy()
-    features = len(task.vocab_sizes) + 1
     kernel, bias = found["top_0"]
-    found["top_0"] = kernel[: task.dimension + features * (features - 1) // 2], bias
+    found["top_0"] = kernel[: task.interacted], bias
+    cross = [variable.numpy() for variable in model.interaction.variables]
+    for place in range(task.cross_layers):
+        down, up, bias = cross[3 * place : 3 * place + 3]
+        found[f"down_{place}"], found[f"up_{place}"] = (down,), (up, bias)
     (holder,) = embedding.fused_tables
     rows = holder.table.numpy()
     for shard, first in zip(holder.shards, holder._first_rows):
@@ -87,7 +96,9 @@ def test_keras_peer_has_our_losses_and_weights(task):
     for name, values in weights(task, model, embedding).items():
         after = peer.get_layer(name).get_weights()
         before = given[name] if isinstance(values, tuple) else [given[name]]
-        for theirs_, ours_, was in zip(after, values if len(after) == 2 else [values], before):
+        for theirs_, ours_, was in zip(
+            after, values if isinstance(values, tuple) else [values], before
+        ):
             # A rounding error may switch a ReLU for one sample of one step.
             moved = np.linalg.norm(ours_ - was)
             assert np.linalg.norm(theirs_ - ours_) < 0.05 * moved, name
@@ -107,14 +118,21 @@ def test_torchrec_peer_has_our_losses(task, tmp_path):
     model, embedding, step = make_ours(task)
     given = weights(task, model, embedding)
     features, width = len(task.vocab_sizes) + 1, task.dimension
-    # TorchRec's pairs are i < j, row-major.
-    order = [j * (j - 1) // 2 + i for i in range(features) for j in range(i + 1, features)]
-    kernel, bias = given["top_0"]
-    given["top_0"] = kernel[[*range(width), *(width + np.array(order))]], bias
+    if not task.cross_layers:
+        # TorchRec's pairs are i < j, row-major.
+        order = [j * (j - 1) // 2 + i for i in range(features) for j in range(i + 1, features)]
+        kernel, bias = given["top_0"]
+        given["top_0"] = kernel[[*range(width), *(width + np.array(order))]], bias
     arrays = {"steps": np.array(STEPS)}
     last = len(task.top_mlp) - 1
     for name, values in given.items():
         part, _, place = name.partition("_")
+        if part in ("down", "up"):
+            cross = f"inter_arch.crossnet.{'V' if part == 'down' else 'W'}_kernels.{place}"
+            arrays[cross] = values[0].T.copy()
+            if part == "up":
+                arrays[f"inter_arch.crossnet.bias.{place}"] = values[1]
+            continue
         if part == "table":
             tables = "sparse_arch.embedding_bag_collection.embedding_bags"
             arrays[f"{tables}.{name}.weight"] = values

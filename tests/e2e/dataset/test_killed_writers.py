@@ -18,6 +18,7 @@ KILLS = [
     ("split_bin", "fsync", 2), ("split_bin", "replace", 0), ("split_bin", "replace", 2),
     ("split_bin", "replace", 3), ("per_table", "replace", 9), ("convert", "replace", 6),
     ("to_raw", "replace", 1), ("to_raw", "replace", 2), ("raw_file", "replace", 1),
+    ("multihot", "replace", 6),
     ("synthetic", "fsync", 2), ("synthetic", "replace", 0), ("synthetic", "replace", 1),
     ("synthetic", "replace", 2), ("synthetic", "replace", 3),
     ("crossed", "replace", 3), ("crossed", "replace", 4),

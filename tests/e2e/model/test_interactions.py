@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.interactions import INTERACTIONS
+from ops import loader
 from tests.support.model.interaction_checks import (
-    Cross,
     check_logits_and_gradients,
     reference_of,
     weights_of,
@@ -22,11 +21,6 @@ from training.runtime.process_group import SingleProcessGroup
 from training.telemetry.journal import Journal
 
 
-@pytest.fixture(autouse=True)
-def cross(monkeypatch):
-    monkeypatch.setitem(INTERACTIONS, "cross", Cross)
-
-
 @pytest.mark.parametrize(
     ("name", "dtype", "options"),
     [
@@ -34,7 +28,8 @@ def cross(monkeypatch):
         ("dot", "bfloat16", {"custom_interact": True}),
         ("cat", "bfloat16", {}),
         ("none", "float32", {}),
-        ("cross", "float32", {}),
+        ("cross", "float32", {"cross_rank": 5}),
+        ("cross", "bfloat16", {"cross_rank": 0, "cross_layers": 1}),
     ],
 )
 def test_compiled_logits_and_gradients_match_the_reference(name, dtype, options, seed, rng):
@@ -49,15 +44,30 @@ def far_from_kinks(reference, *batches):
     return {key: tf.constant(values[chosen]) for key, values in drawn.items()}
 
 
-@pytest.mark.parametrize(("name", "xla"), [("cat", False), ("cross", True)])
-def test_training_checkpoint_and_export_match_the_reference(name, xla, tmp_path, seed, rng):
-    model, embedding, optimizer, step = small_model.build(seed, interaction=name, xla=xla)
+CROSS = {"cross_layers": 2, "cross_rank": 6}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "steps"),
+    [
+        ("cat", {}, 6),
+        ("cross", {**CROSS, "xla": True}, 6),
+        ("cross", {"cross_rank": 0}, 6),
+        ("cross", {**CROSS, "fused_mlp": True}, 20),
+    ],
+)
+def test_training_checkpoint_and_export_match_the_reference(
+    name, options, steps, tmp_path, seed, rng
+):
+    if "fused_mlp" in options and not loader.is_built("mlp"):
+        pytest.skip("the library of the MLP ops is not built: it needs oneDNN")
+    model, embedding, optimizer, step = small_model.build(seed, interaction=name, **options)
     (holder,) = embedding.fused_tables
     vocab = small_model.VOCAB
     read = [holder.read(i, 0, rows) for i, rows in enumerate(vocab)]
     reference = reference_of(model, read, name)
     before = weights_of(reference)
-    for _ in range(6):
+    for _ in range(steps):
         batch = far_from_kinks(reference, *small_model.batches(2, rng))
         (loss,) = small_model.train(step, [batch], 0.2)
         dense, ids, label = (batch[key].numpy() for key in ("dense", "categorical", "label"))
@@ -69,9 +79,10 @@ def test_training_checkpoint_and_export_match_the_reference(name, xla, tmp_path,
         assert change > 0
         assert np.linalg.norm(ours.numpy() - new) < 1e-3 * change + 1e-6
 
-    folder = save(tmp_path / "checkpoints", name, model, optimizer, embedding)
+    shape = {k: v for k, v in options.items() if k.startswith("cross")}
+    folder = save(tmp_path / "checkpoints", name, shape, model, optimizer, embedding)
     reader = Reader(folder, manifest.read(folder)[0])
-    other, other_rows, other_optimizer, _ = small_model.build(seed + 1, interaction=name, xla=xla)
+    other, other_rows, other_optimizer, _ = small_model.build(seed + 1, interaction=name, **options)
     state = State(other, other_optimizer, LossScale(1.0), other_rows, SingleProcessGroup())
     restore.load(reader, state, training=True)
     for ours, theirs in zip(model.variables, other.variables):
@@ -87,11 +98,11 @@ def test_training_checkpoint_and_export_match_the_reference(name, xla, tmp_path,
     assert np.ptp(found) > 1e-3
 
 
-def save(folder, name, model, optimizer, embedding):
+def save(folder, name, shape, model, optimizer, embedding):
     """Writes a checkpoint of a small model; returns its folder."""
     flags = {
         "embedding_dim": small_model.DIMENSION, "bottom_mlp": "16,8", "top_mlp": "16,1",
-        "interaction": name, "ablation": "none", "global_batch_size": small_model.BATCH,
+        "interaction": name, "ablation": "none", **shape, "global_batch_size": small_model.BATCH,
         "optimizer": "sgd", "embedding_optimizer": "sgd",
     }  # fmt: skip
     data = {"layout": "synthetic", "effective_transform": "log(x+1)"}

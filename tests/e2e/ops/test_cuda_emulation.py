@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from model.embedding.optimizers import OPTIMIZERS
-from tests.gpu import build, embedding_checks, interaction_checks, launchers, memory, reference
+from tests.gpu import embedding_checks, interaction_checks, launchers, reference
+from tests.support.ops import emulated_launchers
 
 INVALID_VALUE = 1  # cudaErrorInvalidValue
 
@@ -14,9 +15,7 @@ INVALID_VALUE = 1  # cudaErrorInvalidValue
 @pytest.fixture(scope="module")
 def emulated():
     """Returns (the emulated launchers, the memory that they work on)."""
-    if build.cuda_include() is None:
-        pytest.skip("CUDA's headers were not found: the CUDA kernels are not run, even emulated")
-    return launchers.Library(build.build_emulation()), memory.HostMemory()
+    return emulated_launchers.load()
 
 
 def names(module):

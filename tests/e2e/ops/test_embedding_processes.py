@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ops.embedding import RowRule, embedding_update
 from tests.support import launch
 from tests.unit.ops.test_embedding import (
     ROWS,
@@ -17,6 +18,7 @@ from tests.unit.ops.test_embedding import (
     update_sgd,
     zipf_ids,
 )
+from tests.unit.ops.test_embedding_bags import FORMS, batch_of
 
 # Arguments: threads, seed, output file.
 PROGRAM = r"""
@@ -60,6 +62,14 @@ def updated_rows(rng):
         update_sgd(table, ids, gradients, 0.3)
         results.append(table.numpy())
         update_adagrad(table, accumulator, ids, gradients, 0.3)
+        results += [table.numpy(), accumulator.numpy()]
+    for form in FORMS:
+        batch = batch_of(rng, form, 3000)
+        table, accumulator = tf.Variable(table_of(rng, 96)), tf.Variable(tf.ones([ROWS, 96]))
+        gradients = rng.standard_normal((*batch.shape, 96), dtype=np.float32)
+        embedding_update(table, [], batch.where, gradients, 0.3)
+        rule = RowRule("adagrad", (1e-8,))
+        embedding_update(table, [accumulator], batch.where, gradients, 0.3, rule=rule)
         results += [table.numpy(), accumulator.numpy()]
     return results
 

@@ -48,8 +48,9 @@ def test_emulated_dense_update(emulated, name, rng):
     run_check(dense_checks, emulated, name, rng)
 
 
+@pytest.mark.parametrize("options", [False, True], ids=["defaults", "options"])
 @pytest.mark.parametrize("name", launchers.DENSE_OPTIMIZERS)
-def test_updates_equal_the_optimizer(emulated, name, rng):
+def test_updates_equal_the_optimizer(emulated, name, options, rng):
     """Several steps, one of which is skipped; SGD and Adagrad bit for bit.
 
     The optimizer runs eagerly: in a graph TensorFlow may replace a division by a root by a product.
@@ -57,9 +58,16 @@ def test_updates_equal_the_optimizer(emulated, name, rng):
     tf = pytest.importorskip("tensorflow")
     from training.optimizers import OPTIMIZERS
 
-    problem = dense_checks.UpdateProblem(*emulated, rng, name, (13, 1024, 3000, 1))
+    kind, initial = OPTIMIZERS[name], 0.0
+    chosen = dense_checks.random_hyperparameters(rng, name) if options else None
+    given = dict(zip(kind.hyperparameters, chosen or ()))
+    if options and name == "adagrad":
+        given["initial_accumulator"] = initial = float(rng.uniform(0.01, 0.5))
+    problem = dense_checks.UpdateProblem(
+        *emulated, rng, name, (13, 1024, 3000, 1), 0, chosen, initial
+    )
     weights = [tf.Variable(buffer.download()) for buffer in problem.variables]
-    optimizer = OPTIMIZERS[name](weights)
+    optimizer = kind(weights, given)
     # TensorFlow's float32 pow may be off by one in the last place.
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if name == "adam" else {"rtol": 0}
     for finite in (True, True, False, True, True):

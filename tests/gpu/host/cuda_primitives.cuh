@@ -301,6 +301,10 @@ T load_read_only(const T* address) {
 }
 
 template <typename T>
+T load_read_only(const T* address, bool active) {
+  return active ? load_read_only(address) : T{};
+}
+template <typename T>
 T load_in_order(const T* address) {
   return load_read_only(address);
 }

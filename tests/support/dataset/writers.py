@@ -6,7 +6,9 @@ import os
 from tests.support.dataset import layouts
 from tests.support.dataset.hand_written import random_arrays
 
-TOOLS = ("split_bin", "per_table", "convert", "to_raw", "raw_file", "synthetic", "crossed")
+TOOLS = (
+    "split_bin", "per_table", "convert", "to_raw", "raw_file", "multihot", "synthetic", "crossed",
+)  # fmt: skip
 
 
 def write_source(folder, rng):
@@ -24,6 +26,9 @@ def command(tool, raw, out, *more):
         "to_raw": ("dataset.convert", [str(raw), str(out), "--layout=raw", *more]),
         "raw_file": (
             "dataset.convert", [train, str(out / "train_data.bin"), "--layout=raw", *more]
+        ),
+        "multihot": (
+            "dataset.multihot", [str(raw), str(out), "--hotness=2,1,3,1,1,4,2,5", *more]
         ),
         "synthetic": (
             "dataset.synthetic",

@@ -27,6 +27,7 @@ OPTIONS = {
     "adagrad": {"epsilon": 2.0**-10},
     "rowwise_adagrad": {"epsilon": 2.0**-10},
     "ftrl": {"l1": 1e-4, "l2": 1e-3, "beta": 0.05},
+    "adam": {"beta1": 0.75, "beta2": 0.875, "epsilon": 2.0**-10},
 }
 AT_ONCE = 8
 PLACEMENTS = ("table", "row", "mixed", "column")
@@ -51,6 +52,9 @@ def cases(size, which="all"):
             ("mixed", False, "float32", "rowwise_adagrad", "mean"),
             ("mixed", False, "float32", "ftrl", "mean"),
             ("column" if size > 1 else "table", True, "float32", "ftrl", "mean"),
+            ("mixed", False, "float32", "adam", "mean"),
+            ("column" if size > 1 else "table", True, "float32", "adam", "mean"),
+            ("replicated", False, "float32", "adam", "mean"),
             ("replicated", False, "float32", "sgd", "mean"),
         ]
     found += [(kind, False, "float32", "sgd", "sum") for kind in ("table", "replicated")]

@@ -1,69 +1,18 @@
-"""Checks of an interaction against a float64 reference, and one more interaction: a cross layer."""
-
-import math
+"""Checks of an interaction against a float64 reference."""
 
 import numpy as np
 import tensorflow as tf
 
 from model.dlrm import DenseDLRM, DLRMConfig
-from model.interactions import Interaction, Parameter
 from tests.support.reference import (
     REFERENCE_INTERACTIONS,
+    ReferenceCross,
     ReferenceDLRM,
-    ReferenceInteraction,
+    cross_layers,
 )
 
 BATCH, DENSE, TABLES, BOTTOM, TOP = 4096, 5, 4, (16, 8), (16, 8, 1)
 DIMENSION = BOTTOM[-1]
-
-
-class Cross(Interaction):
-    """One cross layer, y = x * (x W + b) + x of all vectors (DCN V2, Wang et al. 2021)."""
-
-    name = "cross"
-    summary = "one cross layer"
-
-    @property
-    def width(self):
-        return self.features * self.dimension
-
-    @property
-    def flops(self):
-        return 3 * 2 * self.width**2
-
-    @property
-    def values(self):
-        return 10 * self.width
-
-    @property
-    def parameters(self):
-        deviation = math.sqrt(1 / self.width)
-        return (
-            Parameter("kernel", (self.width, self.width), deviation),
-            Parameter("bias", (self.width,), 0.1),
-        )
-
-    def compute(self, bottom, vectors, parameters):
-        x = tf.concat([bottom, tf.reshape(vectors, [-1, self.width - self.dimension])], axis=1)
-        return x * (tf.matmul(x, parameters["kernel"]) + parameters["bias"]) + x
-
-
-class ReferenceCross(ReferenceInteraction):
-    def __init__(self, kernel, bias):
-        super().__init__()
-        self.parameters = [kernel.astype(np.float64), bias.astype(np.float64)]
-
-    def forward(self, features, width):
-        x = features.reshape(len(features), width)
-        kernel, bias = self.parameters
-        return x * (x @ kernel + bias) + x
-
-    def backward(self, features, gradient):
-        x = features.reshape(gradient.shape)
-        kernel, bias = self.parameters
-        inner = gradient * x
-        change = gradient * (x @ kernel + bias) + gradient + inner @ kernel.T
-        return change.reshape(features.shape), [x.T @ inner, inner.sum(0)]
 
 
 def arrays_of(mlp):
@@ -73,7 +22,7 @@ def arrays_of(mlp):
 def reference_of(model, tables, name):
     """Returns the `ReferenceDLRM` with a dense part's weights."""
     if name == "cross":
-        interaction = ReferenceCross(*(v.numpy() for v in model.interaction.variables))
+        interaction = ReferenceCross(cross_layers(model.interaction.variables))
     else:
         interaction = REFERENCE_INTERACTIONS[name]()
     return ReferenceDLRM(

@@ -4,6 +4,7 @@ from unittest import mock
 
 import tensorflow as tf
 
+from ops.bags import Bags
 from ops.mlp import native as mlp
 from tests.support.training.small_model import SMALL, build
 
@@ -19,9 +20,11 @@ def traced(seed, *, device=GPU, sizes=SMALL, **options):
 
 def _traced(built, sizes, options):
     _model, embedding, _optimizer, step = built
-    ids = [sizes.batch, len(sizes.vocab)]
+    bags = options.get("bags") or Bags.one_hot(len(sizes.vocab))
+    ids = [sizes.batch, bags.slots]
     if options.get("model_parallel_input"):
-        ids = [2 * sizes.batch, len(embedding.placement.tables_of(0))]
+        own = embedding.placement.tables_of(0)
+        ids = [2 * sizes.batch, bags.select(own).slots]
     batch = {
         "dense": tf.TensorSpec([sizes.batch, sizes.dense], tf.float32),
         "categorical": tf.TensorSpec(ids, tf.int32),

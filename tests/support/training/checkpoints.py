@@ -20,12 +20,12 @@ DIMENSION, BOTTOM, TOP, DENSE = 4, [4], [3, 1], 5
 def write(
     folder, vocab_sizes, rng, *, ranks, policy="row", optimizer="sgd", steps=(7,),
     interaction="dot", replicate_below_rows=0, dimension=DIMENSION, bottom=BOTTOM, top=TOP,
-    dense_features=DENSE, active=False,
+    dense_features=DENSE, active=False, **cross,
 ):  # fmt: skip
     """Writes the checkpoints of some steps into a folder.
 
     With `active`, every unit is active for dense features that are not negative, far from its
-    ReLU's kink.
+    ReLU's kink. `cross` are options of --interaction=cross: cross_layers, cross_rank.
 
     Returns:
         ([table [rows, D]], [dense arrays in order]): their values.
@@ -38,7 +38,7 @@ def write(
     dense = DenseDLRM(
         DLRMConfig(
             dense_features, len(vocab_sizes), bottom, top, interaction=interaction,
-            seed=int(rng.integers(1 << 31)),
+            seed=int(rng.integers(1 << 31)), **cross,
         )
     )  # fmt: skip
     # Small positive weights, so that no choice of them makes all units of a layer inactive, or
@@ -53,6 +53,7 @@ def write(
         "embedding_dim": dimension, "bottom_mlp": ",".join(map(str, bottom)),
         "top_mlp": ",".join(map(str, top)), "ablation": "none", "interaction": interaction,
         "global_batch_size": 8, "optimizer": "sgd", "embedding_optimizer": optimizer, "lr": None,
+        **cross,
     }  # fmt: skip
     facts = {"flags": flags, "data": DATA, "versions": {"numpy": "x"}}
 

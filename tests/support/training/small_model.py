@@ -37,7 +37,7 @@ def build(
     seed, *, scale=None, optimizer="sgd", embedding_optimizer="sgd", dtype="float32",
     policy="table", compress=False, overlap=True, device=None, cluster=None,
     replicate_below_rows=0, model_parallel_input=False, kernels=None, sizes=SMALL,
-    deterministic=False, embedding_rate=1.0, side_stream=False, **dense_options,
+    deterministic=False, embedding_rate=1.0, side_stream=False, bags=None, **dense_options,
 ):  # fmt: skip
     """Returns (model, embedding, optimizer, step).
 
@@ -60,7 +60,7 @@ def build(
         EmbeddingOptions(
             seed=seed, compress=compress, optimizer=embedding_optimizer, exchange_dtype=dtype,
             model_parallel_input=model_parallel_input, deterministic=deterministic,
-            side_stream=side_stream,
+            side_stream=side_stream, bags=bags,
         ),
     )  # fmt: skip
     step = TrainStep(

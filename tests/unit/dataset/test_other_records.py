@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from dataset import DatasetError, open_dataset, open_split
+from dataset import DatasetError, open_split
 from tests.support.dataset.hand_written import (
     VOCAB_SIZES,
     random_arrays,
     seed_metadata,
-    write_days,
     write_narrow,
     write_raw,
     write_three_file,
@@ -72,17 +71,3 @@ def test_open_split_names_column_files_of_another_width(tmp_path, rng):
     arrays.ids[:, 3].astype(np.int32).tofile(tmp_path / "b" / "category_3.bin")
     with pytest.raises(DatasetError, match=r"category_3\.bin: .*4 bytes, .*int16"):
         open_split(tmp_path / "b", vocab_sizes=VOCAB_SIZES)
-
-
-@pytest.mark.parametrize("others", [True, False])
-def test_open_refuses_multi_hot_days(tmp_path, rng, others):
-    arrays = random_arrays(50, rng)
-    if others:
-        write_days(tmp_path, arrays, [25, 25])
-    tmp_path.joinpath("day_0_sparse.npy").unlink(missing_ok=True)
-    tmp_path.joinpath("day_1_sparse.npy").unlink(missing_ok=True)
-    np.savez(tmp_path / "day_0_sparse_multi_hot.npz", arrays.ids)
-    for open_it in (open_split, open_dataset):
-        with pytest.raises(DatasetError) as caught:
-            open_it(tmp_path, vocab_sizes=VOCAB_SIZES)
-        assert caught.value.path == str(tmp_path / "day_0_sparse_multi_hot.npz")

@@ -9,6 +9,7 @@ from model.embedding import backend
 from model.embedding.interface import EmbeddingOptions
 from model.embedding.placement import plan
 from model.embedding.sok import SokEmbedding
+from ops.bags import Bags
 from tests.support.model import fake_sok
 from training.runtime.process_group import SingleProcessGroup
 
@@ -75,6 +76,15 @@ def test_auto_chooses_sok_only_if_it_imports_and_a_gpu_exists():
     assert (with_gpu.name, with_gpu.sok, with_gpu.version) == ("sok", SOK, "2.1.0")
 
 
+def test_multi_hot_features_are_native():
+    options = {"gpus": 1, "importer": importer(SOK), "multi_hot": True}
+    choice = backend.choose("auto", **options)
+    assert choice.name == "native" and "multi-hot" in choice.reason
+    assert backend.choose("native", **options).name == "native"
+    with pytest.raises(backend.BackendError, match=r"multi-hot.*--embedding_backend=native"):
+        backend.choose("sok", **options)
+
+
 @pytest.mark.parametrize("name", ["native", "own"])
 def test_native_does_not_import_sok(name):
     assert backend.choose(name, gpus=1, importer=must_not_import).name == "native"
@@ -130,6 +140,7 @@ def test_build_initialises_sok_and_makes_its_embedding():
         ({"native_kernels": False}, "embedding_kernels"),
         ({"deterministic": True}, "deterministic"),
         ({"side_stream": True}, "embedding_stream"),
+        ({"bags": Bags.of((2, 1))}, "embedding_backend"),
     ],
 )
 def test_build_refuses_options_without_effect_on_sok(option, flag):

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from model.embedding.optimizers import OPTIMIZERS
 from model.embedding.placement import Assignment, Placement, plan
-from model.embedding.tables import FusedTables, ReplicatedTables
+from model.embedding.replicated import ReplicatedTables
+from model.embedding.tables import FusedTables
 from ops.embedding import RowIds, create_table, embedding_initialize
 from tests.support.row_optimizers import OPTIONS, ReferenceRows
 from tests.support.thread_ranks import ThreadRanks
@@ -70,7 +71,7 @@ def test_lookup_adds_each_tables_base_offset(native, seed, rng):
 def configured(name):
     """Returns (optimizer, its options): other than the defaults, and an initial accumulator."""
     options = dict(OPTIONS.get(name, {}))
-    if OPTIMIZERS[name].states:
+    if "initial_accumulator" in OPTIMIZERS[name].hyperparameters:
         options["initial_accumulator"] = 0.25
     return OPTIMIZERS[name].with_options(options), options
 

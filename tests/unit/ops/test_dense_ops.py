@@ -11,6 +11,7 @@ from tests.support.placement.gpu_kernels import GpuKernels
 pytestmark = pytest.mark.skipif(not loader.is_built(), reason="the op library is not built")
 
 B, N = 6, 8
+DEFAULTS = {"adagrad": (1e-8,), "adam": (0.9, 0.999, 1e-7)}
 
 
 def variable(shape, dtype=tf.float32):
@@ -23,7 +24,7 @@ def update(optimizer="sgd", variables=None, iteration=None, **changes):
         "variables": [variable([2, 3])] if variables is None else variables, "states": [],
         "iteration": variable([], tf.int64) if iteration is None else iteration,
         "gradients": [tf.ones([6])], "learning_rate": 0.1, "loss_scale": 1.0, "finite": None,
-        "optimizer": optimizer,
+        "optimizer": optimizer, "hyperparameters": DEFAULTS.get(optimizer, ()),
     }  # fmt: skip
     return dense_update(**{**arguments, **changes})
 
@@ -92,6 +93,10 @@ def test_numbers_are_checked():
         update(gradients=[tf.ones([])] * 65)
     with pytest.raises(ValueError, match=r"adam of 1 variables: expected 2 states, found 1"):
         update("adam", states=[variable([6])])
+    with pytest.raises(ValueError, match=r"adam: expected 3 hyper-parameters \(beta1, beta2, eps"):
+        update("adam", states=[variable([6])] * 2, hyperparameters=(0.9, 0.999))
+    with pytest.raises(ValueError, match=r"sgd: expected 0 hyper-parameters \(none\), found 1"):
+        update(hyperparameters=(1e-8,))
 
 
 def test_ops_exist_on_gpus_only():

@@ -33,7 +33,7 @@ def start(rng, name, dimension):
     rows, states = table_of(rng, dimension), []
     for state in OPTIMIZERS[name].states:
         values = rng.uniform(0.25, 1, state.shape(ROWS, dimension)).astype("f4")
-        states.append(values - np.float32(0.5) if state.name == "linear" else values)
+        states.append(values - np.float32(0.5) if state.name in ("linear", "m") else values)
     return rows, states
 
 

@@ -62,6 +62,24 @@ def test_count_step_of_other_interactions():
     assert counts.interaction_bytes == 1000 * 4 * (128 + 480 + 128 + 128 + 26 * 128)
 
 
+def test_count_step_of_the_cross_network():
+    """DLRM-DCNv2: 32 MFLOP forward and 96 MFLOP for training per sample."""
+    shape = ModelShape(MLPERF, interaction="cross")
+    network, width, rank = shape.make_interaction(), 3456, 512
+    assert network.width == width
+    assert network.flops == 3 * 3 * 2 * (2 * width * rank)
+    assert shape.dense_parameters == 2_369_921 + (width - 480) * 1024 + 3 * (2 * rank + 1) * width
+    counts = count_step(shape, plan(MLPERF, 128, 1), 1000, "bf16")
+    assert counts.matrix_flops == 1000 * (shape.mlp_flops + network.flops)
+    assert counts.matrix_flops / 1000 == pytest.approx(96e6, rel=0.01)
+    forward = 2 * sum(inputs * outputs for inputs, outputs in shape.layers) + network.flops / 3
+    assert forward == pytest.approx(32e6, rel=0.01)
+    # Concatenated each way; each layer 17 values of each column and 6 of each rank.
+    assert counts.interaction_bytes == 1000 * 2 * (4 * width + 3 * (17 * width + 6 * rank))
+    full = ModelShape(MLPERF, interaction="cross", cross_layers=2, cross_rank=0)
+    assert full.make_interaction().flops == 2 * 3 * 2 * width * width
+
+
 def test_count_step_includes_optimizer_state_and_replicated_tables():
     shape = ModelShape((5, 100), 4, 2, (4,), (1,))
     plain = count_step(shape, plan((5, 100), 4, 2), 10, "fp32")
@@ -112,6 +130,11 @@ MISSED = {
     (published_runs.TORCHREC, "16 x A100", 65536, "fp32", "torchrec-x2"),
     (published_runs.TORCHREC, "80 x A100", 65520, "fp32", "full"),
 }
+# Rows whose prediction is more than 20 % too slow.
+TOO_SLOW = {
+    (published_runs.DLE_DCNV2, "1 x A100", 65536, "tf32", "frequency-15"),
+    (published_runs.DLE_DCNV2, "1 x A100", 65536, "fp16", "frequency-15"),
+}
 
 
 def key(run):
@@ -123,6 +146,8 @@ def test_prediction_matches_the_published_rate(run):
     error = prediction(run).samples_per_second / run.rate - 1
     if key(run) in MISSED:
         assert error > 0.2  # always too fast; if this fails, remove the row from MISSED
+    elif key(run) in TOO_SLOW:
+        assert error < -0.2  # the same
     else:  # no constant is fitted to the rows of SOK
         assert abs(error) < (0.1 if run.source == published_runs.SOK else 0.2)
 
@@ -242,8 +267,40 @@ def test_predict_refuses_inconsistent_arguments(change, found):
         ({"bottom_mlp": (64,)}, r"128.*\[64\]"),
         ({"top_mlp": ()}, "top MLP"),
         ({"interaction": "fm"}, "'fm'.* dot, cat"),
+        ({"interaction": "cross", "cross_layers": 0}, "cross_layers.*found 0"),
     ],
 )
 def test_model_shape_refuses_invalid_sizes(options, names):
     with pytest.raises(ValueError, match=names):
         ModelShape((5,), **options)
+
+
+def test_count_step_of_several_ids_per_sample():
+    """By hand: 3 tables of D = 4 with 2, 1 and 5 ids; 8 rows read for 3 vectors."""
+    shape = ModelShape((5, 300, 40000), 4, bottom_mlp=(4,), top_mlp=(1,), hotness=(2, 1, 5))
+    one = count_step(shape, plan(shape.vocab_sizes, 4, 1), 10, "fp32")
+    assert one.lookup_bytes == 10 * 4 * (8 * 4 + 3 * 4)
+    assert one.update_bytes == 10 * (3 * 4 * 4 + 2 * 8 * 4 * 4)
+    assert one.input_bytes == 10 * (1 + 2 * 13 + 2 * 1 + 1 * 2 + 5 * 4)
+    assert one.id_bytes == one.vector_bytes == 0
+    two = plan(shape.vocab_sizes, 4, 2, policy="row")
+    counts = count_step(shape, two, 10, "fp32", per_table_files=False)
+    # A bag of 2 ids has a row on 1.5 of 2 ranks, one of 5 on 1.9375.
+    assert counts.vector_bytes == pytest.approx(5 * (1.5 + 1 + 1.9375) * 4 * 4)
+    assert counts.id_bytes == 5 * 8 * 4
+    assert counts.lookup_bytes == pytest.approx(5 * 4 * 4 * (8 + 1.5 + 1 + 1.9375))
+    # Distinct rows, if they are fewer than the partial sums.
+    few = count_step(shape, two, 10, "fp32", unique_fraction=0.25)
+    assert few.vector_bytes == pytest.approx(0.25 * 5 * 8 * 4 * 4)
+    many = count_step(shape, two, 10, "fp32", unique_fraction=0.9)
+    assert many.vector_bytes == pytest.approx(counts.vector_bytes)
+
+
+def test_expected_unique_fraction_counts_every_id():
+    twice = expected_unique_fraction((50,), 40, 1.1, (2,))
+    assert twice == pytest.approx(expected_unique_fraction((50,), 80, 1.1))
+
+
+def test_hotness_of_another_number_of_tables_is_refused():
+    with pytest.raises(ValueError, match="expected 3 numbers, one per table, found 2"):
+        ModelShape((5, 6, 7), hotness=(1, 2))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from model.embedding.placement import PlacementError
-from planner.arguments import ArgumentError, read_vocab_sizes, read_widths
+from planner.arguments import ArgumentError, read_hotness, read_vocab_sizes, read_widths
 from planner.plan import main, render
 from planner.planned_run import Machines, PlannedRun, Tables
 from planner.published_runs import VOCABULARIES
@@ -128,6 +128,22 @@ def test_vocab_sizes_from_a_name_a_list_and_files(tmp_path):
     for content in ({"vocab_sizes": [4, 5], "samples": 3}, [4, 5]):
         path.write_text(json.dumps(content))
         assert read_vocab_sizes(str(path)) == (4, 5)
+
+
+def test_hotness_from_a_name_a_list_and_files(tmp_path):
+    assert sum(read_hotness("hotness", "mlperf")) == 214
+    assert read_hotness("hotness", "5, 6,7") == (5, 6, 7)
+    path = tmp_path / "metadata.json"
+    for content in ({"vocab_sizes": [9, 9], "hotness_per_table": [4, 5]}, [4, 5]):
+        path.write_text(json.dumps(content))
+        assert read_hotness("hotness", str(path)) == (4, 5)
+    path.write_text('{"vocab_sizes": [9, 9]}')
+    with pytest.raises(ValueError, match="hotness_per_table") as caught:
+        read_hotness("hotness", str(path))
+    assert caught.value.path == str(path)
+    with pytest.raises(ArgumentError) as caught:
+        read_hotness("hotness", "criteo")
+    assert caught.value.flag == "hotness"
 
 
 @pytest.mark.parametrize(

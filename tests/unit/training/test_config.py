@@ -78,6 +78,8 @@ def test_properties_parse_the_texts():
     assert config.job.global_batch_sizes == (1, 2)
     assert config.data.table_sizes("mlperf") == (7, 9)
     assert len(DataConfig().table_sizes("mlperf")) == 26
+    assert DataConfig().ids_per_sample("hotness", 3) == (1, 1, 1)
+    assert DataConfig(hotness="2,5").ids_per_sample("hotness", 2) == (2, 5)
     assert (Config().placement.memory_bytes, Config().output.profiled_steps) == (None, None)
     # Journals and checkpoints record the texts.
     assert json.loads(json.dumps(config.flags()))["memory_per_rank"] == "2KiB"

@@ -50,7 +50,7 @@ def gradients_of(kind, model, embedding, batch, vectors):
     return values["loss"], values["vector_gradients"], values["gradients"]
 
 
-@pytest.mark.parametrize("interaction", ["dot", "native dot", "cat", "none"])
+@pytest.mark.parametrize("interaction", ["dot", "native dot", "cat", "cross", "none"])
 @pytest.mark.parametrize(
     "top", [(16, 8, 1), (16, 1), (1,), (MOST_WIDTH + 8, 1)],
     ids=["three layers", "two layers", "one layer", "wider than the loss op"],

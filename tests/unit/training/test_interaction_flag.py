@@ -52,8 +52,11 @@ def reader_of(written):
     return types.SimpleNamespace(folder="CHECKPOINT", manifest=manifest)
 
 
+_COMPARED = ("interaction", "cross_layers", "cross_rank", "bottom_mlp")
+
+
 def fits(written, config):
-    job = {name: config.flags()[name] for name in ("interaction", "bottom_mlp")}
+    job = {name: config.flags()[name] for name in _COMPARED}
     check(reader_of(written), job, {}, (30, 20), resume=False, training=False)
 
 
@@ -96,7 +99,30 @@ def test_custom_interact_needs_a_checkpoint_with_a_native_interaction():
     assert caught.value.flag == "custom_interact"
 
 
+def test_cross_network_of_the_checkpoint_is_the_default():
+    written = {**OLD, "interaction": "cross", "cross_layers": 2, "cross_rank": 0}
+    config = with_model_of(parse(), reader_of(written))
+    assert (config.model.cross_layers, config.model.cross_rank) == (2, 0)
+    fits(written, config)
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "now"), [("--cross_layers=4", 2, 4), ("--cross_rank=64", 16, 64)]
+)
+def test_another_cross_network_is_refused(given, before, now):
+    written = {**OLD, "interaction": "cross", "cross_layers": 2, "cross_rank": 16}
+    config = with_model_of(parse("--interaction=cross", given), reader_of(written))
+    with pytest.raises(UserError) as caught:
+        fits(written, config)
+    flag = given.partition("=")[0]
+    assert f"{flag} was {before}, is {now}" in str(caught.value)
+    assert caught.value.flag == flag.removeprefix("--")
+
+
 def test_plan_uses_the_interaction():
     words = ["main.py", "--mode=plan", "--vocab_sizes=mlperf"]
     for flag, name in (("--interaction=cat", "cat"), ("--ablation=no_interaction", "none")):
         assert plan.planned_run(cli.parse([*words, flag])).shape.interaction == name
+    flags = ["--interaction=cross", "--cross_layers=2", "--cross_rank=0"]
+    shape = plan.planned_run(cli.parse([*words, *flags])).shape
+    assert (shape.cross_layers, shape.cross_rank) == (2, 0)

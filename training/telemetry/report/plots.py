@@ -85,9 +85,13 @@ def _loss(runs: Sequence[Run]) -> Plot:
 
 def _auc(runs: Sequence[Run]) -> Plot:
     most = _max_samples(runs, ("evaluation",))
-    terabyte = any(published.is_terabyte(run) for run in runs)
-    if terabyte:
-        first = published.curve_points(next(iter(published.AUC_CURVES.values())))[0]
+    # {benchmark: batches of its runs}
+    terabyte: dict[str, tuple[published.Benchmark, list[int]]] = {}
+    for run in filter(published.is_terabyte, runs):
+        found = published.benchmark(run)
+        terabyte.setdefault(found.name, (found, []))[1].append(run.batch)
+    for found, _ in terabyte.values():
+        first = published.curve_points(next(iter(found.curves.values())))[0]
         most = max(first[-1] if most > first[3] else first[3], most)
     size, unit = series.sample_unit(most)
     layers = []
@@ -108,19 +112,12 @@ def _auc(runs: Sequence[Run]) -> Plot:
             Layer("level", [], [value], palette.MUTED, f"attainable on this data: {value:.4f}",
                   (0, (1, 2)), 1.4)
         )  # fmt: skip
+    for found, batches in terabyte.values():
+        layers += _published_auc(found, batches, size)
     if terabyte:
-        dashes = ((0, (5, 2)), (0, (7, 2, 1, 2)))
-        for (name, aucs), dash in zip(published.AUC_CURVES.items(), dashes):
-            x, y = published.curve_points(aucs)
-            layers.append(
-                Layer("line", [v / size for v in x], y, palette.MUTED, name, dash, 1.4, hover=name)
-            )
-        layers.append(
-            Layer("level", [], [published.MLPERF_AUC], palette.INK,
-                  f"MLPerf's target: {published.MLPERF_AUC}", (0, (1, 2)), 1.2)
-        )  # fmt: skip
+        rates = " and ".join(f"{found.learning_rate:g}" for found, _ in terabyte.values())
         note = ("Grey: test AUC after each 5 % of the epoch, from MLPerf result logs "
-                "(global batch 55,296, learning rate 24).")  # fmt: skip
+                f"(global batch 55,296, learning rate {rates}).")  # fmt: skip
     else:
         note = ("The data is not Criteo Terabyte: the published curves (MLPerf, AUC 0.8025) are "
                 "not comparable and not shown.")  # fmt: skip
@@ -130,6 +127,29 @@ def _auc(runs: Sequence[Run]) -> Plot:
     limit = (0, most / size * 1.03)
     return Plot("auc", "AUC on the test data", unit, "area under the ROC curve",
                 tuple(layers) if scored or terabyte else (), note, x_limits=limit)  # fmt: skip
+
+
+def _published_auc(
+    benchmark: published.Benchmark, batches: Sequence[int], size: float
+) -> list[Layer]:
+    """Returns the layers of a benchmark's submissions, target and reference convergence."""
+    layers, dashes = [], ((0, (5, 2)), (0, (7, 2, 1, 2)))
+    for (name, aucs), dash in zip(benchmark.curves.items(), dashes):
+        x, y = published.curve_points(aucs)
+        layers.append(
+            Layer("line", [v / size for v in x], y, palette.MUTED, name, dash, 1.4, hover=name)
+        )
+    points = (published.convergence_points(benchmark, batch) for batch in batches)
+    for name, samples in dict(filter(None, points)).items():
+        layers.append(
+            Layer("points", [v / size for v in samples], [benchmark.target] * len(samples),
+                  palette.MUTED, name, marker="D", hover=name)
+        )  # fmt: skip
+    layers.append(
+        Layer("level", [], [benchmark.target], palette.INK, f"MLPerf's target: {benchmark.target}",
+              (0, (1, 2)), 1.2)
+    )  # fmt: skip
+    return layers
 
 
 def _throughput(runs: Sequence[Run]) -> Plot:

@@ -36,10 +36,16 @@ class _Flags(_NeededFlags, total=False):
     bottom_mlp: str
     checkpoint_dir: Optional[str]
     embedding_dim: Count
+    interaction: str
     top_mlp: str
 
 
+class _Bags(TypedDict):
+    hotness: list[_AtLeastOne]
+
+
 class _Data(TypedDict, total=False):
+    bags: Optional[_Bags]
     layout: Optional[str]
     test_samples: Optional[Count]
     train_samples: Optional[Count]

@@ -32,6 +32,7 @@ KINDS = {
     "row": {"policy": "row", "replicate_below_rows": 10},
     "none": {"interaction": "none", "optimizer": "adagrad"},
     "cat": {"interaction": "cat"},
+    "cross": {"interaction": "cross", "cross_layers": 2, "cross_rank": 3},
 }
 
 
@@ -103,8 +104,9 @@ def trainers_logits(kind, folder, dense, ids):
     """Returns the logits of the trainer's forward pass on one rank."""
     cluster = SingleProcessGroup()
     reader = restore.latest_complete(folder, cluster, pytest.fail)
-    interaction = KINDS[kind].get("interaction", "dot")
-    model = DenseDLRM(DLRMConfig(DENSE, len(VOCAB), BOTTOM, TOP, interaction=interaction, seed=99))
+    names = ("interaction", "cross_layers", "cross_rank")
+    options = {name: KINDS[kind][name] for name in names if name in KINDS[kind]}
+    model = DenseDLRM(DLRMConfig(DENSE, len(VOCAB), BOTTOM, TOP, seed=99, **options))
     embedding = ShardedEmbedding(
         plan(VOCAB, DIMENSION, 1), cluster, len(dense), EmbeddingOptions(seed=99)
     )

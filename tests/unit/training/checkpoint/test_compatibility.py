@@ -1,11 +1,13 @@
 """`compatibility.check`: which checkpoints match which jobs."""
 
+import re
 import types
 
 import pytest
 
 from training.checkpoint import manifest
 from training.checkpoint.compatibility import check, unchecked
+from training.checkpoint.errors import DamagedError
 from training.runtime.errors import UserError
 
 VOCAB = (5, 7)
@@ -144,3 +146,53 @@ def test_changeable_flags_are_reported():
     (line,) = job_check(reader(data, **ftrl), data, **options)
     assert line.startswith("--embedding_optimizer_options ")
     assert "l1=0.5" in line
+
+
+def test_changed_options_of_the_dense_optimizer_are_reported():
+    data, adam = data_with("none"), {"optimizer": "adam"}
+    same = {**adam, "optimizer_options": "epsilon=1e-7,beta1=0.9"}
+    assert job_check(reader(data, **adam), data, **same) == []
+    changed = {**adam, "optimizer_options": "beta2=0.99"}
+    (line,) = job_check(reader(data, **adam), data, **changed)
+    assert line == "--optimizer_options was None, is 'beta2=0.99'"
+    # A checkpoint older than the flag does not have it.
+    found = reader(data, **adam)
+    found.manifest["flags"].pop("optimizer_options", None)
+    assert job_check(found, data, **adam) == []
+
+
+TWO_AND_LIST = {"hotness": [2, 3], "pooling": ["sum", "mean"], "variable": [False, True]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hotness": [4, 3]}, "table 0: .* 2 \\(sum\\), but the data has 4 \\(sum\\)"),
+        (
+            {"pooling": ["sum", "sum"]},
+            "table 1: .* at most 3 \\(mean\\), but .* at most 3 \\(sum\\)",
+        ),
+        ({"variable": [False, False]}, "table 1: .* at most 3 \\(mean\\), but .* 3 \\(mean\\)"),
+    ],
+)
+def test_data_with_other_ids_per_sample_is_refused(change, words):
+    found = reader(data_with("none", bags=TWO_AND_LIST))
+    error = refusal(found, data_with("none", bags={**TWO_AND_LIST, **change}), resume=False)
+    assert re.search(words, str(error))
+    assert refusal(found, data_with("none"), resume=False).table == 0
+
+
+def test_lists_of_another_length_and_random_batches_fit():
+    found = reader(data_with("none", bags=TWO_AND_LIST))
+    longer = data_with("none", bags={**TWO_AND_LIST, "hotness": [2, 9]})
+    assert job_check(found, longer, resume=False) == []
+    assert job_check(found, {"layout": "synthetic"}, resume=False) == []
+    # One id of each sample is its own mean.
+    one_each = {"hotness": [1, 1], "pooling": ["mean", "mean"], "variable": [False, False]}
+    assert job_check(reader(data_with("none")), data_with("none", bags=one_each), False) == []
+
+
+def test_damaged_bags_are_reported():
+    damaged = data_with("none", bags={**TWO_AND_LIST, "hotness": [2, 3, 4]})
+    with pytest.raises(DamagedError, match=r"data\.bags"):
+        job_check(reader(damaged), data_with("none"), resume=False)

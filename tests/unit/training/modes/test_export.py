@@ -62,6 +62,51 @@ def test_model_json_describes_the_signatures(checkpoint, tmp_path, rng):
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=0, atol=2e-6)
 
 
+BAGS = {"hotness": [3, 2], "pooling": ["mean", "sum"], "variable": [True, False]}
+
+
+def test_served_model_pools_the_ids_of_each_table(checkpoint, rng):
+    one_hot = export.serving_model(reader_of(checkpoint), None)
+    pooled = export.serving_model(reader_of(checkpoint, bags=BAGS), None)
+    ids = np.stack([rng.integers(0, rows, 40) for rows in (9, 9, 9, 5, 5)], axis=1)
+    ids[:10, 1:3], ids[10:20, 2], ids[20:25, :3] = -1, -1, -1
+    dense = rng.standard_normal((40, checkpoints.DENSE)).astype(np.float32)
+    first, second = (table.numpy().astype(np.float64) for table in pooled.tables)
+    filled = (ids[:, :3] >= 0)[..., None]
+    counts = np.maximum(filled.sum(axis=1), 1)
+    vectors = [(first[ids[:, :3]] * filled).sum(axis=1) / counts, second[ids[:, 3:]].sum(axis=1)]
+    # Some of the vectors as the first rows of a model with one id per table.
+    chosen = np.r_[0, 10, 20, 21, 30]
+    for table, values in zip(one_hot.tables, vectors):
+        table[: len(chosen)].assign(values[chosen].astype(np.float32))
+    rows = tf.constant(np.repeat(np.arange(len(chosen))[:, None], 2, axis=1))
+    expected = one_hot.serve(tf.constant(dense[chosen]), rows)["probability"]
+    found = pooled.serve(tf.constant(dense), tf.constant(ids))["probability"].numpy()[chosen]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("slot", "table"), [(3, 1), (4, 1)])
+def test_served_model_refuses_an_empty_slot_of_a_fixed_feature(checkpoint, slot, table):
+    module = export.serving_model(reader_of(checkpoint, bags=BAGS), None)
+    ids = np.zeros((4, 5), np.int64)
+    ids[2, slot] = -1
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"table {table}, sample 2: id -1"):
+        module.serve(tf.zeros([4, checkpoints.DENSE]), tf.constant(ids))
+    ids[2, slot], ids[1, 0] = 0, 9
+    with pytest.raises(tf.errors.InvalidArgumentError, match="table 0, sample 1: id 9"):
+        module.serve(tf.zeros([4, checkpoints.DENSE]), tf.constant(ids))
+
+
+def test_model_json_describes_the_slots(checkpoint, tmp_path):
+    export.export(reader_of(checkpoint, bags=BAGS), tmp_path / "model", None)
+    described = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert described["bags"] == BAGS
+    assert described["signature"]["inputs"]["categorical"]["shape"] == [None, 5]
+    module = tf.saved_model.load(str(tmp_path / "model"))
+    spec = module.signatures["serving_default"].structured_input_signature[1]["categorical"]
+    assert spec.shape == [None, 5]
+
+
 @pytest.mark.parametrize("transform", [name for name in TRANSFORMS if name != "none"])
 def test_count_without_a_logarithm_is_refused(checkpoint, transform):
     module = export.serving_model(reader_of(checkpoint), transform)

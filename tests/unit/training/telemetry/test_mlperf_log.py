@@ -40,6 +40,19 @@ CONFIG = {
 }  # fmt: skip
 
 
+# A run of DLRM-DCNv2 on Criteo Terabyte at MLPerf's reference convergence point of 55,296.
+DCNV2 = {
+    "interaction": "cross", "optimizer": "adagrad", "embedding_optimizer": "adagrad", "lr": 0.004,
+    "global_batch_size": 55296, "auc_threshold": 0.80275,
+}  # fmt: skip
+DCNV2_CONFIG = {
+    **CONFIG, "steps_per_epoch": 75869,
+    "schedule": {"base_rate": 0.004, "warmup_steps": 0, "decay_start_step": None,
+                 "decay_steps": 0, "end_rate": 0.0, "power": 2.0},
+    "data": {"train_samples": 4195197692, "test_samples": 89137319},
+}  # fmt: skip
+
+
 def play(path, *events, close=True, **changed):
     """Writes a log of the events; returns its lines."""
     log = MLPerfLog(config(path, **changed))
@@ -108,6 +121,20 @@ def test_lines_are_flushed_before_close(tmp_path):
         ({"embedding_lr": 3.0}, {}, set(), {"opt_sparse_base_learning_rate"}),
         ({"restore": "folder"}, {}, {"weights_initialization"}, {"run_start"}),
         ({}, {"resumed_from_step": 4}, {"weights_initialization"}, {"run_start"}),
+        (
+            DCNV2, {},
+            {"lr_decay_start_steps", "sgd_opt_base_learning_rate", "opt_sparse_name"},
+            {"opt_adagrad_epsilon", "opt_learning_rate_decay_start_step", "opt_weight_decay"},
+        ),
+        ({**DCNV2, "interaction": "dot"}, {}, {"opt_adagrad_epsilon"}, {"lr_decay_start_steps"}),
+        (
+            {**DCNV2, "embedding_optimizer": "rowwise_adagrad"}, {},
+            {"opt_adagrad_epsilon", "opt_adagrad_learning_rate_decay"}, {"opt_sparse_name"},
+        ),
+        (
+            {**DCNV2, "optimizer_options": "epsilon=1e-6"}, {},
+            {"opt_adagrad_epsilon", "opt_adagrad_initial_accumulator_value"}, {"opt_name"},
+        ),
     ],
 )  # fmt: skip
 def test_hyperparameters_depend_on_configuration(tmp_path, changed, config, absent, present):
@@ -162,6 +189,36 @@ def test_compliance_checker_accepts_complete_log(complete_log, tmp_path, caplog)
     assert "WARNING" not in messages
 
 
+@pytest.fixture
+def dcnv2_log(tmp_path):
+    """The lines of a run of DLRM-DCNv2 that reaches the target after 0.75 epoch."""
+    steps = 3 * 75869 // 4
+    return play(
+        tmp_path / "dcnv2", DCNV2_CONFIG, epoch(0), evaluation(3793, 0.7925),
+        evaluation(steps, 0.8029), {"event": "end", "steps": steps}, **DCNV2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ruleset", ["5.1.0", "6.0.0"])
+def test_compliance_checker_accepts_log_of_dcnv2(dcnv2_log, tmp_path, caplog, ruleset):
+    passed, messages = check(tmp_path / "dcnv2", caplog, ruleset)
+    assert passed, messages
+    assert f"training_{ruleset}/closed_dlrm_dcnv2.yaml" in messages
+    assert "WARNING" not in messages
+    assert dcnv2_log[-1]["metadata"]["status"] == "success"
+
+
+def test_logged_options_are_those_of_the_optimizers(tmp_path):
+    options = "epsilon=1e-6,initial_accumulator=0.1"
+    lines = play(
+        tmp_path / "log", DCNV2_CONFIG, **DCNV2, optimizer_options=options,
+        embedding_optimizer_options=options,
+    )  # fmt: skip
+    assert values(lines, "opt_adagrad_epsilon") == [1e-6]
+    assert values(lines, "opt_adagrad_initial_accumulator_value") == [0.1]
+    assert values(lines, "opt_base_learning_rate") == [0.004]
+
+
 def index(lines, key):
     return next(i for i, line in enumerate(lines) if line["key"] == key)
 
@@ -195,6 +252,49 @@ def test_compliance_checker_rejects_broken_log(complete_log, tmp_path, caplog, e
     passed, messages = check(write(tmp_path / "broken.txt", complete_log), caplog)
     assert not passed
     assert complaint in messages
+
+
+_REQUIRED = (
+    "global_batch_size", "opt_name", "opt_base_learning_rate", "opt_adagrad_learning_rate_decay",
+    "opt_weight_decay", "opt_adagrad_initial_accumulator_value", "opt_adagrad_epsilon",
+    "opt_learning_rate_warmup_steps", "opt_learning_rate_decay_start_step",
+    "opt_learning_rate_decay_steps", "eval_samples", "train_samples", "run_stop",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        *((without(key), f"occurrence of '{key}' but found 0") for key in _REQUIRED),
+        (valued("eval_accuracy", 0.80274), "Failed checks for eval_accuracy"),
+        (valued("opt_name", "sgd"), "opt_name"),
+        (valued("opt_adagrad_epsilon", 1e-7), "opt_adagrad_epsilon"),
+        (valued("opt_learning_rate_warmup_steps", 2750), "opt_learning_rate_warmup_steps"),
+        (valued("eval_samples", 89137318), "eval_samples"),
+    ],
+)
+def test_compliance_checker_rejects_broken_log_of_dcnv2(
+    dcnv2_log, tmp_path, caplog, edit, complaint
+):
+    edit(dcnv2_log)
+    passed, messages = check(write(tmp_path / "broken.txt", dcnv2_log), caplog, "6.0.0")
+    assert not passed
+    assert complaint in messages
+
+
+@pytest.mark.parametrize(("epochs", "passes"), [(0.75, True), (0.6, False)])
+def test_convergence_checker_judges_ten_logs_of_dcnv2(dcnv2_log, tmp_path, epochs, passes):
+    for run in range(10):
+        lines = copy.deepcopy(dcnv2_log)
+        for line in lines:
+            if line["key"] == "eval_accuracy" and line["value"] > 0.8:
+                assert line["metadata"]["epoch_num"] == pytest.approx(0.75, abs=1e-4)
+                line["metadata"]["epoch_num"] = epochs
+        write(tmp_path / f"result_{run}.txt", lines)
+    passed, message, _ = rcp_checker.check_directory(
+        str(tmp_path), "training", "6.0.0", False, False, rcp_pass="full_rcps"
+    )
+    assert (bool(passed), message) == (passes, "RCP found")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """The report's numbers: means, limits, texts, and the comparison with published runs."""
 
+import json
+
 import numpy as np
 import pytest
 
-from planner.published_runs import PUBLISHED_RUNS, VOCABULARIES
+from ops.bags import MLPERF_HOTNESS
+from planner.published_runs import DLE_DCNV2, MLPERF_DCNV2, PUBLISHED_RUNS, VOCABULARIES
 from tests.support.training.telemetry.report.journals import END, make_events, write_run
 from training.telemetry.report import facts, published, series
 from training.telemetry.report.plots import make_plots
@@ -25,10 +28,59 @@ def test_published_curves_are_drawn_only_for_criteo_terabyte(tmp_path, rng):
         labels = [layer.label for layer in plot.layers]
         assert (labels[-1] == "MLPerf's target: 0.8025") is expected
         assert sum("MLPerf" in label for label in labels) == (3 if expected else 0)
-    samples, aucs = published.curve_points(published.AUC_CURVES["MLPerf, HugeCTR on 8 x A100"])
+    samples, aucs = published.curve_points(published.DLRM.curves["MLPerf, HugeCTR on 8 x A100"])
     assert (samples[-1], aucs[-1]) == (pytest.approx(0.9 * 4195197692), 0.8026)
     # The published evaluations are 3,793 steps of 55,296 samples apart.
     assert samples[0] == pytest.approx(3793 * 55296, rel=2e-4)
+
+
+def test_cross_runs_are_drawn_with_dlrm_dcnv2(tmp_path, rng):
+    data = {"layout": "raw", "train_samples": 4195197692, "bags": {"hotness": [3, 2]}}
+    flags = {"interaction": "cross", "global_batch_size": 60000}
+    cross = write_run(tmp_path / "cross", make_events(rng, data=data, flags=flags))
+    plot = make_plots(read_runs([cross]))[0]
+    labels = [layer.label for layer in plot.layers if "MLPerf" in layer.label]
+    assert labels == [
+        "MLPerf v4.0 DLRM-DCNv2, HugeCTR on 8 x H200",
+        "MLPerf's reference at batch 55,296: least, mean and most of 50 runs",
+        "MLPerf's target: 0.80275",
+    ]
+    (points,) = [layer for layer in plot.layers if layer.label == labels[1]]
+    (curve,) = [layer for layer in plot.layers if layer.label == labels[0]]
+    assert points.y == [0.80275] * 3
+    # 0.75 of the epoch is the last point of the submission and close to the reference's mean.
+    np.testing.assert_allclose(points.x[1], curve.x[-1] * 0.763 / 0.75)
+    assert curve.y[-2] < 0.80275 <= curve.y[-1]
+    assert "learning rate 0.004" in plot.note
+    dot = write_run(tmp_path / "dot", make_events(rng, data={**data, "bags": None}))
+    labels = [layer.label for layer in make_plots(read_runs([cross, dot]))[0].layers]
+    assert sum("MLPerf's target" in label for label in labels) == 2
+
+
+def test_reference_convergence_equals_the_packages():
+    folder = pytest.importorskip("mlperf_logging").__path__[0]
+    path = f"{folder}/rcp_checker/training_6.0.0/rcps_dlrm_dcnv2.json"
+    with open(path, encoding="utf-8") as file:
+        points = json.load(file).values()
+    assert {point["BS"] for point in points} == set(published.DCNV2.convergence)
+    for point in points:
+        epochs = point["Epochs to converge"]
+        expected = len(epochs), min(epochs), np.mean(epochs), max(epochs)
+        assert published.DCNV2.convergence[point["BS"]] == pytest.approx(expected, abs=5e-5)
+    (rate,) = {p["Hyperparams"]["opt_base_learning_rate"] for p in points if p["BS"] == 55296}
+    assert rate == published.DCNV2.learning_rate
+
+
+def test_comparison_includes_interaction_and_ids(tmp_path, rng):
+    data = {"layout": "raw", "train_samples": 4195197692, "bags": {"hotness": [*MLPERF_HOTNESS]}}
+    flags = {"global_batch_size": 55296, "amp": True, "interaction": "cross"}
+    events = make_events(rng, data=data, flags=flags, ranks=8, gpu=True)
+    nearest, *others = published.compare(read_runs([write_run(tmp_path / "run", events)])[0])
+    assert nearest.differences == () and nearest.row.source == MLPERF_DCNV2
+    one_hot = next(c for c in others if c.row.source == DLE_DCNV2 and c.row.ranks == 8)
+    assert "214 ids per sample, not one id per feature" in one_hot.differences
+    dot = next(c for c in others if c.row.interaction == "dot")
+    assert "interaction cross, not dot" in dot.differences
 
 
 def test_comparison_has_differences_and_ratio(tmp_path, rng):
