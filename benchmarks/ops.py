@@ -7,8 +7,8 @@ that other load on the machine affects all of them. Times are medians over the r
 medians of the ratios of each round. The limits of an interaction are its bytes at the measured copy
 bandwidth, and its products at the measured rate of TensorFlow's matrix product; the limit of an MLP
 is the latter; the limit of a lookup or update is the measured rate of random rows in the same
-table. Ratios are given for wall-clock time and for processor time, which other programs affect
-less.
+table, one for each id. Ratios are given for wall-clock time and for processor time, which other
+programs affect less.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from benchmarks import machine, results_file
 from benchmarks.mlp import mlp_rows
 from benchmarks.timing import Limit, compare, timed
 from model.embedding.optimizers import OPTIMIZERS
+from ops.bags import Bags
 from ops.cpu import instruction_set
 from ops.dot_interaction import dot_interaction, dot_interaction_tensorflow, output_width
 from ops.embedding import (
@@ -40,6 +41,8 @@ from storage.arguments import first_paragraph, whole_number
 from training.runtime import environment
 
 BATCH, TABLES, DIMENSION = 8192, 26, 128
+# Ids of a sample for each table, and tables: a few hundred thousand ids or more per batch.
+POOLED = ((1, 26), (8, 26), (100, 4))
 # Capped to the table.
 VOCABULARY = VOCABULARIES["mlperf"]
 
@@ -143,17 +146,26 @@ def embedding_rows(rounds, table_bytes):
             yield from embedding_case(
                 f"{case}, {dtype.name}", table, accumulator, probe, sizes, batches, dtype, rounds
             )
+    for hotness, tables in POOLED:
+        sizes = np.full(tables, rows // tables)
+        # Slots that may be empty, so that the op is the one for bags with one id, too.
+        bags = Bags.of((hotness,) * tables, variable=(True,) * tables)
+        batches = [rng.integers(0, rows // tables, (BATCH, bags.slots)) for _ in range(3)]
+        yield from embedding_case(
+            f"{tables} x {hotness} pooled ids, float32", table, accumulator, probe, sizes,
+            [ids.astype(np.int32) for ids in batches], tf.float32, rounds, bags,
+        )  # fmt: skip
 
 
-def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, rounds):
+def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, rounds, bags=None):
     """Yields the rows of lookup, SGD and row-wise Adagrad for one set of tables and ids."""
+    gradients = tf.cast(0.01 * tf.random.normal([BATCH, len(sizes), DIMENSION]), dtype)
     bases, sizes = tf.constant(np.cumsum(sizes) - sizes), tf.constant(sizes)
-    gradients = tf.cast(0.01 * tf.random.normal([BATCH, TABLES, DIMENSION]), dtype)
+    count = batches[0].size / probe.count
     batches = [tf.constant(ids) for ids in batches]
-    count = BATCH * TABLES / probe.count
 
     def lookup(function):
-        run = tf.function(lambda ids: function(table, ids, bases, sizes, dtype))
+        run = tf.function(lambda ids: function(table, RowIds(ids, bases, sizes, bags), dtype))
         ids = itertools.cycle(batches)
         return lambda: run(next(ids))
 
@@ -163,13 +175,13 @@ def embedding_case(case, table, accumulator, probe, sizes, batches, dtype, round
 
         @tf.function
         def native(ids):
-            embedding_update(table, states, RowIds(ids, bases, sizes), gradients, 0.01, rule=rule)
+            where = RowIds(ids, bases, sizes, bags)
+            embedding_update(table, states, where, gradients, 0.01, rule=rule)
 
         @tf.function
         def tensorflow(ids):
-            embedding_update_tensorflow(
-                table, states, RowIds(ids, bases, sizes), gradients, 0.01, 1.0, formula, values
-            )
+            where = RowIds(ids, bases, sizes, bags)
+            embedding_update_tensorflow(table, states, where, gradients, 0.01, 1.0, formula, values)
 
         ids, same_ids = itertools.cycle(batches), itertools.cycle(batches)
         return lambda: native(next(ids)), lambda: tensorflow(next(same_ids))

@@ -8,7 +8,6 @@
 #define DLRM_OPS_EMBEDDING_EMBEDDING_PARTITION_H_
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "embedding/embedding_bags.h"
@@ -38,6 +37,15 @@ struct Partition {
 
   int64_t shards() const { return static_cast<int64_t>(starts.size()) - 1; }
   int64_t count() const { return starts.back(); }
+  // The updates of one shard, not linked.
+  UpdateChains InOrder(int64_t shard) const {
+    return {updates.data() + starts[shard],
+            starts[shard + 1] - starts[shard],
+            factors.empty() ? nullptr : factors.data(),
+            nullptr,
+            nullptr,
+            0};
+  }
 };
 
 inline int64_t ShardOf(int64_t row, int64_t shards) {
@@ -112,19 +120,25 @@ Status MakePartition(tensorflow::OpKernelContext* c, const tensorflow::Tensor& i
   return Status();
 }
 
-// Links the updates of each row, in order, within one shard.
+// Links the updates of each row, in order, within each shard.
 class ChainBuilder {
  public:
-  UpdateChains Build(const RowUpdate* updates, int64_t count, const float* factors);
+  // Allocates the memory of all shards.
+  Status Allocate(tensorflow::OpKernelContext* c, const Partition& partition);
+
+  // Of one shard. Thread-safe for different shards.
+  UpdateChains Build(const Partition& partition, int64_t shard) const;
 
  private:
   // A row and its last update so far; kNoUpdate: an empty slot.
   struct Slot {
     uint32_t row, last;
   };
-  std::vector<Slot> slots_;  // hash table
-  std::unique_ptr<uint32_t[]> next_, first_;
-  int64_t capacity_ = 0;
+  // Slots of the hash tables of the shards before the one that begins at update `start`.
+  static int64_t FirstSlot(int64_t start, int64_t shard) { return start + start / 2 + 2 * shard; }
+
+  Uninitialised<Slot> slots_;
+  Uninitialised<uint32_t> next_, first_;
 };
 
 }  // namespace dlrm

@@ -227,9 +227,10 @@ float SumChain(const UpdateChains& chains, uint32_t update, int64_t dimension, c
   if constexpr (!kSquares) return 0;
   float parts[V::kFloats];
   V::Store(parts, squares);
-  float square = 0;
-  for (float part : parts) square += part;
-  return square;
+  for (int width = V::kFloats / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
+  }
+  return parts[0];
 }
 
 // Applies a rule once to each row, with the sum of its gradients.
@@ -243,9 +244,14 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
   const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
   for (int64_t k = 0; k < chains.row_count; ++k) {
     if (k + kRowsAhead / 2 < chains.row_count) {
-      const RowUpdate& ahead = chains.updates[chains.first[k + kRowsAhead / 2]];
+      uint32_t update = chains.first[k + kRowsAhead / 2];
+      const RowUpdate& ahead = chains.updates[update];
       PrefetchRow<1>(table.rows + ahead.row * dimension, row_bytes);
-      PrefetchRow<0>(gradients + ahead.gradient * dimension, gradient_bytes);
+      // The other gradients of a longer chain are loaded while earlier ones are added.
+      constexpr int kGradients = 4;
+      for (int i = 0; i < kGradients && update != kNoUpdate; ++i, update = chains.next[update]) {
+        PrefetchRow<0>(gradients + chains.updates[update].gradient * dimension, gradient_bytes);
+      }
       for (int s = 0; s < kColumnStates; ++s) {
         PrefetchRow<1>(table.states[s] + ahead.row * dimension, dimension * sizeof(float));
       }

@@ -1,51 +1,57 @@
 // TensorFlow CPU kernels of the embedding updates.
 
-#include <memory>
-
 #include "embedding/embedding_partition.h"
 
 namespace dlrm {
 
-UpdateChains ChainBuilder::Build(const RowUpdate* updates, int64_t count, const float* factors) {
-  size_t size = 16;
-  while (size < static_cast<size_t>(count) * 2) size *= 2;
-  slots_.assign(size, {0, kNoUpdate});
-  if (count > capacity_) {
-    next_.reset(new uint32_t[count]);
-    first_.reset(new uint32_t[count]);
-    capacity_ = count;
-  }
+using tensorflow::OpKernelContext;
+
+Status ChainBuilder::Allocate(OpKernelContext* c, const Partition& partition) {
+  TF_RETURN_IF_ERROR(slots_.Allocate(c, FirstSlot(partition.count(), partition.shards())));
+  TF_RETURN_IF_ERROR(next_.Allocate(c, partition.count()));
+  return first_.Allocate(c, partition.count());
+}
+
+UpdateChains ChainBuilder::Build(const Partition& partition, int64_t shard) const {
+  const int64_t start = partition.starts[shard], end = partition.starts[shard + 1];
+  const int64_t count = end - start;
+  const RowUpdate* const updates = partition.updates.data() + start;
+  uint32_t* const next = next_.data() + start;
+  uint32_t* const first = first_.data() + start;
+  Slot* const slots = slots_.data() + FirstSlot(start, shard);
+  // At least one slot stays empty, so that searches end.
+  const int64_t size = FirstSlot(end, shard + 1) - FirstSlot(start, shard);
+  std::fill_n(slots, size, Slot{0, kNoUpdate});
+  // Not the bits of the row's hash that assign it to the shard.
   const auto slot_of = [&](int64_t k) {
-    return ((static_cast<uint64_t>(updates[k].row) * 0x9e3779b97f4a7c15u) >> 20) & (size - 1);
+    return (static_cast<uint64_t>(updates[k].row * 0x85ebca6bu) * size) >> 32;
   };
   constexpr int64_t kAhead = 16;  // the table of a large shard is in no cache
   int64_t rows = 0;
   for (int64_t k = 0; k < count; ++k) {
-    if (k + kAhead < count) __builtin_prefetch(&slots_[slot_of(k + kAhead)], 1, 3);
+    if (k + kAhead < count) __builtin_prefetch(&slots[slot_of(k + kAhead)], 1, 3);
     const uint32_t row = updates[k].row, update = static_cast<uint32_t>(k);
-    next_[k] = kNoUpdate;
-    for (size_t s = slot_of(k);; s = (s + 1) & (size - 1)) {
-      Slot& slot = slots_[s];
-      if (slot.last == kNoUpdate) {
-        slot = {row, update};
-        first_[rows++] = update;
-        break;
-      }
-      if (slot.row == row) {
-        next_[slot.last] = update;
-        slot.last = update;
-        break;
-      }
+    next[k] = kNoUpdate;
+    int64_t s = slot_of(k);
+    while (slots[s].last != kNoUpdate && slots[s].row != row) s = s + 1 == size ? 0 : s + 1;
+    if (slots[s].last == kNoUpdate) {
+      first[rows++] = update;
+    } else {
+      next[slots[s].last] = update;
     }
+    slots[s] = {row, update};
   }
-  return {updates, count, factors, next_.get(), first_.get(), rows};
+  UpdateChains chains = partition.InOrder(shard);
+  chains.next = next;
+  chains.first = first;
+  chains.row_count = rows;
+  return chains;
 }
 
 namespace {
 
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::Var;
 
@@ -95,16 +101,15 @@ class UpdateKernel : public OpKernel {
         EmbeddingFor<Row, Element>(CurrentInstructionSet()).update[attributes_.optimizer];
     const bool in_order = FactsOfRowRule(attributes_.optimizer).in_order;
     const Element* gradients = ElementsOf<Element>(inputs.gradients());
-    const float* factors = partition.factors.empty() ? nullptr : partition.factors.data();
-    EachShard(c, partition, table.dimension, [&](const RowUpdate* updates, int64_t count) {
+    ChainBuilder builder;
+    if (!in_order) OP_REQUIRES_OK(c, builder.Allocate(c, partition));
+    EachShard(c, partition, table.dimension, [&](int64_t shard) {
       if (in_order) {
-        update(table, {updates, count, factors, nullptr, nullptr, 0}, gradients, step, nullptr);
+        update(table, partition.InOrder(shard), gradients, step, nullptr);
         return;
       }
-      ChainBuilder builder;
-      const UpdateChains chains = builder.Build(updates, count, factors);
       std::vector<float> sum((table.dimension + 15) / 16 * 16);
-      update(table, chains, gradients, step, sum.data());
+      update(table, builder.Build(partition, shard), gradients, step, sum.data());
     });
   }
 
@@ -140,7 +145,7 @@ class UpdateKernel : public OpKernel {
                              partition);
   }
 
-  // Runs work(updates, count) for every shard.
+  // Runs work(shard) for every shard.
   template <class Work>
   void EachShard(OpKernelContext* c, const Partition& partition, int64_t dimension,
                  const Work& work) {
@@ -148,15 +153,14 @@ class UpdateKernel : public OpKernel {
     const int64_t cycles = partition.count() / partition.shards() * (20 + dimension * 2);
     tensorflow::Shard(workers.num_threads, workers.workers, partition.shards(), cycles,
                       [&](int64_t begin, int64_t end) {
-                        for (int64_t s = begin; s < end; ++s) {
-                          const int64_t start = partition.starts[s];
-                          work(partition.updates.data() + start, partition.starts[s + 1] - start);
-                        }
+                        for (int64_t s = begin; s < end; ++s) work(s);
                       });
   }
 
-  // More shards than threads balance the load when some threads are slowed down.
-  static constexpr int64_t kShardsPerThread = 4;
+  // More shards than threads balance the load when some threads are slowed down. But each shard
+  // reads the gradients of its updates from memory: with many ids per bag, fewer shards read a
+  // gradient less often.
+  static constexpr int64_t kShardsPerThread = kBags ? 2 : 4;
 
   UpdateAttributes attributes_;
   BagAttributes bag_attributes_;

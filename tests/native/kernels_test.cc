@@ -186,8 +186,8 @@ void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
       const RowRuleFacts& facts = FactsOfRowRule(optimizer);
       UpdateChains chains{updates.data(), kCount, nullptr, nullptr, nullptr, 0};
       if (!facts.in_order) {
-        chains = {updates.data(), kCount, nullptr, next.data(), first.data(),
-                  static_cast<int64_t>(first.size())};
+        chains = {updates.data(), kCount,       nullptr,
+                  next.data(),    first.data(), static_cast<int64_t>(first.size())};
       }
       if (run % 2 == 1) chains.factors = factors.data();
       std::vector<std::unique_ptr<Elements<float>>> states;
