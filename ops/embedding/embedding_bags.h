@@ -44,7 +44,6 @@ class BatchOfBags {
   int64_t tables() const { return tables_; }
   int64_t ids() const { return ids_; }    // empty slots included
   int64_t bags() const { return bags_; }  // B * T
-  bool one_each() const { return offsets_ == nullptr && slots_ == tables_ && !AnyVariable(); }
 
   // The index of the first id of a bag, or the number of ids for bag = bags().
   int64_t FirstId(int64_t bag) const {
@@ -96,10 +95,6 @@ class BatchOfBags {
   bool variable(int64_t t) const { return offsets_ == nullptr && variable_[t] != 0; }
 
  private:
-  bool AnyVariable() const {
-    return std::find(variable_.begin(), variable_.end(), 1) != variable_.end();
-  }
-
   int64_t tables_, ids_, bags_, slots_ = 0;
   const int32_t* offsets_ = nullptr;  // [bags_ + 1]
   std::vector<int64_t> hotness_, first_slots_;
