@@ -193,7 +193,7 @@ def embedding_update(
 
 def _inputs(where):
     """Returns (arguments of an op that name the rows, whether it is an op for bags)."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "ids": _check_ids(where.ids),
         "base_rows": _on_host(where.base_rows),
         "table_rows": _on_host(where.table_rows),
