@@ -91,8 +91,8 @@ def check_step(kind, size, bags, rng, *, optimizer="sgd", own_tables=False, **op
         reference = ReferenceRows(optimizer, initial[table], options=rule_options)
         reference.apply(used, SCALE / size * summed, RATE)
         limit = 4 * epsilon * RATE * SCALE / size * bounds[table][0]
-        error = np.abs(final[table] - reference.rows)
-        assert (error <= limit + 1e-6).all() if optimizer == "sgd" else error.max() < 1e-5
+        error = np.abs(final[table] - reference.rows)  # up to 126 roundings of a row
+        assert (error <= limit + 1e-5).all() if optimizer == "sgd" else error.max() < 1e-5
         np.testing.assert_array_equal(final[table][~used], initial[table][~used])
         assert np.array_equal(final[table], initial[table]) != used.any()
 
