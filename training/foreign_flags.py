@@ -39,7 +39,6 @@ _OURS = {
     ),
     "embedding_dim": ("arch_sparse_feature_size", "ev_size"),
     "embedding_optimizer=adagrad": ("adagrad",),
-    "embedding_optimizer=adam": ("adam_embedding_optimizer",),
     "embedding_optimizer_options=epsilon=1e-8": ("eps",),
     "end_lr": ("decay_end_lr",),
     "epochs": ("nepochs",),
