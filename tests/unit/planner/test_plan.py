@@ -212,6 +212,14 @@ def test_command_refuses_numbers_out_of_range(flag, value, capsys):
     assert f"--{flag}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["cross_layers", "cross_rank"])
+def test_command_refuses_cross_flags_of_another_interaction(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([f"--{flag}=3"])
+    assert ended.value.code == EXIT_USER_ERROR
+    assert f"--{flag}" in capsys.readouterr().err
+
+
 def test_unknown_device_is_refused():
     with pytest.raises(ArgumentError) as caught:
         Machines(device="gtx")
