@@ -7,6 +7,7 @@ import types
 import pytest
 import tensorflow as tf
 
+from ops.bags import Bags
 from training.config import Config
 from training.data import Data
 from training.evaluation import ScoresNotFiniteError
@@ -106,7 +107,7 @@ def run(monkeypatch):
     monkeypatch.setattr(environment, "versions", dict)  # It starts git.
     config = Config().with_values(global_batch_size=4, eval_in_last=True, auc_threshold=1.0)
     data = Data(
-        vocab_sizes=[3], dense_features=2, steps_per_epoch=5,
+        vocab_sizes=[3], bags=Bags.one_hot(1), dense_features=2, steps_per_epoch=5,
         train=lambda epoch, first: [object()] * (5 - first), test=None, one_batch=None,
         attainable_auc=None, facts={},
     )  # fmt: skip
