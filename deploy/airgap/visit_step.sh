@@ -39,7 +39,7 @@ step_step() { gpu_step --json "$OUT/step.json"; }
 step_step_float32() { gpu_step --precision float32 --json "$OUT/step_float32.json"; }
 
 step_timings() {
-  harness --groups time-machine,time-interaction,time-dense,time-uniform,time-criteo \
+  harness --groups time-machine,time-interaction,time-dense,time-uniform,time-bags,time-criteo \
     --only float16 --only TF32 --only "all weights" --only bandwidth --only device \
     --json "$OUT/timings.json"
 }
