@@ -231,8 +231,14 @@ def count_step(
     traffic = [exchanged_values(placement, rank, global_batch, hotness) for rank in range(ranks)]
     skew = (row_imbalance - 1) * local * len(placement.row_wise_tables) * dimension
     rows = max(_looked_up_values(placement, rank, global_batch, hotness) for rank in range(ranks))
+    extra_rows = (
+        (row_imbalance - 1)
+        * local
+        * dimension
+        * sum(hotness[table] for table in placement.row_wise_tables)
+    )
     # Distinct rows travel instead of sums where there are fewer of them.
-    distinct = unique_fraction * (rows + skew)
+    distinct = unique_fraction * (rows + extra_rows)
     sent = max(sent for sent, _ in traffic) + skew
     received = traffic[0][1]
     if compressed:

@@ -17,7 +17,7 @@ from model.embedding.sharded import exchanges_complete_tables
 from ops import loader
 from training import precision
 from training.config import Config, SpeedConfig
-from training.data import Data, open_data
+from training.data import Data, SampleShape, open_data
 from training.runtime import environment
 from training.runtime.console import warn
 from training.runtime.errors import UserError
@@ -41,14 +41,13 @@ class Parts:
     dtype: tf.DType
 
 
-def build(config: Config, cluster: ProcessGroup, dense_features: int | None = None) -> Parts:
+def build(config: Config, cluster: ProcessGroup, shape: SampleShape | None = None) -> Parts:
     """Returns the `Parts` of a configuration, with initial weights.
 
     Args:
         config: the configuration; its global batch size must be set.
         cluster: the ranks.
-        dense_features: number of dense features of random batches if no dataset gives it; default:
-            13.
+        shape: of the samples of random batches, where neither flags nor a dataset give it.
 
     Raises:
         UserError: the ranks do not divide the batch, the training data is smaller than one batch,
@@ -76,7 +75,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
     elif speed.tf32 and "tf32" in config.given:
         problem = "needs a GPU: CPUs do not round the operands of float32 products; leave it out"
         raise UserError.of_flag("tf32", "true", problem)
-    source = open_data(config.data, training, dense_features)
+    source = open_data(config.data, training, shape)
     chosen = backend.choose(speed.embedding_backend, multi_hot=not source.bags.is_one_hot)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
     # If every table has separate files, each rank reads the ids of its tables for all samples.

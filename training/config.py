@@ -116,7 +116,7 @@ class DataConfig:
     )
     data_layout: str = setting(
         "auto",
-        "layout of the files: raw, three_file, per_table, deep_learning_examples, mlperf_v0.7 "
+        "layout of the files: raw, three_file, per_table, deep_learning_examples, mlperf_v0.7, "
         "torchrec or torchrec_multi_hot (docs/data.md); auto: detect it",
     )
     applied_transform: Optional[str] = setting(

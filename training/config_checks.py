@@ -92,7 +92,9 @@ def check(config: Config) -> None:
     needed = "--mode=plan: a job uses the ranks of horovodrun -np N and the devices that they find"
     _check_unused(config, needed, "ranks", "device")
     _check_mode(config)
-    if mode != "export":
+    if mode == "export":
+        _check_unused(config, "modes that read data", "hotness", "multi_hot")
+    else:
         _check_data(config)
         _check_speed(config)
         _check_widths(config.model)
@@ -151,6 +153,9 @@ def _check_texts(config: Config) -> None:
         data.ids_per_sample("hotness", tables)
     if data.multi_hot is not None:
         data.ids_per_sample("multi_hot", None)
+        if data.hotness is not None:
+            problem = "contradicts --hotness, which is for data without files: leave one out"
+            raise UserError.of_flag("multi_hot", data.multi_hot, problem)
     if placement not in POLICIES and not os.path.isfile(placement):
         problem = f"expected {', '.join(POLICIES)} or an existing JSON file"
         raise UserError.of_flag("placement", placement, problem, path=placement)
@@ -251,7 +256,9 @@ def _check_data(config: Config) -> None:
     else:
         reason = "the metadata of --data_dir has the sizes of its tables"
         needed = f"--use_synthetic_dataset or --mode=plan: {reason}"
-        _check_unused(config, needed, "vocab_sizes", "hotness")
+        _check_unused(config, needed, "vocab_sizes")
+        reason = "--data_dir has its own numbers of ids; dataset.convert --hotness records them"
+        _check_unused(config, f"--use_synthetic_dataset or --mode=plan: {reason}", "hotness")
 
 
 def _check_speed(config: Config) -> None:

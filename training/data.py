@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dataset
 from dataset import hotness, reader
@@ -33,6 +33,18 @@ DEMO_VOCAB_SIZES = (
     "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
     "204515,141526,199433,60919,9137,71,34"
 )
+
+
+class SampleShape(NamedTuple):
+    """The features of a sample.
+
+    Attributes:
+        dense_features: number of dense features; None: 13.
+        bags: the slots of each table's ids; None: one id per table.
+    """
+
+    dense_features: int | None = None
+    bags: Bags | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +165,10 @@ class _SyntheticData:
 
     separate_tables = True
 
-    def __init__(
-        self, data: DataConfig, training: TrainingConfig, dense_features: int | None
-    ) -> None:
+    def __init__(self, data: DataConfig, training: TrainingConfig, shape: SampleShape) -> None:
         self._training = training
         self._steps = step_limit(data, training) or SYNTHETIC_STEPS
-        self._dense_features = dense_features or DENSE_FEATURES
+        self._dense_features = shape.dense_features or DENSE_FEATURES
         if data.data_dir is not None and data.vocab_sizes is None:
             train = dataset.open_train(data.data_dir, data.data_layout)
             self.vocab_sizes = list(train.vocab_sizes)
@@ -167,6 +177,8 @@ class _SyntheticData:
         else:
             self.vocab_sizes = list(data.table_sizes(DEMO_VOCAB_SIZES))
             self.bags = Bags.one_hot(len(self.vocab_sizes))
+            if shape.bags is not None and shape.bags.features == len(self.vocab_sizes):
+                self.bags = shape.bags
         if data.hotness is not None:
             self.bags = Bags.of(data.ids_per_sample("hotness", len(self.vocab_sizes)))
 
@@ -213,21 +225,20 @@ def _facts_of(bags):
 
 
 def open_data(
-    data: DataConfig, training: TrainingConfig, dense_features: int | None = None
+    data: DataConfig, training: TrainingConfig, shape: SampleShape | None = None
 ) -> _FileData | _SyntheticData:
     """Opens and checks the data of a configuration; reads no batch.
 
     Args:
         data: which data to open.
         training: the global batch size, the number of steps and the seed of random batches.
-        dense_features: number of dense features of random batches if no dataset gives it; default:
-            13.
+        shape: of the samples of random batches, where neither flags nor a dataset give it.
 
     Raises:
         dataset.DatasetError: the folder is not a dataset, or is damaged.
     """
     if data.use_synthetic_dataset:
-        return _SyntheticData(data, training, dense_features)
+        return _SyntheticData(data, training, shape or SampleShape())
     if data.data_dir is None:
         raise ValueError("data_dir: expected a folder, found None")
     return _FileData(data.data_dir, data, training.batch_size)

@@ -27,7 +27,7 @@ from ops.bags import MLPERF_HOTNESS
 from planner.published_runs import VOCABULARIES
 from storage.arguments import first_paragraph, number, whole_number, whole_numbers
 
-RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {
     "ours": "ours", "two_ranks": "ours, 2 ranks", "keras": "Keras", "torchrec": "TorchRec",
     "inference": "ours",
@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     precisions, batches = options.precisions.split(","), sorted(options.batches)[::-1]
     chosen = options.programs.split(",")
     model = MODELS[options.model]
+    name = "latest.json" if options.model == "dlrm" else f"latest-{options.model}.json"
+    target = options.json or str(RESULTS / name)
     vocab = tuple(options.vocab_sizes) if options.vocab_sizes else model.vocab_sizes
     if model.hotness and len(model.hotness) != len(vocab):
         sys.exit(f"--vocab_sizes: expected {len(model.hotness)} tables, found {len(vocab)}")
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _run_group(group, task, options, results)
                     # After each group, so that its results survive a later failure.
                     report.with_best_peer(results["rows"])
-                    results_file.write(options.json, "training", results)
+                    results_file.write(target, "training", results)
     except ProgramError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -100,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json",
         type=results_file.target,
-        default=str(RESULTS),
-        help="file for the results",
+        help="file for the results (default: benchmarks/results/latest.json, of another model "
+        "latest-MODEL.json)",
     )
     parser.add_argument(
         "--model", choices=tuple(MODELS), default="dlrm",

@@ -139,15 +139,19 @@ def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:
 
 
 def _check_bags(reader: Reader, found: dict, data: Mapping[str, Any]) -> None:
-    """Raises UserError if features have other numbers of ids, or another pooling."""
-    if data.get("layout") == SYNTHETIC:
-        return
+    """Raises UserError if features have other numbers of ids, or another pooling.
+
+    Random batches have no pooling or lists of their own: only their numbers of ids must be equal.
+    """
+    is_random = data.get("layout") == SYNTHETIC
     ours = manifest.bags(found, reader.folder)
     theirs = Bags.from_description(data.get("bags"), ours.features)
     for table, (before, now) in enumerate(zip(ours.each(), theirs.each())):
         both_vary = before.variable and now.variable
         one_each = before[::2] == now[::2] == (1, False)  # pooling has no effect
         if one_each or before == now or (both_vary and before.pooling == now.pooling):
+            continue
+        if is_random and before.hotness == now.hotness:
             continue
         raise UserError(
             f"checkpoint {reader.folder}, table {table}: the model was trained with ids per sample "

@@ -22,6 +22,7 @@ from training.checkpoint.reader import Reader
 from training.checkpoint.restore import find_checkpoint
 from training.checkpoint.weights import load_weights
 from training.config import Config
+from training.data import SampleShape
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError, UserError
 from training.runtime.monitor import Monitor
@@ -44,19 +45,17 @@ def run(config: Config, cluster: ProcessGroup, watch: Monitor) -> int:
         DivergedError: a logit is NaN or infinite.
     """
     sizes = batch_sizes(config, cluster.size)
-    reader, features = None, None
+    reader, shape = None, None
     if config.checkpoint.restore or config.checkpoint.checkpoint_dir:
         reader = find_checkpoint(config.checkpoint, cluster)
-        features = dense_features(reader.manifest)
+        shape = SampleShape(dense_features(reader.manifest), bags(reader.manifest, reader.folder))
         config = with_model_of(config, reader)
         if config.data.data_dir is None and config.data.vocab_sizes is None:
-            hotness = bags(reader.manifest, reader.folder).hotness
             config = config.with_values(
-                vocab_sizes=",".join(map(str, reader.manifest["vocab_sizes"])),
-                hotness=config.data.hotness or ",".join(map(str, hotness)),
+                vocab_sizes=",".join(map(str, reader.manifest["vocab_sizes"]))
             )
     config = config.with_values(global_batch_size=max(sizes))
-    parts = build(config, cluster, features)
+    parts = build(config, cluster, shape)
     if reader is not None:
         load_weights(reader, parts, cluster, config.flags())
     facts = _facts(config, cluster, parts, reader)

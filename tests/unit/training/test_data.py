@@ -10,16 +10,16 @@ from tests.support.dataset import multi_hot
 from tests.support.dataset.feature_specs import SIZES, SpecDataset
 from training.checkpoint.manifest import dense_features
 from training.config import DataConfig, TrainingConfig
-from training.data import open_data
+from training.data import SampleShape, open_data
 from training.runtime.errors import UserError
 
 ONE_RANK = types.SimpleNamespace(rank=0, size=1)
 
 
-def random_batches(dense_features=None, **data):
+def random_batches(shape=None, **data):
     config = DataConfig(use_synthetic_dataset=True, **data)
     training = TrainingConfig(global_batch_size=6, early_stop=1)
-    return open_data(config, training, dense_features).load(None, ONE_RANK)
+    return open_data(config, training, shape).load(None, ONE_RANK)
 
 
 @pytest.mark.parametrize("numerical", [1, 10])
@@ -36,10 +36,18 @@ def test_random_batches_have_the_dense_features_of_a_checkpoint():
     shapes = {"01.bias": [9], "10.kernel": [4, 2], "00.kernel": [7, 9]}
     dense = {name: {"shape": shape} for name, shape in shapes.items()}
     reader = types.SimpleNamespace(manifest={"dense": dense})
-    data = random_batches(dense_features(reader.manifest), vocab_sizes="5,3")
+    data = random_batches(SampleShape(dense_features(reader.manifest)), vocab_sizes="5,3")
     assert data.dense_features == 7
     (batch,) = data.train(0)
     assert batch["dense"].shape == (6, 7)
+
+
+def test_random_batches_have_the_ids_per_sample_of_a_checkpoint():
+    bags = Bags.of((2, 4), ("mean", "sum"), (False, True))
+    data = random_batches(SampleShape(bags=bags), vocab_sizes="5,3")
+    (batch,) = data.train(0)
+    assert (data.bags, batch["categorical"].shape) == (bags, (6, 6))
+    assert random_batches(SampleShape(bags=bags), vocab_sizes="5,3", hotness="1,3").bags.slots == 4
 
 
 def file_batches(folder, **data):

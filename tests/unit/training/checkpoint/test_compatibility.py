@@ -186,7 +186,10 @@ def test_lists_of_another_length_and_random_batches_fit():
     found = reader(data_with("none", bags=TWO_AND_LIST))
     longer = data_with("none", bags={**TWO_AND_LIST, "hotness": [2, 9]})
     assert job_check(found, longer, resume=False) == []
-    assert job_check(found, {"layout": "synthetic"}, resume=False) == []
+    # Random batches have neither pooling nor lists.
+    drawn = {"hotness": [2, 3], "pooling": ["sum", "sum"], "variable": [False, False]}
+    assert job_check(found, {"layout": "synthetic", "bags": drawn}, resume=False) == []
+    assert refusal(found, {"layout": "synthetic"}, resume=False).table == 0
     # One id of each sample is its own mean.
     one_each = {"hotness": [1, 1], "pooling": ["mean", "mean"], "variable": [False, False]}
     assert job_check(reader(data_with("none")), data_with("none", bags=one_each), False) == []
