@@ -10,6 +10,7 @@
 
 #include <type_traits>
 
+#include "cpu/vector_elements.h"
 #include "embedding/embedding_cpu.h"
 
 namespace dlrm {
@@ -122,20 +123,6 @@ void Pool(const Row* table, int64_t dimension, const RowBags& bags, bool stream,
     rows += length;
   }
   if (stream) V::Fence();
-}
-
-// The first up to kFloats elements of the rest of a row.
-template <class V, class T>
-typename V::Register LoadPart(const T* p, int64_t left) {
-  return left >= V::kFloats ? V::Load(p) : V::LoadFirst(p, left);
-}
-template <class V, class T>
-void StorePart(T* p, typename V::Register r, int64_t left) {
-  if (left >= V::kFloats) {
-    V::Store(p, r);
-  } else {
-    V::StoreFirst(p, r, left);
-  }
 }
 
 // A bag's gradient, multiplied by its factor.
@@ -275,12 +262,12 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
       const int64_t left = dimension - c, place = row_number * dimension + c;
       Register values[kColumnStates + 1];  // + 1: an array of size 0 is not allowed
       for (int s = 0; s < kColumnStates; ++s)
-        values[s] = LoadPart<V>(table.states[s] + place, left);
+        values[s] = LoadUpTo<V>(table.states[s] + place, left);
       const Register changed =
-          rule.Apply(LoadPart<V>(row + c, left), V::Load(sum + c), values, factor);
+          rule.Apply(LoadUpTo<V>(row + c, left), V::Load(sum + c), values, factor);
       for (int s = 0; s < kColumnStates; ++s)
-        StorePart<V>(table.states[s] + place, values[s], left);
-      StorePart<V>(row + c, changed, left);
+        StoreUpTo<V>(table.states[s] + place, values[s], left);
+      StoreUpTo<V>(row + c, changed, left);
     }
   }
 }

@@ -56,9 +56,6 @@ struct BagAttributes {
     return !mean.empty() && mean[t] && ids > 0 ? 1.0f / static_cast<float>(ids) : 1.0f;
   }
   bool any_mean() const { return std::find(mean.begin(), mean.end(), true) != mean.end(); }
-  bool any_variable() const {
-    return std::find(variable.begin(), variable.end(), true) != variable.end();
-  }
 };
 
 // The id of an empty slot in a table with variable slots.

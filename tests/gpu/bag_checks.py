@@ -173,6 +173,7 @@ def checks(library, memory, large):
         "Adagrad": (functools.partial(run_stateful, name="adagrad"), long_cases),
         "Adagrad row-wise": (functools.partial(run_stateful, name="rowwise_adagrad"), long_cases),
         "FTRL": (functools.partial(run_stateful, name="ftrl"), long_cases),
+        "Adam": (functools.partial(run_stateful, name="adam"), long_cases),
         "scale 0": (run_scale_0, nothing),
     }
     for name, (run, further) in runs.items():

@@ -105,8 +105,9 @@ class Comparison:
 
 
 def benchmark(run: Run) -> Benchmark:
-    """Returns the benchmark with a run's interaction, DLRM for interactions without one."""
-    return DCNV2 if run.flags.get("interaction") == "cross" else DLRM
+    """Returns a run's benchmark: DLRM-DCNv2 for a cross network on multi-hot data, else DLRM."""
+    multi_hot = run.config["data"].get("bags") is not None
+    return DCNV2 if run.flags.get("interaction") == "cross" and multi_hot else DLRM
 
 
 def curve_points(aucs: Sequence[float]) -> tuple[list[float], list[float]]:

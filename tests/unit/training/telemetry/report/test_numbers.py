@@ -55,6 +55,10 @@ def test_cross_runs_are_drawn_with_dlrm_dcnv2(tmp_path, rng):
     dot = write_run(tmp_path / "dot", make_events(rng, data={**data, "bags": None}))
     labels = [layer.label for layer in make_plots(read_runs([cross, dot]))[0].layers]
     assert sum("MLPerf's target" in label for label in labels) == 2
+    one_hot = write_run(
+        tmp_path / "one_hot", make_events(rng, data={**data, "bags": None}, flags=flags)
+    )
+    assert published.benchmark(read_runs([one_hot])[0]) is published.DLRM
 
 
 def test_reference_convergence_equals_the_packages():
