@@ -124,7 +124,13 @@ def check(
     for name in ("embedding_optimizer", "optimizer"):
         if _hyperparameters(name, found["flags"]) != _hyperparameters(name, flags):
             changed.append(_difference(f"{name}_options", found["flags"], flags))
-    return list(map(str, changed))
+    lines = list(map(str, changed))
+    if flags.get("optimizer") == "adagrad" and "optimizer_options" not in found["flags"]:
+        lines.append(
+            "the release that wrote the checkpoint added epsilon of --optimizer=adagrad under the "
+            "root, this one adds it to the root"
+        )
+    return lines
 
 
 def unchecked(reader: Reader, data: Mapping[str, Any]) -> str | None:

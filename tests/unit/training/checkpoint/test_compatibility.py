@@ -159,6 +159,11 @@ def test_changed_options_of_the_dense_optimizer_are_reported():
     found = reader(data, **adam)
     found.manifest["flags"].pop("optimizer_options", None)
     assert job_check(found, data, **adam) == []
+    adagrad = {"optimizer": "adagrad"}
+    found = reader(data, **adagrad)
+    (line,) = job_check(found, data, **adagrad)
+    assert "--optimizer=adagrad" in line
+    assert job_check(reader(data, **adagrad, optimizer_options=None), data, **adagrad) == []
 
 
 TWO_AND_LIST = {"hotness": [2, 3], "pooling": ["sum", "mean"], "variable": [False, True]}
