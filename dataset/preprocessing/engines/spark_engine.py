@@ -228,7 +228,7 @@ def _zip_packages(folder):
     root = Path(__file__).resolve().parents[3]
     path = os.path.join(folder, "packages.zip")
     with zipfile.ZipFile(path, "w") as file:
-        for package in ("dataset", "storage"):
+        for package in ("dataset", "ops", "storage"):
             for source in sorted((root / package).rglob("*.py")):
                 file.write(source, source.relative_to(root))
     # A session that an earlier engine joined may have another version under the same name.

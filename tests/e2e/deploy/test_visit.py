@@ -121,7 +121,7 @@ def test_later_calls_use_the_stored_library_and_newer_ones_replace_it(host, rng)
     code, _, commands = host.call(2)
     assert code == 0
     assert len(commands) == 2 and all("kernels-sm90-02.so" in words for words in commands)
-    groups = "time-machine,time-interaction,time-dense,time-uniform,time-criteo"
+    groups = "time-machine,time-interaction,time-dense,time-uniform,time-bags,time-criteo"
     assert f"--groups {groups} " in commands[0] and "--only all weights" in commands[0]
     assert "--groups time-machine,check-full,time-full" in commands[1]
     assert all("--only float16" in words for words in commands)
@@ -219,7 +219,7 @@ def test_third_call_profiles_each_kernel_and_looks_for_races(host):
     assert kernels == [
         "sgd_kernel", "backward_kernel", "forward_kernel", "lookup_kernel", "update_kernel"
     ]  # fmt: skip
-    sources = "".join(path.read_text() for path in ROOT.glob("ops/*/*.cu"))
+    sources = "".join(path.read_text() for path in ROOT.glob("ops/*/*.cu*"))
     for words, kernel in zip(profiled, kernels):
         assert re.search(rf"\b{kernel}\b", sources)
         assert "--clock-control none" in words and "--target-processes all" in words
