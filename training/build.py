@@ -79,7 +79,7 @@ def build(config: Config, cluster: ProcessGroup, dense_features: int | None = No
     source = open_data(config.data, training, dense_features)
     chosen = backend.choose(speed.embedding_backend, multi_hot=not source.bags.is_one_hot)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
-    # If every table has separate files, each rank reads the ids of its tables for all samples.
+    # If every table's ids are stored apart, each rank reads the ids of its tables for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
     model_parallel_input = (
         size > 1
