@@ -149,12 +149,21 @@ def find_bags(
         destination: the folder to write.
 
     Raises:
-        DatasetError: the given hotness differs from the train split's.
+        DatasetError: the given hotness differs from the train split's, or the train split has lists
+            of varying length, which raw records cannot hold.
     """
     train, content = _train_metadata(destination)
     if content is None:
         return hotness, pooling
     bags = metadata.bags(content, train)
+    if any(bags.variable):
+        table = bags.variable.index(True)
+        what = f"{train}: a test split from raw records needs a train split with"
+        found = f"lists of up to {bags.hotness[table]} ids for table {table}"
+        raise DatasetError(
+            f"{what} lists of fixed length, found {found}; write both splits from the same data",
+            path=train, table=table,
+        )  # fmt: skip
     if hotness is not None and tuple(hotness) != bags.hotness:
         what = f"--hotness: expected that of {train}"
         raise DatasetError.mismatch(None, what, list(bags.hotness), list(hotness), flag="hotness")

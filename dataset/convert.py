@@ -32,7 +32,8 @@ def convert_split(
 ) -> float:
     """Writes one described split in another layout, one of `TARGETS`; returns the seconds.
 
-    For the layout, the destination and the options see `dataset.rewrite.rewrite`.
+    Next to a raw file, it writes a metadata.json if a table has several ids. For the layout, the
+    destination and the options see `dataset.rewrite.rewrite`.
     """
     return rewrite(source, encode.encoding(source, layout), destination, **options)
 
@@ -78,7 +79,10 @@ def convert_dataset(
             if raw:
                 _check_raw_sides(claim, destination, sources[0], overwrite)
             for source, path, name, may_replace in zip(sources, paths, names, allowed):
-                seconds = convert_split(source, path, layout, overwrite=may_replace, **options)
+                encoding = encode.encoding(source, layout)
+                seconds = rewrite(
+                    source, encoding, path, overwrite=may_replace, describe=False, **options
+                )
                 claim.record([name])
                 done.append((source, path, seconds))
             if raw:

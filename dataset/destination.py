@@ -18,19 +18,26 @@ from storage.digests import BlockDigest
 class Destination:
     """A split's folder, or the file of the raw layout.
 
+    Args:
+        path: the folder or file.
+        layout: its layout.
+        describe: for a raw file, also write a metadata.json next to it if a table has several ids.
+
     Attributes:
         path: the folder or file.
         raw: whether the path is a raw file.
         folder: the folder that holds the split's files.
     """
 
-    def __init__(self, path: str, layout: str):
+    def __init__(self, path: str, layout: str, *, describe: bool = False):
         self.path = path
         self.raw = layout == "raw"
         if self.raw:
             self.folder, self._mark = os.path.split(os.path.abspath(path))
         else:
             self.folder, self._mark = path, metadata.FILE_NAME
+        self._describe = describe and self.raw
+        self._content = None
         self._names, self._owned = [], frozenset()
 
     def path_of(self, name: str) -> str:
@@ -63,12 +70,19 @@ class Destination:
         self._refuse_source(source, taken)
         if self.raw:
             ownership.check_generator(self.folder)
+        if self._describe:
+            self._content = ownership.raw_metadata(source.vocab_sizes, source.bags)
+            segments = source.label_column.segments if source.layout == "raw" else ()
+            sources = [segment.path for segment in segments]
+            ownership.check_description(self.path, self._content, sources)
         claim.take(taken, self._owned)
 
     def begin_replacing(self, claim: Claim) -> None:
         """Removes the record that the files are complete."""
         if self.raw:
             ownership.forget_raw(self.path_of(self._mark))
+            if self._describe:
+                ownership.remove_description(self.path, self._content)
         else:
             claim.remove([self._mark])
 
@@ -83,6 +97,8 @@ class Destination:
         """Writes the record that the files of `encoding`, with these digests, are complete."""
         if self.raw:
             path = os.path.join(self.folder, self._mark)
+            if self._describe:
+                ownership.write_description(path, self._content)
             ownership.record_raw(path, source.samples, source.attainable_auc)
             return
         columns = []

@@ -16,8 +16,7 @@ from dataset import files, vocabularies
 from dataset.columns import CATEGORICAL, DENSE, LABEL, DatasetDescription
 from dataset.describe import FileColumn, describe_files
 from dataset.errors import DatasetError
-from dataset.hotness import MAX_HOTNESS
-from ops.bags import Bags
+from ops.bags import MAX_HOTNESS, Bags
 
 FILE_NAME = "feature_spec.yaml"
 LAYOUT = "deep_learning_examples"

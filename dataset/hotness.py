@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 
 from dataset import files
 from dataset.errors import DatasetError
-from ops.bags import MLPERF_HOTNESS, POOLING, Bags
+from ops.bags import MAX_HOTNESS, MLPERF_HOTNESS, POOLING, Bags
 from storage import structured
 
-#: Largest supported hotness: batches have a slot for each id.
-MAX_HOTNESS = 1 << 16
 #: Shapes of the lists in a file.
 Hotness = Annotated[
     list[Annotated[int, msgspec.Meta(ge=1, le=MAX_HOTNESS)]], msgspec.Meta(min_length=1)
 ]
 Pooling = Annotated[list[Literal["sum", "mean"]], msgspec.Meta(min_length=1)]
+
+
+class _Document(TypedDict):
+    hotness_per_table: Hotness
 
 
 def make_bags(
@@ -32,17 +34,18 @@ def make_bags(
 
     Args:
         hotness: ids of each feature; default: one.
-        pooling: of each feature; default: sum.
+        pooling: one name for all features, or one for each; default: sum.
         features: number of features.
         where: origin of the lists, for errors.
         **fields: fields of the errors.
 
     Raises:
         DatasetError: a list has another length, a hotness is not an integer from 1 to
-            `MAX_HOTNESS`, or a pooling is unknown.
+            `ops.bags.MAX_HOTNESS`, or a pooling is unknown.
     """
     hotness = [1] * features if hotness is None else list(hotness)
-    pooling = ["sum"] * features if pooling is None else list(pooling)
+    pooling = ["sum"] if pooling is None else list(pooling)
+    pooling = pooling * features if len(pooling) == 1 else pooling
     for what, values in (("hotness", hotness), ("pooling", pooling)):
         if len(values) != features:
             problem = f"{what}, one per categorical feature"
@@ -62,7 +65,8 @@ def parse_hotness(text: str, where: str) -> list[int]:
     """Returns the hotness of each feature that a flag gives.
 
     Args:
-        text: "mlperf", comma-separated integers, a JSON list, or the path of a JSON file.
+        text: "mlperf", comma-separated integers, a JSON list, or the path of a JSON file with a
+            list, or with one as `hotness_per_table` (metadata.json).
         where: its origin, for errors.
 
     Raises:
@@ -72,7 +76,12 @@ def parse_hotness(text: str, where: str) -> list[int]:
     if text == "mlperf":
         return list(MLPERF_HOTNESS)
     if text.endswith(".json"):
-        return files.read_json(text, Hotness)
+        content = files.read_json(text, Any)
+        if isinstance(content, dict):
+            files.check_shape(content, text, _Document)
+            return content["hotness_per_table"]
+        files.check_shape(content, text, Hotness)
+        return content
     try:
         values = structured.parse_json(
             text if text.startswith("[") else f"[{text}]", where, list[int]
@@ -126,16 +135,14 @@ def check_declared(
         )
     if declared_pooling is None:
         return bags
-    names = list(declared_pooling)
-    names = names * bags.features if len(names) == 1 else names
-    pooling = make_bags(None, names, bags.features, "--pooling", flag="pooling").pooling
+    names = make_bags(None, declared_pooling, bags.features, "--pooling", flag="pooling").pooling
     if bags.is_one_hot:
         what, found = "--pooling has no effect: expected features with several ids", "one id each"
         raise DatasetError(
             f"{path}: {what}, found {found}; leave the flag out",
             flag="pooling", path=path,
         )  # fmt: skip
-    return Bags(bags.hotness, pooling, bags.variable)
+    return Bags(bags.hotness, names, bags.variable)
 
 
 def check_slots(path: str, data: Bags, slots: Bags) -> None:

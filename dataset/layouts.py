@@ -25,6 +25,7 @@ from dataset.errors import DatasetError
 from dataset.hotness import make_bags
 from dataset.stored_types import Declared
 from ops.bags import Bags
+from storage import structured
 
 #: The files of the train and the test split in the raw layout.
 RAW_FILES = ("train_data.bin", "test_data.bin")
@@ -197,17 +198,18 @@ def _raw(path, hints):
 def raw_metadata(path: str) -> dict[str, Any] | None:
     """Returns the content of a metadata.json next to a raw file, if it describes raw records.
 
-    It then has the seed benchmark's keys `vocab_sizes` and `hotness_per_table`.
-
     Raises:
-        DatasetError: the file is invalid.
+        DatasetError: the file cannot be read, or is invalid.
     """
     folder = os.path.dirname(path)
     side = os.path.join(folder, metadata.FILE_NAME)
-    content = files.read_json(side, dict[str, Any]) if files.exists(side) else {}
-    if "format_version" in content or "hotness_per_table" not in content:
-        return None
-    return metadata.read(folder)
+    try:
+        content = structured.read_json(side, Any) if files.exists(side) else None
+    except structured.StructureError:
+        content = None  # Another program's.
+    except OSError as error:
+        raise DatasetError.of_os(error, side) from error
+    return metadata.read(folder) if metadata.describes_raw(content) else None
 
 
 def raw_record_bytes(ids: int, dense_features: int = DENSE_FEATURES) -> int:

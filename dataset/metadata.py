@@ -170,6 +170,16 @@ def _check_seed(content, path):
     bags(content, path)
 
 
+def describes_raw(content: Any) -> bool:
+    """Returns whether the content of a metadata.json describes raw records.
+
+    It then has the seed benchmark's keys `vocab_sizes` and `hotness_per_table`.
+    """
+    if not isinstance(content, dict):
+        return False
+    return "hotness_per_table" in content and "format_version" not in content
+
+
 def column_bags(column: Mapping[str, Any], where: str, field: str) -> Bags:
     """Returns the bags of a categorical column's entry.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, TypedDict
 
 from dataset import layouts, metadata, vocabularies
+from dataset.errors import DatasetError
 from ops.bags import Bags
 from storage import atomic, structured
 from storage.claim import check_replaceable
@@ -174,11 +175,85 @@ def check_raw_metadata(folder: str, content: dict[str, Any] | None, replaceable:
     Raises:
         storage.claim.ClaimError: the file exists, with other content, and may not be replaced.
     """
-    found = _read_metadata(folder)
-    if content is None and "hotness_per_table" not in (found or {}):
-        return  # It does not describe raw files.
+    if content is None and _description(folder) is None:
+        return
     path = os.path.join(folder, metadata.FILE_NAME)
-    check_replaceable(path, lambda: replaceable or found == content)
+    check_replaceable(path, lambda: replaceable or _read_metadata(folder) == content)
+
+
+def check_description(path: str, content: dict[str, Any] | None, sources: Sequence[str]) -> None:
+    """Checks that the metadata.json next to a single raw file can describe it.
+
+    Args:
+        path: the raw file to write.
+        content: the content that describes it (`raw_metadata`).
+        sources: raw files that are read.
+
+    Raises:
+        DatasetError: other raw files in the folder need another description.
+        storage.claim.ClaimError: this project did not write the existing metadata.json.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    different = _difference(content, _description(folder))
+    if different is None:
+        return
+    stored = _read(os.path.join(folder, layouts.GENERATOR_FILE), _Generator) or {"files": {}}
+    others = {os.path.basename(source) for source in sources if _is_in(source, folder)}
+    others.update(n for n in (*stored["files"], *layouts.RAW_FILES) if _exists(folder, n))
+    side = os.path.join(folder, metadata.FILE_NAME)
+    if others - {name}:
+        key, expected, found = different
+        what = f"describes all raw files of the folder: {key} of {name}"
+        advice = f", for {min(others - {name})}; choose a destination in another folder"
+        raise DatasetError.mismatch(side, what, expected, found, advice, field=key)
+    check_replaceable(side, lambda: metadata.FILE_NAME in raw_files(folder))
+
+
+def remove_description(path: str, content: dict[str, Any] | None) -> None:
+    """Removes a metadata.json of this project that does not describe the raw file `path`."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if _difference(content, _description(folder)) and metadata.FILE_NAME in raw_files(folder):
+        os.unlink(os.path.join(folder, metadata.FILE_NAME))
+
+
+def write_description(path: str, content: dict[str, Any] | None) -> None:
+    """Writes the metadata.json that describes the raw file `path`, unless it is there.
+
+    Args:
+        path: the raw file.
+        content: as for `check_description`, which must have been called.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if content is None or _difference(content, _description(folder)) is None:
+        return
+    side = os.path.join(folder, layouts.GENERATOR_FILE)
+    # First the record that the file is ours.
+    atomic.write_json(side, {**_generator_facts(side), "metadata": content})
+    atomic.write_json(os.path.join(folder, metadata.FILE_NAME), content)
+
+
+def _description(folder):
+    """Returns the content of a metadata.json that describes raw files, else None."""
+    found = _read_metadata(folder)
+    return found if found is not None and metadata.describes_raw(found) else None
+
+
+def _difference(expected, found):
+    """Returns (key, expected, found) for the first difference of two descriptions, or None."""
+    nothing = {"hotness_per_table": "one id each", "pooling_per_table": "sum"}
+    for key in ("hotness_per_table", "vocab_sizes", "pooling_per_table"):
+        values = [(content or {}).get(key, nothing.get(key)) for content in (expected, found)]
+        if values[0] != values[1]:
+            return key, *values
+    return None
+
+
+def _is_in(path, folder):
+    return os.path.realpath(os.path.dirname(os.path.abspath(path))) == os.path.realpath(folder)
+
+
+def _exists(folder, name):
+    return os.path.lexists(os.path.join(folder, name))
 
 
 def _read_metadata(folder):

@@ -79,8 +79,8 @@ def batches(
     * ``dense`` float32 [b, 13], transformed
     * ``categorical`` int32 [b, W]: all ids of this rank's samples, with `EMPTY` after the lists of
       variable features; or, with `tables`, [B, slots of those tables]: their ids for the global
-      batch, with the samples of rank s from row s*b on (model-parallel input: reads only the files
-      of those tables if each table has its own file)
+      batch, with the samples of rank s from row s*b on (model-parallel input: reads no ids of
+      other tables if each table's ids are stored apart)
     * ``valid`` int32 scalar: number of rows that are samples of this rank. It is b, except in the
       last batch with `drop_remainder=False`: its R samples are divided in order, R // N to each
       rank and one more to the first R % N ranks; the remaining rows of each tensor are 0, the slots

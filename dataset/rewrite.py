@@ -114,6 +114,7 @@ def rewrite(
     jobs: int | None = None,
     progress: bool = True,
     open_chunks: Callable[[DatasetDescription], ChunkReader] = ChunkReader,
+    describe: bool = True,
 ) -> float:
     """Writes the described split `source` to `destination`.
 
@@ -129,16 +130,19 @@ def rewrite(
         progress: show a progress bar.
         open_chunks: reads chunks that fit the description, where its files do not hold them as
             described.
+        describe: for the raw layout, also write a metadata.json next to the file if a table has
+            several ids; False if the caller writes the files next to it.
 
     Returns:
         The duration in seconds.
 
     Raises:
         DatasetError: a value is invalid, a file cannot be read or written, or the destination
-            holds a split, or files that this project did not write. Partial files are removed.
+            holds a split, or files that this project did not write, or a metadata.json next to a
+            raw file describes other raw files. Partial files are removed.
     """
     began = time.perf_counter()
-    target = Destination(destination, encoding.layout)
+    target = Destination(destination, encoding.layout, describe=describe)
     if not overwrite:
         target.refuse_complete()
     os.makedirs(target.folder, exist_ok=True)

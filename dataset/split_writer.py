@@ -123,11 +123,13 @@ class SplitWriter:
             ids: for each feature, its ids.
 
         Raises:
-            DatasetError: an array has another shape or dtype, a list is longer than its feature's
-                hotness, or (possibly in a later call) a value is invalid.
+            DatasetError: an array has another shape or dtype, or a list is longer than its
+                feature's hotness: the call adds no samples. Or (possibly in a later call) a value
+                is invalid.
         """
         samples = len(label)
         given = [np.asarray(label).reshape(samples, 1), np.asarray(dense)]
+        lengths = {}
         if len(ids) != self._bags.features:
             self._refuse("features with ids", self._bags.features, len(ids))
         for table, one in enumerate(ids):
@@ -136,31 +138,42 @@ class SplitWriter:
                 continue
             if not isinstance(one, tuple):
                 self._refuse(f"ids of table {table}", "ids and the lengths of lists", "one array")
-            values, lengths = (np.asarray(array) for array in one)
-            self._check_lengths(table, values, lengths, samples)
-            self._lengths[table].append(lengths.astype(np.int64))
+            values, found = (np.asarray(array) for array in one)
+            self._check_lengths(table, values, found, samples)
+            lengths[table] = found.astype(np.int64)
             given.append(values.reshape(-1, 1))
-        for index, (column, array) in enumerate(zip(self._source.columns, given)):
-            what = f"shape of table {index - 2}" if index > 1 else f"shape of {column.kind}"
-            rows = samples if not column.offsets else len(array)
-            if array.shape != (rows, column.width):
-                self._refuse(what, [rows, column.width], list(array.shape))
-            if column.kind == DENSE and array.dtype != column.dtype:
-                self._refuse("dtype of dense", column.dtype, array.dtype)
-            if column.kind != DENSE and array.dtype.kind not in "iub":
-                self._refuse(what.replace("shape", "dtype"), "integers", array.dtype)
-            # int64, so that ids beyond int32 do not wrap.
-            dtype = np.int64 if column.kind == CATEGORICAL else column.dtype
-            self._pending[index].append(array.astype(dtype))
+        # All arrays before any is kept: a refused call adds no samples.
+        arrays = [self._checked(index, array, samples) for index, array in enumerate(given)]
+        for parts, array in zip(self._pending, arrays):
+            parts.append(array)
+        for table, found in lengths.items():
+            self._lengths[table].append(found)
+            self._longest[table] = max(self._longest[table], int(found.max(initial=0)))
         self._waiting += samples
         # At least one sample is left for the last chunk.
         while self._waiting > CHUNK_SAMPLES:
             self._write(CHUNK_SAMPLES, last=False)
 
+    def _checked(self, index, array, samples):
+        """Returns a copy of a column's values, [rows, width], in the dtype to keep them in."""
+        column = self._source.columns[index]
+        what = f"shape of table {index - 2}" if index > 1 else f"shape of {column.kind}"
+        rows = samples if not column.offsets else len(array)
+        if array.shape != (rows, column.width):
+            self._refuse(what, [rows, column.width], list(array.shape))
+        if column.kind == DENSE and array.dtype != column.dtype:
+            self._refuse("dtype of dense", column.dtype, array.dtype)
+        if column.kind != DENSE and array.dtype.kind not in "iub":
+            self._refuse(what.replace("shape", "dtype"), "integers", array.dtype)
+        # int64, so that ids beyond int32 do not wrap.
+        return array.astype(np.int64 if column.kind == CATEGORICAL else column.dtype)
+
     def _check_lengths(self, table, values, lengths, samples):
         if lengths.shape != (samples,) or values.ndim != 1:
             found = f"{list(values.shape)} and {list(lengths.shape)}"
             self._refuse(f"shapes of table {table}", f"[values] and [{samples}]", found)
+        if lengths.dtype.kind not in "iu":
+            self._refuse(f"dtype of the lengths of table {table}", "integers", lengths.dtype)
         if samples and lengths.min() < 0:
             self._refuse(f"length of a list of table {table}", "at least 0", lengths.min())
         if lengths.sum() != len(values):
@@ -170,7 +183,6 @@ class SplitWriter:
             sample = self._written + self._waiting + int(np.argmax(lengths))
             what, bound = f"table {table}, sample {sample}: ids", self._bags.hotness[table]
             self._refuse(what, f"at most {bound}, the hotness", longest, table=table, sample=sample)
-        self._longest[table] = max(self._longest[table], longest)
 
     def _refuse(self, what: str, expected: Any, found: Any, **fields: Any) -> None:
         raise DatasetError.mismatch(self._folder, what, expected, found, **fields)

@@ -22,6 +22,9 @@ EMPTY = -1
 MLPERF_HOTNESS = (
     3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1,
 )  # fmt: skip
+#: Largest supported hotness: more ids of a sample than any published data has. A batch has a
+#: column for each.
+MAX_HOTNESS = 1 << 16
 #: How the vectors of a bag become one: their sum, or their mean (zeros for an empty bag).
 POOLING = ("sum", "mean")
 

@@ -9,15 +9,13 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from model.embedding.optimizers import divisible_optimizers, find
-from ops.bags import MLPERF_HOTNESS
+from ops.bags import MAX_HOTNESS, MLPERF_HOTNESS
 from planner.published_runs import VOCABULARIES
 from storage import structured
 from storage.errors import ReportedError
 
 # Ids are int32.
 _LARGEST_TABLE = 2**31 - 1
-# More ids of a sample than any published data has; a batch has this many columns per feature.
-_LARGEST_HOTNESS = 1 << 16
 _HOTNESS = {"mlperf": MLPERF_HOTNESS}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
@@ -28,7 +26,7 @@ _Sizes = Annotated[
 
 
 _Hotness = Annotated[
-    list[Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_HOTNESS)]], msgspec.Meta(min_length=1)
+    list[Annotated[int, msgspec.Meta(ge=1, le=MAX_HOTNESS)]], msgspec.Meta(min_length=1)
 ]
 
 
@@ -70,7 +68,7 @@ def read_hotness(name: str, text: str) -> tuple[int, ...]:
       ArgumentError: the text is none of these.
       StructureError: the file has another content.
     """
-    return _read_list(text, name, _HOTNESS, _LARGEST_HOTNESS, _Hotness, _HotnessDocument)
+    return _read_list(text, name, _HOTNESS, MAX_HOTNESS, _Hotness, _HotnessDocument)
 
 
 def _read_list(text, flag, names, largest, shape, document_shape):

@@ -78,7 +78,7 @@ def build(config: Config, cluster: ProcessGroup, shape: SampleShape | None = Non
     source = open_data(config.data, training, shape)
     chosen = backend.choose(speed.embedding_backend, multi_hot=not source.bags.is_one_hot)
     placement = _placement(config, cluster, source.vocab_sizes, chosen)
-    # If every table has separate files, each rank reads the ids of its tables for all samples.
+    # If every table's ids are stored apart, each rank reads the ids of its tables for all samples.
     own_tables = list(placement.tables_of(cluster.rank))
     model_parallel_input = (
         size > 1

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 import dataset
 from dataset import hotness, reader
 from dataset.describe import DENSE_FEATURES
@@ -78,7 +80,7 @@ class Data:
 class _FileData:
     """A dataset folder, opened and checked, but not read yet.
 
-    `separate_tables`: whether each table has separate files.
+    `separate_tables`: whether each table's ids can be read without those of others.
     """
 
     def __init__(self, folder: str, data: DataConfig, global_batch_size: int) -> None:
@@ -98,9 +100,7 @@ class _FileData:
             ids = data.ids_per_sample("multi_hot", len(self.vocab_sizes))
             self._rule = MapRule(tuple(self.vocab_sizes), ids)
             self.bags = self._rule.bags
-        columns = self._train.table_columns
-        files = {segment.path for column in columns for segment in column.segments}
-        self.separate_tables = len(columns) == len(self.vocab_sizes) and len(files) >= len(columns)
+        self.separate_tables = all(map(_is_separate, self._train.table_columns))
 
     def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
         """Returns the batches; see `dataset.reader.batches` for `tables`."""
@@ -158,6 +158,14 @@ class _FileData:
                 "test_fingerprint": self._test.fingerprint,
             },
         )
+
+
+def _is_separate(column):
+    """Returns whether a column holds one table, whose ids no other values interrupt."""
+    size = np.dtype(column.dtype).itemsize
+    return len(column.tables) == 1 and (
+        bool(column.offsets) or column.stride == column.width * size
+    )
 
 
 class _SyntheticData:

@@ -90,4 +90,24 @@ ReadError ColumnFile::Read(int64_t offset, int64_t length, char* out) const {
   return {};
 }
 
+size_t ColumnFiles::Add(const std::string& path) {
+  const auto [entry, is_new] = indices_.emplace(path, files_.size());
+  if (is_new) files_.emplace_back(path);
+  return entry->second;
+}
+
+ReadError ColumnFiles::Open() {
+  for (ColumnFile& file : files_) {
+    if (ReadError error = file.Open()) return error;
+  }
+  return {};
+}
+
+ReadError ColumnFiles::StillThere() const {
+  for (const ColumnFile& file : files_) {
+    if (ReadError error = file.StillThere()) return error;
+  }
+  return {};
+}
+
 }  // namespace dlrm

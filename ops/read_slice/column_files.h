@@ -2,8 +2,11 @@
 #ifndef OPS_READ_SLICE_COLUMN_FILES_H_
 #define OPS_READ_SLICE_COLUMN_FILES_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace dlrm {
@@ -13,6 +16,7 @@ struct Segment {
   std::string path;
   int64_t offset;   // byte offset of its first sample's first value
   int64_t samples;  // how many samples it holds
+  size_t file = 0;  // index of its file in a `ColumnFiles`
 };
 
 // `kind` selects the status code; `message` names file, offset, expected and found.
@@ -47,6 +51,22 @@ class ColumnFile {
 
   std::string path_;
   int descriptor_ = -1;
+};
+
+// The files of many segments, one for each path: columns may share a file, such as an archive.
+class ColumnFiles {
+ public:
+  // Returns the index of the file at `path`; adds it if it is new.
+  size_t Add(const std::string& path);
+  // Opens all files that are not open. Not thread safe.
+  ReadError Open();
+  // Fails if an open file was removed or another file was renamed over it.
+  ReadError StillThere() const;
+  const ColumnFile& Of(const Segment& segment) const { return files_[segment.file]; }
+
+ private:
+  std::vector<ColumnFile> files_;
+  std::unordered_map<std::string, size_t> indices_;  // by path
 };
 
 }  // namespace dlrm

@@ -69,7 +69,7 @@ std::string TableOf(const SlicePlan& plan, const SliceColumn& column) {
   return ", table " + std::to_string(plan.tables[column.first_output]);
 }
 
-ReadError ReadLists(const SlicePlan& plan, const ListFiles& files, const SliceColumn& column,
+ReadError ReadLists(const SlicePlan& plan, const ColumnFiles& files, const SliceColumn& column,
                     int64_t first, int64_t rows, char* out, int64_t* starts) {
   const int64_t sample = first;
   const int64_t end = column.first_segment + column.segments;
@@ -84,8 +84,8 @@ ReadError ReadLists(const SlicePlan& plan, const ListFiles& files, const SliceCo
     // The first boundary replaces the last one of the segment before, which is the same place.
     int64_t* at = starts + done;
     ReadError error =
-        files.boundaries[segment].Read(lists.offset + first * kBoundaryBytes,
-                                       (here + 1) * kBoundaryBytes, reinterpret_cast<char*>(at));
+        files.Of(lists).Read(lists.offset + first * kBoundaryBytes, (here + 1) * kBoundaryBytes,
+                             reinterpret_cast<char*>(at));
     if (error) return error;
     const Boundaries given = {lists, values.samples, first, here, at};
     if (!AreValid(given, column.width)) {
@@ -93,8 +93,8 @@ ReadError ReadLists(const SlicePlan& plan, const ListFiles& files, const SliceCo
               Explain(given, column.width, sample + done, TableOf(plan, column), values.path)};
     }
     const int64_t from = at[0], count = at[here] - from;
-    error = files.values[segment].Read(values.offset + from * column.size, count * column.size,
-                                       out + filled * column.size);
+    error = files.Of(values).Read(values.offset + from * column.size, count * column.size,
+                                  out + filled * column.size);
     if (error) return error;
     for (int64_t i = 0; i <= here; ++i) at[i] += filled - from;
     filled += count;

@@ -4,24 +4,17 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "read_slice/column_files.h"
 #include "read_slice/slice_plan.h"
 
 namespace dlrm {
 
-// The open files of a plan's segments: of their values, and of their boundaries.
-struct ListFiles {
-  const std::vector<ColumnFile>& values;
-  const std::vector<ColumnFile>& boundaries;
-};
-
 // Reads lists [first, first + rows) of a column: their values, one after another, to `out`, which
 // has room for `column.width` values per list, and to starts[0 .. rows] where each begins there.
 // Fails unless the boundaries start at 0, rise to the number of values, and no list is longer than
 // `column.width`.
-ReadError ReadLists(const SlicePlan& plan, const ListFiles& files, const SliceColumn& column,
+ReadError ReadLists(const SlicePlan& plan, const ColumnFiles& files, const SliceColumn& column,
                     int64_t first, int64_t rows, char* out, int64_t* starts);
 
 // The error of a request for samples beyond those of the last segment.

@@ -69,8 +69,10 @@ class ReadSliceOp : public tf::OpKernel {
  public:
   explicit ReadSliceOp(tf::OpKernelConstruction* context) : tf::OpKernel(context) {
     OP_REQUIRES_OK(context, SlicePlan::Make(context, std::is_same_v<Out, float>, &plan_));
-    for (const Segment& segment : plan_.segments) files_.emplace_back(segment.path);
-    for (const Segment& segment : plan_.boundaries) boundary_files_.emplace_back(segment.path);
+    for (Segment& segment : plan_.segments) segment.file = files_.Add(segment.path);
+    for (Segment& segment : plan_.boundaries) {
+      if (!segment.path.empty()) segment.file = files_.Add(segment.path);
+    }
     int64_t row_bytes = plan_.width * static_cast<int64_t>(sizeof(Out));
     for (const SliceColumn& column : plan_.columns) row_bytes += ScratchBytes(column);
     block_rows_ = std::clamp(kBlockBytes / row_bytes, int64_t{16}, kBlockRows);
@@ -143,22 +145,11 @@ class ReadSliceOp : public tf::OpKernel {
     {
       std::lock_guard<std::mutex> lock(open_mutex_);
       if (!opened_) {
-        for (std::vector<ColumnFile>* files : {&files_, &boundary_files_}) {
-          for (ColumnFile& file : *files) {
-            if (file.path().empty()) continue;
-            if (const ReadError error = file.Open()) return ToStatus(error);
-          }
-        }
+        if (const ReadError error = files_.Open()) return ToStatus(error);
         opened_ = true;
       }
     }
-    for (const std::vector<ColumnFile>* files : {&files_, &boundary_files_}) {
-      for (const ColumnFile& file : *files) {
-        if (file.path().empty()) continue;
-        if (const ReadError error = file.StillThere()) return ToStatus(error);
-      }
-    }
-    return Status();
+    return ToStatus(files_.StillThere());
   }
 
   // Reads a column's stored values of samples [first, first + rows) as one strided run.
@@ -171,11 +162,11 @@ class ReadSliceOp : public tf::OpKernel {
         first -= plan_.segments[segment].samples;
       }
       if (segment == end) return BeyondLast(plan_.segments[end - 1], first, rows);
-      const int64_t here = std::min(rows, plan_.segments[segment].samples - first);
+      const Segment& part = plan_.segments[segment];
+      const int64_t here = std::min(rows, part.samples - first);
       // The last sample's bytes end with its values, not a full stride.
-      const ReadError error =
-          files_[segment].Read(plan_.segments[segment].offset + first * column.stride,
-                               (here - 1) * column.stride + value_bytes, out);
+      const ReadError error = files_.Of(part).Read(part.offset + first * column.stride,
+                                                   (here - 1) * column.stride + value_bytes, out);
       if (error) return error;
       out += here * column.stride;
       first += here;
@@ -198,10 +189,9 @@ class ReadSliceOp : public tf::OpKernel {
       for (size_t i = 0; i < plan_.columns.size(); ++i) {
         const SliceColumn& column = plan_.columns[i];
         char* stored = scratch->stored.get() + scratch->starts[i];
-        const ReadError error = column.lists
-                                    ? ReadLists(plan_, {files_, boundary_files_}, column, first,
-                                                rows, stored, scratch->list_starts[i].data())
-                                    : ReadStored(column, first, rows, stored);
+        const ReadError error = column.lists ? ReadLists(plan_, files_, column, first, rows, stored,
+                                                         scratch->list_starts[i].data())
+                                             : ReadStored(column, first, rows, stored);
         if (error) return error;
       }
       const int64_t tile_rows = plan_.columns.size() == 1 ? rows : kTileRows;
@@ -314,8 +304,7 @@ class ReadSliceOp : public tf::OpKernel {
   const DecodeKernels& kernels_ = BestDecodeKernels();
   SlicePlan plan_;
   int64_t block_rows_ = kBlockRows;
-  std::vector<ColumnFile> files_;
-  std::vector<ColumnFile> boundary_files_;  // likewise; unused without a path
+  ColumnFiles files_;
   std::mutex open_mutex_;
   bool opened_ = false;  // guarded by open_mutex_
 };

@@ -158,9 +158,10 @@ def test_command_writes_default_tables_or_given_ones(tmp_path, capsys):
     assert train.bags == Bags.of(synthetic.CROSSED_HOTNESS)
     assert run("one_hot", "--labels=crossed", "--vocab_sizes=9,1,7,6") == 0
     assert open_dataset(tmp_path / "one_hot")[0].bags.is_one_hot
-    lists = ("--vocab_sizes=9,8,7", "--hotness=1,3,2", "--pooling=mean,mean,mean")
-    assert run("lists", "--labels=crossed", *lists) == 0
-    assert open_dataset(tmp_path / "lists")[0].bags == Bags.of((1, 3, 2), "mean")
+    for pooling in ("mean,mean,mean", "mean"):
+        lists = ("--vocab_sizes=9,8,7", "--hotness=1,3,2", f"--pooling={pooling}")
+        assert run(pooling, "--labels=crossed", *lists) == 0
+        assert open_dataset(tmp_path / pooling)[0].bags == Bags.of((1, 3, 2), "mean")
     capsys.readouterr()
     for wrong in (["--hotness=1,3"], ["--pooling=sum"]):
         assert run("wrong", *wrong) == 2

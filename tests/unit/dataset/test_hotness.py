@@ -20,12 +20,21 @@ from tests.support.dataset.multi_hot import FIXED, VARIABLE, VOCAB_SIZES, random
 def test_parse_accepts_lists_names_and_files(tmp_path):
     (tmp_path / "a.json").write_text("[3, 1, 65536]")
     (tmp_path / "b.json").write_text('["sum", "mean"]')
-    for text in ("3,1,65536", " [3, 1, 65536] ", str(tmp_path / "a.json")):
+    content = {"vocab_sizes": [9, 9, 9], "hotness_per_table": [3, 1, 65536]}
+    (tmp_path / "metadata.json").write_text(json.dumps(content))
+    files = [str(tmp_path / name) for name in ("a.json", "metadata.json")]
+    for text in ("3,1,65536", " [3, 1, 65536] ", *files):
         assert hotness.parse_hotness(text, "--hotness") == [3, 1, 65536]
     assert len(hotness.parse_hotness("mlperf", "--hotness")) == 26
     assert sum(hotness.parse_hotness("mlperf", "--hotness")) == 214
     for text in ("sum, mean", str(tmp_path / "b.json")):
         assert hotness.parse_pooling(text, "--pooling") == ["sum", "mean"]
+
+
+def test_one_pooling_is_that_of_all_features():
+    assert hotness.make_bags([3, 1, 2], ["mean"], 3, "a") == Bags.of([3, 1, 2], "mean")
+    with pytest.raises(DatasetError, match="pooling, one per categorical feature: expected 3"):
+        hotness.make_bags([3, 1, 2], ["mean", "sum"], 3, "a")
 
 
 @pytest.mark.parametrize("text", ["", "3,x", "MLPERF", "3;1", "[3", "0", "3,-1", "65537", "1.5"])
@@ -43,7 +52,9 @@ def test_parse_refuses_other_pooling(text):
     assert caught.value.flag == "pooling"
 
 
-@pytest.mark.parametrize("content", ['["x"]', "[0]", "[]", "{}", "3"])
+@pytest.mark.parametrize("content", [
+    '["x"]', "[0]", "[]", "{}", "3", '{"hotness_per_table": [0]}', '{"hotness_per_table": 3}',
+])  # fmt: skip
 def test_parse_refuses_files_with_other_lists(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     for parse in (hotness.parse_hotness, hotness.parse_pooling):
@@ -141,7 +152,7 @@ COLUMN = "columns[4]"
 MALFORMED = {
     "version 1": (lambda c, _: c.update(format_version=1), "format_version", 1),
     "no width": (lambda _, e: e.update(hotness=[4]), f"{COLUMN}.offsets", "1 of width 4"),
-    "two features": (lambda _, e: e.update(hotness=[4, 1]), COLUMN, 1),
+    "two features": (lambda _, e: e.update(hotness=[4, 1]), f"{COLUMN}.offsets", "2 of width 1"),
     "pooling": (lambda _, e: e.update(pooling=["max"]), f"{COLUMN}.pooling[0]", "max"),
     "pooling list": (lambda _, e: e.update(pooling=["sum"] * 2), COLUMN, 2),
     "hotness 0": (lambda _, e: e.update(hotness=[0]), f"{COLUMN}.hotness[0]", 0),

@@ -255,6 +255,17 @@ def test_split_bin_uses_the_hotness_of_the_train_split(tmp_path, rng, capsys):
     assert train.vocab_sizes == VOCAB_SIZES  # from a scan: the last ids occur
 
 
+@pytest.mark.parametrize("flags", [(), ("--hotness", HOTNESS)])
+def test_split_bin_refuses_a_test_split_of_lists(tmp_path, rng, capsys, flags):
+    multi_hot.write_raw(tmp_path / "test.bin", random_samples(rng, 50))
+    multi_hot.write_per_table(tmp_path / "d" / "train", random_samples(rng, 50, VARIABLE))
+    assert run(split_bin, tmp_path / "test.bin", tmp_path / "d" / "test", *flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/d/train: " in line
+    assert "lists of fixed length, found lists of up to 4 ids for table 2" in line
+    assert not (tmp_path / "d" / "test").exists()
+
+
 def test_validate_counts_ids_and_lists(tmp_path, rng):
     drawn = random_samples(rng, LARGE, VARIABLE)
     multi_hot.write_per_table(tmp_path, drawn)

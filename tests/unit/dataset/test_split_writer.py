@@ -116,6 +116,9 @@ WRONG = {
     "negative length": (
         lambda d: replaced(d, 2, (d.ids[2][0], d.ids[2][1] - 5)), "length of a list .*at least 0"
     ),
+    "float lengths": (
+        lambda d: replaced(d, 2, (d.ids[2][0], d.ids[2][1] / 1)), "lengths of table 2.*integers"
+    ),
     "long list": (lambda d: with_list(d, 7, range(5)), "table 2, sample 7: ids: .*at most 4"),
     "large id": (lambda d: with_list(d, 9, [1, 40000]), "table 2, sample 9: id: .*found 40000"),
     "empty slot": (lambda d: with_list(d, 9, [1, -1]), "table 2, sample 9: id: .*found -1"),
@@ -123,6 +126,10 @@ WRONG = {
         lambda d: replaced(d, 4, d.ids[4].astype(np.int64) + 2**32), r"table 4.*found 42949672\d\d"
     ),
 }  # fmt: skip
+
+
+#: Cases of invalid values, which are checked when a chunk is complete.
+VALUES = ("label", "large id", "empty slot", "wide id")
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -134,6 +141,25 @@ def test_writer_refuses_invalid_samples(tmp_path, rng, case):
         writer.add(drawn.label, drawn.dense, drawn.ids)
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("case", [c for c in WRONG if c not in VALUES])
+def test_refused_call_adds_no_samples(tmp_path, rng, case):
+    good = random_samples(rng, 40, VARIABLE)
+    # Longer lists than in the good samples: they must not count as the longest.
+    long = random_samples(rng, 30, ALLOWED)
+    bad = WRONG[case][0](long if case != "long list" else random_samples(rng, 30, VARIABLE))
+    allowed = VARIABLE if case == "long list" else ALLOWED
+    with SplitWriter(tmp_path / "a", VOCAB_SIZES, allowed) as writer:
+        add_all(writer, good, [10])
+        with pytest.raises(DatasetError):
+            writer.add(bad.label, bad.dense, bad.ids)
+        add_all(writer, good, [])
+    with SplitWriter(tmp_path / "b", VOCAB_SIZES, allowed) as writer:
+        add_all(writer, good, [])
+        add_all(writer, good, [])
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert open_split(tmp_path / "a").bags == open_split(tmp_path / "b").bags == VARIABLE
 
 
 def test_writer_refuses_an_empty_split_and_a_fixed_layout(tmp_path):

@@ -1,6 +1,7 @@
 """`Dlrm>ReadSlice` with several ids per sample: fixed numbers and lists of varying length."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +208,43 @@ def test_sample_beyond_the_last_list_is_an_error(tmp_path, rng):
     column = lists_column(tmp_path, "ids", random_lists(rng, "int8", 10, 3), "int8")
     with pytest.raises(tf.errors.DataLossError, match=r"ids0_offsets\.bin: 1 samples"):
         read_slice([9], [2], rows=2, columns=[column], dtype=tf.int32, slots=[3])
+
+
+@pytest.mark.parametrize("tables", [1, 9])
+def test_file_of_several_columns_is_opened_once(tmp_path, tables, rng):
+    # Every column has two segments; those of even tables are lists, with boundaries in the file.
+    path, data, columns, expected = tmp_path / "all.bin", b"", [], []
+    for table in range(tables):
+        lists = random_lists(rng, "int16", 60, 3)
+        ids = random_values(rng, "int16", (60, 2))
+        segments, boundaries = [], []
+        for rows in (slice(0, 25), slice(25, 60)):
+            if table % 2:
+                segments.append(Segment(str(path), len(data), len(ids[rows])))
+                data += ids[rows].tobytes()
+                continue
+            values = np.concatenate([np.empty(0, np.int16), *lists[rows]])
+            segments.append(Segment(str(path), len(data), len(values)))
+            data += values.tobytes()
+            boundaries.append(Segment(str(path), len(data), len(lists[rows])))
+            data += np.cumsum([0, *map(len, lists[rows])], dtype=np.int64).tobytes()
+        columns.append(Column(segments, "int16", 1 if boundaries else 2, 2 * (2 - bool(boundaries)),
+                              tuple(boundaries)))  # fmt: skip
+        expected.append(padded(lists, 3) if boundaries else ids)
+    path.write_bytes(data)
+    slots = [part.shape[1] for part in expected]
+
+    @tf.function
+    def read():
+        return read_slice([1], [58], rows=58, columns=columns, dtype=tf.int32, slots=slots)
+
+    np.testing.assert_array_equal(read(), np.hstack(expected)[1:59])
+    opened = [entry for entry in Path("/proc/self/fd").iterdir() if is_open_at(entry, path)]
+    assert len(opened) == 1
+
+
+def is_open_at(descriptor, path):
+    try:
+        return os.readlink(descriptor) == str(path)
+    except FileNotFoundError:  # The descriptor that listed the folder.
+        return False

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from ops.bags import Bags
-from tests.support.dataset import multi_hot
+from tests.support.dataset import layouts, multi_hot
 from tests.support.dataset.feature_specs import SIZES, SpecDataset
+from tests.support.dataset.hand_written import random_arrays
+from tests.unit.dataset.test_torchrec import random_bags, remove_one_hot, write_multi_hot_days
 from training.checkpoint.manifest import dense_features
 from training.config import DataConfig, TrainingConfig
 from training.data import SampleShape, open_data
@@ -74,6 +76,33 @@ def test_random_batches_have_the_ids_per_sample_of_the_flag_or_the_dataset(tmp_p
 
 def test_files_without_lists_have_no_bags_in_their_facts(small_dataset):
     assert "bags" not in file_batches(small_dataset).facts
+
+
+def separate_tables(folder):
+    config = DataConfig(data_dir=str(folder))
+    return open_data(config, TrainingConfig(global_batch_size=50)).separate_tables
+
+
+@pytest.mark.parametrize(("write", "expected"), [
+    (layouts.raw, False), (layouts.three_file, False), (layouts.per_table, True),
+    (layouts.deep_learning_examples, True), (layouts.mlperf, True),
+])  # fmt: skip
+def test_layouts_have_separate_tables(tmp_path, rng, write, expected):
+    write(tmp_path, random_arrays(200, rng), random_arrays(90, rng))
+    assert separate_tables(tmp_path) == expected
+
+
+def test_days_and_lists_have_separate_tables(tmp_path, rng):
+    arrays = random_arrays(120, rng)
+    # More tables than days: the tables of a day share its archive.
+    write_multi_hot_days(tmp_path / "days", arrays, random_bags(120, rng), [50, 70])
+    assert not separate_tables(tmp_path / "days")  # one-hot days too
+    remove_one_hot(tmp_path / "days")
+    assert separate_tables(tmp_path / "days")
+    for split in ("train", "test"):
+        drawn = multi_hot.random_samples(rng, 100, multi_hot.VARIABLE)
+        multi_hot.write_per_table(tmp_path / "lists" / split, drawn)
+    assert separate_tables(tmp_path / "lists")
 
 
 def test_multi_hot_flag_adds_the_published_ids(small_dataset):
