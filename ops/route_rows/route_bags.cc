@@ -18,6 +18,7 @@
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/util/work_sharder.h"
 
 namespace dlrm {
 namespace {
@@ -124,7 +125,7 @@ class RouteBagsOp : public OpKernel {
     OP_REQUIRES(context, needed < (int64_t{1} << 31),
                 InvalidArgument("RouteBags: ", needed, " rows are more than 32 bits can count"));
     OP_REQUIRES_OK(context, CheckIds(batch));
-    std::vector<Distinct> distinct = FindDistinct(batch);
+    std::vector<Distinct> distinct = FindDistinct(context, batch);
     OP_REQUIRES_OK(context, WriteCounts(context, batch, distinct));
     Requests requests(ranks_, needed);
     Request(batch, &distinct, &requests);
@@ -204,13 +205,19 @@ class RouteBagsOp : public OpKernel {
   }
 
   // Decides for each table whether its rows are requested once, and numbers its ids if so.
-  std::vector<Distinct> FindDistinct(const Batch& batch) const {
+  std::vector<Distinct> FindDistinct(OpKernelContext* context, const Batch& batch) const {
     std::vector<Distinct> found(tables());
-    for (int64_t table = 0; unique_ && table < tables(); ++table) {
-      Distinct& distinct = found[table];
-      distinct.once = Number(batch, table, &distinct);
-      if (!distinct.once) distinct = Distinct();
-    }
+    if (!unique_) return found;
+    const auto& workers = *context->device()->tensorflow_cpu_worker_threads();
+    const int64_t cycles = 30 * batch.samples * slots_ / tables();  // on average, for a table
+    tensorflow::Shard(workers.num_threads, workers.workers, tables(), cycles,
+                      [&](int64_t begin, int64_t end) {
+                        for (int64_t table = begin; table < end; ++table) {
+                          Distinct& distinct = found[table];
+                          distinct.once = Number(batch, table, &distinct);
+                          if (!distinct.once) distinct = Distinct();
+                        }
+                      });
     return found;
   }
 
