@@ -17,7 +17,7 @@ from training.phases import HOST, Phase
 # The fields of a plan that are read on the GPU. Splits stay on the host.
 _FIELDS = (
     "ids", "local_ids", "touched_rows", "permutation", "inverse_permutation", "offsets",
-    "bag_segments", "vector_segments", "counts",
+    "bag_segments", "vector_segments", "counts", "divisors",
 )  # fmt: skip
 
 

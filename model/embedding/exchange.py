@@ -112,6 +112,10 @@ class TableExchange:
         rows = ids + self.base_rows[self._own_bags.feature_of_slots()]
         return rows[ids != EMPTY]
 
+    def factors(self, plan: ExchangePlan) -> tf.Tensor | None:
+        """Returns None: looked-up vectors, and their gradients, need no factors."""
+        return None
+
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Sends vectors to the ranks of their samples: [B, T_r, D] -> [b, T, D]."""
         if self._cluster.size == 1:

@@ -132,9 +132,13 @@ class ExchangePlan(NamedTuple):
         vector_segments: int32 [C], ascending: the received vector of each contribution.
             `permutation` has its bag. Empty like `offsets`, and without `compress`: each vector
             then has one.
-        counts: int32 [b, T]: divisors of the sums of bags and of their gradients. Empty like
-            `offsets`, and if there is no mean. (An integer, because TensorFlow would pass floating
-            point values from step to step in the memory of a GPU.)
+        counts: int32 [b, T]: divisors of the sums of bags and of their gradients at the requesting
+            rank: the number of ids where distinct rows are averaged, else 1. Empty like `offsets`,
+            without `compress`, and if there is no mean. (An integer, because TensorFlow would pass
+            floating point values from step to step in the memory of a GPU.)
+        divisors: int32 [M]: divisors of the sums of requests and of their gradients at this rank:
+            the number of ids of the complete bag where partial sums are averaged, else 1. Empty
+            like `offsets`, and if there is no mean.
     """
 
     ids: tf.Tensor
@@ -148,6 +152,7 @@ class ExchangePlan(NamedTuple):
     bag_segments: tf.Tensor
     vector_segments: tf.Tensor
     counts: tf.Tensor
+    divisors: tf.Tensor
 
     @classmethod
     def of_ids(cls, ids: tf.Tensor, ranks: int = 0) -> ExchangePlan:
@@ -160,7 +165,7 @@ class ExchangePlan(NamedTuple):
         none = tf.zeros([0], tf.int32)
         splits = tf.zeros([ranks], tf.int32)
         nothing = tf.zeros([0, 0], tf.int32), tf.zeros([0, 1], tf.int32)
-        return cls(ids, *nothing, splits, splits, none, none, none, none, none, nothing[0])
+        return cls(ids, *nothing, splits, splits, none, none, none, none, none, nothing[0], none)
 
 
 class Embedding(Protocol):

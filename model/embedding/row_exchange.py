@@ -12,7 +12,11 @@ If a sample has several ids in a table, a request is for the sum of some rows of
 (`Dlrm>RouteBags`). For each (sample, table) pair, every owner of at least one of its rows returns
 one *partial sum*, and the requesting rank adds these. With `compress`, it requests each row of a
 table once instead, and adds rows, where these are not more vectors in its batch. The gradients take
-the same way back. The requesting rank, which has all ids of a bag, divides sums for means.
+the same way back.
+
+For means, the owner divides a partial sum, and its gradient, by the number of ids of the complete
+bag, which comes with the request, in float32: in float16 the sum of many rows could be infinite,
+and a divided gradient 0. The requesting rank divides where it adds distinct rows.
 
 Shapes: b local batch, T tables, D embedding dimension, N ranks, W slots of a sample's ids, M
 requests that arrive at a rank.
@@ -29,6 +33,7 @@ from model.embedding.interface import ExchangePlan, Ranks
 from model.embedding.placement import Placement, PlacementError
 from ops.bags import Bags
 from ops.embedding import RowIds
+from ops.embedding.segment_sums import sparse_segment_sum
 from ops.route_rows import route_bags, route_rows
 
 
@@ -136,17 +141,21 @@ class RowExchange:
             ranks=self._cluster.size, unique=bool(self._compress),
         )  # fmt: skip
         alltoall = self._cluster.alltoall
-        sizes, sent = alltoall(requests.sizes, requests.requested, "exchange_bag_sizes")
+        sizes = requests.sizes[:, None]
+        if self._averages:
+            sizes = tf.stack([requests.sizes, requests.divisors], 1)
+        sizes, sent = alltoall(sizes, requests.requested, "exchange_bag_sizes")
         rows, _ = alltoall(requests.rows, requests.rows_requested, "exchange_rows")
         return ExchangePlan.of_ids(rows)._replace(
             send_splits=sent,
             recv_splits=requests.requested,
             permutation=requests.permutation,
             inverse_permutation=requests.inverse_permutation,
-            offsets=tf.concat([tf.zeros([1], tf.int32), tf.cumsum(sizes)], 0),
+            offsets=tf.concat([tf.zeros([1], tf.int32), tf.cumsum(sizes[:, 0])], 0),
             bag_segments=requests.bag_segments,
             vector_segments=requests.vector_segments,
             counts=requests.counts,
+            divisors=sizes[:, 1] if self._averages else requests.divisors,
         )
 
     def row_ids(self, plan: ExchangePlan) -> RowIds:
@@ -157,6 +166,18 @@ class RowExchange:
     def used_rows(self, plan: ExchangePlan) -> np.ndarray:
         """Returns the numbers of these rows, int64 [n]; not inside a `tf.function`."""
         return plan.ids.numpy().astype(np.int64).reshape(-1)
+
+    def factors(self, plan: ExchangePlan) -> tf.Tensor | None:
+        """Returns factors of looked-up vectors and of their gradients.
+
+        Both must be multiplied in float32, a vector before it is rounded to the exchange dtype.
+
+        Returns:
+            float32 [M, 1, 1], or None if all are 1.
+        """
+        if not self._averages:
+            return None
+        return tf.math.reciprocal(tf.cast(plan.divisors, tf.float32))[:, None, None]
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Sends looked-up rows to the ranks that requested them: [M, 1, width] -> [b, T, D]."""
@@ -176,17 +197,15 @@ class RowExchange:
     def exchange_gradients(self, plan: ExchangePlan, gradients: tf.Tensor) -> tf.Tensor:
         """Sends the gradients of vectors to the rows' owners: [b, T, D] -> [M, 1, width]."""
         dtype = gradients.dtype
-        if self._averages:
-            gradients = self._divided(plan, tf.cast(gradients, tf.float32))
-        flat = tf.reshape(gradients, [-1, self.width])
         if self._compress:
-            summed = self._sum_by_vector(plan, tf.cast(flat, tf.float32))
+            divided = self._divided(plan, tf.cast(gradients, tf.float32))
+            summed = self._sum_by_vector(plan, tf.reshape(divided, [-1, self.width]))
             if dtype == tf.float16:
                 # The sum of finite terms may exceed float16's range.
                 summed = tf.clip_by_value(summed, tf.float16.min, tf.float16.max)
             flat = tf.cast(summed, dtype)
         else:
-            flat = tf.gather(tf.cast(flat, dtype), plan.permutation)
+            flat = tf.gather(tf.reshape(gradients, [-1, self.width]), plan.permutation)
         flat, _ = self._cluster.alltoall(flat, plan.recv_splits, "exchange_gradients")
         return flat[:, None, :]
 
@@ -195,8 +214,8 @@ class RowExchange:
         return self._bags is not None and "mean" in self._bags.pooling
 
     def _divided(self, plan, values):
-        """Returns [b, T, D], divided by the number of ids where vectors are averaged."""
-        if not self._averages:
+        """Returns float32 [b, T, D], divided where this rank adds distinct rows to average them."""
+        if not (self._averages and self._compress):
             return values
         return values * tf.math.reciprocal(tf.cast(plan.counts, tf.float32))[:, :, None]
 
@@ -206,9 +225,7 @@ class RowExchange:
         count = tf.reduce_sum(plan.recv_splits)
         if self._bags is None:
             return tf.math.unsorted_segment_sum(flat, plan.inverse_permutation, count)
-        return tf.sparse.segment_sum(
-            flat, plan.permutation, plan.vector_segments, num_segments=count
-        )
+        return sparse_segment_sum(flat, plan.permutation, plan.vector_segments, count)
 
 
 def _first_rows(placement, width):

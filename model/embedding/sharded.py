@@ -155,8 +155,10 @@ class ShardedEmbedding:
             return tf.zeros([0, 0, self.placement.dimension], self._dtype)
         if self._fused is None:
             return tf.zeros([0, 0, self._width], self._dtype)
-        where = self._exchange.row_ids(plan)
-        return self._fused.lookup(where, self._dtype, side_stream=self.side_stream.lookup)
+        where, factors = self._exchange.row_ids(plan), self._exchange.factors(plan)
+        if factors is None:
+            return self._fused.lookup(where, self._dtype, side_stream=self.side_stream.lookup)
+        return tf.cast(factors * self._fused.lookup(where, tf.float32), self._dtype)
 
     def exchange_vectors(self, plan: ExchangePlan, rows: tf.Tensor) -> tf.Tensor:
         """Returns the vectors of this rank's samples, [b, T, D] in the exchange dtype."""
@@ -208,7 +210,9 @@ class ShardedEmbedding:
             )
         exchange = self._exchange
         if self._fused is not None and exchange is not None:
-            where = exchange.row_ids(plan)
+            where, factors = exchange.row_ids(plan), exchange.factors(plan)
+            if factors is not None:
+                exchanged = factors * tf.cast(exchanged, tf.float32)
             updates.append(
                 self._fused.update(where, exchanged, learning_rate, scale, side_stream=aside)
             )

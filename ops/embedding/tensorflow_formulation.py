@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from ops.bags import EMPTY
 from ops.embedding.native import RowIds
+from ops.embedding.segment_sums import sparse_segment_sum
 
 
 def embedding_lookup_tensorflow(
@@ -26,8 +27,8 @@ def embedding_lookup_tensorflow(
         return tf.cast(tf.gather(table, _rows(where)), dtype)
     bags = _bag_rows(where)
     rows, numbers = tf.unique(bags.rows)
-    sums = tf.sparse.segment_sum(
-        tf.gather(table, rows), numbers, bags.bag_of_id, num_segments=tf.size(bags.factors)
+    sums = sparse_segment_sum(
+        tf.gather(table, rows), numbers, bags.bag_of_id, tf.size(bags.factors)
     )
     vectors = bags.factors[:, tf.newaxis] * sums
     return tf.reshape(tf.cast(vectors, dtype), [-1, bags.features, table.shape[1]])
@@ -61,9 +62,10 @@ def embedding_update_tensorflow(
         # The sum of the gradients of each row, whose ids are neighbours in this order.
         order = tf.argsort(bags.rows)
         rows, numbers = tf.unique(tf.gather(bags.rows, order))
-        sums = tf.sparse.segment_sum(
-            bags.factors[:, tf.newaxis] * gradients, tf.gather(bags.bag_of_id, order), numbers
-        )
+        sums = sparse_segment_sum(
+            bags.factors[:, tf.newaxis] * gradients,
+            tf.gather(bags.bag_of_id, order), numbers, tf.size(rows),
+        )  # fmt: skip
         slices = tf.IndexedSlices(sums, rows)
     else:
         slices = tf.IndexedSlices(gradients, tf.reshape(_rows(where), [-1]))
@@ -129,7 +131,8 @@ class _BagRows(NamedTuple):
 
 def _bag_rows(where):
     if where.offsets is not None:
-        lengths = where.offsets[1:] - where.offsets[:-1]
+        offsets = tf.convert_to_tensor(where.offsets, tf.int32)
+        lengths = offsets[1:] - offsets[:-1]
         bag_of_id = tf.repeat(tf.range(tf.size(lengths)), lengths)
         return _BagRows(_rows(where), bag_of_id, tf.ones_like(lengths, tf.float32), 1)
     features, slots = where.bags.features, where.bags.feature_of_slots()
@@ -138,10 +141,12 @@ def _bag_rows(where):
     rows = _rows(RowIds(ids, tf.gather(where.base_rows, slots), tf.gather(where.table_rows, slots)))
     bag_of_slot = tf.range(tf.shape(filled)[0])[:, tf.newaxis] * features + slots
     bag_of_id = tf.boolean_mask(bag_of_slot, filled)
-    counts = tf.math.bincount(bag_of_id, minlength=tf.shape(filled)[0] * features)
-    means = [[pooling == "mean" for pooling in where.bags.pooling]]
-    counts = tf.where(means, tf.reshape(counts, [-1, features]), 1)
-    factors = 1 / tf.cast(tf.maximum(counts, 1), tf.float32)
+    # Unlike tf.math.bincount, deterministic on GPUs, and of a static shape.
+    counts = tf.math.unsorted_segment_sum(
+        tf.cast(tf.transpose(filled), tf.float32), slots, features
+    )
+    means = [[pooling == "mean"] for pooling in where.bags.pooling]
+    factors = 1 / tf.transpose(tf.where(means, tf.maximum(counts, 1.0), 1.0))
     return _BagRows(tf.boolean_mask(rows, filled), bag_of_id, tf.reshape(factors, [-1]), features)
 
 

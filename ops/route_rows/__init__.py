@@ -89,8 +89,10 @@ class RoutedBags(NamedTuple):
         permutation: int32 [C], the bag of each contribution, sorted by vector.
         vector_segments: int32 [C], the vector of each contribution, ascending. Without `unique`
             empty: contribution i is then that of vector i.
-        counts: int32 [b, T], the number of ids where vectors are averaged, at least 1, else 1;
-            [0, 0] if all are summed.
+        counts: int32 [b, T], the number of ids where vectors are averaged and a table's rows are
+            requested once, at least 1, else 1; [0, 0] without `unique`, or if all are summed.
+        divisors: int32 [n], for a partial sum where vectors are averaged the number of ids of the
+            complete bag, else 1; [0] if all are summed.
     """
 
     rows: tf.Tensor
@@ -102,6 +104,7 @@ class RoutedBags(NamedTuple):
     permutation: tf.Tensor
     vector_segments: tf.Tensor
     counts: tf.Tensor
+    divisors: tf.Tensor
 
 
 def route_bags(

@@ -18,6 +18,7 @@
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/util/work_sharder.h"
 
 namespace dlrm {
 namespace {
@@ -52,6 +53,7 @@ REGISTER_OP("Dlrm>RouteBags")
     .Output("permutation: int32")
     .Output("vector_segments: int32")
     .Output("counts: int32")
+    .Output("divisors: int32")
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle ids;
       TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &ids));
@@ -63,8 +65,11 @@ REGISTER_OP("Dlrm>RouteBags")
       c->set_output(1, c->Vector(ranks));
       c->set_output(3, c->Vector(ranks));
       const bool averages = std::find(mean.begin(), mean.end(), true) != mean.end();
+      bool unique;
+      TF_RETURN_IF_ERROR(c->GetAttr("unique", &unique));
       const int64_t tables = mean.size();
-      c->set_output(8, averages ? c->Matrix(c->Dim(ids, 0), tables) : c->Matrix(0, 0));
+      c->set_output(8, averages && unique ? c->Matrix(c->Dim(ids, 0), tables) : c->Matrix(0, 0));
+      c->set_output(9, c->Vector(averages ? InferenceContext::kUnknownDim : 0));
       return Status();
     })
     .Doc("ids [b, W]. sizes [n]: the number of rows of each request, sorted by owner; rows: their "
@@ -73,8 +78,9 @@ REGISTER_OP("Dlrm>RouteBags")
          "the sum of the vectors inverse_permutation[i] with bag_segments[i] = k; the gradient of "
          "vector v is the sum of those of the bags permutation[i] with vector_segments[i] = v, or "
          "without unique that of bag permutation[v] (vector_segments is empty). Both segments are "
-         "sorted. counts [b, T]: the number of ids of each bag where mean, at least 1, else 1; [0, "
-         "0] without mean.");
+         "sorted. divisors [n]: the number of ids of the bag of a partial sum where mean, else 1; "
+         "[0] without mean. counts [b, T]: the same where mean and a table's rows are requested "
+         "once, at least 1, else 1; [0, 0] without mean or unique.");
 
 class RouteBagsOp : public OpKernel {
  public:
@@ -119,9 +125,10 @@ class RouteBagsOp : public OpKernel {
     OP_REQUIRES(context, needed < (int64_t{1} << 31),
                 InvalidArgument("RouteBags: ", needed, " rows are more than 32 bits can count"));
     OP_REQUIRES_OK(context, CheckIds(batch));
-    OP_REQUIRES_OK(context, WriteCounts(context, batch));
-    Requests requests;
-    Request(batch, &requests);
+    std::vector<Distinct> distinct = FindDistinct(context, batch);
+    OP_REQUIRES_OK(context, WriteCounts(context, batch, distinct));
+    Requests requests(ranks_, needed);
+    Request(batch, &distinct, &requests);
     OP_REQUIRES_OK(context, WriteSorted(context, requests));
   }
 
@@ -134,8 +141,8 @@ class RouteBagsOp : public OpKernel {
   // The distinct ids of a table, if each of its rows is requested once.
   struct Distinct {
     bool once = false;
-    std::vector<int32_t> numbers;  // of each slot of each sample
-    std::vector<int32_t> vectors;  // of each number and piece, kEmpty before it is requested
+    std::vector<int32_t> numbers;    // of each slot of each sample
+    std::vector<RequestId> vectors;  // of each number and piece, kNoRequest before it is requested
   };
 
   int64_t tables() const { return vocab_sizes_.size(); }
@@ -143,6 +150,15 @@ class RouteBagsOp : public OpKernel {
 
   const int32_t* Slots(const Batch& batch, int64_t sample, int64_t table) const {
     return batch.ids + sample * slots_ + first_slots_[table];
+  }
+
+  bool averages() const { return std::find(mean_.begin(), mean_.end(), true) != mean_.end(); }
+
+  // The number of ids of a bag where its vectors are averaged, at least 1, else 1.
+  int32_t Divisor(int64_t table, const int32_t* slots) const {
+    if (!mean_[table]) return 1;
+    const int64_t empty = std::count(slots, slots + hotness_[table], kEmpty);
+    return std::max<int64_t>(1, hotness_[table] - empty);
   }
 
   int32_t Owner(int64_t piece, int32_t id) const {
@@ -172,146 +188,168 @@ class RouteBagsOp : public OpKernel {
     return Status();
   }
 
-  Status WriteCounts(OpKernelContext* context, const Batch& batch) const {
-    const bool averages = std::find(mean_.begin(), mean_.end(), true) != mean_.end();
+  Status WriteCounts(OpKernelContext* context, const Batch& batch,
+                     const std::vector<Distinct>& distinct) const {
+    const bool counted = averages() && unique_;
     Tensor* output;
     TF_RETURN_IF_ERROR(context->allocate_output(
-        8, averages ? TensorShape({batch.samples, tables()}) : TensorShape({0, 0}), &output));
-    if (!averages) return Status();
-    int32_t* divisor = output->flat<int32_t>().data();
+        8, counted ? TensorShape({batch.samples, tables()}) : TensorShape({0, 0}), &output));
+    if (!counted) return Status();
+    int32_t* count = output->flat<int32_t>().data();
     for (int64_t sample = 0; sample < batch.samples; ++sample) {
-      for (int64_t table = 0; table < tables(); ++table, ++divisor) {
-        *divisor = 1;
-        if (!mean_[table]) continue;
-        const int32_t* id = Slots(batch, sample, table);
-        const int64_t empty = std::count(id, id + hotness_[table], kEmpty);
-        *divisor = std::max<int64_t>(1, hotness_[table] - empty);
+      for (int64_t table = 0; table < tables(); ++table, ++count) {
+        *count = distinct[table].once ? Divisor(table, Slots(batch, sample, table)) : 1;
       }
     }
     return Status();
   }
 
   // Decides for each table whether its rows are requested once, and numbers its ids if so.
-  std::vector<Distinct> FindDistinct(const Batch& batch) const {
+  std::vector<Distinct> FindDistinct(OpKernelContext* context, const Batch& batch) const {
     std::vector<Distinct> found(tables());
-    std::vector<int64_t> last_use(ranks_, -1);
-    for (int64_t table = 0; unique_ && table < tables(); ++table) {
-      const int64_t hotness = hotness_[table], first = table * pieces();
-      IdNumbers numbers(batch.samples * hotness, vocab_sizes_[table]);
-      Distinct& distinct = found[table];
-      distinct.numbers.resize(batch.samples * hotness);
-      int64_t partial_sums = 0;
-      std::fill(last_use.begin(), last_use.end(), -1);
-      for (int64_t sample = 0; sample < batch.samples; ++sample) {
-        const int32_t* id = Slots(batch, sample, table);
-        int32_t* number = distinct.numbers.data() + sample * hotness;
-        for (int64_t slot = 0; slot < hotness; ++slot) {
-          if (id[slot] == kEmpty) continue;
-          number[slot] = numbers.Number(id[slot]);
-          // Either each piece of a table is partitioned, or none; in the latter case each piece
-          // has one owner, so that owner 0 represents it here.
-          const int32_t owner = owners_[first] < 0 ? Owner(first, id[slot]) : 0;
-          partial_sums += last_use[owner] != sample;
-          last_use[owner] = sample;
-        }
-      }
-      distinct.once = numbers.count() <= partial_sums;
-      distinct.vectors.assign(distinct.once ? numbers.count() * pieces() : 0, kEmpty);
-    }
+    if (!unique_) return found;
+    const auto& workers = *context->device()->tensorflow_cpu_worker_threads();
+    const int64_t cycles = 30 * batch.samples * slots_ / tables();  // on average, for a table
+    tensorflow::Shard(workers.num_threads, workers.workers, tables(), cycles,
+                      [&](int64_t begin, int64_t end) {
+                        for (int64_t table = begin; table < end; ++table) {
+                          Distinct& distinct = found[table];
+                          distinct.once = Number(batch, table, &distinct);
+                          if (!distinct.once) distinct = Distinct();
+                        }
+                      });
     return found;
   }
 
-  void Request(const Batch& batch, Requests* requests) const {
-    std::vector<Distinct> distinct = FindDistinct(batch);
-    std::vector<int32_t> counts(ranks_, 0), next(ranks_), used;
+  // Numbers the ids of a table; returns false if they are more than its partial sums.
+  bool Number(const Batch& batch, int64_t table, Distinct* distinct) const {
+    const int64_t hotness = hotness_[table], first = table * pieces();
+    // Either each piece of a table is partitioned, or none; in the latter case each piece has one
+    // owner, so that owner 0 represents it here.
+    const bool partitioned = owners_[first] < 0;
+    const int64_t most = batch.samples * (partitioned ? std::min(hotness, ranks_) : 1);
+    IdNumbers numbers(most + 1, vocab_sizes_[table]);
+    distinct->numbers.resize(batch.samples * hotness);
+    std::vector<int64_t> last_use(ranks_, -1);
+    int64_t partial_sums = 0;
+    int32_t* number = distinct->numbers.data();
+    for (int64_t sample = 0; sample < batch.samples; ++sample) {
+      const int32_t* id = Slots(batch, sample, table);
+      for (int64_t slot = 0; slot < hotness; ++slot, ++number) {
+        if (id[slot] == kEmpty) continue;
+        *number = numbers.Number(id[slot]);
+        if (numbers.count() > most) return false;  // there are at most `most` partial sums
+        const int32_t owner = partitioned ? Owner(first, id[slot]) : 0;
+        partial_sums += last_use[owner] != sample;
+        last_use[owner] = sample;
+      }
+    }
+    if (numbers.count() > partial_sums) return false;
+    distinct->vectors.assign(numbers.count() * pieces(), kNoRequest);
+    return true;
+  }
+
+  void Request(const Batch& batch, std::vector<Distinct>* distinct, Requests* requests) const {
+    std::vector<int32_t> last_use(ranks_, -1);  // the newest bag that requests a partial sum
     int32_t bag = 0;
     for (int64_t sample = 0; sample < batch.samples; ++sample) {
       for (int64_t table = 0; table < tables(); ++table) {
         const int32_t *begin = Slots(batch, sample, table), *end = begin + hotness_[table];
-        Distinct& own = distinct[table];
-        const int32_t* number = own.once ? own.numbers.data() + sample * hotness_[table] : nullptr;
-        for (int64_t piece = 0; piece < pieces(); ++piece, ++bag) {
-          const int64_t facts = table * pieces() + piece;
-          if (own.once) {
-            for (const int32_t* id = begin; id < end; ++id) {
-              if (*id == kEmpty) continue;
-              int32_t& vector = own.vectors[number[id - begin] * pieces() + piece];
-              if (vector == kEmpty) {
-                const int32_t owner = Owner(facts, *id);
-                vector = requests->Add(owner, 1);
-                requests->rows.push_back(Row(facts, owner, *id));
-              }
-              requests->Contribute(vector, bag);
+        Distinct& own = (*distinct)[table];
+        if (own.once) {
+          RequestOnce(begin, own.numbers.data() + sample * hotness_[table], table, bag, &own,
+                      requests);
+          bag += pieces();
+          continue;
+        }
+        const int32_t divisor = Divisor(table, begin);
+        for (int64_t piece = table * pieces(); piece < (table + 1) * pieces(); ++piece, ++bag) {
+          for (const int32_t* id = begin; id < end; ++id) {
+            if (*id == kEmpty) continue;
+            const int32_t owner = Owner(piece, *id);
+            if (last_use[owner] != bag) {
+              requests->Contribute(requests->Add(owner, divisor), bag);
+              last_use[owner] = bag;
             }
-            continue;
-          }
-          used.clear();
-          for (const int32_t* id = begin; id < end; ++id) {
-            if (*id == kEmpty) continue;
-            const int32_t owner = Owner(facts, *id);
-            if (counts[owner]++ == 0) used.push_back(owner);
-          }
-          for (int32_t owner : used) {
-            requests->Contribute(requests->Add(owner, counts[owner]), bag);
-            next[owner] = requests->rows.size();
-            requests->rows.resize(requests->rows.size() + counts[owner]);
-            counts[owner] = 0;
-          }
-          for (const int32_t* id = begin; id < end; ++id) {
-            if (*id == kEmpty) continue;
-            const int32_t owner = Owner(facts, *id);
-            requests->rows[next[owner]++] = Row(facts, owner, *id);
+            requests->AddRow(owner, Row(piece, owner, *id));
           }
         }
       }
     }
   }
 
-  // Sorts requests by owner, stably, and writes them and the contributions.
+  // Adds the rows of a sample's ids in a table, from `bag` on, to its bags.
+  void RequestOnce(const int32_t* ids, const int32_t* numbers, int64_t table, int32_t bag,
+                   Distinct* distinct, Requests* requests) const {
+    for (int64_t piece = 0; piece < pieces(); ++piece, ++bag) {
+      for (int64_t slot = 0; slot < hotness_[table]; ++slot) {
+        if (ids[slot] == kEmpty) continue;
+        RequestId& vector = distinct->vectors[numbers[slot] * pieces() + piece];
+        if (vector == kNoRequest) {
+          const int64_t facts = table * pieces() + piece;
+          const int32_t owner = Owner(facts, ids[slot]);
+          vector = requests->Add(owner, 1);
+          requests->AddRow(owner, Row(facts, owner, ids[slot]));
+        }
+        requests->Contribute(vector, bag);
+      }
+    }
+  }
+
+  // Writes the requests, sorted by owner, and the contributions.
   Status WriteSorted(OpKernelContext* context, const Requests& requests) const {
-    const int64_t count = requests.owners.size(), rows = requests.rows.size();
+    int64_t count = 0, rows = 0;
+    std::vector<int32_t> first;  // request to each owner
+    for (const Requests::OfOwner& owner : requests.owners) {
+      first.push_back(count);
+      count += owner.sizes.size();
+      rows += owner.rows.size();
+    }
     const int64_t contributions = requests.vectors.size();
-    const int64_t lengths[] = {
-        rows,          ranks_,        count,         ranks_,
-        contributions, contributions, contributions, unique_ ? contributions : 0};
-    int32_t* out[8];
-    for (int i = 0; i < 8; ++i) {
+    const int64_t lengths[] = {rows,
+                               ranks_,
+                               count,
+                               ranks_,
+                               contributions,
+                               contributions,
+                               contributions,
+                               unique_ ? contributions : 0,
+                               0,
+                               averages() ? count : 0};
+    int32_t* out[10];
+    for (int i = 0; i < 10; ++i) {
+      if (i == 8) continue;  // WriteCounts
       Tensor* output;
       TF_RETURN_IF_ERROR(context->allocate_output(i, TensorShape({lengths[i]}), &output));
       out[i] = output->flat<int32_t>().data();
     }
-    int32_t *rows_requested = out[1], *requested = out[3];
-    std::fill_n(rows_requested, ranks_, 0);
-    std::fill_n(requested, ranks_, 0);
-    for (int64_t i = 0; i < count; ++i) {
-      ++requested[requests.owners[i]];
-      rows_requested[requests.owners[i]] += requests.sizes[i];
+    int32_t *row = out[0], *size = out[2], *divisor = out[9];
+    for (int64_t rank = 0; rank < ranks_; ++rank) {
+      const Requests::OfOwner& owner = requests.owners[rank];
+      out[1][rank] = owner.rows.size();
+      out[3][rank] = owner.sizes.size();
+      row = std::copy(owner.rows.begin(), owner.rows.end(), row);
+      size = std::copy(owner.sizes.begin(), owner.sizes.end(), size);
+      if (averages()) divisor = std::copy(owner.divisors.begin(), owner.divisors.end(), divisor);
     }
-    std::vector<int32_t> next(ranks_, 0), next_row(ranks_, 0), place(count);
-    for (int64_t rank = 1; rank < ranks_; ++rank) {
-      next[rank] = next[rank - 1] + requested[rank - 1];
-      next_row[rank] = next_row[rank - 1] + rows_requested[rank - 1];
+    int32_t *vectors = out[4], *bags = out[5], *permutation = out[6];
+    for (int64_t i = 0; i < contributions; ++i) {
+      const RequestId id = requests.vectors[i];
+      vectors[i] = first[id >> 32] + static_cast<int32_t>(id);
     }
-    const int32_t* row = requests.rows.data();
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t owner = requests.owners[i], size = requests.sizes[i];
-      place[i] = next[owner]++;
-      out[2][place[i]] = size;
-      std::copy_n(row, size, out[0] + next_row[owner]);
-      next_row[owner] += size;
-      row += size;
-    }
-    int32_t *vectors = out[4], *bags = out[5];
-    for (int64_t i = 0; i < contributions; ++i) vectors[i] = place[requests.vectors[i]];
     std::copy_n(requests.bags.data(), contributions, bags);
-    // The same contributions, sorted by vector. Without `unique` each vector has one.
+    if (!unique_) {  // each vector has one contribution
+      for (int64_t i = 0; i < contributions; ++i) permutation[vectors[i]] = bags[i];
+      return Status();
+    }
+    // The same contributions, sorted by vector.
     std::vector<int32_t> begin(count + 1, 0);
     for (int64_t i = 0; i < contributions; ++i) ++begin[vectors[i] + 1];
     std::partial_sum(begin.begin(), begin.end(), begin.begin());
     for (int64_t i = 0; i < contributions; ++i) {
       const int32_t at = begin[vectors[i]]++;
-      out[6][at] = bags[i];
-      if (unique_) out[7][at] = vectors[i];
+      permutation[at] = bags[i];
+      out[7][at] = vectors[i];
     }
     return Status();
   }

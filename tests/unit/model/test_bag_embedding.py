@@ -27,9 +27,9 @@ RATE, SCALE = 0.5, 0.25
 EPSILON = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
 
 
-def complete_tables(ranks, state="table"):
+def complete_tables(ranks, vocab=VOCAB):
     """Returns each table of all ranks' embeddings; every copy of a row must have the same value."""
-    tables = [np.full((rows, DIMENSION), np.nan) for rows in VOCAB]
+    tables = [np.full((rows, DIMENSION), np.nan) for rows in vocab]
     for embedding in ranks:
         for holder in embedding.fused_tables:
             for index, shard in enumerate(holder.shards):
@@ -212,6 +212,74 @@ def test_summed_gradients_of_rows_in_bags_are_clipped_to_float16(size):
 
     received = np.concatenate(ThreadRanks(size).run(body))
     assert sorted(received) == sorted([-65504.0, 0.0, 0.0, 100.0, 65504.0] * size)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_batch_of_empty_bags_changes_nothing(compress, native):
+    """TensorFlow's sums of no segment fail on GPUs, see `ops.embedding.segment_sums`."""
+    placement = placement_of("row", 2, VOCAB, DIMENSION)
+    bags = Bags.of((2,) * 5, "mean", (True,) * 5)
+    options = EmbeddingOptions(1, bags=bags, compress=compress, native_kernels=native)
+
+    def body(cluster):
+        embedding = ShardedEmbedding(placement, cluster, LOCAL_BATCH, options)
+        before = [holder.table.numpy() for holder in embedding.fused_tables]
+        plan = embedding.plan_ids(tf.fill([LOCAL_BATCH, 10], EMPTY))
+        vectors = lookup(embedding, plan)
+        update(embedding, plan, tf.ones_like(vectors), RATE)
+        for holder, expected in zip(embedding.fused_tables, before):
+            np.testing.assert_array_equal(holder.table, expected)
+        return vectors.numpy()
+
+    for vectors in ThreadRanks(2).run(body):
+        np.testing.assert_array_equal(vectors, np.zeros((LOCAL_BATCH, len(VOCAB), DIMENSION)))
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "compress"), [("table", False), ("row", False), ("row", True), ("column", True)]
+)
+def test_means_in_float16_are_divided_in_float32(kind, compress, native, rng):
+    """Sums of a bag's rows exceed 65,504; shares of its gradient are below 2^-25.
+
+    Only table 1 has more rows than bags, so that `compress` exchanges distinct rows of the others.
+    """
+    size, hotness, vocab = 2, 100, (3, 2000, 7, 3, 5)
+    placement = placement_of(kind, size, vocab, DIMENSION)
+    bags = Bags.of((hotness,) * 5, "mean", (True, False, False, False, False))
+    ids = random_ids(rng, bags, vocab, (size, LOCAL_BATCH))
+    gradient = float(np.float16(2e-6))
+    options = EmbeddingOptions(
+        1, bags=bags, exchange_dtype="float16", compress=compress, native_kernels=native,
+        gradient="sum",
+    )  # fmt: skip
+
+    def body(cluster):
+        embedding = ShardedEmbedding(placement, cluster, LOCAL_BATCH, options)
+        for holder in embedding.fused_tables:
+            holder.table.assign(tf.fill(holder.table.shape, 3000.0))
+        plan = embedding.plan_ids(tf.constant(ids[cluster.rank]))
+        vectors = lookup(embedding, plan).numpy()
+        for holder in embedding.fused_tables:
+            holder.table.assign(tf.zeros_like(holder.table))
+        gradients = tf.fill([LOCAL_BATCH, len(vocab), DIMENSION], gradient)
+        update(embedding, plan, gradients, 1.0)
+        return vectors, embedding
+
+    results = ThreadRanks(size).run(body)
+    empty = (ids[..., :hotness] == EMPTY).all(-1)
+    for rank, (vectors, _) in enumerate(results):
+        assert not vectors[empty[rank], 0].any()
+        vectors[empty[rank], 0] = 3000
+        np.testing.assert_allclose(vectors, np.full(vectors.shape, 3000.0), rtol=2.0**-10)
+    sums = row_gradients(bags, ids, np.full((*ids.shape[:2], 5, DIMENSION), gradient), vocab)
+    for found, (expected, used) in zip(complete_tables([e for _, e in results], vocab), sums):
+        # The sum of a distinct row's gradients is rounded to a multiple of 2^-24 by each rank.
+        distinct = compress and len(found) < 2000
+        rounded = 2.0**-24 if distinct else 0
+        np.testing.assert_allclose(found, -expected, rtol=1e-4, atol=rounded)
+        assert used.any() and gradient / hotness < 2.0**-25
 
 
 @pytest.mark.parametrize("kind", ["row", "replicated"])

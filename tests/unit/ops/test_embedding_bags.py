@@ -342,3 +342,38 @@ def test_shapes_are_known_in_a_graph():
 
     assert pooled.get_concrete_function().output_shapes == [None, 2, 4]
     assert ragged.get_concrete_function().output_shapes == [7, 1, 4]
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 2, 5], np.array([0, 2, 2, 5])], ids=["list", "int64"])
+@pytest.mark.parametrize("native", [True, False])
+def test_offsets_may_be_a_list_or_an_array(native, offsets, rng):
+    values = table_of(rng, 4)
+    table = tf.Variable(values)
+    where = RowIds([3, 1, 0, 0, 2], [0], [len(values)], offsets=offsets)
+    lookup = embedding_lookup if native else embedding_lookup_tensorflow
+    update = embedding_update if native else embedding_update_tensorflow
+    found = lookup(table, where)[:, 0]
+    expected = [values[3] + values[1], np.zeros(4), 2 * values[0] + values[2]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    update(table, [], where, tf.ones([3, 1, 4]), 0.5)
+    changes = np.zeros(values.shape)
+    changes[:4] = [[-1.0], [-0.5], [-0.5], [-0.5]]
+    np.testing.assert_allclose(table.numpy() - values, changes, atol=1e-5)
+
+
+def test_tensorflows_ops_on_bags_are_deterministic_and_use_no_bincount(rng):
+    """`tf.math.bincount` has no deterministic kernel for GPUs."""
+    table = tf.Variable(table_of(rng, 4))
+    bags = Bags((3, 1, 2, 11), ("sum", "mean", "mean", "sum"), (True,) * 4)
+
+    @tf.function(autograph=False)
+    def step(ids):
+        where = RowIds(ids, BASES, SIZES, bags)
+        vectors = embedding_lookup_tensorflow(table, where)
+        embedding_update_tensorflow(table, [], where, vectors, 0.5)
+        return vectors
+
+    graph = step.get_concrete_function(tf.TensorSpec([None, bags.slots], tf.int32)).graph
+    types = {op.type for op in graph.get_operations()}
+    assert not types & {"Bincount", "DenseBincount", "RaggedBincount"}
+    assert "SparseSegmentSumWithNumSegments" in types and "SparseSegmentSum" not in types

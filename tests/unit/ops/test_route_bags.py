@@ -39,11 +39,14 @@ def needed_rows(ids, owners, bases, steps):
     return needed
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
+# Threads share the tables of 1000 samples.
+@pytest.mark.parametrize(
+    ("pieces", "samples"), [(1, SAMPLES), (2, SAMPLES), (2, 1000)], ids=["whole", "halves", "large"]
+)
 @pytest.mark.parametrize("unique", [False, True])
-def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, unique, rng):
+def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, samples, unique, rng):
     owners, bases, steps = layout(rng, pieces)
-    ids = random_ids(rng, BAGS, SIZES, (SAMPLES,))
+    ids = random_ids(rng, BAGS, SIZES, (samples,))
     routed = route_bags(tf.constant(ids), BAGS, SIZES, owners, bases, steps, RANKS, unique)
     found = {name: value.numpy() for name, value in routed._asdict().items()}
     needed = needed_rows(ids, owners, bases, steps)
@@ -73,17 +76,34 @@ def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, unique, rng)
     expected = [min(n, len(rows)) if unique else n for n, rows in zip(sums, distinct)]
     assert len(vectors) == sum(expected)
     if unique:
-        assert expected[0] < sums[0] and expected[1] == sums[1]
+        assert expected[0] < sums[0] and (expected[1] == sums[1]) == (samples == SAMPLES)
 
 
-def test_route_bags_counts_the_ids_of_means(rng):
-    ids = random_ids(rng, BAGS, SIZES, (SAMPLES,))
-    counts = route_bags(tf.constant(ids), BAGS, SIZES, *layout(rng, 1), RANKS, False).counts
-    np.testing.assert_array_equal(counts[:, 1], np.maximum((ids[:, 5:8] != EMPTY).sum(1), 1))
-    np.testing.assert_array_equal(np.delete(counts, 1, 1), np.ones((SAMPLES, 3)))
+@pytest.mark.parametrize("unique", [False, True])
+def test_route_bags_divides_each_mean_once(unique, rng):
+    """Partial sums of a mean have its number of ids, as bags of distinct rows do with `unique`."""
+    bags = Bags(BAGS.hotness, ("mean", "mean", "sum", "mean"), BAGS.variable)
+    ids = random_ids(rng, bags, SIZES, (SAMPLES,))
+    routed = route_bags(tf.constant(ids), bags, SIZES, *layout(rng, 2), RANKS, unique)
+    lengths = np.stack([(part != EMPTY).sum(1) for part in np.split(ids, [5, 8, 9], 1)], 1)
+    lengths = np.maximum(np.where([True, True, False, True], lengths, 1), 1)
+    distinct = np.array([unique, False, False, False])  # tables whose rows are requested once
+    if unique:
+        distinct[2] = True
+        np.testing.assert_array_equal(routed.counts, np.where(distinct, lengths, 1))
+    else:
+        assert routed.counts.shape == (0, 0)
+    bag = np.asarray(routed.bag_segments) // 2
+    expected = np.where(distinct, 1, lengths).reshape(-1)[bag]
+    np.testing.assert_array_equal(np.asarray(routed.divisors)[routed.inverse_permutation], expected)
+    assert expected.max() > 3
+
+
+def test_route_bags_of_sums_has_no_divisors(rng):
     sums = Bags.of(BAGS.hotness, "sum", BAGS.variable)
-    routed = route_bags(tf.constant(ids), sums, SIZES, *layout(rng, 1), RANKS, False)
-    assert routed.counts.shape == (0, 0)
+    ids = tf.constant(random_ids(rng, sums, SIZES, (SAMPLES,)))
+    routed = route_bags(ids, sums, SIZES, *layout(rng, 1), RANKS, True)
+    assert routed.counts.shape == (0, 0) and routed.divisors.shape == 0
 
 
 @pytest.mark.parametrize("unique", [False, True])
