@@ -79,9 +79,10 @@ def check_step(kind, size, bags, rng, *, optimizer="sgd", own_tables=False, **op
     results = ThreadRanks(size).run(body)
     initial, epsilon = results[0][0], EPSILON[options.exchange_dtype.name]
     magnitudes = pool(bags, ids, [np.abs(table) for table in initial])
-    # A vector is rounded when it is sent and when it is pooled.
+    # A vector is rounded by each addition of up to 6 rows, twice by the division of a mean, when it
+    # is sent and when it is pooled.
     error = np.abs(np.stack([r[1] for r in results]) - pool(bags, ids, initial))
-    assert (error <= 4 * epsilon * magnitudes + 1e-7).all()
+    assert (error <= 10 * epsilon * magnitudes + 1e-7).all()
     assert magnitudes.max() > 0.1
 
     final = complete_tables([embedding for *_, embedding in results])
