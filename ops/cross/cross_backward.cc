@@ -30,8 +30,10 @@ class CrossBackward : public MlpKernel<T, CrossBackward<T>> {
   static constexpr bool kBackward = true;
   static constexpr int64_t kMostSumBytes = 4ll << 30;
 
-  // More rows than forward: each chunk adds to sums as large as the kernels.
-  static int64_t ChunkRows(size_t, const std::vector<int64_t>&) { return 512; }
+  // At least twice those of bfloat16 forward: each chunk adds to sums as large as the kernels.
+  static int64_t ChunkRows(size_t element_bytes, const std::vector<int64_t>&) {
+    return element_bytes == 4 ? 1024 : 512;
+  }
 
   void Compute(OpKernelContext* c) override {
     const Tensor &gradient = c->input(0), &x0 = c->input(1);

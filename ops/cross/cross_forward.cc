@@ -27,8 +27,11 @@ class CrossForward : public MlpKernel<T, CrossForward<T>> {
   using Base::Base;
   static constexpr bool kBackward = false;
 
-  // Few rows keep a chunk's activations in the caches, many amortize the kernels' way through them.
-  static int64_t ChunkRows(size_t, const std::vector<int64_t>&) { return 256; }
+  // As for MLPs: float32 products may pack the kernel at every call, which pays off only for many
+  // rows; bfloat16 products use a kernel that is packed once.
+  static int64_t ChunkRows(size_t element_bytes, const std::vector<int64_t>&) {
+    return element_bytes == 4 ? 1024 : 256;
+  }
 
   void Compute(OpKernelContext* c) override {
     const Tensor& x0 = c->input(0);

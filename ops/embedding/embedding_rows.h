@@ -20,8 +20,11 @@ namespace {
 // can have in flight; more would evict lines that are still needed.
 constexpr int64_t kRowsAhead = 12;
 
+// Always inlined: GCC deletes calls of functions that only prefetch, as without effect.
+#define DLRM_PREFETCH __attribute__((always_inline)) inline void
+
 template <int kWrite>
-void PrefetchRow(const void* row, int64_t bytes) {
+DLRM_PREFETCH PrefetchRow(const void* row, int64_t bytes) {
   const char* p = static_cast<const char*>(row);
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, kWrite, 3);
 }
@@ -220,75 +223,93 @@ float SumChain(const UpdateChains& chains, uint32_t update, int64_t dimension, c
   return parts[0];
 }
 
-// Applies a rule once to each row, with the sum of its gradients.
+// Prefetches the row of a chain, its states and its first gradients.
+template <class Rule, class Row, class T>
+DLRM_PREFETCH PrefetchChain(const RowsAndStates<Row>& table, const UpdateChains& chains,
+                            uint32_t update, const T* gradients) {
+  // The other gradients of a longer chain are loaded while earlier ones are added.
+  constexpr int kGradients = 4;
+  const int64_t dimension = table.dimension, row = chains.updates[update].row;
+  PrefetchRow<1>(table.rows + row * dimension, dimension * sizeof(Row));
+  for (int i = 0; i < kGradients && update != kNoUpdate; ++i, update = chains.next[update]) {
+    PrefetchRow<0>(gradients + chains.updates[update].gradient * dimension, dimension * sizeof(T));
+  }
+  for (int s = 0; s < Rule::kColumnStates; ++s) {
+    PrefetchRow<1>(table.states[s] + row * dimension, dimension * sizeof(float));
+  }
+  for (int s = Rule::kColumnStates; s < Rule::kColumnStates + Rule::kRowStates; ++s) {
+    __builtin_prefetch(table.states[s] + row, 1, 3);
+  }
+}
+
+// Applies a rule once to each row, with the sum of its gradients. Each step is done for
+// kRowsTogether rows before the next one: a row's own steps depend on one another, and would leave
+// the memory idle.
 template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
-                  const RowStep& step, float* sum) {
+                  const RowStep& step, float* sums) {
   using Register = typename V::Register;
   constexpr int kColumnStates = Rule::kColumnStates, kRowStates = Rule::kRowStates;
+  constexpr int64_t kAhead = 2 * kRowsTogether;
   const Rule rule(step);
-  const int64_t dimension = table.dimension;
-  const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
-  for (int64_t k = 0; k < chains.row_count; ++k) {
-    if (k + kRowsAhead / 2 < chains.row_count) {
-      uint32_t update = chains.first[k + kRowsAhead / 2];
-      const RowUpdate& ahead = chains.updates[update];
-      PrefetchRow<1>(table.rows + ahead.row * dimension, row_bytes);
-      // The other gradients of a longer chain are loaded while earlier ones are added.
-      constexpr int kGradients = 4;
-      for (int i = 0; i < kGradients && update != kNoUpdate; ++i, update = chains.next[update]) {
-        PrefetchRow<0>(gradients + chains.updates[update].gradient * dimension, gradient_bytes);
+  const int64_t dimension = table.dimension, stride = SumFloats(dimension);
+  for (int64_t begin = 0; begin < chains.row_count; begin += kRowsTogether) {
+    const int64_t left_rows = chains.row_count - begin;
+    const int together = left_rows < kRowsTogether ? left_rows : kRowsTogether;
+    int64_t rows[kRowsTogether];
+    float factors[kRowsTogether];  // first the sums of squares
+    for (int i = 0; i < together; ++i) {
+      if (i + kAhead < left_rows) {
+        PrefetchChain<Rule>(table, chains, chains.first[begin + i + kAhead], gradients);
       }
-      for (int s = 0; s < kColumnStates; ++s) {
-        PrefetchRow<1>(table.states[s] + ahead.row * dimension, dimension * sizeof(float));
-      }
-      for (int s = kColumnStates; s < kColumnStates + kRowStates; ++s) {
-        __builtin_prefetch(table.states[s] + ahead.row, 1, 3);
-      }
+      const uint32_t update = chains.first[begin + i];
+      rows[i] = chains.updates[update].row;
+      factors[i] = SumChain<kFactors, (kRowStates > 0), V>(chains, update, dimension, gradients,
+                                                           step.scale, sums + i * stride);
     }
-    const uint32_t update = chains.first[k];
-    const int64_t row_number = chains.updates[update].row;
-    Row* row = table.rows + row_number * dimension;
-    const float square = SumChain<kFactors, (kRowStates > 0), V>(chains, update, dimension,
-                                                                 gradients, step.scale, sum);
-    Register factor = V::Zero();
     if constexpr (kRowStates > 0) {
-      float values[kRowStates];
-      for (int s = 0; s < kRowStates; ++s) values[s] = table.states[kColumnStates + s][row_number];
-      factor = V::Broadcast(rule.BeginRow(square / static_cast<float>(dimension), values));
-      for (int s = 0; s < kRowStates; ++s) table.states[kColumnStates + s][row_number] = values[s];
+      for (int i = 0; i < together; ++i) {
+        float values[kRowStates];
+        for (int s = 0; s < kRowStates; ++s) values[s] = table.states[kColumnStates + s][rows[i]];
+        factors[i] = rule.BeginRow(factors[i] / static_cast<float>(dimension), values);
+        for (int s = 0; s < kRowStates; ++s) table.states[kColumnStates + s][rows[i]] = values[s];
+      }
     }
-    for (int64_t c = 0; c < dimension; c += V::kFloats) {
-      const int64_t left = dimension - c, place = row_number * dimension + c;
-      Register values[kColumnStates + 1];  // + 1: an array of size 0 is not allowed
-      for (int s = 0; s < kColumnStates; ++s)
-        values[s] = LoadUpTo<V>(table.states[s] + place, left);
-      const Register changed =
-          rule.Apply(LoadUpTo<V>(row + c, left), V::Load(sum + c), values, factor);
-      for (int s = 0; s < kColumnStates; ++s)
-        StoreUpTo<V>(table.states[s] + place, values[s], left);
-      StoreUpTo<V>(row + c, changed, left);
+    for (int i = 0; i < together; ++i) {
+      Row* const row = table.rows + rows[i] * dimension;
+      const Register factor = V::Broadcast(factors[i]);
+      for (int64_t c = 0; c < dimension; c += V::kFloats) {
+        const int64_t left = dimension - c, place = rows[i] * dimension + c;
+        Register values[kColumnStates + 1];  // + 1: an array of size 0 is not allowed
+        for (int s = 0; s < kColumnStates; ++s)
+          values[s] = LoadUpTo<V>(table.states[s] + place, left);
+        const Register changed =
+            rule.Apply(LoadUpTo<V>(row + c, left), V::Load(sums + i * stride + c), values, factor);
+        for (int s = 0; s < kColumnStates; ++s)
+          StoreUpTo<V>(table.states[s] + place, values[s], left);
+        StoreUpTo<V>(row + c, changed, left);
+      }
     }
   }
 }
 
 template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateWith(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
-                const RowStep& step, float* sum) {
+                const RowStep& step, float* sums) {
   if constexpr (Rule::kInOrder) {
     UpdateInOrder<kFactors, V, Row, T, Rule>(table, chains, gradients, step);
   } else {
-    UpdateSummed<kFactors, V, Row, T, Rule>(table, chains, gradients, step, sum);
+    UpdateSummed<kFactors, V, Row, T, Rule>(table, chains, gradients, step, sums);
   }
 }
 
 template <class V, class Row, class T, class Rule>
 void Update(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
-            const RowStep& step, float* sum) {
+            const RowStep& step, float* sums) {
   if (chains.factors == nullptr) {
-    UpdateWith<false, V, Row, T, Rule>(table, chains, gradients, step, sum);
+    UpdateWith<false, V, Row, T, Rule>(table, chains, gradients, step, sums);
   } else {
-    UpdateWith<true, V, Row, T, Rule>(table, chains, gradients, step, sum);
+    UpdateWith<true, V, Row, T, Rule>(table, chains, gradients, step, sums);
   }
 }
 
@@ -301,6 +322,8 @@ template <class V, class Row, class T>
 EmbeddingFunctions<Row, T> FunctionsOf() {
   return FunctionsWith<V, Row, T>(RowRules{});
 }
+
+#undef DLRM_PREFETCH
 
 }  // namespace
 }  // namespace dlrm

@@ -108,8 +108,8 @@ class UpdateKernel : public OpKernel {
         update(table, partition.InOrder(shard), gradients, step, nullptr);
         return;
       }
-      std::vector<float> sum((table.dimension + 15) / 16 * 16);
-      update(table, builder.Build(partition, shard), gradients, step, sum.data());
+      std::vector<float> sums(kRowsTogether * SumFloats(table.dimension));
+      update(table, builder.Build(partition, shard), gradients, step, sums.data());
     });
   }
 
