@@ -43,7 +43,7 @@ MODELS = {
         cross_layers=3, cross_rank=512,
     ),
 }  # fmt: skip
-# A program's memory in addition to its tables: activations, batches, libraries.
+# A program's memory in addition to its tables and the activations that grow with the model.
 _OTHER_BYTES = 1_500_000_000
 
 
@@ -168,7 +168,10 @@ def _groups(chosen: Sequence[str], task: Task) -> list[list[str]]:
     """
     import psutil
 
-    each = task.table_bytes + _OTHER_BYTES
+    # Vectors that a step keeps for a sample: one of each id, the features in each cross layer.
+    vectors = sum(task.ids) + task.cross_layers * (len(task.vocab_sizes) + 1)
+    activations = max(task.batches) * vectors * task.dimension * 4
+    each = task.table_bytes + activations + _OTHER_BYTES
     most = max(2, int(psutil.virtual_memory().available / each) - 1)
     programs = [name for name in NAMES if name in chosen and name != "inference"]
     # Two ranks last: moved to another group first.
