@@ -12,20 +12,27 @@ from tests.support.emulated_ops import build as emulated_ops
 
 STEPS, BAD = 100, 50
 OPTIMIZERS = {
-    "sgd": {"rate": 0.05, "embedding_rate": 10.0},
+    "sgd": {"rate": 0.05, "embedding_rate": 100.0},
     "adagrad": {"optimizer": "adagrad", "embedding_optimizer": "adagrad",
                 "rate": 0.001, "embedding_rate": 2.0},
-    "adam": {"optimizer": "adam", "embedding_optimizer": "rowwise_adagrad",
-             "rate": 0.0003, "embedding_rate": 2.0},
+    "rowwise": {"optimizer": "adam", "embedding_optimizer": "rowwise_adagrad",
+                "rate": 0.0003, "embedding_rate": 2.0},
+    "adam": {"optimizer": "adam", "embedding_optimizer": "adam",
+             "rate": 0.0003, "embedding_rate": 1.0},
+    "ftrl": {"embedding_optimizer": "ftrl", "rate": 0.05, "embedding_rate": 0.02},
 }  # fmt: skip
+MODELS = {
+    "bags": {"multi_hot": True},
+    "cross": {"interaction": "cross", "cross_layers": 2, "cross_rank": 6, "custom_interact": False},
+}
 FLOAT16, BFLOAT16 = {"dtype": "float16", "scale": 1024.0}, {"dtype": "bfloat16"}
 SKIPS = {"dtype": "float16", "scale": 2.0**15, "dynamic": True}
 GPU = {"emulated": True, "device": "CPU:0", "custom_interact": True}
 FUSED = {**GPU, "fused_mlp": True, "tf32": False, "kernels": {"fused": True, "update": True}}
 TAPE = {**GPU, "kernels": {"update": True}}
-# {case: options of the worker}. The first word names the optimizer, and "bad" a step that is not
-# like the others. The cases in SLOW run only with the slow tests.
-CPU = {"sgd": {}, "adagrad": {}, "adam": {}, "sgd bad": {"bad_step": BAD}}
+XLA = {**TAPE, "xla": True}
+# {case: options of the worker}. The first word names the optimizers, words of MODELS the model, and
+# "bad" a step that is not like the others. The cases in SLOW run only with the slow tests.
 TRAINING = {
     "sgd fused float32": {**FUSED, "deterministic": True},
     "sgd fused float32 atomics": FUSED,
@@ -34,16 +41,29 @@ TRAINING = {
     "sgd fused bfloat16": {**FUSED, **BFLOAT16},
     "adagrad fused float32": FUSED,
     "adagrad fused float16": {**FUSED, **FLOAT16},
+    "rowwise fused float32": FUSED,
+    "rowwise fused float16": {**FUSED, **FLOAT16},
     "adam fused float32": FUSED,
-    "adam fused float16": {**FUSED, **FLOAT16},
     "sgd tape float16": {**TAPE, **FLOAT16},
-    "adam tape float32": TAPE,
+    "rowwise tape float32": TAPE,
+    "sgd bags fused float32": {**FUSED, "deterministic": True},
+    "sgd bags fused float32 atomics": FUSED,
+    "sgd bags fused float16 side stream": {**FUSED, **FLOAT16, "side_stream": True},
+    "rowwise bags fused float32": FUSED,
+    "adam bags fused float16": {**FUSED, **FLOAT16},
+    "ftrl bags tape float32": TAPE,
+    "sgd bags cross fused float32": FUSED,
+    "sgd bags cross fused float16": {**FUSED, **FLOAT16},
+    "rowwise bags cross tape float32": TAPE,
+    "adagrad bags cross xla float32": XLA,
+    "adam bags cross fused float32": FUSED,
 }
 INFINITE = {**SKIPS, "bad_step": BAD, "bad_value": 1e5}  # in float16
 OVERFLOW = {
     "sgd bad fused float16": {**FUSED, **INFINITE},
     "sgd bad fused float16 side stream": {**FUSED, **INFINITE, "side_stream": True},
     "sgd bad tape float16": {**TAPE, **INFINITE},
+    "adam bad bags cross fused float16": {**FUSED, **INFINITE},
 }
 NAN = {
     "sgd bad fused float32 nan": {**FUSED, "bad_step": BAD, "bad_value": "nan"},
@@ -52,14 +72,39 @@ NAN = {
 }
 SLOW = {
     "sgd fused float32 atomics", "sgd fused bfloat16", "adagrad fused float16",
-    "adam fused float32", "sgd tape float16", "sgd bad tape float16",
+    "rowwise fused float32", "adam fused float32", "sgd tape float16",
+    "sgd bags fused float32 atomics", "sgd bags fused float16 side stream",
+    "adam bags fused float16", "ftrl bags tape float32", "sgd bags cross fused float16",
+    "rowwise bags cross tape float32", "adagrad bags cross xla float32", "sgd bad tape float16",
     "sgd bad fused float16 side stream", "sgd bad fused float32 nan", "sgd bad tape float32 nan",
 }  # fmt: skip
+
+
+def reference_of(case):
+    """Returns the name of the float32 case of the CPU."""
+    return " ".join(w for w in case.split() if w in {*OPTIMIZERS, *MODELS, "bad"})
+
+
+def reference_options(case):
+    """Returns the options of `reference_of`. With fused MLPs the cross network is native, too."""
+    bad = {"bad_step": BAD} if "bad" in case else {}
+    return {**bad, "fused_mlp": "cross" in case and loader.is_built("mlp")}
+
+
+REFERENCES = {case: reference_of(case) for case in [*TRAINING, *OVERFLOW]}
+CPU = {name: reference_options(name) for name in REFERENCES.values()}
+SLOW |= CPU.keys() - {name for case, name in REFERENCES.items() if case not in SLOW}
 # Largest deviations from float32: of a loss, and of variables relative to their changes, the median
 # and the largest. Adam's average of the gradients of one bias may be close to 0, so that its
 # deviation is a hundred times the median.
 LOSSES = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}
 CHANGES = {"float32": (2e-5, 2e-3), "float16": (5e-3, 0.3), "bfloat16": (4e-2, 0.5)}
+
+
+def options_of(case):
+    """Returns the options that the words of a case name."""
+    chosen = [{**OPTIMIZERS, **MODELS}.get(word, {}) for word in case.split()]
+    return {name: value for options in chosen for name, value in options.items()}
 
 
 class Trained:
@@ -91,7 +136,7 @@ class Trained:
             return ""
         file = self._folder / f"{name}.npz"
         cases = {
-            case: {"seed": self._seed, "steps": STEPS, **OPTIMIZERS[case.split()[0]], **options}
+            case: {"seed": self._seed, "steps": STEPS, **options, **options_of(case)}
             for case, options in cases.items()
         }
         done = emulated_ops.run_worker("worker", str(file), json.dumps(cases))
@@ -126,12 +171,6 @@ def each(cases):
 
 def dtype_of(case):
     return next(word for word in case.split() if word in LOSSES)
-
-
-def reference_of(case):
-    """Returns the name of the float32 case of the CPU."""
-    words = case.split()
-    return "sgd bad" if "bad" in words else words[0]
 
 
 def loss_deviation(ours, expected):
@@ -176,7 +215,7 @@ def test_side_stream_changes_no_value(trained):
 
 @each(OVERFLOW)
 def test_overflow_skips_the_step_and_halves_the_scale(trained, case):
-    ours, expected = trained[case], trained["sgd bad"]
+    ours, expected = trained[case], trained[reference_of(case)]
     for after, before in zip(ours["bad_after"], ours["bad_before"]):
         assert after.tobytes() == before.tobytes()
     initial = OVERFLOW[case]["scale"]
@@ -200,6 +239,8 @@ def test_nan_is_recorded_in_its_step(trained, case):
 def test_every_step_launches_the_counted_kernels(trained, case):
     ours = trained[case]
     assert ours["launches"].min() == ours["launches"].max()
-    if "sgd" in case and not {**TRAINING, **OVERFLOW, **NAN}[case].get("deterministic"):
-        # Other updates sort rows with kernels that the emulation does not have.
+    options = {**TRAINING, **OVERFLOW, **NAN}[case]
+    if "sgd" in case and not (options.get("deterministic") or options.get("xla")):
+        # Other updates sort rows with kernels that the emulation does not have, and XLA's kernels
+        # are not known.
         assert ours["launches"][0] == ours["counted"]

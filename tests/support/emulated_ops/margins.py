@@ -10,11 +10,16 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tests.support.reference import ReferenceDLRM
+from ops.bags import EMPTY, Bags
+from tests.support.reference import ReferenceCross, ReferenceDLRM, ReferenceDot, cross_layers
 from tests.support.training import small_model
 
 #: Two hidden layers in each MLP.
-SIZES = small_model.Sizes(bottom=(16, 16, small_model.DIMENSION), top=(16, 16, 1))
+SIZES = small_model.Sizes(
+    vocab=(50, 3, 400, 70), bottom=(16, 16, small_model.DIMENSION), top=(16, 16, 1)
+)
+#: Fixed and variable numbers of ids, with both kinds of pooling.
+MULTI_HOT = Bags.of((3, 2, 5, 4), ("sum", "mean", "mean", "sum"), (False, False, True, True))
 KINDS = 4  # of units: active where the sign is +, where it is -, always, never
 _SIGN, _BIAS = np.asarray([1.0, -1.0, 0.0, 0.0]), np.asarray([0.0, 0.0, 1.0, -1.0])
 _STRENGTH, _NOISE = 2.0, 0.03
@@ -51,18 +56,36 @@ def start(model, embedding, noise: np.random.Generator) -> None:
     signs = np.where(np.arange(last.kernel.shape[0]) // KINDS % 2, -0.3, 0.3)[:, None]
     last.kernel.assign((signs + noise.normal(0, _NOISE, signs.shape)).astype(np.float32))
     last.bias.assign(np.zeros(1, np.float32))
+    for kernel in model.interaction.variables:
+        kernel.assign(0.3 * kernel.numpy())
     for holder in embedding.fused_tables:
         holder.table.assign(0.3 * holder.table.numpy())
 
 
-def batches(count: int, rng: np.random.Generator) -> list[dict[str, tf.Tensor]]:
+def batches(
+    count: int, rng: np.random.Generator, bags: Bags | None = None
+) -> list[dict[str, tf.Tensor]]:
     """Returns batches of `SIZES` whose first dense feature is 1 or -1, the others smaller."""
     made = []
     for batch in small_model.batches(count, rng, SIZES):
         dense = 0.5 * np.tanh(batch["dense"].numpy())
         dense[:, 0] = np.where(rng.random(len(dense)) < 0.5, 1, -1)
         made.append(dict(batch, dense=tf.constant(dense)))
+        if bags is not None:
+            made[-1]["categorical"] = tf.constant(_bags_of_ids(bags, rng))
     return made
+
+
+def _bags_of_ids(bags, rng):
+    """Returns random ids [B, W], frequent ones several times in a bag; some bags are empty."""
+    ids = np.empty((SIZES.batch, bags.slots), np.int32)
+    for feature, first, rows in zip(bags.each(), bags.first_slots, SIZES.vocab):
+        drawn = np.minimum(rng.zipf(1.3, (SIZES.batch, feature.hotness)) - 1, rows - 1)
+        if feature.variable:
+            used = rng.integers(0, feature.hotness + 1, (SIZES.batch, 1))
+            drawn[np.arange(feature.hotness) >= used] = EMPTY
+        ids[:, first : first + feature.hotness] = drawn
+    return ids
 
 
 def with_value(batch: dict[str, tf.Tensor], value: float) -> dict[str, tf.Tensor]:
@@ -72,7 +95,7 @@ def with_value(batch: dict[str, tf.Tensor], value: float) -> dict[str, tf.Tensor
     return dict(batch, dense=tf.constant(dense))
 
 
-def distance(model, embedding, made) -> float:
+def distance(model, embedding, made, bags: Bags | None = None) -> float:
     """Returns the smallest absolute input of a ReLU, in float64, over finite samples of batches."""
     bottom, top = (
         [(layer.kernel.numpy(), layer.bias.numpy()) for layer in mlp.dense_layers]
@@ -83,7 +106,9 @@ def distance(model, embedding, made) -> float:
     tables = [
         rows[first : first + shard.rows] for shard, first in zip(holder.shards, holder._first_rows)
     ]
-    reference = ReferenceDLRM(bottom, top, tables)
+    cross = cross_layers(model.interaction.variables)
+    interaction = ReferenceCross(cross) if cross else ReferenceDot()
+    reference = ReferenceDLRM(bottom, top, tables, interaction=interaction, bags=bags)
     found = np.inf
     for batch in made:
         dense, ids = batch["dense"].numpy(), batch["categorical"].numpy()

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ops import loader
+from ops.mlp import native as mlp
 from tests.support.emulated_ops import margins
 from tests.support.placement.executed import executed
 from tests.support.training.small_model import build, state
@@ -41,12 +42,15 @@ def load_emulated_gpu(seed):
     library = ctypes.CDLL(str(gpu.build_emulation()))
     library.dlrm_seed_schedule(ctypes.c_uint64(seed))
     library.dlrm_launches.restype = ctypes.c_int64
+    # The kernels are of TensorFlow's CPU device, but a model must choose those of a GPU.
+    types = loader.kernel_types("Dlrm>MlpForward")["CPU"]
+    mlp._kernels = lambda: ("GPU", types)
     return library.dlrm_launches
 
 
 def run(
     launches, seed, steps, *, rate, scale=1.0, dynamic=False, bad_step=None, bad_value=None,
-    kernels=None, **options,
+    kernels=None, multi_hot=False, **options,
 ):  # fmt: skip
     """Trains a model of `margins`.
 
@@ -59,6 +63,7 @@ def run(
         bad_step: number of a step with `bad_value` as a dense feature; None as value: without that
             step.
         kernels: fields of `GpuKernels`.
+        multi_hot: use `margins.MULTI_HOT` instead of one id per table.
         options: of `small_model.build`.
 
     Returns:
@@ -68,20 +73,22 @@ def run(
         bad step; `distances` of the ReLUs' inputs from 0, before and after; `counted`, the number
         of kernels that the step launches according to `tests.support.placement.executed`.
     """
+    bags = margins.MULTI_HOT if multi_hot else None
     generator = np.random.default_rng(seed)
     scale = LossScale(scale, dynamic=dynamic)
     model, embedding, optimizer, step = build(
         seed, scale=scale, kernels=GpuKernels(**(kernels or {})),
-        sizes=margins.SIZES, **options,
+        sizes=margins.SIZES, bags=bags, **options,
     )  # fmt: skip
     margins.start(model, embedding, generator)
-    made = margins.batches(steps, generator)
+    made = margins.batches(steps, generator, bags)
     if bad_step is not None:
         batch = made.pop(bad_step)
         if bad_value is not None:
             made.insert(bad_step, margins.with_value(batch, float(bad_value)))
-    counted = executed(step.trace(made[0])).own if kernels else 0
-    distances = [margins.distance(model, embedding, made)]
+    graph = step.trace(made[0])
+    counted = executed(graph).own if kernels and not options.get("xla") else 0
+    distances = [margins.distance(model, embedding, made, bags)]
 
     def values(name):
         return {f"{name}/{k}": v for k, v in enumerate(state(model, embedding, optimizer))}
@@ -96,7 +103,7 @@ def run(
         rows.append((loss, recorded, scale.value(), scale.skipped()[0], launches() - first))
         if index == bad_step:
             results |= values("bad_after")
-    distances.append(margins.distance(model, embedding, made))
+    distances.append(margins.distance(model, embedding, made, bags))
     columns = dict(zip(("losses", "recorded", "scales", "skipped", "launches"), zip(*rows)))
     others = {"distances": distances, "counted": counted}
     return {**results, **values("after"), **columns, **others}

@@ -19,14 +19,14 @@ def arrays_of(mlp):
     return [(layer.kernel.numpy(), layer.bias.numpy()) for layer in mlp.dense_layers]
 
 
-def reference_of(model, tables, name):
+def reference_of(model, tables, name, bags=None):
     """Returns the `ReferenceDLRM` with a dense part's weights."""
     if name == "cross":
         interaction = ReferenceCross(cross_layers(model.interaction.variables))
     else:
         interaction = REFERENCE_INTERACTIONS[name]()
     return ReferenceDLRM(
-        arrays_of(model.bottom), arrays_of(model.top), tables, interaction=interaction
+        arrays_of(model.bottom), arrays_of(model.top), tables, interaction=interaction, bags=bags
     )
 
 
