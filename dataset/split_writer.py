@@ -131,7 +131,7 @@ class SplitWriter:
         """
         samples = len(label)
         arrays = [np.asarray(label).reshape(samples, 1), np.asarray(dense)]
-        starts = {}
+        starts, longest = {}, {}
         if len(ids) != self._bags.features:
             self._refuse("features with ids", self._bags.features, len(ids))
         for table, one in enumerate(ids):
@@ -141,15 +141,15 @@ class SplitWriter:
             if not isinstance(one, tuple):
                 self._refuse(f"ids of table {table}", "ids and the lengths of lists", "one array")
             values, lengths = (np.asarray(array) for array in one)
-            self._check_lengths(table, values, lengths, samples)
+            longest[table] = self._check_lengths(table, values, lengths, samples)
             starts[table] = np.zeros(samples + 1, np.int64)
             np.cumsum(lengths, out=starts[table][1:])
             arrays.append(values.reshape(-1, 1))
         # All arrays before any is kept: a refused call adds no samples.
         for index, array in enumerate(arrays):
             self._check(index, array, samples, starts.get(index - 2))
-        for table, found in starts.items():
-            self._longest[table] = max(self._longest[table], int(np.diff(found).max(initial=0)))
+        for table, found in longest.items():
+            self._longest[table] = max(self._longest[table], found)
         begin = 0
         while begin < samples:
             # Only now, so that at least one sample is left for the last chunk.
@@ -166,7 +166,8 @@ class SplitWriter:
             if table in starts:
                 bounds, known = starts[table][begin : end + 1], self._boundaries[table]
                 rows = slice(bounds[0], bounds[-1])
-                known.append(bounds[1:, None] + (known.rows[-1] - bounds[0]))
+                shift = known.rows[-1] - bounds[0]
+                np.add(bounds[1:, None], shift, out=known.extend(end - begin))
             pending.append(array[rows])
         self._waiting += end - begin
 
@@ -199,6 +200,7 @@ class SplitWriter:
                 check_ids(chunk, [column], self._source.vocab_sizes)
 
     def _check_lengths(self, table, values, lengths, samples):
+        """Returns the length of the longest list."""
         if lengths.shape != (samples,) or values.ndim != 1:
             found = f"{list(values.shape)} and {list(lengths.shape)}"
             self._refuse(f"shapes of table {table}", f"[values] and [{samples}]", found)
@@ -213,6 +215,7 @@ class SplitWriter:
             sample = self._written + self._waiting + int(np.argmax(lengths))
             what, bound = f"table {table}, sample {sample}: ids", self._bags.hotness[table]
             self._refuse(what, f"at most {bound}, the hotness", longest, table=table, sample=sample)
+        return longest
 
     def _refuse(self, what: str, expected: Any, found: Any, **fields: Any) -> None:
         raise DatasetError.mismatch(self._folder, what, expected, found, **fields)
@@ -268,16 +271,20 @@ class _PendingRows:
 
     @property
     def rows(self):
-        """The rows; `clear` and `append` overwrite them."""
+        """The rows; other rows overwrite them after `clear`."""
         return self._memory[: self._count]
 
     def append(self, rows):
         """Appends rows, converted to the dtype."""
-        end = self._count + len(rows)
+        self.extend(len(rows))[...] = rows
+
+    def extend(self, count):
+        """Appends rows without content and returns them."""
+        begin, end = self._count, self._count + count
         if end > len(self._memory):
             self._grow(max(end, 2 * len(self._memory)))
-        self._memory[self._count : end] = rows
         self._count = end
+        return self._memory[begin:end]
 
     def _grow(self, count):
         kept, width, dtype = self.rows, self._memory.shape[1], self._memory.dtype
