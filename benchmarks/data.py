@@ -9,6 +9,9 @@ split_bin and convert: source bytes per second and peak memory, each in a separa
 the page cache to disk and to memory (/dev/shm). The limit is the rate of writing the tool's output
 bytes there (two threads, with direct I/O if available).
 
+The same for multi-hot data with an eighth of the samples (reader: batch 8,192): MLPerf's 214 ids in
+26 tables, and lists of 0 to as many ids. Processor time per id includes labels and dense values.
+
 Every figure is the median of the repeats. Each repeat runs all cases, so that other load affects
 all of them. Processor time per GB is meaningful on a loaded machine too.
 """
@@ -30,6 +33,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from benchmarks import results_file
 from dataset import command_line
 from storage.arguments import first_paragraph, whole_number
@@ -45,7 +50,46 @@ MEMORY = "/dev/shm"
 
 
 def _files(description: DatasetDescription) -> list[str]:
-    return sorted({s.path for column in description.columns for s in column.segments})
+    columns = description.columns
+    return sorted({s.path for column in columns for s in (*column.segments, *column.offsets)})
+
+
+def ids_per_sample(description: DatasetDescription, tables: Sequence[int] | None = None) -> float:
+    """Returns the ids of a sample in some tables (default: all); of lists, the mean."""
+    total = 0.0
+    for column in description.table_columns:
+        if column.offsets and (tables is None or column.first_table in tables):
+            total += sum(segment.samples for segment in column.segments) / column.samples
+        elif not column.offsets:
+            read = zip(column.tables, column.features.hotness)
+            total += sum(ids for table, ids in read if tables is None or table in tables)
+    return total
+
+
+def write_lists(source: DatasetDescription, folder: str) -> None:
+    """Writes a split with lists: of each fixed feature of `source` the first 0 to all ids."""
+    from dataset.chunks import ChunkReader
+    from dataset.split_writer import SplitWriter
+    from ops.bags import Bags
+
+    random = np.random.default_rng(0)
+    bags = Bags.of(source.bags.hotness, variable=[True] * source.bags.features)
+    writer = SplitWriter(
+        folder,
+        source.vocab_sizes,
+        bags,
+        dense_dtype="float32",
+        dense_transform="none",
+        applied_transform=source.applied_transform,
+    )
+    with ChunkReader(source) as reader, writer:
+        for first in range(0, source.samples, BATCH):
+            chunk = reader.read(first, min(BATCH, source.samples - first))
+            lists = []
+            for ids in chunk.ids:
+                lengths = random.integers(0, ids.shape[1], len(ids), endpoint=True)
+                lists.append((ids[np.arange(ids.shape[1]) < lengths[:, None]], lengths))
+            writer.add(chunk.label, chunk.dense.astype(np.float32), lists)
 
 
 def read_limit(paths: Sequence[str], threads: int) -> float:
@@ -89,19 +133,19 @@ def write_limit(folder: str, size: int) -> float:
 
 
 def read_epoch(
-    description: DatasetDescription, parallel_reads: int, **options: Any
+    description: DatasetDescription, parallel_reads: int, batch: int = BATCH, **options: Any
 ) -> tuple[float, float]:
     """Returns (samples/s, processor seconds per million samples) over one epoch."""
     from dataset import reader
 
     ahead = reader.ReadAhead(parallel_reads=parallel_reads)
-    batches = reader.batches(description, BATCH, ahead=ahead, **options)
+    batches = reader.batches(description, batch, ahead=ahead, **options)
     iterator = iter(batches)
     next(iterator)  # warm-up: tracing, opening files, page faults
     count = 0
     began, used = time.perf_counter(), time.process_time()
     for _ in iterator:
-        count += BATCH
+        count += batch
     seconds, used = time.perf_counter() - began, time.process_time() - used
     return count / seconds, used / count * 1e6
 
@@ -159,6 +203,8 @@ def bench_reader(
             "case": f"reader {name}", "samples_per_second": speed,
             "bytes_per_sample": description.bytes_per_sample,
             "processor_seconds_per_million_samples": used, "floor_samples_per_second": floor,
+            "processor_nanoseconds_per_id":
+                used / ids_per_sample(description, options.get("tables")) * 1e3,
         })  # fmt: skip
     return results
 
@@ -169,11 +215,15 @@ def _bytes_in(folder: str) -> int:
 
 def bench_tools(
     cases: Mapping[str, Sequence[str]],
-    source_bytes: Mapping[str, int],
+    sources: Mapping[str, DatasetDescription],
     folders: Mapping[str, str],
     repeats: int,
 ) -> list[dict[str, Any]]:
-    """Returns the results of each command, whose destination is omitted, for each folder."""
+    """Returns the results of each command, whose destination is omitted, for each folder.
+
+    `sources` are what the commands read.
+    """
+    source_bytes = {name: s.samples * s.bytes_per_sample for name, s in sources.items()}
     runs = {(name, where): [] for where in folders for name in cases}
     limits = {where: [] for where in folders}
     written = {}
@@ -195,6 +245,8 @@ def bench_tools(
             "case": f"{name}, to {where}",
             "gigabytes_per_second": size / 1e9 / (seconds - start),
             "processor_seconds_per_gigabyte": (used - start_used) / size * 1e9,
+            "processor_nanoseconds_per_id":
+                (used - start_used) * 1e9 / sources[name].samples / ids_per_sample(sources[name]),
             "peak_memory_mib": memory / 2**20,
             "bytes_written_per_byte": written[name] / size,
             "floor_gigabytes_per_second": limit / written[name] * size / 1e9,
@@ -251,9 +303,13 @@ def _run(
     folder: str, folders: Mapping[str, str], parsed: argparse.Namespace
 ) -> list[dict[str, Any]]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from dataset import convert, open_split, synthetic
+    from dataset import convert, multihot, open_split, synthetic
+    from dataset.multihot_maps import MapRule
+    from ops.bags import MLPERF_HOTNESS
 
-    synthetic.write_dataset(folder, parsed.samples, 1000, progress=False)
+    # Multi-hot samples have eight times as many ids: an eighth of the samples in as many batches.
+    few = parsed.samples // 8
+    synthetic.write_dataset(folder, parsed.samples, few, progress=False)
     raw = open_split(os.path.join(folder, "train_data.bin"))
     datasets = {"raw": (raw, {})}
     for layout in ("three_file", "per_table"):
@@ -264,19 +320,35 @@ def _run(
     datasets["per_table, rank 0 of 8"] = (per_table, {"size": 8})
     # Model-parallel input of one rank of 8: its slice, and its tables for every sample.
     datasets["per_table, rank 0 of 8, 3 tables"] = (per_table, {"size": 8, "tables": [0, 9, 19]})
-    source = os.path.join(folder, "train_data.bin")
-    command = ["-m", "dataset.convert", "--layout"]
-    three_file = os.path.join(folder, "three_file")
-    cases = {
-        "split_bin": ["split_bin.py", source],
-        "split_bin --split_categories": ["split_bin.py", "--split_categories", source],
-        "convert three_file to per_table": [*command, "per_table", three_file],
-        "convert per_table to three_file": [*command, "three_file", per_table.path],
+    paths = {name: os.path.join(folder, name) for name in ("wide", "wide_three_file", "lists")}
+    rule = MapRule(tuple(raw.vocab_sizes), MLPERF_HOTNESS)
+    one_hot = open_split(os.path.join(folder, "test_data.bin"))
+    multihot.write_multi_hot([one_hot], paths["wide"], rule, progress=False)
+    wide = open_split(paths["wide"])
+    convert.convert_split(wide, paths["wide_three_file"], "three_file", progress=False)
+    write_lists(wide, paths["lists"])
+    wide_three_file, lists = open_split(paths["wide_three_file"]), open_split(paths["lists"])
+    datasets["three_file, 214 ids"] = (wide_three_file, {"batch": BATCH // 8})
+    datasets["per_table, 214 ids"] = (wide, {"batch": BATCH // 8})
+    datasets["per_table, lists"] = (lists, {"batch": BATCH // 8})
+    sources = {
+        "split_bin": raw,
+        "split_bin --split_categories": raw,
+        "convert three_file to per_table": datasets["three_file"][0],
+        "convert per_table to three_file": per_table,
+        "convert three_file to per_table, 214 ids": wide_three_file,
+        "convert per_table to three_file, 214 ids": wide,
+        "convert per_table to per_table, lists": lists,
     }
-    sizes = dict.fromkeys(cases, raw.samples * raw.bytes_per_sample)
-    sizes["convert per_table to three_file"] = per_table.samples * per_table.bytes_per_sample
+    cases = {}
+    for name, source in sources.items():
+        tool, *words = name.split(",")[0].split()
+        command = ["split_bin.py", *words]
+        if tool == "convert":
+            command = ["-m", "dataset.convert", "--layout", words[-1]]
+        cases[name] = [*command, source.path]
     results = bench_reader(datasets, parsed.repeats, parsed.threads)
-    return results + bench_tools(cases, sizes, folders, parsed.repeats)
+    return results + bench_tools(cases, sources, folders, parsed.repeats)
 
 
 def _print(facts: Mapping[str, Any]) -> None:
@@ -288,14 +360,16 @@ def _print(facts: Mapping[str, Any]) -> None:
         if "samples_per_second" in result:
             limit = result["floor_samples_per_second"]
             print(
-                f"{result['case']:42} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
-                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of CPU per M"
+                f"{result['case']:52} {result['samples_per_second'] / 1e6:7.2f} M samples/s  "
+                f"{result['processor_seconds_per_million_samples'] * 1e3:6.0f} ms of CPU per M "
+                f"{result['processor_nanoseconds_per_id']:5.2f} ns per id"
                 + ("" if limit is None else f"  (pread alone {limit / 1e6:.1f} M/s)")
             )
         else:
             print(
-                f"{result['case']:42} {result['gigabytes_per_second']:7.2f} GB/s  "
-                f"{result['processor_seconds_per_gigabyte']:6.2f} s of CPU per GB  "
+                f"{result['case']:52} {result['gigabytes_per_second']:7.2f} GB/s  "
+                f"{result['processor_seconds_per_gigabyte']:6.2f} s of CPU per GB "
+                f"{result['processor_nanoseconds_per_id']:5.2f} ns per id  "
                 f"{result['peak_memory_mib']:5.0f} MiB  (writes "
                 f"{result['bytes_written_per_byte']:.2f} for each byte: at most "
                 f"{result['floor_gigabytes_per_second']:.2f} GB/s)"

@@ -49,70 +49,63 @@ def split_records(
     )
 
 
-def narrow_ids(ids: Sequence[np.ndarray], columns: Sequence[np.ndarray]) -> None:
-    """Copies ids into one column per table.
+#: NumPy's character of each dtype that the kernel copies.
+_ID_TYPES = {np.dtype(char): ord(char) for char in "Bbhi"}
+
+
+def copy_ids(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> None:
+    """Copies the ids of columns side by side to other columns side by side.
 
     Args:
-        ids: list of integer arrays [n, width], side by side; every value fits its column.
-        columns: one array [n] or [n, hotness] of int8, int16 or int32 per table, to fill.
+        sources: int8, uint8, int16 or int32 arrays [n, width], in whose rows ids are adjacent.
+        targets: int8, int16 or int32 arrays [n, width] of the same total width, to fill; every
+            value fits its column.
     """
+    rows, pieces = len(targets[0]), _pieces(sources, targets)
     kernels = native.load()
-    (first, *others), rows = ids, len(ids[0])
-    if (
-        kernels is not None
-        and not others
-        and first.dtype == np.int32
-        and _is_contiguous(first)
-        and all(column.size == rows for column in columns)
-    ):
-        widths = _sizes(column.itemsize for column in columns)
-        kernels.dlrm_narrow_ids(first.ctypes.data, rows, len(columns), widths, _addresses(columns))
+    if kernels is None:
+        _copy_pieces(sources, targets, pieces, rows)
         return
-    _copy_columns(ids, [c[:, None] if c.ndim == 1 else c for c in columns], rows)
+    of, to = ([_facts(array) for array in arrays] for arrays in (sources, targets))
+    blocks = []  # `DlrmIdBlock`s of ops/preprocessing/preprocessing.h
+    for source, first, target, begin, width in pieces:
+        of_address, of_stride, of_size, of_type = of[source]
+        to_address, to_stride, to_size, to_type = to[target]
+        addresses = of_address + first * of_size, to_address + begin * to_size
+        blocks += (*addresses, of_stride, to_stride, width, of_type, to_type)
+    kernels.dlrm_copy_ids((ctypes.c_int64 * len(blocks))(*blocks), len(pieces), rows)
 
 
-def widen_ids(ids: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """Copies ids into one array, side by side.
-
-    Args:
-        ids: list of integer arrays [n, width].
-        out: int32 [n, sum of the widths], to fill.
-    """
-    kernels = native.load()
-    narrow = all(
-        part.shape[1] == 1 and _is_contiguous(part) and part.dtype.kind == "i" for part in ids
-    )
-    if (
-        kernels is not None
-        and narrow
-        and max(part.itemsize for part in ids) <= 4
-        and _is_contiguous(out)
-    ):
-        widths = _sizes(part.itemsize for part in ids)
-        kernels.dlrm_widen_ids(_addresses(ids), widths, len(out), len(ids), out.ctypes.data)
-        return
-    _copy_columns(ids, [out], len(out))
-
-
-def _copy_columns(sources, targets, rows):
-    """Copies values side by side from arrays [rows, width] to arrays [rows, width]."""
-    pairs, remaining = [], [(source, 0) for source in reversed(sources)]
-    for target in targets:
+def _pieces(sources, targets):
+    """Returns (source, its column, target, its column, columns) of each piece of both, in order."""
+    pieces, source, first = [], 0, 0
+    for target, columns in enumerate(array.shape[1] for array in targets):
         begin = 0
-        while begin < target.shape[1]:
-            source, first = remaining.pop()
-            width = min(target.shape[1] - begin, source.shape[1] - first)
-            if first + width < source.shape[1]:
-                remaining.append((source, first + width))
-            # NumPy's inner loop is over the columns: a few of them are faster one at a time.
-            step = width if width >= _WIDE else 1
-            for offset in range(0, width, step):
-                to, of = begin + offset, first + offset
-                pairs.append((target[:, to : to + step], source[:, of : of + step]))
+        while begin < columns:
+            left = sources[source].shape[1] - first
+            width = min(columns - begin, left)
+            pieces.append((source, first, target, begin, width))
             begin += width
+            source, first = (source, first + width) if width < left else (source + 1, 0)
+    return pieces
+
+
+def _facts(array):
+    address = array.__array_interface__["data"][0]
+    return address, array.strides[0], array.itemsize, _ID_TYPES[array.dtype]
+
+
+def _copy_pieces(sources, targets, pieces, rows):
+    parts = []
+    for source, first, target, begin, width in pieces:
+        # NumPy's inner loop is over the columns: a few of them are faster one at a time.
+        step = width if width >= _WIDE else 1
+        for i in range(0, width, step):
+            of = sources[source][:, first + i : first + i + step]
+            parts.append((targets[target][:, begin + i : begin + i + step], of))
     for row in range(0, rows, _TILE_SAMPLES):
         tile = slice(row, row + _TILE_SAMPLES)
-        for target, source in pairs:
+        for target, source in parts:
             target[tile] = source[tile]
 
 
@@ -142,10 +135,6 @@ def halves_to_floats(values: np.ndarray, out: np.ndarray) -> None:
         out[...] = values
     else:
         kernels.dlrm_halves_to_floats(values.ctypes.data, values.size, out.ctypes.data)
-
-
-def _is_contiguous(array):
-    return array.flags.c_contiguous
 
 
 def _sizes(numbers):

@@ -119,7 +119,7 @@ def _three_file(source):
             ids = chunk.ids[0]
         else:
             ids = buffers.array("ids", (len(chunk.label), slots), np.int32)
-            column_kernels.widen_ids(chunk.ids, ids)
+            column_kernels.copy_ids(chunk.ids, [ids])
         values = chunk.dense
         if values.dtype == np.float16:
             values = buffers.array("dense", values.shape, np.float32)
@@ -182,7 +182,7 @@ def _narrow_encoder(source, files, buffers):
         for index in targets:
             arrays[index] = buffers.array(index, (samples, files[index].width), files[index].dtype)
         if fixed:
-            column_kernels.narrow_ids([chunk.ids[i] for i in fixed], [arrays[i] for i in targets])
+            column_kernels.copy_ids([chunk.ids[i] for i in fixed], [arrays[i] for i in targets])
         # The last chunk has one more boundary: the end of the last list.
         kept = samples + chunk.last
         for position, index in variable.items():
@@ -259,7 +259,7 @@ def _raw(source):
                 f"integer, found {chunk.dense[row, position]}",
                 sample=sample,
             )
-        column_kernels.widen_ids(chunk.ids, records[:, 1 + dense :])
+        column_kernels.copy_ids(chunk.ids, [records[:, 1 + dense :]])
         return [records]
 
     # One file of complete records; raw files have no metadata.json.

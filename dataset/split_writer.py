@@ -10,7 +10,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from dataset import encode, files, vocabularies
+from dataset import encode, files, lists, vocabularies
 from dataset.chunks import CHUNK_SAMPLES, Chunk, check_ids, check_labels
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription, check_transform
 from dataset.describe import DENSE_FEATURES
@@ -19,6 +19,7 @@ from dataset.errors import DatasetError
 from ops.bags import Bags
 from storage.claim import ClaimError
 from storage.digests import BlockDigest
+from storage.direct_io import page_aligned
 from storage.partial_files import PartialFiles
 
 #: Ids of one feature: an array [n, hotness], or for a variable feature the ids of all lists one
@@ -88,12 +89,13 @@ class SplitWriter:
         self._bags, self._overwrite = bags, overwrite
         self._encoding = encode.encoding(self._source, layout)
         self._digests = [BlockDigest(0) for _ in self._encoding.files]
-        self._pending: list[list[np.ndarray]] = [[] for _ in columns]
-        self._lengths: dict[int, list[np.ndarray]] = {
-            table: [] for table, variable in enumerate(bags.variable) if variable
-        }
-        self._longest = dict.fromkeys(self._lengths, 1)
-        self._written_ids = dict.fromkeys(self._lengths, 0)
+        self._pending = [_PendingRows(column.width, column.dtype) for column in columns]
+        variable = [table for table, is_variable in enumerate(bags.variable) if is_variable]
+        # Where the pending lists begin in the file of ids, and where the last one ends.
+        self._boundaries = {table: _PendingRows(1, lists.BOUNDARY_DTYPE) for table in variable}
+        for pending in self._boundaries.values():
+            pending.append(np.zeros((1, 1), np.int64))
+        self._longest = dict.fromkeys(variable, 1)
         self._waiting = self._written = 0
         self._stack = contextlib.ExitStack()
 
@@ -128,47 +130,77 @@ class SplitWriter:
                 is invalid.
         """
         samples = len(label)
-        given = [np.asarray(label).reshape(samples, 1), np.asarray(dense)]
-        lengths = {}
+        arrays = [np.asarray(label).reshape(samples, 1), np.asarray(dense)]
+        starts, longest = {}, {}
         if len(ids) != self._bags.features:
             self._refuse("features with ids", self._bags.features, len(ids))
         for table, one in enumerate(ids):
-            if table not in self._lengths:
-                given.append(np.asarray(one))
+            if table not in self._boundaries:
+                arrays.append(np.asarray(one))
                 continue
             if not isinstance(one, tuple):
                 self._refuse(f"ids of table {table}", "ids and the lengths of lists", "one array")
-            values, found = (np.asarray(array) for array in one)
-            self._check_lengths(table, values, found, samples)
-            lengths[table] = found.astype(np.int64)
-            given.append(values.reshape(-1, 1))
+            values, lengths = (np.asarray(array) for array in one)
+            longest[table] = self._check_lengths(table, values, lengths, samples)
+            starts[table] = np.zeros(samples + 1, np.int64)
+            np.cumsum(lengths, out=starts[table][1:])
+            arrays.append(values.reshape(-1, 1))
         # All arrays before any is kept: a refused call adds no samples.
-        arrays = [self._checked(index, array, samples) for index, array in enumerate(given)]
-        for parts, array in zip(self._pending, arrays):
-            parts.append(array)
-        for table, found in lengths.items():
-            self._lengths[table].append(found)
-            self._longest[table] = max(self._longest[table], int(found.max(initial=0)))
-        self._waiting += samples
-        # At least one sample is left for the last chunk.
-        while self._waiting > CHUNK_SAMPLES:
-            self._write(CHUNK_SAMPLES, last=False)
+        for index, array in enumerate(arrays):
+            self._check(index, array, samples, starts.get(index - 2))
+        for table, found in longest.items():
+            self._longest[table] = max(self._longest[table], found)
+        begin = 0
+        while begin < samples:
+            # Only now, so that at least one sample is left for the last chunk.
+            if self._waiting == CHUNK_SAMPLES:
+                self._write(last=False)
+            end = min(samples, begin + CHUNK_SAMPLES - self._waiting)
+            self._keep(arrays, starts, begin, end)
+            begin = end
 
-    def _checked(self, index, array, samples):
-        """Returns a copy of a column's values, [rows, width], in the dtype to keep them in."""
+    def _keep(self, arrays, starts, begin, end):
+        """Keeps some samples of a call until their chunk is complete."""
+        for index, (pending, array) in enumerate(zip(self._pending, arrays)):
+            table, rows = index - 2, slice(begin, end)
+            if table in starts:
+                bounds, known = starts[table][begin : end + 1], self._boundaries[table]
+                rows = slice(bounds[0], bounds[-1])
+                shift = known.rows[-1] - bounds[0]
+                np.add(bounds[1:, None], shift, out=known.extend(end - begin))
+            pending.append(array[rows])
+        self._waiting += end - begin
+
+    def _check(self, index, array, samples, starts):
+        """Checks a column's values [rows, width]: shape, dtype, and that int32 holds them.
+
+        `starts` is where the lists of a variable feature begin in them, [samples + 1], else None.
+        """
         column = self._source.columns[index]
         what = f"shape of table {index - 2}" if index > 1 else f"shape of {column.kind}"
-        rows = samples if not column.offsets else len(array)
+        rows = samples if starts is None else len(array)
         if array.shape != (rows, column.width):
             self._refuse(what, [rows, column.width], list(array.shape))
-        if column.kind == DENSE and array.dtype != column.dtype:
-            self._refuse("dtype of dense", column.dtype, array.dtype)
-        if column.kind != DENSE and array.dtype.kind not in "iub":
+        if column.kind == DENSE:
+            if array.dtype != column.dtype:
+                self._refuse("dtype of dense", column.dtype, array.dtype)
+            return
+        if array.dtype.kind not in "iub":
             self._refuse(what.replace("shape", "dtype"), "integers", array.dtype)
-        # int64, so that ids beyond int32 do not wrap.
-        return array.astype(np.int64 if column.kind == CATEGORICAL else column.dtype)
+        if np.can_cast(array.dtype, np.int32) or not array.size:
+            return
+        limits = np.iinfo(np.int32)
+        if array.min() < limits.min or array.max() > limits.max:
+            # They would wrap; none is a label or an id.
+            first, bounds = self._written + self._waiting, {} if starts is None else {0: starts}
+            chunk = Chunk(first, array[:, 0], array, [array], bounds)
+            if column.kind == LABEL:
+                check_labels(chunk, self._folder)
+            else:
+                check_ids(chunk, [column], self._source.vocab_sizes)
 
     def _check_lengths(self, table, values, lengths, samples):
+        """Returns the length of the longest list."""
         if lengths.shape != (samples,) or values.ndim != 1:
             found = f"{list(values.shape)} and {list(lengths.shape)}"
             self._refuse(f"shapes of table {table}", f"[values] and [{samples}]", found)
@@ -183,36 +215,33 @@ class SplitWriter:
             sample = self._written + self._waiting + int(np.argmax(lengths))
             what, bound = f"table {table}, sample {sample}: ids", self._bags.hotness[table]
             self._refuse(what, f"at most {bound}, the hotness", longest, table=table, sample=sample)
+        return longest
 
     def _refuse(self, what: str, expected: Any, found: Any, **fields: Any) -> None:
         raise DatasetError.mismatch(self._folder, what, expected, found, **fields)
 
-    def _write(self, count, last):
-        """Writes a chunk of the first `count` waiting samples."""
-        arrays, boundaries = [], {}
-        for index, parts in enumerate(self._pending):
-            table, rows = index - 2, count
-            if table in self._lengths:
-                (lengths,) = _taken(self._lengths[table], count)
-                first = self._written_ids[table]
-                ends = np.cumsum(lengths)
-                boundaries[table] = first + np.concatenate([[0], ends])
-                rows = int(lengths.sum())
-                self._written_ids[table] += rows
-            arrays += _taken(parts, rows)
-        label, dense, *ids = arrays
-        chunk = Chunk(self._written, label[:, 0], dense, ids, boundaries, last)
+    def _write(self, last):
+        """Writes a chunk of the waiting samples."""
+        label, dense, *ids = (pending.rows for pending in self._pending)
+        columns = self._source.table_columns
+        bounds = {table: pending.rows[:, 0] for table, pending in self._boundaries.items()}
+        chunk = Chunk(self._written, label[:, 0], dense, ids, bounds, last)
         check_labels(chunk, self._folder)
-        check_ids(chunk, self._source.table_columns, self._source.vocab_sizes)
-        chunk = chunk._replace(ids=[part.astype(np.int32) for part in ids])
+        check_ids(chunk, columns, self._source.vocab_sizes)
         encoded = self._encoding.encode(chunk)
         block = self._written // CHUNK_SAMPLES
         for index, offset in enumerate(self._encoding.positions(chunk, encoded)):
             self._digests[index].add(block, encoded[index])
             if encoded[index].size:  # Lists may have no ids.
                 self._output.write(index, encoded[index], offset)
-        self._written += count
-        self._waiting -= count
+        self._written += self._waiting
+        self._waiting = 0
+        for pending in self._pending:
+            pending.clear()
+        for table, pending in self._boundaries.items():
+            end = bounds[table][-1:, None].copy()
+            pending.clear()
+            pending.append(end)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         with self._stack:
@@ -222,7 +251,7 @@ class SplitWriter:
     def _finish(self):
         if not self._waiting:
             self._refuse("samples", "at least 1", 0)
-        self._write(self._waiting, last=True)
+        self._write(last=True)
         self._target.begin_replacing(self._claim)
         self._output.commit()
         self._target.remove_superseded(self._claim)
@@ -233,8 +262,36 @@ class SplitWriter:
         self._target.finish(source, encoding, self._digests)
 
 
-def _taken(parts, count):
-    """Removes the first `count` rows from a list of arrays; returns them as one array in a list."""
-    joined = np.concatenate(parts)
-    parts[:] = [joined[count:]]
-    return [joined[:count]]
+class _PendingRows:
+    """Rows [n, width] that are appended in parts and removed together. It keeps their memory."""
+
+    def __init__(self, width, dtype):
+        self._memory = np.empty((0, width), dtype)
+        self._count = 0
+
+    @property
+    def rows(self):
+        """The rows; other rows overwrite them after `clear`."""
+        return self._memory[: self._count]
+
+    def append(self, rows):
+        """Appends rows, converted to the dtype."""
+        self.extend(len(rows))[...] = rows
+
+    def extend(self, count):
+        """Appends rows without content and returns them."""
+        begin, end = self._count, self._count + count
+        if end > len(self._memory):
+            self._grow(max(end, 2 * len(self._memory)))
+        self._count = end
+        return self._memory[begin:end]
+
+    def _grow(self, count):
+        kept, width, dtype = self.rows, self._memory.shape[1], self._memory.dtype
+        memory = page_aligned(count * width * dtype.itemsize)
+        self._memory = np.frombuffer(memory, dtype, count * width).reshape(count, width)
+        self._memory[: self._count] = kept
+
+    def clear(self):
+        """Removes all rows."""
+        self._count = 0

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataset import command_line, files, metadata, transforms
+from dataset import column_kernels, command_line, files, metadata, transforms
 from dataset.chunks import (
     CHUNK_SAMPLES,
     Chunk,
@@ -31,6 +31,7 @@ from dataset.errors import DatasetError
 from dataset.rewrite import each_chunk
 from storage.arguments import first_paragraph
 from storage.digests import BlockDigest, block_digest_name
+from storage.direct_io import ThreadBuffers
 
 
 class _Scan:
@@ -49,6 +50,7 @@ class _Scan:
         self.longest = np.zeros(tables, np.int64)
         self.seen = [np.zeros(rows, bool) for rows in description.vocab_sizes]
         self.problems = {}
+        self._buffers = ThreadBuffers()
         self._lock = threading.Lock()
 
     def report(self, column, first, error):
@@ -91,26 +93,31 @@ class _Scan:
 
     def _add_ids(self, column, ids, lists):
         """Counts the valid ids of one column; `lists` are the boundaries of a variable feature."""
-        bags = column.features
-        tables = slice(column.tables.start, column.tables.stop)
-        if lists is None:
-            count = len(ids) * np.array(bags.hotness)
-            longest, slots = bags.hotness, bags.feature_of_slots()
-        else:
-            count, longest, slots = len(ids), np.diff(lists).max(), [0]
-        with self._lock:
-            self.ids[tables] += count
-            self.longest[tables] = np.maximum(self.longest[tables], longest)
-        if not len(ids):
-            return
-        low = np.minimum.reduceat(ids.min(axis=0), bags.first_slots)
-        high = np.maximum.reduceat(ids.max(axis=0), bags.first_slots)
-        with self._lock:
-            self.id_low[tables] = np.minimum(self.id_low[tables], low)
-            self.id_high[tables] = np.maximum(self.id_high[tables], high)
-        for slot, feature in enumerate(slots):
+        longest = column.features.hotness if lists is None else [np.diff(lists).max()]
+        for table, most, found in zip(column.tables, longest, self._by_table(column, ids)):
+            with self._lock:
+                self.ids[table] += found.size
+                self.longest[table] = max(self.longest[table], most)
+            if not found.size:  # All lists are empty.
+                continue
+            low, high = found.min(), found.max()
+            with self._lock:
+                self.id_low[table] = min(self.id_low[table], low)
+                self.id_high[table] = max(self.id_high[table], high)
             # Every thread writes the same value, so no lock is needed.
-            self.seen[column.first_table + feature][ids[:, slot]] = True
+            self.seen[table][found] = True
+
+    def _by_table(self, column, ids):
+        """Returns a vector of the ids of each of a column's tables."""
+        if len(column.tables) == 1:
+            return [ids.reshape(-1)]
+        shapes = [(len(ids), width) for width in column.features.hotness]
+        parts = [
+            self._buffers.array(table, shape, np.int32)
+            for table, shape in zip(column.tables, shapes)
+        ]
+        column_kernels.copy_ids([ids], parts)
+        return [part.reshape(-1) for part in parts]
 
     def summary(self):
         """Returns the lines of the summary."""

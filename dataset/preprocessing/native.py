@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Spark's executors set another path, since the driver ships the library as a separate file.
 PATH = pathlib.Path(__file__).resolve().parents[2] / "ops" / "libdlrm_preprocessing.so"
 #: Return value of `dlrm_preprocessing_version` in a library built from these sources.
-_VERSION = 4
+_VERSION = 5
 #: Bytes of the shortest valid line: a label, 39 tabs and LF.
 _SHORTEST_LINE = 41
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
@@ -36,8 +36,7 @@ _FUNCTIONS = {
     ),
     "dlrm_count_values": (None, [_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_uint32, _POINTER]),
     "dlrm_split_records": (None, [_POINTER, *[_SIZE] * 3, *[_POINTER] * 3]),
-    "dlrm_narrow_ids": (None, [_POINTER, _SIZE, _SIZE, _POINTER, _POINTER]),
-    "dlrm_widen_ids": (None, [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER]),
+    "dlrm_copy_ids": (None, [_POINTER, _SIZE, _SIZE]),
     "dlrm_look_up": (_SIZE, [_POINTER, _SIZE, _POINTER, ctypes.c_uint32, _POINTER]),
     "dlrm_halves_to_floats": (None, [_POINTER, _SIZE, _POINTER]),
     "dlrm_count_hashed": (

@@ -16,16 +16,92 @@ void ForTiles(int64_t rows, F work) {
   }
 }
 
-template <class Narrow>
-void NarrowColumn(const int32_t* ids, int64_t tables, int64_t begin, int64_t end, void* column) {
-  Narrow* const out = static_cast<Narrow*>(column);
-  for (int64_t row = begin; row < end; ++row) out[row] = static_cast<Narrow>(ids[row * tables]);
+bool HasNoGaps(const DlrmIdBlock& block) {
+  return block.source_stride == block.width * dlrm::SizeOf(block.source_type) &&
+         block.target_stride == block.width * dlrm::SizeOf(block.target_type);
 }
 
-template <class Narrow>
-void WidenColumn(const void* column, int64_t tables, int64_t begin, int64_t end, int32_t* ids) {
-  const Narrow* const in = static_cast<const Narrow*>(column);
-  for (int64_t row = begin; row < end; ++row) ids[row * tables] = in[row];
+// Rows of fewer ids have a function for each number of them: a loop over few ids is slow.
+constexpr int64_t kLongRow = 8;
+
+// Copies `ids` adjacent ids.
+template <class From, class To>
+inline void CopyRun(const char* from, int64_t ids, char* to) {
+  const From* const __restrict in = reinterpret_cast<const From*>(from);
+  To* const __restrict out = reinterpret_cast<To*>(to);
+  for (int64_t i = 0; i < ids; ++i) out[i] = static_cast<To>(in[i]);
+}
+
+// Copies rows of kIds ids; the compiler unrolls the loop over them.
+template <class From, class To, int64_t kIds>
+void CopyRowsOfIds(const char* __restrict from, int64_t from_stride, int64_t rows,
+                   char* __restrict to, int64_t to_stride) {
+  if (kIds == 1 && to_stride == sizeof(To)) {
+    for (int64_t row = 0; row < rows; ++row) {
+      CopyRun<From, To>(from + row * from_stride, 1, to + row * static_cast<int64_t>(sizeof(To)));
+    }
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    CopyRun<From, To>(from + row * from_stride, kIds, to + row * to_stride);
+  }
+}
+
+template <class From, class To, int64_t kIds = kLongRow - 1>
+void CopyShortRows(int64_t ids, const char* from, int64_t from_stride, int64_t rows, char* to,
+                   int64_t to_stride) {
+  if constexpr (kIds > 1) {
+    if (ids < kIds) {
+      return CopyShortRows<From, To, kIds - 1>(ids, from, from_stride, rows, to, to_stride);
+    }
+  }
+  CopyRowsOfIds<From, To, kIds>(from, from_stride, rows, to, to_stride);
+}
+
+// Copies rows [begin, end).
+template <class From, class To>
+void CopyRows(const DlrmIdBlock& block, int64_t begin, int64_t end) {
+  constexpr int64_t kFrom = sizeof(From), kTo = sizeof(To);
+  const int64_t from_stride = block.source_stride, to_stride = block.target_stride;
+  const char* from = static_cast<const char*>(block.source) + begin * from_stride;
+  char* to = static_cast<char*>(block.target) + begin * to_stride;
+  const int64_t rows = end - begin, width = block.width;
+  if (HasNoGaps(block)) {
+    CopyRun<From, To>(from, rows * width, to);
+    return;
+  }
+  if (width >= kLongRow) {
+    for (int64_t row = 0; row < rows; ++row, from += from_stride, to += to_stride) {
+      CopyRun<From, To>(from, width, to);
+    }
+    return;
+  }
+  CopyShortRows<From, To>(width, from, from_stride, rows, to, to_stride);
+}
+
+template <class From>
+void CopyRowsOf(const DlrmIdBlock& block, int64_t begin, int64_t end) {
+  switch (block.target_type) {
+    case 'b':
+      return CopyRows<From, int8_t>(block, begin, end);
+    case 'h':
+      return CopyRows<From, int16_t>(block, begin, end);
+    default:
+      return CopyRows<From, int32_t>(block, begin, end);
+  }
+}
+
+void CopyBlock(const DlrmIdBlock& block, int64_t begin, int64_t end) {
+  switch (block.source_type) {
+    case 'B':
+      return CopyRowsOf<uint8_t>(block, begin, end);
+    case 'b':
+      return CopyRowsOf<int8_t>(block, begin, end);
+    case 'h':
+      return CopyRowsOf<int16_t>(block, begin, end);
+    default:
+      return CopyRowsOf<int32_t>(block, begin, end);
+  }
 }
 
 }  // namespace
@@ -44,42 +120,25 @@ void dlrm_split_records(const uint8_t* records, int64_t rows, int64_t stride, in
   });
 }
 
-void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables, const int64_t* widths,
-                     void* const* columns) {
+void dlrm_copy_ids(const DlrmIdBlock* blocks, int64_t count, int64_t rows) {
+  const bool by_eight = dlrm::UseColumnsAvx2();
   ForTiles(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t table = 0; table < tables; ++table) {
-      switch (widths[table]) {
-        case 1:
-          NarrowColumn<int8_t>(ids + table, tables, begin, end, columns[table]);
-          break;
-        case 2:
-          NarrowColumn<int16_t>(ids + table, tables, begin, end, columns[table]);
-          break;
-        default:
-          NarrowColumn<int32_t>(ids + table, tables, begin, end, columns[table]);
+    for (int64_t i = 0; i < count;) {
+      int64_t last = i + 1, done = begin;
+      if (HasNoGaps(blocks[i])) {
+        // Its rows share no cache line with other columns: one run is faster than tiles.
+        if (begin == 0) CopyBlock(blocks[i], 0, rows);
+        done = end;
+      } else if (by_eight && count - i >= 8) {
+        if (dlrm::IsEightToWiden(blocks + i)) {
+          done = dlrm::WidenEightAvx2(blocks + i, begin, end);
+          last = i + 8;
+        } else if (dlrm::IsEightToNarrow(blocks + i)) {
+          done = dlrm::NarrowEightAvx2(blocks + i, begin, end);
+          last = i + 8;
+        }
       }
-    }
-  });
-}
-
-void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows, int64_t tables,
-                    int32_t* ids) {
-  const int64_t eights = dlrm::UseColumnsAvx2() ? tables / 8 * 8 : 0;
-  ForTiles(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t first = 0; first < eights; first += 8) {
-      dlrm::WidenEightAvx2(columns, widths, begin, end, first, tables, ids);
-    }
-    for (int64_t table = eights; table < tables; ++table) {
-      switch (widths[table]) {
-        case 1:
-          WidenColumn<int8_t>(columns[table], tables, begin, end, ids + table);
-          break;
-        case 2:
-          WidenColumn<int16_t>(columns[table], tables, begin, end, ids + table);
-          break;
-        default:
-          WidenColumn<int32_t>(columns[table], tables, begin, end, ids + table);
-      }
+      for (; i < last; ++i) CopyBlock(blocks[i], done, end);
     }
   });
 }

@@ -107,7 +107,7 @@ int64_t AfterLastLine(const uint8_t* text, int64_t size) {
 }  // namespace
 }  // namespace dlrm
 
-int32_t dlrm_preprocessing_version() { return 4; }
+int32_t dlrm_preprocessing_version() { return 5; }
 
 int64_t dlrm_count_lines(const uint8_t* text, int64_t size) {
   int64_t lines = 0;

@@ -68,14 +68,22 @@ DLRM_EXPORT void dlrm_split_records(const uint8_t* records, int64_t rows, int64_
                                     int64_t fields, const int64_t* offsets, const int64_t* sizes,
                                     uint8_t* const* columns);
 
-// Copies ids [rows, tables] to a column [rows] for each table, as signed integers of widths[t] =
-// 1, 2 or 4 bytes. Higher bits are dropped.
-DLRM_EXPORT void dlrm_narrow_ids(const int32_t* ids, int64_t rows, int64_t tables,
-                                 const int64_t* widths, void* const* columns);
+// Ids of some columns: `width` adjacent ids in each row, rows at any distance from each other.
+struct DlrmIdBlock {
+  const void* source;
+  void* target;
+  int64_t source_stride;  // bytes from one row to the next
+  int64_t target_stride;
+  int64_t width;
+  // NumPy's characters: b, h and i for signed integers of 1, 2 and 4 bytes, B (only of a source)
+  // for an unsigned byte.
+  int64_t source_type;
+  int64_t target_type;
+};
 
-// The inverse of dlrm_narrow_ids.
-DLRM_EXPORT void dlrm_widen_ids(const void* const* columns, const int64_t* widths, int64_t rows,
-                                int64_t tables, int32_t* ids);
+// Copies `rows` rows of each of `count` blocks, whose targets do not overlap. Bits that a target's
+// type does not hold are dropped.
+DLRM_EXPORT void dlrm_copy_ids(const DlrmIdBlock* blocks, int64_t count, int64_t rows);
 
 // Writes found[i] = table[counts[i]] for each i in [0, n), or table[0] if counts[i] is not in
 // [0, size); size > 0. Returns how often that is the case.

@@ -156,21 +156,27 @@ inline bool AllAtMost(const int32_t* ids, int64_t rows, int64_t width, const uin
 
 // Decodes lists to rows of `width` values `out_stride` apart, -1 after the list. Returns the
 // largest value, as unsigned.
+//
+// A branch on the length of short lists would often be mispredicted. So the values after a list are
+// read too, and replaced: at least those up to 16.
 template <typename Stored>
 uint32_t DecodeLists(const char* in, const int64_t* starts, int64_t rows, int64_t width,
                      int32_t* out, int64_t out_stride) {
+  constexpr int64_t kSize = sizeof(Stored);
   uint32_t worst = 0;
   for (int64_t row = 0; row < rows; ++row, out += out_stride) {
     const int64_t length = starts[row + 1] - starts[row];
-    const char* from = in + starts[row] * static_cast<int64_t>(sizeof(Stored));
-    for (int64_t i = 0; i < length; ++i) {
+    const int64_t read = (length | 15) < width ? (length | 15) + 1 : width;
+    const char* from = in + starts[row] * kSize;
+    for (int64_t i = 0; i < read; ++i) {
       Stored value;
-      std::memcpy(&value, from + i * static_cast<int64_t>(sizeof(Stored)), sizeof(Stored));
-      out[i] = static_cast<int32_t>(value);
-      const uint32_t id = static_cast<uint32_t>(out[i]);
+      std::memcpy(&value, from + i * kSize, kSize);
+      const uint32_t is_in_list = 0u - static_cast<uint32_t>(i < length);
+      const uint32_t id = static_cast<uint32_t>(static_cast<int32_t>(value)) & is_in_list;
       worst = id > worst ? id : worst;
+      out[i] = static_cast<int32_t>(id | ~is_in_list);
     }
-    for (int64_t i = length; i < width; ++i) out[i] = -1;
+    for (int64_t i = read; i < width; ++i) out[i] = -1;
   }
   return worst;
 }

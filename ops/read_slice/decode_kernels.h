@@ -25,7 +25,8 @@ struct DecodeKernels {
   bool (*all_at_most)(const int32_t* ids, int64_t rows, int64_t width, const uint32_t* largest,
                       uint32_t* worst);
   // Decodes lists of integers to rows of `width` values `out_stride` apart, -1 after the list.
-  // List r has the values starts[r] .. starts[r + 1] - 1. Returns the largest value, as unsigned.
+  // List r has the values starts[r] .. starts[r + 1] - 1, at most `width`; `width` values from
+  // starts[r] on must be readable. Returns the largest value, as unsigned.
   uint32_t (*lists)(Stored, const char* in, const int64_t* starts, int64_t rows, int64_t width,
                     int32_t* out, int64_t out_stride);
 };

@@ -192,34 +192,48 @@ bool Transposes(int64_t rows) {
   return true;
 }
 
-// Converts ids to columns of every width and back, and to fields of records and back.
+// Copies records of ids to columns of every type and width and back, and to fields of records.
 bool Columns(int64_t rows) {
-  const int64_t tables = 3, widths[] = {2, 4, 1}, offsets[] = {5, 9, 0};
-  auto ids = Exactly<int32_t>(rows * tables);
-  for (int64_t i = 0; i < rows * tables; ++i) ids[i] = Random(128);
-  auto narrow = Exactly<int16_t>(rows);
-  auto plain = Exactly<int32_t>(rows);
-  auto least = Exactly<int8_t>(rows);
-  void* const columns[] = {narrow.get(), plain.get(), least.get()};
-  dlrm_narrow_ids(ids.get(), rows, tables, widths, columns);
-  constexpr int64_t kStride = 13;  // The last field ends where the record does.
-  auto records = Exactly<uint8_t>(rows * kStride);
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(&records[row * kStride + 5], &narrow[row], 2);
-    std::memcpy(&records[row * kStride + 9], &plain[row], 4);
-    std::memcpy(&records[row * kStride], &least[row], 1);
+  constexpr int64_t kColumns = 13, kIds = 33;
+  const int64_t sizes[] = {1, 2, 4, 1, 2, 4, 1, 2, 2, 1, 4, 2, 1};
+  const int64_t widths[] = {1, 1, 1, 1, 1, 1, 1, 1, 3, 7, 9, 5, 1};
+  const auto type_of = [](int64_t size) { return size == 1 ? 'b' : size == 2 ? 'h' : 'i'; };
+  auto ids = Exactly<int32_t>(rows * kIds);
+  for (int64_t i = 0; i < rows * kIds; ++i) ids[i] = Random(256) - 128;
+  auto again = Exactly<int32_t>(rows * kIds);
+  std::unique_ptr<uint8_t[]> columns[kColumns];
+  DlrmIdBlock split[kColumns], joined[kColumns];
+  int64_t first = 0;
+  for (int64_t i = 0; i < kColumns; first += widths[i++]) {
+    const int64_t bytes = widths[i] * sizes[i];
+    columns[i] = Exactly<uint8_t>(rows * bytes);
+    split[i] = {ids.get() + first, columns[i].get(), 4 * kIds, bytes, widths[i], 'i',
+                type_of(sizes[i])};
+    joined[i] = {columns[i].get(), again.get() + first, bytes, 4 * kIds,
+                 widths[i],        type_of(sizes[i]),   'i'};
   }
-  auto narrow2 = Exactly<int16_t>(rows);
-  auto plain2 = Exactly<int32_t>(rows);
-  auto least2 = Exactly<int8_t>(rows);
-  void* const columns2[] = {narrow2.get(), plain2.get(), least2.get()};
-  uint8_t* const bytes[] = {reinterpret_cast<uint8_t*>(narrow2.get()),
-                            reinterpret_cast<uint8_t*>(plain2.get()),
-                            reinterpret_cast<uint8_t*>(least2.get())};
-  dlrm_split_records(records.get(), rows, kStride, 3, offsets, widths, bytes);
-  auto again = Exactly<int32_t>(rows * tables);
-  dlrm_widen_ids(columns2, widths, rows, tables, again.get());
-  return std::equal(ids.get(), ids.get() + rows * tables, again.get());
+  dlrm_copy_ids(split, kColumns, rows);
+  dlrm_copy_ids(joined, kColumns, rows);
+  if (!std::equal(ids.get(), ids.get() + rows * kIds, again.get())) return false;
+
+  constexpr int64_t kStride = 13;  // The last field ends where the record does.
+  const int64_t offsets[] = {5, 9, 0}, field_bytes[] = {2, 4, 1};
+  auto records = Exactly<uint8_t>(rows * kStride);
+  for (int64_t i = 0; i < rows * kStride; ++i) records[i] = Random(256);
+  auto narrow = Exactly<uint8_t>(rows * 2);
+  auto plain = Exactly<uint8_t>(rows * 4);
+  auto least = Exactly<uint8_t>(rows);
+  uint8_t* const fields[] = {narrow.get(), plain.get(), least.get()};
+  dlrm_split_records(records.get(), rows, kStride, 3, offsets, field_bytes, fields);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < 3; ++i) {
+      const uint8_t* const found = fields[i] + row * field_bytes[i];
+      if (!std::equal(found, found + field_bytes[i], &records[row * kStride + offsets[i]])) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 bool LooksUp(int64_t n) {

@@ -44,65 +44,69 @@ def test_split_records_copies_fields(rows, rng):
         assert column.tobytes() == np.ascontiguousarray(expected[name]).tobytes(), name
 
 
-def narrow_columns(rows, rng, tables=5):
-    dtypes = rng.permutation([np.int8, np.int16, np.int32, np.int8, np.int32] * 6)[:tables]
-    return [
-        rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, rows, dtype, endpoint=True)
-        for dtype in dtypes
-    ]
+#: Ids of adjacent columns: runs of eight columns of one id, and rows of every kind of length.
+WIDTHS = {
+    "one id each": [1] * 26,
+    "few ids": [1, 1, 3, 2, 7, 1, 8, 5, 4, 6],
+    "many ids": [9, 1, 100, 16],
+    "runs of columns": [2, *[1] * 17, 12, *[1] * 8, 3],
+}
+
+
+def draw_columns(rows, widths, dtypes, rng):
+    """Returns an array of random ids for each width, with the smallest and the largest id."""
+    columns = []
+    for width in widths:
+        info = np.iinfo(rng.choice(dtypes))
+        column = rng.integers(info.min, info.max, (rows, width), info.dtype, endpoint=True)
+        column.flat[: min(2, column.size)] = [info.min, info.max][: column.size]
+        columns.append(column)
+    return columns
+
+
+def between(rows, width, before, after):
+    """Returns an int32 array [rows, width] inside wider rows, and the complete rows."""
+    outer = np.full((rows, before + width + after), -77, np.int32)
+    return outer[:, before : before + width], outer
 
 
 @pytest.mark.parametrize("rows", SIZES)
-@pytest.mark.parametrize("given", ["one array", "several", "strided"])
-def test_narrow_ids_copies_ids_to_columns(rows, rng, given):
-    expected = narrow_columns(rows, rng)
-    wide = np.zeros((rows, 9), np.int32)
-    wide[:, 2:7] = np.stack(expected, axis=1)
-    ids = [wide[:, 2:7]] if given == "strided" else [np.ascontiguousarray(wide[:, 2:7])]
-    if given == "several":
-        ids = [np.ascontiguousarray(part) for part in np.split(ids[0], [1, 3], axis=1)]
-    found = [np.empty_like(column) for column in expected]
-    column_kernels.narrow_ids(ids, found)
-    for ours, column in zip(found, expected):
+@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS.keys())
+@pytest.mark.parametrize("gap", [(0, 0), (14, 1)], ids=["array", "fields of records"])
+def test_copy_ids_joins_and_splits_columns(rows, widths, gap, rng):
+    columns = draw_columns(rows, widths, ["int8", "uint8", "int16", "int32"], rng)
+    expected = np.hstack([column.astype(np.int32) for column in columns])
+    joined, outer = between(rows, sum(widths), *gap)
+    column_kernels.copy_ids(columns, [joined])
+    np.testing.assert_array_equal(joined, expected)
+    outside = np.hstack([outer[:, : gap[0]], outer[:, gap[0] + sum(widths) :]])
+    assert (outside == -77).all()
+
+    columns = draw_columns(rows, widths, ["int8", "int16", "int32"], rng)
+    joined[...] = np.hstack([column.astype(np.int32) for column in columns])
+    found = [np.full_like(column, 77) for column in columns]
+    column_kernels.copy_ids([joined], found)
+    for ours, column in zip(found, columns):
         np.testing.assert_array_equal(ours, column)
 
 
-@pytest.mark.parametrize("rows", SIZES)
-@pytest.mark.parametrize("shape", ["columns", "wide parts", "unsigned"])
-@pytest.mark.parametrize("before", [0, 2])
-@pytest.mark.parametrize("tables", [5, 8, 26])
-def test_widen_ids_copies_columns_to_ids(rows, rng, shape, before, tables):
-    columns = narrow_columns(rows, rng, tables)
-    if shape == "unsigned":
-        columns[1] = rng.integers(0, 2**16, rows, np.uint16)
-    expected = np.stack([column.astype(np.int32) for column in columns], axis=1)
-    given = [column[:, None] for column in columns]
-    if shape == "wide parts":
-        given = [np.ascontiguousarray(expected[:, :2]), *given[2:]]
-    out = np.full((rows, tables + before), -77, np.int32)
-    column_kernels.widen_ids(given, out[:, before:])
-    np.testing.assert_array_equal(out[:, before:], expected)
-    assert (out[:, :before] == -77).all()
+@pytest.mark.parametrize("rows", [0, 1, 700])
+def test_copy_ids_copies_columns_of_other_widths_and_dtypes(rows, rng):
+    def cut(dtypes):
+        cuts = np.sort(rng.permutation(np.arange(1, 60))[: rng.integers(1, 20)])
+        return [
+            part.astype(rng.choice(dtypes), order="C")
+            for part in np.split(values, cuts, axis=1)
+        ]  # fmt: skip
 
-
-@pytest.mark.parametrize("rows", [0, 1, 5000])
-def test_columns_of_several_ids_are_copied(rows, rng):
-    values = rng.integers(-128, 127, (rows, 40), np.int32, endpoint=True)
-
-    def split(dtypes):
-        cuts = np.sort(rng.permutation(np.arange(1, 40))[:7])
-        parts = np.split(values, cuts, axis=1)
-        return [part.astype(rng.choice(dtypes), order="C") for part in parts]
-
-    for ids in ([values], split(["int8", "int16", "int32"])):
-        expected = split(["int8", "int16", "int32"])
-        found = [np.empty_like(column) for column in expected]
-        column_kernels.narrow_ids(ids, found)
+    for _ in range(10):
+        values = rng.integers(0, 127, (rows, 60), np.int32, endpoint=True)
+        sources = cut(["int8", "uint8", "int16", "int32"])
+        expected = cut(["int8", "int16", "int32"])
+        found = [np.full_like(column, 77) for column in expected]
+        column_kernels.copy_ids(sources, found)
         for ours, column in zip(found, expected):
             np.testing.assert_array_equal(ours, column)
-        out = np.empty_like(values)
-        column_kernels.widen_ids(ids, out)
-        np.testing.assert_array_equal(out, values)
 
 
 @pytest.mark.parametrize("rows", SIZES)

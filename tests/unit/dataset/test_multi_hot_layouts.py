@@ -266,9 +266,14 @@ def test_split_bin_refuses_a_test_split_of_lists(tmp_path, rng, capsys, flags):
     assert not (tmp_path / "d" / "test").exists()
 
 
-def test_validate_counts_ids_and_lists(tmp_path, rng):
-    drawn = random_samples(rng, LARGE, VARIABLE)
-    multi_hot.write_per_table(tmp_path, drawn)
+@pytest.mark.parametrize("layout", ["per_table", "lists", "three_file"])
+def test_validate_counts_ids_and_lists(tmp_path, rng, layout):
+    drawn = random_samples(rng, LARGE, VARIABLE if layout == "lists" else FIXED)
+    if layout == "three_file":
+        pooling = list(FIXED.pooling)
+        multi_hot.write_three_file(tmp_path, drawn, dense_log=True, pooling_per_table=pooling)
+    else:
+        multi_hot.write_per_table(tmp_path, drawn)
     lines, problems = validate.validate(open_split(tmp_path), progress=False)
     assert problems == []
     for table, ids in enumerate(drawn.ids):

@@ -55,6 +55,41 @@ def test_written_lists_equal_hand_written_ones(tmp_path, rng, samples):
     assert validate.validate(found, progress=False)[1] == []
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64", "uint64"])
+def test_one_call_with_any_integers_writes_all_chunks(tmp_path, rng, dtype):
+    drawn = random_samples(rng, 2 * CHUNK_SAMPLES + 7, VARIABLE)
+    drawn = drawn._replace(ids=[
+        (ids[0] % 100, ids[1]) if isinstance(ids, tuple) else ids % 100 for ids in drawn.ids
+    ])  # fmt: skip
+    given = [
+        (ids[0].astype(dtype), ids[1].astype("uint8")) if isinstance(ids, tuple)
+        else ids.astype(dtype)
+        for ids in drawn.ids
+    ]  # fmt: skip
+    multi_hot.write_per_table(tmp_path / "a", drawn)
+    with SplitWriter(tmp_path / "b", VOCAB_SIZES, ALLOWED) as writer:
+        writer.add(drawn.label.astype(dtype), drawn.dense, given)
+    expected, found = content(tmp_path / "a"), content(tmp_path / "b")
+    del expected["dense.bin"], found["dense.bin"]
+    assert found == expected
+    assert validate.validate(open_split(tmp_path / "b"), progress=False)[1] == []
+
+
+def test_lists_may_all_be_empty(tmp_path):
+    with SplitWriter(tmp_path, [9, 5], Bags.of([4, 2], variable=[True, False])) as writer:
+        for samples in (3, 0, CHUNK_SAMPLES):
+            nothing = np.zeros(0, np.int64), np.zeros(samples, np.int64)
+            dense = np.ones((samples, 13), np.int32)
+            writer.add(np.ones(samples, int), dense, [nothing, np.ones((samples, 2), int)])
+    found = open_split(tmp_path)
+    assert (tmp_path / "category_0.bin").read_bytes() == b""
+    offsets = np.fromfile(tmp_path / "category_0_offsets.bin", np.int64)
+    np.testing.assert_array_equal(offsets, np.zeros(CHUNK_SAMPLES + 4))
+    lines, problems = validate.validate(found, progress=False)
+    assert problems == []
+    assert "no ids of 9 rows" in lines[-2]
+
+
 @pytest.mark.parametrize("dense", ["int32", "float32"])
 def test_written_three_file_split_equals_the_samples(tmp_path, rng, dense):
     drawn = random_samples(rng, 500)
@@ -121,6 +156,16 @@ WRONG = {
     ),
     "long list": (lambda d: with_list(d, 7, range(5)), "table 2, sample 7: ids: .*at most 4"),
     "large id": (lambda d: with_list(d, 9, [1, 40000]), "table 2, sample 9: id: .*found 40000"),
+    "wide label": (
+        lambda d: d._replace(label=d.label.astype(np.int64) + 2**32), "sample 0: label: .*4294967"
+    ),
+    "wide id in a list": (
+        lambda d: with_list(d, 9, [1, 2**32 + 1]), "table 2, sample 9: id: .*found 4294967297"
+    ),
+    "unsigned id": (
+        lambda d: replaced(d, 4, d.ids[4].astype(np.uint32) + np.uint32(2**32 - 3)),
+        r"table 4, sample 0: id: expected 0 to 2, found 429496729\d",
+    ),
     "empty slot": (lambda d: with_list(d, 9, [1, -1]), "table 2, sample 9: id: .*found -1"),
     "wide id": (
         lambda d: replaced(d, 4, d.ids[4].astype(np.int64) + 2**32), r"table 4.*found 42949672\d\d"
@@ -128,8 +173,8 @@ WRONG = {
 }  # fmt: skip
 
 
-#: Cases of invalid values, which are checked when a chunk is complete.
-VALUES = ("label", "large id", "empty slot", "wide id")
+#: Cases of invalid int32 values, which are checked when a chunk is complete.
+VALUES = ("label", "large id", "empty slot")
 
 
 @pytest.mark.parametrize("case", WRONG)

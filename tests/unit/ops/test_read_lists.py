@@ -52,7 +52,7 @@ def padded(lists, slots):
 
 
 @pytest.mark.parametrize("dtype", STORED)
-@pytest.mark.parametrize("longest", [1, 3, 40])
+@pytest.mark.parametrize("longest", [1, 3, 16, 17, 40])
 def test_lists_are_padded_with_empty_slots(tmp_path, dtype, longest, rng):
     lists = random_lists(rng, dtype, 5000, longest)
     column = lists_column(tmp_path, "ids", lists, dtype, skip=16)
