@@ -7,13 +7,19 @@
 // - a *partial sum*: the rows of one sample, table and piece, repetitions included;
 // - or one row, which is added to every bag that contains it. Only with `unique`, for the tables
 //   whose distinct rows are not more than their partial sums in this batch.
+//
+// Threads share the batch by blocks of samples. The requests of all blocks are counted first, so
+// that each is then written in its place, whichever thread does so.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
-#include <numeric>
+#include <memory>
+#include <utility>
 #include <vector>
 
-#include "route_rows/bag_requests.h"
+#include "route_rows/distinct_ids.h"
+#include "route_rows/partition.h"
 #include "status.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -85,33 +91,43 @@ REGISTER_OP("Dlrm>RouteBags")
 class RouteBagsOp : public OpKernel {
  public:
   explicit RouteBagsOp(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("vocab_sizes", &vocab_sizes_));
+    std::vector<int64_t> vocab_sizes, hotness;
+    std::vector<bool> mean, variable;
+    OP_REQUIRES_OK(context, context->GetAttr("vocab_sizes", &vocab_sizes));
     OP_REQUIRES_OK(context, context->GetAttr("owners", &owners_));
     OP_REQUIRES_OK(context, context->GetAttr("bases", &bases_));
     OP_REQUIRES_OK(context, context->GetAttr("steps", &steps_));
-    OP_REQUIRES_OK(context, context->GetAttr("hotness", &hotness_));
-    OP_REQUIRES_OK(context, context->GetAttr("mean", &mean_));
-    OP_REQUIRES_OK(context, context->GetAttr("variable", &variable_));
+    OP_REQUIRES_OK(context, context->GetAttr("hotness", &hotness));
+    OP_REQUIRES_OK(context, context->GetAttr("mean", &mean));
+    OP_REQUIRES_OK(context, context->GetAttr("variable", &variable));
     OP_REQUIRES_OK(context, context->GetAttr("ranks", &ranks_));
     OP_REQUIRES_OK(context, context->GetAttr("unique", &unique_));
-    const size_t tables = vocab_sizes_.size(), pieces = owners_.size();
+    const size_t tables = vocab_sizes.size(), pieces = owners_.size();
     OP_REQUIRES(context,
                 tables > 0 && pieces % tables == 0 && pieces > 0 && steps_.size() == pieces &&
-                    bases_.size() == pieces * ranks_ && hotness_.size() == tables &&
-                    mean_.size() == tables && variable_.size() == tables,
+                    bases_.size() == pieces * ranks_ && hotness.size() == tables &&
+                    mean.size() == tables && variable.size() == tables,
                 InvalidArgument("RouteBags: ", tables, " vocab_sizes, ", pieces, " owners, ",
                                 steps_.size(), " steps, ", bases_.size(), " bases for ", ranks_,
-                                " ranks, ", hotness_.size(), " hotness, ", mean_.size(), " mean, ",
-                                variable_.size(), " variable: the lengths do not match"));
+                                " ranks, ", hotness.size(), " hotness, ", mean.size(), " mean, ",
+                                variable.size(), " variable: the lengths do not match"));
     for (int64_t owner : owners_) {
       OP_REQUIRES(context, owner >= -1 && owner < ranks_,
                   InvalidArgument("RouteBags: owner must be in [-1, ", ranks_, "), got ", owner));
     }
-    for (int64_t slots : hotness_) {
-      OP_REQUIRES(context, slots >= 1,
-                  InvalidArgument("RouteBags: hotness must be at least 1, got ", slots));
-      first_slots_.push_back(slots_);
-      slots_ += slots;
+    pieces_ = pieces / tables;
+    partition_ = Partition(ranks_);
+    for (size_t i = 0; i < tables; ++i) {
+      OP_REQUIRES(context, hotness[i] >= 1,
+                  InvalidArgument("RouteBags: hotness must be at least 1, got ", hotness[i]));
+      tables_.push_back({vocab_sizes[i], hotness[i], slots_, mean[i], variable[i]});
+      averages_ |= mean[i];
+      most_owners_ = std::max(most_owners_, std::min(hotness[i], ranks_));
+      slots_ += hotness[i];
+      // In a variable table EMPTY + 1 = 0 is valid, too.
+      const uint32_t bound = std::clamp<int64_t>(vocab_sizes[i], 0, int64_t{1} << 31);
+      offsets_.resize(slots_, variable[i]);
+      bounds_.resize(slots_, bound + variable[i]);
     }
   }
 
@@ -121,243 +137,392 @@ class RouteBagsOp : public OpKernel {
                 InvalidArgument("RouteBags: ids have shape ", ids.shape().DebugString(),
                                 ", expected [b, ", slots_, "]"));
     const Batch batch{ids.flat<int32_t>().data(), ids.dim_size(0)};
-    const int64_t needed = batch.samples * slots_ * pieces();
+    const int64_t needed = batch.samples * slots_ * pieces_;
     OP_REQUIRES(context, needed < (int64_t{1} << 31),
                 InvalidArgument("RouteBags: ", needed, " rows are more than 32 bits can count"));
-    OP_REQUIRES_OK(context, CheckIds(batch));
-    std::vector<Distinct> distinct = FindDistinct(context, batch);
-    OP_REQUIRES_OK(context, WriteCounts(context, batch, distinct));
-    Requests requests(ranks_, needed);
-    Request(batch, &distinct, &requests);
-    OP_REQUIRES_OK(context, WriteSorted(context, requests));
+    std::vector<Block> blocks(BlockCount(batch), Block(ranks_, most_owners_));
+    OP_REQUIRES_OK(context, CheckIds(context, batch));
+    const std::unique_ptr<Use[]> uses(unique_ ? new Use[batch.samples * slots_] : nullptr);
+    std::vector<Distinct> distinct = FindDistinct(context, batch, uses.get());
+    Outputs out{};
+    ForBlocks(context, batch, [&](int64_t block, int64_t begin, int64_t end) {
+      Request<false>(batch, begin, end, &distinct, out, &blocks[block]);
+    });
+    OP_REQUIRES_OK(context, Allocate(context, batch, &blocks, &out));
+    ForBlocks(context, batch, [&](int64_t block, int64_t begin, int64_t end) {
+      Request<true>(batch, begin, end, &distinct, out, &blocks[block]);
+    });
+    if (!unique_) return;
+    // Bags of one block contain rows that others request.
+    ForBlocks(context, batch, [&](int64_t block, int64_t begin, int64_t end) {
+      const int32_t contribution = block == 0 ? 0 : blocks[block - 1].contribution;
+      ContributeOnce(batch, begin, end, distinct, contribution, blocks[block].contribution, out);
+    });
   }
 
  private:
+  struct Table {
+    int64_t vocab_size, hotness, first_slot;
+    bool mean, variable;
+  };
+
   struct Batch {
     const int32_t* ids;
     int64_t samples;
   };
 
+  using Use = DistinctIds::Use;
+
   // The distinct ids of a table, if each of its rows is requested once.
   struct Distinct {
+    struct Vector {
+      int32_t vector, first_use;
+    };
+
     bool once = false;
-    std::vector<int32_t> numbers;    // of each slot of each sample
-    std::vector<RequestId> vectors;  // of each number and piece, kNoRequest before it is requested
+    std::vector<DistinctIds::Id> ids;
+    std::vector<Vector> vectors;  // of each id and piece
+    Use* uses = nullptr;          // of each slot of each sample
   };
 
-  int64_t tables() const { return vocab_sizes_.size(); }
-  int64_t pieces() const { return owners_.size() / vocab_sizes_.size(); }
+  // The next row and request of an owner, and the newest bag with its first row. The next
+  // contribution sorted by vector is request + repeated_uses.
+  struct Cursor {
+    int32_t row = 0, bag_row = 0, bag = -1, request = 0, repeated_uses = 0;
+  };
 
-  const int32_t* Slots(const Batch& batch, int64_t sample, int64_t table) const {
-    return batch.ids + sample * slots_ + first_slots_[table];
+  // The cursors of a block of samples by owner, and its next contribution sorted by bag. They begin
+  // at 0 to count.
+  struct Block {
+    std::vector<Cursor> owners;
+    int32_t contribution = 0;
+    std::vector<int32_t> bag_owners;  // of the newest bag
+
+    Block(int64_t ranks, int64_t most_owners) : owners(ranks), bag_owners(most_owners + 1) {}
+  };
+
+  struct Outputs {
+    int32_t *rows, *rows_requested, *sizes, *requested, *inverse_permutation, *bag_segments,
+        *permutation, *vector_segments, *counts, *divisors;
+  };
+
+  static constexpr int64_t kBlockSamples = 64;
+
+  static int64_t BlockCount(const Batch& batch) {
+    return (batch.samples + kBlockSamples - 1) / kBlockSamples;
   }
 
-  bool averages() const { return std::find(mean_.begin(), mean_.end(), true) != mean_.end(); }
+  // Calls function(block, first sample, end of samples) in threads.
+  template <typename Function>
+  void ForBlocks(OpKernelContext* context, const Batch& batch, const Function& function) const {
+    const int64_t cycles = 5 * kBlockSamples * slots_ * pieces_;
+    Parallel(context, BlockCount(batch), cycles, [&](int64_t block) {
+      const int64_t begin = block * kBlockSamples;
+      function(block, begin, std::min(begin + kBlockSamples, batch.samples));
+    });
+  }
 
-  // The number of ids of a bag where its vectors are averaged, at least 1, else 1.
-  int32_t Divisor(int64_t table, const int32_t* slots) const {
-    if (!mean_[table]) return 1;
-    const int64_t empty = std::count(slots, slots + hotness_[table], kEmpty);
-    return std::max<int64_t>(1, hotness_[table] - empty);
+  template <typename Function>
+  static void Parallel(OpKernelContext* context, int64_t count, int64_t cycles,
+                       const Function& function) {
+    const auto& workers = *context->device()->tensorflow_cpu_worker_threads();
+    tensorflow::Shard(workers.num_threads, workers.workers, count, cycles,
+                      [&](int64_t begin, int64_t end) {
+                        for (int64_t i = begin; i < end; ++i) function(i);
+                      });
+  }
+
+  int64_t tables() const { return tables_.size(); }
+
+  const int32_t* Slots(const Batch& batch, int64_t sample, int64_t table) const {
+    return batch.ids + sample * slots_ + tables_[table].first_slot;
+  }
+
+  // The number of ids of a bag.
+  static int64_t Length(const Table& table, const int32_t* ids) {
+    if (!table.variable) return table.hotness;
+    return table.hotness - std::count(ids, ids + table.hotness, kEmpty);
   }
 
   int32_t Owner(int64_t piece, int32_t id) const {
-    // 32 bits divide faster than 64.
-    return owners_[piece] < 0 ? static_cast<uint32_t>(id) % static_cast<uint32_t>(ranks_)
-                              : owners_[piece];
+    return owners_[piece] < 0 ? partition_.Owner(id) : owners_[piece];
   }
 
   int32_t Row(int64_t piece, int32_t owner, int32_t id) const {
-    const int64_t local =
-        owners_[piece] < 0 ? static_cast<uint32_t>(id) / static_cast<uint32_t>(ranks_) : id;
+    const int64_t local = owners_[piece] < 0 ? partition_.Row(id) : id;
     return bases_[piece * ranks_ + owner] + local * steps_[piece];
   }
 
-  Status CheckIds(const Batch& batch) const {
-    for (int64_t sample = 0; sample < batch.samples; ++sample) {
-      for (int64_t table = 0; table < tables(); ++table) {
-        const int32_t* id = Slots(batch, sample, table);
-        for (int64_t slot = 0; slot < hotness_[table]; ++slot) {
-          const bool inside = id[slot] >= 0 && id[slot] < vocab_sizes_[table];
-          if (inside || (variable_[table] && id[slot] == kEmpty)) continue;
-          return InvalidArgument("table ", table, ", sample ", sample, ": id ", id[slot],
-                                 " is outside [0, ", vocab_sizes_[table], ")");
-        }
-      }
-    }
-    return Status();
+  bool Invalid(int64_t slot, int32_t id) const {
+    return static_cast<uint32_t>(id) + offsets_[slot] >= bounds_[slot];
   }
 
-  Status WriteCounts(OpKernelContext* context, const Batch& batch,
-                     const std::vector<Distinct>& distinct) const {
-    const bool counted = averages() && unique_;
-    Tensor* output;
-    TF_RETURN_IF_ERROR(context->allocate_output(
-        8, counted ? TensorShape({batch.samples, tables()}) : TensorShape({0, 0}), &output));
-    if (!counted) return Status();
-    int32_t* count = output->flat<int32_t>().data();
-    for (int64_t sample = 0; sample < batch.samples; ++sample) {
-      for (int64_t table = 0; table < tables(); ++table, ++count) {
-        *count = distinct[table].once ? Divisor(table, Slots(batch, sample, table)) : 1;
+  Status CheckIds(OpKernelContext* context, const Batch& batch) const {
+    std::atomic<bool> valid{true};
+    ForBlocks(context, batch, [&](int64_t, int64_t begin, int64_t end) {
+      bool invalid = false;
+      for (int64_t sample = begin; sample < end; ++sample) {
+        const int32_t* ids = batch.ids + sample * slots_;
+        for (int64_t slot = 0; slot < slots_; ++slot) invalid |= Invalid(slot, ids[slot]);
       }
-    }
-    return Status();
+      if (invalid) valid = false;
+    });
+    if (valid) return Status();
+    int64_t at = 0, table = tables() - 1;
+    while (!Invalid(at % slots_, batch.ids[at])) ++at;
+    while (tables_[table].first_slot > at % slots_) --table;
+    return InvalidArgument("table ", table, ", sample ", at / slots_, ": id ", batch.ids[at],
+                           " is outside [0, ", tables_[table].vocab_size, ")");
   }
 
   // Decides for each table whether its rows are requested once, and numbers its ids if so.
-  std::vector<Distinct> FindDistinct(OpKernelContext* context, const Batch& batch) const {
+  std::vector<Distinct> FindDistinct(OpKernelContext* context, const Batch& batch,
+                                     Use* uses) const {
     std::vector<Distinct> found(tables());
     if (!unique_) return found;
-    const auto& workers = *context->device()->tensorflow_cpu_worker_threads();
     const int64_t cycles = 30 * batch.samples * slots_ / tables();  // on average, for a table
-    tensorflow::Shard(workers.num_threads, workers.workers, tables(), cycles,
-                      [&](int64_t begin, int64_t end) {
-                        for (int64_t table = begin; table < end; ++table) {
-                          Distinct& distinct = found[table];
-                          distinct.once = Number(batch, table, &distinct);
-                          if (!distinct.once) distinct = Distinct();
-                        }
-                      });
+    Parallel(context, tables(), cycles, [&](int64_t table) {
+      found[table].uses = uses + batch.samples * tables_[table].first_slot;
+      found[table].once = Number(batch, table, &found[table]);
+    });
     return found;
   }
 
   // Numbers the ids of a table; returns false if they are more than its partial sums.
   bool Number(const Batch& batch, int64_t table, Distinct* distinct) const {
-    const int64_t hotness = hotness_[table], first = table * pieces();
+    const int64_t hotness = tables_[table].hotness;
     // Either each piece of a table is partitioned, or none; in the latter case each piece has one
     // owner, so that owner 0 represents it here.
-    const bool partitioned = owners_[first] < 0;
+    const bool partitioned = owners_[table * pieces_] < 0;
     const int64_t most = batch.samples * (partitioned ? std::min(hotness, ranks_) : 1);
-    IdNumbers numbers(most + 1, vocab_sizes_[table]);
-    distinct->numbers.resize(batch.samples * hotness);
-    std::vector<int64_t> last_use(ranks_, -1);
+    DistinctIds ids(most + 1, tables_[table].vocab_size);
+    std::vector<int32_t> newest_sample(ranks_, -1);
     int64_t partial_sums = 0;
-    int32_t* number = distinct->numbers.data();
+    Use* use = distinct->uses;
     for (int64_t sample = 0; sample < batch.samples; ++sample) {
       const int32_t* id = Slots(batch, sample, table);
-      for (int64_t slot = 0; slot < hotness; ++slot, ++number) {
+      for (int64_t slot = 0; slot < hotness; ++slot, ++use) {
         if (id[slot] == kEmpty) continue;
-        *number = numbers.Number(id[slot]);
-        if (numbers.count() > most) return false;  // there are at most `most` partial sums
-        const int32_t owner = partitioned ? Owner(first, id[slot]) : 0;
-        partial_sums += last_use[owner] != sample;
-        last_use[owner] = sample;
+        *use = ids.Add(id[slot], sample);
+        if (ids.count() > most) return false;  // there are at most `most` partial sums
+        const int32_t owner = partitioned ? partition_.Owner(id[slot]) : 0;
+        partial_sums += newest_sample[owner] != sample;
+        newest_sample[owner] = sample;
       }
     }
-    if (numbers.count() > partial_sums) return false;
-    distinct->vectors.assign(numbers.count() * pieces(), kNoRequest);
+    if (ids.count() > partial_sums) return false;
+    distinct->vectors.resize(ids.count() * pieces_);
+    distinct->ids = std::move(ids.all());
     return true;
   }
 
-  void Request(const Batch& batch, std::vector<Distinct>* distinct, Requests* requests) const {
-    std::vector<int32_t> last_use(ranks_, -1);  // the newest bag that requests a partial sum
-    int32_t bag = 0;
-    for (int64_t sample = 0; sample < batch.samples; ++sample) {
-      for (int64_t table = 0; table < tables(); ++table) {
-        const int32_t *begin = Slots(batch, sample, table), *end = begin + hotness_[table];
-        Distinct& own = (*distinct)[table];
-        if (own.once) {
-          RequestOnce(begin, own.numbers.data() + sample * hotness_[table], table, bag, &own,
-                      requests);
-          bag += pieces();
+  // Advances the cursors of a block by the requests and contributions of its samples; with kWrite
+  // writes them.
+  template <bool kWrite>
+  void Request(const Batch& batch, int64_t begin, int64_t end, std::vector<Distinct>* distinct,
+               const Outputs& outputs, Block* block) const {
+    // Copies, which stores of other integers cannot change.
+    const Outputs out = outputs;
+    const Partition partition = partition_;
+    Cursor* const cursors = block->owners.data();
+    int32_t* const bag_owners = block->bag_owners.data();
+    std::vector<int32_t> next = FirstIds(*distinct, begin);
+    const int32_t* ids = batch.ids + begin * slots_;
+    int32_t bag = begin * owners_.size();
+    for (int64_t sample = begin; sample < end; ++sample) {
+      for (int64_t table = 0; table < tables(); ids += tables_[table++].hotness) {
+        if (unique_ && (*distinct)[table].once) {
+          RequestOnce<kWrite>(ids, sample, table, &(*distinct)[table], &next[table], out, block);
+          bag += pieces_;
           continue;
         }
-        const int32_t divisor = Divisor(table, begin);
-        for (int64_t piece = table * pieces(); piece < (table + 1) * pieces(); ++piece, ++bag) {
-          for (const int32_t* id = begin; id < end; ++id) {
-            if (*id == kEmpty) continue;
-            const int32_t owner = Owner(piece, *id);
-            if (last_use[owner] != bag) {
-              requests->Contribute(requests->Add(owner, divisor), bag);
-              last_use[owner] = bag;
+        const int32_t* end_of_bag = ids + tables_[table].hotness;
+        for (int64_t piece = table * pieces_; piece < (table + 1) * pieces_; ++piece, ++bag) {
+          const int64_t *base = &bases_[piece * ranks_], step = steps_[piece];
+          int64_t owners = 0, length = 0;
+          // Whether an owner is new to the bag is not predictable, so that this does not branch.
+          const auto add = [&](uint32_t owner, int64_t local) {
+            Cursor& cursor = cursors[owner];
+            const bool is_new = cursor.bag != bag;
+            cursor.bag = bag;
+            if (kWrite) {
+              bag_owners[owners] = owner;
+            } else {
+              cursor.request += is_new;
             }
-            requests->AddRow(owner, Row(piece, owner, *id));
+            owners += is_new;
+            if (kWrite) out.rows[cursor.row] = base[owner] + local * step;
+            ++cursor.row;
+            ++length;
+          };
+          if (owners_[piece] < 0) {
+            for (const int32_t* id = ids; id < end_of_bag; ++id) {
+              if (*id != kEmpty) add(partition.Owner(*id), partition.Row(*id));
+            }
+          } else {
+            for (const int32_t* id = ids; id < end_of_bag; ++id) {
+              if (*id != kEmpty) add(owners_[piece], *id);
+            }
+          }
+          int32_t contribution = block->contribution;
+          block->contribution += owners;
+          for (int64_t i = 0; kWrite && i < owners; ++i, ++contribution) {
+            Cursor& cursor = cursors[bag_owners[i]];
+            const int32_t request = cursor.request++;
+            out.sizes[request] = cursor.row - cursor.bag_row;
+            cursor.bag_row = cursor.row;
+            out.inverse_permutation[contribution] = request;
+            out.bag_segments[contribution] = bag;
+            if (averages_) out.divisors[request] = tables_[table].mean ? length : 1;
+            if (!unique_) {
+              out.permutation[request] = bag;
+              continue;
+            }
+            const int32_t use = request + cursor.repeated_uses;
+            out.permutation[use] = bag;
+            out.vector_segments[use] = request;
+          }
+        }
+        if (kWrite && unique_ && averages_) out.counts[sample * tables() + table] = 1;
+      }
+    }
+  }
+
+  // The first distinct id of each table that appears in this sample or after it.
+  std::vector<int32_t> FirstIds(const std::vector<Distinct>& distinct, int64_t sample) const {
+    const auto before = [](const DistinctIds::Id& id, int64_t sample) {
+      return id.first_sample < sample;
+    };
+    std::vector<int32_t> first;
+    for (const Distinct& own : distinct) {
+      const auto& ids = own.ids;
+      first.push_back(std::lower_bound(ids.begin(), ids.end(), sample, before) - ids.begin());
+    }
+    return first;
+  }
+
+  // Requests the rows that first appear in a sample, from those of the distinct id `next` on.
+  template <bool kWrite>
+  void RequestOnce(const int32_t* ids, int64_t sample, int64_t table, Distinct* distinct,
+                   int32_t* next, const Outputs& out, Block* block) const {
+    const int32_t first = *next, all = distinct->ids.size(), length = Length(tables_[table], ids);
+    while (*next < all && distinct->ids[*next].first_sample == sample) ++*next;
+    const int64_t row = sample * tables() + table;
+    for (int64_t piece = 0; piece < pieces_; ++piece) {
+      for (int32_t i = first; i < *next; ++i) {
+        RequestRow<kWrite>(distinct->ids[i], table * pieces_ + piece, out,
+                           &distinct->vectors[i * pieces_ + piece], block);
+      }
+      if (kWrite) {
+        std::fill_n(out.bag_segments + block->contribution, length, row * pieces_ + piece);
+      }
+      block->contribution += length;
+    }
+    if (kWrite && averages_) out.counts[row] = tables_[table].mean ? std::max(1, length) : 1;
+  }
+
+  // Requests a piece of the row of a distinct id.
+  template <bool kWrite>
+  void RequestRow(const DistinctIds::Id& id, int64_t piece, const Outputs& out,
+                  Distinct::Vector* vector, Block* block) const {
+    const int32_t owner = Owner(piece, id.id);
+    Cursor& cursor = block->owners[owner];
+    if (kWrite) {
+      out.rows[cursor.row] = Row(piece, owner, id.id);
+      out.sizes[cursor.request] = 1;
+      if (averages_) out.divisors[cursor.request] = 1;
+      const int32_t use = cursor.request + cursor.repeated_uses;
+      std::fill_n(out.vector_segments + use, id.uses, cursor.request);
+      *vector = {cursor.request, use};
+    }
+    cursor.bag_row = ++cursor.row;
+    ++cursor.request;
+    cursor.repeated_uses += id.uses - 1;
+  }
+
+  // Allocates the outputs, and changes blocks' numbers of rows, requests and contributions to the
+  // places of their first ones.
+  Status Allocate(OpKernelContext* context, const Batch& batch, std::vector<Block>* blocks,
+                  Outputs* out) const {
+    const auto allocate = [&](int i, const TensorShape& shape, int32_t** data) {
+      Tensor* output;
+      TF_RETURN_IF_ERROR(context->allocate_output(i, shape, &output));
+      *data = output->flat<int32_t>().data();
+      return Status();
+    };
+    TF_RETURN_IF_ERROR(allocate(1, TensorShape({ranks_}), &out->rows_requested));
+    TF_RETURN_IF_ERROR(allocate(3, TensorShape({ranks_}), &out->requested));
+    Cursor next;
+    for (int64_t owner = 0; owner < ranks_; ++owner) {
+      const Cursor first = next;
+      for (Block& block : *blocks) {
+        Cursor& cursor = block.owners[owner];
+        const Cursor count = cursor;
+        cursor = next;
+        next.row += count.row;
+        next.bag_row = next.row;
+        next.request += count.request;
+        next.repeated_uses += count.repeated_uses;
+      }
+      out->rows_requested[owner] = next.row - first.row;
+      out->requested[owner] = next.request - first.request;
+    }
+    int32_t contributions = 0;
+    for (Block& block : *blocks) {
+      const int32_t count = block.contribution;
+      block.contribution = contributions;
+      contributions += count;
+    }
+    const TensorShape per_request({next.request}), per_contribution({contributions});
+    const bool counted = averages_ && unique_;
+    TF_RETURN_IF_ERROR(allocate(0, TensorShape({next.row}), &out->rows));
+    TF_RETURN_IF_ERROR(allocate(2, per_request, &out->sizes));
+    TF_RETURN_IF_ERROR(allocate(4, per_contribution, &out->inverse_permutation));
+    TF_RETURN_IF_ERROR(allocate(5, per_contribution, &out->bag_segments));
+    TF_RETURN_IF_ERROR(allocate(6, per_contribution, &out->permutation));
+    TF_RETURN_IF_ERROR(
+        allocate(7, unique_ ? per_contribution : TensorShape({0}), &out->vector_segments));
+    TF_RETURN_IF_ERROR(allocate(
+        8, counted ? TensorShape({batch.samples, tables()}) : TensorShape({0, 0}), &out->counts));
+    TF_RETURN_IF_ERROR(allocate(9, averages_ ? per_request : TensorShape({0}), &out->divisors));
+    return Status();
+  }
+
+  // Writes the contributions of rows that are requested once, for the bags of a block of samples.
+  void ContributeOnce(const Batch& batch, int64_t begin, int64_t end,
+                      const std::vector<Distinct>& distinct, int32_t contribution,
+                      int32_t contributions, const Outputs& out) const {
+    int32_t bag = begin * tables() * pieces_;
+    for (int64_t sample = begin; sample < end; ++sample) {
+      for (int64_t table = 0; table < tables(); ++table) {
+        const Distinct& own = distinct[table];
+        const int64_t hotness = tables_[table].hotness;
+        const int32_t* ids = Slots(batch, sample, table);
+        const Use* uses = own.uses + sample * hotness;
+        for (int64_t piece = 0; piece < pieces_; ++piece, ++bag) {
+          if (!own.once) {
+            while (contribution < contributions && out.bag_segments[contribution] == bag) {
+              ++contribution;
+            }
+            continue;
+          }
+          for (int64_t slot = 0; slot < hotness; ++slot) {
+            if (ids[slot] == kEmpty) continue;
+            const Distinct::Vector& vector = own.vectors[uses[slot].number * pieces_ + piece];
+            out.inverse_permutation[contribution++] = vector.vector;
+            out.permutation[vector.first_use + uses[slot].nth] = bag;
           }
         }
       }
     }
   }
 
-  // Adds the rows of a sample's ids in a table, from `bag` on, to its bags.
-  void RequestOnce(const int32_t* ids, const int32_t* numbers, int64_t table, int32_t bag,
-                   Distinct* distinct, Requests* requests) const {
-    for (int64_t piece = 0; piece < pieces(); ++piece, ++bag) {
-      for (int64_t slot = 0; slot < hotness_[table]; ++slot) {
-        if (ids[slot] == kEmpty) continue;
-        RequestId& vector = distinct->vectors[numbers[slot] * pieces() + piece];
-        if (vector == kNoRequest) {
-          const int64_t facts = table * pieces() + piece;
-          const int32_t owner = Owner(facts, ids[slot]);
-          vector = requests->Add(owner, 1);
-          requests->AddRow(owner, Row(facts, owner, ids[slot]));
-        }
-        requests->Contribute(vector, bag);
-      }
-    }
-  }
-
-  // Writes the requests, sorted by owner, and the contributions.
-  Status WriteSorted(OpKernelContext* context, const Requests& requests) const {
-    int64_t count = 0, rows = 0;
-    std::vector<int32_t> first;  // request to each owner
-    for (const Requests::OfOwner& owner : requests.owners) {
-      first.push_back(count);
-      count += owner.sizes.size();
-      rows += owner.rows.size();
-    }
-    const int64_t contributions = requests.vectors.size();
-    const int64_t lengths[] = {rows,
-                               ranks_,
-                               count,
-                               ranks_,
-                               contributions,
-                               contributions,
-                               contributions,
-                               unique_ ? contributions : 0,
-                               0,
-                               averages() ? count : 0};
-    int32_t* out[10];
-    for (int i = 0; i < 10; ++i) {
-      if (i == 8) continue;  // WriteCounts
-      Tensor* output;
-      TF_RETURN_IF_ERROR(context->allocate_output(i, TensorShape({lengths[i]}), &output));
-      out[i] = output->flat<int32_t>().data();
-    }
-    int32_t *row = out[0], *size = out[2], *divisor = out[9];
-    for (int64_t rank = 0; rank < ranks_; ++rank) {
-      const Requests::OfOwner& owner = requests.owners[rank];
-      out[1][rank] = owner.rows.size();
-      out[3][rank] = owner.sizes.size();
-      row = std::copy(owner.rows.begin(), owner.rows.end(), row);
-      size = std::copy(owner.sizes.begin(), owner.sizes.end(), size);
-      if (averages()) divisor = std::copy(owner.divisors.begin(), owner.divisors.end(), divisor);
-    }
-    int32_t *vectors = out[4], *bags = out[5], *permutation = out[6];
-    for (int64_t i = 0; i < contributions; ++i) {
-      const RequestId id = requests.vectors[i];
-      vectors[i] = first[id >> 32] + static_cast<int32_t>(id);
-    }
-    std::copy_n(requests.bags.data(), contributions, bags);
-    if (!unique_) {  // each vector has one contribution
-      for (int64_t i = 0; i < contributions; ++i) permutation[vectors[i]] = bags[i];
-      return Status();
-    }
-    // The same contributions, sorted by vector.
-    std::vector<int32_t> begin(count + 1, 0);
-    for (int64_t i = 0; i < contributions; ++i) ++begin[vectors[i] + 1];
-    std::partial_sum(begin.begin(), begin.end(), begin.begin());
-    for (int64_t i = 0; i < contributions; ++i) {
-      const int32_t at = begin[vectors[i]]++;
-      permutation[at] = bags[i];
-      out[7][at] = vectors[i];
-    }
-    return Status();
-  }
-
-  std::vector<int64_t> vocab_sizes_, owners_, bases_, steps_, hotness_, first_slots_;
-  std::vector<bool> mean_, variable_;
-  int64_t ranks_, slots_ = 0;
-  bool unique_;
+  std::vector<Table> tables_;
+  std::vector<uint32_t> offsets_, bounds_;  // of the ids in each slot
+  std::vector<int64_t> owners_, bases_, steps_;
+  int64_t ranks_, pieces_, slots_ = 0, most_owners_ = 0;
+  Partition partition_{1};
+  bool averages_ = false, unique_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("Dlrm>RouteBags").Device(tensorflow::DEVICE_CPU), RouteBagsOp);

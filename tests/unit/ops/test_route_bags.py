@@ -49,8 +49,13 @@ def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, samples, uni
     ids = random_ids(rng, BAGS, SIZES, (samples,))
     routed = route_bags(tf.constant(ids), BAGS, SIZES, owners, bases, steps, RANKS, unique)
     found = {name: value.numpy() for name, value in routed._asdict().items()}
-    needed = needed_rows(ids, owners, bases, steps)
+    sums, requested = check_requests(found, needed_rows(ids, owners, bases, steps), unique)
+    if unique:
+        assert requested[0] < sums[0] and (requested[1] == sums[1]) == (samples == SAMPLES)
 
+
+def check_requests(found, needed, unique):
+    """Checks arrays of `RoutedBags`; returns the partial sums and the requests of each table."""
     ranks = np.repeat(np.arange(RANKS), found["requested"])
     parts = np.split(found["rows"], np.cumsum(found["sizes"])[:-1])
     vectors = [[(rank, row) for row in part] for rank, part in zip(ranks, parts)]
@@ -75,8 +80,25 @@ def test_route_bags_requests_the_sums_that_make_up_each_bag(pieces, samples, uni
         distinct[table] |= {(piece, *row) for row in rows}
     expected = [min(n, len(rows)) if unique else n for n, rows in zip(sums, distinct)]
     assert len(vectors) == sum(expected)
-    if unique:
-        assert expected[0] < sums[0] and (expected[1] == sums[1]) == (samples == SAMPLES)
+    return sums, expected
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7, 8, 1000, 2**20 + 1])
+def test_route_bags_partitions_rows_of_the_largest_tables(ranks, rng):
+    """A table of 2^31 - 1 rows, whose ids are requested at id mod N as row id div N."""
+    rows = 2**31 - 1
+    multiples = rng.integers(1, rows // ranks + 1, 200) * ranks
+    ids = np.concatenate([multiples - 1, multiples, rng.integers(0, rows, 200), [0, rows - 1]])
+    ids = np.minimum(ids, rows - 1)[:, None]
+    owners, steps = np.full((1, 1), -1), np.ones((1, 1), int)
+    bases = np.zeros((1, 1, ranks), int)
+    routed = route_bags(
+        tf.constant(ids, tf.int32), Bags.one_hot(1), [rows], owners, bases, steps, ranks, False
+    )
+    order = np.argsort(ids[:, 0] % ranks, kind="stable")
+    np.testing.assert_array_equal(routed.rows, ids[order, 0] // ranks)
+    np.testing.assert_array_equal(routed.permutation, order)
+    np.testing.assert_array_equal(routed.requested, np.bincount(ids[:, 0] % ranks, None, ranks))
 
 
 @pytest.mark.parametrize("unique", [False, True])
