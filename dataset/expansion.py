@@ -11,25 +11,22 @@ import tensorflow as tf
 from dataset.errors import DatasetError
 from dataset.multihot_maps import MapRule, MultiHotMaps, draw
 
-#: Largest size of the maps in memory, unless given.
-DEFAULT_LIMIT = 32 << 30
-
 
 def maps_in_memory(
-    rule: MapRule, tables: Sequence[int] | None = None, limit: int = DEFAULT_LIMIT
+    rule: MapRule, tables: Sequence[int] | None = None, limit: int | None = None
 ) -> MultiHotMaps:
     """Draws the maps that `expanded` needs.
 
     Args:
         rule: the rule; its rows are the vocabulary sizes.
         tables: tables whose ids this process reads; default: all.
-        limit: largest size in bytes.
+        limit: largest size in bytes; default: any.
 
     Raises:
         DatasetError: the maps are larger, or memory is exhausted.
     """
     needed = rule.nbytes(tables)
-    if needed > limit:
+    if limit is not None and needed > limit:
         raise DatasetError(
             f"maps of the multi-hot data: expected at most {limit:,} bytes of memory, found "
             f"{needed:,}; write the multi-hot data with python3 -m dataset.multihot, which keeps "

@@ -86,7 +86,10 @@ def build(config: Config, cluster: ProcessGroup, shape: SampleShape | None = Non
         and chosen.name == "native"
         and exchanges_complete_tables(placement, speed.dedup_ids)
     )
-    data = source.load(own_tables if model_parallel_input else None, cluster)
+    data = source.load(
+        own_tables if model_parallel_input else None, cluster,
+        environment.host_bytes(cluster.local_size, placement.bytes_of(cluster.rank)),
+    )  # fmt: skip
     if config.job.mode == "train" and not data.steps_per_epoch:
         samples = data.facts["train_samples"]
         problem = f"larger than the {samples} samples in {config.data.data_dir}/train"

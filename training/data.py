@@ -102,12 +102,17 @@ class _FileData:
             self.bags = self._rule.bags
         self.separate_tables = all(map(_is_separate, self._train.table_columns))
 
-    def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
-        """Returns the batches; see `dataset.reader.batches` for `tables`."""
+    def load(
+        self, tables: Sequence[int] | None, cluster: ProcessGroup, host_bytes: int | None = None
+    ) -> Data:
+        """Returns the batches; see `dataset.reader.batches` for `tables`.
+
+        `host_bytes` bounds the memory of the maps of --multi_hot.
+        """
         config, batch = self._config, self._batch_size
         ahead = reader.ReadAhead(config.prefetch, config.parallel_reads)
         rule, stored = self._rule, None if self._rule else self.bags
-        maps = None if rule is None else maps_in_memory(rule, tables)
+        maps = None if rule is None else maps_in_memory(rule, tables, host_bytes)
 
         def read(*arguments: Any, ahead: reader.ReadAhead, **options: Any) -> tf.data.Dataset:
             batches = reader.batches(*arguments, tables=tables, bags=stored, ahead=ahead, **options)
@@ -190,7 +195,10 @@ class _SyntheticData:
         if data.hotness is not None:
             self.bags = Bags.of(data.ids_per_sample("hotness", len(self.vocab_sizes)))
 
-    def load(self, tables: Sequence[int] | None, cluster: ProcessGroup) -> Data:
+    def load(
+        self, tables: Sequence[int] | None, cluster: ProcessGroup, host_bytes: int | None = None
+    ) -> Data:
+        """Returns the batches; uses no memory that `host_bytes` could bound."""
         steps, seed = self._steps, self._training.seed
 
         def train(epoch: int, start_step: int = 0) -> Iterable[Batch]:

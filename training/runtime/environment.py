@@ -117,6 +117,19 @@ def memory_per_rank(local_size: int) -> int | None:
     return None if free is None else int(free * 0.8)
 
 
+def host_bytes(local_size: int, table_bytes: int) -> int:
+    """Returns the host memory of one rank beside its tables: 80 % of its share of what is free.
+
+    Args:
+        local_size: ranks on this machine.
+        table_bytes: bytes of the rank's tables, which are in host memory without a GPU.
+    """
+    import tensorflow as tf
+
+    on_host = 0 if tf.config.get_visible_devices("GPU") else table_bytes
+    return max(0, int(memory.available() * 0.8 / local_size) - on_host)
+
+
 def peak_memory() -> dict[str, int | None]:
     """Returns {peak_resident_bytes, peak_gpu_bytes} of this process; the latter may be None."""
     import tensorflow as tf

@@ -15,6 +15,7 @@ from tests.support.dataset.feature_specs import SIZES, SpecDataset
 from training import build as build_module
 from training.build import build
 from training.config import Config
+from training.runtime import environment
 from training.runtime.errors import UserError
 from training.runtime.process_group import SingleProcessGroup
 
@@ -100,6 +101,26 @@ def test_tables_larger_than_the_memory_are_refused():
     config = synthetic(memory_per_rank="1KiB", placement="table")
     with pytest.raises(PlacementError, match="table 2"):
         build(config, SingleProcessGroup())
+
+
+@pytest.mark.parametrize("ranks, gpus", [(1, []), (2, []), (2, ["GPU:0"])])
+def test_maps_have_what_tables_leave_of_the_memory(ranks, gpus, monkeypatch):
+    monkeypatch.setattr(environment.memory, "available", lambda: 1000)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: gpus)
+    share = 800 // ranks
+    assert environment.host_bytes(ranks, 300) == (share if gpus else share - 300)
+    assert environment.host_bytes(ranks, 900) == (share if gpus else 0)
+
+
+def test_maps_that_do_not_fit_beside_the_tables_are_refused(tmp_path, rng, monkeypatch):
+    SpecDataset(tmp_path, rng)
+    config = config_of(
+        data_dir=str(tmp_path), multi_hot=",".join("3" for _ in SIZES), memory_per_rank="1GiB"
+    )
+    monkeypatch.setattr(environment.memory, "available", lambda: 4000)
+    with pytest.raises(DatasetError, match="maps of the multi-hot data: expected at most") as error:
+        build(config, SingleProcessGroup())
+    assert error.value.flag == "multi_hot"
 
 
 def test_data_of_another_layout_is_refused(small_dataset):
