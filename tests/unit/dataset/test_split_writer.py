@@ -8,7 +8,7 @@ import pytest
 from dataset import DatasetError, open_split, validate
 from dataset.chunks import CHUNK_SAMPLES
 from dataset.split_writer import SplitWriter
-from ops.bags import Bags
+from ops.bags import MAX_HOTNESS, Bags
 from tests.support.dataset import multi_hot
 from tests.support.dataset.multi_hot import FIXED, VARIABLE, VOCAB_SIZES, random_samples
 
@@ -205,6 +205,19 @@ def test_refused_call_adds_no_samples(tmp_path, rng, case):
         add_all(writer, good, [])
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert open_split(tmp_path / "a").bags == open_split(tmp_path / "b").bags == VARIABLE
+
+
+def test_longest_supported_list_is_written_and_read(tmp_path, rng):
+    bags = Bags.of([MAX_HOTNESS, 1], variable=[True, False])
+    label, dense, one = np.ones(1, int), np.ones((1, 13), np.int32), np.zeros((1, 1), int)
+    ids = rng.integers(0, 9, MAX_HOTNESS + 1)
+    with SplitWriter(tmp_path, [9, 5], bags) as writer:
+        with pytest.raises(DatasetError, match=r"table 0, sample 0: ids: .*at most 65536.*65537"):
+            writer.add(label, dense, [(ids, [MAX_HOTNESS + 1]), one])
+        writer.add(label, dense, [(ids[:-1], [MAX_HOTNESS]), one])
+    found = open_split(tmp_path)
+    assert (found.bags, found.samples) == (bags, 1)
+    assert (tmp_path / "category_0.bin").read_bytes() == ids[:-1].astype(np.int8).tobytes()
 
 
 def test_writer_refuses_an_empty_split_and_a_fixed_layout(tmp_path):
