@@ -27,6 +27,7 @@ from dataset import command_line, encode, files, layouts, metadata, transforms, 
 from dataset.chunks import CHUNK_SAMPLES, ChunkReader, largest_ids
 from dataset.columns import TRANSFORMS
 from dataset.errors import DatasetError
+from dataset.hotness import check_recorded_pooling
 from dataset.opening import open_split
 from dataset.rewrite import each_chunk, rewrite
 from dataset.stored_types import Declared
@@ -149,8 +150,8 @@ def find_bags(
         destination: the folder to write.
 
     Raises:
-        DatasetError: the given hotness differs from the train split's, or the train split has lists
-            of varying length, which raw records cannot hold.
+        DatasetError: the given hotness or pooling differs from the train split's, or the train
+            split has lists of varying length, which raw records cannot hold.
     """
     train, content = _train_metadata(destination)
     if content is None:
@@ -169,6 +170,8 @@ def find_bags(
         raise DatasetError.mismatch(None, what, list(bags.hotness), list(hotness), flag="hotness")
     if bags.is_one_hot:
         return hotness, pooling
+    if metadata.records_pooling(content):
+        check_recorded_pooling(train, bags, pooling)
     return bags.hotness, bags.pooling if pooling is None else pooling
 
 

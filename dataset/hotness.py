@@ -111,6 +111,28 @@ def parse_pooling(text: str, where: str) -> list[str]:
     return list(make_bags(None, names, len(names), where, flag="pooling").pooling)
 
 
+def check_recorded_pooling(path: str, bags: Bags, declared_pooling: Sequence[str] | None) -> None:
+    """Compares the pooling that a file records with the declared one.
+
+    Args:
+        path: the data or its file, for errors.
+        bags: the bags with the recorded pooling.
+        declared_pooling: one name, or one for each feature, or None.
+
+    Raises:
+        DatasetError: they differ for a feature that may have several ids, or none.
+    """
+    if declared_pooling is None:
+        return
+    names = make_bags(None, declared_pooling, bags.features, "--pooling", flag="pooling").pooling
+    for table, (feature, name) in enumerate(zip(bags.each(), names)):
+        if name != feature.pooling and (feature.hotness > 1 or feature.variable):
+            what = f"--pooling contradicts the data: pooling of table {table}"
+            raise DatasetError.mismatch(
+                path, what, feature.pooling, name, flag="pooling", table=table
+            )
+
+
 def check_declared(
     path: str,
     bags: Bags,

@@ -22,7 +22,7 @@ from dataset.describe import (
     from_metadata,
 )
 from dataset.errors import DatasetError
-from dataset.hotness import make_bags
+from dataset.hotness import check_recorded_pooling, make_bags
 from dataset.stored_types import Declared
 from ops.bags import Bags
 from storage import structured
@@ -97,8 +97,15 @@ class Hints(NamedTuple):
             features: number of features.
 
         Raises:
-            DatasetError: a list has another length, or the lists of the train split vary in length.
+            DatasetError: a list has another length, the user's lists contradict the metadata, or
+                the lists of the train split vary in length.
         """
+        bags = self._find_bags(folder, features)
+        if self.metadata is not None and metadata.records_pooling(self.metadata):
+            check_recorded_pooling(folder, bags, self.declared.pooling)
+        return bags
+
+    def _find_bags(self, folder, features):
         given, known = self.declared.hotness, None
         if self.metadata is not None:
             known = metadata.bags(self.metadata, folder)

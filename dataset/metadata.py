@@ -216,6 +216,11 @@ def bags(content: Mapping[str, Any], where: str) -> Bags:
     )
 
 
+def records_pooling(content: Mapping[str, Any]) -> bool:
+    """Returns whether a metadata dictionary records how the vectors of several ids are pooled."""
+    return "format_version" in content or "pooling_per_table" in content
+
+
 def build(
     layout: str,
     samples: int,

@@ -58,6 +58,7 @@ def open_split(
     content = metadata.read(folder) if files.is_folder(folder) else None
     if content is not None and "format_version" in content:
         description = _open_own(folder, layout, vocab_sizes, content)
+        hotness.check_recorded_pooling(folder, description.bags, declared.pooling)
     else:
         if content is None and claim.is_unfinished(folder):
             # Some files may have their final names: they look like the seed benchmark's.

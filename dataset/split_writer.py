@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, NoReturn, Union
 
 import numpy as np
 
@@ -120,27 +120,37 @@ class SplitWriter:
         """Adds n samples.
 
         Args:
-            label: [n], 0 or 1.
+            label: [n] or [n, 1], 0 or 1.
             dense: [n, dense features], of the dtype given to the constructor.
             ids: for each feature, its ids.
 
         Raises:
-            DatasetError: an array has another shape or dtype, or a list is longer than its
-                feature's hotness: the call adds no samples. Or (possibly in a later call) a value
-                is invalid.
+            DatasetError: an argument is not an array or has another shape or dtype, or a list is
+                longer than its feature's hotness: the call adds no samples. Or (possibly in a later
+                call) a value is invalid.
         """
-        samples = len(label)
-        arrays = [np.asarray(label).reshape(samples, 1), np.asarray(dense)]
+        labels = self._array("label", label)
+        if labels.ndim != 1 and labels.shape[1:] != (1,):
+            self._refuse("shape of label", "[n]", list(labels.shape))
+        samples = len(labels)
+        arrays = [labels.reshape(samples, 1), self._array("dense", dense)]
         starts, longest = {}, {}
+        if not isinstance(ids, Sequence) and not np.ndim(ids):
+            self._refuse("ids", "a list of the ids of each feature", f"a {type(ids).__name__}")
         if len(ids) != self._bags.features:
             self._refuse("features with ids", self._bags.features, len(ids))
         for table, one in enumerate(ids):
+            what = f"ids of table {table}"
             if table not in self._boundaries:
-                arrays.append(np.asarray(one))
+                if isinstance(one, tuple):
+                    self._refuse(what, "one array", "a tuple")
+                arrays.append(self._array(what, one))
                 continue
-            if not isinstance(one, tuple):
-                self._refuse(f"ids of table {table}", "ids and the lengths of lists", "one array")
-            values, lengths = (np.asarray(array) for array in one)
+            if not isinstance(one, tuple) or len(one) != 2:
+                found = f"a tuple of {len(one)}" if isinstance(one, tuple) else "one array"
+                self._refuse(what, "ids and the lengths of lists", found)
+            values = self._array(what, one[0])
+            lengths = self._array(f"lengths of table {table}", one[1])
             longest[table] = self._check_lengths(table, values, lengths, samples)
             starts[table] = np.zeros(samples + 1, np.int64)
             np.cumsum(lengths, out=starts[table][1:])
@@ -158,6 +168,15 @@ class SplitWriter:
             end = min(samples, begin + CHUNK_SAMPLES - self._waiting)
             self._keep(arrays, starts, begin, end)
             begin = end
+
+    def _array(self, what, given):
+        """Returns an argument as an array."""
+        try:
+            return np.asarray(given)
+        except (TypeError, ValueError) as error:
+            # Rows of different lengths.
+            found = f"a {type(given).__name__} ({str(error).splitlines()[0]})"
+            self._refuse(what, "an array", found)
 
     def _keep(self, arrays, starts, begin, end):
         """Keeps some samples of a call until their chunk is complete."""
@@ -217,7 +236,7 @@ class SplitWriter:
             self._refuse(what, f"at most {bound}, the hotness", longest, table=table, sample=sample)
         return longest
 
-    def _refuse(self, what: str, expected: Any, found: Any, **fields: Any) -> None:
+    def _refuse(self, what: str, expected: Any, found: Any, **fields: Any) -> NoReturn:
         raise DatasetError.mismatch(self._folder, what, expected, found, **fields)
 
     def _write(self, last):

@@ -17,6 +17,7 @@ from dataset import files
 from dataset.columns import CATEGORICAL, DENSE, LABEL, Column, DatasetDescription
 from dataset.describe import DENSE_FEATURES
 from dataset.errors import DatasetError
+from dataset.hotness import make_bags
 from dataset.numpy_files import StoredArray, npy_array, npz_arrays
 from ops.bags import Bags
 
@@ -150,6 +151,7 @@ def _parts(folder, day, tables, layout) -> list[_Part]:
     else:
         path = os.path.join(folder, f"day_{day}_sparse_multi_hot.npz")
         arrays = npz_arrays(path, dtype, tables)
+        make_bags([array.width for array in arrays], None, tables, path)
         parts += [_Part(path, CATEGORICAL, table, array) for table, array in enumerate(arrays)]
     expected = parts[0].array.rows
     for part in parts:

@@ -46,12 +46,12 @@ class Bags:
     """The slots of all features of a batch; each feature has a table.
 
     Attributes:
-        hotness: slots of each feature, at least 1.
+        hotness: slots of each feature, from 1 to `MAX_HOTNESS`.
         pooling: name in `POOLING` for each feature.
         variable: for each feature, whether its slots may be empty.
 
     Raises:
-        ValueError: the lengths differ, a hotness is below 1, or a pooling is unknown.
+        ValueError: the lengths differ, a hotness is out of range, or a pooling is unknown.
     """
 
     hotness: tuple[int, ...]
@@ -63,8 +63,9 @@ class Bags:
         if len(lengths) != 1:
             raise ValueError(f"bags: expected lists of one length, found {sorted(lengths)}")
         for feature, (ids, pooling) in enumerate(zip(self.hotness, self.pooling)):
-            if ids < 1:
-                raise ValueError(f"feature {feature}: hotness: expected at least 1, found {ids}")
+            if not 1 <= ids <= MAX_HOTNESS:
+                bounds = f"1 to {MAX_HOTNESS}"
+                raise ValueError(f"feature {feature}: hotness: expected {bounds}, found {ids}")
             if pooling not in POOLING:
                 names = " or ".join(POOLING)
                 raise ValueError(f"feature {feature}: pooling: expected {names}, found {pooling!r}")
@@ -145,7 +146,7 @@ class Bags:
             features: number of features.
 
         Raises:
-            ValueError: the description is not of so many features.
+            ValueError: the description is not of so many features, or its bags are invalid.
         """
         if description is None:
             return cls.one_hot(features)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import split_bin
-from dataset import DatasetError, hotness, metadata, open_dataset, open_split
+from dataset import DatasetError, convert, hotness, metadata, open_dataset, open_split
 from dataset.stored_types import Declared
 from ops.bags import Bags
 from tests.support.dataset import multi_hot
@@ -106,6 +106,87 @@ def test_flags_that_contradict_the_data_are_refused(tmp_path, rng, declared, fla
         with pytest.raises(DatasetError) as caught:
             open_split(tmp_path / folder, declared=declared)
         assert caught.value.flag == flag
+
+
+def write_own_per_table(folder, drawn):
+    multi_hot.write_per_table(folder, drawn)
+    return folder
+
+
+def write_lists(folder, drawn):
+    lists = [ids if table not in (2, 3) else (ids.ravel(), np.full(len(ids), ids.shape[1]))
+             for table, ids in enumerate(drawn.ids)]  # fmt: skip
+    multi_hot.write_per_table(folder, drawn._replace(ids=lists, bags=VARIABLE))
+    return folder
+
+
+def write_own_three_file(folder, drawn):
+    multi_hot.write_per_table(folder / "source", drawn)
+    source = [str(folder / "source"), str(folder / "own")]
+    assert convert.main([*source, "--layout=three_file"]) == 0
+    return folder / "own"
+
+
+def write_seed(folder, drawn):
+    multi_hot.write_three_file(folder, drawn, pooling_per_table=list(drawn.bags.pooling))
+    return folder
+
+
+def write_raw_with_metadata(folder, drawn):
+    multi_hot.write_raw(folder / "x.bin", drawn)
+    content = {
+        "vocab_sizes": VOCAB_SIZES,
+        "hotness_per_table": list(drawn.bags.hotness),
+        "pooling_per_table": list(drawn.bags.pooling),
+    }
+    (folder / "metadata.json").write_text(json.dumps(content))
+    return folder / "x.bin"
+
+
+def write_test_without_metadata(folder, drawn):
+    for name in ("train", "test"):
+        multi_hot.write_per_table(folder / name, drawn)
+    (folder / "test" / "metadata.json").unlink()
+    return folder / "test"
+
+
+@pytest.mark.parametrize("write", [
+    write_own_per_table, write_lists, write_own_three_file, write_seed, write_raw_with_metadata,
+    write_test_without_metadata,
+])  # fmt: skip
+def test_pooling_that_contradicts_the_recorded_one_is_refused(tmp_path, rng, write):
+    path = write(tmp_path / "a", random_samples(rng, 9))
+    recorded = open_split(path).bags
+    assert recorded.pooling[1:] == FIXED.pooling[1:]
+    # Of table 0, which has one id per sample, it has no effect.
+    for pooling in (FIXED.pooling, ("mean", *FIXED.pooling[1:])):
+        found = open_split(path, declared=Declared(pooling=pooling)).bags
+        assert (found.pooling[1:], found.hotness) == (FIXED.pooling[1:], FIXED.hotness)
+    for table in (1, 2, 3, 4):
+        right = FIXED.pooling[table]
+        wrong = "mean" if right == "sum" else "sum"
+        pooling = [*FIXED.pooling[:table], wrong, *FIXED.pooling[table + 1 :]]
+        with pytest.raises(DatasetError, match="--pooling contradicts the data") as caught:
+            open_split(path, declared=Declared(pooling=pooling))
+        error = caught.value
+        assert "\n" not in str(error)
+        assert (error.flag, error.path, error.table) == ("pooling", str(path), table)
+        assert (error.expected, error.found) == (right, wrong)
+    with pytest.raises(DatasetError, match=r"contradicts the data: pooling of table 1: .* sum, .*"):
+        open_split(path, declared=Declared(pooling=["mean"]))
+
+
+def test_split_bin_refuses_another_pooling_than_the_train_split(tmp_path, rng, capsys):
+    multi_hot.write_per_table(tmp_path / "train", random_samples(rng, 9))
+    multi_hot.write_raw(tmp_path / "x.bin", random_samples(rng, 9))
+    arguments = [str(tmp_path / "x.bin"), str(tmp_path / "test"), "--split_categories"]
+    assert split_bin.main([*arguments, "--pooling=mean"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    expected = "--pooling contradicts the data: pooling of table 1: expected sum, found mean"
+    assert f"{tmp_path / 'train'}: {expected}" in line
+    assert not (tmp_path / "test").exists()
+    assert split_bin.main([*arguments, f"--pooling={','.join(FIXED.pooling)}"]) == 0
+    assert open_split(tmp_path / "test").bags == FIXED
 
 
 def test_pooling_of_one_hot_data_is_refused(tmp_path, rng):

@@ -8,7 +8,7 @@ import pytest
 from dataset import DatasetError, open_split, validate
 from dataset.chunks import CHUNK_SAMPLES
 from dataset.split_writer import SplitWriter
-from ops.bags import Bags
+from ops.bags import MAX_HOTNESS, Bags
 from tests.support.dataset import multi_hot
 from tests.support.dataset.multi_hot import FIXED, VARIABLE, VOCAB_SIZES, random_samples
 
@@ -143,6 +143,50 @@ WRONG = {
     "dense shape": (lambda d: d._replace(dense=d.dense[:, :5]), r"dense: expected \[30, 13\]"),
     "too few features": (lambda d: d._replace(ids=d.ids[:4]), "features with ids: expected 5"),
     "one id": (lambda d: replaced(d, 1, d.ids[1][:, :1]), r"table 1: expected \[30, 3\]"),
+    "two labels": (
+        lambda d: d._replace(label=np.stack([d.label] * 2, 1)),
+        r"shape of label: expected \[n\], found \[30, 2\]",
+    ),
+    "no labels": (lambda d: d._replace(label=1), r"shape of label: expected \[n\], found \[\]"),
+    "ragged labels": (
+        lambda d: d._replace(label=[[1], [0, 1]] * 15), "label: expected an array, found a list"
+    ),
+    "text labels": (lambda d: d._replace(label=["1"] * 30), "dtype of label: expected integers"),
+    "ragged dense": (
+        lambda d: d._replace(dense=[*d.dense[1:].tolist(), [1, 2]]),
+        "dense: expected an array, found a list",
+    ),
+    "dense lists": (lambda d: d._replace(dense=d.dense.tolist()), "dtype of dense: .*found int64"),
+    "text dense": (lambda d: d._replace(dense=d.dense.astype(str)), "dtype of dense"),
+    "no list of features": (lambda d: d._replace(ids=iter(d.ids)), "ids: expected a list of the"),
+    "nothing": (lambda d: d._replace(ids=None), "ids: expected a list of the ids of each feature"),
+    "lists for an array": (
+        lambda d: replaced(d, 1, (d.ids[1].ravel(), np.full(30, 3))),
+        "ids of table 1: expected one array, found a tuple",
+    ),
+    "ragged array": (
+        lambda d: replaced(d, 1, [[1, 2, 3], [1]] * 15), "ids of table 1: expected an array, found"
+    ),
+    "text ids": (
+        lambda d: replaced(d, 1, d.ids[1].astype(str)), "dtype of table 1: expected integers"
+    ),
+    "missing ids": (lambda d: replaced(d, 1, None), r"shape of table 1: .*found \[\]"),
+    "three arrays": (
+        lambda d: replaced(d, 2, (*d.ids[2], d.ids[2][1])),
+        "table 2: expected ids and the lengths of lists, found a tuple of 3",
+    ),
+    "ragged values": (
+        lambda d: replaced(d, 2, ([[1, 2], [1]], d.ids[2][1])),
+        "ids of table 2: expected an array, found a list",
+    ),
+    "ragged lengths": (
+        lambda d: replaced(d, 2, (d.ids[2][0], [[1], [1, 2]])),
+        "lengths of table 2: expected an array, found a list",
+    ),
+    "text values": (
+        lambda d: replaced(d, 2, (d.ids[2][0].astype(str), d.ids[2][1])), "dtype of table 2"
+    ),
+    "no values": (lambda d: replaced(d, 2, (None, d.ids[2][1])), "shapes of table 2"),
     "array for lists": (lambda d: replaced(d, 2, d.ids[2][0]), "table 2: expected ids and the len"),
     "float ids": (lambda d: replaced(d, 4, d.ids[4] / 2), "dtype of table 4: expected integers"),
     "sum": (
@@ -205,6 +249,38 @@ def test_refused_call_adds_no_samples(tmp_path, rng, case):
         add_all(writer, good, [])
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert open_split(tmp_path / "a").bags == open_split(tmp_path / "b").bags == VARIABLE
+
+
+def test_tuple_with_the_shape_of_the_ids_is_refused(tmp_path):
+    """Two samples of two ids: (ids, lengths) has the shape of one array."""
+    writer = SplitWriter(tmp_path, [9], Bags.of([2]))
+    message = "ids of table 0: expected one array, found a tuple"
+    with pytest.raises(DatasetError, match=message), writer:
+        writer.add(np.ones(2, int), np.ones((2, 13), np.int32), [(np.ones(2, int),) * 2])
+
+
+def test_labels_may_be_a_column_and_lengths_any_integers(tmp_path, rng):
+    drawn = random_samples(rng, 50, VARIABLE)
+    ids = [(one[0], one[1].astype("uint64")) if isinstance(one, tuple) else one.tolist()
+           for one in drawn.ids]  # fmt: skip
+    with SplitWriter(tmp_path / "a", VOCAB_SIZES, VARIABLE) as writer:
+        writer.add(drawn.label[:, None], drawn.dense, ids)
+    with SplitWriter(tmp_path / "b", VOCAB_SIZES, VARIABLE) as writer:
+        add_all(writer, drawn, [])
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_longest_supported_list_is_written_and_read(tmp_path, rng):
+    bags = Bags.of([MAX_HOTNESS, 1], variable=[True, False])
+    label, dense, one = np.ones(1, int), np.ones((1, 13), np.int32), np.zeros((1, 1), int)
+    ids = rng.integers(0, 9, MAX_HOTNESS + 1)
+    with SplitWriter(tmp_path, [9, 5], bags) as writer:
+        with pytest.raises(DatasetError, match=r"table 0, sample 0: ids: .*at most 65536.*65537"):
+            writer.add(label, dense, [(ids, [MAX_HOTNESS + 1]), one])
+        writer.add(label, dense, [(ids[:-1], [MAX_HOTNESS]), one])
+    found = open_split(tmp_path)
+    assert (found.bags, found.samples) == (bags, 1)
+    assert (tmp_path / "category_0.bin").read_bytes() == ids[:-1].astype(np.int8).tobytes()
 
 
 def test_writer_refuses_an_empty_split_and_a_fixed_layout(tmp_path):

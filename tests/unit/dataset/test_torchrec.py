@@ -7,6 +7,7 @@ import pytest
 
 from dataset import DatasetError, open_dataset, open_split, open_train, reader
 from dataset.chunks import ChunkReader
+from ops.bags import MAX_HOTNESS
 from tests.support.dataset.hand_written import VOCAB_SIZES, random_arrays, write_days
 
 HOTNESS = (3, 1, 2, 5, 1, 7, 12, 1)
@@ -88,6 +89,20 @@ def test_days_without_labels_say_where_these_are(tmp_path, rng):
     (tmp_path / "day_0_dense.npy").unlink()
     with pytest.raises(DatasetError, match=r"day_0_dense.npy: missing file; link the labels and"):
         open_split(tmp_path)
+
+
+@pytest.mark.parametrize("ids", [MAX_HOTNESS, MAX_HOTNESS + 1])
+def test_days_with_more_ids_than_supported_are_refused(tmp_path, rng, ids):
+    bags = random_bags(2, rng, (*HOTNESS[:6], ids, 1))
+    write_multi_hot_days(tmp_path, random_arrays(2, rng), bags, [2])
+    if ids == MAX_HOTNESS:
+        assert open_split(tmp_path, "torchrec_multi_hot").bags.hotness[6] == ids
+        return
+    with pytest.raises(DatasetError) as caught:
+        open_split(tmp_path, "torchrec_multi_hot")
+    path = tmp_path / "day_0_sparse_multi_hot.npz"
+    expected = f"{path}: hotness of table 6: expected an integer from 1 to 65536, found 65537"
+    assert str(caught.value) == expected
 
 
 def test_days_with_other_hotness_or_sample_counts_are_refused(tmp_path, rng):

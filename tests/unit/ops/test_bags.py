@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ops.bags import MLPERF_HOTNESS, Bags, Feature
+from ops.bags import MAX_HOTNESS, MLPERF_HOTNESS, Bags, Feature
 
 
 def test_slots_are_adjacent_and_in_feature_order():
@@ -37,7 +37,9 @@ def test_description_is_json_and_restores_the_bags():
 @pytest.mark.parametrize(
     ("lists", "words"),
     [
-        (((1, 0), ("sum", "sum"), (False, False)), "feature 1: hotness: expected at least 1"),
+        (((1, 0), ("sum", "sum"), (False, False)), "feature 1: hotness: expected 1 to 65536, .* 0"),
+        (((65537,), ("sum",), (False,)), "feature 0: hotness: expected 1 to 65536, found 65537"),
+        (((2, 65537), ("sum",) * 2, (True,) * 2), "feature 1: hotness: expected 1 to 65536"),
         (((1,), ("max",), (False,)), "feature 0: pooling: expected sum or mean, found 'max'"),
         (((1, 2), ("sum",), (False, False)), "lists of one length"),
     ],
@@ -45,6 +47,10 @@ def test_description_is_json_and_restores_the_bags():
 def test_impossible_bags_are_refused(lists, words):
     with pytest.raises(ValueError, match=words):
         Bags(*lists)
+
+
+def test_largest_hotness_is_allowed():
+    assert Bags.of((MAX_HOTNESS,) * 2, variable=(True, False)).slots == 2 * MAX_HOTNESS
 
 
 def test_published_hotness_adds_up():

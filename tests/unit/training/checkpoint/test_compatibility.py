@@ -200,7 +200,8 @@ def test_lists_of_another_length_and_random_batches_fit():
     assert job_check(reader(data_with("none")), data_with("none", bags=one_each), False) == []
 
 
-def test_damaged_bags_are_reported():
-    damaged = data_with("none", bags={**TWO_AND_LIST, "hotness": [2, 3, 4]})
+@pytest.mark.parametrize("hotness", [[2, 3, 4], [2, 65537]])
+def test_damaged_bags_are_reported(hotness):
+    damaged = data_with("none", bags={**TWO_AND_LIST, "hotness": hotness})
     with pytest.raises(DamagedError, match=r"data\.bags"):
         job_check(reader(damaged), data_with("none"), resume=False)

@@ -107,6 +107,16 @@ def test_model_json_describes_the_slots(checkpoint, tmp_path):
     assert spec.shape == [None, 5]
 
 
+@pytest.mark.parametrize("slots", [1, 4, 6, 10])
+def test_exported_model_refuses_another_number_of_slots(checkpoint, tmp_path, slots):
+    export.export(reader_of(checkpoint, bags=BAGS), tmp_path / "model", None)
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    dense, categorical = tf.zeros([4, checkpoints.DENSE]), tf.zeros([4, slots], tf.int64)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        serve(dense=dense, categorical=categorical)
+    assert serve(dense=dense, categorical=tf.zeros([4, 5], tf.int64))["probability"].shape == (4, 1)
+
+
 @pytest.mark.parametrize("transform", [name for name in TRANSFORMS if name != "none"])
 def test_count_without_a_logarithm_is_refused(checkpoint, transform):
     module = export.serving_model(reader_of(checkpoint), transform)
