@@ -33,6 +33,7 @@ class ModelShape:
       top_mlp: widths of its layers.
       interaction: a name in `model.interactions.INTERACTIONS`.
       hotness: ids per sample for each table; empty: one each.
+      stored_hotness: those in the dataset; empty: `hotness`. They differ if training adds ids.
       cross_layers, cross_rank: see `model.interactions.InteractionOptions`.
     """
 
@@ -43,6 +44,7 @@ class ModelShape:
     top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
     interaction: str = "dot"
     hotness: tuple[int, ...] = ()
+    stored_hotness: tuple[int, ...] = ()
     cross_layers: int = 3
     cross_rank: int = 512
 
@@ -55,16 +57,21 @@ class ModelShape:
         if not self.top_mlp:
             raise ValueError("top MLP: expected at least one layer, found none")
         self.make_interaction()
-        if self.hotness and len(self.hotness) != len(self.vocab_sizes):
-            raise ValueError(
-                f"hotness: expected {len(self.vocab_sizes)} numbers, one per table, found "
-                f"{len(self.hotness)}"
-            )
+        tables = len(self.vocab_sizes)
+        for name in ("hotness", "stored_hotness"):
+            found = len(getattr(self, name))
+            if found not in (0, tables):
+                raise ValueError(f"{name}: expected {tables} numbers, one per table, found {found}")
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Ids per sample for each table."""
         return self.hotness or (1,) * len(self.vocab_sizes)
+
+    @property
+    def stored_ids(self) -> tuple[int, ...]:
+        """Ids per sample in the dataset for each table."""
+        return self.stored_hotness or self.ids
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction, which counts its own work."""
@@ -306,8 +313,8 @@ def count_step(
 def _input_bytes(shape, placement, global_batch, per_table_files, own_ids):
     local = global_batch // placement.ranks
     if not per_table_files:  # 32-bit label, dense features and ids
-        return local * 4 * (1 + shape.dense_features + sum(shape.ids))
-    ids = [_stored_id_bytes(rows) * k for rows, k in zip(shape.vocab_sizes, shape.ids)]
+        return local * 4 * (1 + shape.dense_features + sum(shape.stored_ids))
+    ids = [_stored_id_bytes(rows) * k for rows, k in zip(shape.vocab_sizes, shape.stored_ids)]
     common = local * (1 + 2 * shape.dense_features)  # bool label, float16 dense features
     if not own_ids:
         return common + local * sum(ids)
