@@ -33,6 +33,7 @@ class ModelShape:
       top_mlp: widths of its layers.
       interaction: a name in `model.interactions.INTERACTIONS`.
       hotness: ids per sample for each table; empty: one each.
+      stored_hotness: those in the dataset; empty: `hotness`. They differ if training adds ids.
       cross_layers, cross_rank: see `model.interactions.InteractionOptions`.
     """
 
@@ -43,6 +44,7 @@ class ModelShape:
     top_mlp: tuple[int, ...] = (1024, 1024, 512, 256, 1)
     interaction: str = "dot"
     hotness: tuple[int, ...] = ()
+    stored_hotness: tuple[int, ...] = ()
     cross_layers: int = 3
     cross_rank: int = 512
 
@@ -55,16 +57,21 @@ class ModelShape:
         if not self.top_mlp:
             raise ValueError("top MLP: expected at least one layer, found none")
         self.make_interaction()
-        if self.hotness and len(self.hotness) != len(self.vocab_sizes):
-            raise ValueError(
-                f"hotness: expected {len(self.vocab_sizes)} numbers, one per table, found "
-                f"{len(self.hotness)}"
-            )
+        tables = len(self.vocab_sizes)
+        for name in ("hotness", "stored_hotness"):
+            found = len(getattr(self, name))
+            if found not in (0, tables):
+                raise ValueError(f"{name}: expected {tables} numbers, one per table, found {found}")
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Ids per sample for each table."""
         return self.hotness or (1,) * len(self.vocab_sizes)
+
+    @property
+    def stored_ids(self) -> tuple[int, ...]:
+        """Ids per sample in the dataset for each table."""
+        return self.stored_hotness or self.ids
 
     def make_interaction(self) -> Interaction:
         """Returns the interaction, which counts its own work."""
@@ -113,8 +120,8 @@ class StepCounts:
       mlp_bytes, interaction_bytes: activations through memory.
       lookup_bytes: rows read and vectors written.
       update_bytes: gradients read, rows (and optimizer state) read and written.
-      reorder_bytes: copies between the exchange's order (each vector once if duplicate ids are
-        removed) and the samples' order, forward and backward.
+      reorder_bytes: copies between the exchange's order (each distinct row, or each bag,
+        once) and the samples' order, forward and backward.
       vector_bytes: the larger of vectors sent and received in the forward exchange, including the
         rank's own part; the backward exchange has the same size.
       id_bytes: ids sent to their owners, including the rank's own part.
@@ -152,29 +159,47 @@ def exchanged_values(
       (sent, received), including the rank's own part and repeated ids. Exact, except that row-wise
       tables contribute expected values: means over ranks and, with several ids, uniform ids.
     """
-    local, ranks = global_batch // placement.ranks, placement.ranks
     hotness = hotness or (1,) * len(placement.vocab_sizes)
-    partial_sums = sum(
-        ranks * (1 - (1 - 1 / ranks) ** hotness[t]) for t in placement.row_wise_tables
-    )
-    row_wise = local * partial_sums * placement.dimension
-    whole = len(placement.vocab_sizes) - len(placement.replicated_tables)
-    whole -= len(placement.row_wise_tables)
+    return _exchanged_values(placement, rank, global_batch, _partial_sums(placement, hotness))
+
+
+def _partial_sums(placement, hotness):
+    """Returns the expected partial sums of a bag of each table."""
+    sums, ranks = [1.0] * len(hotness), placement.ranks
+    for table in placement.row_wise_tables:
+        if hotness[table] > 1:
+            sums[table] = ranks * (1 - (1 - 1 / ranks) ** hotness[table])
+    return sums
+
+
+def _exchanged_values(placement, rank, global_batch, vectors):
+    """Returns `exchanged_values` for a number of vectors per sample for each table."""
+    local = global_batch // placement.ranks
+    row_wise = local * sum(vectors[t] for t in placement.row_wise_tables) * placement.dimension
+    split = {*placement.replicated_tables, *placement.row_wise_tables}
+    whole = sum(vectors[t] for t in range(len(vectors)) if t not in split)
     return (
-        global_batch * placement.columns_of(rank) + row_wise,
+        _served_values(placement, rank, global_batch, vectors),
         local * whole * placement.dimension + row_wise,
     )
 
 
-def _looked_up_values(placement, rank, global_batch, hotness):
-    """Returns the values of the rows that a rank reads, replicated tables excluded."""
+def _served_values(placement, rank, global_batch, per_sample):
+    """Returns the values that a rank serves, replicated tables excluded.
+
+    Args:
+      placement: of the tables.
+      rank: the rank.
+      global_batch: B.
+      per_sample: rows or vectors per sample for each table.
+    """
     local = global_batch // placement.ranks
     owned = sum(
-        shard.width * hotness[shard.table]
+        shard.width * per_sample[shard.table]
         for shard in placement.shards_of(rank)
         if shard.kind in ("table", "column")
     )
-    row_wise = sum(hotness[table] for table in placement.row_wise_tables)
+    row_wise = sum(per_sample[table] for table in placement.row_wise_tables)
     return global_batch * owned + local * row_wise * placement.dimension
 
 
@@ -196,8 +221,8 @@ def count_step(
       placement: of its tables.
       global_batch: B, a multiple of N.
       precision: `fp32`, `tf32`, `fp16` or `bf16`; tables and optimizer state are always float32.
-      unique_fraction: unique ids of a local batch over all its ids if duplicates are removed before
-        the exchange, otherwise 1.
+      unique_fraction: unique ids of a local batch over all its ids, assumed for each table, if
+        duplicates are removed before the exchange, otherwise 1.
       row_imbalance: ids of row-wise tables that the busiest rank serves, over the mean.
       per_table_files: a rank can read the ids of only its own tables. No id is exchanged if also
         every table is on one rank and duplicates are not removed.
@@ -228,40 +253,54 @@ def count_step(
     own_ids = per_table_files and table_wise and not compressed
 
     hotness = shape.ids
-    traffic = [exchanged_values(placement, rank, global_batch, hotness) for rank in range(ranks)]
-    skew = (row_imbalance - 1) * local * len(placement.row_wise_tables) * dimension
-    rows = max(_looked_up_values(placement, rank, global_batch, hotness) for rank in range(ranks))
-    extra_rows = (
-        (row_imbalance - 1)
-        * local
-        * dimension
-        * sum(hotness[table] for table in placement.row_wise_tables)
-    )
-    # Distinct rows travel instead of sums where there are fewer of them.
-    distinct = unique_fraction * (rows + extra_rows)
-    sent = max(sent for sent, _ in traffic) + skew
-    received = traffic[0][1]
-    if compressed:
-        received = min(received, distinct)
-        sent = min(sent, distinct)
+    ids, vectors = list(map(float, hotness)), _partial_sums(placement, hotness)
+    busiest_vectors = list(vectors)
+    for table in placement.row_wise_tables:
+        busiest_vectors[table] += row_imbalance - 1
+    # As `ops.route_rows`: each distinct row of a table travels once, unless they are more than the
+    # table's partial sums; these need all ids.
+    once = [
+        compressed and unique_fraction * ids[table] <= vectors[table] for table in range(tables)
+    ]
+    for table in range(tables):
+        if once[table]:
+            distinct = unique_fraction * ids[table]
+            skew = row_imbalance if table in placement.row_wise_tables else 1
+            ids[table] = vectors[table] = distinct
+            busiest_vectors[table] = skew * distinct
+    busiest_ids = [
+        n * row_imbalance if table in placement.row_wise_tables else n
+        for table, n in enumerate(ids)
+    ]
+    rows = max(_served_values(placement, r, global_batch, busiest_ids) for r in range(ranks))
+    sent = max(_served_values(placement, r, global_batch, busiest_vectors) for r in range(ranks))
+    received = _exchanged_values(placement, 0, global_batch, vectors)[1]
     replicated_ids = sum(hotness[table] for table in placement.replicated_tables)
-    read = distinct / dimension + local * replicated_ids  # rows
+    read = rows / dimension + local * replicated_ids  # rows
     made = sent / dimension + local * replicated  # vectors
     state = placement.optimizer_bytes_per_row
     # With a column-wise table, every row is requested as two halves.
     pieces = 2 if placement.column_wise_tables else 1
-    moved = local * (tables - replicated) * dimension * value if ranks > 1 or compressed else 0
+    # Vectors in the exchange's order and in the samples' order.
+    moved = sum(
+        1 + (ids[table] if once[table] else 1)
+        for table in range(tables)
+        if table not in placement.replicated_tables
+    )
+    moved *= local * dimension if ranks > 1 or compressed else 0
     replicated_rows = sum(shape.vocab_sizes[table] for table in placement.replicated_tables)
-    exchanged_ids = sum(hotness) - replicated_ids if ranks > 1 else 0
+    exchanged_ids = sum(
+        n for table, n in enumerate(ids) if table not in placement.replicated_tables
+    )
     return StepCounts(
         matrix_flops=local * (shape.mlp_flops + interaction.flops),
         mlp_bytes=local * shape.mlp_values * value,
         interaction_bytes=local * interaction.values * value,
         lookup_bytes=dimension * (read * ROW_VALUE_BYTES + made * value),
         update_bytes=made * dimension * value + 2 * read * (ROW_VALUE_BYTES * dimension + state),
-        reorder_bytes=2 * (1 + unique_fraction) * moved,
+        reorder_bytes=2 * moved * value,
         vector_bytes=max(sent, received) * value if ranks > 1 else 0,
-        id_bytes=0 if own_ids else unique_fraction * local * exchanged_ids * pieces * ID_BYTES,
+        id_bytes=local * exchanged_ids * pieces * ID_BYTES if ranks > 1 and not own_ids else 0,
         allreduce_bytes=(
             shape.dense_parameters * gradient_bytes + replicated_rows * dimension * GRADIENT_BYTES
             if ranks > 1
@@ -274,8 +313,8 @@ def count_step(
 def _input_bytes(shape, placement, global_batch, per_table_files, own_ids):
     local = global_batch // placement.ranks
     if not per_table_files:  # 32-bit label, dense features and ids
-        return local * 4 * (1 + shape.dense_features + sum(shape.ids))
-    ids = [_stored_id_bytes(rows) * k for rows, k in zip(shape.vocab_sizes, shape.ids)]
+        return local * 4 * (1 + shape.dense_features + sum(shape.stored_ids))
+    ids = [_stored_id_bytes(rows) * k for rows, k in zip(shape.vocab_sizes, shape.stored_ids)]
     common = local * (1 + 2 * shape.dense_features)  # bool label, float16 dense features
     if not own_ids:
         return common + local * sum(ids)

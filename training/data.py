@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from training import phases
 from training.checkpoint.compatibility import SYNTHETIC
 from training.config import DataConfig, TrainingConfig
 from training.runtime.errors import UserError
+from training.sample_shape import SampleShape, made_hotness, of_dataset
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,18 +36,6 @@ DEMO_VOCAB_SIZES = (
     "203931,18598,14092,7012,18977,4,6385,1245,49,186213,71328,67288,11,2168,7338,61,4,932,15,"
     "204515,141526,199433,60919,9137,71,34"
 )
-
-
-class SampleShape(NamedTuple):
-    """The features of a sample.
-
-    Attributes:
-        dense_features: number of dense features; None: 13.
-        bags: the slots of each table's ids; None: one id per table.
-    """
-
-    dense_features: int | None = None
-    bags: Bags | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +83,7 @@ class _FileData:
         self.bags = hotness.of_both(self._train.bags, self._test.bags, folder)
         self._rule: MapRule | None = None
         if data.multi_hot is not None:
-            if not self.bags.is_one_hot:
-                problem = f"expected one id per table in {folder}, found multi-hot data"
-                raise UserError.of_flag("multi_hot", data.multi_hot, problem, path=folder)
-            ids = data.ids_per_sample("multi_hot", len(self.vocab_sizes))
-            self._rule = MapRule(tuple(self.vocab_sizes), ids)
+            self._rule = MapRule(tuple(self.vocab_sizes), made_hotness(data, self.bags))
             self.bags = self._rule.bags
         self.separate_tables = all(map(_is_separate, self._train.table_columns))
 
@@ -181,17 +166,16 @@ class _SyntheticData:
     def __init__(self, data: DataConfig, training: TrainingConfig, shape: SampleShape) -> None:
         self._training = training
         self._steps = step_limit(data, training) or SYNTHETIC_STEPS
+        if data.data_dir is not None:
+            sizes, self.bags, self._dense_features = of_dataset(data)
+            self.vocab_sizes = list(sizes)
+            return
+        sizes = data.table_sizes(DEMO_VOCAB_SIZES)
+        self.vocab_sizes = list(sizes)
         self._dense_features = shape.dense_features or DENSE_FEATURES
-        if data.data_dir is not None and data.vocab_sizes is None:
-            train = dataset.open_train(data.data_dir, data.data_layout)
-            self.vocab_sizes = list(train.vocab_sizes)
-            self._dense_features = train.dense_features
-            self.bags = train.bags
-        else:
-            self.vocab_sizes = list(data.table_sizes(DEMO_VOCAB_SIZES))
-            self.bags = Bags.one_hot(len(self.vocab_sizes))
-            if shape.bags is not None and shape.bags.features == len(self.vocab_sizes):
-                self.bags = shape.bags
+        self.bags = Bags.one_hot(len(sizes))
+        if shape.bags is not None and shape.bags.features == len(sizes):
+            self.bags = shape.bags
         if data.hotness is not None:
             self.bags = Bags.of(data.ids_per_sample("hotness", len(self.vocab_sizes)))
 

@@ -22,11 +22,11 @@ from training.checkpoint.reader import Reader
 from training.checkpoint.restore import find_checkpoint
 from training.checkpoint.weights import load_weights
 from training.config import Config
-from training.data import SampleShape
 from training.runtime import environment
 from training.runtime.errors import EXIT_OK, DivergedError, UserError
 from training.runtime.monitor import Monitor
 from training.runtime.process_group import ProcessGroup
+from training.sample_shape import SampleShape
 from training.step import Forward
 from training.telemetry.sinks import open_journal
 

@@ -5,12 +5,13 @@ Uses neither TensorFlow nor ranks, and reads only the metadata of a dataset.
 
 from __future__ import annotations
 
-import dataset
+from ops.bags import Bags
 from planner import plan
 from planner.planned_run import Machines, PlannedRun, Tables
 from planner.workload import ModelShape
 from training.config import Config
 from training.runtime.errors import EXIT_OK, UserError
+from training.sample_shape import made_hotness, of_dataset
 
 
 def run(config: Config) -> int:
@@ -35,14 +36,13 @@ def planned_run(config: Config) -> PlannedRun:
     data, model, speed = config.data, config.model, config.speed
     sizes, of_data = data.table_sizes("mlperf"), {}
     if data.data_dir is not None:
-        train = dataset.open_train(data.data_dir, data.data_layout)
-        of_data["dense_features"] = train.dense_features
-        if data.vocab_sizes is None:
-            sizes = tuple(train.vocab_sizes)
-            of_data["hotness"] = train.bags.hotness
-    for flag in ("hotness", "multi_hot"):
-        if getattr(data, flag) is not None:
-            of_data["hotness"] = data.ids_per_sample(flag, len(sizes))
+        sizes, bags, of_data["dense_features"] = of_dataset(data)
+    else:
+        bags = Bags.of(data.ids_per_sample("hotness", len(sizes)))
+    of_data["hotness"] = bags.hotness
+    if data.multi_hot is not None:
+        of_data["hotness"] = made_hotness(data, bags)
+        of_data["stored_hotness"] = bags.hotness
     shape = ModelShape(
         sizes,
         dimension=model.embedding_dim,

@@ -1,5 +1,6 @@
 """Random batches have the shapes of a dataset or of a checkpoint."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -10,10 +11,13 @@ from tests.support.dataset import layouts, multi_hot
 from tests.support.dataset.feature_specs import SIZES, SpecDataset
 from tests.support.dataset.hand_written import random_arrays
 from tests.unit.dataset.test_torchrec import random_bags, remove_one_hot, write_multi_hot_days
+from training import cli
 from training.checkpoint.manifest import dense_features
 from training.config import DataConfig, TrainingConfig
-from training.data import SampleShape, open_data
+from training.data import open_data
+from training.modes import plan
 from training.runtime.errors import UserError
+from training.sample_shape import SampleShape
 
 ONE_RANK = types.SimpleNamespace(rank=0, size=1)
 
@@ -133,3 +137,57 @@ def test_multi_hot_flag_needs_one_id_per_table(tmp_path, rng, small_dataset):
     with pytest.raises(UserError, match="expected 6 numbers") as caught:
         file_batches(small_dataset, multi_hot="1,1")
     assert caught.value.flag == "multi_hot"
+    words = ["main.py", "--mode=plan", f"--data_dir={tmp_path}", "--multi_hot=1,1,1,1,1"]
+    with pytest.raises(UserError, match="expected one id per table") as caught:
+        plan.planned_run(cli.parse(words))
+    assert caught.value.flag == "multi_hot"
+
+
+def test_plan_reads_the_stored_ids_with_multi_hot(small_dataset):
+    words = ["main.py", "--mode=plan", f"--data_dir={small_dataset}", "--global_batch_size=512"]
+    plain = plan.planned_run(cli.parse(words))
+    made = plan.planned_run(cli.parse([*words, "--multi_hot=3,1,2,5,1,4"]))
+    assert made.shape.ids == (3, 1, 2, 5, 1, 4)
+    for per_table in (True, False):
+        counts = [
+            dataclasses.replace(run, per_table_files=per_table).cost(run.place(1)).counts
+            for run in (plain, made)
+        ]
+        assert counts[0].input_bytes == counts[1].input_bytes > 0
+        assert counts[0].lookup_bytes < counts[1].lookup_bytes
+
+
+def test_vocab_sizes_keep_the_other_shapes_of_the_dataset(tmp_path, rng):
+    """Of random batches and the plan; another number of tables needs --hotness."""
+    drawn = multi_hot.random_samples(rng, 100)
+    hotness = list(multi_hot.FIXED.hotness)
+    for split in ("train", "test"):
+        multi_hot.write_three_file(tmp_path / split, drawn, hotness_per_table=hotness)
+    stored = random_batches(data_dir=str(tmp_path))
+    sizes = [rows + 7 for rows in stored.vocab_sizes]
+
+    def planned(*flags):
+        words = ["main.py", "--mode=plan", f"--data_dir={tmp_path}", *flags]
+        return plan.planned_run(cli.parse(words)).shape
+
+    text = ",".join(map(str, sizes))
+    data, shape = (
+        random_batches(data_dir=str(tmp_path), vocab_sizes=text),
+        planned(f"--vocab_sizes={text}"),
+    )
+    assert (data.vocab_sizes, data.bags) == (sizes, stored.bags)
+    assert (list(shape.vocab_sizes), list(shape.ids)) == (sizes, hotness)
+    for of_vocab in (
+        lambda: random_batches(data_dir=str(tmp_path), vocab_sizes="5,3"),
+        lambda: planned("--vocab_sizes=5,3"),
+    ):
+        with pytest.raises(UserError, match=f"expected {len(sizes)} tables.*found 2") as caught:
+            of_vocab()
+        assert (caught.value.flag, str(caught.value).count("\n")) == ("vocab_sizes", 0)
+    assert planned("--vocab_sizes=5,3", "--hotness=2,4").ids == (2, 4)
+
+
+def test_vocab_sizes_keep_the_dense_features_of_the_dataset(tmp_path, rng):
+    SpecDataset(tmp_path, rng, 10, places=("x", "y"))
+    text = ",".join(str(rows + 1) for rows in SIZES)
+    assert random_batches(data_dir=str(tmp_path), vocab_sizes=text).dense_features == 10
