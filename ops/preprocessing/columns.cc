@@ -61,7 +61,6 @@ void CopyShortRows(int64_t ids, const char* from, int64_t from_stride, int64_t r
 // Copies rows [begin, end).
 template <class From, class To>
 void CopyRows(const DlrmIdBlock& block, int64_t begin, int64_t end) {
-  constexpr int64_t kFrom = sizeof(From), kTo = sizeof(To);
   const int64_t from_stride = block.source_stride, to_stride = block.target_stride;
   const char* from = static_cast<const char*>(block.source) + begin * from_stride;
   char* to = static_cast<char*>(block.target) + begin * to_stride;
