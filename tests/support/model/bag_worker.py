@@ -54,7 +54,7 @@ def main():
             tf.constant(ids[cluster.rank]), tf.constant(gradients[cluster.rank])
         )
         expected = pool(bags, ids[cluster.rank], initial)
-        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
         sums = row_gradients(bags, ids, gradients, VOCAB)
         for holder in embedding.fused_tables:
             for index, shard in enumerate(holder.shards):
@@ -62,7 +62,10 @@ def main():
                 rows = shard.row_offset + shard.row_stride * np.arange(shard.rows)
                 expected = table[rows, shard.column_start : shard.column_end]
                 found = holder.read(index, 0, shard.rows)
-                np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"{kind}, {shard}")
+                # A row that every bag contains is a sum of hundreds of gradients.
+                np.testing.assert_allclose(
+                    found, expected, rtol=1e-5, atol=1e-5, err_msg=f"{kind}, {shard}"
+                )
         print(f"{kind}, compress={compress}: equal")
     cluster.shutdown()
 

@@ -86,8 +86,8 @@ def test_buffered_writes_writes_at_any_offset(tmp_path, rng):
         first = [(0, half) for half in halves]
         second = [(half, size) for half, size in zip(halves, sizes)]
         threads = [
-            threading.Thread(target=work, args=(parts, thread_rng))
-            for parts, thread_rng in zip((first, second), rng.spawn(2))
+            threading.Thread(target=work, args=(parts, np.random.default_rng(thread_seed)))
+            for parts, thread_seed in zip((first, second), rng.integers(1 << 32, size=2))
         ]
         for each in threads:
             each.start()
