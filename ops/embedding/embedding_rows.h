@@ -204,6 +204,17 @@ void SumBlock(const UpdateChains& chains, uint32_t update, int64_t dimension, co
   }
 }
 
+// The sum of a register's elements.
+template <class V>
+float SumOf(typename V::Register r) {
+  float parts[V::kFloats];
+  V::Store(parts, r);
+  for (int width = V::kFloats / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
+  }
+  return parts[0];
+}
+
 // sum[0 .. D) = scale * the sum of the chain's gradients, in chain order. With kSquares returns the
 // sum of its squares, else 0.
 template <bool kFactors, bool kSquares, class V, class T>
@@ -214,13 +225,7 @@ float SumChain(const UpdateChains& chains, uint32_t update, int64_t dimension, c
     SumBlock<kFactors, kSquares, decltype(registers)::value, V>(
         chains, update, dimension, gradients + c, dimension - c, scale, sum + c, &squares);
   });
-  if constexpr (!kSquares) return 0;
-  float parts[V::kFloats];
-  V::Store(parts, squares);
-  for (int width = V::kFloats / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
-  }
-  return parts[0];
+  return kSquares ? SumOf<V>(squares) : 0;
 }
 
 // Prefetches the row of a chain, its states and its first gradients.
@@ -242,13 +247,55 @@ DLRM_PREFETCH PrefetchChain(const RowsAndStates<Row>& table, const UpdateChains&
   }
 }
 
+// The sum of the squares of D values.
+template <class V, class T>
+float SumOfSquares(const T* values, int64_t dimension) {
+  typename V::Register even = V::Zero(), odd = V::Zero();
+  int64_t c = 0;
+  for (; c + 2 * V::kFloats <= dimension; c += 2 * V::kFloats) {
+    const typename V::Register first = V::Load(values + c),
+                               second = V::Load(values + c + V::kFloats);
+    even = V::MultiplyAdd(first, first, even);
+    odd = V::MultiplyAdd(second, second, odd);
+  }
+  for (; c < dimension; c += V::kFloats) {
+    const typename V::Register rest = LoadUpTo<V>(values + c, dimension - c);
+    even = V::MultiplyAdd(rest, rest, even);
+  }
+  return SumOf<V>(V::Add(even, odd));
+}
+
+// Applies a rule to one row with scale times a gradient.
+template <class V, class Row, class T, class Rule>
+void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, const Rule& rule,
+               typename V::Register factor, const T* gradient, typename V::Register scale) {
+  constexpr int kColumnStates = Rule::kColumnStates;
+  const int64_t dimension = table.dimension, begin = row_number * dimension;
+  const int64_t full = dimension / V::kFloats * V::kFloats;
+  Row* const row = table.rows + begin;
+  float* states[kColumnStates + 1];  // + 1: an array of size 0 is not allowed
+  for (int s = 0; s < kColumnStates; ++s) states[s] = table.states[s] + begin;
+  typename V::Register values[kColumnStates + 1];
+  for (int64_t c = 0; c < full; c += V::kFloats) {
+    for (int s = 0; s < kColumnStates; ++s) values[s] = V::Load(states[s] + c);
+    const typename V::Register g = V::Multiply(V::Load(gradient + c), scale);
+    V::Store(row + c, rule.Apply(V::Load(row + c), g, values, factor));
+    for (int s = 0; s < kColumnStates; ++s) V::Store(states[s] + c, values[s]);
+  }
+  if (const int64_t rest = dimension - full; rest != 0) {
+    for (int s = 0; s < kColumnStates; ++s) values[s] = V::LoadFirst(states[s] + full, rest);
+    const typename V::Register g = V::Multiply(V::LoadFirst(gradient + full, rest), scale);
+    V::StoreFirst(row + full, rule.Apply(V::LoadFirst(row + full, rest), g, values, factor), rest);
+    for (int s = 0; s < kColumnStates; ++s) V::StoreFirst(states[s] + full, values[s], rest);
+  }
+}
+
 // Applies a rule once to each row, with the sum of its gradients. Each step is done for
 // kRowsTogether rows before the next one: a row's own steps depend on one another, and would leave
-// the memory idle.
+// the memory idle. The only gradient of a row is read twice instead of being copied.
 template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
                   const RowStep& step, float* sums) {
-  using Register = typename V::Register;
   constexpr int kColumnStates = Rule::kColumnStates, kRowStates = Rule::kRowStates;
   constexpr int64_t kAhead = 2 * kRowsTogether;
   const Rule rule(step);
@@ -257,15 +304,28 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
     const int64_t left_rows = chains.row_count - begin;
     const int together = left_rows < kRowsTogether ? left_rows : kRowsTogether;
     int64_t rows[kRowsTogether];
+    const T* only[kRowsTogether];  // null: the row has several gradients
+    float scales[kRowsTogether];   // of the only gradient
     float factors[kRowsTogether];  // first the sums of squares
     for (int i = 0; i < together; ++i) {
       if (i + kAhead < left_rows) {
         PrefetchChain<Rule>(table, chains, chains.first[begin + i + kAhead], gradients);
       }
       const uint32_t update = chains.first[begin + i];
-      rows[i] = chains.updates[update].row;
-      factors[i] = SumChain<kFactors, (kRowStates > 0), V>(chains, update, dimension, gradients,
-                                                           step.scale, sums + i * stride);
+      const RowUpdate& first = chains.updates[update];
+      rows[i] = first.row;
+      factors[i] = 0;
+      if (chains.next[update] == kNoUpdate) {
+        only[i] = gradients + first.gradient * dimension;
+        scales[i] = kFactors ? chains.factors[first.gradient] * step.scale : step.scale;
+        if constexpr (kRowStates > 0) {
+          factors[i] = scales[i] * scales[i] * SumOfSquares<V>(only[i], dimension);
+        }
+      } else {
+        only[i] = nullptr;
+        factors[i] = SumChain<kFactors, (kRowStates > 0), V>(chains, update, dimension, gradients,
+                                                             step.scale, sums + i * stride);
+      }
     }
     if constexpr (kRowStates > 0) {
       for (int i = 0; i < together; ++i) {
@@ -276,18 +336,11 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
       }
     }
     for (int i = 0; i < together; ++i) {
-      Row* const row = table.rows + rows[i] * dimension;
-      const Register factor = V::Broadcast(factors[i]);
-      for (int64_t c = 0; c < dimension; c += V::kFloats) {
-        const int64_t left = dimension - c, place = rows[i] * dimension + c;
-        Register values[kColumnStates + 1];  // + 1: an array of size 0 is not allowed
-        for (int s = 0; s < kColumnStates; ++s)
-          values[s] = LoadUpTo<V>(table.states[s] + place, left);
-        const Register changed =
-            rule.Apply(LoadUpTo<V>(row + c, left), V::Load(sums + i * stride + c), values, factor);
-        for (int s = 0; s < kColumnStates; ++s)
-          StoreUpTo<V>(table.states[s] + place, values[s], left);
-        StoreUpTo<V>(row + c, changed, left);
+      const typename V::Register factor = V::Broadcast(factors[i]);
+      if (only[i] != nullptr) {
+        UpdateRow<V>(table, rows[i], rule, factor, only[i], V::Broadcast(scales[i]));
+      } else {
+        UpdateRow<V>(table, rows[i], rule, factor, sums + i * stride, V::Broadcast(1.0f));
       }
     }
   }
