@@ -265,10 +265,11 @@ float SumOfSquares(const T* values, int64_t dimension) {
   return SumOf<V>(V::Add(even, odd));
 }
 
-// Applies a rule to one row with scale times a gradient.
-template <class V, class Row, class T, class Rule>
+// Applies a rule to one row with a gradient times its bag's factor times scale, as in SumChain.
+template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, const Rule& rule,
-               typename V::Register factor, const T* gradient, typename V::Register scale) {
+               typename V::Register row_factor, const T* gradient, typename V::Register factor,
+               typename V::Register scale) {
   constexpr int kColumnStates = Rule::kColumnStates;
   const int64_t dimension = table.dimension, begin = row_number * dimension;
   const int64_t full = dimension / V::kFloats * V::kFloats;
@@ -278,14 +279,17 @@ void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, const Rule& 
   typename V::Register values[kColumnStates + 1];
   for (int64_t c = 0; c < full; c += V::kFloats) {
     for (int s = 0; s < kColumnStates; ++s) values[s] = V::Load(states[s] + c);
-    const typename V::Register g = V::Multiply(V::Load(gradient + c), scale);
-    V::Store(row + c, rule.Apply(V::Load(row + c), g, values, factor));
+    const typename V::Register g =
+        V::Multiply(Scaled<kFactors, V>(V::Load(gradient + c), factor), scale);
+    V::Store(row + c, rule.Apply(V::Load(row + c), g, values, row_factor));
     for (int s = 0; s < kColumnStates; ++s) V::Store(states[s] + c, values[s]);
   }
   if (const int64_t rest = dimension - full; rest != 0) {
     for (int s = 0; s < kColumnStates; ++s) values[s] = V::LoadFirst(states[s] + full, rest);
-    const typename V::Register g = V::Multiply(V::LoadFirst(gradient + full, rest), scale);
-    V::StoreFirst(row + full, rule.Apply(V::LoadFirst(row + full, rest), g, values, factor), rest);
+    const typename V::Register g =
+        V::Multiply(Scaled<kFactors, V>(V::LoadFirst(gradient + full, rest), factor), scale);
+    V::StoreFirst(row + full, rule.Apply(V::LoadFirst(row + full, rest), g, values, row_factor),
+                  rest);
     for (int s = 0; s < kColumnStates; ++s) V::StoreFirst(states[s] + full, values[s], rest);
   }
 }
@@ -304,9 +308,9 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
     const int64_t left_rows = chains.row_count - begin;
     const int together = left_rows < kRowsTogether ? left_rows : kRowsTogether;
     int64_t rows[kRowsTogether];
-    const T* only[kRowsTogether];  // null: the row has several gradients
-    float scales[kRowsTogether];   // of the only gradient
-    float factors[kRowsTogether];  // first the sums of squares
+    const T* only[kRowsTogether];      // null: the row has several gradients
+    float bag_factors[kRowsTogether];  // of the only gradient
+    float factors[kRowsTogether];      // first the sums of squares
     for (int i = 0; i < together; ++i) {
       if (i + kAhead < left_rows) {
         PrefetchChain<Rule>(table, chains, chains.first[begin + i + kAhead], gradients);
@@ -317,9 +321,10 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
       factors[i] = 0;
       if (chains.next[update] == kNoUpdate) {
         only[i] = gradients + first.gradient * dimension;
-        scales[i] = kFactors ? chains.factors[first.gradient] * step.scale : step.scale;
+        bag_factors[i] = kFactors ? chains.factors[first.gradient] : 1.0f;
         if constexpr (kRowStates > 0) {
-          factors[i] = scales[i] * scales[i] * SumOfSquares<V>(only[i], dimension);
+          const float scale = bag_factors[i] * step.scale;
+          factors[i] = scale * scale * SumOfSquares<V>(only[i], dimension);
         }
       } else {
         only[i] = nullptr;
@@ -336,11 +341,12 @@ void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, c
       }
     }
     for (int i = 0; i < together; ++i) {
-      const typename V::Register factor = V::Broadcast(factors[i]);
+      const typename V::Register factor = V::Broadcast(factors[i]), one = V::Broadcast(1.0f);
       if (only[i] != nullptr) {
-        UpdateRow<V>(table, rows[i], rule, factor, only[i], V::Broadcast(scales[i]));
+        UpdateRow<kFactors, V>(table, rows[i], rule, factor, only[i], V::Broadcast(bag_factors[i]),
+                               V::Broadcast(step.scale));
       } else {
-        UpdateRow<V>(table, rows[i], rule, factor, sums + i * stride, V::Broadcast(1.0f));
+        UpdateRow<false, V>(table, rows[i], rule, factor, sums + i * stride, one, one);
       }
     }
   }
