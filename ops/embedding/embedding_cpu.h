@@ -34,8 +34,6 @@ struct UpdateChains {
   int64_t row_count;
 };
 
-// Rules that are applied once per row take this many rows at a time.
-constexpr int kRowsTogether = 4;
 // Floats of the sum of a row's gradients: D, rounded up to a multiple of a register.
 constexpr int64_t SumFloats(int64_t dimension) { return (dimension + 15) / 16 * 16; }
 
@@ -66,10 +64,9 @@ struct EmbeddingFunctions {
   void (*pool)(const Row* table, int64_t dimension, const RowBags& bags, bool stream, T* out);
   // One function per optimizer of RowRules: applies it to the rows of `chains`, which are linked
   // unless the rule is applied in order. Gradients are multiplied by their factors in float32 and
-  // added in the order of their chain. `sums` is scratch of kRowsTogether * SumFloats(D)
-  // floats.
+  // added in the order of their chain. `sum` is scratch of SumFloats(D) floats.
   void (*update[RowRules::kCount])(const RowsAndStates<Row>& table, const UpdateChains& chains,
-                                   const T* gradients, const RowStep& step, float* sums);
+                                   const T* gradients, const RowStep& step, float* sum);
 };
 
 // Calls MACRO(row type, vector or gradient type) for each supported combination.

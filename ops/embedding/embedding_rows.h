@@ -20,11 +20,12 @@ namespace {
 // can have in flight; more would evict lines that are still needed.
 constexpr int64_t kRowsAhead = 12;
 
-// Always inlined: GCC deletes calls of functions that only prefetch, as without effect.
-#define DLRM_PREFETCH __attribute__((always_inline)) inline void
+// Inlined always: GCC deletes calls of functions that only prefetch, as without effect, and a call
+// in the loop over rows would save and restore that loop's registers.
+#define DLRM_INLINE __attribute__((always_inline)) inline
 
 template <int kWrite>
-DLRM_PREFETCH PrefetchRow(const void* row, int64_t bytes) {
+DLRM_INLINE void PrefetchRow(const void* row, int64_t bytes) {
   const char* p = static_cast<const char*>(row);
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, kWrite, 3);
 }
@@ -216,10 +217,12 @@ float SumOf(typename V::Register r) {
 }
 
 // sum[0 .. D) = scale * the sum of the chain's gradients, in chain order. With kSquares returns the
-// sum of its squares, else 0.
+// sum of its squares, else 0. Inlined never: its registers are not those of the usual case, a row
+// with one gradient.
 template <bool kFactors, bool kSquares, class V, class T>
-float SumChain(const UpdateChains& chains, uint32_t update, int64_t dimension, const T* gradients,
-               float scale, float* sum) {
+__attribute__((noinline)) float SumChain(const UpdateChains& chains, uint32_t update,
+                                         int64_t dimension, const T* gradients, float scale,
+                                         float* sum) {
   typename V::Register squares = V::Zero();
   EachColumnBlock<V>(dimension, [&](int64_t c, auto registers) {
     SumBlock<kFactors, kSquares, decltype(registers)::value, V>(
@@ -230,8 +233,8 @@ float SumChain(const UpdateChains& chains, uint32_t update, int64_t dimension, c
 
 // Prefetches the row of a chain, its states and its first gradients.
 template <class Rule, class Row, class T>
-DLRM_PREFETCH PrefetchChain(const RowsAndStates<Row>& table, const UpdateChains& chains,
-                            uint32_t update, const T* gradients) {
+DLRM_INLINE void PrefetchChain(const RowsAndStates<Row>& table, const UpdateChains& chains,
+                               uint32_t update, const T* gradients) {
   // The other gradients of a longer chain are loaded while earlier ones are added.
   constexpr int kGradients = 4;
   const int64_t dimension = table.dimension, row = chains.updates[update].row;
@@ -249,7 +252,7 @@ DLRM_PREFETCH PrefetchChain(const RowsAndStates<Row>& table, const UpdateChains&
 
 // The sum of the squares of D values.
 template <class V, class T>
-float SumOfSquares(const T* values, int64_t dimension) {
+DLRM_INLINE float SumOfSquares(const T* values, int64_t dimension) {
   typename V::Register even = V::Zero(), odd = V::Zero();
   int64_t c = 0;
   for (; c + 2 * V::kFloats <= dimension; c += 2 * V::kFloats) {
@@ -267,9 +270,9 @@ float SumOfSquares(const T* values, int64_t dimension) {
 
 // Applies a rule to one row with a gradient times its bag's factor times scale, as in SumChain.
 template <bool kFactors, class V, class Row, class T, class Rule>
-void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, const Rule& rule,
-               typename V::Register row_factor, const T* gradient, typename V::Register factor,
-               typename V::Register scale) {
+DLRM_INLINE void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, const Rule& rule,
+                           typename V::Register row_factor, const T* gradient,
+                           typename V::Register factor, typename V::Register scale) {
   constexpr int kColumnStates = Rule::kColumnStates;
   const int64_t dimension = table.dimension, begin = row_number * dimension;
   const int64_t full = dimension / V::kFloats * V::kFloats;
@@ -294,81 +297,70 @@ void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, const Rule& 
   }
 }
 
-// Applies a rule once to each row, with the sum of its gradients. Each step is done for
-// kRowsTogether rows before the next one: a row's own steps depend on one another, and would leave
-// the memory idle. The only gradient of a row is read twice instead of being copied.
+// Applies a rule once to each row, with the sum of its gradients. The only gradient of a row is
+// read twice instead of being copied.
 template <bool kFactors, class V, class Row, class T, class Rule>
-void UpdateSummed(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
-                  const RowStep& step, float* sums) {
+void UpdateSummed(const RowsAndStates<Row>& shared_table, const UpdateChains& shared_chains,
+                  const T* gradients, const RowStep& step, float* sum) {
   constexpr int kColumnStates = Rule::kColumnStates, kRowStates = Rule::kRowStates;
-  constexpr int64_t kAhead = 2 * kRowsTogether;
+  // Fewer than kRowsAhead, as a chain also has states: more was slower.
+  constexpr int64_t kChainsAhead = 6;
   const Rule rule(step);
-  const int64_t dimension = table.dimension, stride = SumFloats(dimension);
-  for (int64_t begin = 0; begin < chains.row_count; begin += kRowsTogether) {
-    const int64_t left_rows = chains.row_count - begin;
-    const int together = left_rows < kRowsTogether ? left_rows : kRowsTogether;
-    int64_t rows[kRowsTogether];
-    const T* only[kRowsTogether];      // null: the row has several gradients
-    float bag_factors[kRowsTogether];  // of the only gradient
-    float factors[kRowsTogether];      // first the sums of squares
-    for (int i = 0; i < together; ++i) {
-      if (i + kAhead < left_rows) {
-        PrefetchChain<Rule>(table, chains, chains.first[begin + i + kAhead], gradients);
-      }
-      const uint32_t update = chains.first[begin + i];
-      const RowUpdate& first = chains.updates[update];
-      rows[i] = first.row;
-      factors[i] = 0;
-      if (chains.next[update] == kNoUpdate) {
-        only[i] = gradients + first.gradient * dimension;
-        bag_factors[i] = kFactors ? chains.factors[first.gradient] : 1.0f;
-        if constexpr (kRowStates > 0) {
-          const float scale = bag_factors[i] * step.scale;
-          factors[i] = scale * scale * SumOfSquares<V>(only[i], dimension);
-        }
-      } else {
-        only[i] = nullptr;
-        factors[i] = SumChain<kFactors, (kRowStates > 0), V>(chains, update, dimension, gradients,
-                                                             step.scale, sums + i * stride);
-      }
+  // Vector stores may alias anything: locals keep the loop's pointers in registers.
+  const RowsAndStates<Row> table = shared_table;
+  const UpdateChains chains = shared_chains;
+  const float scale = step.scale;
+  const int64_t dimension = table.dimension, count = chains.row_count;
+  for (int64_t k = 0; k < count; ++k) {
+    if (k + kChainsAhead < count) {
+      PrefetchChain<Rule>(table, chains, chains.first[k + kChainsAhead], gradients);
+    }
+    const uint32_t update = chains.first[k];
+    const RowUpdate& first = chains.updates[update];
+    const bool only = chains.next[update] == kNoUpdate;
+    const T* const gradient = gradients + first.gradient * dimension;
+    const float bag_factor = kFactors ? chains.factors[first.gradient] : 1.0f;
+    float factor = 0;
+    if (!only) {
+      factor = SumChain<kFactors, (kRowStates > 0), V>(shared_chains, update, dimension, gradients,
+                                                       scale, sum);
+    } else if constexpr (kRowStates > 0) {
+      const float scales = bag_factor * scale;
+      factor = scales * scales * SumOfSquares<V>(gradient, dimension);
     }
     if constexpr (kRowStates > 0) {
-      for (int i = 0; i < together; ++i) {
-        float values[kRowStates];
-        for (int s = 0; s < kRowStates; ++s) values[s] = table.states[kColumnStates + s][rows[i]];
-        factors[i] = rule.BeginRow(factors[i] / static_cast<float>(dimension), values);
-        for (int s = 0; s < kRowStates; ++s) table.states[kColumnStates + s][rows[i]] = values[s];
-      }
+      float values[kRowStates];
+      for (int s = 0; s < kRowStates; ++s) values[s] = table.states[kColumnStates + s][first.row];
+      factor = rule.BeginRow(factor / static_cast<float>(dimension), values);
+      for (int s = 0; s < kRowStates; ++s) table.states[kColumnStates + s][first.row] = values[s];
     }
-    for (int i = 0; i < together; ++i) {
-      const typename V::Register factor = V::Broadcast(factors[i]), one = V::Broadcast(1.0f);
-      if (only[i] != nullptr) {
-        UpdateRow<kFactors, V>(table, rows[i], rule, factor, only[i], V::Broadcast(bag_factors[i]),
-                               V::Broadcast(step.scale));
-      } else {
-        UpdateRow<false, V>(table, rows[i], rule, factor, sums + i * stride, one, one);
-      }
+    const typename V::Register factors = V::Broadcast(factor), one = V::Broadcast(1.0f);
+    if (only) {
+      UpdateRow<kFactors, V>(table, first.row, rule, factors, gradient, V::Broadcast(bag_factor),
+                             V::Broadcast(scale));
+    } else {
+      UpdateRow<false, V>(table, first.row, rule, factors, sum, one, one);
     }
   }
 }
 
 template <bool kFactors, class V, class Row, class T, class Rule>
 void UpdateWith(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
-                const RowStep& step, float* sums) {
+                const RowStep& step, float* sum) {
   if constexpr (Rule::kInOrder) {
     UpdateInOrder<kFactors, V, Row, T, Rule>(table, chains, gradients, step);
   } else {
-    UpdateSummed<kFactors, V, Row, T, Rule>(table, chains, gradients, step, sums);
+    UpdateSummed<kFactors, V, Row, T, Rule>(table, chains, gradients, step, sum);
   }
 }
 
 template <class V, class Row, class T, class Rule>
 void Update(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
-            const RowStep& step, float* sums) {
+            const RowStep& step, float* sum) {
   if (chains.factors == nullptr) {
-    UpdateWith<false, V, Row, T, Rule>(table, chains, gradients, step, sums);
+    UpdateWith<false, V, Row, T, Rule>(table, chains, gradients, step, sum);
   } else {
-    UpdateWith<true, V, Row, T, Rule>(table, chains, gradients, step, sums);
+    UpdateWith<true, V, Row, T, Rule>(table, chains, gradients, step, sum);
   }
 }
 
@@ -382,7 +374,7 @@ EmbeddingFunctions<Row, T> FunctionsOf() {
   return FunctionsWith<V, Row, T>(RowRules{});
 }
 
-#undef DLRM_PREFETCH
+#undef DLRM_INLINE
 
 }  // namespace
 }  // namespace dlrm

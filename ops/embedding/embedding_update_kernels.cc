@@ -108,8 +108,8 @@ class UpdateKernel : public OpKernel {
         update(table, partition.InOrder(shard), gradients, step, nullptr);
         return;
       }
-      std::vector<float> sums(kRowsTogether * SumFloats(table.dimension));
-      update(table, builder.Build(partition, shard), gradients, step, sums.data());
+      std::vector<float> sum(SumFloats(table.dimension));
+      update(table, builder.Build(partition, shard), gradients, step, sum.data());
     });
   }
 

@@ -193,7 +193,7 @@ void CheckEmbedding(const EmbeddingFunctions<float, T>& functions, int64_t D) {
       if (run % 2 == 1) chains.factors = factors.data();
       std::vector<std::unique_ptr<Elements<float>>> states;
       std::vector<std::vector<float>> wanted_states;
-      std::vector<float> wanted = table.values(), sums(kRowsTogether * SumFloats(D));
+      std::vector<float> wanted = table.values(), sums(SumFloats(D));
       RowsAndStates<float> variables = {table.data(), {}, D}, expected = {wanted.data(), {}, D};
       for (int s = 0; s < facts.column_states + facts.row_states; ++s) {
         const int64_t size = s < facts.column_states ? kRows * D : kRows;
