@@ -6,9 +6,9 @@
 
 namespace dlrm {
 
-class Partition {
+class RankPartition {
  public:
-  explicit Partition(uint32_t ranks) : ranks_(ranks) {
+  explicit RankPartition(uint32_t ranks) : ranks_(ranks) {
     while ((int64_t{1} << (shift_ - 31)) < ranks) ++shift_;
     multiplier_ = (uint64_t{1} << shift_) / ranks + 1;
   }

@@ -116,7 +116,7 @@ class RouteBagsOp : public OpKernel {
                   InvalidArgument("RouteBags: owner must be in [-1, ", ranks_, "), got ", owner));
     }
     pieces_ = pieces / tables;
-    partition_ = Partition(ranks_);
+    partition_ = RankPartition(ranks_);
     for (size_t i = 0; i < tables; ++i) {
       OP_REQUIRES(context, hotness[i] >= 1,
                   InvalidArgument("RouteBags: hotness must be at least 1, got ", hotness[i]));
@@ -323,7 +323,7 @@ class RouteBagsOp : public OpKernel {
                const Outputs& outputs, Block* block) const {
     // Copies, which stores of other integers cannot change.
     const Outputs out = outputs;
-    const Partition partition = partition_;
+    const RankPartition partition = partition_;
     Cursor* const cursors = block->owners.data();
     int32_t* const bag_owners = block->bag_owners.data();
     std::vector<int32_t> next = FirstIds(*distinct, begin);
@@ -521,7 +521,7 @@ class RouteBagsOp : public OpKernel {
   std::vector<uint32_t> offsets_, bounds_;  // of the ids in each slot
   std::vector<int64_t> owners_, bases_, steps_;
   int64_t ranks_, pieces_, slots_ = 0, most_owners_ = 0;
-  Partition partition_{1};
+  RankPartition partition_{1};
   bool averages_ = false, unique_;
 };
 

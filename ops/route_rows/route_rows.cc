@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "route_rows/partition.h"
 #include "status.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -130,6 +131,7 @@ class RouteRowsOp : public OpKernel {
     owners.reserve(needed);
     rows.reserve(needed);
     PairNumbers numbers(unique_ ? needed : 0);
+    const RankPartition partition(ranks_);
     int64_t k = 0;
     for (int64_t sample = 0; sample < samples; ++sample) {
       for (int64_t table = 0; table < tables; ++table) {
@@ -139,8 +141,8 @@ class RouteRowsOp : public OpKernel {
                                     " is outside [0, ", vocab_sizes_[table], ")"));
         for (int64_t piece = table * pieces; piece < (table + 1) * pieces; ++piece, ++k) {
           const bool partitioned = owners_[piece] < 0;
-          const int32_t owner = partitioned ? value % ranks_ : owners_[piece];
-          const int64_t local = partitioned ? value / ranks_ : value;
+          const int32_t owner = partitioned ? partition.Owner(value) : owners_[piece];
+          const int64_t local = partitioned ? partition.Row(value) : value;
           const int32_t row = bases_[piece * ranks_ + owner] + local * steps_[piece];
           bool fresh = true;
           position[k] = unique_ ? numbers.Number(owner, row, &fresh) : static_cast<int32_t>(k);
