@@ -30,9 +30,32 @@ DLRM_INLINE void PrefetchRow(const void* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, kWrite, 3);
 }
 
-template <class V, class Row, class T>
-void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t count, bool stream,
-            T* out) {
+// A row's elements as a type; 0: known at run time only.
+template <int64_t kDimension>
+using Dimension = std::integral_constant<int64_t, kDimension>;
+
+// Calls work(Dimension). Loops over a row of known length, unrolled, leave more of the core to the
+// prefetches of other rows: an update takes a fifth to a quarter less time.
+template <class Work>
+void WithDimension(int64_t dimension, const Work& work) {
+  switch (dimension) {
+    case 16:
+      return work(Dimension<16>());
+    case 32:
+      return work(Dimension<32>());
+    case 64:
+      return work(Dimension<64>());
+    case 128:
+      return work(Dimension<128>());
+    default:
+      return work(Dimension<0>());
+  }
+}
+
+template <int64_t kDimension, class V, class Row, class T>
+void GatherRows(const Row* table, int64_t any_dimension, const int64_t* rows, int64_t count,
+                bool stream, T* out) {
+  const int64_t dimension = kDimension != 0 ? kDimension : any_dimension;
   const int64_t full = dimension / V::kFloats * V::kFloats, rest = dimension - full;
   const int64_t row_bytes = dimension * sizeof(Row);
   const int64_t first = count < kRowsAhead ? count : kRowsAhead;
@@ -50,6 +73,14 @@ void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t co
     if (rest != 0) V::StoreFirst(out + full, V::LoadFirst(row + full, rest), rest);
   }
   if (stream) V::Fence();
+}
+
+template <class V, class Row, class T>
+void Gather(const Row* table, int64_t dimension, const int64_t* rows, int64_t count, bool stream,
+            T* out) {
+  WithDimension(dimension, [&](auto known) {
+    GatherRows<decltype(known)::value, V>(table, dimension, rows, count, stream, out);
+  });
 }
 
 // A number of registers as a type; 0: one register with fewer elements than it could have.
@@ -109,8 +140,9 @@ void PoolBlock(const Row* table, int64_t dimension, const int64_t* rows, int64_t
   }
 }
 
-template <class V, class Row, class T>
-void Pool(const Row* table, int64_t dimension, const RowBags& bags, bool stream, T* out) {
+template <int64_t kDimension, class V, class Row, class T>
+void PoolBags(const Row* table, int64_t any_dimension, const RowBags& bags, bool stream, T* out) {
+  const int64_t dimension = kDimension != 0 ? kDimension : any_dimension;
   const int64_t* rows = bags.rows;
   const int64_t* const end = rows + bags.row_count;
   for (int64_t k = 0; k < kRowsAhead && k < bags.row_count; ++k) {
@@ -129,6 +161,13 @@ void Pool(const Row* table, int64_t dimension, const RowBags& bags, bool stream,
   if (stream) V::Fence();
 }
 
+template <class V, class Row, class T>
+void Pool(const Row* table, int64_t dimension, const RowBags& bags, bool stream, T* out) {
+  WithDimension(dimension, [&](auto known) {
+    PoolBags<decltype(known)::value, V>(table, dimension, bags, stream, out);
+  });
+}
+
 // A bag's gradient, multiplied by its factor.
 template <bool kFactors, class V>
 typename V::Register Scaled(typename V::Register gradient, typename V::Register factor) {
@@ -143,13 +182,14 @@ typename V::Register FactorOf(const UpdateChains& chains, int64_t gradient) {
 }
 
 // Applies a rule to each gradient in turn.
-template <bool kFactors, class V, class Row, class T, class Rule>
+template <int64_t kDimension, bool kFactors, class V, class Row, class T, class Rule>
 void UpdateInOrder(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
                    const RowStep& step) {
   static_assert(Rule::kColumnStates == 0 && Rule::kRowStates == 0, "rules in order have no state");
   using Register = typename V::Register;
   const Rule rule(step);
-  const int64_t dimension = table.dimension, count = chains.update_count;
+  const int64_t dimension = kDimension != 0 ? kDimension : table.dimension;
+  const int64_t count = chains.update_count;
   const int64_t full = dimension / V::kFloats * V::kFloats, rest = dimension - full;
   const int64_t row_bytes = dimension * sizeof(Row), gradient_bytes = dimension * sizeof(T);
   // Vector stores may alias anything: locals keep the loop's pointers in registers.
@@ -299,7 +339,7 @@ DLRM_INLINE void UpdateRow(const RowsAndStates<Row>& table, int64_t row_number, 
 
 // Applies a rule once to each row, with the sum of its gradients. The only gradient of a row is
 // read twice instead of being copied.
-template <bool kFactors, class V, class Row, class T, class Rule>
+template <int64_t kDimension, bool kFactors, class V, class Row, class T, class Rule>
 void UpdateSummed(const RowsAndStates<Row>& shared_table, const UpdateChains& shared_chains,
                   const T* gradients, const RowStep& step, float* sum) {
   constexpr int kColumnStates = Rule::kColumnStates, kRowStates = Rule::kRowStates;
@@ -307,7 +347,8 @@ void UpdateSummed(const RowsAndStates<Row>& shared_table, const UpdateChains& sh
   constexpr int64_t kChainsAhead = 6;
   const Rule rule(step);
   // Vector stores may alias anything: locals keep the loop's pointers in registers.
-  const RowsAndStates<Row> table = shared_table;
+  RowsAndStates<Row> table = shared_table;
+  if (kDimension != 0) table.dimension = kDimension;
   const UpdateChains chains = shared_chains;
   const float scale = step.scale;
   const int64_t dimension = table.dimension, count = chains.row_count;
@@ -344,24 +385,27 @@ void UpdateSummed(const RowsAndStates<Row>& shared_table, const UpdateChains& sh
   }
 }
 
-template <bool kFactors, class V, class Row, class T, class Rule>
+template <int64_t kDimension, bool kFactors, class V, class Row, class T, class Rule>
 void UpdateWith(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
                 const RowStep& step, float* sum) {
   if constexpr (Rule::kInOrder) {
-    UpdateInOrder<kFactors, V, Row, T, Rule>(table, chains, gradients, step);
+    UpdateInOrder<kDimension, kFactors, V, Row, T, Rule>(table, chains, gradients, step);
   } else {
-    UpdateSummed<kFactors, V, Row, T, Rule>(table, chains, gradients, step, sum);
+    UpdateSummed<kDimension, kFactors, V, Row, T, Rule>(table, chains, gradients, step, sum);
   }
 }
 
 template <class V, class Row, class T, class Rule>
 void Update(const RowsAndStates<Row>& table, const UpdateChains& chains, const T* gradients,
             const RowStep& step, float* sum) {
-  if (chains.factors == nullptr) {
-    UpdateWith<false, V, Row, T, Rule>(table, chains, gradients, step, sum);
-  } else {
-    UpdateWith<true, V, Row, T, Rule>(table, chains, gradients, step, sum);
-  }
+  WithDimension(table.dimension, [&](auto known) {
+    constexpr int64_t kDimension = decltype(known)::value;
+    if (chains.factors == nullptr) {
+      UpdateWith<kDimension, false, V, Row, T, Rule>(table, chains, gradients, step, sum);
+    } else {
+      UpdateWith<kDimension, true, V, Row, T, Rule>(table, chains, gradients, step, sum);
+    }
+  });
 }
 
 template <class V, class Row, class T, template <class> class... Rules>

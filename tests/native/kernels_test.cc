@@ -232,7 +232,8 @@ void CheckAll(const DotInteractionFunctions<T>& interaction,
     CheckInteraction(interaction, 5, 27, 128, variant & 1, variant & 2, variant & 4);
     CheckInteraction(interaction, 5, 10, 21, variant & 1, variant & 2, variant & 4);
   }
-  for (int64_t D : {1, 3, 4, 15, 16, 17, 31, 32, 33, 127, 128, 256}) CheckEmbedding(embedding, D);
+  for (int64_t D : {1, 3, 4, 15, 16, 17, 31, 32, 33, 64, 127, 128, 256})
+    CheckEmbedding(embedding, D);
 }
 
 void CheckFill(FillFunction fill) {
